@@ -1,0 +1,160 @@
+//! The errors of the crate's front door.
+
+use std::fmt;
+
+/// An error of the user's own code, of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What a function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on an eventbox did not succeed.
+///
+/// Ask [`is_contention`](Error::is_contention) and [`is_transient`](Error::is_transient) instead of matching: both mean that trying
+/// again may help. Nothing was changed, except after [`Unknown`](Error::Unknown). The text names the recipient and what was
+/// attempted; the cause is in [`source`](std::error::Error::source) and is not repeated in the text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another writer of the same recipient came first, or the database asked to try again.
+    #[error("{attempt}: another writer came first")]
+    Contention {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// What the database said, if it was the database.
+        source: Option<BoxError>,
+    },
+    /// The database could not be reached or is too busy. Nothing was changed.
+    #[error("{attempt}: the database is not available")]
+    Transient {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// What the database or the network said.
+        source: BoxError,
+    },
+    /// The connection was lost during a commit, and whether it happened cannot be told any more.
+    ///
+    /// A named event may be emitted again; an unnamed one might then be there twice. A turn is simply processed again: its events
+    /// are either consumed or still there.
+    #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
+    Unknown {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// How the connection was lost.
+        source: BoxError,
+    },
+    /// The call itself is wrong. Refused before any SQL, so nothing was changed.
+    #[error("{attempt}: {misuse}")]
+    Misuse {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// What is wrong.
+        misuse: Misuse,
+    },
+    /// The user's own code failed, and the turn was rolled back.
+    #[error("{attempt}: the processor failed")]
+    Processor {
+        /// The step, with the recipient.
+        attempt: String,
+        /// The user's error.
+        source: BoxError,
+    },
+    /// The database refused a statement; trying again does not help.
+    #[error("{attempt}: the database refused")]
+    Database {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// What the database said.
+        source: BoxError,
+    },
+    /// The database is not fit for eventboxes; the text says what to do.
+    #[error("{attempt}: {problem}")]
+    Setup {
+        /// What was attempted.
+        attempt: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// True when another writer came first: read anew and try again.
+    #[must_use]
+    pub fn is_contention(&self) -> bool {
+        matches!(self, Error::Contention { .. })
+    }
+
+    /// True when trying again later may help: contention, or a database that is not available.
+    ///
+    /// False for [`Error::Unknown`]: an unnamed emit that is tried again might be there twice.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Contention { .. } | Error::Transient { .. })
+    }
+
+    pub(crate) fn misuse(attempt: impl fmt::Display, misuse: Misuse) -> Self {
+        Error::Misuse { attempt: attempt.to_string(), misuse }
+    }
+
+    pub(crate) fn contention(attempt: impl fmt::Display) -> Self {
+        Error::Contention { attempt: attempt.to_string(), source: None }
+    }
+
+    pub(crate) fn setup(attempt: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        Error::Setup { attempt: attempt.to_string(), problem: problem.to_string() }
+    }
+}
+
+/// What is wrong with a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A text that must not be empty.
+    #[error("the {what} is empty")]
+    Empty {
+        /// Which text.
+        what: &'static str,
+    },
+    /// A text or value over its limit.
+    #[error("the {what} has {bytes} bytes, over the limit of {limit}")]
+    TooLong {
+        /// Which text or value.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A text with a NUL character, which Postgres cannot store.
+    #[error("the {what} contains a NUL character")]
+    Nul {
+        /// Which text.
+        what: &'static str,
+    },
+    /// A recipient's kind with a slash, or a recipient's text without one.
+    #[error("{text:?} is not a recipient: write kind/key, with no slash in the kind")]
+    NotARecipient {
+        /// What was given.
+        text: String,
+    },
+    /// More events in one call than it takes.
+    #[error("{count} events in one call, over the limit of {limit}: emit them in several calls")]
+    TooMany {
+        /// How many were given.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A processor's decision names an event that is not in the batch it was given.
+    #[error("the decision consumes event {id}, which is not in its batch")]
+    NotListed {
+        /// The event.
+        id: String,
+    },
+    /// A processor's decision names an event twice.
+    #[error("the decision consumes event {id} twice")]
+    ConsumedTwice {
+        /// The event.
+        id: String,
+    },
+}

@@ -1,0 +1,112 @@
+//! Making a database ready, and opening it as eventboxes need it.
+
+use sqlx::{Pool, Transaction};
+
+use crate::error::{Error, Result};
+use crate::store::{Backend, Fault};
+
+/// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
+///
+/// Call it when the program starts; it does nothing when the tables are current. The migrations are recorded in the table
+/// `eventbox_migration`, apart from your own.
+///
+/// # Errors
+///
+/// [`Error::Setup`] when the database is not fit (see [`check`]) or was migrated by a newer version of this crate; transient and database
+/// errors.
+///
+/// # Cancel safety
+///
+/// Safe: a migration that was begun goes on in the background.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// eventbox::migrate(&pool).await?;
+/// # Ok(()) }
+/// ```
+pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    const ATTEMPT: &str = "migrate the tables of eventbox";
+    check(pool).await?;
+    let pool = pool.clone();
+    // In a task of its own: a caller who gives up must not leave a connection with a migration half done in the pool.
+    let migration = tokio::spawn(async move { B::migrator().run(&pool).await });
+    let done = migration.await.unwrap_or_else(|panic| Err(sqlx::migrate::MigrateError::Source(panic.into())));
+    done.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(version) => Error::setup(
+            ATTEMPT,
+            format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
+        ),
+        sqlx::migrate::MigrateError::VersionMismatch(version) => Error::setup(
+            ATTEMPT,
+            format!("migration {version} in the database is not the one of this eventbox: was an unreleased version used on it?"),
+        ),
+        sqlx::migrate::MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
+        other => Error::Database { attempt: ATTEMPT.to_owned(), source: other.into() },
+    })
+}
+
+/// Checks that the database is fit for what eventboxes promise, without changing anything.
+///
+/// What is merely dangerous (`fsync` off, SQLite's `synchronous` below FULL) is logged as a warning.
+///
+/// # Errors
+///
+/// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, or an encoding other than UTF-8.
+/// Transient and database errors.
+pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    const ATTEMPT: &str = "check the database's settings";
+    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(ATTEMPT))?;
+    let found = B::check_settings(&mut conn).await.map_err(|fault| fault.during(ATTEMPT))?;
+    for warning in &found.warnings {
+        tracing::warn!(engine = B::NAME, "{warning}");
+    }
+    match found.refused {
+        Some(problem) => Err(Error::setup(ATTEMPT, problem)),
+        None => Ok(()),
+    }
+}
+
+/// Begins a transaction that may write from its first statement.
+///
+/// Prefer it to `pool.begin()` on SQLite, where a transaction that begins as a reader fails when somebody else writes before it does
+/// (this one is `BEGIN IMMEDIATE`), and wherever the future may be dropped: it is safe to cancel.
+///
+/// # Errors
+///
+/// Contention when SQLite's writer did not make room within the busy timeout, transient when no connection could be had.
+pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>> {
+    B::begin_write(pool).await.map_err(|fault| fault.during("begin a transaction"))
+}
+
+/// How to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.
+///
+/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`] and foreign keys. `:memory:` works for tests, in a pool of
+/// one connection.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("orders.sqlite3");
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(&path)).await?;
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "sqlite")]
+#[must_use]
+pub fn sqlite_options(path: impl AsRef<std::path::Path>) -> sqlx::sqlite::SqliteConnectOptions {
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+    let options = SqliteConnectOptions::new().create_if_missing(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
+    let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    match path.as_ref() {
+        path if path == std::path::Path::new(":memory:") => options.in_memory(true).filename(":memory:"),
+        path => options.filename(path),
+    }
+}
+
+/// How long a connection of [`sqlite_options`] waits for another writer.
+#[cfg(feature = "sqlite")]
+pub const SQLITE_BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

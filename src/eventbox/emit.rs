@@ -1,0 +1,197 @@
+//! Putting events into boxes.
+
+use std::collections::HashSet;
+
+use sqlx::Executor;
+
+use super::event::{Event, EventId};
+use crate::error::{Error, Misuse, Result};
+use crate::recipient::{Recipient, check_key};
+use crate::store::{Backend, EventRow, Noted};
+
+/// The most bytes of an event's value.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// The most events of one [`emit_all`].
+pub const MAX_EMIT_EVENTS: usize = 10_000;
+
+/// The most bytes that the values of one [`emit_all`] have together.
+pub const MAX_EMIT_BYTES: usize = 64 << 20;
+
+/// What became of an event that was emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Emitted {
+    /// It is in the box now.
+    Added,
+    /// The box holds an event of that name already. Nothing was changed; the first value stays.
+    Duplicate,
+    /// An event of that name was consumed, not longer ago than the tombstone delay. Nothing was changed.
+    Tombstoned,
+}
+
+/// Puts one event into a recipient's eventbox.
+///
+/// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
+/// exactly if that commits. When it is there, a processor of the recipient will be given it: exactly one committed turn
+/// consumes it.
+///
+/// # Errors
+///
+/// [`Error::Misuse`] before any SQL when a limit of [`Event`] is broken. [`Error::Unknown`] when the connection was lost and the event
+/// may be there or not: emit it again if it is named. Else contention, transient or database errors; nothing was changed, but a
+/// transaction of the caller may have to be rolled back.
+///
+/// # Cancel safety
+///
+/// A dropped future may or may not have emitted the event; name it if you mean to try again.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::pool::PoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Emitted, Event, Recipient};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// let flight = Event::new("departed").named("2013-01-01/UA/1545");
+/// assert_eq!(eventbox::emit(&pool, &aircraft, flight.clone()).await?, Emitted::Added);
+/// assert_eq!(eventbox::emit(&pool, &aircraft, flight).await?, Emitted::Duplicate);
+///
+/// let mut tx = eventbox::begin(&pool).await?;
+/// eventbox::emit(&mut *tx, &aircraft, Event::new("landed")).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Emitted>
+where
+    B: Backend,
+    E: Executor<'e, Database = B>,
+{
+    check(to, &event)?;
+    let row = row_of(to, &event, EventId::mint());
+    let attempt = || format!("emit to {to}");
+    if event.name().is_none() {
+        B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
+        return Ok(Emitted::Added);
+    }
+    let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
+    Ok(noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into()))
+}
+
+/// Puts many events into the boxes of many recipients, in one statement: all of them or none.
+///
+/// Use it instead of a loop: it is one round trip and one commit. The answers are in the order of `events`. Events of one recipient are
+/// listed in their order here. Of two events with one name for one recipient, the first one counts and the others are duplicates.
+///
+/// # Units and limits
+///
+/// At most [`MAX_EMIT_EVENTS`] events and [`MAX_EMIT_BYTES`] of values. None at all is fine and runs no SQL.
+///
+/// # Errors
+///
+/// As [`emit`]; the error of a bad event names its recipient, and no event is emitted.
+///
+/// # Cancel safety
+///
+/// As [`emit`].
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::pool::PoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Emitted, Event, Recipient};
+///
+/// let events = [
+///     (Recipient::new("airport", "JFK")?, Event::new("departed").named("UA/1545")),
+///     (Recipient::new("airport", "EWR")?, Event::new("departed")),
+///     (Recipient::new("airport", "JFK")?, Event::new("departed").named("UA/1545")),
+/// ];
+/// let answers = eventbox::emit_all(&pool, &events).await?;
+/// assert_eq!(answers, [Emitted::Added, Emitted::Added, Emitted::Duplicate]);
+/// # Ok(()) }
+/// ```
+pub async fn emit_all<'e, B, E>(executor: E, events: &[(Recipient, Event)]) -> Result<Vec<Emitted>>
+where
+    B: Backend,
+    E: Executor<'e, Database = B>,
+{
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    check_all(events)?;
+
+    // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
+    let mut rows: Vec<(usize, EventRow<'_>)> =
+        events.iter().map(|(to, event)| row_of(to, event, EventId::mint())).enumerate().collect();
+    rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
+    let mut names = HashSet::new();
+    rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
+
+    let (positions, rows): (Vec<usize>, Vec<EventRow<'_>>) = rows.into_iter().unzip();
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
+
+    let mut answers = vec![Emitted::Duplicate; events.len()];
+    for (position, noted) in positions.into_iter().zip(noted) {
+        if let Some(answer) = answers.get_mut(position) {
+            *answer = noted.into();
+        }
+    }
+    Ok(answers)
+}
+
+impl From<Noted> for Emitted {
+    fn from(noted: Noted) -> Self {
+        match noted {
+            Noted::Added => Emitted::Added,
+            Noted::Duplicate => Emitted::Duplicate,
+            Noted::Tombstoned => Emitted::Tombstoned,
+        }
+    }
+}
+
+fn recipients(events: &[(Recipient, Event)]) -> usize {
+    events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
+}
+
+fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> {
+    EventRow {
+        shard: to.shard().into(),
+        recipient: to.as_str(),
+        id: id.0,
+        name: event.name(),
+        traceparent: event.traceparent(),
+        value: event.value(),
+    }
+}
+
+fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
+    let attempt = || format!("emit {} events", events.len());
+    if events.len() > MAX_EMIT_EVENTS {
+        let misuse = Misuse::TooMany { count: events.len(), limit: MAX_EMIT_EVENTS };
+        return Err(Error::misuse(attempt(), misuse));
+    }
+    events.iter().try_for_each(|(to, event)| check(to, event))?;
+    let bytes = events.iter().map(|(_, event)| event.value().len()).sum();
+    if bytes > MAX_EMIT_BYTES {
+        let misuse = Misuse::TooLong { what: "sum of the values", bytes, limit: MAX_EMIT_BYTES };
+        return Err(Error::misuse(attempt(), misuse));
+    }
+    Ok(())
+}
+
+fn check(to: &Recipient, event: &Event) -> Result<()> {
+    let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
+    if let Some(name) = event.name() {
+        check_key("event's name", name).map_err(misuse)?;
+    }
+    let bytes = event.value().len();
+    if bytes > MAX_VALUE_BYTES {
+        return Err(misuse(Misuse::TooLong { what: "event's value", bytes, limit: MAX_VALUE_BYTES }));
+    }
+    Ok(())
+}

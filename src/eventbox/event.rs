@@ -1,0 +1,155 @@
+//! What lies in a box.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::error::BoxError;
+use crate::store::ListedRow;
+
+/// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
+///
+/// It is a UUIDv7, so it carries the time of the emit in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(pub(crate) Uuid);
+
+impl EventId {
+    /// A new id, greater than every id that this process minted before, also when its clock goes backwards.
+    pub(crate) fn mint() -> Self {
+        EventId(Uuid::now_v7())
+    }
+
+    /// When the event was emitted, by the clock of the process that emitted it.
+    #[must_use]
+    pub fn emitted_at(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.0.get_timestamp().map_or((0, 0), |stamp| stamp.to_unix());
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+    }
+
+    /// The id as its UUID.
+    #[must_use]
+    pub fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<&EventId> for EventId {
+    fn from(id: &EventId) -> Self {
+        *id
+    }
+}
+
+impl From<&Event> for EventId {
+    fn from(event: &Event) -> Self {
+        event.id
+    }
+}
+
+/// One message of an eventbox: a value, and a name when the sender may have to send it again.
+///
+/// Cheap to clone. The id is minted when the event is emitted; before that it is the nil UUID.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::Event;
+///
+/// let event = Event::new("departed").named("2013-01-01/UA/1545");
+/// assert_eq!(event.value(), b"departed");
+/// assert_eq!(event.name(), Some("2013-01-01/UA/1545"));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    id: EventId,
+    name: Option<Box<str>>,
+    traceparent: Option<Box<str>>,
+    value: Bytes,
+}
+
+impl Event {
+    /// An event without a name: every emit of it is another event.
+    ///
+    /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit; far smaller is better.
+    #[must_use]
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Event { id: EventId(Uuid::nil()), name: None, traceparent: None, value: value.into() }
+    }
+
+    /// An event whose value is `value` as JSON; [`json`](Event::json) reads it back.
+    ///
+    /// # Errors
+    ///
+    /// What `serde_json` says when the value cannot be written as JSON.
+    pub fn from_json<T: serde::Serialize>(value: &T) -> Result<Self, BoxError> {
+        Ok(Event::new(serde_json::to_vec(value)?))
+    }
+
+    /// Names the event (its idempotency key): while it lives, and for the tombstone delay after, emitting the name again to the same recipient
+    /// changes nothing and answers [`Duplicate`](crate::Emitted::Duplicate) or [`Tombstoned`](crate::Emitted::Tombstoned).
+    ///
+    /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the same name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into());
+        self
+    }
+
+    /// The event's id; nil before it is emitted.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The name that the sender gave.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The bytes that the sender gave.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// The value, read as JSON.
+    ///
+    /// # Errors
+    ///
+    /// What `serde_json` says when the value is no JSON or not a `T`.
+    pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, BoxError> {
+        Ok(serde_json::from_slice(&self.value)?)
+    }
+
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+
+    pub(crate) fn listed(row: ListedRow) -> Self {
+        Event {
+            id: EventId(row.id),
+            name: row.name.map(Into::into),
+            traceparent: row.traceparent.map(Into::into),
+            value: row.value.into(),
+        }
+    }
+}
+
+/// Shows the size of the value and not the value: payloads do not belong into logs.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id.0)
+            .field("name", &self.name)
+            .field("value_bytes", &self.value.len())
+            .finish()
+    }
+}

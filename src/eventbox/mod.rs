@@ -1,0 +1,17 @@
+//! The inbox: events in, turns out. Private; its names are re-exported at the front page.
+
+mod database;
+mod emit;
+mod event;
+mod process;
+mod processor;
+mod transition;
+
+#[cfg(feature = "sqlite")]
+pub use database::sqlite_options;
+pub use database::{begin, check, migrate};
+pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
+pub use event::{Event, EventId};
+pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
+pub use processor::{EVersion, Processor};
+pub use transition::{Mutation, PostProcess, SideEffect, Transition};

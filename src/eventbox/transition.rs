@@ -1,0 +1,200 @@
+//! What a processor decides.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::error::BoxError;
+use crate::eventbox::event::EventId;
+use crate::store::Backend;
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type Effect<B> =
+    dyn for<'t> FnOnce(&'t mut <B as sqlx::Database>::Connection) -> BoxFuture<'t, Result<(), BoxError>> + Send;
+
+/// Work inside the transaction of the turn: it takes effect exactly once, together with the turn, or not at all.
+///
+/// It gets the real connection of the engine, so it may run any statement and [`emit`](crate::emit) to other recipients.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Event, Recipient, SideEffect};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// let effect = SideEffect::<sqlx::Sqlite>::new(move |tx| {
+///     Box::pin(async move {
+///         eventbox::emit(&mut *tx, &airport, Event::new("departed")).await?;
+///         Ok(())
+///     })
+/// });
+/// # Ok::<(), eventbox::Error>(())
+/// ```
+pub struct SideEffect<B: Backend>(Box<Effect<B>>);
+
+impl<B: Backend> SideEffect<B> {
+    /// A side effect from a closure. Pass the closure directly, so that the compiler infers its lifetimes.
+    pub fn new<F>(effect: F) -> Self
+    where
+        F: for<'t> FnOnce(&'t mut B::Connection) -> BoxFuture<'t, Result<(), BoxError>> + Send + 'static,
+    {
+        SideEffect(Box::new(effect))
+    }
+
+    /// Several side effects as one: they run in order, and the first error stops the rest and rolls the turn back.
+    ///
+    /// `None` when there is none, so that the transition it goes into may still be a no-op.
+    #[must_use]
+    pub fn chain(effects: impl IntoIterator<Item = Option<SideEffect<B>>>) -> Option<Self> {
+        let effects: Vec<_> = effects.into_iter().flatten().collect();
+        if effects.is_empty() {
+            return None;
+        }
+        Some(SideEffect::new(move |tx| {
+            Box::pin(async move {
+                for effect in effects {
+                    effect.run(&mut *tx).await?;
+                }
+                Ok(())
+            })
+        }))
+    }
+
+    pub(crate) async fn run(self, tx: &mut B::Connection) -> Result<(), BoxError> {
+        (self.0)(tx).await
+    }
+}
+
+impl<B: Backend> fmt::Debug for SideEffect<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SideEffect")
+    }
+}
+
+/// Work after the commit of the turn, in memory: best effort, for what may be lost in a crash (a cache, a metric, a wake-up).
+///
+/// What must not be lost belongs into a [`SideEffect`].
+pub struct PostProcess(Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>);
+
+impl PostProcess {
+    /// A hook from a closure.
+    pub fn new<F, Fut>(hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        PostProcess(Box::new(move || Box::pin(hook())))
+    }
+
+    /// Runs the hook.
+    ///
+    /// # Errors
+    ///
+    /// The hook's own; the turn stands nevertheless.
+    pub async fn run(self) -> Result<(), BoxError> {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for PostProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostProcess")
+    }
+}
+
+/// One step of a turn: an optional new state, events to consume, an optional side effect in the transaction, messages to
+/// publish, and an optional hook after the commit.
+///
+/// A transition that has none of these is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Transition<B: Backend, S> {
+    pub(crate) target: Option<S>,
+    pub(crate) consumed: Vec<EventId>,
+    pub(crate) side_effect: Option<SideEffect<B>>,
+    pub(crate) post_process: Option<PostProcess>,
+}
+
+impl<B: Backend, S> Transition<B, S> {
+    /// A step to a new state, which is saved with the next version, also when it is equal to the old one.
+    pub fn to(state: S) -> Self {
+        Transition { target: Some(state), ..Self::stay() }
+    }
+
+    /// A step that leaves the state as it is.
+    pub fn stay() -> Self {
+        Transition { target: None, consumed: Vec::new(), side_effect: None, post_process: None }
+    }
+
+    /// Consumes events: they are removed with the turn. Takes events or their ids; adds to what was given before.
+    pub fn consuming<I>(mut self, events: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<EventId>,
+    {
+        self.consumed.extend(events.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the side effect; to have several, [`SideEffect::chain`] them.
+    pub fn side_effect(mut self, effect: impl Into<Option<SideEffect<B>>>) -> Self {
+        self.side_effect = effect.into();
+        self
+    }
+
+    /// Sets the hook to run after the commit.
+    pub fn post_process(mut self, hook: impl Into<Option<PostProcess>>) -> Self {
+        self.post_process = hook.into();
+        self
+    }
+
+    pub(crate) fn is_no_op(&self) -> bool {
+        self.target.is_none() && self.consumed.is_empty() && self.side_effect.is_none() && self.post_process.is_none()
+    }
+}
+
+/// What a processor decided about a batch: transitions, applied in order, and garbage.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Mutation, Transition};
+///
+/// let nothing: Mutation<sqlx::Sqlite, u64> = Mutation::none();
+/// let count: Mutation<sqlx::Sqlite, u64> = Transition::to(7).into();
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Mutation<B: Backend, S> {
+    pub(crate) transitions: Vec<Transition<B, S>>,
+    pub(crate) garbage: Vec<EventId>,
+}
+
+impl<B: Backend, S> Mutation<B, S> {
+    /// Nothing is to be done now: no transaction, and the events stay.
+    pub fn none() -> Self {
+        Mutation { transitions: Vec::new(), garbage: Vec::new() }
+    }
+
+    /// Adds a step.
+    pub fn then(mut self, transition: Transition<B, S>) -> Self {
+        self.transitions.push(transition);
+        self
+    }
+
+    /// Declares events superseded: they are removed with the turn, exactly like consumed ones.
+    pub fn garbage<I>(mut self, events: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<EventId>,
+    {
+        self.garbage.extend(events.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl<B: Backend, S> From<Transition<B, S>> for Mutation<B, S> {
+    fn from(transition: Transition<B, S>) -> Self {
+        Mutation::none().then(transition)
+    }
+}

@@ -1,0 +1,12 @@
+//! front
+pub(crate) mod error;
+mod eventbox;
+#[cfg(feature = "emitter")]
+mod proto;
+mod recipient;
+mod store;
+
+pub use error::{BoxError, Error, Misuse, Result};
+pub use eventbox::*;
+pub use recipient::{MAX_KEY_BYTES, Recipient};
+pub use store::Backend;

@@ -1,0 +1,22 @@
+//! The messages and services of `proto/`, generated (see `tests/suite/proto.rs`).
+//!
+//! Maps are `BTreeMap`s, so that equal messages have equal bytes.
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+
+pub mod io {
+    pub mod cloudevents {
+        pub mod v1 {
+            include!("io.cloudevents.v1.rs");
+        }
+    }
+}
+
+pub mod chip_common {
+    include!("chip_common.rs");
+}
+
+pub mod chipingress {
+    pub mod pb {
+        include!("chipingress.pb.rs");
+    }
+}

@@ -1,0 +1,27 @@
+//! Statements whose text both engines accept, written once.
+
+/// Implements a table's trait for both engines from one body, in which `Engine` is the engine and `now_us!()` is the text of its clock.
+macro_rules! on_both_engines {
+    ($($body:tt)*) => {
+        #[cfg(feature = "postgres")]
+        mod on_postgres {
+            #[allow(unused_imports)]
+            use super::*;
+            #[allow(unused_imports)]
+            use crate::store::postgres::now_us;
+            type Engine = sqlx::Postgres;
+            $($body)*
+        }
+        #[cfg(feature = "sqlite")]
+        mod on_sqlite {
+            #[allow(unused_imports)]
+            use super::*;
+            #[allow(unused_imports)]
+            use crate::store::sqlite::now_us;
+            type Engine = sqlx::Sqlite;
+            $($body)*
+        }
+    };
+}
+
+pub(super) use on_both_engines;

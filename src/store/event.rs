@@ -1,0 +1,100 @@
+//! `eventbox_event` and `eventbox_tombstone`: what waits in the boxes, and the names that are remembered.
+
+use sqlx::{Database, Executor, Row};
+use uuid::Uuid;
+
+use super::both::on_both_engines;
+use super::fault::Fault;
+
+/// An event on its way into a box.
+#[derive(Debug, Clone, Copy)]
+pub struct EventRow<'a> {
+    pub shard: i16,
+    pub recipient: &'a str,
+    pub id: Uuid,
+    pub name: Option<&'a str>,
+    pub traceparent: Option<&'a str>,
+    pub value: &'a [u8],
+}
+
+/// An event as it lies in its box.
+#[derive(Debug)]
+pub struct ListedRow {
+    pub id: Uuid,
+    pub name: Option<String>,
+    pub traceparent: Option<String>,
+    pub value: Vec<u8>,
+}
+
+/// What became of an event: 'Added', 'Duplicate' or 'Tombstoned', as the statements say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    Added,
+    Duplicate,
+    Tombstoned,
+}
+
+/// Statements on events that differ between the engines.
+pub trait EventInsert: Database {
+    /// Inserts one event without a name: one plain insert, which waits for nobody.
+    fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send
+    where
+        E: Executor<'e, Database = Self>;
+
+    /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
+    ///
+    /// Answers one value a row, in that order. A row whose name is remembered is left out.
+    fn insert_events<'e, E>(
+        executor: E,
+        rows: &[EventRow<'_>],
+    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send
+    where
+        E: Executor<'e, Database = Self>;
+
+    /// Deletes events of one recipient; answers how many were there.
+    fn delete_events(
+        tx: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+        ids: &[Uuid],
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+/// Statements on events that both engines accept.
+pub trait EventTable: EventInsert {
+    /// The oldest events of a recipient, oldest first.
+    fn list_events(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
+}
+
+/// The statement of [`EventTable::list_events`]; its plan must use the primary key.
+pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
+ WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT $3";
+
+on_both_engines! {
+    impl EventTable for Engine {
+        async fn list_events(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+            limit: i64,
+        ) -> Result<Vec<ListedRow>, Fault> {
+            let query = sqlx::query::<Engine>(LIST_EVENTS).bind(shard).bind(recipient).bind(limit);
+            let rows = query.fetch_all(conn).await?;
+            rows.into_iter()
+                .map(|row| {
+                    Ok(ListedRow {
+                        id: row.try_get(0)?,
+                        name: row.try_get(1)?,
+                        traceparent: row.try_get(2)?,
+                        value: row.try_get(3)?,
+                    })
+                })
+                .collect()
+        }
+    }
+}

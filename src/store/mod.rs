@@ -1,0 +1,39 @@
+//! Every SQL statement of the crate, and the seam between the two engines.
+//!
+//! [`Backend`] is the whole list of what we ask of a database: one trait per table group, implemented on `sqlx::Postgres` and
+//! `sqlx::Sqlite` themselves. Text that both engines accept is written once, in `both.rs`; where SQLite must differ, the statement
+//! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
+
+mod both;
+mod event;
+mod fault;
+mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod state;
+
+pub(crate) use event::{EventRow, ListedRow, Noted};
+pub(crate) use fault::{Class, Fault, class_of};
+pub(crate) use state::Settled;
+
+/// A database engine that can hold eventboxes: [`sqlx::Postgres`] or [`sqlx::Sqlite`].
+///
+/// Sealed: its methods are the crate's own statements.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot hold eventboxes",
+    label = "expected `sqlx::Postgres` or `sqlx::Sqlite`",
+    note = "is the feature of the engine (`postgres`, `sqlite`) switched on?"
+)]
+pub trait Backend:
+    sqlx::Database + schema::Schema + event::EventTable + state::StateTable + outbox::OutboxTable
+{
+}
+
+#[cfg(feature = "postgres")]
+impl Backend for sqlx::Postgres {}
+
+#[cfg(feature = "sqlite")]
+impl Backend for sqlx::Sqlite {}

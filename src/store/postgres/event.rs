@@ -1,0 +1,97 @@
+//! Events and names on Postgres.
+
+use sqlx::{Executor, Postgres, Row};
+use uuid::Uuid;
+
+use crate::store::event::{EventInsert, EventRow, Noted};
+use crate::store::fault::Fault;
+
+/// Inserts what a race leaves to insert, and says what became of each row.
+///
+/// A first copy that is not committed yet is waited for by the unique key of the tombstones, in sorted order. The answer for a row that was
+/// not added is told by the statement's own snapshot: a name that is remembered while its event is nowhere is a tombstone. Under a
+/// synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is replicated.
+const INSERT_EVENTS: &str = "
+WITH row AS MATERIALIZED (
+    SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])
+        WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, ord)
+), noted AS (
+    INSERT INTO eventbox_tombstone (shard, recipient, name, id)
+    SELECT shard, recipient, name, id FROM row WHERE name IS NOT NULL ORDER BY ord
+    ON CONFLICT DO NOTHING RETURNING id
+), added AS (
+    INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
+    SELECT shard, recipient, id, name, traceparent, value FROM row
+    WHERE name IS NULL OR id IN (SELECT id FROM noted)
+), answer AS (
+    SELECT ord, CASE
+        WHEN name IS NULL OR id IN (SELECT id FROM noted) THEN 0
+        WHEN EXISTS (
+            SELECT 1 FROM eventbox_tombstone t WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
+            AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+            AND NOT EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
+        ) THEN 2
+        ELSE 1
+    END AS noted FROM row
+)
+SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names') <> ''
+    THEN pg_logical_emit_message(true, 'eventbox', '') END
+FROM answer ORDER BY ord";
+
+/// The statement of [`EventInsert::delete_events`]; its plan must use the primary key.
+pub(crate) const DELETE_EVENTS: &str =
+    "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+
+impl EventInsert for Postgres {
+    async fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> Result<(), Fault>
+    where
+        E: Executor<'e, Database = Self>,
+    {
+        let query = sqlx::query(
+            "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)",
+        );
+        query
+            .bind(row.shard)
+            .bind(row.recipient)
+            .bind(row.id)
+            .bind(row.traceparent)
+            .bind(row.value)
+            .execute(executor)
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault>
+    where
+        E: Executor<'e, Database = Self>,
+    {
+        let query = sqlx::query(INSERT_EVENTS)
+            .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>());
+        let answers = query.fetch_all(executor).await?;
+        answers
+            .iter()
+            .map(|answer| {
+                Ok(match answer.try_get::<i32, _>(0)? {
+                    0 => Noted::Added,
+                    1 => Noted::Duplicate,
+                    _ => Noted::Tombstoned,
+                })
+            })
+            .collect()
+    }
+
+    async fn delete_events(
+        tx: &mut sqlx::PgConnection,
+        shard: i16,
+        recipient: &str,
+        ids: &[Uuid],
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(DELETE_EVENTS);
+        Ok(query.bind(shard).bind(recipient).bind(ids).execute(tx).await?.rows_affected())
+    }
+}

@@ -1,0 +1,13 @@
+//! Postgres, shared by many processes.
+
+mod event;
+mod outbox;
+mod schema;
+
+/// The text of the database's clock: microseconds since 1970.
+macro_rules! now_us {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
+    };
+}
+pub(in crate::store) use now_us;

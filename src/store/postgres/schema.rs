@@ -1,0 +1,56 @@
+//! Migrations, settings and transactions of Postgres.
+
+use sqlx::migrate::Migrator;
+use sqlx::{Pool, Postgres, Row, Transaction};
+
+use crate::store::fault::Fault;
+use crate::store::schema::{Schema, SettingsCheck, begin_detached};
+
+/// The oldest server that the statements were tried on.
+const MIN_VERSION_NUM: i32 = 140_000;
+
+impl Schema for Postgres {
+    fn migrator() -> Migrator {
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        migrator.dangerous_set_table_name("eventbox_migration");
+        migrator
+    }
+
+    async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
+        let query = sqlx::query(
+            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
+                    current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
+                    current_setting('synchronous_commit') <> 'off'",
+        );
+        let row = query.fetch_one(conn).await?;
+        let (version_num, version, encoding): (i32, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let mut check = SettingsCheck::default();
+        if version_num < MIN_VERSION_NUM {
+            check.refused = Some(format!("Postgres {version} is too old: use 14 or newer"));
+        } else if encoding != "UTF8" {
+            check.refused = Some(format!("the database's encoding is {encoding}: create it with ENCODING 'UTF8'"));
+        }
+        for (column, setting, loss) in [
+            (3, "fsync", "a power loss can destroy the database"),
+            (4, "full_page_writes", "a power loss can destroy the database"),
+            (5, "synchronous_commit", "a crash can lose events that were acknowledged"),
+        ] {
+            if !row.try_get::<bool, _>(column)? {
+                check.warnings.push(format!("{setting} is off: {loss}; switch it on"));
+            }
+        }
+        Ok(check)
+    }
+
+    async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
+        let pool = pool.clone();
+        begin_detached(async move { pool.begin().await }).await
+    }
+
+    async fn limit_lock_wait(tx: &mut sqlx::PgConnection, milliseconds: u32) -> Result<(), Fault> {
+        let query = sqlx::query("SELECT set_config('lock_timeout', $1, true)");
+        query.bind(milliseconds.to_string()).execute(tx).await?;
+        Ok(())
+    }
+}

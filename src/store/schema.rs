@@ -1,0 +1,42 @@
+//! The schema, the settings and the transactions of an engine.
+
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::{Database, Pool, Transaction};
+
+use super::fault::Fault;
+
+/// What an engine needs before its tables can be used.
+pub trait Schema: Database<Connection: Migrate> {
+    /// Its migrations, in their own table.
+    fn migrator() -> Migrator;
+
+    /// What is wrong with the server's or file's settings: an error refuses to go on, with what to do; warnings are logged.
+    fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
+
+    /// A transaction that may write from its first statement.
+    ///
+    /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.
+    fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send;
+
+    /// Bounds how long the statements of this transaction wait for a lock, where waiting is not bounded by the connection.
+    fn limit_lock_wait(tx: &mut Self::Connection, milliseconds: u32) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// What [`Schema::check_settings`] found.
+#[derive(Debug, Default)]
+pub struct SettingsCheck {
+    /// Why the database must not be used, and what to do.
+    pub refused: Option<String>,
+    /// What a person should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Begins in a task of its own, so that a caller who gives up does not cancel the `BEGIN`.
+pub(super) async fn begin_detached<DB: Database>(
+    begin: impl Future<Output = Result<Transaction<'static, DB>, sqlx::Error>> + Send + 'static,
+) -> Result<Transaction<'static, DB>, Fault> {
+    match tokio::spawn(begin).await {
+        Ok(begun) => Ok(begun?),
+        Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+    }
+}

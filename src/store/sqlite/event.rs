@@ -1,0 +1,81 @@
+//! Events and names on SQLite.
+
+use std::collections::HashMap;
+
+use sqlx::{Executor, Row, Sqlite};
+use uuid::Uuid;
+
+use super::packed::{Packed, hex, ids_json};
+use crate::store::event::{EventInsert, EventRow, Noted};
+use crate::store::fault::Fault;
+
+/// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for what was added.
+/// The second statement tells the rest apart, from the same two parameters; both run on one connection whatever the executor is.
+const INSERT_EVENTS: &str = "
+INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value)
+SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', value ->> '$[2][4]',
+       substr($2, value ->> 0, value ->> 1)
+FROM json_each($1) RETURNING id, 0 AS noted;
+SELECT unhex(r.value ->> '$[2][2]') AS id, CASE
+    WHEN EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+      OR EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
+    THEN 1 ELSE 2 END AS noted
+FROM json_each($1) r JOIN eventbox_tombstone t
+  ON t.shard = r.value ->> '$[2][0]' AND t.recipient = r.value ->> '$[2][1]' AND t.name = r.value ->> '$[2][3]'";
+
+/// Differs: no arrays, so the ids come as JSON.
+pub(crate) const DELETE_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2
+ AND id IN (SELECT unhex(value) FROM json_each($3))";
+
+impl EventInsert for Sqlite {
+    async fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> Result<(), Fault>
+    where
+        E: Executor<'e, Database = Self>,
+    {
+        let query = sqlx::query(
+            "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)",
+        );
+        query
+            .bind(row.shard)
+            .bind(row.recipient)
+            .bind(row.id)
+            .bind(row.traceparent)
+            .bind(row.value)
+            .execute(executor)
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault>
+    where
+        E: Executor<'e, Database = Self>,
+    {
+        let mut packed = Packed::with_capacity(rows.len());
+        for row in rows {
+            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent), row.value);
+        }
+        let (json, bytes) = packed.into_parameters()?;
+        let answers = sqlx::query(INSERT_EVENTS).bind(json).bind(bytes).fetch_all(executor).await?;
+        let mut noted = HashMap::with_capacity(rows.len());
+        for answer in &answers {
+            let what = match answer.try_get::<i64, _>(1)? {
+                0 => Noted::Added,
+                1 => Noted::Duplicate,
+                _ => Noted::Tombstoned,
+            };
+            noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(what);
+        }
+        // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
+        Ok(rows.iter().map(|row| noted.get(&row.id).copied().unwrap_or(Noted::Tombstoned)).collect())
+    }
+
+    async fn delete_events(
+        tx: &mut sqlx::SqliteConnection,
+        shard: i16,
+        recipient: &str,
+        ids: &[Uuid],
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(DELETE_EVENTS);
+        Ok(query.bind(shard).bind(recipient).bind(ids_json(ids)?).execute(tx).await?.rows_affected())
+    }
+}

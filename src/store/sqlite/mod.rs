@@ -1,0 +1,14 @@
+//! Embedded SQLite, one file, one writer at a time.
+
+mod event;
+mod outbox;
+mod packed;
+mod schema;
+
+/// The text of the database's clock: microseconds since 1970.
+macro_rules! now_us {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+pub(in crate::store) use now_us;
