@@ -1,5 +1,6 @@
 //! Making a database ready, and opening it as eventboxes need it.
 
+use sqlx::migrate::MigrateError;
 use sqlx::{Pool, Transaction};
 
 use crate::error::{Error, Result};
@@ -32,20 +33,36 @@ pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
     check(pool).await?;
     let pool = pool.clone();
     // In a task of its own: a caller who gives up must not leave a connection with a migration half done in the pool.
-    let migration = tokio::spawn(async move { B::migrator().run(&pool).await });
-    let done = migration.await.unwrap_or_else(|panic| Err(sqlx::migrate::MigrateError::Source(panic.into())));
+    let migration = tokio::spawn(async move { run_migrations(&pool).await });
+    let done = migration.await.unwrap_or_else(|panic| Err(MigrateError::Source(panic.into())));
     done.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => Error::setup(
+        MigrateError::VersionMissing(version) => Error::setup(
             ATTEMPT,
             format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
         ),
-        sqlx::migrate::MigrateError::VersionMismatch(version) => Error::setup(
+        MigrateError::VersionMismatch(version) => Error::setup(
             ATTEMPT,
             format!("migration {version} in the database is not the one of this eventbox: was an unreleased version used on it?"),
         ),
-        sqlx::migrate::MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
+        MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
         other => Error::Database { attempt: ATTEMPT.to_owned(), source: other.into() },
     })
+}
+
+/// How often a migration that failed is tried again.
+const MIGRATE_RETRIES: usize = 5;
+
+/// SQLite has no lock for migrations: of several processes that start at once, all but one fail on what the first has just created. The
+/// failure is rolled back, and whoever looks again finds the migration done.
+async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> {
+    let mut done = B::migrator().run(pool).await;
+    for _ in 0..MIGRATE_RETRIES {
+        match done {
+            Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => done = B::migrator().run(pool).await,
+            _ => break,
+        }
+    }
+    done
 }
 
 /// Checks that the database is fit for what eventboxes promise, without changing anything.
