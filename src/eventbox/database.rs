@@ -1,10 +1,14 @@
 //! Making a database ready, and opening it as eventboxes need it.
 
+use std::time::Duration;
+
+use backon::BackoffBuilder;
 use sqlx::migrate::MigrateError;
+use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
 
 use crate::error::{Error, Result};
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Class, Fault};
 
 /// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
 ///
@@ -75,7 +79,7 @@ async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> 
 /// Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
-    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(ATTEMPT))?;
+    let mut conn = acquire_first(pool).await.map_err(|fault| fault.during(ATTEMPT))?;
     let found = B::check_settings(&mut conn).await.map_err(|fault| fault.during(ATTEMPT))?;
     for warning in &found.warnings {
         tracing::warn!(engine = B::NAME, "{warning}");
@@ -84,6 +88,28 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
         Some(problem) => Err(Error::setup(ATTEMPT, problem)),
         None => Ok(()),
     }
+}
+
+/// How often the first connection of a program is tried when the file is locked.
+const OPEN_RETRIES: usize = 10;
+
+/// The pause before the first connection is tried again; it doubles, with jitter.
+const OPEN_PAUSE: Duration = Duration::from_millis(2);
+
+/// SQLite does not wait for the busy timeout while it makes a new file a write-ahead one, which several processes may do at once.
+async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<PoolConnection<B>, Fault> {
+    let pauses = backon::ExponentialBuilder::default()
+        .with_min_delay(OPEN_PAUSE)
+        .with_max_times(OPEN_RETRIES)
+        .with_jitter()
+        .build();
+    for pause in pauses {
+        match pool.acquire().await.map_err(Fault::from) {
+            Err(fault) if fault.class() == Class::Contention => tokio::time::sleep(pause).await,
+            outcome => return outcome,
+        }
+    }
+    Ok(pool.acquire().await?)
 }
 
 /// Begins a transaction that may write from its first statement.
