@@ -1,4 +1,5 @@
 //! Every behaviour that is promised, tested on every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod ingress;
 mod proto;
