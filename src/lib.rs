@@ -1,8 +1,10 @@
 //! front
 pub(crate) mod error;
 mod eventbox;
+#[cfg(feature = "ingress")]
+pub mod ingress;
 #[cfg(feature = "emitter")]
-mod proto;
+pub mod proto;
 mod recipient;
 mod store;
 

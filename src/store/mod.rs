@@ -17,6 +17,8 @@ mod state;
 
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
+#[cfg(feature = "ingress")]
+pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::Settled;
 
 /// A future of a statement that runs on any executor.

@@ -2,7 +2,7 @@
 
 mod event;
 mod outbox;
-mod packed;
+pub(in crate::store) mod packed;
 mod schema;
 
 /// The text of the database's clock: microseconds since 1970.
