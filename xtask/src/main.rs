@@ -52,7 +52,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
 
 fn test(args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
-    let mut tests = cargo(["test", "--workspace", "--all-features"]);
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     tests.args(args).env("DATABASE_URL", server.url());
     exit_code(status_of(&mut tests)?)
 }
