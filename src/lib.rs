@@ -1,6 +1,8 @@
 //! front
 #[cfg(feature = "emitter")]
 mod cloudevent;
+#[cfg(feature = "emitter")]
+pub mod emitter;
 pub(crate) mod error;
 mod eventbox;
 #[cfg(feature = "emitter")]

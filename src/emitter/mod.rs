@@ -1,0 +1,7 @@
+//! The durable outbox: messages for the world outside, delivered at least once to Chip Ingress.
+
+mod outbox;
+
+#[allow(unused_imports, reason = "the turns that call it are in the next step")]
+pub(crate) use outbox::write_outbox;
+pub use outbox::{DEFAULT_HOLD, IdempotencyKey, Stored, emit_in};
