@@ -1,7 +1,5 @@
 //! The service as gRPC knows it.
 
-use std::sync::Arc;
-
 use sqlx::SqlitePool;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -77,7 +75,7 @@ impl ChipIngress for Service {
             return Err(Status::invalid_argument("a schema to register has no subject or no text"));
         }
         let registered = store::register(&self.pool, &schemas).await;
-        let registered = registered.map_err(|error| store_failed(&Arc::new(error)))?;
+        let registered = registered.map_err(|error| store_failed(&error))?;
         Ok(Response::new(RegisterSchemaResponse { registered }))
     }
 }

@@ -1,6 +1,8 @@
 //! The Chip Ingress server, over real gRPC with the generated client, and its command line.
 
+mod auth;
 mod keeping;
+mod schemas;
 mod service;
 mod validation;
 
