@@ -11,8 +11,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use super::auth::{Credential, Gate};
+use super::call::Calls;
 use super::connection::Incoming;
 use super::error::IngressError;
+use super::faults::{FaultSwitch, Faults};
 use super::handle::IngressHandle;
 use super::log::{IngressLog, open_file};
 use super::publish::{Publisher, Rules};
@@ -40,6 +42,7 @@ impl Ingress {
             credentials: Vec::new(),
             tls: None,
             rules: Rules::default(),
+            faults: Faults::none(),
         }
     }
 }
@@ -53,6 +56,7 @@ pub struct IngressBuilder {
     credentials: Vec<Credential>,
     tls: Option<Tls>,
     rules: Rules,
+    faults: Faults,
 }
 
 #[derive(Debug)]
@@ -136,6 +140,12 @@ impl IngressBuilder {
         self
     }
 
+    /// Starts with these faults; the [handle](IngressHandle::faults) switches them later.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// Opens the store, listens, and serves in the background until the handle is stopped or dropped.
     ///
     /// # Errors
@@ -162,12 +172,13 @@ impl IngressBuilder {
         let cut_all = CancellationToken::new();
         let (writer, writing) = Writer::new(pool.clone(), shared);
         tasks.spawn(writing);
-        let service = Service {
-            publisher: Publisher::new(writer, pool.clone(), self.rules),
-            pool: pool.clone(),
-            tasks: tasks.clone(),
+        let faults = FaultSwitch::new(self.faults);
+        let calls = Calls {
+            publisher: Publisher::new(writer, pool.clone(), self.rules, faults.clone()),
+            faults: faults.clone(),
             stopping: stopping.clone(),
         };
+        let service = Service { calls, pool: pool.clone(), tasks: tasks.clone() };
         let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
         let service = SizeRefusal::new(service, self.max_request_bytes);
         let service = InterceptedService::new(service, Gate::new(self.credentials));
@@ -180,7 +191,7 @@ impl IngressBuilder {
             }
         });
         tasks.close();
-        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), tasks, stopping, cut_all))
+        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), faults, tasks, stopping, cut_all))
     }
 }
 

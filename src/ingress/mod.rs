@@ -22,9 +22,11 @@
 
 mod auth;
 mod builder;
+mod call;
 mod connection;
 mod content;
 mod error;
+mod faults;
 mod handle;
 mod log;
 mod publish;
@@ -39,6 +41,7 @@ pub use auth::{Credential, DEFAULT_MAX_AGE, MAX_CLOCK_SKEW, SIGNED_HEADER};
 pub use builder::{DEFAULT_MAX_REQUEST_BYTES, Ingress, IngressBuilder, Listen};
 pub use connection::MAX_CONNECTIONS;
 pub use error::IngressError;
+pub use faults::{Fault, FaultSwitch, Faults, MAX_HANG, When};
 pub use handle::IngressHandle;
 pub use log::{IngressLog, KeptEvent};
 pub use publish::schema_subject;

@@ -7,6 +7,7 @@ use prost::Message;
 use sqlx::SqlitePool;
 use tonic::{Code, Status};
 
+use super::faults::FaultSwitch;
 use super::store::{self, Arrival};
 use super::validate::{IDEMPOTENCY_KEY, attribute_text, validate};
 use super::writer::{NotKept, Writer};
@@ -41,11 +42,12 @@ pub(super) struct Publisher {
     writer: Writer,
     pool: SqlitePool,
     rules: Arc<Rules>,
+    faults: FaultSwitch,
 }
 
 impl Publisher {
-    pub(super) fn new(writer: Writer, pool: SqlitePool, rules: Rules) -> Self {
-        Publisher { writer, pool, rules: Arc::new(rules) }
+    pub(super) fn new(writer: Writer, pool: SqlitePool, rules: Rules, faults: FaultSwitch) -> Self {
+        Publisher { writer, pool, rules: Arc::new(rules), faults }
     }
 
     /// One result per event, in order. With `all_or_nothing` an event that is refused fails the call.
@@ -90,7 +92,7 @@ impl Publisher {
             let reason = format!("the source {:?} is not a known domain", event.source);
             return Some(publish_error(PublishErrorCode::DomainMisconfiguration, reason));
         }
-        None
+        self.faults.publish_error(event)
     }
 }
 
