@@ -8,7 +8,7 @@ mod processor;
 mod transition;
 
 #[cfg(feature = "sqlite")]
-pub use database::sqlite_options;
+pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId};

@@ -98,6 +98,16 @@ impl Credential {
     }
 }
 
+/// Reads an Ed25519 public key from 64 lower-case hex digits.
+///
+/// # Errors
+///
+/// [`IngressError::PublicKey`] when they are not that.
+pub fn parse_public_key(hex: &str) -> Result<[u8; 32], IngressError> {
+    let bytes = unhex(hex).ok_or(IngressError::PublicKey)?;
+    verifying([bytes]).map(|_| bytes)
+}
+
 fn verifying(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Vec<VerifyingKey>, IngressError> {
     keys.into_iter().map(|key| VerifyingKey::from_bytes(&key).map_err(|_| IngressError::PublicKey)).collect()
 }

@@ -28,6 +28,7 @@ mod content;
 mod error;
 mod faults;
 mod handle;
+mod json;
 mod log;
 mod publish;
 mod service;
@@ -37,7 +38,7 @@ mod tls;
 mod validate;
 mod writer;
 
-pub use auth::{Credential, DEFAULT_MAX_AGE, MAX_CLOCK_SKEW, SIGNED_HEADER};
+pub use auth::{Credential, DEFAULT_MAX_AGE, MAX_CLOCK_SKEW, SIGNED_HEADER, parse_public_key};
 pub use builder::{DEFAULT_MAX_REQUEST_BYTES, Ingress, IngressBuilder, Listen};
 pub use connection::MAX_CONNECTIONS;
 pub use error::IngressError;
