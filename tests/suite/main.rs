@@ -3,5 +3,6 @@
 
 mod database;
 mod eventbox;
+mod ingress;
 mod proto;
 mod support;

@@ -1,8 +1,9 @@
 //! Embedded SQLite, one file, one writer at a time.
 
+mod dead_letter;
 mod event;
 mod outbox;
-mod packed;
+pub(in crate::store) mod packed;
 mod schema;
 
 /// The text of the database's clock: microseconds since 1970.
