@@ -5,6 +5,8 @@ mod cloudevent;
 pub mod emitter;
 pub(crate) mod error;
 mod eventbox;
+#[cfg(feature = "ingress")]
+pub mod ingress;
 #[cfg(feature = "emitter")]
 pub mod proto;
 mod recipient;

@@ -3,7 +3,7 @@
 mod dead_letter;
 mod event;
 mod outbox;
-mod packed;
+pub(in crate::store) mod packed;
 mod schema;
 
 /// The text of the database's clock: microseconds since 1970.

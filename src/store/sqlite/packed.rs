@@ -7,25 +7,29 @@ use serde::Serialize;
 use uuid::Uuid;
 
 /// Rows on their way into a statement.
-pub(super) struct Packed<C> {
+pub(crate) struct Packed<C> {
     rows: Vec<(usize, usize, C)>,
     bytes: Vec<u8>,
 }
 
 impl<C: Serialize> Packed<C> {
-    pub(super) fn with_capacity(rows: usize) -> Self {
+    pub(crate) fn with_capacity(rows: usize) -> Self {
         Packed { rows: Vec::with_capacity(rows), bytes: Vec::new() }
     }
 
     /// Adds a row: its columns that JSON can hold, and its bytes.
-    pub(super) fn push(&mut self, columns: C, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, columns: C, bytes: &[u8]) {
         let start = self.bytes.len() + 1;
         self.bytes.extend_from_slice(bytes);
         self.rows.push((start, bytes.len(), columns));
     }
 
     /// The two parameters.
-    pub(super) fn into_parameters(self) -> Result<(String, Vec<u8>), sqlx::Error> {
+    pub(crate) fn into_parameters(mut self) -> Result<(String, Vec<u8>), sqlx::Error> {
+        if self.bytes.is_empty() {
+            // `substr` of an empty blob is NULL, and not the empty part that rows without bytes ask for.
+            self.bytes.push(0);
+        }
         let json = serde_json::to_string(&self.rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
         Ok((json, self.bytes))
     }

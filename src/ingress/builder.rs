@@ -1,0 +1,158 @@
+//! How a server is put together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use sqlx::SqlitePool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use super::connection::Incoming;
+use super::error::IngressError;
+use super::handle::IngressHandle;
+use super::log::{IngressLog, open_file};
+use super::publish::Publisher;
+use super::service::{MAX_STREAMS_PER_CONNECTION, Service};
+use super::size::SizeRefusal;
+use super::store;
+use super::writer::Writer;
+use crate::proto::chipingress::pb::chip_ingress_server::ChipIngressServer;
+
+/// The size of the largest request that is accepted, unless another is set: 16 MiB, in bytes.
+pub const DEFAULT_MAX_REQUEST_BYTES: usize = 16 << 20;
+
+/// A Chip Ingress server for development, tests and rehearsals; begin with [`Ingress::builder`].
+#[derive(Debug)]
+pub struct Ingress;
+
+impl Ingress {
+    /// A server with a store in memory, plaintext, open to everybody, that accepts every valid event.
+    #[must_use]
+    pub fn builder() -> IngressBuilder {
+        IngressBuilder { store: StoreAt::File(":memory:".into()), max_request_bytes: DEFAULT_MAX_REQUEST_BYTES }
+    }
+}
+
+/// The options of a server.
+#[derive(Debug)]
+#[must_use = "a server runs only after `serve`"]
+pub struct IngressBuilder {
+    store: StoreAt,
+    max_request_bytes: usize,
+}
+
+#[derive(Debug)]
+enum StoreAt {
+    File(PathBuf),
+    Pool(SqlitePool),
+}
+
+/// Where to listen: a bound listener, or an address to bind (port 0 takes a free one).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listen {
+    /// A listener that is bound already.
+    Listener(TcpListener),
+    /// An address.
+    Address(SocketAddr),
+    /// `host:port`, to be resolved.
+    Name(String),
+}
+
+impl From<TcpListener> for Listen {
+    fn from(listener: TcpListener) -> Self {
+        Listen::Listener(listener)
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Listen::Address(address)
+    }
+}
+
+impl From<&str> for Listen {
+    fn from(name: &str) -> Self {
+        Listen::Name(name.to_owned())
+    }
+}
+
+impl IngressBuilder {
+    /// Keeps what comes in this file, created when missing. A server on a file that was used before goes on where that one ended.
+    pub fn store_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = StoreAt::File(path.into());
+        self
+    }
+
+    /// Keeps what comes in tables named `ingress_…` of this database, beside whatever else is in it.
+    ///
+    /// Open it with [`sqlite_options`](crate::sqlite_options), else an acknowledged event may not survive a power loss.
+    pub fn store_pool(mut self, pool: SqlitePool) -> Self {
+        self.store = StoreAt::Pool(pool);
+        self
+    }
+
+    /// The size of the largest request that is accepted, in bytes; larger ones get RESOURCE_EXHAUSTED.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = bytes;
+        self
+    }
+
+    /// Opens the store, listens, and serves in the background until the handle is stopped or dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be listened on, the store cannot be opened or is not fit, or TLS is not set up well.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is served before it returns.
+    pub async fn serve(self, listen: impl Into<Listen>) -> Result<IngressHandle, IngressError> {
+        let (pool, shared) = match self.store {
+            StoreAt::File(path) => (open_file(&path).await?, false),
+            StoreAt::Pool(pool) => (pool, true),
+        };
+        store::create(&pool).await?;
+        let (listener, local_addr) = bind(listen.into()).await?;
+
+        let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let cut_all = CancellationToken::new();
+        let (writer, writing) = Writer::new(pool.clone(), shared);
+        tasks.spawn(writing);
+        let service = Service {
+            publisher: Publisher::new(writer),
+            pool: pool.clone(),
+            tasks: tasks.clone(),
+            stopping: stopping.clone(),
+        };
+        let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
+        let service = SizeRefusal::new(service, self.max_request_bytes);
+        let router = Server::builder().max_concurrent_streams(MAX_STREAMS_PER_CONNECTION).add_service(service);
+        let incoming = Incoming::new(listener, cut_all.clone());
+        let stopped = stopping.clone().cancelled_owned();
+        tasks.spawn(async move {
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+                tracing::error!(%error, "the ingress server ended");
+            }
+        });
+        tasks.close();
+        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), tasks, stopping, cut_all))
+    }
+}
+
+async fn bind(listen: Listen) -> Result<(TcpListener, SocketAddr), IngressError> {
+    let (address, listener) = match listen {
+        Listen::Listener(listener) => ("the given listener".to_owned(), Ok(listener)),
+        Listen::Address(address) => (address.to_string(), TcpListener::bind(address).await),
+        Listen::Name(name) => {
+            let listener = TcpListener::bind(&name).await;
+            (name, listener)
+        }
+    };
+    let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (local_addr, listener) = bound.map_err(|source| IngressError::Listen { address, source })?;
+    Ok((listener, local_addr))
+}

@@ -1,0 +1,118 @@
+//! Connections that can be cut, and a bound on their number.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+/// How many connections are open at a time; further ones wait until one of them closes.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// The connections that clients open.
+pub(super) struct Incoming {
+    listener: TcpListener,
+    places: PollSemaphore,
+    place: Option<OwnedSemaphorePermit>,
+    cut_all: CancellationToken,
+}
+
+impl Incoming {
+    pub(super) fn new(listener: TcpListener, cut_all: CancellationToken) -> Self {
+        let places = PollSemaphore::new(Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+        Incoming { listener, places, place: None, cut_all }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.place.is_none() {
+            self.place = ready!(self.places.poll_acquire(cx));
+        }
+        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
+        stream.set_nodelay(true)?;
+        let cut = self.cut_all.child_token();
+        let cancelled = Box::pin(cut.clone().cancelled_owned());
+        Poll::Ready(Some(Ok(Connection { stream, cut: Cut(cut), cancelled, _place: self.place.take() })))
+    }
+}
+
+/// A client's connection: bytes go through until it is cut.
+pub(super) struct Connection {
+    stream: TcpStream,
+    cut: Cut,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Cuts the connection that a request came on.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(CancellationToken);
+
+impl Cut {
+    /// From now on nothing is read or written, so an answer that is not out yet never gets out.
+    pub(super) fn now(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Cut;
+
+    fn connect_info(&self) -> Cut {
+        self.cut.clone()
+    }
+}
+
+impl Connection {
+    fn poll_not_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cancelled.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_not_cut(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_not_cut(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_not_cut(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_not_cut(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,24 @@
+//! Why the server did not start.
+
+/// Why an ingress server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngressError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}: choose another address, or stop what uses it")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The certificates or the key of TLS do not fit.
+    #[error("set up TLS: give a PEM certificate chain and its PEM key")]
+    Tls {
+        /// What is wrong with them.
+        source: tonic::transport::Error,
+    },
+    /// The store cannot be opened or written.
+    #[error("open the store of the ingress server")]
+    Store(#[from] crate::Error),
+}

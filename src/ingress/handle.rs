@@ -1,0 +1,68 @@
+//! A server that runs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::log::IngressLog;
+
+/// A running server. Dropping it cuts all connections and ends the server; [`stop`](Self::stop) ends it in good order.
+#[derive(Debug)]
+pub struct IngressHandle {
+    local_addr: SocketAddr,
+    log: IngressLog,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    cut_all: CancellationToken,
+}
+
+impl IngressHandle {
+    pub(super) fn new(
+        local_addr: SocketAddr,
+        log: IngressLog,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+        cut_all: CancellationToken,
+    ) -> Self {
+        IngressHandle { local_addr, log, tasks, stopping, cut_all }
+    }
+
+    /// The address it listens on, with the port that was taken.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What it got; also readable after the stop.
+    #[must_use]
+    pub fn log(&self) -> &IngressLog {
+        &self.log
+    }
+
+    /// Listens no more, answers the calls in flight, and ends; calls still open after `deadline` are cut off unanswered.
+    ///
+    /// Comes back when everything has ended: after the deadline that is at most one transaction later. A second call waits for the same end.
+    /// True when nothing had to be cut.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the server goes on ending, without the deadline.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.stopping.cancel();
+        let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        if !in_time {
+            self.cut_all.cancel();
+            self.tasks.wait().await;
+        }
+        in_time
+    }
+}
+
+impl Drop for IngressHandle {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        self.cut_all.cancel();
+    }
+}

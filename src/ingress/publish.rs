@@ -1,0 +1,84 @@
+//! What becomes of the events of one call.
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::store::Arrival;
+use super::validate::{IDEMPOTENCY_KEY, attribute_text, validate};
+use super::writer::{NotKept, Writer};
+use crate::error::Error;
+use crate::proto::chipingress::pb::{PublishError, PublishErrorCode, PublishResponse, PublishResult};
+use crate::proto::io::cloudevents::v1::CloudEvent;
+
+/// Validates events and has them kept.
+#[derive(Debug, Clone)]
+pub(super) struct Publisher {
+    writer: Writer,
+}
+
+impl Publisher {
+    pub(super) fn new(writer: Writer) -> Self {
+        Publisher { writer }
+    }
+
+    /// One result per event, in order. With `all_or_nothing` an event that is refused fails the call.
+    pub(super) async fn publish(&self, events: &[CloudEvent], all_or_nothing: bool) -> Result<PublishResponse, Status> {
+        let verdicts = self.judge(events).await?;
+        let rejected = verdicts.iter().flatten().count() as u64;
+        if all_or_nothing && let Some(refusal) = refusal(events, &verdicts) {
+            self.writer.keep(Vec::new(), rejected).await.map_err(not_kept)?;
+            return Err(refusal);
+        }
+        let accepted = events.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+        let arrivals = accepted.map(|(event, _)| arrival(event)).collect();
+        self.writer.keep(arrivals, rejected).await.map_err(not_kept)?;
+        let results = events.iter().zip(verdicts);
+        let results = results.map(|(event, error)| PublishResult { event_id: event.id.clone(), error }).collect();
+        Ok(PublishResponse { results })
+    }
+
+    /// What is wrong with each event.
+    async fn judge(&self, events: &[CloudEvent]) -> Result<Vec<Option<PublishError>>, Status> {
+        let invalid = |reason| publish_error(PublishErrorCode::ValidationFailed, reason);
+        Ok(events.iter().map(|event| validate(event).err().map(invalid)).collect())
+    }
+}
+
+fn publish_error(code: PublishErrorCode, reason: impl Into<String>) -> PublishError {
+    PublishError { error_code: code.into(), reason: reason.into() }
+}
+
+/// The answer to a transactional batch, from the first event that is refused.
+fn refusal(events: &[CloudEvent], verdicts: &[Option<PublishError>]) -> Option<Status> {
+    let found = events.iter().zip(verdicts).enumerate();
+    let (index, event, error) =
+        found.filter_map(|(index, (event, verdict))| Some((index, event, verdict.as_ref()?))).next()?;
+    let code = match error.error_code() {
+        PublishErrorCode::SchemaMissing | PublishErrorCode::DomainMisconfiguration => Code::FailedPrecondition,
+        PublishErrorCode::Unknown => Code::Unknown,
+        PublishErrorCode::ValidationFailed | PublishErrorCode::EncodeError => Code::InvalidArgument,
+    };
+    let name = error.error_code().as_str_name();
+    let text = format!("nothing of the batch was published: event {index} ({:?}): {name}: {}", event.id, error.reason);
+    Some(Status::new(code, text))
+}
+
+fn arrival(event: &CloudEvent) -> Arrival {
+    Arrival { key: attribute_text(event, IDEMPOTENCY_KEY).map(str::to_owned), encoded: event.encode_to_vec() }
+}
+
+/// How a store that failed is told to the client.
+pub(super) fn not_kept(reason: NotKept) -> Status {
+    match reason {
+        NotKept::QueueFull => Status::unavailable("the ingress server is overloaded: try again later"),
+        NotKept::Stopping => Status::unavailable("the ingress server is stopping"),
+        NotKept::Store(error) => store_failed(&error),
+    }
+}
+
+pub(super) fn store_failed(error: &Arc<Error>) -> Status {
+    let code = if error.is_transient() { Code::Unavailable } else { Code::Internal };
+    Status::new(code, format!("the ingress server's store failed: {error}"))
+}
