@@ -2,6 +2,5 @@
 
 mod outbox;
 
-#[allow(unused_imports, reason = "the turns that call it are in the next step")]
 pub(crate) use outbox::write_outbox;
 pub use outbox::{DEFAULT_HOLD, IdempotencyKey, Stored, emit_in};

@@ -101,7 +101,6 @@ where
 }
 
 /// Writes the messages of a turn, in order, into the shard of its recipient; each has its key already.
-#[allow(dead_code, reason = "the turns that call it are in the next step")]
 pub(crate) async fn write_outbox<B: Backend>(
     tx: &mut <B as Database>::Connection,
     shard: u8,
