@@ -1,3 +1,5 @@
 //! The inbox: emits and turns.
 
 mod emit;
+mod race;
+mod turn;
