@@ -3,6 +3,7 @@
 
 mod database;
 mod processors;
+pub(crate) mod source;
 
 use std::time::{Duration, Instant};
 
