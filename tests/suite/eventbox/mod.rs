@@ -1,3 +1,5 @@
 //! The inbox: emits and turns.
 
 mod emit;
+#[cfg(feature = "postgres")]
+mod lost_answer;

@@ -3,6 +3,8 @@
 
 mod database;
 mod processors;
+#[cfg(feature = "postgres")]
+pub(crate) mod proxy;
 pub(crate) mod source;
 
 use std::time::{Duration, Instant};
