@@ -3,3 +3,5 @@
 mod emit;
 mod race;
 mod turn;
+#[cfg(feature = "postgres")]
+mod lost_answer;

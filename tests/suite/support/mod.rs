@@ -4,6 +4,9 @@
 mod cell;
 mod database;
 mod processors;
+#[cfg(feature = "postgres")]
+pub(crate) mod proxy;
+pub(crate) mod source;
 
 use std::time::{Duration, Instant};
 
