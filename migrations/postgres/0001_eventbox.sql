@@ -30,19 +30,24 @@ CREATE TABLE eventbox_state (
     PRIMARY KEY (shard, recipient)
 ) WITH (fillfactor = 70); -- room for updates in place
 
--- Messages on their way out.
+-- Messages on their way out. An attempt is a claim, and the insert is the first one. A delivered row stays only when it is to be retained; then it is
+-- never due again.
 CREATE TABLE eventbox_outbox (
     shard              int2 NOT NULL,
     id                 uuid NOT NULL,
     source             text NOT NULL,
     type               text NOT NULL,
-    attempts           int4 NOT NULL DEFAULT 0,
+    attempts           int4 NOT NULL DEFAULT 1,
+    created_at_us      int8 NOT NULL,
     next_attempt_at_us int8 NOT NULL,
+    delivered_at_us    int8,
+    last_code          text,
     last_error         text,
     payload            bytea NOT NULL,
     PRIMARY KEY (shard, id)
 );
 CREATE INDEX eventbox_outbox_due ON eventbox_outbox (shard, next_attempt_at_us);
+CREATE INDEX eventbox_outbox_delivered ON eventbox_outbox (delivered_at_us) WHERE delivered_at_us IS NOT NULL;
 
 -- What could not be processed or delivered: an event (with its recipient) or a message from the outbox.
 CREATE TABLE eventbox_dead_letter (

@@ -44,19 +44,24 @@ CREATE TABLE eventbox_state (
     PRIMARY KEY (shard, recipient)
 ) STRICT, WITHOUT ROWID;
 
--- Messages on their way out.
+-- Messages on their way out. An attempt is a claim, and the insert is the first one. A delivered row stays only when it is to be retained; then it is
+-- never due again.
 CREATE TABLE eventbox_outbox (
     shard              INTEGER NOT NULL,
     id                 BLOB NOT NULL,
     source             TEXT NOT NULL,
     type               TEXT NOT NULL,
-    attempts           INTEGER NOT NULL DEFAULT 0,
+    attempts           INTEGER NOT NULL DEFAULT 1,
+    created_at_us      INTEGER NOT NULL,
     next_attempt_at_us INTEGER NOT NULL,
+    delivered_at_us    INTEGER,
+    last_code          TEXT,
     last_error         TEXT,
     payload            BLOB NOT NULL,
     PRIMARY KEY (shard, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX eventbox_outbox_due ON eventbox_outbox (shard, next_attempt_at_us);
+CREATE INDEX eventbox_outbox_delivered ON eventbox_outbox (delivered_at_us) WHERE delivered_at_us IS NOT NULL;
 
 -- What could not be processed or delivered: an event (with its recipient) or a message from the outbox.
 CREATE TABLE eventbox_dead_letter (

@@ -1,9 +1,14 @@
 //! Making a database ready, and opening it as eventboxes need it.
 
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use sqlx::migrate::MigrateError;
+use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
 
 use crate::error::{Error, Result};
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Class, Fault};
 
 /// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
 ///
@@ -32,20 +37,36 @@ pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
     check(pool).await?;
     let pool = pool.clone();
     // In a task of its own: a caller who gives up must not leave a connection with a migration half done in the pool.
-    let migration = tokio::spawn(async move { B::migrator().run(&pool).await });
-    let done = migration.await.unwrap_or_else(|panic| Err(sqlx::migrate::MigrateError::Source(panic.into())));
+    let migration = tokio::spawn(async move { run_migrations(&pool).await });
+    let done = migration.await.unwrap_or_else(|panic| Err(MigrateError::Source(panic.into())));
     done.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => Error::setup(
+        MigrateError::VersionMissing(version) => Error::setup(
             ATTEMPT,
             format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
         ),
-        sqlx::migrate::MigrateError::VersionMismatch(version) => Error::setup(
+        MigrateError::VersionMismatch(version) => Error::setup(
             ATTEMPT,
             format!("migration {version} in the database is not the one of this eventbox: was an unreleased version used on it?"),
         ),
-        sqlx::migrate::MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
+        MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
         other => Error::Database { attempt: ATTEMPT.to_owned(), source: other.into() },
     })
+}
+
+/// How often a migration that failed is tried again.
+const MIGRATE_RETRIES: usize = 5;
+
+/// SQLite has no lock for migrations: of several processes that start at once, all but one fail on what the first has just created. The
+/// failure is rolled back, and whoever looks again finds the migration done.
+async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> {
+    let mut done = B::migrator().run(pool).await;
+    for _ in 0..MIGRATE_RETRIES {
+        match done {
+            Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => done = B::migrator().run(pool).await,
+            _ => break,
+        }
+    }
+    done
 }
 
 /// Checks that the database is fit for what eventboxes promise, without changing anything.
@@ -58,7 +79,7 @@ pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
 /// Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
-    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(ATTEMPT))?;
+    let mut conn = acquire_first(pool).await.map_err(|fault| fault.during(ATTEMPT))?;
     let found = B::check_settings(&mut conn).await.map_err(|fault| fault.during(ATTEMPT))?;
     for warning in &found.warnings {
         tracing::warn!(engine = B::NAME, "{warning}");
@@ -67,6 +88,28 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
         Some(problem) => Err(Error::setup(ATTEMPT, problem)),
         None => Ok(()),
     }
+}
+
+/// How often the first connection of a program is tried when the file is locked.
+const OPEN_RETRIES: usize = 10;
+
+/// The pause before the first connection is tried again; it doubles, with jitter.
+const OPEN_PAUSE: Duration = Duration::from_millis(2);
+
+/// SQLite does not wait for the busy timeout while it makes a new file a write-ahead one, which several processes may do at once.
+async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<PoolConnection<B>, Fault> {
+    let pauses = backon::ExponentialBuilder::default()
+        .with_min_delay(OPEN_PAUSE)
+        .with_max_times(OPEN_RETRIES)
+        .with_jitter()
+        .build();
+    for pause in pauses {
+        match pool.acquire().await.map_err(Fault::from) {
+            Err(fault) if fault.class() == Class::Contention => tokio::time::sleep(pause).await,
+            outcome => return outcome,
+        }
+    }
+    Ok(pool.acquire().await?)
 }
 
 /// Begins a transaction that may write from its first statement.

@@ -50,7 +50,7 @@ pub enum Emitted {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::pool::PoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Emitted, Event, Recipient};
 ///
@@ -67,7 +67,7 @@ pub enum Emitted {
 pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Emitted>
 where
     B: Backend,
-    E: Executor<'e, Database = B>,
+    E: Executor<'e, Database = B> + 'e,
 {
     check(to, &event)?;
     let row = row_of(to, &event, EventId::mint());
@@ -101,7 +101,7 @@ where
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::pool::PoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Emitted, Event, Recipient};
 ///
@@ -117,7 +117,7 @@ where
 pub async fn emit_all<'e, B, E>(executor: E, events: &[(Recipient, Event)]) -> Result<Vec<Emitted>>
 where
     B: Backend,
-    E: Executor<'e, Database = B>,
+    E: Executor<'e, Database = B> + 'e,
 {
     if events.is_empty() {
         return Ok(Vec::new());

@@ -3,6 +3,7 @@
 mod database;
 mod emit;
 mod event;
+mod pending;
 mod process;
 mod processor;
 mod transition;
@@ -12,6 +13,7 @@ pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId};
+pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
 pub use processor::{EVersion, Processor};
 pub use transition::{Mutation, PostProcess, SideEffect, Transition};

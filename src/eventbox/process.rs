@@ -11,6 +11,10 @@ use uuid::Uuid;
 use super::event::{Event, EventId};
 use super::processor::{EVersion, Processor};
 use super::transition::{Mutation, PostProcess, SideEffect, Transition};
+#[cfg(feature = "emitter")]
+use crate::cloudevent::{CloudEvent, turn_key};
+#[cfg(feature = "emitter")]
+use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{BoxError, Error, Misuse, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Class, Fault, Settled, class_of};
@@ -43,6 +47,10 @@ pub struct Turn {
     pub contention: usize,
     /// The hooks of the transitions, in order, for the caller to run.
     pub post_process: Vec<PostProcess>,
+    /// The messages that were published, in order, for the caller to hand to
+    /// [`DurableEmitter::deliver`](crate::emitter::DurableEmitter::deliver). Dropping them is harmless: a host sends them a little later.
+    #[cfg(feature = "emitter")]
+    pub published: Vec<Stored>,
 }
 
 /// Processes the oldest events of a recipient in one turn.
@@ -117,17 +125,29 @@ where
         number: Some(loaded.turn + 1),
         consumed: decision.removed.len() - decision.garbage,
         garbage: decision.garbage,
-        more_remain: loaded.more_listed || left > 0,
-        contention: 0,
-        post_process: Vec::new(),
+        ..Turn::nothing(loaded.more_listed || left > 0)
     };
-    let post_process = commit(pool, to, processor, &loaded, decision).await?;
-    Ok(Turn { post_process, ..turn })
+    let outcome = commit(pool, to, processor, &loaded, decision).await?;
+    Ok(Turn {
+        post_process: outcome.post_process,
+        #[cfg(feature = "emitter")]
+        published: outcome.published,
+        ..turn
+    })
 }
 
 impl Turn {
     fn nothing(more_remain: bool) -> Self {
-        Turn { number: None, consumed: 0, garbage: 0, more_remain, contention: 0, post_process: Vec::new() }
+        Turn {
+            number: None,
+            consumed: 0,
+            garbage: 0,
+            more_remain,
+            contention: 0,
+            post_process: Vec::new(),
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
+        }
     }
 }
 
@@ -165,8 +185,17 @@ struct Decision<B: Backend, S> {
     removed: Vec<Uuid>,
     garbage: usize,
     side_effects: Vec<SideEffect<B>>,
+    #[cfg(feature = "emitter")]
+    published: Vec<CloudEvent>,
     target: Option<S>,
     post_process: Vec<PostProcess>,
+}
+
+/// What a committed turn leaves to its caller.
+struct Outcome {
+    post_process: Vec<PostProcess>,
+    #[cfg(feature = "emitter")]
+    published: Vec<Stored>,
 }
 
 impl<B: Backend, S> Decision<B, S> {
@@ -177,6 +206,8 @@ impl<B: Backend, S> Decision<B, S> {
             removed: Vec::new(),
             garbage: garbage.len(),
             side_effects: Vec::new(),
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
             target: None,
             post_process: Vec::new(),
         };
@@ -192,13 +223,14 @@ impl<B: Backend, S> Decision<B, S> {
             Ok(id.0)
         };
         for transition in transitions.into_iter().filter(|transition| !transition.is_no_op()) {
-            let Transition { target, consumed, side_effect, post_process } = transition;
-            for id in consumed {
+            for id in transition.consumed {
                 decision.removed.push(remove(id)?);
             }
-            decision.target = target.or(decision.target);
-            decision.side_effects.extend(side_effect);
-            decision.post_process.extend(post_process);
+            decision.target = transition.target.or(decision.target);
+            decision.side_effects.extend(transition.side_effect);
+            #[cfg(feature = "emitter")]
+            decision.published.extend(transition.published);
+            decision.post_process.extend(transition.post_process);
         }
         for id in garbage {
             decision.removed.push(remove(id)?);
@@ -207,6 +239,10 @@ impl<B: Backend, S> Decision<B, S> {
     }
 
     fn is_empty(&self) -> bool {
+        #[cfg(feature = "emitter")]
+        if !self.published.is_empty() {
+            return false;
+        }
         self.removed.is_empty() && self.side_effects.is_empty() && self.target.is_none() && self.post_process.is_empty()
     }
 }
@@ -218,7 +254,7 @@ async fn commit<B, P>(
     processor: &P,
     loaded: &Loaded<P::State>,
     decision: Decision<B, P::State>,
-) -> Result<Vec<PostProcess>>
+) -> Result<Outcome>
 where
     B: Backend,
     P: Processor<B>,
@@ -251,17 +287,34 @@ where
     for effect in decision.side_effects {
         effect.run(&mut tx).await.map_err(|error| failed(to, "run a side effect", error))?;
     }
+    #[cfg(feature = "emitter")]
+    let published = {
+        let keyed = with_keys(to, loaded.turn + 1, decision.published);
+        write_outbox::<B>(&mut tx, to.shard(), keyed, DEFAULT_HOLD).await.map_err(during)?
+    };
     if let Some(state) = &decision.target {
         let saved = processor.save_state(&mut tx, to, state, loaded.eversion.next()).await;
         saved.map_err(|error| failed(to, "save the state", error))?;
     }
     match tx.commit().await.map_err(Fault::from) {
-        Ok(()) => Ok(decision.post_process),
-        Err(fault) if fault.lost_the_answer() => {
-            settle(pool, to, loaded.turn, token, fault).await.map(|()| decision.post_process)
-        }
-        Err(fault) => Err(during(fault)),
+        Ok(()) => {}
+        Err(fault) if fault.lost_the_answer() => settle(pool, to, loaded.turn, token, fault).await?,
+        Err(fault) => return Err(during(fault)),
     }
+    Ok(Outcome {
+        post_process: decision.post_process,
+        #[cfg(feature = "emitter")]
+        published,
+    })
+}
+
+/// Gives each message that has no idempotency key the one that its place in the turn makes.
+#[cfg(feature = "emitter")]
+fn with_keys(to: &Recipient, turn: i64, mut messages: Vec<CloudEvent>) -> Vec<CloudEvent> {
+    for (ordinal, message) in (0..).zip(&mut messages) {
+        message.default_key(|message| turn_key(to.as_str(), turn, ordinal, message));
+    }
+    messages
 }
 
 /// Finds out whose commit it was after a lost answer: `Ok` when ours happened.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
 use crate::error::BoxError;
 use crate::eventbox::event::EventId;
 use crate::store::Backend;
@@ -112,6 +114,8 @@ pub struct Transition<B: Backend, S> {
     pub(crate) target: Option<S>,
     pub(crate) consumed: Vec<EventId>,
     pub(crate) side_effect: Option<SideEffect<B>>,
+    #[cfg(feature = "emitter")]
+    pub(crate) published: Vec<CloudEvent>,
     pub(crate) post_process: Option<PostProcess>,
 }
 
@@ -123,7 +127,14 @@ impl<B: Backend, S> Transition<B, S> {
 
     /// A step that leaves the state as it is.
     pub fn stay() -> Self {
-        Transition { target: None, consumed: Vec::new(), side_effect: None, post_process: None }
+        Transition {
+            target: None,
+            consumed: Vec::new(),
+            side_effect: None,
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
+            post_process: None,
+        }
     }
 
     /// Consumes events: they are removed with the turn. Takes events or their ids; adds to what was given before.
@@ -142,6 +153,16 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
+    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at least once.
+    ///
+    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
+    /// turn's messages and its content, so that a receiver can make it exactly once.
+    #[cfg(feature = "emitter")]
+    pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
+        self.published.extend(messages);
+        self
+    }
+
     /// Sets the hook to run after the commit.
     pub fn post_process(mut self, hook: impl Into<Option<PostProcess>>) -> Self {
         self.post_process = hook.into();
@@ -149,6 +170,10 @@ impl<B: Backend, S> Transition<B, S> {
     }
 
     pub(crate) fn is_no_op(&self) -> bool {
+        #[cfg(feature = "emitter")]
+        if !self.published.is_empty() {
+            return false;
+        }
         self.target.is_none() && self.consumed.is_empty() && self.side_effect.is_none() && self.post_process.is_none()
     }
 }

@@ -3,6 +3,7 @@
 use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
 
+use super::BoxFuture;
 use super::both::on_both_engines;
 use super::fault::Fault;
 
@@ -26,7 +27,7 @@ pub struct ListedRow {
     pub value: Vec<u8>,
 }
 
-/// What became of an event: 'Added', 'Duplicate' or 'Tombstoned', as the statements say it.
+/// What became of an event that was emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
     Added,
@@ -34,22 +35,32 @@ pub enum Noted {
     Tombstoned,
 }
 
+impl Noted {
+    /// From the number by which the statements say it.
+    pub(super) fn from_code(code: i64) -> Self {
+        match code {
+            0 => Noted::Added,
+            1 => Noted::Duplicate,
+            _ => Noted::Tombstoned,
+        }
+    }
+}
+
 /// Statements on events that differ between the engines.
 pub trait EventInsert: Database {
     /// Inserts one event without a name: one plain insert, which waits for nobody.
-    fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send
+    ///
+    /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side effect.
+    fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>;
+        E: Executor<'e, Database = Self> + 'e;
 
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
     ///
     /// Answers one value a row, in that order. A row whose name is remembered is left out.
-    fn insert_events<'e, E>(
-        executor: E,
-        rows: &[EventRow<'_>],
-    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
-        E: Executor<'e, Database = Self>;
+        E: Executor<'e, Database = Self> + 'e;
 
     /// Deletes events of one recipient; answers how many were there.
     fn delete_events(
@@ -69,11 +80,31 @@ pub trait EventTable: EventInsert {
         recipient: &str,
         limit: i64,
     ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
+
+    /// Recipients of a shard that have events, in key order, behind `after` (the empty text is before all).
+    ///
+    /// Skips from one recipient to the next along the primary key, so a full box costs no more than one with a single event.
+    fn list_recipients(
+        conn: &mut Self::Connection,
+        shard: i16,
+        after: &str,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<String>, Fault>> + Send;
 }
 
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
 pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
  WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT $3";
+
+/// The statement of [`EventTable::list_recipients`]; its plan must use the primary key at both steps.
+pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS (
+    SELECT (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = $1 AND e.recipient > $2 ORDER BY e.recipient LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = $1 AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
+    FROM step WHERE step.recipient IS NOT NULL AND n < $3
+) SELECT recipient FROM step WHERE recipient IS NOT NULL";
 
 on_both_engines! {
     impl EventTable for Engine {
@@ -95,6 +126,17 @@ on_both_engines! {
                     })
                 })
                 .collect()
+        }
+
+        async fn list_recipients(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            after: &str,
+            limit: i64,
+        ) -> Result<Vec<String>, Fault> {
+            let query = sqlx::query::<Engine>(LIST_RECIPIENTS).bind(shard).bind(after).bind(limit);
+            let rows = query.fetch_all(conn).await?;
+            rows.into_iter().map(|row| Ok(row.try_get(0)?)).collect()
         }
     }
 }

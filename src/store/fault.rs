@@ -66,7 +66,11 @@ pub(crate) fn class_of(error: &BoxError) -> Class {
         match current.downcast_ref::<Error>() {
             Some(Error::Contention { .. }) => return Class::Contention,
             Some(Error::Transient { .. }) => return Class::Transient,
-            _ => next = current.source(),
+            // An I/O error does not name the error that it wraps as its source.
+            _ => match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(wrapped) => next = Some(wrapped),
+                None => next = current.source(),
+            },
         }
     }
     Class::Permanent

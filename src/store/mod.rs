@@ -5,6 +5,7 @@
 //! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
 mod both;
+mod dead_letter;
 mod event;
 mod fault;
 mod outbox;
@@ -15,11 +16,22 @@ mod schema;
 mod sqlite;
 mod state;
 
+pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
+pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::Settled;
+
+/// A future of a statement that runs on any executor.
+pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The arguments of a query without the lifetimes of what was bound, for a future that must not borrow it.
+fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -> Result<DB::Arguments, Fault> {
+    let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+    Ok(arguments.unwrap_or_default())
+}
 
 /// A database engine that can hold eventboxes: [`sqlx::Postgres`] or [`sqlx::Sqlite`].
 ///
@@ -30,7 +42,12 @@ pub(crate) use state::Settled;
     note = "is the feature of the engine (`postgres`, `sqlite`) switched on?"
 )]
 pub trait Backend:
-    sqlx::Database + schema::Schema + event::EventTable + state::StateTable + outbox::OutboxTable
+    sqlx::Database
+    + schema::Schema
+    + event::EventTable
+    + state::StateTable
+    + outbox::OutboxShared
+    + dead_letter::DeadLetterTable
 {
 }
 

@@ -3,6 +3,7 @@
 use sqlx::{Database, Executor};
 use uuid::Uuid;
 
+use super::both::on_both_engines;
 use super::fault::Fault;
 
 /// A message to keep until it is delivered.
@@ -15,8 +16,78 @@ pub struct OutboxRow<'a> {
     pub payload: &'a [u8],
 }
 
+/// Names a row of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OutboxKey {
+    pub shard: i16,
+    pub id: Uuid,
+}
+
+/// A message that was claimed: nobody else may send it until the claim is over.
+#[derive(Debug)]
+pub struct ClaimedRow {
+    pub key: OutboxKey,
+    pub source: String,
+    pub r#type: String,
+    /// Counts the claims, this one included.
+    pub attempts: i32,
+    pub payload: Vec<u8>,
+}
+
+/// Which messages to claim, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The first shard to look at; the last is 255.
+    pub from_shard: i16,
+    /// The most messages of one shard.
+    pub per_shard: i64,
+    /// The most messages altogether.
+    pub limit: i64,
+    /// How long nobody else may claim them, microseconds.
+    pub hold_us: i64,
+}
+
+/// When to try a message again, unless somebody claimed it in between.
+#[derive(Debug, Clone)]
+pub struct Reschedule {
+    pub key: OutboxKey,
+    pub attempts: i32,
+    pub delay_us: i64,
+    pub code: String,
+    pub error: String,
+}
+
+/// Why a message is given up, unless somebody claimed it in between.
+#[derive(Debug, Clone)]
+pub struct Burial {
+    pub key: OutboxKey,
+    pub attempts: i32,
+    pub code: String,
+    pub reason: String,
+}
+
+/// What lies in the outbox. Exact while it holds few rows, estimated from a sample when it holds many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutboxSample {
+    /// Rows of the sample.
+    pub rows: i64,
+    /// Rows of the sample that are not delivered.
+    pub undelivered: i64,
+    /// Bytes of the payloads of those.
+    pub payload_bytes: i64,
+    /// Of those, how many will reach the given age within the given lead.
+    pub near_ttl: i64,
+    /// The age of the oldest row that is not delivered, microseconds.
+    pub oldest_age_us: i64,
+    /// All rows, as far as known.
+    pub total_rows: i64,
+}
+
 /// Statements on the outbox.
 pub trait OutboxTable: Database {
+    /// How many inserts at once are of use.
+    const INSERT_WORKERS: usize;
+
     /// Inserts messages in one statement. The insert is the first claim: nobody else may send them for `hold_us` microseconds.
     fn insert_outbox<'e, E>(
         executor: E,
@@ -25,4 +96,76 @@ pub trait OutboxTable: Database {
     ) -> impl Future<Output = Result<(), Fault>> + Send
     where
         E: Executor<'e, Database = Self>;
+
+    /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.
+    fn claim_outbox(
+        conn: &mut Self::Connection,
+        claim: Claim,
+    ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
+
+    /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
+    fn delete_outbox(
+        conn: &mut Self::Connection,
+        keys: &[OutboxKey],
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Marks messages as delivered and never due again; answers how many were not yet.
+    fn mark_outbox(conn: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Sets when messages are due again; answers how many were still ours.
+    fn reschedule_outbox(
+        conn: &mut Self::Connection,
+        rows: &[Reschedule],
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Moves messages to the dead letters; answers how many were still ours.
+    fn bury_outbox(tx: &mut Self::Connection, rows: &[Burial]) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Moves undelivered messages of at least the given age to the dead letters, the oldest of each shard first.
+    fn expire_outbox(
+        tx: &mut Self::Connection,
+        ttl_us: i64,
+        per_shard: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// What lies in the outbox, cheaply.
+    fn observe_outbox(
+        conn: &mut Self::Connection,
+        ttl_us: i64,
+        lead_us: i64,
+    ) -> impl Future<Output = Result<OutboxSample, Fault>> + Send;
+}
+
+/// Statements on the outbox that both engines accept.
+pub trait OutboxShared: OutboxTable {
+    /// [`OutboxTable::insert_outbox`] in the caller's transaction.
+    fn insert_outbox_in(
+        tx: &mut Self::Connection,
+        rows: &[OutboxRow<'_>],
+        hold_us: i64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Deletes messages that were delivered, the first delivered first; answers how many.
+    fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+on_both_engines! {
+    impl OutboxShared for Engine {
+        async fn insert_outbox_in(
+            tx: &mut <Self as Database>::Connection,
+            rows: &[OutboxRow<'_>],
+            hold_us: i64,
+        ) -> Result<(), Fault> {
+            Self::insert_outbox(tx, rows, hold_us).await
+        }
+
+        async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(
+                "DELETE FROM eventbox_outbox WHERE (shard, id) IN (
+                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL ORDER BY delivered_at_us LIMIT $1
+                 )",
+            );
+            Ok(query.bind(limit).execute(conn).await?.rows_affected())
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! Every behaviour that is promised, tested on every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod database;
+mod eventbox;
 mod ingress;
 mod proto;
+mod support;

@@ -1,1 +1,71 @@
-fn main() {}
+//! The chores of the project: `cargo xtask`.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is what it is for")]
+
+mod checks;
+mod postgres;
+mod run;
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::run::{cargo, exit_code, status_of};
+
+const HELP: &str = "\
+The chores of eventbox.
+
+  cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
+  cargo xtask ci             what must hold beside the tests: formatting, clippy, documentation,
+                             every feature by itself, and the demo on both engines
+  cargo xtask pg -- CMD…     runs a command beside a throw-away Postgres, with DATABASE_URL and PGHOST,
+                             PGPORT … set: `cargo xtask pg -- psql`
+
+Postgres is the server that DATABASE_URL names, else a cluster that is made for the run and removed after it, from the newest server
+programs on this machine; where there are none, they are installed if that may be done.
+
+Exit codes: that of the tests or of the command, 2 when something is missing, 130 when interrupted.";
+
+fn main() -> ExitCode {
+    match chore(std::env::args_os().skip(1).collect()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if run::interrupted() { run::INTERRUPTED } else { 2 })
+        }
+    }
+}
+
+fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
+    let name = if args.is_empty() { "help".into() } else { args.remove(0) };
+    match name.to_str() {
+        Some("test") => test(args),
+        Some("ci") if args.is_empty() => checks::run(),
+        Some("pg") => pg(args),
+        Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("there is no such chore; see `cargo xtask help`"),
+    }
+}
+
+fn test(args: Vec<OsString>) -> Result<ExitCode> {
+    let server = postgres::server()?;
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    tests.args(args).env("DATABASE_URL", server.url());
+    exit_code(status_of(&mut tests)?)
+}
+
+fn pg(mut args: Vec<OsString>) -> Result<ExitCode> {
+    if args.first().is_some_and(|arg| arg == "--") {
+        args.remove(0);
+    }
+    let Some((program, args)) = args.split_first() else {
+        bail!("which command? For example: cargo xtask pg -- psql");
+    };
+    let server = postgres::server()?;
+    let mut command = Command::new(program);
+    command.args(args).env("DATABASE_URL", server.url()).envs(server.variables());
+    exit_code(status_of(&mut command)?)
+}

@@ -5,6 +5,10 @@ use uuid::Uuid;
 
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
+use crate::store::{BoxFuture, arguments_of};
+
+const INSERT_EVENT: &str =
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
 /// Inserts what a race leaves to insert, and says what became of each row.
 ///
@@ -43,46 +47,34 @@ pub(crate) const DELETE_EVENTS: &str =
     "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
 
 impl EventInsert for Postgres {
-    async fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> Result<(), Fault>
+    fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
-        let query = sqlx::query(
-            "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)",
-        );
-        query
-            .bind(row.shard)
-            .bind(row.recipient)
-            .bind(row.id)
-            .bind(row.traceparent)
-            .bind(row.value)
-            .execute(executor)
-            .await?;
-        Ok(())
+        let query = sqlx::query::<Self>(INSERT_EVENT).bind(row.shard).bind(row.recipient).bind(row.id);
+        let arguments = arguments_of(query.bind(row.traceparent).bind(row.value));
+        Box::pin(async move {
+            sqlx::query_with::<Self, _>(INSERT_EVENT, arguments?).execute(executor).await?;
+            Ok(())
+        })
     }
 
-    async fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault>
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
-        let query = sqlx::query(INSERT_EVENTS)
+        let query = sqlx::query::<Self>(INSERT_EVENTS)
             .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>());
-        let answers = query.fetch_all(executor).await?;
-        answers
-            .iter()
-            .map(|answer| {
-                Ok(match answer.try_get::<i32, _>(0)? {
-                    0 => Noted::Added,
-                    1 => Noted::Duplicate,
-                    _ => Noted::Tombstoned,
-                })
-            })
-            .collect()
+        let arguments = arguments_of(query);
+        Box::pin(async move {
+            let answers = sqlx::query_with::<Self, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;
+            answers.iter().map(|answer| Ok(Noted::from_code(answer.try_get::<i32, _>(0)?.into()))).collect()
+        })
     }
 
     async fn delete_events(
@@ -91,7 +83,7 @@ impl EventInsert for Postgres {
         recipient: &str,
         ids: &[Uuid],
     ) -> Result<u64, Fault> {
-        let query = sqlx::query(DELETE_EVENTS);
+        let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids).execute(tx).await?.rows_affected())
     }
 }

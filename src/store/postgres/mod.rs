@@ -1,5 +1,6 @@
 //! Postgres, shared by many processes.
 
+mod dead_letter;
 mod event;
 mod outbox;
 mod schema;
@@ -11,3 +12,11 @@ macro_rules! now_us {
     };
 }
 pub(in crate::store) use now_us;
+
+/// The same for the start of the statement, as an index can look it up.
+macro_rules! statement_us {
+    () => {
+        "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"
+    };
+}
+use statement_us;

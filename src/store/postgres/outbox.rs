@@ -1,21 +1,50 @@
 //! The outbox on Postgres.
 
-use sqlx::{Executor, Postgres};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, PgConnection, Postgres, Row};
+use uuid::Uuid;
 
-use super::now_us;
+use super::{now_us, statement_us};
 use crate::store::fault::Fault;
-use crate::store::outbox::{OutboxRow, OutboxTable};
+use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+
+/// The statement of [`OutboxTable::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
+///
+/// The time is that of the statement, because a clock that moves while it runs could not be looked up in an index.
+pub(crate) const CLAIM_OUTBOX: &str = concat!(
+    "WITH due AS MATERIALIZED (
+    SELECT d.shard, d.id FROM generate_series($1::int4, 255) AS s (shard)
+    CROSS JOIN LATERAL (
+        SELECT o.shard, o.id FROM eventbox_outbox o
+        WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
+    statement_us!(),
+    "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) d LIMIT $3
+)
+UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = ",
+    now_us!(),
+    " + $4 FROM due WHERE o.shard = due.shard AND o.id = due.id
+ RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
+);
+
+/// Rows of a shard that an observation looks at.
+const OBSERVED_PER_SHARD: i64 = 64;
 
 impl OutboxTable for Postgres {
+    const INSERT_WORKERS: usize = 4;
+
     async fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault>
     where
         E: Executor<'e, Database = Self>,
     {
         let query = sqlx::query(concat!(
-            "INSERT INTO eventbox_outbox (shard, id, source, type, payload, next_attempt_at_us)
-             SELECT shard, id, source, type, payload, ",
+            "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+             SELECT shard, id, source, type, ",
             now_us!(),
-            " + $6 FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload)"
+            ", ",
+            now_us!(),
+            " + $6, payload
+             FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload)"
         ));
         let query = query
             .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
@@ -27,4 +56,142 @@ impl OutboxTable for Postgres {
         query.execute(executor).await?;
         Ok(())
     }
+
+    async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
+        let query = sqlx::query(CLAIM_OUTBOX);
+        let query = query.bind(i32::from(claim.from_shard)).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
+        query.fetch_all(conn).await?.into_iter().map(claimed).collect()
+    }
+
+    async fn delete_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        // The setting is local to the transaction, which is this statement.
+        let query = sqlx::query(
+            "DELETE FROM eventbox_outbox o
+             USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+             WHERE o.shard = u.shard AND o.id = u.id",
+        );
+        let (shards, ids) = columns(keys);
+        Ok(query.bind(shards).bind(ids).execute(conn).await?.rows_affected())
+    }
+
+    async fn mark_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!(
+            "UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+            now_us!(),
+            " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+             WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL"
+        ));
+        let (shards, ids) = columns(keys);
+        Ok(query.bind(shards).bind(ids).execute(conn).await?.rows_affected())
+    }
+
+    async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!(
+            "UPDATE eventbox_outbox o SET next_attempt_at_us = ",
+            now_us!(),
+            " + u.delay_us, last_code = u.code, last_error = u.error
+             FROM unnest($1::int2[], $2::uuid[], $3::int4[], $4::int8[], $5::text[], $6::text[])
+                  AS u (shard, id, attempts, delay_us, code, error)
+             WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
+        ));
+        let query = query
+            .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.key.id).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.attempts).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.delay_us).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.code.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.error.as_str()).collect::<Vec<_>>());
+        Ok(query.execute(conn).await?.rows_affected())
+    }
+
+    async fn bury_outbox(tx: &mut PgConnection, rows: &[Burial]) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!(
+            "WITH gone AS (
+                 DELETE FROM eventbox_outbox o
+                 USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[]) AS u (shard, id, attempts, code, reason)
+                 WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
+                 RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
+             )
+             INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+             SELECT shard, id, source, type, code, reason, attempts, ",
+            now_us!(),
+            ", payload FROM gone"
+        ));
+        let query = query
+            .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.key.id).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.attempts).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.code.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.reason.as_str()).collect::<Vec<_>>());
+        Ok(query.execute(tx).await?.rows_affected())
+    }
+
+    async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<u64, Fault> {
+        // Ids are in the order of their making, so the oldest rows of a shard are found without an index on the age.
+        let query = sqlx::query(concat!(
+            "WITH old AS MATERIALIZED (
+                 SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
+                 CROSS JOIN LATERAL (
+                     SELECT o.shard, o.id, o.created_at_us, o.delivered_at_us FROM eventbox_outbox o
+                     WHERE o.shard = s.shard::int2 ORDER BY o.id LIMIT $2 FOR UPDATE SKIP LOCKED
+                 ) d WHERE d.delivered_at_us IS NULL AND d.created_at_us <= ",
+            now_us!(),
+            " - $1
+             ), gone AS (
+                 DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
+                 RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
+             )
+             INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+             SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+            now_us!(),
+            ", payload FROM gone"
+        ));
+        Ok(query.bind(ttl_us).bind(per_shard).execute(tx).await?.rows_affected())
+    }
+
+    async fn observe_outbox(conn: &mut PgConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
+        let query = sqlx::query(concat!(
+            "WITH sample AS MATERIALIZED (
+                 SELECT d.* FROM generate_series(0, 255) AS s (shard)
+                 CROSS JOIN LATERAL (
+                     SELECT o.delivered_at_us, octet_length(o.payload) AS bytes, row_number() OVER () AS number,
+                            greatest(",
+            now_us!(),
+            " - o.created_at_us, 0) AS age_us
+                     FROM (SELECT * FROM eventbox_outbox o WHERE o.shard = s.shard::int2 ORDER BY o.id LIMIT $3) o
+                 ) d
+             )
+             SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
+                    coalesce(sum(bytes) FILTER (WHERE delivered_at_us IS NULL), 0)::int8,
+                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1 - $2 AND $1),
+                    coalesce(max(age_us) FILTER (WHERE delivered_at_us IS NULL), 0),
+                    CASE WHEN max(number) = $3
+                        THEN greatest(count(*), (SELECT reltuples FROM pg_class WHERE oid = 'eventbox_outbox'::regclass)::int8)
+                        ELSE count(*) END
+             FROM sample"
+        ));
+        let row = query.bind(ttl_us).bind(lead_us).bind(OBSERVED_PER_SHARD).fetch_one(conn).await?;
+        Ok(OutboxSample {
+            rows: row.try_get(0)?,
+            undelivered: row.try_get(1)?,
+            payload_bytes: row.try_get(2)?,
+            near_ttl: row.try_get(3)?,
+            oldest_age_us: row.try_get(4)?,
+            total_rows: row.try_get(5)?,
+        })
+    }
+}
+
+pub(super) fn columns(keys: &[OutboxKey]) -> (Vec<i16>, Vec<Uuid>) {
+    keys.iter().map(|key| (key.shard, key.id)).unzip()
+}
+
+fn claimed(row: PgRow) -> Result<ClaimedRow, Fault> {
+    Ok(ClaimedRow {
+        key: OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? },
+        source: row.try_get(2)?,
+        r#type: row.try_get(3)?,
+        attempts: row.try_get(4)?,
+        payload: row.try_get(5)?,
+    })
 }

@@ -8,6 +8,10 @@ use uuid::Uuid;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
+use crate::store::{BoxFuture, arguments_of};
+
+const INSERT_EVENT: &str =
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
 /// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for what was added.
 /// The second statement tells the rest apart, from the same two parameters; both run on one connection whatever the executor is.
@@ -28,45 +32,38 @@ pub(crate) const DELETE_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard =
  AND id IN (SELECT unhex(value) FROM json_each($3))";
 
 impl EventInsert for Sqlite {
-    async fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> Result<(), Fault>
+    fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
-        let query = sqlx::query(
-            "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)",
-        );
-        query
-            .bind(row.shard)
-            .bind(row.recipient)
-            .bind(row.id)
-            .bind(row.traceparent)
-            .bind(row.value)
-            .execute(executor)
-            .await?;
-        Ok(())
+        let query = sqlx::query::<Self>(INSERT_EVENT).bind(row.shard).bind(row.recipient).bind(row.id);
+        let arguments = arguments_of(query.bind(row.traceparent).bind(row.value));
+        Box::pin(async move {
+            sqlx::query_with::<Self, _>(INSERT_EVENT, arguments?).execute(executor).await?;
+            Ok(())
+        })
     }
 
-    async fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault>
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
         let mut packed = Packed::with_capacity(rows.len());
         for row in rows {
             packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent), row.value);
         }
-        let (json, bytes) = packed.into_parameters()?;
-        let answers = sqlx::query(INSERT_EVENTS).bind(json).bind(bytes).fetch_all(executor).await?;
-        let mut noted = HashMap::with_capacity(rows.len());
-        for answer in &answers {
-            let what = match answer.try_get::<i64, _>(1)? {
-                0 => Noted::Added,
-                1 => Noted::Duplicate,
-                _ => Noted::Tombstoned,
-            };
-            noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(what);
-        }
-        // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
-        Ok(rows.iter().map(|row| noted.get(&row.id).copied().unwrap_or(Noted::Tombstoned)).collect())
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let parameters = packed.into_parameters();
+        Box::pin(async move {
+            let (json, bytes) = parameters?;
+            let answers = sqlx::query::<Self>(INSERT_EVENTS).bind(json).bind(bytes).fetch_all(executor).await?;
+            let mut noted = HashMap::with_capacity(ids.len());
+            for answer in &answers {
+                noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Noted::from_code(answer.try_get(1)?));
+            }
+            // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
+            Ok(ids.iter().map(|id| noted.get(id).copied().unwrap_or(Noted::Tombstoned)).collect())
+        })
     }
 
     async fn delete_events(
@@ -75,7 +72,7 @@ impl EventInsert for Sqlite {
         recipient: &str,
         ids: &[Uuid],
     ) -> Result<u64, Fault> {
-        let query = sqlx::query(DELETE_EVENTS);
+        let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids_json(ids)?).execute(tx).await?.rows_affected())
     }
 }

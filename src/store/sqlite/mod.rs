@@ -1,5 +1,6 @@
 //! Embedded SQLite, one file, one writer at a time.
 
+mod dead_letter;
 mod event;
 mod outbox;
 pub(in crate::store) mod packed;

@@ -1,13 +1,42 @@
 //! The outbox on SQLite.
 
-use sqlx::{Executor, Sqlite};
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Executor, Row, Sqlite, SqliteConnection};
 
 use super::now_us;
 use super::packed::{Packed, hex};
 use crate::store::fault::Fault;
-use crate::store::outbox::{OutboxRow, OutboxTable};
+use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+
+/// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there is one writer.
+pub(crate) const CLAIM_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox SET attempts = attempts + 1, next_attempt_at_us = ",
+    now_us!(),
+    " + $4 WHERE (shard, id) IN (
+        SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
+            SELECT json_group_array(hex(id)) FROM (
+                SELECT id FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
+    now_us!(),
+    "           ORDER BY next_attempt_at_us LIMIT $2
+            )
+        )) i LIMIT $3
+    ) RETURNING shard, id, source, type, attempts, payload"
+);
+
+/// The rows that `json_each($1)` names.
+macro_rules! named_rows {
+    () => {
+        "(shard, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each($1))"
+    };
+}
+
+/// Rows that an observation looks at.
+const OBSERVED_ROWS: i64 = 16_384;
 
 impl OutboxTable for Sqlite {
+    const INSERT_WORKERS: usize = 1;
+
     // Differs: no arrays.
     async fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault>
     where
@@ -19,13 +48,142 @@ impl OutboxTable for Sqlite {
         }
         let (json, bytes) = packed.into_parameters()?;
         let query = sqlx::query(concat!(
-            "INSERT INTO eventbox_outbox (shard, id, source, type, payload, next_attempt_at_us)
-             SELECT value ->> '$[2][0]', unhex(value ->> '$[2][1]'), value ->> '$[2][2]', value ->> '$[2][3]',
-                    substr($2, value ->> 0, value ->> 1), ",
+            "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+             SELECT value ->> '$[2][0]', unhex(value ->> '$[2][1]'), value ->> '$[2][2]', value ->> '$[2][3]', ",
             now_us!(),
-            " + $3 FROM json_each($1)"
+            ", ",
+            now_us!(),
+            " + $3, substr($2, value ->> 0, value ->> 1) FROM json_each($1)"
         ));
         query.bind(json).bind(bytes).bind(hold_us).execute(executor).await?;
         Ok(())
     }
+
+    async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
+        let shards = json((claim.from_shard..=255).collect::<Vec<_>>())?;
+        let query = sqlx::query(CLAIM_OUTBOX).bind(shards).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
+        query.fetch_all(conn).await?.into_iter().map(claimed).collect()
+    }
+
+    async fn delete_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!()));
+        Ok(query.bind(json_keys(keys)?).execute(conn).await?.rows_affected())
+    }
+
+    async fn mark_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!(
+            "UPDATE eventbox_outbox SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+            now_us!(),
+            " WHERE delivered_at_us IS NULL AND ",
+            named_rows!()
+        ));
+        Ok(query.bind(json_keys(keys)?).execute(conn).await?.rows_affected())
+    }
+
+    async fn reschedule_outbox(conn: &mut SqliteConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| (row.key.shard, hex(row.key.id), row.attempts, row.delay_us, &row.code, &row.error))
+            .collect();
+        let query = sqlx::query(concat!(
+            "UPDATE eventbox_outbox AS o SET next_attempt_at_us = ",
+            now_us!(),
+            " + u.delay_us, last_code = u.code, last_error = u.error
+             FROM (SELECT value ->> 0 AS shard, unhex(value ->> 1) AS id, value ->> 2 AS attempts, value ->> 3 AS delay_us,
+                          value ->> 4 AS code, value ->> 5 AS error FROM json_each($1)) AS u
+             WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
+        ));
+        Ok(query.bind(json(rows)?).execute(conn).await?.rows_affected())
+    }
+
+    // Differs: a CTE cannot write, so it is two statements in the caller's transaction.
+    async fn bury_outbox(tx: &mut SqliteConnection, rows: &[Burial]) -> Result<u64, Fault> {
+        let rows = json(
+            rows.iter()
+                .map(|row| (row.key.shard, hex(row.key.id), row.attempts, &row.code, &row.reason))
+                .collect::<Vec<_>>(),
+        )?;
+        let query = sqlx::query(concat!(
+            "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+             SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
+            now_us!(),
+            ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
+                 ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
+             WHERE o.delivered_at_us IS NULL"
+        ));
+        let buried = query.bind(&rows).execute(&mut *tx).await?.rows_affected();
+        let query = sqlx::query(
+            "DELETE FROM eventbox_outbox WHERE delivered_at_us IS NULL AND (shard, id, attempts) IN (
+                 SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each($1)
+             )",
+        );
+        query.bind(&rows).execute(tx).await?;
+        Ok(buried)
+    }
+
+    // Differs: as above, and the age is looked up without an index, once in an expiry interval.
+    async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<u64, Fault> {
+        let query = sqlx::query(concat!(
+            "SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NULL AND created_at_us <= ",
+            now_us!(),
+            " - $1 LIMIT $2 * 256"
+        ));
+        let rows = query.bind(ttl_us).bind(per_shard).fetch_all(&mut *tx).await?;
+        let keys: Result<Vec<_>, sqlx::Error> =
+            rows.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect();
+        let keys = json_keys(&keys?)?;
+        let query = sqlx::query(concat!(
+            "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+             SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+            now_us!(),
+            ", payload FROM eventbox_outbox WHERE ",
+            named_rows!()
+        ));
+        query.bind(&keys).execute(&mut *tx).await?;
+        let query = sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!()));
+        Ok(query.bind(&keys).execute(tx).await?.rows_affected())
+    }
+
+    // Differs: counting all rows is cheap inside the process, so only the bytes are sampled.
+    async fn observe_outbox(conn: &mut SqliteConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
+        let query = sqlx::query(concat!(
+            "SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
+                    coalesce(sum(length(payload)) FILTER (WHERE delivered_at_us IS NULL), 0),
+                    count(*) FILTER (WHERE delivered_at_us IS NULL AND ",
+            now_us!(),
+            " - created_at_us BETWEEN $1 - $2 AND $1),
+                    coalesce(max(0, ",
+            now_us!(),
+            " - min(created_at_us) FILTER (WHERE delivered_at_us IS NULL)), 0),
+                    (SELECT count(*) FROM eventbox_outbox)
+             FROM (SELECT delivered_at_us, payload, created_at_us FROM eventbox_outbox ORDER BY shard, id LIMIT $3)"
+        ));
+        let row = query.bind(ttl_us).bind(lead_us).bind(OBSERVED_ROWS).fetch_one(conn).await?;
+        Ok(OutboxSample {
+            rows: row.try_get(0)?,
+            undelivered: row.try_get(1)?,
+            payload_bytes: row.try_get(2)?,
+            near_ttl: row.try_get(3)?,
+            oldest_age_us: row.try_get(4)?,
+            total_rows: row.try_get(5)?,
+        })
+    }
+}
+
+pub(super) fn json_keys(keys: &[OutboxKey]) -> Result<String, sqlx::Error> {
+    json(keys.iter().map(|key| (key.shard, hex(key.id))).collect::<Vec<_>>())
+}
+
+fn json(values: impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(&values).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn claimed(row: SqliteRow) -> Result<ClaimedRow, Fault> {
+    Ok(ClaimedRow {
+        key: OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? },
+        source: row.try_get(2)?,
+        r#type: row.try_get(3)?,
+        attempts: row.try_get(4)?,
+        payload: row.try_get(5)?,
+    })
 }

@@ -25,7 +25,11 @@ impl<C: Serialize> Packed<C> {
     }
 
     /// The two parameters.
-    pub(crate) fn into_parameters(self) -> Result<(String, Vec<u8>), sqlx::Error> {
+    pub(crate) fn into_parameters(mut self) -> Result<(String, Vec<u8>), sqlx::Error> {
+        if self.bytes.is_empty() {
+            // `substr` of an empty blob is NULL, and not the empty part that rows without bytes ask for.
+            self.bytes.push(0);
+        }
         let json = serde_json::to_string(&self.rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
         Ok((json, self.bytes))
     }

@@ -1,0 +1,55 @@
+//! The names of resource attributes, as extensions and as headers.
+
+use std::collections::HashSet;
+
+/// Names that no extension of a user may have.
+pub const RESERVED_NAMES: [&str; 14] = [
+    "idempotencykey",
+    "recordedtime",
+    "id",
+    "source",
+    "type",
+    "specversion",
+    "time",
+    "subject",
+    "dataschema",
+    "datacontenttype",
+    "data",
+    "seqnum",
+    "seqepoch",
+    "emitter",
+];
+
+/// Makes names of extensions of the keys of resource attributes.
+///
+/// Each key is lower-cased and loses everything but `a` to `z` and `0` to `9`. It is left out when nothing stays, when the name is one of
+/// [`RESERVED_NAMES`], or when an earlier key took the name; keys are visited in the order of their bytes, so `service.name` wins over
+/// `service_name`. Values are passed on as they are.
+///
+/// # Examples
+///
+/// ```
+/// let attributes = [("service_name".to_owned(), "b".to_owned()), ("service.name".to_owned(), "a".to_owned())];
+/// assert_eq!(eventbox::resource_names(&attributes), [("servicename".to_owned(), "a")]);
+/// ```
+#[must_use]
+pub fn resource_names(attributes: &[(String, String)]) -> Vec<(String, &str)> {
+    let mut sorted: Vec<_> = attributes.iter().collect();
+    sorted.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
+    let mut taken = HashSet::new();
+    let mut named = Vec::with_capacity(sorted.len());
+    for (key, value) in sorted {
+        let name: String =
+            key.to_lowercase().chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).collect();
+        if !name.is_empty() && !RESERVED_NAMES.contains(&name.as_str()) && taken.insert(name.clone()) {
+            named.push((name, value.as_str()));
+        }
+    }
+    named
+}
+
+/// The value of a resource attribute as a gRPC header can carry it: every byte outside `0x20` to `0x7E` becomes `?`.
+#[must_use]
+pub fn resource_value(value: &str) -> String {
+    value.bytes().map(|byte| if (0x20..=0x7e).contains(&byte) { char::from(byte) } else { '?' }).collect()
+}

@@ -1,0 +1,57 @@
+//! Finding the boxes that have something to do.
+
+use sqlx::Pool;
+
+use crate::error::Result;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault};
+
+/// The number of shards: fixed slices of the recipients, see [`Recipient::shard`].
+pub const SHARDS: u16 = 256;
+
+/// The most recipients that one call of [`pending`] answers.
+pub const MAX_PENDING: u32 = 1_000;
+
+/// The recipients of one shard that have events waiting, in key order behind `after`.
+///
+/// Walk it to find work: begin with `after` = `None`, go on behind the last recipient of the answer, and stop at an empty answer. It costs the
+/// same for a box with one event and for a box with a million.
+///
+/// # Units and limits
+///
+/// `limit` is cut to [`MAX_PENDING`].
+///
+/// # Errors
+///
+/// Transient and database errors. A row whose recipient is not `kind/key` (written by something else) is left out with a warning.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// eventbox::emit(&pool, &airport, Event::new("departed")).await?;
+/// assert_eq!(eventbox::pending(&pool, airport.shard(), None, 100).await?, [airport.clone()]);
+/// assert_eq!(eventbox::pending(&pool, airport.shard(), Some(&airport), 100).await?, []);
+/// # Ok(()) }
+/// ```
+pub async fn pending<B: Backend>(
+    pool: &Pool<B>,
+    shard: u8,
+    after: Option<&Recipient>,
+    limit: u32,
+) -> Result<Vec<Recipient>> {
+    let during = |fault: Fault| fault.during(format!("list the pending recipients of shard {shard}"));
+    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
+    let after = after.map_or("", Recipient::as_str);
+    let limit = i64::from(limit.min(MAX_PENDING));
+    let texts = B::list_recipients(&mut conn, shard.into(), after, limit).await.map_err(during)?;
+    let parsed = texts.into_iter().filter_map(|text| {
+        text.parse().inspect_err(|error| tracing::warn!(shard, %error, "an event's recipient is not kind/key")).ok()
+    });
+    Ok(parsed.collect())
+}

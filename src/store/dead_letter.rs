@@ -1,0 +1,91 @@
+//! `eventbox_dead_letter`: messages of the outbox that were given up.
+
+use sqlx::{Database, Row};
+use uuid::Uuid;
+
+use super::both::on_both_engines;
+use super::fault::Fault;
+use super::outbox::OutboxKey;
+
+/// A message that was given up.
+#[derive(Debug)]
+pub struct DeadRow {
+    pub key: OutboxKey,
+    pub source: String,
+    pub r#type: String,
+    pub code: String,
+    pub reason: String,
+    pub attempts: i32,
+    pub dead_at_us: i64,
+    pub payload: Vec<u8>,
+}
+
+/// Statements on dead messages that differ between the engines.
+pub trait DeadLetterMove: Database {
+    /// Moves dead messages back to the outbox, due at once and with a first attempt again; answers how many were there.
+    fn replay_dead(tx: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Deletes dead messages; answers how many were there.
+    fn delete_dead(conn: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+/// Statements on dead messages that both engines accept.
+pub trait DeadLetterTable: DeadLetterMove {
+    /// Dead messages in key order, after a key.
+    fn list_dead(
+        conn: &mut Self::Connection,
+        after: OutboxKey,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<DeadRow>, Fault>> + Send;
+
+    /// Deletes dead messages of at least the given age; answers how many.
+    fn prune_dead(
+        conn: &mut Self::Connection,
+        retention_us: i64,
+        limit: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+on_both_engines! {
+    impl DeadLetterTable for Engine {
+        async fn list_dead(
+            conn: &mut <Self as Database>::Connection,
+            after: OutboxKey,
+            limit: i64,
+        ) -> Result<Vec<DeadRow>, Fault> {
+            let query = sqlx::query::<Engine>(
+                "SELECT shard, id, source, type, code, reason, attempts, dead_at_us, payload FROM eventbox_dead_letter
+                 WHERE (shard, id) > ($1, $2) AND recipient IS NULL ORDER BY shard, id LIMIT $3",
+            );
+            let rows = query.bind(after.shard).bind(after.id).bind(limit).fetch_all(conn).await?;
+            rows.into_iter()
+                .map(|row| {
+                    Ok(DeadRow {
+                        key: OutboxKey { shard: row.try_get(0)?, id: row.try_get::<Uuid, _>(1)? },
+                        source: row.try_get(2)?,
+                        r#type: row.try_get(3)?,
+                        code: row.try_get(4)?,
+                        reason: row.try_get(5)?,
+                        attempts: row.try_get(6)?,
+                        dead_at_us: row.try_get(7)?,
+                        payload: row.try_get(8)?,
+                    })
+                })
+                .collect()
+        }
+
+        async fn prune_dead(
+            conn: &mut <Self as Database>::Connection,
+            retention_us: i64,
+            limit: i64,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "DELETE FROM eventbox_dead_letter WHERE (shard, id) IN (
+                     SELECT shard, id FROM eventbox_dead_letter
+                     WHERE recipient IS NULL AND dead_at_us <= ", now_us!(), " - $1 LIMIT $2
+                 )"
+            ));
+            Ok(query.bind(retention_us).bind(limit).execute(conn).await?.rows_affected())
+        }
+    }
+}

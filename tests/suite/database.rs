@@ -1,0 +1,45 @@
+//! Migrations and settings.
+
+use eventbox::Error;
+
+use crate::support::{TestDb, on_every_engine};
+
+on_every_engine! {
+    async fn migrating_again_changes_nothing(db) {
+        let before = db.count("eventbox_migration").await;
+        eventbox::migrate(&db.pool).await.unwrap();
+        assert_eq!(db.count("eventbox_migration").await, before);
+        assert!(before > 0);
+    }
+
+    /// Several processes start at once on a new database.
+    async fn many_migrate_at_once(db) {
+        let fresh = TestDb::<Engine>::empty("many_migrate_at_once_fresh").await;
+        let pools: Vec<_> = (0..4).map(|_| fresh.open(1)).collect();
+        let done = futures_util::future::join_all(pools.iter().map(eventbox::migrate)).await;
+        for result in done {
+            result.unwrap();
+        }
+        assert_eq!(fresh.count("eventbox_migration").await, db.count("eventbox_migration").await);
+        for pool in pools {
+            pool.close().await;
+        }
+        fresh.remove().await;
+    }
+
+    async fn a_newer_database_is_refused(db) {
+        db.run(
+            "INSERT INTO eventbox_migration (version, description, success, checksum, execution_time)
+             SELECT 9999, 'from the future', success, checksum, 0 FROM eventbox_migration LIMIT 1",
+        )
+        .await;
+        let error = eventbox::migrate(&db.pool).await.unwrap_err();
+        assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("9999") && text.contains("update this program"), "{text}");
+    }
+
+    async fn a_fit_database_passes_the_check(db) {
+        eventbox::check(&db.pool).await.unwrap();
+    }
+}

@@ -1,0 +1,3 @@
+//! The inbox: emits and turns.
+
+mod emit;

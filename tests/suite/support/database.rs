@@ -1,0 +1,171 @@
+//! A database of its own for each test.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eventbox::Backend;
+use sqlx::pool::PoolOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Pool, Postgres, Sqlite};
+use tempfile::TempDir;
+
+/// How many connections a test's own pool has. Many tests run at once on one server, so it is small.
+const POOL_CONNECTIONS: u32 = 4;
+
+/// How long a test waits for a connection before it fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Options<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
+
+/// What a test needs of an engine beyond what the crate promises: to make and remove databases, and to look into tables.
+pub(crate) trait TestEngine: Backend {
+    /// What keeps the database there.
+    type Home: Send + Sync;
+
+    /// Creates an empty database.
+    async fn create(test: &str) -> (Options<Self>, Self::Home);
+
+    /// Removes the database, as far as that works.
+    async fn remove(home: Self::Home);
+
+    /// Runs statements without parameters.
+    async fn run(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error>;
+
+    /// The number that a query answers.
+    async fn number(pool: &Pool<Self>, sql: String) -> i64;
+}
+
+/// A test's own database, created and migrated for it.
+pub(crate) struct TestDb<B: TestEngine> {
+    /// A small pool; [`TestDb::open`] gives more of them.
+    pub(crate) pool: Pool<B>,
+    options: Options<B>,
+    home: B::Home,
+}
+
+/// Runs a test on a database of its own, which is removed when the test has passed and stays for looking at when it has failed.
+pub(crate) async fn with_database<B, F>(test: &str, body: F)
+where
+    B: TestEngine,
+    F: AsyncFnOnce(&TestDb<B>),
+{
+    let db = TestDb::<B>::empty(test).await;
+    eventbox::migrate(&db.pool).await.expect("a new database is migrated");
+    body(&db).await;
+    db.remove().await;
+}
+
+impl<B: TestEngine> TestDb<B> {
+    /// A database without tables.
+    pub(crate) async fn empty(test: &str) -> Self {
+        let (options, home) = B::create(test).await;
+        let pool = pool_of(&options, POOL_CONNECTIONS);
+        TestDb { pool, options, home }
+    }
+
+    /// How the database is reached, to reach it in another way.
+    pub(crate) fn options(&self) -> Options<B> {
+        self.options.clone()
+    }
+
+    /// The URL of the database, for another process.
+    pub(crate) fn url(&self) -> String {
+        self.options.to_url_lossy().to_string()
+    }
+
+    /// Another pool on the same database, as another process would have.
+    pub(crate) fn open(&self, max_connections: u32) -> Pool<B> {
+        pool_of(&self.options, max_connections)
+    }
+
+    /// A connection apart from any pool.
+    pub(crate) async fn connect(&self) -> B::Connection {
+        self.options.connect().await.expect("the test's database accepts connections")
+    }
+
+    /// Runs statements without parameters.
+    pub(crate) async fn run(&self, sql: impl Display) {
+        B::run(&self.pool, sql.to_string()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The number that a query answers.
+    pub(crate) async fn number(&self, sql: impl Display) -> i64 {
+        B::number(&self.pool, sql.to_string()).await
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        self.number(format_args!("SELECT count(*) FROM {table}")).await
+    }
+
+    /// Closes the pool and removes the database.
+    pub(crate) async fn remove(self) {
+        self.pool.close().await;
+        B::remove(self.home).await;
+    }
+}
+
+/// Opens lazily: a pool that is never used costs no connection.
+fn pool_of<B: sqlx::Database>(options: &Options<B>, max_connections: u32) -> Pool<B> {
+    let pool = PoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    pool.connect_lazy_with(options.clone())
+}
+
+macro_rules! raw_sql {
+    () => {
+        async fn run(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error> {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.map(drop)
+        }
+
+        async fn number(pool: &Pool<Self>, sql: String) -> i64 {
+            let query = sqlx::query_scalar::<Self, i64>(AssertSqlSafe(sql.clone()));
+            query.fetch_one(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        }
+    };
+}
+
+impl TestEngine for Postgres {
+    type Home = (String, sqlx::postgres::PgConnectOptions);
+
+    async fn create(test: &str) -> (Options<Self>, Self::Home) {
+        let url = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
+        let url = url.expect(
+            "DATABASE_URL names no Postgres server: run `cargo xtask test`, which starts one \
+             (or set DATABASE_URL=postgres://… to a server on which databases may be created)",
+        );
+        let server: sqlx::postgres::PgConnectOptions = url.parse().expect("DATABASE_URL is a URL of Postgres");
+        // At most 63 bytes, and never the same twice.
+        let name = format!("eventbox_{test:.32}_{:.12}", uuid::Uuid::new_v4().simple());
+        let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut conn).await.expect("the user may create databases");
+        conn.close().await.expect("the connection closes");
+        (server.clone().database(&name), (name, server))
+    }
+
+    async fn remove((name, server): Self::Home) {
+        if let Ok(mut conn) = server.connect().await {
+            let dropped = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            let _ = sqlx::raw_sql(AssertSqlSafe(dropped)).execute(&mut conn).await;
+            let _ = conn.close().await;
+        }
+    }
+
+    raw_sql!();
+}
+
+impl TestEngine for Sqlite {
+    type Home = (PathBuf, TempDir);
+
+    async fn create(test: &str) -> (Options<Self>, Self::Home) {
+        let directory = tempfile::Builder::new().prefix("eventbox-test-").tempdir().expect("a temporary directory");
+        let path = directory.path().join(format!("{test}.sqlite3"));
+        (eventbox::sqlite_options(&path), (path, directory))
+    }
+
+    async fn remove((_, directory): Self::Home) {
+        let _ = directory.close();
+    }
+
+    raw_sql!();
+}

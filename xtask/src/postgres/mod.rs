@@ -1,0 +1,78 @@
+//! A server of Postgres for the tests: the one that `DATABASE_URL` names, or a throw-away cluster.
+
+mod account;
+mod cluster;
+mod find;
+mod install;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use account::Account;
+use cluster::Cluster;
+use find::Programs;
+
+/// A server that is up for as long as this lives.
+pub(crate) enum Server {
+    /// Somebody else's.
+    Given(String),
+    /// Ours; dropping it stops the server and removes its files.
+    Own(Cluster),
+}
+
+/// Finds or starts a server, telling the user about it.
+pub(crate) fn server() -> Result<Server> {
+    crate::run::outlive_interrupts()?;
+    if let Ok(url) = std::env::var("DATABASE_URL") {
+        eprintln!("xtask: using the Postgres that DATABASE_URL names");
+        return Ok(Server::Given(url));
+    }
+    let account = Account::for_a_server()?;
+    let programs = match find::newest(&account) {
+        Some(programs) => programs,
+        None => installed(&account)?,
+    };
+    let started = Instant::now();
+    let cluster = Cluster::start(&programs, &account)?;
+    eprintln!(
+        "xtask: throw-away Postgres {} from {} is up on 127.0.0.1:{} ({:.1} s)",
+        programs.version,
+        programs.directory.display(),
+        cluster.port,
+        started.elapsed().as_secs_f32()
+    );
+    Ok(Server::Own(cluster))
+}
+
+fn installed(account: &Account) -> Result<Programs> {
+    install::install()?;
+    // The installation may have made the account that such servers usually have.
+    find::newest(account).context(install::ADVICE)
+}
+
+impl Server {
+    /// Where it is, for `DATABASE_URL`.
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Server::Given(url) => url.clone(),
+            Server::Own(cluster) => {
+                format!("postgres://postgres:{}@127.0.0.1:{}/postgres", cluster.password, cluster.port)
+            }
+        }
+    }
+
+    /// The variables from which `psql` and its like know where to go.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Server::Given(_) => Vec::new(),
+            Server::Own(cluster) => vec![
+                ("PGHOST", "127.0.0.1".to_owned()),
+                ("PGPORT", cluster.port.to_string()),
+                ("PGUSER", "postgres".to_owned()),
+                ("PGPASSWORD", cluster.password.clone()),
+                ("PGDATABASE", "postgres".to_owned()),
+            ],
+        }
+    }
+}
