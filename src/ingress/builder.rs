@@ -34,7 +34,6 @@ pub struct Ingress;
 
 impl Ingress {
     /// A server with a store in memory, plaintext, open to everybody, that accepts every valid event.
-    #[must_use]
     pub fn builder() -> IngressBuilder {
         IngressBuilder {
             store: StoreAt::File(":memory:".into()),

@@ -4,6 +4,9 @@ use eventbox::ingress::{Fault, When};
 use eventbox::proto::chipingress::pb::PublishErrorCode;
 use tonic::Code;
 
+/// The reason of a publish error that was asked for.
+const ASKED_FOR: &str = "a fault that was asked for";
+
 /// A fault with its condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FaultRule(pub(crate) Fault, pub(crate) When);
@@ -38,7 +41,7 @@ fn parse_fault(what: &str) -> Result<Fault, String> {
             let code = PublishErrorCode::from_str_name(&name).ok_or_else(|| {
                 format!("{value:?} is none of UNKNOWN, VALIDATION_FAILED, SCHEMA_MISSING, ENCODE_ERROR, DOMAIN_MISCONFIGURATION")
             })?;
-            Ok(Fault::Publish(code, "a fault that was asked for".to_owned()))
+            Ok(Fault::Publish(code, ASKED_FOR.to_owned()))
         }
         ("results", Some(value)) => {
             Ok(Fault::Results(value.parse().map_err(|_| format!("{value:?} is not a number of results"))?))
@@ -78,8 +81,8 @@ mod tests {
         assert_eq!(read("code=8"), Ok((Fault::Code(Code::ResourceExhausted), When::ALWAYS)));
         assert_eq!(read("drop,type=order.paid,times=3"), Ok((Fault::Drop, When::of_type("order.paid").times(3))));
         assert_eq!(read("results=0"), Ok((Fault::Results(0), When::ALWAYS)));
-        let Ok((Fault::Publish(code, _), _)) = read("publish=SCHEMA_MISSING") else { panic!("not read") };
-        assert_eq!(code, PublishErrorCode::SchemaMissing);
+        let publish = Fault::Publish(PublishErrorCode::SchemaMissing, ASKED_FOR.to_owned());
+        assert_eq!(read("publish=SCHEMA_MISSING"), Ok((publish, When::ALWAYS)));
         for wrong in ["", "code", "code=OK", "code=17", "code=NO", "hang=1", "drop,rate=2", "drop,often=1", "drop,rate"]
         {
             assert!(read(wrong).is_err(), "{wrong}");
