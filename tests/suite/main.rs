@@ -3,6 +3,7 @@
 
 mod architecture;
 mod database;
+mod demo;
 mod eventbox;
 mod ingress;
 mod proto;

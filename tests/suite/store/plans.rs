@@ -60,8 +60,12 @@ mod postgres {
 
     #[tokio::test]
     async fn listing_walks_the_primary_key() {
-        let boxes = ["3, 'aircraft/7', 101", "3, 'airport/EWR', 101", "3, 'airport/EWR', 1001", "7, 'none/such', 1"];
-        uses_the_primary_key("LIST_EVENTS", "int2, text, int8", &boxes).await;
+        let nil = uuid::Uuid::nil();
+        let boxes =
+            [("3, 'aircraft/7'", 101), ("3, 'airport/EWR'", 101), ("3, 'airport/EWR'", 1001), ("7, 'none/such'", 1)];
+        let boxes = boxes.map(|(owner, limit)| format!("{owner}, '{nil}', {limit}"));
+        let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
+        uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8", &boxes).await;
     }
 
     #[tokio::test]
