@@ -130,13 +130,15 @@ impl Pass {
         match inner.open {
             Some(open) if probe => {
                 let cool_down = (open.cool_down * 2).min(config.max_cool_down);
-                inner.open =
-                    Some(Open { until: now + jittered(cool_down), cool_down, probing: false, ..open });
+                inner.open = Some(Open { until: now + jittered(cool_down), cool_down, probing: false, ..open });
             }
             // A request from before it opened.
             Some(_) => {}
             None if for_certain || inner.failures >= config.failures.get() => {
-                tracing::warn!(failures = inner.failures, "the circuit to the endpoint is open: not sending for a while");
+                tracing::warn!(
+                    failures = inner.failures,
+                    "the circuit to the endpoint is open: not sending for a while"
+                );
                 let cool_down = config.cool_down;
                 inner.open = Some(Open { since: now, until: now + jittered(cool_down), cool_down, probing: false });
             }

@@ -90,9 +90,9 @@ impl Stored {
 pub async fn emit_in<'e, B, E>(executor: E, event: CloudEvent) -> Result<Stored>
 where
     B: Backend,
-    E: Executor<'e, Database = B>,
+    E: Executor<'e, Database = B> + 'e,
 {
-    let stored = prepare(event, DEFAULT_HOLD, &IdempotencyKey::Unique);
+    let stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
     let payload = stored.event.encode();
     B::insert_outbox(executor, &[row(&stored, &payload)], micros(DEFAULT_HOLD))
         .await
@@ -111,7 +111,7 @@ pub(crate) async fn write_outbox<B: Backend>(
         return Ok(Vec::new());
     }
     let mut stored: Vec<Stored> =
-        events.into_iter().map(|event| prepare(event, hold, &IdempotencyKey::Unique)).collect();
+        events.into_iter().map(|event| prepare(event, hold, IdempotencyKey::Unique)).collect();
     for stored in &mut stored {
         stored.key.shard = shard.into();
     }
@@ -134,7 +134,7 @@ pub enum IdempotencyKey {
 }
 
 /// A row to be, with what the emitter adds to the message.
-pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: &IdempotencyKey) -> Stored {
+pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: IdempotencyKey) -> Stored {
     let id = Uuid::now_v7();
     event.stamp(EMITTER.0, EMITTER.1.to_owned());
     event.default_key(|event| match default_key {

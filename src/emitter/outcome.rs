@@ -32,7 +32,9 @@ pub enum SendError {
         limit: usize,
     },
     /// A batch that must be published as a whole does not fit into one request; it was not sent.
-    #[error("the transactional batch of {events} events exceeds the max gRPC request size: allow split_transactions or lower the batch size")]
+    #[error(
+        "the transactional batch of {events} events exceeds the max gRPC request size: allow split_transactions or lower the batch size"
+    )]
     TransactionTooLarge {
         /// The events of the batch.
         events: usize,
@@ -97,19 +99,25 @@ impl SendError {
     pub fn class(&self, alone: bool) -> RetryClass {
         match self {
             SendError::Status(status) => match status.code() {
-                Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::NotFound => RetryClass::Endpoint,
+                Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented | Code::NotFound => {
+                    RetryClass::Endpoint
+                }
                 Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition if alone => RetryClass::Permanent,
                 Code::ResourceExhausted if alone && says_too_large(status) => RetryClass::Permanent,
                 _ => RetryClass::Transient,
             },
             SendError::Event { code, .. } => match PublishErrorCode::try_from(code.0) {
                 Ok(PublishErrorCode::ValidationFailed | PublishErrorCode::EncodeError) => RetryClass::Permanent,
-                Ok(PublishErrorCode::SchemaMissing | PublishErrorCode::DomainMisconfiguration) => RetryClass::SlowTransient,
+                Ok(PublishErrorCode::SchemaMissing | PublishErrorCode::DomainMisconfiguration) => {
+                    RetryClass::SlowTransient
+                }
                 Ok(PublishErrorCode::Unknown) | Err(_) => RetryClass::Transient,
             },
             SendError::TooLarge { .. } => RetryClass::Permanent,
             SendError::TransactionTooLarge { .. } => RetryClass::Transient,
-            SendError::BufferFull | SendError::Shutdown | SendError::ClaimOver | SendError::CircuitOpen => RetryClass::NotTried,
+            SendError::BufferFull | SendError::Shutdown | SendError::ClaimOver | SendError::CircuitOpen => {
+                RetryClass::NotTried
+            }
         }
     }
 

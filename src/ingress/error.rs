@@ -23,5 +23,5 @@ pub enum IngressError {
     PublicKey,
     /// The store cannot be opened or written.
     #[error("open the store of the ingress server")]
-    Store(#[from] crate::Error),
+    Store(#[from] crate::error::Error),
 }

@@ -1,8 +1,9 @@
 //! `eventbox_outbox`: messages on their way out.
 
-use sqlx::{Database, Executor};
+use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
 
+use super::BoxFuture;
 use super::both::on_both_engines;
 use super::fault::Fault;
 
@@ -89,13 +90,11 @@ pub trait OutboxTable: Database {
     const INSERT_WORKERS: usize;
 
     /// Inserts messages in one statement. The insert is the first claim: nobody else may send them for `hold_us` microseconds.
-    fn insert_outbox<'e, E>(
-        executor: E,
-        rows: &[OutboxRow<'_>],
-        hold_us: i64,
-    ) -> impl Future<Output = Result<(), Fault>> + Send
+    ///
+    /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
+    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>;
+        E: Executor<'e, Database = Self> + 'e;
 
     /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.
     fn claim_outbox(
@@ -145,6 +144,9 @@ pub trait OutboxShared: OutboxTable {
         hold_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Whether a message waits that is not delivered.
+    fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
+
     /// Deletes messages that were delivered, the first delivered first; answers how many.
     fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
@@ -157,6 +159,11 @@ on_both_engines! {
             hold_us: i64,
         ) -> Result<(), Fault> {
             Self::insert_outbox(tx, rows, hold_us).await
+        }
+
+        async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
+            let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
+            Ok(query.fetch_one(conn).await?.try_get(0)?)
         }
 
         async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {

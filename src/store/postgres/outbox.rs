@@ -7,6 +7,17 @@ use uuid::Uuid;
 use super::{now_us, statement_us};
 use crate::store::fault::Fault;
 use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+use crate::store::{BoxFuture, arguments_of};
+
+const INSERT_OUTBOX: &str = concat!(
+    "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+     SELECT shard, id, source, type, ",
+    now_us!(),
+    ", ",
+    now_us!(),
+    " + $6, payload
+     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload)"
+);
 
 /// The statement of [`OutboxTable::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
 ///
@@ -33,28 +44,22 @@ const OBSERVED_PER_SHARD: i64 = 64;
 impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
 
-    async fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault>
+    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
-        let query = sqlx::query(concat!(
-            "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-             SELECT shard, id, source, type, ",
-            now_us!(),
-            ", ",
-            now_us!(),
-            " + $6, payload
-             FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload)"
-        ));
-        let query = query
+        let query = sqlx::query::<Self>(INSERT_OUTBOX)
             .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
             .bind(hold_us);
-        query.execute(executor).await?;
-        Ok(())
+        let arguments = arguments_of(query);
+        Box::pin(async move {
+            sqlx::query_with::<Self, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;
+            Ok(())
+        })
     }
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -163,7 +168,7 @@ impl OutboxTable for Postgres {
              )
              SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
                     coalesce(sum(bytes) FILTER (WHERE delivered_at_us IS NULL), 0)::int8,
-                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1 - $2 AND $1),
+                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1::int8 - $2 AND $1),
                     coalesce(max(age_us) FILTER (WHERE delivered_at_us IS NULL), 0),
                     CASE WHEN max(number) = $3
                         THEN greatest(count(*), (SELECT reltuples FROM pg_class WHERE oid = 'eventbox_outbox'::regclass)::int8)

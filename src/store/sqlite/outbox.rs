@@ -6,8 +6,19 @@ use sqlx::{Executor, Row, Sqlite, SqliteConnection};
 
 use super::now_us;
 use super::packed::{Packed, hex};
+use crate::store::BoxFuture;
 use crate::store::fault::Fault;
 use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+
+/// Differs: no arrays.
+const INSERT_OUTBOX: &str = concat!(
+    "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+     SELECT value ->> '$[2][0]', unhex(value ->> '$[2][1]'), value ->> '$[2][2]', value ->> '$[2][3]', ",
+    now_us!(),
+    ", ",
+    now_us!(),
+    " + $3, substr($2, value ->> 0, value ->> 1) FROM json_each($1)"
+);
 
 /// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there is one writer.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
@@ -37,26 +48,20 @@ const OBSERVED_ROWS: i64 = 16_384;
 impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
 
-    // Differs: no arrays.
-    async fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault>
+    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
-        E: Executor<'e, Database = Self>,
+        E: Executor<'e, Database = Self> + 'e,
     {
         let mut packed = Packed::with_capacity(rows.len());
         for row in rows {
             packed.push((row.shard, hex(row.id), row.source, row.r#type), row.payload);
         }
-        let (json, bytes) = packed.into_parameters()?;
-        let query = sqlx::query(concat!(
-            "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-             SELECT value ->> '$[2][0]', unhex(value ->> '$[2][1]'), value ->> '$[2][2]', value ->> '$[2][3]', ",
-            now_us!(),
-            ", ",
-            now_us!(),
-            " + $3, substr($2, value ->> 0, value ->> 1) FROM json_each($1)"
-        ));
-        query.bind(json).bind(bytes).bind(hold_us).execute(executor).await?;
-        Ok(())
+        let parameters = packed.into_parameters();
+        Box::pin(async move {
+            let (json, bytes) = parameters?;
+            sqlx::query::<Self>(INSERT_OUTBOX).bind(json).bind(bytes).bind(hold_us).execute(executor).await?;
+            Ok(())
+        })
     }
 
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {

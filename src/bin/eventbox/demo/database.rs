@@ -46,7 +46,8 @@ impl Target {
             return Ok(Target::Sqlite { file: directory.path().join(DEFAULT_FILE), temporary: Some(directory) });
         };
         if let Some(file) = url.strip_prefix("sqlite:") {
-            let file = file.strip_prefix("//").unwrap_or(file);
+            // Settings behind a question mark are the demo's own business.
+            let file = file.strip_prefix("//").unwrap_or(file).split('?').next().unwrap_or_default();
             ensure!(!file.is_empty(), "--database-url {url} names no file: write sqlite://FILE");
             return Ok(Target::Sqlite { file: std::path::absolute(file)?, temporary: None });
         }

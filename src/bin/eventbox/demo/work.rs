@@ -12,7 +12,10 @@ use super::processors::{Aircraft, Airport};
 use super::tables::DemoTables;
 
 /// The most events of one turn.
-const MAX_EVENTS: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+const MAX_EVENTS: NonZeroU32 = match NonZeroU32::new(1_000) {
+    Some(events) => events,
+    None => NonZeroU32::MIN,
+};
 
 /// How many recipients a worker takes from a shard at once.
 const RECIPIENTS_A_LISTING: u32 = 100;

@@ -1,0 +1,89 @@
+//! The table of all instruments.
+
+/// What kind of instrument it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It is set.
+    Gauge,
+    /// It is a distribution.
+    Histogram,
+}
+
+/// An instrument of the emitter, as it goes through the `metrics` facade.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Instrument {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its unit, as OpenTelemetry writes it.
+    pub unit: &'static str,
+    /// The names of the labels it can have.
+    pub labels: &'static [&'static str],
+    /// Where the buckets of a histogram should end, in the unit; none: the exporter's default.
+    pub buckets: &'static [f64],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const CLIENT: &str = "client_name";
+const NONE: &[f64] = &[];
+const SECONDS: &[f64] = &[0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const MESSAGES: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 100.0, 250.0, 500.0, 1000.0];
+const BYTES: &[f64] = &[
+    128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 524288.0, 1048576.0, 2097152.0, 4194304.0,
+    8388608.0, 10485760.0,
+];
+
+macro_rules! instruments {
+    ($($constant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:expr),*], $buckets:expr, $help:literal;)+) => {
+        $(pub(super) const $constant: &str = $name;)+
+
+        /// All instruments of the emitter and its batch client.
+        pub const INSTRUMENTS: &[Instrument] = &[$(Instrument {
+            name: $name, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
+        }),+];
+    };
+}
+
+instruments! {
+    BATCH_REQUESTS = "chip_ingress.batch.send_requests_total", Counter, "{request}", ["status", CLIENT], NONE, "Requests; partial: some events of it failed";
+    BATCH_MESSAGES = "chip_ingress.batch.request_size_messages", Histogram, "{event}", ["max_batch_size", CLIENT], MESSAGES, "Events of a request";
+    BATCH_BYTES = "chip_ingress.batch.request_size_bytes", Histogram, "By", ["max_grpc_request_size_bytes", CLIENT], BYTES, "Size of a request";
+    BATCH_LATENCY = "chip_ingress.batch.request_latency_ms", Histogram, "ms", ["status", CLIENT], NONE, "Time until the answer";
+    BATCH_CONFIG = "chip_ingress.batch.config.info", Gauge, "{info}", ["max_batch_size", "message_buffer_size", "max_concurrent_sends", "batch_interval_ms", "max_publish_timeout_ms", "shutdown_timeout_ms", "clone_event", "transaction_enabled", "max_grpc_request_size_bytes", CLIENT], NONE, "1, with the configuration as labels";
+    BATCH_SPLITS = "chip_ingress.batch.batch_splits_total", Counter, "{split}", [CLIENT], NONE, "Batches that were split by size";
+    BATCH_MISMATCH = "chip_ingress.batch.results_mismatch_total", Counter, "{mismatch}", [CLIENT], NONE, "Answers whose results do not match the events";
+    EMIT_SUCCESS = "durable_emitter.emit.success", Counter, "{call}", ["domain", "entity"], NONE, "Emits that were stored";
+    EMIT_FAILURE = "durable_emitter.emit.failure", Counter, "{call}", ["domain", "entity"], NONE, "Emits that failed";
+    EMIT_DURATION = "durable_emitter.emit.duration", Histogram, "s", ["error"], SECONDS, "Wait of an emit for its insert";
+    EMIT_TOTAL_DURATION = "durable_emitter.emit.total_duration", Histogram, "s", [], SECONDS, "Time of a whole emit";
+    ASYNC_DROPPED = "durable_emitter.emit_async.dropped", Counter, "{call}", [], NONE, "Asynchronous emits that found their queue full";
+    PUBLISH_DURATION = "durable_emitter.publish.duration", Histogram, "s", ["phase", "error", CLIENT], SECONDS, "Time from the queue to the outcome";
+    PUBLISH_SUCCESS = "durable_emitter.publish.batch.events.success", Counter, "{event}", ["phase", "domain", "entity", CLIENT], NONE, "Events that were published";
+    PUBLISH_FAILURE = "durable_emitter.publish.batch.events.failure", Counter, "{event}", ["phase", "domain", "entity", CLIENT], NONE, "Events that were not published this time";
+    DELIVERED = "durable_emitter.delivery.completed", Counter, "{event}", [], NONE, "Rows that left the outbox because they were delivered";
+    DEAD_LETTERED = "durable_emitter.dead_lettered", Counter, "{event}", ["code"], NONE, "Rows that became dead letters";
+    EXPIRED = "durable_emitter.expired_purged", Counter, "{event}", [], NONE, "Rows that expired and became dead letters";
+    STORE_OPERATIONS = "durable_emitter.store.operations", Counter, "{op}", ["operation", "error"], NONE, "Statements on the outbox";
+    STORE_DURATION = "durable_emitter.store.operation.duration", Histogram, "s", ["operation"], SECONDS, "Time of a statement";
+    QUEUE_DEPTH = "durable_emitter.queue.depth", Gauge, "{row}", [], NONE, "Rows in the outbox, delivered ones that are retained included";
+    QUEUE_PAYLOAD = "durable_emitter.queue.payload_bytes", Gauge, "By", [], NONE, "Bytes of what is not delivered";
+    QUEUE_AGE = "durable_emitter.queue.oldest_pending_age_seconds", Gauge, "s", [], NONE, "Age of the oldest row that is not delivered, 0 when there is none";
+    QUEUE_BUDGET = "durable_emitter.queue.ttl_budget_seconds", Gauge, "s", [], NONE, "Whole seconds until the oldest row expires";
+    QUEUE_NEAR_TTL = "durable_emitter.queue.near_ttl", Gauge, "{row}", [], NONE, "Rows that will expire soon";
+    QUEUE_USAGE = "durable_emitter.queue.capacity_usage_ratio", Gauge, "1", [], NONE, "Bytes of what is not delivered against the configured maximum";
+    MEMORY_RESIDENT = "durable_emitter.process.memory.heap_inuse_bytes", Gauge, "By", [], NONE, "Resident size of the process";
+    MEMORY_VIRTUAL = "durable_emitter.process.memory.heap_sys_bytes", Gauge, "By", [], NONE, "Virtual size of the process";
+    CPU_USER = "durable_emitter.process.cpu.user_seconds", Gauge, "s", [], NONE, "CPU time of the process in user mode";
+    CPU_SYSTEM = "durable_emitter.process.cpu.system_seconds", Gauge, "s", [], NONE, "CPU time of the process in the kernel";
+    BUFFER_FULL = "durable_emitter.batch_enqueue.buffer_full", Counter, "{event}", ["phase"], NONE, "Events that found the queue to the sender full; their rows wait";
+    INSERT_FILL = "durable_emitter.insert_coalescer.queue_fill_ratio", Gauge, "1", [], NONE, "Fill of the queue of inserts, 0 when there is none";
+    DELETE_FILL = "durable_emitter.delete_coalescer.queue_fill_ratio", Gauge, "1", [], NONE, "Fill of the queue of outcomes";
+    FALLBACK_IN_FLIGHT = "durable_emitter.fallback.in_flight", Gauge, "{task}", [], NONE, "Unary second chances under way";
+    BREAKER_OPEN = "durable_emitter.breaker.open", Gauge, "1", [], NONE, "1 while the circuit to the endpoint is not closed";
+}

@@ -1,0 +1,161 @@
+//! Sending again what is due: rows of processes that ended, of plugins, and of attempts that failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::breaker::BreakerState;
+use super::emitter::Inner;
+use super::health::Beat;
+use super::metrics::Phase;
+use super::outbox::micros;
+use super::settle::{Entry, run};
+use crate::cloudevent::CloudEvent;
+use crate::store::{Backend, Claim, ClaimedRow, Reschedule};
+
+/// How often the loop looks whether there is room again, or whether the breaker lets something through.
+const ROOM_POLL: Duration = Duration::from_millis(5);
+
+/// The shards of a database.
+const SHARDS: i16 = 256;
+
+/// How many shards a full page should at least be made of, so that one with a backlog does not hold up the others.
+const SHARDS_PER_PAGE: usize = 16;
+
+/// Claims and sends until the emitter stops. While pages are full and there is room, it does not wait for the tick.
+pub(super) async fn run_loop<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
+    let interval = inner.config().retransmit_interval;
+    loop {
+        beat.beat();
+        sweep(&inner, &beat).await;
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            () = inner.nudge.notified() => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// What a sweep did.
+#[derive(Default)]
+struct Swept {
+    enqueued: usize,
+    skipped_buffer_full: usize,
+    claimed: usize,
+}
+
+/// Goes through all shards until nothing is due any more.
+async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
+    let mut swept = Swept::default();
+    let mut from_shard = 0;
+    while let Some(room) = room(inner, beat).await {
+        let per_shard = room.div_ceil(SHARDS_PER_PAGE);
+        let claim = Claim {
+            from_shard,
+            per_shard: count(per_shard),
+            limit: count(room),
+            hold_us: micros(inner.config().retransmit_after),
+        };
+        let claimed_until = Instant::now() + inner.config().retransmit_after;
+        let statement = async { B::claim_outbox(&mut *inner.pool.acquire().await?, claim).await };
+        let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else { break };
+        rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
+        swept.claimed += rows.len();
+        let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
+        let shard_was_full = rows.chunk_by(|a, b| a.key.shard == b.key.shard).any(|rows| rows.len() >= per_shard);
+        hand_over(inner, rows, claimed_until, &mut swept).await;
+        from_shard = match last {
+            Some(last) if page >= room => (last + 1) % SHARDS,
+            // The end of the shards; once more from the start, unless this was everything.
+            _ if from_shard > 0 || shard_was_full => 0,
+            _ => break,
+        };
+    }
+    if swept.claimed > 0 {
+        tracing::info!(
+            enqueued = swept.enqueued,
+            skipped_buffer_full = swept.skipped_buffer_full,
+            total_pending = swept.claimed,
+            "sent messages again"
+        );
+    }
+}
+
+/// How many rows may be claimed now, after waiting for room; `None` when the sweep should end.
+async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) -> Option<usize> {
+    let config = inner.config();
+    let page = config.retransmit_batch_size.get();
+    let enough = page.min(config.batch.message_buffer.get() / 2).max(1);
+    loop {
+        beat.beat();
+        if inner.stopping.is_cancelled() {
+            return None;
+        }
+        let free = inner.client.free().min(inner.settling.free_places()).min(page);
+        match inner.client.breaker_state() {
+            BreakerState::Closed if free >= enough => return Some(free),
+            BreakerState::Closed => {}
+            // Enough for the probe, and no more than that is claimed in vain if it fails.
+            BreakerState::HalfOpen if inner.settling.unsettled() == 0 => {
+                return Some(free.min(config.batch.batch_size.get()).max(1));
+            }
+            BreakerState::HalfOpen => {}
+            BreakerState::Open { remaining } if remaining > config.retransmit_interval => return None,
+            BreakerState::Open { .. } => {}
+        }
+        tokio::select! {
+            () = inner.stopping.cancelled() => return None,
+            () = tokio::time::sleep(ROOM_POLL) => {}
+        }
+    }
+}
+
+/// Queues the rows of a claim. Those that find no place are released at once, so that they do not lose their turn.
+async fn hand_over<B: Backend>(
+    inner: &Arc<Inner<B>>,
+    rows: Vec<ClaimedRow>,
+    claimed_until: Instant,
+    swept: &mut Swept,
+) {
+    let mut released = Vec::new();
+    for row in rows {
+        let key = row.key;
+        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit) {
+            Entry::Entered(delivery) => delivery,
+            // It was claimed while its last sending was under way; that one settles it.
+            Entry::InFlight => continue,
+            Entry::Full => {
+                released.push(release(&row));
+                continue;
+            }
+        };
+        let event = match CloudEvent::decode(&row.payload) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::error!(id = %key.id, %error, "a row of the outbox cannot be decoded");
+                inner.settling.settle_as_dead(delivery, "UNDECODABLE", error.to_string());
+                continue;
+            }
+        };
+        match inner.send(event, delivery, claimed_until, Phase::Retransmit) {
+            Ok(()) => swept.enqueued += 1,
+            Err(_) => released.push(release(&row)),
+        }
+    }
+    if !released.is_empty() {
+        swept.skipped_buffer_full += released.len();
+        tracing::warn!(rows = released.len(), "the queue to the sender is full: claimed messages wait");
+        let statement = async { B::reschedule_outbox(&mut *inner.pool.acquire().await?, &released).await };
+        run(&inner.settling, "reschedule", statement).await;
+    }
+}
+
+fn release(row: &ClaimedRow) -> Reschedule {
+    let (code, error) = ("message buffer is full".to_owned(), String::new());
+    Reschedule { key: row.key, attempts: row.attempts, delay_us: 0, code, error }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,328 @@
+//! What becomes of rows when the fate of their messages is known: deleted, tried later, or moved to the dead letters.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Sent;
+use super::config::Config;
+use super::health::Beat;
+use super::metrics::{EmitterMetrics, Phase};
+use super::outbox::micros;
+use super::outcome::{RetryClass, SendError};
+use super::stats::Counters;
+use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule};
+
+/// The most bytes of an error that a row keeps.
+const MAX_ERROR_BYTES: usize = 1024;
+
+/// Rows between their hand-over to the sender and the statement that settles them. All queues behind the hand-over are as long as there
+/// are places, so none can overflow.
+pub(super) struct Settling {
+    pub(super) config: Config,
+    pub(super) metrics: EmitterMetrics,
+    pub(super) counters: Counters,
+    places: Arc<Semaphore>,
+    place_count: usize,
+    in_flight: Mutex<HashSet<OutboxKey>>,
+    queue: mpsc::Sender<Settled>,
+    waiting: AsyncMutex<mpsc::Receiver<Settled>>,
+    /// Asks the workers not to wait for more.
+    hurry: Notify,
+    hurried: AtomicU64,
+}
+
+/// A row whose message is on its way. Dropping it leaves the row as it is.
+pub(super) struct Delivery {
+    key: OutboxKey,
+    attempts: i32,
+    phase: Phase,
+    settling: Arc<Settling>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.settling.in_flight().remove(&self.key);
+    }
+}
+
+struct Settled {
+    delivery: Delivery,
+    fate: Fate,
+}
+
+enum Fate {
+    Delivered,
+    Retry { code: String, error: String, slow: bool },
+    Dead { code: String, reason: String },
+}
+
+impl Settling {
+    pub(super) fn new(config: Config, metrics: EmitterMetrics) -> Arc<Self> {
+        let batch = &config.batch;
+        let sending = batch.message_buffer.get() + batch.batch_size.get() * (batch.max_concurrent_sends.get() + 1);
+        let place_count = sending + (config.delete_batch_size * 200).clamp(10_000, 200_000);
+        let (queue, waiting) = mpsc::channel(place_count);
+        Arc::new(Settling {
+            config,
+            metrics,
+            counters: Counters::default(),
+            places: Arc::new(Semaphore::new(place_count)),
+            place_count,
+            in_flight: Mutex::new(HashSet::new()),
+            queue,
+            waiting: AsyncMutex::new(waiting),
+            hurry: Notify::new(),
+            hurried: AtomicU64::new(0),
+        })
+    }
+
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashSet<OutboxKey>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a row that is about to be sent; `None` when it is on its way already.
+    pub(super) fn enter(self: &Arc<Self>, key: OutboxKey, attempts: i32, phase: Phase) -> Entry {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Entry::Full };
+        if !self.in_flight().insert(key) {
+            return Entry::InFlight;
+        }
+        Entry::Entered(Delivery { key, attempts, phase, settling: Arc::clone(self), _place: place })
+    }
+
+    pub(super) fn free_places(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Rows that are not settled yet.
+    pub(super) fn unsettled(&self) -> usize {
+        self.in_flight().len()
+    }
+
+    /// How full the queue of outcomes is, 0 to 1.
+    pub(super) fn fill_ratio(&self) -> f64 {
+        super::metrics::whole(self.place_count - self.queue.capacity()) / super::metrics::whole(self.place_count)
+    }
+
+    /// Settles what waits without waiting for more.
+    pub(super) fn hurry(&self) {
+        self.hurried.fetch_add(1, Ordering::Relaxed);
+        self.hurry.notify_waiters();
+    }
+
+    /// Takes the outcome of a row. Harmless after the workers have ended: the row stays.
+    pub(super) fn settle(&self, delivery: Delivery, sent: &Sent) {
+        let error = sent.result.as_ref().err();
+        let hook = self.config.hooks.on_batch_publish.as_deref();
+        guarded("on_batch_publish", || hook.map(|hook| hook(sent.elapsed, 1, error)));
+        if let Some(event) = &sent.event {
+            let failed = error.is_some();
+            self.metrics.published(delivery.phase, event.source(), event.event_type(), failed, sent.elapsed);
+        }
+        self.counters.sent(delivery.phase == Phase::Retransmit, error);
+        if let Some(fate) = fate_of(error, sent.alone) {
+            // Full is impossible and closed means stopped: in both cases the row stays and is sent again.
+            let _ = self.queue.try_send(Settled { delivery, fate });
+        }
+    }
+
+    /// Gives a row that was delivered in another way, or given up without sending, its end.
+    pub(super) fn settle_as_dead(&self, delivery: Delivery, code: &str, reason: String) {
+        let _ = self.queue.try_send(Settled { delivery, fate: Fate::Dead { code: code.to_owned(), reason } });
+    }
+}
+
+/// Whether a row may be sent now.
+pub(super) enum Entry {
+    Entered(Delivery),
+    InFlight,
+    Full,
+}
+
+fn fate_of(error: Option<&SendError>, alone: bool) -> Option<Fate> {
+    let Some(error) = error else { return Some(Fate::Delivered) };
+    let code = error.dead_letter_code().into_owned();
+    match error.class(alone) {
+        RetryClass::NotTried => None,
+        RetryClass::Permanent => Some(Fate::Dead { code, reason: shortened(&error.to_string()) }),
+        class => {
+            let slow = class == RetryClass::SlowTransient;
+            Some(Fate::Retry { code, error: shortened(&error.to_string()), slow })
+        }
+    }
+}
+
+/// What a column can hold: not too much, and no NUL.
+fn shortened(text: &str) -> String {
+    let end =
+        text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= MAX_ERROR_BYTES).last();
+    text.get(..end.unwrap_or(0)).unwrap_or_default().replace('\0', "\u{fffd}")
+}
+
+pub(super) fn guarded<T>(what: &'static str, hook: impl FnOnce() -> T) {
+    if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+        tracing::error!(hook = what, "a hook panicked");
+    }
+}
+
+/// Settles rows until the token is cancelled and nothing waits any more.
+pub(super) async fn run_worker<B: Backend>(
+    settling: Arc<Settling>,
+    pool: Pool<B>,
+    finish: CancellationToken,
+    beat: Beat,
+) {
+    while let Some(batch) = next_batch(&settling, &finish).await {
+        let _busy = beat.busy();
+        settle_batch(&settling, &pool, batch).await;
+    }
+}
+
+async fn next_batch(settling: &Settling, finish: &CancellationToken) -> Option<Vec<Settled>> {
+    // One worker collects at a time; the others are at their statements.
+    let mut waiting = settling.waiting.lock().await;
+    let first = tokio::select! {
+        biased;
+        settled = waiting.recv() => settled?,
+        () = finish.cancelled() => {
+            // Closing lets a callback that comes too late do nothing; what came before it is still settled.
+            waiting.close();
+            waiting.recv().await?
+        }
+    };
+    let full = settling.config.delete_batch_size.max(1);
+    let mut batch = vec![first];
+    let due = Instant::now() + settling.config.delete_flush_interval;
+    let hurried = settling.hurried.load(Ordering::Relaxed);
+    while batch.len() < full {
+        if let Ok(settled) = waiting.try_recv() {
+            batch.push(settled);
+            continue;
+        }
+        let hurry = settling.hurry.notified();
+        if finish.is_cancelled() || settling.hurried.load(Ordering::Relaxed) != hurried {
+            break;
+        }
+        tokio::select! {
+            settled = waiting.recv() => match settled {
+                Some(settled) => batch.push(settled),
+                None => break,
+            },
+            () = hurry => {}
+            () = finish.cancelled() => {}
+            () = tokio::time::sleep_until(due) => break,
+        }
+    }
+    Some(batch)
+}
+
+async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Vec<Settled>) {
+    let (mut delivered, mut retries, mut burials) = (Vec::new(), Vec::new(), Vec::new());
+    for settled in &batch {
+        let Delivery { key, attempts, .. } = settled.delivery;
+        match &settled.fate {
+            Fate::Delivered => delivered.push(key),
+            Fate::Retry { code, error, slow } => {
+                let backoff = if *slow { settling.config.slow_backoff } else { settling.config.backoff };
+                let delay_us = micros(backoff.after(attempts));
+                retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
+            }
+            Fate::Dead { code, reason } => {
+                burials.push(Burial { key, attempts, code: code.clone(), reason: reason.clone() });
+            }
+        }
+    }
+    // Statements that touch the same rows from several processes do it in the same order.
+    delivered.sort_unstable();
+    retries.sort_unstable_by_key(|row| row.key);
+    burials.sort_unstable_by_key(|row| row.key);
+    if !delivered.is_empty() {
+        remove(settling, pool, &delivered).await;
+    }
+    if !retries.is_empty() {
+        let statement = async { B::reschedule_outbox(&mut *pool.acquire().await?, &retries).await };
+        if let Some(rows) = run(settling, "reschedule", statement).await {
+            settling.counters.rescheduled(rows);
+        }
+    }
+    if !burials.is_empty() {
+        bury(settling, pool, &burials).await;
+    }
+}
+
+async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[OutboxKey]) {
+    let started = Instant::now();
+    let operation = match (settling.config.retain_delivered.is_some(), delivered.len()) {
+        (false, 1) => "delete",
+        (false, _) => "batch_delete",
+        (true, 1) => "mark_delivered",
+        (true, _) => "mark_delivered_batch",
+    };
+    let statement = async {
+        let conn = &mut *pool.acquire().await?;
+        let removed = match settling.config.retain_delivered {
+            None => B::delete_outbox(conn, delivered).await?,
+            Some(_) => B::mark_outbox(conn, delivered).await?,
+        };
+        // A row that is gone may have been moved to the dead letters while its message was on the way.
+        if usize::try_from(removed).is_ok_and(|removed| removed < delivered.len()) {
+            B::delete_dead(conn, delivered).await?;
+        }
+        Ok(removed)
+    };
+    let removed = run(settling, operation, statement).await;
+    let hook = settling.config.hooks.on_batch_delete.as_deref();
+    guarded("on_batch_delete", || hook.map(|hook| hook(started.elapsed(), delivered.len())));
+    if let Some(removed) = removed {
+        settling.metrics.delivered(removed);
+        settling.counters.delivered(removed);
+    }
+}
+
+async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: &[Burial]) {
+    let statement = async {
+        let mut tx = B::begin_write(pool).await?;
+        let buried = B::bury_outbox(&mut tx, burials).await?;
+        tx.commit().await?;
+        Ok(buried)
+    };
+    if let Some(buried) = run(settling, "dead_letter", statement).await {
+        settling.counters.dead_lettered(buried);
+        for burial in burials {
+            settling.metrics.dead_lettered(&burial.code);
+            tracing::warn!(id = %burial.key.id, code = burial.code, attempts = burial.attempts, "a message became a dead letter");
+        }
+    }
+}
+
+/// Runs a statement under its deadline, counted and timed; a failure is logged, because the row stays and everything is tried again.
+pub(super) async fn run<T>(
+    settling: &Settling,
+    operation: &'static str,
+    statement: impl Future<Output = Result<T, Fault>>,
+) -> Option<T> {
+    let started = Instant::now();
+    let done = within(settling.config.database_timeout, statement).await;
+    settling.metrics.store_operation(operation, done.is_err(), started.elapsed());
+    done.inspect_err(
+        |fault| tracing::warn!(operation, error = %fault.0, "a statement on the outbox failed; its rows stay"),
+    )
+    .ok()
+}
+
+/// The statement, or an error when it takes too long.
+pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    timeout(limit, statement).await.unwrap_or_else(|_| {
+        let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "the statement took longer than database_timeout");
+        Err(Fault(sqlx::Error::Io(late)))
+    })
+}

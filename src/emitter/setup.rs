@@ -1,0 +1,158 @@
+//! Everything from one set of settings: credentials, transport, batch client, emitter, global.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Pool;
+
+use super::auth::{AuthSettings, LazySigner};
+use super::config::Config;
+use super::emitter::DurableEmitter;
+use super::error::{ConfigError, EmitterError};
+use super::global::{register_signer, set_global};
+use super::grpc::{Destination, GrpcConfig};
+use super::tls::Tls;
+use crate::store::Backend;
+
+/// The environment's name of the endpoint.
+pub const ENDPOINT_VARIABLE: &str = "CL_CHIP_INGRESS_ENDPOINT";
+
+/// The environment's name of the switch of the durable emitter.
+pub const DURABLE_VARIABLE: &str = "CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED";
+
+/// The environment's name of the switch of the best-effort emitter.
+pub const BATCH_VARIABLE: &str = "CL_CHIP_INGRESS_BATCH_EMITTER_ENABLED";
+
+/// The settings of a service that emits. Zero means the default everywhere.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Setup<B: Backend> {
+    /// The database; required.
+    pub pool: Option<Pool<B>>,
+    /// `host:port`; required unless there is a transport.
+    pub endpoint: String,
+    /// Sends in place of gRPC to the endpoint.
+    pub destination: Option<Destination>,
+    /// Plain text instead of TLS.
+    pub insecure_connection: bool,
+    /// Whom to trust; the system's authorities by default.
+    pub tls: Option<Tls>,
+    /// The credentials.
+    pub auth: AuthSettings,
+    /// Host (true) or plugin.
+    pub retransmit_enabled: bool,
+    /// Events of a request.
+    pub batch_size: usize,
+    /// The longest a batch waits.
+    pub batch_interval: Duration,
+    /// Requests at the same time.
+    pub max_concurrent_sends: usize,
+    /// The deadline of a request.
+    pub max_publish_timeout: Duration,
+    /// The deadline of a stop.
+    pub shutdown_timeout: Duration,
+    /// Events that wait for their batch.
+    pub message_buffer_size: usize,
+    /// Bytes of a request.
+    pub max_request_bytes: usize,
+    /// The options of the emitter.
+    pub emitter: Config,
+    /// Whether a best-effort batch emitter is switched on as well, which is refused.
+    pub batch_emitter_enabled: bool,
+}
+
+impl<B: Backend> Default for Setup<B> {
+    fn default() -> Self {
+        Setup {
+            pool: None,
+            endpoint: String::new(),
+            destination: None,
+            insecure_connection: false,
+            tls: None,
+            auth: AuthSettings::default(),
+            retransmit_enabled: true,
+            batch_size: 0,
+            batch_interval: Duration::ZERO,
+            max_concurrent_sends: 0,
+            max_publish_timeout: Duration::ZERO,
+            shutdown_timeout: Duration::ZERO,
+            message_buffer_size: 0,
+            max_request_bytes: 0,
+            emitter: Config::default(),
+            batch_emitter_enabled: false,
+        }
+    }
+}
+
+impl<B: Backend> Setup<B> {
+    /// Builds the emitter, makes it the one of the process and returns it, **not started**. On an error nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitterError::Config`] with what is missing or wrong, by the name under which it is set.
+    pub fn build(self) -> Result<DurableEmitter<B>, EmitterError> {
+        if self.batch_emitter_enabled {
+            return Err(ConfigError::BothSet { first: BATCH_VARIABLE, second: DURABLE_VARIABLE }.into());
+        }
+        let missing = |problem| ConfigError::Missing { problem };
+        let pool = self.pool.ok_or(missing(
+            "durable event store is nil: data source required when durable emitter is enabled (CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED); set Setup::pool",
+        ))?;
+        let mut config = self.emitter;
+        config.retransmit = self.retransmit_enabled;
+        set(&mut config.shutdown_timeout, self.shutdown_timeout);
+        let batch = &mut config.batch;
+        set(&mut batch.batch_interval, self.batch_interval);
+        set(&mut batch.publish_timeout, self.max_publish_timeout);
+        set_count(&mut batch.batch_size, self.batch_size);
+        set_count(&mut batch.max_concurrent_sends, self.max_concurrent_sends);
+        set_count(&mut batch.message_buffer, self.message_buffer_size);
+        if self.max_request_bytes > 0 {
+            batch.max_request_bytes = self.max_request_bytes;
+        }
+
+        let mut signer = None;
+        let destination = match self.destination {
+            Some(destination) => destination,
+            None if self.endpoint.is_empty() => {
+                return Err(missing("batch emitter is nil: an endpoint is required (CL_CHIP_INGRESS_ENDPOINT)").into());
+            }
+            None => {
+                let mut auth = self.auth;
+                if !auth.headers_ttl.is_zero() {
+                    let lazy = LazySigner::default();
+                    if let Some(signer) = auth.signer.take() {
+                        lazy.set(signer);
+                    }
+                    auth.signer = Some(Arc::new(lazy.clone()));
+                    signer = Some(lazy);
+                }
+                let mut grpc = GrpcConfig::new(self.endpoint);
+                grpc = if self.insecure_connection {
+                    grpc.insecure()
+                } else {
+                    grpc.tls(self.tls.unwrap_or_else(Tls::system))
+                };
+                if let Some(auth) = auth.select()? {
+                    grpc = grpc.auth(auth);
+                }
+                grpc.into()
+            }
+        };
+        let emitter = DurableEmitter::builder(pool, destination).config(config).build()?;
+        register_signer(signer);
+        set_global(Some(Arc::new(emitter.clone())));
+        Ok(emitter)
+    }
+}
+
+fn set(setting: &mut Duration, value: Duration) {
+    if !value.is_zero() {
+        *setting = value;
+    }
+}
+
+fn set_count(setting: &mut NonZeroUsize, value: usize) {
+    *setting = NonZeroUsize::new(value).unwrap_or(*setting);
+}

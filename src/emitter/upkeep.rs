@@ -1,0 +1,158 @@
+//! The slow loops: expiry, purge, and observation for gauges.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{Expiry, MetricsConfig, Retain};
+use super::emitter::Inner;
+use super::health::Beat;
+use super::instruments as names;
+use super::metrics::whole;
+use super::outbox::micros;
+use super::settle::run;
+use crate::store::{Backend, OutboxSample};
+
+/// The most rows of a shard that one statement lets expire.
+const EXPIRE_PER_SHARD: i64 = 50;
+
+/// The most dead letters that one statement deletes.
+const PRUNE_ROWS: i64 = 1_000;
+
+/// Waits for the next tick; `false` when the emitter stops.
+async fn tick<B: Backend>(inner: &Inner<B>, beat: &Beat, interval: Duration) -> bool {
+    beat.beat();
+    tokio::select! {
+        () = inner.stopping.cancelled() => false,
+        () = tokio::time::sleep(interval) => true,
+    }
+}
+
+/// Moves rows that are too old to the dead letters, and deletes dead letters that are.
+pub(super) async fn run_expiry<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
+    let interval = inner.config().expiry.unwrap_or_default().interval;
+    while tick(&inner, &beat, interval).await {
+        if let Some(Expiry { ttl, .. }) = inner.config().expiry {
+            expire(&inner, &beat, ttl).await;
+        }
+        if let Some(retention) = inner.config().dead_letter_retention {
+            let statement =
+                || async { B::prune_dead(&mut *inner.pool.acquire().await?, micros(retention), PRUNE_ROWS).await };
+            while run(&inner.settling, "prune_dead_letters", statement()).await.is_some_and(|rows| rows > 0) {
+                beat.beat();
+            }
+        }
+    }
+}
+
+async fn expire<B: Backend>(inner: &Inner<B>, beat: &Beat, ttl: Duration) {
+    let statement = || async {
+        let mut tx = B::begin_write(&inner.pool).await?;
+        let rows = B::expire_outbox(&mut tx, micros(ttl), EXPIRE_PER_SHARD).await?;
+        tx.commit().await?;
+        Ok(rows)
+    };
+    while let Some(rows) = run(&inner.settling, "delete_expired", statement()).await.filter(|rows| *rows > 0) {
+        beat.beat();
+        inner.settling.metrics.expired(rows);
+        inner.settling.counters.expired(rows);
+        tracing::info!(rows, "expired messages became dead letters");
+        if inner.stopping.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// Deletes delivered rows that were kept.
+pub(super) async fn run_purge<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
+    let Retain { purge_interval, purge_batch_size } = inner.config().retain_delivered.unwrap_or_default();
+    let limit = i64::try_from(purge_batch_size.get()).unwrap_or(i64::MAX);
+    while tick(&inner, &beat, purge_interval).await {
+        let statement = || async { B::purge_outbox(&mut *inner.pool.acquire().await?, limit).await };
+        while run(&inner.settling, "purge_delivered", statement()).await.is_some_and(|rows| rows > 0) {
+            beat.beat();
+            if inner.stopping.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sets the gauges. After an observation that failed they keep their values.
+pub(super) async fn run_observer<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
+    let metrics = inner.config().metrics.unwrap_or_default();
+    loop {
+        observe(&inner, metrics).await;
+        if !tick(&inner, &beat, metrics.poll_interval).await {
+            return;
+        }
+    }
+}
+
+async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
+    let gauge = |name, value| inner.settling.metrics.gauge(name, value);
+    gauge(names::INSERT_FILL, inner.inserts.as_ref().map_or(0.0, super::coalesce::InsertQueue::fill_ratio));
+    gauge(names::DELETE_FILL, inner.settling.fill_ratio());
+    gauge(names::BREAKER_OPEN, if inner.client.breaker_open_for().is_zero() { 0.0 } else { 1.0 });
+    super::process::usage().into_iter().for_each(|(name, value)| gauge(name, value));
+
+    let ttl = inner.config().expiry.map(|expiry| expiry.ttl);
+    let lead =
+        if ttl.is_some_and(|ttl| config.near_expiry_lead < ttl) { config.near_expiry_lead } else { Duration::ZERO };
+    let ttl_us = ttl.map_or(i64::MAX, micros);
+    let statement = async { B::observe_outbox(&mut *inner.pool.acquire().await?, ttl_us, micros(lead)).await };
+    let Some(sample) = run(&inner.settling, "observe", statement).await else { return };
+    let queue = QueueStats::of(sample);
+    gauge(names::QUEUE_DEPTH, number(queue.total_rows));
+    gauge(names::QUEUE_PAYLOAD, number(queue.payload_bytes));
+    gauge(names::QUEUE_AGE, queue.oldest_pending_age.as_secs_f64());
+    if let Some(ttl) = ttl {
+        let budget = micros(ttl) - micros(queue.oldest_pending_age);
+        gauge(names::QUEUE_BUDGET, number(budget.div_euclid(1_000_000)));
+        gauge(names::QUEUE_NEAR_TTL, number(queue.near_ttl));
+    }
+    if config.max_queue_payload_bytes > 0 {
+        let full = usize::try_from(config.max_queue_payload_bytes).unwrap_or(usize::MAX);
+        gauge(names::QUEUE_USAGE, number(queue.payload_bytes) / whole(full));
+    }
+    inner.note_oldest(queue.oldest_pending_age);
+}
+
+/// What lies in the outbox. Exact up to some ten thousand rows, extrapolated from a sample beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Rows that are not delivered.
+    pub depth: i64,
+    /// All rows.
+    pub total_rows: i64,
+    /// Bytes of the payloads of what is not delivered.
+    pub payload_bytes: i64,
+    /// Rows that will expire soon.
+    pub near_ttl: i64,
+    /// The age of the oldest row that is not delivered; zero when there is none.
+    pub oldest_pending_age: Duration,
+}
+
+impl QueueStats {
+    pub(super) fn of(sample: OutboxSample) -> Self {
+        let scaled = |part: i64| match sample.rows {
+            0 => 0,
+            rows if rows == sample.total_rows => part,
+            rows => {
+                i64::try_from(i128::from(part) * i128::from(sample.total_rows) / i128::from(rows)).unwrap_or(i64::MAX)
+            }
+        };
+        QueueStats {
+            depth: scaled(sample.undelivered),
+            total_rows: sample.total_rows,
+            payload_bytes: scaled(sample.payload_bytes),
+            near_ttl: scaled(sample.near_ttl),
+            oldest_pending_age: Duration::from_micros(u64::try_from(sample.oldest_age_us).unwrap_or(0)),
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn number(value: i64) -> f64 {
+    value as f64
+}
