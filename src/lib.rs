@@ -1,9 +1,34 @@
-//! front
+//! A transactional inbox for every entity, and a durable outbox beside it, in the SQL database you already have.
+//!
+//! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into it, alone or inside the caller's
+//! own SQL transaction. A [`Processor`] decides what pending events do to the entity, and [`process_batch`] applies that in a *turn*: one
+//! transaction in which the entity's state is saved, the consumed events are removed, side effects run and messages are written to the outbox.
+//! The [`emitter`] delivers the outbox to Chip Ingress, at least once, under keys that let a receiver make it exactly once.
+//!
+//! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on [`sqlx::Postgres`] or [`sqlx::Sqlite`]
+//! ([`Backend`]).
+//!
+//! # Where to begin
+//!
+//! * [`migrate`] makes a database ready; [`sqlite_options`] opens a file so that a commit survives.
+//! * [`emit`], [`emit_all`]: put events in. [`Event::named`]: make re-sending harmless.
+//! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
+//! * [`Error`]: what can go wrong, and whether to try again.
+//!
+//! # The layout
+//!
+//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`emitter`] and [`ingress`] are modules of
+//! their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
+//!
+//! # What this is not
+//!
+//! Not a broker and not a stream: an event has one recipient, and is gone when that has consumed it.
+
 #[cfg(feature = "emitter")]
 mod cloudevent;
 #[cfg(feature = "emitter")]
 pub mod emitter;
-pub(crate) mod error;
+mod error;
 mod eventbox;
 #[cfg(feature = "ingress")]
 pub mod ingress;
@@ -21,3 +46,8 @@ pub use error::{BoxError, Error, Misuse, Result};
 pub use eventbox::*;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use store::Backend;
+
+/// The README's code is compiled and run.
+#[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

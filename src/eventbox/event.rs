@@ -16,6 +16,9 @@ use crate::store::ListedRow;
 pub struct EventId(pub(crate) Uuid);
 
 impl EventId {
+    /// Before every id; what an event has that is not emitted yet.
+    pub(crate) const NIL: EventId = EventId(Uuid::nil());
+
     /// A new id, greater than every id that this process minted before, also when its clock goes backwards.
     pub(crate) fn mint() -> Self {
         EventId(Uuid::now_v7())
@@ -80,7 +83,7 @@ impl Event {
     /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit; far smaller is better.
     #[must_use]
     pub fn new(value: impl Into<Bytes>) -> Self {
-        Event { id: EventId(Uuid::nil()), name: None, traceparent: None, value: value.into() }
+        Event { id: EventId::NIL, name: None, traceparent: None, value: value.into() }
     }
 
     /// An event whose value is `value` as JSON; [`json`](Event::json) reads it back.

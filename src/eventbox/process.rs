@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::event::{Event, EventId};
 use super::processor::{EVersion, Processor};
-use super::transition::{Mutation, PostProcess, SideEffect, Transition};
+use super::transition::{Mutation, PostProcess, SideEffect};
 #[cfg(feature = "emitter")]
 use crate::cloudevent::{CloudEvent, turn_key};
 #[cfg(feature = "emitter")]
@@ -41,7 +41,7 @@ pub struct Turn {
     pub consumed: usize,
     /// How many events were removed as garbage.
     pub garbage: usize,
-    /// Whether the box held more events than the batch took, or events that the turn left: process again.
+    /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do.
     pub more_remain: bool,
     /// How often another writer came first before it worked.
     pub contention: usize,
@@ -64,7 +64,8 @@ pub struct Turn {
 ///
 /// # What comes back
 ///
-/// A [`Turn`]; its hooks have not run yet. With an empty decision there was no transaction and [`Turn::number`] is `None`.
+/// A [`Turn`]; its hooks have not run yet. When the processor decides nothing, it is given the next `max_events`, up to the end of the box; when
+/// there is nothing to do in all of it, there was no transaction and [`Turn::number`] is `None`.
 ///
 /// # Errors
 ///
@@ -113,19 +114,28 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let loaded = load(pool, to, processor, max_events).await?;
-    let decided = processor.prepare_mutation(to, &loaded.events, &loaded.state).await;
-    let decision =
-        Decision::check(to, &loaded.events, decided.map_err(|error| failed(to, "prepare a mutation", error))?)?;
-    if decision.is_empty() {
-        return Ok(Turn::nothing(loaded.more_listed));
-    }
+    let mut after = EventId::NIL;
+    let (loaded, decision) = loop {
+        let loaded = load(pool, to, processor, after, max_events).await?;
+        let decided = processor.prepare_mutation(to, &loaded.events, &loaded.state).await;
+        let mutation = decided.map_err(|error| failed(to, "prepare a mutation", error))?;
+        let decision = Decision::check(to, &loaded.events, mutation)?;
+        if !decision.is_empty() {
+            break (loaded, decision);
+        }
+        // Events that a processor leaves for later must not hide those behind them.
+        match loaded.events.last() {
+            Some(last) if loaded.more_listed => after = last.id(),
+            _ => return Ok(Turn::nothing()),
+        }
+    };
     let left = loaded.events.len() - decision.removed.len();
     let turn = Turn {
         number: Some(loaded.turn + 1),
         consumed: decision.removed.len() - decision.garbage,
         garbage: decision.garbage,
-        ..Turn::nothing(loaded.more_listed || left > 0)
+        more_remain: loaded.more_listed || left > 0,
+        ..Turn::nothing()
     };
     let outcome = commit(pool, to, processor, &loaded, decision).await?;
     Ok(Turn {
@@ -137,12 +147,12 @@ where
 }
 
 impl Turn {
-    fn nothing(more_remain: bool) -> Self {
+    fn nothing() -> Self {
         Turn {
             number: None,
             consumed: 0,
             garbage: 0,
-            more_remain,
+            more_remain: false,
             contention: 0,
             post_process: Vec::new(),
             #[cfg(feature = "emitter")]
@@ -162,7 +172,13 @@ struct Loaded<S> {
 
 /// Reads the turn, then the state, then the events. The order matters: any commit after the first read moves the turn, so a turn that still
 /// matches at the commit proves that every listed event was live and that the state is the one that was decided on.
-async fn load<B, P>(pool: &Pool<B>, to: &Recipient, processor: &P, max_events: NonZeroU32) -> Result<Loaded<P::State>>
+async fn load<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    after: EventId,
+    max_events: NonZeroU32,
+) -> Result<Loaded<P::State>>
 where
     B: Backend,
     P: Processor<B>,
@@ -174,7 +190,7 @@ where
     let (state, eversion) =
         processor.load_state(&mut conn, to).await.map_err(|error| failed(to, "load the state", error))?;
     let limit = i64::from(max_events.get()) + 1;
-    let mut rows = B::list_events(&mut conn, shard, to.as_str(), limit).await.map_err(during)?;
+    let mut rows = B::list_events(&mut conn, shard, to.as_str(), after.0, limit).await.map_err(during)?;
     let more_listed = rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);
     Ok(Loaded { turn, state, eversion, events: rows.into_iter().map(Event::listed).collect(), more_listed })

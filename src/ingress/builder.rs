@@ -7,16 +7,21 @@ use sqlx::SqlitePool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+use super::auth::{Credential, Gate};
+use super::call::Calls;
 use super::connection::Incoming;
 use super::error::IngressError;
+use super::faults::{FaultSwitch, Faults};
 use super::handle::IngressHandle;
 use super::log::{IngressLog, open_file};
-use super::publish::Publisher;
+use super::publish::{Publisher, Rules};
 use super::service::{MAX_STREAMS_PER_CONNECTION, Service};
 use super::size::SizeRefusal;
 use super::store;
+use super::tls::Tls;
 use super::writer::Writer;
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngressServer;
 
@@ -29,9 +34,15 @@ pub struct Ingress;
 
 impl Ingress {
     /// A server with a store in memory, plaintext, open to everybody, that accepts every valid event.
-    #[must_use]
     pub fn builder() -> IngressBuilder {
-        IngressBuilder { store: StoreAt::File(":memory:".into()), max_request_bytes: DEFAULT_MAX_REQUEST_BYTES }
+        IngressBuilder {
+            store: StoreAt::File(":memory:".into()),
+            max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+            credentials: Vec::new(),
+            tls: None,
+            rules: Rules::default(),
+            faults: Faults::none(),
+        }
     }
 }
 
@@ -41,6 +52,10 @@ impl Ingress {
 pub struct IngressBuilder {
     store: StoreAt,
     max_request_bytes: usize,
+    credentials: Vec<Credential>,
+    tls: Option<Tls>,
+    rules: Rules,
+    faults: Faults,
 }
 
 #[derive(Debug)]
@@ -100,6 +115,36 @@ impl IngressBuilder {
         self
     }
 
+    /// Lets in only who shows this credential, or another one that was given.
+    pub fn accept(mut self, credential: Credential) -> Self {
+        self.credentials.push(credential);
+        self
+    }
+
+    /// Serves TLS instead of plaintext.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Answers SCHEMA_MISSING to events without a registered schema for their [`schema_subject`](super::schema_subject).
+    pub fn require_schemas(mut self) -> Self {
+        self.rules.require_schemas = true;
+        self
+    }
+
+    /// Answers DOMAIN_MISCONFIGURATION to events whose source is none of these.
+    pub fn domains<S: Into<String>>(mut self, sources: impl IntoIterator<Item = S>) -> Self {
+        self.rules.domains = Some(sources.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Starts with these faults; the [handle](IngressHandle::faults) switches them later.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// Opens the store, listens, and serves in the background until the handle is stopped or dropped.
     ///
     /// # Errors
@@ -110,6 +155,10 @@ impl IngressBuilder {
     ///
     /// Safe: nothing is served before it returns.
     pub async fn serve(self, listen: impl Into<Listen>) -> Result<IngressHandle, IngressError> {
+        let mut server = Server::builder();
+        if let Some(tls) = self.tls {
+            server = server.tls_config(tls.config()).map_err(|source| IngressError::Tls { source })?;
+        }
         let (pool, shared) = match self.store {
             StoreAt::File(path) => (open_file(&path).await?, false),
             StoreAt::Pool(pool) => (pool, true),
@@ -122,15 +171,17 @@ impl IngressBuilder {
         let cut_all = CancellationToken::new();
         let (writer, writing) = Writer::new(pool.clone(), shared);
         tasks.spawn(writing);
-        let service = Service {
-            publisher: Publisher::new(writer),
-            pool: pool.clone(),
-            tasks: tasks.clone(),
+        let faults = FaultSwitch::new(self.faults);
+        let calls = Calls {
+            publisher: Publisher::new(writer, pool.clone(), self.rules, faults.clone()),
+            faults: faults.clone(),
             stopping: stopping.clone(),
         };
+        let service = Service { calls, pool: pool.clone(), tasks: tasks.clone() };
         let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
         let service = SizeRefusal::new(service, self.max_request_bytes);
-        let router = Server::builder().max_concurrent_streams(MAX_STREAMS_PER_CONNECTION).add_service(service);
+        let service = InterceptedService::new(service, Gate::new(self.credentials));
+        let router = server.max_concurrent_streams(MAX_STREAMS_PER_CONNECTION).add_service(service);
         let incoming = Incoming::new(listener, cut_all.clone());
         let stopped = stopping.clone().cancelled_owned();
         tasks.spawn(async move {
@@ -139,7 +190,7 @@ impl IngressBuilder {
             }
         });
         tasks.close();
-        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), tasks, stopping, cut_all))
+        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), faults, tasks, stopping, cut_all))
     }
 }
 

@@ -18,7 +18,10 @@ pub enum IngressError {
         /// What is wrong with them.
         source: tonic::transport::Error,
     },
+    /// The bytes of a public key on the allow-list are not an Ed25519 public key.
+    #[error("read a public key: give the 32 bytes of an Ed25519 public key, in text as 64 lower-case hex digits")]
+    PublicKey,
     /// The store cannot be opened or written.
     #[error("open the store of the ingress server")]
-    Store(#[from] crate::Error),
+    Store(#[from] crate::error::Error),
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::faults::FaultSwitch;
 use super::log::IngressLog;
 
 /// A running server. Dropping it cuts all connections and ends the server; [`stop`](Self::stop) ends it in good order.
@@ -13,6 +14,7 @@ use super::log::IngressLog;
 pub struct IngressHandle {
     local_addr: SocketAddr,
     log: IngressLog,
+    faults: FaultSwitch,
     tasks: TaskTracker,
     stopping: CancellationToken,
     cut_all: CancellationToken,
@@ -22,11 +24,12 @@ impl IngressHandle {
     pub(super) fn new(
         local_addr: SocketAddr,
         log: IngressLog,
+        faults: FaultSwitch,
         tasks: TaskTracker,
         stopping: CancellationToken,
         cut_all: CancellationToken,
     ) -> Self {
-        IngressHandle { local_addr, log, tasks, stopping, cut_all }
+        IngressHandle { local_addr, log, faults, tasks, stopping, cut_all }
     }
 
     /// The address it listens on, with the port that was taken.
@@ -39,6 +42,12 @@ impl IngressHandle {
     #[must_use]
     pub fn log(&self) -> &IngressLog {
         &self.log
+    }
+
+    /// The switch of its faults.
+    #[must_use]
+    pub fn faults(&self) -> &FaultSwitch {
+        &self.faults
     }
 
     /// Listens no more, answers the calls in flight, and ends; calls still open after `deadline` are cut off unanswered.

@@ -5,14 +5,16 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message;
 use sqlx::SqlitePool;
-use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::store::{self, Counts, StoredRow};
 use super::validate::attribute_text;
 use crate::error::{BoxError, Error, Result};
+use crate::eventbox::SQLITE_BUSY_TIMEOUT;
 use crate::proto::chip_common::Schema;
 use crate::proto::io::cloudevents::v1::CloudEvent;
 use crate::proto::io::cloudevents::v1::cloud_event::Data;
+use crate::store::Fault;
 
 /// How many connections a store of its own has: one for the writer, the others for readers.
 const STORE_CONNECTIONS: u32 = 4;
@@ -67,7 +69,8 @@ impl IngressLog {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] when there is no such file or it is not the store of an ingress server; transient and database errors.
+    /// [`Error::Setup`] when there is no such file or it is not the store of an ingress server; transient and database errors. The file is
+    /// not changed.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let attempt = format!("open {}", path.display());
@@ -75,11 +78,23 @@ impl IngressLog {
         if !path.is_file() {
             return Err(Error::setup(attempt, format!("there is no such file: {ADVICE}")));
         }
-        let log = IngressLog { pool: open_file(path).await? };
-        if !store::exists(&log.pool).await? {
-            return Err(Error::setup(attempt, format!("this is not the store of an ingress server: {ADVICE}")));
+        // Without settings: a file that turns out to be somebody else's must stay as it is.
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(SQLITE_BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new().connect_lazy_with(options);
+        match store::exists(&pool).await {
+            Ok(true) => Ok(IngressLog { pool }),
+            Ok(false) | Err(Error::Database { .. }) => {
+                Err(Error::setup(attempt, format!("this is not the store of an ingress server: {ADVICE}")))
+            }
+            Err(error) => Err(error),
         }
-        Ok(log)
+    }
+
+    /// Closes its connections, and those of its clones and of the server that has this store: nothing can be read after it.
+    ///
+    /// Call it before a process ends, so that the file is left without its write-ahead log.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 
     pub(super) fn on(pool: SqlitePool) -> Self {
@@ -139,7 +154,16 @@ pub(super) async fn open_file(path: &Path) -> Result<SqlitePool> {
     // A connection in memory is the database itself: it must not be closed when it is idle or old.
     let options = SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None);
     let opened = options.connect_with(crate::eventbox::sqlite_options(path)).await;
-    opened.map_err(|error| crate::store::Fault::from(error).during(format!("open {}", path.display())))
+    opened.map_err(|error| {
+        let attempt = format!("open {}", path.display());
+        match Fault::from(error).during(&attempt) {
+            Error::Database { source, .. } => {
+                const ADVICE: &str = "name another file, in a directory that exists and may be written";
+                Error::setup(attempt, format!("it cannot be used as an SQLite file ({source}): {ADVICE}"))
+            }
+            other => other,
+        }
+    })
 }
 
 fn decode(row: StoredRow) -> Result<KeptEvent> {

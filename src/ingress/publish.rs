@@ -1,26 +1,53 @@
 //! What becomes of the events of one call.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use prost::Message;
+use sqlx::SqlitePool;
 use tonic::{Code, Status};
 
-use super::store::Arrival;
+use super::faults::FaultSwitch;
+use super::store::{self, Arrival};
 use super::validate::{IDEMPOTENCY_KEY, attribute_text, validate};
 use super::writer::{NotKept, Writer};
 use crate::error::Error;
 use crate::proto::chipingress::pb::{PublishError, PublishErrorCode, PublishResponse, PublishResult};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
+/// What an event needs besides being valid.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules {
+    /// Whether there must be a schema for its subject.
+    pub(super) require_schemas: bool,
+    /// The sources that are known; `None` means that all are.
+    pub(super) domains: Option<HashSet<String>>,
+}
+
+/// The subject of the schema that the events of a source and a type must fit.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(eventbox::ingress::schema_subject("shop", "order.paid"), "shop-order.paid");
+/// ```
+#[must_use]
+pub fn schema_subject(source: &str, event_type: &str) -> String {
+    format!("{source}-{event_type}")
+}
+
 /// Validates events and has them kept.
 #[derive(Debug, Clone)]
 pub(super) struct Publisher {
     writer: Writer,
+    pool: SqlitePool,
+    rules: Arc<Rules>,
+    faults: FaultSwitch,
 }
 
 impl Publisher {
-    pub(super) fn new(writer: Writer) -> Self {
-        Publisher { writer }
+    pub(super) fn new(writer: Writer, pool: SqlitePool, rules: Rules, faults: FaultSwitch) -> Self {
+        Publisher { writer, pool, rules: Arc::new(rules), faults }
     }
 
     /// One result per event, in order. With `all_or_nothing` an event that is refused fails the call.
@@ -41,9 +68,36 @@ impl Publisher {
 
     /// What is wrong with each event.
     async fn judge(&self, events: &[CloudEvent]) -> Result<Vec<Option<PublishError>>, Status> {
-        let invalid = |reason| publish_error(PublishErrorCode::ValidationFailed, reason);
-        Ok(events.iter().map(|event| validate(event).err().map(invalid)).collect())
+        let mut verdicts: Vec<_> = events.iter().map(|event| self.judge_alone(event)).collect();
+        if self.rules.require_schemas {
+            let subjects = events.iter().map(subject_of).collect();
+            let registered = store::registered(&self.pool, &subjects).await;
+            let registered = registered.map_err(|error| store_failed(&error))?;
+            for (event, verdict) in events.iter().zip(&mut verdicts).filter(|(_, verdict)| verdict.is_none()) {
+                let subject = subject_of(event);
+                if !registered.contains(&subject) {
+                    let reason = format!("no schema is registered for the subject {subject:?}");
+                    *verdict = Some(publish_error(PublishErrorCode::SchemaMissing, reason));
+                }
+            }
+        }
+        Ok(verdicts)
     }
+
+    fn judge_alone(&self, event: &CloudEvent) -> Option<PublishError> {
+        if let Err(reason) = validate(event) {
+            return Some(publish_error(PublishErrorCode::ValidationFailed, reason));
+        }
+        if self.rules.domains.as_ref().is_some_and(|domains| !domains.contains(&event.source)) {
+            let reason = format!("the source {:?} is not a known domain", event.source);
+            return Some(publish_error(PublishErrorCode::DomainMisconfiguration, reason));
+        }
+        self.faults.publish_error(event)
+    }
+}
+
+fn subject_of(event: &CloudEvent) -> String {
+    schema_subject(&event.source, &event.r#type)
 }
 
 fn publish_error(code: PublishErrorCode, reason: impl Into<String>) -> PublishError {
@@ -78,7 +132,7 @@ pub(super) fn not_kept(reason: NotKept) -> Status {
     }
 }
 
-pub(super) fn store_failed(error: &Arc<Error>) -> Status {
+pub(super) fn store_failed(error: &Error) -> Status {
     let code = if error.is_transient() { Code::Unavailable } else { Code::Internal };
     Status::new(code, format!("the ingress server's store failed: {error}"))
 }

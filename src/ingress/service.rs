@@ -1,16 +1,16 @@
 //! The service as gRPC knows it.
 
-use std::sync::Arc;
-
+use prost::Message;
 use sqlx::SqlitePool;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::publish::{Publisher, store_failed};
+use super::call::{Call, Calls, cut_of};
+use super::connection::Cut;
+use super::publish::store_failed;
 use super::store;
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngress;
 use crate::proto::chipingress::pb::{
@@ -27,26 +27,32 @@ const STREAM_ANSWERS: usize = 16;
 
 /// The five calls.
 pub(super) struct Service {
-    pub(super) publisher: Publisher,
+    pub(super) calls: Calls,
     pub(super) pool: SqlitePool,
     pub(super) tasks: TaskTracker,
-    pub(super) stopping: CancellationToken,
 }
 
 #[tonic::async_trait]
 impl ChipIngress for Service {
     async fn publish(&self, request: Request<CloudEvent>) -> Result<Response<PublishResponse>, Status> {
-        let event = request.into_inner();
-        self.publisher.publish(&[event], false).await.map(Response::new)
+        let cut = cut_of(&request);
+        let events = [request.into_inner()];
+        let request_bytes = events.iter().map(Message::encoded_len).sum();
+        let call = Call { events: &events, request_bytes, all_or_nothing: false, cut: cut.as_ref() };
+        self.calls.publish(call).await.map(Response::new)
     }
 
     async fn publish_batch(&self, request: Request<CloudEventBatch>) -> Result<Response<PublishResponse>, Status> {
+        let cut = cut_of(&request);
         let batch = request.into_inner();
+        let request_bytes = batch.encoded_len();
         let all_or_nothing = batch.options.is_some_and(|options| options.transaction_enabled());
-        self.publisher.publish(&batch.events, all_or_nothing).await.map(Response::new)
+        let call = Call { events: &batch.events, request_bytes, all_or_nothing, cut: cut.as_ref() };
+        self.calls.publish(call).await.map(Response::new)
     }
 
     async fn ping(&self, _request: Request<EmptyRequest>) -> Result<Response<PingResponse>, Status> {
+        self.calls.before(&[], 0).await?;
         Ok(Response::new(PingResponse { message: "pong".to_owned() }))
     }
 
@@ -57,11 +63,11 @@ impl ChipIngress for Service {
         request: Request<Streaming<StreamEventsRequest>>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let (answers, answered) = mpsc::channel(STREAM_ANSWERS);
-        let publisher = self.publisher.clone();
-        let stopping = self.stopping.clone();
+        let calls = self.calls.clone();
+        let cut = cut_of(&request);
         self.tasks.spawn(async move {
-            let answering = answer_each(publisher, request.into_inner(), &answers);
-            if stopping.run_until_cancelled(answering).await.is_none() {
+            let answering = answer_each(&calls, cut.as_ref(), request.into_inner(), &answers);
+            if calls.stopping.run_until_cancelled(answering).await.is_none() {
                 let _ = answers.try_send(Err(Status::unavailable("the ingress server is stopping")));
             }
         });
@@ -72,30 +78,39 @@ impl ChipIngress for Service {
         &self,
         request: Request<RegisterSchemaRequest>,
     ) -> Result<Response<RegisterSchemaResponse>, Status> {
-        let schemas = request.into_inner().schemas;
-        if schemas.iter().any(|schema| schema.subject.is_empty() || schema.schema.is_empty()) {
+        let request = request.into_inner();
+        self.calls.before(&[], request.encoded_len()).await?;
+        if request.schemas.iter().any(|schema| schema.subject.is_empty() || schema.schema.is_empty()) {
             return Err(Status::invalid_argument("a schema to register has no subject or no text"));
         }
-        let registered = store::register(&self.pool, &schemas).await;
-        let registered = registered.map_err(|error| store_failed(&Arc::new(error)))?;
+        let registered = store::register(&self.pool, &request.schemas).await;
+        let registered = registered.map_err(|error| store_failed(&error))?;
         Ok(Response::new(RegisterSchemaResponse { registered }))
     }
 }
 
-/// Ends when the client ends its stream, or no longer reads.
+/// Ends when the client ends its stream or no longer reads, and with the first call that fails as a whole.
 async fn answer_each(
-    publisher: Publisher,
-    mut events: Streaming<StreamEventsRequest>,
+    calls: &Calls,
+    cut: Option<&Cut>,
+    mut requests: Streaming<StreamEventsRequest>,
     answers: &mpsc::Sender<Result<StreamEventsResponse, Status>>,
 ) {
-    while let Some(Ok(request)) = events.next().await {
+    while let Some(Ok(request)) = requests.next().await {
         let event = request.event.unwrap_or_default();
-        let answer = publisher.publish(std::slice::from_ref(&event), false).await.map(|response| {
-            let failed = response.results.iter().any(|result| result.error.is_some());
-            StreamEventsResponse { event_id: event.id, status: if failed { "error" } else { "success" }.to_owned() }
-        });
-        if answers.send(answer).await.is_err() {
+        let answer = answer_one(calls, cut, event).await;
+        let failed = answer.is_err();
+        if answers.send(answer).await.is_err() || failed {
             return;
         }
     }
+}
+
+async fn answer_one(calls: &Calls, cut: Option<&Cut>, event: CloudEvent) -> Result<StreamEventsResponse, Status> {
+    let events = [event];
+    let request_bytes = events.iter().map(Message::encoded_len).sum();
+    let response = calls.publish(Call { events: &events, request_bytes, all_or_nothing: false, cut }).await?;
+    let failed = response.results.iter().any(|result| result.error.is_some());
+    let [event] = events;
+    Ok(StreamEventsResponse { event_id: event.id, status: if failed { "error" } else { "success" }.to_owned() })
 }

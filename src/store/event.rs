@@ -73,11 +73,12 @@ pub trait EventInsert: Database {
 
 /// Statements on events that both engines accept.
 pub trait EventTable: EventInsert {
-    /// The oldest events of a recipient, oldest first.
+    /// The oldest events of a recipient behind `after` (the nil id is before all), oldest first.
     fn list_events(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
+        after: Uuid,
         limit: i64,
     ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
 
@@ -94,7 +95,7 @@ pub trait EventTable: EventInsert {
 
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
 pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
- WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT $3";
+ WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4";
 
 /// The statement of [`EventTable::list_recipients`]; its plan must use the primary key at both steps.
 pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS (
@@ -112,9 +113,10 @@ on_both_engines! {
             conn: &mut <Self as Database>::Connection,
             shard: i16,
             recipient: &str,
+            after: Uuid,
             limit: i64,
         ) -> Result<Vec<ListedRow>, Fault> {
-            let query = sqlx::query::<Engine>(LIST_EVENTS).bind(shard).bind(recipient).bind(limit);
+            let query = sqlx::query::<Engine>(LIST_EVENTS).bind(shard).bind(recipient).bind(after).bind(limit);
             let rows = query.fetch_all(conn).await?;
             rows.into_iter()
                 .map(|row| {

@@ -85,7 +85,7 @@ on_both_engines! {
                 "INSERT INTO eventbox_state AS s (shard, recipient, turn, token, updated_at_us)
                  VALUES ($1, $2, 0, $3, ", now_us!(), ")
                  ON CONFLICT (shard, recipient) DO UPDATE SET turn = s.turn
-                 RETURNING s.turn, s.turn > 0 AND s.token = $3"
+                 RETURNING turn, turn > 0 AND token = $3"
             ));
             let row = query.bind(shard).bind(recipient).bind(token).fetch_one(tx).await?;
             Ok(Settled { turn: row.try_get(0)?, ours: row.try_get(1)? })

@@ -1,8 +1,11 @@
 //! Every behaviour that is promised, tested on every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod architecture;
 mod database;
+mod demo;
 mod eventbox;
 mod ingress;
 mod proto;
+mod store;
 mod support;

@@ -168,7 +168,7 @@ impl OutboxTable for Postgres {
              )
              SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
                     coalesce(sum(bytes) FILTER (WHERE delivered_at_us IS NULL), 0)::int8,
-                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1 - $2 AND $1),
+                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1::int8 - $2 AND $1),
                     coalesce(max(age_us) FILTER (WHERE delivered_at_us IS NULL), 0),
                     CASE WHEN max(number) = $3
                         THEN greatest(count(*), (SELECT reltuples FROM pg_class WHERE oid = 'eventbox_outbox'::regclass)::int8)

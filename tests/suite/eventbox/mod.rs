@@ -1,3 +1,7 @@
 //! The inbox: emits and turns.
 
 mod emit;
+#[cfg(feature = "postgres")]
+mod lost_answer;
+mod race;
+mod turn;

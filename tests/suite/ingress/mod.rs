@@ -1,6 +1,10 @@
 //! The Chip Ingress server, over real gRPC with the generated client, and its command line.
 
+mod auth;
+mod cli;
+mod faults;
 mod keeping;
+mod schemas;
 mod service;
 mod validation;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eventbox::Backend;
 use sqlx::pool::PoolOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Pool, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Pool, Postgres, SqlSafeStr, Sqlite};
 use tempfile::TempDir;
 
 /// How many connections a test's own pool has. Many tests run at once on one server, so it is small.
@@ -19,6 +19,9 @@ type Options<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
 
 /// What a test needs of an engine beyond what the crate promises: to make and remove databases, and to look into tables.
 pub(crate) trait TestEngine: Backend {
+    /// The engine's folder in `src/store` and in `migrations`.
+    const FOLDER: &'static str;
+
     /// What keeps the database there.
     type Home: Send + Sync;
 
@@ -33,6 +36,12 @@ pub(crate) trait TestEngine: Backend {
 
     /// The number that a query answers.
     async fn number(pool: &Pool<Self>, sql: String) -> i64;
+
+    /// The texts that a query answers.
+    async fn texts(pool: &Pool<Self>, sql: String) -> Vec<String>;
+
+    /// Has the engine parse a statement, without running it.
+    async fn prepare(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error>;
 }
 
 /// A test's own database, created and migrated for it.
@@ -93,6 +102,11 @@ impl<B: TestEngine> TestDb<B> {
         B::number(&self.pool, sql.to_string()).await
     }
 
+    /// The texts that a query answers.
+    pub(crate) async fn texts(&self, sql: impl Display) -> Vec<String> {
+        B::texts(&self.pool, sql.to_string()).await
+    }
+
     /// How many rows a table has.
     pub(crate) async fn count(&self, table: &str) -> i64 {
         self.number(format_args!("SELECT count(*) FROM {table}")).await
@@ -121,10 +135,21 @@ macro_rules! raw_sql {
             let query = sqlx::query_scalar::<Self, i64>(AssertSqlSafe(sql.clone()));
             query.fetch_one(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
         }
+
+        async fn texts(pool: &Pool<Self>, sql: String) -> Vec<String> {
+            let query = sqlx::query_scalar::<Self, String>(AssertSqlSafe(sql.clone()));
+            query.fetch_all(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        }
+
+        async fn prepare(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error> {
+            pool.prepare(AssertSqlSafe(sql).into_sql_str()).await.map(drop)
+        }
     };
 }
 
 impl TestEngine for Postgres {
+    const FOLDER: &'static str = "postgres";
+
     type Home = (String, sqlx::postgres::PgConnectOptions);
 
     async fn create(test: &str) -> (Options<Self>, Self::Home) {
@@ -155,6 +180,8 @@ impl TestEngine for Postgres {
 }
 
 impl TestEngine for Sqlite {
+    const FOLDER: &'static str = "sqlite";
+
     type Home = (PathBuf, TempDir);
 
     async fn create(test: &str) -> (Options<Self>, Self::Home) {

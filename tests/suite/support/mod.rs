@@ -1,11 +1,17 @@
 //! What the tests stand on: a database of its own for each test on each engine, waiting without sleeping, and ready-made processors.
 #![allow(dead_code)]
 
+mod cell;
 mod database;
 mod processors;
+#[cfg(feature = "postgres")]
+pub(crate) mod proxy;
+pub(crate) mod source;
 
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports)]
+pub(crate) use cell::{CellEngine, Cells, create_cells, failing, noting};
 #[allow(unused_imports)]
 pub(crate) use database::{TestDb, TestEngine, with_database};
 #[allow(unused_imports)]

@@ -1,0 +1,50 @@
+//! Progress on a terminal.
+
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a bar is drawn at most.
+const DRAWS_A_SECOND: u8 = 10;
+
+/// How often the figures behind the bars are read.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// One bar for each thing that is going on at once.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    pub(crate) sent: ProgressBar,
+    pub(crate) processed: ProgressBar,
+    pub(crate) published: ProgressBar,
+}
+
+impl Bars {
+    /// Bars on standard error, if it is a terminal and `shown`.
+    pub(crate) fn new(shown: bool, flights: usize, messages: usize) -> Self {
+        let target = match shown {
+            true => ProgressDrawTarget::stderr_with_hz(DRAWS_A_SECOND),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let all = MultiProgress::with_draw_target(target);
+        let bar = |what: &'static str, length: usize| {
+            let style = ProgressStyle::with_template(
+                "  {prefix:<11}{wide_bar:.cyan/dim} {human_pos:>7} / {human_len:<7} {per_sec:>12}",
+            );
+            let bar = ProgressBar::new(length as u64).with_prefix(what);
+            all.add(match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            })
+        };
+        // Each flight is an event twice: for its aircraft, and for its airport.
+        let (sent, processed, published) =
+            (bar("emitted", flights), bar("processed", flights * 2), bar("published", messages));
+        Bars { all, sent, processed, published }
+    }
+
+    /// Takes the bars off the terminal.
+    pub(crate) fn clear(&self) {
+        // A terminal that is gone is no trouble.
+        let _ = self.all.clear();
+    }
+}

@@ -1,0 +1,148 @@
+//! What a run did, for a person and for a machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use console::style;
+use serde::Serialize;
+
+/// How many differences a summary tells.
+const SHOWN_DIFFERENCES: usize = 10;
+
+/// The figures of a run; with `--json` they are one object, in this order.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) rows: usize,
+    pub(crate) without_recipient: usize,
+    pub(crate) recipients: usize,
+    pub(crate) emitted: i64,
+    pub(crate) resent: i64,
+    pub(crate) duplicates: i64,
+    pub(crate) turns: i64,
+    pub(crate) events_consumed: i64,
+    pub(crate) contention: i64,
+    pub(crate) published: i64,
+    pub(crate) ingress_duplicates: u64,
+    pub(crate) dead_lettered: i64,
+    pub(crate) legs: i64,
+    pub(crate) cancelled: i64,
+    pub(crate) delay_minutes: i64,
+    pub(crate) airports: BTreeMap<String, i64>,
+    pub(crate) verified: bool,
+    pub(crate) seconds: f64,
+}
+
+/// What the summary tells besides the figures.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Where the data is, when it stays.
+    pub(crate) data: Option<String>,
+    /// Where the messages are, when they stay; or who got them.
+    pub(crate) messages: Option<String>,
+    /// Whether the messages were checked here; else the receiver does.
+    pub(crate) messages_checked: bool,
+    /// What is not as it should be.
+    pub(crate) differences: Vec<String>,
+    /// Events consumed by this process.
+    pub(crate) consumed_now: i64,
+    pub(crate) elapsed: Duration,
+}
+
+impl Report {
+    /// The summary for a person.
+    pub(crate) fn summary(&self, around: &Surroundings) -> String {
+        let mut lines = Vec::new();
+        let mut line = |what: &str, text: String| lines.push(format!("  {:<12}{text}", style(what).dim()));
+        line("input", format!("{} flights, {} without an aircraft", number(self.rows), number(self.without_recipient)));
+        line(
+            "emitted",
+            format!(
+                "{} events to {} recipients; {} sent again, {} duplicates refused",
+                number(self.emitted),
+                number(self.recipients),
+                number(self.resent),
+                number(self.duplicates)
+            ),
+        );
+        line(
+            "processed",
+            format!(
+                "{} events in {} turns; another worker came first {} times",
+                number(self.events_consumed),
+                number(self.turns),
+                number(self.contention)
+            ),
+        );
+        line(
+            "published",
+            format!(
+                "{} messages; {} arrived again and were kept once; {} dead letters",
+                number(self.published),
+                number(self.ingress_duplicates),
+                number(self.dead_lettered)
+            ),
+        );
+        line(
+            "aircraft",
+            format!(
+                "{} legs, {} cancelled, {} minutes late in all",
+                number(self.legs),
+                number(self.cancelled),
+                number(self.delay_minutes)
+            ),
+        );
+        let airports: Vec<_> =
+            self.airports.iter().map(|(code, events)| format!("{code} {}", number(*events))).collect();
+        line("airports", airports.join(", "));
+        let seconds = around.elapsed.as_secs_f64();
+        line("speed", format!("{} events a second, {seconds:.1} s in all", rate(around.consumed_now, seconds)));
+        for (what, place) in [("data", &around.data), ("messages", &around.messages)] {
+            if let Some(place) = place {
+                line(what, place.clone());
+            }
+        }
+        lines.push(String::new());
+        lines.push(self.verdict(around));
+        lines.join("\n")
+    }
+
+    fn verdict(&self, around: &Surroundings) -> String {
+        if self.verified {
+            let messages = if around.messages_checked {
+                " and every message"
+            } else {
+                "; the messages are the receiver's to check"
+            };
+            return format!(
+                "{} every aircraft, every airport{messages}, recomputed from the file.",
+                style("Verified:").green().bold()
+            );
+        }
+        let mut verdict = format!("{} what came out is not what the file says.", style("NOT verified:").red().bold());
+        for difference in shown(&around.differences) {
+            verdict.push_str("\n  - ");
+            verdict.push_str(&difference);
+        }
+        verdict
+    }
+}
+
+/// The first few differences, and how many more there are.
+pub(crate) fn shown(differences: &[String]) -> Vec<String> {
+    let mut shown: Vec<String> = differences.iter().take(SHOWN_DIFFERENCES).cloned().collect();
+    let hidden = differences.len() - shown.len();
+    if hidden > 0 {
+        shown.push(format!("and {hidden} more"));
+    }
+    shown
+}
+
+fn number(value: impl TryInto<u64>) -> indicatif::HumanCount {
+    indicatif::HumanCount(value.try_into().unwrap_or(0))
+}
+
+fn rate(events: i64, seconds: f64) -> indicatif::HumanCount {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let rate = (events as f64 / seconds.max(0.001)) as u64;
+    indicatif::HumanCount(rate)
+}

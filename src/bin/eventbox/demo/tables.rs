@@ -1,0 +1,307 @@
+//! The tables of the demo's own entities, and how far its sender got: what a service would have beside the eventboxes.
+
+use std::collections::BTreeMap;
+
+use eventbox::{Backend, Emitted, Event, Recipient};
+use sqlx::{Executor, Row};
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// What an aircraft did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct AircraftState {
+    pub(crate) legs: i64,
+    pub(crate) cancelled: i64,
+    pub(crate) delay_minutes: i64,
+    pub(crate) worst_delay_minutes: Option<i32>,
+    pub(crate) last_airport: Option<String>,
+}
+
+/// What an airport saw.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct AirportState {
+    pub(crate) departed: i64,
+    pub(crate) cancelled: i64,
+}
+
+impl AirportState {
+    pub(crate) fn events(&self) -> i64 {
+        self.departed + self.cancelled
+    }
+}
+
+/// How far the sender got, written in the transaction of each of its steps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Progress {
+    /// The digest of the input that this database is about.
+    pub(crate) input: String,
+    /// Where the built-in ingress keeps what it got.
+    pub(crate) ingress_store: String,
+    /// Percent of the events that are sent twice.
+    pub(crate) resend: i32,
+    /// Steps done.
+    pub(crate) steps: i64,
+    pub(crate) emitted: i64,
+    pub(crate) resent: i64,
+    pub(crate) duplicates: i64,
+}
+
+/// How many rows of eventboxes are left.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Leftovers {
+    pub(crate) events: i64,
+    pub(crate) outbox: i64,
+    pub(crate) dead_letters: i64,
+}
+
+/// The statements of the demo, on either engine.
+pub(crate) trait DemoTables: Backend {
+    /// Whether tables of an earlier demo, and of any eventbox, are there.
+    fn existing(conn: &mut Self::Connection) -> impl Future<Output = Result<(bool, bool)>> + Send;
+    fn create(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+    /// Drops the demo's tables and the eventboxes', which the demo had created.
+    fn drop_all(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
+
+    /// [`eventbox::emit_all`] in a transaction, for code that is generic over the engine.
+    fn emit_all(
+        tx: &mut Self::Connection,
+        events: &[(Recipient, Event)],
+    ) -> impl Future<Output = eventbox::Result<Vec<Emitted>>> + Send;
+
+    fn load_progress(conn: &mut Self::Connection) -> impl Future<Output = Result<Option<Progress>>> + Send;
+    fn save_progress(tx: &mut Self::Connection, progress: &Progress) -> impl Future<Output = Result<()>> + Send;
+
+    fn load_aircraft(
+        conn: &mut Self::Connection,
+        tailnum: &str,
+    ) -> impl Future<Output = Result<Option<(AircraftState, i64)>>> + Send;
+    fn aircraft_eversion(tx: &mut Self::Connection, tailnum: &str) -> impl Future<Output = Result<i64>> + Send;
+    fn save_aircraft(
+        tx: &mut Self::Connection,
+        tailnum: &str,
+        state: &AircraftState,
+        eversion: i64,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    fn load_airport(
+        conn: &mut Self::Connection,
+        code: &str,
+    ) -> impl Future<Output = Result<Option<(AirportState, i64)>>> + Send;
+    fn airport_eversion(tx: &mut Self::Connection, code: &str) -> impl Future<Output = Result<i64>> + Send;
+    fn save_airport(
+        tx: &mut Self::Connection,
+        code: &str,
+        state: &AirportState,
+        eversion: i64,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// All aircraft, and how many turns they took together.
+    fn all_aircraft(
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(BTreeMap<String, AircraftState>, i64)>> + Send;
+    /// All airports, and how many turns they took together.
+    fn all_airports(
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(BTreeMap<String, AirportState>, i64)>> + Send;
+    fn leftovers(conn: &mut Self::Connection) -> impl Future<Output = Result<Leftovers>> + Send;
+}
+
+const CREATE: &str = "
+CREATE TABLE demo_progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), input TEXT NOT NULL, ingress_store TEXT NOT NULL, resend INTEGER NOT NULL,
+    steps BIGINT NOT NULL, emitted BIGINT NOT NULL, resent BIGINT NOT NULL, duplicates BIGINT NOT NULL
+);
+CREATE TABLE demo_aircraft (
+    tailnum TEXT PRIMARY KEY, eversion BIGINT NOT NULL, legs BIGINT NOT NULL, cancelled BIGINT NOT NULL,
+    delay_minutes BIGINT NOT NULL, worst_delay_minutes INTEGER, last_airport TEXT
+);
+CREATE TABLE demo_airport (
+    code TEXT PRIMARY KEY, eversion BIGINT NOT NULL, departed BIGINT NOT NULL, cancelled BIGINT NOT NULL
+)";
+
+const DROP: &str = "
+DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft; DROP TABLE IF EXISTS demo_airport;
+DROP TABLE IF EXISTS eventbox_event; DROP TABLE IF EXISTS eventbox_tombstone; DROP TABLE IF EXISTS eventbox_state;
+DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter; DROP TABLE IF EXISTS eventbox_migration";
+
+macro_rules! demo_tables {
+    ($engine:ty, existing: $existing:literal, for_update: $for_update:literal) => {
+        impl DemoTables for $engine {
+            async fn existing(conn: &mut <Self as sqlx::Database>::Connection) -> Result<(bool, bool)> {
+                let rows = sqlx::query::<Self>($existing).fetch_all(conn).await?;
+                let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_>>()?;
+                let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+                Ok((any("demo_"), any("eventbox_")))
+            }
+
+            async fn create(conn: &mut <Self as sqlx::Database>::Connection) -> Result<()> {
+                conn.execute(sqlx::raw_sql(CREATE)).await.map(drop)
+            }
+
+            async fn drop_all(conn: &mut <Self as sqlx::Database>::Connection) -> Result<()> {
+                conn.execute(sqlx::raw_sql(DROP)).await.map(drop)
+            }
+
+            async fn emit_all(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                events: &[(Recipient, Event)],
+            ) -> eventbox::Result<Vec<Emitted>> {
+                eventbox::emit_all(tx, events).await
+            }
+
+            async fn load_progress(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Option<Progress>> {
+                let query = sqlx::query::<Self>(
+                    "SELECT input, ingress_store, resend, steps, emitted, resent, duplicates FROM demo_progress",
+                );
+                let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
+                Ok(Some(Progress {
+                    input: row.try_get(0)?,
+                    ingress_store: row.try_get(1)?,
+                    resend: row.try_get(2)?,
+                    steps: row.try_get(3)?,
+                    emitted: row.try_get(4)?,
+                    resent: row.try_get(5)?,
+                    duplicates: row.try_get(6)?,
+                }))
+            }
+
+            async fn save_progress(tx: &mut <Self as sqlx::Database>::Connection, progress: &Progress) -> Result<()> {
+                let query = sqlx::query::<Self>(
+                    "INSERT INTO demo_progress (id, input, ingress_store, resend, steps, emitted, resent, duplicates)
+                     VALUES (1, $1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET
+                     steps = excluded.steps, emitted = excluded.emitted, resent = excluded.resent, duplicates = excluded.duplicates",
+                );
+                let query = query.bind(&progress.input).bind(&progress.ingress_store).bind(progress.resend);
+                let query = query.bind(progress.steps).bind(progress.emitted).bind(progress.resent).bind(progress.duplicates);
+                query.execute(tx).await.map(drop)
+            }
+
+            async fn load_aircraft(
+                conn: &mut <Self as sqlx::Database>::Connection,
+                tailnum: &str,
+            ) -> Result<Option<(AircraftState, i64)>> {
+                let query = sqlx::query::<Self>(
+                    "SELECT tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport
+                     FROM demo_aircraft WHERE tailnum = $1",
+                );
+                let row = query.bind(tailnum).fetch_optional(conn).await?;
+                row.map(|row| Ok((demo_tables!(@aircraft row), row.try_get(1)?))).transpose()
+            }
+
+            async fn aircraft_eversion(tx: &mut <Self as sqlx::Database>::Connection, tailnum: &str) -> Result<i64> {
+                let query =
+                    sqlx::query::<Self>(concat!("SELECT eversion FROM demo_aircraft WHERE tailnum = $1", $for_update));
+                query.bind(tailnum).fetch_optional(tx).await?.map_or(Ok(0), |row| row.try_get(0))
+            }
+
+            async fn save_aircraft(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                tailnum: &str,
+                state: &AircraftState,
+                eversion: i64,
+            ) -> Result<()> {
+                let query = sqlx::query::<Self>(
+                    "INSERT INTO demo_aircraft (tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tailnum) DO UPDATE SET
+                     eversion = excluded.eversion, legs = excluded.legs, cancelled = excluded.cancelled,
+                     delay_minutes = excluded.delay_minutes, worst_delay_minutes = excluded.worst_delay_minutes,
+                     last_airport = excluded.last_airport",
+                );
+                let query = query.bind(tailnum).bind(eversion).bind(state.legs).bind(state.cancelled);
+                let query = query.bind(state.delay_minutes).bind(state.worst_delay_minutes).bind(&state.last_airport);
+                query.execute(tx).await.map(drop)
+            }
+
+            async fn load_airport(
+                conn: &mut <Self as sqlx::Database>::Connection,
+                code: &str,
+            ) -> Result<Option<(AirportState, i64)>> {
+                let query = sqlx::query::<Self>("SELECT code, eversion, departed, cancelled FROM demo_airport WHERE code = $1");
+                let row = query.bind(code).fetch_optional(conn).await?;
+                row.map(|row| Ok((demo_tables!(@airport row), row.try_get(1)?))).transpose()
+            }
+
+            async fn airport_eversion(tx: &mut <Self as sqlx::Database>::Connection, code: &str) -> Result<i64> {
+                let query = sqlx::query::<Self>(concat!("SELECT eversion FROM demo_airport WHERE code = $1", $for_update));
+                query.bind(code).fetch_optional(tx).await?.map_or(Ok(0), |row| row.try_get(0))
+            }
+
+            async fn save_airport(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                code: &str,
+                state: &AirportState,
+                eversion: i64,
+            ) -> Result<()> {
+                let query = sqlx::query::<Self>(
+                    "INSERT INTO demo_airport (code, eversion, departed, cancelled) VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (code) DO UPDATE SET
+                     eversion = excluded.eversion, departed = excluded.departed, cancelled = excluded.cancelled",
+                );
+                let query = query.bind(code).bind(eversion).bind(state.departed).bind(state.cancelled);
+                query.execute(tx).await.map(drop)
+            }
+
+            async fn all_aircraft(
+                conn: &mut <Self as sqlx::Database>::Connection,
+            ) -> Result<(BTreeMap<String, AircraftState>, i64)> {
+                let query = sqlx::query::<Self>(
+                    "SELECT tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport FROM demo_aircraft",
+                );
+                let mut turns = 0;
+                let mut all = BTreeMap::new();
+                for row in query.fetch_all(conn).await? {
+                    turns += row.try_get::<i64, _>(1)?;
+                    all.insert(row.try_get(0)?, demo_tables!(@aircraft row));
+                }
+                Ok((all, turns))
+            }
+
+            async fn all_airports(
+                conn: &mut <Self as sqlx::Database>::Connection,
+            ) -> Result<(BTreeMap<String, AirportState>, i64)> {
+                let query = sqlx::query::<Self>("SELECT code, eversion, departed, cancelled FROM demo_airport");
+                let mut turns = 0;
+                let mut all = BTreeMap::new();
+                for row in query.fetch_all(conn).await? {
+                    turns += row.try_get::<i64, _>(1)?;
+                    all.insert(row.try_get(0)?, demo_tables!(@airport row));
+                }
+                Ok((all, turns))
+            }
+
+            async fn leftovers(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Leftovers> {
+                let query = sqlx::query::<Self>(
+                    "SELECT (SELECT count(*) FROM eventbox_event), (SELECT count(*) FROM eventbox_outbox),
+                            (SELECT count(*) FROM eventbox_dead_letter)",
+                );
+                let row = query.fetch_one(conn).await?;
+                Ok(Leftovers { events: row.try_get(0)?, outbox: row.try_get(1)?, dead_letters: row.try_get(2)? })
+            }
+        }
+    };
+    (@aircraft $row:ident) => {
+        AircraftState {
+            legs: $row.try_get(2)?,
+            cancelled: $row.try_get(3)?,
+            delay_minutes: $row.try_get(4)?,
+            worst_delay_minutes: $row.try_get(5)?,
+            last_airport: $row.try_get(6)?,
+        }
+    };
+    (@airport $row:ident) => {
+        AirportState { departed: $row.try_get(2)?, cancelled: $row.try_get(3)? }
+    };
+}
+
+demo_tables!(
+    sqlx::Postgres,
+    existing: "SELECT c.relname::text FROM pg_class c WHERE c.relkind = 'r' AND pg_table_is_visible(c.oid)
+               AND c.relname ~ '^(demo|eventbox)_'",
+    for_update: " FOR UPDATE"
+);
+// Differs: the transaction is the only writer already, so there is nothing to lock.
+demo_tables!(
+    sqlx::Sqlite,
+    existing: "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name LIKE 'demo!_%' ESCAPE '!' OR name LIKE 'eventbox!_%' ESCAPE '!')",
+    for_update: ""
+);

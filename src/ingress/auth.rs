@@ -1,0 +1,204 @@
+//! Who may call: the three kinds of credentials that clients send as headers.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ed25519_dalek::{Signature, VerifyingKey};
+use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use super::error::IngressError;
+
+/// The header of signed credentials.
+pub const SIGNED_HEADER: &str = "x-beholder-node-auth-token";
+
+/// How far the time in a signed header may lie ahead of this machine's clock.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// The age up to which a signed header is accepted, unless another is set.
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// What a client may show to be let in; a server that was given several accepts any of them.
+#[derive(Clone)]
+pub struct Credential(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Headers(Vec<(String, String)>),
+    Signed { keys: Vec<VerifyingKey>, version: Version },
+}
+
+/// The two forms of a signed header.
+#[derive(Clone, Copy)]
+enum Version {
+    /// `1:key:signature`, valid for ever.
+    One,
+    /// `2:key:nanoseconds:signature`.
+    Two { max_age: Duration },
+}
+
+impl fmt::Debug for Credential {
+    // Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Headers(headers) => f.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
+            Kind::Signed { keys, version: Version::One } => write!(f, "version 1 by one of {} keys", keys.len()),
+            Kind::Signed { keys, version: Version::Two { max_age } } => {
+                write!(f, "version 2 by one of {} keys within {max_age:?}", keys.len())
+            }
+        }
+    }
+}
+
+impl Credential {
+    /// Basic authentication.
+    #[must_use]
+    pub fn basic(user: &str, password: &str) -> Self {
+        let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        Credential::headers([("authorization", format!("Basic {encoded}"))])
+    }
+
+    /// Headers that must all be there with exactly these values; names are compared in lower case.
+    #[must_use]
+    pub fn headers<N: AsRef<str>, V: Into<String>>(headers: impl IntoIterator<Item = (N, V)>) -> Self {
+        let headers = headers.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()));
+        Credential(Kind::Headers(headers.collect()))
+    }
+
+    /// The rotating header (version 2), signed by one of these Ed25519 public keys and at most `max_age` old.
+    ///
+    /// # Errors
+    ///
+    /// [`IngressError::PublicKey`] when the bytes are no public key.
+    pub fn signed(keys: impl IntoIterator<Item = [u8; 32]>, max_age: Duration) -> Result<Self, IngressError> {
+        Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::Two { max_age } }))
+    }
+
+    /// The header without a time (version 1), signed by one of these Ed25519 public keys.
+    ///
+    /// # Errors
+    ///
+    /// [`IngressError::PublicKey`] when the bytes are no public key.
+    pub fn signed_version_1(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Self, IngressError> {
+        Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::One }))
+    }
+
+    fn check(&self, metadata: &MetadataMap, now: Duration) -> Result<(), Status> {
+        match &self.0 {
+            Kind::Headers(headers) => headers.iter().try_for_each(|(name, value)| match metadata.get(name.as_str()) {
+                Some(found) if found.as_bytes() == value.as_bytes() => Ok(()),
+                Some(_) => Err(Status::unauthenticated(format!("the header {name} does not have the expected value"))),
+                None => Err(Status::unauthenticated(format!("the header {name} is missing"))),
+            }),
+            Kind::Signed { keys, version } => check_signed(metadata, keys, *version, now),
+        }
+    }
+}
+
+/// Reads an Ed25519 public key from 64 lower-case hex digits.
+///
+/// # Errors
+///
+/// [`IngressError::PublicKey`] when they are not that.
+pub fn parse_public_key(hex: &str) -> Result<[u8; 32], IngressError> {
+    let bytes = unhex(hex).ok_or(IngressError::PublicKey)?;
+    verifying([bytes]).map(|_| bytes)
+}
+
+fn verifying(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Vec<VerifyingKey>, IngressError> {
+    keys.into_iter().map(|key| VerifyingKey::from_bytes(&key).map_err(|_| IngressError::PublicKey)).collect()
+}
+
+fn check_signed(metadata: &MetadataMap, keys: &[VerifyingKey], version: Version, now: Duration) -> Result<(), Status> {
+    let refused = |why: &str| Status::unauthenticated(format!("the header {SIGNED_HEADER} {why}"));
+    let value = metadata.get(SIGNED_HEADER).ok_or_else(|| refused("is missing"))?;
+    let value = value.to_str().map_err(|_| refused("is not text"))?;
+    let fields: Vec<&str> = value.split(':').collect();
+    let (key, time, signature) = match (version, fields.as_slice()) {
+        (Version::One, ["1", key, signature]) => (key, None, signature),
+        (Version::Two { max_age }, ["2", key, time, signature]) => (key, Some((time, max_age)), signature),
+        (Version::One, _) => return Err(refused("is not made of 1:key:signature")),
+        (Version::Two { .. }, _) => return Err(refused("is not made of 2:key:nanoseconds:signature")),
+    };
+    let key: [u8; 32] = unhex(key).ok_or_else(|| refused("has a key that is not 64 lower-case hex digits"))?;
+    let signature: [u8; 64] =
+        unhex(signature).ok_or_else(|| refused("has a signature that is not 128 lower-case hex digits"))?;
+    let mut signed = key.to_vec();
+    if let Some((time, max_age)) = time {
+        let time: u64 = time.parse().map_err(|_| refused("has a time that is not a number of nanoseconds"))?;
+        signed.extend_from_slice(&time.to_be_bytes());
+        let time = Duration::from_nanos(time);
+        if time > now + MAX_CLOCK_SKEW {
+            return Err(refused("is from the future"));
+        }
+        if now.saturating_sub(time) > max_age {
+            return Err(refused("is too old"));
+        }
+    }
+    let claimed = VerifyingKey::from_bytes(&key).map_err(|_| refused("has a key that is no Ed25519 public key"))?;
+    let signature = Signature::from_bytes(&signature);
+    claimed.verify_strict(&signed, &signature).map_err(|_| refused("has a signature that does not verify"))?;
+    if keys.contains(&claimed) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("the key in the header {SIGNED_HEADER} is not on the list")))
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let pairs = text.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> = pairs.0.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    if pairs.1.is_empty() { bytes?.try_into().ok() } else { None }
+}
+
+/// Lets in who shows one of the credentials, and everybody when there are none.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    credentials: Vec<Credential>,
+}
+
+impl Gate {
+    pub(super) fn new(credentials: Vec<Credential>) -> Self {
+        Gate { credentials }
+    }
+}
+
+impl Interceptor for Gate {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut refusal = None;
+        for credential in &self.credentials {
+            match credential.check(request.metadata(), now) {
+                Ok(()) => return Ok(request),
+                Err(status) => refusal = Some(refusal.unwrap_or(status)),
+            }
+        }
+        match refusal {
+            None => Ok(request),
+            Some(status) => {
+                tracing::debug!(%status, "a call was refused");
+                Err(status)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_strict() {
+        assert_eq!(unhex("00ff"), Some([0, 255]));
+        for wrong in ["00fF", "00f", "00ff0", "00ff00", "0-ff", ""] {
+            assert_eq!(unhex::<2>(wrong), None, "{wrong}");
+        }
+    }
+}

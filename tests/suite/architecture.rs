@@ -1,0 +1,183 @@
+//! The house rules that a machine can check.
+
+use std::collections::BTreeSet;
+
+use proc_macro2::TokenTree;
+
+use crate::support::source::{every_run, is_ident, is_sql, paths_from_root, root, source_files, string_of};
+use crate::support::{TestDb, TestEngine};
+
+/// The modules from the top to the bottom: each may use what stands below it.
+const LAYERS: [&[&str]; 7] = [
+    &["bin"],
+    &["dashboard", "ingress", "peer"],
+    &["runtime", "admin"],
+    &["eventbox"],
+    &["emitter"],
+    &["dsset"],
+    &["store"],
+];
+
+/// Modules that everything may use, and that use only each other.
+const LEAVES: [&str; 5] = ["clock", "cloudevent", "error", "proto", "recipient"];
+
+/// The most lines of a file.
+const MAX_LINES: usize = 400;
+
+/// Where SQL stands beside `src/store`: the tables of the ingress server and of the demo are their own.
+const SQL_ELSEWHERE: [&str; 2] = ["ingress/store.rs", "bin/eventbox/demo/"];
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn module_of(path: &str) -> &str {
+    path.split('/').next().unwrap_or(path).trim_end_matches(".rs")
+}
+
+/// What is wrong with one module using another.
+fn fault_of_arrow(from: &str, to: &str) -> Option<&'static str> {
+    let is_leaf = |module| LEAVES.contains(&module);
+    match (layer(from), layer(to)) {
+        _ if from == to || from == "bin" || is_leaf(to) => None,
+        (_, None) => Some("is not a module: name the module and not the front page's re-export, or give it a layer"),
+        (None, _) if is_leaf(from) => Some("is used by a leaf"),
+        (None, _) => Some("is used by a module that has no layer: give it one"),
+        (Some(from), Some(to)) if from < to => None,
+        _ => Some("does not stand below"),
+    }
+}
+
+#[test]
+fn arrows_point_down() {
+    let mut faults = Vec::new();
+    for file in source_files().iter().filter(|file| file.path != "lib.rs") {
+        let from = module_of(&file.path);
+        for (to, line) in paths_from_root(file) {
+            if let Some(fault) = fault_of_arrow(from, &to) {
+                faults.push(format!("src/{}:{line}: {to} {fault}", file.path));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn an_arrow_that_points_up_is_noticed() {
+    assert!(fault_of_arrow("store", "eventbox").is_some());
+    assert!(fault_of_arrow("emitter", "eventbox").is_some());
+    assert!(fault_of_arrow("error", "store").is_some());
+    assert!(fault_of_arrow("eventbox", "sqlite_options").is_some());
+    assert!(fault_of_arrow("eventbox", "store").is_none());
+    assert!(fault_of_arrow("store", "error").is_none());
+}
+
+#[test]
+fn sql_stands_in_the_store() {
+    let mut faults = Vec::new();
+    for file in source_files() {
+        let is_home = file.path.starts_with("store/") || SQL_ELSEWHERE.iter().any(|home| file.path.starts_with(home));
+        if is_home {
+            continue;
+        }
+        every_run(&file.code, &mut |run| {
+            for token in run {
+                if let TokenTree::Literal(literal) = token
+                    && let Some(text) = string_of(literal).filter(|text| is_sql(text))
+                {
+                    faults.push(format!("src/{}:{}: {text}", file.path, literal.span().start().line));
+                }
+            }
+        });
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn sql_is_never_built() {
+    let mut faults = Vec::new();
+    for file in source_files() {
+        for word in ["AssertSqlSafe", "QueryBuilder"] {
+            every_run(&file.code, &mut |run| {
+                if run.iter().any(|token| is_ident(Some(token), word)) {
+                    faults.push(format!("src/{}: {word}", file.path));
+                }
+            });
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn nothing_panics() {
+    let mut faults = Vec::new();
+    for file in source_files() {
+        every_run(&file.code, &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let TokenTree::Ident(word) = token else { continue };
+                let follows =
+                    |wanted| matches!(run.get(at + 1), Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
+                let is_call = matches!(run.get(at + 1), Some(TokenTree::Group(_)));
+                let panics = match word.to_string().as_str() {
+                    "unwrap" | "expect" => is_call,
+                    "panic" | "todo" | "unimplemented" | "unreachable" => follows('!'),
+                    "unsafe" => true,
+                    _ => false,
+                };
+                if panics {
+                    faults.push(format!("src/{}:{}: {word}", file.path, word.span().start().line));
+                }
+            }
+        });
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    let files = source_files();
+    let long = files.iter().map(|file| (file.text.lines().count(), &file.path)).filter(|(lines, _)| *lines > MAX_LINES);
+    let long: Vec<_> = long.collect();
+    assert!(long.is_empty(), "over {MAX_LINES} lines: {long:?}");
+    assert!(files.len() > 20, "the walk over src found too little to prove anything");
+}
+
+#[test]
+fn migrations_have_the_same_names() {
+    let names = |engine| -> BTreeSet<String> {
+        let directory = std::fs::read_dir(root().join("migrations").join(engine)).unwrap();
+        directory.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!(names("postgres"), names("sqlite"));
+    assert!(!names("postgres").is_empty());
+}
+
+/// Same tables, same columns, same keys, and types that hold the same; asked from the databases, so that it is about what is there.
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+#[tokio::test]
+async fn migrations_are_twins() {
+    const IN_POSTGRES: &str = "
+        SELECT c.table_name || '.' || c.column_name || ' ' || c.is_nullable || ' '
+            || CASE c.udt_name WHEN 'text' THEN 'TEXT' WHEN 'uuid' THEN 'BLOB' WHEN 'bytea' THEN 'BLOB' ELSE 'INTEGER' END
+            || coalesce(' key ' || k.ordinal_position, '')
+        FROM information_schema.columns c
+        LEFT JOIN information_schema.key_column_usage k USING (table_name, column_name)
+        WHERE c.table_name LIKE 'eventbox\\_%' AND c.table_name <> 'eventbox_migration'";
+    const IN_SQLITE: &str = "
+        SELECT t.name || '.' || c.name || ' ' || iif(c.\"notnull\", 'NO', 'YES') || ' ' || c.type || iif(c.pk > 0, ' key ' || c.pk, '')
+        FROM sqlite_schema t, pragma_table_info(t.name) c
+        WHERE t.type = 'table' AND t.name LIKE 'eventbox%' AND t.name <> 'eventbox_migration'";
+
+    async fn columns<B: TestEngine>(sql: &str) -> BTreeSet<String> {
+        let db = TestDb::<B>::empty("migrations_are_twins").await;
+        eventbox::migrate(&db.pool).await.unwrap();
+        let columns = db.texts(sql).await.into_iter().collect();
+        db.remove().await;
+        columns
+    }
+    let (in_postgres, in_sqlite) =
+        (columns::<sqlx::Postgres>(IN_POSTGRES).await, columns::<sqlx::Sqlite>(IN_SQLITE).await);
+    let differing: Vec<_> = in_postgres.symmetric_difference(&in_sqlite).collect();
+    assert!(differing.is_empty(), "on one engine only: {differing:#?}");
+    assert!(in_postgres.len() > 20, "{in_postgres:?}");
+}

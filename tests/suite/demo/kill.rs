@@ -1,0 +1,71 @@
+//! Killed with -9 at random moments and resumed: the same verified totals.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{demo, finish, some_flights};
+use crate::support::{TestDb, on_every_engine};
+
+/// Runs on each engine, each killed at least once.
+const RUNS: u32 = 10;
+
+/// Flights of a run: enough for a second or so.
+const FLIGHTS: usize = 2_000;
+
+/// What does not depend on how often a run was begun.
+const TOTALS: [&str; 11] = [
+    "rows",
+    "recipients",
+    "emitted",
+    "resent",
+    "duplicates",
+    "events_consumed",
+    "published",
+    "legs",
+    "cancelled",
+    "delay_minutes",
+    "airports",
+];
+
+on_every_engine! {
+    async fn a_killed_run_is_resumed_to_the_same_totals(db) {
+        let _ = db;
+        let seed = std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        println!("EVENTBOX_SEED={seed} repeats the moments");
+        let mut random = StdRng::seed_from_u64(seed);
+        let directory = tempfile::tempdir().unwrap();
+        let input = some_flights(directory.path(), FLIGHTS);
+
+        let undisturbed = TestDb::<Engine>::empty("undisturbed").await;
+        let args = |url: &str| ["--json", "--keep", "--input", input.to_str().unwrap(), "--database-url", url].map(str::to_owned);
+        let run = |args: Vec<String>| async move { finish(&args.iter().map(String::as_str).collect::<Vec<_>>()).await.verified() };
+        let started = Instant::now();
+        let wanted = run(args(&undisturbed.url()).to_vec()).await;
+        let whole_run = started.elapsed();
+        undisturbed.remove().await;
+
+        for _ in 0..RUNS {
+            let database = TestDb::<Engine>::empty("killed").await;
+            let mut args = args(&database.url()).to_vec();
+            for _ in 0..random.random_range(1..=3) {
+                let borrowed: Vec<&str> = args.iter().map(String::as_str).collect();
+                let mut process = demo(&borrowed).spawn().unwrap();
+                let moment = whole_run.mul_f64(random.random_range(0.0..0.9));
+                tokio::select! {
+                    _ = process.wait() => {}
+                    () = tokio::time::sleep(moment.max(Duration::from_millis(1))) => process.kill().await.unwrap(),
+                }
+                if !args.contains(&"--resume".to_owned()) {
+                    args.push("--resume".to_owned());
+                }
+            }
+            let report = run(args).await;
+            for name in TOTALS {
+                assert_eq!(report[name], wanted[name], "{name}: {report}, with EVENTBOX_SEED={seed}");
+            }
+            database.remove().await;
+        }
+    }
+}

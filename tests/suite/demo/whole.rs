@@ -1,0 +1,75 @@
+//! The whole job on both engines, to its known figures.
+
+use serde_json::json;
+
+use super::{finish, some_flights};
+use crate::support::{TestDb, on_every_engine};
+
+/// The figures of the real file, which do not depend on who raced whom.
+#[track_caller]
+fn assert_facts(report: &serde_json::Value) {
+    for (name, wanted) in [
+        ("rows", json!(27_004)),
+        ("without_recipient", json!(155)),
+        ("recipients", json!(3_151)),
+        ("emitted", json!(26_849)),
+        ("resent", json!(1_342)),
+        ("duplicates", json!(1_342)),
+        ("events_consumed", json!(2 * 26_849)),
+        ("published", json!(1_852)),
+        ("dead_lettered", json!(0)),
+        ("legs", json!(26_483)),
+        ("cancelled", json!(366)),
+        ("delay_minutes", json!(265_801)),
+        ("airports", json!({"EWR": 9_859, "JFK": 9_090, "LGA": 7_900})),
+    ] {
+        assert_eq!(report[name], wanted, "{name} of {report}");
+    }
+    assert!(report["turns"].as_i64().unwrap() >= 3_151, "{report}");
+}
+
+/// An empty database for a run; the demo brings its own tables.
+async fn empty<B: crate::support::TestEngine>(db: &TestDb<B>) -> TestDb<B> {
+    let _ = db;
+    TestDb::empty("demo").await
+}
+
+on_every_engine! {
+    /// The real file, eight workers: the known figures.
+    async fn the_real_file_is_verified(db) {
+        let database = empty(db).await;
+        let report = finish(&["--json", "--workers", "8", "--database-url", &database.url()]).await.verified();
+        assert_facts(&report);
+        database.remove().await;
+    }
+
+    /// A kept database can be looked at, is not begun again by mistake, and can be gone on with, which changes nothing.
+    async fn a_kept_database_stays(db) {
+        let directory = tempfile::tempdir().unwrap();
+        let input = some_flights(directory.path(), 500);
+        let database = empty(db).await;
+        let args = ["--json", "--input", input.to_str().unwrap(), "--database-url", &database.url()];
+        let first = finish(&[&args[..], &["--keep", "--resend", "50"]].concat()).await.verified();
+        assert_eq!((first["resent"].as_i64(), first["duplicates"].as_i64()), (first["emitted"].as_i64().map(|n| n / 2), first["resent"].as_i64()));
+        assert_eq!(database.count("eventbox_event").await + database.count("eventbox_outbox").await, 0);
+        assert_eq!(database.count("demo_aircraft").await + 3, first["recipients"].as_i64().unwrap());
+
+        let again = finish(&args).await;
+        assert_eq!((again.code, again.stdout.as_str()), (Some(2), ""));
+        assert!(again.stderr.contains("--resume"), "{}", again.stderr);
+
+        let mut resumed = finish(&[&args[..], &["--keep", "--resume"]].concat()).await.verified();
+        let mut first = first;
+        for report in [&mut resumed, &mut first] {
+            report["seconds"] = json!(null);
+            report["contention"] = json!(null);
+        }
+        assert_eq!(resumed, first);
+
+        // Without --keep, what the demo made is removed when it is done.
+        finish(&[&args[..], &["--resume"]].concat()).await.verified();
+        let anew = finish(&args).await.verified();
+        assert_eq!(anew["legs"], first["legs"]);
+        database.remove().await;
+    }
+}

@@ -1,0 +1,4 @@
+//! The statements themselves.
+
+mod plans;
+mod statements;

@@ -1,0 +1,138 @@
+//! The plans of the hot statements: they must find their rows by the primary key however many there are.
+
+use crate::support::TestDb;
+use crate::support::source::statement;
+
+/// 16 shards of 100 recipients with 20 events each, and one recipient with a long backlog.
+const RECIPIENTS: usize = 100;
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+
+    async fn filled() -> TestDb<sqlx::Postgres> {
+        let db = TestDb::empty("plans").await;
+        eventbox::migrate(&db.pool).await.unwrap();
+        let values = "gen_random_uuid(), NULL, NULL, '\\x00'";
+        db.run(format!(
+            "INSERT INTO eventbox_event SELECT s, 'aircraft/' || r, {values}
+             FROM generate_series(0, 15) s, generate_series(1, {RECIPIENTS}) r, generate_series(1, 20);
+             INSERT INTO eventbox_event SELECT 3, 'airport/EWR', {values} FROM generate_series(1, 20000);
+             ANALYZE eventbox_event"
+        ))
+        .await;
+        db
+    }
+
+    /// The plan of a statement, made for these arguments or for any.
+    async fn plan(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &str, mode: &str) -> String {
+        let sql = statement("postgres", name);
+        // One connection, because settings and prepared statements are its own.
+        let pool = db.open(1);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET plan_cache_mode = {mode}; PREPARE hot ({types}) AS {sql}")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        let lines: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("EXPLAIN (COSTS OFF) EXECUTE hot ({arguments})")))
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        pool.close().await;
+        lines.join("\n")
+    }
+
+    async fn uses_the_primary_key(name: &str, types: &str, arguments: &[&str]) {
+        let db = filled().await;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            for arguments in arguments {
+                let plan = plan(&db, name, types, arguments, mode).await;
+                let arguments: String = arguments.chars().take(60).collect();
+                assert!(plan.contains("eventbox_event_pkey"), "{name}, {mode}, {arguments}:\n{plan}");
+                assert!(!plan.contains("Seq Scan on eventbox_event"), "{name}, {mode}, {arguments}:\n{plan}");
+                // Sorting a box that has less than the limit is as good as walking it; sorting a backlog is not.
+                let may_sort = arguments.contains("aircraft/");
+                assert!(may_sort || !plan.contains("Sort"), "{name}, {mode}, {arguments}:\n{plan}");
+            }
+        }
+        db.remove().await;
+    }
+
+    #[tokio::test]
+    async fn listing_walks_the_primary_key() {
+        let nil = uuid::Uuid::nil();
+        let boxes =
+            [("3, 'aircraft/7'", 101), ("3, 'airport/EWR'", 101), ("3, 'airport/EWR'", 1001), ("7, 'none/such'", 1)];
+        let boxes = boxes.map(|(owner, limit)| format!("{owner}, '{nil}', {limit}"));
+        let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
+        uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8", &boxes).await;
+    }
+
+    #[tokio::test]
+    async fn finding_recipients_walks_the_primary_key() {
+        uses_the_primary_key("LIST_RECIPIENTS", "int2, text, int8", &["3, '', 100", "3, 'airport/A', 1"]).await;
+    }
+
+    #[tokio::test]
+    async fn popping_finds_its_events_by_the_primary_key() {
+        let boxes = [1, 100, 1000].map(|count| {
+            let ids: Vec<String> = (0..count).map(|_| uuid::Uuid::now_v7().to_string()).collect();
+            format!("3, 'airport/EWR', '{{{}}}'", ids.join(","))
+        });
+        let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
+        uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &boxes).await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+
+    async fn filled() -> TestDb<sqlx::Sqlite> {
+        let db = TestDb::empty("plans").await;
+        eventbox::migrate(&db.pool).await.unwrap();
+        let numbers = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 31999)";
+        db.run(format!(
+            "INSERT INTO eventbox_event {numbers} SELECT i % 16, 'aircraft/' || (i / 16 % {RECIPIENTS}), randomblob(16), NULL, NULL, x'00' FROM n;
+             INSERT INTO eventbox_event {numbers} SELECT 3, 'airport/EWR', randomblob(16), NULL, NULL, x'00' FROM n LIMIT 20000;
+             ANALYZE"
+        ))
+        .await;
+        db
+    }
+
+    async fn uses_the_primary_key(name: &str) {
+        let db = filled().await;
+        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
+        let plan: Vec<String> = sqlx::query_as::<_, (i64, i64, i64, String)>(sqlx::AssertSqlSafe(explain))
+            .fetch_all(&db.pool)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(_, _, _, detail)| detail)
+            .collect();
+        let of_table = |detail: &&String| detail.contains("eventbox_event") || detail.starts_with("SEARCH e ");
+        let of_table: Vec<_> = plan.iter().filter(of_table).collect();
+        assert!(!of_table.is_empty(), "{plan:#?}");
+        for detail in &of_table {
+            assert!(detail.starts_with("SEARCH") && detail.contains("PRIMARY KEY (shard=?"), "{plan:#?}");
+        }
+        assert!(!plan.iter().any(|detail| detail.contains("TEMP B-TREE")), "{plan:#?}");
+        db.remove().await;
+    }
+
+    #[tokio::test]
+    async fn listing_walks_the_primary_key() {
+        uses_the_primary_key("LIST_EVENTS").await;
+    }
+
+    #[tokio::test]
+    async fn finding_recipients_walks_the_primary_key() {
+        uses_the_primary_key("LIST_RECIPIENTS").await;
+    }
+
+    #[tokio::test]
+    async fn popping_finds_its_events_by_the_primary_key() {
+        uses_the_primary_key("DELETE_EVENTS").await;
+    }
+}
