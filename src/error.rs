@@ -59,6 +59,14 @@ pub enum Error {
         /// The user's error.
         source: BoxError,
     },
+    /// The user's code, or a lock that somebody else holds, took longer than a turn may, and the turn was rolled back.
+    #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
+    Deadline {
+        /// The step, with the recipient.
+        attempt: String,
+        /// What a turn may take.
+        limit: std::time::Duration,
+    },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
     Database {

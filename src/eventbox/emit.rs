@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -74,10 +75,13 @@ where
     let attempt = || format!("emit to {to}");
     if event.name().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
+        metrics::emitted(to, Emitted::Added);
         return Ok(Emitted::Added);
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
-    Ok(noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into()))
+    let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
+    metrics::emitted(to, answer);
+    Ok(answer)
 }
 
 /// Puts many events into the boxes of many recipients, in one statement: all of them or none.
@@ -141,6 +145,7 @@ where
             *answer = noted.into();
         }
     }
+    events.iter().zip(&answers).for_each(|((to, _), answer)| metrics::emitted(to, *answer));
     Ok(answers)
 }
 

@@ -5,3 +5,4 @@ mod emit;
 mod lost_answer;
 mod race;
 mod turn;
+mod user_code;
