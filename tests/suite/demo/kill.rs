@@ -1,7 +1,8 @@
 //! Killed with -9 at random moments and resumed: the same verified totals.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use futures_util::StreamExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -10,6 +11,9 @@ use crate::support::{TestDb, on_every_engine};
 
 /// Runs on each engine, each killed at least once.
 const RUNS: u32 = 10;
+
+/// Runs at the same time: what a killed one was about to send is held for ten seconds, in which others can run.
+const AT_ONCE: usize = 5;
 
 /// Flights of a run: enough for a second or so.
 const FLIGHTS: usize = 2_000;
@@ -46,16 +50,17 @@ on_every_engine! {
         let whole_run = started.elapsed();
         undisturbed.remove().await;
 
-        for _ in 0..RUNS {
+        let plans: Vec<Vec<f64>> =
+            (0..RUNS).map(|_| (0..random.random_range(1..=3)).map(|_| random.random_range(0.0..0.9)).collect()).collect();
+        let killed = plans.into_iter().map(|moments| async {
             let database = TestDb::<Engine>::empty("killed").await;
             let mut args = args(&database.url()).to_vec();
-            for _ in 0..random.random_range(1..=3) {
+            for moment in moments {
                 let borrowed: Vec<&str> = args.iter().map(String::as_str).collect();
                 let mut process = demo(&borrowed).spawn().unwrap();
-                let moment = whole_run.mul_f64(random.random_range(0.0..0.9));
                 tokio::select! {
                     _ = process.wait() => {}
-                    () = tokio::time::sleep(moment.max(Duration::from_millis(1))) => process.kill().await.unwrap(),
+                    () = tokio::time::sleep(whole_run.mul_f64(moment)) => process.kill().await.unwrap(),
                 }
                 if !args.contains(&"--resume".to_owned()) {
                     args.push("--resume".to_owned());
@@ -66,6 +71,7 @@ on_every_engine! {
                 assert_eq!(report[name], wanted[name], "{name}: {report}, with EVENTBOX_SEED={seed}");
             }
             database.remove().await;
-        }
+        });
+        futures_util::stream::iter(killed).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     }
 }

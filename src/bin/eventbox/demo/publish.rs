@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use eventbox::emitter::Stored;
+use eventbox::emitter::{DurableEmitter, Stored};
 use eventbox::ingress::{Ingress, IngressHandle};
 use sqlx::Pool;
 
 use super::tables::DemoTables;
+
+/// How long delivering the rest may take: longer than a killed run can hold the messages that it was about to send.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long stopping may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -74,31 +78,41 @@ impl Received {
 }
 
 /// The emitter of a run.
-pub(crate) struct Publishing<B: DemoTables> {
-    pool: Pool<B>,
-}
+pub(crate) struct Publishing<B: DemoTables>(Arc<DurableEmitter<B>>);
 
 impl<B: DemoTables> Clone for Publishing<B> {
     fn clone(&self) -> Self {
-        Publishing { pool: self.pool.clone() }
+        Publishing(Arc::clone(&self.0))
     }
 }
 
 impl<B: DemoTables> Publishing<B> {
     pub(crate) async fn start(pool: &Pool<B>, receiver: &Receiver) -> Result<Self> {
-        let _ = receiver.endpoint();
-        Ok(Publishing { pool: pool.clone() })
+        let endpoint = receiver.endpoint();
+        let built = DurableEmitter::builder(pool.clone(), endpoint.as_str()).build();
+        let emitter = built.with_context(|| format!("cannot publish to {endpoint:?}: give --ingress HOST:PORT"))?;
+        emitter.start().await.context("start the emitter")?;
+        Ok(Publishing(Arc::new(emitter)))
     }
 
-    pub(crate) fn deliver(&self, _stored: Vec<Stored>) {}
+    /// Sends what a turn published, from memory. What does not fit now is sent from the outbox later.
+    pub(crate) fn deliver(&self, stored: Vec<Stored>) {
+        for stored in stored {
+            self.0.deliver(stored);
+        }
+    }
 
     pub(crate) fn delivered(&self) -> u64 {
-        0
+        self.0.stats().delivered
     }
 
+    /// Waits until the outbox is empty, as long as that may take; what is left then is told by the comparison.
     pub(crate) async fn drain(&self) -> Result<()> {
+        self.0.flush(DRAIN_DEADLINE).await.context("deliver the messages")?;
         Ok(())
     }
 
-    pub(crate) async fn stop(&self) {}
+    pub(crate) async fn stop(&self) {
+        self.0.stop(STOP_DEADLINE).await;
+    }
 }
