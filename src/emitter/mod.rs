@@ -31,6 +31,7 @@ pub mod global;
 mod grpc;
 mod headers;
 mod health;
+mod inner;
 mod instruments;
 mod metrics;
 mod noop;

@@ -1,4 +1,5 @@
 //! The batch client by itself.
+#![allow(clippy::needless_pass_by_value)]
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
@@ -34,7 +35,7 @@ fn size(number: usize) -> NonZeroUsize {
 }
 
 impl Rig {
-    fn queue(&self, name: impl ToString) {
+    fn queue<N: ToString>(&self, name: N) {
         let (name, outcomes) = (name.to_string(), Arc::clone(&self.outcomes));
         let callback = {
             let name = name.clone();
@@ -70,7 +71,10 @@ async fn options_reach_their_fields_and_the_size_is_clamped() {
     assert_eq!((config.batch_interval, config.publish_timeout), (Duration::from_millis(100), Duration::from_secs(5)));
     assert_eq!((config.max_request_bytes, config.transaction_enabled, config.client_name), (10 << 20, false, None));
     let durable = BatchConfig::durable();
-    assert_eq!((durable.batch_size, durable.max_concurrent_sends, durable.message_buffer), (size(50), size(4), size(10_000)));
+    assert_eq!(
+        (durable.batch_size, durable.max_concurrent_sends, durable.message_buffer),
+        (size(50), size(4), size(10_000))
+    );
     assert_eq!(durable.batch_interval, Duration::from_millis(50));
     assert_eq!(durable.client_name.as_deref(), Some("durable_emitter"));
 }
@@ -92,7 +96,8 @@ async fn a_full_buffer_refuses_and_what_was_buffered_is_the_event() {
 /// durable-emitter 36 and 37.
 #[tokio::test]
 async fn batches_go_by_size_by_age_and_at_the_stop() {
-    let by_size = rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(3), Duration::from_secs(3600)));
+    let by_size =
+        rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(3), Duration::from_secs(3600)));
     (1..=3).for_each(|name| by_size.queue(name));
     by_size.client.start();
     by_size.outcomes(3).await;
@@ -128,7 +133,8 @@ async fn batches_go_by_size_by_age_and_at_the_stop() {
 /// The interval is the maximum age of a batch and no debounce: events that keep coming do not put it off.
 #[tokio::test(start_paused = true)]
 async fn a_trickle_does_not_put_off_a_batch() {
-    let rig = rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(1000), Duration::from_millis(100)));
+    let rig =
+        rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(1000), Duration::from_millis(100)));
     rig.client.start();
     for name in 0..30 {
         rig.queue(name);
@@ -140,7 +146,9 @@ async fn a_trickle_does_not_put_off_a_batch() {
 /// durable-emitter 38.
 #[tokio::test]
 async fn a_batch_that_is_too_large_goes_in_parts_in_order() {
-    let rig = rig(Fake::ok(), |config| (config.max_request_bytes, config.batch_interval) = (1 << 20, Duration::from_secs(3600)));
+    let rig = rig(Fake::ok(), |config| {
+        (config.max_request_bytes, config.batch_interval) = (1 << 20, Duration::from_secs(3600));
+    });
     let limit = rig.client.config().effective_request_limit();
     let big = "x".repeat(500_000);
     for name in 0..5 {
@@ -267,7 +275,8 @@ async fn a_stop_that_runs_out_of_time_still_calls_back() {
 /// durable-emitter 43.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sequences_count_per_source_and_type() {
-    let numbers = |fake: &Fake| -> Vec<String> { fake.events().iter().map(|event| text(event, "seqnum").unwrap()).collect() };
+    let numbers =
+        |fake: &Fake| -> Vec<String> { fake.events().iter().map(|event| text(event, "seqnum").unwrap()).collect() };
 
     let one = rig(Fake::ok(), |_| {});
     (0..3).for_each(|name| one.queue(name));
@@ -312,7 +321,9 @@ async fn sequences_count_per_source_and_type() {
     assert_eq!(seen, (1..=500).collect::<Vec<_>>());
 }
 
-fn with_results(results: impl Fn(&eventbox::proto::chipingress::pb::CloudEventBatch) -> PublishResponse + Send + Sync + 'static) -> Arc<Fake> {
+fn with_results(
+    results: impl Fn(&eventbox::proto::chipingress::pb::CloudEventBatch) -> PublishResponse + Send + Sync + 'static,
+) -> Arc<Fake> {
     Fake::new(move |_, batch| Ok(results(batch)))
 }
 
@@ -322,7 +333,10 @@ async fn outcome_texts(fake: Arc<Fake>, events: usize, change: impl FnOnce(&mut 
     rig.client.start();
     rig.stop().await;
     let outcomes = rig.outcomes(events).await;
-    outcomes.into_iter().map(|(_, result)| result.map_or_else(|error| error.to_string(), |()| "ok".to_owned())).collect()
+    outcomes
+        .into_iter()
+        .map(|(_, result)| result.map_or_else(|error| error.to_string(), |()| "ok".to_owned()))
+        .collect()
 }
 
 /// durable-emitter 46; chip-ingress 18 to 22, 24 and 25. A null entry cannot be said here.
@@ -331,10 +345,7 @@ async fn results_belong_to_events_by_position() {
     let mixed = with_results(|batch| PublishResponse {
         results: vec![ok(&batch.events[0]), refused(&batch.events[1], 2, "no schema"), ok(&batch.events[2])],
     });
-    assert_eq!(
-        outcome_texts(mixed, 3, |_| {}).await,
-        ["ok", "PUBLISH_ERROR_CODE_SCHEMA_MISSING: no schema", "ok"]
-    );
+    assert_eq!(outcome_texts(mixed, 3, |_| {}).await, ["ok", "PUBLISH_ERROR_CODE_SCHEMA_MISSING: no schema", "ok"]);
 
     let short = with_results(|batch| PublishResponse { results: vec![ok(&batch.events[0])] });
     let mismatch = "RESULTS_MISMATCH: server returned 1 results for 3 events";
@@ -391,7 +402,7 @@ async fn the_transaction_option_is_always_on_the_wire() {
 async fn order_and_attributes_are_kept() {
     for count in [0, 1, 2, 100] {
         let rig = rig(Fake::ok(), |config| config.batch_size = size(100));
-        let events: Vec<_> = (0..count).map(|name| event(name)).collect();
+        let events: Vec<_> = (0..count).map(event).collect();
         events.iter().for_each(|event| rig.client.queue(event.clone(), None).unwrap());
         rig.client.start();
         rig.stop().await;

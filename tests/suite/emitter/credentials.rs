@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier};
 use eventbox::BoxError;
 use eventbox::emitter::{
-    Auth, AuthConfigError, AuthSettings, ConfigError, GrpcConfig, GrpcTransport, LazySigner, Signer, Tls, Transport, global,
+    Auth, AuthConfigError, AuthSettings, ConfigError, GrpcConfig, GrpcTransport, LazySigner, Signer, Tls, Transport,
+    global,
 };
 use tonic::{Code, Status};
 
@@ -38,7 +39,12 @@ struct Keystore {
 impl Keystore {
     fn new() -> Arc<Self> {
         let key = SigningKey::from_bytes(&[7; 32]);
-        Arc::new(Keystore { key, signatures: AtomicUsize::new(0), broken: AtomicBool::new(false), key_ids: Mutex::default() })
+        Arc::new(Keystore {
+            key,
+            signatures: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            key_ids: Mutex::default(),
+        })
     }
 
     fn public_hex(&self) -> String {
@@ -130,7 +136,10 @@ fn wrong_settings_are_refused_in_these_words() {
         let text = refused(&|settings| settings.headers_ttl = Duration::from_secs(minutes * 60));
         assert_eq!(text, "auth: headers TTL must be at least 10 minutes");
     }
-    assert_eq!(refused(&|settings| settings.public_key_hex.clear()), "auth: public key hex required for rotating auth (TTL > 0)");
+    assert_eq!(
+        refused(&|settings| settings.public_key_hex.clear()),
+        "auth: public key hex required for rotating auth (TTL > 0)"
+    );
     for bad in ["zz", "abc"] {
         let text = refused(&|settings| settings.public_key_hex = bad.to_owned());
         assert!(text.starts_with("auth: failed to decode public key hex: "), "{text}");
@@ -166,7 +175,8 @@ async fn the_signed_header_verifies() {
 #[tokio::test]
 async fn initial_headers_serve_and_then_one_signature_is_made_for_all() {
     let (server, keystore) = (GrpcServer::start(Fake::ok()).await, Keystore::new());
-    let initial = BTreeMap::from([(HEADER.to_owned(), "initial".to_owned()), ("x-mine".to_owned(), "stays".to_owned())]);
+    let initial =
+        BTreeMap::from([(HEADER.to_owned(), "initial".to_owned()), ("x-mine".to_owned(), "stays".to_owned())]);
     let auth = AuthSettings { headers: initial, ..settings(&keystore) }.select().unwrap().unwrap();
     let client = client(&server, auth);
     ping(&client).await.unwrap();

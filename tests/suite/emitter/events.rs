@@ -42,7 +42,8 @@ fn a_built_event_is_as_given_and_valid() {
 
     let wire = event.into_wire();
     assert_eq!(wire.spec_version, "1.0");
-    let valid = |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let valid =
+        |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     assert!(wire.attributes.keys().all(valid));
     assert!(matches!(wire.attributes["dataschema"].attr, Some(Attr::CeUri(_))));
     assert!(matches!(wire.attributes["delay"].attr, Some(Attr::CeInteger(-3))));
@@ -73,9 +74,12 @@ fn resource_attributes_are_named_and_never_override() {
         let owned: Vec<_> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         resource_names(&owned).into_iter().map(|(name, value)| (name, value.to_owned())).collect()
     };
-    for (key, name) in
-        [("chain_id", "chainid"), ("k8s.pod.name", "k8spodname"), ("ChainID", "chainid"), ("Service-Name.1", "servicename1")]
-    {
+    for (key, name) in [
+        ("chain_id", "chainid"),
+        ("k8s.pod.name", "k8spodname"),
+        ("ChainID", "chainid"),
+        ("Service-Name.1", "servicename1"),
+    ] {
         assert_eq!(named(&[(key, "v")]), [(name.to_owned(), "v".to_owned())]);
     }
     assert!(named(&[("---...", "v")]).is_empty());
@@ -100,7 +104,8 @@ fn resource_attributes_are_named_and_never_override() {
 #[test]
 fn an_event_survives_the_wire() {
     for payload in ["UA 1545", ""] {
-        let event = CloudEvent::builder("a", "b").payload(payload).data_schema("urn:s").subject("s").extension("x", "y");
+        let event =
+            CloudEvent::builder("a", "b").payload(payload).data_schema("urn:s").subject("s").extension("x", "y");
         let event = event.build().unwrap();
         let back = CloudEvent::decode(&event.encode()).unwrap();
         assert_eq!(back, event);
@@ -184,7 +189,8 @@ fn a_dangling_attribute_is_an_error_at_once() {
 /// chip-ingress §5: the legacy names, the first of each pair winning, and values of the wrong type ignored.
 #[test]
 fn attributes_by_their_legacy_names() {
-    let attributes = Attributes::from_list(["beholder_domain", "old", "beholder_entity", "old", "type", "new"]).unwrap();
+    let attributes =
+        Attributes::from_list(["beholder_domain", "old", "beholder_entity", "old", "type", "new"]).unwrap();
     let event = CloudEvent::from_attributes(&attributes.with("time", "no time").with("subject", "s"), "p").unwrap();
     assert_eq!((event.source(), event.event_type(), event.subject(), event.time()), ("old", "new", Some("s"), None));
 }

@@ -26,7 +26,12 @@ fn client(server: &GrpcServer) -> GrpcTransport {
 async fn a_client_is_built_without_a_server() {
     GrpcTransport::new(&GrpcConfig::new("localhost:8080")).unwrap();
     GrpcTransport::new(&GrpcConfig::new("[::1]:8080")).unwrap();
-    for (address, says) in [("", "missing port in address"), ("no-port", "missing port in address"), ("host:x", "port"), ("a:b:1", "host:port")] {
+    for (address, says) in [
+        ("", "missing port in address"),
+        ("no-port", "missing port in address"),
+        ("host:x", "port"),
+        ("a:b:1", "host:port"),
+    ] {
         let Err(error) = GrpcTransport::new(&GrpcConfig::new(address)) else { panic!("{address}") };
         let error = error.to_string();
         assert!(error.starts_with("invalid address format") && error.contains(says), "{error}");
@@ -46,7 +51,11 @@ struct Fixed(&'static str, &'static str);
 #[async_trait]
 impl HeaderProvider for Fixed {
     async fn headers(&self) -> Result<Vec<(String, String)>, eventbox::BoxError> {
-        if self.0.is_empty() { Err("no headers today".into()) } else { Ok(vec![(self.0.to_owned(), self.1.to_owned())]) }
+        if self.0.is_empty() {
+            Err("no headers today".into())
+        } else {
+            Ok(vec![(self.0.to_owned(), self.1.to_owned())])
+        }
     }
 }
 
@@ -135,13 +144,18 @@ async fn tls_is_spoken_with_the_host_of_the_address() {
     let ping = async |config: GrpcConfig| GrpcTransport::new(&config).unwrap().ping(Duration::from_secs(3)).await;
 
     assert_eq!(ping(GrpcConfig::new(address("localhost")).tls(trusting())).await.unwrap(), "pong");
-    assert_eq!(ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting().server_name("localhost"))).await.unwrap(), "pong");
+    assert_eq!(
+        ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting().server_name("localhost"))).await.unwrap(),
+        "pong"
+    );
     // Another name than the certificate's, no certificate of ours, the system's authorities, and no TLS at all.
     ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting())).await.unwrap_err();
     ping(GrpcConfig::new(address("localhost")).tls(Tls::ca(ca_pem.clone()))).await.unwrap_err();
     ping(GrpcConfig::new(address("localhost")).tls(Tls::system())).await.unwrap_err();
     ping(GrpcConfig::new(address("localhost"))).await.unwrap_err();
-    let Err(ConfigError::Tls { .. }) = GrpcTransport::new(&GrpcConfig::new("localhost:1").tls(Tls::ca("no pem"))).map(drop) else {
+    let Err(ConfigError::Tls { .. }) =
+        GrpcTransport::new(&GrpcConfig::new("localhost:1").tls(Tls::ca("no pem"))).map(drop)
+    else {
         // An authority that holds no certificate trusts nobody, which shows at the first call.
         return;
     };

@@ -222,4 +222,3 @@ on_every_engine! {
 
 /// The emitter of the process is one for all tests.
 static ONE_GLOBAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-

@@ -1,4 +1,5 @@
 //! A transport that does what a test says, the same behind real gRPC, and shorthands.
+#![allow(clippy::needless_pass_by_value)]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
