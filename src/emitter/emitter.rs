@@ -1,22 +1,30 @@
-//! The handle of the durable emitter.
+//! The durable emitter itself: store, send, settle.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Pool;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::batch::BatchClient;
 use super::builder::DurableEmitterBuilder;
+use super::coalesce::{InsertQueue, Request, insert_all};
 use super::config::Config;
 use super::error::EmitterError;
+use super::fallback::Fallback;
 use super::grpc::Destination;
-use super::health::HealthReport;
-use super::inner::Inner;
-use super::outbox::{Stored, micros};
-use super::settle::within;
+use super::health::{HealthReport, Heartbeats};
+use super::lifecycle::{NEW, STARTED, StopReport};
+use super::metrics::{EmitterMetrics, Phase};
+use super::outbox::{Handover, Stored, micros, prepare};
+use super::outcome::SendError;
+use super::settle::{Delivery, Entry, Settling, guarded, within};
 use super::stats::Stats;
 use super::transport::Transport;
 use super::upkeep::QueueStats;
@@ -65,24 +73,151 @@ impl<B: Backend> Clone for DurableEmitter<B> {
     }
 }
 
-/// What became of a row that was handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Handover {
-    /// It is sent from memory.
-    Queued,
-    /// The queue is full or the emitter is not running: a host sends the row when the claim of its insert is over.
-    LeftWaiting,
+/// What the loops and the handles share.
+pub(super) struct Inner<B: Backend> {
+    pub(super) pool: Pool<B>,
+    pub(super) client: BatchClient,
+    pub(super) settling: Arc<Settling>,
+    pub(super) inserts: Option<InsertQueue>,
+    pub(super) stopping: CancellationToken,
+    /// Wakes the retransmission before its tick.
+    pub(super) nudge: Notify,
+    pub(super) state: AtomicU8,
+    /// Emits that are under way.
+    pub(super) emits: TaskTracker,
+    pub(super) loops: TaskTracker,
+    pub(super) settlers: TaskTracker,
+    pub(super) finish: CancellationToken,
+    pub(super) hearts: Heartbeats,
+    pub(super) oldest_ms: AtomicU64,
+    pub(super) fallback: Option<Arc<Fallback>>,
+    pub(super) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
 }
 
-/// What a stop left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StopReport {
-    /// Whether everything that was accepted was sent and settled in time.
-    pub complete: bool,
-    /// Rows that this process had taken and did not settle; they are in the table, and sent again later.
-    pub left: usize,
+impl<B: Backend> Inner<B> {
+    pub(super) fn config(&self) -> &Config {
+        &self.settling.config
+    }
+
+    pub(super) fn note_oldest(&self, age: Duration) {
+        self.oldest_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
+    pub(super) fn send(
+        &self,
+        event: CloudEvent,
+        delivery: Delivery,
+        claimed_until: Instant,
+        phase: Phase,
+    ) -> Result<(), SendError> {
+        let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
+        let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
+        let callback = Box::new(move |sent| match fallback {
+            Some(fallback) => fallback.settle(delivery, sent, send_before),
+            None => settling.settle(delivery, &sent),
+        });
+        let queued = self.client.queue_until(event, Some(send_before), Some(callback));
+        if let Err(SendError::BufferFull) = queued {
+            self.settling.metrics.buffer_full(phase);
+        }
+        queued
+    }
+
+    fn deliver(&self, stored: Stored) -> Handover {
+        let Stored { key, event, attempts, claimed_until } = stored;
+        let entered = match self.settling.enter(key, attempts, Phase::Batch) {
+            Entry::Entered(delivery) => self.send(event, delivery, claimed_until, Phase::Batch).is_ok(),
+            Entry::InFlight | Entry::Full => {
+                self.settling.metrics.buffer_full(Phase::Batch);
+                false
+            }
+        };
+        if !entered {
+            self.settling.counters.left_waiting();
+            tracing::debug!(id = %key.id, "the queue to the sender is full: the message waits in the outbox");
+            return Handover::LeftWaiting;
+        }
+        Handover::Queued
+    }
+
+    async fn store(&self, stored: Stored) -> Result<Uuid, Arc<Error>> {
+        let Some(inserts) = &self.inserts else {
+            return self.insert(vec![stored]).await.pop().unwrap_or_else(|| Err(Arc::new(lost())));
+        };
+        let (reply, inserted) = oneshot::channel();
+        if !inserts.push(Request { stored, reply }).await {
+            return Err(Arc::new(lost()));
+        }
+        inserted.await.unwrap_or_else(|_| Err(Arc::new(lost())))
+    }
+
+    /// Inserts rows and hands over those that were inserted.
+    async fn insert(&self, mut stored: Vec<Stored>) -> Vec<Result<Uuid, Arc<Error>>> {
+        let config = self.config();
+        let started = Instant::now();
+        let done = insert_all(&self.pool, &mut stored, config.retransmit_after, config.database_timeout).await;
+        let operation = if stored.len() == 1 { "insert" } else { "insert_batch" };
+        self.settling.metrics.store_operation(operation, done.iter().any(Result::is_err), started.elapsed());
+        let deliver = |(stored, done): (Stored, Result<(), _>)| {
+            done.map(|()| {
+                let id = stored.key.id;
+                self.deliver(stored);
+                id
+            })
+        };
+        stored.into_iter().zip(done).map(deliver).collect()
+    }
+
+    pub(super) async fn run_inserts(self: Arc<Self>) {
+        let config = self.config();
+        while let Some(inserts) = &self.inserts
+            && let Some(requests) = inserts.next(config.insert_batch_size.max(1), config.insert_flush_interval).await
+        {
+            let (stored, replies): (Vec<_>, Vec<_>) =
+                requests.into_iter().map(|request| (request.stored, request.reply)).unzip();
+            for (reply, inserted) in replies.into_iter().zip(self.insert(stored).await) {
+                // A caller that gave up does not wait for the answer; its event is stored all the same.
+                let _ = reply.send(inserted);
+            }
+        }
+    }
+
+    pub(super) async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
+        let started = Instant::now();
+        let under_way = self.emits.token();
+        let (source, event_type) = (event.source().to_owned(), event.event_type().to_owned());
+        let emitted = self.emit_checked(event).await;
+        drop(under_way);
+        self.settling.metrics.emitted(&source, &event_type, emitted.is_err(), started.elapsed());
+        if emitted.is_ok() {
+            self.settling.counters.emitted();
+        }
+        emitted
+    }
+
+    async fn emit_checked(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
+        if self.state.load(Ordering::SeqCst) != STARTED {
+            return Err(EmitterError::NotStarted);
+        }
+        let (bytes, limit) = (event.encoded_len(), self.config().batch.effective_request_limit());
+        if bytes > limit {
+            return Err(EmitterError::TooLarge { bytes, limit });
+        }
+        let stored = prepare(event, self.config().retransmit_after, self.config().idempotency_key);
+        let started = Instant::now();
+        let inserted = self.store(stored).await.map_err(EmitterError::Persist);
+        let took = started.elapsed();
+        self.settling.metrics.inserted(inserted.is_err(), took);
+        let hook = self.config().hooks.on_emit_insert.as_deref();
+        guarded("on_emit_insert", || hook.map(|hook| hook(took, inserted.as_ref().err())));
+        inserted
+    }
+}
+
+/// The error of an emit that was accepted and then met the stop.
+fn lost() -> Error {
+    Error::setup("store a message in the outbox", "the emitter was stopped: emitter closed")
 }
 
 impl<B: Backend> DurableEmitter<B> {
@@ -93,7 +228,31 @@ impl<B: Backend> DurableEmitter<B> {
     }
 
     pub(super) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, config: Config) -> Result<Self, EmitterError> {
-        Ok(DurableEmitter { inner: Arc::new(Inner::new(pool, transport, config)?) })
+        config.check()?;
+        let client = BatchClient::new(transport, config.batch.clone())?;
+        let metrics = EmitterMetrics::new(config.batch.client_name.as_deref());
+        let inserts = (config.insert_batch_size > 0).then(|| InsertQueue::new(config.insert_batch_size));
+        let fallback = config.fallback;
+        let settling = Settling::new(config, metrics);
+        let fallback = fallback.then(|| Fallback::new(Arc::clone(client.sender()), Arc::clone(&settling)));
+        let inner = Inner {
+            pool,
+            client,
+            settling,
+            inserts,
+            stopping: CancellationToken::new(),
+            nudge: Notify::new(),
+            state: AtomicU8::new(NEW),
+            emits: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            settlers: TaskTracker::new(),
+            finish: CancellationToken::new(),
+            hearts: Heartbeats::default(),
+            oldest_ms: AtomicU64::new(0),
+            fallback,
+            asynchronous: Mutex::new(None),
+        };
+        Ok(DurableEmitter { inner: Arc::new(inner) })
     }
 
     /// Starts to accept and to send.
@@ -124,14 +283,18 @@ impl<B: Backend> DurableEmitter<B> {
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
     /// [`async_buffer`](Config::async_buffer) are waiting or the emitter is not running.
     pub fn emit_async(&self, event: CloudEvent) {
-        self.inner.emit_async(event);
+        let queue = self.inner.asynchronous.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.as_ref().is_none_or(|queue| queue.try_send(event).is_err()) {
+            self.inner.settling.counters.async_dropped();
+            self.inner.settling.metrics.async_dropped();
+        }
     }
 
     /// Sends a row from memory that was just written by [`emit_in`](crate::emitter::emit_in) or a turn. Call it after the commit.
     ///
     /// Never fails and never waits: a row that finds no place is sent by a host when the claim of its insert is over.
     pub fn deliver(&self, stored: Stored) -> Handover {
-        if !self.inner.is_running() {
+        if self.inner.state.load(Ordering::SeqCst) != STARTED {
             return Handover::LeftWaiting;
         }
         self.inner.deliver(stored)
@@ -201,7 +364,7 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// [`EmitterError::NotStarted`].
     pub fn ready(&self) -> Result<(), EmitterError> {
-        if self.inner.is_running() { Ok(()) } else { Err(EmitterError::NotStarted) }
+        if self.inner.state.load(Ordering::SeqCst) == STARTED { Ok(()) } else { Err(EmitterError::NotStarted) }
     }
 
     /// What is wrong with it, if anything: a loop that stands still, an endpoint that fails, messages about to expire.

@@ -1,5 +1,7 @@
 //! Errors of the emitter.
 
+use std::sync::Arc;
+
 use crate::cloudevent::CloudEventError;
 use crate::error::Error;
 
@@ -29,7 +31,7 @@ pub enum EmitterError {
     },
     /// The event could not be stored; after [`Error::Unknown`] it may be there.
     #[error("failed to persist event")]
-    Persist(#[source] std::sync::Arc<Error>),
+    Persist(#[source] Arc<Error>),
     /// The outbox or the dead letters could not be read or changed.
     #[error("the outbox could not be read or changed")]
     Database(#[from] Error),

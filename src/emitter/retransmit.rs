@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
+use super::emitter::Inner;
 use super::health::Beat;
-use super::inner::Inner;
 use super::metrics::Phase;
 use super::outbox::micros;
 use super::settle::{Entry, run};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Expiry, MetricsConfig, Retain};
+use super::emitter::Inner;
 use super::health::Beat;
-use super::inner::Inner;
 use super::instruments as names;
 use super::metrics::whole;
 use super::outbox::micros;

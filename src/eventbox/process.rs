@@ -28,8 +28,11 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 /// How long reading back an unknown commit waits for the old backend to end.
 const SETTLE_LOCK_WAIT_MS: u32 = 10_000;
 
-/// How often reading back is tried when the database is not available.
-const SETTLE_ATTEMPTS: usize = 5;
+/// How often reading back is tried again when the database is not available.
+const SETTLE_ATTEMPTS: usize = 8;
+
+/// The first pause before reading back again; it doubles, with jitter, so that a database may be away for some seconds.
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a call of [`process_batch`] did.
 #[derive(Debug)]
@@ -336,7 +339,11 @@ fn with_keys(to: &Recipient, turn: i64, mut messages: Vec<CloudEvent>) -> Vec<Cl
 /// Finds out whose commit it was after a lost answer: `Ok` when ours happened.
 async fn settle<B: Backend>(pool: &Pool<B>, to: &Recipient, turn: i64, token: Uuid, lost: Fault) -> Result<()> {
     let attempt = || format!("commit turn {} of {to}", turn + 1);
-    let mut pauses = backon::ExponentialBuilder::default().with_max_times(SETTLE_ATTEMPTS).with_jitter().build();
+    let mut pauses = backon::ExponentialBuilder::default()
+        .with_min_delay(SETTLE_PAUSE)
+        .with_max_times(SETTLE_ATTEMPTS)
+        .with_jitter()
+        .build();
     let settled = loop {
         match (read_back(pool, to, token).await, pauses.next()) {
             (Ok(settled), _) => break settled,
