@@ -52,7 +52,8 @@ impl<B: Backend> Inner<B> {
         for _ in 0..if self.inserts.is_some() { workers } else { 0 } {
             self.loops.spawn(Arc::clone(self).run_inserts());
         }
-        for number in 0..config.delete_workers.get() {
+        // More writers than the engine can use would only wait for each other.
+        for number in 0..config.delete_workers.get().min(B::INSERT_WORKERS) {
             let beat = beat(&format!("settle {number}"), config.database_timeout);
             self.settlers.spawn(run_worker(Arc::clone(&self.settling), self.pool.clone(), self.finish.clone(), beat));
         }

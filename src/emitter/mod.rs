@@ -79,5 +79,6 @@ pub use outcome::{EventErrorCode, RetryClass, SendError, error_code};
 pub use seqnum::MAX_SEQUENCES;
 pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};
 pub use stats::Stats;
+pub use tls::Tls;
 pub use transport::Transport;
 pub use upkeep::QueueStats;
