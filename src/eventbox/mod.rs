@@ -6,6 +6,9 @@ mod event;
 mod pending;
 mod process;
 mod processor;
+mod reducer;
+mod reducing;
+mod state;
 mod transition;
 
 #[cfg(feature = "sqlite")]
@@ -16,4 +19,9 @@ pub use event::{Event, EventId};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
 pub use processor::{EVersion, Processor};
+pub use reducer::{Next, Outcome, Reducer};
+pub use reducing::{Reducing, reduce_batch};
+#[cfg(feature = "emitter")]
+pub use state::Protobuf;
+pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use transition::{Mutation, PostProcess, SideEffect, Transition};

@@ -4,4 +4,5 @@ mod emit;
 #[cfg(feature = "postgres")]
 mod lost_answer;
 mod race;
+mod reducer;
 mod turn;
