@@ -15,7 +15,7 @@ mod transition;
 pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
-pub use event::{Event, EventId};
+pub use event::{Event, EventId, PayloadError};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
 pub use processor::{EVersion, Processor};
