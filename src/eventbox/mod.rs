@@ -10,7 +10,10 @@ mod metrics;
 mod pending;
 mod process;
 mod processor;
+mod reducer;
+mod reducing;
 mod settle;
+mod state;
 mod transition;
 
 pub use commit::Failure;
@@ -18,10 +21,15 @@ pub use commit::Failure;
 pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
-pub use event::{Event, EventId};
+pub use event::{Event, EventId, PayloadError};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{
     DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, Turn, TurnOptions, process_batch, process_batch_with,
 };
 pub use processor::{EVersion, Processor};
+pub use reducer::{Next, Outcome, Reducer};
+pub use reducing::{Reducing, reduce_batch};
+#[cfg(feature = "emitter")]
+pub use state::Protobuf;
+pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
