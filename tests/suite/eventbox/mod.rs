@@ -3,6 +3,7 @@
 mod emit;
 #[cfg(feature = "postgres")]
 mod lost_answer;
+mod model;
 mod payload;
 mod race;
 mod reducer;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use eventbox::{BoxError, EVersion, Event, Mutation, Processor, Recipient, SideEffect};
+use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Recipient, SideEffect};
 use sqlx::{Postgres, Row, Sqlite};
 
 use super::{TestDb, TestEngine};
@@ -27,6 +27,15 @@ pub(crate) trait CellEngine: TestEngine {
         to: &Recipient,
         event: Event,
     ) -> impl Future<Output = eventbox::Result<()>> + Send;
+    fn emit_all(
+        tx: &mut Self::Connection,
+        events: &[(Recipient, Event)],
+    ) -> impl Future<Output = eventbox::Result<Vec<Emitted>>> + Send;
+    fn emit_on(
+        pool: &sqlx::Pool<Self>,
+        to: &Recipient,
+        event: Event,
+    ) -> impl Future<Output = eventbox::Result<Emitted>> + Send;
 }
 
 macro_rules! cell_engine {
@@ -61,6 +70,17 @@ macro_rules! cell_engine {
                 event: Event,
             ) -> eventbox::Result<()> {
                 eventbox::emit(tx, to, event).await.map(drop)
+            }
+
+            async fn emit_all(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                events: &[(Recipient, Event)],
+            ) -> eventbox::Result<Vec<Emitted>> {
+                eventbox::emit_all(tx, events).await
+            }
+
+            async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Emitted> {
+                eventbox::emit(pool, to, event).await
             }
         }
     };
