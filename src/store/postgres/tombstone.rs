@@ -9,39 +9,50 @@ use crate::store::tombstone::{PrunedSlice, Slice, TombstonePrune};
 /// The statement of [`TombstonePrune::prune_tombstones`]; its plan must walk the primary key of the tombstones and look events up by theirs.
 ///
 /// One statement, so that event and dead letter are seen at one moment: an event that moves between them is always in one of the two. Rows
-/// that somebody else holds are left for the next pass; what was read of the others is compared again under the lock, so a replay that
-/// has just cleared a stamp wins. The lateral look-ups keep the planner from reading the whole box.
+/// that somebody else holds are left for the next pass; what was read of the others is compared again at the write, so a replay that has
+/// just cleared a stamp wins. The lateral look-ups keep the planner from reading whole boxes, and the
+/// arrays from reading a whole shard.
 pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     "WITH slice AS MATERIALIZED (
-    SELECT t.recipient, t.name FROM eventbox_tombstone t
+    SELECT t.recipient, t.name, t.id, t.gone_at_us FROM eventbox_tombstone t
     WHERE t.shard = $1 AND (t.recipient, t.name) > ($2, $3) AND (t.recipient, t.name) <= ($4, $5)
     ORDER BY t.recipient, t.name LIMIT $6
-), due AS MATERIALIZED (
-    SELECT t.recipient, t.name, t.id, coalesce(e.lives, d.lives, false) AS lives
+), looked_up AS MATERIALIZED (
+    SELECT s.recipient, s.name, s.id, s.gone_at_us, coalesce(e.lives, d.lives, false) AS lives
     FROM slice s
-    JOIN eventbox_tombstone t ON t.shard = $1 AND t.recipient = s.recipient AND t.name = s.name
     LEFT JOIN LATERAL (
-        SELECT true AS lives FROM eventbox_event x WHERE x.shard = $1 AND x.recipient = t.recipient AND x.id = t.id LIMIT 1
+        SELECT true AS lives FROM eventbox_event x WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
     ) e ON true
     LEFT JOIN LATERAL (
-        SELECT true AS lives FROM eventbox_dead_letter x WHERE x.shard = $1 AND x.id = t.id LIMIT 1
+        SELECT true AS lives FROM eventbox_dead_letter x WHERE x.shard = $1 AND x.id = s.id LIMIT 1
     ) d ON true
-    WHERE coalesce(e.lives, d.lives, false) = (t.gone_at_us IS NOT NULL)
-       OR (e.lives IS NULL AND d.lives IS NULL AND t.gone_at_us <= ",
+), due AS MATERIALIZED (
+    SELECT l.recipient, l.name, l.id, l.lives
+    FROM looked_up l
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM eventbox_tombstone t
+        WHERE t.shard = $1 AND t.recipient = l.recipient AND t.name = l.name AND t.id = l.id
+        LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) held
+    WHERE l.lives = (l.gone_at_us IS NOT NULL)
+       OR (NOT l.lives AND l.gone_at_us <= ",
     now_us!(),
     " - $7)
-    ORDER BY t.recipient, t.name FOR UPDATE OF t SKIP LOCKED
+), packed AS MATERIALIZED (
+    SELECT array_agg(recipient) AS recipients, array_agg(name) AS names, array_agg(id) AS ids, array_agg(lives) AS lives FROM due
 ), changed AS (
-    UPDATE eventbox_tombstone t SET gone_at_us = CASE WHEN due.lives THEN NULL ELSE ",
+    UPDATE eventbox_tombstone t SET gone_at_us = CASE WHEN u.lives THEN NULL ELSE ",
     now_us!(),
     " END
-    FROM due WHERE t.shard = $1 AND t.recipient = due.recipient AND t.name = due.name AND t.id = due.id
-      AND due.lives = (t.gone_at_us IS NOT NULL)
-    RETURNING due.lives
+    FROM packed p CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
+    WHERE t.shard = $1 AND t.recipient = u.recipient AND t.name = u.name AND t.id = u.id
+      AND u.lives = (t.gone_at_us IS NOT NULL)
+    RETURNING u.lives
 ), deleted AS (
     DELETE FROM eventbox_tombstone t
-    USING due WHERE t.shard = $1 AND t.recipient = due.recipient AND t.name = due.name AND t.id = due.id
-      AND NOT due.lives AND t.gone_at_us <= ",
+    USING packed p CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
+    WHERE t.shard = $1 AND t.recipient = u.recipient AND t.name = u.name AND t.id = u.id
+      AND NOT u.lives AND t.gone_at_us <= ",
     now_us!(),
     " - $7
     RETURNING 1

@@ -15,6 +15,7 @@ mod postgres {
             "INSERT INTO eventbox_tombstone SELECT 3, 'aircraft/' || n % 100, 'name ' || n, gen_random_uuid() FROM generate_series(1, 20000) n;
              INSERT INTO eventbox_event SELECT shard, recipient, id, name, NULL, '' FROM eventbox_tombstone ORDER BY name LIMIT 10000;
              INSERT INTO eventbox_event SELECT 3, 'airport/EWR', gen_random_uuid(), NULL, NULL, '' FROM generate_series(1, 20000);
+             INSERT INTO eventbox_dead_letter SELECT n % 16, gen_random_uuid(), 'airport/EWR', NULL, NULL, NULL, NULL, '', '', 1, 1, '' FROM generate_series(1, 5000) n;
              ANALYZE",
         )
         .await;
@@ -24,11 +25,11 @@ mod postgres {
     async fn plan(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &str, mode: &str) -> String {
         let sql = statement("postgres", name);
         let pool = db.open(1);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET plan_cache_mode = {mode}; PREPARE hot ({types}) AS {sql}")))
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET plan_cache_mode = {mode}; PREPARE hot{types} AS {sql}")))
             .execute(&pool)
             .await
             .unwrap();
-        let explain = format!("EXPLAIN (COSTS OFF) EXECUTE hot ({arguments})");
+        let explain = format!("EXPLAIN (COSTS OFF) EXECUTE hot{arguments}");
         let lines: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&pool).await.unwrap();
         pool.close().await;
         lines.join("\n")
@@ -38,8 +39,8 @@ mod postgres {
     async fn pruning_walks_the_primary_keys() {
         let db = filled().await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let types = "int2, text, text, text, text, int8, int8";
-            let arguments = "3, 'aircraft/3', 'name 7', 'aircraft/99', 'name 999', 1000, 300000000";
+            let types = "(int2, text, text, text, text, int8, int8)";
+            let arguments = "(3, 'aircraft/3', 'name 7', 'aircraft/99', 'name 999', 1000, 300000000)";
             let plan = plan(&db, "PRUNE_TOMBSTONES", types, arguments, mode).await;
             for key in ["eventbox_tombstone_pkey", "eventbox_event_pkey", "eventbox_dead_letter_pkey"] {
                 assert!(plan.contains(key), "{mode}:\n{plan}");
@@ -56,7 +57,7 @@ mod postgres {
     async fn a_set_is_listed_along_the_primary_key() {
         let db = filled().await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let plan = plan(&db, "LIST_ITEMS", "int2, text, int8", "3, 'airport/EWR', 100", mode).await;
+            let plan = plan(&db, "LIST_ITEMS", "(int2, text, int8)", "(3, 'airport/EWR', 100)", mode).await;
             assert!(plan.contains("eventbox_event_pkey") && !plan.contains("Sort"), "{mode}:\n{plan}");
         }
         db.remove().await;
