@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::recipient::Recipient;
+
 /// An error of the user's own code, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -58,6 +60,22 @@ pub enum Error {
         attempt: String,
         /// The user's error.
         source: BoxError,
+    },
+    /// The user's code, or a lock that somebody else holds, took longer than a turn may, and the turn was rolled back.
+    #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
+    Deadline {
+        /// The step, with the recipient.
+        attempt: String,
+        /// What a turn may take.
+        limit: std::time::Duration,
+    },
+    /// The state that the library keeps for a recipient cannot be read or written. Nothing was changed.
+    #[error("{attempt}: its state is not usable")]
+    State {
+        /// What was attempted, with the recipient.
+        attempt: String,
+        /// What is wrong with the state.
+        source: StateError,
     },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
@@ -156,5 +174,37 @@ pub enum Misuse {
     ConsumedTwice {
         /// The event.
         id: String,
+    },
+}
+
+/// What is wrong with a state that the library keeps ([`Reducer`](crate::Reducer)). Its events stay in their box.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The codec could not encode the new state.
+    #[error("the new state of {recipient} cannot be encoded")]
+    Encode {
+        /// Whose state.
+        recipient: Recipient,
+        /// What the codec said.
+        source: BoxError,
+    },
+    /// The codec could not decode the stored state: another type, another codec, or an older form of it.
+    #[error("the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it")]
+    Decode {
+        /// Whose state.
+        recipient: Recipient,
+        /// What the codec said.
+        source: BoxError,
+    },
+    /// The new state is over the limit of its reducer.
+    #[error("the new state of {recipient} has {bytes} bytes, over the limit of {limit}")]
+    TooLarge {
+        /// Whose state.
+        recipient: Recipient,
+        /// Its size when encoded.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
     },
 }

@@ -13,6 +13,7 @@
 //! * [`migrate`] makes a database ready; [`sqlite_options`] opens a file so that a commit survives.
 //! * [`emit`], [`emit_all`]: put events in. [`Event::named`]: make re-sending harmless.
 //! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
+//! * [`Reducer`], [`Outcome`]: what you write when the library may keep the state. [`reduce_batch`], [`state()`]: what you call.
 //! * [`Error`]: what can go wrong, and whether to try again.
 //!
 //! # The layout
@@ -44,7 +45,7 @@ pub use cloudevent::{
     RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
 };
 pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
-pub use error::{BoxError, Error, Misuse, Result};
+pub use error::{BoxError, Error, Misuse, Result, StateError};
 pub use eventbox::*;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use store::Backend;

@@ -105,7 +105,6 @@ pub enum CloudEventError {
 
 impl CloudEvent {
     /// Begins an event of a domain (the `source`) and an entity (the `type`).
-    #[must_use]
     pub fn builder(domain: impl Into<String>, entity: impl Into<String>) -> CloudEventBuilder {
         CloudEventBuilder::new(domain.into(), entity.into())
     }

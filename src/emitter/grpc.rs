@@ -134,7 +134,7 @@ fn host_of(address: &str) -> Result<&str, ConfigError> {
 #[non_exhaustive]
 pub enum Destination {
     /// Over gRPC.
-    Grpc(GrpcConfig),
+    Grpc(Box<GrpcConfig>),
     /// By another transport.
     Transport(Arc<dyn Transport>),
 }
@@ -150,19 +150,19 @@ impl Destination {
 
 impl From<&str> for Destination {
     fn from(address: &str) -> Self {
-        Destination::Grpc(GrpcConfig::new(address))
+        GrpcConfig::new(address).into()
     }
 }
 
 impl From<String> for Destination {
     fn from(address: String) -> Self {
-        Destination::Grpc(GrpcConfig::new(address))
+        GrpcConfig::new(address).into()
     }
 }
 
 impl From<GrpcConfig> for Destination {
     fn from(config: GrpcConfig) -> Self {
-        Destination::Grpc(config)
+        Destination::Grpc(Box::new(config))
     }
 }
 

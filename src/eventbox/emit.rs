@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -74,10 +75,13 @@ where
     let attempt = || format!("emit to {to}");
     if event.name().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
+        metrics::emitted(to, Emitted::Added);
         return Ok(Emitted::Added);
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
-    Ok(noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into()))
+    let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
+    metrics::emitted(to, answer);
+    Ok(answer)
 }
 
 /// Puts many events into the boxes of many recipients, in one statement: all of them or none.
@@ -123,25 +127,48 @@ where
         return Ok(Vec::new());
     }
     check_all(events)?;
+    let (positions, rows) = rows_of(events);
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
+    Ok(answers_of(events, positions, noted))
+}
 
+/// [`emit_all`] in a transaction, for code that is generic over the engine.
+pub(crate) async fn emit_all_in<B: Backend>(
+    tx: &mut B::Connection,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    check_all(events)?;
+    let (positions, rows) = rows_of(events);
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
+    Ok(answers_of(events, positions, noted))
+}
+
+/// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
+fn rows_of(events: &[(Recipient, Event)]) -> (Vec<usize>, Vec<EventRow<'_>>) {
     // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
         events.iter().map(|(to, event)| row_of(to, event, EventId::mint())).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
     let mut names = HashSet::new();
     rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
+    rows.into_iter().unzip()
+}
 
-    let (positions, rows): (Vec<usize>, Vec<EventRow<'_>>) = rows.into_iter().unzip();
-    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
-
+/// The answers in the order of `events`, counted.
+fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<Noted>) -> Vec<Emitted> {
     let mut answers = vec![Emitted::Duplicate; events.len()];
     for (position, noted) in positions.into_iter().zip(noted) {
         if let Some(answer) = answers.get_mut(position) {
             *answer = noted.into();
         }
     }
-    Ok(answers)
+    events.iter().zip(&answers).for_each(|((to, _), answer)| metrics::emitted(to, *answer));
+    answers
 }
 
 impl From<Noted> for Emitted {
@@ -169,7 +196,8 @@ fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> 
     }
 }
 
-fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
+/// Checks every limit of one [`emit_all`], without any SQL.
+pub(crate) fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
     let attempt = || format!("emit {} events", events.len());
     if events.len() > MAX_EMIT_EVENTS {
         let misuse = Misuse::TooMany { count: events.len(), limit: MAX_EMIT_EVENTS };

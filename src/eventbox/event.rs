@@ -95,6 +95,13 @@ impl Event {
         Ok(Event::new(serde_json::to_vec(value)?))
     }
 
+    /// An event whose value is `message` in protobuf; [`protobuf`](Event::protobuf) reads it back.
+    #[cfg(feature = "emitter")]
+    #[must_use]
+    pub fn from_protobuf(message: &impl prost::Message) -> Self {
+        Event::new(message.encode_to_vec())
+    }
+
     /// Names the event (its idempotency key): while it lives, and for the tombstone delay after, emitting the name again to the same recipient
     /// changes nothing and answers [`Duplicate`](crate::Emitted::Duplicate) or [`Tombstoned`](crate::Emitted::Tombstoned).
     ///
@@ -127,9 +134,41 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// What `serde_json` says when the value is no JSON or not a `T`.
+    /// When the value is no JSON or not a `T`; the error names the event, and what `serde_json` says is its source.
     pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, BoxError> {
-        Ok(serde_json::from_slice(&self.value)?)
+        serde_json::from_slice(&self.value).map_err(|error| self.unreadable("JSON", error))
+    }
+
+    /// The value, read as a message in protobuf.
+    ///
+    /// # Errors
+    ///
+    /// When the value is no `M`; the error names the event, and what `prost` says is its source. Protobuf does not tell types apart: the
+    /// bytes of another message may well be read as an `M`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::Event;
+    ///
+    /// #[derive(Clone, PartialEq, prost::Message)]
+    /// struct Departed {
+    ///     #[prost(int32, tag = "1")]
+    ///     delay_minutes: i32,
+    /// }
+    ///
+    /// let event = Event::from_protobuf(&Departed { delay_minutes: 75 });
+    /// assert_eq!(event.protobuf::<Departed>()?.delay_minutes, 75);
+    /// assert!(Event::new("late").protobuf::<Departed>().is_err());
+    /// # Ok::<(), eventbox::BoxError>(())
+    /// ```
+    #[cfg(feature = "emitter")]
+    pub fn protobuf<M: prost::Message + Default>(&self) -> Result<M, BoxError> {
+        M::decode(&*self.value).map_err(|error| self.unreadable("protobuf", error))
+    }
+
+    fn unreadable(&self, encoding: &'static str, source: impl Into<BoxError>) -> BoxError {
+        PayloadError { id: self.id, encoding, source: source.into() }.into()
     }
 
     pub(crate) fn traceparent(&self) -> Option<&str> {
@@ -144,6 +183,19 @@ impl Event {
             value: row.value.into(),
         }
     }
+}
+
+/// An event whose value is not what its reader wants: [`Event::json`] and [`Event::protobuf`] return it, boxed.
+#[derive(Debug, thiserror::Error)]
+#[error("event {id} cannot be read as {encoding}")]
+#[non_exhaustive]
+pub struct PayloadError {
+    /// The event.
+    pub id: EventId,
+    /// What it was read as: `JSON` or `protobuf`.
+    pub encoding: &'static str,
+    /// What the decoder said.
+    pub source: BoxError,
 }
 
 /// Shows the size of the value and not the value: payloads do not belong into logs.

@@ -179,7 +179,7 @@ impl IngressBuilder {
         };
         let service = Service { calls, pool: pool.clone(), tasks: tasks.clone() };
         let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
-        let service = SizeRefusal::new(service, self.max_request_bytes);
+        let service = SizeRefusal(service);
         let service = InterceptedService::new(service, Gate::new(self.credentials));
         let router = server.max_concurrent_streams(MAX_STREAMS_PER_CONNECTION).add_service(service);
         let incoming = Incoming::new(listener, cut_all.clone());

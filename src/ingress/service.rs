@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::call::{Call, Calls, cut_of};
 use super::connection::Cut;
 use super::publish::store_failed;
+use super::size::reworded;
 use super::store;
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngress;
 use crate::proto::chipingress::pb::{
@@ -96,9 +97,11 @@ async fn answer_each(
     mut requests: Streaming<StreamEventsRequest>,
     answers: &mpsc::Sender<Result<StreamEventsResponse, Status>>,
 ) {
-    while let Some(Ok(request)) = requests.next().await {
-        let event = request.event.unwrap_or_default();
-        let answer = answer_one(calls, cut, event).await;
+    while let Some(request) = requests.next().await {
+        let answer = match request {
+            Ok(request) => answer_one(calls, cut, request.event.unwrap_or_default()).await,
+            Err(status) => Err(reworded(&status).unwrap_or(status)),
+        };
         let failed = answer.is_err();
         if answers.send(answer).await.is_err() || failed {
             return;

@@ -14,20 +14,18 @@ const TOO_LARGE: &str = "Error, decoded message length too large";
 
 /// Turns the refusal of a too large request into RESOURCE_EXHAUSTED.
 #[derive(Debug, Clone)]
-pub(super) struct SizeRefusal<S> {
-    inner: S,
-    limit: usize,
-}
-
-impl<S> SizeRefusal<S> {
-    pub(super) fn new(inner: S, limit: usize) -> Self {
-        SizeRefusal { inner, limit }
-    }
-}
+pub(super) struct SizeRefusal<S>(pub(super) S);
 
 /// The refusal of a request of so many bytes.
-pub(super) fn larger_than_max(bytes: impl std::fmt::Display, limit: usize) -> Status {
+pub(super) fn larger_than_max(bytes: impl std::fmt::Display, limit: impl std::fmt::Display) -> Status {
     Status::resource_exhausted(format!("received message larger than max ({bytes} vs. {limit})"))
+}
+
+/// The refusal in the usual words, when this is tonic's refusal of a size.
+pub(super) fn reworded(status: &Status) -> Option<Status> {
+    let numbers = status.message().strip_prefix(TOO_LARGE).filter(|_| status.code() == Code::OutOfRange)?;
+    let mut numbers = numbers.split_whitespace().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    Some(larger_than_max(numbers.next()?, numbers.next()?))
 }
 
 impl<S: NamedService> NamedService for SizeRefusal<S> {
@@ -44,27 +42,17 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let answer = self.inner.call(request);
-        let limit = self.limit;
+        let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            Ok(match answer.extensions().get::<Status>() {
-                Some(status) if status.code() == Code::OutOfRange && status.message().starts_with(TOO_LARGE) => {
-                    larger_than_max(found_bytes(status.message()), limit).into_http()
-                }
-                _ => answer,
-            })
+            let reworded = answer.extensions().get::<Status>().and_then(reworded);
+            Ok(reworded.map_or(answer, Status::into_http))
         })
     }
-}
-
-/// The size in "… too large: found 123 bytes, the limit is: …".
-fn found_bytes(message: &str) -> &str {
-    message.split_once("found ").and_then(|(_, rest)| rest.split_once(' ')).map_or("?", |(bytes, _)| bytes)
 }
 
 #[cfg(test)]
@@ -72,8 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_size_is_found() {
-        assert_eq!(found_bytes(&format!("{TOO_LARGE}: found 123 bytes, the limit is: 10 bytes")), "123");
-        assert_eq!(found_bytes("other"), "?");
+    fn only_refusals_of_sizes_are_reworded() {
+        let refusal = format!("{TOO_LARGE}: found 123 bytes, the limit is: 10 bytes");
+        let told = reworded(&Status::out_of_range(&refusal)).map(|status| (status.code(), status.message().to_owned()));
+        assert_eq!(told, Some((Code::ResourceExhausted, "received message larger than max (123 vs. 10)".to_owned())));
+        assert!(reworded(&Status::internal(refusal)).is_none());
+        assert!(reworded(&Status::out_of_range("found 1 and 2")).is_none());
     }
 }

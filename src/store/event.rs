@@ -73,6 +73,12 @@ pub trait EventInsert: Database {
 
 /// Statements on events that both engines accept.
 pub trait EventTable: EventInsert {
+    /// [`EventInsert::insert_events`] in a transaction, for code that is generic over the engine.
+    fn insert_events_in(
+        tx: &mut Self::Connection,
+        rows: &[EventRow<'_>],
+    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
+
     /// The oldest events of a recipient behind `after` (the nil id is before all), oldest first.
     fn list_events(
         conn: &mut Self::Connection,
@@ -109,6 +115,13 @@ pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS 
 
 on_both_engines! {
     impl EventTable for Engine {
+        async fn insert_events_in(
+            tx: &mut <Self as Database>::Connection,
+            rows: &[EventRow<'_>],
+        ) -> Result<Vec<Noted>, Fault> {
+            Self::insert_events(tx, rows).await
+        }
+
         async fn list_events(
             conn: &mut <Self as Database>::Connection,
             shard: i16,

@@ -25,7 +25,7 @@ pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
-pub(crate) use state::Settled;
+pub(crate) use state::{KeptRow, Settled};
 pub(crate) use tombstone::{PrunedSlice, Slice};
 
 /// A future of a statement that runs on any executor.

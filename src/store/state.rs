@@ -13,6 +13,14 @@ pub struct Settled {
     pub ours: bool,
 }
 
+/// What is kept for a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRow {
+    pub turn: i64,
+    /// `None` for the state of a processor, and for an entity that is gone.
+    pub state: Option<Vec<u8>>,
+}
+
 /// Statements on the turns of recipients.
 pub trait StateTable: Database {
     /// The recipient's turn; 0 when it never had one.
@@ -40,6 +48,21 @@ pub trait StateTable: Database {
         recipient: &str,
         token: Uuid,
     ) -> impl Future<Output = Result<Settled, Fault>> + Send;
+
+    /// The recipient's turn and the state that is kept for it; `None` when it never had a turn.
+    fn read_state(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+    ) -> impl Future<Output = Result<Option<KeptRow>, Fault>> + Send;
+
+    /// Replaces the state, in the transaction that has advanced the turn; false when there is no turn.
+    fn save_state(
+        tx: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+        state: Option<&[u8]>,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
 }
 
 on_both_engines! {
@@ -89,6 +112,30 @@ on_both_engines! {
             ));
             let row = query.bind(shard).bind(recipient).bind(token).fetch_one(tx).await?;
             Ok(Settled { turn: row.try_get(0)?, ours: row.try_get(1)? })
+        }
+
+        async fn read_state(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+        ) -> Result<Option<KeptRow>, Fault> {
+            let query = sqlx::query::<Engine>("SELECT turn, state FROM eventbox_state WHERE shard = $1 AND recipient = $2");
+            match query.bind(shard).bind(recipient).fetch_optional(conn).await? {
+                Some(row) => Ok(Some(KeptRow { turn: row.try_get(0)?, state: row.try_get(1)? })),
+                None => Ok(None),
+            }
+        }
+
+        async fn save_state(
+            tx: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+            state: Option<&[u8]>,
+        ) -> Result<bool, Fault> {
+            let query =
+                sqlx::query::<Engine>("UPDATE eventbox_state SET state = $3 WHERE shard = $1 AND recipient = $2");
+            let done = query.bind(shard).bind(recipient).bind(state).execute(tx).await?;
+            Ok(done.rows_affected() == 1)
         }
     }
 }

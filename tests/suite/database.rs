@@ -1,8 +1,10 @@
 //! Migrations and settings.
 
 use eventbox::Error;
+use sqlx::Connection;
+use sqlx::pool::PoolOptions;
 
-use crate::support::{TestDb, on_every_engine};
+use crate::support::{TestDb, TestEngine, on_every_engine};
 
 on_every_engine! {
     async fn migrating_again_changes_nothing(db) {
@@ -37,6 +39,15 @@ on_every_engine! {
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.contains("9999") && text.contains("update this program"), "{text}");
+    }
+
+    /// Of the tests' own support: other processes reach a test's database by its URL.
+    async fn a_test_database_is_reached_in_several_ways(db) {
+        db.connect().await.ping().await.unwrap();
+        let pool = PoolOptions::<Engine>::new().max_connections(1).connect(&db.url()).await.unwrap();
+        Engine::run(&pool, "CREATE TABLE seen (x int)".to_owned()).await.unwrap();
+        assert_eq!(db.count("seen").await, 0);
+        pool.close().await;
     }
 
     async fn a_fit_database_passes_the_check(db) {

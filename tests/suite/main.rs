@@ -5,6 +5,7 @@ mod architecture;
 mod database;
 mod demo;
 mod dsset;
+mod emitter;
 mod eventbox;
 mod ingress;
 mod proto;

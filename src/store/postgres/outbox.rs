@@ -65,7 +65,7 @@ impl OutboxTable for Postgres {
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
         let query = sqlx::query(CLAIM_OUTBOX);
         let query = query.bind(i32::from(claim.from_shard)).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
-        query.fetch_all(conn).await?.into_iter().map(claimed).collect()
+        query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
     async fn delete_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
@@ -191,7 +191,7 @@ pub(super) fn columns(keys: &[OutboxKey]) -> (Vec<i16>, Vec<Uuid>) {
     keys.iter().map(|key| (key.shard, key.id)).unzip()
 }
 
-fn claimed(row: PgRow) -> Result<ClaimedRow, Fault> {
+fn claimed(row: &PgRow) -> Result<ClaimedRow, Fault> {
     Ok(ClaimedRow {
         key: OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? },
         source: row.try_get(2)?,

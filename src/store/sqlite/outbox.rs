@@ -67,7 +67,7 @@ impl OutboxTable for Sqlite {
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
         let shards = json((claim.from_shard..=255).collect::<Vec<_>>())?;
         let query = sqlx::query(CLAIM_OUTBOX).bind(shards).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
-        query.fetch_all(conn).await?.into_iter().map(claimed).collect()
+        query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
     async fn delete_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
@@ -183,7 +183,7 @@ fn json(values: impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(&values).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-fn claimed(row: SqliteRow) -> Result<ClaimedRow, Fault> {
+fn claimed(row: &SqliteRow) -> Result<ClaimedRow, Fault> {
     Ok(ClaimedRow {
         key: OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? },
         source: row.try_get(2)?,

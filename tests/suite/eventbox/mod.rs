@@ -3,5 +3,8 @@
 mod emit;
 #[cfg(feature = "postgres")]
 mod lost_answer;
+mod payload;
 mod race;
+mod reducer;
 mod turn;
+mod user_code;

@@ -1,5 +1,7 @@
 //! The calls of the service besides PublishBatch.
 
+use eventbox::proto::chipingress::pb::StreamEventsRequest;
+
 use super::*;
 
 #[tokio::test]
@@ -17,6 +19,10 @@ async fn too_large_requests_are_refused_in_the_usual_words() {
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     assert!(refused.message().contains("larger than max (2"), "{refused}");
     assert!(refused.message().contains(" vs. 1000)"), "{refused}");
+    let request = StreamEventsRequest { event: Some(event("a", "k", &"x".repeat(2000))) };
+    let mut answers = client.stream_events(tokio_stream::iter([request])).await.unwrap().into_inner();
+    let refused = answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
     publish(&mut client, vec![event("a", "k", &"x".repeat(800))]).await.unwrap();
     assert_eq!(counts(&server).await, (1, 0, 0, 0));
 }

@@ -82,6 +82,27 @@ mod postgres {
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
         uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &boxes).await;
     }
+
+    /// A long outbox of which only a few messages are due.
+    #[cfg(feature = "emitter")]
+    #[tokio::test]
+    async fn claiming_finds_what_is_due_by_its_index() {
+        let db = TestDb::empty("plans").await;
+        eventbox::migrate(&db.pool).await.unwrap();
+        db.run(
+            "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+             SELECT s, gen_random_uuid(), 'flights', 'flight.delayed', 1, CASE WHEN n = 1 THEN 1 ELSE 9e15 END, '\\x00'
+             FROM generate_series(0, 255) s, generate_series(1, 200) n;
+             ANALYZE eventbox_outbox",
+        )
+        .await;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = plan(&db, "CLAIM_OUTBOX", "int4, int8, int8, int8", "0, 10, 100, 10000000", mode).await;
+            assert!(plan.contains("eventbox_outbox_due"), "{mode}:\n{plan}");
+            assert!(!plan.contains("Seq Scan on eventbox_outbox"), "{mode}:\n{plan}");
+        }
+        db.remove().await;
+    }
 }
 
 #[cfg(feature = "sqlite")]
@@ -134,5 +155,22 @@ mod sqlite {
     #[tokio::test]
     async fn popping_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
+    }
+
+    #[cfg(feature = "emitter")]
+    #[tokio::test]
+    async fn claiming_finds_what_is_due_by_its_index() {
+        let db = filled().await;
+        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", "CLAIM_OUTBOX"));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
+        let of_table: Vec<_> =
+            plan.iter().map(|line| line.3.as_str()).filter(|line| line.contains("eventbox_outbox")).collect();
+        assert!(
+            of_table.iter().any(|line| line.contains("eventbox_outbox_due (shard=? AND next_attempt_at_us<?)")),
+            "{of_table:#?}"
+        );
+        assert!(of_table.iter().all(|line| line.starts_with("SEARCH")), "{of_table:#?}");
+        db.remove().await;
     }
 }

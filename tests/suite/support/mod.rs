@@ -1,5 +1,4 @@
 //! What the tests stand on: a database of its own for each test on each engine, waiting without sleeping, and ready-made processors.
-#![allow(dead_code)]
 
 mod cell;
 mod database;
@@ -10,12 +9,9 @@ pub(crate) mod source;
 
 use std::time::{Duration, Instant};
 
-#[allow(unused_imports)]
 pub(crate) use cell::{CellEngine, Cells, create_cells, failing, noting};
-#[allow(unused_imports)]
 pub(crate) use database::{TestDb, TestEngine, with_database};
-#[allow(unused_imports)]
-pub(crate) use processors::{Decider, Recorder, drain};
+pub(crate) use processors::{Decider, drain};
 
 /// How long a test waits for something that should happen soon. Generous: it is reached only when the test fails.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -46,11 +46,11 @@ where
 
 /// Consumes whatever it is given and remembers what it decided on, in order; also what a failed attempt was given.
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<Event>>);
+struct Recorder(Mutex<Vec<Event>>);
 
 impl Recorder {
     /// A processor that consumes everything.
-    pub(crate) fn processor<B: Backend>(&self) -> Decider<impl Fn(&[Event]) -> Mutation<B, ()> + Send + Sync> {
+    fn processor<B: Backend>(&self) -> Decider<impl Fn(&[Event]) -> Mutation<B, ()> + Send + Sync> {
         Decider(|events: &[Event]| {
             self.0.lock().unwrap().extend_from_slice(events);
             Transition::stay().consuming(events).into()
@@ -58,7 +58,7 @@ impl Recorder {
     }
 
     /// What was given so far.
-    pub(crate) fn seen(&self) -> Vec<Event> {
+    fn seen(&self) -> Vec<Event> {
         self.0.lock().unwrap().clone()
     }
 }

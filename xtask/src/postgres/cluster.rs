@@ -177,7 +177,6 @@ fn last_lines(text: &str, count: usize) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

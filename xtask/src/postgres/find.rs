@@ -89,7 +89,6 @@ fn parse_version(text: &str) -> Option<Version> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

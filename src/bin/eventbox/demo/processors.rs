@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use eventbox::{
-    BoxError, CloudEvent, EVersion, Event, Mutation, PostProcess, Processor, Recipient, SideEffect, Transition,
+    BoxError, CloudEvent, EVersion, Event, Mutation, Outcome, PostProcess, Processor, Recipient, Reducer, SideEffect,
+    Transition,
 };
 
 use prost::Message as _;
@@ -17,14 +18,14 @@ use super::tables::{AircraftState, AirportState, DemoTables};
 const DEPARTED: &[u8] = b"departed";
 const CANCELLED: &[u8] = b"cancelled";
 
-/// Folds an aircraft's flights, tells the airports, and publishes what was late.
+/// Folds an aircraft's flights, tells the airports, and publishes what was late: a processor with a table of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Aircraft {
     /// Turns that finished, counted by hooks.
     pub(crate) finished: Arc<AtomicI64>,
 }
 
-/// Counts what an airport was told.
+/// Counts what an airport was told: a reducer, whose state the library keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Airport {
     /// Turns that finished, counted by hooks.
@@ -97,24 +98,18 @@ impl<B: DemoTables> Processor<B> for Aircraft {
     }
 }
 
-impl<B: DemoTables> Processor<B> for Airport {
+impl Reducer for Airport {
     type State = AirportState;
 
-    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(AirportState, EVersion), BoxError> {
-        let (state, eversion) = B::load_airport(conn, to.key()).await?.unwrap_or_default();
-        Ok((state, EVersion(eversion)))
-    }
-
-    async fn prepare_mutation(
+    fn reduce(
         &self,
         to: &Recipient,
         events: &[Event],
-        state: &AirportState,
-    ) -> Result<Mutation<B, AirportState>, BoxError> {
+        mut state: AirportState,
+    ) -> Result<Outcome<AirportState>, BoxError> {
         if events.is_empty() {
-            return Ok(Mutation::none());
+            return Ok(Outcome::stay());
         }
-        let mut state = state.clone();
         for event in events {
             match event.value() {
                 DEPARTED => state.departed += 1,
@@ -122,21 +117,7 @@ impl<B: DemoTables> Processor<B> for Airport {
                 other => return Err(format!("{to} was sent {} unknown bytes", other.len()).into()),
             }
         }
-        Ok(Transition::to(state).consuming(events).post_process(count(&self.finished)).into())
-    }
-
-    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
-        Ok(EVersion(B::airport_eversion(tx, to.key()).await?))
-    }
-
-    async fn save_state(
-        &self,
-        tx: &mut B::Connection,
-        to: &Recipient,
-        state: &AirportState,
-        eversion: EVersion,
-    ) -> Result<(), BoxError> {
-        Ok(B::save_airport(tx, to.key(), state, eversion.0).await?)
+        Ok(Outcome::to(state).consuming(events).post_process(count(&self.finished)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! One run: everything at once, then the comparison.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use eventbox::Recipient;
 use sha2::{Digest, Sha256};
 use sqlx::Pool;
 use tokio::task::JoinSet;
@@ -16,7 +18,7 @@ use super::expected::Figures;
 use super::flights::Input;
 use super::publish::{Publishing, Received, Receiver};
 use super::report::{Report, Surroundings};
-use super::tables::{DemoTables, Leftovers, Progress};
+use super::tables::{AirportState, DemoTables, Leftovers, Progress};
 use super::work::{self, Shared};
 use super::{Args, send, shows_progress};
 
@@ -127,13 +129,30 @@ struct Found {
 async fn collect<B: DemoTables>(pool: &Pool<B>, receiver: &Receiver) -> Result<Found> {
     let mut conn = pool.acquire().await.context("read the results")?;
     let (aircraft, aircraft_turns) = B::all_aircraft(&mut conn).await.context("read the aircraft")?;
-    let (airports, airport_turns) = B::all_airports(&mut conn).await.context("read the airports")?;
+    let airports = B::airports(&mut conn).await.context("read the airports")?;
     let progress = B::load_progress(&mut conn).await.context("read the sender's progress")?.unwrap_or_default();
     let leftovers = B::leftovers(&mut conn).await.context("count what is left")?;
     drop(conn);
+    let (airports, airport_turns) = states_of(pool, &airports).await.context("read the airports")?;
     let figures = Figures { aircraft, airports, ..Figures::default() };
     let received = receiver.received().await?;
     Ok(Found { figures, progress, turns: aircraft_turns + airport_turns, leftovers, received })
+}
+
+/// The states that the library keeps for airports, and how many turns they took together.
+async fn states_of<B: DemoTables>(
+    pool: &Pool<B>,
+    airports: &[String],
+) -> Result<(BTreeMap<String, AirportState>, i64)> {
+    let mut turns = 0;
+    let mut states = BTreeMap::new();
+    for airport in airports {
+        let airport: Recipient = airport.parse()?;
+        let at = eventbox::state::<AirportState>(pool, &airport).await?.context("an airport's state is gone")?;
+        turns += at.turn;
+        states.insert(airport.key().to_owned(), at.state.unwrap_or_default());
+    }
+    Ok((states, turns))
 }
 
 impl Found {

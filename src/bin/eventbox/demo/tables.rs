@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use eventbox::{Backend, Emitted, Event, Recipient};
+use serde::{Deserialize, Serialize};
 use sqlx::{Executor, Row};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -17,8 +18,8 @@ pub(crate) struct AircraftState {
     pub(crate) last_airport: Option<String>,
 }
 
-/// What an airport saw.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What an airport saw; the library keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AirportState {
     pub(crate) departed: i64,
     pub(crate) cancelled: i64,
@@ -83,26 +84,12 @@ pub(crate) trait DemoTables: Backend {
         eversion: i64,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    fn load_airport(
-        conn: &mut Self::Connection,
-        code: &str,
-    ) -> impl Future<Output = Result<Option<(AirportState, i64)>>> + Send;
-    fn airport_eversion(tx: &mut Self::Connection, code: &str) -> impl Future<Output = Result<i64>> + Send;
-    fn save_airport(
-        tx: &mut Self::Connection,
-        code: &str,
-        state: &AirportState,
-        eversion: i64,
-    ) -> impl Future<Output = Result<()>> + Send;
-
     /// All aircraft, and how many turns they took together.
     fn all_aircraft(
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<(BTreeMap<String, AircraftState>, i64)>> + Send;
-    /// All airports, and how many turns they took together.
-    fn all_airports(
-        conn: &mut Self::Connection,
-    ) -> impl Future<Output = Result<(BTreeMap<String, AirportState>, i64)>> + Send;
+    /// The airports that had a turn, as recipients; their states are the library's to read.
+    fn airports(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<String>>> + Send;
     fn leftovers(conn: &mut Self::Connection) -> impl Future<Output = Result<Leftovers>> + Send;
 }
 
@@ -114,13 +101,10 @@ CREATE TABLE demo_progress (
 CREATE TABLE demo_aircraft (
     tailnum TEXT PRIMARY KEY, eversion BIGINT NOT NULL, legs BIGINT NOT NULL, cancelled BIGINT NOT NULL,
     delay_minutes BIGINT NOT NULL, worst_delay_minutes INTEGER, last_airport TEXT
-);
-CREATE TABLE demo_airport (
-    code TEXT PRIMARY KEY, eversion BIGINT NOT NULL, departed BIGINT NOT NULL, cancelled BIGINT NOT NULL
 )";
 
 const DROP: &str = "
-DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft; DROP TABLE IF EXISTS demo_airport;
+DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft;
 DROP TABLE IF EXISTS eventbox_event; DROP TABLE IF EXISTS eventbox_tombstone; DROP TABLE IF EXISTS eventbox_state;
 DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter; DROP TABLE IF EXISTS eventbox_migration";
 
@@ -212,35 +196,6 @@ macro_rules! demo_tables {
                 query.execute(tx).await.map(drop)
             }
 
-            async fn load_airport(
-                conn: &mut <Self as sqlx::Database>::Connection,
-                code: &str,
-            ) -> Result<Option<(AirportState, i64)>> {
-                let query = sqlx::query::<Self>("SELECT code, eversion, departed, cancelled FROM demo_airport WHERE code = $1");
-                let row = query.bind(code).fetch_optional(conn).await?;
-                row.map(|row| Ok((demo_tables!(@airport row), row.try_get(1)?))).transpose()
-            }
-
-            async fn airport_eversion(tx: &mut <Self as sqlx::Database>::Connection, code: &str) -> Result<i64> {
-                let query = sqlx::query::<Self>(concat!("SELECT eversion FROM demo_airport WHERE code = $1", $for_update));
-                query.bind(code).fetch_optional(tx).await?.map_or(Ok(0), |row| row.try_get(0))
-            }
-
-            async fn save_airport(
-                tx: &mut <Self as sqlx::Database>::Connection,
-                code: &str,
-                state: &AirportState,
-                eversion: i64,
-            ) -> Result<()> {
-                let query = sqlx::query::<Self>(
-                    "INSERT INTO demo_airport (code, eversion, departed, cancelled) VALUES ($1, $2, $3, $4)
-                     ON CONFLICT (code) DO UPDATE SET
-                     eversion = excluded.eversion, departed = excluded.departed, cancelled = excluded.cancelled",
-                );
-                let query = query.bind(code).bind(eversion).bind(state.departed).bind(state.cancelled);
-                query.execute(tx).await.map(drop)
-            }
-
             async fn all_aircraft(
                 conn: &mut <Self as sqlx::Database>::Connection,
             ) -> Result<(BTreeMap<String, AircraftState>, i64)> {
@@ -256,17 +211,11 @@ macro_rules! demo_tables {
                 Ok((all, turns))
             }
 
-            async fn all_airports(
-                conn: &mut <Self as sqlx::Database>::Connection,
-            ) -> Result<(BTreeMap<String, AirportState>, i64)> {
-                let query = sqlx::query::<Self>("SELECT code, eversion, departed, cancelled FROM demo_airport");
-                let mut turns = 0;
-                let mut all = BTreeMap::new();
-                for row in query.fetch_all(conn).await? {
-                    turns += row.try_get::<i64, _>(1)?;
-                    all.insert(row.try_get(0)?, demo_tables!(@airport row));
-                }
-                Ok((all, turns))
+            async fn airports(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Vec<String>> {
+                let query = sqlx::query_scalar::<Self, String>(
+                    "SELECT recipient FROM eventbox_state WHERE recipient LIKE 'airport/%' ORDER BY recipient",
+                );
+                query.fetch_all(conn).await
             }
 
             async fn leftovers(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Leftovers> {
@@ -287,9 +236,6 @@ macro_rules! demo_tables {
             worst_delay_minutes: $row.try_get(5)?,
             last_airport: $row.try_get(6)?,
         }
-    };
-    (@airport $row:ident) => {
-        AirportState { departed: $row.try_get(2)?, cancelled: $row.try_get(3)? }
     };
 }
 

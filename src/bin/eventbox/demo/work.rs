@@ -98,7 +98,7 @@ async fn process<B: DemoTables>(
     loop {
         let processed = match to.kind() {
             "aircraft" => eventbox::process_batch(pool, to, &shared.aircraft, MAX_EVENTS).await,
-            _ => eventbox::process_batch(pool, to, &shared.airport, MAX_EVENTS).await,
+            _ => eventbox::reduce_batch(pool, to, &shared.airport, MAX_EVENTS).await,
         };
         let mut turn = match processed {
             Ok(turn) => turn,

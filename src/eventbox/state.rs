@@ -1,0 +1,149 @@
+//! The state that the library keeps: how it is encoded, and reading it from outside.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Pool;
+
+use crate::error::{BoxError, Error, Result, StateError};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, KeptRow};
+
+/// The most bytes of an encoded state, unless its [`Reducer`](crate::Reducer) says otherwise.
+pub const MAX_STATE_BYTES: usize = 1 << 20;
+
+/// How a state becomes bytes and comes back. [`Json`] is the default; [`Protobuf`](crate::Protobuf) is there too.
+///
+/// It is a type and not a value, named beside the reducer's state: `impl Reducer<Protobuf> for Counters`. What it encodes should be the same
+/// bytes for equal states, else a state that did not change is saved nevertheless.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{BoxError, StateCodec};
+///
+/// /// Eight bytes, most significant first.
+/// struct BigEndian;
+///
+/// impl StateCodec<u64> for BigEndian {
+///     fn encode(state: &u64) -> Result<Vec<u8>, BoxError> {
+///         Ok(state.to_be_bytes().to_vec())
+///     }
+///     fn decode(bytes: &[u8]) -> Result<u64, BoxError> {
+///         Ok(u64::from_be_bytes(bytes.try_into()?))
+///     }
+/// }
+/// assert_eq!(BigEndian::decode(&BigEndian::encode(&7)?)?, 7);
+/// # Ok::<(), BoxError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot encode the state `{S}`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for the state, or name another codec: `impl Reducer<MyCodec> for …`"
+)]
+pub trait StateCodec<S> {
+    /// The state as bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the state has no encoding; the turn is rolled back.
+    fn encode(state: &S) -> Result<Vec<u8>, BoxError>;
+
+    /// The state from what [`encode`](StateCodec::encode) made.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no state; the turn does not begin.
+    fn decode(bytes: &[u8]) -> Result<S, BoxError>;
+}
+
+/// Encodes a state as JSON, by `serde`.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+impl<S: Serialize + DeserializeOwned> StateCodec<S> for Json {
+    fn encode(state: &S) -> Result<Vec<u8>, BoxError> {
+        Ok(serde_json::to_vec(state)?)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<S, BoxError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// Encodes a state that is a message of `prost`.
+#[cfg(feature = "emitter")]
+#[derive(Debug, Clone, Copy)]
+pub struct Protobuf;
+
+#[cfg(feature = "emitter")]
+impl<S: prost::Message + Default> StateCodec<S> for Protobuf {
+    fn encode(state: &S) -> Result<Vec<u8>, BoxError> {
+        Ok(state.encode_to_vec())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<S, BoxError> {
+        Ok(S::decode(bytes)?)
+    }
+}
+
+/// A state as it was at a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateAt<S> {
+    /// The recipient's last turn: 1, 2, 3 … without a gap.
+    pub turn: i64,
+    /// The state after that turn; `None` when the entity is gone, or when its state is not kept by the library.
+    pub state: Option<S>,
+}
+
+/// Reads the state that a [`Reducer`](crate::Reducer) made, from outside: for a page, a check, a test.
+///
+/// It is the state after the last committed turn. `None` when the recipient never had a turn. Decodes [`Json`]; use [`state_as`] for
+/// another codec.
+///
+/// # Errors
+///
+/// [`Error::State`] when the stored state is no `S`; transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::Recipient;
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// assert!(eventbox::state::<u64>(&pool, &airport).await?.is_none());
+/// # Ok(()) }
+/// ```
+pub async fn state<S>(pool: &Pool<impl Backend>, of: &Recipient) -> Result<Option<StateAt<S>>>
+where
+    Json: StateCodec<S>,
+{
+    state_as::<Json, S>(pool, of).await
+}
+
+/// [`state()`] with another codec: `state_as::<Protobuf, Counters>(&pool, &recipient)`.
+///
+/// # Errors
+///
+/// As [`state()`].
+pub async fn state_as<C, S>(pool: &Pool<impl Backend>, of: &Recipient) -> Result<Option<StateAt<S>>>
+where
+    C: StateCodec<S>,
+{
+    let attempt = || format!("read the state of {of}");
+    let Some(KeptRow { turn, state }) = read(pool, of).await.map_err(|fault| fault.during(attempt()))? else {
+        return Ok(None);
+    };
+    let state = state.map(|bytes| C::decode(&bytes)).transpose().map_err(|source| Error::State {
+        attempt: attempt(),
+        source: StateError::Decode { recipient: of.clone(), source },
+    })?;
+    Ok(Some(StateAt { turn, state }))
+}
+
+async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Option<KeptRow>, Fault> {
+    let mut conn = pool.acquire().await?;
+    B::read_state(&mut conn, of.shard().into(), of.as_str()).await
+}
