@@ -18,8 +18,8 @@
 //!
 //! # The layout
 //!
-//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`emitter`] and [`ingress`] are modules of
-//! their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
+//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (the set below), [`emitter`] and
+//! [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
 //!
 //! # What this is not
 //!
@@ -27,6 +27,7 @@
 
 #[cfg(feature = "emitter")]
 mod cloudevent;
+pub mod dsset;
 #[cfg(feature = "emitter")]
 pub mod emitter;
 mod error;
@@ -43,6 +44,7 @@ pub use cloudevent::{
     AttributeValue, Attributes, CONTENT_TYPE, CloudEvent, CloudEventBuilder, CloudEventError, ExtensionValue,
     RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
 };
+pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Result, StateError};
 pub use eventbox::*;
 pub use recipient::{MAX_KEY_BYTES, Recipient};

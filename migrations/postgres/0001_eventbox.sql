@@ -65,3 +65,14 @@ CREATE TABLE eventbox_dead_letter (
     payload     bytea NOT NULL,
     PRIMARY KEY (shard, id)
 );
+
+-- Only recipients that fail or are paused: nobody else pays for this table.
+CREATE TABLE eventbox_failure (
+    shard              int2 NOT NULL,
+    recipient          text COLLATE "C" NOT NULL,
+    attempts           int4 NOT NULL DEFAULT 0,
+    next_attempt_at_us int8 NOT NULL DEFAULT 0,
+    error              text,
+    paused             bool NOT NULL DEFAULT false,
+    PRIMARY KEY (shard, recipient)
+);

@@ -79,3 +79,14 @@ CREATE TABLE eventbox_dead_letter (
     payload     BLOB NOT NULL,
     PRIMARY KEY (shard, id)
 ) STRICT, WITHOUT ROWID;
+
+-- Only recipients that fail or are paused: nobody else pays for this table.
+CREATE TABLE eventbox_failure (
+    shard              INTEGER NOT NULL,
+    recipient          TEXT NOT NULL,
+    attempts           INTEGER NOT NULL DEFAULT 0,
+    next_attempt_at_us INTEGER NOT NULL DEFAULT 0,
+    error              TEXT,
+    paused             INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (shard, recipient)
+) STRICT, WITHOUT ROWID;

@@ -5,9 +5,11 @@
 //! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
 mod both;
+mod control;
 mod dead_letter;
 mod event;
 mod fault;
+mod item;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -15,6 +17,7 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
+mod tombstone;
 
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
@@ -23,6 +26,7 @@ pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxS
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
+pub(crate) use tombstone::{PrunedSlice, Slice};
 
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -45,7 +49,10 @@ pub trait Backend:
     sqlx::Database
     + schema::Schema
     + event::EventTable
+    + item::ItemTable
+    + tombstone::TombstoneTable
     + state::StateTable
+    + control::ControlTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
 {

@@ -4,6 +4,7 @@
 mod architecture;
 mod database;
 mod demo;
+mod dsset;
 mod emitter;
 mod eventbox;
 mod ingress;

@@ -2,8 +2,10 @@
 
 mod dead_letter;
 mod event;
+mod item;
 mod outbox;
 mod schema;
+mod tombstone;
 
 /// The text of the database's clock: microseconds since 1970.
 macro_rules! now_us {

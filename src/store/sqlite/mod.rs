@@ -2,9 +2,11 @@
 
 mod dead_letter;
 mod event;
+mod item;
 mod outbox;
 pub(in crate::store) mod packed;
 mod schema;
+mod tombstone;
 
 /// The text of the database's clock: microseconds since 1970.
 macro_rules! now_us {

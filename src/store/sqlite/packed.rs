@@ -45,3 +45,8 @@ pub(super) fn ids_json(ids: &[Uuid]) -> Result<String, sqlx::Error> {
     let ids: Vec<String> = ids.iter().copied().map(hex).collect();
     serde_json::to_string(&ids).map_err(|error| sqlx::Error::Encode(error.into()))
 }
+
+/// Texts as a JSON array, for `SELECT value FROM json_each($n)`.
+pub(super) fn texts_json(texts: &[&str]) -> Result<String, sqlx::Error> {
+    serde_json::to_string(texts).map_err(|error| sqlx::Error::Encode(error.into()))
+}

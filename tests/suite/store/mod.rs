@@ -1,4 +1,5 @@
 //! The statements themselves.
 
 mod plans;
+mod pruning;
 mod statements;

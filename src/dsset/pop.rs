@@ -1,0 +1,178 @@
+//! Removing items together with other writes.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::{Pool, Transaction};
+use uuid::Uuid;
+
+use super::error::{Error, Misuse};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault};
+
+/// A transaction in which items are popped: sqlx's own, which knows itself again.
+///
+/// `&mut *tx` is the connection, for your own statements.
+#[derive(Debug)]
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct PopTx<B: Backend> {
+    tx: Transaction<'static, B>,
+    number: u64,
+    broken: bool,
+}
+
+impl<B: Backend> PopTx<B> {
+    /// Begins a transaction that writes from its first statement.
+    ///
+    /// # Errors
+    ///
+    /// Contention when SQLite's writer did not make room within the busy timeout; transient when no connection could be had.
+    pub async fn begin(pool: &Pool<B>) -> Result<Self, Error> {
+        let begun = B::begin_write(pool).await;
+        Ok(begun.map_err(|fault| Error::during(fault, "begin a transaction to pop in"))?.into())
+    }
+
+    /// Commits: what was popped is gone, together with the caller's own writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NotFinished`] when [`finish_pop`] failed in this transaction; it is rolled back then. [`Error::Unknown`] when the connection
+    /// was lost, so that it may have happened: list again to see. Contention, transient and database errors: nothing was changed.
+    pub async fn commit(self) -> Result<(), Error> {
+        const ATTEMPT: &str = "commit what was popped";
+        if self.broken {
+            self.rollback().await?;
+            return Err(Error::misuse(ATTEMPT, Misuse::NotFinished));
+        }
+        self.tx.commit().await.map_err(|error| Error::during_commit(error.into(), ATTEMPT))
+    }
+
+    /// Rolls back: nothing was popped.
+    ///
+    /// # Errors
+    ///
+    /// Transient and database errors; the transaction is rolled back nevertheless.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.tx.rollback().await.map_err(|error| Error::during(error.into(), "roll back what was popped"))
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Pops in a transaction that has begun already.
+impl<B: Backend> From<Transaction<'static, B>> for PopTx<B> {
+    fn from(tx: Transaction<'static, B>) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        PopTx { tx, number: NUMBERS.fetch_add(1, Ordering::Relaxed), broken: false }
+    }
+}
+
+impl<B: Backend> Deref for PopTx<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        &self.tx
+    }
+}
+
+impl<B: Backend> DerefMut for PopTx<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        &mut self.tx
+    }
+}
+
+/// The items of one set that a transaction pops. Nothing is popped before [`finish_pop`].
+#[derive(Debug)]
+#[must_use = "nothing is popped before finish_pop"]
+pub struct PopOp {
+    of: Recipient,
+    transaction: u64,
+    turn: i64,
+    items: HashMap<String, Uuid>,
+    popped: Vec<(String, Uuid)>,
+}
+
+impl PopOp {
+    pub(super) fn new(of: Recipient, transaction: u64, turn: i64, items: HashMap<String, Uuid>) -> Self {
+        PopOp { of, transaction, turn, items, popped: Vec::new() }
+    }
+
+    /// Whether an item was listed, is still there and was not popped by this operation.
+    #[must_use]
+    pub fn can_pop(&self, id: &str) -> bool {
+        self.items.contains_key(id)
+    }
+
+    /// Pops an item; answers what [`can_pop`](PopOp::can_pop) answered.
+    pub fn pop(&mut self, id: &str) -> bool {
+        match self.items.remove_entry(id) {
+            Some(item) => {
+                self.popped.push(item);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Removes what the operations popped, for several sets in one transaction; answers how many items that were.
+///
+/// For each recipient that something was popped of, in the order of (shard, recipient) and each once, the turn is moved by compare-and-set
+/// from what it was at the beginning of the operation, and the items are deleted. When the transaction commits, each of these items was
+/// popped by this transaction and by no other. Their ids stay remembered for the tombstone delay.
+///
+/// # Errors
+///
+/// [`Error::Misuse`] when an operation was begun in another transaction, or two of them popped one item: nothing was written. Contention when
+/// another writer of a recipient came first or an item is gone; transient and database errors. After any error the transaction can only
+/// be rolled back.
+///
+/// # Cancel safety
+///
+/// A transaction in which this future was dropped can only be rolled back.
+pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<Item = PopOp>) -> Result<usize, Error> {
+    let mut ops: Vec<PopOp> = ops.into_iter().collect();
+    // Until the end is reached, so that a dropped future counts as one that failed.
+    let was_broken = std::mem::replace(&mut tx.broken, true);
+    if let Some(op) = ops.iter().find(|op| op.transaction != tx.number) {
+        return Err(Error::misuse(attempt(&op.of), Misuse::OtherTransaction));
+    }
+    ops.retain(|op| !op.popped.is_empty());
+    ops.sort_by(|a, b| (a.of.shard(), a.of.as_str()).cmp(&(b.of.shard(), b.of.as_str())));
+    let mut seen = HashSet::new();
+    for op in &ops {
+        if let Some((id, _)) = op.popped.iter().find(|(_, event)| !seen.insert(*event)) {
+            return Err(Error::misuse(attempt(&op.of), Misuse::PoppedTwice { id: id.clone() }));
+        }
+    }
+    for same in ops.chunk_by(|a, b| a.of == b.of) {
+        remove(tx, same).await?;
+    }
+    tx.broken = was_broken;
+    Ok(seen.len())
+}
+
+/// Removes what the operations of one recipient popped.
+async fn remove<B: Backend>(tx: &mut PopTx<B>, ops: &[PopOp]) -> Result<(), Error> {
+    let Some(first) = ops.first() else { return Ok(()) };
+    let of = &first.of;
+    let (shard, turn) = (of.shard().into(), first.turn);
+    let during = |fault: Fault| Error::during(fault, attempt(of));
+    let is_same_turn = ops.iter().all(|op| op.turn == turn);
+    if !is_same_turn || !B::advance_turn(&mut *tx, shard, of.as_str(), turn, Uuid::new_v4()).await.map_err(during)? {
+        return Err(Error::contention(attempt(of)));
+    }
+    let events: Vec<Uuid> = ops.iter().flat_map(|op| &op.popped).map(|(_, event)| *event).collect();
+    let removed = B::delete_events(&mut *tx, shard, of.as_str(), &events).await.map_err(during)?;
+    if removed != events.len() as u64 {
+        return Err(Error::contention(attempt(of)));
+    }
+    Ok(())
+}
+
+fn attempt(of: &Recipient) -> String {
+    format!("finish a pop from the set of {of}")
+}

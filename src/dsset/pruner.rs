@@ -1,0 +1,171 @@
+//! The background pruner of tombstones.
+
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::error::Error;
+use super::set::DEFAULT_TOMBSTONE_DELAY;
+use super::tombstone::{Pruned, Span, TombstoneKey, attempt};
+use crate::store::{Backend, Fault};
+
+/// The shortest time between two passes.
+pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long [`Pruner::stop`] waits for the transaction that is under way.
+pub const PRUNER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a [`Pruner`] works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrunerConfig {
+    /// How long a name stays remembered after its event was found to be gone.
+    pub tombstone_delay: Duration,
+    /// The time from the end of a pass to the next, with up to a tenth of jitter; at least [`MIN_PRUNE_INTERVAL`]. A name lives up to two of
+    /// them longer than the delay.
+    pub interval: Duration,
+    /// How many tombstones are looked at in one transaction.
+    pub slice: NonZeroU32,
+}
+
+impl Default for PrunerConfig {
+    /// The delay of 5 minutes, a pass a minute, 1,000 tombstones a transaction.
+    fn default() -> Self {
+        PrunerConfig {
+            tombstone_delay: DEFAULT_TOMBSTONE_DELAY,
+            interval: Duration::from_secs(60),
+            slice: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
+        }
+    }
+}
+
+/// Forgets names whose events are gone for longer than the tombstone delay, also of recipients where nothing happens any more.
+///
+/// A service: one or more hosts of a database run it; they do not get into each other's way. Without it nothing goes wrong but that names are
+/// remembered for ever. It walks the tombstones in key order, a bounded slice a transaction.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Pruner, PrunerConfig};
+///
+/// let pruner = Pruner::new(pool, PrunerConfig::default());
+/// pruner.start();
+/// assert!(pruner.stop().await);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Pruner<B: Backend> {
+    pool: Pool<B>,
+    config: PrunerConfig,
+    stopping: watch::Sender<bool>,
+    running: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<B: Backend> Pruner<B> {
+    /// A pruner that does not run yet.
+    #[must_use]
+    pub fn new(pool: Pool<B>, config: PrunerConfig) -> Self {
+        Pruner { pool, config, stopping: watch::Sender::new(false), running: Mutex::default() }
+    }
+
+    /// Starts it in the background and returns at once. Once started, or once stopped, this does nothing.
+    ///
+    /// Call it in a tokio runtime. Dropping the pruner stops it too, without waiting.
+    pub fn start(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_none() && !*self.stopping.borrow() {
+            *running = Some(tokio::spawn(run(self.pool.clone(), self.config, self.stopping.subscribe())));
+        }
+    }
+
+    /// Stops it after the transaction that is under way; `false` when that took longer than [`PRUNER_STOP_TIMEOUT`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it stops nevertheless.
+    pub async fn stop(&self) -> bool {
+        self.stopping.send_replace(true);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match running {
+            Some(running) => tokio::time::timeout(PRUNER_STOP_TIMEOUT, running).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// One pass over all tombstones that there are at its start, here and now, whether it runs in the background or not.
+    ///
+    /// # Errors
+    ///
+    /// Contention, transient and database errors; what was done until then stays done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was done until then stays done.
+    pub async fn run_once(&self) -> Result<Pruned, Error> {
+        pass(&self.pool, &self.config, &watch::Sender::new(false).subscribe()).await
+    }
+}
+
+async fn run<B: Backend>(pool: Pool<B>, config: PrunerConfig, mut stopping: watch::Receiver<bool>) {
+    loop {
+        match pass(&pool, &config, &stopping).await {
+            Ok(Pruned { walked, stamped, revived, deleted, .. }) => {
+                tracing::debug!(walked, stamped, revived, deleted, "tombstones were pruned");
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "tombstones were not pruned: trying again at the next pass");
+            }
+        }
+        let interval = config.interval.max(MIN_PRUNE_INTERVAL);
+        // Hosts that started together should not walk together.
+        let jitter = interval.mul_f64(f64::from(uuid::Uuid::new_v4().as_fields().1) / f64::from(u16::MAX) / 10.0);
+        // An error says that the pruner was dropped.
+        if tokio::time::timeout(interval + jitter, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn pass<B: Backend>(
+    pool: &Pool<B>,
+    config: &PrunerConfig,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Pruned, Error> {
+    let mut total = Pruned::default();
+    let shards = async { B::list_tombstone_shards(&mut *pool.acquire().await?).await };
+    let shards = shards.await.map_err(|fault: Fault| Error::during(fault, "find the tombstones to prune"))?;
+    for shard in shards.into_iter().filter_map(|shard| u8::try_from(shard).ok()) {
+        let during = |fault: Fault| Error::during(fault, attempt(shard));
+        let last = async { B::last_tombstone(&mut *pool.acquire().await?, shard.into()).await };
+        let Some((recipient, name)) = last.await.map_err(during)? else { continue };
+        // The pass ends at the key that was last when it began, so that growing keys cannot keep it in this shard.
+        let until = TombstoneKey { recipient, name };
+        let mut after = None;
+        loop {
+            if *stopping.borrow() || stopping.has_changed().is_err() {
+                return Ok(total);
+            }
+            let span = Span {
+                shard,
+                after: after.as_ref(),
+                until: &until,
+                limit: config.slice.get(),
+                delay: config.tombstone_delay,
+            };
+            total.absorb(span.prune_on(pool).await.map_err(during)?);
+            after = total.next.take();
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,155 @@
+//! Forgetting names whose items and events are long gone.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sqlx::Pool;
+
+use super::error::Error;
+use super::listing::Listing;
+use crate::store::{Backend, Fault, PrunedSlice, Slice};
+
+/// How many tombstones [`cleanup_garbage`] looks at in one transaction.
+const CLEANUP_SLICE: u32 = 1_000;
+
+/// Names a tombstone within its shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct TombstoneKey {
+    /// The recipient, as `kind/key`.
+    pub recipient: String,
+    /// The name.
+    pub name: String,
+}
+
+/// What was done to tombstones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// How many tombstones were looked at.
+    pub walked: u64,
+    /// How many got the time at which their event was found to be gone.
+    pub stamped: u64,
+    /// How many lost that time, because their event is there again.
+    pub revived: u64,
+    /// How many were deleted: their names are free again.
+    pub deleted: u64,
+    /// Where to go on; `None` at the end.
+    pub next: Option<TombstoneKey>,
+}
+
+impl Pruned {
+    pub(super) fn absorb(&mut self, slice: Pruned) {
+        self.walked += slice.walked;
+        self.stamped += slice.stamped;
+        self.revived += slice.revived;
+        self.deleted += slice.deleted;
+        self.next = slice.next;
+    }
+}
+
+/// Looks at `limit` tombstones of a shard, in key order behind `after`, inside a transaction.
+///
+/// A tombstone whose event is in none of the box and the quarantine is stamped with the time, by the database's clock as it is then; one
+/// whose event is there loses its stamp; and one that was stamped a `tombstone_delay` ago and whose event still is nowhere is deleted. The
+/// [`Pruner`](super::Pruner) does this over and over; call it yourself where you have a scheduler of your own.
+///
+/// # Errors
+///
+/// Contention, transient and database errors; roll the transaction back.
+pub async fn prune_slice<B: Backend>(
+    tx: &mut B::Connection,
+    shard: u8,
+    after: Option<&TombstoneKey>,
+    limit: NonZeroU32,
+    tombstone_delay: Duration,
+) -> Result<Pruned, Error> {
+    let during = |fault: Fault| Error::during(fault, attempt(shard));
+    let Some(until) = B::last_tombstone(tx, shard.into()).await.map_err(during)? else { return Ok(Pruned::default()) };
+    let until = TombstoneKey { recipient: until.0, name: until.1 };
+    let span = Span { shard, after, until: &until, limit: limit.get(), delay: tombstone_delay };
+    span.prune::<B>(tx).await.map_err(during)
+}
+
+pub(super) fn attempt(shard: u8) -> String {
+    format!("prune the tombstones of shard {shard}")
+}
+
+/// Some tombstones of a shard.
+pub(super) struct Span<'a> {
+    pub(super) shard: u8,
+    pub(super) after: Option<&'a TombstoneKey>,
+    pub(super) until: &'a TombstoneKey,
+    pub(super) limit: u32,
+    pub(super) delay: Duration,
+}
+
+impl Span<'_> {
+    pub(super) async fn prune<B: Backend>(&self, tx: &mut B::Connection) -> Result<Pruned, Fault> {
+        let slice = Slice {
+            shard: self.shard.into(),
+            after: self.after.map_or(("", ""), |after| (&after.recipient, &after.name)),
+            until: (&self.until.recipient, &self.until.name),
+            limit: self.limit.into(),
+            delay_us: micros(self.delay),
+        };
+        let PrunedSlice { last, walked, stamped, revived, deleted } = B::prune_tombstones(tx, slice).await?;
+        let is_full = walked >= i64::from(self.limit);
+        let next = last.filter(|_| is_full).map(|(recipient, name)| TombstoneKey { recipient, name });
+        let count = |rows: i64| rows.unsigned_abs();
+        Ok(Pruned {
+            walked: count(walked),
+            stamped: count(stamped),
+            revived: count(revived),
+            deleted: count(deleted),
+            next: next.filter(|next| next < self.until),
+        })
+    }
+
+    /// The same in a transaction of its own.
+    pub(super) async fn prune_on<B: Backend>(&self, pool: &Pool<B>) -> Result<Pruned, Fault> {
+        let mut tx = B::begin_write(pool).await?;
+        let pruned = self.prune::<B>(&mut tx).await?;
+        tx.commit().await?;
+        Ok(pruned)
+    }
+}
+
+/// Does for the recipients of these listings now what the [`Pruner`](super::Pruner) would do at its next pass.
+///
+/// Idempotent, for several sets at once, in transactions of its own. Each listing's names are kept for the tombstone delay of its set.
+///
+/// # Errors
+///
+/// Contention, transient and database errors; what was done until then stays done.
+///
+/// # Cancel safety
+///
+/// Safe: what was done until then stays done.
+pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) -> Result<Pruned, Error> {
+    let mut total = Pruned::default();
+    let sets: BTreeMap<_, _> =
+        listings.iter().map(|listing| ((listing.of.shard(), &listing.of), listing.delay)).collect();
+    for ((shard, of), delay) in sets {
+        let during = |fault: Fault| Error::during(fault, format!("clean up the set of {of}"));
+        let last = async { B::last_name(&mut *pool.acquire().await?, shard.into(), of.as_str()).await };
+        let Some(name) = last.await.map_err(during)? else { continue };
+        let until = TombstoneKey { recipient: of.to_string(), name };
+        let mut after = TombstoneKey { recipient: of.to_string(), name: String::new() };
+        loop {
+            let span = Span { shard, after: Some(&after), until: &until, limit: CLEANUP_SLICE, delay };
+            let pruned = span.prune_on(pool).await.map_err(during)?;
+            total.absorb(pruned);
+            match total.next.take() {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+    }
+    Ok(total)
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,202 @@
+//! The acceptance cases of the set, by their numbers.
+
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+
+use eventbox::dsset::{Added, Error, Item, Listing, PopTx, Set, cleanup_garbage, finish_pop};
+use eventbox::{Backend, Pruner, PrunerConfig, Recipient};
+use futures_util::future::join_all;
+use sqlx::Pool;
+
+use super::{MANY, airport, ids, item, let_the_delay_pass, set, turn_of};
+use crate::support::on_every_engine;
+
+/// Pops what a listing holds, in a transaction of its own; answers the ids that were popped.
+async fn pop_all<B: Backend>(pool: &Pool<B>, set: &Set, listing: &Listing) -> Result<Vec<String>, Error> {
+    let mut tx = PopTx::begin(pool).await?;
+    let mut op = set.begin_pop(&mut tx, listing).await?;
+    let popped = listing.items().iter().filter(|item| op.pop(item.id())).map(|item| item.id().to_owned()).collect();
+    finish_pop(&mut tx, [op]).await?;
+    tx.commit().await?;
+    Ok(popped)
+}
+
+on_every_engine! {
+    /// eventbox 1, 2, 3: the life of an item and of its id. Case 2 has a stronger outcome here: the id that is added again is refused at once,
+    /// so it leaves no storage behind and is never garbage before its delay is over.
+    async fn an_item_lives_once_and_its_id_is_remembered(db) {
+        // 1.
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!((ids(&listing), listing.garbage().len()), (vec!["abc"], 0));
+        assert_eq!(listing.items()[0].value(), b"value of abc");
+        assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap(), ["abc"]);
+        assert_eq!(cleanup_garbage(&db.pool, &[&listing]).await.unwrap().deleted, 0);
+        let empty = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
+
+        // 2.
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(db.count("eventbox_event").await, 0);
+        let empty = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
+        assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap(), [""; 0], "the old listing pops it no second time");
+
+        // 3.
+        let_the_delay_pass(db).await;
+        let expired = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!((ids(&expired).len(), expired.garbage()), (0, ["abc".to_owned()].as_slice()));
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned], "it is remembered until it is pruned");
+        assert_eq!(cleanup_garbage(&db.pool, &[&expired]).await.unwrap().deleted, 1);
+        assert!(set().list(&db.pool, MANY).await.unwrap().garbage().is_empty());
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
+        assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["abc"]);
+    }
+
+    /// eventbox 4.
+    async fn a_listing_has_a_limit(db) {
+        set().add(&db.pool, &[item("c"), item("a"), item("b")]).await.unwrap();
+        let two = set().list(&db.pool, NonZeroU32::new(2).unwrap()).await.unwrap();
+        assert_eq!((ids(&two), two.more_remain()), (vec!["c", "a"], true), "the oldest come first");
+        let three = set().list(&db.pool, NonZeroU32::new(3).unwrap()).await.unwrap();
+        assert_eq!((ids(&three).len(), three.more_remain()), (3, false));
+    }
+
+    /// eventbox 5.
+    async fn deleting_needs_no_transaction_of_the_caller(db) {
+        set().add(&db.pool, &[item("a"), item("b"), item("c")]).await.unwrap();
+        assert_eq!(set().delete(&db.pool, &["a", "c", "never added"]).await.unwrap(), 2);
+        assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["b"]);
+        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Added::Tombstoned], "it does not come back at once (W-5)");
+        assert_eq!(turn_of(db, &airport()).await, 1);
+        assert_eq!(set().delete(&db.pool, &["a"]).await.unwrap(), 0);
+        assert_eq!(turn_of(db, &airport()).await, 1, "what changes nothing moves no turn");
+    }
+
+    /// eventbox 6.
+    async fn racing_producers_and_consumers_pop_each_id_once(db) {
+        const IDS: usize = 100;
+        let producers = (0..3).map(|producer| {
+            let pool = db.open(1);
+            async move {
+                for chunk in 0..10 {
+                    let mut items: Vec<Item> = (0..10).map(|n| item(&format!("{chunk}-{n}"))).collect();
+                    if producer == 1 {
+                        items.reverse();
+                    }
+                    set().add(&pool, &items).await.unwrap();
+                }
+            }
+        });
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let consumers = (0..5).map(|_| {
+            let (pool, done) = (db.open(1), &done);
+            async move {
+                let mut popped = Vec::new();
+                let started = std::time::Instant::now();
+                while done.load(std::sync::atomic::Ordering::SeqCst) < IDS {
+                    assert!(started.elapsed() < crate::support::SOON, "the ids are popped soon");
+                    let listing = set().list(&pool, NonZeroU32::new(17).unwrap()).await.unwrap();
+                    match pop_all(&pool, &set(), &listing).await {
+                        Ok(ids) => {
+                            done.fetch_add(ids.len(), std::sync::atomic::Ordering::SeqCst);
+                            popped.extend(ids);
+                        }
+                        Err(error) => assert!(error.is_contention(), "{error:?}"),
+                    }
+                    tokio::task::yield_now().await;
+                }
+                popped
+            }
+        });
+        let (_, popped) = tokio::join!(join_all(producers), join_all(consumers));
+        let popped: Vec<String> = popped.into_iter().flatten().collect();
+        assert_eq!(popped.len(), IDS);
+        assert_eq!(popped.iter().collect::<HashSet<_>>().len(), IDS);
+        assert_eq!((db.count("eventbox_event").await, db.count("eventbox_tombstone").await), (0, IDS as i64));
+    }
+
+    /// eventbox 33 (W-1): the value is sent again between the listing and the commit, and between the pop and the commit.
+    async fn the_first_value_wins_over_one_that_comes_while_it_is_popped(db) {
+        set().add(&db.pool, &[Item::new("abc", "first")]).await.unwrap();
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!(set().add(&db.pool, &[Item::new("abc", "second")]).await.unwrap(), [Added::Duplicate]);
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
+        assert!(op.pop("abc"));
+        finish_pop(&mut tx, [op]).await.unwrap();
+        // In the popping transaction itself the item is gone; from outside it is not, until the commit. SQLite has one writer, so no outside.
+        assert_eq!(set().add(&mut *tx, &[Item::new("abc", "third")]).await.unwrap(), [Added::Tombstoned]);
+        tx.commit().await.unwrap();
+        assert_eq!(listing.items()[0].value(), b"first");
+        assert_eq!(set().add(&db.pool, &[Item::new("abc", "fourth")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(db.count("eventbox_event").await, 0);
+    }
+
+    /// eventbox 35 (W-8), with 3,000 pops instead of 600,000: what is left behind is one small row an id, and goes when its delay is over.
+    async fn popping_without_end_leaves_no_more_than_a_delays_worth(db) {
+        const ROUNDS: usize = 6;
+        const BLOCK: usize = 500;
+        let pruner = Pruner::new(db.pool.clone(), PrunerConfig { slice: NonZeroU32::new(128).unwrap(), ..PrunerConfig::default() });
+        for round in 0..ROUNDS {
+            let block: Vec<Item> = (0..BLOCK).map(|n| item(&format!("{round}-{n}"))).collect();
+            set().add(&db.pool, &block).await.unwrap();
+            let listing = set().list(&db.pool, MANY).await.unwrap();
+            assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap().len(), BLOCK);
+            let pruned = pruner.run_once().await.unwrap();
+            let expected_deleted = if round == 0 { 0 } else { BLOCK as u64 };
+            assert_eq!((pruned.stamped, pruned.deleted), (BLOCK as u64, expected_deleted));
+            assert_eq!(db.count("eventbox_tombstone").await, BLOCK as i64, "one delay's worth");
+            let_the_delay_pass(db).await;
+        }
+        assert_eq!((turn_of(db, &airport()).await, db.count("eventbox_state").await), (ROUNDS as i64, 1));
+        pruner.run_once().await.unwrap();
+        assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (0, 0));
+    }
+
+    async fn several_sets_are_popped_together_or_not_at_all(db) {
+        let sets: Vec<Set> = (0..8).map(|n| Set::new(Recipient::new("airport", n.to_string()).unwrap())).collect();
+        let mut listings = Vec::new();
+        for set in &sets {
+            set.add(&db.pool, &[item("a"), item("b")]).await.unwrap();
+            listings.push(set.list(&db.pool, MANY).await.unwrap());
+        }
+        for commits in [false, true] {
+            let mut tx = PopTx::begin(&db.pool).await.unwrap();
+            let mut ops = Vec::new();
+            for (set, listing) in sets.iter().zip(&listings) {
+                let mut op = set.begin_pop(&mut tx, listing).await.unwrap();
+                assert!(op.can_pop("a") && op.pop("a") && !op.can_pop("a") && !op.pop("a"));
+                assert!(!op.can_pop("not listed") && !op.pop("not listed"));
+                ops.push(op);
+            }
+            assert_eq!(finish_pop(&mut tx, ops).await.unwrap(), 8);
+            match commits {
+                true => tx.commit().await.unwrap(),
+                false => tx.rollback().await.unwrap(),
+            }
+            assert_eq!(db.count("eventbox_event").await, if commits { 8 } else { 16 });
+            assert_eq!(turn_of(db, sets[0].of()).await, i64::from(commits));
+        }
+    }
+
+    async fn an_operation_that_pops_nothing_moves_no_turn(db) {
+        set().add(&db.pool, &[item("a")]).await.unwrap();
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let op = set().begin_pop(&mut tx, &listing).await.unwrap();
+        assert_eq!(finish_pop(&mut tx, [op]).await.unwrap(), 0);
+        tx.commit().await.unwrap();
+        assert_eq!((turn_of(db, &airport()).await, db.count("eventbox_event").await), (0, 1));
+    }
+
+    /// Events without a name are no items: a set neither lists nor removes them.
+    async fn events_without_a_name_are_no_items(db) {
+        eventbox::emit(&db.pool, &airport(), eventbox::Event::new("no name")).await.unwrap();
+        eventbox::emit(&db.pool, &airport(), eventbox::Event::new("value").named("named")).await.unwrap();
+        let listing = set().list(&db.pool, NonZeroU32::MIN).await.unwrap();
+        assert_eq!((ids(&listing), listing.more_remain()), (vec!["named"], false));
+        assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap(), ["named"]);
+        assert_eq!(db.count("eventbox_event").await, 1);
+    }
+}

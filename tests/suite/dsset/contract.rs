@@ -1,0 +1,202 @@
+//! eventbox 7: what is refused, and the races of pops. That listing inside a transaction, a limit of 0, popping outside of a transaction and
+//! finishing twice are refused by the types is shown in the documentation of the module, whose examples must not compile; a tombstone that
+//! was not cleaned cannot be in the way, because a pop touches none.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use eventbox::dsset::{Error, Item, MAX_ITEM_BYTES, MAX_ITEMS, Misuse, PopTx, Set, finish_pop};
+use eventbox::{Event, MAX_KEY_BYTES, Recipient, process_batch};
+
+use super::{MANY, airport, item, set, turn_of};
+use crate::support::{SOON, drain, eventually, on_every_engine};
+
+fn misuse(error: &Error) -> &Misuse {
+    assert!(!error.is_transient() && !error.is_contention(), "{error:?}");
+    match error {
+        Error::Misuse { misuse, .. } => misuse,
+        other => panic!("{other:?}"),
+    }
+}
+
+on_every_engine! {
+    async fn a_listing_of_another_set_is_refused(db) {
+        let other = Set::new(Recipient::new("airport", "JFK").unwrap()).list(&db.pool, MANY).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let error = set().begin_pop(&mut tx, &other).await.unwrap_err();
+        assert_eq!(*misuse(&error), Misuse::ForeignListing { listed: "airport/JFK".to_owned() });
+        assert!(error.to_string().contains("airport/EWR"), "{error}");
+    }
+
+    async fn an_operation_is_finished_in_its_own_transaction(db) {
+        set().add(&db.pool, &[item("a")]).await.unwrap();
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
+        assert!(op.pop("a"));
+        tx.rollback().await.unwrap();
+        let mut other = PopTx::begin(&db.pool).await.unwrap();
+        assert_eq!(*misuse(&finish_pop(&mut other, [op]).await.unwrap_err()), Misuse::OtherTransaction);
+        assert_eq!(*misuse(&other.commit().await.unwrap_err()), Misuse::NotFinished);
+        assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (1, 0));
+    }
+
+    async fn two_operations_do_not_pop_one_item(db) {
+        set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        assert!(one.pop("a") && two.pop("a"));
+        assert_eq!(*misuse(&finish_pop(&mut tx, [one, two]).await.unwrap_err()), Misuse::PoppedTwice { id: "a".to_owned() });
+        tx.rollback().await.unwrap();
+
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        assert!(one.pop("a") && two.pop("b"));
+        assert_eq!(finish_pop(&mut tx, [one, two]).await.unwrap(), 2);
+        tx.commit().await.unwrap();
+        assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1), "one set, one turn");
+    }
+
+    async fn a_listing_that_is_older_than_the_delay_is_stale(db) {
+        let hasty = set().tombstone_delay(Duration::ZERO);
+        hasty.add(&db.pool, &[item("a")]).await.unwrap();
+        let listing = hasty.list(&db.pool, MANY).await.unwrap();
+        let mut refused = None;
+        eventually(SOON, async || {
+            let mut tx = PopTx::begin(&db.pool).await.unwrap();
+            refused = hasty.begin_pop(&mut tx, &listing).await.err();
+            tx.rollback().await.unwrap();
+            refused.is_some()
+        })
+        .await;
+        let error = refused.unwrap();
+        assert!(matches!(error, Error::Stale { .. }) && error.is_transient() && !error.is_contention(), "{error:?}");
+
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        assert!(set().begin_pop(&mut tx, &listing).await.unwrap().can_pop("a"), "the age is that of the set it is popped from");
+    }
+
+    async fn limits_are_refused_before_any_sql(db) {
+        db.pool.close().await;
+        for (item, wanted) in [
+            (Item::new("", ""), "item's id is empty"),
+            (Item::new("a\0b", ""), "NUL"),
+            (Item::new("x".repeat(MAX_KEY_BYTES + 1), ""), "513"),
+            (Item::new("a", vec![0; MAX_ITEM_BYTES + 1]), "1048577"),
+        ] {
+            let error = set().add(&db.pool, &[self::item("good"), item]).await.unwrap_err();
+            assert!(matches!(misuse(&error), Misuse::Limit(_)));
+            assert!(error.to_string().contains(wanted) && error.to_string().contains("airport/EWR"), "{error}");
+        }
+        let many = vec![item("a"); MAX_ITEMS + 1];
+        assert!(matches!(misuse(&set().add(&db.pool, &many).await.unwrap_err()), Misuse::Limit(_)));
+        assert!(matches!(misuse(&set().delete(&db.pool, &["a\0b"]).await.unwrap_err()), Misuse::Limit(_)));
+        assert!(set().add(&db.pool, &[]).await.unwrap().is_empty());
+        let error = set().list(&db.pool, NonZeroU32::MIN).await.unwrap_err();
+        assert!(error.is_transient() && !error.is_contention(), "{error:?}");
+    }
+
+    /// A turn consumes an item between its listing and the pop's begin, and (where two can write) between the begin and the end.
+    async fn a_pop_does_not_take_what_a_turn_consumed(db) {
+        set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
+        let listing = set().list(&db.pool, MANY).await.unwrap();
+        assert_eq!(drain(&db.pool, &airport()).await.len(), 2);
+        set().add(&db.pool, &[item("c")]).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        let op = set().begin_pop(&mut tx, &listing).await.unwrap();
+        assert!(!op.can_pop("a") && !op.can_pop("b") && !op.can_pop("c"));
+        tx.rollback().await.unwrap();
+    }
+
+    /// A pop commits while a turn decides: the turn starts anew and finds nothing.
+    async fn a_turn_does_not_apply_what_was_popped(db) {
+        set().add(&db.pool, &[item("a")]).await.unwrap();
+        crate::support::create_cells(db).await;
+        let other = db.open(1);
+        let cells = crate::support::Cells::<Engine>::deciding(|_, events, _| match events {
+            [] => Ok(eventbox::Mutation::none()),
+            events => Ok(eventbox::Transition::stay().consuming(events).side_effect(crate::support::noting("applied")).into()),
+        });
+        let cells = cells.before_deciding(move |attempt| {
+            let other = other.clone();
+            async move {
+                if attempt == 1 {
+                    let listing = set().list(&other, MANY).await.unwrap();
+                    let mut tx = PopTx::begin(&other).await.unwrap();
+                    let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
+                    assert!(op.pop("a"));
+                    finish_pop(&mut tx, [op]).await.unwrap();
+                    tx.commit().await.unwrap();
+                    eventbox::emit(&other, &airport(), Event::new("later")).await.unwrap();
+                }
+            }
+        });
+        let turn = process_batch(&db.pool, &airport(), &cells, MANY).await.unwrap();
+        assert_eq!((turn.number, turn.consumed, turn.contention), (Some(2), 1, 1), "only what came later");
+        assert_eq!(db.count("effect").await, 1);
+    }
+}
+
+/// What only an engine with many writers can show.
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use super::*;
+    use crate::support::{TestDb, with_database};
+
+    /// Two pops of one item are both begun; the second to finish waits for the first and then fails as contention.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_pops_at_once_one_wins() {
+        with_database("of_two_pops_at_once_one_wins", async |db: &TestDb<sqlx::Postgres>| {
+            for first_commits in [false, true] {
+                set().add(&db.pool, &[item("a")]).await.unwrap();
+                let listing = set().list(&db.pool, MANY).await.unwrap();
+                let (mut first, mut second) =
+                    (PopTx::begin(&db.pool).await.unwrap(), PopTx::begin(&db.pool).await.unwrap());
+                let mut ours = set().begin_pop(&mut first, &listing).await.unwrap();
+                let mut theirs = set().begin_pop(&mut second, &listing).await.unwrap();
+                assert!(ours.pop("a") && theirs.pop("a"));
+                finish_pop(&mut first, [ours]).await.unwrap();
+                let waiting = tokio::spawn(async move {
+                    finish_pop(&mut second, [theirs]).await?;
+                    second.commit().await
+                });
+                eventually(SOON, async || {
+                    db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
+                })
+                .await;
+                match first_commits {
+                    true => first.commit().await.unwrap(),
+                    false => first.rollback().await.unwrap(),
+                }
+                let second = waiting.await.unwrap();
+                match first_commits {
+                    true => assert!(second.unwrap_err().is_contention()),
+                    false => second.unwrap(),
+                }
+                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1 + i64::from(first_commits)));
+                if !first_commits {
+                    db.run("DELETE FROM eventbox_tombstone").await;
+                }
+            }
+        })
+        .await;
+    }
+
+    /// A turn commits between the begin of a pop and its end.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_pop_that_a_turn_overtook_is_contention() {
+        with_database("a_pop_that_a_turn_overtook_is_contention", async |db: &TestDb<sqlx::Postgres>| {
+            set().add(&db.pool, &[item("a")]).await.unwrap();
+            let listing = set().list(&db.pool, MANY).await.unwrap();
+            let mut tx = PopTx::begin(&db.pool).await.unwrap();
+            let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
+            assert!(op.pop("a"));
+            assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
+            assert!(finish_pop(&mut tx, [op]).await.unwrap_err().is_contention());
+            assert_eq!(*misuse(&tx.commit().await.unwrap_err()), Misuse::NotFinished);
+            assert_eq!(turn_of(db, &airport()).await, 1);
+        })
+        .await;
+    }
+}

@@ -1,0 +1,274 @@
+//! The pruner: when a name is forgotten, and what happens when something else is going on. Expiry is made by moving the stamps, not by waiting.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use eventbox::dsset::{Added, Pruned, TombstoneKey, prune_slice};
+use eventbox::{
+    DEFAULT_TOMBSTONE_DELAY, Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, Transition, emit, process_batch,
+};
+
+use super::{MANY, airport, item, let_the_delay_pass, set};
+use crate::support::{CellEngine, Decider, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
+
+fn named(name: &str) -> Event {
+    Event::new("value").named(name)
+}
+
+/// A pass over everything, three tombstones a transaction.
+async fn prune<B: TestEngine>(db: &TestDb<B>) -> Pruned {
+    let slice = NonZeroU32::new(3).unwrap();
+    Pruner::new(db.pool.clone(), PrunerConfig { slice, ..PrunerConfig::default() }).run_once().await.unwrap()
+}
+
+fn counts(pruned: &Pruned) -> [u64; 3] {
+    [pruned.stamped, pruned.revived, pruned.deleted]
+}
+
+async fn stamped<B: TestEngine>(db: &TestDb<B>) -> i64 {
+    db.number("SELECT count(*) FROM eventbox_tombstone WHERE gone_at_us IS NOT NULL").await
+}
+
+on_every_engine! {
+    async fn a_name_is_forgotten_a_delay_after_its_event(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        assert_eq!(counts(&prune(db).await), [0, 0, 0], "the event lives");
+        assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
+        assert_eq!(stamped(db).await, 0, "a turn does not touch tombstones");
+        assert_eq!(counts(&prune(db).await), [1, 0, 0]);
+        assert_eq!(counts(&prune(db).await), [0, 0, 0], "the delay is not over");
+        assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Tombstoned);
+        let_the_delay_pass(db).await;
+        assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Tombstoned);
+        assert_eq!(counts(&prune(db).await), [0, 0, 1]);
+        assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Added);
+        assert_eq!(counts(&prune(db).await), [0, 0, 0]);
+    }
+
+    /// Recipients where nothing happens any more, in many shards, in more slices than one; and those that live stay.
+    async fn idle_recipients_are_pruned_slice_by_slice(db) {
+        let boxes: Vec<Recipient> = (0..20).map(|n| Recipient::new("idle", n.to_string()).unwrap()).collect();
+        let events: Vec<_> = boxes.iter().flat_map(|to| (0..11).map(|n| (to.clone(), named(&format!("n{n}"))))).collect();
+        eventbox::emit_all(&db.pool, &events).await.unwrap();
+        for to in &boxes[..10] {
+            drain(&db.pool, to).await;
+        }
+        let first = prune(db).await;
+        assert_eq!((first.walked, counts(&first), first.next), (220, [110, 0, 0], None));
+        let_the_delay_pass(db).await;
+        assert_eq!(counts(&prune(db).await), [0, 0, 110]);
+        assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (110, 110));
+    }
+
+    async fn a_slice_is_bounded_and_in_key_order(db) {
+        for name in ["c", "a", "d", "b", "e"] {
+            emit(&db.pool, &airport(), named(name)).await.unwrap();
+        }
+        drain(&db.pool, &airport()).await;
+        let (two, shard) = (NonZeroU32::new(2).unwrap(), airport().shard());
+        let mut after: Option<TombstoneKey> = None;
+        let mut walked = Vec::new();
+        loop {
+            let mut tx = eventbox::begin(&db.pool).await.unwrap();
+            let pruned = prune_slice::<Engine>(&mut tx, shard, after.as_ref(), two, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            tx.commit().await.unwrap();
+            walked.push((pruned.walked, pruned.stamped, pruned.next.as_ref().map(|next| next.name.clone())));
+            after = pruned.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(walked, [(2, 2, Some("b".to_owned())), (2, 2, Some("d".to_owned())), (1, 1, None)]);
+    }
+
+    /// The stamp of a tombstone whose event is there again is cleared, so that the delay counts from when it goes for good; seen on an event
+    /// that is consumed between the stamping and the deleting.
+    async fn an_event_that_is_consumed_after_the_stamping_is_remembered_anew(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        db.run("UPDATE eventbox_tombstone SET gone_at_us = 1").await;
+        assert_eq!(counts(&prune(db).await), [0, 1, 0], "it is not deleted, however old the stamp is");
+        assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
+        assert_eq!(counts(&prune(db).await), [1, 0, 0]);
+        assert_eq!(counts(&prune(db).await), [0, 0, 0]);
+        assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Tombstoned);
+    }
+
+    /// A re-send in a user's open transaction, and the deletion of its name at the same time. First the re-send: it was told the truth of its
+    /// moment. Then the deletion: the re-send comes after it and is added.
+    async fn a_resend_and_a_deletion_come_in_one_order_or_the_other(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        prune(db).await;
+        let_the_delay_pass(db).await;
+        let mut user = eventbox::begin(&db.pool).await.unwrap();
+        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Added::Tombstoned]);
+        // SQLite's pruner waits for the user's transaction; that of Postgres need not.
+        let pruner = Pruner::new(db.open(1), PrunerConfig::default());
+        let pruning = tokio::spawn(async move { pruner.run_once().await.unwrap() });
+        if Engine::FOLDER == "postgres" {
+            eventually(SOON, async || db.count("eventbox_tombstone").await == 0).await;
+        }
+        user.commit().await.unwrap();
+        assert_eq!(counts(&pruning.await.unwrap()), [0, 0, 1]);
+        assert_eq!(db.count("eventbox_event").await, 0);
+
+        let mut user = eventbox::begin(&db.pool).await.unwrap();
+        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Added::Added]);
+        user.commit().await.unwrap();
+        assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (1, 1));
+        assert_eq!(counts(&prune(db).await), [0, 0, 0]);
+    }
+
+    /// The deletion is under way and not committed when the name is sent again: the sender waits, and is told how it ended.
+    async fn a_resend_waits_for_a_deletion_under_way(db) {
+        for deletion_commits in [false, true] {
+            db.run("DELETE FROM eventbox_tombstone").await;
+            emit(&db.pool, &airport(), named("n")).await.unwrap();
+            drain(&db.pool, &airport()).await;
+            prune(db).await;
+            let_the_delay_pass(db).await;
+            let mut tx = eventbox::begin(&db.pool).await.unwrap();
+            let pruned = prune_slice::<Engine>(&mut tx, airport().shard(), None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            assert_eq!(counts(&pruned), [0, 0, 1]);
+            let other = db.open(1);
+            let sender = tokio::spawn(async move { emit(&other, &airport(), named("n")).await.unwrap() });
+            if Engine::FOLDER == "postgres" {
+                eventually(SOON, async || {
+                    db.texts("SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await.len() == 1
+                })
+                .await;
+            }
+            match deletion_commits {
+                true => tx.commit().await.unwrap(),
+                false => tx.rollback().await.unwrap(),
+            }
+            let wanted = if deletion_commits { Emitted::Added } else { Emitted::Tombstoned };
+            assert_eq!(sender.await.unwrap(), wanted);
+            assert_eq!(db.count("eventbox_event").await, i64::from(deletion_commits));
+            assert_eq!(db.count("eventbox_tombstone").await, 1);
+        }
+    }
+
+    /// A name whose first copy is in a user's open transaction: there is nothing to prune, and when it commits it lives.
+    async fn a_first_copy_that_is_not_committed_is_left_alone(db) {
+        let mut user = eventbox::begin(&db.pool).await.unwrap();
+        Engine::emit(&mut user, &airport(), named("n")).await.unwrap();
+        let pruner = Pruner::new(db.open(1), PrunerConfig { tombstone_delay: Duration::ZERO, ..PrunerConfig::default() });
+        if Engine::FOLDER == "postgres" {
+            assert_eq!(pruner.run_once().await.unwrap(), Pruned::default());
+        }
+        user.commit().await.unwrap();
+        assert_eq!(counts(&pruner.run_once().await.unwrap()), [0, 0, 0]);
+        assert_eq!(db.count("eventbox_tombstone").await, 1);
+    }
+
+    async fn a_pruner_starts_once_and_stops_once(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        let config = PrunerConfig { interval: Duration::ZERO, ..PrunerConfig::default() };
+        let pruner = Pruner::new(db.open(1), config);
+        pruner.start();
+        pruner.start();
+        eventually(SOON, async || stamped(db).await == 1).await;
+        let_the_delay_pass(db).await;
+        eventually(SOON, async || db.count("eventbox_tombstone").await == 0).await;
+        assert!(pruner.stop().await && pruner.stop().await);
+
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        pruner.start();
+        assert!(pruner.stop().await);
+        assert_eq!(stamped(db).await, 0, "once stopped, it does not start again");
+        assert_eq!(counts(&pruner.run_once().await.unwrap()), [1, 0, 0], "a pass can be asked for nevertheless");
+    }
+
+    /// A database that is away for a while does not end the pruner.
+    async fn a_pass_that_fails_is_tried_again(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        db.run("ALTER TABLE eventbox_tombstone RENAME TO away").await;
+        let pruner = Pruner::new(db.open(1), PrunerConfig { interval: Duration::ZERO, ..PrunerConfig::default() });
+        let error = pruner.run_once().await.unwrap_err();
+        assert!(!error.is_transient(), "{error:?}");
+        pruner.start();
+        db.run("ALTER TABLE away RENAME TO eventbox_tombstone").await;
+        eventually(SOON, async || stamped(db).await == 1).await;
+        assert!(pruner.stop().await);
+    }
+}
+
+/// What only an engine with many writers can show.
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use super::*;
+    use crate::support::with_database;
+
+    type Engine = sqlx::Postgres;
+
+    /// A turn has deleted the event and not committed: for the pruner it lives. The stamp is that of a pass after the commit.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_turn_that_is_not_committed_has_consumed_nothing() {
+        with_database("a_turn_not_committed", async |db: &TestDb<Engine>| {
+            emit(&db.pool, &airport(), named("n")).await.unwrap();
+            let other = db.open(1);
+            let processor = Decider(move |events: &[Event]| -> Mutation<Engine, ()> {
+                let other = other.clone();
+                let effect = eventbox::SideEffect::new(move |_tx| {
+                    Box::pin(async move {
+                        let pruner = Pruner::new(
+                            other,
+                            PrunerConfig { tombstone_delay: Duration::ZERO, ..PrunerConfig::default() },
+                        );
+                        assert_eq!(counts(&pruner.run_once().await?), [0, 0, 0]);
+                        Ok(())
+                    })
+                });
+                Transition::stay().consuming(events).side_effect(effect).into()
+            });
+            assert_eq!(process_batch(&db.pool, &airport(), &processor, MANY).await.unwrap().consumed, 1);
+            assert_eq!(counts(&prune(db).await), [1, 0, 0]);
+        })
+        .await;
+    }
+
+    /// Two pruners at once: what one of them holds the other leaves alone, without waiting.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pruners_do_not_wait_for_each_other() {
+        with_database("pruners_do_not_wait", async |db: &TestDb<Engine>| {
+            for name in ["a", "b", "c"] {
+                emit(&db.pool, &airport(), named(name)).await.unwrap();
+            }
+            drain(&db.pool, &airport()).await;
+            let (mut one, mut two) =
+                (eventbox::begin(&db.pool).await.unwrap(), eventbox::begin(&db.pool).await.unwrap());
+            let (shard, first) = (airport().shard(), NonZeroU32::MIN);
+            let held = prune_slice::<Engine>(&mut one, shard, None, first, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            assert_eq!(counts(&held), [1, 0, 0]);
+            let rest = prune_slice::<Engine>(&mut two, shard, None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            assert_eq!((rest.walked, counts(&rest)), (3, [2, 0, 0]));
+            two.commit().await.unwrap();
+            one.commit().await.unwrap();
+            assert_eq!(counts(&prune(db).await), [0, 0, 0]);
+        })
+        .await;
+    }
+
+    /// The clock is that of the moment and not of the transaction's begin: a stamp made in an old transaction is not older than the removal.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stamp_is_of_the_moment() {
+        with_database("a_stamp_is_of_the_moment", async |db: &TestDb<Engine>| {
+            emit(&db.pool, &airport(), named("n")).await.unwrap();
+            let mut old = eventbox::begin(&db.pool).await.unwrap();
+            sqlx::raw_sql("SELECT 1").execute(&mut *old).await.unwrap();
+            drain(&db.pool, &airport()).await;
+            let pruned =
+                prune_slice::<Engine>(&mut old, airport().shard(), None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            assert_eq!(counts(&pruned), [1, 0, 0]);
+            old.commit().await.unwrap();
+            let later = "SELECT count(*) FROM eventbox_tombstone t JOIN eventbox_state s USING (shard, recipient)
+                         WHERE t.gone_at_us >= s.updated_at_us";
+            assert_eq!(db.number(later).await, 1);
+        })
+        .await;
+    }
+}
