@@ -156,7 +156,7 @@ pub enum Misuse {
         text: String,
     },
     /// More events in one call than it takes.
-    #[error("{count} events in one call, over the limit of {limit}: emit them in several calls")]
+    #[error("{count} events in one call, over the limit of {limit}: make several calls")]
     TooMany {
         /// How many were given.
         count: usize,

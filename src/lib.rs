@@ -18,13 +18,14 @@
 //!
 //! # The layout
 //!
-//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (the set below), [`emitter`] and
-//! [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
+//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (the set below), [`admin`]
+//! (looking and mending), [`emitter`] and [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
 //!
 //! # What this is not
 //!
 //! Not a broker and not a stream: an event has one recipient, and is gone when that has consumed it.
 
+pub mod admin;
 #[cfg(feature = "emitter")]
 mod cloudevent;
 pub mod dsset;

@@ -44,6 +44,13 @@ impl fmt::Display for EventId {
     }
 }
 
+/// An id that was written down, on an administrator's page, say.
+impl From<Uuid> for EventId {
+    fn from(id: Uuid) -> Self {
+        EventId(id)
+    }
+}
+
 impl From<&EventId> for EventId {
     fn from(id: &EventId) -> Self {
         *id

@@ -15,13 +15,20 @@ use crate::store::{Class, class_of};
 pub(super) struct Guard<'a> {
     to: &'a Recipient,
     limit: Duration,
+    began: Instant,
     deadline: Instant,
 }
 
 impl<'a> Guard<'a> {
     /// Counts from now.
     pub(super) fn new(to: &'a Recipient, limit: Duration) -> Self {
-        Guard { to, limit, deadline: Instant::now() + limit }
+        let began = Instant::now();
+        Guard { to, limit, began, deadline: began + limit }
+    }
+
+    /// How long ago the attempt began.
+    pub(super) fn age(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.began)
     }
 
     /// Runs work of several steps until the deadline.

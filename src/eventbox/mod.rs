@@ -24,7 +24,7 @@ pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, 
 pub use event::{Event, EventId, PayloadError};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{
-    DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, Turn, TurnOptions, process_batch, process_batch_with,
+    DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, TurnOptions, process_batch, process_batch_with,
 };
 pub use processor::{EVersion, Processor};
 pub use reducer::{Next, Outcome, Reducer};

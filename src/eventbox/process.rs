@@ -15,7 +15,7 @@ use super::processor::{EVersion, Processor};
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
 use crate::emitter::Stored;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault};
 
@@ -24,6 +24,11 @@ pub const MAX_CONTENTION_RETRIES: usize = 3;
 
 /// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
 pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How old what was loaded may be when the transaction begins; a turn that took longer to decide starts anew.
+///
+/// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin again, under a turn in flight.
+pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// The first pause before starting anew; it doubles, with jitter.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
@@ -174,6 +179,12 @@ where
             _ => return Ok(Turn::default()),
         }
     };
+    if guard.age() >= MAX_TURN_AGE {
+        return Err(Error::contention(format!(
+            "commit turn {} of {to}, which was loaded too long ago",
+            loaded.turn + 1
+        )));
+    }
     let garbage = decision.garbage.len();
     let Loaded { turn, eversion, .. } = loaded;
     let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion }.run(decision).await?;

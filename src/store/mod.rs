@@ -13,16 +13,19 @@ mod item;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod quarantine;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
 mod tombstone;
 
+pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
+pub(crate) use quarantine::{QuarantinedRow, Verdict};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
@@ -53,6 +56,7 @@ pub trait Backend:
     + tombstone::TombstoneTable
     + state::StateTable
     + control::ControlTable
+    + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
 {

@@ -4,6 +4,7 @@ mod dead_letter;
 mod event;
 mod item;
 mod outbox;
+mod quarantine;
 mod schema;
 mod tombstone;
 

@@ -5,6 +5,7 @@ mod event;
 mod item;
 mod outbox;
 pub(in crate::store) mod packed;
+mod quarantine;
 mod schema;
 mod tombstone;
 

@@ -1,0 +1,159 @@
+//! Events that were taken aside.
+
+use std::time::SystemTime;
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::events::{MAX_LISTED, check_ids};
+use super::{begin_moving, end, time_of};
+use crate::error::{Error, Misuse, Result};
+use crate::eventbox::{Event, EventId};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, ListedRow, QuarantinedRow, Verdict};
+
+/// The most bytes of a reason.
+pub const MAX_REASON_BYTES: usize = 1_024;
+
+/// The code of an event that an operator took aside.
+pub const QUARANTINED: &str = "QUARANTINED";
+
+/// An event in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quarantined {
+    /// The event, with the id that it had in its box.
+    pub event: Event,
+    /// Why, in one word: [`QUARANTINED`] when an operator took it aside.
+    pub code: String,
+    /// Why, in words.
+    pub reason: String,
+    /// How often processing it was tried, as far as that was counted.
+    pub attempts: u32,
+    /// When it was taken aside, by the database's clock.
+    pub quarantined_at: SystemTime,
+}
+
+/// Takes events out of their box, keeps them with a reason, and lets the rest go on; answers how many were there.
+///
+/// Their names stay remembered while they are in quarantine: a re-send is a duplicate.
+///
+/// # Units and limits
+///
+/// At most [`MAX_IDS`](super::MAX_IDS) ids; a reason of 1 to [`MAX_REASON_BYTES`] bytes without NUL.
+///
+/// # Errors
+///
+/// [`Error::Misuse`] before any SQL when a limit is broken; contention, transient and database errors: nothing was changed.
+/// [`Error::Unknown`]: do it again.
+///
+/// # Cancel safety
+///
+/// Safe: all of them are moved or none.
+pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId], reason: &str) -> Result<u64> {
+    let attempt = || format!("quarantine {} events of {of}", ids.len());
+    check_reason(reason).map_err(|misuse| Error::misuse(attempt(), misuse))?;
+    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
+    let verdict = Verdict { code: QUARANTINED, reason, attempts: 0 };
+    let write = async {
+        let mut tx = begin_moving(pool, of).await?;
+        let moved = B::quarantine_events(&mut tx, of.shard().into(), of.as_str(), &ids, verdict).await?;
+        Ok((tx, moved))
+    };
+    let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, moved > 0, attempt()).await?;
+    Ok(moved)
+}
+
+/// The events of a recipient that are in quarantine, oldest first, behind `after` (`None`: from the oldest); at most `limit` and
+/// [`MAX_LISTED`].
+///
+/// # Errors
+///
+/// Transient and database errors.
+pub async fn quarantined<B: Backend>(
+    pool: &Pool<B>,
+    of: &Recipient,
+    after: Option<EventId>,
+    limit: u32,
+) -> Result<Vec<Quarantined>> {
+    let after = after.map_or(Uuid::nil(), |after| after.0);
+    let read = async {
+        let conn = &mut *pool.acquire().await?;
+        B::list_quarantined(conn, of.shard().into(), of.as_str(), after, limit.min(MAX_LISTED).into()).await
+    };
+    let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the quarantine of {of}")))?;
+    Ok(rows.into_iter().map(Quarantined::of).collect())
+}
+
+impl Quarantined {
+    fn of(row: QuarantinedRow) -> Self {
+        let QuarantinedRow { id, name, traceparent, value, code, reason, attempts, dead_at_us } = row;
+        Quarantined {
+            event: Event::listed(ListedRow { id, name, traceparent, value }),
+            code,
+            reason,
+            attempts: u32::try_from(attempts).unwrap_or(0),
+            quarantined_at: time_of(dead_at_us),
+        }
+    }
+}
+
+/// Puts events from the quarantine back into their box; answers how many were there.
+///
+/// They keep their ids, and thereby their place in the order of the box; and their names, which are remembered from now on as if the events
+/// had never left. Replaying an event again is harmless.
+///
+/// # Errors
+///
+/// As [`quarantine`].
+///
+/// # Cancel safety
+///
+/// Safe: all of them are moved or none.
+pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
+    let attempt = || format!("replay {} events of {of}", ids.len());
+    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
+    let write = async {
+        let mut tx = begin_moving(pool, of).await?;
+        let moved = B::replay_events(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
+        Ok((tx, moved))
+    };
+    let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, moved > 0, attempt()).await?;
+    Ok(moved)
+}
+
+/// Deletes events that are in quarantine, for good; answers how many were there. Their names stay remembered for the tombstone delay.
+///
+/// # Errors
+///
+/// As [`quarantine`].
+///
+/// # Cancel safety
+///
+/// Safe: all of them are deleted or none.
+pub async fn discard<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
+    let attempt = || format!("discard {} events of {of}", ids.len());
+    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
+    let write = async {
+        let mut tx = begin_moving(pool, of).await?;
+        let deleted = B::delete_quarantined(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
+        Ok((tx, deleted))
+    };
+    let (tx, deleted) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, deleted > 0, attempt()).await?;
+    Ok(deleted)
+}
+
+fn check_reason(reason: &str) -> Result<(), Misuse> {
+    const WHAT: &str = "reason";
+    match reason {
+        "" => Err(Misuse::Empty { what: WHAT }),
+        _ if reason.len() > MAX_REASON_BYTES => {
+            Err(Misuse::TooLong { what: WHAT, bytes: reason.len(), limit: MAX_REASON_BYTES })
+        }
+        _ if reason.contains('\0') => Err(Misuse::Nul { what: WHAT }),
+        _ => Ok(()),
+    }
+}

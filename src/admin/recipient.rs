@@ -1,0 +1,205 @@
+//! A recipient as a whole: pausing it, its state, forgetting it.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::{begin_moving, end, time_of};
+use crate::error::{Error, Misuse, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, Forgetting};
+
+/// How long nothing must have been written on a recipient before it can be forgotten, by the database's clock.
+///
+/// Twice the [`MAX_TURN_AGE`](crate::MAX_TURN_AGE): a turn that was loaded before the recipient came to be cannot commit after it was forgotten.
+pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The most bytes of a state that is set here.
+pub const MAX_EDIT_BYTES: usize = 16 << 20;
+
+/// What is known of a recipient beside its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The number of its last turn or other write; 0 when it never had one.
+    pub turn: i64,
+    /// When that was, by the database's clock.
+    pub updated_at: Option<SystemTime>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// How often in a row it has failed.
+    pub attempts: u32,
+    /// When it is tried again after failing, by the database's clock; `None` when it is not failing.
+    pub next_attempt_at: Option<SystemTime>,
+    /// How it failed last.
+    pub error: Option<String>,
+}
+
+/// The standing of a recipient, which need not exist.
+///
+/// # Errors
+///
+/// Transient and database errors.
+pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Standing> {
+    let read = async { B::read_standing(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let row = read.await.map_err(|fault: Fault| fault.during(format!("read the standing of {of}")))?;
+    Ok(Standing {
+        turn: row.turn,
+        updated_at: row.updated_at_us.map(time_of),
+        paused: row.paused,
+        attempts: u32::try_from(row.attempts).unwrap_or(0),
+        next_attempt_at: (row.attempts > 0).then(|| time_of(row.next_attempt_at_us)),
+        error: row.error,
+    })
+}
+
+/// Lets nothing of a recipient be processed until [`resume`]; `false` when it was paused already.
+///
+/// Events may be emitted to it and wait. A turn in flight fails as contention when it has not committed yet; when this returns, no turn that
+/// began before will commit.
+///
+/// # Errors
+///
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: do it again.
+///
+/// # Cancel safety
+///
+/// Safe: it is paused or not.
+pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
+    let attempt = || format!("pause {recipient}");
+    let write = async {
+        let mut tx = begin_moving(pool, recipient).await?;
+        let changed = B::pause_recipient(&mut tx, recipient.shard().into(), recipient.as_str()).await?;
+        Ok((tx, changed))
+    };
+    let (tx, changed) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, changed, attempt()).await?;
+    Ok(changed)
+}
+
+/// Lets a recipient be processed again, at once and as if it had never failed; `false` when it was neither paused nor failing.
+///
+/// # Errors
+///
+/// As [`pause`].
+///
+/// # Cancel safety
+///
+/// Safe: it is resumed or not.
+pub async fn resume<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
+    let attempt = || format!("resume {recipient}");
+    let write = async {
+        let mut tx = begin_moving(pool, recipient).await?;
+        let changed = B::resume_recipient(&mut tx, recipient.shard().into(), recipient.as_str()).await?;
+        Ok((tx, changed))
+    };
+    let (tx, changed) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, changed, attempt()).await?;
+    Ok(changed)
+}
+
+/// A state as the library keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredState {
+    /// The turn that it is of; 0 when the recipient never had one.
+    pub turn: i64,
+    /// The encoded state; `None` when there is none, or it is kept by a processor.
+    pub state: Option<Bytes>,
+}
+
+/// The state that the library keeps of a recipient, encoded; [`state`](crate::state()) decodes it.
+///
+/// # Errors
+///
+/// Transient and database errors.
+pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<StoredState> {
+    let read = async { B::read_state(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let row = read.await.map_err(|fault: Fault| fault.during(format!("read the stored state of {of}")))?;
+    let (turn, state) = row.map_or((0, None), |row| (row.turn, row.state));
+    Ok(StoredState { turn, state: state.map(Bytes::from) })
+}
+
+/// Replaces the state that the library keeps, or clears it (`None`), if the recipient is still at the turn it was read at; answers the new
+/// turn.
+///
+/// The bytes are taken as they are: encode them as the recipient's reducer does. It is of no use for a processor, which keeps its own state.
+///
+/// # Units and limits
+///
+/// At most [`MAX_EDIT_BYTES`].
+///
+/// # Errors
+///
+/// [`Error::Misuse`] before any SQL over the limit. Contention when the recipient is not at turn `at_turn` any more: read it again. Transient
+/// and database errors. [`Error::Unknown`]: read it again.
+///
+/// # Cancel safety
+///
+/// Safe: it is replaced or not.
+pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64, state: Option<&[u8]>) -> Result<i64> {
+    let attempt = || format!("set the state of {of} at turn {at_turn}");
+    if let Some(bytes) = state.map(<[u8]>::len).filter(|bytes| *bytes > MAX_EDIT_BYTES) {
+        let misuse = Misuse::TooLong { what: "state", bytes, limit: MAX_EDIT_BYTES };
+        return Err(Error::misuse(attempt(), misuse));
+    }
+    let (shard, recipient) = (of.shard().into(), of.as_str());
+    let write = async {
+        let mut tx = B::begin_write(pool).await?;
+        let is_current = B::advance_turn(&mut tx, shard, recipient, at_turn, Uuid::new_v4()).await?
+            && B::save_state(&mut tx, shard, recipient, state).await?;
+        Ok((tx, is_current))
+    };
+    let (tx, is_current) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, is_current, attempt()).await?;
+    if is_current { Ok(at_turn + 1) } else { Err(Error::contention(attempt())) }
+}
+
+/// Whether a recipient was forgotten, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Forgotten {
+    /// Nothing is kept of it any more.
+    Done,
+    /// Nothing was kept of it.
+    NothingKept,
+    /// Its box holds events.
+    HasEvents,
+    /// It is paused: resume it first.
+    Paused,
+    /// Its last write is not [`FORGET_AFTER`] ago.
+    TooRecent,
+}
+
+/// Deletes what is kept of a recipient beside its events: its turn, its state, its failures.
+///
+/// For entities that are gone for good. If it is written to again, **its turns begin again at 1**, and with them the idempotency keys of what it
+/// publishes. Nothing is deleted unless its box is empty, it is not paused, and nothing was written on it for [`FORGET_AFTER`].
+///
+/// # Errors
+///
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: do it again.
+///
+/// # Cancel safety
+///
+/// Safe: it is forgotten or not.
+pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<Forgotten> {
+    let attempt = || format!("forget {recipient}");
+    let idle_us = i64::try_from(FORGET_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let write = async {
+        let mut tx = B::begin_write(pool).await?;
+        let done = B::forget_recipient(&mut tx, recipient.shard().into(), recipient.as_str(), idle_us).await?;
+        Ok((tx, done))
+    };
+    let (tx, done) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
+    end(tx, done == Forgetting::Done, attempt()).await?;
+    Ok(match done {
+        Forgetting::Done => Forgotten::Done,
+        Forgetting::NothingKept => Forgotten::NothingKept,
+        Forgetting::HasEvents => Forgotten::HasEvents,
+        Forgetting::Paused => Forgotten::Paused,
+        Forgetting::TooRecent => Forgotten::TooRecent,
+    })
+}
