@@ -25,6 +25,7 @@
 //!
 //! Not a broker and not a stream: an event has one recipient, and is gone when that has consumed it.
 
+mod clock;
 #[cfg(feature = "emitter")]
 mod cloudevent;
 #[cfg(feature = "emitter")]
@@ -37,6 +38,8 @@ pub mod ingress;
 pub mod proto;
 mod recipient;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "emitter")]
 pub use cloudevent::{

@@ -20,6 +20,8 @@ pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
 pub use processor::{EVersion, Processor};
 pub use reducer::{Next, Outcome, Reducer};
+#[cfg(feature = "testing")]
+pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;

@@ -52,7 +52,7 @@ where
 }
 
 /// An error of the adapter keeps its type; one of the user's own does not become one.
-fn with_state_error(error: Error) -> Error {
+pub(crate) fn with_state_error(error: Error) -> Error {
     match error {
         Error::Processor { attempt, source } => match source.downcast::<StateError>() {
             Ok(source) => Error::State { attempt, source: *source },
@@ -121,7 +121,7 @@ impl<R, C> fmt::Debug for Reducing<'_, R, C> {
 
 /// A state as it is stored, and decoded once.
 pub struct Kept<S> {
-    bytes: Option<Vec<u8>>,
+    pub(crate) bytes: Option<Vec<u8>>,
     /// A reducer takes its state by value, and the state need not be `Sync`.
     decoded: Mutex<Option<S>>,
 }

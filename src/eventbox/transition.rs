@@ -169,6 +169,19 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
+    /// The same step with another type of state.
+    #[cfg(feature = "testing")]
+    pub(crate) fn map_state<T>(self, map: impl FnOnce(S) -> T) -> Transition<B, T> {
+        Transition {
+            target: self.target.map(map),
+            consumed: self.consumed,
+            side_effect: self.side_effect,
+            #[cfg(feature = "emitter")]
+            published: self.published,
+            post_process: self.post_process,
+        }
+    }
+
     pub(crate) fn is_no_op(&self) -> bool {
         #[cfg(feature = "emitter")]
         if !self.published.is_empty() {

@@ -15,6 +15,7 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
+mod written;
 
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
@@ -48,6 +49,7 @@ pub trait Backend:
     + state::StateTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
+    + written::WrittenRows
 {
 }
 

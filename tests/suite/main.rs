@@ -9,3 +9,4 @@ mod ingress;
 mod proto;
 mod store;
 mod support;
+mod testing;
