@@ -5,6 +5,7 @@ mod architecture;
 mod database;
 mod demo;
 mod eventbox;
+mod examples;
 mod ingress;
 mod proto;
 mod store;
