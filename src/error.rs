@@ -61,6 +61,14 @@ pub enum Error {
         /// The user's error.
         source: BoxError,
     },
+    /// The user's code, or a lock that somebody else holds, took longer than a turn may, and the turn was rolled back.
+    #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
+    Deadline {
+        /// The step, with the recipient.
+        attempt: String,
+        /// What a turn may take.
+        limit: std::time::Duration,
+    },
     /// The state that the library keeps for a recipient cannot be read or written. Nothing was changed.
     #[error("{attempt}: its state is not usable")]
     State {

@@ -42,7 +42,7 @@ pub struct Config {
     pub delete_batch_size: usize,
     /// How long an outcome waits for others to share its statement.
     pub delete_flush_interval: Duration,
-    /// Statements of outcomes at the same time.
+    /// Statements of outcomes at the same time, as far as the engine can use them: one on SQLite.
     pub delete_workers: NonZeroUsize,
     /// Keeps delivered rows for a while instead of deleting them at once.
     pub retain_delivered: Option<Retain>,

@@ -1,6 +1,9 @@
 //! Errors of the emitter.
 
+use std::sync::Arc;
+
 use crate::cloudevent::CloudEventError;
+use crate::error::Error;
 
 /// Why an emitter could not be built or did not take an event. A delivery that fails is no error here: the row stays and is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +29,12 @@ pub enum EmitterError {
         /// The limit.
         limit: usize,
     },
-    /// The event could not be stored; after [`Error::Unknown`](crate::Error::Unknown) it may be there.
+    /// The event could not be stored; after [`Error::Unknown`] it may be there.
     #[error("failed to persist event")]
-    Persist(#[source] std::sync::Arc<crate::Error>),
+    Persist(#[source] Arc<Error>),
     /// The outbox or the dead letters could not be read or changed.
     #[error("the outbox could not be read or changed")]
-    Database(#[from] crate::Error),
+    Database(#[from] Error),
     /// There is no global emitter.
     #[error("durable emitter not initialized")]
     NotInitialized,

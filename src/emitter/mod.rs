@@ -32,6 +32,7 @@ mod grpc;
 mod headers;
 mod health;
 mod instruments;
+mod lifecycle;
 mod metrics;
 mod noop;
 mod outbox;
@@ -59,7 +60,7 @@ pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
 pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters, replay_dead_letters,
 };
-pub use emitter::{DurableEmitter, Handover, StopReport};
+pub use emitter::DurableEmitter;
 pub use error::{AuthConfigError, ConfigError, EmitterError};
 pub use fallback::MAX_FALLBACKS;
 pub use grpc::{
@@ -69,13 +70,15 @@ pub use grpc::{
 pub use headers::{HeaderProvider, resource_headers};
 pub use health::{HealthReport, SERVICE_NAME};
 pub use instruments::{INSTRUMENTS, Instrument, Kind};
+pub use lifecycle::StopReport;
 pub use metrics::{MAX_LABEL_PAIRS, describe};
 pub use noop::NoopTransport;
 pub(crate) use outbox::write_outbox;
-pub use outbox::{DEFAULT_HOLD, IdempotencyKey, Stored, emit_in};
+pub use outbox::{DEFAULT_HOLD, Handover, IdempotencyKey, Stored, emit_in};
 pub use outcome::{EventErrorCode, RetryClass, SendError, error_code};
 pub use seqnum::MAX_SEQUENCES;
 pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};
 pub use stats::Stats;
+pub use tls::Tls;
 pub use transport::Transport;
 pub use upkeep::QueueStats;

@@ -56,6 +56,16 @@ impl Stored {
     }
 }
 
+/// What became of a row that was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Handover {
+    /// It is sent from memory.
+    Queued,
+    /// The queue is full or the emitter is not running: a host sends the row when the claim of its insert is over.
+    LeftWaiting,
+}
+
 /// Puts a message into the outbox, alone or inside the caller's transaction, without a running emitter.
 ///
 /// `&mut *tx` joins the caller's transaction: the message goes out exactly if that commits. It is delivered at least once, by

@@ -33,6 +33,10 @@ pub(super) async fn run_expiry<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
     while tick(&inner, &beat, interval).await {
         if let Some(Expiry { ttl, .. }) = inner.config().expiry {
             expire(&inner, &beat, ttl).await;
+            // The health looks at the age of the oldest row, also where no gauges are asked for.
+            if let Some(queue) = sample(&inner, ttl, Duration::ZERO).await {
+                inner.note_oldest(queue.oldest_pending_age);
+            }
         }
         if let Some(retention) = inner.config().dead_letter_retention {
             let statement =
@@ -98,10 +102,7 @@ async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
     let ttl = inner.config().expiry.map(|expiry| expiry.ttl);
     let lead =
         if ttl.is_some_and(|ttl| config.near_expiry_lead < ttl) { config.near_expiry_lead } else { Duration::ZERO };
-    let ttl_us = ttl.map_or(i64::MAX, micros);
-    let statement = async { B::observe_outbox(&mut *inner.pool.acquire().await?, ttl_us, micros(lead)).await };
-    let Some(sample) = run(&inner.settling, "observe", statement).await else { return };
-    let queue = QueueStats::of(sample);
+    let Some(queue) = sample(inner, ttl.unwrap_or(Duration::MAX), lead).await else { return };
     gauge(names::QUEUE_DEPTH, number(queue.total_rows));
     gauge(names::QUEUE_PAYLOAD, number(queue.payload_bytes));
     gauge(names::QUEUE_AGE, queue.oldest_pending_age.as_secs_f64());
@@ -115,6 +116,11 @@ async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
         gauge(names::QUEUE_USAGE, number(queue.payload_bytes) / whole(full));
     }
     inner.note_oldest(queue.oldest_pending_age);
+}
+
+async fn sample<B: Backend>(inner: &Inner<B>, ttl: Duration, lead: Duration) -> Option<QueueStats> {
+    let statement = async { B::observe_outbox(&mut *inner.pool.acquire().await?, micros(ttl), micros(lead)).await };
+    run(&inner.settling, "observe", statement).await.map(QueueStats::of)
 }
 
 /// What lies in the outbox. Exact up to some ten thousand rows, extrapolated from a sample beyond.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -74,10 +75,13 @@ where
     let attempt = || format!("emit to {to}");
     if event.name().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
+        metrics::emitted(to, Emitted::Added);
         return Ok(Emitted::Added);
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
-    Ok(noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into()))
+    let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
+    metrics::emitted(to, answer);
+    Ok(answer)
 }
 
 /// Puts many events into the boxes of many recipients, in one statement: all of them or none.
@@ -126,7 +130,7 @@ where
     let (positions, rows) = rows_of(events);
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
-    Ok(answers_of(events.len(), positions, noted))
+    Ok(answers_of(events, positions, noted))
 }
 
 /// [`emit_all`] in a transaction, for code that is generic over the engine.
@@ -141,7 +145,7 @@ pub(crate) async fn emit_all_in<B: Backend>(
     let (positions, rows) = rows_of(events);
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
-    Ok(answers_of(events.len(), positions, noted))
+    Ok(answers_of(events, positions, noted))
 }
 
 /// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
@@ -155,13 +159,15 @@ fn rows_of(events: &[(Recipient, Event)]) -> (Vec<usize>, Vec<EventRow<'_>>) {
     rows.into_iter().unzip()
 }
 
-fn answers_of(events: usize, positions: Vec<usize>, noted: Vec<Noted>) -> Vec<Emitted> {
-    let mut answers = vec![Emitted::Duplicate; events];
+/// The answers in the order of `events`, counted.
+fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<Noted>) -> Vec<Emitted> {
+    let mut answers = vec![Emitted::Duplicate; events.len()];
     for (position, noted) in positions.into_iter().zip(noted) {
         if let Some(answer) = answers.get_mut(position) {
             *answer = noted.into();
         }
     }
+    events.iter().zip(&answers).for_each(|((to, _), answer)| metrics::emitted(to, *answer));
     answers
 }
 

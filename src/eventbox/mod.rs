@@ -1,23 +1,31 @@
 //! The inbox: events in, turns out. Private; its names are re-exported at the front page.
 
+mod commit;
 mod database;
+mod decision;
 mod emit;
 mod event;
+mod guard;
+mod metrics;
 mod pending;
 mod process;
 mod processor;
 mod reducer;
 mod reducing;
+mod settle;
 mod state;
 mod transition;
 
+pub use commit::Failure;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
 pub use pending::{MAX_PENDING, SHARDS, pending};
-pub use process::{MAX_CONTENTION_RETRIES, Turn, process_batch};
+pub use process::{
+    DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, Turn, TurnOptions, process_batch, process_batch_with,
+};
 pub use processor::{EVersion, Processor};
 pub use reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
@@ -26,4 +34,4 @@ pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;
 pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
-pub use transition::{Mutation, PostProcess, SideEffect, Transition};
+pub use transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};

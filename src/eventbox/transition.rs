@@ -1,8 +1,11 @@
 //! What a processor decides.
 
+use std::any::Any;
 use std::fmt;
-use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+
+use futures_util::FutureExt;
 
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
@@ -92,10 +95,38 @@ impl PostProcess {
     ///
     /// # Errors
     ///
-    /// The hook's own; the turn stands nevertheless.
+    /// The hook's own, or what it panicked with; the turn stands nevertheless.
     pub async fn run(self) -> Result<(), BoxError> {
-        (self.0)().await
+        let hook = AssertUnwindSafe(async { (self.0)().await });
+        hook.catch_unwind().await.unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
     }
+}
+
+/// What the hooks of a turn that failed said, in their order.
+#[derive(Debug)]
+pub struct HookErrors(pub(crate) Vec<BoxError>);
+
+impl HookErrors {
+    /// The errors, one for each hook that failed.
+    #[must_use]
+    pub fn errors(&self) -> &[BoxError] {
+        &self.0
+    }
+}
+
+impl fmt::Display for HookErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hooks failed", self.0.len())?;
+        self.0.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+impl std::error::Error for HookErrors {}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("with a value that is no text"))
 }
 
 impl fmt::Debug for PostProcess {
@@ -117,6 +148,7 @@ pub struct Transition<B: Backend, S> {
     #[cfg(feature = "emitter")]
     pub(crate) published: Vec<CloudEvent>,
     pub(crate) post_process: Option<PostProcess>,
+    pub(crate) independent: bool,
 }
 
 impl<B: Backend, S> Transition<B, S> {
@@ -134,6 +166,7 @@ impl<B: Backend, S> Transition<B, S> {
             #[cfg(feature = "emitter")]
             published: Vec::new(),
             post_process: None,
+            independent: false,
         }
     }
 
@@ -179,7 +212,18 @@ impl<B: Backend, S> Transition<B, S> {
             #[cfg(feature = "emitter")]
             published: self.published,
             post_process: self.post_process,
+            independent: self.independent,
         }
+    }
+
+    /// Lets the transition fail alone: when its side effect fails, it is rolled back to a savepoint and its events stay, while the others of
+    /// the turn commit; [`Turn::failures`](crate::Turn::failures) tells. Its target is then left out too, so others must not build on it.
+    ///
+    /// Contention and a database that is not available still roll the whole turn back, and so does a turn of which nothing is left.
+    /// It costs two statements more.
+    pub fn independent(mut self) -> Self {
+        self.independent = true;
+        self
     }
 
     pub(crate) fn is_no_op(&self) -> bool {

@@ -6,8 +6,8 @@ use sqlx::Pool;
 
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
-use crate::error::{BoxError, Error};
-use crate::eventbox::{Processor, process_batch};
+use crate::error::Error;
+use crate::eventbox::{Failure, HookErrors, Processor, process_batch};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
@@ -21,6 +21,8 @@ pub struct Drained {
     pub consumed: usize,
     /// How many events were removed as garbage.
     pub garbage: usize,
+    /// Independent transitions that failed alone; their events are still in the box.
+    pub failures: Vec<Failure>,
     /// The messages that were published, in order; they are in the outbox.
     #[cfg(feature = "emitter")]
     pub published: Vec<CloudEvent>,
@@ -29,19 +31,19 @@ pub struct Drained {
 /// Why a recipient could not be drained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum DrainError {
     /// A turn failed.
     #[error(transparent)]
     Turn(#[from] Error),
-    /// A hook failed; its turn stands, and no further one was begun.
-    #[error("run a hook of turn {turn} of {recipient}: the hook failed")]
+    /// Hooks failed; all of that turn have run, it stands, and no further one was begun.
+    #[error("run the hooks of turn {turn} of {recipient}")]
     Hook {
         /// Whose turn.
         recipient: Recipient,
         /// The turn.
         turn: i64,
-        /// What the hook said.
-        source: BoxError,
+        /// What those that failed said.
+        source: HookErrors,
     },
     /// There was still something to do after the last turn that was allowed: each turn may cause the next one.
     #[error("{recipient} is not idle after {turns} turns: allow more, or find out why each turn causes another one")]
@@ -64,7 +66,7 @@ pub enum Failure {
 ///
 /// # Errors
 ///
-/// A failed turn or hook, and [`Failure::NeverIdle`] when the box is not idle after `max_turns`. Turns that were committed stand.
+/// A failed turn or hook, and [`DrainError::NeverIdle`] when the box is not idle after `max_turns`. Turns that were committed stand.
 ///
 /// # Cancel safety
 ///
@@ -100,7 +102,7 @@ pub async fn drain<B, P>(
     processor: &P,
     max_events: NonZeroU32,
     max_turns: NonZeroU32,
-) -> Result<Drained, Failure>
+) -> Result<Drained, DrainError>
 where
     B: Backend,
     P: Processor<B>,
@@ -108,22 +110,21 @@ where
     let mut drained = Drained::default();
     loop {
         if drained.turns == max_turns.get() && !is_idle(pool, to, processor, max_events).await? {
-            return Err(Failure::NeverIdle { recipient: to.clone(), turns: drained.turns });
+            return Err(DrainError::NeverIdle { recipient: to.clone(), turns: drained.turns });
         }
         if drained.turns == max_turns.get() {
             return Ok(drained);
         }
-        let turn = process_batch(pool, to, processor, max_events).await?;
+        let mut turn = process_batch(pool, to, processor, max_events).await?;
         let Some(number) = turn.number else { return Ok(drained) };
         drained.turns += 1;
         drained.consumed += turn.consumed;
         drained.garbage += turn.garbage;
         #[cfg(feature = "emitter")]
-        drained.published.extend(turn.published.into_iter().map(|stored| stored.event().clone()));
-        for hook in turn.post_process {
-            let failed = |source| Failure::Hook { recipient: to.clone(), turn: number, source };
-            hook.run().await.map_err(failed)?;
-        }
+        drained.published.extend(turn.published.iter().map(|stored| stored.event().clone()));
+        drained.failures.append(&mut turn.failures);
+        let hooks = turn.run_hooks().await;
+        hooks.map_err(|source| DrainError::Hook { recipient: to.clone(), turn: number, source })?;
     }
 }
 

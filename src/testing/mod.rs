@@ -23,7 +23,7 @@ use crate::recipient::Recipient;
 use crate::store::{Backend, Fault};
 
 pub use conformance::{LOAD_DEADLINE, Violation, check_processor};
-pub use drain::{Drained, Failure, drain};
+pub use drain::{DrainError, Drained, drain};
 pub use rehearsal::{Rehearsal, rehearse, rehearse_reducer};
 
 /// The most events that [`events_of`] answers.

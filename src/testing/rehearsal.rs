@@ -20,7 +20,7 @@ use crate::store::Backend;
 pub struct Rehearsal<S> {
     /// The state that it would save. For a processor it is never [`Next::Gone`].
     pub next: Next<S>,
-    /// The events that it would consume.
+    /// The events that it would consume; not those of independent transitions that failed.
     pub consumed: Vec<EventId>,
     /// The events that it would remove as garbage.
     pub garbage: Vec<EventId>,
@@ -29,7 +29,7 @@ pub struct Rehearsal<S> {
     /// The messages that it would publish, in order, with their idempotency keys.
     #[cfg(feature = "emitter")]
     pub published: Vec<CloudEvent>,
-    /// How many hooks it would leave to its caller. None has run.
+    /// How many hooks were decided on. None has run.
     pub hooks: usize,
 }
 

@@ -160,10 +160,13 @@ where
             Stage::Loaded(_) | Stage::Unchanged => Next::Stay,
         };
         let before = self.note(|notes| std::mem::take(&mut notes.before));
+        let left: HashSet<Uuid> = B::all_ids(tx).await.map_err(|fault| fault.0)?.into_iter().collect();
         let emitted = emitted::<B>(tx, &before).await?;
         #[cfg(feature = "emitter")]
         let published = published::<B>(tx, &before).await?;
         self.note(|notes| {
+            // An independent transition that failed has left its events.
+            notes.consumed.retain(|id| !left.contains(id.as_uuid()));
             let rehearsal = Rehearsal {
                 next,
                 consumed: std::mem::take(&mut notes.consumed),

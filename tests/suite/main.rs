@@ -4,6 +4,7 @@
 mod architecture;
 mod database;
 mod demo;
+mod emitter;
 mod eventbox;
 mod examples;
 mod ingress;

@@ -18,7 +18,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Ingress(ingress::Args),
+    Ingress(Box<ingress::Args>),
 }
 
 #[tokio::main]
@@ -26,6 +26,6 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Demo(args) => demo::run(args).await,
-        Command::Ingress(args) => ingress::run(args).await,
+        Command::Ingress(args) => ingress::run(*args).await,
     }
 }

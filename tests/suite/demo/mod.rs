@@ -10,9 +10,10 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// The demo with arguments, as a process that dies with the test.
+/// The demo with arguments, as a process that dies with the test; what it leaves goes into a directory that is cleaned with the build.
 fn demo(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbox"));
+    command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     command
         .arg("demo")
         .args(args)

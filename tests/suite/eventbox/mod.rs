@@ -7,3 +7,4 @@ mod payload;
 mod race;
 mod reducer;
 mod turn;
+mod user_code;

@@ -185,7 +185,7 @@ on_every_engine! {
         ] {
             let turn = process(db, &cell(1), &nothing).await.unwrap();
             assert_eq!((turn.number, turn.post_process.len(), nothing.fetches.load(Ordering::SeqCst)), (None, 0, 0));
-            assert_eq!(turn.more_remain, false, "a processor that waits for more is not asked again at once");
+            assert!(!turn.more_remain, "a processor that waits for more is not asked again at once");
         }
         for something in [
             Cells::<Engine>::deciding(|_, _, population| Ok(Transition::to(population).into())),

@@ -156,4 +156,21 @@ mod sqlite {
     async fn popping_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
     }
+
+    #[cfg(feature = "emitter")]
+    #[tokio::test]
+    async fn claiming_finds_what_is_due_by_its_index() {
+        let db = filled().await;
+        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", "CLAIM_OUTBOX"));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
+        let of_table: Vec<_> =
+            plan.iter().map(|line| line.3.as_str()).filter(|line| line.contains("eventbox_outbox")).collect();
+        assert!(
+            of_table.iter().any(|line| line.contains("eventbox_outbox_due (shard=? AND next_attempt_at_us<?)")),
+            "{of_table:#?}"
+        );
+        assert!(of_table.iter().all(|line| line.starts_with("SEARCH")), "{of_table:#?}");
+        db.remove().await;
+    }
 }

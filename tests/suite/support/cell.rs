@@ -8,6 +8,8 @@ use sqlx::{Postgres, Row, Sqlite};
 
 use super::{TestDb, TestEngine};
 
+type Decide<B> = dyn Fn(&Recipient, &[Event], i64) -> Result<Mutation<B, i64>, BoxError> + Send + Sync;
+type Hook = dyn Fn(usize) -> BoxFuture + Send + Sync;
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The statements on the test's own tables, on either engine.
@@ -86,9 +88,9 @@ pub(crate) fn failing<B: CellEngine>(with: &'static str) -> SideEffect<B> {
 
 /// The processor of cells: the state is the population. What it decides, and what happens at each step, is the test's.
 pub(crate) struct Cells<B: CellEngine> {
-    decide: Box<dyn Fn(&Recipient, &[Event], i64) -> Result<Mutation<B, i64>, BoxError> + Send + Sync>,
-    after_load: Option<Box<dyn Fn(usize) -> BoxFuture + Send + Sync>>,
-    before_deciding: Option<Box<dyn Fn(usize) -> BoxFuture + Send + Sync>>,
+    decide: Box<Decide<B>>,
+    after_load: Option<Box<Hook>>,
+    before_deciding: Option<Box<Hook>>,
     fail_fetch: bool,
     fail_save: bool,
     pub(crate) loads: AtomicUsize,

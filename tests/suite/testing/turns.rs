@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU32;
 
-use eventbox::testing::{Failure, drain, events_of, rehearse, rehearse_reducer};
+use eventbox::testing::{DrainError, drain, events_of, rehearse, rehearse_reducer};
 use eventbox::{
     BoxError, CloudEvent, Error, Event, Mutation, Next, Outcome, PostProcess, Recipient, Reducer, Reducing, StateError,
     Transition,
 };
 
-use crate::support::{CellEngine, Cells, Decider, TestDb, TestEngine, create_cells, noting, on_every_engine};
+use crate::support::{CellEngine, Cells, Decider, TestDb, TestEngine, create_cells, failing, noting, on_every_engine};
 
 const FEW: NonZeroU32 = NonZeroU32::new(2).unwrap();
 const MANY: NonZeroU32 = NonZeroU32::new(100).unwrap();
@@ -64,7 +64,7 @@ on_every_engine! {
         let turns = |count: u32| NonZeroU32::new(count).unwrap();
         eventbox::emit(&db.pool, &airport(), Event::new("4")).await.unwrap();
         let error = drain(&db.pool, &airport(), &echo, FEW, turns(2)).await.unwrap_err();
-        assert!(matches!(error, Failure::NeverIdle { turns: 2, .. }), "{error:?}");
+        assert!(matches!(error, DrainError::NeverIdle { turns: 2, .. }), "{error:?}");
         assert_eq!(drain(&db.pool, &airport(), &echo, FEW, turns(3)).await.unwrap().turns, 3);
     }
 
@@ -80,8 +80,8 @@ on_every_engine! {
             Transition::<Engine, ()>::stay().consuming(events).publishing([message]).post_process(hook).into()
         });
         let error = drain(&db.pool, &airport(), &publishing, FEW, MANY).await.unwrap_err();
-        assert!(matches!(&error, Failure::Hook { turn: 1, .. }), "{error:?}");
-        assert_eq!(error.to_string(), "run a hook of turn 1 of airport/JFK: the hook failed");
+        assert!(matches!(&error, DrainError::Hook { turn: 1, .. }), "{error:?}");
+        assert_eq!(error.to_string(), "run the hooks of turn 1 of airport/JFK");
         assert_eq!(drain(&db.pool, &airport(), &publishing, FEW, MANY).await.unwrap().published.len(), 0);
     }
 
@@ -142,6 +142,27 @@ on_every_engine! {
         let nothing = Decider(|_: &[Event]| Mutation::<Engine, ()>::from(Transition::stay()));
         assert!(rehearse(&db.pool, &airport(), &nothing, MANY).await.unwrap().is_none());
         assert_eq!(rows(db).await, [1, 0, 0, 0]);
+    }
+
+    /// What an independent transition that fails would have consumed is not told as consumed.
+    async fn an_independent_failure_is_rehearsed(db) {
+        create_cells(db).await;
+        for value in ["good", "bad"] {
+            eventbox::emit(&db.pool, &airport(), Event::new(value)).await.unwrap();
+        }
+        let cells = Cells::<Engine>::deciding(|_, events, _| {
+            let each = events.iter().map(|event| {
+                let effect = if event.value() == b"bad" { failing("a bad one") } else { noting("a good one") };
+                Transition::to(1).consuming([event]).side_effect(effect).independent()
+            });
+            Ok(each.fold(Mutation::none(), Mutation::then))
+        });
+        let rehearsal = rehearse(&db.pool, &airport(), &cells, MANY).await.unwrap().unwrap();
+        let good = events_of(&db.pool, &airport()).await.unwrap()[0].id();
+        assert_eq!((rehearsal.next, rehearsal.consumed), (Next::To(1), vec![good]));
+        let error = drain(&db.pool, &airport(), &cells, MANY, MANY).await.unwrap_err();
+        assert!(matches!(error, DrainError::Turn(Error::Processor { .. })), "nothing is left of the second turn: {error:?}");
+        assert_eq!(events_of(&db.pool, &airport()).await.unwrap().len(), 1);
     }
 
     async fn a_reducer_is_rehearsed(db) {

@@ -1,0 +1,326 @@
+//! How fast the emitter is, and that it loses nothing.
+//!
+//! ```text
+//! cargo bench --bench emitter -- bare EVENTS               the batch client alone, with no database
+//! cargo bench --bench emitter -- emit ENGINE EVENTS        emit, deliver, delete, from end to end
+//! cargo bench --bench emitter -- drain ENGINE ROWS         an outbox after an outage
+//! cargo bench --bench emitter -- chaos SECONDS             two hosts and two plugins on one Postgres table, one killed every few seconds
+//! ```
+//!
+//! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own. The receiver is a process of
+//! its own that only counts; for `chaos` it is `eventbox::ingress`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+#![allow(clippy::cast_precision_loss)]
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError};
+use eventbox::ingress::Ingress;
+use eventbox::proto::chipingress::pb::chip_ingress_server::{ChipIngress, ChipIngressServer};
+use eventbox::proto::chipingress::pb::{
+    CloudEventBatch, EmptyRequest, PingResponse, PublishResponse, PublishResult, RegisterSchemaRequest,
+    RegisterSchemaResponse, StreamEventsRequest, StreamEventsResponse,
+};
+use eventbox::{Backend, CloudEvent};
+use sqlx::{AssertSqlSafe, Pool};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tonic::{Request, Response, Status};
+
+const PAYLOAD_BYTES: usize = 200;
+const CONCURRENT_EMITS: usize = 512;
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["sink"] => sink().await,
+        ["bare", events] => bare(events.parse().unwrap()).await,
+        ["emit", "sqlite", events] => with_sqlite(async |pool| emit(pool, events.parse().unwrap()).await).await,
+        ["emit", "postgres", events] => with_postgres(async |pool, _| emit(pool, events.parse().unwrap()).await).await,
+        ["drain", "sqlite", rows] => with_sqlite(async |pool| drain(pool, rows.parse().unwrap()).await).await,
+        ["drain", "postgres", rows] => with_postgres(async |pool, _| drain(pool, rows.parse().unwrap()).await).await,
+        ["chaos", seconds] => with_postgres(async |_, url| chaos(url, seconds.parse().unwrap()).await).await,
+        ["worker", kind, name, url, address] => worker(kind, name, url, address).await,
+        _ => println!("see the head of benches/emitter.rs for what to ask"),
+    }
+}
+
+fn event(payload: &[u8]) -> CloudEvent {
+    CloudEvent::builder("flights", "flight.departed").payload(payload.to_vec()).build().unwrap()
+}
+
+/// Answers everything with success.
+struct Counting;
+
+#[tonic::async_trait]
+impl ChipIngress for Counting {
+    type StreamEventsStream = tokio_stream::Empty<Result<StreamEventsResponse, Status>>;
+
+    async fn publish(
+        &self,
+        _: Request<eventbox::proto::io::cloudevents::v1::CloudEvent>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        Ok(Response::new(PublishResponse::default()))
+    }
+
+    async fn publish_batch(&self, request: Request<CloudEventBatch>) -> Result<Response<PublishResponse>, Status> {
+        let results = request.into_inner().events.into_iter();
+        let results = results.map(|event| PublishResult { event_id: event.id, error: None }).collect();
+        Ok(Response::new(PublishResponse { results }))
+    }
+
+    async fn ping(&self, _: Request<EmptyRequest>) -> Result<Response<PingResponse>, Status> {
+        Ok(Response::new(PingResponse { message: "pong".to_owned() }))
+    }
+
+    async fn stream_events(
+        &self,
+        _: Request<tonic::Streaming<StreamEventsRequest>>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn register_schema(
+        &self,
+        _: Request<RegisterSchemaRequest>,
+    ) -> Result<Response<RegisterSchemaResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+async fn sink() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let service = ChipIngressServer::new(Counting).max_decoding_message_size(16 << 20);
+    tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+}
+
+fn this_program(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(args).kill_on_drop(true);
+    command
+}
+
+/// The receiver and its address.
+async fn start_sink() -> (Child, String) {
+    let mut child = this_program(&["sink"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.next_line().await.unwrap().unwrap();
+    (child, address)
+}
+
+async fn with_sqlite(body: impl AsyncFnOnce(Pool<sqlx::Sqlite>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = eventbox::sqlite_options(directory.path().join("bench.sqlite3"));
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
+    eventbox::migrate(&pool).await.unwrap();
+    body(pool).await;
+}
+
+async fn with_postgres(body: impl AsyncFnOnce(Pool<sqlx::Postgres>, &str)) {
+    let server = std::env::var("DATABASE_URL").expect("DATABASE_URL names a Postgres server");
+    let admin = sqlx::PgPool::connect(&server).await.unwrap();
+    let name = format!("eventbox_bench_{}", uuid::Uuid::new_v4().simple());
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{base}/{name}");
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(12).connect(&url).await.unwrap();
+    eventbox::migrate(&pool).await.unwrap();
+    body(pool, &url).await;
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&admin).await.unwrap();
+}
+
+fn report(what: &str, events: usize, took: Duration) {
+    println!(
+        "{what}: {events} events in {:.2} s, {:.0} events/s",
+        took.as_secs_f64(),
+        events as f64 / took.as_secs_f64()
+    );
+}
+
+async fn bare(events: usize) {
+    let (_sink, address) = start_sink().await;
+    let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(address)).unwrap());
+    let client = BatchClient::new(transport, BatchConfig::durable()).unwrap();
+    client.start();
+    let delivered = Arc::new(AtomicUsize::new(0));
+    let payload = vec![7; PAYLOAD_BYTES];
+    let started = Instant::now();
+    for _ in 0..events {
+        loop {
+            let delivered = Arc::clone(&delivered);
+            let callback = Box::new(move |sent: eventbox::emitter::Sent| {
+                delivered.fetch_add(usize::from(sent.result.is_ok()), Ordering::Relaxed);
+            });
+            match client.queue(event(&payload), Some(callback)) {
+                Ok(()) => break,
+                Err(SendError::BufferFull) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    client.stop(Duration::from_secs(60)).await;
+    assert_eq!(delivered.load(Ordering::Relaxed), events);
+    report("batch client, no database", events, started.elapsed());
+}
+
+async fn emit<B: Backend>(pool: Pool<B>, events: usize) {
+    let (_sink, address) = start_sink().await;
+    let emitter = DurableEmitter::builder(pool, address).start().await.unwrap();
+    let left = Arc::new(AtomicUsize::new(events));
+    let started = Instant::now();
+    let emitting = (0..CONCURRENT_EMITS).map(|_| {
+        let (emitter, left) = (emitter.clone(), Arc::clone(&left));
+        tokio::spawn(async move {
+            let payload = vec![7; PAYLOAD_BYTES];
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                emitter.emit(event(&payload)).await.unwrap();
+            }
+        })
+    });
+    for task in emitting.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    report(&format!("{}: emitted", B::NAME), events, started.elapsed());
+    assert!(emitter.flush(Duration::from_secs(600)).await.unwrap());
+    report(&format!("{}: emitted, delivered and deleted", B::NAME), events, started.elapsed());
+    println!("{:?}", emitter.stats());
+    emitter.close().await;
+}
+
+async fn drain<B: Backend + Fill>(pool: Pool<B>, rows: usize) {
+    let (_sink, address) = start_sink().await;
+    B::fill(&pool, event(&[7; PAYLOAD_BYTES]).encode(), i64::try_from(rows).unwrap()).await;
+    println!("{}: {rows} rows are due; resident {} MiB", B::NAME, resident_mib());
+    let started = Instant::now();
+    let emitter = DurableEmitter::builder(pool, address).start().await.unwrap();
+    let (mut next, mut most) = (started + Duration::from_secs(5), 0);
+    while !emitter.flush(Duration::ZERO).await.unwrap() {
+        most = most.max(resident_mib());
+        if Instant::now() >= next {
+            next += Duration::from_secs(5);
+            println!(
+                "  {:>4} s: {} delivered, resident {} MiB",
+                started.elapsed().as_secs(),
+                emitter.stats().delivered,
+                resident_mib()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    report(&format!("{}: drained", B::NAME), rows, started.elapsed());
+    println!("most resident {most} MiB; {:?}", emitter.stats());
+    emitter.close().await;
+}
+
+/// Many due rows, made by the database itself.
+trait Fill: Backend {
+    async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64);
+}
+
+impl Fill for sqlx::Postgres {
+    async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64) {
+        let fill = "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+                    SELECT n % 256, gen_random_uuid(), 'flights', 'flight.departed', n, n, $1 FROM generate_series(1, $2) n";
+        sqlx::query(fill).bind(payload).bind(rows).execute(pool).await.unwrap();
+        sqlx::query("VACUUM ANALYZE eventbox_outbox").execute(pool).await.unwrap();
+    }
+}
+
+impl Fill for sqlx::Sqlite {
+    async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64) {
+        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2)
+                    INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+                    SELECT i % 256, randomblob(16), 'flights', 'flight.departed', i, i, $1 FROM n";
+        sqlx::query(fill).bind(payload).bind(rows).execute(pool).await.unwrap();
+    }
+}
+
+fn resident_mib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    (pages * 4096) >> 20
+}
+
+/// Emits named events until it is killed, and says which were stored.
+async fn worker(kind: &str, name: &str, url: &str, address: &str) {
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(6).connect(url).await.unwrap();
+    let emitter = DurableEmitter::builder(pool, address).configure(|config| {
+        config.retransmit = kind == "host";
+        config.retransmit_interval = Duration::from_millis(500);
+        config.retransmit_after = Duration::from_secs(3);
+        config.batch.publish_timeout = Duration::from_secs(2);
+    });
+    let emitter = emitter.start().await.unwrap();
+    for number in 0.. {
+        let key = format!("{name}/{number}");
+        let event = CloudEvent::builder("flights", "flight.departed").payload(key.clone()).idempotency_key(&key);
+        emitter.emit(event.build().unwrap()).await.unwrap();
+        // The line says that the event is stored; what was stored without a line may arrive as well.
+        println!("{key}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn chaos(url: &str, seconds: u64) {
+    let server = Ingress::builder().serve("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().to_string();
+    let stored = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let mut born = 0;
+    let mut spawn = |kind: &'static str| {
+        born += 1;
+        let mut child = this_program(&["worker", kind, &format!("{kind}{born}"), url, &address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stored, mut lines) = (Arc::clone(&stored), BufReader::new(child.stdout.take().unwrap()).lines());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                stored.lock().unwrap().push(line);
+            }
+        });
+        (kind, child)
+    };
+    let mut workers: Vec<_> = ["host", "host", "plugin", "plugin"].map(&mut spawn).into();
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut kills = 0;
+    while Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (kind, mut child) = workers.remove(0);
+        child.kill().await.unwrap();
+        kills += 1;
+        workers.push(spawn(kind));
+    }
+    for (_, child) in &mut workers {
+        child.kill().await.unwrap();
+    }
+    // Whoever comes last finds all of it.
+    let pool = sqlx::PgPool::connect(url).await.unwrap();
+    let last = DurableEmitter::builder(pool, address.as_str()).start().await.unwrap();
+    assert!(last.flush(Duration::from_secs(60)).await.unwrap());
+    last.close().await;
+    let arrived: std::collections::HashSet<String> = server.log().keys().await.unwrap().into_iter().collect();
+    let stored = stored.lock().unwrap().clone();
+    let missing = stored.iter().filter(|key| !arrived.contains(*key)).count();
+    let counts = server.log().counts().await.unwrap();
+    println!(
+        "{kills} kills; {} acknowledged emits, {} arrived, {missing} missing; {counts:?}",
+        stored.len(),
+        arrived.len()
+    );
+    assert_eq!(missing, 0);
+    server.stop(Duration::from_secs(5)).await;
+}

@@ -1,0 +1,162 @@
+//! How an emitter starts, how it stops, and what is wrong with it in between.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::emitter::Inner;
+use super::error::EmitterError;
+use super::metrics::describe;
+use super::retransmit;
+use super::settle::run_worker;
+use super::upkeep::{run_expiry, run_observer, run_purge};
+use crate::cloudevent::CloudEvent;
+use crate::store::Backend;
+
+/// Asynchronous emits that are stored at the same time.
+const ASYNC_CONCURRENCY: usize = 64;
+
+/// The part of a stop's time that is kept for settling what was sent.
+const SETTLE_SHARE: u32 = 5;
+
+pub(super) const NEW: u8 = 0;
+pub(super) const STARTED: u8 = 1;
+pub(super) const STOPPED: u8 = 2;
+
+/// What a stop left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Whether everything that was accepted was sent and settled in time.
+    pub complete: bool,
+    /// Rows that this process had taken and did not settle; they are in the table, and sent again later.
+    pub left: usize,
+}
+
+impl<B: Backend> Inner<B> {
+    pub(super) fn start(self: &Arc<Self>) -> Result<(), EmitterError> {
+        if self.state.compare_exchange(NEW, STARTED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return Err(EmitterError::AlreadyStarted);
+        }
+        describe();
+        self.client.start();
+        let config = self.config();
+        let beat = |name: &str, interval| self.hearts.add(name, interval, config.health_grace);
+        let workers = match config.insert_workers {
+            0 => B::INSERT_WORKERS,
+            workers => workers,
+        };
+        for _ in 0..if self.inserts.is_some() { workers } else { 0 } {
+            self.loops.spawn(Arc::clone(self).run_inserts());
+        }
+        // More writers than the engine can use would only wait for each other.
+        for number in 0..config.delete_workers.get().min(B::INSERT_WORKERS) {
+            let beat = beat(&format!("settle {number}"), config.database_timeout);
+            self.settlers.spawn(run_worker(Arc::clone(&self.settling), self.pool.clone(), self.finish.clone(), beat));
+        }
+        if config.retransmit {
+            let beating = beat("retransmit", config.retransmit_interval);
+            self.loops.spawn(retransmit::run_loop(Arc::clone(self), beating));
+            if config.expiry.is_some() || config.dead_letter_retention.is_some() {
+                let beating = beat("expiry", config.expiry.unwrap_or_default().interval);
+                self.loops.spawn(run_expiry(Arc::clone(self), beating));
+            }
+            if let Some(retain) = config.retain_delivered {
+                self.loops.spawn(run_purge(Arc::clone(self), beat("purge", retain.purge_interval)));
+            }
+        }
+        if let Some(metrics) = config.metrics {
+            self.loops.spawn(run_observer(Arc::clone(self), beat("observe", metrics.poll_interval)));
+        }
+        let (queue, waiting) = mpsc::channel(config.async_buffer.get());
+        *self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
+        self.loops.spawn(Arc::clone(self).run_asynchronous(waiting));
+        tracing::info!(
+            engine = B::NAME,
+            retransmit = config.retransmit,
+            batch_size = config.batch.batch_size,
+            "durable emitter started"
+        );
+        Ok(())
+    }
+
+    async fn run_asynchronous(self: Arc<Self>, mut waiting: mpsc::Receiver<CloudEvent>) {
+        let mut running = tokio::task::JoinSet::new();
+        while let Some(event) = waiting.recv().await {
+            if running.len() >= ASYNC_CONCURRENCY {
+                running.join_next().await;
+            }
+            let inner = Arc::clone(&self);
+            running.spawn(async move {
+                if let Err(error) = inner.emit(event).await {
+                    tracing::warn!(%error, "an asynchronous emit failed");
+                }
+            });
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    pub(super) async fn stop(&self, limit: Duration) -> StopReport {
+        let deadline = Instant::now() + limit;
+        let settle_from = deadline - limit / SETTLE_SHARE;
+        // What was accepted asynchronously is still emitted, so this queue ends before the state changes.
+        let asynchronous = self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(queue) = asynchronous {
+            let empty = async {
+                while queue.capacity() < queue.max_capacity() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let _ = timeout_at(settle_from, empty).await;
+        }
+        let was = self.state.swap(STOPPED, Ordering::SeqCst);
+        self.emits.close();
+        let mut complete = timeout_at(settle_from, self.emits.wait()).await.is_ok();
+        if let Some(inserts) = &self.inserts {
+            inserts.close().await;
+        }
+        self.stopping.cancel();
+        self.loops.close();
+        complete &= timeout_at(settle_from, self.loops.wait()).await.is_ok();
+        complete &= self.client.stop(settle_from.saturating_duration_since(Instant::now())).await.complete;
+        if let Some(fallback) = &self.fallback {
+            complete &= fallback.stop(settle_from).await;
+        }
+        self.finish.cancel();
+        self.settling.hurry();
+        self.settlers.close();
+        complete &= timeout_at(deadline, self.settlers.wait()).await.is_ok();
+        let left = self.settling.unsettled();
+        if was == STARTED {
+            tracing::info!(complete, left, "durable emitter stopped");
+        }
+        StopReport { complete: complete && left == 0, left }
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = self.hearts.problems();
+        match self.state.load(Ordering::SeqCst) {
+            NEW => problems.push("not started".to_owned()),
+            STOPPED => problems.push("stopped".to_owned()),
+            _ => {}
+        }
+        let open_for = self.client.breaker_open_for();
+        if open_for > self.config().health_grace {
+            problems.push(format!("the endpoint fails: nothing was delivered for {} s", open_for.as_secs()));
+        }
+        let oldest = Duration::from_millis(self.oldest_ms.load(Ordering::Relaxed));
+        if let Some(expiry) = self.config().expiry
+            && oldest > expiry.ttl.mul_f64(0.8)
+        {
+            problems.push(format!(
+                "the oldest message is {} s old and expires at {} s",
+                oldest.as_secs(),
+                expiry.ttl.as_secs()
+            ));
+        }
+        problems
+    }
+}

@@ -1,0 +1,191 @@
+//! The one transaction of a turn.
+
+use sqlx::{Connection, Pool};
+use uuid::Uuid;
+
+use super::decision::{Decision, Step};
+use super::event::EventId;
+use super::guard::Guard;
+use super::processor::{EVersion, Processor};
+use super::settle::settle;
+use super::transition::PostProcess;
+#[cfg(feature = "emitter")]
+use crate::cloudevent::turn_key;
+#[cfg(feature = "emitter")]
+use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
+use crate::error::{BoxError, Error, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault};
+
+/// What the transaction of a turn is about.
+pub(super) struct Commit<'a, B: Backend, P> {
+    pub(super) pool: &'a Pool<B>,
+    pub(super) to: &'a Recipient,
+    pub(super) processor: &'a P,
+    pub(super) guard: &'a Guard<'a>,
+    /// The turn that was read.
+    pub(super) turn: i64,
+    /// The version that was loaded.
+    pub(super) eversion: EVersion,
+}
+
+/// An independent transition that failed and was rolled back, alone.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The events that it would have consumed; they are still in the box.
+    pub events: Vec<EventId>,
+    /// Why it failed.
+    pub error: BoxError,
+}
+
+/// What a committed turn leaves to its caller.
+pub(super) struct Outcome {
+    pub(super) consumed: usize,
+    pub(super) transitions: usize,
+    pub(super) failures: Vec<Failure>,
+    pub(super) post_process: Vec<PostProcess>,
+    #[cfg(feature = "emitter")]
+    pub(super) published: Vec<Stored>,
+}
+
+impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
+    /// Commits the decision, or nothing of it.
+    pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+        let token = Uuid::new_v4();
+        let mut tx = B::begin_write(self.pool).await.map_err(|fault| self.during(fault))?;
+        let outcome = self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await?;
+        match tx.commit().await.map_err(Fault::from) {
+            Ok(()) => {}
+            Err(fault) if fault.lost_the_answer() => settle(self.pool, self.to, self.turn, token, fault).await?,
+            Err(fault) => return Err(self.during(fault)),
+        }
+        Ok(outcome)
+    }
+
+    async fn apply(&self, tx: &mut B::Connection, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
+        let shard = self.to.shard().into();
+        let advanced = B::advance_turn(tx, shard, self.to.as_str(), self.turn, token).await;
+        if !advanced.map_err(|fault| self.during(fault))? {
+            return Err(Error::contention(self.attempt()));
+        }
+        let eversion = self.guard.run("fetch the eversion", self.processor.fetch_eversion(tx, self.to)).await?;
+        if eversion != self.eversion {
+            let (now, loaded) = (eversion.0, self.eversion.0);
+            return Err(Error::contention(format!("{} at eversion {now}, loaded {loaded}", self.attempt())));
+        }
+        #[cfg(feature = "emitter")]
+        self.give_keys(&mut decision);
+        let together = decision.steps.iter().filter(|step| !step.independent);
+        let removed: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
+        self.remove(tx, &removed).await?;
+
+        let (mut outcome, target) = self.take_steps(tx, decision.steps, removed.len() - decision.garbage.len()).await?;
+        if outcome.transitions == 0 && decision.garbage.is_empty() {
+            let first = outcome
+                .failures
+                .drain(..)
+                .next()
+                .map_or_else(|| "nothing is left of it".into(), |failure| failure.error);
+            return Err(Error::Processor { attempt: self.attempt(), source: first });
+        }
+        if let Some(state) = target {
+            let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
+            self.guard.run("save the state", saved).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Runs what the steps do, in order; answers the last target among those that hold.
+    async fn take_steps(
+        &self,
+        tx: &mut B::Connection,
+        steps: Vec<Step<B, P::State>>,
+        consumed: usize,
+    ) -> Result<(Outcome, Option<P::State>)> {
+        let mut outcome = Outcome {
+            consumed,
+            transitions: 0,
+            failures: Vec::new(),
+            post_process: Vec::new(),
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
+        };
+        let mut target = None;
+        #[cfg(feature = "emitter")]
+        let mut published = Vec::new();
+        for mut step in steps {
+            if step.independent {
+                match self.take_alone(tx, &mut step).await? {
+                    Ok(()) => outcome.consumed += step.consumed.len(),
+                    Err(error) => {
+                        let events = step.consumed.into_iter().map(EventId).collect();
+                        outcome.failures.push(Failure { events, error });
+                        continue;
+                    }
+                }
+            } else if let Some(effect) = step.side_effect.take() {
+                self.guard.run("run a side effect", effect.run(tx)).await?;
+            }
+            outcome.transitions += 1;
+            #[cfg(feature = "emitter")]
+            published.append(&mut step.published);
+            outcome.post_process.extend(step.post_process);
+            target = step.target.or(target);
+        }
+        #[cfg(feature = "emitter")]
+        {
+            let written = write_outbox::<B>(tx, self.to.shard(), published, DEFAULT_HOLD).await;
+            outcome.published = written.map_err(|fault| self.during(fault))?;
+        }
+        Ok((outcome, target))
+    }
+
+    /// An independent step, in a savepoint: its own failure is the inner error, and rolls back only what it did.
+    async fn take_alone(&self, tx: &mut B::Connection, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
+        let during = |error: sqlx::Error| self.during(error.into());
+        let mut savepoint = tx.begin().await.map_err(during)?;
+        self.remove(&mut savepoint, &step.consumed).await?;
+        if let Some(effect) = step.side_effect.take() {
+            match self.guard.run("run a side effect", effect.run(&mut savepoint)).await {
+                Ok(()) => {}
+                Err(Error::Processor { source, .. }) => {
+                    savepoint.rollback().await.map_err(during)?;
+                    return Ok(Err(source));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        savepoint.commit().await.map_err(during)?;
+        Ok(Ok(()))
+    }
+
+    /// Deletes events; all of them must be there.
+    async fn remove(&self, tx: &mut B::Connection, ids: &[Uuid]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let removed = B::delete_events(tx, self.to.shard().into(), self.to.as_str(), ids).await;
+        if removed.map_err(|fault| self.during(fault))? != ids.len() as u64 {
+            return Err(Error::contention(self.attempt()));
+        }
+        Ok(())
+    }
+
+    /// Gives each message that has no idempotency key the one that its place in the turn makes.
+    #[cfg(feature = "emitter")]
+    fn give_keys(&self, decision: &mut Decision<B, P::State>) {
+        let messages = decision.steps.iter_mut().flat_map(|step| &mut step.published);
+        for (ordinal, message) in (0..).zip(messages) {
+            message.default_key(|message| turn_key(self.to.as_str(), self.turn + 1, ordinal, message));
+        }
+    }
+
+    fn attempt(&self) -> String {
+        format!("commit turn {} of {}", self.turn + 1, self.to)
+    }
+
+    fn during(&self, fault: Fault) -> Error {
+        fault.during(self.attempt())
+    }
+}

@@ -1,0 +1,80 @@
+//! A mutation, checked against the batch that it was made for.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::event::{Event, EventId};
+use super::transition::{Mutation, PostProcess, SideEffect, Transition};
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::{Error, Misuse, Result};
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// One step, as the transaction takes it.
+pub(super) struct Step<B: Backend, S> {
+    pub(super) consumed: Vec<Uuid>,
+    pub(super) side_effect: Option<SideEffect<B>>,
+    #[cfg(feature = "emitter")]
+    pub(super) published: Vec<CloudEvent>,
+    pub(super) target: Option<S>,
+    pub(super) post_process: Option<PostProcess>,
+    pub(super) independent: bool,
+}
+
+/// The steps that are to be taken, and the events that are garbage.
+pub(super) struct Decision<B: Backend, S> {
+    pub(super) steps: Vec<Step<B, S>>,
+    pub(super) garbage: Vec<Uuid>,
+}
+
+impl<B: Backend, S> Decision<B, S> {
+    /// Drops what does nothing, and refuses an event that was not listed or is removed twice.
+    pub(super) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
+        let mut batch = Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new() };
+        let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
+        let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
+        let garbage = batch.remove(mutation.garbage)?;
+        Ok(Decision { steps, garbage })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.garbage.is_empty()
+    }
+}
+
+struct Batch<'a> {
+    to: &'a Recipient,
+    listed: HashSet<EventId>,
+    removed: HashSet<EventId>,
+}
+
+impl Batch<'_> {
+    fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
+        Ok(Step {
+            consumed: self.remove(transition.consumed)?,
+            side_effect: transition.side_effect,
+            #[cfg(feature = "emitter")]
+            published: transition.published,
+            target: transition.target,
+            post_process: transition.post_process,
+            independent: transition.independent,
+        })
+    }
+
+    fn remove(&mut self, ids: Vec<EventId>) -> Result<Vec<Uuid>> {
+        let misuse = |misuse| Error::misuse(format!("apply the decision for {}", self.to), misuse);
+        let mut removed = Vec::with_capacity(ids.len());
+        for id in ids {
+            if !self.listed.contains(&id) {
+                return Err(misuse(Misuse::NotListed { id: id.to_string() }));
+            }
+            if !self.removed.insert(id) {
+                return Err(misuse(Misuse::ConsumedTwice { id: id.to_string() }));
+            }
+            removed.push(id.0);
+        }
+        Ok(removed)
+    }
+}

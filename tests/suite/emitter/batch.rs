@@ -1,0 +1,468 @@
+//! The batch client by itself.
+#![allow(clippy::needless_pass_by_value)]
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use eventbox::emitter::{BatchClient, BatchConfig, EmptyResults, MIN_REQUEST_BYTES, SendError, Transport};
+use eventbox::proto::chipingress::pb::PublishResponse;
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::support::{Fake, STOP, all_ok, event, of, ok, payload, refused, text};
+use crate::support::{SOON, eventually};
+
+type Outcomes = Arc<Mutex<Vec<(String, Result<(), SendError>)>>>;
+
+struct Rig {
+    fake: Arc<Fake>,
+    client: BatchClient,
+    outcomes: Outcomes,
+}
+
+fn rig(fake: Arc<Fake>, change: impl FnOnce(&mut BatchConfig)) -> Rig {
+    let mut config = BatchConfig::default();
+    config.batch_interval = Duration::from_millis(5);
+    change(&mut config);
+    let client = BatchClient::new(Arc::clone(&fake) as Arc<dyn Transport>, config).unwrap();
+    Rig { fake, client, outcomes: Outcomes::default() }
+}
+
+fn size(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+impl Rig {
+    fn queue<N: ToString>(&self, name: N) {
+        let (name, outcomes) = (name.to_string(), Arc::clone(&self.outcomes));
+        let callback = {
+            let name = name.clone();
+            Box::new(move |sent: eventbox::emitter::Sent| outcomes.lock().unwrap().push((name, sent.result)))
+        };
+        self.client.queue(event(&name), Some(callback)).unwrap();
+    }
+
+    async fn outcomes(&self, count: usize) -> Vec<(String, Result<(), SendError>)> {
+        eventually(SOON, async || self.outcomes.lock().unwrap().len() >= count).await;
+        self.outcomes.lock().unwrap().clone()
+    }
+
+    async fn stop(&self) {
+        assert!(self.client.stop(STOP).await.complete);
+    }
+
+    fn names(&self) -> Vec<Vec<String>> {
+        self.fake.batches().iter().map(|batch| batch.events.iter().map(payload).collect()).collect()
+    }
+}
+
+/// durable-emitter 34. A negative size cannot be said here.
+#[tokio::test]
+async fn options_reach_their_fields_and_the_size_is_clamped() {
+    for (given, limit) in [(512, MIN_REQUEST_BYTES), (0, MIN_REQUEST_BYTES), (1 << 20, 1 << 20), (4 << 20, 4 << 20)] {
+        let rig = rig(Fake::ok(), |config| config.max_request_bytes = given);
+        assert_eq!(rig.client.config().request_limit(), limit);
+        assert_eq!(rig.client.config().effective_request_limit(), limit - 10 * 1024);
+    }
+    let config = BatchConfig::default();
+    assert_eq!((config.batch_size, config.max_concurrent_sends, config.message_buffer), (size(10), size(1), size(200)));
+    assert_eq!((config.batch_interval, config.publish_timeout), (Duration::from_millis(100), Duration::from_secs(5)));
+    assert_eq!((config.max_request_bytes, config.transaction_enabled, config.client_name), (10 << 20, false, None));
+    let durable = BatchConfig::durable();
+    assert_eq!(
+        (durable.batch_size, durable.max_concurrent_sends, durable.message_buffer),
+        (size(50), size(4), size(10_000))
+    );
+    assert_eq!(durable.batch_interval, Duration::from_millis(50));
+    assert_eq!(durable.client_name.as_deref(), Some("durable_emitter"));
+}
+
+/// durable-emitter 35. A null event cannot be said here.
+#[tokio::test]
+async fn a_full_buffer_refuses_and_what_was_buffered_is_the_event() {
+    let rig = rig(Fake::ok(), |config| config.message_buffer = size(1));
+    let first = event("first");
+    rig.client.queue(first.clone(), None).unwrap();
+    let refused = rig.client.queue(event("second"), None).unwrap_err();
+    assert_eq!(refused.to_string(), "message buffer is full");
+    rig.client.start();
+    rig.stop().await;
+    let [sent] = rig.fake.events().try_into().unwrap();
+    assert_eq!((sent.id.as_str(), payload(&sent)), (first.id(), "first".to_owned()));
+}
+
+/// durable-emitter 36 and 37.
+#[tokio::test]
+async fn batches_go_by_size_by_age_and_at_the_stop() {
+    let by_size =
+        rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(3), Duration::from_secs(3600)));
+    (1..=3).for_each(|name| by_size.queue(name));
+    by_size.client.start();
+    by_size.outcomes(3).await;
+    assert_eq!(by_size.names(), [["1", "2", "3"]]);
+    by_size.stop().await;
+    assert_eq!(by_size.fake.calls(), 1, "an empty batch is never sent");
+
+    let by_age = rig(Fake::ok(), |config| config.batch_interval = Duration::from_millis(50));
+    by_age.client.start();
+    by_age.queue(1);
+    by_age.queue(2);
+    by_age.outcomes(2).await;
+    assert_eq!(by_age.names(), [["1", "2"]]);
+
+    let at_stop = rig(Fake::ok(), |config| config.batch_interval = Duration::from_secs(3600));
+    at_stop.client.start();
+    at_stop.queue(1);
+    at_stop.stop().await;
+    assert_eq!(at_stop.names(), [["1"]]);
+
+    let six = rig(Fake::ok(), |config| config.batch_size = size(2));
+    (1..=6).for_each(|name| six.queue(name));
+    six.client.start();
+    six.stop().await;
+    assert_eq!(six.fake.sizes(), [2, 2, 2]);
+
+    let none = rig(Fake::ok(), |_| {});
+    none.client.start();
+    none.stop().await;
+    assert_eq!(none.fake.calls(), 0);
+}
+
+/// The interval is the maximum age of a batch and no debounce: events that keep coming do not put it off.
+#[tokio::test(start_paused = true)]
+async fn a_trickle_does_not_put_off_a_batch() {
+    let rig =
+        rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(1000), Duration::from_millis(100)));
+    rig.client.start();
+    for name in 0..30 {
+        rig.queue(name);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(rig.fake.calls() >= 2, "{:?}", rig.fake.sizes());
+}
+
+/// durable-emitter 38.
+#[tokio::test]
+async fn a_batch_that_is_too_large_goes_in_parts_in_order() {
+    let rig = rig(Fake::ok(), |config| {
+        (config.max_request_bytes, config.batch_interval) = (1 << 20, Duration::from_secs(3600));
+    });
+    let limit = rig.client.config().effective_request_limit();
+    let big = "x".repeat(500_000);
+    for name in 0..5 {
+        rig.queue(format!("{name}{big}"));
+    }
+    rig.client.start();
+    rig.stop().await;
+    assert_eq!(rig.fake.sizes(), [2, 2, 1]);
+    assert!(rig.fake.batches().iter().all(|batch| batch.encoded_len() <= limit));
+    let firsts: Vec<_> = rig.fake.events().iter().map(|event| payload(event)[..1].to_owned()).collect();
+    assert_eq!(firsts, ["0", "1", "2", "3", "4"]);
+    assert!(rig.outcomes(5).await.iter().all(|(_, result)| result.is_ok()));
+}
+
+/// durable-emitter 39.
+#[tokio::test]
+async fn an_event_that_is_too_large_is_not_sent_and_the_others_are() {
+    let rig = rig(Fake::ok(), |config| config.max_request_bytes = 1 << 20);
+    rig.queue("before");
+    rig.queue("x".repeat(2 << 20));
+    rig.queue("after");
+    rig.client.start();
+    rig.stop().await;
+    let outcomes = rig.outcomes(3).await;
+    let error = outcomes[1].1.as_ref().unwrap_err().to_string();
+    assert!(error.contains("exceeds max gRPC request size 1048576"), "{error}");
+    assert!(outcomes[0].1.is_ok() && outcomes[2].1.is_ok());
+    assert_eq!(rig.names(), [["before"], ["after"]]);
+}
+
+/// A transactional batch is never silently torn apart.
+#[tokio::test]
+async fn a_transactional_batch_is_split_only_on_request() {
+    for allowed in [false, true] {
+        let rig = rig(Fake::ok(), |config| {
+            (config.max_request_bytes, config.transaction_enabled) = (1 << 20, true);
+            config.split_transactions = allowed;
+        });
+        rig.queue("x".repeat(600_000));
+        rig.queue("y".repeat(600_000));
+        rig.client.start();
+        rig.stop().await;
+        let outcomes = rig.outcomes(2).await;
+        assert_eq!(outcomes.iter().all(|(_, result)| result.is_ok()), allowed);
+        assert_eq!(rig.fake.calls(), if allowed { 2 } else { 0 });
+    }
+}
+
+/// durable-emitter 41; chip-ingress 23: every callback gets exactly the error, in both modes.
+#[tokio::test]
+async fn every_event_gets_one_callback() {
+    for transactional in [false, true] {
+        let failing = Fake::failing(Code::Unavailable);
+        let rig = rig(failing, |config| config.transaction_enabled = transactional);
+        (0..4).for_each(|name| rig.queue(name));
+        rig.client.queue(event("without a callback"), None).unwrap();
+        rig.client.start();
+        rig.stop().await;
+        let outcomes = rig.outcomes(4).await;
+        assert_eq!(outcomes.len(), 4);
+        for (_, result) in outcomes {
+            let Err(SendError::Status(status)) = result else { panic!("{result:?}") };
+            assert_eq!((status.code(), status.message()), (Code::Unavailable, "scripted"));
+        }
+    }
+}
+
+/// REQ-13.
+#[tokio::test]
+async fn a_callback_that_panics_harms_no_other() {
+    let rig = rig(Fake::ok(), |_| {});
+    rig.client.queue(event("bad"), Some(Box::new(|_| panic!("on purpose")))).unwrap();
+    rig.queue("good");
+    rig.client.start();
+    rig.stop().await;
+    assert_eq!(rig.outcomes(1).await.len(), 1);
+}
+
+/// durable-emitter 42.
+#[tokio::test]
+async fn stopping_closes_once_and_refuses_afterwards() {
+    let idle = rig(Fake::ok(), |_| {});
+    idle.queue("never sent");
+    idle.stop().await;
+    assert!(matches!(idle.outcomes(1).await[0].1, Err(SendError::Shutdown)));
+
+    let rig = rig(Fake::ok(), |_| {});
+    rig.client.start();
+    for _ in 0..3 {
+        rig.stop().await;
+    }
+    assert_eq!(rig.fake.closed.load(Ordering::SeqCst), 1);
+    assert_eq!(rig.client.queue(event("late"), None).unwrap_err().to_string(), "client is shutdown");
+}
+
+/// REQ-12: what is queued is sent at the stop, however much it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stop_drains_the_queue() {
+    let rig = rig(Fake::ok(), |config| config.message_buffer = size(5_000));
+    (0..5_000).for_each(|name| rig.queue(name));
+    rig.client.start();
+    rig.stop().await;
+    let outcomes = rig.outcomes.lock().unwrap();
+    assert_eq!(outcomes.len(), 5_000);
+    assert!(outcomes.iter().all(|(_, result)| result.is_ok()));
+}
+
+/// REQ-12: with a server that hangs, every callback comes by the deadline.
+#[tokio::test]
+async fn a_stop_that_runs_out_of_time_still_calls_back() {
+    let rig = rig(Fake::ok(), |config| config.batch_size = size(2));
+    rig.fake.set_open(false);
+    rig.client.start();
+    (0..50).for_each(|name| rig.queue(name));
+    eventually(SOON, async || rig.fake.calls() == 1).await;
+    let stopped = rig.client.stop(Duration::from_millis(50)).await;
+    assert!(!stopped.complete);
+    let outcomes = rig.outcomes(50).await;
+    assert_eq!(outcomes.len(), 50);
+    assert!(outcomes.iter().all(|(_, result)| matches!(result, Err(SendError::Shutdown))));
+    rig.fake.set_open(true);
+}
+
+/// durable-emitter 43.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequences_count_per_source_and_type() {
+    let numbers =
+        |fake: &Fake| -> Vec<String> { fake.events().iter().map(|event| text(event, "seqnum").unwrap()).collect() };
+
+    let one = rig(Fake::ok(), |_| {});
+    (0..3).for_each(|name| one.queue(name));
+    one.client.queue(of("flights", "other", ""), None).unwrap();
+    one.client.queue(of("ab", "c", ""), None).unwrap();
+    one.client.queue(of("a", "bc", ""), None).unwrap();
+    one.client.start();
+    one.stop().await;
+    assert_eq!(numbers(&one.fake), ["1", "2", "3", "1", "1", "1"]);
+    let epochs: std::collections::BTreeSet<_> = one.fake.events().iter().map(|event| text(event, "seqepoch")).collect();
+    assert_eq!(epochs.len(), 1);
+
+    let reused = rig(Fake::ok(), |_| {});
+    let event_again = event("again");
+    reused.client.queue(event_again.clone(), None).unwrap();
+    reused.client.queue(event_again, None).unwrap();
+    reused.client.start();
+    reused.stop().await;
+    assert_eq!(numbers(&reused.fake), ["1", "2"]);
+
+    let gap = rig(Fake::ok(), |config| config.message_buffer = size(1));
+    gap.queue("first");
+    gap.client.queue(event("dropped"), None).unwrap_err();
+    gap.client.start();
+    gap.outcomes(1).await;
+    gap.queue("third");
+    gap.stop().await;
+    assert_eq!(numbers(&gap.fake), ["1", "3"]);
+
+    let many = Arc::new(rig(Fake::ok(), |config| config.message_buffer = size(1_000)));
+    many.client.start();
+    let racers = (0..10).map(|_| {
+        let many = Arc::clone(&many);
+        tokio::spawn(async move { (0..50).for_each(|name| many.queue(name)) })
+    });
+    for racer in racers.collect::<Vec<_>>() {
+        racer.await.unwrap();
+    }
+    many.stop().await;
+    let mut seen: Vec<u64> = numbers(&many.fake).iter().map(|number| number.parse().unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=500).collect::<Vec<_>>());
+}
+
+fn with_results(
+    results: impl Fn(&eventbox::proto::chipingress::pb::CloudEventBatch) -> PublishResponse + Send + Sync + 'static,
+) -> Arc<Fake> {
+    Fake::new(move |_, batch| Ok(results(batch)))
+}
+
+async fn outcome_texts(fake: Arc<Fake>, events: usize, change: impl FnOnce(&mut BatchConfig)) -> Vec<String> {
+    let rig = rig(fake, change);
+    (0..events).for_each(|name| rig.queue(name));
+    rig.client.start();
+    rig.stop().await;
+    let outcomes = rig.outcomes(events).await;
+    outcomes
+        .into_iter()
+        .map(|(_, result)| result.map_or_else(|error| error.to_string(), |()| "ok".to_owned()))
+        .collect()
+}
+
+/// durable-emitter 46; chip-ingress 18 to 22, 24 and 25. A null entry cannot be said here.
+#[tokio::test]
+async fn results_belong_to_events_by_position() {
+    let mixed = with_results(|batch| PublishResponse {
+        results: vec![ok(&batch.events[0]), refused(&batch.events[1], 2, "no schema"), ok(&batch.events[2])],
+    });
+    assert_eq!(outcome_texts(mixed, 3, |_| {}).await, ["ok", "PUBLISH_ERROR_CODE_SCHEMA_MISSING: no schema", "ok"]);
+
+    let short = with_results(|batch| PublishResponse { results: vec![ok(&batch.events[0])] });
+    let mismatch = "RESULTS_MISMATCH: server returned 1 results for 3 events";
+    assert_eq!(outcome_texts(short, 3, |_| {}).await, ["ok", mismatch, mismatch]);
+
+    let long = with_results(|batch| PublishResponse { results: vec![ok(&batch.events[0]); 3] });
+    assert_eq!(outcome_texts(long, 2, |_| {}).await, ["ok", "ok"]);
+
+    let refusals = with_results(|batch| PublishResponse {
+        results: (0..).zip(&batch.events).map(|(code, event)| refused(event, code, "")).collect(),
+    });
+    assert_eq!(
+        outcome_texts(refusals, 6, |_| {}).await,
+        [
+            "PUBLISH_ERROR_CODE_UNKNOWN: ",
+            "PUBLISH_ERROR_CODE_VALIDATION_FAILED: ",
+            "PUBLISH_ERROR_CODE_SCHEMA_MISSING: ",
+            "PUBLISH_ERROR_CODE_ENCODE_ERROR: ",
+            "PUBLISH_ERROR_CODE_DOMAIN_MISCONFIGURATION: ",
+            "PUBLISH_ERROR_CODE_UNKNOWN: ",
+        ]
+    );
+
+    let renamed = with_results(|batch| {
+        let mut response = all_ok(batch);
+        response.results[0].event_id = "another".to_owned();
+        response
+    });
+    assert_eq!(outcome_texts(renamed, 2, |_| {}).await, ["ok", "ok"]);
+
+    let empty = || with_results(|_| PublishResponse::default());
+    assert_eq!(outcome_texts(empty(), 2, |_| {}).await, ["ok", "ok"]);
+    let strict = outcome_texts(empty(), 1, |config| config.empty_results = EmptyResults::Mismatch).await;
+    assert_eq!(strict, ["RESULTS_MISMATCH: server returned 0 results for 1 events"]);
+
+    let unread = with_results(|batch| PublishResponse { results: vec![refused(&batch.events[0], 1, "unread")] });
+    assert_eq!(outcome_texts(unread, 2, |config| config.transaction_enabled = true).await, ["ok", "ok"]);
+}
+
+/// chip-ingress 16. Without an option it is false, and always there.
+#[tokio::test]
+async fn the_transaction_option_is_always_on_the_wire() {
+    for (given, wire) in [(None, false), (Some(false), false), (Some(true), true)] {
+        let rig = rig(Fake::ok(), |config| config.transaction_enabled = given.unwrap_or(config.transaction_enabled));
+        rig.queue("x");
+        rig.client.start();
+        rig.stop().await;
+        assert_eq!(rig.fake.batches()[0].options.unwrap().transaction_enabled, Some(wire));
+    }
+}
+
+/// chip-ingress 15.
+#[tokio::test]
+async fn order_and_attributes_are_kept() {
+    for count in [0, 1, 2, 100] {
+        let rig = rig(Fake::ok(), |config| config.batch_size = size(100));
+        let events: Vec<_> = (0..count).map(event).collect();
+        events.iter().for_each(|event| rig.client.queue(event.clone(), None).unwrap());
+        rig.client.start();
+        rig.stop().await;
+        let sent = rig.fake.events();
+        assert_eq!(sent.len(), count);
+        for (event, mut sent) in events.into_iter().zip(sent) {
+            assert!(sent.attributes.remove("seqnum").is_some() && sent.attributes.remove("seqepoch").is_some());
+            assert_eq!(sent, event.into_wire());
+        }
+    }
+}
+
+/// The batch is halved until the event that the server will not have stands alone; one that is refused with a reason of its own size is
+/// permanent, and a rate limit ends the halving.
+#[tokio::test]
+async fn a_refused_batch_is_halved() {
+    for code in [Code::InvalidArgument, Code::ResourceExhausted] {
+        let fake = Fake::new(move |_, batch| {
+            if batch.events.iter().any(|event| payload(event) == "13") {
+                return Err(Status::new(code, "message larger than max"));
+            }
+            Ok(all_ok(batch))
+        });
+        let rig = rig(fake, |config| config.batch_size = size(64));
+        (0..64).for_each(|name| rig.queue(name));
+        rig.client.start();
+        rig.stop().await;
+        let failed: Vec<_> = rig.outcomes(64).await.into_iter().filter(|(_, result)| result.is_err()).collect();
+        assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["13"]);
+        assert!(rig.fake.calls() <= 13, "{:?}", rig.fake.sizes());
+    }
+
+    let limited = rig(Fake::failing(Code::ResourceExhausted), |config| config.batch_size = size(64));
+    (0..64).for_each(|name| limited.queue(name));
+    limited.client.start();
+    limited.stop().await;
+    assert_eq!(limited.fake.sizes(), [64, 32, 16, 8, 4, 2, 1]);
+}
+
+/// Credentials that are refused are made anew once, and the request repeated.
+#[tokio::test]
+async fn refused_credentials_are_refreshed_once() {
+    let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unauthenticated("old")) } else { Ok(all_ok(batch)) });
+    let rig = rig(fake, |_| {});
+    rig.queue("x");
+    rig.client.start();
+    rig.stop().await;
+    assert!(rig.outcomes(1).await[0].1.is_ok());
+    assert_eq!((rig.fake.calls(), rig.fake.refreshed.load(Ordering::SeqCst)), (2, 1));
+}
+
+/// Sends overlap up to the configured number and no more.
+#[tokio::test]
+async fn concurrency_is_bounded() {
+    let rig = rig(Fake::ok(), |config| (config.batch_size, config.max_concurrent_sends) = (size(1), size(3)));
+    rig.fake.set_open(false);
+    rig.client.start();
+    (0..10).for_each(|name| rig.queue(name));
+    eventually(SOON, async || rig.fake.concurrent.load(Ordering::SeqCst) == 3).await;
+    rig.fake.set_open(true);
+    rig.stop().await;
+    assert_eq!(rig.fake.most_concurrent.load(Ordering::SeqCst), 3);
+}

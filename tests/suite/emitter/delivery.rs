@@ -1,0 +1,500 @@
+//! From the outbox to the server and what becomes of the rows, on both engines.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use eventbox::CloudEvent;
+use eventbox::emitter::{self, Expiry, Handover, IdempotencyKey, Retain};
+use eventbox::proto::chipingress::pb::PublishResponse;
+use tonic::{Code, Status};
+
+use super::support::{Emits, Fake, STOP, all_ok, builder, event, of, ok, payload, refused, started, text};
+use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
+
+const OUTBOX: &str = "eventbox_outbox";
+const DEAD: &str = "eventbox_dead_letter";
+
+async fn emptied<B: TestEngine>(db: &TestDb<B>) {
+    eventually(SOON, async || db.count(OUTBOX).await == 0).await;
+}
+
+/// A row as another process would have left it: due at once.
+async fn leave<B: Emits>(db: &TestDb<B>, event: CloudEvent) {
+    let _ = leave_in::<B>(db, event).await;
+    db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+}
+
+async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> emitter::Stored {
+    let mut tx = eventbox::begin(&db.pool).await.unwrap();
+    let stored = B::emit_in(&mut tx, event).await;
+    tx.commit().await.unwrap();
+    stored
+}
+
+on_every_engine! {
+    /// durable-emitter 1 and 12.
+    async fn an_emit_is_delivered_and_its_row_gone(db) {
+        for host in [true, false] {
+            let fake = Fake::ok();
+            let emitter = started(&db.pool, &fake, |config| config.retransmit = host).await;
+            emitter.emit(event("x")).await.unwrap();
+            assert!(emitter.flush(SOON).await.unwrap());
+            assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 0));
+            assert_eq!(text(&fake.events()[0], "emitter").as_deref(), Some("DurableEmitter"));
+            let stats = emitter.stats();
+            assert_eq!((stats.emitted, stats.sent_fresh, stats.sent_again, stats.delivered), (1, 1, 0, 1));
+            assert!(emitter.stop(STOP).await.complete);
+        }
+    }
+
+    /// durable-emitter 2.
+    async fn a_failed_send_leaves_the_row(db) {
+        let fake = Fake::failing(Code::Unavailable);
+        let emitter = started(&db.pool, &fake, |config| config.retransmit = false).await;
+        emitter.emit(event("x")).await.unwrap();
+        eventually(SOON, async || emitter.stats().rescheduled == 1).await;
+        assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 1));
+        emitter.stop(STOP).await;
+        assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 1));
+    }
+
+    /// durable-emitter 3. What has no source or type cannot become an event.
+    async fn an_event_without_attributes_is_refused(db) {
+        let attributes = eventbox::Attributes::default();
+        let error = CloudEvent::from_attributes(&attributes, "x").unwrap_err();
+        assert_eq!(error.to_string(), "source/beholder_domain not found in provided key/value attributes");
+        let error = CloudEvent::from_attributes(&attributes.with("source", "flights"), "x").unwrap_err();
+        assert_eq!(error.to_string(), "type/beholder_entity not found in provided key/value attributes");
+        assert_eq!(db.count(OUTBOX).await, 0);
+    }
+
+    /// durable-emitter 5.
+    async fn fifty_emits_are_fifty_deliveries(db) {
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        let emits = (0..50).map(|name| emitter.emit(event(name)));
+        futures_util::future::try_join_all(emits).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        let payloads: BTreeSet<_> = fake.events().iter().map(payload).collect();
+        assert_eq!((fake.events().len(), payloads.len()), (50, 50));
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 8.
+    async fn a_failed_send_is_made_good(db) {
+        let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        emitter.emit(event("x")).await.unwrap();
+        emptied(db).await;
+        assert!(fake.calls() >= 2);
+        let stats = emitter.stats();
+        assert_eq!((stats.sent_fresh, stats.sent_again, stats.failed_attempts), (0, 1, 1));
+        emitter.stop(STOP).await;
+
+        let fake = Fake::new(|call, batch| if call < 2 { Err(Status::unavailable("twice")) } else { Ok(all_ok(batch)) });
+        let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
+        emitter.emit(event("x")).await.unwrap();
+        emitter.emit(event("y")).await.unwrap();
+        emptied(db).await;
+        assert!(fake.calls() >= 4);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 9.
+    async fn a_row_of_another_process_is_delivered(db) {
+        leave(db, event("left behind")).await;
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        emptied(db).await;
+        assert_eq!(fake.events().iter().map(payload).collect::<Vec<_>>(), ["left behind"]);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 10 and 31: what expires is a dead letter, and is delivered after all when it is replayed.
+    async fn what_expires_becomes_a_dead_letter(db) {
+        let fake = Fake::failing(Code::Internal);
+        let expiry = Expiry { ttl: Duration::from_millis(50), interval: Duration::from_millis(10) };
+        let emitter = started(&db.pool, &fake, |config| config.expiry = Some(expiry)).await;
+        emitter.emit(event("x")).await.unwrap();
+        emptied(db).await;
+        eventually(SOON, async || emitter.stats().expired == 1).await;
+        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        assert_eq!((dead.code.as_str(), dead.source.as_str(), dead.event_type.as_str()), ("EXPIRED", "flights", "flight.departed"));
+        let (id, key) = (dead.event().unwrap().id().to_owned(), dead.event().unwrap().idempotency_key().unwrap().to_owned());
+        emitter.stop(STOP).await;
+
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        assert_eq!(emitter::replay_dead_letters(&db.pool, &[dead.id]).await.unwrap(), 1);
+        assert!(emitter.flush(SOON).await.unwrap());
+        let [sent] = fake.events().try_into().unwrap();
+        assert_eq!((sent.id.clone(), text(&sent, "idempotencykey").unwrap()), (id, key));
+        assert_eq!(db.count(DEAD).await, 0);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 11.
+    async fn a_plugin_neither_retransmits_nor_expires(db) {
+        let fake = Fake::failing(Code::Unavailable);
+        let expiry = Expiry { ttl: Duration::from_millis(20), interval: Duration::from_millis(5) };
+        let emitter = builder(&db.pool, &fake).configure(|config| config.expiry = Some(expiry)).plugin().start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        eventually(SOON, async || emitter.stats().rescheduled == 1).await;
+        let old = "SELECT count(*) FROM eventbox_outbox WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
+        eventually(SOON, async || {
+            // Many ticks are over when rows that were written after them are older than the time to live.
+            let _ = leave_in(db, event("clock")).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            db.number(old).await >= 10
+        }).await;
+        assert_eq!((fake.calls(), db.count(DEAD).await), (1, 0));
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 13.
+    async fn poison_does_not_hold_up_what_is_behind_it(db) {
+        for name in ["poison 1", "poison 2", "good 1", "good 2", "good 3"] {
+            let _ = leave_in(db, event(name)).await;
+        }
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+        let fake = Fake::new(|_, batch| {
+            if payload(&batch.events[0]).starts_with("poison") { Err(Status::internal("poison")) } else { Ok(all_ok(batch)) }
+        });
+        let emitter = started(&db.pool, &fake, |config| {
+            config.retransmit_batch_size = NonZeroUsize::new(2).unwrap();
+            config.batch.batch_size = NonZeroUsize::MIN;
+        }).await;
+        eventually(SOON, async || db.count(OUTBOX).await == 2).await;
+        let poison = async || fake.events().iter().filter(|event| payload(event).starts_with("poison")).count() >= 4;
+        eventually(SOON, poison).await;
+        assert_eq!(db.count(OUTBOX).await, 2);
+        assert_eq!(emitter.stats().delivered, 3);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 14. Rows of one moment, two at a time: each is claimed once.
+    async fn rows_of_one_moment_are_each_claimed_once(db) {
+        for name in 0..6 {
+            let _ = leave_in(db, event(name)).await;
+        }
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0, created_at_us = 7").await;
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |config| config.retransmit_batch_size = NonZeroUsize::new(2).unwrap()).await;
+        emptied(db).await;
+        let mut payloads: Vec<_> = fake.events().iter().map(payload).collect();
+        payloads.sort();
+        assert_eq!(payloads, ["0", "1", "2", "3", "4", "5"]);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 16.
+    async fn deletes_are_shared(db) {
+        let counts = Arc::new(Mutex::new(Vec::new()));
+        let fake = Fake::ok();
+        let seen = Arc::clone(&counts);
+        let emitter = started(&db.pool, &fake, |config| {
+            (config.delete_batch_size, config.delete_flush_interval) = (100, Duration::from_millis(200));
+            config.hooks.on_batch_delete = Some(Arc::new(move |_, count| seen.lock().unwrap().push(count)));
+        }).await;
+        futures_util::future::try_join_all((0..25).map(|name| emitter.emit(event(name)))).await.unwrap();
+        emptied(db).await;
+        eventually(SOON, async || counts.lock().unwrap().iter().sum::<usize>() == 25).await;
+        let counts = counts.lock().unwrap().clone();
+        assert!(counts.len() < 25 && counts.iter().any(|count| *count > 1), "{counts:?}");
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 17.
+    async fn what_waits_to_be_deleted_is_deleted_at_the_stop(db) {
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |config| {
+            (config.delete_batch_size, config.delete_flush_interval) = (100, Duration::from_secs(3600));
+        }).await;
+        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        eventually(SOON, async || emitter.stats().sent_fresh == 5).await;
+        assert_eq!(db.count(OUTBOX).await, 5);
+        assert!(emitter.stop(STOP).await.complete);
+        assert_eq!(db.count(OUTBOX).await, 0);
+    }
+
+    /// durable-emitter 18 and 19.
+    async fn hooks_are_called_once_per_event(db) {
+        let calls = Arc::new(Mutex::new((Vec::new(), Vec::new(), 0)));
+        let fake = Fake::new(|_, batch| Ok(PublishResponse {
+            results: batch.events.iter().map(|event| if payload(event) == "bad" { refused(event, 0, "no") } else { ok(event) }).collect(),
+        }));
+        let (inserts, publishes, deletes) = (Arc::clone(&calls), Arc::clone(&calls), Arc::clone(&calls));
+        let emitter = started(&db.pool, &fake, |config| {
+            config.retransmit = false;
+            config.delete_batch_size = 0;
+            config.hooks.on_emit_insert = Some(Arc::new(move |_, error| {
+                assert!(error.is_none());
+                inserts.lock().unwrap().2 += 1;
+                panic!("a hook that panics harms nothing");
+            }));
+            config.hooks.on_batch_publish = Some(Arc::new(move |_, count, error| {
+                assert_eq!(count, 1);
+                publishes.lock().unwrap().0.push(error.is_none());
+            }));
+            config.hooks.on_batch_delete = Some(Arc::new(move |_, count| deletes.lock().unwrap().1.push(count)));
+        }).await;
+        for name in ["a", "b", "bad"] {
+            emitter.emit(event(name)).await.unwrap();
+        }
+        eventually(SOON, async || emitter.stats().delivered == 2 && emitter.stats().rescheduled == 1).await;
+        emitter.stop(STOP).await;
+        let (mut published, deleted, inserted) = calls.lock().unwrap().clone();
+        published.sort();
+        assert_eq!((published, deleted, inserted), (vec![false, true, true], vec![1, 1], 3));
+    }
+
+    /// durable-emitter 22; REQ-8: the key is unique unless the caller or the configuration says otherwise.
+    async fn every_event_has_an_idempotency_key(db) {
+        let keys = async |choice| {
+            let fake = Fake::ok();
+            let emitter = started(&db.pool, &fake, |config| config.idempotency_key = choice).await;
+            for _ in 0..2 {
+                emitter.emit(event("same")).await.unwrap();
+            }
+            let own = CloudEvent::builder("flights", "x").idempotency_key("mine").build().unwrap();
+            emitter.emit(own).await.unwrap();
+            assert!(emitter.flush(SOON).await.unwrap());
+            emitter.stop(STOP).await;
+            fake.events().iter().map(|event| text(event, "idempotencykey").unwrap()).collect::<Vec<_>>()
+        };
+        let [first, second, own] = keys(IdempotencyKey::Unique).await.try_into().unwrap();
+        assert!(first != second && !first.is_empty());
+        assert_eq!(own, "mine");
+        let [first, second, _] = keys(IdempotencyKey::ContentHash).await.try_into().unwrap();
+        assert_eq!((&first, &second), (&event("same").content_hash(), &event("same").content_hash()));
+    }
+
+    /// durable-emitter 26.
+    async fn a_fallback_gives_a_second_chance(db) {
+        let fake = Fake::failing(Code::Unavailable);
+        let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
+        emitter.emit(event("x")).await.unwrap();
+        emptied(db).await;
+        let [sent] = fake.unary().try_into().unwrap();
+        assert_eq!(text(&sent, "seqnum").as_deref(), Some("2"), "it goes through the same counter");
+        fake.fail_unary(Code::Unavailable);
+        emitter.emit(event("y")).await.unwrap();
+        eventually(SOON, async || emitter.stats().rescheduled == 1).await;
+        assert_eq!((fake.unary().len(), db.count(OUTBOX).await), (2, 1));
+        emitter.stop(STOP).await;
+        assert_eq!(fake.closed.load(std::sync::atomic::Ordering::SeqCst), 1);
+    }
+
+    /// durable-emitter 32.
+    async fn after_a_failure_all_rows_recover(db) {
+        let fake = Fake::failing(Code::Unavailable);
+        let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
+        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        eventually(SOON, async || fake.calls() >= 5).await;
+        assert_eq!(db.count(OUTBOX).await, 5);
+        fake.become_ok();
+        emptied(db).await;
+        assert!(fake.calls() >= 10 && fake.unary().is_empty());
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 47.
+    async fn a_stop_sends_and_settles_all_that_is_queued(db) {
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |config| config.batch.batch_interval = Duration::from_secs(3600)).await;
+        futures_util::future::try_join_all((0..1_000).map(|name| emitter.emit(event(name)))).await.unwrap();
+        let report = emitter.stop(STOP).await;
+        assert!(report.complete && report.left == 0, "{report:?}");
+        assert_eq!((fake.events().len(), db.count(OUTBOX).await), (1_000, 0));
+    }
+
+    /// durable-emitter 48.
+    async fn a_stop_returns_by_its_deadline_and_late_answers_are_harmless(db) {
+        let fake = Fake::ok();
+        fake.set_open(false);
+        let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::new(5).unwrap()).await;
+        futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
+        eventually(SOON, async || fake.calls() > 0).await;
+        let started = std::time::Instant::now();
+        let report = emitter.stop(Duration::from_millis(300)).await;
+        assert!(!report.complete && started.elapsed() < Duration::from_secs(5), "{report:?} after {:?}", started.elapsed());
+        fake.set_open(true);
+        assert_eq!((emitter.stats().delivered, db.count(OUTBOX).await), (0, 50));
+    }
+
+    /// durable-emitter 51; REQ-19: with sends that take longer than the claims of rows, no row is sent while it is on its way.
+    async fn a_row_in_flight_is_not_sent_again(db) {
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.publish_timeout = Duration::from_millis(400);
+            config.retransmit_after = Duration::from_millis(450);
+            config.batch.batch_size = NonZeroUsize::MIN;
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+        }).await;
+        fake.set_open(false);
+        emitter.emit(event("slow")).await.unwrap();
+        eventually(SOON, async || fake.calls() == 1).await;
+        emitter.emit(event("behind it")).await.unwrap();
+        // Each request ends by its deadline, before the claim of its row; only then the row is claimed again.
+        eventually(SOON, async || fake.calls() >= 3 && db.number("SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox").await >= 3).await;
+        fake.set_open(true);
+        emptied(db).await;
+        assert_eq!(fake.most_concurrent.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let stats = emitter.stats();
+        assert_eq!(stats.sent_fresh + stats.sent_again, 2, "{stats:?}");
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 52.
+    async fn permanent_failures_are_buried_and_slow_ones_parked(db) {
+        let fake = Fake::new(|_, batch| Ok(PublishResponse {
+            results: batch.events.iter().map(|event| match payload(event).as_str() {
+                "invalid" => refused(event, 1, "no subject"),
+                "unencodable" => refused(event, 3, "not protobuf"),
+                "no schema" => refused(event, 2, "register it"),
+                _ => ok(event),
+            }).collect(),
+        }));
+        let emitter = started(&db.pool, &fake, |config| {
+            config.slow_backoff = emitter::Backoff { initial: Duration::from_millis(20), max: Duration::from_secs(5) };
+        }).await;
+        for name in ["invalid", "unencodable", "no schema", "good"] {
+            emitter.emit(event(name)).await.unwrap();
+        }
+        eventually(SOON, async || db.count(DEAD).await == 2 && db.count(OUTBOX).await == 1).await;
+        let mut dead = emitter::dead_letters(&db.pool, None, 10).await.unwrap();
+        dead.sort_by(|a, b| a.code.cmp(&b.code));
+        assert_eq!((dead[1].code.as_str(), dead[1].attempts), ("PUBLISH_ERROR_CODE_VALIDATION_FAILED", 1));
+        assert!(dead[1].reason.contains("no subject"));
+        assert_eq!(dead[0].code, "PUBLISH_ERROR_CODE_ENCODE_ERROR");
+
+        let sends = || fake.events().iter().filter(|event| payload(event) == "no schema").count();
+        eventually(SOON, async || sends() >= 4).await;
+        let attempts = db.number("SELECT CAST(attempts AS BIGINT) FROM eventbox_outbox").await;
+        assert!(attempts >= 4);
+        let code = "SELECT count(*) FROM eventbox_outbox WHERE last_code = 'PUBLISH_ERROR_CODE_SCHEMA_MISSING'";
+        assert_eq!(db.number(code).await, 1);
+        emitter.stop(STOP).await;
+    }
+
+    /// REQ-21.
+    async fn a_row_that_cannot_be_decoded_is_buried_at_once(db) {
+        leave(db, event("x")).await;
+        db.run(if <Engine as sqlx::Database>::NAME == "SQLite" {
+            "UPDATE eventbox_outbox SET payload = x'ff'"
+        } else {
+            "UPDATE eventbox_outbox SET payload = '\\xff'"
+        }).await;
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        emptied(db).await;
+        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        assert_eq!(dead.code, "UNDECODABLE");
+        assert!(dead.event().is_err());
+        assert_eq!(fake.calls(), 0);
+        emitter.stop(STOP).await;
+    }
+
+    /// A row that was just written goes out from memory, before anybody may claim it, and one that finds no emitter waits.
+    async fn a_stored_row_is_delivered_from_memory(db) {
+        let fake = Fake::ok();
+        let emitter = builder(&db.pool, &fake).build().unwrap();
+        let stored = leave_in(db, event("before the start")).await;
+        assert_eq!(emitter.deliver(stored), Handover::LeftWaiting);
+        emitter.start().await.unwrap();
+        let stored = leave_in(db, event("x")).await;
+        let id = stored.event().id().to_owned();
+        assert_eq!(emitter.deliver(stored), Handover::Queued);
+        eventually(SOON, async || db.count(OUTBOX).await == 1).await;
+        assert_eq!(fake.events().into_iter().map(|event| event.id).collect::<Vec<_>>(), [id]);
+        emitter.stop(STOP).await;
+    }
+
+    /// A rolled back transaction publishes nothing.
+    async fn what_was_rolled_back_is_not_sent(db) {
+        let mut tx = eventbox::begin(&db.pool).await.unwrap();
+        drop(Engine::emit_in(&mut tx, event("x")).await);
+        tx.rollback().await.unwrap();
+        assert_eq!(db.count(OUTBOX).await, 0);
+    }
+
+    /// Delivered rows can be kept for a while.
+    async fn delivered_rows_can_be_retained(db) {
+        let fake = Fake::ok();
+        let retain = Retain { purge_interval: Duration::from_secs(3600), ..Retain::default() };
+        let emitter = started(&db.pool, &fake, |config| config.retain_delivered = Some(retain)).await;
+        emitter.emit(event("x")).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us > 0").await, 1);
+        let stats = emitter.queue_stats().await.unwrap();
+        assert_eq!((stats.depth, stats.total_rows, stats.payload_bytes), (0, 1, 0));
+        emitter.stop(STOP).await;
+
+        let retain = Retain { purge_interval: Duration::from_millis(5), ..Retain::default() };
+        let emitter = started(&db.pool, &fake, |config| config.retain_delivered = Some(retain)).await;
+        emptied(db).await;
+        assert_eq!(fake.calls(), 1, "it is not sent again");
+        emitter.stop(STOP).await;
+    }
+
+    /// The breaker stops sending and never accepting; when the endpoint is back everything goes out.
+    async fn the_breaker_stops_sending_and_not_accepting(db) {
+        let fake = Fake::failing(Code::Unimplemented);
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.breaker = Some(emitter::BreakerConfig { cool_down: Duration::from_millis(300), ..Default::default() });
+            config.health_grace = Duration::from_millis(1);
+        }).await;
+        emitter.emit(event("opens it")).await.unwrap();
+        eventually(SOON, async || emitter.client().breaker_state() != emitter::BreakerState::Closed).await;
+        let calls = fake.calls();
+        for name in 0..20 {
+            emitter.emit(event(name)).await.unwrap();
+        }
+        eventually(SOON, async || !emitter.health().is_healthy()).await;
+        assert!(fake.calls() <= calls + 2, "{} calls after it opened", fake.calls() - calls);
+        assert_eq!(db.count(OUTBOX).await, 21);
+        fake.become_ok();
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!(emitter.client().breaker_state(), emitter::BreakerState::Closed);
+        emitter.stop(STOP).await;
+    }
+
+    /// A delivery that finds its row among the dead letters takes it from there.
+    async fn a_late_delivery_removes_the_dead_letter(db) {
+        let fake = Fake::ok();
+        fake.set_open(false);
+        let emitter = started(&db.pool, &fake, |_| {}).await;
+        emitter.emit(event("x")).await.unwrap();
+        eventually(SOON, async || fake.calls() == 1).await;
+        let other = started(&db.pool, &Fake::ok(), |config| {
+            config.expiry = Some(Expiry { ttl: Duration::from_micros(1), interval: Duration::from_millis(5) });
+        }).await;
+        eventually(SOON, async || db.count(DEAD).await == 1).await;
+        other.stop(STOP).await;
+        fake.set_open(true);
+        eventually(SOON, async || db.count(DEAD).await == 0).await;
+        assert_eq!(db.count(OUTBOX).await, 0);
+        emitter.stop(STOP).await;
+    }
+
+    /// A full queue delays delivery and never an emit.
+    async fn a_full_queue_leaves_rows_to_the_retransmission(db) {
+        let fake = Fake::ok();
+        fake.set_open(false);
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.message_buffer = NonZeroUsize::MIN;
+            config.batch.batch_size = NonZeroUsize::MIN;
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+        }).await;
+        futures_util::future::try_join_all((0..10).map(|name| emitter.emit(of("flights", "x", name)))).await.unwrap();
+        assert!(emitter.stats().left_waiting > 0);
+        fake.set_open(true);
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0 WHERE attempts = 1").await;
+        emptied(db).await;
+        assert_eq!(fake.events().iter().map(payload).collect::<BTreeSet<_>>().len(), 10);
+        emitter.stop(STOP).await;
+    }
+}

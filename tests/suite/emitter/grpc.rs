@@ -1,0 +1,245 @@
+//! The transport over real gRPC.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use eventbox::emitter::{
+    self, ConfigError, DurableEmitter, GrpcConfig, GrpcTransport, HeaderProvider, NoopTransport, Tls,
+};
+use eventbox::ingress::Ingress;
+use eventbox::proto::chip_common::Schema;
+use tonic::{Code, Status};
+
+use super::support::{Fake, GrpcServer, STOP, all_ok, event, of, payload, quick, text};
+use crate::support::{SOON, eventually, on_every_engine};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn client(server: &GrpcServer) -> GrpcTransport {
+    GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap()
+}
+
+/// chip-ingress 1 and 2.
+#[tokio::test]
+async fn a_client_is_built_without_a_server() {
+    GrpcTransport::new(&GrpcConfig::new("localhost:8080")).unwrap();
+    GrpcTransport::new(&GrpcConfig::new("[::1]:8080")).unwrap();
+    for (address, says) in [
+        ("", "missing port in address"),
+        ("no-port", "missing port in address"),
+        ("host:x", "port"),
+        ("a:b:1", "host:port"),
+    ] {
+        let Err(error) = GrpcTransport::new(&GrpcConfig::new(address)) else { panic!("{address}") };
+        let error = error.to_string();
+        assert!(error.starts_with("invalid address format") && error.contains(says), "{error}");
+    }
+}
+
+/// chip-ingress 4.
+#[tokio::test]
+async fn the_noop_client_agrees_to_everything() {
+    assert_eq!(NoopTransport.ping(LIMIT).await.unwrap(), "pong");
+    assert!(NoopTransport.register_schemas(vec![Schema::default()], LIMIT).await.unwrap().is_empty());
+    emitter::Transport::close(&NoopTransport).await;
+}
+
+struct Fixed(&'static str, &'static str);
+
+#[async_trait]
+impl HeaderProvider for Fixed {
+    async fn headers(&self) -> Result<Vec<(String, String)>, eventbox::BoxError> {
+        if self.0.is_empty() {
+            Err("no headers today".into())
+        } else {
+            Ok(vec![(self.0.to_owned(), self.1.to_owned())])
+        }
+    }
+}
+
+/// chip-ingress 5.
+#[tokio::test]
+async fn all_headers_arrive_once() {
+    let server = GrpcServer::start(Fake::ok()).await;
+    let attributes = [("service.name".to_owned(), "café".to_owned())];
+    let config = GrpcConfig::new(server.endpoint()).header_provider(Arc::new(Fixed("X-Mine", "yes")));
+    let config = config.nop_lookup().resource_attributes(&attributes);
+    assert_eq!(GrpcTransport::new(&config).unwrap().ping(LIMIT).await.unwrap(), "pong");
+    let seen = server.seen.lock().unwrap()[0].clone();
+    for (name, value) in [("x-mine", "yes"), ("x-include-nop-info", "true"), ("servicename", "caf??")] {
+        assert_eq!(seen.get_all(name).iter().collect::<Vec<_>>(), [value]);
+    }
+    let agent = seen.get("user-agent").unwrap().to_str().unwrap();
+    assert!(agent.starts_with("eventbox/") && agent.contains("tonic"), "{agent}");
+}
+
+/// chip-ingress 6, and a provider that fails.
+#[tokio::test]
+async fn illegal_headers_fail_locally() {
+    let server = GrpcServer::start(Fake::ok()).await;
+    for (header, code, says) in [
+        (Fixed("k8s pod", "x"), Code::Internal, "k8s pod"),
+        (Fixed("k8s.pod.name", "a\u{1}b"), Code::Internal, "k8s.pod.name"),
+        (Fixed("", ""), Code::Unavailable, "failed to get headers: no headers today"),
+    ] {
+        let config = GrpcConfig::new(server.endpoint()).header_provider(Arc::new(header));
+        let status = GrpcTransport::new(&config).unwrap().ping(LIMIT).await.unwrap_err();
+        assert_eq!(status.code(), code);
+        assert!(status.message().contains(says), "{}", status.message());
+    }
+    assert!(server.seen.lock().unwrap().is_empty(), "nothing reached the server");
+    let attributes = [("k8s.pod.name".to_owned(), "a\u{1}b".to_owned())];
+    let config = GrpcConfig::new(server.endpoint()).resource_attributes(&attributes);
+    GrpcTransport::new(&config).unwrap().ping(LIMIT).await.unwrap();
+}
+
+/// chip-ingress 7.
+#[tokio::test]
+async fn schemas_are_registered_in_one_call() {
+    let server = GrpcServer::start(Fake::ok()).await;
+    let schema = |subject: &str| Schema { subject: subject.to_owned(), ..Schema::default() };
+    let versions = client(&server).register_schemas(vec![schema("a"), schema("b")], LIMIT).await.unwrap();
+    assert_eq!(versions.into_iter().collect::<Vec<_>>(), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+    let failed = client(&server).register_schemas(vec![schema("bad")], LIMIT).await.unwrap_err();
+    assert_eq!(failed.message(), "failed to register schema: bad subject");
+    let streaming = client(&server).stream_events().await.unwrap_err();
+    assert_eq!(streaming.message(), "not implemented: StreamEvents is experimental and not supported yet");
+}
+
+/// The unary calls are tried again when the server is not there, and never beyond their limit.
+#[tokio::test]
+async fn unary_calls_are_retried_within_their_limit() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let transport = GrpcTransport::new(&GrpcConfig::new(nobody.to_string())).unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(transport.ping(LIMIT).await.unwrap_err().code(), Code::Unavailable);
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    let status = transport.ping(Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+/// chip-ingress 3: TLS with a custom authority and a client certificate; SNI and the name in the certificate are the host's, ALPN is h2
+/// (else no gRPC server would talk to it).
+#[tokio::test]
+async fn tls_is_spoken_with_the_host_of_the_address() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let certify = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (server_pem, server_key) = certify("localhost");
+    let (client_pem, client_key) = certify("client");
+    let tls = eventbox::ingress::Tls::new(server_pem, server_key).client_ca(&ca_pem);
+    let server = Ingress::builder().tls(tls).serve("127.0.0.1:0").await.unwrap();
+    let address = |host: &str| format!("{host}:{}", server.local_addr().port());
+    let trusting = || Tls::ca(ca_pem.clone()).client_certificate(client_pem.clone(), client_key.clone());
+    let ping = async |config: GrpcConfig| GrpcTransport::new(&config).unwrap().ping(Duration::from_secs(3)).await;
+
+    assert_eq!(ping(GrpcConfig::new(address("localhost")).tls(trusting())).await.unwrap(), "pong");
+    assert_eq!(
+        ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting().server_name("localhost"))).await.unwrap(),
+        "pong"
+    );
+    // Another name than the certificate's, no certificate of ours, the system's authorities, and no TLS at all.
+    ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting())).await.unwrap_err();
+    ping(GrpcConfig::new(address("localhost")).tls(Tls::ca(ca_pem.clone()))).await.unwrap_err();
+    ping(GrpcConfig::new(address("localhost")).tls(Tls::system())).await.unwrap_err();
+    ping(GrpcConfig::new(address("localhost"))).await.unwrap_err();
+    let Err(ConfigError::Tls { .. }) =
+        GrpcTransport::new(&GrpcConfig::new("localhost:1").tls(Tls::ca("no pem"))).map(drop)
+    else {
+        // An authority that holds no certificate trusts nobody, which shows at the first call.
+        return;
+    };
+}
+
+on_every_engine! {
+    /// durable-emitter 27, 30 and 33.
+    async fn events_arrive_over_grpc_unchanged(db) {
+        let server = GrpcServer::start(Fake::ok()).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        emitter.emit(of("platform/ccip", "report.sent", "1")).await.unwrap();
+        emitter.emit(of("platform/ccip", "report.sent", "2")).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        let events = server.fake.events();
+        assert_eq!(events.len(), 2);
+        assert!(events.iter().all(|event| event.source == "platform/ccip" && event.r#type == "report.sent"));
+        let emits = (0..500).map(|name| emitter.emit(event(name)));
+        futures_util::future::try_join_all(emits).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!(server.fake.events().len(), 502);
+        emitter.stop(STOP).await;
+        server.stop().await;
+    }
+
+    /// durable-emitter 28.
+    async fn an_unavailable_server_is_outlived(db) {
+        let calls = AtomicUsize::new(0);
+        let fake = Fake::new(move |_, batch| {
+            if calls.fetch_add(1, Ordering::SeqCst) < 2 { Err(Status::unavailable("not yet")) } else { Ok(all_ok(batch)) }
+        });
+        let server = GrpcServer::start(fake).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert!(server.fake.calls() >= 3 && server.fake.unary().is_empty());
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 29.
+    async fn what_a_dead_server_missed_another_gets(db) {
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let emitter = DurableEmitter::builder(db.pool.clone(), nobody.to_string()).configure(quick).start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        eventually(SOON, async || emitter.stats().failed_attempts > 0).await;
+        emitter.stop(STOP).await;
+        assert_eq!(db.count("eventbox_outbox").await, 1);
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+
+        let server = GrpcServer::start(Fake::ok()).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!(server.fake.events().iter().map(payload).collect::<Vec<_>>(), ["x"]);
+        emitter.stop(STOP).await;
+    }
+
+    /// chip-ingress 36, against a server with a limit of its own: 64 events in one batch, one of them too large for it.
+    async fn only_the_event_that_is_too_large_is_given_up(db) {
+        let server = Ingress::builder().max_request_bytes(64 << 10).serve("127.0.0.1:0").await.unwrap();
+        let endpoint = server.local_addr().to_string();
+        let emitter = DurableEmitter::builder(db.pool.clone(), endpoint).configure(quick);
+        let emitter = emitter.configure(|config| {
+            config.batch.batch_size = std::num::NonZeroUsize::new(64).unwrap();
+            config.batch.batch_interval = Duration::from_secs(1);
+        }).start().await.unwrap();
+        let emits = (0..64).map(|name| emitter.emit(event(if name == 13 { "x".repeat(200_000) } else { name.to_string() })));
+        futures_util::future::try_join_all(emits).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!(server.log().counts().await.unwrap().kept, 63);
+        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        assert_eq!((dead.attempts, dead.event().unwrap().payload().len()), (1, 200_000), "{}", dead.reason);
+        emitter.stop(STOP).await;
+    }
+
+    /// A server that does the work and loses the answer gets the event again, under the same key, and with a new number.
+    async fn a_lost_answer_is_a_repetition_under_the_same_key(db) {
+        let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("lost")) } else { Ok(all_ok(batch)) });
+        let server = GrpcServer::start(fake).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        let [first, second] = server.fake.events().try_into().unwrap();
+        assert_eq!((&first.id, text(&first, "idempotencykey")), (&second.id, text(&second, "idempotencykey")));
+        assert_eq!((text(&first, "seqnum").as_deref(), text(&second, "seqnum").as_deref()), (Some("1"), Some("2")));
+        assert_eq!(text(&first, "seqepoch"), text(&second, "seqepoch"));
+        emitter.stop(STOP).await;
+    }
+}

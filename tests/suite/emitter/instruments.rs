@@ -1,0 +1,275 @@
+//! Every instrument, as a recorder sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbox::emitter::{self, BatchClient, BatchConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport};
+use metrics_util::MetricKind;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tonic::{Code, Status};
+
+use super::support::{Fake, STOP, all_ok, event, of, quick};
+use crate::support::{SOON, eventually};
+
+type Labels = BTreeMap<String, String>;
+
+/// What was recorded so far: by kind and name, the label sets with their values. Counters are read once, so it adds up.
+#[derive(Default)]
+struct Recorded(BTreeMap<String, Vec<(MetricKind, Labels, f64)>>);
+
+impl Recorded {
+    fn read(&mut self, snapshotter: &Snapshotter) {
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let (kind, key) = key.into_parts();
+            let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
+            let value = match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(value) => value.into_inner(),
+                DebugValue::Histogram(values) => values.len() as f64,
+            };
+            let series = self.0.entry(key.name().to_owned()).or_default();
+            match series.iter_mut().find(|(_, known, _)| *known == labels) {
+                Some(known) if kind == MetricKind::Gauge => known.2 = value,
+                Some(known) => known.2 += value,
+                None => series.push((kind, labels, value)),
+            }
+        }
+    }
+
+    fn total(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
+        let matches =
+            |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
+        self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
+    }
+}
+
+/// Runs a body on one thread, so that all its recording is seen by a recorder of its own.
+fn recorded<F: Future<Output = ()>>(body: impl FnOnce(Arc<std::sync::Mutex<Recorded>>, Snapshotter) -> F) -> Recorded {
+    let recorder = DebuggingRecorder::new();
+    let (snapshotter, all) = (recorder.snapshotter(), Arc::new(std::sync::Mutex::new(Recorded::default())));
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(body(Arc::clone(&all), recorder.snapshotter()));
+    });
+    all.lock().unwrap().read(&snapshotter);
+    Arc::into_inner(all).unwrap().into_inner().unwrap()
+}
+
+async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
+    let directory = tempfile::tempdir().unwrap();
+    let pool =
+        sqlx::SqlitePool::connect_with(eventbox::sqlite_options(directory.path().join("m.sqlite3"))).await.unwrap();
+    eventbox::migrate(&pool).await.unwrap();
+    (directory, pool)
+}
+
+/// REQ-39, REQ-40 and REQ-41: what is in the table is recorded, what is recorded is in the table, with its kind and its labels.
+#[test]
+fn every_instrument_is_in_the_table_and_is_recorded() {
+    let recorded = recorded(|_, _| async {
+        let (_directory, pool) = sqlite().await;
+        // One after the other: success, a mismatch, a failure that is made good by a fallback or not, and a permanent one.
+        let fake = Fake::new(|call, batch| match call {
+            0 => Ok(Default::default()),
+            1 => Err(Status::unavailable("once")),
+            2 => Err(Status::invalid_argument("never")),
+            _ => Ok(all_ok(batch)),
+        });
+        let transport: Arc<dyn Transport> = Arc::clone(&fake) as _;
+        let emitter = emitter::DurableEmitter::builder(pool.clone(), transport).configure(quick).configure(|config| {
+            config.fallback = true;
+            config.async_buffer = std::num::NonZeroUsize::MIN;
+            config.expiry = Some(Expiry { ttl: Duration::from_millis(200), interval: Duration::from_millis(5) });
+            config.metrics = Some(MetricsConfig {
+                poll_interval: Duration::from_millis(5),
+                max_queue_payload_bytes: 1_000,
+                near_expiry_lead: Duration::from_millis(50),
+            });
+            config.batch.max_request_bytes = 1 << 20;
+        });
+        let emitter = emitter.start().await.unwrap();
+        for name in 0..5 {
+            emitter.emit(event(name)).await.unwrap();
+            emitter.flush(Duration::from_millis(100)).await.unwrap();
+        }
+        let large = "x".repeat(600_000);
+        let (one, two) = tokio::join!(emitter.emit(event(&large)), emitter.emit(event(&large)));
+        assert!(one.is_ok() && two.is_ok());
+        emitter.emit(event("x".repeat(2 << 20))).await.unwrap_err();
+        (0..20).for_each(|name| emitter.emit_async(event(name)));
+        assert!(emitter.flush(SOON).await.unwrap());
+
+        // A row that expires, and a buffer that is full.
+        fake.set_open(false);
+        let full = emitter::DurableEmitter::builder(pool.clone(), Arc::clone(&fake) as Arc<dyn Transport>);
+        let full = full.configure(quick).configure(|config| {
+            config.retransmit = false;
+            config.batch.message_buffer = std::num::NonZeroUsize::MIN;
+            config.batch.batch_size = std::num::NonZeroUsize::MIN;
+        });
+        let full = full.start().await.unwrap();
+        for name in 0..10 {
+            full.emit(event(name)).await.unwrap();
+        }
+        eventually(SOON, async || emitter.stats().expired > 0).await;
+        fake.set_open(true);
+        full.stop(STOP).await;
+        emitter.stop(STOP).await;
+    });
+
+    let table: BTreeMap<_, _> = INSTRUMENTS.iter().map(|instrument| (instrument.name, instrument)).collect();
+    assert_eq!(table.len(), INSTRUMENTS.len(), "a name is there twice");
+    for (name, series) in &recorded.0 {
+        let instrument = table.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+        for (kind, labels, _) in series {
+            let wanted = match instrument.kind {
+                Kind::Counter => MetricKind::Counter,
+                Kind::Gauge => MetricKind::Gauge,
+                _ => MetricKind::Histogram,
+            };
+            assert_eq!(*kind, wanted, "{name}");
+            assert!(labels.keys().all(|label| instrument.labels.contains(&label.as_str())), "{name}: {labels:?}");
+        }
+    }
+    let missing: BTreeSet<_> = table.keys().filter(|name| !recorded.0.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "never recorded: {missing:?}");
+}
+
+/// The names, kinds and units of the two specifications, word for word.
+#[test]
+fn the_table_has_what_is_specified() {
+    let table: BTreeSet<_> = INSTRUMENTS
+        .iter()
+        .map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit))
+        .collect();
+    for specified in [
+        ("chip_ingress.batch.send_requests_total", "Counter", "{request}"),
+        ("chip_ingress.batch.request_size_messages", "Histogram", "{event}"),
+        ("chip_ingress.batch.request_size_bytes", "Histogram", "By"),
+        ("chip_ingress.batch.request_latency_ms", "Histogram", "ms"),
+        ("chip_ingress.batch.config.info", "Gauge", "{info}"),
+        ("chip_ingress.batch.batch_splits_total", "Counter", "{split}"),
+        ("chip_ingress.batch.results_mismatch_total", "Counter", "{mismatch}"),
+        ("durable_emitter.emit.success", "Counter", "{call}"),
+        ("durable_emitter.emit.failure", "Counter", "{call}"),
+        ("durable_emitter.emit.duration", "Histogram", "s"),
+        ("durable_emitter.emit.total_duration", "Histogram", "s"),
+        ("durable_emitter.publish.duration", "Histogram", "s"),
+        ("durable_emitter.publish.batch.events.success", "Counter", "{event}"),
+        ("durable_emitter.publish.batch.events.failure", "Counter", "{event}"),
+        ("durable_emitter.delivery.completed", "Counter", "{event}"),
+        ("durable_emitter.expired_purged", "Counter", "{event}"),
+        ("durable_emitter.store.operations", "Counter", "{op}"),
+        ("durable_emitter.store.operation.duration", "Histogram", "s"),
+        ("durable_emitter.queue.depth", "Gauge", "{row}"),
+        ("durable_emitter.queue.payload_bytes", "Gauge", "By"),
+        ("durable_emitter.queue.oldest_pending_age_seconds", "Gauge", "s"),
+        ("durable_emitter.queue.ttl_budget_seconds", "Gauge", "s"),
+        ("durable_emitter.queue.near_ttl", "Gauge", "{row}"),
+        ("durable_emitter.queue.capacity_usage_ratio", "Gauge", "1"),
+        ("durable_emitter.process.memory.heap_inuse_bytes", "Gauge", "By"),
+        ("durable_emitter.process.memory.heap_sys_bytes", "Gauge", "By"),
+        ("durable_emitter.process.cpu.user_seconds", "Gauge", "s"),
+        ("durable_emitter.process.cpu.system_seconds", "Gauge", "s"),
+        ("durable_emitter.batch_enqueue.buffer_full", "Counter", "{event}"),
+        ("durable_emitter.insert_coalescer.queue_fill_ratio", "Gauge", "1"),
+        ("durable_emitter.delete_coalescer.queue_fill_ratio", "Gauge", "1"),
+        ("durable_emitter.fallback.in_flight", "Gauge", "{task}"),
+    ] {
+        assert!(table.contains(&(specified.0, specified.1.to_owned(), specified.2)), "{specified:?}");
+    }
+    let buckets = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().buckets;
+    assert_eq!(buckets("chip_ingress.batch.request_size_messages").len(), 13);
+    assert_eq!(buckets("chip_ingress.batch.request_size_bytes").len(), 14);
+    assert_eq!(buckets("durable_emitter.emit.duration").len(), 15);
+}
+
+/// durable-emitter 20 and 21.
+#[test]
+fn phases_are_told_apart() {
+    let recorded = recorded(|_, _| async {
+        let (_directory, pool) = sqlite().await;
+        let fake =
+            Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
+        let emitter =
+            emitter::DurableEmitter::builder(pool, fake as Arc<dyn Transport>).configure(quick).configure(|config| {
+                config.expiry = Some(Expiry::default());
+                config.metrics =
+                    Some(MetricsConfig { poll_interval: Duration::from_millis(5), ..MetricsConfig::default() });
+            });
+        let emitter = emitter.start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        emitter.stop(STOP).await;
+    });
+    assert_eq!(
+        recorded.total("durable_emitter.emit.success", &[("domain", "flights"), ("entity", "flight.departed")]),
+        1.0
+    );
+    let budget = recorded.total("durable_emitter.queue.ttl_budget_seconds", &[]);
+    assert!(budget.fract() == 0.0 && (3_500.0..=3_600.0).contains(&budget), "{budget}");
+    let of = |outcome: &str, phase: &str| {
+        let name = format!("durable_emitter.publish.batch.events.{outcome}");
+        recorded.total(&name, &[("phase", phase), ("client_name", "durable_emitter")])
+    };
+    assert_eq!((of("failure", "batch"), of("failure", "retransmit")), (1.0, 0.0));
+    assert_eq!((of("success", "batch"), of("success", "retransmit")), (0.0, 1.0));
+    let duration =
+        |phase, error| recorded.total("durable_emitter.publish.duration", &[("phase", phase), ("error", error)]);
+    assert_eq!((duration("batch", "true"), duration("retransmit", "false")), (1.0, 1.0));
+}
+
+/// durable-emitter 44 and 45, and the metrics of 38 and 39.
+#[test]
+fn the_batch_client_counts_and_is_named() {
+    for client_name in [None, Some("mine")] {
+        let recorded = recorded(|_, _| async {
+            for code in [None, Some(Code::Unavailable)] {
+                let fake = code.map_or_else(Fake::ok, Fake::failing);
+                let mut config = BatchConfig::default();
+                config.client_name = client_name.map(str::to_owned);
+                config.max_request_bytes = 1 << 20;
+                let client = BatchClient::new(fake as Arc<dyn Transport>, config).unwrap();
+                client.queue(event("x"), None).unwrap();
+                client.queue(event("y".repeat(2 << 20)), None).unwrap();
+                client.start();
+                client.stop(STOP).await;
+            }
+        });
+        let requests = |status| recorded.total("chip_ingress.batch.send_requests_total", &[("status", status)]);
+        assert_eq!((requests("success"), requests("failure")), (1.0, 3.0));
+        let latency = |status| recorded.total("chip_ingress.batch.request_latency_ms", &[("status", status)]);
+        assert_eq!((latency("success"), latency("failure")), (1.0, 3.0));
+        assert_eq!(recorded.total("chip_ingress.batch.request_size_messages", &[("max_batch_size", "10")]), 4.0);
+        let limit = [("max_grpc_request_size_bytes", "1048576")];
+        assert_eq!(recorded.total("chip_ingress.batch.request_size_bytes", &limit), 4.0);
+        assert_eq!(recorded.total("chip_ingress.batch.batch_splits_total", &[]), 2.0);
+        assert_eq!(recorded.total("chip_ingress.batch.config.info", &[("message_buffer_size", "200")]), 1.0);
+        for (name, series) in recorded.0.iter().filter(|(name, _)| name.starts_with("chip_ingress.")) {
+            for (_, labels, _) in series {
+                assert_eq!(labels.get("client_name").map(String::as_str), client_name, "{name}");
+            }
+        }
+    }
+}
+
+/// REQ-39: the first 500 pairs have labels of their own.
+#[test]
+fn pairs_of_labels_are_capped() {
+    let recorded = recorded(|_, _| async {
+        let (_directory, pool) = sqlite().await;
+        let emitter = emitter::DurableEmitter::builder(pool, Fake::ok() as Arc<dyn Transport>)
+            .configure(quick)
+            .start()
+            .await
+            .unwrap();
+        let emits = (0..600).map(|number| emitter.emit(of("cap", &format!("type{number}"), "")));
+        futures_util::future::try_join_all(emits).await.unwrap();
+        emitter.stop(STOP).await;
+    });
+    let pairs: BTreeSet<_> =
+        recorded.0["durable_emitter.emit.success"].iter().map(|(_, labels, _)| labels["entity"].clone()).collect();
+    assert!(pairs.len() <= 501 && pairs.contains("other"), "{}", pairs.len());
+    assert_eq!(recorded.total("durable_emitter.emit.success", &[]), 600.0);
+}

@@ -1,0 +1,11 @@
+//! The durable emitter and the client of Chip Ingress.
+
+mod batch;
+mod credentials;
+mod delivery;
+mod events;
+mod grpc;
+mod hosts;
+mod instruments;
+mod lifecycle;
+mod support;
