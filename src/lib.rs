@@ -26,6 +26,7 @@
 //! Not a broker and not a stream: an event has one recipient, and is gone when that has consumed it.
 
 pub mod admin;
+mod clock;
 #[cfg(feature = "emitter")]
 mod cloudevent;
 pub mod dsset;
@@ -39,6 +40,8 @@ pub mod ingress;
 pub mod proto;
 mod recipient;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "emitter")]
 pub use cloudevent::{

@@ -116,7 +116,7 @@ impl CloudEventBuilder {
         let mut attributes = BTreeMap::new();
         let mut set = |name: &str, attr| attributes.insert(name.to_owned(), value(attr));
 
-        let recorded = whole_millis(self.recorded_time.unwrap_or_else(SystemTime::now));
+        let recorded = whole_millis(self.recorded_time.unwrap_or_else(crate::clock::now));
         set("recordedtime", Attr::CeTimestamp(timestamp(recorded)));
         set("datacontenttype", Attr::CeString(CONTENT_TYPE.to_owned()));
         if let Some(time) = self.time {

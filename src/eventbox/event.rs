@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::error::BoxError;
 use crate::store::ListedRow;
 
@@ -21,7 +22,7 @@ impl EventId {
 
     /// A new id, greater than every id that this process minted before, also when its clock goes backwards.
     pub(crate) fn mint() -> Self {
-        EventId(Uuid::now_v7())
+        EventId(clock::new_id())
     }
 
     /// When the event was emitted, by the clock of the process that emitted it.

@@ -28,6 +28,8 @@ pub use process::{
 };
 pub use processor::{EVersion, Processor};
 pub use reducer::{Next, Outcome, Reducer};
+#[cfg(feature = "testing")]
+pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;

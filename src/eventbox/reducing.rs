@@ -1,6 +1,5 @@
 //! A reducer as a processor: the turn is the same one.
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -15,7 +14,7 @@ use super::process::{Turn, process_batch};
 use super::processor::{EVersion, Processor};
 use super::reducer::{Next, Outcome, Reducer};
 use super::state::{Json, StateCodec};
-use super::transition::{Mutation, SideEffect, Transition};
+use super::transition::{Mutation, SideEffect, Transition, panic_text};
 use crate::error::{BoxError, Error, Result, StateError};
 use crate::recipient::Recipient;
 use crate::store::Backend;
@@ -52,7 +51,7 @@ where
 }
 
 /// An error of the adapter keeps its type; one of the user's own does not become one.
-fn with_state_error(error: Error) -> Error {
+pub(crate) fn with_state_error(error: Error) -> Error {
     match error {
         Error::Processor { attempt, source } => match source.downcast::<StateError>() {
             Ok(source) => Error::State { attempt, source: *source },
@@ -80,13 +79,12 @@ where
 
     fn decode(to: &Recipient, bytes: Option<&[u8]>) -> Result<R::State, BoxError> {
         let Some(bytes) = bytes else { return Ok(R::State::default()) };
-        caught("the codec", || C::decode(bytes))
-            .map_err(|source| StateError::Decode { recipient: to.clone(), source }.into())
+        caught(|| C::decode(bytes)).map_err(|source| StateError::Decode { recipient: to.clone(), source }.into())
     }
 
     fn encode(&self, to: &Recipient, state: &R::State) -> Result<Vec<u8>, BoxError> {
         let recipient = to.clone();
-        let bytes = match caught("the codec", || C::encode(state)) {
+        let bytes = match caught(|| C::encode(state)) {
             Ok(bytes) => bytes,
             Err(source) => return Err(StateError::Encode { recipient, source }.into()),
         };
@@ -121,7 +119,7 @@ impl<R, C> fmt::Debug for Reducing<'_, R, C> {
 
 /// A state as it is stored, and decoded once.
 pub struct Kept<S> {
-    bytes: Option<Vec<u8>>,
+    pub(crate) bytes: Option<Vec<u8>>,
     /// A reducer takes its state by value, and the state need not be `Sync`.
     decoded: Mutex<Option<S>>,
 }
@@ -164,7 +162,7 @@ where
             Some(state) => state,
             None => Self::decode(to, stored.bytes.as_deref())?,
         };
-        let outcome = caught("the reducer", || self.reducer.reduce(to, events, state))?;
+        let outcome = caught(|| self.reducer.reduce(to, events, state))?;
         let target = self.target(to, &outcome.next, stored)?;
         mutation(target, outcome)
     }
@@ -217,13 +215,7 @@ fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<Sid
 }
 
 /// Makes a panic of the user's code an error, so that it ends this turn and not the worker.
-fn caught<T>(whose: &str, run: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+fn caught<T>(run: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
     // What the panic left behind is not looked at again: the state is dropped, and the next attempt reads everything anew.
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|panic| Err(format!("{whose} panicked: {}", text_of(&*panic)).into()))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
 }

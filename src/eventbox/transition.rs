@@ -202,6 +202,20 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
+    /// The same step with another type of state.
+    #[cfg(feature = "testing")]
+    pub(crate) fn map_state<T>(self, map: impl FnOnce(S) -> T) -> Transition<B, T> {
+        Transition {
+            target: self.target.map(map),
+            consumed: self.consumed,
+            side_effect: self.side_effect,
+            #[cfg(feature = "emitter")]
+            published: self.published,
+            post_process: self.post_process,
+            independent: self.independent,
+        }
+    }
+
     /// Lets the transition fail alone: when its side effect fails, it is rolled back to a savepoint and its events stay, while the others of
     /// the turn commit; [`Turn::failures`](crate::Turn::failures) tells. Its target is then left out too, so others must not build on it.
     ///

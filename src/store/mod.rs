@@ -19,6 +19,7 @@ mod schema;
 mod sqlite;
 mod state;
 mod tombstone;
+mod written;
 
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
@@ -59,6 +60,7 @@ pub trait Backend:
     + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
+    + written::WrittenRows
 {
 }
 

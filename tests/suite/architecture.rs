@@ -11,7 +11,7 @@ use crate::support::{TestDb, TestEngine};
 const LAYERS: [&[&str]; 7] = [
     &["bin"],
     &["dashboard", "ingress", "peer"],
-    &["runtime", "admin"],
+    &["runtime", "admin", "testing"],
     &["eventbox"],
     &["emitter"],
     &["dsset"],

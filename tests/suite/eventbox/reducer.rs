@@ -356,7 +356,7 @@ on_every_engine! {
         let panicking = reduce(|_, _, _| panic!("no such airport"));
         let failing = reduce(|_, _, _| Err("no such airport".into()));
         for (error, wanted) in [
-            (eventbox::reduce_batch(&db.pool, &to, &panicking, MANY).await.unwrap_err(), "the reducer panicked: no such airport"),
+            (eventbox::reduce_batch(&db.pool, &to, &panicking, MANY).await.unwrap_err(), "it panicked: no such airport"),
             (eventbox::reduce_batch(&db.pool, &to, &failing, MANY).await.unwrap_err(), "no such airport"),
         ] {
             let Error::Processor { source, .. } = &error else { panic!("{error:?}") };

@@ -1,0 +1,121 @@
+//! What time it is, for everything that takes it from the process. A test may move it.
+
+#[cfg(feature = "emitter")]
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+#[cfg(feature = "testing")]
+pub use moved::Clock;
+
+/// The time of the process.
+#[cfg(feature = "emitter")]
+pub(crate) fn now() -> SystemTime {
+    #[cfg(feature = "testing")]
+    if let Ok(now) = moved::CURRENT.try_with(Clock::now) {
+        return now;
+    }
+    SystemTime::now()
+}
+
+/// A UUIDv7 of now, greater than every one that this process made before, also when its clock goes backwards.
+pub(crate) fn new_id() -> Uuid {
+    #[cfg(feature = "testing")]
+    if let Ok(id) = moved::CURRENT.try_with(Clock::new_id) {
+        return id;
+    }
+    Uuid::now_v7()
+}
+
+#[cfg(feature = "testing")]
+mod moved {
+    use std::sync::{Arc, Mutex, PoisonError};
+    use std::time::{Duration, SystemTime};
+
+    use uuid::{ContextV7, Timestamp, Uuid};
+
+    tokio::task_local! {
+        pub(super) static CURRENT: Clock;
+    }
+
+    /// A clock that stands still until it is moved, for what this crate takes from the clock of the process: the ids of events, with the time of
+    /// their emit, and the recorded time of messages.
+    ///
+    /// It holds for the future that is given to [`scope`](Clock::scope), and not for tasks that this spawns. What waits (polls, backoffs,
+    /// deadlines) is on the clock of `tokio`, which `tokio::time::pause` moves; what must agree between processes (claims of the outbox,
+    /// tombstones) is on the clock of the database, which nobody moves.
+    ///
+    /// Clones are the same clock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+    /// # eventbox::migrate(&pool).await?;
+    /// use std::time::{Duration, SystemTime};
+    /// use eventbox::testing::{self, Clock};
+    /// use eventbox::{Event, Recipient};
+    ///
+    /// let new_year = SystemTime::UNIX_EPOCH + Duration::from_secs(1_356_998_400);
+    /// let clock = Clock::at(new_year);
+    /// let airport = Recipient::new("airport", "JFK")?;
+    /// clock.scope(async {
+    ///     eventbox::emit(&pool, &airport, Event::new("departed")).await?;
+    ///     clock.advance(Duration::from_secs(60));
+    ///     eventbox::emit(&pool, &airport, Event::new("landed")).await
+    /// }).await?;
+    /// let emitted: Vec<_> = testing::events_of(&pool, &airport).await?.iter().map(|event| event.id().emitted_at()).collect();
+    /// assert_eq!(emitted, [new_year, new_year + Duration::from_secs(60)]);
+    /// # Ok(()) }
+    /// ```
+    #[derive(Clone)]
+    pub struct Clock(Arc<Inner>);
+
+    struct Inner {
+        now: Mutex<SystemTime>,
+        /// Its own, so that ids of a moved clock and of the real one do not push each other forward.
+        ids: Mutex<ContextV7>,
+    }
+
+    impl Clock {
+        /// A clock that shows a time.
+        #[must_use]
+        pub fn at(now: SystemTime) -> Self {
+            Clock(Arc::new(Inner { now: Mutex::new(now), ids: Mutex::new(ContextV7::new()) }))
+        }
+
+        /// What it shows.
+        #[must_use]
+        pub fn now(&self) -> SystemTime {
+            *self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Moves it forward.
+        pub fn advance(&self, by: Duration) {
+            let mut now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
+            *now = now.checked_add(by).unwrap_or(*now);
+        }
+
+        /// Sets it, also backwards, as clocks of machines are set.
+        pub fn set(&self, now: SystemTime) {
+            *self.0.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
+
+        /// Runs a future by this clock.
+        pub async fn scope<F: Future>(&self, future: F) -> F::Output {
+            CURRENT.scope(self.clone(), future).await
+        }
+
+        pub(super) fn new_id(&self) -> Uuid {
+            let since = self.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            Uuid::new_v7(Timestamp::from_unix(&self.0.ids, since.as_secs(), since.subsec_nanos()))
+        }
+    }
+
+    impl std::fmt::Debug for Clock {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_tuple("Clock").field(&self.now()).finish()
+        }
+    }
+}

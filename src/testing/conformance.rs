@@ -1,0 +1,149 @@
+//! The mistakes that a processor can make in its four methods.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sqlx::Pool;
+
+use super::rehearsal::Rehearsal;
+use super::rehearsing::{Reread, run};
+use crate::error::Result;
+use crate::eventbox::{Event, Next, Processor};
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// How long a `load_state` may take when [`check_processor`] calls it inside a transaction. One that waits for another connection of the same
+/// pool would wait for ever.
+pub const LOAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A mistake of a processor; its text says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// There was no turn, or none that saves a state, so that little could be checked.
+    #[error("no state was saved, so nothing could be checked: emit events that change the state before the check")]
+    NothingSaved,
+    /// `load_state` and `fetch_eversion` tell different versions of the same entity, so that no turn ever commits.
+    #[error("load_state and fetch_eversion tell different versions of an entity that nobody else writes")]
+    VersionsDiffer,
+    /// The version is the old one after the save.
+    #[error("save_state saved without the new version: store the eversion that it is given")]
+    SaveForgetsVersion,
+    /// `fetch_eversion` does not see the version that was saved in its own transaction, but `load_state` does.
+    #[error("fetch_eversion does not tell the version that was saved: read it with the connection that it is given")]
+    FetchMissesVersion,
+    /// `load_state` does not see what was saved in the transaction whose connection it was given, but `fetch_eversion` does.
+    #[error("load_state reads elsewhere than on its connection: it does not see what this transaction saved")]
+    LoadReadsElsewhere,
+    /// `load_state` gives another state than the one that `save_state` was given.
+    #[error("load_state does not give back the state that save_state was given: something of it is not stored")]
+    StateIsLost,
+    /// Deciding twice on the same state and events gave two decisions.
+    #[error("prepare_mutation is not repeatable: deciding again on the same gave other {what}")]
+    NotRepeatable {
+        /// What differed.
+        what: &'static str,
+    },
+}
+
+/// Finds mistakes in the methods of a [`Processor`]: rolls two turns back, and asks its methods inside them what they see.
+///
+/// Emit events that make it save a new state to a recipient, and give it that recipient. It detects a `save_state` that forgets the version or a
+/// part of the state, a `load_state` that reads outside its connection, a `fetch_eversion` that does not follow the version, and a
+/// `prepare_mutation` that decides differently when it is asked again (as it is after contention). Nothing stays in the database.
+///
+/// Not for a processor that has no version because only turns write its entity, such as [`Reducing`](crate::Reducing).
+///
+/// # What comes back
+///
+/// What was found, empty when all is well.
+///
+/// # Units and limits
+///
+/// The pool needs two connections, else a `load_state` that takes a second one ends in the pool's own timeout. A `load_state` inside the
+/// transaction has [`LOAD_DEADLINE`].
+///
+/// # Errors
+///
+/// As [`process_batch`](crate::process_batch): a processor that fails is not a violation.
+///
+/// # Cancel safety
+///
+/// Safe: everything is rolled back in any case.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn check<P: eventbox::Processor<sqlx::Sqlite, State = i64>>(pool: sqlx::SqlitePool, orders: P) -> Result<(), eventbox::BoxError> {
+/// use eventbox::{Event, Recipient, testing};
+///
+/// let order = Recipient::new("order", "7")?;
+/// eventbox::emit(&pool, &order, Event::new("a pencil")).await?;
+/// assert_eq!(testing::check_processor(&pool, &order, &orders, 100.try_into()?).await?, []);
+/// # Ok(()) }
+/// ```
+pub async fn check_processor<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    max_events: NonZeroU32,
+) -> Result<Vec<Violation>>
+where
+    B: Backend,
+    P: Processor<B>,
+    P::State: PartialEq,
+{
+    let first = match run(pool, to, processor, max_events, true).await {
+        Err(error) if error.is_contention() => return Ok(vec![Violation::VersionsDiffer]),
+        outcome => outcome?,
+    };
+    let Some(first) = first else { return Ok(vec![Violation::NothingSaved]) };
+    let mut violations = Vec::new();
+    match (&first.reread, &first.rehearsal.next) {
+        (Some(reread), Next::To(state)) => violations.extend(version_violation(reread, state)),
+        _ => violations.push(Violation::NothingSaved),
+    }
+    let again = run(pool, to, processor, max_events, false).await?;
+    let again = again.map(|seen| seen.rehearsal);
+    violations.extend(difference(&first.rehearsal, again.as_ref()).map(|what| Violation::NotRepeatable { what }));
+    Ok(violations)
+}
+
+fn version_violation<S: PartialEq>(reread: &Reread<S>, state: &S) -> Option<Violation> {
+    let fetch_follows = reread.fetched == reread.saved;
+    let Some((loaded, eversion)) = &reread.loaded else { return Some(Violation::LoadReadsElsewhere) };
+    match (fetch_follows, *eversion == reread.saved) {
+        (true, true) => (loaded != state).then_some(Violation::StateIsLost),
+        (true, false) => Some(Violation::LoadReadsElsewhere),
+        (false, true) => Some(Violation::FetchMissesVersion),
+        (false, false) => Some(Violation::SaveForgetsVersion),
+    }
+}
+
+/// What differs between two rehearsals of one turn, without what must: ids and times.
+fn difference<S: PartialEq>(first: &Rehearsal<S>, again: Option<&Rehearsal<S>>) -> Option<&'static str> {
+    let Some(again) = again else { return Some("transitions: none at all") };
+    if first.next != again.next {
+        return Some("states");
+    }
+    if (&first.consumed, &first.garbage) != (&again.consumed, &again.garbage) {
+        return Some("events to remove");
+    }
+    if !first.emitted.iter().map(content_of).eq(again.emitted.iter().map(content_of)) {
+        return Some("emitted events");
+    }
+    #[cfg(feature = "emitter")]
+    if !first.published.iter().map(message_of).eq(again.published.iter().map(message_of)) {
+        return Some("published messages");
+    }
+    (first.hooks != again.hooks).then_some("hooks")
+}
+
+fn content_of((to, event): &(Recipient, Event)) -> (&Recipient, Option<&str>, &[u8]) {
+    (to, event.name(), event.value())
+}
+
+#[cfg(feature = "emitter")]
+fn message_of(message: &crate::cloudevent::CloudEvent) -> (&str, &str, Option<&str>, &[u8]) {
+    (message.source(), message.event_type(), message.subject(), message.payload())
+}

@@ -1,0 +1,42 @@
+//! For the tests of your processors and reducers (feature `testing`, not on by default).
+//!
+//! * [`drain`] processes a recipient until there is nothing left to do.
+//! * [`rehearse`] and [`rehearse_reducer`] run a whole turn, tell what it would do, and roll it back.
+//! * [`check_processor`] finds the mistakes that a [`Processor`](crate::Processor) can make in its four methods.
+//! * [`Clock`] moves the time that events and messages carry.
+//! * [`events_of`] tells what waits in a box.
+//!
+//! Switch it on for tests only: `[dev-dependencies] eventbox = { version = "…", features = ["testing"] }`.
+
+mod conformance;
+mod drain;
+mod rehearsal;
+mod rehearsing;
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+pub use crate::clock::Clock;
+use crate::error::Result;
+use crate::eventbox::Event;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault};
+
+pub use conformance::{LOAD_DEADLINE, Violation, check_processor};
+pub use drain::{DrainError, Drained, drain};
+pub use rehearsal::{Rehearsal, rehearse, rehearse_reducer};
+
+/// The most events that [`events_of`] answers.
+pub const MAX_EVENTS_OF: u32 = 100_000;
+
+/// What waits in a recipient's box, oldest first, up to [`MAX_EVENTS_OF`].
+///
+/// # Errors
+///
+/// Transient and database errors.
+pub async fn events_of<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Vec<Event>> {
+    let during = |fault: Fault| fault.during(format!("list the events of {of}"));
+    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
+    let rows = B::list_events(&mut conn, of.shard().into(), of.as_str(), Uuid::nil(), MAX_EVENTS_OF.into()).await;
+    Ok(rows.map_err(during)?.into_iter().map(Event::listed).collect())
+}

@@ -1,0 +1,219 @@
+//! A processor around a user's one: it lets a real turn run to its last step, looks, and fails there, so that everything is rolled back.
+
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::Pool;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::conformance::LOAD_DEADLINE;
+use super::rehearsal::Rehearsal;
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::{BoxError, Error, Result};
+use crate::eventbox::{EVersion, Event, EventId, Mutation, Next, Processor, Transition, process_batch};
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// What a rehearsed turn did.
+pub(super) struct Seen<S> {
+    pub(super) rehearsal: Rehearsal<Arc<S>>,
+    pub(super) reread: Option<Reread<S>>,
+}
+
+/// What the processor's methods say after the state was saved, inside the same transaction.
+pub(super) struct Reread<S> {
+    pub(super) saved: EVersion,
+    pub(super) fetched: EVersion,
+    /// `None` when the load did not come back.
+    pub(super) loaded: Option<(S, EVersion)>,
+}
+
+/// Runs a turn and rolls it back; `None` when there is nothing to do. With `reread`, the methods are asked again after the save.
+pub(super) async fn run<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    max_events: NonZeroU32,
+    reread: bool,
+) -> Result<Option<Seen<P::State>>>
+where
+    B: Backend,
+    P: Processor<B>,
+{
+    let rehearsing = Rehearsing { processor, reread, notes: Mutex::new(Notes::default()) };
+    let done = process_batch(pool, to, &rehearsing, max_events).await;
+    let notes = rehearsing.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match done {
+        Ok(_) => Ok(None),
+        Err(Error::Processor { source, .. }) if source.is::<RolledBack>() => Ok(notes.seen),
+        Err(error) => Err(error),
+    }
+}
+
+/// The failure by which a rehearsal ends.
+#[derive(Debug, thiserror::Error)]
+#[error("the rehearsal is over")]
+struct RolledBack;
+
+struct Rehearsing<'a, P, S> {
+    processor: &'a P,
+    reread: bool,
+    notes: Mutex<Notes<S>>,
+}
+
+/// What was noted on the way, for the attempt that is under way.
+struct Notes<S> {
+    consumed: Vec<EventId>,
+    garbage: Vec<EventId>,
+    hooks: usize,
+    before: HashSet<Uuid>,
+    seen: Option<Seen<S>>,
+}
+
+impl<S> Default for Notes<S> {
+    fn default() -> Self {
+        Notes { consumed: Vec::new(), garbage: Vec::new(), hooks: 0, before: HashSet::new(), seen: None }
+    }
+}
+
+/// The state of a rehearsal.
+enum Stage<S> {
+    Loaded(S),
+    Target(Arc<S>),
+    /// No transition has a new state, but the last step must be reached.
+    Unchanged,
+}
+
+impl<P, S> Rehearsing<'_, P, S> {
+    fn note<T>(&self, note: impl FnOnce(&mut Notes<S>) -> T) -> T {
+        note(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<B, P> Processor<B> for Rehearsing<'_, P, P::State>
+where
+    B: Backend,
+    P: Processor<B>,
+{
+    type State = Stage<P::State>;
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
+        let (state, eversion) = self.processor.load_state(conn, to).await?;
+        Ok((Stage::Loaded(state), eversion))
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        state: &Self::State,
+    ) -> Result<Mutation<B, Self::State>, BoxError> {
+        let Stage::Loaded(state) = state else { return Err("a rehearsal decides on a loaded state".into()) };
+        let mut mutation = self.processor.prepare_mutation(to, events, state).await?;
+        mutation.transitions.retain(|transition| !transition.is_no_op());
+        if mutation.transitions.is_empty() && mutation.garbage.is_empty() {
+            return Ok(Mutation::none());
+        }
+        self.note(|notes| {
+            *notes = Notes {
+                consumed: mutation.transitions.iter().flat_map(|transition| transition.consumed.clone()).collect(),
+                garbage: mutation.garbage.clone(),
+                hooks: mutation.transitions.iter().filter(|transition| transition.post_process.is_some()).count(),
+                ..Notes::default()
+            };
+        });
+        // First of all a state to save: it is replaced by a real one if there is any, and the last step is reached in any case.
+        let transitions = mutation
+            .transitions
+            .into_iter()
+            .map(|transition| transition.map_state(|state| Stage::Target(Arc::new(state))));
+        let all = transitions.fold(Mutation::from(Transition::to(Stage::Unchanged)), Mutation::then);
+        Ok(all.garbage(&mutation.garbage))
+    }
+
+    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
+        let eversion = self.processor.fetch_eversion(tx, to).await?;
+        let before = B::all_ids(tx).await.map_err(|fault| fault.0)?;
+        self.note(|notes| notes.before = before.into_iter().collect());
+        Ok(eversion)
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        state: &Self::State,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        let mut reread = None;
+        let next = match state {
+            Stage::Target(target) => {
+                self.processor.save_state(tx, to, target, eversion).await?;
+                if self.reread {
+                    reread = Some(self.read_again(tx, to, eversion).await?);
+                }
+                Next::To(Arc::clone(target))
+            }
+            Stage::Loaded(_) | Stage::Unchanged => Next::Stay,
+        };
+        let before = self.note(|notes| std::mem::take(&mut notes.before));
+        let left: HashSet<Uuid> = B::all_ids(tx).await.map_err(|fault| fault.0)?.into_iter().collect();
+        let emitted = emitted::<B>(tx, &before).await?;
+        #[cfg(feature = "emitter")]
+        let published = published::<B>(tx, &before).await?;
+        self.note(|notes| {
+            // An independent transition that failed has left its events.
+            notes.consumed.retain(|id| !left.contains(id.as_uuid()));
+            let rehearsal = Rehearsal {
+                next,
+                consumed: std::mem::take(&mut notes.consumed),
+                garbage: std::mem::take(&mut notes.garbage),
+                emitted,
+                #[cfg(feature = "emitter")]
+                published,
+                hooks: notes.hooks,
+            };
+            notes.seen = Some(Seen { rehearsal, reread });
+        });
+        Err(RolledBack.into())
+    }
+}
+
+impl<P, S> Rehearsing<'_, P, S> {
+    async fn read_again<B>(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        saved: EVersion,
+    ) -> Result<Reread<S>, BoxError>
+    where
+        B: Backend,
+        P: Processor<B, State = S>,
+    {
+        let fetched = self.processor.fetch_eversion(tx, to).await?;
+        let loaded = match timeout(LOAD_DEADLINE, self.processor.load_state(tx, to)).await {
+            Ok(loaded) => Some(loaded?),
+            Err(_) => None,
+        };
+        Ok(Reread { saved, fetched, loaded })
+    }
+}
+
+async fn emitted<B: Backend>(
+    tx: &mut B::Connection,
+    before: &HashSet<Uuid>,
+) -> Result<Vec<(Recipient, Event)>, BoxError> {
+    let rows = B::all_events(tx).await.map_err(|fault| fault.0)?;
+    let new = rows.into_iter().filter(|(_, row)| !before.contains(&row.id));
+    new.map(|(recipient, row)| Ok((recipient.parse()?, Event::listed(row)))).collect()
+}
+
+#[cfg(feature = "emitter")]
+async fn published<B: Backend>(tx: &mut B::Connection, before: &HashSet<Uuid>) -> Result<Vec<CloudEvent>, BoxError> {
+    let rows = B::all_messages(tx).await.map_err(|fault| fault.0)?;
+    let new = rows.into_iter().filter(|(id, _)| !before.contains(id));
+    new.map(|(_, payload)| Ok(CloudEvent::decode(&payload)?)).collect()
+}

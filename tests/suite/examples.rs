@@ -1,0 +1,78 @@
+//! The examples run, and say what they did. They assert the rest themselves.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::source::{root, source_files};
+
+/// How long an example may take, with building it when that was not done.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs an example as a reader would; the program that `cargo test` has built, when it is current.
+async fn run(name: &str) -> String {
+    let built = std::env::current_exe().unwrap();
+    let built = built.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    let built = built.with_extension(std::env::consts::EXE_EXTENSION);
+    let mut command = if is_current(&built, name) {
+        Command::new(built)
+    } else {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["run", "--quiet", "--example", name]);
+        if cfg!(not(debug_assertions)) {
+            cargo.arg("--release");
+        }
+        cargo
+    };
+    command.current_dir(root());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("the example ends").unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{stdout}\n{stderr}", output.status);
+    assert_eq!(stdout.lines().last(), Some("done"), "{name}: {stdout}");
+    stdout.into_owned()
+}
+
+/// Whether a program is newer than what it is made of.
+fn is_current(built: &Path, name: &str) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let Some(built) = changed(built) else { return false };
+    let sources = source_files().into_iter().map(|file| root().join("src").join(file.path));
+    let example = root().join("examples").join(name).with_extension("rs");
+    sources.chain([example, root().join("Cargo.toml")]).all(|path| changed(&path).is_some_and(|source| source < built))
+}
+
+#[track_caller]
+fn assert_says(stdout: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(stdout.lines().any(|said| said.trim() == *line), "{line:?} is not in\n{stdout}");
+    }
+}
+
+#[tokio::test]
+async fn hello_entity() {
+    let said = run("hello_entity").await;
+    assert_says(&said, &[r#"greeter/grace has seen {"hello from greeter/ada": 1}"#]);
+    assert_says(&said, &[r#"greeter/ada has seen {"hello back from greeter/grace": 1}"#]);
+}
+
+#[tokio::test]
+async fn axum_handler() {
+    let said = run("axum_handler").await;
+    assert_says(&said, &["POST /customers/ada/orders: HTTP/1.1 201 Created", "1 order stored, 1 event consumed"]);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgres_processor() {
+    let said = run("postgres_processor").await;
+    assert_says(&said, &["3 payments booked, 3 lines in the journal, balance 755 at version 2"]);
+}
+
+#[tokio::test]
+async fn reducer_with_tests() {
+    let said = run("reducer_with_tests").await;
+    assert_says(&said, &["Sold(4): Shelf { stock: 1, asked_for_more: true }"]);
+}

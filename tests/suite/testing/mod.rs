@@ -1,0 +1,5 @@
+//! What users have for their own tests.
+
+mod clock;
+mod conformance;
+mod turns;
