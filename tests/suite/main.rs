@@ -1,6 +1,7 @@
 //! Every behaviour that is promised, tested on every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod admin;
 mod architecture;
 mod database;
 mod demo;

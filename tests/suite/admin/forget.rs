@@ -1,0 +1,123 @@
+//! Forgetting a recipient.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use eventbox::admin::{self, Forgotten};
+use eventbox::{Event, MAX_TURN_AGE, Mutation, Transition, TurnOptions, process_batch, process_batch_with};
+
+use super::races::{op, turn_first};
+use super::{MANY, cell, emit, turn};
+use crate::support::{CellEngine, Cells, TestDb, TestEngine, create_cells, drain, on_every_engine, with_database};
+
+/// Lets an hour pass since the last write.
+async fn let_an_hour_pass<B: TestEngine>(db: &TestDb<B>) {
+    db.run("UPDATE eventbox_state SET updated_at_us = updated_at_us - 3600000001").await;
+}
+
+async fn forget<B: TestEngine>(db: &TestDb<B>) -> Forgotten {
+    admin::forget(&db.pool, &cell()).await.unwrap()
+}
+
+/// Takes a turn whatever the box holds.
+fn counting<B: CellEngine>() -> Cells<B> {
+    Cells::deciding(|_, events, population| Ok(Mutation::from(Transition::to(population + 1).consuming(events))))
+}
+
+on_every_engine! {
+    async fn a_recipient_is_forgotten_an_hour_after_its_last_write(db) {
+        assert_eq!(forget(db).await, Forgotten::NothingKept);
+        emit(db, &["a"]).await;
+        assert_eq!(forget(db).await, Forgotten::HasEvents);
+        drain(&db.pool, &cell()).await;
+        assert_eq!((forget(db).await, turn(db).await), (Forgotten::TooRecent, 1));
+        let_an_hour_pass(db).await;
+        eventbox::emit(&db.pool, &cell(), Event::new("late")).await.unwrap();
+        assert_eq!(forget(db).await, Forgotten::HasEvents);
+        drain(&db.pool, &cell()).await;
+        let_an_hour_pass(db).await;
+        admin::pause(&db.pool, &cell()).await.unwrap();
+        let_an_hour_pass(db).await;
+        assert_eq!((forget(db).await, turn(db).await), (Forgotten::Paused, 3));
+        admin::resume(&db.pool, &cell()).await.unwrap();
+        assert_eq!(forget(db).await, Forgotten::TooRecent, "resuming is a write");
+        let_an_hour_pass(db).await;
+        assert_eq!((forget(db).await, turn(db).await), (Forgotten::Done, 0));
+        assert_eq!((db.count("eventbox_state").await, db.count("eventbox_failure").await), (0, 0));
+        assert_eq!(forget(db).await, Forgotten::NothingKept);
+    }
+
+    /// The recipient is forgotten while a turn of it decides: the turn does not match and starts anew, at the first turn.
+    async fn a_turn_in_flight_does_not_outlive_its_recipient(db) {
+        create_cells(db).await;
+        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        let_an_hour_pass(db).await;
+        let other = db.open(1);
+        let cells = counting::<Engine>().before_deciding(move |attempt| {
+            let other = other.clone();
+            async move {
+                if attempt == 1 {
+                    assert_eq!(admin::forget(&other, &cell()).await.unwrap(), Forgotten::Done);
+                }
+            }
+        });
+        let done = process_batch(&db.pool, &cell(), &cells, MANY).await.unwrap();
+        assert_eq!((done.number, done.contention), (Some(1), 1));
+    }
+
+    /// A turn commits while the administrator waits for it: the last write is too recent.
+    async fn a_recipient_is_not_forgotten_under_a_turn(db) {
+        create_cells(db).await;
+        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        let_an_hour_pass(db).await;
+        let forgetting = op::<Engine, _, _, _>(|pool| async move { admin::forget(&pool, &cell()).await.unwrap() });
+        let (done, forgotten) = turn_first(db, forgetting).await;
+        assert_eq!(done.unwrap().number, Some(2));
+        assert_eq!((forgotten, turn(db).await), (Forgotten::TooRecent, 2));
+    }
+}
+
+/// A turn that was loaded when the recipient had none, is decided for longer than [`MAX_TURN_AGE`], and would make turn 1 of a recipient that
+/// had turns and was forgotten meanwhile: it is refused before its transaction and decided anew.
+async fn a_turn_that_is_too_old_starts_anew<B: CellEngine>() {
+    with_database("a_turn_that_is_too_old", async |db: &TestDb<B>| {
+        create_cells(db).await;
+        let fetched = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&fetched);
+        let cells = counting::<B>().before_deciding(move |attempt| {
+            let seen = Arc::clone(&seen);
+            async move {
+                if attempt == 1 {
+                    tokio::time::pause();
+                    tokio::time::advance(MAX_TURN_AGE).await;
+                    tokio::time::resume();
+                } else {
+                    seen.store(true, Ordering::SeqCst);
+                }
+            }
+        });
+        let options = TurnOptions::new(MANY).deadline(Duration::from_secs(24 * 60 * 60));
+        let done = process_batch_with(&db.pool, &cell(), &cells, &options).await.unwrap();
+        assert_eq!((done.number, done.contention), (Some(1), 1));
+        assert_eq!(
+            (cells.fetches.load(Ordering::SeqCst), fetched.load(Ordering::SeqCst)),
+            (1, true),
+            "one transaction"
+        );
+    })
+    .await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_turn_that_is_too_old_starts_anew_on_postgres() {
+    a_turn_that_is_too_old_starts_anew::<sqlx::Postgres>().await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_turn_that_is_too_old_starts_anew_on_sqlite() {
+    a_turn_that_is_too_old_starts_anew::<sqlx::Sqlite>().await;
+}
