@@ -77,6 +77,12 @@ pub enum Error {
         /// What is wrong with the state.
         source: StateError,
     },
+    /// The recipient is paused: its events wait until it is resumed.
+    #[error("{attempt}: the recipient is paused; resume it with eventbox::admin::resume")]
+    Paused {
+        /// What was attempted, with the recipient.
+        attempt: String,
+    },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
     Database {

@@ -21,7 +21,13 @@ const PROCESS_DURATION: &str = "eventbox_process_duration_ms";
 const BATCH_EVENTS: &str = "eventbox_batch_events";
 const TRANSITIONS: &str = "eventbox_transitions_total";
 const GARBAGE: &str = "eventbox_garbage_total";
+const QUARANTINED: &str = "eventbox_quarantined_total";
 const DUPLICATES: &str = "eventbox_duplicates_total";
+
+/// An event was taken aside because it made every batch fail.
+pub(super) fn quarantined(kind: &str) {
+    counter!(QUARANTINED, "kind" => kind.to_owned()).increment(1);
+}
 
 /// A listing ended.
 pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &Fault>) {
@@ -68,6 +74,7 @@ pub(super) fn processed(kind: &str, elapsed: Duration, done: &Result<Turn>) {
         Err(Error::Contention { .. }) => "contention",
         Err(Error::Transient { .. }) => "transient",
         Err(Error::Unknown { .. }) => "unknown",
+        Err(Error::Paused { .. }) => "paused",
         Err(_) => "failed",
     };
     histogram!(PROCESS_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));

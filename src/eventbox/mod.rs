@@ -8,6 +8,7 @@ mod event;
 mod guard;
 mod metrics;
 mod pending;
+mod poison;
 mod process;
 mod processor;
 mod reducer;
@@ -23,6 +24,7 @@ pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
 pub use pending::{MAX_PENDING, SHARDS, pending};
+pub use poison::{POISON, Poison};
 pub use process::{
     DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, TurnOptions, process_batch, process_batch_with,
 };

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use sqlx::Pool;
+use uuid::Uuid;
 
 use super::commit::{Commit, Failure, Outcome};
 use super::decision::Decision;
 use super::event::{Event, EventId};
 use super::guard::Guard;
 use super::metrics;
+use super::poison::{Poison, failed, is_poison};
 use super::processor::{EVersion, Processor};
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
@@ -39,12 +41,13 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 pub struct TurnOptions {
     max_events: NonZeroU32,
     deadline: Duration,
+    poison: Poison,
 }
 
 impl TurnOptions {
     /// Turns of up to `max_events` events, with the defaults for everything else.
     pub fn new(max_events: NonZeroU32) -> Self {
-        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE }
+        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE, poison: Poison::Block }
     }
 
     /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
@@ -52,6 +55,21 @@ impl TurnOptions {
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// What is done with a batch that keeps failing; [`Poison::Block`] when nothing is said.
+    pub fn poison(mut self, poison: Poison) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    pub(super) fn max_events(mut self, max_events: NonZeroU32) -> Self {
+        self.max_events = max_events;
+        self
+    }
+
+    pub(super) fn poison_policy(&self) -> Poison {
+        self.poison
     }
 }
 
@@ -65,6 +83,8 @@ pub struct Turn {
     pub consumed: usize,
     /// How many events were removed as garbage.
     pub garbage: usize,
+    /// How many events were taken aside because they made every batch fail (see [`Poison`]); such a turn does nothing else.
+    pub quarantined: usize,
     /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do;
     /// events of failed independent transitions do not count.
     pub more_remain: bool,
@@ -138,27 +158,62 @@ where
     P: Processor<B>,
 {
     let started = Instant::now();
-    let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
-    let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
-    let mut contention = 0;
-    let done = loop {
-        match try_once(pool, to, processor, options).await {
-            Err(error) if error.is_contention() => {
-                metrics::contention(to.kind());
-                let Some(pause) = pauses.next() else { break Err(error) };
-                contention += 1;
-                tracing::debug!(recipient = %to, contention, "another writer came first: starting anew");
-                tokio::time::sleep(pause).await;
-            }
-            Err(error) => break Err(error),
-            Ok(turn) => break Ok(Turn { contention, ..turn }),
-        }
+    let (done, attempted) = attempt_with_retries(pool, to, processor, options).await;
+    let done = match done {
+        Err(error) if is_poison(&error) => failed(pool, to, processor, options, attempted, error).await,
+        done => done,
     };
     metrics::processed(to.kind(), started.elapsed(), &done);
     done
 }
 
-async fn try_once<B, P>(pool: &Pool<B>, to: &Recipient, processor: &P, options: &TurnOptions) -> Result<Turn>
+/// What an attempt was about, for whoever must find out what made it fail.
+#[derive(Debug, Default)]
+pub(super) struct Attempted {
+    pub(super) turn: i64,
+    /// How many events were given to the processor.
+    pub(super) events: u32,
+    /// The oldest of them.
+    pub(super) first: Option<Uuid>,
+}
+
+/// Attempts a turn, anew when another writer came first, as often as that is allowed.
+pub(super) async fn attempt_with_retries<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    options: &TurnOptions,
+) -> (Result<Turn>, Attempted)
+where
+    B: Backend,
+    P: Processor<B>,
+{
+    let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
+    let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
+    let mut contention = 0;
+    loop {
+        let mut attempted = Attempted::default();
+        match attempt(pool, to, processor, options, &mut attempted).await {
+            Err(error) if error.is_contention() => {
+                metrics::contention(to.kind());
+                let Some(pause) = pauses.next() else { return (Err(error), attempted) };
+                contention += 1;
+                tracing::debug!(recipient = %to, contention, "another writer came first: starting anew");
+                tokio::time::sleep(pause).await;
+            }
+            Err(error) => return (Err(error), attempted),
+            Ok(turn) => return (Ok(Turn { contention, ..turn }), attempted),
+        }
+    }
+}
+
+async fn attempt<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    options: &TurnOptions,
+    attempted: &mut Attempted,
+) -> Result<Turn>
 where
     B: Backend,
     P: Processor<B>,
@@ -167,6 +222,7 @@ where
     let mut after = EventId::NIL;
     let (loaded, decision) = loop {
         let loaded = load(pool, to, processor, &guard, after, options.max_events).await?;
+        *attempted = loaded.attempted();
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
         let mutation = guard.run("prepare a mutation", prepared).await?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
@@ -189,6 +245,9 @@ where
     let Loaded { turn, eversion, .. } = loaded;
     let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion }.run(decision).await?;
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
+    if loaded.failing {
+        forgive(pool, to).await;
+    }
     Ok(finished(&loaded, garbage, outcome))
 }
 
@@ -198,6 +257,7 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
         number: Some(loaded.turn + 1),
         consumed: outcome.consumed,
         garbage,
+        quarantined: 0,
         more_remain: loaded.more_listed || loaded.events.len() > outcome.consumed + garbage + failed,
         contention: 0,
         failures: outcome.failures,
@@ -229,6 +289,26 @@ struct Loaded<S> {
     eversion: EVersion,
     events: Vec<Event>,
     more_listed: bool,
+    /// Whether failures are noted for the recipient.
+    failing: bool,
+}
+
+impl<S> Loaded<S> {
+    fn attempted(&self) -> Attempted {
+        Attempted {
+            turn: self.turn,
+            events: u32::try_from(self.events.len()).unwrap_or(u32::MAX),
+            first: self.events.first().map(|event| event.id().0),
+        }
+    }
+}
+
+/// Takes back the failures of a recipient that has done a turn. When that fails, a later turn does it.
+async fn forgive<B: Backend>(pool: &Pool<B>, to: &Recipient) {
+    let forgiven = async { B::clear_failures(&mut *pool.acquire().await?, to.shard().into(), to.as_str()).await };
+    if let Err(fault) = forgiven.await {
+        tracing::debug!(recipient = %to, error = %fault.0, "the failures of a recipient could not be taken back");
+    }
 }
 
 /// Reads the turn, then the state, then the events. The order matters: any commit after the first read moves the turn, so a turn that still
@@ -248,7 +328,10 @@ where
     let shard = to.shard().into();
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
-    let turn = B::read_turn(&mut conn, shard, to.as_str()).await.map_err(during)?;
+    let standing = B::read_standing(&mut conn, shard, to.as_str()).await.map_err(during)?;
+    if standing.paused {
+        return Err(Error::Paused { attempt: format!("process {to}") });
+    }
     let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;
     let started = Instant::now();
     let limit = i64::from(max_events.get()) + 1;
@@ -257,5 +340,6 @@ where
     let mut rows = listed.map_err(during)?;
     let more_listed = rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);
-    Ok(Loaded { turn, state, eversion, events: rows.into_iter().map(Event::listed).collect(), more_listed })
+    let events = rows.into_iter().map(Event::listed).collect();
+    Ok(Loaded { turn: standing.turn, state, eversion, events, more_listed, failing: standing.attempts > 0 })
 }

@@ -46,6 +46,21 @@ pub trait ControlTable: Database {
         recipient: &str,
     ) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
+    /// Notes a failure of a recipient and answers how many there were in a row.
+    fn count_failure(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+        error: &str,
+    ) -> impl Future<Output = Result<i32, Fault>> + Send;
+
+    /// Takes the failures of a recipient back; a paused one stays paused.
+    fn clear_failures(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Pauses a recipient; false when it was paused.
     fn pause_recipient(
         tx: &mut Self::Connection,
@@ -110,6 +125,34 @@ on_both_engines! {
                 next_attempt_at_us: row.try_get(4)?,
                 error: row.try_get(5)?,
             })
+        }
+
+        async fn count_failure(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+            error: &str,
+        ) -> Result<i32, Fault> {
+            let query = sqlx::query::<Engine>(
+                "INSERT INTO eventbox_failure AS f (shard, recipient, attempts, error) VALUES ($1, $2, 1, $3)
+                 ON CONFLICT (shard, recipient) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error
+                 RETURNING attempts",
+            );
+            let row = query.bind(shard).bind(recipient).bind(error).fetch_one(conn).await?;
+            Ok(row.try_get(0)?)
+        }
+
+        async fn clear_failures(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+        ) -> Result<(), Fault> {
+            sqlx::query::<Engine>("DELETE FROM eventbox_failure WHERE shard = $1 AND recipient = $2 AND NOT paused")
+                .bind(shard)
+                .bind(recipient)
+                .execute(conn)
+                .await?;
+            Ok(())
         }
 
         async fn pause_recipient(
