@@ -27,6 +27,8 @@ pub(super) struct Commit<'a, B: Backend, P> {
     pub(super) turn: i64,
     /// The version that was loaded.
     pub(super) eversion: EVersion,
+    /// Whether failures are noted for the recipient, which a turn without any takes back.
+    pub(super) failing: bool,
 }
 
 /// An independent transition that failed and was rolled back, alone.
@@ -92,6 +94,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         if let Some(state) = target {
             let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
             self.guard.run("save the state", saved).await?;
+        }
+        if self.failing && outcome.failures.is_empty() {
+            B::clear_failures(tx, shard, self.to.as_str()).await.map_err(|fault| self.during(fault))?;
         }
         Ok(outcome)
     }

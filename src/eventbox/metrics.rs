@@ -24,9 +24,9 @@ const GARBAGE: &str = "eventbox_garbage_total";
 const QUARANTINED: &str = "eventbox_quarantined_total";
 const DUPLICATES: &str = "eventbox_duplicates_total";
 
-/// An event was taken aside because it made every batch fail.
-pub(super) fn quarantined(kind: &str) {
-    counter!(QUARANTINED, "kind" => kind.to_owned()).increment(1);
+/// Events were taken aside because they kept failing.
+pub(super) fn quarantined(kind: &str, events: usize) {
+    counter!(QUARANTINED, "kind" => kind.to_owned()).increment(events as u64);
 }
 
 /// A listing ended.

@@ -64,7 +64,7 @@ where
     }
     while let Some(half) = attempted.events.checked_sub(1).and_then(|_| NonZeroU32::new(attempted.events / 2)) {
         tracing::debug!(recipient = %to, half, "a batch keeps failing: trying half of it");
-        let (done, smaller) = attempt_with_retries(pool, to, processor, &options.clone().max_events(half)).await;
+        let (done, smaller) = attempt_with_retries(pool, to, processor, &options.searching(half)).await;
         match done {
             Ok(turn) if turn.number.is_some() => return Ok(Turn { more_remain: true, ..turn }),
             // Half of it is nothing to decide on, so no single event can be blamed.
@@ -79,39 +79,77 @@ where
             Err(other) => return Err(other),
         }
     }
-    match attempted.first {
-        Some(event) => take_aside(pool, to, &attempted, event, failures, &error).await,
+    let Some(event) = attempted.first else {
         // It fails without events.
-        None => Err(error),
-    }
+        return Err(error);
+    };
+    let text = text_of(&error);
+    take_aside(pool, to, attempted.turn, &[event], Verdict { code: POISON, reason: &text, attempts: count(failures) })
+        .await?;
+    Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
 }
 
-/// Moves the event into quarantine, in a turn of its own that only counts if nothing moved since the failure.
+/// Notes that independent transitions of a committed turn failed, and takes the events of the oldest aside when that was often enough.
+pub(super) async fn failed_in_part<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    options: &TurnOptions,
+    mut turn: Turn,
+) -> Turn {
+    let Poison::Isolate { after } = options.poison_policy() else { return turn };
+    let (Some(number), Some(oldest)) = (turn.number, turn.failures.iter().min_by_key(|failure| failure.events.first()))
+    else {
+        return turn;
+    };
+    let text = text_of(&*oldest.error);
+    let events: Vec<Uuid> = oldest.events.iter().map(|event| event.0).collect();
+    let isolated = async {
+        let failures = note(pool, to, &text).await.map_err(|fault| fault.during(format!("note a failure of {to}")))?;
+        if failures < after.get() || events.is_empty() {
+            return Ok(0);
+        }
+        take_aside(pool, to, number, &events, Verdict { code: POISON, reason: &text, attempts: count(failures) })
+            .await?;
+        Ok::<_, Error>(events.len())
+    };
+    // The turn has committed; what could not be taken aside is, after a later one.
+    match isolated.await {
+        Ok(quarantined) => turn.quarantined = quarantined,
+        Err(error) => tracing::debug!(recipient = %to, %error, "a failed transition could not be noted"),
+    }
+    turn
+}
+
+/// Moves the events into quarantine, in a turn of its own that only counts if nothing moved since `turn`.
 async fn take_aside<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
-    attempted: &Attempted,
-    event: Uuid,
-    failures: u32,
-    error: &Error,
-) -> Result<Turn> {
-    let (shard, turn) = (to.shard().into(), attempted.turn);
-    let attempt = || format!("quarantine event {event} of {to}");
+    turn: i64,
+    events: &[Uuid],
+    verdict: Verdict<'_>,
+) -> Result<()> {
+    let shard = to.shard().into();
+    let attempt = || format!("quarantine what keeps failing at {to}");
     let during = |fault: Fault| fault.during(attempt());
-    let reason = text_of(error);
-    let attempts = i32::try_from(failures).unwrap_or(i32::MAX);
-    let verdict = Verdict { code: POISON, reason: &reason, attempts };
+    let (reason, attempts) = (verdict.reason, verdict.attempts);
 
     let mut tx = B::begin_write(pool).await.map_err(during)?;
     let advanced = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await.map_err(during)?;
-    if !advanced || B::quarantine_events(&mut tx, shard, to.as_str(), &[event], verdict).await.map_err(during)? != 1 {
+    if !advanced
+        || B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await.map_err(during)?
+            != events.len() as u64
+    {
         return Err(Error::contention(attempt()));
     }
     B::clear_failures(&mut tx, shard, to.as_str()).await.map_err(during)?;
     tx.commit().await.map_err(|lost| Fault::from(lost).during_commit(attempt()))?;
-    tracing::warn!(recipient = %to, %event, error = %reason, "an event makes every batch fail: it is in quarantine");
-    metrics::quarantined(to.kind());
-    Ok(Turn { number: Some(turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
+    tracing::warn!(recipient = %to, ?events, attempts, error = %reason, "what keeps failing is in quarantine");
+    metrics::quarantined(to.kind(), events.len());
+    Ok(())
+}
+
+fn count(failures: u32) -> i32 {
+    i32::try_from(failures).unwrap_or(i32::MAX)
 }
 
 async fn note<B: Backend>(pool: &Pool<B>, to: &Recipient, error: &str) -> Result<u32, Fault> {
@@ -121,7 +159,7 @@ async fn note<B: Backend>(pool: &Pool<B>, to: &Recipient, error: &str) -> Result
 }
 
 /// The whole chain of an error, cut to what may be kept.
-fn text_of(error: &Error) -> String {
+fn text_of(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(current) = cause {
@@ -129,8 +167,8 @@ fn text_of(error: &Error) -> String {
         text.push_str(&current.to_string());
         cause = current.source();
     }
-    let end = text.floor_char_boundary(MAX_ERROR_BYTES);
-    text.truncate(end);
     // Postgres cannot store a NUL.
-    text.replace('\0', "\u{fffd}")
+    let mut text = text.replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+    text
 }

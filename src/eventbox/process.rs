@@ -12,7 +12,7 @@ use super::decision::Decision;
 use super::event::{Event, EventId};
 use super::guard::Guard;
 use super::metrics;
-use super::poison::{Poison, failed, is_poison};
+use super::poison::{Poison, failed, failed_in_part, is_poison};
 use super::processor::{EVersion, Processor};
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
@@ -42,12 +42,13 @@ pub struct TurnOptions {
     max_events: NonZeroU32,
     deadline: Duration,
     poison: Poison,
+    searching: bool,
 }
 
 impl TurnOptions {
     /// Turns of up to `max_events` events, with the defaults for everything else.
     pub fn new(max_events: NonZeroU32) -> Self {
-        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE, poison: Poison::Block }
+        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE, poison: Poison::Block, searching: false }
     }
 
     /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
@@ -63,9 +64,9 @@ impl TurnOptions {
         self
     }
 
-    pub(super) fn max_events(mut self, max_events: NonZeroU32) -> Self {
-        self.max_events = max_events;
-        self
+    /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
+    pub(super) fn searching(&self, max_events: NonZeroU32) -> Self {
+        TurnOptions { max_events, searching: true, ..self.clone() }
     }
 
     pub(super) fn poison_policy(&self) -> Poison {
@@ -161,6 +162,7 @@ where
     let (done, attempted) = attempt_with_retries(pool, to, processor, options).await;
     let done = match done {
         Err(error) if is_poison(&error) => failed(pool, to, processor, options, attempted, error).await,
+        Ok(turn) if !turn.failures.is_empty() => Ok(failed_in_part(pool, to, options, turn).await),
         done => done,
     };
     metrics::processed(to.kind(), started.elapsed(), &done);
@@ -243,11 +245,9 @@ where
     }
     let garbage = decision.garbage.len();
     let Loaded { turn, eversion, .. } = loaded;
-    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion }.run(decision).await?;
+    let failing = loaded.failing && !options.searching;
+    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await?;
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
-    if loaded.failing {
-        forgive(pool, to).await;
-    }
     Ok(finished(&loaded, garbage, outcome))
 }
 
@@ -300,14 +300,6 @@ impl<S> Loaded<S> {
             events: u32::try_from(self.events.len()).unwrap_or(u32::MAX),
             first: self.events.first().map(|event| event.id().0),
         }
-    }
-}
-
-/// Takes back the failures of a recipient that has done a turn. When that fails, a later turn does it.
-async fn forgive<B: Backend>(pool: &Pool<B>, to: &Recipient) {
-    let forgiven = async { B::clear_failures(&mut *pool.acquire().await?, to.shard().into(), to.as_str()).await };
-    if let Err(fault) = forgiven.await {
-        tracing::debug!(recipient = %to, error = %fault.0, "the failures of a recipient could not be taken back");
     }
 }
 

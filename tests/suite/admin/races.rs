@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use eventbox::{Event, Mutation, Result, SideEffect, Transition, Turn, admin, process_batch};
+use eventbox::{Error, Event, Mutation, Result, SideEffect, Transition, Turn, admin, process_batch};
 use sqlx::Pool;
 use tokio::sync::oneshot;
 
@@ -184,10 +184,8 @@ on_every_engine! {
             paused
         })).await;
         assert!(paused && admin::standing(&db.pool, &cell()).await.unwrap().paused);
-        match done {
-            Ok(turn) => assert_eq!((turn.consumed, turn.contention), (2, 1)),
-            Err(_) => assert!(notes(db).await.is_empty()),
-        }
+        assert!(matches!(done, Err(Error::Paused { .. })), "{done:?}");
+        assert!(notes(db).await.is_empty());
     }
 
     async fn a_pause_comes_after_a_turn(db) {
@@ -205,7 +203,8 @@ on_every_engine! {
             db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({shard}, 'cell/1', 3, 'why')")).await;
             let op = op!(|pool| admin::resume(&pool, &cell()).await.unwrap());
             let (done, resumed) = if first { op_first(db, op).await } else { turn_first(db, op).await };
-            assert_eq!((contended(&done).1, contended(&done).2, resumed), (1, usize::from(first), true));
+            // A turn takes the failures back itself, so that one that came first leaves nothing to resume.
+            assert_eq!((contended(&done).1, contended(&done).2, resumed), (1, usize::from(first), first));
             assert_eq!(db.count("eventbox_failure").await, 0);
         }
     }

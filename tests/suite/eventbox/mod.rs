@@ -5,6 +5,7 @@ mod emit;
 mod lost_answer;
 mod model;
 mod payload;
+mod poison;
 mod race;
 mod reducer;
 mod turn;

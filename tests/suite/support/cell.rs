@@ -182,11 +182,10 @@ impl<B: CellEngine> Processor<B> for Cells<B> {
         events: &[Event],
         state: &i64,
     ) -> Result<Mutation<B, i64>, BoxError> {
-        let mutation = (self.decide)(to, events, *state)?;
         if let Some(hook) = &self.before_deciding {
             hook(self.loads.load(Ordering::SeqCst)).await;
         }
-        Ok(mutation)
+        (self.decide)(to, events, *state)
     }
 
     async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
