@@ -1,6 +1,5 @@
 //! What time it is, for everything that takes it from the process. A test may move it.
 
-#[cfg(feature = "emitter")]
 use std::time::SystemTime;
 
 use uuid::Uuid;
@@ -9,7 +8,6 @@ use uuid::Uuid;
 pub use moved::Clock;
 
 /// The time of the process.
-#[cfg(feature = "emitter")]
 pub(crate) fn now() -> SystemTime {
     #[cfg(feature = "testing")]
     if let Ok(now) = moved::CURRENT.try_with(Clock::now) {

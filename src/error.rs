@@ -169,6 +169,20 @@ pub enum Misuse {
         /// The limit.
         limit: usize,
     },
+    /// A text that is no [`Receipt`](crate::Receipt).
+    #[error("{text:?} is not a receipt")]
+    NotAReceipt {
+        /// Its beginning.
+        text: String,
+    },
+    /// A timer further away than timers may be; is the unit wrong?
+    #[error("the event is due in {wait:?}, over the limit of {limit:?}")]
+    TooFar {
+        /// How far away it is.
+        wait: std::time::Duration,
+        /// The limit.
+        limit: std::time::Duration,
+    },
     /// A processor's decision names an event that is not in the batch it was given.
     #[error("the decision consumes event {id}, which is not in its batch")]
     NotListed {

@@ -40,7 +40,7 @@ pub async fn events<B: Backend>(
     Ok(rows.into_iter().map(Event::listed).collect())
 }
 
-/// Deletes events for good; answers how many were there. Their names stay remembered for the tombstone delay.
+/// Deletes events for good, of the box and among the timers; answers how many were there. Their names stay remembered for the tombstone delay.
 ///
 /// [`quarantine`](super::quarantine()) keeps them; this does not.
 ///
@@ -61,7 +61,10 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
     let write = async {
         let mut tx = begin_moving(pool, of).await?;
-        let purged = B::delete_events(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
+        let (shard, recipient) = (of.shard().into(), of.as_str());
+        // Timers come first: one that is being moved meanwhile is waited for, and is then found in the box.
+        let timers = B::delete_timers(&mut tx, shard, recipient, &ids).await?;
+        let purged = timers + B::delete_events(&mut tx, shard, recipient, &ids).await?;
         Ok((tx, purged))
     };
     let (tx, purged) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
@@ -69,7 +72,7 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
     Ok(purged)
 }
 
-/// Deletes all events that a box holds when the call begins, for good; answers how many.
+/// Deletes all events that a box holds, and all timers that the recipient has, when the call begins, for good; answers how many.
 ///
 /// [`PURGE_SLICE`] events a transaction, oldest first; what is emitted meanwhile stays. Pause the recipient first if nothing must be processed
 /// in between.
@@ -84,14 +87,21 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64> {
     let attempt = || format!("purge all events of {of}");
     let (shard, recipient) = (of.shard().into(), of.as_str());
-    let newest = async { B::newest_event(&mut *pool.acquire().await?, shard, recipient).await };
+    let newest = async {
+        let conn = &mut *pool.acquire().await?;
+        // The timers come first, here and below: one that is moved in between is found in the box.
+        let timer = B::newest_timer(conn, shard, recipient).await?;
+        Ok(timer.max(B::newest_event(conn, shard, recipient).await?))
+    };
     let Some(newest) = newest.await.map_err(|fault: Fault| fault.during(attempt()))? else { return Ok(0) };
     let mut total = 0;
     loop {
         let write = async {
             let mut tx = begin_moving(pool, of).await?;
-            let purged = B::purge_events(&mut tx, shard, recipient, newest, PURGE_SLICE.into()).await?;
-            Ok((tx, purged))
+            let timers = B::purge_timers(&mut tx, shard, recipient, newest, PURGE_SLICE.into()).await?;
+            let left = i64::from(PURGE_SLICE).saturating_sub_unsigned(timers);
+            let events = B::purge_events(&mut tx, shard, recipient, newest, left).await?;
+            Ok((tx, timers + events))
         };
         let (tx, purged) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
         end(tx, purged > 0, attempt()).await?;

@@ -167,6 +167,8 @@ pub enum Forgotten {
     NothingKept,
     /// Its box holds events.
     HasEvents,
+    /// It has timers, which would come into its box.
+    HasTimers,
     /// It is paused: resume it first.
     Paused,
     /// Its last write is not [`FORGET_AFTER`] ago.
@@ -176,7 +178,7 @@ pub enum Forgotten {
 /// Deletes what is kept of a recipient beside its events: its turn, its state, its failures.
 ///
 /// For entities that are gone for good. If it is written to again, **its turns begin again at 1**, and with them the idempotency keys of what it
-/// publishes. Nothing is deleted unless its box is empty, it is not paused, and nothing was written on it for [`FORGET_AFTER`].
+/// publishes. Nothing is deleted unless its box is empty, it has no timers, it is not paused, and nothing was written on it for [`FORGET_AFTER`].
 ///
 /// # Errors
 ///
@@ -199,6 +201,7 @@ pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result
         Forgetting::Done => Forgotten::Done,
         Forgetting::NothingKept => Forgotten::NothingKept,
         Forgetting::HasEvents => Forgotten::HasEvents,
+        Forgetting::HasTimers => Forgotten::HasTimers,
         Forgetting::Paused => Forgotten::Paused,
         Forgetting::TooRecent => Forgotten::TooRecent,
     })

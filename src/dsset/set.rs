@@ -98,6 +98,7 @@ impl Set {
             name: Some(item.id()),
             traceparent: None,
             value: item.value(),
+            due: None,
         }
     }
 

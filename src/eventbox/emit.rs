@@ -6,6 +6,8 @@ use sqlx::Executor;
 
 use super::event::{Event, EventId};
 use super::metrics;
+use super::receipt::Receipt;
+use super::timer::Due;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -23,11 +25,11 @@ pub const MAX_EMIT_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Emitted {
-    /// It is in the box now.
+    /// It is in the box now, or it is a timer now.
     Added,
-    /// The box holds an event of that name already. Nothing was changed; the first value stays.
+    /// The box holds an event of that name already, or it is a timer or in quarantine. Nothing was changed; the first value and due time stay.
     Duplicate,
-    /// An event of that name was consumed, not longer ago than the tombstone delay. Nothing was changed.
+    /// An event of that name was consumed or cancelled, not longer ago than the tombstone delay. Nothing was changed.
     Tombstoned,
 }
 
@@ -35,7 +37,9 @@ pub enum Emitted {
 ///
 /// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
 /// exactly if that commits. When it is there, a processor of the recipient will be given it: exactly one committed turn
-/// consumes it.
+/// consumes it. An event with a [due time](Event::due_in) waits as a timer until then.
+///
+/// The answer says what became of the event, and stands for it in [`status`](crate::status()).
 ///
 /// # Errors
 ///
@@ -65,23 +69,24 @@ pub enum Emitted {
 /// tx.commit().await?;
 /// # Ok(()) }
 /// ```
-pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Emitted>
+pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Receipt>
 where
     B: Backend,
     E: Executor<'e, Database = B> + 'e,
 {
     check(to, &event)?;
-    let row = row_of(to, &event, EventId::mint());
+    let id = EventId::mint();
+    let row = row_of(to, &event, id);
     let attempt = || format!("emit to {to}");
-    if event.name().is_none() {
+    if event.name().is_none() && event.due().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
-        return Ok(Emitted::Added);
+        return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
-    Ok(answer)
+    Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
 /// Puts many events into the boxes of many recipients, in one statement: all of them or none.
@@ -193,6 +198,7 @@ fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> 
         name: event.name(),
         traceparent: event.traceparent(),
         value: event.value(),
+        due: event.due().map(Due::row),
     }
 }
 
@@ -216,6 +222,9 @@ fn check(to: &Recipient, event: &Event) -> Result<()> {
     let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
     if let Some(name) = event.name() {
         check_key("event's name", name).map_err(misuse)?;
+    }
+    if let Some(due) = event.due() {
+        due.check().map_err(misuse)?;
     }
     let bytes = event.value().len();
     if bytes > MAX_VALUE_BYTES {

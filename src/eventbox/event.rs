@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::timer::Due;
 use crate::clock;
 use crate::error::BoxError;
-use crate::store::ListedRow;
+use crate::store::{ListedRow, TimerRow};
 
 /// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
 ///
@@ -82,6 +83,7 @@ pub struct Event {
     id: EventId,
     name: Option<Box<str>>,
     traceparent: Option<Box<str>>,
+    due: Option<Due>,
     value: Bytes,
 }
 
@@ -91,7 +93,7 @@ impl Event {
     /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit; far smaller is better.
     #[must_use]
     pub fn new(value: impl Into<Bytes>) -> Self {
-        Event { id: EventId::NIL, name: None, traceparent: None, value: value.into() }
+        Event { id: EventId::NIL, name: None, traceparent: None, due: None, value: value.into() }
     }
 
     /// An event whose value is `value` as JSON; [`json`](Event::json) reads it back.
@@ -118,6 +120,56 @@ impl Event {
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into());
         self
+    }
+
+    /// Makes the event a timer: it comes into the box when the database's clock shows this time, or soon after.
+    ///
+    /// A time that is over is fine: it comes with the next move. See [`move_due`](crate::move_due) for who moves timers, and
+    /// [`cancel`](crate::cancel()) for taking a named one back. The last of `due_at` and `due_in` counts.
+    ///
+    /// # Units and limits
+    ///
+    /// Kept in microseconds (SQLite's clock shows milliseconds); at most [`MAX_TIMER`](crate::MAX_TIMER) from now, checked at the emit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use eventbox::{Due, Event};
+    ///
+    /// let new_year = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
+    /// let event = Event::new("happy new year").named("2030").due_at(new_year);
+    /// assert_eq!(event.due(), Some(Due::At(new_year)));
+    /// ```
+    #[must_use]
+    pub fn due_at(mut self, at: SystemTime) -> Self {
+        self.due = Some(Due::At(at));
+        self
+    }
+
+    /// Makes the event a timer that comes into the box so long after its emit, by the database's clock.
+    ///
+    /// As [`due_at`](Event::due_at), and better than it where the clock of this process may be wrong.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use eventbox::Event;
+    ///
+    /// let reminder = Event::new("not paid yet?").named("reminder").due_in(Duration::from_secs(3 * 86_400));
+    /// assert!(reminder.due().is_some());
+    /// ```
+    #[must_use]
+    pub fn due_in(mut self, wait: Duration) -> Self {
+        self.due = Some(Due::In(wait));
+        self
+    }
+
+    /// When the event is to come into its box; `None` when that is at once, and for what was listed from a box.
+    #[must_use]
+    pub fn due(&self) -> Option<Due> {
+        self.due
     }
 
     /// The event's id; nil before it is emitted.
@@ -183,11 +235,17 @@ impl Event {
         self.traceparent.as_deref()
     }
 
+    /// What becomes an event of the box when it is due.
+    pub(crate) fn timed(row: TimerRow) -> Self {
+        Event { due: Some(Due::at_us(row.due_at_us)), ..Event::listed(row.event) }
+    }
+
     pub(crate) fn listed(row: ListedRow) -> Self {
         Event {
             id: EventId(row.id),
             name: row.name.map(Into::into),
             traceparent: row.traceparent.map(Into::into),
+            due: None,
             value: row.value.into(),
         }
     }
@@ -212,6 +270,7 @@ impl fmt::Debug for Event {
         f.debug_struct("Event")
             .field("id", &self.id.0)
             .field("name", &self.name)
+            .field("due", &self.due)
             .field("value_bytes", &self.value.len())
             .finish()
     }

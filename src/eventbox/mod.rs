@@ -11,10 +11,13 @@ mod pending;
 mod poison;
 mod process;
 mod processor;
+mod receipt;
 mod reducer;
 mod reducing;
 mod settle;
 mod state;
+mod status;
+mod timer;
 mod transition;
 
 pub use commit::Failure;
@@ -29,6 +32,7 @@ pub use process::{
     DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, TurnOptions, process_batch, process_batch_with,
 };
 pub use processor::{EVersion, Processor};
+pub use receipt::Receipt;
 pub use reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use reducing::with_state_error;
@@ -36,4 +40,6 @@ pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;
 pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
+pub use status::{Status, status};
+pub use timer::{Due, MAX_LISTED_TIMERS, MAX_MOVED, MAX_TIMER, Moved, cancel, move_due, timers};
 pub use transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};

@@ -25,6 +25,7 @@ pub enum Forgetting {
     Done,
     NothingKept,
     HasEvents,
+    HasTimers,
     Paused,
     TooRecent,
 }
@@ -75,7 +76,7 @@ pub trait ControlTable: Database {
         recipient: &str,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Deletes what is kept of a recipient that has no events, is not paused, and had no write for so long.
+    /// Deletes what is kept of a recipient that has neither events nor timers, is not paused, and had no write for so long.
     fn forget_recipient(
         tx: &mut Self::Connection,
         shard: i16,
@@ -185,6 +186,7 @@ on_both_engines! {
             let query = sqlx::query::<Engine>(concat!(
                 "DELETE FROM eventbox_state WHERE shard = $1 AND recipient = $2 AND updated_at_us <= ", now_us!(), " - $3
                  AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2)
+                 AND NOT EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = $1 AND m.recipient = $2)
                  AND NOT EXISTS (SELECT 1 FROM eventbox_failure f WHERE f.shard = $1 AND f.recipient = $2 AND f.paused)"
             ));
             if query.bind(shard).bind(recipient).bind(idle_us).execute(&mut *tx).await?.rows_affected() == 1 {
@@ -198,12 +200,14 @@ on_both_engines! {
             let query = sqlx::query::<Engine>(
                 "SELECT EXISTS (SELECT 1 FROM eventbox_state s WHERE s.shard = $1 AND s.recipient = $2),
                         EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2),
+                        EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = $1 AND m.recipient = $2),
                         EXISTS (SELECT 1 FROM eventbox_failure f WHERE f.shard = $1 AND f.recipient = $2 AND f.paused)",
             );
             let row = query.bind(shard).bind(recipient).fetch_one(tx).await?;
-            Ok(match (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?) {
-                (_, true, _) => Forgetting::HasEvents,
-                (_, _, true) => Forgetting::Paused,
+            Ok(match (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?) {
+                (_, true, _, _) => Forgetting::HasEvents,
+                (_, _, true, _) => Forgetting::HasTimers,
+                (_, _, _, true) => Forgetting::Paused,
                 (true, ..) => Forgetting::TooRecent,
                 (false, ..) => Forgetting::NothingKept,
             })

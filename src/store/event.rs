@@ -16,6 +16,31 @@ pub struct EventRow<'a> {
     pub name: Option<&'a str>,
     pub traceparent: Option<&'a str>,
     pub value: &'a [u8],
+    /// `None` for an event that is due at once.
+    pub due: Option<DueRow>,
+}
+
+/// When an event comes into its box, by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueRow {
+    AtUs(i64),
+    InUs(i64),
+}
+
+impl EventRow<'_> {
+    /// The two columns in which the time travels: at and in.
+    pub(super) fn due_columns(&self) -> (Option<i64>, Option<i64>) {
+        match self.due {
+            None => (None, None),
+            Some(DueRow::AtUs(at)) => (Some(at), None),
+            Some(DueRow::InUs(wait)) => (None, Some(wait)),
+        }
+    }
+
+    /// Whether a plain insert into the box is all that its emit is.
+    pub(super) fn is_plain(&self) -> bool {
+        self.name.is_none() && self.due.is_none()
+    }
 }
 
 /// An event as it lies in its box.
@@ -48,7 +73,7 @@ impl Noted {
 
 /// Statements on events that differ between the engines.
 pub trait EventInsert: Database {
-    /// Inserts one event without a name: one plain insert, which waits for nobody.
+    /// Inserts one event without a name that is due at once: one plain insert, which waits for nobody.
     ///
     /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side effect.
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
@@ -57,7 +82,8 @@ pub trait EventInsert: Database {
 
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
     ///
-    /// Answers one value a row, in that order. A row whose name is remembered is left out.
+    /// Answers one value a row, in that order. A row whose name is remembered is left out; one that is due later becomes a timer. A row
+    /// whose own id is remembered under its name was added by an earlier attempt, and is told so.
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;

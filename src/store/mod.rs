@@ -18,18 +18,22 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
+mod status;
+mod timer;
 mod tombstone;
 mod written;
 
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
-pub(crate) use event::{EventRow, ListedRow, Noted};
+pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
+pub(crate) use status::Whereabouts;
+pub(crate) use timer::{MovedShard, TimerRow};
 pub(crate) use tombstone::{PrunedSlice, Slice};
 
 /// A future of a statement that runs on any executor.
@@ -54,6 +58,8 @@ pub trait Backend:
     + schema::Schema
     + event::EventTable
     + item::ItemTable
+    + status::StatusTable
+    + timer::TimerTable
     + tombstone::TombstoneTable
     + state::StateTable
     + control::ControlTable

@@ -134,9 +134,12 @@ on_both_engines! {
             limit: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(
-                "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id IN (
-                     SELECT e.id FROM eventbox_event e
-                     WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT $4
+                // The end of the slice is one value, looked up once: a planner without statistics compares each row with each of a list.
+                "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= (
+                     SELECT s.id FROM (
+                         SELECT e.id FROM eventbox_event e
+                         WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT $4
+                     ) s ORDER BY s.id DESC LIMIT 1
                  )",
             );
             Ok(query.bind(shard).bind(recipient).bind(until).bind(limit).execute(tx).await?.rows_affected())

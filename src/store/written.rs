@@ -6,14 +6,18 @@ use uuid::Uuid;
 use super::both::on_both_engines;
 use super::event::ListedRow;
 use super::fault::Fault;
+use super::timer::TimerRow;
 
 /// Statements that look at everything there is. Only for tests: they have no shard and no limit.
 pub trait WrittenRows: Database {
-    /// The ids of all events and messages.
+    /// The ids of all events, timers and messages.
     fn all_ids(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;
 
     /// All events with their recipients, in the order of their emit.
     fn all_events(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(String, ListedRow)>, Fault>> + Send;
+
+    /// All timers with their recipients, in the order of their emit.
+    fn all_timers(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(String, TimerRow)>, Fault>> + Send;
 
     /// All messages of the outbox with their ids, in the order in which they were written.
     fn all_messages(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(Uuid, Vec<u8>)>, Fault>> + Send;
@@ -23,7 +27,7 @@ on_both_engines! {
     impl WrittenRows for Engine {
         async fn all_ids(conn: &mut <Self as Database>::Connection) -> Result<Vec<Uuid>, Fault> {
             let query = sqlx::query_scalar::<Engine, Uuid>(
-                "SELECT id FROM eventbox_event UNION ALL SELECT id FROM eventbox_outbox"
+                "SELECT id FROM eventbox_event UNION ALL SELECT id FROM eventbox_timer UNION ALL SELECT id FROM eventbox_outbox"
             );
             Ok(query.fetch_all(conn).await?)
         }
@@ -42,6 +46,24 @@ on_both_engines! {
                         value: row.try_get(4)?,
                     };
                     Ok((row.try_get(0)?, listed))
+                })
+                .collect()
+        }
+
+        async fn all_timers(conn: &mut <Self as Database>::Connection) -> Result<Vec<(String, TimerRow)>, Fault> {
+            let query = sqlx::query::<Engine>(
+                "SELECT recipient, due_at_us, id, name, traceparent, value FROM eventbox_timer ORDER BY id"
+            );
+            let rows = query.fetch_all(conn).await?;
+            rows.into_iter()
+                .map(|row| {
+                    let event = ListedRow {
+                        id: row.try_get(2)?,
+                        name: row.try_get(3)?,
+                        traceparent: row.try_get(4)?,
+                        value: row.try_get(5)?,
+                    };
+                    Ok((row.try_get(0)?, TimerRow { due_at_us: row.try_get(1)?, event }))
                 })
                 .collect()
         }

@@ -206,9 +206,12 @@ async fn emitted<B: Backend>(
     tx: &mut B::Connection,
     before: &HashSet<Uuid>,
 ) -> Result<Vec<(Recipient, Event)>, BoxError> {
-    let rows = B::all_events(tx).await.map_err(|fault| fault.0)?;
-    let new = rows.into_iter().filter(|(_, row)| !before.contains(&row.id));
-    new.map(|(recipient, row)| Ok((recipient.parse()?, Event::listed(row)))).collect()
+    let rows = B::all_events(tx).await.map_err(|fault| fault.0)?.into_iter();
+    let timers = B::all_timers(tx).await.map_err(|fault| fault.0)?.into_iter();
+    let all = rows.map(|(to, row)| (to, Event::listed(row))).chain(timers.map(|(to, row)| (to, Event::timed(row))));
+    let mut new: Vec<_> = all.filter(|(_, event)| !before.contains(event.id().as_uuid())).collect();
+    new.sort_by_key(|(_, event)| event.id());
+    new.into_iter().map(|(to, event)| Ok((to.parse()?, event))).collect()
 }
 
 #[cfg(feature = "emitter")]

@@ -3,6 +3,7 @@
 use sqlx::{Executor, Postgres, Row};
 use uuid::Uuid;
 
+use super::now_us;
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
 use crate::store::{BoxFuture, arguments_of};
@@ -10,15 +11,24 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
+/// Many events that have neither name nor due time: they go into the box and wait for nobody.
+const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+ SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::bytea[])";
+
 /// Inserts what a race leaves to insert, and says what became of each row.
 ///
 /// A first copy that is not committed yet is waited for by the unique key of the tombstones, in sorted order. The answer for a row that was
 /// not added is told by the statement's own snapshot: a name that is remembered while its event is nowhere is a tombstone. Under a
-/// synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is replicated.
-const INSERT_EVENTS: &str = "
-WITH row AS MATERIALIZED (
-    SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])
-        WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, ord)
+/// synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is replicated. All rows are due by one
+/// reading of the clock, so that equal waits end in the order of the ids.
+const INSERT_EVENTS: &str = concat!(
+    "
+WITH clock AS MATERIALIZED (SELECT ",
+    now_us!(),
+    " AS us), row AS MATERIALIZED (
+    SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.value, coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
+    FROM clock CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[])
+        WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, ord)
 ), noted AS (
     INSERT INTO eventbox_tombstone (shard, recipient, name, id)
     SELECT shard, recipient, name, id FROM row WHERE name IS NOT NULL ORDER BY ord
@@ -26,13 +36,22 @@ WITH row AS MATERIALIZED (
 ), added AS (
     INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
     SELECT shard, recipient, id, name, traceparent, value FROM row
-    WHERE name IS NULL OR id IN (SELECT id FROM noted)
+    WHERE due_at_us IS NULL AND (name IS NULL OR id IN (SELECT id FROM noted))
+), timed AS (
+    INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, value)
+    SELECT shard, due_at_us, id, recipient, name, traceparent, value FROM row
+    WHERE due_at_us IS NOT NULL AND (name IS NULL OR id IN (SELECT id FROM noted))
 ), answer AS (
     SELECT ord, CASE
         WHEN name IS NULL OR id IN (SELECT id FROM noted) THEN 0
         WHEN EXISTS (
+            SELECT 1 FROM eventbox_tombstone t
+            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name AND t.id = row.id
+        ) THEN 0
+        WHEN EXISTS (
             SELECT 1 FROM eventbox_tombstone t WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
             AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+            AND NOT EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
             AND NOT EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
         ) THEN 2
         ELSE 1
@@ -40,7 +59,8 @@ WITH row AS MATERIALIZED (
 )
 SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names') <> ''
     THEN pg_logical_emit_message(true, 'eventbox', '') END
-FROM answer ORDER BY ord";
+FROM answer ORDER BY ord"
+);
 
 /// The statement of [`EventInsert::delete_events`]; its plan must use the primary key.
 pub(crate) const DELETE_EVENTS: &str =
@@ -63,13 +83,19 @@ impl EventInsert for Postgres {
     where
         E: Executor<'e, Database = Self> + 'e,
     {
+        if rows.iter().all(EventRow::is_plain) {
+            return insert_plain_events(executor, rows);
+        }
+        let (at_us, in_us): (Vec<_>, Vec<_>) = rows.iter().map(EventRow::due_columns).unzip();
         let query = sqlx::query::<Self>(INSERT_EVENTS)
             .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>());
+            .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>())
+            .bind(at_us)
+            .bind(in_us);
         let arguments = arguments_of(query);
         Box::pin(async move {
             let answers = sqlx::query_with::<Self, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;
@@ -86,4 +112,21 @@ impl EventInsert for Postgres {
         let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids).execute(tx).await?.rows_affected())
     }
+}
+
+fn insert_plain_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+where
+    E: Executor<'e, Database = Postgres> + 'e,
+{
+    let query = sqlx::query::<Postgres>(INSERT_PLAIN_EVENTS)
+        .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>());
+    let (arguments, count) = (arguments_of(query), rows.len());
+    Box::pin(async move {
+        sqlx::query_with::<Postgres, _>(INSERT_PLAIN_EVENTS, arguments?).execute(executor).await?;
+        Ok(vec![Noted::Added; count])
+    })
 }

@@ -6,6 +6,7 @@ mod item;
 mod outbox;
 mod quarantine;
 mod schema;
+mod timer;
 mod tombstone;
 
 /// The text of the database's clock: microseconds since 1970.

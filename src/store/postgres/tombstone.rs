@@ -8,7 +8,7 @@ use crate::store::tombstone::{PrunedSlice, Slice, TombstonePrune};
 
 /// The statement of [`TombstonePrune::prune_tombstones`]; its plan must walk the primary key of the tombstones and look events up by theirs.
 ///
-/// One statement, so that event and dead letter are seen at one moment: an event that moves between them is always in one of the two. Rows
+/// One statement, so that event, timer and dead letter are seen at one moment: an event that moves between them is always in one of them. Rows
 /// that somebody else holds are left for the next pass; what was read of the others is compared again at the write, so a replay that has
 /// just cleared a stamp wins. The lateral look-ups keep the planner from reading whole boxes, and the
 /// arrays from reading a whole shard.
@@ -18,11 +18,14 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     WHERE t.shard = $1 AND (t.recipient, t.name) > ($2, $3) AND (t.recipient, t.name) <= ($4, $5)
     ORDER BY t.recipient, t.name LIMIT $6
 ), looked_up AS MATERIALIZED (
-    SELECT s.recipient, s.name, s.id, s.gone_at_us, coalesce(e.lives, d.lives, false) AS lives
+    SELECT s.recipient, s.name, s.id, s.gone_at_us, coalesce(e.lives, m.lives, d.lives, false) AS lives
     FROM slice s
     LEFT JOIN LATERAL (
         SELECT true AS lives FROM eventbox_event x WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
     ) e ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS lives FROM eventbox_timer x WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
+    ) m ON true
     LEFT JOIN LATERAL (
         SELECT true AS lives FROM eventbox_dead_letter x WHERE x.shard = $1 AND x.id = s.id LIMIT 1
     ) d ON true

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::{Executor, Row, Sqlite};
 use uuid::Uuid;
 
+use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
@@ -15,17 +16,23 @@ const INSERT_EVENT: &str =
 
 /// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for what was added.
 /// The second statement tells the rest apart, from the same two parameters; both run on one connection whatever the executor is.
-const INSERT_EVENTS: &str = "
-INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value)
+const INSERT_EVENTS: &str = concat!(
+    "
+INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value, due_at_us)
 SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', value ->> '$[2][4]',
-       substr($2, value ->> 0, value ->> 1)
+       substr($2, value ->> 0, value ->> 1), coalesce(value ->> '$[2][5]', ",
+    now_us!(),
+    " + (value ->> '$[2][6]'))
 FROM json_each($1) RETURNING id, 0 AS noted;
 SELECT unhex(r.value ->> '$[2][2]') AS id, CASE
+    WHEN t.id = unhex(r.value ->> '$[2][2]') THEN 0
     WHEN EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+      OR EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
       OR EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
     THEN 1 ELSE 2 END AS noted
 FROM json_each($1) r JOIN eventbox_tombstone t
-  ON t.shard = r.value ->> '$[2][0]' AND t.recipient = r.value ->> '$[2][1]' AND t.name = r.value ->> '$[2][3]'";
+  ON t.shard = r.value ->> '$[2][0]' AND t.recipient = r.value ->> '$[2][1]' AND t.name = r.value ->> '$[2][3]'"
+);
 
 /// Differs: no arrays, so the ids come as JSON.
 pub(crate) const DELETE_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2
@@ -50,7 +57,8 @@ impl EventInsert for Sqlite {
     {
         let mut packed = Packed::with_capacity(rows.len());
         for row in rows {
-            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent), row.value);
+            let (at_us, in_us) = row.due_columns();
+            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent, at_us, in_us), row.value);
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         let parameters = packed.into_parameters();

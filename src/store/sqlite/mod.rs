@@ -7,6 +7,7 @@ mod outbox;
 pub(in crate::store) mod packed;
 mod quarantine;
 mod schema;
+mod timer;
 mod tombstone;
 
 /// The text of the database's clock: microseconds since 1970.

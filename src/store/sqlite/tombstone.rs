@@ -11,6 +11,8 @@ macro_rules! lives {
     () => {
         "(EXISTS (SELECT 1 FROM eventbox_event e
              WHERE e.shard = $1 AND e.recipient = eventbox_tombstone.recipient AND e.id = eventbox_tombstone.id)
+          OR EXISTS (SELECT 1 FROM eventbox_timer m
+             WHERE m.shard = $1 AND m.recipient = eventbox_tombstone.recipient AND m.id = eventbox_tombstone.id)
           OR EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = $1 AND d.id = eventbox_tombstone.id))"
     };
 }

@@ -14,7 +14,7 @@ async fn prune<B: TestEngine>(db: &TestDb<B>) -> [u64; 3] {
 
 macro_rules! resend {
     ($db:expr, $name:literal) => {
-        eventbox::emit(&$db.pool, &cell(), Event::new("again").named($name)).await.unwrap()
+        eventbox::emit(&$db.pool, &cell(), Event::new("again").named($name)).await.unwrap().emitted()
     };
 }
 

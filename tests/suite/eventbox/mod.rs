@@ -8,5 +8,7 @@ mod payload;
 mod poison;
 mod race;
 mod reducer;
+mod status;
+mod timer;
 mod turn;
 mod user_code;

@@ -80,7 +80,7 @@ macro_rules! cell_engine {
             }
 
             async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Emitted> {
-                eventbox::emit(pool, to, event).await
+                Ok(eventbox::emit(pool, to, event).await?.emitted())
             }
         }
     };
