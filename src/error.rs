@@ -169,6 +169,12 @@ pub enum Misuse {
         /// The limit.
         limit: usize,
     },
+    /// A call on something that was stopped.
+    #[error("the {what} was stopped")]
+    Stopped {
+        /// What was stopped.
+        what: &'static str,
+    },
     /// A text that is no [`Receipt`](crate::Receipt).
     #[error("{text:?} is not a receipt")]
     NotAReceipt {

@@ -76,7 +76,7 @@ where
 {
     check(to, &event)?;
     let id = EventId::mint();
-    let row = row_of(to, &event, id);
+    let row = row_of(to.shard().into(), to, &event, id);
     let attempt = || format!("emit to {to}");
     if event.name().is_none() && event.due().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
@@ -157,7 +157,7 @@ pub(crate) async fn emit_all_in<B: Backend>(
 fn rows_of(events: &[(Recipient, Event)]) -> (Vec<usize>, Vec<EventRow<'_>>) {
     // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
-        events.iter().map(|(to, event)| row_of(to, event, EventId::mint())).enumerate().collect();
+        events.iter().map(|(to, event)| row_of(to.shard().into(), to, event, EventId::mint())).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
     let mut names = HashSet::new();
     rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
@@ -190,9 +190,9 @@ fn recipients(events: &[(Recipient, Event)]) -> usize {
     events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
 }
 
-fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> {
+pub(super) fn row_of<'a>(shard: i16, to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> {
     EventRow {
-        shard: to.shard().into(),
+        shard,
         recipient: to.as_str(),
         id: id.0,
         name: event.name(),
@@ -218,7 +218,7 @@ pub(crate) fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
     Ok(())
 }
 
-fn check(to: &Recipient, event: &Event) -> Result<()> {
+pub(super) fn check(to: &Recipient, event: &Event) -> Result<()> {
     let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
     if let Some(name) = event.name() {
         check_key("event's name", name).map_err(misuse)?;

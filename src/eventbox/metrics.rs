@@ -1,4 +1,4 @@
-//! What eventboxes tell through the `metrics` facade. The label of all is the recipient's kind; counts are made after the commit.
+//! What eventboxes tell through the `metrics` facade. The label is the recipient's kind, except where events of several kinds are counted together; counts are made after the commit.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,7 @@ const PROCESS_DURATION: &str = "eventbox_process_duration_ms";
 const BATCH_EVENTS: &str = "eventbox_batch_events";
 const TRANSITIONS: &str = "eventbox_transitions_total";
 const GARBAGE: &str = "eventbox_garbage_total";
+const SEND_GROUP_EVENTS: &str = "eventbox_send_group_events";
 const QUARANTINED: &str = "eventbox_quarantined_total";
 const DUPLICATES: &str = "eventbox_duplicates_total";
 
@@ -50,6 +51,12 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
 pub(super) fn emitted(to: &Recipient, answer: Emitted) {
     let name = if answer == Emitted::Added { SENT } else { DUPLICATES };
     counter!(name, "kind" => to.kind().to_owned()).increment(1);
+}
+
+/// A sender puts so many events into one insert.
+pub(super) fn sent_group(events: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "a group is far smaller than the precision")]
+    histogram!(SEND_GROUP_EVENTS).record(events as f64);
 }
 
 /// Another writer came first.

@@ -14,6 +14,8 @@ mod processor;
 mod receipt;
 mod reducer;
 mod reducing;
+mod sender;
+mod sending;
 mod settle;
 mod state;
 mod status;
@@ -37,6 +39,7 @@ pub use reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
+pub use sender::{Sender, SenderConfig, SenderStopped};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;
 pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};

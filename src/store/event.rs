@@ -88,6 +88,17 @@ pub trait EventInsert: Database {
     where
         E: Executor<'e, Database = Self> + 'e;
 
+    /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.
+    const ONE_WRITER: bool;
+
+    /// Inserts events of a group as [`insert_events`](EventInsert::insert_events) does, in a transaction of its own, waiting no longer than
+    /// `lock_wait` for a lock of somebody else where that can be.
+    fn insert_group(
+        pool: &sqlx::Pool<Self>,
+        rows: &[EventRow<'_>],
+        lock_wait: std::time::Duration,
+    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
+
     /// Deletes events of one recipient; answers how many were there.
     fn delete_events(
         tx: &mut Self::Connection,

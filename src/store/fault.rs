@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{BoxError, Error};
 
@@ -53,6 +54,33 @@ impl Fault {
             return Error::Unknown { attempt: attempt.to_string(), source: self.0.into() };
         }
         self.during(attempt)
+    }
+}
+
+/// An error of a statement that several callers hear of.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedFault {
+    class: Class,
+    lost_the_answer: bool,
+    source: Arc<sqlx::Error>,
+}
+
+impl Fault {
+    pub(crate) fn shared(self) -> SharedFault {
+        SharedFault { class: self.class(), lost_the_answer: self.lost_the_answer(), source: Arc::new(self.0) }
+    }
+}
+
+impl SharedFault {
+    /// As [`Fault::during_commit`]; `lost` when the answer of an earlier attempt was lost.
+    pub(crate) fn during_commit(&self, attempt: String, lost: bool) -> Error {
+        let source = BoxError::from(Arc::clone(&self.source));
+        match self.class {
+            _ if lost || self.lost_the_answer => Error::Unknown { attempt, source },
+            Class::Contention => Error::Contention { attempt, source: Some(source) },
+            Class::Transient => Error::Transient { attempt, source },
+            Class::Permanent => Error::Database { attempt, source },
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Events and names on Postgres.
 
-use sqlx::{Executor, Postgres, Row};
+use std::time::Duration;
+
+use sqlx::{Executor, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::now_us;
@@ -20,7 +22,8 @@ const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient,
 /// A first copy that is not committed yet is waited for by the unique key of the tombstones, in sorted order. The answer for a row that was
 /// not added is told by the statement's own snapshot: a name that is remembered while its event is nowhere is a tombstone. Under a
 /// synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is replicated. All rows are due by one
-/// reading of the clock, so that equal waits end in the order of the ids.
+/// reading of the clock, so that equal waits end in the order of the ids. With $9, the transaction's `lock_timeout` is set before anything is
+/// inserted: an uncorrelated subquery is evaluated before the first row.
 const INSERT_EVENTS: &str = concat!(
     "
 WITH clock AS MATERIALIZED (SELECT ",
@@ -29,6 +32,7 @@ WITH clock AS MATERIALIZED (SELECT ",
     SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.value, coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
     FROM clock CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[])
         WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, ord)
+    WHERE (SELECT CASE WHEN $9::text IS NULL THEN true ELSE set_config('lock_timeout', $9, true) <> '' END)
 ), noted AS (
     INSERT INTO eventbox_tombstone (shard, recipient, name, id)
     SELECT shard, recipient, name, id FROM row WHERE name IS NOT NULL ORDER BY ord
@@ -86,21 +90,16 @@ impl EventInsert for Postgres {
         if rows.iter().all(EventRow::is_plain) {
             return insert_plain_events(executor, rows);
         }
-        let (at_us, in_us): (Vec<_>, Vec<_>) = rows.iter().map(EventRow::due_columns).unzip();
-        let query = sqlx::query::<Self>(INSERT_EVENTS)
-            .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>())
-            .bind(at_us)
-            .bind(in_us);
-        let arguments = arguments_of(query);
-        Box::pin(async move {
-            let answers = sqlx::query_with::<Self, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;
-            answers.iter().map(|answer| Ok(Noted::from_code(answer.try_get::<i32, _>(0)?.into()))).collect()
-        })
+        insert_any_events(executor, rows, None)
+    }
+
+    const ONE_WRITER: bool = false;
+
+    async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
+        if rows.iter().all(EventRow::is_plain) {
+            return insert_plain_events(pool, rows).await;
+        }
+        insert_any_events(pool, rows, Some(lock_wait.as_millis().clamp(1, 86_400_000).to_string())).await
     }
 
     async fn delete_events(
@@ -128,5 +127,31 @@ where
     Box::pin(async move {
         sqlx::query_with::<Postgres, _>(INSERT_PLAIN_EVENTS, arguments?).execute(executor).await?;
         Ok(vec![Noted::Added; count])
+    })
+}
+
+fn insert_any_events<'e, E>(
+    executor: E,
+    rows: &[EventRow<'_>],
+    lock_timeout_ms: Option<String>,
+) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+where
+    E: Executor<'e, Database = Postgres> + 'e,
+{
+    let (at_us, in_us): (Vec<_>, Vec<_>) = rows.iter().map(EventRow::due_columns).unzip();
+    let query = sqlx::query::<Postgres>(INSERT_EVENTS)
+        .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>())
+        .bind(at_us)
+        .bind(in_us)
+        .bind(lock_timeout_ms);
+    let arguments = arguments_of(query);
+    Box::pin(async move {
+        let answers = sqlx::query_with::<Postgres, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;
+        answers.iter().map(|answer| Ok(Noted::from_code(answer.try_get::<i32, _>(0)?.into()))).collect()
     })
 }

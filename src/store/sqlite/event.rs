@@ -1,18 +1,26 @@
 //! Events and names on SQLite.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use sqlx::{Executor, Row, Sqlite};
+use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
+use crate::store::schema::Schema;
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
+
+/// Differs: no arrays. Many events that have neither name nor due time.
+const INSERT_PLAIN_EVENTS: &str = "
+INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', substr($2, value ->> 0, value ->> 1)
+FROM json_each($1)";
 
 /// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for what was added.
 /// The second statement tells the rest apart, from the same two parameters; both run on one connection whatever the executor is.
@@ -74,6 +82,23 @@ impl EventInsert for Sqlite {
         })
     }
 
+    const ONE_WRITER: bool = true;
+
+    // Differs: a transaction that writes from its beginning, which waits for the file as long as the connection's busy timeout says. There is no
+    // name to wait for in it, so named and unnamed events may share it.
+    async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], _lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
+        let mut tx = Self::begin_write(pool).await?;
+        let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
+        if !plain.is_empty() {
+            insert_plain_events(&mut tx, &plain).await?;
+        }
+        let others = if other.is_empty() { Vec::new() } else { Self::insert_events(&mut *tx, &other).await? };
+        tx.commit().await?;
+        let mut others = others.into_iter();
+        let noted = |row: &EventRow<'_>| if row.is_plain() { Some(Noted::Added) } else { others.next() };
+        Ok(rows.iter().filter_map(noted).collect())
+    }
+
     async fn delete_events(
         tx: &mut sqlx::SqliteConnection,
         shard: i16,
@@ -83,4 +108,14 @@ impl EventInsert for Sqlite {
         let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids_json(ids)?).execute(tx).await?.rows_affected())
     }
+}
+
+async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
+    let mut packed = Packed::with_capacity(rows.len());
+    for row in rows {
+        packed.push((row.shard, row.recipient, hex(row.id), row.traceparent), row.value);
+    }
+    let (json, bytes) = packed.into_parameters()?;
+    sqlx::query(INSERT_PLAIN_EVENTS).bind(json).bind(bytes).execute(tx).await?;
+    Ok(())
 }

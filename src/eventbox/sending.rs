@@ -1,0 +1,331 @@
+//! How a [`Sender`](super::Sender) works: queues, groups, and what is done when a group fails.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::emit::{Emitted, MAX_EMIT_EVENTS, row_of};
+use super::event::{Event, EventId};
+use super::metrics;
+use super::receipt::Receipt;
+use super::sender::SenderConfig;
+use crate::error::{Error, Misuse, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Class, EventRow, Fault, Noted};
+
+/// The pause before the first retry; each further one is twice as long, up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause between retries.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all clones of a sender share.
+pub(super) struct Shared<B: Backend> {
+    pool: Pool<B>,
+    config: SenderConfig,
+    events: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    /// Connections for events that go one by one.
+    singles: Semaphore,
+    under_way: Arc<UnderWay>,
+    /// Unnamed events, and named ones.
+    lanes: Mutex<[Lane; 2]>,
+}
+
+/// Requests of one kind, and how many tasks send them.
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Request>,
+    tasks: u32,
+}
+
+/// How many events have no outcome yet.
+#[derive(Default)]
+struct UnderWay {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+/// The place of an event in the queue, until it has an outcome.
+pub(super) struct Room {
+    _event: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    under_way: Arc<UnderWay>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.under_way.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.under_way.none.notify_waiters();
+        }
+    }
+}
+
+/// An emit that waits for its commit.
+pub(super) struct Request {
+    shard: i16,
+    to: Recipient,
+    event: Event,
+    id: EventId,
+    reply: oneshot::Sender<Result<Receipt>>,
+    room: Room,
+}
+
+impl Request {
+    pub(super) fn new(
+        to: Recipient,
+        event: Event,
+        id: EventId,
+        room: Room,
+    ) -> (Self, oneshot::Receiver<Result<Receipt>>) {
+        let (reply, answer) = oneshot::channel();
+        (Request { shard: to.shard().into(), to, event, id, reply, room }, answer)
+    }
+
+    fn key(&self) -> (i16, &str, Option<&str>, EventId) {
+        (self.shard, self.to.as_str(), self.event.name(), self.id)
+    }
+
+    fn is_copy_of(&self, other: &Request) -> bool {
+        self.event.name().is_some() && self.event.name() == other.event.name() && self.to == other.to
+    }
+
+    fn row(&self) -> EventRow<'_> {
+        row_of(self.shard, &self.to, &self.event, self.id)
+    }
+
+    /// Tells the caller, who may not be there any more, and gives the room back.
+    fn answer(self, emitted: Emitted) {
+        metrics::emitted(&self.to, emitted);
+        let receipt = Receipt::new(self.to, emitted, self.id, self.event.name());
+        let _ = self.reply.send(Ok(receipt));
+        drop(self.room);
+    }
+
+    fn refuse(self, error: impl FnOnce(String) -> Error) {
+        let _ = self.reply.send(Err(error(format!("emit to {}", self.to))));
+        drop(self.room);
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    pub(super) fn new(pool: Pool<B>, config: SenderConfig) -> Self {
+        let permits = |number: NonZeroU32| usize::try_from(number.get()).unwrap_or(Semaphore::MAX_PERMITS);
+        Shared {
+            pool,
+            events: Arc::new(Semaphore::new(permits(config.queue_events))),
+            bytes: Arc::new(Semaphore::new(permits(config.queue_bytes))),
+            singles: Semaphore::new(permits(config.concurrent_groups)),
+            under_way: Arc::default(),
+            lanes: Mutex::default(),
+            config,
+        }
+    }
+
+    /// Waits for room; `None` when the sender is closed.
+    pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.config.queue_bytes.get());
+        let event = Arc::clone(&self.events).acquire_owned().await.ok()?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
+        self.under_way.count.fetch_add(1, Ordering::AcqRel);
+        Some(Room { _event: event, _bytes: bytes, under_way: Arc::clone(&self.under_way) })
+    }
+
+    /// Queues a request, and sees to it that a task takes it.
+    pub(super) fn push(self: &Arc<Self>, request: Request) {
+        // One lane where there is one writer: there, no name is ever waited for.
+        let (lane, most) = match B::ONE_WRITER {
+            true => (0, 1),
+            false => (usize::from(request.event.name().is_some()), self.config.concurrent_groups.get()),
+        };
+        let mut lanes = self.lanes();
+        let Some(entry) = lanes.get_mut(lane) else { return };
+        entry.queue.push_back(request);
+        if entry.tasks < most {
+            entry.tasks += 1;
+            drop(lanes);
+            tokio::spawn(Arc::clone(self).send_lane(lane));
+        }
+    }
+
+    /// Refuses further requests, also those that wait for room.
+    pub(super) fn close(&self) {
+        self.events.close();
+        self.bytes.close();
+    }
+
+    /// Waits until every request has its outcome.
+    pub(super) async fn idle(&self) {
+        loop {
+            let none = self.under_way.none.notified();
+            tokio::pin!(none);
+            none.as_mut().enable();
+            if self.under_way.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+
+    /// Refuses what is queued; answers how many requests have no outcome until then.
+    pub(super) fn abandon(&self) -> usize {
+        let left = self.under_way.count.load(Ordering::Acquire);
+        let queued: Vec<Request> = self.lanes().iter_mut().flat_map(|lane| lane.queue.drain(..)).collect();
+        for request in queued {
+            request.refuse(|attempt| Error::misuse(attempt, Misuse::Stopped { what: "sender" }));
+        }
+        left
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, [Lane; 2]> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send_lane(self: Arc<Self>, lane: usize) {
+        while let Some(group) = self.take(lane) {
+            self.send(group).await;
+        }
+    }
+
+    /// The next group: what waits, as far as it fits. `None` ends the task, which was counted out.
+    fn take(&self, lane: usize) -> Option<Vec<Request>> {
+        let mut lanes = self.lanes();
+        let lane = lanes.get_mut(lane)?;
+        let full = usize::try_from(self.config.group_events.get()).unwrap_or(usize::MAX).min(MAX_EMIT_EVENTS);
+        let heavy = usize::try_from(self.config.group_bytes.get()).unwrap_or(usize::MAX);
+        let mut bytes = 0_usize;
+        let fitting = lane.queue.iter().take(full).take_while(|request| {
+            bytes = bytes.saturating_add(request.event.value().len());
+            bytes <= heavy
+        });
+        let count = fitting.count().max(1).min(lane.queue.len());
+        if count == 0 {
+            lane.tasks = lane.tasks.saturating_sub(1);
+            return None;
+        }
+        Some(lane.queue.drain(..count).collect())
+    }
+
+    /// Sends a group, and answers each of its requests now or later.
+    async fn send(self: &Arc<Self>, mut group: Vec<Request>) {
+        group.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+        metrics::sent_group(group.len());
+        let all_named = group.iter().all(|request| request.event.name().is_some());
+        let mut retries = Retries::new(self.config.retry_for);
+        let mut lost = false;
+        let fault = loop {
+            let fault = match self.insert(&group).await {
+                Ok(answers) => {
+                    group.into_iter().zip(answers).for_each(|(request, emitted)| request.answer(emitted));
+                    return;
+                }
+                Err(fault) => fault,
+            };
+            lost |= fault.lost_the_answer();
+            let is_busy = B::ONE_WRITER && fault.class() == Class::Contention;
+            // Only sending the names again tells whether a lost answer was a success.
+            let again = is_busy || (lost && all_named && fault.class() == Class::Transient);
+            if !again || !retries.pause().await {
+                break fault;
+            }
+        };
+        let lost = lost && all_named;
+        let splits = fault.class() != Class::Transient && !(B::ONE_WRITER && fault.class() == Class::Contention);
+        // A group of one is taken apart too when it is contention: by itself it is tried again.
+        if splits && (group.len() > 1 || fault.class() == Class::Contention) {
+            for request in group {
+                tokio::spawn(Arc::clone(self).send_alone(request, lost));
+            }
+            return;
+        }
+        let fault = fault.shared();
+        group.into_iter().for_each(|request| request.refuse(|attempt| fault.during_commit(attempt, lost)));
+    }
+
+    /// What became of the requests of a sorted group, in one statement.
+    async fn insert(&self, group: &[Request]) -> Result<Vec<Emitted>, Fault> {
+        let mut rows: Vec<EventRow<'_>> = Vec::with_capacity(group.len());
+        // Copies of a name stand side by side, and the oldest is the first of them.
+        let mut places = Vec::with_capacity(group.len());
+        let mut before: Option<&Request> = None;
+        for request in group {
+            let is_copy = before.is_some_and(|before| request.is_copy_of(before));
+            if !is_copy {
+                rows.push(request.row());
+            }
+            places.push((rows.len().saturating_sub(1), is_copy));
+            before = Some(request);
+        }
+        let noted = B::insert_group(&self.pool, &rows, self.config.lock_wait).await?;
+        let answer = |(place, is_copy): (usize, bool)| match noted.get(place) {
+            Some(Noted::Added) if is_copy => Emitted::Duplicate,
+            Some(noted) => (*noted).into(),
+            None => Emitted::Duplicate,
+        };
+        Ok(places.into_iter().map(answer).collect())
+    }
+
+    /// Sends one request by itself, again and again where that may help.
+    async fn send_alone(self: Arc<Self>, request: Request, mut lost: bool) {
+        let is_named = request.event.name().is_some();
+        let mut retries = Retries::new(self.config.retry_for);
+        loop {
+            let inserted = {
+                // The semaphore is never closed; without a permit the bound is lost and nothing else.
+                let _permit = self.singles.acquire().await;
+                self.insert(std::slice::from_ref(&request)).await
+            };
+            let fault = match inserted {
+                Ok(answers) => return request.answer(answers.first().copied().unwrap_or(Emitted::Added)),
+                Err(fault) => fault,
+            };
+            lost |= is_named && fault.lost_the_answer();
+            let again = match fault.class() {
+                Class::Contention => true,
+                Class::Transient => lost,
+                Class::Permanent => false,
+            };
+            if !again || !retries.pause().await {
+                let fault = fault.shared();
+                return request.refuse(|attempt| fault.during_commit(attempt, lost));
+            }
+        }
+    }
+}
+
+/// A bounded number of retries, with growing pauses.
+struct Retries {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Retries {
+    fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Retries { until: now.checked_add(limit).unwrap_or(now), pause: FIRST_PAUSE }
+    }
+
+    /// Pauses before the next one; false when the time is over.
+    async fn pause(&mut self) -> bool {
+        if Instant::now() + self.pause > self.until {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        true
+    }
+}
+
+impl<B: Backend> fmt::Debug for Shared<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let under_way = self.under_way.count.load(Ordering::Relaxed);
+        f.debug_struct("Shared").field("config", &self.config).field("under_way", &under_way).finish_non_exhaustive()
+    }
+}
