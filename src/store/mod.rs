@@ -26,7 +26,7 @@ mod written;
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
-pub(crate) use fault::{Class, Fault, SharedFault, class_of};
+pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 #[cfg(feature = "ingress")]

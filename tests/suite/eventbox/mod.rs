@@ -8,6 +8,7 @@ mod payload;
 mod poison;
 mod race;
 mod reducer;
+mod sender;
 mod status;
 mod timer;
 mod turn;

@@ -3,3 +3,4 @@
 mod plans;
 mod pruning;
 mod statements;
+mod timing;

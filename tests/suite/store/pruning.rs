@@ -16,6 +16,7 @@ mod postgres {
              INSERT INTO eventbox_event SELECT shard, recipient, id, name, NULL, '' FROM eventbox_tombstone ORDER BY name LIMIT 10000;
              INSERT INTO eventbox_event SELECT 3, 'airport/EWR', gen_random_uuid(), NULL, NULL, '' FROM generate_series(1, 20000);
              INSERT INTO eventbox_dead_letter SELECT n % 16, gen_random_uuid(), 'airport/EWR', NULL, NULL, NULL, NULL, '', '', 1, 1, '' FROM generate_series(1, 5000) n;
+             INSERT INTO eventbox_timer SELECT 3, n, gen_random_uuid(), 'airport/EWR', NULL, NULL, '' FROM generate_series(1, 20000) n;
              ANALYZE",
         )
         .await;
@@ -42,10 +43,12 @@ mod postgres {
             let types = "(int2, text, text, text, text, int8, int8)";
             let arguments = "(3, 'aircraft/3', 'name 7', 'aircraft/99', 'name 999', 1000, 300000000)";
             let plan = plan(&db, "PRUNE_TOMBSTONES", types, arguments, mode).await;
-            for key in ["eventbox_tombstone_pkey", "eventbox_event_pkey", "eventbox_dead_letter_pkey"] {
+            for key in
+                ["eventbox_tombstone_pkey", "eventbox_event_pkey", "eventbox_timer_id", "eventbox_dead_letter_pkey"]
+            {
                 assert!(plan.contains(key), "{mode}:\n{plan}");
             }
-            for table in ["eventbox_tombstone", "eventbox_event"] {
+            for table in ["eventbox_tombstone", "eventbox_event", "eventbox_timer"] {
                 assert!(!plan.contains(&format!("Seq Scan on {table}")), "{mode}:\n{plan}");
             }
             assert!(!plan.contains("Hash"), "a hash would read a whole box, {mode}:\n{plan}");
