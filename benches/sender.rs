@@ -196,7 +196,7 @@ async fn timers<B: Engine>(pool: Pool<B>) {
 
 async fn with_sqlite(run: impl AsyncFnOnce(Pool<sqlx::Sqlite>)) {
     let directory = tempfile::tempdir().unwrap();
-    let options = eventbox::sqlite_options(&directory.path().join("bench.sqlite3"));
+    let options = eventbox::sqlite_options(directory.path().join("bench.sqlite3"));
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await.unwrap();
     eventbox::migrate(&pool).await.unwrap();
     run(pool).await;

@@ -33,7 +33,7 @@ async fn order(
 async fn store(pool: &SqlitePool, to: &Recipient, key: &str, item: String) -> Result<Emitted, BoxError> {
     // A transaction that writes from its first statement, and that may be dropped at any point when the caller hangs up.
     let mut tx = eventbox::begin(pool).await?;
-    let emitted = eventbox::emit(&mut *tx, to, Event::new(item.clone()).named(key)).await?;
+    let emitted = eventbox::emit(&mut *tx, to, Event::new(item.clone()).named(key)).await?.emitted();
     if emitted == Emitted::Added {
         let insert = sqlx::query("INSERT INTO orders (customer, item) VALUES ($1, $2)");
         insert.bind(to.key()).bind(item).execute(&mut *tx).await?;

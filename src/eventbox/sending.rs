@@ -132,8 +132,12 @@ impl<B: Backend> Shared<B> {
     /// Waits for room; `None` when the sender is closed.
     pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.config.queue_bytes.get());
-        let event = Arc::clone(&self.events).acquire_owned().await.ok()?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
+        // Unconstrained, because a task whose budget of polls is used up is woken in no particular order, and its emits have one.
+        let room = async {
+            let event = Arc::clone(&self.events).acquire_owned().await.ok()?;
+            Some((event, Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?))
+        };
+        let (event, bytes) = tokio::task::unconstrained(room).await?;
         self.under_way.count.fetch_add(1, Ordering::AcqRel);
         Some(Room { _event: event, _bytes: bytes, under_way: Arc::clone(&self.under_way) })
     }

@@ -205,9 +205,9 @@ mod on_postgres {
                 assert!(!waiting.is_finished());
                 assert_eq!(sender.stop(Duration::ZERO).await.left, 1);
                 if commits {
-                    user.commit().await.unwrap()
+                    user.commit().await.unwrap();
                 } else {
-                    user.rollback().await.unwrap()
+                    user.rollback().await.unwrap();
                 }
                 assert_eq!(waiting.await.unwrap(), if commits { Emitted::Duplicate } else { Emitted::Added });
             }

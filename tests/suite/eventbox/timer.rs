@@ -332,9 +332,9 @@ mod on_postgres {
                 assert_eq!(move_all(db, 10).await.moved, 1);
                 assert_eq!(values(&drain(&db.pool, &order()).await), ["b"]);
                 if commits {
-                    user.commit().await.unwrap()
+                    user.commit().await.unwrap();
                 } else {
-                    user.rollback().await.unwrap()
+                    user.rollback().await.unwrap();
                 }
                 assert_eq!(move_all(db, 10).await.moved, left);
                 drain(&db.pool, &order()).await;
