@@ -1,11 +1,16 @@
 //! The inbox: emits and turns.
 
+mod bad_input;
+mod crash;
 mod emit;
 #[cfg(feature = "postgres")]
 mod lost_answer;
+mod metrics;
 mod model;
 mod payload;
 mod race;
 mod reducer;
+mod rules;
+mod trace;
 mod turn;
 mod user_code;
