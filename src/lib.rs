@@ -36,6 +36,7 @@ mod error;
 mod eventbox;
 #[cfg(feature = "ingress")]
 pub mod ingress;
+mod instrument;
 #[cfg(feature = "emitter")]
 pub mod proto;
 mod recipient;
@@ -51,6 +52,7 @@ pub use cloudevent::{
 pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Result, StateError};
 pub use eventbox::*;
+pub use instrument::{Instrument, Kind};
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use store::Backend;
 

@@ -138,7 +138,7 @@ pub(crate) fn check_key(what: &'static str, text: &str) -> Result<(), Misuse> {
 }
 
 /// The start of a text that may be far too long for an error.
-fn shortened(text: &str) -> impl fmt::Display {
+pub(crate) fn shortened(text: &str) -> impl fmt::Display {
     const SHOWN_CHARS: usize = 64;
     let mut shown: String = text.chars().take(SHOWN_CHARS).collect::<String>().escape_debug().collect();
     if text.chars().nth(SHOWN_CHARS).is_some() {

@@ -40,6 +40,45 @@ pub async fn events<B: Backend>(
     Ok(rows.into_iter().map(Event::listed).collect())
 }
 
+/// What waits in a box, exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// How many events wait.
+    pub events: u64,
+    /// The oldest of them; [`EventId::emitted_at`] tells when it was emitted. `None` when none waits.
+    pub oldest: Option<EventId>,
+}
+
+/// How many events wait in a box and which is the oldest, exactly and now; the gauges of the metrics only know the last listing.
+///
+/// It reads the keys of the whole box: a page of an administrator may ask it, a loop should not.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let backlog = admin::backlog(&pool, &aircraft).await?;
+/// assert_eq!(backlog.events, 1);
+/// assert!(backlog.oldest.ok_or("one waits")?.emitted_at() <= std::time::SystemTime::now());
+/// # Ok(()) }
+/// ```
+pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backlog> {
+    let read = async { B::measure_box(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let (events, oldest) = read.await.map_err(|fault: Fault| fault.during(format!("measure the box of {of}")))?;
+    Ok(Backlog { events: events.unsigned_abs(), oldest: oldest.map(EventId) })
+}
+
 /// Deletes events for good; answers how many were there. Their names stay remembered for the tombstone delay.
 ///
 /// [`quarantine`](super::quarantine()) keeps them; this does not.

@@ -19,6 +19,9 @@ pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long [`Pruner::stop`] waits for the transaction that is under way.
 pub const PRUNER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The gauge of the names that a whole pass left remembered.
+pub(crate) const TOMBSTONES: &str = "eventbox_tombstones";
+
 /// How a [`Pruner`] works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunerConfig {
@@ -167,5 +170,7 @@ async fn pass<B: Backend>(
             }
         }
     }
+    #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
+    metrics::gauge!(TOMBSTONES).set(total.walked.saturating_sub(total.deleted) as f64);
     Ok(total)
 }

@@ -6,6 +6,7 @@ use sqlx::Executor;
 
 use super::event::{Event, EventId};
 use super::metrics;
+use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -71,7 +72,8 @@ where
     E: Executor<'e, Database = B> + 'e,
 {
     check(to, &event)?;
-    let row = row_of(to, &event, EventId::mint());
+    let current = trace::current();
+    let row = row_of(to, &event, EventId::mint(), current.as_deref());
     let attempt = || format!("emit to {to}");
     if event.name().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
@@ -127,7 +129,8 @@ where
         return Ok(Vec::new());
     }
     check_all(events)?;
-    let (positions, rows) = rows_of(events);
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted))
@@ -142,17 +145,18 @@ pub(crate) async fn emit_all_in<B: Backend>(
         return Ok(Vec::new());
     }
     check_all(events)?;
-    let (positions, rows) = rows_of(events);
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
     Ok(answers_of(events, positions, noted))
 }
 
 /// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
-fn rows_of(events: &[(Recipient, Event)]) -> (Vec<usize>, Vec<EventRow<'_>>) {
+fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec<usize>, Vec<EventRow<'a>>) {
     // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
-        events.iter().map(|(to, event)| row_of(to, event, EventId::mint())).enumerate().collect();
+        events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace)).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
     let mut names = HashSet::new();
     rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
@@ -185,13 +189,14 @@ fn recipients(events: &[(Recipient, Event)]) -> usize {
     events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
 }
 
-fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> {
+/// `trace` is for events that have no context of their own.
+fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId, trace: Option<&'a str>) -> EventRow<'a> {
     EventRow {
         shard: to.shard().into(),
         recipient: to.as_str(),
         id: id.0,
         name: event.name(),
-        traceparent: event.traceparent(),
+        traceparent: event.traceparent().or(trace),
         value: event.value(),
     }
 }
@@ -216,6 +221,9 @@ fn check(to: &Recipient, event: &Event) -> Result<()> {
     let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
     if let Some(name) = event.name() {
         check_key("event's name", name).map_err(misuse)?;
+    }
+    if let Some(traceparent) = event.traceparent() {
+        trace::check(traceparent).map_err(misuse)?;
     }
     let bytes = event.value().len();
     if bytes > MAX_VALUE_BYTES {

@@ -120,6 +120,27 @@ impl Event {
         self
     }
 
+    /// Gives the event the context of a trace, as a [W3C `traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header): whoever
+    /// processes the event is given it back ([`traceparent`](Event::traceparent)).
+    ///
+    /// Version, trace id, span id and flags, 55 bytes in lower case; checked at the emit. With the feature `opentelemetry` an event that
+    /// has none is given that of the current span.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::Event;
+    ///
+    /// let from_a_request = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let event = Event::new("departed").traced(from_a_request);
+    /// assert_eq!(event.traceparent(), Some(from_a_request));
+    /// ```
+    #[must_use]
+    pub fn traced(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into().into());
+        self
+    }
+
     /// The event's id; nil before it is emitted.
     #[must_use]
     pub fn id(&self) -> EventId {
@@ -130,6 +151,12 @@ impl Event {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// The context of the trace in which the event was emitted, as a W3C `traceparent`; `None` when the sender had none.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
     }
 
     /// The bytes that the sender gave.
@@ -177,10 +204,6 @@ impl Event {
 
     fn unreadable(&self, encoding: &'static str, source: impl Into<BoxError>) -> BoxError {
         PayloadError { id: self.id, encoding, source: source.into() }.into()
-    }
-
-    pub(crate) fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
     }
 
     pub(crate) fn listed(row: ListedRow) -> Self {

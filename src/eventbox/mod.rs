@@ -15,6 +15,7 @@ mod reducer;
 mod reducing;
 mod settle;
 mod state;
+mod trace;
 mod transition;
 
 pub use commit::Failure;
@@ -23,6 +24,7 @@ pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+pub use metrics::INSTRUMENTS;
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
 pub use process::{

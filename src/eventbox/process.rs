@@ -14,6 +14,7 @@ use super::guard::Guard;
 use super::metrics;
 use super::poison::{Poison, failed, failed_in_part, is_poison};
 use super::processor::{EVersion, Processor};
+use super::trace::Links;
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
 use crate::emitter::Stored;
@@ -34,6 +35,9 @@ pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// The first pause before starting anew; it doubles, with jitter.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
+
+/// The name of a turn's span.
+pub(super) const TURN_SPAN: &str = "eventbox.turn";
 
 /// How [`process_batch_with`] processes.
 #[derive(Debug, Clone)]
@@ -130,6 +134,11 @@ pub struct Turn {
 /// # Examples
 ///
 /// See the README.
+///
+/// # Tracing
+///
+/// The call is a span `eventbox.turn` at the level of debug, with the recipient's kind. With the feature `opentelemetry` it is linked to the spans in
+/// which the events were emitted (128 at most), and what side effects emit belongs to it.
 pub async fn process_batch<B, P>(pool: &Pool<B>, to: &Recipient, processor: &P, max_events: NonZeroU32) -> Result<Turn>
 where
     B: Backend,
@@ -147,7 +156,7 @@ where
 /// # Cancel safety
 ///
 /// As [`process_batch`].
-#[tracing::instrument(name = "eventbox.turn", level = "debug", skip_all, fields(kind = to.kind()))]
+#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = to.kind()))]
 pub async fn process_batch_with<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -193,9 +202,10 @@ where
     let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
     let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
     let mut contention = 0;
+    let mut links = Links::default();
     loop {
         let mut attempted = Attempted::default();
-        match attempt(pool, to, processor, options, &mut attempted).await {
+        match attempt(pool, to, processor, options, &mut attempted, &mut links).await {
             Err(error) if error.is_contention() => {
                 metrics::contention(to.kind());
                 let Some(pause) = pauses.next() else { return (Err(error), attempted) };
@@ -215,6 +225,7 @@ async fn attempt<B, P>(
     processor: &P,
     options: &TurnOptions,
     attempted: &mut Attempted,
+    links: &mut Links,
 ) -> Result<Turn>
 where
     B: Backend,
@@ -225,6 +236,7 @@ where
     let (loaded, decision) = loop {
         let loaded = load(pool, to, processor, &guard, after, options.max_events).await?;
         *attempted = loaded.attempted();
+        links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
         let mutation = guard.run("prepare a mutation", prepared).await?;
         let decision = Decision::check(to, &loaded.events, mutation)?;

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Modules that everything may use, and that use only each other.
-const LEAVES: [&str; 5] = ["clock", "cloudevent", "error", "proto", "recipient"];
+const LEAVES: [&str; 6] = ["clock", "cloudevent", "error", "instrument", "proto", "recipient"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;

@@ -6,55 +6,11 @@ use std::time::Duration;
 
 use eventbox::emitter::{self, BatchClient, BatchConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport};
 use metrics_util::MetricKind;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};
+use crate::support::recorded::recorded;
 use crate::support::{SOON, eventually};
-
-type Labels = BTreeMap<String, String>;
-
-/// What was recorded so far: by kind and name, the label sets with their values. Counters are read once, so it adds up.
-#[derive(Default)]
-struct Recorded(BTreeMap<String, Vec<(MetricKind, Labels, f64)>>);
-
-impl Recorded {
-    fn read(&mut self, snapshotter: &Snapshotter) {
-        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-            let (kind, key) = key.into_parts();
-            let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
-            let value = match value {
-                DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(value) => value.into_inner(),
-                DebugValue::Histogram(values) => values.len() as f64,
-            };
-            let series = self.0.entry(key.name().to_owned()).or_default();
-            match series.iter_mut().find(|(_, known, _)| *known == labels) {
-                Some(known) if kind == MetricKind::Gauge => known.2 = value,
-                Some(known) => known.2 += value,
-                None => series.push((kind, labels, value)),
-            }
-        }
-    }
-
-    fn total(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
-        let matches =
-            |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
-        self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
-    }
-}
-
-/// Runs a body on one thread, so that all its recording is seen by a recorder of its own.
-fn recorded<F: Future<Output = ()>>(body: impl FnOnce(Arc<std::sync::Mutex<Recorded>>, Snapshotter) -> F) -> Recorded {
-    let recorder = DebuggingRecorder::new();
-    let (snapshotter, all) = (recorder.snapshotter(), Arc::new(std::sync::Mutex::new(Recorded::default())));
-    metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(body(Arc::clone(&all), recorder.snapshotter()));
-    });
-    all.lock().unwrap().read(&snapshotter);
-    Arc::into_inner(all).unwrap().into_inner().unwrap()
-}
 
 async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
     let directory = tempfile::tempdir().unwrap();
@@ -67,7 +23,7 @@ async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
 /// REQ-39, REQ-40 and REQ-41: what is in the table is recorded, what is recorded is in the table, with its kind and its labels.
 #[test]
 fn every_instrument_is_in_the_table_and_is_recorded() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async || {
         let (_directory, pool) = sqlite().await;
         // One after the other: success, a mismatch, a failure that is made good by a fallback or not, and a permanent one.
         let fake = Fake::new(|call, batch| match call {
@@ -188,7 +144,7 @@ fn the_table_has_what_is_specified() {
 /// durable-emitter 20 and 21.
 #[test]
 fn phases_are_told_apart() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async || {
         let (_directory, pool) = sqlite().await;
         let fake =
             Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
@@ -224,7 +180,7 @@ fn phases_are_told_apart() {
 #[test]
 fn the_batch_client_counts_and_is_named() {
     for client_name in [None, Some("mine")] {
-        let recorded = recorded(|_, _| async {
+        let recorded = recorded(async || {
             for code in [None, Some(Code::Unavailable)] {
                 let fake = code.map_or_else(Fake::ok, Fake::failing);
                 let mut config = BatchConfig::default();
@@ -257,7 +213,7 @@ fn the_batch_client_counts_and_is_named() {
 /// REQ-39: the first 500 pairs have labels of their own.
 #[test]
 fn pairs_of_labels_are_capped() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async || {
         let (_directory, pool) = sqlite().await;
         let emitter = emitter::DurableEmitter::builder(pool, Fake::ok() as Arc<dyn Transport>)
             .configure(quick)

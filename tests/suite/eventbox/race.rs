@@ -138,6 +138,30 @@ on_every_engine! {
         assert_eq!(db.count("effect").await, 1);
     }
 
+    /// eventbox 36 (W-11): a sender gives up waiting at any moment and sends again: the event is there once. (A reply lost on the wire: `lost_answer.rs`.)
+    async fn a_sender_that_gave_up_sends_again(db) {
+        use std::task::Poll;
+        for polls in 0..12 {
+            let event = Event::new("once").named(format!("order-{polls}"));
+            let to = cell(1);
+            let mut sending = Box::pin(Engine::emit_on(&db.pool, &to, event.clone()));
+            let mut left = polls;
+            std::future::poll_fn(|context| match sending.as_mut().poll(context) {
+                Poll::Pending if left > 0 => {
+                    left -= 1;
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            })
+            .await;
+            drop(sending);
+            eventbox::emit(&db.pool, &to, event.clone()).await.unwrap();
+            assert_eq!(eventbox::emit(&db.pool, &to, event).await.unwrap(), Emitted::Duplicate);
+            assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await, 1);
+        }
+        assert_eq!(drain(&db.pool, &cell(1)).await.len(), 12);
+    }
+
     /// eventbox 34 (W-6): events that a processor leaves for later do not hide those behind them, and a walk over them ends.
     async fn events_that_are_left_hide_nothing(db) {
         create_cells(db).await;

@@ -112,6 +112,29 @@ on_every_engine! {
         assert_eq!(waiting(db, &cell(63)).await.len(), 0);
     }
 
+    /// eventbox 12: a batch that decides on one thing at a time needs several turns.
+    async fn a_crowded_cell_takes_one_thing_a_turn(db) {
+        create_cells(db).await;
+        for sign in ["+", "-", "+", "-", "+"] {
+            emit(db, &cell(49), sign).await;
+        }
+        // The '-' of an empty cell are consumed with one '+', as they come together.
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            let (plus, minus): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.value() == b"+");
+            let steps = Mutation::none();
+            let steps = if minus.is_empty() { steps } else { steps.then(Transition::to((population - 1).max(0)).consuming(minus)) };
+            let Some(first) = plus.first() else { return Ok(steps) };
+            Ok(steps.then(Transition::to(population + 1).consuming([*first])))
+        });
+        process(db, &cell(49), &cells).await.unwrap();
+        assert_eq!((state_of(db, &cell(49)).await.1, waiting(db, &cell(49)).await), (1, vec!["+".to_owned(); 2]));
+        for population in [2, 3] {
+            process(db, &cell(49), &cells).await.unwrap();
+            assert_eq!(state_of(db, &cell(49)).await.0, population);
+        }
+        assert_eq!(waiting(db, &cell(49)).await.len(), 0);
+    }
+
     /// eventbox 14.
     async fn an_error_of_the_decision_leaves_the_events(db) {
         create_cells(db).await;
