@@ -34,12 +34,17 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
+#[cfg(any(feature = "emitter", feature = "runtime"))]
+mod heartbeat;
 #[cfg(feature = "ingress")]
 pub mod ingress;
 mod instrument;
 #[cfg(feature = "emitter")]
 pub mod proto;
 mod recipient;
+#[cfg(feature = "runtime")]
+pub mod runtime;
+mod shard;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

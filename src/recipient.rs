@@ -37,6 +37,8 @@ pub const MAX_KEY_BYTES: usize = 512;
 pub struct Recipient {
     text: Arc<str>,
     kind_len: usize,
+    /// Kept, because every statement names it.
+    shard: u8,
 }
 
 impl Recipient {
@@ -59,7 +61,8 @@ impl Recipient {
         }
         let text = format!("{kind}/{key}");
         check_key("recipient", &text).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-        Ok(Recipient { text: text.into(), kind_len: kind.len() })
+        let [shard, ..] = <[u8; 16]>::from(Md5::digest(text.as_bytes()));
+        Ok(Recipient { text: text.into(), kind_len: kind.len(), shard })
     }
 
     /// The part before the first slash.
@@ -92,8 +95,7 @@ impl Recipient {
     /// ```
     #[must_use]
     pub fn shard(&self) -> u8 {
-        let [first, ..] = <[u8; 16]>::from(Md5::digest(self.text.as_bytes()));
-        first
+        self.shard
     }
 }
 

@@ -19,7 +19,7 @@ use super::config::Config;
 use super::error::EmitterError;
 use super::fallback::Fallback;
 use super::grpc::Destination;
-use super::health::{HealthReport, Heartbeats};
+use super::health::HealthReport;
 use super::lifecycle::{NEW, STARTED, StopReport};
 use super::metrics::{EmitterMetrics, Phase};
 use super::outbox::{Handover, Stored, micros, prepare};
@@ -30,6 +30,7 @@ use super::transport::Transport;
 use super::upkeep::QueueStats;
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
+use crate::heartbeat::Heartbeats;
 use crate::store::{Backend, Fault};
 
 /// How often [`DurableEmitter::flush`] looks.

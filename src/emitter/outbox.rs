@@ -110,21 +110,21 @@ where
     Ok(stored)
 }
 
-/// Writes the messages of a turn, in order, into the shard of its recipient; each has its key already.
+/// Writes the messages of turns, in order, each into the shard of its recipient; each has its key already.
 pub(crate) async fn write_outbox<B: Backend>(
     tx: &mut <B as Database>::Connection,
-    shard: u8,
-    events: Vec<CloudEvent>,
+    events: Vec<(u8, CloudEvent)>,
     hold: Duration,
 ) -> Result<Vec<Stored>, Fault> {
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let mut stored: Vec<Stored> =
-        events.into_iter().map(|event| prepare(event, hold, IdempotencyKey::Unique)).collect();
-    for stored in &mut stored {
+    let prepared = events.into_iter().map(|(shard, event)| {
+        let mut stored = prepare(event, hold, IdempotencyKey::Unique);
         stored.key.shard = shard.into();
-    }
+        stored
+    });
+    let stored: Vec<Stored> = prepared.collect();
     let payloads: Vec<Vec<u8>> = stored.iter().map(|stored| stored.event.encode()).collect();
     let rows: Vec<_> = stored.iter().zip(&payloads).map(|(stored, payload)| row(stored, payload)).collect();
     B::insert_outbox_in(tx, &rows, micros(hold)).await?;

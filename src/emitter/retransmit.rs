@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::breaker::BreakerState;
 use super::emitter::Inner;
-use super::health::Beat;
 use super::metrics::Phase;
 use super::outbox::micros;
 use super::settle::{Entry, run};
 use crate::cloudevent::CloudEvent;
+use crate::heartbeat::Beat;
 use crate::store::{Backend, Claim, ClaimedRow, Reschedule};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.

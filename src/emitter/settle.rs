@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Sent;
 use super::config::Config;
-use super::health::Beat;
 use super::metrics::{EmitterMetrics, Phase};
 use super::outbox::micros;
 use super::outcome::{RetryClass, SendError};
 use super::stats::Counters;
+use crate::heartbeat::Beat;
 use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule};
 
 /// The most bytes of an error that a row keeps.

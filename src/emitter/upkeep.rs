@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::config::{Expiry, MetricsConfig, Retain};
 use super::emitter::Inner;
-use super::health::Beat;
 use super::instruments as names;
 use super::metrics::whole;
 use super::outbox::micros;
 use super::settle::run;
+use crate::heartbeat::Beat;
 use crate::store::{Backend, OutboxSample};
 
 /// The most rows of a shard that one statement lets expire.

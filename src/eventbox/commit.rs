@@ -134,13 +134,13 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             }
             outcome.transitions += 1;
             #[cfg(feature = "emitter")]
-            published.append(&mut step.published);
+            published.extend(step.published.into_iter().map(|message| (self.to.shard(), message)));
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }
         #[cfg(feature = "emitter")]
         {
-            let written = write_outbox::<B>(tx, self.to.shard(), published, DEFAULT_HOLD).await;
+            let written = write_outbox::<B>(tx, published, DEFAULT_HOLD).await;
             outcome.published = written.map_err(|fault| self.during(fault))?;
         }
         Ok((outcome, target))

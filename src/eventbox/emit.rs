@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::hint;
 use super::metrics;
 use super::trace;
 use crate::error::{Error, Misuse, Result};
@@ -78,11 +79,13 @@ where
     if event.name().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
+        hint::mark(to.shard());
         return Ok(Emitted::Added);
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
+    hint::mark(to.shard());
     Ok(answer)
 }
 
@@ -145,6 +148,14 @@ pub(crate) async fn emit_all_in<B: Backend>(
         return Ok(Vec::new());
     }
     check_all(events)?;
+    emit_slice_in::<B>(tx, events).await
+}
+
+/// The same for events that were checked, of several recipients' decisions perhaps.
+pub(super) async fn emit_slice_in<B: Backend>(
+    tx: &mut B::Connection,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
     let current = trace::current();
     let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
@@ -171,7 +182,10 @@ fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<N
             *answer = noted.into();
         }
     }
-    events.iter().zip(&answers).for_each(|((to, _), answer)| metrics::emitted(to, *answer));
+    for ((to, _), answer) in events.iter().zip(&answers) {
+        metrics::emitted(to, *answer);
+        hint::mark(to.shard());
+    }
     answers
 }
 

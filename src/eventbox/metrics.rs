@@ -66,12 +66,17 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
     };
     histogram!(LIST_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));
     if let Ok(rows) = rows {
-        #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
-        gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
-        let emitted_at = rows.first().map(|row| EventId(row.id).emitted_at());
-        let age = emitted_at.and_then(|emitted_at| SystemTime::now().duration_since(emitted_at).ok());
-        gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
+        seen(kind, rows);
     }
+}
+
+/// A box was listed: what lies in it.
+pub(super) fn seen(kind: &str, rows: &[ListedRow]) {
+    #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
+    gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
+    let emitted_at = rows.first().map(|row| EventId(row.id).emitted_at());
+    let age = emitted_at.and_then(|emitted_at| SystemTime::now().duration_since(emitted_at).ok());
+    gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
 }
 
 /// An emit was answered. Inside a caller's transaction that is before its commit.

@@ -6,6 +6,7 @@ mod decision;
 mod emit;
 mod event;
 mod guard;
+mod hint;
 mod metrics;
 mod pending;
 mod poison;
@@ -13,6 +14,7 @@ mod process;
 mod processor;
 mod reducer;
 mod reducing;
+mod round;
 mod settle;
 mod state;
 mod trace;
@@ -21,9 +23,13 @@ mod transition;
 pub use commit::Failure;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
+#[cfg(feature = "runtime")]
+pub(crate) use database::check_migrated;
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+#[cfg(feature = "runtime")]
+pub(crate) use hint::{Hints, listen};
 pub use metrics::INSTRUMENTS;
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
@@ -35,6 +41,8 @@ pub use reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
+#[cfg(feature = "runtime")]
+pub(crate) use round::{Done, Part, Rounds, Typed, round};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;
 pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};

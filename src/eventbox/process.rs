@@ -46,13 +46,21 @@ pub struct TurnOptions {
     max_events: NonZeroU32,
     deadline: Duration,
     poison: Poison,
+    /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
+    backoff: Option<(Duration, Duration)>,
     searching: bool,
 }
 
 impl TurnOptions {
     /// Turns of up to `max_events` events, with the defaults for everything else.
     pub fn new(max_events: NonZeroU32) -> Self {
-        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE, poison: Poison::Block, searching: false }
+        TurnOptions {
+            max_events,
+            deadline: DEFAULT_TURN_DEADLINE,
+            poison: Poison::Block,
+            backoff: None,
+            searching: false,
+        }
     }
 
     /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
@@ -71,6 +79,17 @@ impl TurnOptions {
     /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
     pub(super) fn searching(&self, max_events: NonZeroU32) -> Self {
         TurnOptions { max_events, searching: true, ..self.clone() }
+    }
+
+    /// Notes every failure, and leaves the recipient alone for the first pause, doubled with every failure in a row up to the second.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
+        self.backoff = Some((base, cap));
+        self
+    }
+
+    pub(super) fn backoff(&self) -> Option<(Duration, Duration)> {
+        self.backoff
     }
 
     pub(super) fn poison_policy(&self) -> Poison {

@@ -10,10 +10,12 @@ mod dead_letter;
 mod event;
 mod fault;
 mod item;
+mod lease;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod quarantine;
+mod round;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -25,8 +27,10 @@ pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
+pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
+pub(crate) use round::{RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
@@ -60,6 +64,8 @@ pub trait Backend:
     + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
+    + lease::LeaseTable
+    + round::RoundTable
     + written::WrittenRows
 {
 }

@@ -19,7 +19,8 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Modules that everything may use, and that use only each other.
-const LEAVES: [&str; 6] = ["clock", "cloudevent", "error", "instrument", "proto", "recipient"];
+const LEAVES: [&str; 8] =
+    ["clock", "cloudevent", "error", "heartbeat", "instrument", "proto", "recipient", "shard"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;
