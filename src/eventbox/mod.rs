@@ -21,10 +21,10 @@ mod trace;
 mod transition;
 
 pub use commit::Failure;
-#[cfg(feature = "sqlite")]
-pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 #[cfg(feature = "runtime")]
 pub(crate) use database::check_migrated;
+#[cfg(feature = "sqlite")]
+pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};

@@ -61,6 +61,9 @@ pub(crate) fn with_state_error(error: Error) -> Error {
     }
 }
 
+/// A state as it is to be stored; `None` when none is kept.
+pub(super) type NewState = Option<Vec<u8>>;
+
 /// A [`Reducer`] where a [`Processor`] is wanted, on either engine.
 pub struct Reducing<'a, R, C = Json> {
     reducer: &'a R,
@@ -101,7 +104,7 @@ where
         to: &Recipient,
         next: &Next<R::State>,
         stored: Option<&[u8]>,
-    ) -> Result<Option<Option<Vec<u8>>>, BoxError> {
+    ) -> Result<Option<NewState>, BoxError> {
         let bytes = match next {
             Next::Stay => return Ok(None),
             Next::To(state) => Some(self.encode(to, state)?),
@@ -116,7 +119,7 @@ where
         to: &Recipient,
         events: &[Event],
         stored: Option<&[u8]>,
-    ) -> Result<(Option<Option<Vec<u8>>>, Outcome<()>), BoxError> {
+    ) -> Result<(Option<NewState>, Outcome<()>), BoxError> {
         let state = Self::decode(to, stored)?;
         let outcome = caught(|| self.reducer.reduce(to, events, state))?;
         check_all(&outcome.emitted)?;

@@ -16,7 +16,7 @@ use super::event::{Event, EventId};
 use super::metrics;
 use super::process::{MAX_TURN_AGE, Turn, TurnOptions, process_batch_with};
 use super::reducer::{Outcome, Reducer};
-use super::reducing::{Reducing, with_state_error};
+use super::reducing::{NewState, Reducing, with_state_error};
 use super::settle::settle;
 use super::state::StateCodec;
 use super::transition::PostProcess;
@@ -89,7 +89,7 @@ where
 
 /// A checked decision, as it is committed.
 pub(crate) struct Decided {
-    state: Option<Option<Vec<u8>>>,
+    state: Option<NewState>,
     removed: Vec<Uuid>,
     garbage: usize,
     emitted: Vec<(Recipient, Event)>,
@@ -99,7 +99,7 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
-    fn check(to: &Recipient, listed: &[Event], state: Option<Option<Vec<u8>>>, outcome: Outcome<()>) -> Result<Self> {
+    fn check(to: &Recipient, listed: &[Event], state: Option<NewState>, outcome: Outcome<()>) -> Result<Self> {
         let mut batch = Batch::new(to, listed);
         let mut removed = batch.remove(outcome.consumed)?;
         let garbage = batch.remove(outcome.garbage)?;
@@ -144,7 +144,7 @@ struct Ready<'a> {
     listed: usize,
     last: EventId,
     more_listed: bool,
-    state: Option<Option<Vec<u8>>>,
+    state: Option<NewState>,
     removed: Vec<Uuid>,
     garbage: usize,
     emitted: Vec<(Recipient, Event)>,
@@ -178,7 +178,7 @@ pub(crate) async fn round<B: Backend>(
                 ready.push(decided);
                 *hooks = its_hooks;
             }
-            Err(settled) => *done = settled,
+            Err(settled) => *done = *settled,
         }
     }
     ready.sort_by(|a, b| (a.to.shard(), a.to.as_str()).cmp(&(b.to.shard(), b.to.as_str())));
@@ -208,9 +208,9 @@ fn decide<'a, B: Backend>(
     part: &Part<'a, B>,
     mut row: RoundRow,
     max_events: NonZeroU32,
-) -> Result<(Ready<'a>, Vec<PostProcess>), Done> {
+) -> Result<(Ready<'a>, Vec<PostProcess>), Box<Done>> {
     if row.hindered {
-        return Err(Done::Hindered);
+        return Err(Box::new(Done::Hindered));
     }
     metrics::seen(part.to.kind(), &row.events);
     let more_listed = row.events.len() > max_events.get() as usize;
@@ -235,10 +235,10 @@ fn decide<'a, B: Backend>(
             };
             Ok((ready, decided.hooks))
         }
-        Ok(None) => Err(Done::Nothing { last, more: more_listed }),
+        Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
         Err(error) => {
             tracing::debug!(recipient = %part.to, %error, "a part of a round failed: it gets a turn of its own");
-            Err(Done::Alone)
+            Err(Box::new(Done::Alone))
         }
     }
 }

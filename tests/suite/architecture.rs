@@ -19,8 +19,7 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Modules that everything may use, and that use only each other.
-const LEAVES: [&str; 8] =
-    ["clock", "cloudevent", "error", "heartbeat", "instrument", "proto", "recipient", "shard"];
+const LEAVES: [&str; 8] = ["clock", "cloudevent", "error", "heartbeat", "instrument", "proto", "recipient", "shard"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;

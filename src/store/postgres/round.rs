@@ -106,7 +106,7 @@ impl RoundTable for Postgres {
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after.as_str()).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.last.as_deref()).collect::<Vec<_>>());
-        query.bind(per_shard).fetch_all(conn).await?.into_iter().map(walked).collect()
+        query.bind(per_shard).fetch_all(conn).await?.iter().map(walked).collect()
     }
 
     async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], limit: i64) -> Result<Vec<RoundRow>, Fault> {
@@ -158,14 +158,14 @@ impl RoundTable for Postgres {
             .bind(places)
             .bind(ids);
         match query.bind(token).bind(lock_wait_ms.to_string()).fetch_all(tx).await {
-            Ok(rows) => rows.into_iter().map(won).collect::<Result<_, _>>().map(Some),
+            Ok(rows) => rows.iter().map(won).collect::<Result<_, _>>().map(Some),
             Err(error) if is_shortfall(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-fn walked(row: PgRow) -> Result<WalkedRow, Fault> {
+fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
     Ok(WalkedRow {
         shard: row.try_get(0)?,
         recipient: row.try_get(1)?,
@@ -175,7 +175,7 @@ fn walked(row: PgRow) -> Result<WalkedRow, Fault> {
     })
 }
 
-fn won(row: PgRow) -> Result<usize, Fault> {
+fn won(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
 }
 

@@ -85,7 +85,7 @@ impl RoundTable for Sqlite {
     ) -> Result<Vec<WalkedRow>, Fault> {
         let from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
         let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard);
-        query.fetch_all(conn).await?.into_iter().map(walked).collect()
+        query.fetch_all(conn).await?.iter().map(walked).collect()
     }
 
     async fn list_round(
@@ -150,7 +150,7 @@ fn place_of(row: &SqliteRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX))
 }
 
-fn walked(row: SqliteRow) -> Result<WalkedRow, Fault> {
+fn walked(row: &SqliteRow) -> Result<WalkedRow, Fault> {
     Ok(WalkedRow {
         shard: row.try_get(0)?,
         recipient: row.try_get(1)?,

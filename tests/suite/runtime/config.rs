@@ -10,7 +10,8 @@ use crate::support::{TestDb, on_every_engine};
 
 on_every_engine! {
     async fn wrong_settings_are_refused_by_name(db) {
-        let wrong: [(&str, fn(&mut RuntimeConfig)); 8] = [
+        type Change = fn(&mut RuntimeConfig);
+        let wrong: [(&str, Change); 8] = [
             ("poll_interval is zero", |config| config.poll_interval = Duration::ZERO),
             ("min_poll_interval is longer", |config| config.min_poll_interval = Duration::from_secs(60)),
             ("backoff.cap", |config| config.backoff.cap = Duration::ZERO),

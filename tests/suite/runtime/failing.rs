@@ -14,7 +14,12 @@ struct Fragile;
 impl Reducer for Fragile {
     type State = Vec<String>;
 
-    fn reduce(&self, _to: &Recipient, events: &[Event], mut seen: Vec<String>) -> Result<Outcome<Vec<String>>, BoxError> {
+    fn reduce(
+        &self,
+        _to: &Recipient,
+        events: &[Event],
+        mut seen: Vec<String>,
+    ) -> Result<Outcome<Vec<String>>, BoxError> {
         for event in events {
             match event.value() {
                 b"fail" => return Err("this event is bad".into()),
@@ -88,7 +93,7 @@ on_every_engine! {
                 let outcome = Outcome::to(count + events.len() as u64).consuming(events);
                 Ok(match to.key() {
                     "fails" => outcome.post_process(PostProcess::new(|| async { Err("hook fails".into()) })),
-                    "hangs" => outcome.post_process(PostProcess::new(|| std::future::pending())),
+                    "hangs" => outcome.post_process(PostProcess::new(std::future::pending)),
                     _ => outcome,
                 })
             }

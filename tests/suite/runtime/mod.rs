@@ -49,7 +49,12 @@ struct Tally;
 impl Reducer for Tally {
     type State = Vec<String>;
 
-    fn reduce(&self, _to: &Recipient, events: &[Event], mut seen: Vec<String>) -> Result<Outcome<Vec<String>>, BoxError> {
+    fn reduce(
+        &self,
+        _to: &Recipient,
+        events: &[Event],
+        mut seen: Vec<String>,
+    ) -> Result<Outcome<Vec<String>>, BoxError> {
         seen.extend(events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()));
         Ok(Outcome::to(seen).consuming(events))
     }
