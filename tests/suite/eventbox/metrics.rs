@@ -142,7 +142,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
 #[test]
 fn instruments_tell_what_happened_on_postgres() {
     instruments_tell_what_happened(&recorded(async || {
-        with_database::<sqlx::Postgres, _>("metrics", a_known_run).await
+        with_database::<sqlx::Postgres, _>("metrics", a_known_run).await;
     }));
 }
 
