@@ -205,7 +205,9 @@ on_every_engine! {
             db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({shard}, 'cell/1', 3, 'why')")).await;
             let op = op!(|pool| admin::resume(&pool, &cell()).await.unwrap());
             let (done, resumed) = if first { op_first(db, op).await } else { turn_first(db, op).await };
-            assert_eq!((contended(&done).1, contended(&done).2, resumed), (1, usize::from(first), true));
+            assert_eq!((contended(&done).1, contended(&done).2), (1, usize::from(first)));
+            // A turn that commits takes the failures of its recipient back too, so there may be nothing left to resume from.
+            assert!(resumed || !first);
             assert_eq!(db.count("eventbox_failure").await, 0);
         }
     }
