@@ -15,6 +15,7 @@
 //! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
 //! * [`Reducer`], [`Outcome`]: what you write when the library may keep the state. [`reduce_batch`], [`state()`]: what you call.
 //! * [`Error`]: what can go wrong, and whether to try again.
+//! * [`INSTRUMENTS`]: what is told through the `metrics` facade. [`Event::traced`]: the context of a trace beside an event.
 //!
 //! # The layout
 //!
@@ -65,3 +66,14 @@ pub use store::Backend;
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the guides is compiled and run.
+#[cfg(all(doctest, feature = "sqlite", feature = "emitter", feature = "testing"))]
+mod guides {
+    #[doc = include_str!("../docs/turn.md")]
+    struct Turn;
+    #[doc = include_str!("../docs/names-and-tombstones.md")]
+    struct NamesAndTombstones;
+    #[doc = include_str!("../docs/writing-a-processor.md")]
+    struct WritingAProcessor;
+}

@@ -25,6 +25,23 @@ pub const PURGE_SLICE: u32 = 10_000;
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let page = admin::events(&pool, &aircraft, None, 100).await?;
+/// assert_eq!(page[0].value(), b"departed");
+/// let behind = admin::events(&pool, &aircraft, page.last().map(|event| event.id()), 100).await?;
+/// assert!(behind.is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn events<B: Backend>(
     pool: &Pool<B>,
     of: &Recipient,
@@ -95,6 +112,22 @@ pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backl
 /// # Cancel safety
 ///
 /// Safe: all of them are deleted or none.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let oldest = admin::events(&pool, &aircraft, None, 1).await?[0].id();
+/// assert_eq!(admin::purge(&pool, &aircraft, &[oldest]).await?, 1);
+/// assert_eq!(admin::purge(&pool, &aircraft, &[oldest]).await?, 0);
+/// # Ok(()) }
+/// ```
 pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
     let attempt = || format!("purge {} events of {of}", ids.len());
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
@@ -120,6 +153,20 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 /// # Cancel safety
 ///
 /// Safe: the slices that were committed stay deleted.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// assert_eq!(admin::purge_all(&pool, &aircraft).await?, 1);
+/// # Ok(()) }
+/// ```
 pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64> {
     let attempt = || format!("purge all events of {of}");
     let (shard, recipient) = (of.shard().into(), of.as_str());

@@ -111,6 +111,21 @@ impl<B: Backend> Pruner<B> {
     /// # Cancel safety
     ///
     /// Safe: what was done until then stays done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+    /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+    /// # eventbox::migrate(&pool).await?;
+    /// use eventbox::{Event, Pruner, PrunerConfig, Recipient};
+    ///
+    /// let airport = Recipient::new("airport", "JFK")?;
+    /// eventbox::emit(&pool, &airport, Event::new("departed").named("UA/1545")).await?;
+    /// let pruned = Pruner::new(pool, PrunerConfig::default()).run_once().await?;
+    /// assert_eq!((pruned.walked, pruned.stamped, pruned.deleted), (1, 0, 0));
+    /// # Ok(()) }
+    /// ```
     pub async fn run_once(&self) -> Result<Pruned, Error> {
         pass(&self.pool, &self.config, &watch::Sender::new(false).subscribe()).await
     }

@@ -149,6 +149,10 @@ async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<PoolConnection<B>, 
 /// # Errors
 ///
 /// Contention when SQLite's writer did not make room within the busy timeout, transient when no connection could be had.
+///
+/// # Cancel safety
+///
+/// Safe: a transaction that was begun is rolled back.
 pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>> {
     B::begin_write(pool).await.map_err(|fault| fault.during("begin a transaction"))
 }

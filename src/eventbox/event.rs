@@ -13,6 +13,16 @@ use crate::store::ListedRow;
 /// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
 ///
 /// It is a UUIDv7, so it carries the time of the emit in milliseconds.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Event, EventId};
+///
+/// // Written down on a page, and back.
+/// let id = Event::new("departed").id();
+/// assert_eq!(EventId::from(*id.as_uuid()), id);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(pub(crate) Uuid);
 

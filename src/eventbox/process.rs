@@ -40,6 +40,22 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 pub(super) const TURN_SPAN: &str = "eventbox.turn";
 
 /// How [`process_batch_with`] processes.
+///
+/// # Examples
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+///
+/// use eventbox::{Poison, TurnOptions};
+///
+/// let three = NonZeroU32::new(3).ok_or("three is not zero")?;
+/// let options = TurnOptions::new(100.try_into()?)
+///     .deadline(Duration::from_secs(5))
+///     .poison(Poison::Isolate { after: three });
+/// # let _ = options;
+/// # Ok::<(), eventbox::BoxError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct TurnOptions {
@@ -304,6 +320,14 @@ impl Turn {
     /// # Errors
     ///
     /// The errors of those that failed, joined into one; the turn stands nevertheless. A panic of a hook is such an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has run some of them; the one that was running is dropped in the middle, and the others can still be run.
+    ///
+    /// # Examples
+    ///
+    /// See the guide `docs/turn.md`.
     pub async fn run_hooks(&mut self) -> Result<(), HookErrors> {
         let mut errors = Vec::new();
         for hook in self.post_process.drain(..) {

@@ -120,7 +120,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     let of = |name: &str| recorded.total(name, &[("kind", "cell")]);
     assert_eq!((of("eventbox_sent_total"), of("eventbox_duplicates_total")), (10.0, 2.0));
     assert_eq!((of("eventbox_removed_total"), of("eventbox_garbage_total")), (6.0, 2.0));
-    assert_eq!((of("eventbox_transitions_total"), of("eventbox_contention_total")), (3.0, 1.0));
+    assert_eq!((of("eventbox_transitions_total"), of("eventbox_contention_total")), (4.0, 1.0));
     assert_eq!((of("eventbox_quarantined_total"), of("eventbox_batch_events")), (1.0, 2.0));
     assert_eq!(of("eventbox_size"), 3.0);
     let age = of("eventbox_oldest_age_seconds");
@@ -142,7 +142,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
 #[test]
 fn instruments_tell_what_happened_on_postgres() {
     instruments_tell_what_happened(&recorded(async || {
-        with_database::<sqlx::Postgres, _>("metrics", a_known_run).await
+        with_database::<sqlx::Postgres, _>("metrics", a_known_run).await;
     }));
 }
 

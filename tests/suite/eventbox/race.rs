@@ -215,7 +215,7 @@ on_every_engine! {
         }
     }
 
-    /// Eight senders send the same names at once, one by one and in lists: each name is in the box once.
+    /// DESIGN §5: eight senders send the same names at once, one by one and in lists: each name is in the box once.
     async fn racing_senders_add_each_name_once(db) {
         let senders = (0..8).map(|sender| {
             let pool = db.open(1);
@@ -249,7 +249,7 @@ mod on_postgres {
 
     type Engine = sqlx::Postgres;
 
-    /// Two transactions emit to the same boxes in opposite order: neither waits for the other, so they cannot deadlock.
+    /// DESIGN §5: two transactions emit to the same boxes in opposite order: neither waits for the other, so they cannot deadlock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn emitters_do_not_wait_for_each_other() {
         with_database("emitters_do_not_wait_for_each_other", async |db: &TestDb<Engine>| {
@@ -266,7 +266,7 @@ mod on_postgres {
         .await;
     }
 
-    /// A turn begun while the first event of its name is not committed: the second sender waits for the outcome, and is told the truth.
+    /// DESIGN §5: a turn begun while the first event of its name is not committed: the second sender waits for the outcome, and is told the truth.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_second_copy_waits_for_the_first() {
         with_database("a_second_copy_waits_for_the_first", async |db: &TestDb<Engine>| {

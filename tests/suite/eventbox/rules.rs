@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use eventbox::{Emitted, Event, Mutation, Recipient, SideEffect, Transition, Turn, admin};
 use tokio::sync::oneshot;
 
-use crate::support::{CellEngine, Cells, SOON, TestEngine, create_cells, drain, eventually, noting, on_every_engine};
+use crate::support::{
+    CellEngine, Cells, Decider, SOON, TestEngine, create_cells, drain, eventually, noting, on_every_engine,
+};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
@@ -67,9 +69,10 @@ on_every_engine! {
             let (go_on, may_go_on) = oneshot::channel();
             let (decided, has_decided) = oneshot::channel();
             let decided = Mutex::new(Some(decided));
-            let rival = taking::<Engine>().before_deciding(move |attempt| {
-                let decided = decided.lock().unwrap().take().filter(|_| attempt == 1);
-                async move { decided.into_iter().for_each(|decided| decided.send(()).unwrap()) }
+            // It has no state of its own, so that it waits for nothing but the turn.
+            let rival = Decider(move |events: &[Event]| -> Mutation<Engine, ()> {
+                decided.lock().unwrap().take().into_iter().for_each(|decided| decided.send(()).unwrap());
+                Transition::stay().consuming(events).side_effect((!events.is_empty()).then(|| noting("theirs"))).into()
             });
             let (ours, other, to) = (stopping::<Engine>(stopped, may_go_on), db.open(1), cell(1));
             let (ours, theirs, ()) = tokio::join!(

@@ -146,7 +146,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_state").await, 0);
     }
 
-    /// eventbox 15.
+    /// eventbox 15; EB-16: contention is tried again so often and not oftener.
     async fn another_version_is_contention_and_no_side_effect_runs(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -283,7 +283,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'f1'").await, 1);
     }
 
-    /// What was not given, or is given twice, is refused before any SQL, and loses nothing.
+    /// DESIGN §6.3, EB-1: what was not given, or is given twice, is refused before any SQL, and loses nothing.
     async fn a_wrong_decision_is_refused(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -307,7 +307,7 @@ on_every_engine! {
         assert_eq!((waiting(db, &cell(1)).await.len(), waiting(db, &cell(2)).await.len()), (1, 1));
     }
 
-    /// A batch takes the oldest events and says that more remain.
+    /// EB-9: a batch takes the oldest events and says that more remain.
     async fn a_batch_takes_the_oldest_and_tells_of_more(db) {
         create_cells(db).await;
         for value in ["1", "2", "3", "4", "5"] {
@@ -325,7 +325,7 @@ on_every_engine! {
         assert_eq!(turns, [(Some(1), 2, true), (Some(2), 2, true), (Some(3), 1, false)]);
     }
 
-    /// What a turn publishes is in the outbox exactly if it commits, with a key that the place in the turn makes.
+    /// EB-14, promise 3: what a turn publishes is in the outbox exactly if it commits, with a key that the place in the turn makes.
     async fn messages_commit_with_the_turn(db) {
         create_cells(db).await;
         let message = |text: &'static str| eventbox::CloudEvent::builder("cells", "cell.grown").payload(text).build().unwrap();
@@ -349,7 +349,7 @@ on_every_engine! {
         assert_eq!(again, in_order, "the same turn of the same recipient makes the same keys");
     }
 
-    /// A processor may have a pool of one connection: none is held while it decides, and never two at once.
+    /// DESIGN §6.2: a processor may have a pool of one connection: none is held while it decides, and never two at once.
     async fn a_pool_of_one_is_enough(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -363,7 +363,7 @@ on_every_engine! {
         assert_eq!(state_of(db, &cell(1)).await, (1, 1));
     }
 
-    /// Versions are the user's: the turn hands out the loaded one plus one.
+    /// EB-2 as DESIGN §11 has it: versions are the user's: the turn hands out the loaded one plus one.
     async fn the_saved_version_is_the_loaded_one_plus_one(db) {
         create_cells(db).await;
         Engine::save(&mut *db.pool.acquire().await.unwrap(), "cell/1", 9, 41).await.unwrap();
