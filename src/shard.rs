@@ -1,4 +1,5 @@
 //! Sets of shards.
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only hints use it"))]
 
 /// A set of shards, 0 to 255.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -65,6 +65,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(outcome)
     }
 
+    #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
     async fn apply(&self, tx: &mut B::Connection, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
         let advanced = B::advance_turn(tx, shard, self.to.as_str(), self.turn, token).await;

@@ -3,6 +3,8 @@
 //! An emit does not know whether its executor is a pool or a transaction that commits later, nor who listens: it marks the shard for every
 //! listener of the process, and the listener looks more than once.
 
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports, reason = "nobody listens"))]
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
@@ -23,7 +25,6 @@ pub(crate) struct Hints {
 }
 
 /// A new listener, for as long as it is kept.
-#[cfg(feature = "runtime")]
 pub(crate) fn listen() -> Arc<Hints> {
     let hints = Arc::new(Hints::default());
     let mut listeners = LISTENERS.write().unwrap_or_else(PoisonError::into_inner);
@@ -54,13 +55,11 @@ impl Hints {
     }
 
     /// Waits until a shard is marked. Cancel safe.
-    #[cfg(feature = "runtime")]
     pub(crate) async fn wait(&self) {
         self.wake.notified().await;
     }
 
     /// Takes the marks away.
-    #[cfg(feature = "runtime")]
     pub(crate) fn take(&self) -> ShardSet {
         ShardSet::from_words(std::array::from_fn(|word| {
             self.marked.get(word).map_or(0, |marked| marked.swap(0, Ordering::AcqRel))

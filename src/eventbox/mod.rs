@@ -14,6 +14,7 @@ mod process;
 mod processor;
 mod reducer;
 mod reducing;
+#[cfg(feature = "runtime")]
 mod round;
 mod settle;
 mod state;

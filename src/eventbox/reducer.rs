@@ -185,7 +185,11 @@ impl<S> Outcome<S> {
         self.garbage.extend(events.into_iter().map(Into::into));
         self
     }
+}
 
+/// For rounds.
+#[cfg(feature = "runtime")]
+impl<S> Outcome<S> {
     /// The same without the state, which has become bytes.
     pub(super) fn without_state(self) -> Outcome<()> {
         Outcome {

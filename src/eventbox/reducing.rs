@@ -114,6 +114,7 @@ where
     }
 
     /// What the reducer decides about a batch, as a round commits it; the errors are those of a turn.
+    #[cfg(feature = "runtime")]
     pub(super) fn decide(
         &self,
         to: &Recipient,

@@ -4,6 +4,15 @@
 //! `sqlx::Sqlite` themselves. Text that both engines accept is written once, in `both.rs`; where SQLite must differ, the statement
 //! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
+#![cfg_attr(
+    not(all(feature = "emitter", feature = "runtime", feature = "sqlite", feature = "testing")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "it is the whole list of statements, and a build without some features uses fewer"
+    )
+)]
+
 mod both;
 mod control;
 mod dead_letter;
