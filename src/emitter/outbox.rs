@@ -7,6 +7,7 @@ use sqlx::{Database, Executor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
@@ -30,6 +31,8 @@ const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 pub struct Stored {
     pub(super) key: OutboxKey,
     pub(super) event: CloudEvent,
+    /// The event as it goes into the row; empty as soon as it is there.
+    pub(super) payload: Vec<u8>,
     /// The claim that the insert was.
     pub(super) attempts: i32,
     /// When somebody else may send it; counted from before the insert, so it is never later than the database thinks.
@@ -102,11 +105,11 @@ where
     B: Backend,
     E: Executor<'e, Database = B> + 'e,
 {
-    let stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
-    let payload = stored.event.encode();
-    B::insert_outbox(executor, &[row(&stored, &payload)], micros(DEFAULT_HOLD))
+    let mut stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
+    B::insert_outbox(executor, &[row(&stored)], micros(DEFAULT_HOLD))
         .await
         .map_err(|fault| fault.during_commit("store a message in the outbox"))?;
+    stored.payload = Vec::new();
     Ok(stored)
 }
 
@@ -125,9 +128,9 @@ pub(crate) async fn write_outbox<B: Backend>(
     for stored in &mut stored {
         stored.key.shard = shard.into();
     }
-    let payloads: Vec<Vec<u8>> = stored.iter().map(|stored| stored.event.encode()).collect();
-    let rows: Vec<_> = stored.iter().zip(&payloads).map(|(stored, payload)| row(stored, payload)).collect();
+    let rows: Vec<_> = stored.iter().map(row).collect();
     B::insert_outbox_in(tx, &rows, micros(hold)).await?;
+    stored.iter_mut().for_each(|stored| stored.payload = Vec::new());
     Ok(stored)
 }
 
@@ -152,16 +155,17 @@ pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: Idempo
         IdempotencyKey::ContentHash => event.content_hash(),
     });
     let key = OutboxKey { shard: shard_of(id).into(), id };
-    Stored { key, event, attempts: 1, claimed_until: Instant::now() + hold }
+    let payload = event.encode();
+    Stored { key, event, payload, attempts: 1, claimed_until: from_now(hold) }
 }
 
-pub(super) fn row<'a>(stored: &'a Stored, payload: &'a [u8]) -> OutboxRow<'a> {
+pub(super) fn row(stored: &Stored) -> OutboxRow<'_> {
     OutboxRow {
         shard: stored.key.shard,
         id: stored.key.id,
         source: stored.event.source(),
         r#type: stored.event.event_type(),
-        payload,
+        payload: &stored.payload,
     }
 }
 

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use super::breaker::BreakerState;
 use super::emitter::Inner;
 use super::health::Beat;
-use super::metrics::Phase;
+use super::metrics::{Pair, Phase};
 use super::outbox::micros;
 use super::settle::{Entry, run};
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::store::{Backend, Claim, ClaimedRow, Reschedule};
 
@@ -57,7 +58,7 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
             limit: count(room),
             hold_us: micros(inner.config().retransmit_after),
         };
-        let claimed_until = Instant::now() + inner.config().retransmit_after;
+        let claimed_until = from_now(inner.config().retransmit_after);
         let statement = async { B::claim_outbox(&mut *inner.pool.acquire().await?, claim).await };
         let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else { break };
         rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
@@ -121,7 +122,8 @@ async fn hand_over<B: Backend>(
     let mut released = Vec::new();
     for row in rows {
         let key = row.key;
-        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit) {
+        let pair = Pair::of(&row.source, &row.r#type);
+        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit, &pair) {
             Entry::Entered(delivery) => delivery,
             // It was claimed while its last sending was under way; that one settles it.
             Entry::InFlight => continue,
@@ -143,6 +145,7 @@ async fn hand_over<B: Backend>(
             Err(_) => released.push(release(&row)),
         }
     }
+    inner.settling.metrics.retransmitted(!released.is_empty());
     if !released.is_empty() {
         swept.skipped_buffer_full += released.len();
         tracing::warn!(rows = released.len(), "the queue to the sender is full: claimed messages wait");

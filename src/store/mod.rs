@@ -25,7 +25,7 @@ pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
-pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
+pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
