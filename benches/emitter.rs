@@ -22,8 +22,8 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError};
@@ -144,9 +144,18 @@ async fn with_postgres(body: impl AsyncFnOnce(Pool<sqlx::Postgres>, &str)) {
     let url = format!("{base}/{name}");
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(12).connect(&url).await.unwrap();
     eventbox::migrate(&pool).await.unwrap();
+    let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await.unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(1)?.parse().ok());
+    if let Some(parent) = parent {
+        POSTMASTER.set(parent).unwrap();
+    }
     body(pool, &url).await;
     sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&admin).await.unwrap();
 }
+
+/// The process that all processes of the server of Postgres are children of, when it runs on this machine.
+static POSTMASTER: OnceLock<u64> = OnceLock::new();
 
 /// What a measurement began with.
 struct Begun {
@@ -162,17 +171,21 @@ impl Begun {
         begun
     }
 
-    /// The CPU time so far of this process, the receiver, and all of Postgres: on a machine that does other work as well it says more than
+    /// The CPU time so far of this process, the receiver, and the server of Postgres: on a machine that does other work as well it says more than
     /// the rate.
     fn cpu_us(&self) -> [f64; 3] {
         let mut sums = [0.0; 3];
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = process.file_name().to_string_lossy().parse::<u32>().ok();
             let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-            let Some((name, fields)) = stat.rsplit_once(") ") else { continue };
-            let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>();
-            let whose =
-                [pid == Some(std::process::id()), pid.is_some() && pid == self.sink, name.ends_with("(postgres")];
+            let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
+            let fields: Vec<u64> = fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+            let (parent, ticks) = (fields[1], (fields[11] + fields[12]) as f64);
+            let whose = [
+                pid == Some(std::process::id()),
+                pid.is_some() && pid == self.sink,
+                POSTMASTER.get().is_some_and(|postmaster| parent == *postmaster),
+            ];
             if let Some(whose) = whose.iter().position(|is_it| *is_it) {
                 sums[whose] += ticks * 10_000.0;
             }

@@ -20,7 +20,7 @@ pub(crate) fn now() -> SystemTime {
 
 /// The longest wait of all: what is longer ends then.
 #[cfg(feature = "emitter")]
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// The end of a wait that begins now, on the clock of `tokio`; a wait of any length has one.
 #[cfg(feature = "emitter")]

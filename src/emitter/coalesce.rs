@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Pool;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -92,17 +92,18 @@ impl InsertQueue {
 /// Answers in the order of the messages.
 pub(super) async fn insert_all<B: Backend>(
     pool: &Pool<B>,
+    turns: &Semaphore,
     stored: &mut [Stored],
     hold: Duration,
     limit: Duration,
 ) -> Vec<Result<(), Arc<Error>>> {
     let during = |fault: Fault| Arc::new(fault.during_commit("store messages in the outbox"));
-    match insert(pool, stored, hold, limit).await {
+    match insert(pool, turns, stored, hold, limit).await {
         Ok(()) => vec![Ok(()); stored.len()],
         Err(fault) if stored.len() > 1 && fault.class() == Class::Permanent => {
             let mut answers = Vec::with_capacity(stored.len());
             for one in stored {
-                answers.push(insert(pool, std::slice::from_mut(one), hold, limit).await.map_err(during));
+                answers.push(insert(pool, turns, std::slice::from_mut(one), hold, limit).await.map_err(during));
             }
             answers
         }
@@ -115,6 +116,7 @@ pub(super) async fn insert_all<B: Backend>(
 
 async fn insert<B: Backend>(
     pool: &Pool<B>,
+    turns: &Semaphore,
     stored: &mut [Stored],
     hold: Duration,
     limit: Duration,
@@ -122,6 +124,9 @@ async fn insert<B: Backend>(
     let claimed_until = from_now(hold);
     stored.iter_mut().for_each(|stored| stored.claimed_until = claimed_until);
     let rows: Vec<_> = stored.iter().map(row).collect();
-    let statement = async { B::insert_outbox_in(&mut *pool.acquire().await?, &rows, micros(hold)).await };
+    let statement = async {
+        let _turn = turns.acquire().await;
+        B::insert_outbox_in(&mut *pool.acquire().await?, &rows, micros(hold)).await
+    };
     within(limit, statement).await
 }

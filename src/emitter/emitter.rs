@@ -143,7 +143,7 @@ impl<B: Backend> DurableEmitter<B> {
         let metrics = EmitterMetrics::new(config.batch.client_name.as_deref());
         let inserts = (config.insert_batch_size > 0).then(|| InsertQueue::new(config.insert_batch_size));
         let fallback = config.fallback;
-        let settling = Settling::new(config, metrics);
+        let settling = Settling::new(config, metrics, B::WRITERS);
         let fallback = fallback.then(|| Fallback::new(Arc::clone(client.sender()), Arc::clone(&settling)));
         let inner = Inner {
             pool,

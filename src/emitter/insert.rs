@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::breaker::BreakerState;
 use super::coalesce::{NotQueued, Request, insert_all};
 use super::emitter::Inner;
 use super::error::EmitterError;
@@ -68,8 +70,12 @@ impl<B: Backend> Inner<B> {
     /// Inserts rows and hands over those that were inserted.
     async fn insert(&self, mut stored: Vec<Stored>) -> Vec<Result<Uuid, Arc<Error>>> {
         let config = self.config();
+        // What has no recipient may lie anywhere. Rows that come together lie together, in one place of each index.
+        let shard = fastrand::u8(..).into();
+        stored.iter_mut().for_each(|stored| stored.key.shard = shard);
         let started = Instant::now();
-        let done = insert_all(&self.pool, &mut stored, config.retransmit_after, config.database_timeout).await;
+        let turns = &self.settling.turns;
+        let done = insert_all(&self.pool, turns, &mut stored, config.retransmit_after, config.database_timeout).await;
         let operation = if stored.len() == 1 { "insert" } else { "insert_batch" };
         self.settling.metrics.store_operation(operation, done.iter().any(Result::is_err), started.elapsed());
         let deliver = |(stored, done): (Stored, Result<(), _>)| {
@@ -100,10 +106,25 @@ impl<B: Backend> Inner<B> {
             if stored.is_empty() {
                 continue;
             }
+            self.wait_for_the_sender(stored.len()).await;
             for (reply, inserted) in replies.into_iter().zip(self.insert(stored).await) {
                 // A caller that gave up does not wait for the answer; its event is stored all the same.
                 let _ = reply.send(inserted);
             }
+        }
+    }
+
+    /// Lets the sender keep up: what finds no place there costs a claim later. Never longer than [`HANDOVER_WAIT`], and not at all when nothing
+    /// is sent anyhow, because what is emitted must be accepted.
+    async fn wait_for_the_sender(&self, rows: usize) {
+        let until = from_now(HANDOVER_WAIT);
+        let enough = rows.min(self.config().batch.message_buffer.get());
+        while self.client.free() < enough
+            && self.client.breaker_state() == BreakerState::Closed
+            && !self.stopping.is_cancelled()
+            && Instant::now() < until
+        {
+            tokio::time::sleep(HANDOVER_POLL).await;
         }
     }
 
@@ -126,6 +147,12 @@ impl<B: Backend> Inner<B> {
         Handover::Queued
     }
 }
+
+/// How long an insert may wait for places in the queue to the sender.
+const HANDOVER_WAIT: Duration = Duration::from_millis(50);
+
+/// How often it looks for them.
+const HANDOVER_POLL: Duration = Duration::from_millis(1);
 
 const ATTEMPT: &str = "store a message in the outbox";
 

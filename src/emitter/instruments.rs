@@ -66,7 +66,7 @@ instruments! {
     IMMEDIATE_SUCCESS = "durable_emitter.publish.immediate.success", Counter, "{call}", [], NONE, "Unary second chances that the server took";
     IMMEDIATE_FAILURE = "durable_emitter.publish.immediate.failure", Counter, "{call}", [], NONE, "Unary second chances that failed";
     RETRANSMIT_SUCCESS = "durable_emitter.publish.retransmit.batch.success", Counter, "{call}", [], NONE, "Claims of due rows that all found a place in the queue to the sender";
-    RETRANSMIT_FAILURE = "durable_emitter.publish.retransmit.batch.failure", Counter, "{call}", [], NONE, "Claims of due rows of which some found no place and were released";
+    RETRANSMIT_FAILURE = "durable_emitter.publish.retransmit.batch.failure", Counter, "{call}", [], NONE, "Claims of due rows that failed, or of which some found no place and were released";
     PUBLISH_DURATION = "durable_emitter.publish.duration", Histogram, "s", ["phase", "error", CLIENT], SECONDS, "Time from the queue to the outcome";
     PUBLISH_SUCCESS = "durable_emitter.publish.batch.events.success", Counter, "{event}", ["phase", "domain", "entity", CLIENT], NONE, "Events that were published";
     PUBLISH_FAILURE = "durable_emitter.publish.batch.events.failure", Counter, "{event}", ["phase", "domain", "entity", CLIENT], NONE, "Events that were not published this time";

@@ -181,7 +181,7 @@ impl EmitterMetrics {
         counter!(if failed { names::IMMEDIATE_FAILURE } else { names::IMMEDIATE_SUCCESS }).increment(1);
     }
 
-    /// A claim of due rows: with room for all of them, or not.
+    /// A claim of due rows: made, and with room for all of them, or not.
     pub(super) fn retransmitted(&self, failed: bool) {
         counter!(if failed { names::RETRANSMIT_FAILURE } else { names::RETRANSMIT_SUCCESS }).increment(1);
     }

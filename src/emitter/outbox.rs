@@ -7,7 +7,7 @@ use sqlx::{Database, Executor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::from_now;
+use crate::clock::{LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
@@ -175,7 +175,7 @@ fn shard_of(id: Uuid) -> u8 {
     first
 }
 
-/// A duration as the statements take it.
+/// A duration as the statements take it; a time can be added to it without overflow.
 pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }

@@ -60,7 +60,10 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
         };
         let claimed_until = from_now(inner.config().retransmit_after);
         let statement = async { B::claim_outbox(&mut *inner.pool.acquire().await?, claim).await };
-        let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else { break };
+        let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else {
+            inner.settling.metrics.retransmitted(true);
+            break;
+        };
         rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
         swept.claimed += rows.len();
         let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
@@ -119,7 +122,7 @@ async fn hand_over<B: Backend>(
     claimed_until: Instant,
     swept: &mut Swept,
 ) {
-    let mut released = Vec::new();
+    let (mut released, claimed) = (Vec::new(), rows.len());
     for row in rows {
         let key = row.key;
         let pair = Pair::of(&row.source, &row.r#type);
@@ -145,7 +148,9 @@ async fn hand_over<B: Backend>(
             Err(_) => released.push(release(&row)),
         }
     }
-    inner.settling.metrics.retransmitted(!released.is_empty());
+    if claimed > 0 {
+        inner.settling.metrics.retransmitted(!released.is_empty());
+    }
     if !released.is_empty() {
         swept.skipped_buffer_full += released.len();
         tracing::warn!(rows = released.len(), "the queue to the sender is full: claimed messages wait");

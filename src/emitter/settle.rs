@@ -39,6 +39,9 @@ pub(super) struct Settling {
     /// Asks the workers not to wait for more.
     hurry: Notify,
     hurried: AtomicU64,
+    /// Writes at the same time. More than the engine can make wait for each other here, in order, and not in the database, where they would
+    /// sleep and try again.
+    pub(super) turns: Semaphore,
 }
 
 /// A row whose message is on its way. Dropping it leaves the row as it is.
@@ -75,7 +78,7 @@ enum Fate {
 }
 
 impl Settling {
-    pub(super) fn new(config: Config, metrics: EmitterMetrics) -> Arc<Self> {
+    pub(super) fn new(config: Config, metrics: EmitterMetrics, writers: usize) -> Arc<Self> {
         let batch = &config.batch;
         let sending = batch.message_buffer.get() + batch.batch_size.get() * (batch.max_concurrent_sends.get() + 1);
         let place_count = sending + (config.delete_batch_size * 200).clamp(10_000, 200_000);
@@ -91,6 +94,7 @@ impl Settling {
             waiting: AsyncMutex::new(waiting),
             hurry: Notify::new(),
             hurried: AtomicU64::new(0),
+            turns: Semaphore::new(writers.min(Semaphore::MAX_PERMITS)),
         })
     }
 
@@ -318,7 +322,11 @@ pub(super) async fn run<T>(
     statement: impl Future<Output = Result<T, Fault>>,
 ) -> Option<T> {
     let started = Instant::now();
-    let done = within(settling.config.database_timeout, statement).await;
+    let in_turn = async {
+        let _turn = settling.turns.acquire().await;
+        statement.await
+    };
+    let done = within(settling.config.database_timeout, in_turn).await;
     settling.metrics.store_operation(operation, done.is_err(), started.elapsed());
     done.inspect_err(
         |fault| tracing::warn!(operation, error = %fault.0, "a statement on the outbox failed; its rows stay"),

@@ -97,6 +97,9 @@ pub trait OutboxTable: Database {
     /// How many inserts at once are of use.
     const INSERT_WORKERS: usize;
 
+    /// How many statements can write at once.
+    const WRITERS: usize;
+
     /// Inserts messages in one statement. The insert is the first claim: nobody else may send them for `hold_us` microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.

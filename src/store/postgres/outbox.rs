@@ -45,6 +45,7 @@ const OBSERVED_PER_SHARD: i64 = 64;
 
 impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
+    const WRITERS: usize = usize::MAX;
 
     fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where

@@ -49,6 +49,7 @@ const OBSERVED_ROWS: i64 = 16_384;
 
 impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
+    const WRITERS: usize = 1;
 
     fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where

@@ -186,6 +186,8 @@ on_every_engine! {
         let mut payloads: Vec<_> = fake.events().iter().map(payload).collect();
         payloads.sort();
         assert_eq!(payloads, ["0", "1", "2", "3", "4", "5"]);
+        let stats = emitter.stats();
+        assert_eq!((stats.sent_again, stats.delivered), (6, 6), "the claim after the last finds nothing");
         emitter.stop(STOP).await;
     }
 
@@ -349,8 +351,12 @@ on_every_engine! {
 
     /// durable-emitter 52.
     async fn permanent_failures_are_buried_and_slow_ones_parked(db) {
-        let fake = Fake::new(|_, batch| Ok(PublishResponse {
-            results: batch.events.iter().map(|event| match payload(event).as_str() {
+        let tried_at = Arc::new(Mutex::new(Vec::new()));
+        let tries = Arc::clone(&tried_at);
+        let fake = Fake::new(move |_, batch| Ok(PublishResponse {
+            results: batch.events.iter().inspect(|event| if payload(event) == "no schema" {
+                tries.lock().unwrap().push(std::time::Instant::now());
+            }).map(|event| match payload(event).as_str() {
                 "invalid" => refused(event, 1, "no subject"),
                 "unencodable" => refused(event, 3, "not protobuf"),
                 "no schema" => refused(event, 2, "register it"),
@@ -370,10 +376,11 @@ on_every_engine! {
         assert!(dead[1].reason.contains("no subject"));
         assert_eq!(dead[0].code, "PUBLISH_ERROR_CODE_ENCODE_ERROR");
 
-        let sends = || fake.events().iter().filter(|event| payload(event) == "no schema").count();
-        eventually(SOON, async || sends() >= 4).await;
-        let attempts = db.number("SELECT CAST(attempts AS BIGINT) FROM eventbox_outbox").await;
-        assert!(attempts >= 4);
+        eventually(SOON, async || tried_at.lock().unwrap().len() >= 5).await;
+        let gaps: Vec<_> = tried_at.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let least = (0..).map(|doublings| Duration::from_millis(10 << doublings));
+        assert!(gaps.iter().zip(least).all(|(gap, least)| *gap >= least), "each wait is half of a step that doubles, or more: {gaps:?}");
+        assert!(db.number("SELECT CAST(attempts AS BIGINT) FROM eventbox_outbox").await >= 5);
         let code = "SELECT count(*) FROM eventbox_outbox WHERE last_code = 'PUBLISH_ERROR_CODE_SCHEMA_MISSING'";
         assert_eq!(db.number(code).await, 1);
         emitter.stop(STOP).await;
