@@ -94,6 +94,8 @@ pub(super) struct Inner<B: Backend> {
     /// The most rows that an observation found.
     pub(super) most_rows: AtomicI64,
     pub(super) fallback: Option<Arc<Fallback>>,
+    /// Empties the queue of asynchronous emits.
+    pub(super) asynchronous_loop: TaskTracker,
     pub(super) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
 }
 
@@ -161,6 +163,7 @@ impl<B: Backend> DurableEmitter<B> {
             oldest_ms: AtomicU64::new(0),
             most_rows: AtomicI64::new(0),
             fallback,
+            asynchronous_loop: TaskTracker::new(),
             asynchronous: Mutex::new(None),
         };
         Ok(DurableEmitter { inner: Arc::new(inner) })

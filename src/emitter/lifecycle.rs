@@ -14,7 +14,7 @@ use super::metrics::describe;
 use super::retransmit;
 use super::settle::run_worker;
 use super::upkeep::{run_expiry, run_observer, run_purge};
-use crate::clock::from_now;
+use crate::clock::{LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
 use crate::store::Backend;
 
@@ -77,7 +77,7 @@ impl<B: Backend> Inner<B> {
         let (queue, waiting) = mpsc::channel(config.async_buffer.get());
         *self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
         let beat = beat("emit_async", config.database_timeout);
-        self.loops.spawn(Arc::clone(self).run_asynchronous(waiting, beat));
+        self.asynchronous_loop.spawn(Arc::clone(self).run_asynchronous(waiting, beat));
         tracing::info!(
             engine = B::NAME,
             retransmit = config.retransmit,
@@ -105,21 +105,16 @@ impl<B: Backend> Inner<B> {
     }
 
     pub(super) async fn stop(&self, limit: Duration) -> StopReport {
+        let limit = limit.min(LONGEST);
         let deadline = from_now(limit);
         let settle_from = deadline - limit / SETTLE_SHARE;
-        // What was accepted asynchronously is still emitted, so this queue ends before the state changes.
-        let asynchronous = self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(queue) = asynchronous {
-            let empty = async {
-                while queue.capacity() < queue.max_capacity() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let _ = timeout_at(settle_from, empty).await;
-        }
+        // What was accepted asynchronously is still emitted, so this queue ends, and what came out of it, before the state changes.
+        drop(self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.asynchronous_loop.close();
+        let mut complete = timeout_at(settle_from, self.asynchronous_loop.wait()).await.is_ok();
         let was = self.state.swap(STOPPED, Ordering::SeqCst);
         self.emits.close();
-        let mut complete = timeout_at(settle_from, self.emits.wait()).await.is_ok();
+        complete &= timeout_at(settle_from, self.emits.wait()).await.is_ok();
         if let Some(inserts) = &self.inserts {
             inserts.close();
         }
