@@ -15,12 +15,13 @@ use super::error::EmitterError;
 use super::health::Beat;
 use super::lifecycle::STARTED;
 use super::metrics::{Pair, Phase};
-use super::outbox::{Handover, Stored, prepare};
-use super::settle::{Entry, guarded};
+use super::outbox::{FIRST_CLAIM, Handover, Stored, prepare};
+use super::retransmit::no_place;
+use super::settle::{Entry, guarded, run};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, OutboxKey};
 
 impl<B: Backend> Inner<B> {
     pub(super) async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
@@ -56,7 +57,9 @@ impl<B: Backend> Inner<B> {
 
     async fn store(&self, stored: Stored) -> Result<Uuid, Arc<Error>> {
         let Some(inserts) = &self.inserts else {
-            return self.insert(vec![stored]).await.pop().unwrap_or_else(|| Err(Arc::new(closed())));
+            let (mut inserted, left) = self.insert(vec![stored]).await;
+            self.release(left).await;
+            return inserted.pop().unwrap_or_else(|| Err(Arc::new(closed())));
         };
         let (reply, inserted) = oneshot::channel();
         let insert_by = from_now(self.config().database_timeout);
@@ -67,8 +70,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Inserts rows and hands over those that were inserted.
-    async fn insert(&self, mut stored: Vec<Stored>) -> Vec<Result<Uuid, Arc<Error>>> {
+    /// Inserts rows and hands over those that were inserted; answers also which of those found no place.
+    async fn insert(&self, mut stored: Vec<Stored>) -> (Vec<Result<Uuid, Arc<Error>>>, Vec<OutboxKey>) {
         let config = self.config();
         // What has no recipient may lie anywhere. Rows that come together lie together, in one place of each index.
         let shard = fastrand::u8(..).into();
@@ -78,14 +81,30 @@ impl<B: Backend> Inner<B> {
         let done = insert_all(&self.pool, turns, &mut stored, config.retransmit_after, config.database_timeout).await;
         let operation = if stored.len() == 1 { "insert" } else { "insert_batch" };
         self.settling.metrics.store_operation(operation, done.iter().any(Result::is_err), started.elapsed());
+        let mut left = Vec::new();
         let deliver = |(stored, done): (Stored, Result<(), _>)| {
             done.map(|()| {
-                let id = stored.key.id;
-                self.deliver(stored);
-                id
+                let key = stored.key;
+                if self.deliver(stored) == Handover::LeftWaiting {
+                    left.push(key);
+                }
+                key.id
             })
         };
-        stored.into_iter().zip(done).map(deliver).collect()
+        let inserted = stored.into_iter().zip(done).map(deliver).collect();
+        (inserted, left)
+    }
+
+    /// Gives up the claims of rows that found no place: they are due as soon as there is one, and not when their claims end. Not when nothing
+    /// is sent anyhow.
+    async fn release(&self, left: Vec<OutboxKey>) {
+        if left.is_empty() || self.client.breaker_state() != BreakerState::Closed {
+            return;
+        }
+        let released: Vec<_> = left.into_iter().map(|key| no_place(key, FIRST_CLAIM)).collect();
+        let statement = async { B::reschedule_outbox(&mut *self.pool.acquire().await?, &released).await };
+        run(&self.settling, "reschedule", statement).await;
+        self.nudge.notify_one();
     }
 
     /// Inserts what is queued until the queue is closed and empty.
@@ -107,10 +126,12 @@ impl<B: Backend> Inner<B> {
                 continue;
             }
             self.wait_for_the_sender(stored.len()).await;
-            for (reply, inserted) in replies.into_iter().zip(self.insert(stored).await) {
+            let (inserted, left) = self.insert(stored).await;
+            for (reply, inserted) in replies.into_iter().zip(inserted) {
                 // A caller that gave up does not wait for the answer; its event is stored all the same.
                 let _ = reply.send(inserted);
             }
+            self.release(left).await;
         }
     }
 

@@ -17,6 +17,9 @@ use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
 /// [`Config::retransmit_after`]: crate::emitter::Config::retransmit_after
 pub const DEFAULT_HOLD: Duration = Duration::from_secs(10);
 
+/// The claim that the insert is.
+pub(super) const FIRST_CLAIM: i32 = 1;
+
 /// The extension that says who sends, and its value.
 const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 
@@ -156,7 +159,7 @@ pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: Idempo
     });
     let key = OutboxKey { shard: shard_of(id).into(), id };
     let payload = event.encode();
-    Stored { key, event, payload, attempts: 1, claimed_until: from_now(hold) }
+    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(hold) }
 }
 
 pub(super) fn row(stored: &Stored) -> OutboxRow<'_> {

@@ -13,7 +13,7 @@ use super::outbox::micros;
 use super::settle::{Entry, run};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
-use crate::store::{Backend, Claim, ClaimedRow, Reschedule};
+use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.
 const ROOM_POLL: Duration = Duration::from_millis(5);
@@ -131,7 +131,7 @@ async fn hand_over<B: Backend>(
             // It was claimed while its last sending was under way; that one settles it.
             Entry::InFlight => continue,
             Entry::Full => {
-                released.push(release(&row));
+                released.push(no_place(key, row.attempts));
                 continue;
             }
         };
@@ -145,7 +145,7 @@ async fn hand_over<B: Backend>(
         };
         match inner.send(event, delivery, claimed_until, Phase::Retransmit) {
             Ok(()) => swept.enqueued += 1,
-            Err(_) => released.push(release(&row)),
+            Err(_) => released.push(no_place(key, row.attempts)),
         }
     }
     if claimed > 0 {
@@ -159,9 +159,10 @@ async fn hand_over<B: Backend>(
     }
 }
 
-fn release(row: &ClaimedRow) -> Reschedule {
+/// The row is due at once, because it found no place.
+pub(super) fn no_place(key: OutboxKey, attempts: i32) -> Reschedule {
     let (code, error) = ("message buffer is full".to_owned(), String::new());
-    Reschedule { key: row.key, attempts: row.attempts, delay_us: 0, code, error }
+    Reschedule { key, attempts, delay_us: 0, code, error }
 }
 
 fn count(number: usize) -> i64 {
