@@ -37,7 +37,7 @@ pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
-pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
+pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 pub(crate) use round::{RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]

@@ -141,7 +141,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
 #[cfg(feature = "postgres")]
 #[test]
 fn instruments_tell_what_happened_on_postgres() {
-    instruments_tell_what_happened(&recorded(async || {
+    instruments_tell_what_happened(&recorded(async |_| {
         with_database::<sqlx::Postgres, _>("metrics", a_known_run).await;
     }));
 }
@@ -149,7 +149,7 @@ fn instruments_tell_what_happened_on_postgres() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn instruments_tell_what_happened_on_sqlite() {
-    instruments_tell_what_happened(&recorded(async || with_database::<sqlx::Sqlite, _>("metrics", a_known_run).await));
+    instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("metrics", a_known_run).await));
 }
 
 /// The names, kinds, units and labels, word for word: dashboards are built on them.
