@@ -16,6 +16,16 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// The longest wait of all: what is longer ends then.
+#[cfg(feature = "emitter")]
+pub(crate) const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// The end of a wait that begins now, on the clock of `tokio`; a wait of any length has one.
+#[cfg(feature = "emitter")]
+pub(crate) fn from_now(wait: std::time::Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + wait.min(LONGEST)
+}
+
 /// A UUIDv7 of now, greater than every one that this process made before, also when its clock goes backwards.
 pub(crate) fn new_id() -> Uuid {
     #[cfg(feature = "testing")]

@@ -161,6 +161,14 @@ pub enum Misuse {
         /// What was given.
         text: String,
     },
+    /// A text that should be the context of a trace.
+    #[error(
+        "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all zeros"
+    )]
+    NotATraceparent {
+        /// What was given, or its start.
+        text: String,
+    },
     /// More events in one call than it takes.
     #[error("{count} events in one call, over the limit of {limit}: make several calls")]
     TooMany {

@@ -15,6 +15,7 @@
 //! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
 //! * [`Reducer`], [`Outcome`]: what you write when the library may keep the state. [`reduce_batch`], [`state()`]: what you call.
 //! * [`Error`]: what can go wrong, and whether to try again.
+//! * [`INSTRUMENTS`]: what is told through the `metrics` facade. [`Event::traced`]: the context of a trace beside an event.
 //!
 //! # The layout
 //!
@@ -34,11 +35,17 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
+#[cfg(any(feature = "emitter", feature = "runtime"))]
+mod heartbeat;
 #[cfg(feature = "ingress")]
 pub mod ingress;
+mod instrument;
 #[cfg(feature = "emitter")]
 pub mod proto;
 mod recipient;
+#[cfg(feature = "runtime")]
+pub mod runtime;
+mod shard;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -51,6 +58,7 @@ pub use cloudevent::{
 pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Result, StateError};
 pub use eventbox::*;
+pub use instrument::{Instrument, Kind};
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use store::Backend;
 
@@ -58,3 +66,14 @@ pub use store::Backend;
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the guides is compiled and run.
+#[cfg(all(doctest, feature = "sqlite", feature = "emitter", feature = "testing"))]
+mod guides {
+    #[doc = include_str!("../docs/turn.md")]
+    struct Turn;
+    #[doc = include_str!("../docs/names-and-tombstones.md")]
+    struct NamesAndTombstones;
+    #[doc = include_str!("../docs/writing-a-processor.md")]
+    struct WritingAProcessor;
+}

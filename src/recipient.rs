@@ -37,6 +37,8 @@ pub const MAX_KEY_BYTES: usize = 512;
 pub struct Recipient {
     text: Arc<str>,
     kind_len: usize,
+    /// Kept, because every statement names it.
+    shard: u8,
 }
 
 impl Recipient {
@@ -59,7 +61,8 @@ impl Recipient {
         }
         let text = format!("{kind}/{key}");
         check_key("recipient", &text).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-        Ok(Recipient { text: text.into(), kind_len: kind.len() })
+        let [shard, ..] = <[u8; 16]>::from(Md5::digest(text.as_bytes()));
+        Ok(Recipient { text: text.into(), kind_len: kind.len(), shard })
     }
 
     /// The part before the first slash.
@@ -92,8 +95,7 @@ impl Recipient {
     /// ```
     #[must_use]
     pub fn shard(&self) -> u8 {
-        let [first, ..] = <[u8; 16]>::from(Md5::digest(self.text.as_bytes()));
-        first
+        self.shard
     }
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn check_key(what: &'static str, text: &str) -> Result<(), Misuse> {
 }
 
 /// The start of a text that may be far too long for an error.
-fn shortened(text: &str) -> impl fmt::Display {
+pub(crate) fn shortened(text: &str) -> impl fmt::Display {
     const SHOWN_CHARS: usize = 64;
     let mut shown: String = text.chars().take(SHOWN_CHARS).collect::<String>().escape_debug().collect();
     if text.chars().nth(SHOWN_CHARS).is_some() {

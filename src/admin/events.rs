@@ -25,6 +25,23 @@ pub const PURGE_SLICE: u32 = 10_000;
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let page = admin::events(&pool, &aircraft, None, 100).await?;
+/// assert_eq!(page[0].value(), b"departed");
+/// let behind = admin::events(&pool, &aircraft, page.last().map(|event| event.id()), 100).await?;
+/// assert!(behind.is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn events<B: Backend>(
     pool: &Pool<B>,
     of: &Recipient,
@@ -38,6 +55,45 @@ pub async fn events<B: Backend>(
     };
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the events of {of}")))?;
     Ok(rows.into_iter().map(Event::listed).collect())
+}
+
+/// What waits in a box, exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// How many events wait.
+    pub events: u64,
+    /// The oldest of them; [`EventId::emitted_at`] tells when it was emitted. `None` when none waits.
+    pub oldest: Option<EventId>,
+}
+
+/// How many events wait in a box and which is the oldest, exactly and now; the gauges of the metrics only know the last listing.
+///
+/// It reads the keys of the whole box: a page of an administrator may ask it, a loop should not.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let backlog = admin::backlog(&pool, &aircraft).await?;
+/// assert_eq!(backlog.events, 1);
+/// assert!(backlog.oldest.ok_or("one waits")?.emitted_at() <= std::time::SystemTime::now());
+/// # Ok(()) }
+/// ```
+pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backlog> {
+    let read = async { B::measure_box(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let (events, oldest) = read.await.map_err(|fault: Fault| fault.during(format!("measure the box of {of}")))?;
+    Ok(Backlog { events: events.unsigned_abs(), oldest: oldest.map(EventId) })
 }
 
 /// Deletes events for good, of the box and among the timers; answers how many were there. Their names stay remembered for the tombstone delay.
@@ -56,6 +112,22 @@ pub async fn events<B: Backend>(
 /// # Cancel safety
 ///
 /// Safe: all of them are deleted or none.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let oldest = admin::events(&pool, &aircraft, None, 1).await?[0].id();
+/// assert_eq!(admin::purge(&pool, &aircraft, &[oldest]).await?, 1);
+/// assert_eq!(admin::purge(&pool, &aircraft, &[oldest]).await?, 0);
+/// # Ok(()) }
+/// ```
 pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
     let attempt = || format!("purge {} events of {of}", ids.len());
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
@@ -84,6 +156,20 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 /// # Cancel safety
 ///
 /// Safe: the slices that were committed stay deleted.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// assert_eq!(admin::purge_all(&pool, &aircraft).await?, 1);
+/// # Ok(()) }
+/// ```
 pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64> {
     let attempt = || format!("purge all events of {of}");
     let (shard, recipient) = (of.shard().into(), of.as_str());

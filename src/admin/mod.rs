@@ -3,7 +3,7 @@
 //! | call | what |
 //! | --- | --- |
 //! | [`standing`] | the turn of a recipient, whether it is paused, and how it fails |
-//! | [`events`] | what waits in a box, a page at a time |
+//! | [`events`], [`backlog`] | what waits in a box, a page at a time; how much it is, exactly |
 //! | [`purge`], [`purge_all`] | throw events away |
 //! | [`quarantine`], [`quarantined`], [`replay`], [`discard`] | take events aside with a reason, look at them, put them back or throw them away |
 //! | [`pause`], [`resume`] | let nothing be processed, and go on |
@@ -35,7 +35,7 @@ mod events;
 mod quarantine;
 mod recipient;
 
-pub use events::{MAX_IDS, MAX_LISTED, PURGE_SLICE, events, purge, purge_all};
+pub use events::{Backlog, MAX_IDS, MAX_LISTED, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{
     FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, resume, set_state, standing,

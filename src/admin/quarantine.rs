@@ -50,6 +50,10 @@ pub struct Quarantined {
 /// # Cancel safety
 ///
 /// Safe: all of them are moved or none.
+///
+/// # Examples
+///
+/// See [the module](crate::admin).
 pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId], reason: &str) -> Result<u64> {
     let attempt = || format!("quarantine {} events of {of}", ids.len());
     check_reason(reason).map_err(|misuse| Error::misuse(attempt(), misuse))?;
@@ -71,6 +75,10 @@ pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[Event
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// See [the module](crate::admin).
 pub async fn quarantined<B: Backend>(
     pool: &Pool<B>,
     of: &Recipient,
@@ -111,6 +119,10 @@ impl Quarantined {
 /// # Cancel safety
 ///
 /// Safe: all of them are moved or none.
+///
+/// # Examples
+///
+/// See [the module](crate::admin).
 pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
     let attempt = || format!("replay {} events of {of}", ids.len());
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
@@ -133,6 +145,23 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
 /// # Cancel safety
 ///
 /// Safe: all of them are deleted or none.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// let bad = admin::events(&pool, &aircraft, None, 1).await?[0].id();
+/// admin::quarantine(&pool, &aircraft, &[bad], "no flight number").await?;
+/// assert_eq!(admin::discard(&pool, &aircraft, &[bad]).await?, 1);
+/// assert!(admin::quarantined(&pool, &aircraft, None, 10).await?.is_empty());
+/// # Ok(()) }
+/// ```
 pub async fn discard<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
     let attempt = || format!("discard {} events of {of}", ids.len());
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;

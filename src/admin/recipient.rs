@@ -42,6 +42,10 @@ pub struct Standing {
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// See [`pause`].
 pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Standing> {
     let read = async { B::read_standing(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the standing of {of}")))?;
@@ -67,6 +71,21 @@ pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Stan
 /// # Cancel safety
 ///
 /// Safe: it is paused or not.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Recipient, admin};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// assert!(admin::pause(&pool, &aircraft).await?);
+/// assert!(admin::standing(&pool, &aircraft).await?.paused);
+/// assert!(admin::resume(&pool, &aircraft).await?);
+/// # Ok(()) }
+/// ```
 pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
     let attempt = || format!("pause {recipient}");
     let write = async {
@@ -88,6 +107,10 @@ pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<
 /// # Cancel safety
 ///
 /// Safe: it is resumed or not.
+///
+/// # Examples
+///
+/// See [`pause`].
 pub async fn resume<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
     let attempt = || format!("resume {recipient}");
     let write = async {
@@ -115,6 +138,10 @@ pub struct StoredState {
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// See [`set_state`].
 pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<StoredState> {
     let read = async { B::read_state(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the stored state of {of}")))?;
@@ -139,6 +166,24 @@ pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<
 /// # Cancel safety
 ///
 /// Safe: it is replaced or not.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Recipient, admin};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// let stored = admin::stored_state(&pool, &airport).await?;
+/// let turn = admin::set_state(&pool, &airport, stored.turn, Some(b"7")).await?;
+/// assert_eq!(eventbox::state::<u64>(&pool, &airport).await?.ok_or("it has a state")?.state, Some(7));
+/// // It was edited since it was read, so this edit is refused.
+/// assert!(admin::set_state(&pool, &airport, stored.turn, None).await.unwrap_err().is_contention());
+/// assert_eq!(turn, 1);
+/// # Ok(()) }
+/// ```
 pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64, state: Option<&[u8]>) -> Result<i64> {
     let attempt = || format!("set the state of {of} at turn {at_turn}");
     if let Some(bytes) = state.map(<[u8]>::len).filter(|bytes| *bytes > MAX_EDIT_BYTES) {
@@ -187,6 +232,21 @@ pub enum Forgotten {
 /// # Cancel safety
 ///
 /// Safe: it is forgotten or not.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::admin::{self, Forgotten};
+/// use eventbox::Recipient;
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// admin::set_state(&pool, &airport, 0, None).await?;
+/// assert_eq!(admin::forget(&pool, &airport).await?, Forgotten::TooRecent);
+/// # Ok(()) }
+/// ```
 pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<Forgotten> {
     let attempt = || format!("forget {recipient}");
     let idle_us = i64::try_from(FORGET_AFTER.as_micros()).unwrap_or(i64::MAX);

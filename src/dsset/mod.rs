@@ -80,6 +80,7 @@ pub use error::{Error, Misuse};
 pub use item::{Added, Item, MAX_ITEM_BYTES, MAX_ITEMS, MAX_ITEMS_BYTES};
 pub use listing::Listing;
 pub use pop::{PopOp, PopTx, finish_pop};
+pub(crate) use pruner::TOMBSTONES;
 pub use pruner::{MIN_PRUNE_INTERVAL, PRUNER_STOP_TIMEOUT, Pruner, PrunerConfig};
 pub use set::{DEFAULT_TOMBSTONE_DELAY, Set};
 pub use tombstone::{Pruned, TombstoneKey, cleanup_garbage, prune_slice};

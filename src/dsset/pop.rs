@@ -28,6 +28,10 @@ impl<B: Backend> PopTx<B> {
     /// # Errors
     ///
     /// Contention when SQLite's writer did not make room within the busy timeout; transient when no connection could be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a transaction that was begun is rolled back.
     pub async fn begin(pool: &Pool<B>) -> Result<Self, Error> {
         let begun = B::begin_write(pool).await;
         Ok(begun.map_err(|fault| Error::during(fault, "begin a transaction to pop in"))?.into())
@@ -39,6 +43,10 @@ impl<B: Backend> PopTx<B> {
     ///
     /// [`Misuse::NotFinished`] when [`finish_pop`] failed in this transaction; it is rolled back then. [`Error::Unknown`] when the connection
     /// was lost, so that it may have happened: list again to see. Contention, transient and database errors: nothing was changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have committed: list again to see.
     pub async fn commit(self) -> Result<(), Error> {
         const ATTEMPT: &str = "commit what was popped";
         if self.broken {
@@ -53,6 +61,10 @@ impl<B: Backend> PopTx<B> {
     /// # Errors
     ///
     /// Transient and database errors; the transaction is rolled back nevertheless.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it is rolled back nevertheless.
     pub async fn rollback(self) -> Result<(), Error> {
         self.tx.rollback().await.map_err(|error| Error::during(error.into(), "roll back what was popped"))
     }
@@ -133,6 +145,10 @@ impl PopOp {
 /// # Cancel safety
 ///
 /// A transaction in which this future was dropped can only be rolled back.
+///
+/// # Examples
+///
+/// See [the module](crate::dsset).
 pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<Item = PopOp>) -> Result<usize, Error> {
     let mut ops: Vec<PopOp> = ops.into_iter().collect();
     // Until the end is reached, so that a dropped future counts as one that failed.

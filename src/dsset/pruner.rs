@@ -19,6 +19,9 @@ pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long [`Pruner::stop`] waits for the transaction that is under way.
 pub const PRUNER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The gauge of the names that a whole pass left remembered.
+pub(crate) const TOMBSTONES: &str = "eventbox_tombstones";
+
 /// How a [`Pruner`] works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunerConfig {
@@ -108,6 +111,21 @@ impl<B: Backend> Pruner<B> {
     /// # Cancel safety
     ///
     /// Safe: what was done until then stays done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+    /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+    /// # eventbox::migrate(&pool).await?;
+    /// use eventbox::{Event, Pruner, PrunerConfig, Recipient};
+    ///
+    /// let airport = Recipient::new("airport", "JFK")?;
+    /// eventbox::emit(&pool, &airport, Event::new("departed").named("UA/1545")).await?;
+    /// let pruned = Pruner::new(pool, PrunerConfig::default()).run_once().await?;
+    /// assert_eq!((pruned.walked, pruned.stamped, pruned.deleted), (1, 0, 0));
+    /// # Ok(()) }
+    /// ```
     pub async fn run_once(&self) -> Result<Pruned, Error> {
         pass(&self.pool, &self.config, &watch::Sender::new(false).subscribe()).await
     }
@@ -167,5 +185,7 @@ async fn pass<B: Backend>(
             }
         }
     }
+    #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
+    metrics::gauge!(TOMBSTONES).set(total.walked.saturating_sub(total.deleted) as f64);
     Ok(total)
 }

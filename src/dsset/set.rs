@@ -63,6 +63,10 @@ impl Set {
     /// # Cancel safety
     ///
     /// A dropped future may or may not have added the items; adding them again is harmless.
+    ///
+    /// # Examples
+    ///
+    /// See [the module](crate::dsset).
     pub async fn add<'e, B, E>(&self, executor: E, items: &[Item]) -> Result<Vec<Added>, Error>
     where
         B: Backend,
@@ -109,6 +113,10 @@ impl Set {
     /// # Errors
     ///
     /// Transient and database errors.
+    ///
+    /// # Examples
+    ///
+    /// See [the module](crate::dsset).
     pub async fn list<B: Backend>(&self, pool: &Pool<B>, max: NonZeroU32) -> Result<Listing, Error> {
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
         let read = async {
@@ -141,6 +149,10 @@ impl Set {
     /// # Cancel safety
     ///
     /// Safe: all of them are deleted or none.
+    ///
+    /// # Examples
+    ///
+    /// See [the module](crate::dsset).
     pub async fn delete<B: Backend>(&self, pool: &Pool<B>, ids: &[&str]) -> Result<u64, Error> {
         let attempt = || format!("delete from the set of {}", self.of);
         if ids.len() > MAX_ITEMS {
@@ -174,6 +186,10 @@ impl Set {
     /// # Cancel safety
     ///
     /// Safe: nothing is written.
+    ///
+    /// # Examples
+    ///
+    /// See [the module](crate::dsset).
     pub async fn begin_pop<B: Backend>(&self, tx: &mut PopTx<B>, listing: &Listing) -> Result<PopOp, Error> {
         let attempt = || format!("begin to pop from the set of {}", self.of);
         if listing.of != self.of {

@@ -58,6 +58,10 @@ impl Pruned {
 /// # Errors
 ///
 /// Contention, transient and database errors; roll the transaction back.
+///
+/// # Cancel safety
+///
+/// Safe inside its transaction, which is then to be rolled back.
 pub async fn prune_slice<B: Backend>(
     tx: &mut B::Connection,
     shard: u8,
@@ -127,6 +131,23 @@ impl Span<'_> {
 /// # Cancel safety
 ///
 /// Safe: what was done until then stays done.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::dsset::{Item, Set, cleanup_garbage};
+/// use eventbox::Recipient;
+///
+/// let set = Set::new(Recipient::new("airport", "JFK")?).tombstone_delay(std::time::Duration::ZERO);
+/// set.add(&pool, &[Item::new("UA/1545", "departed")]).await?;
+/// set.delete(&pool, &["UA/1545"]).await?;
+/// let listing = set.list(&pool, 10.try_into()?).await?;
+/// assert_eq!(cleanup_garbage(&pool, &[&listing]).await?.stamped, 1);
+/// # Ok(()) }
+/// ```
 pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) -> Result<Pruned, Error> {
     let mut total = Pruned::default();
     let sets: BTreeMap<_, _> =

@@ -16,7 +16,9 @@ use super::metrics::BatchMetrics;
 use super::outcome::SendError;
 use super::send::{Sender, Work};
 use super::transport::Transport;
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
+use crate::heartbeat::Beat;
 
 /// What became of an event that the client accepted.
 #[derive(Debug)]
@@ -101,6 +103,11 @@ impl BatchClient {
     ///
     /// Must be called in a Tokio runtime.
     pub fn start(&self) {
+        self.start_watched(None);
+    }
+
+    /// The same, with a heart that is seen when batches find no slot.
+    pub(super) fn start_watched(&self, beat: Option<Beat>) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiting) = waiting {
             self.sender.metrics().config_info(&self.config);
@@ -111,6 +118,7 @@ impl BatchClient {
                 tasks: self.tasks.clone(),
                 draining: self.draining.clone(),
                 abandoned: self.abandoned.clone(),
+                beat,
             };
             self.tasks.spawn(batcher.run());
         }
@@ -172,36 +180,46 @@ impl BatchClient {
         self.breaker.as_ref().map_or(Duration::ZERO, Breaker::open_for)
     }
 
-    /// Accepts nothing more, sends what is queued, lets the callbacks run and closes the transport, all within `deadline`.
+    /// [`stop`](Self::stop) within [`BatchConfig::shutdown_timeout`].
     ///
-    /// What could not be sent by then gets its callback with [`SendError::Shutdown`]. A second stop does nothing more; without a start it
-    /// returns at once.
+    /// # Cancel safety
+    ///
+    /// As [`stop`](Self::stop).
+    pub async fn close(&self) -> BatchStop {
+        self.stop(self.config.shutdown_timeout).await
+    }
+
+    /// Accepts nothing more, sends what is queued, lets the callbacks run and closes the transport, all within `limit`.
+    ///
+    /// What could not be sent shortly before that, at most [`ABANDON_GRACE`], gets its callback with [`SendError::Shutdown`]. A second
+    /// stop does nothing more; without a start it returns at once.
     ///
     /// # Cancel safety
     ///
     /// Safe: the stop goes on; call it again to wait for it.
-    pub async fn stop(&self, deadline: Duration) -> BatchStop {
-        let deadline = Instant::now() + deadline;
+    pub async fn stop(&self, limit: Duration) -> BatchStop {
+        let deadline = from_now(limit);
+        let send_until = deadline.checked_sub(ABANDON_GRACE.min(limit / 2)).unwrap_or(deadline);
         self.draining.cancel();
         drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.tasks.close();
-        let complete = timeout_at(deadline, self.tasks.wait()).await.is_ok();
+        let mut complete = timeout_at(send_until, self.tasks.wait()).await.is_ok();
         if !complete {
             tracing::warn!("timed out waiting for shutdown to finish, force closing");
             self.abandoned.cancel();
             // What is left now only runs callbacks, which do not wait for anything.
-            let _ = tokio::time::timeout(ABANDON_GRACE, self.tasks.wait()).await;
+            let _ = timeout_at(deadline, self.tasks.wait()).await;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
             self.sender.forget_numbers();
-            self.sender.transport().close().await;
+            complete &= timeout_at(deadline, self.sender.transport().close()).await.is_ok();
         }
         BatchStop { complete }
     }
 }
 
-/// How long a stop that ran out of time waits for the last callbacks.
-const ABANDON_GRACE: Duration = Duration::from_millis(250);
+/// The most of a stop's time that is kept for the last callbacks and the closing of the transport, when there is too much to send.
+pub const ABANDON_GRACE: Duration = Duration::from_millis(250);
 
 impl Drop for BatchClient {
     fn drop(&mut self) {
@@ -224,17 +242,20 @@ struct Batcher {
     tasks: TaskTracker,
     draining: CancellationToken,
     abandoned: CancellationToken,
+    beat: Option<Beat>,
 }
 
 impl Batcher {
     async fn run(mut self) {
         while let Some(batch) = self.next_batch().await {
+            let busy = self.beat.as_ref().map(Beat::busy);
             let slot = tokio::select! {
                 slot = Arc::clone(&self.slots).acquire_owned() => slot,
                 // The batch and the queue are dropped, and with that every event gets its callback.
                 () = self.abandoned.cancelled() => return,
             };
             let Ok(slot) = slot else { return };
+            drop(busy);
             let sender = Arc::clone(&self.sender);
             // Bounded by the slots, apart from the short time of the callbacks.
             self.tasks.spawn(async move {
@@ -255,7 +276,7 @@ impl Batcher {
                 () = self.draining.cancelled(), if !self.waiting.is_closed() => self.waiting.close(),
             }
         };
-        let due = Instant::now() + self.sender.config().batch_interval;
+        let due = from_now(self.sender.config().batch_interval);
         let mut batch = Vec::with_capacity(full.min(self.waiting.len() + 1));
         batch.push(first);
         while batch.len() < full {

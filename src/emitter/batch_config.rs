@@ -37,6 +37,9 @@ pub struct BatchConfig {
     pub batch_interval: Duration,
     /// The deadline of a request.
     pub publish_timeout: Duration,
+    /// How long a stop may take altogether, when its caller does not say. A durable emitter has its own,
+    /// [`Config::shutdown_timeout`](crate::emitter::Config::shutdown_timeout), and puts that here.
+    pub shutdown_timeout: Duration,
     /// Events that wait for their batch; more are refused.
     pub message_buffer: NonZeroUsize,
     /// Whether each request is published as a whole or not at all.
@@ -60,6 +63,7 @@ impl Default for BatchConfig {
             max_concurrent_sends: count(1),
             batch_interval: Duration::from_millis(100),
             publish_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
             message_buffer: count(200),
             transaction_enabled: false,
             split_transactions: false,
@@ -79,6 +83,7 @@ impl BatchConfig {
             max_concurrent_sends: count(4),
             batch_interval: Duration::from_millis(50),
             message_buffer: count(10_000),
+            shutdown_timeout: Duration::from_secs(30),
             client_name: Some("durable_emitter".to_owned()),
             breaker: Some(BreakerConfig::default()),
             ..BatchConfig::default()
@@ -98,8 +103,11 @@ impl BatchConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (setting, duration) in [("batch_interval", self.batch_interval), ("publish_timeout", self.publish_timeout)]
-        {
+        for (setting, duration) in [
+            ("batch_interval", self.batch_interval),
+            ("publish_timeout", self.publish_timeout),
+            ("batch.shutdown_timeout", self.shutdown_timeout),
+        ] {
             if duration.is_zero() {
                 return Err(ConfigError::Zero { setting });
             }

@@ -1,15 +1,16 @@
 //! Emits that share their inserts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Pool;
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::outbox::{Stored, micros, row};
 use super::settle::within;
+use crate::clock::from_now;
 use crate::error::Error;
 use crate::store::{Backend, Class, Fault};
 
@@ -20,11 +21,21 @@ pub(super) type Inserted = Result<Uuid, Arc<Error>>;
 pub(super) struct Request {
     pub(super) stored: Stored,
     pub(super) reply: oneshot::Sender<Inserted>,
+    /// When it gives up, unless its insert has begun.
+    pub(super) insert_by: Instant,
+}
+
+/// Why a request is not in the queue.
+pub(super) enum NotQueued {
+    /// The emitter is stopping.
+    Closed,
+    /// There was no room in time.
+    Late,
 }
 
 /// The queue of inserts.
 pub(super) struct InsertQueue {
-    sender: Mutex<Option<mpsc::Sender<Request>>>,
+    sender: SyncMutex<Option<mpsc::Sender<Request>>>,
     weak: mpsc::WeakSender<Request>,
     waiting: Mutex<mpsc::Receiver<Request>>,
     capacity: usize,
@@ -36,23 +47,23 @@ impl InsertQueue {
         let (sender, waiting) = mpsc::channel(capacity);
         InsertQueue {
             weak: sender.downgrade(),
-            sender: Mutex::new(Some(sender)),
+            sender: SyncMutex::new(Some(sender)),
             waiting: Mutex::new(waiting),
             capacity,
         }
     }
 
-    /// Waits for room and queues; `false` when the queue is closed. Until it is queued, the caller may give up.
-    pub(super) async fn push(&self, request: Request) -> bool {
-        match self.weak.upgrade() {
-            Some(sender) => sender.send(request).await.is_ok(),
-            None => false,
-        }
+    /// Waits for room, at most until the request gives up, and queues. Until it is queued, the caller may give up too.
+    pub(super) async fn push(&self, request: Request) -> Result<(), NotQueued> {
+        let sender = self.weak.upgrade().ok_or(NotQueued::Closed)?;
+        let place = timeout_at(request.insert_by, sender.reserve()).await;
+        place.map_err(|_| NotQueued::Late)?.map_err(|_| NotQueued::Closed)?.send(request);
+        Ok(())
     }
 
     /// Lets the workers finish what is queued and end.
-    pub(super) async fn close(&self) {
-        self.sender.lock().await.take();
+    pub(super) fn close(&self) {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     pub(super) fn fill_ratio(&self) -> f64 {
@@ -65,7 +76,7 @@ impl InsertQueue {
         let mut waiting = self.waiting.lock().await;
         let mut batch = Vec::new();
         waiting.recv_many(&mut batch, full).await;
-        let due = Instant::now() + linger;
+        let due = from_now(linger);
         while !batch.is_empty() && batch.len() < full && !linger.is_zero() {
             match tokio::time::timeout_at(due, waiting.recv()).await {
                 Ok(Some(request)) => batch.push(request),
@@ -81,17 +92,18 @@ impl InsertQueue {
 /// Answers in the order of the messages.
 pub(super) async fn insert_all<B: Backend>(
     pool: &Pool<B>,
+    turns: &Semaphore,
     stored: &mut [Stored],
     hold: Duration,
     limit: Duration,
 ) -> Vec<Result<(), Arc<Error>>> {
     let during = |fault: Fault| Arc::new(fault.during_commit("store messages in the outbox"));
-    match insert(pool, stored, hold, limit).await {
+    match insert(pool, turns, stored, hold, limit).await {
         Ok(()) => vec![Ok(()); stored.len()],
         Err(fault) if stored.len() > 1 && fault.class() == Class::Permanent => {
             let mut answers = Vec::with_capacity(stored.len());
             for one in stored {
-                answers.push(insert(pool, std::slice::from_mut(one), hold, limit).await.map_err(during));
+                answers.push(insert(pool, turns, std::slice::from_mut(one), hold, limit).await.map_err(during));
             }
             answers
         }
@@ -104,14 +116,17 @@ pub(super) async fn insert_all<B: Backend>(
 
 async fn insert<B: Backend>(
     pool: &Pool<B>,
+    turns: &Semaphore,
     stored: &mut [Stored],
     hold: Duration,
     limit: Duration,
 ) -> Result<(), Fault> {
-    let payloads: Vec<Vec<u8>> = stored.iter().map(|stored| stored.event.encode()).collect();
-    let claimed_until = Instant::now() + hold;
+    let claimed_until = from_now(hold);
     stored.iter_mut().for_each(|stored| stored.claimed_until = claimed_until);
-    let rows: Vec<_> = stored.iter().zip(&payloads).map(|(stored, payload)| row(stored, payload)).collect();
-    let statement = async { B::insert_outbox_in(&mut *pool.acquire().await?, &rows, micros(hold)).await };
+    let rows: Vec<_> = stored.iter().map(row).collect();
+    let statement = async {
+        let _turn = turns.acquire().await;
+        B::insert_outbox_in(&mut *pool.acquire().await?, &rows, micros(hold)).await
+    };
     within(limit, statement).await
 }

@@ -77,7 +77,7 @@ impl Default for Config {
             expiry: None,
             dead_letter_retention: None,
             database_timeout: Duration::from_secs(5),
-            insert_batch_size: 100,
+            insert_batch_size: 500,
             insert_flush_interval: Duration::ZERO,
             insert_workers: 0,
             delete_batch_size: 1000,

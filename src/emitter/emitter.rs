@@ -1,12 +1,12 @@
 //! The durable emitter itself: store, send, settle.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Pool;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,22 +14,24 @@ use uuid::Uuid;
 
 use super::batch::BatchClient;
 use super::builder::DurableEmitterBuilder;
-use super::coalesce::{InsertQueue, Request, insert_all};
+use super::coalesce::InsertQueue;
 use super::config::Config;
 use super::error::EmitterError;
 use super::fallback::Fallback;
 use super::grpc::Destination;
-use super::health::{HealthReport, Heartbeats};
+use super::health::HealthReport;
 use super::lifecycle::{NEW, STARTED, StopReport};
-use super::metrics::{EmitterMetrics, Phase};
-use super::outbox::{Handover, Stored, micros, prepare};
+use super::metrics::{EmitterMetrics, Pair, Phase};
+use super::outbox::{Handover, Stored, micros};
 use super::outcome::SendError;
-use super::settle::{Delivery, Entry, Settling, guarded, within};
+use super::settle::{Delivery, Settling, within};
 use super::stats::Stats;
 use super::transport::Transport;
 use super::upkeep::QueueStats;
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
+use crate::heartbeat::Heartbeats;
 use crate::store::{Backend, Fault};
 
 /// How often [`DurableEmitter::flush`] looks.
@@ -90,7 +92,11 @@ pub(super) struct Inner<B: Backend> {
     pub(super) finish: CancellationToken,
     pub(super) hearts: Heartbeats,
     pub(super) oldest_ms: AtomicU64,
+    /// The most rows that an observation found.
+    pub(super) most_rows: AtomicI64,
     pub(super) fallback: Option<Arc<Fallback>>,
+    /// Empties the queue of asynchronous emits.
+    pub(super) asynchronous_loop: TaskTracker,
     pub(super) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
 }
 
@@ -112,6 +118,7 @@ impl<B: Backend> Inner<B> {
         phase: Phase,
     ) -> Result<(), SendError> {
         let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
+        let pair = delivery.pair().clone();
         let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
         let callback = Box::new(move |sent| match fallback {
             Some(fallback) => fallback.settle(delivery, sent, send_before),
@@ -119,105 +126,10 @@ impl<B: Backend> Inner<B> {
         });
         let queued = self.client.queue_until(event, Some(send_before), Some(callback));
         if let Err(SendError::BufferFull) = queued {
-            self.settling.metrics.buffer_full(phase);
+            self.settling.metrics.buffer_full(phase, &pair);
         }
         queued
     }
-
-    fn deliver(&self, stored: Stored) -> Handover {
-        let Stored { key, event, attempts, claimed_until } = stored;
-        let entered = match self.settling.enter(key, attempts, Phase::Batch) {
-            Entry::Entered(delivery) => self.send(event, delivery, claimed_until, Phase::Batch).is_ok(),
-            Entry::InFlight | Entry::Full => {
-                self.settling.metrics.buffer_full(Phase::Batch);
-                false
-            }
-        };
-        if !entered {
-            self.settling.counters.left_waiting();
-            tracing::debug!(id = %key.id, "the queue to the sender is full: the message waits in the outbox");
-            return Handover::LeftWaiting;
-        }
-        Handover::Queued
-    }
-
-    async fn store(&self, stored: Stored) -> Result<Uuid, Arc<Error>> {
-        let Some(inserts) = &self.inserts else {
-            return self.insert(vec![stored]).await.pop().unwrap_or_else(|| Err(Arc::new(lost())));
-        };
-        let (reply, inserted) = oneshot::channel();
-        if !inserts.push(Request { stored, reply }).await {
-            return Err(Arc::new(lost()));
-        }
-        inserted.await.unwrap_or_else(|_| Err(Arc::new(lost())))
-    }
-
-    /// Inserts rows and hands over those that were inserted.
-    async fn insert(&self, mut stored: Vec<Stored>) -> Vec<Result<Uuid, Arc<Error>>> {
-        let config = self.config();
-        let started = Instant::now();
-        let done = insert_all(&self.pool, &mut stored, config.retransmit_after, config.database_timeout).await;
-        let operation = if stored.len() == 1 { "insert" } else { "insert_batch" };
-        self.settling.metrics.store_operation(operation, done.iter().any(Result::is_err), started.elapsed());
-        let deliver = |(stored, done): (Stored, Result<(), _>)| {
-            done.map(|()| {
-                let id = stored.key.id;
-                self.deliver(stored);
-                id
-            })
-        };
-        stored.into_iter().zip(done).map(deliver).collect()
-    }
-
-    pub(super) async fn run_inserts(self: Arc<Self>) {
-        let config = self.config();
-        while let Some(inserts) = &self.inserts
-            && let Some(requests) = inserts.next(config.insert_batch_size.max(1), config.insert_flush_interval).await
-        {
-            let (stored, replies): (Vec<_>, Vec<_>) =
-                requests.into_iter().map(|request| (request.stored, request.reply)).unzip();
-            for (reply, inserted) in replies.into_iter().zip(self.insert(stored).await) {
-                // A caller that gave up does not wait for the answer; its event is stored all the same.
-                let _ = reply.send(inserted);
-            }
-        }
-    }
-
-    pub(super) async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
-        let started = Instant::now();
-        let under_way = self.emits.token();
-        let (source, event_type) = (event.source().to_owned(), event.event_type().to_owned());
-        let emitted = self.emit_checked(event).await;
-        drop(under_way);
-        self.settling.metrics.emitted(&source, &event_type, emitted.is_err(), started.elapsed());
-        if emitted.is_ok() {
-            self.settling.counters.emitted();
-        }
-        emitted
-    }
-
-    async fn emit_checked(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
-        if self.state.load(Ordering::SeqCst) != STARTED {
-            return Err(EmitterError::NotStarted);
-        }
-        let (bytes, limit) = (event.encoded_len(), self.config().batch.effective_request_limit());
-        if bytes > limit {
-            return Err(EmitterError::TooLarge { bytes, limit });
-        }
-        let stored = prepare(event, self.config().retransmit_after, self.config().idempotency_key);
-        let started = Instant::now();
-        let inserted = self.store(stored).await.map_err(EmitterError::Persist);
-        let took = started.elapsed();
-        self.settling.metrics.inserted(inserted.is_err(), took);
-        let hook = self.config().hooks.on_emit_insert.as_deref();
-        guarded("on_emit_insert", || hook.map(|hook| hook(took, inserted.as_ref().err())));
-        inserted
-    }
-}
-
-/// The error of an emit that was accepted and then met the stop.
-fn lost() -> Error {
-    Error::setup("store a message in the outbox", "the emitter was stopped: emitter closed")
 }
 
 impl<B: Backend> DurableEmitter<B> {
@@ -227,13 +139,14 @@ impl<B: Backend> DurableEmitter<B> {
         DurableEmitterBuilder::new(pool, endpoint.into())
     }
 
-    pub(super) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, config: Config) -> Result<Self, EmitterError> {
+    pub(super) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, EmitterError> {
+        config.batch.shutdown_timeout = config.shutdown_timeout;
         config.check()?;
         let client = BatchClient::new(transport, config.batch.clone())?;
         let metrics = EmitterMetrics::new(config.batch.client_name.as_deref());
         let inserts = (config.insert_batch_size > 0).then(|| InsertQueue::new(config.insert_batch_size));
         let fallback = config.fallback;
-        let settling = Settling::new(config, metrics);
+        let settling = Settling::new(config, metrics, B::WRITERS);
         let fallback = fallback.then(|| Fallback::new(Arc::clone(client.sender()), Arc::clone(&settling)));
         let inner = Inner {
             pool,
@@ -249,7 +162,9 @@ impl<B: Backend> DurableEmitter<B> {
             finish: CancellationToken::new(),
             hearts: Heartbeats::default(),
             oldest_ms: AtomicU64::new(0),
+            most_rows: AtomicI64::new(0),
             fallback,
+            asynchronous_loop: TaskTracker::new(),
             asynchronous: Mutex::new(None),
         };
         Ok(DurableEmitter { inner: Arc::new(inner) })
@@ -283,10 +198,11 @@ impl<B: Backend> DurableEmitter<B> {
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
     /// [`async_buffer`](Config::async_buffer) are waiting or the emitter is not running.
     pub fn emit_async(&self, event: CloudEvent) {
+        let pair = Pair::of(event.source(), event.event_type());
         let queue = self.inner.asynchronous.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.as_ref().is_none_or(|queue| queue.try_send(event).is_err()) {
             self.inner.settling.counters.async_dropped();
-            self.inner.settling.metrics.async_dropped();
+            self.inner.settling.metrics.async_dropped(&pair);
         }
     }
 
@@ -308,7 +224,7 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// [`EmitterError::Database`] when the outbox cannot be read.
     pub async fn flush(&self, deadline: Duration) -> Result<bool, EmitterError> {
-        let deadline = Instant::now() + deadline;
+        let deadline = from_now(deadline);
         let mut nap = FLUSH_POLL / 10;
         loop {
             if self.inner.settling.unsettled() == 0 && !self.has_undelivered().await? {

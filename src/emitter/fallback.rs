@@ -47,6 +47,7 @@ impl Fallback {
             if let Ok(Ok(response)) = answer {
                 sent.result = result_of(response);
             }
+            this.settling.metrics.published_alone(sent.result.is_err());
             sent.event = Some(crate::cloudevent::CloudEvent::trusted(wire));
             this.settling.settle(delivery, &sent);
             this.settling.metrics.fallbacks_in_flight(-1.0);

@@ -13,7 +13,9 @@ use super::metrics::describe;
 use super::retransmit;
 use super::settle::run_worker;
 use super::upkeep::{run_expiry, run_observer, run_purge};
+use crate::clock::{LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
+use crate::heartbeat::Beat;
 use crate::store::Backend;
 
 /// Asynchronous emits that are stored at the same time.
@@ -42,15 +44,16 @@ impl<B: Backend> Inner<B> {
             return Err(EmitterError::AlreadyStarted);
         }
         describe();
-        self.client.start();
         let config = self.config();
         let beat = |name: &str, interval| self.hearts.add(name, interval, config.health_grace);
+        self.client.start_watched(Some(beat("publish", config.batch.publish_timeout)));
         let workers = match config.insert_workers {
             0 => B::INSERT_WORKERS,
             workers => workers,
         };
-        for _ in 0..if self.inserts.is_some() { workers } else { 0 } {
-            self.loops.spawn(Arc::clone(self).run_inserts());
+        for number in 0..if self.inserts.is_some() { workers } else { 0 } {
+            let beat = beat(&format!("insert {number}"), config.database_timeout);
+            self.loops.spawn(Arc::clone(self).run_inserts(beat));
         }
         // More writers than the engine can use would only wait for each other.
         for number in 0..config.delete_workers.get().min(B::INSERT_WORKERS) {
@@ -73,7 +76,8 @@ impl<B: Backend> Inner<B> {
         }
         let (queue, waiting) = mpsc::channel(config.async_buffer.get());
         *self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
-        self.loops.spawn(Arc::clone(self).run_asynchronous(waiting));
+        let beat = beat("emit_async", config.database_timeout);
+        self.asynchronous_loop.spawn(Arc::clone(self).run_asynchronous(waiting, beat));
         tracing::info!(
             engine = B::NAME,
             retransmit = config.retransmit,
@@ -83,10 +87,11 @@ impl<B: Backend> Inner<B> {
         Ok(())
     }
 
-    async fn run_asynchronous(self: Arc<Self>, mut waiting: mpsc::Receiver<CloudEvent>) {
+    async fn run_asynchronous(self: Arc<Self>, mut waiting: mpsc::Receiver<CloudEvent>, beat: Beat) {
         let mut running = tokio::task::JoinSet::new();
         while let Some(event) = waiting.recv().await {
             if running.len() >= ASYNC_CONCURRENCY {
+                let _busy = beat.busy();
                 running.join_next().await;
             }
             let inner = Arc::clone(&self);
@@ -100,23 +105,18 @@ impl<B: Backend> Inner<B> {
     }
 
     pub(super) async fn stop(&self, limit: Duration) -> StopReport {
-        let deadline = Instant::now() + limit;
+        let limit = limit.min(LONGEST);
+        let deadline = from_now(limit);
         let settle_from = deadline - limit / SETTLE_SHARE;
-        // What was accepted asynchronously is still emitted, so this queue ends before the state changes.
-        let asynchronous = self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(queue) = asynchronous {
-            let empty = async {
-                while queue.capacity() < queue.max_capacity() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let _ = timeout_at(settle_from, empty).await;
-        }
+        // What was accepted asynchronously is still emitted, so this queue ends, and what came out of it, before the state changes.
+        drop(self.asynchronous.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.asynchronous_loop.close();
+        let mut complete = timeout_at(settle_from, self.asynchronous_loop.wait()).await.is_ok();
         let was = self.state.swap(STOPPED, Ordering::SeqCst);
         self.emits.close();
-        let mut complete = timeout_at(settle_from, self.emits.wait()).await.is_ok();
+        complete &= timeout_at(settle_from, self.emits.wait()).await.is_ok();
         if let Some(inserts) = &self.inserts {
-            inserts.close().await;
+            inserts.close();
         }
         self.stopping.cancel();
         self.loops.close();

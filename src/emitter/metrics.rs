@@ -1,13 +1,14 @@
 //! Every instrument of the emitter, and the one place where each is recorded.
 
-use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::batch_config::BatchConfig;
 use super::instruments::{self as names, INSTRUMENTS, Kind};
+use crate::store::Tally;
 
 /// The most pairs of domain and entity that have labels of their own; the rest is `other`.
 pub const MAX_LABEL_PAIRS: usize = 500;
@@ -71,6 +72,7 @@ impl BatchMetrics {
             Label::new("max_concurrent_sends", config.max_concurrent_sends.to_string()),
             Label::new("batch_interval_ms", millis(config.batch_interval)),
             Label::new("max_publish_timeout_ms", millis(config.publish_timeout)),
+            Label::new("shutdown_timeout_ms", millis(config.shutdown_timeout)),
             Label::new("clone_event", "false"),
             Label::new("transaction_enabled", config.transaction_enabled.to_string()),
             Label::new("max_grpc_request_size_bytes", config.request_limit().to_string()),
@@ -133,9 +135,9 @@ impl EmitterMetrics {
         EmitterMetrics { client: client_label(client_name) }
     }
 
-    pub(super) fn emitted(&self, source: &str, event_type: &str, failed: bool, took: Duration) {
+    pub(super) fn emitted(&self, pair: &Pair, failed: bool, took: Duration) {
         let name = if failed { names::EMIT_FAILURE } else { names::EMIT_SUCCESS };
-        counter!(name, Vec::from(pair_labels(source, event_type))).increment(1);
+        counter!(name, Vec::from(pair.labels())).increment(1);
         histogram!(names::EMIT_TOTAL_DURATION).record(took.as_secs_f64());
     }
 
@@ -143,35 +145,45 @@ impl EmitterMetrics {
         histogram!(names::EMIT_DURATION, vec![error_label(failed)]).record(took.as_secs_f64());
     }
 
-    pub(super) fn published(&self, phase: Phase, source: &str, event_type: &str, failed: bool, took: Duration) {
+    pub(super) fn published(&self, phase: Phase, pair: &Pair, failed: bool, took: Duration) {
         let name = if failed { names::PUBLISH_FAILURE } else { names::PUBLISH_SUCCESS };
-        let mut labels = self.client.clone();
-        labels.push(phase.label());
-        let mut duration = labels.clone();
-        duration.push(error_label(failed));
-        labels.extend(pair_labels(source, event_type));
-        counter!(name, labels).increment(1);
-        histogram!(names::PUBLISH_DURATION, duration).record(took.as_secs_f64());
+        let with = |more: &[Label]| [self.client.as_slice(), &[phase.label()], more].concat();
+        counter!(name, with(&pair.labels())).increment(1);
+        histogram!(names::PUBLISH_DURATION, with(&[error_label(failed)])).record(took.as_secs_f64());
     }
 
-    pub(super) fn delivered(&self, rows: u64) {
-        counter!(names::DELIVERED).increment(rows);
+    /// Rows that were delivered; answers how many.
+    pub(super) fn delivered(&self, tallies: &[Tally]) -> u64 {
+        tally(names::DELIVERED, tallies)
     }
 
-    pub(super) fn dead_lettered(&self, code: &str) {
-        counter!(names::DEAD_LETTERED, vec![Label::new("code", code.to_owned())]).increment(1);
+    pub(super) fn dead_lettered(&self, code: &str, pair: &Pair) {
+        let [domain, entity] = pair.labels();
+        counter!(names::DEAD_LETTERED, vec![Label::new("code", code.to_owned()), domain, entity]).increment(1);
     }
 
-    pub(super) fn expired(&self, rows: u64) {
-        counter!(names::EXPIRED).increment(rows);
+    /// Rows that expired; answers how many.
+    pub(super) fn expired(&self, tallies: &[Tally]) -> u64 {
+        tally(names::EXPIRED, tallies)
     }
 
-    pub(super) fn buffer_full(&self, phase: Phase) {
-        counter!(names::BUFFER_FULL, vec![phase.label()]).increment(1);
+    pub(super) fn buffer_full(&self, phase: Phase, pair: &Pair) {
+        let [domain, entity] = pair.labels();
+        counter!(names::BUFFER_FULL, vec![phase.label(), domain, entity]).increment(1);
     }
 
-    pub(super) fn async_dropped(&self) {
-        counter!(names::ASYNC_DROPPED).increment(1);
+    pub(super) fn async_dropped(&self, pair: &Pair) {
+        counter!(names::ASYNC_DROPPED, Vec::from(pair.labels())).increment(1);
+    }
+
+    /// A second chance by the unary call.
+    pub(super) fn published_alone(&self, failed: bool) {
+        counter!(if failed { names::IMMEDIATE_FAILURE } else { names::IMMEDIATE_SUCCESS }).increment(1);
+    }
+
+    /// A claim of due rows: made, and with room for all of them, or not.
+    pub(super) fn retransmitted(&self, failed: bool) {
+        counter!(if failed { names::RETRANSMIT_FAILURE } else { names::RETRANSMIT_SUCCESS }).increment(1);
     }
 
     pub(super) fn store_operation(&self, operation: &'static str, failed: bool, took: Duration) {
@@ -189,14 +201,62 @@ impl EmitterMetrics {
     }
 }
 
-/// The labels of a domain and an entity, or `other` for all beyond the first [`MAX_LABEL_PAIRS`] of the process.
-fn pair_labels(source: &str, event_type: &str) -> [Label; 2] {
-    static SEEN: LazyLock<Mutex<HashSet<(String, String)>>> = LazyLock::new(Mutex::default);
-    let pair = (source.to_owned(), event_type.to_owned());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = seen.contains(&pair) || (seen.len() < MAX_LABEL_PAIRS && seen.insert(pair.clone()));
-    let (domain, entity) = if own { pair } else { ("other".to_owned(), "other".to_owned()) };
-    [Label::new("domain", domain), Label::new("entity", entity)]
+fn tally(name: &'static str, tallies: &[Tally]) -> u64 {
+    for tally in tallies {
+        counter!(name, Vec::from(Pair::of(&tally.source, &tally.r#type).labels())).increment(tally.rows);
+    }
+    tallies.iter().map(|tally| tally.rows).sum()
+}
+
+/// A domain and an entity as labels, cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pair {
+    domain: Arc<str>,
+    entity: Arc<str>,
+}
+
+/// The pairs of the process that have labels of their own: by domain, then by entity.
+#[derive(Default)]
+struct Pairs {
+    known: HashMap<String, HashMap<String, Pair>>,
+    count: usize,
+}
+
+impl Pair {
+    /// The pair, or `other` for all beyond the first [`MAX_LABEL_PAIRS`] of the process.
+    pub(super) fn of(source: &str, event_type: &str) -> Self {
+        static PAIRS: LazyLock<RwLock<Pairs>> = LazyLock::new(RwLock::default);
+        let find = |pairs: &Pairs| pairs.known.get(source).and_then(|types| types.get(event_type)).cloned();
+        let known = {
+            let pairs = PAIRS.read().unwrap_or_else(PoisonError::into_inner);
+            find(&pairs).or_else(|| (pairs.count >= MAX_LABEL_PAIRS).then(Pair::other))
+        };
+        known.unwrap_or_else(|| {
+            let mut pairs = PAIRS.write().unwrap_or_else(PoisonError::into_inner);
+            find(&pairs).unwrap_or_else(|| pairs.add(source, event_type))
+        })
+    }
+
+    fn other() -> Self {
+        static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("other"));
+        Pair { domain: Arc::clone(&OTHER), entity: Arc::clone(&OTHER) }
+    }
+
+    fn labels(&self) -> [Label; 2] {
+        [Label::new("domain", Arc::clone(&self.domain)), Label::new("entity", Arc::clone(&self.entity))]
+    }
+}
+
+impl Pairs {
+    fn add(&mut self, source: &str, event_type: &str) -> Pair {
+        if self.count >= MAX_LABEL_PAIRS {
+            return Pair::other();
+        }
+        self.count += 1;
+        let pair = Pair { domain: Arc::from(source), entity: Arc::from(event_type) };
+        self.known.entry(source.to_owned()).or_default().insert(event_type.to_owned(), pair.clone());
+        pair
+    }
 }
 
 fn client_label(name: Option<&str>) -> Vec<Label> {

@@ -31,6 +31,7 @@ pub mod global;
 mod grpc;
 mod headers;
 mod health;
+mod insert;
 mod instruments;
 mod lifecycle;
 mod metrics;
@@ -52,7 +53,7 @@ mod upkeep;
 pub use auth::{
     AUTH_HEADER, Auth, AuthError, AuthSettings, LazySigner, MIN_HEADERS_TTL, RotatingAuth, SIGNER_TIMEOUT, Signer,
 };
-pub use batch::{BatchClient, BatchStop, Callback, Sent};
+pub use batch::{ABANDON_GRACE, BatchClient, BatchStop, Callback, Sent};
 pub use batch_config::{BatchConfig, EmptyResults, FRAMING_RESERVE_BYTES, MIN_REQUEST_BYTES};
 pub use breaker::{BreakerConfig, BreakerState};
 pub use builder::DurableEmitterBuilder;

@@ -7,6 +7,7 @@ use sqlx::{Database, Executor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::clock::{LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
@@ -15,6 +16,9 @@ use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
 ///
 /// [`Config::retransmit_after`]: crate::emitter::Config::retransmit_after
 pub const DEFAULT_HOLD: Duration = Duration::from_secs(10);
+
+/// The claim that the insert is.
+pub(super) const FIRST_CLAIM: i32 = 1;
 
 /// The extension that says who sends, and its value.
 const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
@@ -30,6 +34,8 @@ const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 pub struct Stored {
     pub(super) key: OutboxKey,
     pub(super) event: CloudEvent,
+    /// The event as it goes into the row; empty as soon as it is there.
+    pub(super) payload: Vec<u8>,
     /// The claim that the insert was.
     pub(super) attempts: i32,
     /// When somebody else may send it; counted from before the insert, so it is never later than the database thinks.
@@ -102,32 +108,32 @@ where
     B: Backend,
     E: Executor<'e, Database = B> + 'e,
 {
-    let stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
-    let payload = stored.event.encode();
-    B::insert_outbox(executor, &[row(&stored, &payload)], micros(DEFAULT_HOLD))
+    let mut stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
+    B::insert_outbox(executor, &[row(&stored)], micros(DEFAULT_HOLD))
         .await
         .map_err(|fault| fault.during_commit("store a message in the outbox"))?;
+    stored.payload = Vec::new();
     Ok(stored)
 }
 
-/// Writes the messages of a turn, in order, into the shard of its recipient; each has its key already.
+/// Writes the messages of turns, in order, each into the shard of its recipient; each has its key already.
 pub(crate) async fn write_outbox<B: Backend>(
     tx: &mut <B as Database>::Connection,
-    shard: u8,
-    events: Vec<CloudEvent>,
+    events: Vec<(u8, CloudEvent)>,
     hold: Duration,
 ) -> Result<Vec<Stored>, Fault> {
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let mut stored: Vec<Stored> =
-        events.into_iter().map(|event| prepare(event, hold, IdempotencyKey::Unique)).collect();
-    for stored in &mut stored {
+    let prepared = events.into_iter().map(|(shard, event)| {
+        let mut stored = prepare(event, hold, IdempotencyKey::Unique);
         stored.key.shard = shard.into();
-    }
-    let payloads: Vec<Vec<u8>> = stored.iter().map(|stored| stored.event.encode()).collect();
-    let rows: Vec<_> = stored.iter().zip(&payloads).map(|(stored, payload)| row(stored, payload)).collect();
+        stored
+    });
+    let mut stored: Vec<Stored> = prepared.collect();
+    let rows: Vec<_> = stored.iter().map(row).collect();
     B::insert_outbox_in(tx, &rows, micros(hold)).await?;
+    stored.iter_mut().for_each(|stored| stored.payload = Vec::new());
     Ok(stored)
 }
 
@@ -152,16 +158,17 @@ pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: Idempo
         IdempotencyKey::ContentHash => event.content_hash(),
     });
     let key = OutboxKey { shard: shard_of(id).into(), id };
-    Stored { key, event, attempts: 1, claimed_until: Instant::now() + hold }
+    let payload = event.encode();
+    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(hold) }
 }
 
-pub(super) fn row<'a>(stored: &'a Stored, payload: &'a [u8]) -> OutboxRow<'a> {
+pub(super) fn row(stored: &Stored) -> OutboxRow<'_> {
     OutboxRow {
         shard: stored.key.shard,
         id: stored.key.id,
         source: stored.event.source(),
         r#type: stored.event.event_type(),
-        payload,
+        payload: &stored.payload,
     }
 }
 
@@ -171,7 +178,7 @@ fn shard_of(id: Uuid) -> u8 {
     first
 }
 
-/// A duration as the statements take it.
+/// A duration as the statements take it; a time can be added to it without overflow.
 pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use super::breaker::BreakerState;
 use super::emitter::Inner;
-use super::health::Beat;
-use super::metrics::Phase;
+use super::metrics::{Pair, Phase};
 use super::outbox::micros;
 use super::settle::{Entry, run};
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
-use crate::store::{Backend, Claim, ClaimedRow, Reschedule};
+use crate::heartbeat::Beat;
+use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.
 const ROOM_POLL: Duration = Duration::from_millis(5);
@@ -57,9 +58,12 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
             limit: count(room),
             hold_us: micros(inner.config().retransmit_after),
         };
-        let claimed_until = Instant::now() + inner.config().retransmit_after;
+        let claimed_until = from_now(inner.config().retransmit_after);
         let statement = async { B::claim_outbox(&mut *inner.pool.acquire().await?, claim).await };
-        let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else { break };
+        let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else {
+            inner.settling.metrics.retransmitted(true);
+            break;
+        };
         rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
         swept.claimed += rows.len();
         let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
@@ -118,15 +122,16 @@ async fn hand_over<B: Backend>(
     claimed_until: Instant,
     swept: &mut Swept,
 ) {
-    let mut released = Vec::new();
+    let (mut released, claimed) = (Vec::new(), rows.len());
     for row in rows {
         let key = row.key;
-        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit) {
+        let pair = Pair::of(&row.source, &row.r#type);
+        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit, &pair) {
             Entry::Entered(delivery) => delivery,
             // It was claimed while its last sending was under way; that one settles it.
             Entry::InFlight => continue,
             Entry::Full => {
-                released.push(release(&row));
+                released.push(no_place(key, row.attempts));
                 continue;
             }
         };
@@ -140,8 +145,11 @@ async fn hand_over<B: Backend>(
         };
         match inner.send(event, delivery, claimed_until, Phase::Retransmit) {
             Ok(()) => swept.enqueued += 1,
-            Err(_) => released.push(release(&row)),
+            Err(_) => released.push(no_place(key, row.attempts)),
         }
+    }
+    if claimed > 0 {
+        inner.settling.metrics.retransmitted(!released.is_empty());
     }
     if !released.is_empty() {
         swept.skipped_buffer_full += released.len();
@@ -151,9 +159,10 @@ async fn hand_over<B: Backend>(
     }
 }
 
-fn release(row: &ClaimedRow) -> Reschedule {
+/// The row is due at once, because it found no place.
+pub(super) fn no_place(key: OutboxKey, attempts: i32) -> Reschedule {
     let (code, error) = ("message buffer is full".to_owned(), String::new());
-    Reschedule { key: row.key, attempts: row.attempts, delay_us: 0, code, error }
+    Reschedule { key, attempts, delay_us: 0, code, error }
 }
 
 fn count(number: usize) -> i64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -18,12 +18,15 @@ use super::outcome::{EventErrorCode, RetryClass, SendError};
 use super::seqnum::Sequences;
 use super::split::{RequestSize, field_bytes, split};
 use super::transport::Transport;
+use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResponse};
 
 /// An event on its way, with what is to happen when its fate is known. Dropping it is a fate too.
 pub(super) struct Work {
     event: Option<CloudEvent>,
+    /// The size of the event.
+    bytes: usize,
     send_before: Option<Instant>,
     queued_at: Instant,
     callback: Option<Callback>,
@@ -31,7 +34,8 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(event: CloudEvent, send_before: Option<Instant>, callback: Option<Callback>) -> Self {
-        Work { event: Some(event), send_before, queued_at: Instant::now(), callback }
+        let bytes = event.encoded_len();
+        Work { event: Some(event), bytes, send_before, queued_at: Instant::now(), callback }
     }
 
     /// Forgets the callback: the caller is told in another way.
@@ -135,8 +139,7 @@ impl Sender {
     /// Sends a batch and says what became of each event.
     pub(super) async fn send(&self, batch: Vec<Work>) -> Vec<Settled> {
         let mut settled = Vec::with_capacity(batch.len());
-        let event_bytes: Vec<usize> =
-            batch.iter().map(|work| work.event.as_ref().map_or(0, CloudEvent::encoded_len)).collect();
+        let event_bytes: Vec<usize> = batch.iter().map(|work| work.bytes).collect();
         let options_bytes = field_bytes(self.options().encoded_len());
         let parts = split(&event_bytes, options_bytes, self.config.effective_request_limit());
         if parts.len() > 1 {
@@ -208,14 +211,18 @@ impl Sender {
                 None => return (piece, Err(SendError::CircuitOpen)),
             },
         };
+        let options_bytes = field_bytes(self.options().encoded_len());
+        let bytes = options_bytes + piece.iter().map(|work| field_bytes(work.bytes)).sum::<usize>();
         let events = piece.iter_mut().filter_map(|work| work.event.take()).map(CloudEvent::into_wire).collect();
         let batch = CloudEventBatch { events, options: Some(self.options()) };
-        let mut answer = self.publish(&batch).await;
+        // Both attempts end by one deadline, which is before the claim of the rows ends.
+        let deadline = from_now(self.config.publish_timeout);
+        let mut answer = self.publish(&batch, bytes, deadline).await;
         if let Err(Some(status)) = &answer
             && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            && timeout_at(deadline, self.transport.refresh_credentials()).await.is_ok()
         {
-            self.transport.refresh_credentials().await;
-            answer = self.publish(&batch).await;
+            answer = self.publish(&batch, bytes, deadline).await;
         }
         let outcome = match answer {
             Ok(response) => Ok(self.results(&batch, response)),
@@ -237,10 +244,15 @@ impl Sender {
     }
 
     /// One call of the transport within the deadline; `Err(None)` when the client was stopped in the middle of it.
-    async fn publish(&self, batch: &CloudEventBatch) -> Result<PublishResponse, Option<Status>> {
+    async fn publish(
+        &self,
+        batch: &CloudEventBatch,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<PublishResponse, Option<Status>> {
         let started = Instant::now();
-        let deadline = self.config.publish_timeout;
-        let call = timeout(deadline, self.transport.publish_batch(batch, deadline));
+        let limit = deadline.saturating_duration_since(started);
+        let call = timeout_at(deadline, self.transport.publish_batch(batch, limit));
         let answer = tokio::select! {
             answer = call => answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the request took longer than publish_timeout"))),
             () = self.abandoned.cancelled() => return Err(None),
@@ -250,7 +262,7 @@ impl Sender {
             Ok(_) => RequestStatus::Success,
             Err(_) => RequestStatus::Failure,
         };
-        self.metrics.request(status, batch.events.len(), batch.encoded_len(), started.elapsed(), &self.config);
+        self.metrics.request(status, batch.events.len(), bytes, started.elapsed(), &self.config);
         answer.map_err(Some)
     }
 

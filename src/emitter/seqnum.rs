@@ -77,6 +77,17 @@ mod tests {
         (text("seqnum"), text("seqepoch"))
     }
 
+    /// durable-emitter 42: a stop clears the counters.
+    #[test]
+    fn a_stop_clears_the_counters() {
+        let sequences = Sequences::new();
+        let before = number(&sequences, "flights", "departed");
+        sequences.clear();
+        let after = number(&sequences, "flights", "departed");
+        assert_eq!((before.0.as_str(), after.0.as_str()), ("1", "1"));
+        assert_ne!(before.1, after.1);
+    }
+
     /// REQ-16.
     #[test]
     fn the_map_is_bounded_and_says_so_by_a_new_epoch() {

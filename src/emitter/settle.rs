@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Sent;
 use super::config::Config;
-use super::health::Beat;
-use super::metrics::{EmitterMetrics, Phase};
+use super::metrics::{EmitterMetrics, Pair, Phase};
 use super::outbox::micros;
 use super::outcome::{RetryClass, SendError};
 use super::stats::Counters;
+use crate::clock::from_now;
+use crate::heartbeat::Beat;
 use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule};
 
 /// The most bytes of an error that a row keeps.
@@ -38,6 +39,9 @@ pub(super) struct Settling {
     /// Asks the workers not to wait for more.
     hurry: Notify,
     hurried: AtomicU64,
+    /// Writes at the same time. More than the engine can make wait for each other here, in order, and not in the database, where they would
+    /// sleep and try again.
+    pub(super) turns: Semaphore,
 }
 
 /// A row whose message is on its way. Dropping it leaves the row as it is.
@@ -45,8 +49,15 @@ pub(super) struct Delivery {
     key: OutboxKey,
     attempts: i32,
     phase: Phase,
+    pair: Pair,
     settling: Arc<Settling>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Delivery {
+    pub(super) fn pair(&self) -> &Pair {
+        &self.pair
+    }
 }
 
 impl Drop for Delivery {
@@ -67,7 +78,7 @@ enum Fate {
 }
 
 impl Settling {
-    pub(super) fn new(config: Config, metrics: EmitterMetrics) -> Arc<Self> {
+    pub(super) fn new(config: Config, metrics: EmitterMetrics, writers: usize) -> Arc<Self> {
         let batch = &config.batch;
         let sending = batch.message_buffer.get() + batch.batch_size.get() * (batch.max_concurrent_sends.get() + 1);
         let place_count = sending + (config.delete_batch_size * 200).clamp(10_000, 200_000);
@@ -83,6 +94,7 @@ impl Settling {
             waiting: AsyncMutex::new(waiting),
             hurry: Notify::new(),
             hurried: AtomicU64::new(0),
+            turns: Semaphore::new(writers.min(Semaphore::MAX_PERMITS)),
         })
     }
 
@@ -91,12 +103,13 @@ impl Settling {
     }
 
     /// A place for a row that is about to be sent; `None` when it is on its way already.
-    pub(super) fn enter(self: &Arc<Self>, key: OutboxKey, attempts: i32, phase: Phase) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, key: OutboxKey, attempts: i32, phase: Phase, pair: &Pair) -> Entry {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Entry::Full };
         if !self.in_flight().insert(key) {
             return Entry::InFlight;
         }
-        Entry::Entered(Delivery { key, attempts, phase, settling: Arc::clone(self), _place: place })
+        let pair = pair.clone();
+        Entry::Entered(Delivery { key, attempts, phase, pair, settling: Arc::clone(self), _place: place })
     }
 
     pub(super) fn free_places(&self) -> usize {
@@ -124,10 +137,7 @@ impl Settling {
         let error = sent.result.as_ref().err();
         let hook = self.config.hooks.on_batch_publish.as_deref();
         guarded("on_batch_publish", || hook.map(|hook| hook(sent.elapsed, 1, error)));
-        if let Some(event) = &sent.event {
-            let failed = error.is_some();
-            self.metrics.published(delivery.phase, event.source(), event.event_type(), failed, sent.elapsed);
-        }
+        self.metrics.published(delivery.phase, &delivery.pair, error.is_some(), sent.elapsed);
         self.counters.sent(delivery.phase == Phase::Retransmit, error);
         if let Some(fate) = fate_of(error, sent.alone) {
             // Full is impossible and closed means stopped: in both cases the row stays and is sent again.
@@ -201,7 +211,7 @@ async fn next_batch(settling: &Settling, finish: &CancellationToken) -> Option<V
     };
     let full = settling.config.delete_batch_size.max(1);
     let mut batch = vec![first];
-    let due = Instant::now() + settling.config.delete_flush_interval;
+    let due = from_now(settling.config.delete_flush_interval);
     let hurried = settling.hurried.load(Ordering::Relaxed);
     while batch.len() < full {
         if let Ok(settled) = waiting.try_recv() {
@@ -228,7 +238,7 @@ async fn next_batch(settling: &Settling, finish: &CancellationToken) -> Option<V
 async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Vec<Settled>) {
     let (mut delivered, mut retries, mut burials) = (Vec::new(), Vec::new(), Vec::new());
     for settled in &batch {
-        let Delivery { key, attempts, .. } = settled.delivery;
+        let Delivery { key, attempts, ref pair, .. } = settled.delivery;
         match &settled.fate {
             Fate::Delivered => delivered.push(key),
             Fate::Retry { code, error, slow } => {
@@ -237,14 +247,14 @@ async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Ve
                 retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
             }
             Fate::Dead { code, reason } => {
-                burials.push(Burial { key, attempts, code: code.clone(), reason: reason.clone() });
+                burials.push((Burial { key, attempts, code: code.clone(), reason: reason.clone() }, pair.clone()));
             }
         }
     }
     // Statements that touch the same rows from several processes do it in the same order.
     delivered.sort_unstable();
     retries.sort_unstable_by_key(|row| row.key);
-    burials.sort_unstable_by_key(|row| row.key);
+    burials.sort_unstable_by_key(|(row, _)| row.key);
     if !delivered.is_empty() {
         remove(settling, pool, &delivered).await;
     }
@@ -255,7 +265,7 @@ async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Ve
         }
     }
     if !burials.is_empty() {
-        bury(settling, pool, &burials).await;
+        bury(settling, pool, burials).await;
     }
 }
 
@@ -274,7 +284,8 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
             Some(_) => B::mark_outbox(conn, delivered).await?,
         };
         // A row that is gone may have been moved to the dead letters while its message was on the way.
-        if usize::try_from(removed).is_ok_and(|removed| removed < delivered.len()) {
+        let count: u64 = removed.iter().map(|tally| tally.rows).sum();
+        if usize::try_from(count).is_ok_and(|count| count < delivered.len()) {
             B::delete_dead(conn, delivered).await?;
         }
         Ok(removed)
@@ -283,22 +294,22 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
     let hook = settling.config.hooks.on_batch_delete.as_deref();
     guarded("on_batch_delete", || hook.map(|hook| hook(started.elapsed(), delivered.len())));
     if let Some(removed) = removed {
-        settling.metrics.delivered(removed);
-        settling.counters.delivered(removed);
+        settling.counters.delivered(settling.metrics.delivered(&removed));
     }
 }
 
-async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: &[Burial]) {
+async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: Vec<(Burial, Pair)>) {
+    let (burials, pairs): (Vec<Burial>, Vec<Pair>) = burials.into_iter().unzip();
     let statement = async {
         let mut tx = B::begin_write(pool).await?;
-        let buried = B::bury_outbox(&mut tx, burials).await?;
+        let buried = B::bury_outbox(&mut tx, &burials).await?;
         tx.commit().await?;
         Ok(buried)
     };
     if let Some(buried) = run(settling, "dead_letter", statement).await {
-        settling.counters.dead_lettered(buried);
-        for burial in burials {
-            settling.metrics.dead_lettered(&burial.code);
+        settling.counters.dead_lettered(u64::try_from(buried.len()).unwrap_or(u64::MAX));
+        for (burial, pair) in burials.iter().zip(&pairs).filter(|(burial, _)| buried.contains(&burial.key)) {
+            settling.metrics.dead_lettered(&burial.code, pair);
             tracing::warn!(id = %burial.key.id, code = burial.code, attempts = burial.attempts, "a message became a dead letter");
         }
     }
@@ -311,7 +322,11 @@ pub(super) async fn run<T>(
     statement: impl Future<Output = Result<T, Fault>>,
 ) -> Option<T> {
     let started = Instant::now();
-    let done = within(settling.config.database_timeout, statement).await;
+    let in_turn = async {
+        let _turn = settling.turns.acquire().await;
+        statement.await
+    };
+    let done = within(settling.config.database_timeout, in_turn).await;
     settling.metrics.store_operation(operation, done.is_err(), started.elapsed());
     done.inspect_err(
         |fault| tracing::warn!(operation, error = %fault.0, "a statement on the outbox failed; its rows stay"),

@@ -1,15 +1,16 @@
 //! The slow loops: expiry, purge, and observation for gauges.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::config::{Expiry, MetricsConfig, Retain};
 use super::emitter::Inner;
-use super::health::Beat;
 use super::instruments as names;
 use super::metrics::whole;
 use super::outbox::micros;
 use super::settle::run;
+use crate::heartbeat::Beat;
 use crate::store::{Backend, OutboxSample};
 
 /// The most rows of a shard that one statement lets expire.
@@ -43,6 +44,9 @@ pub(super) async fn run_expiry<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
                 || async { B::prune_dead(&mut *inner.pool.acquire().await?, micros(retention), PRUNE_ROWS).await };
             while run(&inner.settling, "prune_dead_letters", statement()).await.is_some_and(|rows| rows > 0) {
                 beat.beat();
+                if inner.stopping.is_cancelled() {
+                    return;
+                }
             }
         }
     }
@@ -55,9 +59,11 @@ async fn expire<B: Backend>(inner: &Inner<B>, beat: &Beat, ttl: Duration) {
         tx.commit().await?;
         Ok(rows)
     };
-    while let Some(rows) = run(&inner.settling, "delete_expired", statement()).await.filter(|rows| *rows > 0) {
+    while let Some(tallies) =
+        run(&inner.settling, "delete_expired", statement()).await.filter(|tallies| !tallies.is_empty())
+    {
         beat.beat();
-        inner.settling.metrics.expired(rows);
+        let rows = inner.settling.metrics.expired(&tallies);
         inner.settling.counters.expired(rows);
         tracing::info!(rows, "expired messages became dead letters");
         if inner.stopping.is_cancelled() {
@@ -95,7 +101,9 @@ pub(super) async fn run_observer<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
 async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
     let gauge = |name, value| inner.settling.metrics.gauge(name, value);
     gauge(names::INSERT_FILL, inner.inserts.as_ref().map_or(0.0, super::coalesce::InsertQueue::fill_ratio));
-    gauge(names::DELETE_FILL, inner.settling.fill_ratio());
+    let (fill, retained) = (inner.settling.fill_ratio(), inner.config().retain_delivered.is_some());
+    gauge(names::DELETE_FILL, if retained { 0.0 } else { fill });
+    gauge(names::MARK_FILL, if retained { fill } else { 0.0 });
     gauge(names::BREAKER_OPEN, if inner.client.breaker_open_for().is_zero() { 0.0 } else { 1.0 });
     super::process::usage().into_iter().for_each(|(name, value)| gauge(name, value));
 
@@ -104,6 +112,10 @@ async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
         if ttl.is_some_and(|ttl| config.near_expiry_lead < ttl) { config.near_expiry_lead } else { Duration::ZERO };
     let Some(queue) = sample(inner, ttl.unwrap_or(Duration::MAX), lead).await else { return };
     gauge(names::QUEUE_DEPTH, number(queue.total_rows));
+    gauge(
+        names::QUEUE_DEPTH_MAX,
+        number(inner.most_rows.fetch_max(queue.total_rows, Ordering::Relaxed).max(queue.total_rows)),
+    );
     gauge(names::QUEUE_PAYLOAD, number(queue.payload_bytes));
     gauge(names::QUEUE_AGE, queue.oldest_pending_age.as_secs_f64());
     if let Some(ttl) = ttl {

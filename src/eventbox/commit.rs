@@ -65,6 +65,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(outcome)
     }
 
+    #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
     async fn apply(&self, tx: &mut B::Connection, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
         let advanced = B::advance_turn(tx, shard, self.to.as_str(), self.turn, token).await;
@@ -134,13 +135,13 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             }
             outcome.transitions += 1;
             #[cfg(feature = "emitter")]
-            published.append(&mut step.published);
+            published.extend(step.published.into_iter().map(|message| (self.to.shard(), message)));
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }
         #[cfg(feature = "emitter")]
         {
-            let written = write_outbox::<B>(tx, self.to.shard(), published, DEFAULT_HOLD).await;
+            let written = write_outbox::<B>(tx, published, DEFAULT_HOLD).await;
             outcome.published = written.map_err(|fault| self.during(fault))?;
         }
         Ok((outcome, target))

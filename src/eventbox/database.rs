@@ -1,8 +1,12 @@
 //! Making a database ready, and opening it as eventboxes need it.
 
+#[cfg(feature = "runtime")]
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+#[cfg(feature = "runtime")]
+use sqlx::migrate::Migrate;
 use sqlx::migrate::MigrateError;
 use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
@@ -90,6 +94,31 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     }
 }
 
+/// Checks that the tables are those that this version of the library knows; for whatever starts and goes on by itself.
+#[cfg(feature = "runtime")]
+pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    const ATTEMPT: &str = "check the database's tables";
+    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(ATTEMPT))?;
+    let migrator = B::migrator();
+    let known: BTreeSet<i64> = migrator.iter().map(|migration| migration.version).collect();
+    let applied = match conn.list_applied_migrations(&migrator.table_name).await {
+        Ok(applied) => applied.into_iter().map(|migration| migration.version).collect(),
+        Err(MigrateError::Execute(error)) => match Fault::from(error) {
+            // The table is not there.
+            fault if fault.class() == Class::Permanent => BTreeSet::new(),
+            fault => return Err(fault.during(ATTEMPT)),
+        },
+        Err(error) => return Err(Error::setup(ATTEMPT, error)),
+    };
+    if !known.is_subset(&applied) {
+        return Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first"));
+    }
+    if !applied.is_subset(&known) {
+        return Err(Error::setup(ATTEMPT, "the tables are newer than this version of eventbox: update the program"));
+    }
+    Ok(())
+}
+
 /// How often the first connection of a program is tried when the file is locked.
 const OPEN_RETRIES: usize = 10;
 
@@ -120,6 +149,10 @@ async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<PoolConnection<B>, 
 /// # Errors
 ///
 /// Contention when SQLite's writer did not make room within the busy timeout, transient when no connection could be had.
+///
+/// # Cancel safety
+///
+/// Safe: a transaction that was begun is rolled back.
 pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>> {
     B::begin_write(pool).await.map_err(|fault| fault.during("begin a transaction"))
 }

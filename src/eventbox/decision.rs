@@ -32,7 +32,7 @@ pub(super) struct Decision<B: Backend, S> {
 impl<B: Backend, S> Decision<B, S> {
     /// Drops what does nothing, and refuses an event that was not listed or is removed twice.
     pub(super) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
-        let mut batch = Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new() };
+        let mut batch = Batch::new(to, listed);
         let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
         let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
         let garbage = batch.remove(mutation.garbage)?;
@@ -44,13 +44,18 @@ impl<B: Backend, S> Decision<B, S> {
     }
 }
 
-struct Batch<'a> {
+/// What was listed, and what of it a decision has removed so far.
+pub(super) struct Batch<'a> {
     to: &'a Recipient,
     listed: HashSet<EventId>,
     removed: HashSet<EventId>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    pub(super) fn new(to: &'a Recipient, listed: &[Event]) -> Self {
+        Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new() }
+    }
+
     fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
         Ok(Step {
             consumed: self.remove(transition.consumed)?,
@@ -63,7 +68,8 @@ impl Batch<'_> {
         })
     }
 
-    fn remove(&mut self, ids: Vec<EventId>) -> Result<Vec<Uuid>> {
+    /// The events that are removed, each of them listed and not removed before.
+    pub(super) fn remove(&mut self, ids: Vec<EventId>) -> Result<Vec<Uuid>> {
         let misuse = |misuse| Error::misuse(format!("apply the decision for {}", self.to), misuse);
         let mut removed = Vec::with_capacity(ids.len());
         for id in ids {

@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::hint;
 use super::metrics;
 use super::receipt::Receipt;
 use super::timer::Due;
+use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EventRow, Noted};
@@ -75,17 +77,20 @@ where
     E: Executor<'e, Database = B> + 'e,
 {
     check(to, &event)?;
+    let current = trace::current();
     let id = EventId::mint();
-    let row = row_of(to.shard().into(), to, &event, id);
+    let row = row_of(to, &event, id, current.as_deref());
     let attempt = || format!("emit to {to}");
     if event.name().is_none() && event.due().is_none() {
         B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
+        hint::mark(to.shard());
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
+    hint::mark(to.shard());
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
@@ -132,7 +137,8 @@ where
         return Ok(Vec::new());
     }
     check_all(events)?;
-    let (positions, rows) = rows_of(events);
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted))
@@ -147,17 +153,26 @@ pub(crate) async fn emit_all_in<B: Backend>(
         return Ok(Vec::new());
     }
     check_all(events)?;
-    let (positions, rows) = rows_of(events);
+    emit_slice_in::<B>(tx, events).await
+}
+
+/// The same for events that were checked, of several recipients' decisions perhaps.
+pub(super) async fn emit_slice_in<B: Backend>(
+    tx: &mut B::Connection,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
     Ok(answers_of(events, positions, noted))
 }
 
 /// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
-fn rows_of(events: &[(Recipient, Event)]) -> (Vec<usize>, Vec<EventRow<'_>>) {
+fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec<usize>, Vec<EventRow<'a>>) {
     // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
-        events.iter().map(|(to, event)| row_of(to.shard().into(), to, event, EventId::mint())).enumerate().collect();
+        events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace)).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
     let mut names = HashSet::new();
     rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
@@ -172,7 +187,10 @@ fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<N
             *answer = noted.into();
         }
     }
-    events.iter().zip(&answers).for_each(|((to, _), answer)| metrics::emitted(to, *answer));
+    for ((to, _), answer) in events.iter().zip(&answers) {
+        metrics::emitted(to, *answer);
+        hint::mark(to.shard());
+    }
     answers
 }
 
@@ -190,13 +208,14 @@ fn recipients(events: &[(Recipient, Event)]) -> usize {
     events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
 }
 
-pub(super) fn row_of<'a>(shard: i16, to: &'a Recipient, event: &'a Event, id: EventId) -> EventRow<'a> {
+/// `trace` is for events that have no context of their own.
+pub(super) fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId, trace: Option<&'a str>) -> EventRow<'a> {
     EventRow {
-        shard,
+        shard: to.shard().into(),
         recipient: to.as_str(),
         id: id.0,
         name: event.name(),
-        traceparent: event.traceparent(),
+        traceparent: event.traceparent().or(trace),
         value: event.value(),
         due: event.due().map(Due::row),
     }
@@ -225,6 +244,9 @@ pub(super) fn check(to: &Recipient, event: &Event) -> Result<()> {
     }
     if let Some(due) = event.due() {
         due.check().map_err(misuse)?;
+    }
+    if let Some(traceparent) = event.traceparent() {
+        trace::check(traceparent).map_err(misuse)?;
     }
     let bytes = event.value().len();
     if bytes > MAX_VALUE_BYTES {

@@ -14,6 +14,16 @@ use crate::store::{ListedRow, TimerRow};
 /// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
 ///
 /// It is a UUIDv7, so it carries the time of the emit in milliseconds.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Event, EventId};
+///
+/// // Written down on a page, and back.
+/// let id = Event::new("departed").id();
+/// assert_eq!(EventId::from(*id.as_uuid()), id);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(pub(crate) Uuid);
 
@@ -122,6 +132,27 @@ impl Event {
         self
     }
 
+    /// Gives the event the context of a trace, as a [W3C `traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header): whoever
+    /// processes the event is given it back ([`traceparent`](Event::traceparent)).
+    ///
+    /// Version, trace id, span id and flags, 55 bytes in lower case; checked at the emit. With the feature `opentelemetry` an event that
+    /// has none is given that of the current span.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::Event;
+    ///
+    /// let from_a_request = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let event = Event::new("departed").traced(from_a_request);
+    /// assert_eq!(event.traceparent(), Some(from_a_request));
+    /// ```
+    #[must_use]
+    pub fn traced(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into().into());
+        self
+    }
+
     /// Makes the event a timer: it comes into the box when the database's clock shows this time, or soon after.
     ///
     /// A time that is over is fine: it comes with the next move. See [`move_due`](crate::move_due) for who moves timers, and
@@ -184,6 +215,12 @@ impl Event {
         self.name.as_deref()
     }
 
+    /// The context of the trace in which the event was emitted, as a W3C `traceparent`; `None` when the sender had none.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
+    }
+
     /// The bytes that the sender gave.
     #[must_use]
     pub fn value(&self) -> &[u8] {
@@ -229,10 +266,6 @@ impl Event {
 
     fn unreadable(&self, encoding: &'static str, source: impl Into<BoxError>) -> BoxError {
         PayloadError { id: self.id, encoding, source: source.into() }.into()
-    }
-
-    pub(crate) fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
     }
 
     /// What becomes an event of the box when it is due.

@@ -7,23 +7,51 @@ use metrics::{counter, gauge, histogram};
 use super::emit::Emitted;
 use super::event::EventId;
 use super::process::Turn;
+use crate::dsset::TOMBSTONES;
 use crate::error::{Error, Result};
+use crate::instrument::{Instrument, Kind};
 use crate::recipient::Recipient;
 use crate::store::{Class, Fault, ListedRow};
 
-const LIST_DURATION: &str = "eventbox_list_duration_ms";
-const SENT: &str = "eventbox_sent_total";
-const REMOVED: &str = "eventbox_removed_total";
-const SIZE: &str = "eventbox_size";
-const OLDEST_AGE: &str = "eventbox_oldest_age_seconds";
-const CONTENTION: &str = "eventbox_contention_total";
-const PROCESS_DURATION: &str = "eventbox_process_duration_ms";
-const BATCH_EVENTS: &str = "eventbox_batch_events";
-const TRANSITIONS: &str = "eventbox_transitions_total";
-const GARBAGE: &str = "eventbox_garbage_total";
-const SEND_GROUP_EVENTS: &str = "eventbox_send_group_events";
-const QUARANTINED: &str = "eventbox_quarantined_total";
-const DUPLICATES: &str = "eventbox_duplicates_total";
+/// The ends of the buckets that the reference has, thinned out: 1 ms to about ten minutes, each 10^0.29 times the one before.
+const MILLISECONDS: &[f64] = &[
+    1.0, 2.0, 3.8, 7.4, 14.5, 28.2, 55.0, 107.0, 209.0, 407.0, 794.0, 1_550.0, 3_020.0, 5_890.0, 11_500.0, 22_400.0,
+    43_700.0, 85_100.0, 166_000.0, 324_000.0, 631_000.0,
+];
+const EVENTS: &[f64] =
+    &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+const NONE: &[f64] = &[];
+
+macro_rules! instruments {
+    ($($constant:ident = $name:expr, $kind:ident, $unit:literal, [$($label:literal),*], $buckets:expr, $help:literal;)+) => {
+        $(const $constant: &str = $name;)+
+
+        /// All instruments of the inbox.
+        ///
+        /// `kind` is the recipient's, so that there are as many series as there are kinds and not as many as there are entities. What a turn did is
+        /// counted after its commit, with the numbers of what was really removed.
+        pub const INSTRUMENTS: &[Instrument] = &[$(Instrument {
+            name: $constant, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
+        }),+];
+    };
+}
+
+instruments! {
+    LIST_DURATION = "eventbox_list_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a listing; the result is OK, TIMEOUT (the database is not available) or FAILURE";
+    SENT = "eventbox_sent_total", Counter, "{event}", ["kind"], NONE, "Events that were added, counted when the statement was answered: before the commit of a caller's transaction";
+    REMOVED = "eventbox_removed_total", Counter, "{event}", ["kind"], NONE, "Events that left their box in a committed turn: consumed, or garbage";
+    SIZE = "eventbox_size", Gauge, "{event}", ["kind"], NONE, "Events of the last listing, one more than a batch at most; the exact size is a query (admin::backlog)";
+    OLDEST_AGE = "eventbox_oldest_age_seconds", Gauge, "s", ["kind"], NONE, "Age of the oldest event of the last listing, 0 when there is none";
+    CONTENTION = "eventbox_contention_total", Counter, "{attempt}", ["kind"], NONE, "Attempts of a turn that another writer overtook";
+    PROCESS_DURATION = "eventbox_process_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a call of process_batch; the result is committed, nothing, contention, transient, unknown, paused or failed";
+    BATCH_EVENTS = "eventbox_batch_events", Histogram, "{event}", ["kind"], EVENTS, "Events that a committed turn was decided on";
+    TRANSITIONS = "eventbox_transitions_total", Counter, "{transition}", ["kind"], NONE, "Transitions of committed turns";
+    GARBAGE = "eventbox_garbage_total", Counter, "{event}", ["kind"], NONE, "Events that were removed as garbage";
+    SEND_GROUP_EVENTS = "eventbox_send_group_events", Histogram, "{event}", [], EVENTS, "Events that a group of a Sender inserted together";
+    QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE, "Events that were taken aside because they made every batch fail";
+    DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE, "Named events that changed nothing, because their name is remembered";
+    TOMBSTONES_KEPT = TOMBSTONES, Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
+}
 
 /// Events were taken aside because they kept failing.
 pub(super) fn quarantined(kind: &str, events: usize) {
@@ -39,12 +67,17 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
     };
     histogram!(LIST_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));
     if let Ok(rows) = rows {
-        #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
-        gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
-        let emitted_at = rows.first().map(|row| EventId(row.id).emitted_at());
-        let age = emitted_at.and_then(|emitted_at| SystemTime::now().duration_since(emitted_at).ok());
-        gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
+        seen(kind, rows);
     }
+}
+
+/// A box was listed: what lies in it.
+pub(super) fn seen(kind: &str, rows: &[ListedRow]) {
+    #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
+    gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
+    let emitted_at = rows.first().map(|row| EventId(row.id).emitted_at());
+    let age = emitted_at.and_then(|emitted_at| SystemTime::now().duration_since(emitted_at).ok());
+    gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
 }
 
 /// An emit was answered. Inside a caller's transaction that is before its commit.

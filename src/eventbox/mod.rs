@@ -6,6 +6,7 @@ mod decision;
 mod emit;
 mod event;
 mod guard;
+mod hint;
 mod metrics;
 mod pending;
 mod poison;
@@ -14,20 +15,28 @@ mod processor;
 mod receipt;
 mod reducer;
 mod reducing;
+#[cfg(feature = "runtime")]
+mod round;
 mod sender;
 mod sending;
 mod settle;
 mod state;
 mod status;
 mod timer;
+mod trace;
 mod transition;
 
 pub use commit::Failure;
+#[cfg(feature = "runtime")]
+pub(crate) use database::check_migrated;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+#[cfg(feature = "runtime")]
+pub(crate) use hint::{Hints, listen};
+pub use metrics::INSTRUMENTS;
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
 pub use process::{
@@ -39,6 +48,8 @@ pub use reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
+#[cfg(feature = "runtime")]
+pub(crate) use round::{Done, Part, Rounds, Typed, round};
 pub use sender::{Sender, SenderConfig, SenderStopped};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use sqlx::Pool;
 use uuid::Uuid;
@@ -51,15 +52,19 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let Poison::Isolate { after } = options.poison_policy() else { return Err(error) };
-    let failures = match note(pool, to, &text_of(&error)).await {
+    let after = match options.poison_policy() {
+        Poison::Isolate { after } => after.get(),
+        Poison::Block if options.backoff().is_none() => return Err(error),
+        Poison::Block => u32::MAX,
+    };
+    let failures = match note(pool, to, &text_of(&error), options.backoff()).await {
         Ok(failures) => failures,
         Err(fault) => {
             tracing::warn!(recipient = %to, error = %fault.0, "a failure could not be noted");
             return Err(error);
         }
     };
-    if failures < after.get() {
+    if failures < after {
         return Err(error);
     }
     while let Some(half) = attempted.events.checked_sub(1).and_then(|_| NonZeroU32::new(attempted.events / 2)) {
@@ -104,7 +109,8 @@ pub(super) async fn failed_in_part<B: Backend>(
     let text = text_of(&*oldest.error);
     let events: Vec<Uuid> = oldest.events.iter().map(|event| event.0).collect();
     let isolated = async {
-        let failures = note(pool, to, &text).await.map_err(|fault| fault.during(format!("note a failure of {to}")))?;
+        let failures =
+            note(pool, to, &text, None).await.map_err(|fault| fault.during(format!("note a failure of {to}")))?;
         if failures < after.get() || events.is_empty() {
             return Ok(0);
         }
@@ -152,9 +158,17 @@ fn count(failures: u32) -> i32 {
     i32::try_from(failures).unwrap_or(i32::MAX)
 }
 
-async fn note<B: Backend>(pool: &Pool<B>, to: &Recipient, error: &str) -> Result<u32, Fault> {
+async fn note<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    error: &str,
+    backoff: Option<(Duration, Duration)>,
+) -> Result<u32, Fault> {
+    let micros = |pause: Duration| i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+    let (base, cap) = backoff.unwrap_or_default();
     let mut conn = pool.acquire().await?;
-    let failures = B::count_failure(&mut conn, to.shard().into(), to.as_str(), error).await?;
+    let pauses_us = (micros(base), micros(cap));
+    let failures = B::count_failure(&mut conn, to.shard().into(), to.as_str(), error, pauses_us).await?;
     Ok(u32::try_from(failures).unwrap_or(u32::MAX))
 }
 

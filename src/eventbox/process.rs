@@ -14,6 +14,7 @@ use super::guard::Guard;
 use super::metrics;
 use super::poison::{Poison, failed, failed_in_part, is_poison};
 use super::processor::{EVersion, Processor};
+use super::trace::Links;
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
 use crate::emitter::Stored;
@@ -35,20 +36,47 @@ pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 /// The first pause before starting anew; it doubles, with jitter.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 
+/// The name of a turn's span.
+pub(super) const TURN_SPAN: &str = "eventbox.turn";
+
 /// How [`process_batch_with`] processes.
+///
+/// # Examples
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+///
+/// use eventbox::{Poison, TurnOptions};
+///
+/// let three = NonZeroU32::new(3).ok_or("three is not zero")?;
+/// let options = TurnOptions::new(100.try_into()?)
+///     .deadline(Duration::from_secs(5))
+///     .poison(Poison::Isolate { after: three });
+/// # let _ = options;
+/// # Ok::<(), eventbox::BoxError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct TurnOptions {
     max_events: NonZeroU32,
     deadline: Duration,
     poison: Poison,
+    /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
+    backoff: Option<(Duration, Duration)>,
     searching: bool,
 }
 
 impl TurnOptions {
     /// Turns of up to `max_events` events, with the defaults for everything else.
     pub fn new(max_events: NonZeroU32) -> Self {
-        TurnOptions { max_events, deadline: DEFAULT_TURN_DEADLINE, poison: Poison::Block, searching: false }
+        TurnOptions {
+            max_events,
+            deadline: DEFAULT_TURN_DEADLINE,
+            poison: Poison::Block,
+            backoff: None,
+            searching: false,
+        }
     }
 
     /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
@@ -67,6 +95,17 @@ impl TurnOptions {
     /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
     pub(super) fn searching(&self, max_events: NonZeroU32) -> Self {
         TurnOptions { max_events, searching: true, ..self.clone() }
+    }
+
+    /// Notes every failure, and leaves the recipient alone for the first pause, doubled with every failure in a row up to the second.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
+        self.backoff = Some((base, cap));
+        self
+    }
+
+    pub(super) fn backoff(&self) -> Option<(Duration, Duration)> {
+        self.backoff
     }
 
     pub(super) fn poison_policy(&self) -> Poison {
@@ -130,6 +169,11 @@ pub struct Turn {
 /// # Examples
 ///
 /// See the README.
+///
+/// # Tracing
+///
+/// The call is a span `eventbox.turn` at the level of debug, with the recipient's kind. With the feature `opentelemetry` it is linked to the spans in
+/// which the events were emitted (128 at most), and what side effects emit belongs to it.
 pub async fn process_batch<B, P>(pool: &Pool<B>, to: &Recipient, processor: &P, max_events: NonZeroU32) -> Result<Turn>
 where
     B: Backend,
@@ -147,7 +191,7 @@ where
 /// # Cancel safety
 ///
 /// As [`process_batch`].
-#[tracing::instrument(name = "eventbox.turn", level = "debug", skip_all, fields(kind = to.kind()))]
+#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = to.kind()))]
 pub async fn process_batch_with<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -193,9 +237,10 @@ where
     let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
     let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
     let mut contention = 0;
+    let mut links = Links::default();
     loop {
         let mut attempted = Attempted::default();
-        match attempt(pool, to, processor, options, &mut attempted).await {
+        match attempt(pool, to, processor, options, &mut attempted, &mut links).await {
             Err(error) if error.is_contention() => {
                 metrics::contention(to.kind());
                 let Some(pause) = pauses.next() else { return (Err(error), attempted) };
@@ -215,6 +260,7 @@ async fn attempt<B, P>(
     processor: &P,
     options: &TurnOptions,
     attempted: &mut Attempted,
+    links: &mut Links,
 ) -> Result<Turn>
 where
     B: Backend,
@@ -225,6 +271,7 @@ where
     let (loaded, decision) = loop {
         let loaded = load(pool, to, processor, &guard, after, options.max_events).await?;
         *attempted = loaded.attempted();
+        links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
         let mutation = guard.run("prepare a mutation", prepared).await?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
@@ -273,6 +320,14 @@ impl Turn {
     /// # Errors
     ///
     /// The errors of those that failed, joined into one; the turn stands nevertheless. A panic of a hook is such an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has run some of them; the one that was running is dropped in the middle, and the others can still be run.
+    ///
+    /// # Examples
+    ///
+    /// See the guide `docs/turn.md`.
     pub async fn run_hooks(&mut self) -> Result<(), HookErrors> {
         let mut errors = Vec::new();
         for hook in self.post_process.drain(..) {

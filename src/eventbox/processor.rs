@@ -7,6 +7,15 @@ use crate::recipient::Recipient;
 use crate::store::Backend;
 
 /// The version of the user's own entity: 0 when it does not exist yet, moved by one whenever its state is saved.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::EVersion;
+///
+/// let of_a_new_entity = EVersion(0);
+/// assert_eq!(of_a_new_entity.next(), EVersion(1));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct EVersion(pub i64);
 

@@ -186,3 +186,34 @@ impl<S> Outcome<S> {
         self
     }
 }
+
+/// For rounds.
+#[cfg(feature = "runtime")]
+impl<S> Outcome<S> {
+    /// The same without the state, which has become bytes.
+    pub(super) fn without_state(self) -> Outcome<()> {
+        Outcome {
+            next: Next::Stay,
+            consumed: self.consumed,
+            garbage: self.garbage,
+            #[cfg(feature = "emitter")]
+            published: self.published,
+            emitted: self.emitted,
+            post_process: self.post_process,
+        }
+    }
+
+    /// True when there is nothing to do beside the state.
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.sends() && self.consumed.is_empty() && self.garbage.is_empty() && self.post_process.is_empty()
+    }
+
+    /// True when it emits or publishes.
+    pub(super) fn sends(&self) -> bool {
+        #[cfg(feature = "emitter")]
+        if !self.published.is_empty() {
+            return true;
+        }
+        !self.emitted.is_empty()
+    }
+}

@@ -61,6 +61,9 @@ pub(crate) fn with_state_error(error: Error) -> Error {
     }
 }
 
+/// A state as it is to be stored; `None` when none is kept.
+pub(super) type NewState = Option<Vec<u8>>;
+
 /// A [`Reducer`] where a [`Processor`] is wanted, on either engine.
 pub struct Reducing<'a, R, C = Json> {
     reducer: &'a R,
@@ -100,14 +103,28 @@ where
         &self,
         to: &Recipient,
         next: &Next<R::State>,
-        stored: &Kept<R::State>,
-    ) -> Result<Option<Kept<R::State>>, BoxError> {
+        stored: Option<&[u8]>,
+    ) -> Result<Option<NewState>, BoxError> {
         let bytes = match next {
             Next::Stay => return Ok(None),
             Next::To(state) => Some(self.encode(to, state)?),
             Next::Gone => None,
         };
-        Ok((bytes != stored.bytes).then(|| Kept { bytes, decoded: Mutex::new(None) }))
+        Ok((bytes.as_deref() != stored).then_some(bytes))
+    }
+
+    /// What the reducer decides about a batch, as a round commits it; the errors are those of a turn.
+    #[cfg(feature = "runtime")]
+    pub(super) fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<(Option<NewState>, Outcome<()>), BoxError> {
+        let state = Self::decode(to, stored)?;
+        let outcome = caught(|| self.reducer.reduce(to, events, state))?;
+        check_all(&outcome.emitted)?;
+        Ok((self.target(to, &outcome.next, stored)?, outcome.without_state()))
     }
 }
 
@@ -163,8 +180,8 @@ where
             None => Self::decode(to, stored.bytes.as_deref())?,
         };
         let outcome = caught(|| self.reducer.reduce(to, events, state))?;
-        let target = self.target(to, &outcome.next, stored)?;
-        mutation(target, outcome)
+        let target = self.target(to, &outcome.next, stored.bytes.as_deref())?;
+        mutation(target.map(|bytes| Kept { bytes, decoded: Mutex::new(None) }), outcome)
     }
 
     async fn fetch_eversion(&self, _tx: &mut B::Connection, _to: &Recipient) -> Result<EVersion, BoxError> {

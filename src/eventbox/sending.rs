@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use super::emit::{Emitted, MAX_EMIT_EVENTS, row_of};
 use super::event::{Event, EventId};
+use super::hint;
 use super::metrics;
 use super::receipt::Receipt;
 use super::sender::SenderConfig;
+use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Class, EventRow, Fault, Noted};
@@ -70,10 +72,11 @@ impl Drop for Room {
 
 /// An emit that waits for its commit.
 pub(super) struct Request {
-    shard: i16,
     to: Recipient,
     event: Event,
     id: EventId,
+    /// The context of the caller's span, for an event that has none.
+    trace: Option<String>,
     reply: oneshot::Sender<Result<Receipt>>,
     room: Room,
 }
@@ -86,11 +89,11 @@ impl Request {
         room: Room,
     ) -> (Self, oneshot::Receiver<Result<Receipt>>) {
         let (reply, answer) = oneshot::channel();
-        (Request { shard: to.shard().into(), to, event, id, reply, room }, answer)
+        (Request { to, event, id, trace: trace::current(), reply, room }, answer)
     }
 
-    fn key(&self) -> (i16, &str, Option<&str>, EventId) {
-        (self.shard, self.to.as_str(), self.event.name(), self.id)
+    fn key(&self) -> (u8, &str, Option<&str>, EventId) {
+        (self.to.shard(), self.to.as_str(), self.event.name(), self.id)
     }
 
     fn is_copy_of(&self, other: &Request) -> bool {
@@ -98,12 +101,13 @@ impl Request {
     }
 
     fn row(&self) -> EventRow<'_> {
-        row_of(self.shard, &self.to, &self.event, self.id)
+        row_of(&self.to, &self.event, self.id, self.trace.as_deref())
     }
 
     /// Tells the caller, who may not be there any more, and gives the room back.
     fn answer(self, emitted: Emitted) {
         metrics::emitted(&self.to, emitted);
+        hint::mark(self.to.shard());
         let receipt = Receipt::new(self.to, emitted, self.id, self.event.name());
         let _ = self.reply.send(Ok(receipt));
         drop(self.room);

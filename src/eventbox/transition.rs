@@ -79,6 +79,17 @@ impl<B: Backend> fmt::Debug for SideEffect<B> {
 /// Work after the commit of the turn, in memory: best effort, for what may be lost in a crash (a cache, a metric, a wake-up).
 ///
 /// What must not be lost belongs into a [`SideEffect`].
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::PostProcess;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let hook = PostProcess::new(|| async { Err("the cache is not there".into()) });
+/// assert_eq!(hook.run().await.unwrap_err().to_string(), "the cache is not there");
+/// # }
+/// ```
 pub struct PostProcess(Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>);
 
 impl PostProcess {
@@ -96,6 +107,10 @@ impl PostProcess {
     /// # Errors
     ///
     /// The hook's own, or what it panicked with; the turn stands nevertheless.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the hook in the middle; the turn stands.
     pub async fn run(self) -> Result<(), BoxError> {
         let hook = AssertUnwindSafe(async { (self.0)().await });
         hook.catch_unwind().await.unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
@@ -139,6 +154,18 @@ impl fmt::Debug for PostProcess {
 /// publish, and an optional hook after the commit.
 ///
 /// A transition that has none of these is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Event, PostProcess, Transition};
+///
+/// # let events = [Event::new("departed")];
+/// let count = Transition::<sqlx::Sqlite, u64>::to(7)
+///     .consuming(&events)
+///     .post_process(PostProcess::new(|| async { Ok(()) }));
+/// # let _ = count;
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Transition<B: Backend, S> {

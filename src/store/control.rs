@@ -47,12 +47,14 @@ pub trait ControlTable: Database {
         recipient: &str,
     ) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
-    /// Notes a failure of a recipient and answers how many there were in a row.
+    /// Notes a failure of a recipient, which is left alone for the first pause, doubled with every failure in a row up to the second;
+    /// answers how many there were in a row.
     fn count_failure(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
         error: &str,
+        pause_us: (i64, i64),
     ) -> impl Future<Output = Result<i32, Fault>> + Send;
 
     /// Takes the failures of a recipient back; a paused one stays paused.
@@ -133,13 +135,19 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             error: &str,
+            (base_us, cap_us): (i64, i64),
         ) -> Result<i32, Fault> {
-            let query = sqlx::query::<Engine>(
-                "INSERT INTO eventbox_failure AS f (shard, recipient, attempts, error) VALUES ($1, $2, 1, $3)
-                 ON CONFLICT (shard, recipient) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error
-                 RETURNING attempts",
-            );
-            let row = query.bind(shard).bind(recipient).bind(error).fetch_one(conn).await?;
+            // After 30 doublings any base is over any cap; more would leave the range of the type.
+            let query = sqlx::query::<Engine>(concat!(
+                "INSERT INTO eventbox_failure AS f (shard, recipient, attempts, error, next_attempt_at_us)
+                 VALUES ($1, $2, 1, $3, ", now_us!(), " + $4)
+                 ON CONFLICT (shard, recipient) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error,
+                     next_attempt_at_us = ", now_us!(), " + CASE
+                         WHEN f.attempts < 30 AND $4 * (1 << f.attempts) < $5 THEN $4 * (1 << f.attempts) ELSE $5 END
+                 RETURNING attempts"
+            ));
+            let query = query.bind(shard).bind(recipient).bind(error).bind(base_us).bind(cap_us);
+            let row = query.fetch_one(conn).await?;
             Ok(row.try_get(0)?)
         }
 

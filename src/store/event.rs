@@ -125,6 +125,13 @@ pub trait EventTable: EventInsert {
         limit: i64,
     ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
 
+    /// How many events a box holds, and the oldest of them. Reads the whole box.
+    fn measure_box(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+    ) -> impl Future<Output = Result<(i64, Option<Uuid>), Fault>> + Send;
+
     /// Recipients of a shard that have events, in key order, behind `after` (the empty text is before all).
     ///
     /// Skips from one recipient to the next along the primary key, so a full box costs no more than one with a single event.
@@ -178,6 +185,19 @@ on_both_engines! {
                     })
                 })
                 .collect()
+        }
+
+        async fn measure_box(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+        ) -> Result<(i64, Option<Uuid>), Fault> {
+            let query = sqlx::query::<Engine>(
+                "SELECT (SELECT count(*) FROM eventbox_event WHERE shard = $1 AND recipient = $2),
+                        (SELECT id FROM eventbox_event WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT 1)",
+            );
+            let row = query.bind(shard).bind(recipient).fetch_one(conn).await?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
         }
 
         async fn list_recipients(

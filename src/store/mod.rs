@@ -4,16 +4,27 @@
 //! `sqlx::Sqlite` themselves. Text that both engines accept is written once, in `both.rs`; where SQLite must differ, the statement
 //! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
+#![cfg_attr(
+    not(all(feature = "emitter", feature = "runtime", feature = "sqlite", feature = "testing")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "it is the whole list of statements, and a build without some features uses fewer"
+    )
+)]
+
 mod both;
 mod control;
 mod dead_letter;
 mod event;
 mod fault;
 mod item;
+mod lease;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod quarantine;
+mod round;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -27,8 +38,10 @@ pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
 pub(crate) use fault::{Class, Fault, class_of};
-pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule};
+pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
+pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
+pub(crate) use round::{RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
@@ -66,6 +79,8 @@ pub trait Backend:
     + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
+    + lease::LeaseTable
+    + round::RoundTable
     + written::WrittenRows
 {
 }

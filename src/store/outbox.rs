@@ -67,6 +67,14 @@ pub struct Burial {
     pub reason: String,
 }
 
+/// How many rows of a source and a type left the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    pub source: String,
+    pub r#type: String,
+    pub rows: u64,
+}
+
 /// What lies in the outbox. Exact while it holds few rows, estimated from a sample when it holds many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutboxSample {
@@ -89,6 +97,9 @@ pub trait OutboxTable: Database {
     /// How many inserts at once are of use.
     const INSERT_WORKERS: usize;
 
+    /// How many statements can write at once.
+    const WRITERS: usize;
+
     /// Inserts messages in one statement. The insert is the first claim: nobody else may send them for `hold_us` microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
@@ -106,10 +117,13 @@ pub trait OutboxTable: Database {
     fn delete_outbox(
         conn: &mut Self::Connection,
         keys: &[OutboxKey],
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
 
     /// Marks messages as delivered and never due again; answers how many were not yet.
-    fn mark_outbox(conn: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
+    fn mark_outbox(
+        conn: &mut Self::Connection,
+        keys: &[OutboxKey],
+    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
 
     /// Sets when messages are due again; answers how many were still ours.
     fn reschedule_outbox(
@@ -117,15 +131,18 @@ pub trait OutboxTable: Database {
         rows: &[Reschedule],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Moves messages to the dead letters; answers how many were still ours.
-    fn bury_outbox(tx: &mut Self::Connection, rows: &[Burial]) -> impl Future<Output = Result<u64, Fault>> + Send;
+    /// Moves messages to the dead letters; answers which were still ours.
+    fn bury_outbox(
+        tx: &mut Self::Connection,
+        rows: &[Burial],
+    ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
     /// Moves undelivered messages of at least the given age to the dead letters, the oldest of each shard first.
     fn expire_outbox(
         tx: &mut Self::Connection,
         ttl_us: i64,
         per_shard: i64,
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
 
     /// What lies in the outbox, cheaply.
     fn observe_outbox(
@@ -133,6 +150,25 @@ pub trait OutboxTable: Database {
         ttl_us: i64,
         lead_us: i64,
     ) -> impl Future<Output = Result<OutboxSample, Fault>> + Send;
+}
+
+/// Adds up rows of `source, type, count`.
+pub(super) fn tallied<R: Row>(rows: &[R]) -> Result<Vec<Tally>, Fault>
+where
+    usize: sqlx::ColumnIndex<R>,
+    String: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    let mut tallies: Vec<Tally> = Vec::new();
+    for row in rows {
+        let (source, r#type): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let rows = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
+        match tallies.iter_mut().find(|tally| tally.source == source && tally.r#type == r#type) {
+            Some(tally) => tally.rows += rows,
+            None => tallies.push(Tally { source, r#type, rows }),
+        }
+    }
+    Ok(tallies)
 }
 
 /// Statements on the outbox that both engines accept.

@@ -133,14 +133,11 @@ on_both_engines! {
             until: Uuid,
             limit: i64,
         ) -> Result<u64, Fault> {
+            // Up to one id, and not IN (a list of them): a planner without statistics of a box just filled would compare each with each.
             let query = sqlx::query::<Engine>(
-                // The end of the slice is one value, looked up once: a planner without statistics compares each row with each of a list.
-                "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= (
-                     SELECT s.id FROM (
-                         SELECT e.id FROM eventbox_event e
-                         WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT $4
-                     ) s ORDER BY s.id DESC LIMIT 1
-                 )",
+                "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= COALESCE(
+                     (SELECT e.id FROM eventbox_event e
+                      WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT 1 OFFSET $4 - 1), $3)",
             );
             Ok(query.bind(shard).bind(recipient).bind(until).bind(limit).execute(tx).await?.rows_affected())
         }

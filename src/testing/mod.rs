@@ -34,6 +34,20 @@ pub const MAX_EVENTS_OF: u32 = 100_000;
 /// # Errors
 ///
 /// Transient and database errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Event, Recipient, testing};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// eventbox::emit(&pool, &airport, Event::new("departed")).await?;
+/// assert_eq!(testing::events_of(&pool, &airport).await?[0].value(), b"departed");
+/// # Ok(()) }
+/// ```
 pub async fn events_of<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Vec<Event>> {
     let during = |fault: Fault| fault.during(format!("list the events of {of}"));
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;

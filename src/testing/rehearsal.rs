@@ -50,6 +50,10 @@ pub struct Rehearsal<S> {
 /// # Cancel safety
 ///
 /// Safe: it is rolled back in any case.
+///
+/// # Examples
+///
+/// As [`rehearse_reducer`], with a processor.
 pub async fn rehearse<B, P>(
     pool: &Pool<B>,
     to: &Recipient,

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Modules that everything may use, and that use only each other.
-const LEAVES: [&str; 5] = ["clock", "cloudevent", "error", "proto", "recipient"];
+const LEAVES: [&str; 8] = ["clock", "cloudevent", "error", "heartbeat", "instrument", "proto", "recipient", "shard"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;
@@ -140,6 +140,34 @@ fn files_are_short() {
     let long: Vec<_> = long.collect();
     assert!(long.is_empty(), "over {MAX_LINES} lines: {long:?}");
     assert!(files.len() > 20, "the walk over src found too little to prove anything");
+}
+
+/// What ARCHITECTURE.md says to be guarded by a test is.
+#[test]
+fn the_tests_of_the_invariants_exist() {
+    fn read(directory: &std::path::Path, all: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => read(&path, all),
+                false => all.push_str(&std::fs::read_to_string(path).unwrap_or_default()),
+            }
+        }
+    }
+    let mut tests = String::new();
+    read(&root().join("tests/suite"), &mut tests);
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 5).collect();
+    let guards = rows.iter().skip(1).flat_map(|row| row.split('|').nth(4).unwrap().split('`').skip(1).step_by(2));
+    let missing: Vec<&str> = guards
+        .filter(|guard| match guard.contains('/') {
+            true => !root().join(guard).exists(),
+            false => !tests.contains(&format!("fn {guard}")),
+        })
+        .collect();
+    assert!(missing.is_empty(), "named in ARCHITECTURE.md and not to be found: {missing:?}");
+    assert!(rows.len() > 20, "the table was not found");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod eventbox;
 mod examples;
 mod ingress;
 mod proto;
+mod runtime;
 mod store;
 mod support;
 mod testing;

@@ -9,7 +9,7 @@ use crate::postgres;
 use crate::run::{cargo, exit_code, status_of, words_of};
 
 /// Features that must build by themselves.
-const FEATURES: [&str; 4] = ["postgres", "sqlite", "sqlite,emitter", "postgres,testing"];
+const FEATURES: [&str; 5] = ["postgres", "sqlite", "sqlite,emitter", "sqlite,runtime", "postgres,testing"];
 
 /// Runs all checks, the quick ones first, and stops at the first that fails.
 pub(crate) fn run() -> Result<ExitCode> {

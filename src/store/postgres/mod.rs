@@ -5,6 +5,7 @@ mod event;
 mod item;
 mod outbox;
 mod quarantine;
+mod round;
 mod schema;
 mod timer;
 mod tombstone;

@@ -6,24 +6,28 @@ use uuid::Uuid;
 
 use super::{now_us, statement_us};
 use crate::store::fault::Fault;
-use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+use crate::store::outbox::{
+    Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
+};
 use crate::store::{BoxFuture, arguments_of};
 
+/// The time is asked for once and not per row, which costs as much as the insert of a row into an index.
 const INSERT_OUTBOX: &str = concat!(
-    "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-     SELECT shard, id, source, type, ",
+    "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
-    ", ",
-    now_us!(),
-    " + $6, payload
-     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload)"
+    " AS us)
+     INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+     SELECT u.shard, u.id, u.source, u.type, clock.us, clock.us + $6, u.payload
+     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload), clock"
 );
 
 /// The statement of [`OutboxTable::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
 ///
 /// The time is that of the statement, because a clock that moves while it runs could not be looked up in an index.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
-    "WITH due AS MATERIALIZED (
+    "WITH clock AS MATERIALIZED (SELECT ",
+    now_us!(),
+    " AS us), due AS MATERIALIZED (
     SELECT d.shard, d.id FROM generate_series($1::int4, 255) AS s (shard)
     CROSS JOIN LATERAL (
         SELECT o.shard, o.id FROM eventbox_outbox o
@@ -32,9 +36,7 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
     ) d LIMIT $3
 )
-UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = ",
-    now_us!(),
-    " + $4 FROM due WHERE o.shard = due.shard AND o.id = due.id
+UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM due, clock WHERE o.shard = due.shard AND o.id = due.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
 );
 
@@ -43,6 +45,7 @@ const OBSERVED_PER_SHARD: i64 = 64;
 
 impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
+    const WRITERS: usize = usize::MAX;
 
     fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
@@ -68,26 +71,30 @@ impl OutboxTable for Postgres {
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
-    async fn delete_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+    async fn delete_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
         // The setting is local to the transaction, which is this statement.
         let query = sqlx::query(
-            "DELETE FROM eventbox_outbox o
-             USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-             WHERE o.shard = u.shard AND o.id = u.id",
+            "WITH gone AS (
+                 DELETE FROM eventbox_outbox o
+                 USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+                 WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
+             )
+             SELECT source, type, count(*) FROM gone GROUP BY source, type",
         );
         let (shards, ids) = columns(keys);
-        Ok(query.bind(shards).bind(ids).execute(conn).await?.rows_affected())
+        tallied(&query.bind(shards).bind(ids).fetch_all(conn).await?)
     }
 
-    async fn mark_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+    async fn mark_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
         let query = sqlx::query(concat!(
-            "UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+            "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
             now_us!(),
             " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-             WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL"
+             WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
+             SELECT source, type, count(*) FROM gone GROUP BY source, type"
         ));
         let (shards, ids) = columns(keys);
-        Ok(query.bind(shards).bind(ids).execute(conn).await?.rows_affected())
+        tallied(&query.bind(shards).bind(ids).fetch_all(conn).await?)
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -109,7 +116,7 @@ impl OutboxTable for Postgres {
         Ok(query.execute(conn).await?.rows_affected())
     }
 
-    async fn bury_outbox(tx: &mut PgConnection, rows: &[Burial]) -> Result<u64, Fault> {
+    async fn bury_outbox(tx: &mut PgConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
         let query = sqlx::query(concat!(
             "WITH gone AS (
                  DELETE FROM eventbox_outbox o
@@ -120,7 +127,7 @@ impl OutboxTable for Postgres {
              INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
              SELECT shard, id, source, type, code, reason, attempts, ",
             now_us!(),
-            ", payload FROM gone"
+            ", payload FROM gone RETURNING shard, id"
         ));
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
@@ -128,10 +135,11 @@ impl OutboxTable for Postgres {
             .bind(rows.iter().map(|row| row.attempts).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.code.as_str()).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.reason.as_str()).collect::<Vec<_>>());
-        Ok(query.execute(tx).await?.rows_affected())
+        let buried = query.fetch_all(tx).await?;
+        buried.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect()
     }
 
-    async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<u64, Fault> {
+    async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
         // Ids are in the order of their making, so the oldest rows of a shard are found without an index on the age.
         let query = sqlx::query(concat!(
             "WITH old AS MATERIALIZED (
@@ -145,13 +153,15 @@ impl OutboxTable for Postgres {
              ), gone AS (
                  DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
                  RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
-             )
-             INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-             SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+             ), buried AS (
+                 INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+                 SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
             now_us!(),
-            ", payload FROM gone"
+            ", payload FROM gone RETURNING source, type
+             )
+             SELECT source, type, count(*) FROM buried GROUP BY source, type"
         ));
-        Ok(query.bind(ttl_us).bind(per_shard).execute(tx).await?.rows_affected())
+        tallied(&query.bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut PgConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {

@@ -6,6 +6,7 @@ mod item;
 mod outbox;
 pub(in crate::store) mod packed;
 mod quarantine;
+mod round;
 mod schema;
 mod timer;
 mod tombstone;

@@ -8,7 +8,9 @@ use super::now_us;
 use super::packed::{Packed, hex};
 use crate::store::BoxFuture;
 use crate::store::fault::Fault;
-use crate::store::outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule};
+use crate::store::outbox::{
+    Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
+};
 
 /// Differs: no arrays.
 const INSERT_OUTBOX: &str = concat!(
@@ -47,6 +49,7 @@ const OBSERVED_ROWS: i64 = 16_384;
 
 impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
+    const WRITERS: usize = 1;
 
     fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
@@ -70,19 +73,21 @@ impl OutboxTable for Sqlite {
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
-    async fn delete_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
-        let query = sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!()));
-        Ok(query.bind(json_keys(keys)?).execute(conn).await?.rows_affected())
+    async fn delete_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+        let query =
+            sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1"));
+        tallied(&query.bind(json_keys(keys)?).fetch_all(conn).await?)
     }
 
-    async fn mark_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+    async fn mark_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
         let query = sqlx::query(concat!(
             "UPDATE eventbox_outbox SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
             now_us!(),
             " WHERE delivered_at_us IS NULL AND ",
-            named_rows!()
+            named_rows!(),
+            " RETURNING source, type, 1"
         ));
-        Ok(query.bind(json_keys(keys)?).execute(conn).await?.rows_affected())
+        tallied(&query.bind(json_keys(keys)?).fetch_all(conn).await?)
     }
 
     async fn reschedule_outbox(conn: &mut SqliteConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -102,7 +107,7 @@ impl OutboxTable for Sqlite {
     }
 
     // Differs: a CTE cannot write, so it is two statements in the caller's transaction.
-    async fn bury_outbox(tx: &mut SqliteConnection, rows: &[Burial]) -> Result<u64, Fault> {
+    async fn bury_outbox(tx: &mut SqliteConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
         let rows = json(
             rows.iter()
                 .map(|row| (row.key.shard, hex(row.key.id), row.attempts, &row.code, &row.reason))
@@ -114,20 +119,20 @@ impl OutboxTable for Sqlite {
             now_us!(),
             ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
                  ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
-             WHERE o.delivered_at_us IS NULL"
+             WHERE o.delivered_at_us IS NULL RETURNING shard, id"
         ));
-        let buried = query.bind(&rows).execute(&mut *tx).await?.rows_affected();
+        let buried = query.bind(&rows).fetch_all(&mut *tx).await?;
         let query = sqlx::query(
             "DELETE FROM eventbox_outbox WHERE delivered_at_us IS NULL AND (shard, id, attempts) IN (
                  SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each($1)
              )",
         );
         query.bind(&rows).execute(tx).await?;
-        Ok(buried)
+        buried.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect()
     }
 
     // Differs: as above, and the age is looked up without an index, once in an expiry interval.
-    async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<u64, Fault> {
+    async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
         let query = sqlx::query(concat!(
             "SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NULL AND created_at_us <= ",
             now_us!(),
@@ -145,8 +150,9 @@ impl OutboxTable for Sqlite {
             named_rows!()
         ));
         query.bind(&keys).execute(&mut *tx).await?;
-        let query = sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!()));
-        Ok(query.bind(&keys).execute(tx).await?.rows_affected())
+        let query =
+            sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1"));
+        tallied(&query.bind(&keys).fetch_all(tx).await?)
     }
 
     // Differs: counting all rows is cheap inside the process, so only the bytes are sampled.

@@ -26,6 +26,7 @@ fn counting<B: CellEngine>() -> Cells<B> {
 }
 
 on_every_engine! {
+    /// DESIGN §5.
     async fn a_recipient_is_forgotten_an_hour_after_its_last_write(db) {
         assert_eq!(forget(db).await, Forgotten::NothingKept);
         emit(db, &["a"]).await;
@@ -48,7 +49,7 @@ on_every_engine! {
         assert_eq!(forget(db).await, Forgotten::NothingKept);
     }
 
-    /// The recipient is forgotten while a turn of it decides: the turn does not match and starts anew, at the first turn.
+    /// DESIGN §5: the recipient is forgotten while a turn of it decides: the turn does not match and starts anew, at the first turn.
     async fn a_turn_in_flight_does_not_outlive_its_recipient(db) {
         create_cells(db).await;
         process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();

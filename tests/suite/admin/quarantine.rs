@@ -48,7 +48,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_dead_letter").await, db.count("eventbox_state").await), (1, 1));
     }
 
-    /// The name of an event in quarantine is that of a living one; replayed, consumed and discarded it goes its usual way.
+    /// DESIGN §5, EB-13: the name of an event in quarantine is that of a living one; replayed, consumed and discarded it goes its usual way.
     async fn a_name_lives_as_long_as_its_event_is_somewhere(db) {
         let id = emit(db, &["a"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[id], "why").await.unwrap();
@@ -66,7 +66,7 @@ on_every_engine! {
         assert_eq!((resend!(db, "a"), prune(db).await), (Emitted::Tombstoned, [1, 0, 0]));
     }
 
-    /// A replay clears a stamp in its own transaction, without waiting for the pruner: consumed right after it, the event is remembered anew.
+    /// DESIGN §5: a replay clears a stamp in its own transaction, without waiting for the pruner: consumed right after it, the event is remembered anew.
     async fn a_replay_remembers_the_name_anew(db) {
         let id = emit(db, &["a"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[id], "why").await.unwrap();

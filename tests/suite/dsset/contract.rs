@@ -58,6 +58,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1), "one set, one turn");
     }
 
+    /// EB-18.
     async fn a_listing_that_is_older_than_the_delay_is_stale(db) {
         let hasty = set().tombstone_delay(Duration::ZERO);
         hasty.add(&db.pool, &[item("a")]).await.unwrap();
@@ -109,7 +110,7 @@ on_every_engine! {
         tx.rollback().await.unwrap();
     }
 
-    /// A pop commits while a turn decides: the turn starts anew and finds nothing.
+    /// DESIGN §5: a pop commits while a turn decides: the turn starts anew and finds nothing.
     async fn a_turn_does_not_apply_what_was_popped(db) {
         set().add(&db.pool, &[item("a")]).await.unwrap();
         crate::support::create_cells(db).await;

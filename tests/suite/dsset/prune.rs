@@ -30,6 +30,7 @@ async fn stamped<B: TestEngine>(db: &TestDb<B>) -> i64 {
 }
 
 on_every_engine! {
+    /// EB-6.
     async fn a_name_is_forgotten_a_delay_after_its_event(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         assert_eq!(counts(&prune(db).await), [0, 0, 0], "the event lives");
@@ -45,7 +46,7 @@ on_every_engine! {
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);
     }
 
-    /// Recipients where nothing happens any more, in many shards, in more slices than one; and those that live stay.
+    /// EB-6 (W-9): recipients where nothing happens any more, in many shards, in more slices than one; and those that live stay.
     async fn idle_recipients_are_pruned_slice_by_slice(db) {
         let boxes: Vec<Recipient> = (0..20).map(|n| Recipient::new("idle", n.to_string()).unwrap()).collect();
         let events: Vec<_> = boxes.iter().flat_map(|to| (0..11).map(|n| (to.clone(), named(&format!("n{n}"))))).collect();
@@ -60,6 +61,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (110, 110));
     }
 
+    /// DESIGN §5.
     async fn a_slice_is_bounded_and_in_key_order(db) {
         for name in ["c", "a", "d", "b", "e"] {
             emit(&db.pool, &airport(), named(name)).await.unwrap();
@@ -81,7 +83,7 @@ on_every_engine! {
         assert_eq!(walked, [(2, 2, Some("b".to_owned())), (2, 2, Some("d".to_owned())), (1, 1, None)]);
     }
 
-    /// The stamp of a tombstone whose event is there again is cleared, so that the delay counts from when it goes for good; seen on an event
+    /// DESIGN §5: the stamp of a tombstone whose event is there again is cleared, so that the delay counts from when it goes for good; seen on an event
     /// that is consumed between the stamping and the deleting.
     async fn an_event_that_is_consumed_after_the_stamping_is_remembered_anew(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
@@ -93,7 +95,7 @@ on_every_engine! {
         assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Tombstoned);
     }
 
-    /// A re-send in a user's open transaction, and the deletion of its name at the same time. First the re-send: it was told the truth of its
+    /// DESIGN §5: a re-send in a user's open transaction, and the deletion of its name at the same time. First the re-send: it was told the truth of its
     /// moment. Then the deletion: the re-send comes after it and is added.
     async fn a_resend_and_a_deletion_come_in_one_order_or_the_other(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
@@ -119,7 +121,7 @@ on_every_engine! {
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);
     }
 
-    /// The deletion is under way and not committed when the name is sent again: the sender waits, and is told how it ended.
+    /// DESIGN §5: the deletion is under way and not committed when the name is sent again: the sender waits, and is told how it ended.
     async fn a_resend_waits_for_a_deletion_under_way(db) {
         for deletion_commits in [false, true] {
             db.run("DELETE FROM eventbox_tombstone").await;
@@ -205,7 +207,7 @@ mod on_postgres {
 
     type Engine = sqlx::Postgres;
 
-    /// A turn has deleted the event and not committed: for the pruner it lives. The stamp is that of a pass after the commit.
+    /// DESIGN §5: a turn has deleted the event and not committed: for the pruner it lives. The stamp is that of a pass after the commit.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_turn_that_is_not_committed_has_consumed_nothing() {
         with_database("a_turn_not_committed", async |db: &TestDb<Engine>| {
@@ -253,7 +255,7 @@ mod on_postgres {
         .await;
     }
 
-    /// The clock is that of the moment and not of the transaction's begin: a stamp made in an old transaction is not older than the removal.
+    /// DESIGN §5 (W-10): the clock is that of the moment and not of the transaction's begin: a stamp made in an old transaction is not older than the removal.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_stamp_is_of_the_moment() {
         with_database("a_stamp_is_of_the_moment", async |db: &TestDb<Engine>| {

@@ -339,7 +339,7 @@ async fn outcome_texts(fake: Arc<Fake>, events: usize, change: impl FnOnce(&mut 
         .collect()
 }
 
-/// durable-emitter 46; chip-ingress 18 to 22, 24 and 25. A null entry cannot be said here.
+/// durable-emitter 46; chip-ingress 18, 19, 20, 21, 22, 24 and 25. A null entry cannot be said here.
 #[tokio::test]
 async fn results_belong_to_events_by_position() {
     let mixed = with_results(|batch| PublishResponse {

@@ -58,6 +58,26 @@ fn a_built_event_is_as_given_and_valid() {
     assert!(matches!(refused(reserved.build()), CloudEventError::ReservedExtension { .. }));
 }
 
+/// chip-ingress 9: the server's rules are written apart from the builder's, and every built event passes them.
+#[tokio::test]
+async fn every_built_event_passes_the_servers_rules() {
+    use eventbox::emitter::{GrpcConfig, GrpcTransport, Transport};
+    use eventbox::proto::chipingress::pb::CloudEventBatch;
+    let server = eventbox::ingress::Ingress::builder().serve("127.0.0.1:0").await.unwrap();
+    let mut events = vec![full(), CloudEvent::builder("a", "b").build().unwrap()];
+    for name in ["platform/ccip", "urn:x:y", "//host/path?q#f", "../up"] {
+        let event = CloudEvent::builder(name, name).subject("").idempotency_key("").payload(vec![0xff; 3]);
+        let attributes = [("service.name", "é"), ("id", "no"), ("---", "no"), ("specversion", "no")];
+        events.push(event.extension("flag", false).resource_attributes(attributes).build().unwrap());
+    }
+    let transport = GrpcTransport::new(&GrpcConfig::new(server.local_addr().to_string())).unwrap();
+    let count = events.len();
+    let batch = CloudEventBatch { events: events.into_iter().map(CloudEvent::into_wire).collect(), options: None };
+    let response = transport.publish_batch(&batch, Duration::from_secs(10)).await.unwrap();
+    assert!(response.results.iter().all(|result| result.error.is_none()), "{response:?}");
+    assert_eq!(response.results.len(), count);
+}
+
 /// chip-ingress 10.
 #[test]
 fn an_empty_key_is_none() {

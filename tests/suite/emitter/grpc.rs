@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbox::emitter::{
-    self, ConfigError, DurableEmitter, GrpcConfig, GrpcTransport, HeaderProvider, NoopTransport, Tls,
+    self, ConfigError, DurableEmitter, Expiry, GrpcConfig, GrpcTransport, HeaderProvider, NoopTransport, Tls,
 };
 use eventbox::ingress::Ingress;
 use eventbox::proto::chip_common::Schema;
@@ -120,8 +120,30 @@ async fn unary_calls_are_retried_within_their_limit() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
-/// chip-ingress 3: TLS with a custom authority and a client certificate; SNI and the name in the certificate are the host's, ALPN is h2
-/// (else no gRPC server would talk to it).
+/// chip-ingress 3: what the client says in the clear, before anything is encrypted: the host of the address as SNI, and h2 as ALPN.
+#[tokio::test]
+async fn the_first_words_of_tls_name_the_host_and_h2() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = GrpcConfig::new(format!("localhost:{}", listener.local_addr().unwrap().port())).tls(Tls::system());
+    let transport = GrpcTransport::new(&config).unwrap();
+    let (hello, _) = tokio::join!(
+        async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut header = [0; 5];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut header).await.unwrap();
+            let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await.unwrap();
+            hello
+        },
+        transport.ping(Duration::from_millis(500)),
+    );
+    let says = |bytes: &[u8]| hello.windows(bytes.len()).any(|window| window == bytes);
+    // server_name: the length of the list, the type, the length of the name; ALPN: of the extension, of the list, of the name.
+    assert!(says(b"\0\0\0\x0e\0\x0c\0\0\x09localhost"), "{hello:?}");
+    assert!(says(b"\0\x10\0\x05\0\x03\x02h2"), "{hello:?}");
+}
+
+/// chip-ingress 3: TLS with a custom authority and a client certificate; the name in the certificate must be the host's.
 #[tokio::test]
 async fn tls_is_spoken_with_the_host_of_the_address() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -191,6 +213,34 @@ on_every_engine! {
         emitter.emit(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert!(server.fake.calls() >= 3 && server.fake.unary().is_empty());
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 31: what the server cannot take for as long as it lives expires, into the dead letters.
+    async fn what_always_fails_expires(db) {
+        let server = GrpcServer::start(Fake::failing(Code::Internal)).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
+            config.expiry = Some(Expiry { ttl: Duration::from_millis(100), interval: Duration::from_millis(10) });
+        }).start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        eventually(SOON, async || emitter.stats().expired == 1).await;
+        assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_dead_letter").await), (0, 1));
+        assert!(server.fake.calls() > 0);
+        emitter.stop(STOP).await;
+    }
+
+    /// durable-emitter 32.
+    async fn five_that_failed_recover(db) {
+        let server = GrpcServer::start(Fake::failing(Code::Unavailable)).await;
+        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
+            config.batch.batch_size = std::num::NonZeroUsize::MIN;
+        }).start().await.unwrap();
+        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        eventually(SOON, async || emitter.stats().failed_attempts >= 5).await;
+        assert_eq!(db.count("eventbox_outbox").await, 5);
+        server.fake.become_ok();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert!(server.fake.calls() >= 10 && server.fake.unary().is_empty());
         emitter.stop(STOP).await;
     }
 

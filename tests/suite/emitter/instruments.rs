@@ -6,55 +6,11 @@ use std::time::Duration;
 
 use eventbox::emitter::{self, BatchClient, BatchConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport};
 use metrics_util::MetricKind;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};
+use crate::support::recorded::recorded;
 use crate::support::{SOON, eventually};
-
-type Labels = BTreeMap<String, String>;
-
-/// What was recorded so far: by kind and name, the label sets with their values. Counters are read once, so it adds up.
-#[derive(Default)]
-struct Recorded(BTreeMap<String, Vec<(MetricKind, Labels, f64)>>);
-
-impl Recorded {
-    fn read(&mut self, snapshotter: &Snapshotter) {
-        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-            let (kind, key) = key.into_parts();
-            let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
-            let value = match value {
-                DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(value) => value.into_inner(),
-                DebugValue::Histogram(values) => values.len() as f64,
-            };
-            let series = self.0.entry(key.name().to_owned()).or_default();
-            match series.iter_mut().find(|(_, known, _)| *known == labels) {
-                Some(known) if kind == MetricKind::Gauge => known.2 = value,
-                Some(known) => known.2 += value,
-                None => series.push((kind, labels, value)),
-            }
-        }
-    }
-
-    fn total(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
-        let matches =
-            |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
-        self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
-    }
-}
-
-/// Runs a body on one thread, so that all its recording is seen by a recorder of its own.
-fn recorded<F: Future<Output = ()>>(body: impl FnOnce(Arc<std::sync::Mutex<Recorded>>, Snapshotter) -> F) -> Recorded {
-    let recorder = DebuggingRecorder::new();
-    let (snapshotter, all) = (recorder.snapshotter(), Arc::new(std::sync::Mutex::new(Recorded::default())));
-    metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(body(Arc::clone(&all), recorder.snapshotter()));
-    });
-    all.lock().unwrap().read(&snapshotter);
-    Arc::into_inner(all).unwrap().into_inner().unwrap()
-}
 
 async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
     let directory = tempfile::tempdir().unwrap();
@@ -64,10 +20,10 @@ async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
     (directory, pool)
 }
 
-/// REQ-39, REQ-40 and REQ-41: what is in the table is recorded, what is recorded is in the table, with its kind and its labels.
+/// REQ-39, REQ-40 and REQ-41: what is in the table is recorded, what is recorded is in the table, with its kind and all of its labels.
 #[test]
 fn every_instrument_is_in_the_table_and_is_recorded() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async |recording| {
         let (_directory, pool) = sqlite().await;
         // One after the other: success, a mismatch, a failure that is made good by a fallback or not, and a permanent one.
         let fake = Fake::new(|call, batch| match call {
@@ -116,6 +72,22 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         fake.set_open(true);
         full.stop(STOP).await;
         emitter.stop(STOP).await;
+
+        // A second chance that fails too, and claims that fail.
+        let failing = Fake::failing(Code::Unavailable);
+        failing.fail_unary(Code::Unavailable);
+        let emitter = emitter::DurableEmitter::builder(pool.clone(), failing as Arc<dyn Transport>).configure(quick);
+        let emitter = emitter.configure(|config| config.fallback = true).start().await.unwrap();
+        emitter.emit(event("x")).await.unwrap();
+        let counted = async |name: &str| {
+            let name = format!("durable_emitter.publish.{name}");
+            eventually(SOON, async || recording.total(&name) > 0.0).await;
+        };
+        counted("immediate.failure").await;
+        counted("retransmit.batch.success").await;
+        sqlx::query("ALTER TABLE eventbox_outbox RENAME TO elsewhere").execute(&pool).await.unwrap();
+        counted("retransmit.batch.failure").await;
+        emitter.stop(STOP).await;
     });
 
     let table: BTreeMap<_, _> = INSTRUMENTS.iter().map(|instrument| (instrument.name, instrument)).collect();
@@ -131,12 +103,14 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
             assert_eq!(*kind, wanted, "{name}");
             assert!(labels.keys().all(|label| instrument.labels.contains(&label.as_str())), "{name}: {labels:?}");
         }
+        let labels: BTreeSet<_> = series.iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect();
+        assert_eq!(labels, instrument.labels.iter().copied().collect(), "{name}: a label was never recorded");
     }
     let missing: BTreeSet<_> = table.keys().filter(|name| !recorded.0.contains_key(**name)).collect();
     assert!(missing.is_empty(), "never recorded: {missing:?}");
 }
 
-/// The names, kinds and units of the two specifications, word for word.
+/// The names, kinds, units and labels of the two specifications, word for word; and whatever counts events says of which domain and entity.
 #[test]
 fn the_table_has_what_is_specified() {
     let table: BTreeSet<_> = INSTRUMENTS
@@ -155,6 +129,10 @@ fn the_table_has_what_is_specified() {
         ("durable_emitter.emit.failure", "Counter", "{call}"),
         ("durable_emitter.emit.duration", "Histogram", "s"),
         ("durable_emitter.emit.total_duration", "Histogram", "s"),
+        ("durable_emitter.publish.immediate.success", "Counter", "{call}"),
+        ("durable_emitter.publish.immediate.failure", "Counter", "{call}"),
+        ("durable_emitter.publish.retransmit.batch.success", "Counter", "{call}"),
+        ("durable_emitter.publish.retransmit.batch.failure", "Counter", "{call}"),
         ("durable_emitter.publish.duration", "Histogram", "s"),
         ("durable_emitter.publish.batch.events.success", "Counter", "{event}"),
         ("durable_emitter.publish.batch.events.failure", "Counter", "{event}"),
@@ -163,6 +141,7 @@ fn the_table_has_what_is_specified() {
         ("durable_emitter.store.operations", "Counter", "{op}"),
         ("durable_emitter.store.operation.duration", "Histogram", "s"),
         ("durable_emitter.queue.depth", "Gauge", "{row}"),
+        ("durable_emitter.queue.depth_max", "Gauge", "{row}"),
         ("durable_emitter.queue.payload_bytes", "Gauge", "By"),
         ("durable_emitter.queue.oldest_pending_age_seconds", "Gauge", "s"),
         ("durable_emitter.queue.ttl_budget_seconds", "Gauge", "s"),
@@ -175,9 +154,48 @@ fn the_table_has_what_is_specified() {
         ("durable_emitter.batch_enqueue.buffer_full", "Counter", "{event}"),
         ("durable_emitter.insert_coalescer.queue_fill_ratio", "Gauge", "1"),
         ("durable_emitter.delete_coalescer.queue_fill_ratio", "Gauge", "1"),
+        ("durable_emitter.mark_coalescer.queue_fill_ratio", "Gauge", "1"),
         ("durable_emitter.fallback.in_flight", "Gauge", "{task}"),
     ] {
         assert!(table.contains(&(specified.0, specified.1.to_owned(), specified.2)), "{specified:?}");
+    }
+    let labels = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().labels;
+    for (name, specified) in [
+        ("chip_ingress.batch.send_requests_total", &["status"][..]),
+        ("chip_ingress.batch.request_size_messages", &["max_batch_size"]),
+        ("chip_ingress.batch.request_size_bytes", &["max_grpc_request_size_bytes"]),
+        ("chip_ingress.batch.request_latency_ms", &["status"]),
+        (
+            "chip_ingress.batch.config.info",
+            &[
+                "max_batch_size",
+                "message_buffer_size",
+                "max_concurrent_sends",
+                "batch_interval_ms",
+                "max_publish_timeout_ms",
+                "shutdown_timeout_ms",
+                "clone_event",
+                "transaction_enabled",
+                "max_grpc_request_size_bytes",
+            ],
+        ),
+        ("durable_emitter.emit.duration", &["error"]),
+        ("durable_emitter.publish.duration", &["phase", "error", "client_name"]),
+        ("durable_emitter.publish.batch.events.success", &["phase", "client_name"]),
+        ("durable_emitter.publish.batch.events.failure", &["phase", "client_name"]),
+        ("durable_emitter.store.operations", &["operation", "error"]),
+        ("durable_emitter.store.operation.duration", &["operation"]),
+        ("durable_emitter.batch_enqueue.buffer_full", &["phase"]),
+    ] {
+        assert!(specified.iter().all(|label| labels(name).contains(label)), "{name}");
+    }
+    for instrument in INSTRUMENTS {
+        let of_events = instrument.unit == "{event}" && instrument.kind == Kind::Counter;
+        let emits = instrument.name.starts_with("durable_emitter.emit.") && instrument.kind == Kind::Counter;
+        let named = ["domain", "entity"].iter().all(|label| instrument.labels.contains(label));
+        assert!(named || !(of_events || emits), "{}", instrument.name);
+        let of_client = instrument.name.starts_with("chip_ingress.batch.");
+        assert!(!of_client || instrument.labels.contains(&"client_name"), "{}", instrument.name);
     }
     let buckets = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().buckets;
     assert_eq!(buckets("chip_ingress.batch.request_size_messages").len(), 13);
@@ -188,7 +206,7 @@ fn the_table_has_what_is_specified() {
 /// durable-emitter 20 and 21.
 #[test]
 fn phases_are_told_apart() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async |_| {
         let (_directory, pool) = sqlite().await;
         let fake =
             Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
@@ -224,7 +242,7 @@ fn phases_are_told_apart() {
 #[test]
 fn the_batch_client_counts_and_is_named() {
     for client_name in [None, Some("mine")] {
-        let recorded = recorded(|_, _| async {
+        let recorded = recorded(async |_| {
             for code in [None, Some(Code::Unavailable)] {
                 let fake = code.map_or_else(Fake::ok, Fake::failing);
                 let mut config = BatchConfig::default();
@@ -254,10 +272,37 @@ fn the_batch_client_counts_and_is_named() {
     }
 }
 
+/// chip-ingress 19, 20, 22 and 25: results that do not match are counted once per answer, and a batch as a whole is not looked at.
+#[test]
+fn mismatches_are_counted() {
+    use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse, PublishResult};
+    type Results = fn(&CloudEventBatch) -> Vec<PublishResult>;
+    let answers: [(Results, bool, f64); 6] = [
+        (|batch| all_ok(batch).results, false, 0.0),
+        (|batch| all_ok(batch).results[..1].to_vec(), false, 1.0),
+        (|batch| [all_ok(batch).results, all_ok(batch).results].concat(), false, 1.0),
+        (|_| Vec::new(), false, 1.0),
+        (|batch| vec![PublishResult { event_id: "another".to_owned(), error: None }; batch.events.len()], false, 1.0),
+        (|_| Vec::new(), true, 0.0),
+    ];
+    for (number, (results, transactional, mismatches)) in answers.into_iter().enumerate() {
+        let recorded = recorded(async |_| {
+            let fake = Fake::new(move |_, batch| Ok(PublishResponse { results: results(batch) }));
+            let mut config = BatchConfig::default();
+            config.transaction_enabled = transactional;
+            let client = BatchClient::new(fake as Arc<dyn Transport>, config).unwrap();
+            (0..3).for_each(|name| client.queue(event(name), None).unwrap());
+            client.start();
+            client.stop(STOP).await;
+        });
+        assert_eq!(recorded.total("chip_ingress.batch.results_mismatch_total", &[]), mismatches, "answer {number}");
+    }
+}
+
 /// REQ-39: the first 500 pairs have labels of their own.
 #[test]
 fn pairs_of_labels_are_capped() {
-    let recorded = recorded(|_, _| async {
+    let recorded = recorded(async |_| {
         let (_directory, pool) = sqlite().await;
         let emitter = emitter::DurableEmitter::builder(pool, Fake::ok() as Arc<dyn Transport>)
             .configure(quick)

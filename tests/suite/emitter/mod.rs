@@ -8,4 +8,4 @@ mod grpc;
 mod hosts;
 mod instruments;
 mod lifecycle;
-mod support;
+pub(crate) mod support;

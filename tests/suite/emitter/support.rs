@@ -2,7 +2,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub(crate) struct Fake {
     unary: Mutex<Vec<Wire>>,
     open: watch::Sender<bool>,
     pub(crate) closed: AtomicUsize,
+    pub(crate) hang_on_close: AtomicBool,
     pub(crate) refreshed: AtomicUsize,
     pub(crate) concurrent: AtomicUsize,
     pub(crate) most_concurrent: AtomicUsize,
@@ -46,6 +47,7 @@ impl Fake {
             unary: Mutex::default(),
             open: watch::Sender::new(true),
             closed: AtomicUsize::new(0),
+            hang_on_close: AtomicBool::new(false),
             refreshed: AtomicUsize::new(0),
             concurrent: AtomicUsize::new(0),
             most_concurrent: AtomicUsize::new(0),
@@ -138,6 +140,9 @@ impl Transport for Fake {
 
     async fn close(&self) {
         self.closed.fetch_add(1, Ordering::SeqCst);
+        if self.hang_on_close.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

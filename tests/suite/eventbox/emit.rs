@@ -30,6 +30,7 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &aircraft()).await, []);
     }
 
+    /// EB-7, promise 4.
     async fn a_name_is_accepted_once_and_the_first_value_stays(db) {
         assert_eq!(emit(&db.pool, &aircraft(), Event::new("first").named("n")).await.unwrap(), Emitted::Added);
         assert_eq!(emit(&db.pool, &aircraft(), Event::new("second").named("n")).await.unwrap(), Emitted::Duplicate);
@@ -59,6 +60,7 @@ on_every_engine! {
         assert_eq!(emit_all(&db.pool, &[]).await.unwrap(), []);
     }
 
+    /// EB-7, EB-8: many events, many recipients, one statement.
     async fn the_answers_are_in_the_order_of_the_events(db) {
         emit(&db.pool, &aircraft(), Event::new("").named("consumed")).await.unwrap();
         drain(&db.pool, &aircraft()).await;
@@ -80,6 +82,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &airport()).await), ["", "z", "b elsewhere", "a"]);
     }
 
+    /// EB-9, promise 6.
     async fn events_are_listed_in_the_order_of_their_emit(db) {
         let event = |number: usize| match number % 3 {
             // Names that sort against the order of the emits.
@@ -101,6 +104,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), wanted);
     }
 
+    /// EB-8.
     async fn an_emit_shares_the_fate_of_the_callers_transaction(db) {
         let mut tx = ::eventbox::begin(&db.pool).await.unwrap();
         emit(&mut *tx, &aircraft(), Event::new("unnamed")).await.unwrap();
@@ -117,6 +121,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), ["named"]);
     }
 
+    /// EB-19, DESIGN §9.
     async fn limits_are_refused_before_any_sql(db) {
         // A closed pool answers every statement with an error of its own.
         db.pool.close().await;

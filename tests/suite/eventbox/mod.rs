@@ -1,15 +1,20 @@
 //! The inbox: emits and turns.
 
+mod bad_input;
+mod crash;
 mod emit;
 #[cfg(feature = "postgres")]
 mod lost_answer;
+mod metrics;
 mod model;
 mod payload;
 mod poison;
 mod race;
 mod reducer;
+mod rules;
 mod sender;
 mod status;
 mod timer;
+mod trace;
 mod turn;
 mod user_code;

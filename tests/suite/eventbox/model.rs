@@ -1,4 +1,5 @@
-//! A simple model beside the real thing: random senders, re-sends, racing processors, and processes that die between any two statements.
+//! A simple model beside the real thing: random senders, re-sends, racing processors, processes that die between any two statements, and names
+//! that are forgotten when their tombstones expire.
 //!
 //! A death is a future that is dropped after a number of polls: whatever it had sent is sent, what it had not is not, and its
 //! transaction is rolled back. `EVENTBOX_SEED` repeats a run; `EVENTBOX_CASES` sets its length.
@@ -8,13 +9,15 @@ use std::num::NonZeroU32;
 use std::pin::pin;
 use std::task::Poll;
 
-use eventbox::{Emitted, Event, Mutation, Recipient, SideEffect, Transition};
+use eventbox::{
+    DEFAULT_TOMBSTONE_DELAY, Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, SideEffect, Transition,
+};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use crate::support::{CellEngine, Cells, TestDb, create_cells, noting, on_every_engine};
+use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, noting, on_every_engine};
 
 /// Cases on each engine.
 const CASES: u32 = 1_000;
@@ -33,6 +36,8 @@ enum Step {
     DyingSender { to: u8, name: u8, polls: usize },
     /// Processors that race on a box; one of them may die after some polls.
     Process { to: u8, max_events: u32, racers: usize, dies_after: Option<usize> },
+    /// Passes of the pruner, before and (when the delay passes) after the tombstone delay.
+    Prune { delay_passes: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,13 +48,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..BOXES, 0..NAMES, 0..6usize).prop_map(|(to, name, polls)| Step::DyingSender { to, name, polls }),
         3 => (0..BOXES, 1..5u32, 1..4usize, proptest::option::weighted(0.5, 0..30usize))
             .prop_map(|(to, max_events, racers, dies_after)| Step::Process { to, max_events, racers, dies_after }),
+        1 => proptest::bool::weighted(0.7).prop_map(|delay_passes| Step::Prune { delay_passes }),
     ]
 }
 
 /// What must be true of a case, whatever happened in it.
 #[derive(Default)]
 struct Model {
-    /// Names that were accepted, per box.
+    /// Names that were accepted and are not forgotten, per box.
     names: BTreeSet<(u8, u8)>,
     /// Events that were accepted, per box, in the order of their emits.
     accepted: BTreeMap<u8, Vec<String>>,
@@ -119,6 +125,7 @@ impl<B: CellEngine> Case<'_, B> {
 
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
+            Step::Prune { delay_passes } => self.prune(delay_passes).await?,
             Step::Emit(list) => {
                 let mut tx = eventbox::begin(&self.db.pool).await.unwrap();
                 let planned: Vec<_> = list
@@ -178,6 +185,34 @@ impl<B: CellEngine> Case<'_, B> {
             }
         }
         Ok(())
+    }
+
+    /// Before the delay has passed nothing is forgotten; after it exactly the names whose events are gone.
+    async fn prune(&mut self, delay_passes: bool) -> Result<(), TestCaseError> {
+        // What a dead process has sent may still be on its way; a connection that is back in its pool has nothing under way.
+        eventually(SOON, async || self.db.pool.num_idle() as u32 == self.db.pool.size()).await;
+        let pruner = Pruner::new(self.db.pool.clone(), PrunerConfig::default());
+        pruner.run_once().await.unwrap();
+        if delay_passes {
+            let delay_us = DEFAULT_TOMBSTONE_DELAY.as_micros() + 1;
+            self.db.run(format_args!("UPDATE eventbox_tombstone SET gone_at_us = gone_at_us - {delay_us}")).await;
+            pruner.run_once().await.unwrap();
+            let living = self.names_in("eventbox_event").await;
+            self.model.names.retain(|name| living.contains(name));
+        }
+        prop_assert_eq!(&self.names_in("eventbox_tombstone").await, &self.model.names);
+        Ok(())
+    }
+
+    /// The names of this case that a table holds.
+    async fn names_in(&self, table: &str) -> BTreeSet<(u8, u8)> {
+        let mut names = BTreeSet::new();
+        for to in 0..BOXES {
+            let query = format!("SELECT name FROM {table} WHERE name IS NOT NULL AND recipient = '{}'", self.to(to));
+            let found = self.db.texts(query).await;
+            names.extend(found.iter().map(|name| (to, name.trim_start_matches("name-").parse::<u8>().unwrap())));
+        }
+        names
     }
 
     /// Drains the boxes, and compares: every accepted event took effect once, in turns without a gap.

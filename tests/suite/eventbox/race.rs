@@ -138,6 +138,30 @@ on_every_engine! {
         assert_eq!(db.count("effect").await, 1);
     }
 
+    /// eventbox 36 (W-11): a sender gives up waiting at any moment and sends again: the event is there once. (A reply lost on the wire: `lost_answer.rs`.)
+    async fn a_sender_that_gave_up_sends_again(db) {
+        use std::task::Poll;
+        for polls in 0..12 {
+            let event = Event::new("once").named(format!("order-{polls}"));
+            let to = cell(1);
+            let mut sending = Box::pin(Engine::emit_on(&db.pool, &to, event.clone()));
+            let mut left = polls;
+            std::future::poll_fn(|context| match sending.as_mut().poll(context) {
+                Poll::Pending if left > 0 => {
+                    left -= 1;
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            })
+            .await;
+            drop(sending);
+            eventbox::emit(&db.pool, &to, event.clone()).await.unwrap();
+            assert_eq!(eventbox::emit(&db.pool, &to, event).await.unwrap(), Emitted::Duplicate);
+            assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await, 1);
+        }
+        assert_eq!(drain(&db.pool, &cell(1)).await.len(), 12);
+    }
+
     /// eventbox 34 (W-6): events that a processor leaves for later do not hide those behind them, and a walk over them ends.
     async fn events_that_are_left_hide_nothing(db) {
         create_cells(db).await;
@@ -191,7 +215,7 @@ on_every_engine! {
         }
     }
 
-    /// Eight senders send the same names at once, one by one and in lists: each name is in the box once.
+    /// DESIGN §5: eight senders send the same names at once, one by one and in lists: each name is in the box once.
     async fn racing_senders_add_each_name_once(db) {
         let senders = (0..8).map(|sender| {
             let pool = db.open(1);
@@ -225,7 +249,7 @@ mod on_postgres {
 
     type Engine = sqlx::Postgres;
 
-    /// Two transactions emit to the same boxes in opposite order: neither waits for the other, so they cannot deadlock.
+    /// DESIGN §5: two transactions emit to the same boxes in opposite order: neither waits for the other, so they cannot deadlock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn emitters_do_not_wait_for_each_other() {
         with_database("emitters_do_not_wait_for_each_other", async |db: &TestDb<Engine>| {
@@ -242,7 +266,7 @@ mod on_postgres {
         .await;
     }
 
-    /// A turn begun while the first event of its name is not committed: the second sender waits for the outcome, and is told the truth.
+    /// DESIGN §5: a turn begun while the first event of its name is not committed: the second sender waits for the outcome, and is told the truth.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_second_copy_waits_for_the_first() {
         with_database("a_second_copy_waits_for_the_first", async |db: &TestDb<Engine>| {

@@ -112,6 +112,29 @@ on_every_engine! {
         assert_eq!(waiting(db, &cell(63)).await.len(), 0);
     }
 
+    /// eventbox 12: a batch that decides on one thing at a time needs several turns.
+    async fn a_crowded_cell_takes_one_thing_a_turn(db) {
+        create_cells(db).await;
+        for sign in ["+", "-", "+", "-", "+"] {
+            emit(db, &cell(49), sign).await;
+        }
+        // The '-' of an empty cell are consumed with one '+', as they come together.
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            let (plus, minus): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.value() == b"+");
+            let steps = Mutation::none();
+            let steps = if minus.is_empty() { steps } else { steps.then(Transition::to((population - 1).max(0)).consuming(minus)) };
+            let Some(first) = plus.first() else { return Ok(steps) };
+            Ok(steps.then(Transition::to(population + 1).consuming([*first])))
+        });
+        process(db, &cell(49), &cells).await.unwrap();
+        assert_eq!((state_of(db, &cell(49)).await.1, waiting(db, &cell(49)).await), (1, vec!["+".to_owned(); 2]));
+        for population in [2, 3] {
+            process(db, &cell(49), &cells).await.unwrap();
+            assert_eq!(state_of(db, &cell(49)).await.0, population);
+        }
+        assert_eq!(waiting(db, &cell(49)).await.len(), 0);
+    }
+
     /// eventbox 14.
     async fn an_error_of_the_decision_leaves_the_events(db) {
         create_cells(db).await;
@@ -123,7 +146,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_state").await, 0);
     }
 
-    /// eventbox 15.
+    /// eventbox 15; EB-16: contention is tried again so often and not oftener.
     async fn another_version_is_contention_and_no_side_effect_runs(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -260,7 +283,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'f1'").await, 1);
     }
 
-    /// What was not given, or is given twice, is refused before any SQL, and loses nothing.
+    /// DESIGN §6.3, EB-1: what was not given, or is given twice, is refused before any SQL, and loses nothing.
     async fn a_wrong_decision_is_refused(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -284,7 +307,7 @@ on_every_engine! {
         assert_eq!((waiting(db, &cell(1)).await.len(), waiting(db, &cell(2)).await.len()), (1, 1));
     }
 
-    /// A batch takes the oldest events and says that more remain.
+    /// EB-9: a batch takes the oldest events and says that more remain.
     async fn a_batch_takes_the_oldest_and_tells_of_more(db) {
         create_cells(db).await;
         for value in ["1", "2", "3", "4", "5"] {
@@ -302,7 +325,7 @@ on_every_engine! {
         assert_eq!(turns, [(Some(1), 2, true), (Some(2), 2, true), (Some(3), 1, false)]);
     }
 
-    /// What a turn publishes is in the outbox exactly if it commits, with a key that the place in the turn makes.
+    /// EB-14, promise 3: what a turn publishes is in the outbox exactly if it commits, with a key that the place in the turn makes.
     async fn messages_commit_with_the_turn(db) {
         create_cells(db).await;
         let message = |text: &'static str| eventbox::CloudEvent::builder("cells", "cell.grown").payload(text).build().unwrap();
@@ -326,7 +349,7 @@ on_every_engine! {
         assert_eq!(again, in_order, "the same turn of the same recipient makes the same keys");
     }
 
-    /// A processor may have a pool of one connection: none is held while it decides, and never two at once.
+    /// DESIGN §6.2: a processor may have a pool of one connection: none is held while it decides, and never two at once.
     async fn a_pool_of_one_is_enough(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -340,7 +363,7 @@ on_every_engine! {
         assert_eq!(state_of(db, &cell(1)).await, (1, 1));
     }
 
-    /// Versions are the user's: the turn hands out the loaded one plus one.
+    /// EB-2 as DESIGN §11 has it: versions are the user's: the turn hands out the loaded one plus one.
     async fn the_saved_version_is_the_loaded_one_plus_one(db) {
         create_cells(db).await;
         Engine::save(&mut *db.pool.acquire().await.unwrap(), "cell/1", 9, 41).await.unwrap();

@@ -16,7 +16,7 @@ fn cell() -> Recipient {
 }
 
 on_every_engine! {
-    /// A panic, wherever it is, is an error of this recipient: rolled back, nothing lost, and the pool goes on.
+    /// DESIGN §6, W-14: a panic, wherever it is, is an error of this recipient: rolled back, nothing lost, and the pool goes on.
     async fn a_panic_is_an_error(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(), Event::new("x")).await.unwrap();
@@ -56,7 +56,7 @@ on_every_engine! {
         assert_eq!(drain(&one, &cell()).await.len(), 1);
     }
 
-    /// eventbox 22, ours: all hooks run, also behind one that fails or panics, and their errors come back together.
+    /// eventbox 22, ours (EB-15): all hooks run, also behind one that fails or panics, and their errors come back together.
     async fn all_hooks_run_and_their_errors_are_joined(db) {
         create_cells(db).await;
         let ran = Arc::new(AtomicUsize::new(0));
@@ -84,7 +84,7 @@ on_every_engine! {
         turn.run_hooks().await.unwrap();
     }
 
-    /// eventbox 38 (W-13): an independent transition fails alone; its events stay, the others commit.
+    /// eventbox 38 (W-13, EB-12): an independent transition fails alone; its events stay, the others commit.
     async fn an_independent_transition_fails_alone(db) {
         create_cells(db).await;
         for value in ["good", "bad", "better"] {

@@ -1,5 +1,7 @@
 //! The statements themselves.
 
+#[cfg(feature = "postgres")]
+mod flat;
 mod plans;
 mod pruning;
 mod statements;

@@ -32,16 +32,16 @@ pub(crate) trait TestEngine: Backend {
     async fn remove(home: Self::Home);
 
     /// Runs statements without parameters.
-    async fn run(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error>;
+    fn run(pool: &Pool<Self>, sql: String) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// The number that a query answers.
-    async fn number(pool: &Pool<Self>, sql: String) -> i64;
+    fn number(pool: &Pool<Self>, sql: String) -> impl Future<Output = i64> + Send;
 
     /// The texts that a query answers.
-    async fn texts(pool: &Pool<Self>, sql: String) -> Vec<String>;
+    fn texts(pool: &Pool<Self>, sql: String) -> impl Future<Output = Vec<String>> + Send;
 
     /// Has the engine parse a statement, without running it.
-    async fn prepare(pool: &Pool<Self>, sql: String) -> Result<(), sqlx::Error>;
+    fn prepare(pool: &Pool<Self>, sql: String) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// A test's own database, created and migrated for it.

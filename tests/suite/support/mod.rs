@@ -5,6 +5,7 @@ mod database;
 mod processors;
 #[cfg(feature = "postgres")]
 pub(crate) mod proxy;
+pub(crate) mod recorded;
 pub(crate) mod source;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,240 @@
+//! A round: one turn of many recipients at once, for reducers, whose decisions are data.
+//!
+//! One statement lists all of them with their states, the reducers decide, and one transaction commits all of them: a recipient that lost
+//! its race drops out and the others commit. What cannot be done together (a reducer that fails, a lost race, events that are missing) is
+//! left to turns of one recipient, which know how to retry and how to find a culprit.
+
+mod commit;
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use self::commit::{Committed, commit};
+use super::decision::Batch;
+use super::event::{Event, EventId};
+use super::metrics;
+use super::process::{MAX_TURN_AGE, Turn, TurnOptions, process_batch_with};
+use super::reducer::{Outcome, Reducer};
+use super::reducing::{NewState, Reducing, with_state_error};
+use super::state::StateCodec;
+use super::transition::PostProcess;
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::{BoxError, Error, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, BoxFuture, Fault, RoundFrom, RoundRow};
+
+/// A reducer without its types.
+pub(crate) trait Rounds<B: Backend>: Send + Sync {
+    /// What it decides about a batch; `None` for nothing.
+    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>>;
+
+    /// One recipient through a turn of its own.
+    fn turn<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        to: &'a Recipient,
+        options: &'a TurnOptions,
+    ) -> BoxFuture<'a, Result<Turn>>;
+}
+
+/// Holds a reducer and its codec's type.
+pub(crate) struct Typed<R, C> {
+    reducer: R,
+    codec: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<R, C> Typed<R, C> {
+    pub(crate) fn new(reducer: R) -> Self {
+        Typed { reducer, codec: std::marker::PhantomData }
+    }
+}
+
+impl<B, R, C> Rounds<B> for Typed<R, C>
+where
+    B: Backend,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>> {
+        let failed = |source: BoxError| {
+            with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
+        };
+        let (state, outcome) = Reducing::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
+        if state.is_none() && outcome.is_nothing() {
+            return Ok(None);
+        }
+        Decided::check(to, events, state, outcome).map(Some)
+    }
+
+    fn turn<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        to: &'a Recipient,
+        options: &'a TurnOptions,
+    ) -> BoxFuture<'a, Result<Turn>> {
+        Box::pin(async move {
+            let reducing = Reducing::<R, C>::new(&self.reducer);
+            process_batch_with(pool, to, &reducing, options).await.map_err(with_state_error)
+        })
+    }
+}
+
+/// A checked decision, as it is committed.
+pub(crate) struct Decided {
+    state: Option<NewState>,
+    removed: Vec<Uuid>,
+    garbage: usize,
+    emitted: Vec<(Recipient, Event)>,
+    #[cfg(feature = "emitter")]
+    published: Vec<CloudEvent>,
+    hooks: Vec<PostProcess>,
+}
+
+impl Decided {
+    fn check(to: &Recipient, listed: &[Event], state: Option<NewState>, outcome: Outcome<()>) -> Result<Self> {
+        let mut batch = Batch::new(to, listed);
+        let mut removed = batch.remove(outcome.consumed)?;
+        let garbage = batch.remove(outcome.garbage)?;
+        removed.extend_from_slice(&garbage);
+        Ok(Decided {
+            state,
+            removed,
+            garbage: garbage.len(),
+            emitted: outcome.emitted,
+            #[cfg(feature = "emitter")]
+            published: outcome.published,
+            hooks: outcome.post_process,
+        })
+    }
+}
+
+/// A recipient in a round, and the event behind which it is listed: a hint, the nil id lists from the start.
+pub(crate) struct Part<'a, B> {
+    pub(crate) to: &'a Recipient,
+    pub(crate) after: EventId,
+    pub(crate) reducer: &'a dyn Rounds<B>,
+}
+
+/// What a round did with one recipient.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Its turn committed. `last` is the last event that was listed.
+    Committed { turn: Turn, last: EventId },
+    /// There was nothing to decide; `more` behind `last`.
+    Nothing { last: EventId, more: bool },
+    /// It is for a turn of its own: it lost its race, or its reducer failed.
+    Alone,
+    /// It is paused, or left alone after a failure.
+    Hindered,
+}
+
+/// A recipient whose decision is ready.
+struct Ready<'a> {
+    place: usize,
+    to: &'a Recipient,
+    turn: i64,
+    listed: usize,
+    last: EventId,
+    more_listed: bool,
+    state: Option<NewState>,
+    removed: Vec<Uuid>,
+    garbage: usize,
+    emitted: Vec<(Recipient, Event)>,
+    #[cfg(feature = "emitter")]
+    published: Vec<CloudEvent>,
+}
+
+/// Takes many recipients through one turn each, none twice; answers what became of each, in the order of `parts`.
+///
+/// # Errors
+///
+/// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed then.
+pub(crate) async fn round<B: Backend>(
+    pool: &Pool<B>,
+    parts: &[Part<'_, B>],
+    max_events: NonZeroU32,
+) -> Result<Vec<Done>> {
+    let started = Instant::now();
+    let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
+    let mut ready = Vec::with_capacity(parts.len());
+    // Kept apart, because a hook must not be shared between threads and what is being committed is.
+    let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
+    for row in list(pool, parts, max_events).await? {
+        let place = row.place;
+        let (Some(part), Some(done), Some(hooks)) = (parts.get(place), done.get_mut(place), hooks.get_mut(place))
+        else {
+            continue;
+        };
+        match decide(part, row, max_events) {
+            Ok((decided, its_hooks)) => {
+                ready.push(decided);
+                *hooks = its_hooks;
+            }
+            Err(settled) => *done = *settled,
+        }
+    }
+    ready.sort_by(|a, b| (a.to.shard(), a.to.as_str()).cmp(&(b.to.shard(), b.to.as_str())));
+    if ready.is_empty() || started.elapsed() >= MAX_TURN_AGE {
+        return Ok(done);
+    }
+    for Committed { place, last, mut turn } in commit(pool, ready).await? {
+        if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
+            turn.post_process = std::mem::take(hooks);
+            *done = Done::Committed { turn, last };
+        }
+    }
+    Ok(done)
+}
+
+async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<'_, B>], max_events: NonZeroU32) -> Result<Vec<RoundRow>> {
+    let attempt = || format!("list a round of {} recipients", parts.len());
+    let from: Vec<_> = parts
+        .iter()
+        .map(|part| RoundFrom { shard: part.to.shard().into(), recipient: part.to.as_str(), after: part.after.0 })
+        .collect();
+    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(attempt()))?;
+    B::list_round(&mut conn, &from, i64::from(max_events.get()) + 1).await.map_err(|fault| fault.during(attempt()))
+}
+
+fn decide<'a, B: Backend>(
+    part: &Part<'a, B>,
+    mut row: RoundRow,
+    max_events: NonZeroU32,
+) -> Result<(Ready<'a>, Vec<PostProcess>), Box<Done>> {
+    if row.hindered {
+        return Err(Box::new(Done::Hindered));
+    }
+    metrics::seen(part.to.kind(), &row.events);
+    let more_listed = row.events.len() > max_events.get() as usize;
+    row.events.truncate(max_events.get() as usize);
+    let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
+    let last = events.last().map_or(EventId::NIL, Event::id);
+    match part.reducer.decide(part.to, &events, row.state.as_deref()) {
+        Ok(Some(decided)) => {
+            let ready = Ready {
+                place: row.place,
+                to: part.to,
+                turn: row.turn,
+                listed: events.len(),
+                last,
+                more_listed,
+                state: decided.state,
+                removed: decided.removed,
+                garbage: decided.garbage,
+                emitted: decided.emitted,
+                #[cfg(feature = "emitter")]
+                published: decided.published,
+            };
+            Ok((ready, decided.hooks))
+        }
+        Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
+        Err(error) => {
+            tracing::debug!(recipient = %part.to, %error, "a part of a round failed: it gets a turn of its own");
+            Err(Box::new(Done::Alone))
+        }
+    }
+}

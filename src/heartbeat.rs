@@ -1,0 +1,80 @@
+//! Signs of life of loops.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The heartbeats of all loops.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Heartbeats(Arc<Mutex<BTreeMap<String, Heart>>>);
+
+#[derive(Debug)]
+struct Heart {
+    limit: Duration,
+    /// Busy or ticking since; `None` when it waits for work.
+    since: Option<Instant>,
+}
+
+/// The heart of one loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Beat {
+    name: String,
+    hearts: Heartbeats,
+}
+
+impl Heartbeats {
+    /// A loop that is at work for at most so long without a sign.
+    pub(crate) fn add(&self, name: impl Into<String>, interval: Duration, grace: Duration) -> Beat {
+        let name = name.into();
+        let limit = interval.saturating_mul(3).max(grace);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Heart { limit, since: None });
+        Beat { name, hearts: self.clone() }
+    }
+
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let hearts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = |heart: &Heart| heart.since.map(|since| since.elapsed()).filter(|silent| *silent > heart.limit);
+        hearts
+            .iter()
+            .filter_map(|(name, heart)| {
+                late(heart).map(|silent| format!("loop {name} gave no sign of life for {} ms", silent.as_millis()))
+            })
+            .collect()
+    }
+}
+
+impl Beat {
+    fn set(&self, since: Option<Instant>) {
+        if let Some(heart) = self.hearts.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.name) {
+            heart.since = since;
+        }
+    }
+
+    /// A sign of life; the next one is due.
+    pub(crate) fn beat(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    /// At work until the guard is dropped.
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.beat();
+        Busy(self)
+    }
+}
+
+/// A loop at work; see [`Beat::busy`].
+pub(crate) struct Busy<'a>(&'a Beat);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.set(None);
+    }
+}

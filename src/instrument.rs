@@ -1,0 +1,34 @@
+//! What an instrument is, for the tables of all instruments.
+
+/// What kind of instrument it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It is set.
+    Gauge,
+    /// It is a distribution.
+    Histogram,
+}
+
+/// An instrument, as it goes through the `metrics` facade.
+///
+/// The tables are [`INSTRUMENTS`](crate::INSTRUMENTS) for the inbox and, with the feature `emitter`, `emitter::INSTRUMENTS` for the outbox: for
+/// telling an exporter the units and the buckets, and for drawing a dashboard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Instrument {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its unit, as OpenTelemetry writes it.
+    pub unit: &'static str,
+    /// The names of the labels it can have.
+    pub labels: &'static [&'static str],
+    /// Where the buckets of a histogram should end, in the unit; none: the exporter's default.
+    pub buckets: &'static [f64],
+    /// What it says.
+    pub help: &'static str,
+}

@@ -1,0 +1,124 @@
+//! Who should work on which shard: a pure function of the living members, so that all of them come to the same answer.
+//!
+//! Rendezvous hashing with a bound: a shard goes to the member with the highest hash of (member, shard) that has room left. When a member
+//! comes or goes, few shards move.
+
+use md5::{Digest, Md5};
+use uuid::Uuid;
+
+use crate::shard::ShardSet;
+
+/// How many shards there are.
+const SHARDS: usize = 256;
+
+/// A member that may be given shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) worker: Uuid,
+    /// The most shards that it takes.
+    pub(crate) limit: usize,
+}
+
+/// Who should hold what. A shard that nobody has room for is in no set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Assignment(Vec<(Uuid, ShardSet)>);
+
+impl Assignment {
+    /// The assignment for these members, in any order.
+    pub(crate) fn of(members: &[Candidate]) -> Self {
+        let share = SHARDS.div_ceil(members.len().max(1));
+        let mut members = members.to_vec();
+        members.sort_by_key(|member| member.worker);
+        // A member with a low limit leaves more to the others, so the bound grows until everything fits or everybody is full.
+        let mut bound = share;
+        loop {
+            let assigned = Self::bounded(&members, bound);
+            let held: usize = assigned.0.iter().map(|(_, shards)| shards.len()).sum();
+            if held == SHARDS || members.iter().all(|member| member.limit <= bound) {
+                return assigned;
+            }
+            bound += share;
+        }
+    }
+
+    fn bounded(members: &[Candidate], bound: usize) -> Self {
+        let mut room: Vec<usize> = members.iter().map(|member| member.limit.min(bound)).collect();
+        let mut held: Vec<(Uuid, ShardSet)> =
+            members.iter().map(|member| (member.worker, ShardSet::default())).collect();
+        for shard in 0..=u8::MAX {
+            let free = held.iter_mut().zip(&mut room).filter(|(_, room)| **room > 0);
+            if let Some(((_, shards), room)) = free.max_by_key(|((worker, _), _)| score(*worker, shard)) {
+                shards.insert(shard);
+                *room -= 1;
+            }
+        }
+        Assignment(held)
+    }
+
+    /// What one member should hold.
+    pub(crate) fn held_by(&self, worker: Uuid) -> ShardSet {
+        self.0.iter().find(|(member, _)| *member == worker).map(|(_, shards)| *shards).unwrap_or_default()
+    }
+
+    /// Everybody's part.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Uuid, ShardSet)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+fn score(worker: Uuid, shard: u8) -> [u8; 16] {
+    Md5::new().chain_update(worker.as_bytes()).chain_update([shard]).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: u128) -> Vec<Candidate> {
+        (1..=count).map(|n| Candidate { worker: Uuid::from_u128(n), limit: 256 }).collect()
+    }
+
+    #[test]
+    fn everybody_has_a_fair_share() {
+        for count in [1, 2, 3, 7, 100, 300] {
+            let members = members(count);
+            let assignment = Assignment::of(&members);
+            let held: Vec<usize> = members.iter().map(|member| assignment.held_by(member.worker).len()).collect();
+            assert_eq!(held.iter().sum::<usize>(), 256, "{count} members");
+            assert!(held.iter().all(|held| *held <= 256_usize.div_ceil(count as usize)), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_has_more_than_the_limit_and_the_others_take_the_rest() {
+        let mut members = members(4);
+        members[0].limit = 10;
+        let assignment = Assignment::of(&members);
+        let held: Vec<usize> = members.iter().map(|member| assignment.held_by(member.worker).len()).collect();
+        assert_eq!((held[0], held.iter().sum::<usize>()), (10, 256));
+        members.iter_mut().for_each(|member| member.limit = 20);
+        let held: usize = Assignment::of(&members).parts().map(|(_, shards)| shards.len()).sum();
+        assert_eq!(held, 80, "what nobody has room for is nobody's");
+    }
+
+    #[test]
+    fn a_member_that_leaves_moves_little() {
+        let before = Assignment::of(&members(8));
+        let after = Assignment::of(&members(7));
+        let moved = (0..=u8::MAX).filter(|shard| {
+            let holder = |assignment: &Assignment| {
+                assignment.parts().find(|(_, shards)| shards.contains(*shard)).map(|(worker, _)| worker)
+            };
+            holder(&before) != holder(&after)
+        });
+        let moved = moved.count();
+        assert!((32..=96).contains(&moved), "{moved} of 256 moved when one of eight left");
+    }
+
+    #[test]
+    fn the_order_in_which_they_are_seen_does_not_matter() {
+        let (mut one, other) = (members(5), members(5));
+        one.reverse();
+        assert_eq!(Assignment::of(&one), Assignment::of(&other));
+    }
+}

@@ -1,0 +1,165 @@
+//! The settings of a runtime, and what is wrong with them.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::eventbox::{DEFAULT_TURN_DEADLINE, Poison};
+
+/// How a runtime works. The defaults are for a service that does other things too.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RuntimeConfig {
+    /// How others may reach this process, told by [`resolve`](crate::runtime::Runtime::resolve); not used otherwise.
+    pub address: String,
+    /// The leases on shards; `None` switches them off, and every process works on every shard.
+    pub leases: Option<LeaseConfig>,
+    /// The most shards that this process takes, 1 to 256.
+    pub shard_limit: NonZeroU32,
+    /// The longest that an event stays unnoticed when every hint is lost.
+    pub poll_interval: Duration,
+    /// The shortest time between two polls of a busy database.
+    pub min_poll_interval: Duration,
+    /// The most events that a turn takes.
+    pub max_events: NonZeroU32,
+    /// The most recipients of a round.
+    pub round_recipients: NonZeroUsize,
+    /// The most rounds at the same time.
+    pub rounds: NonZeroUsize,
+    /// The most turns of single recipients at the same time.
+    pub workers: NonZeroUsize,
+    /// The most recipients that are known to have events and wait for their turn in memory.
+    pub max_ready: NonZeroUsize,
+    /// The most time of one attempt of a turn.
+    pub turn_deadline: Duration,
+    /// The most time of the post-process hooks of one turn.
+    pub hook_deadline: Duration,
+    /// What happens to a batch that keeps failing.
+    pub poison: Poison,
+    /// How long a failing recipient is left alone.
+    pub backoff: BackoffConfig,
+    /// Whether an emit of this process wakes the workers at once.
+    pub hints: bool,
+    /// How long a loop may give no sign of life before the runtime is not healthy.
+    pub health_grace: Duration,
+}
+
+/// The leases on shards.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct LeaseConfig {
+    /// How long a lease holds; the shards of a process that died are worked on again after so long.
+    pub lease_ttl: Duration,
+    /// How often leases are prolonged.
+    pub renew_interval: Duration,
+    /// How often a process looks what it should hold.
+    pub check_interval: Duration,
+}
+
+/// The pauses of a failing recipient: `base`, doubled with every failure in a row up to `cap`, of which a random half is taken off.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct BackoffConfig {
+    /// The pause after the first failure.
+    pub base: Duration,
+    /// The longest pause.
+    pub cap: Duration,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        RuntimeConfig {
+            address: String::new(),
+            leases: Some(LeaseConfig::default()),
+            shard_limit: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
+            poll_interval: Duration::from_secs(1),
+            min_poll_interval: Duration::from_millis(10),
+            max_events: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN),
+            round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
+            rounds: NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN),
+            workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
+            max_ready: NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN),
+            turn_deadline: DEFAULT_TURN_DEADLINE,
+            hook_deadline: Duration::from_secs(30),
+            poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
+            backoff: BackoffConfig::default(),
+            hints: true,
+            health_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        LeaseConfig {
+            lease_ttl: Duration::from_secs(15),
+            renew_interval: Duration::from_secs(5),
+            check_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        BackoffConfig { base: Duration::from_millis(200), cap: Duration::from_secs(300) }
+    }
+}
+
+impl RuntimeConfig {
+    /// Refuses what cannot work, by the name of the setting.
+    pub(super) fn check(&self, pool_size: u32) -> Result<()> {
+        let wrong = |problem: String| Err(Error::setup("start the runtime", problem));
+        for (name, value) in [
+            ("poll_interval", self.poll_interval),
+            ("min_poll_interval", self.min_poll_interval),
+            ("turn_deadline", self.turn_deadline),
+            ("hook_deadline", self.hook_deadline),
+            ("backoff.base", self.backoff.base),
+            ("health_grace", self.health_grace),
+        ] {
+            if value.is_zero() {
+                return wrong(format!("{name} is zero: set it to more"));
+            }
+        }
+        if self.min_poll_interval > self.poll_interval {
+            return wrong("min_poll_interval is longer than poll_interval".to_owned());
+        }
+        if self.backoff.cap < self.backoff.base {
+            return wrong("backoff.cap is shorter than backoff.base".to_owned());
+        }
+        if self.shard_limit.get() > 256 {
+            return wrong(format!("shard_limit is {}: there are 256 shards", self.shard_limit));
+        }
+        if let Some(leases) = self.leases {
+            leases.check().or_else(wrong)?;
+        }
+        // One for every round and worker that may be at the database, one to find work and one for the leases.
+        if pool_size < MIN_CONNECTIONS {
+            return wrong(format!(
+                "the pool's max_connections is {pool_size}: the runtime needs {MIN_CONNECTIONS} or more, so that turns never keep the leases waiting"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// One connection for turns, one for finding work, one for the leases.
+const MIN_CONNECTIONS: u32 = 3;
+
+impl LeaseConfig {
+    fn check(self) -> Result<(), String> {
+        if self.check_interval.is_zero() || self.renew_interval.is_zero() {
+            return Err("leases.check_interval or leases.renew_interval is zero: set it to more".to_owned());
+        }
+        if self.lease_ttl < self.renew_interval * 2 {
+            return Err(format!(
+                "leases.lease_ttl ({:?}) is shorter than two of leases.renew_interval ({:?}): one late renewal would lose the shards",
+                self.lease_ttl, self.renew_interval
+            ));
+        }
+        if self.check_interval > self.renew_interval {
+            return Err("leases.check_interval is longer than leases.renew_interval".to_owned());
+        }
+        Ok(())
+    }
+}

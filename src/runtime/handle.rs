@@ -1,0 +1,383 @@
+//! Starting and stopping.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use super::config::RuntimeConfig;
+use super::kinds::{Kind, Kinds};
+use super::membership::Membership;
+use super::work::{Left, Shared, Work, turn_options};
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::error::{Error, Result};
+use crate::eventbox::{self, Processor, Reducer, StateCodec, Typed};
+use crate::heartbeat::Heartbeats;
+use crate::recipient::Recipient;
+use crate::shard::ShardSet;
+use crate::store::{Backend, Fault};
+
+/// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the leases.
+const INTERRUPT_AFTER: f64 = 0.8;
+
+/// What a [`Runtime`] is made of.
+pub struct RuntimeBuilder<B: Backend> {
+    pool: Pool<B>,
+    config: RuntimeConfig,
+    kinds: Kinds<B>,
+    /// The first thing that was wrong; told at the start.
+    wrong: Option<String>,
+    #[cfg(feature = "emitter")]
+    emitter: Option<DurableEmitter<B>>,
+}
+
+impl<B: Backend> std::fmt::Debug for RuntimeBuilder<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds: Vec<_> = self.kinds.keys().collect();
+        f.debug_struct("RuntimeBuilder").field("kinds", &kinds).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> RuntimeBuilder<B> {
+    /// Registers a processor for a kind of recipients: `"order"` for `order/4711`.
+    pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
+        self.register(kind, Kind::Processor(Arc::new(processor)))
+    }
+
+    /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.
+    pub fn reducer<R, C>(self, kind: &str, reducer: R) -> Self
+    where
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        self.register(kind, Kind::Reducer(Arc::new(Typed::<R, C>::new(reducer))))
+    }
+
+    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a little later.
+    ///
+    /// The emitter stays the caller's, to start before and to stop after the runtime.
+    #[cfg(feature = "emitter")]
+    pub fn emitter(mut self, emitter: DurableEmitter<B>) -> Self {
+        self.emitter = Some(emitter);
+        self
+    }
+
+    /// Works by these settings instead of the defaults.
+    pub fn config(mut self, config: RuntimeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    fn register(mut self, kind: &str, registered: Kind<B>) -> Self {
+        let problem = match Recipient::new(kind, "key") {
+            Err(error) => Some(error.to_string()),
+            Ok(_) if self.kinds.contains_key(kind) => Some(format!("the kind {kind} is registered twice")),
+            Ok(_) => None,
+        };
+        if let Some(problem) = problem {
+            self.wrong.get_or_insert(problem);
+        } else {
+            self.kinds.insert(kind.into(), registered);
+        }
+        self
+    }
+
+    /// Starts to work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do; transient and database errors.
+    /// Nothing is started then.
+    pub async fn start(self) -> Result<Runtime<B>> {
+        let setup = |problem: &str| Error::setup("start the runtime", problem);
+        if let Some(wrong) = &self.wrong {
+            return Err(setup(wrong));
+        }
+        if self.kinds.is_empty() {
+            return Err(setup("no kind is registered: add a processor or a reducer"));
+        }
+        self.config.check(self.pool.options().get_max_connections())?;
+        eventbox::check(&self.pool).await?;
+        eventbox::check_migrated(&self.pool).await?;
+        let runtime = Runtime { inner: Arc::new(Inner::start(self)) };
+        tracing::info!(worker = %runtime.inner.worker, engine = B::NAME, "runtime started");
+        Ok(runtime)
+    }
+}
+
+/// Workers for the boxes of a database; clones are the same workers.
+///
+/// # Examples
+///
+/// ```
+/// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
+/// # use std::time::Duration;
+/// struct Counter;
+///
+/// impl Reducer for Counter {
+///     type State = u64;
+///
+///     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+///         Ok(Outcome::to(count + events.len() as u64).consuming(events))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// # let directory = tempfile::tempdir()?;
+/// # let file = directory.path().join("boxes.db");
+/// # let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(&file)).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::runtime::Runtime;
+///
+/// let runtime = Runtime::builder(pool.clone()).reducer("airport", Counter).start().await?;
+/// let airport = Recipient::new("airport", "JFK")?;
+/// eventbox::emit(&pool, &airport, Event::new("departed")).await?;
+/// while eventbox::state::<u64>(&pool, &airport).await?.is_none() {
+///     tokio::time::sleep(Duration::from_millis(1)).await;
+/// }
+/// let report = runtime.stop(Duration::from_secs(5)).await;
+/// assert!(report.complete);
+/// # Ok(()) }
+/// ```
+pub struct Runtime<B: Backend> {
+    inner: Arc<Inner<B>>,
+}
+
+impl<B: Backend> Clone for Runtime<B> {
+    fn clone(&self) -> Self {
+        Runtime { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Runtime<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("worker", &self.inner.worker).finish_non_exhaustive()
+    }
+}
+
+struct Inner<B: Backend> {
+    pool: Pool<B>,
+    worker: Uuid,
+    stopping: CancellationToken,
+    interrupt: CancellationToken,
+    leaving: CancellationToken,
+    hearts: Heartbeats,
+    owned: watch::Receiver<ShardSet>,
+    membership: Option<Arc<Membership<B>>>,
+    loops: Mutex<Option<Loops>>,
+    /// A runtime that is forgotten stops by itself.
+    _guards: [DropGuard; 3],
+}
+
+struct Loops {
+    work: JoinHandle<Left>,
+    membership: Option<JoinHandle<()>>,
+}
+
+/// What a stop left behind. Nothing is lost: what waits is in the boxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RuntimeStopReport {
+    /// Whether everything that was under way was finished, and the leases were given up, in time.
+    pub complete: bool,
+    /// Recipients that were known to have events and had not been begun.
+    pub waiting: usize,
+    /// Rounds and turns that were interrupted: rolled back, or committed without their hooks. It counts as no failure of theirs.
+    pub interrupted: usize,
+}
+
+/// Who works on a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolution {
+    /// The recipient's shard, 0 to 255.
+    pub shard: u8,
+    /// The process that holds it; `None` when nobody does at the moment, or when leases are switched off.
+    pub worker: Option<Uuid>,
+    /// How that process may be reached, as it says itself ([`RuntimeConfig::address`]).
+    pub address: Option<String>,
+    /// Whether it is this runtime.
+    pub is_here: bool,
+}
+
+/// How a runtime is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// What is wrong; empty when nothing is.
+    pub problems: Vec<String>,
+}
+
+impl Health {
+    /// True when nothing is wrong.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn start(builder: RuntimeBuilder<B>) -> Self {
+        let RuntimeBuilder { pool, config, kinds, .. } = builder;
+        let worker = Uuid::new_v4();
+        let (stopping, interrupt, leaving) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let hearts = Heartbeats::default();
+        let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
+        let (told, owned) = watch::channel(all);
+        let membership = config.leases.map(|leases| {
+            Arc::new(Membership {
+                pool: pool.clone(),
+                worker,
+                address: config.address.clone(),
+                shard_limit: config.shard_limit.get(),
+                config: leases,
+                owned: told,
+            })
+        });
+        let grace = config.health_grace;
+        let keeping = membership.as_ref().map(|membership| {
+            let beat = hearts.add("membership", membership.config.renew_interval, grace);
+            tokio::spawn(Arc::clone(membership).run(leaving.clone(), beat))
+        });
+        let beat = hearts.add("work", config.poll_interval, grace);
+        let shared = Arc::new(Shared {
+            pool: pool.clone(),
+            options: turn_options(&config),
+            config,
+            kinds,
+            #[cfg(feature = "emitter")]
+            emitter: builder.emitter,
+        });
+        let work = Work::new(shared, owned.clone(), eventbox::listen());
+        let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
+        Inner {
+            pool,
+            worker,
+            hearts,
+            owned,
+            membership,
+            loops: Mutex::new(Some(Loops { work, membership: keeping })),
+            _guards: [stopping.clone().drop_guard(), interrupt.clone().drop_guard(), leaving.clone().drop_guard()],
+            stopping,
+            interrupt,
+            leaving,
+        }
+    }
+
+    async fn stop(&self, limit: Duration) -> RuntimeStopReport {
+        let (begun, deadline) = (Instant::now(), Instant::now() + limit);
+        self.stopping.cancel();
+        let Some(mut loops) = self.loops.lock().await.take() else {
+            return RuntimeStopReport { complete: true, waiting: 0, interrupted: 0 };
+        };
+        let interrupt_at = begun + limit.mul_f64(INTERRUPT_AFTER);
+        let left = match timeout_at(interrupt_at, &mut loops.work).await {
+            Ok(left) => left.unwrap_or_default(),
+            Err(_) => {
+                self.interrupt.cancel();
+                timeout_at(deadline, &mut loops.work).await.ok().and_then(Result::ok).unwrap_or_default()
+            }
+        };
+        self.leaving.cancel();
+        let left_membership = match (&self.membership, loops.membership) {
+            (Some(membership), Some(keeping)) => {
+                let leave = async {
+                    let _ = keeping.await;
+                    membership.leave().await
+                };
+                match timeout_at(deadline, leave).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(fault)) => {
+                        tracing::warn!(error = %fault.0, "the leases could not be given up: they run out by themselves");
+                        false
+                    }
+                    Err(_) => false,
+                }
+            }
+            _ => true,
+        };
+        let complete = left.interrupted == 0 && left_membership;
+        tracing::info!(worker = %self.worker, complete, left.waiting, left.interrupted, "runtime stopped");
+        RuntimeStopReport { complete, waiting: left.waiting, interrupted: left.interrupted }
+    }
+}
+
+impl<B: Backend> Runtime<B> {
+    /// What a runtime is made of: register kinds, then [`start`](RuntimeBuilder::start).
+    pub fn builder(pool: Pool<B>) -> RuntimeBuilder<B> {
+        RuntimeBuilder {
+            pool,
+            config: RuntimeConfig::default(),
+            kinds: HashMap::new(),
+            wrong: None,
+            #[cfg(feature = "emitter")]
+            emitter: None,
+        }
+    }
+
+    /// The id of this runtime among the members.
+    #[must_use]
+    pub fn worker(&self) -> Uuid {
+        self.inner.worker
+    }
+
+    /// Stops: nothing new is begun, what is under way commits and runs its hooks, and the shards go to the other processes.
+    ///
+    /// After four fifths of `limit` what is still under way is interrupted, which rolls it back and counts as no failure. Returns by `limit`,
+    /// with what was left; a second stop has nothing to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the runtime stopping; its leases run out by themselves.
+    pub async fn stop(&self, limit: Duration) -> RuntimeStopReport {
+        self.inner.stop(limit).await
+    }
+
+    /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let mut problems = self.inner.hearts.problems();
+        if self.inner.stopping.is_cancelled() {
+            problems.push("stopped".to_owned());
+        }
+        Health { problems }
+    }
+
+    /// How many shards this runtime works on, 0 to 256.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.inner.owned.borrow().len()
+    }
+
+    /// Who works on a recipient: to send a request to the process that has it at hand.
+    ///
+    /// An answer may be outdated when it arrives; whoever is asked can resolve again.
+    ///
+    /// # Errors
+    ///
+    /// Transient and database errors.
+    pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
+        let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
+        let shard = recipient.shard();
+        let mut conn = self.inner.pool.acquire().await.map_err(|error| during(error.into()))?;
+        let leases = B::list_leases(&mut conn).await.map_err(during)?;
+        let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
+        let worker = held.and_then(|lease| lease.holder);
+        let members = B::list_members(&mut conn).await.map_err(during)?;
+        let member = members.into_iter().find(|member| Some(member.worker) == worker);
+        Ok(Resolution {
+            shard,
+            worker,
+            address: member.map(|member| member.address),
+            is_here: worker == Some(self.inner.worker),
+        })
+    }
+}

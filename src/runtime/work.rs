@@ -1,0 +1,399 @@
+//! The loop that finds recipients with events and gives them to rounds and turns.
+//!
+//! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::config::RuntimeConfig;
+use super::kinds::{Kind, Kinds};
+use super::metrics::{self, Phase};
+use super::queue::{Lane, Queue};
+use super::walk::{Kept, Walk, Walks};
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::error::{Error, Result};
+use crate::eventbox::{Done, EventId, Hints, Part, Turn, TurnOptions, round};
+use crate::heartbeat::Beat;
+use crate::recipient::Recipient;
+use crate::shard::ShardSet;
+use crate::store::{Backend, Fault, WalkedRow};
+
+/// The first and the longest pause after the database was in trouble.
+const TROUBLE_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What the tasks share.
+pub(super) struct Shared<B: Backend> {
+    pub(super) pool: Pool<B>,
+    pub(super) config: RuntimeConfig,
+    pub(super) kinds: Kinds<B>,
+    pub(super) options: TurnOptions,
+    #[cfg(feature = "emitter")]
+    pub(super) emitter: Option<DurableEmitter<B>>,
+}
+
+/// What a task was about, to give its recipients back when it ends.
+enum Task {
+    Walk,
+    Round(Vec<Recipient>),
+    Turn(Recipient),
+}
+
+/// What a task reports.
+enum Report {
+    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
+    Round(Vec<Recipient>, Result<Vec<Done>>),
+    Turn(Recipient, Result<Turn>),
+}
+
+/// What the loop left behind when it stopped.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Left {
+    pub(super) waiting: usize,
+    pub(super) interrupted: usize,
+}
+
+pub(super) struct Work<B: Backend> {
+    shared: Arc<Shared<B>>,
+    owned: watch::Receiver<ShardSet>,
+    hints: Arc<Hints>,
+    walks: Walks,
+    queue: Queue,
+    tasks: JoinSet<Report>,
+    running: HashMap<Id, Task>,
+    walking: bool,
+    rounds: usize,
+    turns: usize,
+    /// Failures of the database in a row, and until when nothing is begun.
+    trouble: (u32, Instant),
+}
+
+impl<B: Backend> Work<B> {
+    pub(super) fn new(shared: Arc<Shared<B>>, owned: watch::Receiver<ShardSet>, hints: Arc<Hints>) -> Self {
+        let now = Instant::now();
+        Work {
+            walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
+            shared,
+            owned,
+            hints,
+            queue: Queue::default(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            walking: false,
+            rounds: 0,
+            turns: 0,
+            trouble: (0, now),
+        }
+    }
+
+    /// Works until `stopping`, then waits for what is under way until `interrupt`.
+    pub(super) async fn run(mut self, stopping: CancellationToken, interrupt: CancellationToken, beat: Beat) -> Left {
+        while !stopping.is_cancelled() {
+            beat.beat();
+            let now = Instant::now();
+            self.begin_what_is_due(now);
+            let next = self.next_wake(now);
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {}
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
+                () = self.hints.wait(), if self.shared.config.hints => {
+                    let marked = self.hints.take();
+                    self.walks.mark(marked, Instant::now());
+                    self.queue.wake(|to| marked.contains(to.shard()));
+                }
+                Ok(()) = self.owned.changed() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+        let waiting = self.queue.clear_waiting();
+        while !self.tasks.is_empty() && !interrupt.is_cancelled() {
+            beat.beat();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => self.take(ended),
+                () = interrupt.cancelled() => {}
+            }
+            self.queue.clear_waiting();
+        }
+        let interrupted = self.running.values().filter(|task| !matches!(task, Task::Walk)).count();
+        // A dropped turn rolls back, or has committed; it counts as no failure.
+        self.tasks.shutdown().await;
+        Left { waiting, interrupted }
+    }
+
+    fn begin_what_is_due(&mut self, now: Instant) {
+        if self.trouble.1 > now {
+            return;
+        }
+        let config = &self.shared.config;
+        // A round that is under way lets the next one gather, so that rounds are large when there is much to do.
+        let enough = config.round_recipients.get() / 4;
+        while self.rounds < config.rounds.get()
+            && (self.queue.waiting(Lane::Rounds) > enough || (self.rounds == 0 && self.queue.waiting(Lane::Rounds) > 0))
+        {
+            let taken = self.queue.take(Lane::Rounds, config.round_recipients.get());
+            let parts = taken.iter().map(|to| (to.clone(), self.queue.position(to).unwrap_or(EventId::NIL))).collect();
+            let task = run_round(Arc::clone(&self.shared), parts);
+            self.rounds += 1;
+            self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
+        }
+        while self.turns < config.workers.get() {
+            let Some(to) = self.queue.take(Lane::Turns, 1).pop() else { break };
+            let task = run_turn(Arc::clone(&self.shared), to.clone());
+            self.turns += 1;
+            self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
+        }
+        if !self.walking && self.wants_more() {
+            if self.walks.forgets_hints(now) {
+                self.queue.forget_hints(now);
+            }
+            let owned = *self.owned.borrow_and_update();
+            let room = config.max_ready.get().saturating_sub(self.waiting());
+            if let Some(walk) = self.walks.begin(owned, room, now) {
+                self.walking = true;
+                let task = run_walk(self.shared.pool.clone(), walk);
+                self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
+    }
+
+    /// Whether walks should bring more: while few wait, compared with what is taken at once.
+    fn wants_more(&self) -> bool {
+        let config = &self.shared.config;
+        self.waiting() < (2 * config.rounds.get() * config.round_recipients.get()).min(config.max_ready.get())
+    }
+
+    fn next_wake(&self, now: Instant) -> Instant {
+        if self.trouble.1 > now {
+            return self.trouble.1;
+        }
+        if self.walking || !self.wants_more() {
+            // A task that ends wakes the loop.
+            return now + self.shared.config.poll_interval;
+        }
+        self.walks.next_due(*self.owned.borrow(), now)
+    }
+
+    fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, report)) => {
+                self.running.remove(&id);
+                match report {
+                    Report::Walked(walk, rows) => self.walked(&walk, rows),
+                    Report::Round(taken, done) => self.round_done(taken, done),
+                    Report::Turn(to, done) => self.turn_done(to, done),
+                }
+            }
+            Err(failed) => {
+                tracing::error!(error = %failed, "a task of the runtime failed: its recipients are found again");
+                match self.running.remove(&failed.id()) {
+                    Some(Task::Round(taken)) => self.round_done(taken, Ok(Vec::new())),
+                    Some(Task::Turn(to)) => {
+                        self.turns -= 1;
+                        self.queue.done(to, Lane::Turns, false);
+                    }
+                    Some(Task::Walk) => self.walking = false,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
+        self.walking = false;
+        let now = Instant::now();
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(fault) => return self.in_trouble(&fault.0),
+        };
+        self.trouble.0 = 0;
+        let (kinds, queue) = (&self.shared.kinds, &mut self.queue);
+        self.walks.walked(walk, &rows, now, |row| {
+            let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
+            let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
+            let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
+            if row.paused || row.wait_us > 0 {
+                return Kept::Known;
+            }
+            let lane = match registered {
+                Kind::Processor(_) => Lane::Turns,
+                Kind::Reducer(_) => Lane::Rounds,
+            };
+            if queue.found(to, lane, now) { Kept::News } else { Kept::Known }
+        });
+    }
+
+    fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
+        self.rounds -= 1;
+        let until = Instant::now() + self.shared.config.poll_interval;
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                taken.into_iter().for_each(|to| self.queue.done(to, Lane::Rounds, false));
+                return self.in_trouble(&error);
+            }
+        };
+        self.trouble.0 = 0;
+        let mut done = done.into_iter();
+        for to in taken {
+            match done.next() {
+                Some(Done::Committed { turn, last }) => {
+                    self.queue.go_on_behind(&to, turn.more_remain.then_some(last));
+                    self.queue.done(to, Lane::Rounds, turn.more_remain);
+                }
+                Some(Done::Nothing { last, more: true }) => {
+                    self.queue.go_on_behind(&to, Some(last));
+                    self.queue.done(to, Lane::Rounds, true);
+                }
+                Some(Done::Nothing { .. }) => {
+                    self.queue.go_on_behind(&to, None);
+                    self.queue.rest(to, Lane::Rounds, until);
+                }
+                Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
+                Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
+            }
+        }
+    }
+
+    fn turn_done(&mut self, to: Recipient, done: Result<Turn>) {
+        self.turns -= 1;
+        let lane = match self.shared.kinds.get(to.kind()) {
+            Some(Kind::Reducer(_)) => Lane::Rounds,
+            _ => Lane::Turns,
+        };
+        match done {
+            Ok(Turn { number: None, .. }) => {
+                let until = Instant::now() + self.shared.config.poll_interval;
+                self.queue.rest(to, lane, until);
+            }
+            Ok(turn) => {
+                self.trouble.0 = 0;
+                self.queue.go_on_behind(&to, None);
+                self.queue.done(to, lane, turn.more_remain);
+            }
+            // Others work on it too: a look at its shard a little later shows what they left.
+            Err(error) if error.is_contention() => {
+                self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
+                self.queue.done(to, lane, false);
+            }
+            Err(error @ (Error::Transient { .. } | Error::Unknown { .. })) => {
+                self.queue.done(to, lane, false);
+                self.in_trouble(&error);
+            }
+            Err(Error::Paused { .. }) => self.queue.done(to, lane, false),
+            Err(error) => {
+                tracing::warn!(recipient = %to, error = %Chain(&error), "a recipient fails: it is left alone for a moment");
+                self.queue.done(to, lane, false);
+            }
+        }
+    }
+
+    /// An error of the infrastructure: it stops what is begun for a moment, and never the loop.
+    fn in_trouble(&mut self, error: &dyn std::error::Error) {
+        let (first, longest) = TROUBLE_PAUSES;
+        let doubled = first.saturating_mul(1 << self.trouble.0.min(16)).min(longest);
+        let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.trouble = (self.trouble.0.saturating_add(1), Instant::now() + pause);
+        self.queue.clear_waiting();
+        tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
+    }
+}
+
+/// An error with its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(current) = cause {
+            write!(f, ": {current}")?;
+            cause = current.source();
+        }
+        Ok(())
+    }
+}
+
+async fn run_walk<B: Backend>(pool: Pool<B>, walk: Walk) -> Report {
+    let _phase = Phase::listing();
+    let rows = async {
+        let mut conn = pool.acquire().await?;
+        B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
+    };
+    let rows = rows.await;
+    Report::Walked(walk, rows)
+}
+
+async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
+    let _phase = Phase::round();
+    let with_reducers: Vec<_> = parts
+        .iter()
+        .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
+            Some(Kind::Reducer(reducer)) => Some(Part { to, after: *after, reducer: &**reducer }),
+            _ => None,
+        })
+        .collect();
+    let mut done = round(&shared.pool, &with_reducers, shared.config.max_events).await;
+    drop(with_reducers);
+    if let Ok(done) = &mut done {
+        for (done, (to, _)) in done.iter_mut().zip(&parts) {
+            if let Done::Committed { turn, .. } = done {
+                after_the_commit(&shared, to, turn).await;
+            }
+        }
+    }
+    Report::Round(parts.into_iter().map(|(to, _)| to).collect(), done)
+}
+
+async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
+    let _phase = Phase::turn();
+    let mut done = match shared.kinds.get(to.kind()) {
+        Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
+        None => Ok(Turn::default()),
+    };
+    if let Ok(turn) = &mut done {
+        after_the_commit(&shared, &to, turn).await;
+    }
+    Report::Turn(to, done)
+}
+
+/// Hands over what was published and runs the hooks.
+async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
+    #[cfg(feature = "emitter")]
+    if let Some(emitter) = &shared.emitter {
+        for stored in turn.published.drain(..) {
+            emitter.deliver(stored);
+        }
+    }
+    if turn.post_process.is_empty() {
+        return;
+    }
+    let _phase = Phase::post_processing();
+    match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
+        Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
+    }
+    metrics::hooks_ran(to.kind());
+}
+
+/// The options of a turn of a single recipient.
+pub(super) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
+    let max_events: NonZeroU32 = config.max_events;
+    TurnOptions::new(max_events)
+        .deadline(config.turn_deadline)
+        .poison(config.poison)
+        .backing_off(config.backoff.base, config.backoff.cap)
+}

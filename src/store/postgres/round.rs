@@ -1,0 +1,184 @@
+//! Rounds on Postgres.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Postgres, Row};
+use uuid::Uuid;
+
+use super::{now_us, statement_us};
+use crate::store::event::ListedRow;
+use crate::store::fault::Fault;
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+
+/// The statement of [`RoundTable::walk_recipients`]; its plan must use the primary key at every step.
+pub(crate) const WALK_RECIPIENTS: &str = concat!(
+    "WITH RECURSIVE step (shard, last, recipient, n) AS (
+    SELECT f.shard,
+           CASE WHEN f.after = '' THEN
+               (SELECT e.recipient FROM eventbox_event e WHERE e.shard = f.shard ORDER BY e.recipient DESC LIMIT 1)
+           ELSE f.last END,
+           (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = f.shard AND e.recipient > f.after ORDER BY e.recipient LIMIT 1), 1
+    FROM unnest($1::int2[], $2::text[], $3::text[]) AS f (shard, after, last)
+    UNION ALL
+    SELECT step.shard, step.last,
+           (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
+    FROM step WHERE step.recipient < step.last AND n < $4
+)
+SELECT step.shard, step.recipient, step.last, coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
+    statement_us!(),
+    " FROM step LEFT JOIN eventbox_failure f ON f.shard = step.shard AND f.recipient = step.recipient
+WHERE step.recipient <= step.last ORDER BY n"
+);
+
+/// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
+///
+/// One statement, so one snapshot. A state comes once, with the first row of its recipient.
+pub(crate) const LIST_ROUND: &str = concat!(
+    "SELECT r.place, CASE WHEN coalesce(l.n, 1) = 1 THEN s.turn END, CASE WHEN coalesce(l.n, 1) = 1 THEN s.state END,
+       coalesce(f.paused OR f.next_attempt_at_us > ",
+    statement_us!(),
+    ", false), l.id, l.name, l.traceparent, l.value
+FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
+LEFT JOIN LATERAL (
+    SELECT turn, state FROM eventbox_state s WHERE s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
+) s ON true
+LEFT JOIN LATERAL (
+    SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient LIMIT 1
+) f ON true
+LEFT JOIN LATERAL (
+    SELECT id, name, traceparent, value, row_number() OVER (ORDER BY id) AS n FROM eventbox_event e
+    WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after ORDER BY id LIMIT $4
+) l ON true
+ORDER BY r.place, l.id"
+);
+
+/// The statement of [`RoundTable::write_round`]; its plan must find states and events by their primary keys.
+///
+/// The turns come first and are complete before an event is removed. It checks itself: fewer removals than the winners listed divide by zero,
+/// which rolls everything back. A turn that is 0 is an insert and any other an update, because a missing row must not match.
+pub(crate) const WRITE_ROUND: &str = concat!(
+    "WITH bound AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $9, true) AS lock_timeout
+), w AS MATERIALIZED (
+    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[])
+        WITH ORDINALITY AS u (shard, recipient, turn, keep, state, place)
+    WHERE bound.lock_timeout IS NOT NULL
+), first AS (
+    INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
+    SELECT shard, recipient, 1, $8, ",
+    now_us!(),
+    ", state FROM w WHERE turn = 0 ORDER BY shard, recipient
+    ON CONFLICT DO NOTHING RETURNING shard, recipient
+), next AS (
+    UPDATE eventbox_state s SET turn = w.turn + 1, token = $8, updated_at_us = ",
+    now_us!(),
+    ", state = CASE WHEN w.keep THEN s.state ELSE w.state END
+    FROM w WHERE w.turn > 0 AND s.shard = w.shard AND s.recipient = w.recipient AND s.turn = w.turn
+    RETURNING s.shard, s.recipient
+), won AS MATERIALIZED (
+    SELECT w.place, w.shard, w.recipient
+    FROM (SELECT * FROM first UNION ALL SELECT * FROM next) t JOIN w USING (shard, recipient)
+), listed AS MATERIALIZED (
+    SELECT won.shard, won.recipient, e.id FROM unnest($6::int8[], $7::uuid[]) AS e (place, id) JOIN won USING (place)
+), removed AS (
+    DELETE FROM eventbox_event USING listed
+    WHERE eventbox_event.shard = listed.shard AND eventbox_event.recipient = listed.recipient AND eventbox_event.id = listed.id
+    RETURNING 1
+), complete AS MATERIALIZED (
+    SELECT 1 / ((SELECT count(*) FROM listed) = (SELECT count(*) FROM removed))::int AS yes
+)
+SELECT won.place FROM won, complete WHERE complete.yes = 1"
+);
+
+/// What Postgres says when [`WRITE_ROUND`] finds that events are missing.
+const DIVISION_BY_ZERO: &str = "22012";
+
+impl RoundTable for Postgres {
+    const ROUND_IS_TRANSACTION: bool = true;
+
+    async fn walk_recipients(
+        conn: &mut PgConnection,
+        from: &[WalkFrom],
+        per_shard: i64,
+    ) -> Result<Vec<WalkedRow>, Fault> {
+        let query = sqlx::query(WALK_RECIPIENTS)
+            .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
+            .bind(from.iter().map(|from| from.after.as_str()).collect::<Vec<_>>())
+            .bind(from.iter().map(|from| from.last.as_deref()).collect::<Vec<_>>());
+        query.bind(per_shard).fetch_all(conn).await?.iter().map(walked).collect()
+    }
+
+    async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], limit: i64) -> Result<Vec<RoundRow>, Fault> {
+        let query = sqlx::query(LIST_ROUND)
+            .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
+            .bind(from.iter().map(|from| from.recipient).collect::<Vec<_>>())
+            .bind(from.iter().map(|from| from.after).collect::<Vec<_>>());
+        let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
+        for row in query.bind(limit).fetch_all(conn).await? {
+            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
+            if rounds.last().is_none_or(|last| last.place != place) {
+                rounds.push(RoundRow {
+                    place,
+                    turn: row.try_get::<Option<i64>, _>(1)?.unwrap_or(0),
+                    state: row.try_get(2)?,
+                    hindered: row.try_get(3)?,
+                    events: Vec::new(),
+                });
+            }
+            if let (Some(id), Some(round)) = (row.try_get::<Option<Uuid>, _>(4)?, rounds.last_mut()) {
+                round.events.push(ListedRow {
+                    id,
+                    name: row.try_get(5)?,
+                    traceparent: row.try_get(6)?,
+                    value: row.try_get(7)?,
+                });
+            }
+        }
+        Ok(rounds)
+    }
+
+    async fn write_round(
+        tx: &mut PgConnection,
+        writes: &[RoundWrite<'_>],
+        token: Uuid,
+        lock_wait_ms: u32,
+    ) -> Result<Option<Vec<usize>>, Fault> {
+        let (mut places, mut ids) = (Vec::new(), Vec::new());
+        for (place, write) in (1_i64..).zip(writes) {
+            places.extend(std::iter::repeat_n(place, write.removed.len()));
+            ids.extend_from_slice(write.removed);
+        }
+        let query = sqlx::query(WRITE_ROUND)
+            .bind(writes.iter().map(|write| write.shard).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.recipient).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.turn).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.state.is_none()).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.state.flatten()).collect::<Vec<_>>())
+            .bind(places)
+            .bind(ids);
+        match query.bind(token).bind(lock_wait_ms.to_string()).fetch_all(tx).await {
+            Ok(rows) => rows.iter().map(won).collect::<Result<_, _>>().map(Some),
+            Err(error) if is_shortfall(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
+    Ok(WalkedRow {
+        shard: row.try_get(0)?,
+        recipient: row.try_get(1)?,
+        last: row.try_get(2)?,
+        paused: row.try_get(3)?,
+        wait_us: row.try_get(4)?,
+    })
+}
+
+fn won(row: &PgRow) -> Result<usize, Fault> {
+    Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
+}
+
+fn is_shortfall(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == DIVISION_BY_ZERO)
+}

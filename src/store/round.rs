@@ -1,0 +1,97 @@
+//! Work on many recipients at once: which have events, what a round of them is decided on, and its commit.
+
+use sqlx::Database;
+use uuid::Uuid;
+
+use super::event::ListedRow;
+use super::fault::Fault;
+
+/// Where a walk over the recipients of a shard goes on.
+#[derive(Debug, Clone)]
+pub struct WalkFrom {
+    pub shard: i16,
+    /// Behind this recipient; the empty text is before all and begins a pass.
+    pub after: String,
+    /// The last recipient of the pass, inclusive.
+    pub last: Option<String>,
+}
+
+/// A recipient that has events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalkedRow {
+    pub shard: i16,
+    pub recipient: String,
+    /// The last recipient of the pass, as it was found when the pass began.
+    pub last: Option<String>,
+    pub paused: bool,
+    /// How long a failing recipient is still left alone; not positive when it is due.
+    pub wait_us: i64,
+}
+
+/// A recipient that a round is about.
+#[derive(Debug, Clone)]
+pub struct RoundFrom<'a> {
+    pub shard: i16,
+    pub recipient: &'a str,
+    /// Only events behind this one; the nil id is before all.
+    pub after: Uuid,
+}
+
+/// What a recipient's part of a round is decided on.
+#[derive(Debug)]
+pub struct RoundRow {
+    /// The place of the recipient among those that were asked for, from 0.
+    pub place: usize,
+    pub turn: i64,
+    pub state: Option<Vec<u8>>,
+    /// Paused or failing: it is not for a round.
+    pub hindered: bool,
+    /// Oldest first, one more than the limit when there are more.
+    pub events: Vec<ListedRow>,
+}
+
+/// What a recipient's part of a round commits.
+#[derive(Debug)]
+pub struct RoundWrite<'a> {
+    pub shard: i16,
+    pub recipient: &'a str,
+    /// The turn that was read.
+    pub turn: i64,
+    /// `None` keeps the state as it is stored; `Some(None)` removes it.
+    pub state: Option<Option<&'a [u8]>>,
+    /// The events that are removed.
+    pub removed: &'a [Uuid],
+}
+
+/// Statements on many recipients.
+pub trait RoundTable: Database {
+    /// Whether [`write_round`](RoundTable::write_round) alone on a connection is a transaction of its own.
+    const ROUND_IS_TRANSACTION: bool;
+
+    /// The next recipients with events of each shard, the first of every shard first, then the second ones, and so on.
+    ///
+    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones.
+    fn walk_recipients(
+        conn: &mut Self::Connection,
+        from: &[WalkFrom],
+        per_shard: i64,
+    ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
+
+    /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events.
+    fn list_round(
+        conn: &mut Self::Connection,
+        from: &[RoundFrom<'_>],
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<RoundRow>, Fault>> + Send;
+
+    /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each once.
+    ///
+    /// A recipient whose turn has moved drops out alone. Answers the places of those that did not, in no order; `None` when events of one
+    /// of them are not there, and then the transaction must not be committed.
+    fn write_round(
+        tx: &mut Self::Connection,
+        writes: &[RoundWrite<'_>],
+        token: Uuid,
+        lock_wait_ms: u32,
+    ) -> impl Future<Output = Result<Option<Vec<usize>>, Fault>> + Send;
+}

@@ -1,0 +1,165 @@
+//! Rounds on SQLite.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, SqliteConnection};
+use uuid::Uuid;
+
+use super::now_us;
+use super::packed::{Packed, hex};
+use crate::store::event::ListedRow;
+use crate::store::fault::Fault;
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+
+/// Differs: no arrays.
+pub(crate) const WALK_RECIPIENTS: &str = concat!(
+    "WITH RECURSIVE step (shard, last, recipient, n) AS (
+    SELECT f.value ->> 0,
+           CASE WHEN f.value ->> 1 = '' THEN
+               (SELECT e.recipient FROM eventbox_event e WHERE e.shard = f.value ->> 0 ORDER BY e.recipient DESC LIMIT 1)
+           ELSE f.value ->> 2 END,
+           (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = f.value ->> 0 AND e.recipient > f.value ->> 1 ORDER BY e.recipient LIMIT 1), 1
+    FROM json_each($1) f
+    UNION ALL
+    SELECT step.shard, step.last,
+           (SELECT e.recipient FROM eventbox_event e
+            WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
+    FROM step WHERE step.recipient < step.last AND n < $2
+)
+SELECT step.shard, step.recipient, step.last, coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
+    now_us!(),
+    " FROM step LEFT JOIN eventbox_failure f ON f.shard = step.shard AND f.recipient = step.recipient
+WHERE step.recipient <= step.last ORDER BY n"
+);
+
+/// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first; a state comes with every row, which costs nothing here.
+pub(crate) const LIST_ROUND: &str = concat!(
+    "WITH r AS MATERIALIZED (
+    SELECT f.key AS place, f.value ->> 0 AS shard, f.value ->> 1 AS recipient, unhex(f.value ->> 2) AS after FROM json_each($1) f
+), part AS MATERIALIZED (
+    SELECT r.*, (SELECT e.id FROM eventbox_event e WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after
+                 ORDER BY e.id LIMIT 1 OFFSET $2 - 1) AS upto FROM r
+)
+SELECT part.place, coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_attempt_at_us > ",
+    now_us!(),
+    ", false), e.id, e.name, e.traceparent, e.value
+FROM part
+LEFT JOIN eventbox_state s ON s.shard = part.shard AND s.recipient = part.recipient
+LEFT JOIN eventbox_failure f ON f.shard = part.shard AND f.recipient = part.recipient
+LEFT JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = part.recipient AND e.id > part.after
+     AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')
+ORDER BY part.place, e.id"
+);
+
+/// Differs, here and below: a CTE cannot write, so turns that are 0, other turns and events are three statements of one transaction, which has
+/// the only lock there is.
+pub(crate) const FIRST_TURNS: &str = concat!(
+    "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
+     SELECT value ->> '$[2][0]', value ->> '$[2][1]', 1, $3, ",
+    now_us!(),
+    ", CASE WHEN value ->> '$[2][4]' THEN substr($2, value ->> 0, value ->> 1) END FROM json_each($1)
+     WHERE value ->> '$[2][2]' = 0 ON CONFLICT DO NOTHING RETURNING shard, recipient"
+);
+
+pub(crate) const NEXT_TURNS: &str = concat!(
+    "UPDATE eventbox_state AS s SET turn = s.turn + 1, token = $3, updated_at_us = ",
+    now_us!(),
+    ", state = CASE WHEN w.value ->> '$[2][3]' THEN s.state
+                    WHEN w.value ->> '$[2][4]' THEN substr($2, w.value ->> 0, w.value ->> 1) END
+     FROM json_each($1) w
+     WHERE s.shard = w.value ->> '$[2][0]' AND s.recipient = w.value ->> '$[2][1]' AND s.turn = w.value ->> '$[2][2]'
+       AND w.value ->> '$[2][2]' > 0
+     RETURNING shard, recipient"
+);
+
+pub(crate) const REMOVE_EVENTS: &str = "DELETE FROM eventbox_event WHERE (shard, recipient, id) IN (
+    SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM json_each($1))";
+
+impl RoundTable for Sqlite {
+    const ROUND_IS_TRANSACTION: bool = false;
+
+    async fn walk_recipients(
+        conn: &mut SqliteConnection,
+        from: &[WalkFrom],
+        per_shard: i64,
+    ) -> Result<Vec<WalkedRow>, Fault> {
+        let from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
+        let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard);
+        query.fetch_all(conn).await?.iter().map(walked).collect()
+    }
+
+    async fn list_round(
+        conn: &mut SqliteConnection,
+        from: &[RoundFrom<'_>],
+        limit: i64,
+    ) -> Result<Vec<RoundRow>, Fault> {
+        let from: Vec<_> = from.iter().map(|from| (from.shard, from.recipient, hex(from.after))).collect();
+        let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
+        for row in sqlx::query(LIST_ROUND).bind(json(&from)?).bind(limit).fetch_all(conn).await? {
+            let place = place_of(&row)?;
+            if rounds.last().is_none_or(|last| last.place != place) {
+                let (turn, state, hindered) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+                rounds.push(RoundRow { place, turn, state, hindered, events: Vec::new() });
+            }
+            if let (Some(id), Some(round)) = (row.try_get::<Option<Uuid>, _>(4)?, rounds.last_mut()) {
+                round.events.push(ListedRow {
+                    id,
+                    name: row.try_get(5)?,
+                    traceparent: row.try_get(6)?,
+                    value: row.try_get(7)?,
+                });
+            }
+        }
+        Ok(rounds)
+    }
+
+    async fn write_round(
+        tx: &mut SqliteConnection,
+        writes: &[RoundWrite<'_>],
+        token: Uuid,
+        _lock_wait_ms: u32,
+    ) -> Result<Option<Vec<usize>>, Fault> {
+        let mut packed = Packed::with_capacity(writes.len());
+        for write in writes {
+            let state = write.state.flatten();
+            let columns = (write.shard, write.recipient, write.turn, write.state.is_none(), state.is_some());
+            packed.push(columns, state.unwrap_or_default());
+        }
+        let (rows, states) = packed.into_parameters()?;
+        let mut won = Vec::with_capacity(writes.len());
+        for (sql, is_first) in [(FIRST_TURNS, true), (NEXT_TURNS, false)] {
+            if writes.iter().all(|write| (write.turn == 0) != is_first) {
+                continue;
+            }
+            for row in sqlx::query(sql).bind(&rows).bind(&states).bind(token).fetch_all(&mut *tx).await? {
+                let (shard, recipient): (i16, String) = (row.try_get(0)?, row.try_get(1)?);
+                let place = |write: &RoundWrite<'_>| (write.shard, write.recipient).cmp(&(shard, recipient.as_str()));
+                won.extend(writes.binary_search_by(place));
+            }
+        }
+        let winners = || won.iter().filter_map(|place| writes.get(*place));
+        let listed: Vec<_> = winners()
+            .flat_map(|write| write.removed.iter().map(|id| (write.shard, write.recipient, hex(*id))))
+            .collect();
+        let removed = sqlx::query(REMOVE_EVENTS).bind(json(&listed)?).execute(tx).await?.rows_affected();
+        Ok((removed == listed.len() as u64).then_some(won))
+    }
+}
+
+fn place_of(row: &SqliteRow) -> Result<usize, Fault> {
+    Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX))
+}
+
+fn walked(row: &SqliteRow) -> Result<WalkedRow, Fault> {
+    Ok(WalkedRow {
+        shard: row.try_get(0)?,
+        recipient: row.try_get(1)?,
+        last: row.try_get(2)?,
+        paused: row.try_get(3)?,
+        wait_us: row.try_get(4)?,
+    })
+}
+
+fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}

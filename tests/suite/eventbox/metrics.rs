@@ -1,0 +1,187 @@
+//! The instruments of the inbox, with real numbers after a known run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use eventbox::{
+    Event, INSTRUMENTS, Kind, Mutation, Poison, Pruner, PrunerConfig, Recipient, Transition, TurnOptions, admin,
+};
+use metrics_util::MetricKind;
+
+use crate::support::recorded::{Recorded, recorded};
+use crate::support::{CellEngine, Cells, TestDb, create_cells, noting, with_database};
+
+const MANY: NonZeroU32 = NonZeroU32::new(100).unwrap();
+
+fn cell() -> Recipient {
+    Recipient::new("cell", "1").unwrap()
+}
+
+/// The first half is consumed in two steps, the rest is garbage.
+fn halving<B: CellEngine>() -> Cells<B> {
+    Cells::deciding(|_, events, population| {
+        let (first, rest) = events.split_at(events.len().div_ceil(2));
+        if events.is_empty() {
+            return Ok(Mutation::none());
+        }
+        let one = Transition::to(population + 1).consuming(&first[..1]);
+        Ok(Mutation::from(one)
+            .then(Transition::stay().consuming(&first[1..]).side_effect(noting("rest")))
+            .garbage(rest))
+    })
+}
+
+/// Emits 12 events of which 2 are duplicates; consumes 4 in 2 turns, throws 2 away, is overtaken once, fails twice and quarantines 1.
+async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
+    create_cells(db).await;
+    for value in ["a", "b", "c", "d"] {
+        eventbox_emit(db, Event::new(value)).await;
+    }
+    for _ in 0..3 {
+        eventbox_emit(db, Event::new("e").named("e")).await;
+    }
+    let backlog = admin::backlog(&db.pool, &cell()).await.unwrap();
+    assert_eq!((backlog.events, backlog.oldest.is_some()), (5, true));
+
+    // 5 events: 3 consumed, 2 garbage; another writer comes first once.
+    let other = db.open(1);
+    let overtaken = halving::<B>().before_deciding(move |attempt| {
+        let other = other.clone();
+        async move {
+            if attempt == 1 {
+                admin::pause(&other, &cell()).await.unwrap();
+                admin::resume(&other, &cell()).await.unwrap();
+            }
+        }
+    });
+    let turn = eventbox::process_batch(&db.pool, &cell(), &overtaken, MANY).await.unwrap();
+    assert_eq!((turn.consumed, turn.garbage, turn.contention), (3, 2, 1));
+    assert_eq!(eventbox::process_batch(&db.pool, &cell(), &halving(), MANY).await.unwrap().number, None);
+
+    // One that is consumed, one that fails alone and goes aside.
+    eventbox_emit(db, Event::new("good")).await;
+    assert_eq!(eventbox::process_batch(&db.pool, &cell(), &halving(), MANY).await.unwrap().consumed, 1);
+    eventbox_emit(db, Event::new("bad")).await;
+    let failing = Cells::<B>::deciding(|_, events, _| match events {
+        [] => Ok(Mutation::none()),
+        _ => Err("bad".into()),
+    });
+    eventbox::process_batch(&db.pool, &cell(), &failing, MANY).await.unwrap_err();
+    let isolating = TurnOptions::new(MANY).poison(Poison::Isolate { after: NonZeroU32::MIN });
+    let isolated = eventbox::process_batch_with(&db.pool, &cell(), &failing, &isolating).await.unwrap();
+    assert_eq!(isolated.quarantined, 1);
+
+    // A listing that fails.
+    db.run("ALTER TABLE eventbox_event RENAME TO away").await;
+    eventbox::process_batch(&db.pool, &cell(), &halving(), MANY).await.unwrap_err();
+    db.run("ALTER TABLE away RENAME TO eventbox_event").await;
+
+    // The last listing: three events wait, and are left.
+    for _ in 0..3 {
+        eventbox_emit(db, Event::new("waits")).await;
+    }
+    let leaving = Cells::<B>::deciding(|_, _, _| Ok(Mutation::none()));
+    eventbox::process_batch(&db.pool, &cell(), &leaving, MANY).await.unwrap();
+    Pruner::new(db.pool.clone(), PrunerConfig { tombstone_delay: Duration::from_secs(300), ..PrunerConfig::default() })
+        .run_once()
+        .await
+        .unwrap();
+}
+
+async fn eventbox_emit<B: CellEngine>(db: &TestDb<B>, event: Event) {
+    B::emit_on(&db.pool, &cell(), event).await.unwrap();
+}
+
+/// EB-17 and spec §3: what is in the table is recorded, what is recorded is in the table, with its kind and its labels, and the numbers are
+/// those of the run.
+fn instruments_tell_what_happened(recorded: &Recorded) {
+    let table: BTreeMap<_, _> = INSTRUMENTS.iter().map(|instrument| (instrument.name, instrument)).collect();
+    assert_eq!(table.len(), INSTRUMENTS.len(), "a name is there twice");
+    let of_inbox = |name: &&String| name.starts_with("eventbox_");
+    for name in recorded.0.keys().filter(of_inbox) {
+        let instrument = table.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+        for (kind, labels, _) in &recorded.0[name] {
+            let wanted = match instrument.kind {
+                Kind::Counter => MetricKind::Counter,
+                Kind::Gauge => MetricKind::Gauge,
+                _ => MetricKind::Histogram,
+            };
+            assert_eq!(*kind, wanted, "{name}");
+            let (found, wanted): (BTreeSet<&str>, BTreeSet<&str>) =
+                (labels.keys().map(String::as_str).collect(), instrument.labels.iter().copied().collect());
+            assert_eq!(found, wanted, "{name}");
+            assert!(labels.get("kind").is_none_or(|kind| kind == "cell"), "{name}: {labels:?}");
+        }
+    }
+    let missing: Vec<_> = table.keys().filter(|name| !recorded.0.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "never recorded: {missing:?}");
+
+    let of = |name: &str| recorded.total(name, &[("kind", "cell")]);
+    assert_eq!((of("eventbox_sent_total"), of("eventbox_duplicates_total")), (10.0, 2.0));
+    assert_eq!((of("eventbox_removed_total"), of("eventbox_garbage_total")), (6.0, 2.0));
+    assert_eq!((of("eventbox_transitions_total"), of("eventbox_contention_total")), (4.0, 1.0));
+    assert_eq!((of("eventbox_quarantined_total"), of("eventbox_batch_events")), (1.0, 2.0));
+    assert_eq!(of("eventbox_size"), 3.0);
+    let age = of("eventbox_oldest_age_seconds");
+    assert!((0.0..60.0).contains(&age), "{age}");
+    assert_eq!(recorded.total("eventbox_tombstones", &[]), 1.0);
+    let results = |name: &str, result: &str| recorded.total(name, &[("kind", "cell"), ("result", result)]);
+    // The isolation is a call that committed a turn, and nothing but that.
+    let processed = ["committed", "nothing", "failed"].map(|result| results("eventbox_process_duration_ms", result));
+    assert_eq!(processed, [3.0, 2.0, 2.0]);
+    assert_eq!(of("eventbox_process_duration_ms"), 7.0);
+    assert_eq!(
+        (results("eventbox_list_duration_ms", "FAILURE"), results("eventbox_list_duration_ms", "TIMEOUT")),
+        (1.0, 0.0)
+    );
+    assert!(results("eventbox_list_duration_ms", "OK") >= 7.0);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn instruments_tell_what_happened_on_postgres() {
+    instruments_tell_what_happened(&recorded(async |_| {
+        with_database::<sqlx::Postgres, _>("metrics", a_known_run).await;
+    }));
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn instruments_tell_what_happened_on_sqlite() {
+    instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("metrics", a_known_run).await));
+}
+
+/// The names, kinds, units and labels, word for word: dashboards are built on them.
+#[test]
+fn the_table_has_what_is_specified() {
+    let table: Vec<_> = INSTRUMENTS
+        .iter()
+        .map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit, instrument.labels))
+        .collect();
+    let specified: [(&str, &str, &str, &[&str]); 13] = [
+        ("eventbox_list_duration_ms", "Histogram", "ms", &["kind", "result"]),
+        ("eventbox_sent_total", "Counter", "{event}", &["kind"]),
+        ("eventbox_removed_total", "Counter", "{event}", &["kind"]),
+        ("eventbox_size", "Gauge", "{event}", &["kind"]),
+        ("eventbox_oldest_age_seconds", "Gauge", "s", &["kind"]),
+        ("eventbox_contention_total", "Counter", "{attempt}", &["kind"]),
+        ("eventbox_process_duration_ms", "Histogram", "ms", &["kind", "result"]),
+        ("eventbox_batch_events", "Histogram", "{event}", &["kind"]),
+        ("eventbox_transitions_total", "Counter", "{transition}", &["kind"]),
+        ("eventbox_garbage_total", "Counter", "{event}", &["kind"]),
+        ("eventbox_quarantined_total", "Counter", "{event}", &["kind"]),
+        ("eventbox_duplicates_total", "Counter", "{event}", &["kind"]),
+        ("eventbox_tombstones", "Gauge", "{name}", &[]),
+    ];
+    assert_eq!(table, specified.map(|(name, kind, unit, labels)| (name, kind.to_owned(), unit, labels)));
+    let buckets = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().buckets;
+    for name in ["eventbox_list_duration_ms", "eventbox_process_duration_ms"] {
+        assert_eq!(
+            (buckets(name).first(), buckets(name).last()),
+            (Some(&1.0), Some(&631_000.0)),
+            "1 ms to about ten minutes"
+        );
+        assert!(buckets(name).is_sorted());
+    }
+}

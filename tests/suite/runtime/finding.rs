@@ -1,0 +1,143 @@
+//! Finding work, with hints and without them.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::{Event, Outcome, Recipient, SideEffect, Transition};
+
+use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
+use crate::support::{Cells, SOON, create_cells, eventually, noting, on_every_engine};
+
+/// The four ways to run: every event is processed whatever is switched off.
+fn ways() -> [RuntimeConfig; 4] {
+    let mut ways = [config(), config(), config(), config()];
+    ways[1].hints = false;
+    ways[2].leases = None;
+    (ways[3].hints, ways[3].leases) = (false, None);
+    ways
+}
+
+on_every_engine! {
+    /// Every event of many recipients is processed once and in order, by rounds and by turns, also with hints and leases switched off.
+    async fn every_event_is_processed_once_and_in_order(db) {
+        create_cells(db).await;
+        for (way, config) in ways().into_iter().enumerate() {
+            let cells = Cells::<Engine>::deciding(|_, events, population| {
+                let notes = events.iter().map(|event| Some(noting(String::from_utf8_lossy(event.value()))));
+                Ok(Transition::to(population + 1).consuming(events).side_effect(SideEffect::chain(notes)).into())
+            });
+            // Some events are there before it starts, some come later; a cell decides nothing on an empty box.
+            let tallies: Vec<Recipient> = (0..60).map(|n| tally(format!("{way}/{n}"))).collect();
+            let cell = Recipient::new("cell", format!("{way}")).unwrap();
+            for to in tallies.iter().chain([&cell]) {
+                emit(db, to, 0..20).await;
+            }
+            let runtime = Runtime::builder(db.open(5)).reducer("tally", Tally).processor("cell", cells);
+            let runtime = runtime.config(config).start().await.unwrap();
+            for to in tallies.iter().chain([&cell]) {
+                emit(db, to, 20..150).await;
+            }
+            idle(db).await;
+            let report = runtime.stop(STOP).await;
+            assert!(report.complete, "{report:?}");
+            let wanted: Vec<String> = (0..150).map(|n| n.to_string()).collect();
+            for to in &tallies {
+                assert_eq!(seen(db, to).await, wanted, "{to} in way {way}");
+            }
+            assert_eq!(db.texts("SELECT text FROM effect").await, wanted, "way {way}");
+            db.run("DELETE FROM effect").await;
+        }
+    }
+
+    /// An emit in a transaction that commits later is noticed: at once by hint or, when that came too early, by the poll.
+    async fn what_commits_late_is_noticed(db) {
+        let runtime = tallying(db.open(4)).start().await.unwrap();
+        let mut tx = eventbox::begin(&db.pool).await.unwrap();
+        eventbox::emit(&mut *tx, &tally(1), Event::new("late")).await.unwrap();
+        // Until another event has been processed the runtime has surely looked, and the probes are over.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        tx.commit().await.unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!(seen(db, &tally(1)).await, ["late"]);
+    }
+
+    /// A box with very many events does not starve the others: they are done long before it is.
+    async fn a_hot_box_does_not_starve_the_others(db) {
+        let hot = tally("hot");
+        emit(db, &hot, 0..20_000).await;
+        let others: Vec<_> = (0..200).flat_map(|n| (0..10).map(move |e| (tally(n), Event::new(e.to_string())))).collect();
+        emit_all(db, &others).await;
+        let mut config = config();
+        config.max_events = NonZeroU32::new(50).unwrap();
+        // One counts and does not remember, so that the hot state stays small.
+        struct Count;
+        impl eventbox::Reducer for Count {
+            type State = u64;
+            fn reduce(&self, _: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, eventbox::BoxError> {
+                Ok(Outcome::to(count + events.len() as u64).consuming(events))
+            }
+        }
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Count).config(config).start().await.unwrap();
+        let left_of_others = "SELECT count(*) FROM eventbox_event WHERE recipient <> 'tally/hot'";
+        eventually(SOON, async || db.number(left_of_others).await == 0).await;
+        let left = db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'tally/hot'").await;
+        assert!(left > 5_000, "{left} of 20,000 events were left of the hot box when the others were done");
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!(eventbox::state::<u64>(&db.pool, &hot).await.unwrap().unwrap().state, Some(20_000));
+    }
+
+    /// Events that a reducer leaves for later do not hide those behind them, and are not looked at without end.
+    async fn what_is_left_for_later_hides_nothing(db) {
+        struct OnlyLater;
+        impl eventbox::Reducer for OnlyLater {
+            type State = u64;
+            fn reduce(&self, _: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, eventbox::BoxError> {
+                let wanted: Vec<_> = events.iter().filter(|event| event.value() == b"now").collect();
+                if wanted.is_empty() {
+                    return Ok(Outcome::stay());
+                }
+                Ok(Outcome::to(count + wanted.len() as u64).consuming(wanted))
+            }
+        }
+        let to = tally("picky");
+        emit(db, &to, (0..500).map(|n| if n % 100 == 99 { "now" } else { "later" })).await;
+        let mut config = config();
+        config.max_events = NonZeroU32::new(10).unwrap();
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", OnlyLater).config(config).start().await.unwrap();
+        eventually(SOON, async || db.count("eventbox_event").await == 495).await;
+        emit(db, &to, ["now"]).await;
+        eventually(SOON, async || eventbox::state::<u64>(&db.pool, &to).await.unwrap().unwrap().state == Some(6)).await;
+        runtime.stop(STOP).await;
+    }
+
+    /// Events of a kind that nobody here processes stay, whatever stands before and behind them, and are counted and named once.
+    async fn an_unregistered_kind_stays(db) {
+        let strangers: Vec<_> = (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
+        emit_all(db, &strangers).await;
+        let known: Vec<_> = (0..300).map(|n| (tally(n), Event::new("x"))).collect();
+        emit_all(db, &known).await;
+        let runtime = tallying(db.open(4)).start().await.unwrap();
+        let left_of_known = "SELECT count(*) FROM eventbox_event WHERE recipient LIKE 'tally/%'";
+        eventually(SOON, async || db.number(left_of_known).await == 0).await;
+        runtime.stop(STOP).await;
+        assert_eq!(db.count("eventbox_event").await, 3_000);
+    }
+
+    /// With hints a turn follows its emit far sooner than a poll would come.
+    async fn a_hint_is_faster_than_a_poll(db) {
+        let mut config = config();
+        (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        for n in 0..5 {
+            let started = Instant::now();
+            emit(db, &tally(n), [n]).await;
+            idle(db).await;
+            assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        }
+        runtime.stop(STOP).await;
+    }
+}

@@ -1,0 +1,68 @@
+//! What goes through the `metrics` facade while a test runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use metrics_util::MetricKind;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// What was recorded: by name, the kind and the label sets with their values; of a histogram, how many values there were.
+#[derive(Default)]
+pub(crate) struct Recorded(pub(crate) BTreeMap<String, Vec<(MetricKind, Labels, f64)>>);
+
+impl Recorded {
+    /// The sum over all series that have these labels.
+    pub(crate) fn total(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
+        let matches =
+            |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
+        self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
+    }
+
+    /// Adds what was recorded since the last time; a snapshot takes the counts away.
+    fn read(&mut self, snapshotter: &Snapshotter) {
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let (kind, key) = key.into_parts();
+            let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
+            let value = match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(value) => value.into_inner(),
+                DebugValue::Histogram(values) => values.len() as f64,
+            };
+            let series = self.0.entry(key.name().to_owned()).or_default();
+            match series.iter_mut().find(|(_, known, _)| *known == labels) {
+                Some(known) if kind == MetricKind::Gauge => known.2 = value,
+                Some(known) => known.2 += value,
+                None => series.push((kind, labels, value)),
+            }
+        }
+    }
+}
+
+/// The recording while it goes on.
+#[derive(Clone)]
+pub(crate) struct Recording(Arc<Mutex<Recorded>>, Snapshotter);
+
+impl Recording {
+    /// The sum so far over all series of a name.
+    pub(crate) fn total(&self, name: &str) -> f64 {
+        let mut recorded = self.0.lock().unwrap();
+        recorded.read(&self.1);
+        recorded.total(name, &[])
+    }
+}
+
+/// Runs a body on one thread, so that all its recording is seen by a recorder of its own.
+pub(crate) fn recorded(body: impl AsyncFnOnce(&Recording)) -> Recorded {
+    let recorder = DebuggingRecorder::new();
+    let recording = Recording(Arc::default(), recorder.snapshotter());
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(body(&recording));
+    });
+    let Recording(recorded, snapshotter) = recording;
+    let mut recorded = std::mem::take(&mut *recorded.lock().unwrap());
+    recorded.read(&snapshotter);
+    recorded
+}
