@@ -40,6 +40,9 @@ pub struct RuntimeConfig {
     pub backoff: BackoffConfig,
     /// Whether an emit of this process wakes the workers at once.
     pub hints: bool,
+    /// Whether processes wake each other up: by NOTIFY on Postgres, which needs a connection of its own that is no pooler's, and by the version
+    /// of the file on SQLite.
+    pub wake_ups: bool,
     /// How long a loop may give no sign of life before the runtime is not healthy.
     pub health_grace: Duration,
 }
@@ -84,6 +87,7 @@ impl Default for RuntimeConfig {
             poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
             backoff: BackoffConfig::default(),
             hints: true,
+            wake_ups: true,
             health_grace: Duration::from_secs(10),
         }
     }

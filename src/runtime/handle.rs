@@ -9,16 +9,18 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::config::RuntimeConfig;
 use super::kinds::{Kind, Kinds};
 use super::membership::Membership;
 use super::work::{Left, Shared, Work, turn_options};
+use super::{timers, wake};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{self, Processor, Reducer, StateCodec, Typed};
+use crate::eventbox::{self, Hints, Processor, Reducer, StateCodec, Typed};
 use crate::heartbeat::Heartbeats;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -178,6 +180,8 @@ struct Inner<B: Backend> {
 
 struct Loops {
     work: JoinHandle<Left>,
+    /// Timers and wake-ups.
+    others: TaskTracker,
     membership: Option<JoinHandle<()>>,
 }
 
@@ -256,7 +260,18 @@ impl<B: Backend> Inner<B> {
             #[cfg(feature = "emitter")]
             emitter: builder.emitter,
         });
-        let work = Work::new(shared, owned.clone(), eventbox::listen());
+        let heard = Arc::new(Hints::default());
+        let others = TaskTracker::new();
+        let beating = hearts.add("timers", shared.config.poll_interval, grace);
+        others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
+        if shared.config.wake_ups {
+            others.spawn(wake::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
+            if B::SENDS_WAKE_UPS {
+                others.spawn(wake::send(Arc::clone(&shared), eventbox::listen(), owned.clone(), stopping.clone()));
+            }
+        }
+        others.close();
+        let work = Work::new(shared, owned.clone(), eventbox::listen(), heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             pool,
@@ -264,7 +279,7 @@ impl<B: Backend> Inner<B> {
             hearts,
             owned,
             membership,
-            loops: Mutex::new(Some(Loops { work, membership: keeping })),
+            loops: Mutex::new(Some(Loops { work, others, membership: keeping })),
             _guards: [stopping.clone().drop_guard(), interrupt.clone().drop_guard(), leaving.clone().drop_guard()],
             stopping,
             interrupt,
@@ -286,6 +301,7 @@ impl<B: Backend> Inner<B> {
                 timeout_at(deadline, &mut loops.work).await.ok().and_then(Result::ok).unwrap_or_default()
             }
         };
+        let others_ended = timeout_at(deadline, loops.others.wait()).await.is_ok();
         self.leaving.cancel();
         let left_membership = match (&self.membership, loops.membership) {
             (Some(membership), Some(keeping)) => {
@@ -304,7 +320,7 @@ impl<B: Backend> Inner<B> {
             }
             _ => true,
         };
-        let complete = left.interrupted == 0 && left_membership;
+        let complete = left.interrupted == 0 && others_ended && left_membership;
         tracing::info!(worker = %self.worker, complete, left.waiting, left.interrupted, "runtime stopped");
         RuntimeStopReport { complete, waiting: left.waiting, interrupted: left.interrupted }
     }
@@ -321,6 +337,10 @@ impl<B: Backend> Runtime<B> {
             #[cfg(feature = "emitter")]
             emitter: None,
         }
+    }
+
+    pub(super) fn pool(&self) -> &Pool<B> {
+        &self.inner.pool
     }
 
     /// The id of this runtime among the members.

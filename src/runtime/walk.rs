@@ -74,6 +74,11 @@ impl Walks {
         }
     }
 
+    /// These shards are to be looked at once.
+    pub(super) fn look_at(&mut self, shards: ShardSet) {
+        self.due = self.due.or(shards);
+    }
+
     /// When something is due next.
     pub(super) fn next_due(&self, owned: ShardSet, now: Instant) -> Instant {
         if !self.due.and(owned).is_empty() {

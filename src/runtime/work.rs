@@ -65,6 +65,8 @@ pub(super) struct Work<B: Backend> {
     shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
     hints: Arc<Hints>,
+    /// What other processes say.
+    heard: Arc<Hints>,
     walks: Walks,
     queue: Queue,
     tasks: JoinSet<Report>,
@@ -77,13 +79,19 @@ pub(super) struct Work<B: Backend> {
 }
 
 impl<B: Backend> Work<B> {
-    pub(super) fn new(shared: Arc<Shared<B>>, owned: watch::Receiver<ShardSet>, hints: Arc<Hints>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<B>>,
+        owned: watch::Receiver<ShardSet>,
+        hints: Arc<Hints>,
+        heard: Arc<Hints>,
+    ) -> Self {
         let now = Instant::now();
         Work {
             walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
             shared,
             owned,
             hints,
+            heard,
             queue: Queue::default(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -109,6 +117,15 @@ impl<B: Backend> Work<B> {
                     let marked = self.hints.take();
                     self.walks.mark(marked, Instant::now());
                     self.queue.wake(|to| marked.contains(to.shard()));
+                }
+                () = self.heard.wait() => {
+                    let marked = self.heard.take();
+                    // What was sent when it was emitted may not be committed yet; what the file tells is.
+                    if B::SENDS_WAKE_UPS {
+                        self.walks.mark(marked, Instant::now());
+                    } else {
+                        self.walks.look_at(marked);
+                    }
                 }
                 Ok(()) = self.owned.changed() => {}
                 () = sleep_until(next) => {}

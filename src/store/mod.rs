@@ -32,6 +32,7 @@ mod state;
 mod status;
 mod timer;
 mod tombstone;
+mod wake;
 mod written;
 
 pub(crate) use control::Forgetting;
@@ -81,6 +82,7 @@ pub trait Backend:
     + dead_letter::DeadLetterTable
     + lease::LeaseTable
     + round::RoundTable
+    + wake::WakeUp
     + written::WrittenRows
 {
 }

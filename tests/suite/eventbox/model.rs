@@ -159,7 +159,7 @@ impl<B: CellEngine> Case<'_, B> {
                 let first = dying(polls, B::emit_on(&self.db.pool, &recipient, event.clone())).await;
                 let again = B::emit_on(&self.db.pool, &recipient, event).await.unwrap();
                 match first {
-                    Some(answer) => self.model.answered(to, Some(name), value.clone(), answer.unwrap())?,
+                    Some(answer) => self.model.answered(to, Some(name), value.clone(), answer.unwrap().emitted())?,
                     // The copy of the dead sender may have got in or not: either way the event is there once now.
                     None if self.model.names.insert((to, name)) => {
                         self.model.accepted.entry(to).or_default().push(value);

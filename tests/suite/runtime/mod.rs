@@ -5,6 +5,7 @@ mod failing;
 mod finding;
 mod sharing;
 mod stopping;
+mod waiting;
 
 use std::time::Duration;
 

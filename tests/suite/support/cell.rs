@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Recipient, SideEffect};
+use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Receipt, Recipient, SideEffect};
 use sqlx::{Postgres, Row, Sqlite};
 
 use super::{TestDb, TestEngine};
@@ -35,7 +35,7 @@ pub(crate) trait CellEngine: TestEngine {
         pool: &sqlx::Pool<Self>,
         to: &Recipient,
         event: Event,
-    ) -> impl Future<Output = eventbox::Result<Emitted>> + Send;
+    ) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
 }
 
 macro_rules! cell_engine {
@@ -79,8 +79,8 @@ macro_rules! cell_engine {
                 eventbox::emit_all(tx, events).await
             }
 
-            async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Emitted> {
-                Ok(eventbox::emit(pool, to, event).await?.emitted())
+            async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Receipt> {
+                eventbox::emit(pool, to, event).await
             }
         }
     };
