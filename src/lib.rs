@@ -14,6 +14,7 @@
 //! * [`emit`], [`emit_all`]: put events in. [`Event::named`]: make re-sending harmless.
 //! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
 //! * [`Reducer`], [`Outcome`]: what you write when the library may keep the state. [`reduce_batch`], [`state()`]: what you call.
+//! * `runtime::Runtime` (feature `runtime`): workers that do that by themselves, in any number of processes.
 //! * [`Error`]: what can go wrong, and whether to try again.
 //! * [`INSTRUMENTS`]: what is told through the `metrics` facade. [`Event::traced`]: the context of a trace beside an event.
 //!

@@ -44,8 +44,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 
     let server = postgres::server()?;
-    demo(cargo(["run", "--release", "--", "demo", "--json"]))?;
-    let mut on_postgres = cargo(["run", "--release", "--", "demo", "--json", "--database-url"]);
+    // With the features and in the profile of the tests, whose build is there.
+    demo(cargo(["run", "--all-features", "--", "demo", "--json"]))?;
+    let mut on_postgres = cargo(["run", "--all-features", "--", "demo", "--json", "--database-url"]);
     on_postgres.arg(server.url());
     demo(on_postgres)?;
     eprintln!("xtask: everything holds ({} s)", started.elapsed().as_secs());
