@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::config::RuntimeConfig;
 use super::kinds::{Kind, Kinds};
 use super::membership::Membership;
+use super::stats::{Counters, RuntimeStats};
 use super::work::{Left, Shared, Work, turn_options};
 use super::{timers, wake};
 #[cfg(feature = "emitter")]
@@ -165,7 +166,7 @@ impl<B: Backend> std::fmt::Debug for Runtime<B> {
 }
 
 struct Inner<B: Backend> {
-    pool: Pool<B>,
+    shared: Arc<Shared<B>>,
     worker: Uuid,
     stopping: CancellationToken,
     interrupt: CancellationToken,
@@ -253,8 +254,10 @@ impl<B: Backend> Inner<B> {
         });
         let beat = hearts.add("work", config.poll_interval, grace);
         let shared = Arc::new(Shared {
-            pool: pool.clone(),
+            pool,
             options: turn_options(&config),
+            counters: Counters::default(),
+            finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             kinds,
             #[cfg(feature = "emitter")]
@@ -271,10 +274,10 @@ impl<B: Backend> Inner<B> {
             }
         }
         others.close();
-        let work = Work::new(shared, owned.clone(), eventbox::listen(), heard);
+        let work = Work::new(Arc::clone(&shared), owned.clone(), eventbox::listen(), heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
-            pool,
+            shared,
             worker,
             hearts,
             owned,
@@ -340,7 +343,7 @@ impl<B: Backend> Runtime<B> {
     }
 
     pub(super) fn pool(&self) -> &Pool<B> {
-        &self.inner.pool
+        &self.inner.shared.pool
     }
 
     /// The id of this runtime among the members.
@@ -371,6 +374,12 @@ impl<B: Backend> Runtime<B> {
         Health { problems }
     }
 
+    /// What this runtime has done since its start.
+    #[must_use]
+    pub fn stats(&self) -> RuntimeStats {
+        self.inner.shared.counters.snapshot()
+    }
+
     /// How many shards this runtime works on, 0 to 256.
     #[must_use]
     pub fn shards(&self) -> usize {
@@ -387,7 +396,7 @@ impl<B: Backend> Runtime<B> {
     pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
         let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
         let shard = recipient.shard();
-        let mut conn = self.inner.pool.acquire().await.map_err(|error| during(error.into()))?;
+        let mut conn = self.pool().acquire().await.map_err(|error| during(error.into()))?;
         let leases = B::list_leases(&mut conn).await.map_err(during)?;
         let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
         let worker = held.and_then(|lease| lease.holder);

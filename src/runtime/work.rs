@@ -17,6 +17,7 @@ use super::config::RuntimeConfig;
 use super::kinds::{Kind, Kinds};
 use super::metrics::{self, Phase};
 use super::queue::{Lane, Queue};
+use super::stats::Counters;
 use super::walk::{Kept, Walk, Walks};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -36,6 +37,9 @@ pub(super) struct Shared<B: Backend> {
     pub(super) config: RuntimeConfig,
     pub(super) kinds: Kinds<B>,
     pub(super) options: TurnOptions,
+    pub(super) counters: Counters,
+    /// Beats while a look for recipients with events is under way.
+    pub(super) finding: Beat,
     #[cfg(feature = "emitter")]
     pub(super) emitter: Option<DurableEmitter<B>>,
 }
@@ -176,7 +180,7 @@ impl<B: Backend> Work<B> {
             let room = config.max_ready.get().saturating_sub(self.waiting());
             if let Some(walk) = self.walks.begin(owned, room, now) {
                 self.walking = true;
-                let task = run_walk(self.shared.pool.clone(), walk);
+                let task = run_walk(Arc::clone(&self.shared), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
             }
         }
@@ -263,10 +267,12 @@ impl<B: Backend> Work<B> {
             }
         };
         self.trouble.0 = 0;
+        self.shared.counters.round();
         let mut done = done.into_iter();
         for to in taken {
             match done.next() {
                 Some(Done::Committed { turn, last }) => {
+                    self.shared.counters.turn(&turn);
                     self.queue.go_on_behind(&to, turn.more_remain.then_some(last));
                     self.queue.done(to, Lane::Rounds, turn.more_remain);
                 }
@@ -277,6 +283,10 @@ impl<B: Backend> Work<B> {
                 Some(Done::Nothing { .. }) => {
                     self.queue.go_on_behind(&to, None);
                     self.queue.rest(to, Lane::Rounds, until);
+                }
+                Some(Done::Lost) => {
+                    self.shared.counters.contention(1);
+                    self.queue.done(to, Lane::Turns, true);
                 }
                 Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
                 Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
@@ -297,11 +307,13 @@ impl<B: Backend> Work<B> {
             }
             Ok(turn) => {
                 self.trouble.0 = 0;
+                self.shared.counters.turn(&turn);
                 self.queue.go_on_behind(&to, None);
                 self.queue.done(to, lane, turn.more_remain);
             }
             // Others work on it too: a look at its shard a little later shows what they left.
             Err(error) if error.is_contention() => {
+                self.shared.counters.contention(1);
                 self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
                 self.queue.done(to, lane, false);
             }
@@ -311,6 +323,7 @@ impl<B: Backend> Work<B> {
             }
             Err(Error::Paused { .. }) => self.queue.done(to, lane, false),
             Err(error) => {
+                self.shared.counters.failure();
                 tracing::warn!(recipient = %to, error = %Chain(&error), "a recipient fails: it is left alone for a moment");
                 self.queue.done(to, lane, false);
             }
@@ -343,10 +356,12 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-async fn run_walk<B: Backend>(pool: Pool<B>, walk: Walk) -> Report {
+async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
     let _phase = Phase::listing();
+    // While nothing is found the rest of the runtime looks calm.
+    let _busy = shared.finding.busy();
     let rows = async {
-        let mut conn = pool.acquire().await?;
+        let mut conn = shared.pool.acquire().await?;
         B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
     };
     let rows = rows.await;

@@ -126,7 +126,9 @@ pub(crate) enum Done {
     Committed { turn: Turn, last: EventId },
     /// There was nothing to decide; `more` behind `last`.
     Nothing { last: EventId, more: bool },
-    /// It is for a turn of its own: it lost its race, or its reducer failed.
+    /// Another writer came first, or holds what it needs: it is for a turn of its own.
+    Lost,
+    /// Its reducer failed: it is for a turn of its own.
     Alone,
     /// It is paused, or left alone after a failure.
     Hindered,
@@ -171,6 +173,8 @@ pub(crate) async fn round<B: Backend>(
         };
         match decide(part, row, max_events) {
             Ok((decided, its_hooks)) => {
+                // Until the commit says otherwise.
+                *done = Done::Lost;
                 ready.push(decided);
                 *hooks = its_hooks;
             }
@@ -186,6 +190,9 @@ pub(crate) async fn round<B: Backend>(
             turn.post_process = std::mem::take(hooks);
             *done = Done::Committed { turn, last };
         }
+    }
+    for (part, _) in parts.iter().zip(&done).filter(|(_, done)| matches!(done, Done::Lost)) {
+        metrics::contention(part.to.kind());
     }
     Ok(done)
 }
