@@ -34,6 +34,7 @@ pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use hint::{Hints, listen};
 pub use metrics::INSTRUMENTS;

@@ -376,7 +376,7 @@ where
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
     let standing = B::read_standing(&mut conn, shard, to.as_str()).await.map_err(during)?;
-    if standing.paused {
+    if standing.paused || standing.kind_paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
     let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;
