@@ -38,6 +38,8 @@ pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use hint::{Hints, listen};
 pub use metrics::INSTRUMENTS;
+#[cfg(feature = "runtime")]
+pub(crate) use metrics::{Phase, spent};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
 pub use process::{

@@ -11,7 +11,7 @@ use super::commit::{Commit, Failure, Outcome};
 use super::decision::Decision;
 use super::event::{Event, EventId};
 use super::guard::Guard;
-use super::metrics;
+use super::metrics::{self, Phase};
 use super::poison::{Poison, failed, failed_in_part, is_poison};
 use super::processor::{EVersion, Processor};
 use super::trace::Links;
@@ -269,11 +269,16 @@ where
     let guard = Guard::new(to, options.deadline);
     let mut after = EventId::NIL;
     let (loaded, decision) = loop {
+        let began = Instant::now();
         let loaded = load(pool, to, processor, &guard, after, options.max_events).await?;
+        let listed_at = Instant::now();
+        metrics::spent(Phase::Listing, listed_at - began, alone(to));
         *attempted = loaded.attempted();
         links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
-        let mutation = guard.run("prepare a mutation", prepared).await?;
+        let mutation = guard.run("prepare a mutation", prepared).await;
+        metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
+        let mutation = mutation?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
         if !decision.is_empty() {
             break (loaded, decision);
@@ -293,9 +298,20 @@ where
     let garbage = decision.garbage.len();
     let Loaded { turn, eversion, .. } = loaded;
     let failing = loaded.failing && !options.searching;
-    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await?;
+    let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
+    let began = Instant::now();
+    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await;
+    metrics::spent(Phase::Committing, began.elapsed(), alone(to));
+    let outcome = outcome?;
+    consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
+    metrics::consumed(to.kind(), consumed);
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
     Ok(finished(&loaded, garbage, outcome))
+}
+
+/// The shard of a recipient that has a turn of its own.
+fn alone(to: &Recipient) -> std::iter::Once<(u8, u32)> {
+    std::iter::once((to.shard(), 1))
 }
 
 fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::config::RuntimeConfig;
+use super::hold::{self, Held, Publishers};
 use super::kinds::{Kind, Kinds};
 use super::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
@@ -109,7 +110,10 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;
-        let runtime = Runtime { inner: Arc::new(Inner::start(self)) };
+        let paused = async { B::list_paused_kinds(&mut *self.pool.acquire().await?).await };
+        let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
+        let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
+        let runtime = Runtime { inner: Arc::new(Inner::start(self, held)) };
         tracing::info!(worker = %runtime.inner.worker, engine = B::NAME, "runtime started");
         Ok(runtime)
     }
@@ -181,7 +185,7 @@ struct Inner<B: Backend> {
 
 struct Loops {
     work: JoinHandle<Left>,
-    /// Timers and wake-ups.
+    /// Timers, wake-ups, and what is held.
     others: TaskTracker,
     membership: Option<JoinHandle<()>>,
 }
@@ -229,7 +233,7 @@ impl Health {
 }
 
 impl<B: Backend> Inner<B> {
-    fn start(builder: RuntimeBuilder<B>) -> Self {
+    fn start(builder: RuntimeBuilder<B>, held: Held) -> Self {
         let RuntimeBuilder { pool, config, kinds, .. } = builder;
         let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
@@ -257,6 +261,7 @@ impl<B: Backend> Inner<B> {
             pool,
             options: turn_options(&config),
             counters: Counters::default(),
+            publishers: Publishers::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             kinds,
@@ -267,6 +272,9 @@ impl<B: Backend> Inner<B> {
         let others = TaskTracker::new();
         let beating = hearts.add("timers", shared.config.poll_interval, grace);
         others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
+        let (tell_held, held) = watch::channel(held);
+        let beating = hearts.add("hold", shared.config.poll_interval, grace);
+        others.spawn(hold::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
         if shared.config.wake_ups {
             others.spawn(wake::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
             if B::SENDS_WAKE_UPS {
@@ -274,7 +282,7 @@ impl<B: Backend> Inner<B> {
             }
         }
         others.close();
-        let work = Work::new(Arc::clone(&shared), owned.clone(), eventbox::listen(), heard);
+        let work = Work::new(Arc::clone(&shared), owned.clone(), held, eventbox::listen(), heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,

@@ -7,7 +7,7 @@
 //!
 //! # The parts
 //!
-//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `work` gives it to rounds and turns.
+//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `hold` what must wait, `work` gives it to rounds and turns.
 //! `timers` moves what is due, `wake` lets processes wake each other up, `wait` waits for what was emitted.
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
@@ -15,6 +15,7 @@
 mod assignment;
 mod config;
 mod handle;
+mod hold;
 mod kinds;
 mod membership;
 mod metrics;

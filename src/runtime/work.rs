@@ -14,15 +14,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::config::RuntimeConfig;
+use super::hold::{Held, Publishers};
 use super::kinds::{Kind, Kinds};
-use super::metrics::{self, Phase};
+use super::metrics;
 use super::queue::{Lane, Queue};
 use super::stats::Counters;
 use super::walk::{Kept, Walk, Walks};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hints, Part, Turn, TurnOptions, round};
+use crate::eventbox::{Done, EventId, Hints, Part, Phase, Turn, TurnOptions, round, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -38,6 +39,7 @@ pub(super) struct Shared<B: Backend> {
     pub(super) kinds: Kinds<B>,
     pub(super) options: TurnOptions,
     pub(super) counters: Counters,
+    pub(super) publishers: Publishers,
     /// Beats while a look for recipients with events is under way.
     pub(super) finding: Beat,
     #[cfg(feature = "emitter")]
@@ -69,6 +71,7 @@ pub(super) struct Work<B: Backend> {
     shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
     hints: Arc<Hints>,
+    held: watch::Receiver<Held>,
     /// What other processes say.
     heard: Arc<Hints>,
     walks: Walks,
@@ -86,6 +89,7 @@ impl<B: Backend> Work<B> {
     pub(super) fn new(
         shared: Arc<Shared<B>>,
         owned: watch::Receiver<ShardSet>,
+        held: watch::Receiver<Held>,
         hints: Arc<Hints>,
         heard: Arc<Hints>,
     ) -> Self {
@@ -94,6 +98,7 @@ impl<B: Backend> Work<B> {
             walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
             shared,
             owned,
+            held,
             hints,
             heard,
             queue: Queue::default(),
@@ -113,6 +118,7 @@ impl<B: Backend> Work<B> {
             let now = Instant::now();
             self.begin_what_is_due(now);
             let next = self.next_wake(now);
+            let idle = self.tasks.is_empty();
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
@@ -132,7 +138,18 @@ impl<B: Backend> Work<B> {
                     }
                 }
                 Ok(()) = self.owned.changed() => {}
+                // What was passed over while it was held is found at once.
+                Ok(()) = self.held.changed() => self.walks.look_at(ShardSet::ALL),
                 () = sleep_until(next) => {}
+            }
+            if idle {
+                let owned = *self.owned.borrow();
+                let of_each = now.elapsed();
+                spent(
+                    Phase::Idle,
+                    of_each * u32::try_from(owned.len()).unwrap_or(0),
+                    owned.iter().map(|shard| (shard, 1)),
+                );
             }
         }
         let waiting = self.queue.clear_waiting();
@@ -154,20 +171,27 @@ impl<B: Backend> Work<B> {
         if self.trouble.1 > now {
             return;
         }
-        let config = &self.shared.config;
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
         // A round that is under way lets the next one gather, so that rounds are large when there is much to do.
         let enough = config.round_recipients.get() / 4;
         while self.rounds < config.rounds.get()
             && (self.queue.waiting(Lane::Rounds) > enough || (self.rounds == 0 && self.queue.waiting(Lane::Rounds) > 0))
         {
-            let taken = self.queue.take(Lane::Rounds, config.round_recipients.get());
+            let taken = self.take_free(Lane::Rounds, config.round_recipients.get());
+            if taken.is_empty() {
+                continue;
+            }
             let parts = taken.iter().map(|to| (to.clone(), self.queue.position(to).unwrap_or(EventId::NIL))).collect();
             let task = run_round(Arc::clone(&self.shared), parts);
             self.rounds += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
         }
         while self.turns < config.workers.get() {
-            let Some(to) = self.queue.take(Lane::Turns, 1).pop() else { break };
+            if self.queue.waiting(Lane::Turns) == 0 {
+                break;
+            }
+            let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
             let task = run_turn(Arc::clone(&self.shared), to.clone());
             self.turns += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
@@ -184,6 +208,16 @@ impl<B: Backend> Work<B> {
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
             }
         }
+    }
+
+    /// The next recipients of a lane whose kinds are not held; the others are found again when they are not held any more.
+    fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+        let held = self.held.borrow();
+        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(|to| !held.holds(to.kind()));
+        drop(held);
+        let waiting: Vec<Recipient> = waiting;
+        waiting.into_iter().for_each(|to| self.queue.forget(&to));
+        taken
     }
 
     fn waiting(&self) -> usize {
@@ -240,10 +274,13 @@ impl<B: Backend> Work<B> {
             Err(fault) => return self.in_trouble(&fault.0),
         };
         self.trouble.0 = 0;
-        let (kinds, queue) = (&self.shared.kinds, &mut self.queue);
+        let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
         self.walks.walked(walk, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
+            if held.holds(kind) {
+                return Kept::HeldKind(kind);
+            }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
@@ -357,7 +394,7 @@ impl std::fmt::Display for Chain<'_> {
 }
 
 async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
-    let _phase = Phase::listing();
+    let began = Instant::now();
     // While nothing is found the rest of the runtime looks calm.
     let _busy = shared.finding.busy();
     let rows = async {
@@ -365,11 +402,12 @@ async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
         B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
     };
     let rows = rows.await;
+    let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
+    spent(Phase::Listing, began.elapsed(), shards);
     Report::Walked(walk, rows)
 }
 
 async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
-    let _phase = Phase::round();
     let with_reducers: Vec<_> = parts
         .iter()
         .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
@@ -390,7 +428,6 @@ async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, Ev
 }
 
 async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
-    let _phase = Phase::turn();
     let mut done = match shared.kinds.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
         None => Ok(Turn::default()),
@@ -404,6 +441,10 @@ async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
 /// Hands over what was published and runs the hooks.
 async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
     #[cfg(feature = "emitter")]
+    if !turn.published.is_empty() {
+        shared.publishers.note(to.kind());
+    }
+    #[cfg(feature = "emitter")]
     if let Some(emitter) = &shared.emitter {
         for stored in turn.published.drain(..) {
             emitter.deliver(stored);
@@ -412,12 +453,13 @@ async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: 
     if turn.post_process.is_empty() {
         return;
     }
-    let _phase = Phase::post_processing();
+    let began = Instant::now();
     match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
         Ok(Ok(())) => {}
         Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
         Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
     }
+    spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
     metrics::hooks_ran(to.kind());
 }
 

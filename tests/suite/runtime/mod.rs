@@ -3,6 +3,8 @@
 mod config;
 mod failing;
 mod finding;
+mod holding;
+mod observing;
 mod sharing;
 mod stopping;
 mod waiting;
