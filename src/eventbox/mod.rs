@@ -8,6 +8,7 @@ mod event;
 mod guard;
 mod hint;
 mod metrics;
+mod options;
 mod pending;
 mod poison;
 mod process;
@@ -40,11 +41,10 @@ pub(crate) use hint::{Hints, listen};
 pub use metrics::INSTRUMENTS;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};
+pub use options::{DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
-pub use process::{
-    DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, TurnOptions, process_batch, process_batch_with,
-};
+pub use process::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
 pub use processor::{EVersion, Processor};
 pub use receipt::Receipt;
 pub use reducer::{Next, Outcome, Reducer};

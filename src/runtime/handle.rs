@@ -17,7 +17,8 @@ use super::hold::{self, Held, Publishers};
 use super::kinds::{Kind, Kinds};
 use super::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
-use super::work::{Left, Shared, Work, turn_options};
+use super::tasks::{Shared, turn_options};
+use super::work::{Left, Work};
 use super::{timers, wake};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -202,20 +203,6 @@ pub struct RuntimeStopReport {
     pub interrupted: usize,
 }
 
-/// Who works on a recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Resolution {
-    /// The recipient's shard, 0 to 255.
-    pub shard: u8,
-    /// The process that holds it; `None` when nobody does at the moment, or when leases are switched off.
-    pub worker: Option<Uuid>,
-    /// How that process may be reached, as it says itself ([`RuntimeConfig::address`]).
-    pub address: Option<String>,
-    /// Whether it is this runtime.
-    pub is_here: bool,
-}
-
 /// How a runtime is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -392,29 +379,5 @@ impl<B: Backend> Runtime<B> {
     #[must_use]
     pub fn shards(&self) -> usize {
         self.inner.owned.borrow().len()
-    }
-
-    /// Who works on a recipient: to send a request to the process that has it at hand.
-    ///
-    /// An answer may be outdated when it arrives; whoever is asked can resolve again.
-    ///
-    /// # Errors
-    ///
-    /// Transient and database errors.
-    pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
-        let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
-        let shard = recipient.shard();
-        let mut conn = self.pool().acquire().await.map_err(|error| during(error.into()))?;
-        let leases = B::list_leases(&mut conn).await.map_err(during)?;
-        let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
-        let worker = held.and_then(|lease| lease.holder);
-        let members = B::list_members(&mut conn).await.map_err(during)?;
-        let member = members.into_iter().find(|member| Some(member.worker) == worker);
-        Ok(Resolution {
-            shard,
-            worker,
-            address: member.map(|member| member.address),
-            is_here: worker == Some(self.inner.worker),
-        })
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics;
-use super::work::Shared;
+use super::tasks::Shared;
 use crate::heartbeat::Beat;
 use crate::store::{Backend, Fault};
 

@@ -3,27 +3,21 @@
 //! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::config::RuntimeConfig;
-use super::hold::{Held, Publishers};
-use super::kinds::{Kind, Kinds};
-use super::metrics;
+use super::hold::Held;
+use super::kinds::Kind;
 use super::queue::{Lane, Queue};
-use super::stats::Counters;
+use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
 use super::walk::{Kept, Walk, Walks};
-#[cfg(feature = "emitter")]
-use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hints, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::eventbox::{Done, EventId, Hints, Phase, Turn, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -32,32 +26,11 @@ use crate::store::{Backend, Fault, WalkedRow};
 /// The first and the longest pause after the database was in trouble.
 const TROUBLE_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// What the tasks share.
-pub(super) struct Shared<B: Backend> {
-    pub(super) pool: Pool<B>,
-    pub(super) config: RuntimeConfig,
-    pub(super) kinds: Kinds<B>,
-    pub(super) options: TurnOptions,
-    pub(super) counters: Counters,
-    pub(super) publishers: Publishers,
-    /// Beats while a look for recipients with events is under way.
-    pub(super) finding: Beat,
-    #[cfg(feature = "emitter")]
-    pub(super) emitter: Option<DurableEmitter<B>>,
-}
-
 /// What a task was about, to give its recipients back when it ends.
 enum Task {
     Walk,
     Round(Vec<Recipient>),
     Turn(Recipient),
-}
-
-/// What a task reports.
-enum Report {
-    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
-    Round(Vec<Recipient>, Result<Vec<Done>>),
-    Turn(Recipient, Result<Turn>),
 }
 
 /// What the loop left behind when it stopped.
@@ -376,98 +349,4 @@ impl<B: Backend> Work<B> {
         self.queue.clear_waiting();
         tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
     }
-}
-
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(current) = cause {
-            write!(f, ": {current}")?;
-            cause = current.source();
-        }
-        Ok(())
-    }
-}
-
-async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
-    let began = Instant::now();
-    // While nothing is found the rest of the runtime looks calm.
-    let _busy = shared.finding.busy();
-    let rows = async {
-        let mut conn = shared.pool.acquire().await?;
-        B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
-    };
-    let rows = rows.await;
-    let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
-    spent(Phase::Listing, began.elapsed(), shards);
-    Report::Walked(walk, rows)
-}
-
-async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
-    let with_reducers: Vec<_> = parts
-        .iter()
-        .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => Some(Part { to, after: *after, reducer: &**reducer }),
-            _ => None,
-        })
-        .collect();
-    let mut done = round(&shared.pool, &with_reducers, shared.config.max_events).await;
-    drop(with_reducers);
-    if let Ok(done) = &mut done {
-        for (done, (to, _)) in done.iter_mut().zip(&parts) {
-            if let Done::Committed { turn, .. } = done {
-                after_the_commit(&shared, to, turn).await;
-            }
-        }
-    }
-    Report::Round(parts.into_iter().map(|(to, _)| to).collect(), done)
-}
-
-async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
-    let mut done = match shared.kinds.get(to.kind()) {
-        Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
-        None => Ok(Turn::default()),
-    };
-    if let Ok(turn) = &mut done {
-        after_the_commit(&shared, &to, turn).await;
-    }
-    Report::Turn(to, done)
-}
-
-/// Hands over what was published and runs the hooks.
-async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
-    #[cfg(feature = "emitter")]
-    if !turn.published.is_empty() {
-        shared.publishers.note(to.kind());
-    }
-    #[cfg(feature = "emitter")]
-    if let Some(emitter) = &shared.emitter {
-        for stored in turn.published.drain(..) {
-            emitter.deliver(stored);
-        }
-    }
-    if turn.post_process.is_empty() {
-        return;
-    }
-    let began = Instant::now();
-    match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
-        Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
-    }
-    spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
-    metrics::hooks_ran(to.kind());
-}
-
-/// The options of a turn of a single recipient.
-pub(super) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
-    let max_events: NonZeroU32 = config.max_events;
-    TurnOptions::new(max_events)
-        .deadline(config.turn_deadline)
-        .poison(config.poison)
-        .backing_off(config.backoff.base, config.backoff.cap)
 }

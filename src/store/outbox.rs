@@ -206,7 +206,7 @@ on_both_engines! {
         }
 
         async fn count_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
-            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1) AS some");
+            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1) AS counted");
             Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)
         }
 
