@@ -5,6 +5,7 @@ mod failing;
 mod finding;
 mod holding;
 mod observing;
+mod rounds;
 mod sharing;
 mod stopping;
 mod waiting;
