@@ -7,7 +7,14 @@
 //! ```
 //!
 //! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
 #![allow(clippy::cast_precision_loss)]
 
 use std::process::{Command, Stdio};
@@ -108,7 +115,8 @@ async fn with_postgres(body: impl AsyncFnOnce(Pool<sqlx::Postgres>)) {
     let name = format!("eventbox_fairness_{}", std::process::id());
     sqlx::Postgres::run(&server, format!("CREATE DATABASE {name}")).await;
     let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(16).connect_with(options.database(&name)).await.unwrap();
+    let pool =
+        sqlx::postgres::PgPoolOptions::new().max_connections(16).connect_with(options.database(&name)).await.unwrap();
     eventbox::migrate(&pool).await.unwrap();
     body(pool.clone()).await;
     pool.close().await;
@@ -121,7 +129,8 @@ async fn with_sqlite(body: impl AsyncFnOnce(Pool<sqlx::Sqlite>)) {
 }
 
 async fn sqlite(file: &str) -> Pool<sqlx::Sqlite> {
-    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(8).connect_with(eventbox::sqlite_options(file)).await;
+    let pool =
+        sqlx::sqlite::SqlitePoolOptions::new().max_connections(8).connect_with(eventbox::sqlite_options(file)).await;
     let pool = pool.unwrap();
     eventbox::migrate(&pool).await.unwrap();
     pool
@@ -142,8 +151,10 @@ async fn hot<B: Engine>(pool: Pool<B>, events: usize) {
     B::emit_all(&pool, &rows).await;
 
     let started = Instant::now();
-    let runtime = Runtime::builder(pool.clone()).reducer("hot", Counter).reducer("other", Counter).start().await.unwrap();
-    const OTHERS: &str = "SELECT count(*) FROM (SELECT 1 FROM eventbox_event WHERE recipient <> 'hot/1' LIMIT 1) AS others";
+    let runtime =
+        Runtime::builder(pool.clone()).reducer("hot", Counter).reducer("other", Counter).start().await.unwrap();
+    const OTHERS: &str =
+        "SELECT count(*) FROM (SELECT 1 FROM eventbox_event WHERE recipient <> 'hot/1' LIMIT 1) AS others";
     wait_until(async || runtime.stats().consumed >= rows.len() as u64 && B::count(&pool, OTHERS).await == 0).await;
     let others_done = started.elapsed();
     println!("{}: {BOXES} boxes of {EVENTS_A_BOX} beside one of {events}: done after {others_done:.2?}", B::NAME);
@@ -174,7 +185,8 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
-    let runtime = Runtime::builder(pool.clone()).reducer("hot", Counter).reducer("other", Counter).start().await.unwrap();
+    let runtime =
+        Runtime::builder(pool.clone()).reducer("hot", Counter).reducer("other", Counter).start().await.unwrap();
     let mut holder = None;
     let window = Duration::from_secs((seconds as u64 / 10).max(1));
     let mut first = None;
@@ -187,7 +199,9 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         while began.elapsed() < window {
             ticks.tick().await;
             // Half of the load goes to one box.
-            let to = |n: usize| if n % 2 == 0 { Recipient::new("hot", "1") } else { Recipient::new("other", (n % 100).to_string()) };
+            let to = |n: usize| {
+                if n % 2 == 0 { Recipient::new("hot", "1") } else { Recipient::new("other", (n % 100).to_string()) }
+            };
             let rows: Vec<_> = (sent..sent + 10).map(|n| (to(n).unwrap(), Event::new("x"))).collect();
             B::emit_all(&pool, &rows).await;
             sent += 10;
@@ -196,7 +210,11 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         let turns = now.turns - before.turns;
         let each = listing_us(&snapshotter) as f64 / turns.max(1) as f64;
         let what = if number == 0 { "without a snapshot" } else { "with one" };
-        println!("{number:>2} {what}: {} events, {turns} turns, {each:.0} µs; {:.2} × the first", now.consumed - before.consumed, each / *first.get_or_insert(each));
+        println!(
+            "{number:>2} {what}: {} events, {turns} turns, {each:.0} µs; {:.2} × the first",
+            now.consumed - before.consumed,
+            each / *first.get_or_insert(each)
+        );
         if number == 0 {
             let mut tx = pool.begin().await.unwrap();
             B::hold(&mut tx).await;

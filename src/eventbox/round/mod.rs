@@ -240,6 +240,10 @@ fn decide<'a, B: Backend>(
     metrics::seen(part.to.kind(), &row.events);
     let more_listed = row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
+    // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
+    if row.events.is_empty() {
+        return Err(Box::new(Done::Nothing { last: EventId::NIL, more: false }));
+    }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
     match part.reducer.decide(part.to, &events, row.state.as_deref()) {

@@ -62,7 +62,7 @@ impl Reducer for Stopping {
             && let Some((reached, goes_on)) = self.0.lock().unwrap().take()
         {
             let _ = reached.send(());
-            goes_on.recv_timeout(SOON)?;
+            tokio::task::block_in_place(|| goes_on.recv_timeout(SOON))?;
         }
         Tally.reduce(to, events, state)
     }

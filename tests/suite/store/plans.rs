@@ -13,13 +13,13 @@ mod postgres {
     async fn filled() -> TestDb<sqlx::Postgres> {
         let db = TestDb::empty("plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
-        let values = "gen_random_uuid(), NULL, NULL, '\\x00'";
+        let (values, nil) = ("gen_random_uuid(), NULL, NULL, '\\x00'", uuid::Uuid::nil());
         db.run(format!(
             "INSERT INTO eventbox_event SELECT s, 'aircraft/' || r, {values}
              FROM generate_series(0, 15) s, generate_series(1, {RECIPIENTS}) r, generate_series(1, 20);
              INSERT INTO eventbox_event SELECT 3, 'airport/EWR', {values} FROM generate_series(1, 20000);
              INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us)
-             SELECT s, 'aircraft/' || r, 1, gen_random_uuid(), 0 FROM generate_series(0, 15) s, generate_series(1, {RECIPIENTS}) r;
+             SELECT s, 'aircraft/' || r, 1, '{nil}', 0 FROM generate_series(0, 15) s, generate_series(1, 5000) r;
              ANALYZE eventbox_event, eventbox_state"
         ))
         .await;
