@@ -151,10 +151,13 @@ impl Seen {
 
     fn note_attribute(&mut self, entry: &[u8]) -> Option<()> {
         let (mut name, mut value) = (None, None);
-        each(entry, |field| match (field.number, field.bytes()?) {
-            (1, text) if name.is_none() => Some(name = Some(str::from_utf8(text).ok()?)),
-            (2, message) if value.is_none() => Some(value = Some(message)),
-            _ => None,
+        each(entry, |field| {
+            match (field.number, field.bytes()?) {
+                (1, text) if name.is_none() => name = Some(str::from_utf8(text).ok()?),
+                (2, message) if value.is_none() => value = Some(message),
+                _ => return None,
+            }
+            Some(())
         })?;
         let (name, value) = (name?, value?);
         let mut is_content_type = false;
