@@ -135,7 +135,7 @@ impl Seen {
             (ATTRIBUTES, bytes) => self.note_attribute(bytes)?,
             // A second payload of another kind would replace the first; nobody writes that.
             (6, _) => {}
-            (7, bytes) => drop(field.text(bytes)?),
+            (7, bytes) => field.text(bytes).map(|_| ())?,
             (8, bytes) => {
                 self.proto_data = true;
                 each(bytes, |field| match (field.number, field.bytes()?) {

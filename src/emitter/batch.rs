@@ -45,10 +45,10 @@ pub(super) enum Outgoing {
 
 impl Outgoing {
     /// What was stored, as it was if it can go out like that.
-    pub(super) fn stored(payload: Bytes) -> Result<Self, CloudEventError> {
+    pub(super) fn stored(payload: &Bytes) -> Result<Self, CloudEventError> {
         match Encoded::recognize(payload.clone()) {
             Some(event) => Ok(Outgoing::Stored(event)),
-            None => CloudEvent::decode(&payload).map(Outgoing::Event),
+            None => CloudEvent::decode(payload).map(Outgoing::Event),
         }
     }
 }

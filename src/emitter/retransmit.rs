@@ -143,7 +143,7 @@ async fn hand_over<B: Backend>(
                 continue;
             }
         };
-        let event = match Outgoing::stored(row.payload.into()) {
+        let event = match Outgoing::stored(&row.payload.into()) {
             Ok(event) => event,
             Err(error) => {
                 tracing::error!(id = %key.id, %error, "a row of the outbox cannot be decoded");
