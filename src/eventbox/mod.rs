@@ -31,7 +31,7 @@ pub use commit::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use database::check_migrated;
 #[cfg(feature = "sqlite")]
-pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
+pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
