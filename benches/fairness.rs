@@ -200,7 +200,11 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
             ticks.tick().await;
             // Half of the load goes to one box.
             let to = |n: usize| {
-                if n % 2 == 0 { Recipient::new("hot", "1") } else { Recipient::new("other", (n % 100).to_string()) }
+                if n.is_multiple_of(2) {
+                    Recipient::new("hot", "1")
+                } else {
+                    Recipient::new("other", (n % 100).to_string())
+                }
             };
             let rows: Vec<_> = (sent..sent + 10).map(|n| (to(n).unwrap(), Event::new("x"))).collect();
             B::emit_all(&pool, &rows).await;
@@ -263,7 +267,8 @@ async fn processes(seconds: usize) {
     for child in children {
         let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let numbers: Vec<u64> = out.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        found.push((numbers[0], numbers[1]));
+        let [rounds, events] = numbers.as_slice() else { panic!("a process said {out:?}") };
+        found.push((*rounds, *events));
     }
     let all: u64 = found.iter().map(|(rounds, _)| rounds).sum();
     for (number, (rounds, events)) in found.iter().enumerate() {

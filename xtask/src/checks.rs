@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 
     let server = postgres::server()?;
-    bare_runtime(server.url())?;
+    bare_runtime(&server.url())?;
     // With the features and in the profile of the tests, whose build is there.
     demo(cargo(["run", "--all-features", "--", "demo", "--json"]))?;
     let mut on_postgres = cargo(["run", "--all-features", "--", "demo", "--json", "--database-url"]);

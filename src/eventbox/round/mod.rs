@@ -169,7 +169,7 @@ pub(crate) async fn round<B: Backend>(
     let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
     let shards = shards_of(parts);
     let spent = |phase, since: Instant| {
-        metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)))
+        metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
     };
     let rows = list(pool, parts, max_events).await;
     spent(Phase::Listing, started);
