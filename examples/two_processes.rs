@@ -5,6 +5,7 @@
 //! ```
 //!
 //! Here both processes are of this program, and the database is an SQLite file; with Postgres they may be on any number of machines.
+#![allow(clippy::print_stdout, reason = "it talks to a person")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

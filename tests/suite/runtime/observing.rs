@@ -49,7 +49,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
         .iter()
         .chain(eventbox::INSTRUMENTS)
         .filter(|instrument| of_runtime(instrument.name))
-        .cloned()
+        .copied()
         .collect();
     let recorded = Recorded(recorded.0.clone().into_iter().filter(|(name, _)| of_runtime(name)).collect());
     recorded.is_as_told_by(&ours);
@@ -69,7 +69,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
 #[test]
 fn instruments_tell_what_happened_on_postgres() {
     instruments_tell_what_happened(&recorded(async |_| {
-        with_database::<sqlx::Postgres, _>("observe", a_known_run).await
+        with_database::<sqlx::Postgres, _>("observe", a_known_run).await;
     }));
 }
 
