@@ -33,6 +33,7 @@ impl Held {
 pub(super) struct Publishers(RwLock<BTreeSet<String>>);
 
 impl Publishers {
+    #[cfg(feature = "emitter")]
     pub(super) fn note(&self, kind: &str) {
         if !self.0.read().unwrap_or_else(PoisonError::into_inner).contains(kind) {
             self.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned());
