@@ -118,7 +118,9 @@ fn config(job: &Job) -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
     config.max_events = MAX_EVENTS;
     config.workers = usize::try_from(job.workers).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
-    // A process that is alone shares with nobody, and one that goes on with a killed run need not wait for its leases to run out.
+    // A process that is alone shares with nobody and hears of every event itself, and one that goes on with a killed run need not wait for
+    // its leases to run out.
+    config.wake_ups = job.processes > 1;
     config.leases = (job.processes > 1).then(|| {
         let mut leases = LeaseConfig::default();
         leases.lease_ttl = LEASE_TTL;
