@@ -12,9 +12,6 @@ use tokio::process::{Child, ChildStderr};
 use super::{Finished, demo, finish, some_flights};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-/// More flights than there are.
-const WHOLE_FILE: usize = 1_000_000;
-
 /// Kills a process that is no child of the test, as a shell would.
 fn kill(pid: u32) {
     let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -167,7 +164,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_killed_for_a_minute_on_postgres() {
-    killed_for::<sqlx::Postgres>(Duration::from_secs(60), WHOLE_FILE, "390").await;
+    killed_for::<sqlx::Postgres>(Duration::from_secs(60), 15_000, "240").await;
 }
 
 /// The same on one SQLite file, for a quarter of a minute.
@@ -183,8 +180,10 @@ async fn processes_killed_on_sqlite() {
 async fn four_processes_on_one_file_each_get_a_tenth() {
     let database = TestDb::<sqlx::Sqlite>::empty("four").await;
     let url = database.url();
-    let finished = finish(&["--json", "--keep", "--processes", "4", "--database-url", &url]).await;
-    let report = finished.verified();
+    let directory = tempfile::tempdir().unwrap();
+    let input = some_flights(directory.path(), 8_000);
+    let args = ["--json", "--keep", "--processes", "4", "--input", input.to_str().unwrap(), "--database-url", &url];
+    let report = finish(&args).await.verified();
     assert_shared(&report, 4);
     // Rows are numbered in the order of their commits.
     let early = "SELECT process || ' ' || count(*) FROM (SELECT process FROM demo_share ORDER BY rowid LIMIT
