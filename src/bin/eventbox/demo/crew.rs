@@ -27,7 +27,7 @@ pub(crate) enum Crew<B: DemoTables> {
 
 impl<B: DemoTables> Crew<B> {
     pub(crate) async fn new(args: &Args, pool: &Pool<B>, target: &Target, ingress: &str, bars: &Bars) -> Result<Self> {
-        let jobs = (1..=args.processes).map(|process| Job {
+        let mut jobs = (1..=args.processes).map(|process| Job {
             process,
             processes: args.processes,
             workers: args.workers,
@@ -41,7 +41,7 @@ impl<B: DemoTables> Crew<B> {
             let orders = jobs.map(|job| Orders { database: database.clone(), job }).collect();
             return Ok(Crew::Apart(Processes::new(orders, bars.clone())));
         }
-        let job = jobs.last().context("there is no process to do the work")?;
+        let job = jobs.next().context("there is no process to do the work")?;
         Ok(Crew::Here(Workers::start(pool, &job).await?, CancellationToken::new()))
     }
 
