@@ -25,7 +25,7 @@ impl ShardSet {
         self.0.get(usize::from(shard >> 6)).is_some_and(|word| word & (1 << (shard & 63)) != 0)
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = u8> + Clone {
         (0..=u8::MAX).filter(move |shard| self.contains(*shard))
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::batch::BatchClient;
+use super::batch::{BatchClient, Callback, Outgoing, Sent};
 use super::builder::DurableEmitterBuilder;
 use super::coalesce::InsertQueue;
 use super::config::Config;
@@ -20,6 +20,7 @@ use super::error::EmitterError;
 use super::fallback::Fallback;
 use super::grpc::Destination;
 use super::health::HealthReport;
+use super::leftover::Leftovers;
 use super::lifecycle::{NEW, STARTED, StopReport};
 use super::metrics::{EmitterMetrics, Pair, Phase};
 use super::outbox::{Handover, Stored, micros};
@@ -84,6 +85,8 @@ pub(super) struct Inner<B: Backend> {
     pub(super) stopping: CancellationToken,
     /// Wakes the retransmission before its tick.
     pub(super) nudge: Notify,
+    /// Rows whose claims are to be given up.
+    pub(super) leftovers: Leftovers,
     pub(super) state: AtomicU8,
     /// Emits that are under way.
     pub(super) emits: TaskTracker,
@@ -112,18 +115,30 @@ impl<B: Backend> Inner<B> {
     /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
     pub(super) fn send(
         &self,
-        event: CloudEvent,
+        event: Outgoing,
         delivery: Delivery,
         claimed_until: Instant,
         phase: Phase,
     ) -> Result<(), SendError> {
         let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
         let pair = delivery.pair().clone();
-        let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
-        let callback = Box::new(move |sent| match fallback {
-            Some(fallback) => fallback.settle(delivery, sent, send_before),
-            None => settling.settle(delivery, &sent),
+        let settling = Arc::clone(&self.settling);
+        let fallback = self.fallback.clone().map(|fallback| {
+            let stored = match &event {
+                Outgoing::Stored(event) => Some(event.clone()),
+                Outgoing::Event(_) => None,
+            };
+            (fallback, stored)
         });
+        let callback: Callback = match fallback {
+            Some((fallback, stored)) => Box::new(move |mut sent: Sent| {
+                if let (Some(stored), Err(_)) = (stored, &sent.result) {
+                    sent.event = CloudEvent::decode(stored.bytes()).ok();
+                }
+                fallback.settle(delivery, sent, send_before);
+            }),
+            None => Box::new(move |sent| settling.settle(delivery, &sent)),
+        };
         let queued = self.client.queue_until(event, Some(send_before), Some(callback));
         if let Err(SendError::BufferFull) = queued {
             self.settling.metrics.buffer_full(phase, &pair);
@@ -155,6 +170,7 @@ impl<B: Backend> DurableEmitter<B> {
             inserts,
             stopping: CancellationToken::new(),
             nudge: Notify::new(),
+            leftovers: Leftovers::default(),
             state: AtomicU8::new(NEW),
             emits: TaskTracker::new(),
             loops: TaskTracker::new(),
@@ -208,12 +224,18 @@ impl<B: Backend> DurableEmitter<B> {
 
     /// Sends a row from memory that was just written by [`emit_in`](crate::emitter::emit_in) or a turn. Call it after the commit.
     ///
-    /// Never fails and never waits: a row that finds no place is sent by a host when the claim of its insert is over.
+    /// Never fails and never waits: a row that finds no place is sent by a host as soon as there is one, at the latest when the claim of its insert is
+    /// over.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if self.inner.state.load(Ordering::SeqCst) != STARTED {
             return Handover::LeftWaiting;
         }
-        self.inner.deliver(stored)
+        let key = stored.key;
+        let handover = self.inner.deliver(stored);
+        if handover == Handover::LeftWaiting {
+            self.inner.leftovers.note(key);
+        }
+        handover
     }
 
     /// Waits until nothing undelivered is in the outbox, and answers whether that was so within the deadline.

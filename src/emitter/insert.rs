@@ -8,17 +8,17 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::batch::Outgoing;
 use super::breaker::BreakerState;
 use super::coalesce::{NotQueued, Request, insert_all};
 use super::emitter::Inner;
 use super::error::EmitterError;
 use super::lifecycle::STARTED;
 use super::metrics::{Pair, Phase};
-use super::outbox::{FIRST_CLAIM, Handover, Stored, prepare};
-use super::retransmit::no_place;
-use super::settle::{Entry, guarded, run};
+use super::outbox::{Handover, Stored, prepare};
+use super::settle::{Entry, guarded};
 use crate::clock::from_now;
-use crate::cloudevent::CloudEvent;
+use crate::cloudevent::{CloudEvent, Encoded};
 use crate::error::Error;
 use crate::heartbeat::Beat;
 use crate::store::{Backend, Fault, OutboxKey};
@@ -95,18 +95,6 @@ impl<B: Backend> Inner<B> {
         (inserted, left)
     }
 
-    /// Gives up the claims of rows that found no place: they are due as soon as there is one, and not when their claims end. Not when nothing
-    /// is sent anyhow.
-    async fn release(&self, left: Vec<OutboxKey>) {
-        if left.is_empty() || self.client.breaker_state() != BreakerState::Closed {
-            return;
-        }
-        let released: Vec<_> = left.into_iter().map(|key| no_place(key, FIRST_CLAIM)).collect();
-        let statement = async { B::reschedule_outbox(&mut *self.pool.acquire().await?, &released).await };
-        run(&self.settling, "reschedule", statement).await;
-        self.nudge.notify_one();
-    }
-
     /// Inserts what is queued until the queue is closed and empty.
     pub(super) async fn run_inserts(self: Arc<Self>, beat: Beat) {
         let config = self.config();
@@ -151,8 +139,9 @@ impl<B: Backend> Inner<B> {
 
     /// Sends a row from memory whose insert was the claim.
     pub(super) fn deliver(&self, stored: Stored) -> Handover {
-        let Stored { key, event, attempts, claimed_until, .. } = stored;
+        let Stored { key, event, payload, attempts, claimed_until } = stored;
         let pair = Pair::of(event.source(), event.event_type());
+        let event = Encoded::recognize(payload.into()).map_or(Outgoing::Event(event), Outgoing::Stored);
         let entered = match self.settling.enter(key, attempts, Phase::Batch, &pair) {
             Entry::Entered(delivery) => self.send(event, delivery, claimed_until, Phase::Batch).is_ok(),
             Entry::InFlight | Entry::Full => {

@@ -25,6 +25,7 @@ mod config;
 mod dead_letter;
 #[allow(clippy::module_inception)]
 mod emitter;
+mod encoded_batch;
 mod error;
 mod fallback;
 pub mod global;
@@ -33,11 +34,13 @@ mod headers;
 mod health;
 mod insert;
 mod instruments;
+mod leftover;
 mod lifecycle;
 mod metrics;
 mod noop;
 mod outbox;
 mod outcome;
+mod pace;
 mod process;
 mod retransmit;
 mod send;
@@ -62,6 +65,7 @@ pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters, replay_dead_letters,
 };
 pub use emitter::DurableEmitter;
+pub use encoded_batch::EncodedBatch;
 pub use error::{AuthConfigError, ConfigError, EmitterError};
 pub use fallback::MAX_FALLBACKS;
 pub use grpc::{

@@ -34,7 +34,7 @@ const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 pub struct Stored {
     pub(super) key: OutboxKey,
     pub(super) event: CloudEvent,
-    /// The event as it goes into the row; empty as soon as it is there.
+    /// The event as it goes into the row; empty when it is the caller's to hand over, who may keep it.
     pub(super) payload: Vec<u8>,
     /// The claim that the insert was.
     pub(super) attempts: i32,
@@ -68,7 +68,7 @@ impl Stored {
 pub enum Handover {
     /// It is sent from memory.
     Queued,
-    /// The queue is full or the emitter is not running: a host sends the row when the claim of its insert is over.
+    /// A host sends the row: when there is room again, if the queue is full; when the claim of its insert is over, if the emitter is not running.
     LeftWaiting,
 }
 

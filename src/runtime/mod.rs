@@ -7,7 +7,8 @@
 //!
 //! # The parts
 //!
-//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `work` gives it to rounds and turns.
+//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `hold` what must wait, `work` gives it to rounds and turns, its
+//! `tasks`.
 //! `timers` moves what is due, `wake` lets processes wake each other up, `wait` waits for what was emitted.
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
@@ -15,11 +16,14 @@
 mod assignment;
 mod config;
 mod handle;
+mod hold;
 mod kinds;
 mod membership;
 mod metrics;
 mod queue;
+mod resolve;
 mod stats;
+mod tasks;
 mod timers;
 mod wait;
 mod wake;
@@ -27,6 +31,7 @@ mod walk;
 mod work;
 
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
-pub use handle::{Health, Resolution, Runtime, RuntimeBuilder, RuntimeStopReport};
+pub use handle::{Health, Runtime, RuntimeBuilder, RuntimeStopReport};
 pub use metrics::INSTRUMENTS;
+pub use resolve::Resolution;
 pub use stats::RuntimeStats;

@@ -7,14 +7,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::work::Shared;
+use super::tasks::Shared;
 use crate::eventbox::move_due;
 use crate::heartbeat::Beat;
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
 /// The most timers that one transaction moves.
-const MOVE_AT_ONCE: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+const MOVE_AT_ONCE: NonZeroU32 = match NonZeroU32::new(1_000) {
+    Some(timers) => timers,
+    None => NonZeroU32::MIN,
+};
 
 /// The shortest pause between two looks, so that timers that are due one after the other are moved together.
 const MIN_PAUSE: Duration = Duration::from_millis(1);

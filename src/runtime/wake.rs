@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::work::Shared;
+use super::metrics;
+use super::tasks::Shared;
 use crate::eventbox::Hints;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault};
@@ -47,11 +48,17 @@ pub(super) async fn send<B: Backend>(
 
 /// Reports what the others say into `heard`, until `stopping`.
 pub(super) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, stopping: CancellationToken) {
+    let hearing = |shards| {
+        metrics::listening(true);
+        heard.mark_all(shards);
+    };
     while !stopping.is_cancelled() {
+        metrics::listening(false);
         tokio::select! {
             () = stopping.cancelled() => return,
-            ended = B::hear_wake_ups(&shared.pool, |shards| heard.mark_all(shards)) => {
+            ended = B::hear_wake_ups(&shared.pool, hearing) => {
                 let Err(fault) = ended;
+                metrics::listening(false);
                 tracing::debug!(error = %fault.0, "the listener for wake-ups ended: the poll makes it good until it listens again");
             }
         }

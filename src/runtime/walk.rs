@@ -150,9 +150,9 @@ impl Walks {
                     Kept::Known => row.recipient.clone(),
                     Kept::UnknownKind(kind) => {
                         note_unknown(&mut self.unknown, kind);
-                        // Behind every recipient of that kind.
-                        format!("{kind}0")
+                        behind_kind(kind)
                     }
+                    Kept::HeldKind(kind) => behind_kind(kind),
                 });
             }
             if at_end || count < walk.per_shard {
@@ -175,6 +175,13 @@ pub(super) enum Kept<'a> {
     Known,
     /// Nobody here processes this kind: its events stay.
     UnknownKind(&'a str),
+    /// Nothing of this kind is begun for now.
+    HeldKind(&'a str),
+}
+
+/// Behind every recipient of a kind.
+fn behind_kind(kind: &str) -> String {
+    format!("{kind}0")
 }
 
 fn note_unknown(unknown: &mut HashSet<String>, kind: &str) {

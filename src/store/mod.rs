@@ -19,6 +19,7 @@ mod dead_letter;
 mod event;
 mod fault;
 mod item;
+mod kind;
 mod lease;
 mod outbox;
 #[cfg(feature = "postgres")]
@@ -77,6 +78,7 @@ pub trait Backend:
     + tombstone::TombstoneTable
     + state::StateTable
     + control::ControlTable
+    + kind::KindTable
     + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable

@@ -89,6 +89,8 @@ impl Ready<'_> {
     fn committed(self, sent: Sent) -> Committed {
         let (removed, garbage) = (self.removed.len(), self.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
+        // Those that were consumed stand before the garbage.
+        metrics::consumed(self.to.kind(), self.removed.iter().take(removed - garbage).copied());
         let turn = Turn {
             number: Some(self.turn + 1),
             consumed: removed - garbage,

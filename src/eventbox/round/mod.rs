@@ -6,6 +6,7 @@
 
 mod commit;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
@@ -15,8 +16,9 @@ use uuid::Uuid;
 use self::commit::{Committed, commit};
 use super::decision::Batch;
 use super::event::{Event, EventId};
-use super::metrics;
-use super::process::{MAX_TURN_AGE, Turn, TurnOptions, process_batch_with};
+use super::metrics::{self, Phase};
+use super::options::TurnOptions;
+use super::process::{MAX_TURN_AGE, Turn, process_batch_with};
 use super::reducer::{Outcome, Reducer};
 use super::reducing::{NewState, Reducing, with_state_error};
 use super::state::StateCodec;
@@ -165,7 +167,14 @@ pub(crate) async fn round<B: Backend>(
     let mut ready = Vec::with_capacity(parts.len());
     // Kept apart, because a hook must not be shared between threads and what is being committed is.
     let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
-    for row in list(pool, parts, max_events).await? {
+    let shards = shards_of(parts);
+    let spent = |phase, since: Instant| {
+        metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)))
+    };
+    let rows = list(pool, parts, max_events).await;
+    spent(Phase::Listing, started);
+    let listed_at = Instant::now();
+    for row in rows? {
         let place = row.place;
         let (Some(part), Some(done), Some(hooks)) = (parts.get(place), done.get_mut(place), hooks.get_mut(place))
         else {
@@ -181,11 +190,15 @@ pub(crate) async fn round<B: Backend>(
             Err(settled) => *done = *settled,
         }
     }
+    spent(Phase::Preparing, listed_at);
     ready.sort_by(|a, b| (a.to.shard(), a.to.as_str()).cmp(&(b.to.shard(), b.to.as_str())));
     if ready.is_empty() || started.elapsed() >= MAX_TURN_AGE {
         return Ok(done);
     }
-    for Committed { place, last, mut turn } in commit(pool, ready).await? {
+    let decided_at = Instant::now();
+    let committed = commit(pool, ready).await;
+    spent(Phase::Committing, decided_at);
+    for Committed { place, last, mut turn } in committed? {
         if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
             turn.post_process = std::mem::take(hooks);
             *done = Done::Committed { turn, last };
@@ -195,6 +208,15 @@ pub(crate) async fn round<B: Backend>(
         metrics::contention(part.to.kind());
     }
     Ok(done)
+}
+
+/// How many parts there are of each shard.
+fn shards_of<B>(parts: &[Part<'_, B>]) -> BTreeMap<u8, u32> {
+    let mut shards = BTreeMap::new();
+    for part in parts {
+        *shards.entry(part.to.shard()).or_default() += 1;
+    }
+    shards
 }
 
 async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<'_, B>], max_events: NonZeroU32) -> Result<Vec<RoundRow>> {
@@ -218,6 +240,10 @@ fn decide<'a, B: Backend>(
     metrics::seen(part.to.kind(), &row.events);
     let more_listed = row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
+    // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
+    if row.events.is_empty() {
+        return Err(Box::new(Done::Nothing { last: EventId::NIL, more: false }));
+    }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
     match part.reducer.decide(part.to, &events, row.state.as_deref()) {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{PgConnection, Pool, Postgres};
 
 use crate::shard::ShardSet;
@@ -22,7 +22,10 @@ impl WakeUp for Postgres {
     }
 
     async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(ShardSet) + Send + Sync) -> Result<Infallible, Fault> {
-        let mut listener = PgListener::connect_with(pool).await?;
+        // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when it is idle.
+        let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let apart = apart.connect_lazy_with(pool.connect_options().as_ref().clone());
+        let mut listener = PgListener::connect_with(&apart).await?;
         listener.listen(CHANNEL).await?;
         report(ShardSet::ALL);
         loop {

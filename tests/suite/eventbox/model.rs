@@ -226,7 +226,7 @@ impl<B: CellEngine> Case<'_, B> {
             let accepted = self.model.accepted.get(&to).cloned().unwrap_or_default();
             let wanted: Vec<String> = accepted.iter().map(|value| format!("{recipient} {value}")).collect();
             let mut effects =
-                self.db.texts(format_args!("SELECT text FROM effect WHERE text LIKE '{recipient} %'")).await;
+                self.db.texts(format_args!("SELECT text FROM effect WHERE text LIKE '{recipient} %' ORDER BY n")).await;
             effects.sort();
             prop_assert_eq!(effects, wanted);
             let (population, eversion) =

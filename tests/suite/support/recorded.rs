@@ -1,8 +1,9 @@
 //! What goes through the `metrics` facade while a test runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use eventbox::{Instrument, Kind};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
@@ -18,6 +19,27 @@ impl Recorded {
         let matches =
             |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
         self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
+    }
+
+    /// What was recorded is in the table, with its kind and its labels, and what is in the table was recorded.
+    pub(crate) fn is_as_told_by(&self, table: &[Instrument]) {
+        let by_name: BTreeMap<_, _> = table.iter().map(|instrument| (instrument.name, instrument)).collect();
+        assert_eq!(by_name.len(), table.len(), "a name is there twice");
+        for (name, series) in self.0.iter().filter(|(name, _)| name.starts_with("eventbox_")) {
+            let instrument = by_name.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+            for (kind, labels, _) in series {
+                let wanted = match instrument.kind {
+                    Kind::Counter => MetricKind::Counter,
+                    Kind::Gauge => MetricKind::Gauge,
+                    _ => MetricKind::Histogram,
+                };
+                assert_eq!(*kind, wanted, "{name}");
+                let found: BTreeSet<&str> = labels.keys().map(String::as_str).collect();
+                assert_eq!(found, instrument.labels.iter().copied().collect(), "{name}");
+            }
+        }
+        let missing: Vec<_> = by_name.keys().filter(|name| !self.0.contains_key(**name)).collect();
+        assert!(missing.is_empty(), "never recorded: {missing:?}");
     }
 
     /// Adds what was recorded since the last time; a snapshot takes the counts away.
