@@ -18,6 +18,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
+    /// What the demo starts for its --processes
+    #[command(hide = true)]
+    DemoWorker,
     Ingress(Box<ingress::Args>),
 }
 
@@ -26,6 +29,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Demo(args) => demo::run(args).await,
+        Command::DemoWorker => demo::run_worker().await,
         Command::Ingress(args) => ingress::run(*args).await,
     }
 }
