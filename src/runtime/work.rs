@@ -211,7 +211,7 @@ impl<B: Backend> Work<B> {
             // A task that ends wakes the loop.
             return now + self.shared.config.poll_interval;
         }
-        self.walks.next_due(*self.owned.borrow(), now)
+        self.walks.next_due(*self.owned.borrow())
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -242,6 +242,7 @@ impl<B: Backend> Work<B> {
     fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
         self.walking = false;
         let now = Instant::now();
+        self.walks.rest_after(walk.began, now);
         let rows = match rows {
             Ok(rows) => rows,
             Err(fault) => return self.in_trouble(&fault.0),

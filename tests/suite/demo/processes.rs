@@ -1,4 +1,5 @@
 //! Several processes on one database: they share the work, and it does not matter which of them die.
+#![allow(clippy::print_stderr, reason = "the shares and the seed are what one wants to see of a run")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
