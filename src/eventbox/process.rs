@@ -47,7 +47,7 @@ pub struct Turn {
     pub consumed: usize,
     /// How many events were removed as garbage.
     pub garbage: usize,
-    /// How many events were taken aside because they made every batch fail (see [`Poison`]); such a turn does nothing else.
+    /// How many events were taken aside because they made every batch fail (see [`Poison`](crate::Poison)); such a turn does nothing else.
     pub quarantined: usize,
     /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do;
     /// events of failed independent transitions do not count.
@@ -82,7 +82,7 @@ pub struct Turn {
 ///
 /// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an event twice or one that it was not
 /// given; [`Error::Processor`](crate::Error::Processor) with the processor's own error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
-/// [`DEFAULT_TURN_DEADLINE`]; transient and database errors. After any of them nothing was
+/// [`DEFAULT_TURN_DEADLINE`](crate::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing was
 /// changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading back could not tell what happened: nothing
 /// is lost and nothing will happen twice, but the hooks of that turn will not run.
 ///
