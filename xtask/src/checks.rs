@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::postgres;
 use crate::run::{cargo, exit_code, status_of, words_of};
@@ -45,11 +45,20 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     let server = postgres::server()?;
     bare_runtime(&server.url())?;
-    // With the features and in the profile of the tests, whose build is there.
-    demo(cargo(["run", "--all-features", "--", "demo", "--json"]))?;
-    let mut on_postgres = cargo(["run", "--all-features", "--", "demo", "--json", "--database-url"]);
-    on_postgres.arg(server.url());
-    demo(on_postgres)?;
+    // As the tests build it, whose build is there; `cargo run` would choose other features of the dependencies and build them anew.
+    let mut build = cargo(["build", "--workspace", "--all-features", "--bins"]);
+    announce(&build);
+    if !status_of(&mut build)?.success() {
+        bail!("the program could not be built");
+    }
+    let program = std::env::current_exe().context("find the programs that were built")?.with_file_name("eventbox");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(["demo", "--json"]).args(arguments);
+        demo(command)
+    };
+    run(&[])?;
+    run(&["--database-url", &server.url()])?;
     eprintln!("xtask: everything holds ({} s)", started.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
 }
