@@ -3,7 +3,6 @@
 mod attributes;
 mod builder;
 mod digest;
-mod encoded;
 mod extension;
 mod resource;
 
@@ -21,7 +20,6 @@ use wire::cloud_event::{CloudEventAttributeValue, Data};
 pub use attributes::{AttributeValue, Attributes};
 pub use builder::CloudEventBuilder;
 pub(crate) use digest::{hex, turn_key};
-pub(crate) use encoded::{Encoded, Stamp, put_length};
 pub use extension::ExtensionValue;
 pub use resource::{RESERVED_NAMES, resource_names, resource_value};
 
@@ -156,12 +154,6 @@ impl CloudEvent {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         self.0.encode_to_vec()
-    }
-
-    /// The same behind what is in `buffer`.
-    pub(crate) fn encode_into(&self, buffer: &mut Vec<u8>) {
-        // A vector grows as it must, so this cannot fail.
-        let _ = self.0.encode(buffer);
     }
 
     /// How many bytes [`encode`](Self::encode) gives.

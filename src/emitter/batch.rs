@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -15,10 +14,10 @@ use super::breaker::{Breaker, BreakerState};
 use super::error::ConfigError;
 use super::metrics::BatchMetrics;
 use super::outcome::SendError;
-use super::send::{Numbered, Sender, Work};
+use super::send::{Sender, Work};
 use super::transport::Transport;
 use crate::clock::from_now;
-use crate::cloudevent::{CloudEvent, CloudEventError, Encoded};
+use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
 
 /// What became of an event that the client accepted.
@@ -31,26 +30,8 @@ pub struct Sent {
     pub alone: bool,
     /// The time since it was queued.
     pub elapsed: Duration,
-    /// The event as it was sent, with its sequence number; always there for an event that you queued.
+    /// The event as it was sent, with its sequence number; `None` when the transport panicked over it.
     pub event: Option<CloudEvent>,
-}
-
-/// An event to be sent.
-#[derive(Debug)]
-pub(super) enum Outgoing {
-    Event(CloudEvent),
-    /// As it was stored.
-    Stored(Encoded),
-}
-
-impl Outgoing {
-    /// What was stored, as it was if it can go out like that.
-    pub(super) fn stored(payload: &Bytes) -> Result<Self, CloudEventError> {
-        match Encoded::recognize(payload.clone()) {
-            Some(event) => Ok(Outgoing::Stored(event)),
-            None => CloudEvent::decode(payload).map(Outgoing::Event),
-        }
-    }
 }
 
 /// Called exactly once for every event that was accepted.
@@ -150,30 +131,21 @@ impl BatchClient {
     /// [`SendError::BufferFull`] and [`SendError::Shutdown`]; then the callback is dropped and the event's number is a gap in the
     /// sequence.
     pub fn queue(&self, event: CloudEvent, callback: Option<Callback>) -> Result<(), SendError> {
-        self.queue_until(Outgoing::Event(event), None, callback)
+        self.queue_until(event, None, callback)
     }
 
     /// The same for an event that must not be sent when it is too late for that.
     pub(super) fn queue_until(
         &self,
-        event: Outgoing,
+        mut event: CloudEvent,
         send_before: Option<Instant>,
         callback: Option<Callback>,
     ) -> Result<(), SendError> {
         if self.draining.is_cancelled() {
             return Err(SendError::Shutdown);
         }
-        let numbered = match event {
-            Outgoing::Event(mut event) => {
-                self.sender.stamp(&mut event);
-                Numbered::Event(event)
-            }
-            Outgoing::Stored(event) => {
-                let stamp = self.sender.number(&event);
-                Numbered::Stored(event, stamp)
-            }
-        };
-        match self.queue.try_send(Work::new(numbered, send_before, callback)) {
+        self.sender.stamp(&mut event);
+        match self.queue.try_send(Work::new(event, send_before, callback)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(work)) => {
                 work.refuse();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::batch::{BatchClient, Callback, Outgoing, Sent};
+use super::batch::BatchClient;
 use super::builder::DurableEmitterBuilder;
 use super::coalesce::InsertQueue;
 use super::config::Config;
@@ -115,30 +115,18 @@ impl<B: Backend> Inner<B> {
     /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
     pub(super) fn send(
         &self,
-        event: Outgoing,
+        event: CloudEvent,
         delivery: Delivery,
         claimed_until: Instant,
         phase: Phase,
     ) -> Result<(), SendError> {
         let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
         let pair = delivery.pair().clone();
-        let settling = Arc::clone(&self.settling);
-        let fallback = self.fallback.clone().map(|fallback| {
-            let stored = match &event {
-                Outgoing::Stored(event) => Some(event.clone()),
-                Outgoing::Event(_) => None,
-            };
-            (fallback, stored)
+        let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
+        let callback = Box::new(move |sent| match fallback {
+            Some(fallback) => fallback.settle(delivery, sent, send_before),
+            None => settling.settle(delivery, &sent),
         });
-        let callback: Callback = match fallback {
-            Some((fallback, stored)) => Box::new(move |mut sent: Sent| {
-                if let (Some(stored), Err(_)) = (stored, &sent.result) {
-                    sent.event = CloudEvent::decode(stored.bytes()).ok();
-                }
-                fallback.settle(delivery, sent, send_before);
-            }),
-            None => Box::new(move |sent| settling.settle(delivery, &sent)),
-        };
         let queued = self.client.queue_until(event, Some(send_before), Some(callback));
         if let Err(SendError::BufferFull) = queued {
             self.settling.metrics.buffer_full(phase, &pair);

@@ -17,7 +17,6 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstDecoder;
 
 use super::auth::Auth;
-use super::encoded_batch::EncodedBatch;
 use super::error::{AuthConfigError, ConfigError};
 use super::headers::{HeaderProvider, Headers, resource_headers};
 use super::tls::Tls;
@@ -279,10 +278,6 @@ impl GrpcTransport {
 impl Transport for GrpcTransport {
     async fn publish_batch(&self, batch: &CloudEventBatch, limit: Duration) -> Result<PublishResponse, Status> {
         self.call("PublishBatch", batch.encode_to_vec().into(), limit).await
-    }
-
-    async fn publish_encoded(&self, batch: &EncodedBatch, limit: Duration) -> Result<PublishResponse, Status> {
-        self.call("PublishBatch", batch.bytes().clone(), limit).await
     }
 
     async fn publish(&self, event: &CloudEvent, limit: Duration) -> Result<PublishResponse, Status> {

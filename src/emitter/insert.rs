@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::batch::Outgoing;
 use super::breaker::BreakerState;
 use super::coalesce::{NotQueued, Request, insert_all};
 use super::emitter::Inner;
@@ -18,7 +17,7 @@ use super::metrics::{Pair, Phase};
 use super::outbox::{Handover, Stored, prepare};
 use super::settle::{Entry, guarded};
 use crate::clock::from_now;
-use crate::cloudevent::{CloudEvent, Encoded};
+use crate::cloudevent::CloudEvent;
 use crate::error::Error;
 use crate::heartbeat::Beat;
 use crate::store::{Backend, Fault, OutboxKey};
@@ -139,9 +138,8 @@ impl<B: Backend> Inner<B> {
 
     /// Sends a row from memory whose insert was the claim.
     pub(super) fn deliver(&self, stored: Stored) -> Handover {
-        let Stored { key, event, payload, attempts, claimed_until } = stored;
+        let Stored { key, event, attempts, claimed_until, .. } = stored;
         let pair = Pair::of(event.source(), event.event_type());
-        let event = Encoded::recognize(payload.into()).map_or(Outgoing::Event(event), Outgoing::Stored);
         let entered = match self.settling.enter(key, attempts, Phase::Batch, &pair) {
             Entry::Entered(delivery) => self.send(event, delivery, claimed_until, Phase::Batch).is_ok(),
             Entry::InFlight | Entry::Full => {

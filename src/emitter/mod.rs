@@ -25,7 +25,6 @@ mod config;
 mod dead_letter;
 #[allow(clippy::module_inception)]
 mod emitter;
-mod encoded_batch;
 mod error;
 mod fallback;
 pub mod global;
@@ -65,7 +64,6 @@ pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters, replay_dead_letters,
 };
 pub use emitter::DurableEmitter;
-pub use encoded_batch::EncodedBatch;
 pub use error::{AuthConfigError, ConfigError, EmitterError};
 pub use fallback::MAX_FALLBACKS;
 pub use grpc::{

@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::Status;
 
-use super::encoded_batch::EncodedBatch;
 use super::transport::Transport;
 use crate::proto::chip_common::Schema;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
@@ -43,10 +42,6 @@ impl NoopTransport {
 #[async_trait]
 impl Transport for NoopTransport {
     async fn publish_batch(&self, _batch: &CloudEventBatch, _timeout: Duration) -> Result<PublishResponse, Status> {
-        Ok(PublishResponse::default())
-    }
-
-    async fn publish_encoded(&self, _batch: &EncodedBatch, _timeout: Duration) -> Result<PublishResponse, Status> {
         Ok(PublishResponse::default())
     }
 

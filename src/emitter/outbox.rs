@@ -34,7 +34,7 @@ const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 pub struct Stored {
     pub(super) key: OutboxKey,
     pub(super) event: CloudEvent,
-    /// The event as it goes into the row; empty when it is the caller's to hand over, who may keep it.
+    /// The event as it goes into the row; empty as soon as it is there.
     pub(super) payload: Vec<u8>,
     /// The claim that the insert was.
     pub(super) attempts: i32,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::Outgoing;
 use super::breaker::BreakerState;
 use super::emitter::Inner;
 use super::metrics::{Pair, Phase};
@@ -13,6 +12,7 @@ use super::outbox::micros;
 use super::pace::Pace;
 use super::settle::{Entry, run};
 use crate::clock::from_now;
+use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
 use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule};
 
@@ -143,7 +143,7 @@ async fn hand_over<B: Backend>(
                 continue;
             }
         };
-        let event = match Outgoing::stored(&row.payload.into()) {
+        let event = match CloudEvent::decode(&row.payload) {
             Ok(event) => event,
             Err(error) => {
                 tracing::error!(id = %key.id, %error, "a row of the outbox cannot be decoded");

@@ -13,52 +13,18 @@ use tonic::{Code, Status};
 use super::batch::{Callback, Sent};
 use super::batch_config::{BatchConfig, EmptyResults};
 use super::breaker::Breaker;
-use super::encoded_batch::EncodedBatch;
 use super::metrics::{BatchMetrics, RequestStatus};
 use super::outcome::{EventErrorCode, RetryClass, SendError};
 use super::seqnum::Sequences;
 use super::split::{RequestSize, field_bytes, split};
 use super::transport::Transport;
 use crate::clock::from_now;
-use crate::cloudevent::{CloudEvent, Encoded, Stamp};
-use crate::proto::chipingress::pb::{PublishOptions, PublishResponse};
-
-/// An event that has its number.
-pub(super) enum Numbered {
-    Event(CloudEvent),
-    /// As it was stored; the number goes behind it.
-    Stored(Encoded, Stamp),
-}
-
-impl Numbered {
-    fn id(&self) -> &str {
-        match self {
-            Numbered::Event(event) => event.id(),
-            Numbered::Stored(event, _) => event.id(),
-        }
-    }
-
-    fn encoded_len(&self) -> usize {
-        match self {
-            Numbered::Event(event) => event.encoded_len(),
-            Numbered::Stored(event, stamp) => event.bytes().len() + stamp.encoded_len(),
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Numbered::Event(event) => event.encode_into(out),
-            Numbered::Stored(event, stamp) => {
-                out.extend_from_slice(event.bytes());
-                stamp.encode(out);
-            }
-        }
-    }
-}
+use crate::cloudevent::CloudEvent;
+use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResponse};
 
 /// An event on its way, with what is to happen when its fate is known. Dropping it is a fate too.
 pub(super) struct Work {
-    event: Option<Numbered>,
+    event: Option<CloudEvent>,
     /// The size of the event.
     bytes: usize,
     send_before: Option<Instant>,
@@ -67,7 +33,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(event: Numbered, send_before: Option<Instant>, callback: Option<Callback>) -> Self {
+    pub(super) fn new(event: CloudEvent, send_before: Option<Instant>, callback: Option<Callback>) -> Self {
         let bytes = event.encoded_len();
         Work { event: Some(event), bytes, send_before, queued_at: Instant::now(), callback }
     }
@@ -75,12 +41,6 @@ impl Work {
     /// Forgets the callback: the caller is told in another way.
     pub(super) fn refuse(mut self) {
         self.callback = None;
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        if let Some(event) = &self.event {
-            event.encode(out);
-        }
     }
 
     fn settled(self, result: Result<(), SendError>, alone: bool) -> Settled {
@@ -93,11 +53,7 @@ impl Work {
 
     fn call(&mut self, result: Result<(), SendError>, alone: bool) {
         if let Some(callback) = self.callback.take() {
-            let event = match self.event.take() {
-                Some(Numbered::Event(event)) => Some(event),
-                Some(Numbered::Stored(..)) | None => None,
-            };
-            let sent = Sent { result, alone, elapsed: self.queued_at.elapsed(), event };
+            let sent = Sent { result, alone, elapsed: self.queued_at.elapsed(), event: self.event.take() };
             if catch_unwind(AssertUnwindSafe(|| callback(sent))).is_err() {
                 tracing::error!("the callback of an event panicked");
             }
@@ -167,14 +123,9 @@ impl Sender {
         &self.metrics
     }
 
-    /// Numbers an event; every way to the wire goes through here or [`number`](Self::number).
+    /// Numbers an event; every way to the wire goes through here.
     pub(super) fn stamp(&self, event: &mut CloudEvent) {
         self.sequences.stamp(event);
-    }
-
-    /// Numbers an event that is encoded.
-    pub(super) fn number(&self, event: &Encoded) -> Stamp {
-        self.sequences.next(event.source(), event.event_type())
     }
 
     pub(super) fn forget_numbers(&self) {
@@ -252,7 +203,7 @@ impl Sender {
     }
 
     /// One request, repeated once with new credentials if the old ones were refused.
-    async fn request(&self, piece: Vec<Work>) -> (Vec<Work>, Result<Vec<Result<(), SendError>>, SendError>) {
+    async fn request(&self, mut piece: Vec<Work>) -> (Vec<Work>, Result<Vec<Result<(), SendError>>, SendError>) {
         let pass = match &self.breaker {
             None => None,
             Some(breaker) => match breaker.pass() {
@@ -260,18 +211,21 @@ impl Sender {
                 None => return (piece, Err(SendError::CircuitOpen)),
             },
         };
-        let batch = EncodedBatch::of(&piece, |work| work.bytes, Work::encode, self.options());
+        let options_bytes = field_bytes(self.options().encoded_len());
+        let bytes = options_bytes + piece.iter().map(|work| field_bytes(work.bytes)).sum::<usize>();
+        let events = piece.iter_mut().filter_map(|work| work.event.take()).map(CloudEvent::into_wire).collect();
+        let batch = CloudEventBatch { events, options: Some(self.options()) };
         // Both attempts end by one deadline, which is before the claim of the rows ends.
         let deadline = from_now(self.config.publish_timeout);
-        let mut answer = self.publish(&batch, deadline).await;
+        let mut answer = self.publish(&batch, bytes, deadline).await;
         if let Err(Some(status)) = &answer
             && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
             && timeout_at(deadline, self.transport.refresh_credentials()).await.is_ok()
         {
-            answer = self.publish(&batch, deadline).await;
+            answer = self.publish(&batch, bytes, deadline).await;
         }
         let outcome = match answer {
-            Ok(response) => Ok(self.results(&piece, response)),
+            Ok(response) => Ok(self.results(&batch, response)),
             Err(Some(status)) => Err(SendError::Status(status)),
             Err(None) => Err(SendError::Shutdown),
         };
@@ -283,14 +237,22 @@ impl Sender {
                 Ok(_) => pass.success(),
             }
         }
+        for (work, event) in piece.iter_mut().zip(batch.events) {
+            work.event = Some(CloudEvent::trusted(event));
+        }
         (piece, outcome)
     }
 
     /// One call of the transport within the deadline; `Err(None)` when the client was stopped in the middle of it.
-    async fn publish(&self, batch: &EncodedBatch, deadline: Instant) -> Result<PublishResponse, Option<Status>> {
+    async fn publish(
+        &self,
+        batch: &CloudEventBatch,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<PublishResponse, Option<Status>> {
         let started = Instant::now();
         let limit = deadline.saturating_duration_since(started);
-        let call = timeout_at(deadline, self.transport.publish_encoded(batch, limit));
+        let call = timeout_at(deadline, self.transport.publish_batch(batch, limit));
         let answer = tokio::select! {
             answer = call => answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the request took longer than publish_timeout"))),
             () = self.abandoned.cancelled() => return Err(None),
@@ -300,20 +262,20 @@ impl Sender {
             Ok(_) => RequestStatus::Success,
             Err(_) => RequestStatus::Failure,
         };
-        self.metrics.request(status, batch.events(), batch.bytes().len(), started.elapsed(), &self.config);
+        self.metrics.request(status, batch.events.len(), bytes, started.elapsed(), &self.config);
         answer.map_err(Some)
     }
 
     /// The result of each event, by position.
-    fn results(&self, piece: &[Work], response: PublishResponse) -> Vec<Result<(), SendError>> {
-        let (wanted, got) = (piece.len(), response.results.len());
+    fn results(&self, batch: &CloudEventBatch, response: PublishResponse) -> Vec<Result<(), SendError>> {
+        let (wanted, got) = (batch.events.len(), response.results.len());
         if self.config.transaction_enabled {
             return vec![Ok(()); wanted];
         }
-        let renamed = response.results.iter().zip(piece).any(|(result, work)| {
-            let id = work.event.as_ref().map_or("", Numbered::id);
-            !result.event_id.is_empty() && !id.is_empty() && result.event_id != id
-        });
+        let renamed =
+            response.results.iter().zip(&batch.events).any(|(result, event)| {
+                !result.event_id.is_empty() && !event.id.is_empty() && result.event_id != event.id
+            });
         if got != wanted || renamed {
             self.metrics.mismatch();
             let empty = got == 0 && self.config.empty_results == EmptyResults::Success;

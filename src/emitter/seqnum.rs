@@ -1,11 +1,11 @@
 //! Sequence numbers, by which a consumer sees gaps and reorderings.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::cloudevent::{CloudEvent, Stamp};
+use crate::cloudevent::CloudEvent;
 
 /// The most pairs of source and type that are counted at once. When there are more, all begin again at 1 under a new epoch.
 pub const MAX_SEQUENCES: usize = 10_000;
@@ -19,7 +19,7 @@ pub(super) struct Sequences(Mutex<Counted>);
 
 #[derive(Debug)]
 struct Counted {
-    epoch: Arc<str>,
+    epoch: String,
     next: HashMap<String, HashMap<String, u64>>,
     pairs: usize,
 }
@@ -29,17 +29,13 @@ impl Sequences {
         Sequences(Mutex::new(Counted::new()))
     }
 
-    /// The next number of a pair.
-    pub(super) fn next(&self, source: &str, event_type: &str) -> Stamp {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = counted.count(source, event_type);
-        Stamp { number, epoch: Arc::clone(&counted.epoch) }
-    }
-
     pub(super) fn stamp(&self, event: &mut CloudEvent) {
-        let Stamp { number, epoch } = self.next(event.source(), event.event_type());
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = counted.count(event.source(), event.event_type());
+        let epoch = counted.epoch.clone();
+        drop(counted);
         event.stamp("seqnum", number.to_string());
-        event.stamp("seqepoch", epoch.to_string());
+        event.stamp("seqepoch", epoch);
     }
 
     /// Begins again.
@@ -50,7 +46,7 @@ impl Sequences {
 
 impl Counted {
     fn new() -> Self {
-        Counted { epoch: Uuid::new_v4().simple().to_string().into(), next: HashMap::new(), pairs: 0 }
+        Counted { epoch: Uuid::new_v4().simple().to_string(), next: HashMap::new(), pairs: 0 }
     }
 
     fn count(&mut self, source: &str, event_type: &str) -> u64 {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::Status;
 
-use super::encoded_batch::EncodedBatch;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
@@ -18,12 +17,6 @@ use crate::proto::io::cloudevents::v1::CloudEvent;
 pub trait Transport: Send + Sync + 'static {
     /// Publishes a batch. The results belong to the events by their position.
     async fn publish_batch(&self, batch: &CloudEventBatch, timeout: Duration) -> Result<PublishResponse, Status>;
-
-    /// The same for a batch that is encoded already, which is how the emitter asks. A transport that speaks protobuf sends the bytes as they are;
-    /// by default they are taken apart for [`publish_batch`](Self::publish_batch).
-    async fn publish_encoded(&self, batch: &EncodedBatch, timeout: Duration) -> Result<PublishResponse, Status> {
-        self.publish_batch(&batch.decode()?, timeout).await
-    }
 
     /// Publishes one event. Its result may be an error too.
     async fn publish(&self, event: &CloudEvent, timeout: Duration) -> Result<PublishResponse, Status>;

@@ -15,6 +15,8 @@ use super::support::{Emits, Fake, STOP, all_ok, builder, event, of, ok, payload,
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 const OUTBOX: &str = "eventbox_outbox";
+const DEAD: &str = "eventbox_dead_letter";
+
 /// Takes its time for each request.
 struct Slow;
 
@@ -29,8 +31,6 @@ impl Transport for Slow {
         Ok(PublishResponse { results: vec![ok(event)] })
     }
 }
-
-const DEAD: &str = "eventbox_dead_letter";
 
 async fn emptied<B: TestEngine>(db: &TestDb<B>) {
     eventually(SOON, async || db.count(OUTBOX).await == 0).await;
