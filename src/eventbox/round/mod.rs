@@ -31,8 +31,13 @@ use crate::store::{Backend, BoxFuture, Fault, RoundFrom, RoundRow};
 
 /// A reducer without its types.
 pub(crate) trait Rounds<B: Backend>: Send + Sync {
-    /// What it decides about a batch; `None` for nothing.
-    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>>;
+    /// What it decides about a batch, and the hooks of that; `None` for nothing.
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>>;
 
     /// One recipient through a turn of its own.
     fn turn<'a>(
@@ -61,7 +66,12 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>> {
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>> {
         let failed = |source: BoxError| {
             with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
         };
@@ -93,24 +103,29 @@ pub(crate) struct Decided {
     emitted: Vec<(Recipient, Event)>,
     #[cfg(feature = "emitter")]
     published: Vec<CloudEvent>,
-    hooks: Vec<PostProcess>,
 }
 
 impl Decided {
-    fn check(to: &Recipient, listed: &[Event], state: Option<NewState>, outcome: Outcome<()>) -> Result<Self> {
+    /// The hooks are kept apart, because a hook must not be shared between threads and what is being committed is.
+    fn check(
+        to: &Recipient,
+        listed: &[Event],
+        state: Option<NewState>,
+        outcome: Outcome<()>,
+    ) -> Result<(Self, Vec<PostProcess>)> {
         let mut batch = Batch::new(to, listed);
         let mut removed = batch.remove(outcome.consumed)?;
         let garbage = batch.remove(outcome.garbage)?;
         removed.extend_from_slice(&garbage);
-        Ok(Decided {
+        let decided = Decided {
             state,
             removed,
             garbage: garbage.len(),
             emitted: outcome.emitted,
             #[cfg(feature = "emitter")]
             published: outcome.published,
-            hooks: outcome.post_process,
-        })
+        };
+        Ok((decided, outcome.post_process))
     }
 }
 
@@ -144,12 +159,7 @@ struct Ready<'a> {
     listed: usize,
     last: EventId,
     more_listed: bool,
-    state: Option<NewState>,
-    removed: Vec<Uuid>,
-    garbage: usize,
-    emitted: Vec<(Recipient, Event)>,
-    #[cfg(feature = "emitter")]
-    published: Vec<CloudEvent>,
+    decided: Decided,
 }
 
 /// Takes many recipients through one turn each, none twice; answers what became of each, in the order of `parts`.
@@ -165,7 +175,6 @@ pub(crate) async fn round<B: Backend>(
     let started = Instant::now();
     let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
     let mut ready = Vec::with_capacity(parts.len());
-    // Kept apart, because a hook must not be shared between threads and what is being committed is.
     let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
     let shards = shards_of(parts);
     let spent = |phase, since: Instant| {
@@ -247,22 +256,9 @@ fn decide<'a, B: Backend>(
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
     match part.reducer.decide(part.to, &events, row.state.as_deref()) {
-        Ok(Some(decided)) => {
-            let ready = Ready {
-                place: row.place,
-                to: part.to,
-                turn: row.turn,
-                listed: events.len(),
-                last,
-                more_listed,
-                state: decided.state,
-                removed: decided.removed,
-                garbage: decided.garbage,
-                emitted: decided.emitted,
-                #[cfg(feature = "emitter")]
-                published: decided.published,
-            };
-            Ok((ready, decided.hooks))
+        Ok(Some((decided, hooks))) => {
+            let (place, to, turn, listed) = (row.place, part.to, row.turn, events.len());
+            Ok((Ready { place, to, turn, listed, last, more_listed, decided }, hooks))
         }
         Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
         Err(error) => {
