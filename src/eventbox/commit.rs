@@ -55,9 +55,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Commits the decision, or nothing of it.
     pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
         let token = Uuid::new_v4();
-        let mut tx = B::begin_write(self.pool).await.map_err(|fault| self.during(fault))?;
+        let mut tx = B::begin_alone(self.pool).await.map_err(|fault| self.during(fault))?;
         let outcome = self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await?;
-        match tx.commit().await.map_err(Fault::from) {
+        match B::commit_grouped(tx).await {
             Ok(()) => {}
             Err(fault) if fault.lost_the_answer() => settle(self.pool, self.to, self.turn, token, fault).await?,
             Err(fault) => return Err(self.during(fault)),

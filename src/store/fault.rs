@@ -34,6 +34,9 @@ impl Fault {
 
     /// True when the connection broke, so that the server may have done what was asked without our hearing of it.
     pub(crate) fn lost_the_answer(&self) -> bool {
+        if let Some(shared) = shared_in(&self.0) {
+            return shared.lost_the_answer;
+        }
         matches!(self.0, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
             || code_of(&self.0).is_some_and(|code| code.starts_with("57P0") || code.starts_with("08"))
     }
@@ -72,6 +75,12 @@ impl Fault {
 }
 
 impl SharedFault {
+    /// One that no engine has told.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn new(class: Class, text: &'static str) -> Self {
+        SharedFault { class, lost_the_answer: false, source: Arc::new(sqlx::Error::AnyDriverError(text.into())) }
+    }
+
     /// As [`Fault::during_commit`]; `lost` when the answer of an earlier attempt was lost.
     pub(crate) fn during_commit(&self, attempt: String, lost: bool) -> Error {
         let source = BoxError::from(Arc::clone(&self.source));
@@ -81,6 +90,32 @@ impl SharedFault {
             Class::Transient => Error::Transient { attempt, source },
             Class::Permanent => Error::Database { attempt, source },
         }
+    }
+}
+
+/// One of the callers' own again, of the same class.
+impl From<SharedFault> for Fault {
+    fn from(shared: SharedFault) -> Self {
+        Fault(sqlx::Error::AnyDriverError(Box::new(shared)))
+    }
+}
+
+impl fmt::Display for SharedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl StdError for SharedFault {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.source()
+    }
+}
+
+fn shared_in(error: &sqlx::Error) -> Option<&SharedFault> {
+    match error {
+        sqlx::Error::AnyDriverError(error) => error.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -105,6 +140,9 @@ pub(crate) fn class_of(error: &BoxError) -> Class {
 }
 
 fn classify(error: &sqlx::Error) -> Class {
+    if let Some(shared) = shared_in(error) {
+        return shared.class;
+    }
     match error {
         sqlx::Error::Database(database) => database.code().map_or(Class::Permanent, |code| classify_code(&code)),
         sqlx::Error::Io(_)

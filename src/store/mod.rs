@@ -18,6 +18,7 @@ mod control;
 mod dead_letter;
 mod event;
 mod fault;
+mod group;
 mod item;
 mod kind;
 mod lease;
@@ -71,6 +72,7 @@ fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -
 pub trait Backend:
     sqlx::Database
     + schema::Schema
+    + group::GroupCommit
     + event::EventTable
     + item::ItemTable
     + status::StatusTable

@@ -121,24 +121,45 @@ async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready<'_>], token: Uui
 async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready<'_>], token: Uuid) -> Result<Written> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let during = |fault: Fault| fault.during(&attempt);
-    let mut tx = B::begin_write(pool).await.map_err(during)?;
+    let mut part = B::begin_grouped(pool).await.map_err(during)?;
+    let (won, sent) = match write_part::<B>(&mut part, ready, token, during).await {
+        Ok(Some(written)) => written,
+        Ok(None) => {
+            B::roll_back_grouped(part).await;
+            return Ok(Written::Shortfall);
+        }
+        Err(error) => {
+            B::roll_back_grouped(part).await;
+            return Err(error);
+        }
+    };
+    match B::commit_grouped(part).await {
+        Ok(()) => Ok(Written::Committed(won, sent)),
+        Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won)),
+        Err(fault) => Err(during(fault)),
+    }
+}
+
+/// What is written before the commit: the winners, and what they published; `None` when events of one of them are not there.
+async fn write_part<B: Backend>(
+    tx: &mut B::Connection,
+    ready: &mut [Ready<'_>],
+    token: Uuid,
+    during: impl Fn(Fault) -> Error,
+) -> Result<Option<(Vec<usize>, Vec<Sent>)>> {
     let writes: Vec<_> = ready.iter().map(Ready::write).collect();
-    let Some(won) = B::write_round(&mut tx, &writes, token, LOCK_WAIT_MS).await.map_err(during)? else {
-        return Ok(Written::Shortfall);
+    let Some(won) = B::write_round(tx, &writes, token, LOCK_WAIT_MS).await.map_err(&during)? else {
+        return Ok(None);
     };
     let mut emitted = Vec::new();
     for at in &won {
         emitted.extend(ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.decided.emitted)).unwrap_or_default());
     }
     for slice in emitted.chunks(MAX_EMIT_EVENTS) {
-        emit_slice_in::<B>(&mut tx, slice).await?;
+        emit_slice_in::<B>(tx, slice).await?;
     }
-    let sent = publish::<B>(&mut tx, ready, &won).await.map_err(during)?;
-    match tx.commit().await.map_err(Fault::from) {
-        Ok(()) => Ok(Written::Committed(won, sent)),
-        Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won)),
-        Err(fault) => Err(during(fault)),
-    }
+    let sent = publish::<B>(tx, ready, &won).await.map_err(during)?;
+    Ok(Some((won, sent)))
 }
 
 /// Writes what the winners publish, with the keys that their places in their turns make.

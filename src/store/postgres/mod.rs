@@ -2,6 +2,7 @@
 
 mod dead_letter;
 mod event;
+mod group;
 mod item;
 mod outbox;
 mod quarantine;

@@ -10,7 +10,7 @@ use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
-use crate::store::schema::Schema;
+use crate::store::group::GroupCommit;
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
@@ -84,19 +84,17 @@ impl EventInsert for Sqlite {
 
     const ONE_WRITER: bool = true;
 
-    // Differs: a transaction that writes from its beginning, which waits for the file as long as the connection's busy timeout says. There is no
+    // Differs: the transaction may be shared with other groups, and waits for the file as long as the connection's busy timeout says. There is no
     // name to wait for in it, so named and unnamed events may share it.
     async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], _lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
-        let mut tx = Self::begin_write(pool).await?;
-        let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
-        if !plain.is_empty() {
-            insert_plain_events(&mut tx, &plain).await?;
+        let mut part = Self::begin_grouped(pool).await?;
+        match insert_mixed(&mut part, rows).await {
+            Ok(noted) => Self::commit_grouped(part).await.map(|()| noted),
+            Err(fault) => {
+                Self::roll_back_grouped(part).await;
+                Err(fault)
+            }
         }
-        let others = if other.is_empty() { Vec::new() } else { Self::insert_events(&mut *tx, &other).await? };
-        tx.commit().await?;
-        let mut others = others.into_iter();
-        let noted = |row: &EventRow<'_>| if row.is_plain() { Some(Noted::Added) } else { others.next() };
-        Ok(rows.iter().filter_map(noted).collect())
     }
 
     async fn delete_events(
@@ -108,6 +106,18 @@ impl EventInsert for Sqlite {
         let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids_json(ids)?).execute(tx).await?.rows_affected())
     }
+}
+
+/// Plain events and others, each in one statement.
+async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+    let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
+    if !plain.is_empty() {
+        insert_plain_events(tx, &plain).await?;
+    }
+    let others = if other.is_empty() { Vec::new() } else { Sqlite::insert_events(tx, &other).await? };
+    let mut others = others.into_iter();
+    let noted = |row: &EventRow<'_>| if row.is_plain() { Some(Noted::Added) } else { others.next() };
+    Ok(rows.iter().filter_map(noted).collect())
 }
 
 async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {

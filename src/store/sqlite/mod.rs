@@ -2,6 +2,7 @@
 
 mod dead_letter;
 mod event;
+mod group;
 mod item;
 mod outbox;
 pub(in crate::store) mod packed;

@@ -1,0 +1,30 @@
+//! Transactions of one process that may share a commit.
+
+use std::ops::DerefMut;
+
+use sqlx::{Database, Pool};
+
+use super::fault::Fault;
+
+/// Write transactions that take their turns, where an engine has one writer, and share commits.
+///
+/// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and what shared it is told
+/// that it was contention.
+pub trait GroupCommit: Database {
+    /// A transaction, or a part of one.
+    type Grouped: DerefMut<Target = Self::Connection> + Send;
+
+    /// Begins what may share its transaction with others that are short: only statements of ours, without the user's code.
+    fn begin_grouped(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+
+    /// Begins what has its transaction for itself, because the user's code runs in it.
+    fn begin_alone(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+
+    /// Commits; returns when that is durable.
+    ///
+    /// A dropped future may or may not have committed.
+    fn commit_grouped(part: Self::Grouped) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Takes back what this part did, and nothing else.
+    fn roll_back_grouped(part: Self::Grouped) -> impl Future<Output = ()> + Send;
+}

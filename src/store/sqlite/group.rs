@@ -1,0 +1,443 @@
+//! Group commit: the writers of a pool take their turns in a line instead of at the file, and those that are short share a transaction.
+//!
+//! Whoever leads begins the transaction. When its part is done it hands the transaction to the next in line, who adds its part behind a
+//! savepoint; the last one commits for all. A part that fails is rolled back to its savepoint, and the others commit. The file's own lock decides
+//! between processes; the line only saves its waits, which are polls, and commits, each of which is a sync of the file.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Pool, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::store::fault::{Class, Fault, SharedFault};
+use crate::store::group::GroupCommit;
+use crate::store::schema::Schema;
+
+/// The most parts of a transaction.
+const MAX_PARTS: usize = 64;
+
+/// How long a transaction takes further parts.
+const MAX_OPEN: Duration = Duration::from_millis(20);
+
+/// How long one waits in line before one goes to the file without it, where the connection's busy timeout bounds the wait.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// The lines, by the options of their pools: clones of a pool share these.
+static LINES: Mutex<Option<HashMap<usize, Weak<Line>>>> = Mutex::new(None);
+
+/// The writers of a pool, first come, first served.
+struct Line {
+    /// Kept, so that the options of no other pool are at the same place.
+    _options: Arc<SqliteConnectOptions>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether somebody leads.
+    led: bool,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    may_join: bool,
+    call: oneshot::Sender<Call>,
+}
+
+/// What one who waits is called for.
+enum Call {
+    Lead(Lead),
+    Join(Open),
+}
+
+/// The right to begin a transaction; when it goes, the next one has it. Empty when it was passed on.
+struct Lead(Option<Arc<Line>>);
+
+/// A transaction that was begun.
+struct Open {
+    // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
+    tx: Transaction<'static, Sqlite>,
+    done: Done,
+    lead: Option<Lead>,
+    began: Instant,
+}
+
+/// Those whose parts are done, and who wait for the commit.
+#[derive(Default)]
+struct Done {
+    parts: Vec<oneshot::Sender<Result<(), SharedFault>>>,
+    committing: bool,
+}
+
+/// A transaction, or a part of one.
+pub struct Grouped {
+    open: Open,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Alone,
+    First,
+    /// Behind a savepoint.
+    Later,
+}
+
+impl Line {
+    fn of(pool: &Pool<Sqlite>) -> Arc<Line> {
+        let options = pool.connect_options();
+        let key = Arc::as_ptr(&options) as usize;
+        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lines.get_or_insert_default();
+        if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
+            return line;
+        }
+        lines.retain(|_, line| line.strong_count() > 0);
+        let line = Arc::new(Line { _options: options, state: Mutex::default() });
+        lines.insert(key, Arc::downgrade(&line));
+        line
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn; `None` when that took too long.
+    async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call> {
+        let mut called = {
+            let mut state = self.state();
+            if !state.led {
+                state.led = true;
+                return Some(Call::Lead(Lead(Some(Arc::clone(self)))));
+            }
+            let (call, called) = oneshot::channel();
+            state.waiting.push_back(Waiting { may_join, call });
+            called
+        };
+        match tokio::time::timeout(MAX_WAIT, &mut called).await {
+            Ok(call) => call.ok(),
+            Err(_) => {
+                called.close();
+                called.try_recv().ok()
+            }
+        }
+    }
+
+    /// The next in line, if it may join.
+    fn next_to_join(&self) -> Option<oneshot::Sender<Call>> {
+        let mut state = self.state();
+        match state.waiting.front() {
+            Some(waiting) if waiting.may_join => state.waiting.pop_front().map(|waiting| waiting.call),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let Some(line) = self.0.take() else { return };
+        loop {
+            let next = {
+                let mut state = line.state();
+                let next = state.waiting.pop_front();
+                state.led = next.is_some();
+                next
+            };
+            let Some(next) = next else { return };
+            match next.call.send(Call::Lead(Lead(Some(Arc::clone(&line))))) {
+                Ok(()) => return,
+                // It does not wait any more, and what comes back must not call the next one too.
+                Err(Call::Lead(mut back)) => drop(back.0.take()),
+                Err(Call::Join(_)) => return,
+            }
+        }
+    }
+}
+
+impl Done {
+    fn tell(&mut self, result: &Result<(), SharedFault>) {
+        for part in self.parts.drain(..) {
+            let _ = part.send(result.clone());
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let fault = match self.committing {
+            true => Fault(sqlx::Error::WorkerCrashed).shared(),
+            false => rolled_back(),
+        };
+        self.tell(&Err(fault));
+    }
+}
+
+impl Open {
+    async fn begin(pool: &Pool<Sqlite>, lead: Option<Lead>) -> Result<Self, Fault> {
+        let tx = Sqlite::begin_write(pool).await?;
+        Ok(Open { tx, done: Done::default(), lead, began: Instant::now() })
+    }
+
+    /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
+    fn hand_over(mut self) -> Option<Self> {
+        let is_full = self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN;
+        while !is_full {
+            let line = self.lead.as_ref().and_then(|lead| lead.0.as_ref());
+            let Some(next) = line.and_then(|line| line.next_to_join()) else { break };
+            match next.send(Call::Join(self)) {
+                Ok(()) => return None,
+                Err(Call::Join(back)) => self = back,
+                Err(Call::Lead(_)) => return None,
+            }
+        }
+        Some(self)
+    }
+
+    /// Commits for all, in a task of its own: whoever gives up must not take the others' commit with it.
+    async fn commit(mut self) -> Result<(), Fault> {
+        let committed = tokio::spawn(async move {
+            self.done.committing = true;
+            let committed = self.tx.commit().await.map_err(|error| Fault(error).shared());
+            self.done.tell(&committed);
+            committed
+        });
+        match committed.await {
+            Ok(committed) => Ok(committed?),
+            Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+        }
+    }
+}
+
+impl GroupCommit for Sqlite {
+    type Grouped = Grouped;
+
+    async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+        match Line::of(pool).wait(true).await {
+            Some(Call::Join(mut open)) => {
+                sqlx::query("SAVEPOINT eventbox_part").execute(&mut *open.tx).await?;
+                Ok(Grouped { open, place: Place::Later })
+            }
+            Some(Call::Lead(lead)) => Ok(Grouped { open: Open::begin(pool, Some(lead)).await?, place: Place::First }),
+            None => Ok(Grouped { open: Open::begin(pool, None).await?, place: Place::First }),
+        }
+    }
+
+    async fn begin_alone(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+        let lead = match Line::of(pool).wait(false).await {
+            Some(Call::Lead(lead)) => Some(lead),
+            _ => None,
+        };
+        Ok(Grouped { open: Open::begin(pool, lead).await?, place: Place::Alone })
+    }
+
+    async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
+        let Grouped { mut open, place } = part;
+        match place {
+            Place::Alone => return open.commit().await,
+            Place::First => {}
+            Place::Later => drop(sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?),
+        }
+        let (done, committed) = oneshot::channel();
+        open.done.parts.push(done);
+        if let Some(open) = open.hand_over() {
+            return open.commit().await;
+        }
+        match committed.await {
+            Ok(committed) => Ok(committed?),
+            Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    async fn roll_back_grouped(part: Self::Grouped) {
+        let Grouped { mut open, place } = part;
+        if place != Place::Later {
+            let _ = open.tx.rollback().await;
+            return;
+        }
+        // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the others.
+        let undone = sqlx::raw_sql("ROLLBACK TO eventbox_part; RELEASE eventbox_part").execute(&mut *open.tx).await;
+        if undone.is_ok()
+            && let Some(open) = open.hand_over()
+        {
+            // The others hear of it from the commit itself.
+            let _ = open.commit().await;
+        }
+    }
+}
+
+fn rolled_back() -> SharedFault {
+    SharedFault::new(Class::Contention, "another part of its transaction was given up, and the transaction with it")
+}
+
+impl Deref for Grouped {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.open.tx
+    }
+}
+
+impl DerefMut for Grouped {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.open.tx
+    }
+}
+
+impl fmt::Debug for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grouped").field("parts_done", &self.open.done.parts.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        pool: Pool<Sqlite>,
+    }
+
+    async fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("g.sqlite3"))).await.unwrap();
+        sqlx::query("CREATE TABLE note (who TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
+        Fixture { _directory: directory, pool }
+    }
+
+    impl Fixture {
+        async fn notes(&self) -> Vec<String> {
+            notes(&mut *self.pool.acquire().await.unwrap()).await
+        }
+
+        /// Begins in a task, and returns when that stands in line as the `place`th.
+        async fn in_line(&self, may_join: bool, place: usize) -> tokio::task::JoinHandle<Result<Grouped, Fault>> {
+            let pool = self.pool.clone();
+            let begin = async move {
+                match may_join {
+                    true => Sqlite::begin_grouped(&pool).await,
+                    false => Sqlite::begin_alone(&pool).await,
+                }
+            };
+            let task = tokio::spawn(begin);
+            while Line::of(&self.pool).state().waiting.len() < place {
+                tokio::task::yield_now().await;
+            }
+            task
+        }
+    }
+
+    async fn notes(conn: &mut SqliteConnection) -> Vec<String> {
+        sqlx::query_scalar("SELECT who FROM note ORDER BY who").fetch_all(conn).await.unwrap()
+    }
+
+    async fn note(part: &mut Grouped, who: &'static str) {
+        sqlx::query("INSERT INTO note VALUES ($1)").bind(who).execute(&mut **part).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_in_line_share_the_commit() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        note(&mut first, "first").await;
+        let mut committing = pin!(Sqlite::commit_grouped(first));
+        let mut second = tokio::select! {
+            _ = &mut committing => panic!("it does not commit without the second"),
+            second = second => second.unwrap().unwrap(),
+        };
+        assert_eq!(notes(&mut second).await, ["first"], "it is the same transaction");
+        assert!(db.notes().await.is_empty(), "nothing is committed yet");
+        note(&mut second, "second").await;
+        Sqlite::commit_grouped(second).await.unwrap();
+        committing.await.unwrap();
+        assert_eq!(db.notes().await, ["first", "second"]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_rolled_back_takes_nothing_with_it() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        let third = db.in_line(true, 2).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let mut second = second.await.unwrap().unwrap();
+        note(&mut second, "second").await;
+        let second = tokio::spawn(Sqlite::roll_back_grouped(second));
+        let mut third = third.await.unwrap().unwrap();
+        note(&mut third, "third").await;
+        Sqlite::commit_grouped(third).await.unwrap();
+        first.await.unwrap().unwrap();
+        second.await.unwrap();
+        assert_eq!(db.notes().await, ["first", "third"]);
+    }
+
+    #[tokio::test]
+    async fn the_others_commit_when_the_last_one_is_rolled_back() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let mut second = second.await.unwrap().unwrap();
+        note(&mut second, "second").await;
+        Sqlite::roll_back_grouped(second).await;
+        first.await.unwrap().unwrap();
+        assert_eq!(db.notes().await, ["first"]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_dropped_is_contention_for_the_others() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        let next = db.in_line(false, 2).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        drop(second.await.unwrap().unwrap());
+        let fault = first.await.unwrap().unwrap_err();
+        assert_eq!((fault.class(), fault.lost_the_answer()), (Class::Contention, false));
+        drop(next.await.unwrap().unwrap());
+        assert!(db.notes().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_to_be_alone_does_not_join_and_nobody_joins() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let alone = db.in_line(false, 1).await;
+        let behind = db.in_line(true, 2).await;
+        note(&mut first, "first").await;
+        Sqlite::commit_grouped(first).await.unwrap();
+        assert_eq!(db.notes().await, ["first"]);
+        let mut alone = alone.await.unwrap().unwrap();
+        note(&mut alone, "alone").await;
+        Sqlite::commit_grouped(alone).await.unwrap();
+        assert_eq!(db.notes().await, ["alone", "first"]);
+        drop(behind.await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_is_passed_over() {
+        let db = fixture().await;
+        for may_join in [true, false] {
+            let first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+            let gone = db.in_line(may_join, 1).await;
+            gone.abort();
+            assert!(gone.await.is_err());
+            let next = db.in_line(may_join, 2).await;
+            let first = tokio::spawn(Sqlite::commit_grouped(first));
+            Sqlite::commit_grouped(next.await.unwrap().unwrap()).await.unwrap();
+            first.await.unwrap().unwrap();
+        }
+        assert!(!Line::of(&db.pool).state().led);
+    }
+}
