@@ -265,7 +265,7 @@ impl<B: Backend> Inner<B> {
         if shared.config.wake_ups {
             others.spawn(wake::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
             if B::SENDS_WAKE_UPS {
-                others.spawn(wake::send(Arc::clone(&shared), eventbox::listen(), owned.clone(), stopping.clone()));
+                others.spawn(wake::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
             }
         }
         others.close();

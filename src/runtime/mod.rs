@@ -9,10 +9,11 @@
 //!
 //! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `hold` what must wait, `work` gives it to rounds and turns, its
 //! `tasks`.
-//! `timers` moves what is due, `wake` lets processes wake each other up, `wait` waits for what was emitted.
+//! `timers` moves what is due, `wake` lets processes wake each other up (`announcer` in one that only emits), `wait` waits for what was emitted.
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
 
+mod announcer;
 mod assignment;
 mod config;
 mod handle;
@@ -30,6 +31,7 @@ mod wake;
 mod walk;
 mod work;
 
+pub use announcer::Announcer;
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
 pub use handle::{Health, Runtime, RuntimeBuilder, RuntimeStopReport};
 pub use metrics::INSTRUMENTS;

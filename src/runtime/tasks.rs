@@ -75,7 +75,7 @@ pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Re
     let with_reducers: Vec<_> = parts
         .iter()
         .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => Some(Part { to, after: *after, reducer: &**reducer }),
+            Some(Kind::Reducer(reducer)) => Some(Part { to: to.clone(), after: *after, reducer: Arc::clone(reducer) }),
             _ => None,
         })
         .collect();

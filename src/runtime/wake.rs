@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Pool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells the others about emits of this process to shards that are theirs, until `stopping`.
 pub(super) async fn send<B: Backend>(
-    shared: Arc<Shared<B>>,
+    pool: Pool<B>,
     hints: Arc<Hints>,
     owned: watch::Receiver<ShardSet>,
     stopping: CancellationToken,
@@ -36,13 +37,18 @@ pub(super) async fn send<B: Backend>(
         if theirs.is_empty() {
             continue;
         }
-        let sent = async { B::send_wake_up(&mut *shared.pool.acquire().await?, theirs).await };
-        if let Err::<(), Fault>(fault) = sent.await {
-            tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
-        }
+        tell(&pool, theirs).await;
         tokio::time::sleep(window).await;
         // Somebody was waiting while it slept: more of them go together.
         window = if hints.are_any() { (window * 2).min(WINDOW.1) } else { WINDOW.0 };
+    }
+}
+
+/// Tells the others about shards.
+pub(super) async fn tell<B: Backend>(pool: &Pool<B>, shards: ShardSet) {
+    let sent = async { B::send_wake_up(&mut *pool.acquire().await?, shards).await };
+    if let Err::<(), Fault>(fault) = sent.await {
+        tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
     }
 }
 

@@ -35,7 +35,7 @@ type Sent = Vec<Stored>;
 type Sent = ();
 
 /// Commits what is ready; answers those that won their races, with what is left to do after the commit.
-pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready<'_>>) -> Result<Vec<Committed>> {
+pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let token = Uuid::new_v4();
     let sends = ready.iter().any(Ready::sends);
@@ -54,7 +54,7 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready<'_>>
     };
     tracing::trace!(attempt, won = won.len(), "a round is committed");
     sent.resize_with(won.len(), Sent::default);
-    let mut ready: Vec<Option<Ready<'_>>> = ready.into_iter().map(Some).collect();
+    let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
     let winners = won.into_iter().zip(sent);
     Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent))).collect())
 }
@@ -66,7 +66,7 @@ pub(super) struct Committed {
     pub(super) turn: Turn,
 }
 
-impl Ready<'_> {
+impl Ready {
     fn sends(&self) -> bool {
         #[cfg(feature = "emitter")]
         if !self.decided.published.is_empty() {
@@ -105,7 +105,7 @@ impl Ready<'_> {
 }
 
 /// The one statement, which is the transaction.
-async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready<'_>], token: Uuid) -> Result<Written> {
+async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid) -> Result<Written> {
     let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
     let writes: Vec<_> = ready.iter().map(Ready::write).collect();
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
@@ -118,7 +118,7 @@ async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready<'_>], token: Uui
 }
 
 /// The statement, and what the winners emit and publish, in one transaction.
-async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready<'_>], token: Uuid) -> Result<Written> {
+async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready], token: Uuid) -> Result<Written> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let during = |fault: Fault| fault.during(&attempt);
     let mut part = B::begin_grouped(pool).await.map_err(during)?;
@@ -143,7 +143,7 @@ async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready<'_>], t
 /// What is written before the commit: the winners, and what they published; `None` when events of one of them are not there.
 async fn write_part<B: Backend>(
     tx: &mut B::Connection,
-    ready: &mut [Ready<'_>],
+    ready: &mut [Ready],
     token: Uuid,
     during: impl Fn(Fault) -> Error,
 ) -> Result<Option<(Vec<usize>, Vec<Sent>)>> {
@@ -164,11 +164,7 @@ async fn write_part<B: Backend>(
 
 /// Writes what the winners publish, with the keys that their places in their turns make.
 #[cfg(feature = "emitter")]
-async fn publish<B: Backend>(
-    tx: &mut B::Connection,
-    ready: &mut [Ready<'_>],
-    won: &[usize],
-) -> Result<Vec<Sent>, Fault> {
+async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &[usize]) -> Result<Vec<Sent>, Fault> {
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
         let Some(ready) = ready.get_mut(*at) else { continue };
@@ -186,19 +182,19 @@ async fn publish<B: Backend>(
 #[cfg(not(feature = "emitter"))]
 async fn publish<B: Backend>(
     _tx: &mut B::Connection,
-    _ready: &mut [Ready<'_>],
+    _ready: &mut [Ready],
     _won: &[usize],
 ) -> Result<Vec<Sent>, Fault> {
     Ok(Vec::new())
 }
 
 /// Those of the candidates whose turn this round made, read back one by one.
-async fn settled<B: Backend>(pool: &Pool<B>, ready: &[Ready<'_>], candidates: Vec<usize>, token: Uuid) -> Vec<usize> {
+async fn settled<B: Backend>(pool: &Pool<B>, ready: &[Ready], candidates: Vec<usize>, token: Uuid) -> Vec<usize> {
     let mut won = Vec::new();
     for at in candidates {
         let Some(part) = ready.get(at) else { continue };
         let lost = Fault(sqlx::Error::Protocol("the answer to the commit of a round was lost".to_owned()));
-        match settle(pool, part.to, part.turn, token, lost).await {
+        match settle(pool, &part.to, part.turn, token, lost).await {
             Ok(()) => won.push(at),
             Err(error) => tracing::debug!(recipient = %part.to, %error, "not known to be of this round"),
         }

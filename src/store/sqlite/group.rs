@@ -4,10 +4,10 @@
 //! savepoint; the last one commits for all. A part that fails is rolled back to its savepoint, and the others commit. The file's own lock decides
 //! between processes; the line only saves its waits, which are polls, and commits, each of which is a sync of the file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -15,6 +15,7 @@ use sqlx::{Pool, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::line::{Call, Lead, Line};
 use crate::store::fault::{Class, Fault, SharedFault};
 use crate::store::group::GroupCommit;
 use crate::store::schema::Schema;
@@ -25,46 +26,24 @@ const MAX_PARTS: usize = 64;
 /// How long a transaction takes further parts.
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
-/// How long one waits in line before one goes to the file without it, where the connection's busy timeout bounds the wait.
-const MAX_WAIT: Duration = Duration::from_secs(10);
-
 /// The lines, by the options of their pools: clones of a pool share these.
-static LINES: Mutex<Option<HashMap<usize, Weak<Line>>>> = Mutex::new(None);
+static LINES: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
 
-/// The writers of a pool, first come, first served.
-struct Line {
+/// The writers of a pool.
+struct Writers {
+    line: Arc<Line<Open>>,
     /// Kept, so that the options of no other pool are at the same place.
     _options: Arc<SqliteConnectOptions>,
-    state: Mutex<State>,
 }
-
-#[derive(Default)]
-struct State {
-    /// Whether somebody leads.
-    led: bool,
-    waiting: VecDeque<Waiting>,
-}
-
-struct Waiting {
-    may_join: bool,
-    call: oneshot::Sender<Call>,
-}
-
-/// What one who waits is called for.
-enum Call {
-    Lead(Lead),
-    Join(Open),
-}
-
-/// The right to begin a transaction; when it goes, the next one has it. Empty when it was passed on.
-struct Lead(Option<Arc<Line>>);
 
 /// A transaction that was begun.
 struct Open {
     // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
     tx: Transaction<'static, Sqlite>,
     done: Done,
-    lead: Option<Lead>,
+    lead: Option<Lead<Open>>,
+    /// Kept for as long as somebody writes.
+    _writers: Arc<Writers>,
     began: Instant,
 }
 
@@ -89,75 +68,18 @@ enum Place {
     Later,
 }
 
-impl Line {
-    fn of(pool: &Pool<Sqlite>) -> Arc<Line> {
-        let options = pool.connect_options();
-        let key = Arc::as_ptr(&options) as usize;
-        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = lines.get_or_insert_default();
-        if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
-            return line;
-        }
-        lines.retain(|_, line| line.strong_count() > 0);
-        let line = Arc::new(Line { _options: options, state: Mutex::default() });
-        lines.insert(key, Arc::downgrade(&line));
-        line
+fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
+    let options = pool.connect_options();
+    let key = Arc::as_ptr(&options) as usize;
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = lines.get_or_insert_default();
+    if let Some(writers) = lines.get(&key).and_then(Weak::upgrade) {
+        return writers;
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for its turn; `None` when that took too long.
-    async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call> {
-        let mut called = {
-            let mut state = self.state();
-            if !state.led {
-                state.led = true;
-                return Some(Call::Lead(Lead(Some(Arc::clone(self)))));
-            }
-            let (call, called) = oneshot::channel();
-            state.waiting.push_back(Waiting { may_join, call });
-            called
-        };
-        match tokio::time::timeout(MAX_WAIT, &mut called).await {
-            Ok(call) => call.ok(),
-            Err(_) => {
-                called.close();
-                called.try_recv().ok()
-            }
-        }
-    }
-
-    /// The next in line, if it may join.
-    fn next_to_join(&self) -> Option<oneshot::Sender<Call>> {
-        let mut state = self.state();
-        match state.waiting.front() {
-            Some(waiting) if waiting.may_join => state.waiting.pop_front().map(|waiting| waiting.call),
-            _ => None,
-        }
-    }
-}
-
-impl Drop for Lead {
-    fn drop(&mut self) {
-        let Some(line) = self.0.take() else { return };
-        loop {
-            let next = {
-                let mut state = line.state();
-                let next = state.waiting.pop_front();
-                state.led = next.is_some();
-                next
-            };
-            let Some(next) = next else { return };
-            match next.call.send(Call::Lead(Lead(Some(Arc::clone(&line))))) {
-                Ok(()) => return,
-                // It does not wait any more, and what comes back must not call the next one too.
-                Err(Call::Lead(mut back)) => drop(back.0.take()),
-                Err(Call::Join(_)) => return,
-            }
-        }
-    }
+    lines.retain(|_, writers| writers.strong_count() > 0);
+    let writers = Arc::new(Writers { line: Arc::default(), _options: options });
+    lines.insert(key, Arc::downgrade(&writers));
+    writers
 }
 
 impl Done {
@@ -179,17 +101,16 @@ impl Drop for Done {
 }
 
 impl Open {
-    async fn begin(pool: &Pool<Sqlite>, lead: Option<Lead>) -> Result<Self, Fault> {
+    async fn begin(pool: &Pool<Sqlite>, writers: Arc<Writers>, lead: Option<Lead<Open>>) -> Result<Self, Fault> {
         let tx = Sqlite::begin_write(pool).await?;
-        Ok(Open { tx, done: Done::default(), lead, began: Instant::now() })
+        Ok(Open { tx, done: Done::default(), lead, _writers: writers, began: Instant::now() })
     }
 
     /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
     fn hand_over(mut self) -> Option<Self> {
         let is_full = self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN;
         while !is_full {
-            let line = self.lead.as_ref().and_then(|lead| lead.0.as_ref());
-            let Some(next) = line.and_then(|line| line.next_to_join()) else { break };
+            let Some(next) = self.lead.as_ref().and_then(Lead::next_to_join) else { break };
             match next.send(Call::Join(self)) {
                 Ok(()) => return None,
                 Err(Call::Join(back)) => self = back,
@@ -218,22 +139,25 @@ impl GroupCommit for Sqlite {
     type Grouped = Grouped;
 
     async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
-        match Line::of(pool).wait(true).await {
+        let writers = writers_of(pool);
+        let lead = match writers.line.wait(true).await {
             Some(Call::Join(mut open)) => {
                 sqlx::query("SAVEPOINT eventbox_part").execute(&mut *open.tx).await?;
-                Ok(Grouped { open, place: Place::Later })
+                return Ok(Grouped { open, place: Place::Later });
             }
-            Some(Call::Lead(lead)) => Ok(Grouped { open: Open::begin(pool, Some(lead)).await?, place: Place::First }),
-            None => Ok(Grouped { open: Open::begin(pool, None).await?, place: Place::First }),
-        }
+            Some(Call::Lead(lead)) => Some(lead),
+            None => None,
+        };
+        Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::First })
     }
 
     async fn begin_alone(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
-        let lead = match Line::of(pool).wait(false).await {
+        let writers = writers_of(pool);
+        let lead = match writers.line.wait(false).await {
             Some(Call::Lead(lead)) => Some(lead),
             _ => None,
         };
-        Ok(Grouped { open: Open::begin(pool, lead).await?, place: Place::Alone })
+        Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::Alone })
     }
 
     async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
@@ -327,7 +251,7 @@ mod tests {
                 }
             };
             let task = tokio::spawn(begin);
-            while Line::of(&self.pool).state().waiting.len() < place {
+            while writers_of(&self.pool).line.waiting() < place {
                 tokio::task::yield_now().await;
             }
             task
@@ -438,6 +362,6 @@ mod tests {
             Sqlite::commit_grouped(next.await.unwrap().unwrap()).await.unwrap();
             first.await.unwrap().unwrap();
         }
-        assert!(!Line::of(&db.pool).state().led);
+        assert!(matches!(writers_of(&db.pool).line.wait(true).await, Some(Call::Lead(_))), "nobody leads");
     }
 }

@@ -4,6 +4,7 @@ mod dead_letter;
 mod event;
 mod group;
 mod item;
+mod line;
 mod outbox;
 pub(in crate::store) mod packed;
 mod quarantine;

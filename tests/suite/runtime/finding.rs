@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::runtime::{Announcer, Runtime, RuntimeConfig};
 use eventbox::{Event, Outcome, Recipient, SideEffect, Transition};
 
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
@@ -138,6 +138,24 @@ on_every_engine! {
             idle(db).await;
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         }
+        runtime.stop(STOP).await;
+    }
+
+    /// A process that only emits wakes the workers of another one. Hints are of a process, so the runtime here listens to none.
+    async fn an_announcer_is_faster_than_a_poll(db) {
+        let mut config = config();
+        (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
+        (config.hints, config.wake_ups) = (false, true);
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let announcer = Announcer::start(&db.pool);
+        for n in 0..5 {
+            let started = Instant::now();
+            emit(db, &tally(n), [n]).await;
+            idle(db).await;
+            assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        }
+        announcer.stop().await;
         runtime.stop(STOP).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Rounds: what many recipients decide together is committed together, and each of them still alone when it must be.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
@@ -68,6 +68,35 @@ impl Reducer for Stopping {
     }
 }
 
+/// Counts, and waits in each decision until another one is made at the same time, or was.
+#[derive(Default)]
+struct Meeting {
+    inside: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+struct Meets(Arc<Meeting>);
+
+impl Reducer for Meets {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        let Meeting { inside, changed } = &*self.0;
+        let mut inside = inside.lock().unwrap();
+        inside.0 += 1;
+        inside.1 = inside.1.max(inside.0);
+        changed.notify_all();
+        let mut inside = changed.wait_timeout_while(inside, SOON, |(_, most)| *most < at_once()).unwrap().0;
+        inside.0 -= 1;
+        Ok(Outcome::to(count + events.len() as u64).consuming(events))
+    }
+}
+
+/// How many decisions of a round are made at once, at least, by two threads.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(2))
+}
+
 /// All in one round: nothing is looked for before the runtime is told.
 fn one_round() -> RuntimeConfig {
     let mut config = config();
@@ -105,6 +134,21 @@ on_every_engine! {
             assert_eq!(eventbox::state::<u64>(&db.pool, to).await.unwrap().unwrap().state, Some(20));
         }
         assert!(hooks.load(Ordering::Relaxed) >= RECIPIENTS, "every recipient had a turn");
+    }
+
+    /// The reducers of a large round run beside each other.
+    async fn a_large_round_decides_on_several_threads(db) {
+        let meeting = Arc::new(Meeting::default());
+        let all: Vec<_> = (0..100).map(|n| (tally(n), Event::new("x"))).collect();
+        emit_all(db, &all).await;
+        let builder = Runtime::builder(db.open(5)).reducer("tally", Meets(Arc::clone(&meeting)));
+        let runtime = builder.config(one_round()).start().await.unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert!(meeting.inside.lock().unwrap().1 >= at_once());
+        for (to, _) in &all {
+            assert_eq!(eventbox::state::<u64>(&db.pool, to).await.unwrap().unwrap().state, Some(1));
+        }
     }
 
     /// Another writer commits a turn of one recipient between listing and commit: it drops out and decides anew, the others commit.

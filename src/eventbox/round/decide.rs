@@ -1,0 +1,191 @@
+//! What the reducers of a round decide: beside each other, because nothing of it touches the database.
+
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+
+use sqlx::Pool;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{Done, Part, Ready};
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::{BoxError, Error, Result};
+use crate::eventbox::decision::Batch;
+use crate::eventbox::event::{Event, EventId};
+use crate::eventbox::metrics;
+use crate::eventbox::options::TurnOptions;
+use crate::eventbox::process::{Turn, process_batch_with};
+use crate::eventbox::reducer::{Outcome, Reducer};
+use crate::eventbox::reducing::{NewState, Reducing, with_state_error};
+use crate::eventbox::state::StateCodec;
+use crate::eventbox::transition::PostProcess;
+use crate::recipient::Recipient;
+use crate::store::{Backend, BoxFuture, RoundRow};
+
+/// The fewest recipients for which another task is worth its while.
+const MIN_CHUNK: usize = 32;
+
+/// A reducer without its types.
+pub(crate) trait Rounds<B: Backend>: Send + Sync {
+    /// What it decides about a batch, and the hooks of that; `None` for nothing.
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>>;
+
+    /// One recipient through a turn of its own.
+    fn turn<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        to: &'a Recipient,
+        options: &'a TurnOptions,
+    ) -> BoxFuture<'a, Result<Turn>>;
+}
+
+/// Holds a reducer and its codec's type.
+pub(crate) struct Typed<R, C> {
+    reducer: R,
+    codec: PhantomData<fn() -> C>,
+}
+
+impl<R, C> Typed<R, C> {
+    pub(crate) fn new(reducer: R) -> Self {
+        Typed { reducer, codec: PhantomData }
+    }
+}
+
+impl<B, R, C> Rounds<B> for Typed<R, C>
+where
+    B: Backend,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>> {
+        let failed = |source: BoxError| {
+            with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
+        };
+        let (state, outcome) = Reducing::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
+        if state.is_none() && outcome.is_nothing() {
+            return Ok(None);
+        }
+        Decided::check(to, events, state, outcome).map(Some)
+    }
+
+    fn turn<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        to: &'a Recipient,
+        options: &'a TurnOptions,
+    ) -> BoxFuture<'a, Result<Turn>> {
+        Box::pin(async move {
+            let reducing = Reducing::<R, C>::new(&self.reducer);
+            process_batch_with(pool, to, &reducing, options).await.map_err(with_state_error)
+        })
+    }
+}
+
+/// A checked decision, as it is committed.
+pub(crate) struct Decided {
+    pub(super) state: Option<NewState>,
+    pub(super) removed: Vec<Uuid>,
+    pub(super) garbage: usize,
+    pub(super) emitted: Vec<(Recipient, Event)>,
+    #[cfg(feature = "emitter")]
+    pub(super) published: Vec<CloudEvent>,
+}
+
+impl Decided {
+    /// The hooks are kept apart, because a hook must not be shared between threads and what is being committed is.
+    fn check(
+        to: &Recipient,
+        listed: &[Event],
+        state: Option<NewState>,
+        outcome: Outcome<()>,
+    ) -> Result<(Self, Vec<PostProcess>)> {
+        let mut batch = Batch::new(to, listed);
+        let mut removed = batch.remove(outcome.consumed)?;
+        let garbage = batch.remove(outcome.garbage)?;
+        removed.extend_from_slice(&garbage);
+        let decided = Decided {
+            state,
+            removed,
+            garbage: garbage.len(),
+            emitted: outcome.emitted,
+            #[cfg(feature = "emitter")]
+            published: outcome.published,
+        };
+        Ok((decided, outcome.post_process))
+    }
+}
+
+/// What became of one recipient: ready to be committed, with its hooks, or done without that.
+pub(super) type Verdict = Result<(Ready, Vec<PostProcess>), Box<Done>>;
+
+/// Decides about all rows, on as many threads as there are; answers a verdict for each place, in no order.
+///
+/// What is left out was in a task that failed.
+pub(super) async fn decide_all<B: Backend>(
+    parts: &[Part<B>],
+    rows: Vec<RoundRow>,
+    max_events: NonZeroU32,
+) -> Vec<(usize, Verdict)> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let chunk = rows.len().div_ceil(threads).max(MIN_CHUNK);
+    let mut rows = rows.into_iter().filter_map(|row| Some((parts.get(row.place)?.clone(), row)));
+    let decided = move |(part, row): (Part<B>, RoundRow)| (row.place, decide(&part, row, max_events));
+    if parts.len() <= MIN_CHUNK {
+        return rows.map(decided).collect();
+    }
+    let mut tasks = JoinSet::new();
+    loop {
+        let its: Vec<_> = rows.by_ref().take(chunk).collect();
+        if its.is_empty() {
+            break;
+        }
+        tasks.spawn(async move { its.into_iter().map(decided).collect::<Vec<_>>() });
+    }
+    let mut verdicts = Vec::with_capacity(parts.len());
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(its) => verdicts.extend(its),
+            Err(failed) => {
+                tracing::error!(error = %failed, "a task of a round failed: its recipients get turns of their own")
+            }
+        }
+    }
+    verdicts
+}
+
+fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32) -> Verdict {
+    if row.hindered {
+        return Err(Box::new(Done::Hindered));
+    }
+    metrics::seen(part.to.kind(), &row.events);
+    let more_listed = row.events.len() > max_events.get() as usize;
+    row.events.truncate(max_events.get() as usize);
+    // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
+    if row.events.is_empty() {
+        return Err(Box::new(Done::Nothing { last: EventId::NIL, more: false }));
+    }
+    let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
+    let last = events.last().map_or(EventId::NIL, Event::id);
+    match part.reducer.decide(&part.to, &events, row.state.as_deref()) {
+        Ok(Some((decided, hooks))) => {
+            let (place, to, turn, listed) = (row.place, part.to.clone(), row.turn, events.len());
+            Ok((Ready { place, to, turn, listed, last, more_listed, decided }, hooks))
+        }
+        Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
+        Err(error) => {
+            tracing::debug!(recipient = %part.to, %error, "a part of a round failed: it gets a turn of its own");
+            Err(Box::new(Done::Alone))
+        }
+    }
+}

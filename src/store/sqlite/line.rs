@@ -1,0 +1,106 @@
+//! A line in which one after the other is called: to lead, or to join the one who leads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// How long one waits in line before one goes to the file without it, where the connection's busy timeout bounds the wait.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// First come, first served; `T` is what one who joins is handed.
+pub(super) struct Line<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    /// Whether somebody leads.
+    led: bool,
+    waiting: VecDeque<Waiting<T>>,
+}
+
+struct Waiting<T> {
+    may_join: bool,
+    call: oneshot::Sender<Call<T>>,
+}
+
+/// What one who waits is called for.
+pub(super) enum Call<T> {
+    Lead(Lead<T>),
+    Join(T),
+}
+
+/// The lead; when it goes, the next one has it. Empty when it was passed on.
+pub(super) struct Lead<T>(Option<Arc<Line<T>>>);
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Line { state: Mutex::new(State { led: false, waiting: VecDeque::new() }) }
+    }
+}
+
+impl<T> Line<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn; `None` when that took too long.
+    pub(super) async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call<T>> {
+        let mut called = {
+            let mut state = self.state();
+            if !state.led {
+                state.led = true;
+                return Some(Call::Lead(Lead(Some(Arc::clone(self)))));
+            }
+            let (call, called) = oneshot::channel();
+            state.waiting.push_back(Waiting { may_join, call });
+            called
+        };
+        match tokio::time::timeout(MAX_WAIT, &mut called).await {
+            Ok(call) => call.ok(),
+            Err(_) => {
+                called.close();
+                called.try_recv().ok()
+            }
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+}
+
+impl<T> Lead<T> {
+    /// The next in line, if it may join.
+    pub(super) fn next_to_join(&self) -> Option<oneshot::Sender<Call<T>>> {
+        let mut state = self.0.as_ref()?.state();
+        match state.waiting.front() {
+            Some(waiting) if waiting.may_join => state.waiting.pop_front().map(|waiting| waiting.call),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Drop for Lead<T> {
+    fn drop(&mut self) {
+        let Some(line) = self.0.take() else { return };
+        loop {
+            let next = {
+                let mut state = line.state();
+                let next = state.waiting.pop_front();
+                state.led = next.is_some();
+                next
+            };
+            let Some(next) = next else { return };
+            match next.call.send(Call::Lead(Lead(Some(Arc::clone(&line))))) {
+                Ok(()) => return,
+                // It does not wait any more, and what comes back must not call the next one too.
+                Err(Call::Lead(mut back)) => drop(back.0.take()),
+                Err(Call::Join(_)) => return,
+            }
+        }
+    }
+}
