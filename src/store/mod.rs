@@ -44,7 +44,7 @@ pub(crate) use fault::{Class, Fault, class_of};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
-pub(crate) use round::{RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
+pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};

@@ -59,8 +59,44 @@ pub struct RoundWrite<'a> {
     pub turn: i64,
     /// `None` keeps the state as it is stored; `Some(None)` removes it.
     pub state: Option<Option<&'a [u8]>>,
-    /// The events that are removed.
-    pub removed: &'a [Uuid],
+    pub removed: Removed<'a>,
+}
+
+/// The events that a recipient's part of a round removes.
+#[derive(Debug, Clone, Copy)]
+pub enum Removed<'a> {
+    Ids(&'a [Uuid]),
+    /// All from the first to the last, which must be so many: far faster, and a shortfall when another one committed late in between.
+    Range {
+        first: Uuid,
+        last: Uuid,
+        count: usize,
+    },
+}
+
+impl Removed<'_> {
+    /// How many there must be.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Removed::Ids(ids) => ids.len(),
+            Removed::Range { count, .. } => *count,
+        }
+    }
+
+    /// Those that are removed one by one.
+    pub(super) fn ids(&self) -> &[Uuid] {
+        match self {
+            Removed::Ids(ids) => ids,
+            Removed::Range { .. } => &[],
+        }
+    }
+
+    pub(super) fn range(&self) -> Option<(Uuid, Uuid)> {
+        match self {
+            Removed::Ids(_) => None,
+            Removed::Range { first, last, .. } => Some((*first, *last)),
+        }
+    }
 }
 
 /// Statements on many recipients.
@@ -86,8 +122,8 @@ pub trait RoundTable: Database {
 
     /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each once.
     ///
-    /// A recipient whose turn has moved drops out alone. Answers the places of those that did not, in no order; `None` when events of one
-    /// of them are not there, and then the transaction must not be committed.
+    /// A recipient whose turn has moved drops out alone. Answers the places of those that did not, in no order; `None` when one of them
+    /// does not have the events that it removes, and then the transaction must not be committed.
     fn write_round(
         tx: &mut Self::Connection,
         writes: &[RoundWrite<'_>],

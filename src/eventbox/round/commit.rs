@@ -14,7 +14,7 @@ use crate::eventbox::event::EventId;
 use crate::eventbox::metrics;
 use crate::eventbox::process::Turn;
 use crate::eventbox::settle::settle;
-use crate::store::{Backend, Fault, RoundWrite};
+use crate::store::{Backend, Fault, Removed, RoundWrite};
 
 /// How long a round waits for the locks of somebody else's transaction before it is left to turns of one recipient, milliseconds.
 const LOCK_WAIT_MS: u32 = 200;
@@ -23,7 +23,7 @@ const LOCK_WAIT_MS: u32 = 200;
 enum Written {
     /// These won their races, and with them what was published, in the order of the winners.
     Committed(Vec<usize>, Vec<Sent>),
-    /// Events of a winner were not there: nothing was committed.
+    /// A winner did not have the events that it removes: nothing was committed.
     Shortfall,
     /// The answer was lost; if it was committed, these won.
     Unknown(Vec<usize>),
@@ -39,10 +39,11 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
     let attempt = format!("commit a round of {} recipients", ready.len());
     let token = Uuid::new_v4();
     let sends = ready.iter().any(Ready::sends);
-    let written = match sends || !B::ROUND_IS_TRANSACTION {
-        true => write_with_sends(pool, &mut ready, token).await,
-        false => write_alone(pool, &ready, token).await,
-    };
+    let mut written = write(pool, &mut ready, token, sends, Removal::Ranges).await;
+    if matches!(written, Ok(Written::Shortfall)) && ready.iter().any(|ready| ready.range.is_some()) {
+        tracing::debug!(attempt, "an event committed late between those that were listed: removing one by one");
+        written = write(pool, &mut ready, token, sends, Removal::Ids).await;
+    }
     let (won, mut sent) = match written {
         Ok(Written::Committed(won, sent)) => (won, sent),
         Ok(Written::Shortfall) => return Ok(Vec::new()),
@@ -57,6 +58,13 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
     let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
     let winners = won.into_iter().zip(sent);
     Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent))).collect())
+}
+
+/// How events are removed: in ranges where that can be, or all one by one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    Ranges,
+    Ids,
 }
 
 /// A turn that committed, and whose it is.
@@ -75,13 +83,19 @@ impl Ready {
         !self.decided.emitted.is_empty()
     }
 
-    fn write(&self) -> RoundWrite<'_> {
+    fn write(&self, removal: Removal) -> RoundWrite<'_> {
+        let removed = match self.range {
+            Some((first, last)) if removal == Removal::Ranges => {
+                Removed::Range { first: first.0, last: last.0, count: self.listed }
+            }
+            _ => Removed::Ids(&self.decided.removed),
+        };
         RoundWrite {
             shard: self.to.shard().into(),
             recipient: self.to.as_str(),
             turn: self.turn,
             state: self.decided.state.as_ref().map(Option::as_deref),
-            removed: &self.decided.removed,
+            removed,
         }
     }
 
@@ -104,10 +118,23 @@ impl Ready {
     }
 }
 
+async fn write<B: Backend>(
+    pool: &Pool<B>,
+    ready: &mut [Ready],
+    token: Uuid,
+    sends: bool,
+    removal: Removal,
+) -> Result<Written> {
+    match sends || !B::ROUND_IS_TRANSACTION {
+        true => write_with_sends(pool, ready, token, removal).await,
+        false => write_alone(pool, ready, token, removal).await,
+    }
+}
+
 /// The one statement, which is the transaction.
-async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid) -> Result<Written> {
+async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
     let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
-    let writes: Vec<_> = ready.iter().map(Ready::write).collect();
+    let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
     match B::write_round(&mut conn, &writes, token, LOCK_WAIT_MS).await {
         Ok(Some(won)) => Ok(Written::Committed(won, Vec::new())),
@@ -118,11 +145,16 @@ async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid) -
 }
 
 /// The statement, and what the winners emit and publish, in one transaction.
-async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready], token: Uuid) -> Result<Written> {
+async fn write_with_sends<B: Backend>(
+    pool: &Pool<B>,
+    ready: &mut [Ready],
+    token: Uuid,
+    removal: Removal,
+) -> Result<Written> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let during = |fault: Fault| fault.during(&attempt);
     let mut part = B::begin_grouped(pool).await.map_err(during)?;
-    let (won, sent) = match write_part::<B>(&mut part, ready, token, during).await {
+    let (won, sent) = match write_part::<B>(&mut part, ready, token, removal, during).await {
         Ok(Some(written)) => written,
         Ok(None) => {
             B::roll_back_grouped(part).await;
@@ -145,9 +177,10 @@ async fn write_part<B: Backend>(
     tx: &mut B::Connection,
     ready: &mut [Ready],
     token: Uuid,
+    removal: Removal,
     during: impl Fn(Fault) -> Error,
 ) -> Result<Option<(Vec<usize>, Vec<Sent>)>> {
-    let writes: Vec<_> = ready.iter().map(Ready::write).collect();
+    let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let Some(won) = B::write_round(tx, &writes, token, LOCK_WAIT_MS).await.map_err(&during)? else {
         return Ok(None);
     };

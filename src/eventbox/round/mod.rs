@@ -62,6 +62,8 @@ struct Ready {
     last: EventId,
     more_listed: bool,
     decided: Decided,
+    /// The first and the last of the events, when all of them are removed and nothing is likely to commit late between them.
+    range: Option<(EventId, EventId)>,
 }
 
 /// Takes many recipients through one turn each, none twice; answers what became of each, in the order of `parts`.

@@ -33,65 +33,72 @@ WHERE step.recipient <= step.last ORDER BY n"
 
 /// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
 ///
-/// One statement, so one snapshot. A state comes once, with the first row of its recipient.
+/// One statement, so one snapshot: the turns and states, and the events of each recipient in their order. Sorting them all together costs more
+/// than reading them.
 pub(crate) const LIST_ROUND: &str = concat!(
-    "SELECT r.place, CASE WHEN coalesce(l.n, 1) = 1 THEN s.turn END, CASE WHEN coalesce(l.n, 1) = 1 THEN s.state END,
-       coalesce(f.paused OR f.next_attempt_at_us > ",
+    "SELECT r.place, s.turn, s.state, coalesce(f.paused OR f.next_attempt_at_us > ",
     statement_us!(),
-    ", false), l.id, l.name, l.traceparent, l.value
-FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
+    ", false) AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value
+FROM unnest($1::int2[], $2::text[]) WITH ORDINALITY AS r (shard, recipient, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s WHERE s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient LIMIT 1
 ) f ON true
-LEFT JOIN LATERAL (
-    SELECT id, name, traceparent, value, row_number() OVER (ORDER BY id) AS n FROM eventbox_event e
+UNION ALL
+SELECT r.place, NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value
+FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
+CROSS JOIN LATERAL (
+    SELECT id, name, traceparent, value FROM eventbox_event e
     WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after ORDER BY id LIMIT $4
-) l ON true
-ORDER BY r.place, l.id"
+) e"
 );
 
 /// The statement of [`RoundTable::write_round`]; its plan must find states and events by their primary keys.
 ///
-/// The turns come first and are complete before an event is removed. It checks itself: fewer removals than the winners listed divide by zero,
-/// which rolls everything back. A turn that is 0 is an insert and any other an update, because a missing row must not match.
+/// The turns come first and are complete before an event is removed. It checks itself: another number of removals than the winners need
+/// divides by zero, which rolls everything back. A turn that is 0 is an insert and any other an update, because a missing row must not match.
 pub(crate) const WRITE_ROUND: &str = concat!(
     "WITH bound AS MATERIALIZED (
-    SELECT set_config('lock_timeout', $9, true) AS lock_timeout
+    SELECT set_config('lock_timeout', $12, true) AS lock_timeout
 ), w AS MATERIALIZED (
-    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[])
-        WITH ORDINALITY AS u (shard, recipient, turn, keep, state, place)
+    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int8[])
+        WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, place)
     WHERE bound.lock_timeout IS NOT NULL
 ), first AS (
     INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
-    SELECT shard, recipient, 1, $8, ",
+    SELECT shard, recipient, 1, $11, ",
     now_us!(),
     ", state FROM w WHERE turn = 0 ORDER BY shard, recipient
     ON CONFLICT DO NOTHING RETURNING shard, recipient
 ), next AS (
-    UPDATE eventbox_state s SET turn = w.turn + 1, token = $8, updated_at_us = ",
+    UPDATE eventbox_state s SET turn = w.turn + 1, token = $11, updated_at_us = ",
     now_us!(),
     ", state = CASE WHEN w.keep THEN s.state ELSE w.state END
     FROM w WHERE w.turn > 0 AND s.shard = w.shard AND s.recipient = w.recipient AND s.turn = w.turn
     RETURNING s.shard, s.recipient
 ), won AS MATERIALIZED (
-    SELECT w.place, w.shard, w.recipient
+    SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed
     FROM (SELECT * FROM first UNION ALL SELECT * FROM next) t JOIN w USING (shard, recipient)
 ), listed AS MATERIALIZED (
-    SELECT won.shard, won.recipient, e.id FROM unnest($6::int8[], $7::uuid[]) AS e (place, id) JOIN won USING (place)
-), removed AS (
+    SELECT won.shard, won.recipient, e.id FROM unnest($9::int8[], $10::uuid[]) AS e (place, id) JOIN won USING (place)
+), by_id AS (
     DELETE FROM eventbox_event USING listed
     WHERE eventbox_event.shard = listed.shard AND eventbox_event.recipient = listed.recipient AND eventbox_event.id = listed.id
     RETURNING 1
+), by_range AS (
+    DELETE FROM eventbox_event USING won
+    WHERE eventbox_event.shard = won.shard AND eventbox_event.recipient = won.recipient
+      AND eventbox_event.id BETWEEN won.first AND won.last
+    RETURNING 1
 ), complete AS MATERIALIZED (
-    SELECT 1 / ((SELECT count(*) FROM listed) = (SELECT count(*) FROM removed))::int AS yes
+    SELECT 1 / ((SELECT coalesce(sum(removed), 0) FROM won) = (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range))::int AS yes
 )
 SELECT won.place FROM won, complete WHERE complete.yes = 1"
 );
 
-/// What Postgres says when [`WRITE_ROUND`] finds that events are missing.
+/// What Postgres says when [`WRITE_ROUND`] has removed too few events, or too many.
 const DIVISION_BY_ZERO: &str = "22012";
 
 impl RoundTable for Postgres {
@@ -114,27 +121,24 @@ impl RoundTable for Postgres {
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.recipient).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after).collect::<Vec<_>>());
-        let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
+        let empty = |place| RoundRow { place, turn: 0, state: None, hindered: false, events: Vec::new() };
+        let mut rounds: Vec<RoundRow> = (0..from.len()).map(empty).collect();
         for row in query.bind(limit).fetch_all(conn).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
-            if rounds.last().is_none_or(|last| last.place != place) {
-                rounds.push(RoundRow {
-                    place,
-                    turn: row.try_get::<Option<i64>, _>(1)?.unwrap_or(0),
-                    state: row.try_get(2)?,
-                    hindered: row.try_get(3)?,
-                    events: Vec::new(),
-                });
-            }
-            if let (Some(id), Some(round)) = (row.try_get::<Option<Uuid>, _>(4)?, rounds.last_mut()) {
-                round.events.push(ListedRow {
-                    id,
-                    name: row.try_get(5)?,
-                    traceparent: row.try_get(6)?,
-                    value: row.try_get(7)?,
-                });
+            let Some(round) = rounds.get_mut(place) else { continue };
+            match row.try_get(4)? {
+                Some(id) => {
+                    let (name, traceparent, value) = (row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
+                    round.events.push(ListedRow { id, name, traceparent, value });
+                }
+                None => {
+                    round.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
+                    (round.state, round.hindered) = (row.try_get(2)?, row.try_get(3)?);
+                }
             }
         }
+        // They come in this order as long as nobody joins in another way.
+        rounds.iter_mut().for_each(|round| round.events.sort_by_key(|event| event.id));
         Ok(rounds)
     }
 
@@ -146,8 +150,8 @@ impl RoundTable for Postgres {
     ) -> Result<Option<Vec<usize>>, Fault> {
         let (mut places, mut ids) = (Vec::new(), Vec::new());
         for (place, write) in (1_i64..).zip(writes) {
-            places.extend(std::iter::repeat_n(place, write.removed.len()));
-            ids.extend_from_slice(write.removed);
+            places.extend(std::iter::repeat_n(place, write.removed.ids().len()));
+            ids.extend_from_slice(write.removed.ids());
         }
         let query = sqlx::query(WRITE_ROUND)
             .bind(writes.iter().map(|write| write.shard).collect::<Vec<_>>())
@@ -155,6 +159,11 @@ impl RoundTable for Postgres {
             .bind(writes.iter().map(|write| write.turn).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.state.is_none()).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.state.flatten()).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.removed.range().map(|(first, _)| first)).collect::<Vec<_>>())
+            .bind(writes.iter().map(|write| write.removed.range().map(|(_, last)| last)).collect::<Vec<_>>())
+            .bind(
+                writes.iter().map(|write| i64::try_from(write.removed.count()).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
+            )
             .bind(places)
             .bind(ids);
         match query.bind(token).bind(lock_wait_ms.to_string()).fetch_all(tx).await {

@@ -75,6 +75,10 @@ pub(crate) const NEXT_TURNS: &str = concat!(
 pub(crate) const REMOVE_EVENTS: &str = "DELETE FROM eventbox_event WHERE (shard, recipient, id) IN (
     SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM json_each($1))";
 
+pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard, recipient, id) IN (
+    SELECT e.shard, e.recipient, e.id FROM json_each($1) r CROSS JOIN eventbox_event e
+    WHERE e.shard = r.value ->> 0 AND e.recipient = r.value ->> 1 AND e.id BETWEEN unhex(r.value ->> 2) AND unhex(r.value ->> 3))";
+
 impl RoundTable for Sqlite {
     const ROUND_IS_TRANSACTION: bool = false;
 
@@ -139,10 +143,21 @@ impl RoundTable for Sqlite {
         }
         let winners = || won.iter().filter_map(|place| writes.get(*place));
         let listed: Vec<_> = winners()
-            .flat_map(|write| write.removed.iter().map(|id| (write.shard, write.recipient, hex(*id))))
+            .flat_map(|write| write.removed.ids().iter().map(|id| (write.shard, write.recipient, hex(*id))))
             .collect();
-        let removed = sqlx::query(REMOVE_EVENTS).bind(json(&listed)?).execute(tx).await?.rows_affected();
-        Ok((removed == listed.len() as u64).then_some(won))
+        let ranges: Vec<_> = winners()
+            .filter_map(|write| Some((write.shard, write.recipient, write.removed.range()?)))
+            .map(|(shard, recipient, (first, last))| (shard, recipient, hex(first), hex(last)))
+            .collect();
+        let mut removed = 0;
+        if !listed.is_empty() {
+            removed += sqlx::query(REMOVE_EVENTS).bind(json(&listed)?).execute(&mut *tx).await?.rows_affected();
+        }
+        if !ranges.is_empty() {
+            removed += sqlx::query(REMOVE_RANGES).bind(json(&ranges)?).execute(tx).await?.rows_affected();
+        }
+        let wanted: usize = winners().map(|write| write.removed.count()).sum();
+        Ok((removed == wanted as u64).then_some(won))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::testing::Clock;
 use eventbox::{BoxError, CloudEvent, Event, Outcome, PostProcess, Recipient, Reducer};
 use tokio::sync::oneshot;
 
@@ -168,6 +169,29 @@ on_every_engine! {
         assert_eq!(seen(db, &tally("a")).await, ["1", "2"]);
         assert_eq!((seen(db, &tally("b")).await, seen(db, &tally("c")).await), (vec!["stop".to_owned()], vec!["1".to_owned()]));
         assert!(stats.contention >= 1, "{stats:?}");
+    }
+
+    /// An event commits late, between two old ones that a round removes in one go: it is not removed with them, and has its own turn.
+    async fn what_commits_late_between_old_events_is_not_removed_with_them(db) {
+        let (stopping, reached, go_on) = Stopping::new();
+        let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
+        clock.scope(async {
+            emit(db, &tally("a"), ["1"]).await;
+            clock.advance(Duration::from_secs(20));
+            emit(db, &tally("a"), ["3"]).await;
+            emit(db, &tally("b"), ["stop"]).await;
+        }).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        reached.await.unwrap();
+        let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
+        between.scope(emit(db, &tally("a"), ["2"])).await;
+        go_on.send(()).unwrap();
+        idle(db).await;
+        let stats = runtime.stats();
+        runtime.stop(STOP).await;
+        assert_eq!(seen(db, &tally("a")).await, ["1", "3", "2"]);
+        assert_eq!(seen(db, &tally("b")).await, ["stop"]);
+        assert_eq!(stats.contention, 0, "the round was committed: {stats:?}");
     }
 
     /// An event that a winner listed is gone, and its turn has not moved, which nobody does who goes through the library: all of the round

@@ -100,8 +100,10 @@ mod postgres {
                 ("LIST_ROUND", "int2[], text[], uuid[], int8", format!("{shards}, {names}, {afters}, 101")),
                 (
                     "WRITE_ROUND",
-                    "int2[], text[], int8[], bool[], bytea[], int8[], uuid[], uuid, text",
-                    format!("{shards}, {names}, {ones}, {keeps}, {states}, {places}, {ids}, '{token}', '200'"),
+                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int8[], int8[], uuid[], uuid, text",
+                    format!(
+                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {places}, {ids}, '{token}', '200'"
+                    ),
                 ),
             ] {
                 for mode in ["force_custom_plan", "force_generic_plan"] {
@@ -198,7 +200,7 @@ mod sqlite {
     #[tokio::test]
     async fn rounds_find_their_rows_by_the_primary_keys() {
         let db = filled().await;
-        for name in ["WALK_RECIPIENTS", "LIST_ROUND", "FIRST_TURNS", "NEXT_TURNS", "REMOVE_EVENTS"] {
+        for name in ["WALK_RECIPIENTS", "LIST_ROUND", "FIRST_TURNS", "NEXT_TURNS", "REMOVE_EVENTS", "REMOVE_RANGES"] {
             let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
