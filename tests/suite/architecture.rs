@@ -156,6 +156,7 @@ fn the_tests_of_the_invariants_exist() {
     }
     let mut tests = String::new();
     read(&root().join("tests/suite"), &mut tests);
+    read(&root().join("src"), &mut tests);
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 5).collect();
