@@ -1,0 +1,85 @@
+//! W5: turns that publish, from the emit until the receiver has it and the row is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError, Sent};
+use eventbox::runtime::Runtime;
+
+use super::drains::{CONNECTIONS, until_decided};
+use super::engine::{BATCH, Engine};
+use super::entities::{Decided, Publisher, message};
+use super::load::{self, Values, keys};
+use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::parts::{Child, Part};
+
+/// Recipients of W5.
+const RECIPIENTS: usize = 1_000;
+
+/// Connections beside those of the runtime: who emits, and the emitter's.
+const MORE_CONNECTIONS: u32 = 8;
+
+/// How long delivering the rest may take.
+const DELIVER_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How long the batch client rests when its queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// W5.
+pub(crate) async fn published<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    let spec = Spec { workload: "W5", variant: None, units: vec![Unit::rate()] };
+    bench.compare(&spec, ours, from_memory).await
+}
+
+async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
+    bench.clear().await?;
+    let (events, keys) = (bench.scale.published, keys("order", RECIPIENTS)?);
+    let receiver = Child::start(Part::Receive, "").await?;
+    let pool = bench.open(CONNECTIONS + MORE_CONNECTIONS).await?;
+    let emitter = DurableEmitter::builder(pool.clone(), receiver.said.as_str()).start().await?;
+    let decided = Decided::wanting(events);
+    let watch = bench.begin().await?;
+    let builder = Runtime::builder(pool.clone()).reducer("order", Publisher(Arc::clone(&decided)));
+    let builder = builder.emitter(emitter.clone());
+    let emitted = load::emit_batches(&pool, &keys, events, BATCH, 1);
+    tokio::try_join!(emitted, until_decided(builder, &decided))?;
+    ensure!(emitter.flush(DELIVER_DEADLINE).await?, "the messages were not delivered within {DELIVER_DEADLINE:?}");
+    let seconds = watch.since.elapsed();
+    emitter.close().await;
+    let (_, cost) = bench.end(watch, events, &[&pool]).await?;
+    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
+    let sums = B::reducer_sums(&bench.admin).await?;
+    let verified = sums.are(events) && received >= events && B::outbox_left(&bench.admin).await? == 0;
+    Ok(Sample::rate(events, (seconds.as_secs_f64(), cost), verified))
+}
+
+/// The batch client alone, with the settings that the emitter uses.
+async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
+    let (events, values) = (bench.scale.published, Values::new());
+    let receiver = Child::start(Part::Receive, "").await?;
+    let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(receiver.said.as_str()))?);
+    let client = BatchClient::new(transport, BatchConfig::durable())?;
+    client.start();
+    let delivered = Arc::new(AtomicUsize::new(0));
+    let watch = bench.begin().await?;
+    for _ in 0..events {
+        loop {
+            let delivered = Arc::clone(&delivered);
+            let callback = Box::new(move |sent: Sent| {
+                delivered.fetch_add(usize::from(sent.result.is_ok()), Ordering::Relaxed);
+            });
+            match client.queue(message(values.any()).map_err(|error| anyhow!(error))?, Some(callback)) {
+                Ok(()) => break,
+                Err(SendError::BufferFull) => tokio::time::sleep(FULL_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    client.stop(DELIVER_DEADLINE).await;
+    let measured = bench.end(watch, events, &[]).await?;
+    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
+    let verified = received == events && delivered.load(Ordering::Relaxed) == events;
+    Ok(Sample::rate(events, measured, verified))
+}
