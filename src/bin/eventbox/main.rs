@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+#[cfg(unix)]
 mod cluster;
 mod demo;
 mod ingress;

@@ -85,7 +85,9 @@ fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
         let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
         let Some((name, fields)) = stat.rsplit_once(") ") else { continue };
         let fields: Vec<u64> = fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
-        let [_, parent, _, _, _, _, _, _, _, _, _, user, system, ended_user, ended_system, ..] = fields[..] else { continue };
+        let [_, parent, _, _, _, _, _, _, _, _, _, user, system, ended_user, ended_system, ..] = fields[..] else {
+            continue;
+        };
         if name.split(' ').next() == Some(postmaster.to_string().as_str()) {
             ticks += user + system + ended_user + ended_system;
         } else if parent == u64::from(postmaster) {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use eventbox::runtime::{Runtime, RuntimeBuilder};
 use sqlx::Pool;
 
-use super::engine::{Engine, Key, Sums};
+use super::engine::{Engine, Key, SMALL_BATCH, Sums};
 use super::entities::{Counter, Decided, Ledger};
 use super::load::{self, fill, fill_yardstick, keys};
 use super::measure::{Bench, Line, Sample, Spec, Unit};
@@ -18,9 +18,8 @@ pub(crate) const CONNECTIONS: u32 = 8;
 /// The most events of a turn, and of a yardstick's transaction.
 pub(crate) const MAX_EVENTS: i64 = 100;
 
-/// Producers of W3c, and how many events each sends at once.
+/// Producers of W3c.
 const PRODUCERS: usize = 16;
-const PRODUCED_AT_ONCE: usize = 100;
 
 /// How long a drain may take before it is a failure.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -139,7 +138,7 @@ pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
         let decided = Decided::wanting(events);
         let watch = bench.begin().await?;
         let builder = Runtime::builder(pool.clone()).reducer("order", Counter(Arc::clone(&decided)));
-        let produced = load::emit_batches(&pool, &keys, events, PRODUCED_AT_ONCE, PRODUCERS);
+        let produced = load::emit_batches(&pool, &keys, events, SMALL_BATCH, PRODUCERS);
         tokio::try_join!(produced, until_decided(builder, &decided))?;
         let measured = bench.end(watch, events, &[&pool]).await?;
         Ok(Sample::rate(events, measured, B::reducer_sums(&bench.admin).await?.are(events)))
@@ -149,7 +148,7 @@ pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
         B::insert_states(&bench.admin, &keys).await?;
         let pool = bench.open_yardstick(connections).await?;
         let watch = bench.begin().await?;
-        let produced = load::insert_batches(&pool, &keys, events, PRODUCED_AT_ONCE, PRODUCERS);
+        let produced = load::insert_batches(&pool, &keys, events, SMALL_BATCH, PRODUCERS);
         tokio::try_join!(produced, take_hot(&pool, &keys, events))?;
         let measured = bench.end(watch, events, &[&pool]).await?;
         let sums: Sums = B::yardstick_sums(&bench.admin).await?;

@@ -27,7 +27,9 @@ const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 pub(crate) async fn single<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = |variant| Spec { workload: "W1", variant: Some(variant), units: vec![Unit::rate()] };
     let mut lines = bench.compare(&spec("plain"), plain, async |bench| inserts(bench, TASKS).await).await?;
-    lines.extend(bench.compare(&spec("sender"), through_a_sender, async |bench| inserts(bench, SENDER_TASKS).await).await?);
+    lines.extend(
+        bench.compare(&spec("sender"), through_a_sender, async |bench| inserts(bench, SENDER_TASKS).await).await?,
+    );
     Ok(lines)
 }
 

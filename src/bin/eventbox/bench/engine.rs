@@ -56,6 +56,9 @@ pub(crate) struct Counted {
 ///
 /// The tables of the yardsticks have the shape of the library's. What is written in one call is one commit, and every statement is prepared.
 pub(crate) trait Engine: Backend {
+    /// The engine's name, for a machine.
+    const ID: &'static str;
+
     /// Whether one connection writes at a time, so that more of them only wait for each other.
     const WRITES_ALONE: bool;
 
@@ -81,14 +84,11 @@ pub(crate) trait Engine: Backend {
     /// [`eventbox::emit`], for code that is generic over the engine.
     fn emit(pool: &Pool<Self>, to: &Recipient, event: Event) -> impl Future<Output = eventbox::Result<()>> + Send;
     /// [`eventbox::emit_all`], likewise.
-    fn emit_all(
-        pool: &Pool<Self>,
-        events: &[(Recipient, Event)],
-    ) -> impl Future<Output = eventbox::Result<()>> + Send;
+    fn emit_all(pool: &Pool<Self>, events: &[(Recipient, Event)]) -> impl Future<Output = eventbox::Result<()>> + Send;
 
     /// Yardstick: one event, inserted and committed.
     fn insert(pool: &Pool<Self>, row: Row<'_>) -> impl Future<Output = Result<()>> + Send;
-    /// Yardstick: [`BATCH`] events or fewer, inserted and committed at once.
+    /// Yardstick: [`BATCH`] or [`SMALL_BATCH`] events, inserted and committed at once; other numbers may be slower.
     fn insert_many(pool: &Pool<Self>, rows: &[Row<'_>]) -> impl Future<Output = Result<()>> + Send;
     /// Yardstick: the states that are going to be counted in.
     fn insert_states(pool: &Pool<Self>, keys: &[Key]) -> impl Future<Output = Result<()>> + Send;
@@ -129,3 +129,6 @@ pub(crate) trait Engine: Backend {
 
 /// The most rows of one insert.
 pub(crate) const BATCH: usize = 500;
+
+/// The rows of a small insert.
+pub(crate) const SMALL_BATCH: usize = 100;

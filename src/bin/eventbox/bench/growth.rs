@@ -57,16 +57,13 @@ pub(crate) async fn growth<B: Engine>(bench: &Bench<'_, B>) -> Result<(Vec<Line>
     let spec = Spec { workload: "W6", variant: None, units: units().into() };
     let mut points = Vec::new();
     for pending in &bench.scale.pending {
-        bench.progress.at(&spec, B::NAME, 1, &format!("{pending} pending"));
+        bench.progress.at(&spec, B::ID, 1, &format!("{pending} pending"));
         points.push((*pending, point(bench, *pending).await?));
     }
     let curves = units().into_iter().enumerate().map(|(place, unit)| Curve {
-        engine: B::NAME,
+        engine: B::ID,
         unit: unit.text,
-        points: points
-            .iter()
-            .filter_map(|(pending, point)| Some((*pending, *point.figures.get(place)?)))
-            .collect(),
+        points: points.iter().filter_map(|(pending, point)| Some((*pending, *point.figures.get(place)?))).collect(),
     });
     let curves = curves.collect();
     let mut lines = Vec::new();
@@ -75,7 +72,7 @@ pub(crate) async fn growth<B: Engine>(bench: &Bench<'_, B>) -> Result<(Vec<Line>
             lines.extend(against(bench, first, point, bench.scale.rounds, &format!("{pending} pending")));
         }
     }
-    bench.progress.at(&spec, B::NAME, 1, "soak");
+    bench.progress.at(&spec, B::ID, 1, "soak");
     lines.extend(soak(bench).await?);
     Ok((lines, curves))
 }
@@ -84,7 +81,7 @@ fn against<B: Engine>(_: &Bench<'_, B>, first: &Point, then: &Point, rounds: usi
     let line = |(unit, (first_figure, figure)): (Unit, (&f64, &f64))| Line {
         workload: "W6",
         variant: None,
-        engine: B::NAME,
+        engine: B::ID,
         unit: format!("{}, {what}", unit.text),
         ours: *figure,
         yardstick: *first_figure,
@@ -201,11 +198,13 @@ async fn soak<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
         load::emit_batches(&pool, &keys, SOAK_BATCH, SOAK_BATCH, 1).await?;
         sent += SOAK_BATCH;
         let (soaked, of) = (since.elapsed().as_secs(), bench.scale.soak_for.as_secs());
-        bench.progress.say(format!("W6 on {}: soaked for {soaked} s of {of} s", B::NAME));
+        bench.progress.say(format!("W6 on {}: soaked for {soaked} s of {of} s", B::ID));
         tokio::time::sleep(SOAK_PAUSE).await;
     }
     let wanted = counted_before + i64::try_from(sent)?;
-    while B::reducer_sums(&bench.admin).await?.counted < wanted && since.elapsed() < bench.scale.soak_for + SOAK_DEADLINE {
+    while B::reducer_sums(&bench.admin).await?.counted < wanted
+        && since.elapsed() < bench.scale.soak_for + SOAK_DEADLINE
+    {
         tokio::time::sleep(SOAK_PAUSE).await;
     }
     runtime.stop(STOP_DEADLINE).await;

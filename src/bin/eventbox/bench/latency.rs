@@ -97,7 +97,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
     let (mut latencies, sent, measured);
     if across {
         let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
-        let child = Child::start(part, &format!("{} {}", B::NAME, bench.place.url())).await?;
+        let child = Child::start(part, &format!("{} {}", B::ID, bench.place.url())).await?;
         let watch = bench.begin().await?;
         sent = send(&sending, side, &keys, bench.scale.latency_for).await?;
         until_empty(bench, side).await?;
@@ -122,7 +122,11 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
     latencies.sort_unstable();
     let sums = sums(bench, side).await?;
     let verified = sums.are(sent) && latencies.len() == sent;
-    Ok(Sample { figures: vec![percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)], verified, cost: measured.1 })
+    Ok(Sample {
+        figures: vec![percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)],
+        verified,
+        cost: measured.1,
+    })
 }
 
 async fn sums<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<Sums> {

@@ -115,7 +115,9 @@ pub(crate) async fn emit_batches<B: Engine>(
         let (pool, keys, values) = (pool.clone(), Arc::clone(&keys), Arc::clone(&values));
         async move {
             let events: Vec<(Recipient, Event)> = range
-                .filter_map(|number| Some((keys.get(number % keys.len())?.to.clone(), Event::new(values.any().to_vec()))))
+                .filter_map(|number| {
+                    Some((keys.get(number % keys.len())?.to.clone(), Event::new(values.any().to_vec())))
+                })
                 .collect();
             Ok(B::emit_all(&pool, &events).await?)
         }

@@ -161,14 +161,14 @@ impl<'a, B: Engine> Bench<'a, B> {
         let (mut our_samples, mut yardstick_samples) = (Vec::new(), Vec::new());
         for round in 0..=self.scale.rounds {
             self.costing.store(round == 0, Ordering::Relaxed);
-            self.progress.at(spec, B::NAME, round, "eventbox");
-            our_samples.push(ours(self).await.with_context(|| format!("{} on {}: eventbox", spec.workload, B::NAME))?);
-            self.progress.at(spec, B::NAME, round, "yardstick");
+            self.progress.at(spec, B::ID, round, "eventbox");
+            our_samples.push(ours(self).await.with_context(|| format!("{} on {}: eventbox", spec.workload, B::ID))?);
+            self.progress.at(spec, B::ID, round, "yardstick");
             yardstick_samples
-                .push(yardstick(self).await.with_context(|| format!("{} on {}: yardstick", spec.workload, B::NAME))?);
+                .push(yardstick(self).await.with_context(|| format!("{} on {}: yardstick", spec.workload, B::ID))?);
         }
         self.costing.store(false, Ordering::Relaxed);
-        Ok(lines(spec, B::NAME, &our_samples, &yardstick_samples))
+        Ok(lines(spec, B::ID, &our_samples, &yardstick_samples))
     }
 }
 

@@ -114,16 +114,8 @@ enum Workload {
     W6,
 }
 
-const WORKLOADS: [Workload; 8] = [
-    Workload::W1,
-    Workload::W2,
-    Workload::W3,
-    Workload::W3b,
-    Workload::W3c,
-    Workload::W4,
-    Workload::W5,
-    Workload::W6,
-];
+const WORKLOADS: [Workload; 8] =
+    [Workload::W1, Workload::W2, Workload::W3, Workload::W3b, Workload::W3c, Workload::W4, Workload::W5, Workload::W6];
 
 pub(crate) async fn run(args: Args) -> ExitCode {
     cost::init_log();

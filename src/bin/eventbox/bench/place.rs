@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sqlx::migrate::MigrateDatabase;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Pool, Postgres, Sqlite};
 
 use super::engine::{Engine, Options};
+#[cfg(unix)]
 use crate::cluster::{Account, Cluster, newest};
 
 /// How long a connection may take.
@@ -56,8 +57,12 @@ impl<B: Engine> Place<B> {
 /// A server of Postgres, given or our own.
 pub(crate) struct Server {
     options: PgConnectOptions,
+    /// Stopped and removed with this value.
+    #[cfg(unix)]
     cluster: Option<Cluster>,
 }
+
+const ADVICE: &str = "name a server with --database-url, or leave Postgres out with --engine sqlite";
 
 impl Server {
     /// Checks what was typed, or starts a throw-away cluster.
@@ -67,15 +72,35 @@ impl Server {
             url.starts_with("postgres:") || url.starts_with("postgresql:"),
             "--database-url must begin with postgres:// (SQLite runs in a temporary directory: set TMPDIR to choose it)"
         );
-        let options = url.parse().context("--database-url is not a URL of Postgres: write postgres://USER@HOST/DATABASE")?;
-        Ok(Server { options, cluster: None })
+        let options =
+            url.parse().context("--database-url is not a URL of Postgres: write postgres://USER@HOST/DATABASE")?;
+        Ok(Server {
+            options,
+            #[cfg(unix)]
+            cluster: None,
+        })
     }
 
+    #[cfg(not(unix))]
     fn start() -> Result<Self> {
-        const ADVICE: &str = "name a server with --database-url, or leave Postgres out with --engine sqlite";
+        anyhow::bail!("throw-away clusters are not made on this system: {ADVICE}")
+    }
+
+    #[cfg(not(unix))]
+    fn postmaster(&self) -> Option<u32> {
+        None
+    }
+
+    #[cfg(unix)]
+    fn postmaster(&self) -> Option<u32> {
+        self.cluster.as_ref().map(|cluster| cluster.postmaster)
+    }
+
+    #[cfg(unix)]
+    fn start() -> Result<Self> {
         let account = Account::for_a_server().context(ADVICE)?;
         let Some(programs) = newest(&account) else {
-            bail!("found no server programs of Postgres (initdb, postgres) on this machine: {ADVICE}");
+            anyhow::bail!("found no server programs of Postgres (initdb, postgres) on this machine: {ADVICE}");
         };
         let cluster = Cluster::start(&programs, &account, &SETTINGS, || false).context(ADVICE)?;
         let options = PgConnectOptions::new().host("127.0.0.1").port(cluster.port).username("postgres");
@@ -89,22 +114,27 @@ impl Server {
         let options = self.options.clone().database(&name);
         let (host, port) = (options.get_host().to_owned(), options.get_port());
         let trouble = || {
-            format!("cannot create a database on Postgres at {host}:{port}: start it, give another --database-url, or a user who may")
+            format!(
+                "cannot create a database on Postgres at {host}:{port}: start it, give another --database-url, or a user who may"
+            )
         };
         let url = options.to_url_lossy();
         let created = tokio::time::timeout(CONNECT_TIMEOUT, Postgres::create_database(url.as_str())).await;
         created.with_context(trouble)?.with_context(trouble)?;
-        let told = match self.cluster {
+        let postmaster = self.postmaster();
+        let told = match postmaster {
             Some(_) => format!("a throw-away Postgres on {host}:{port}"),
             None => format!("Postgres at {host}:{port}, in a database of its own"),
         };
-        Ok(Place { options, postmaster: self.cluster.as_ref().map(|cluster| cluster.postmaster), told })
+        Ok(Place { options, postmaster, told })
     }
 }
 
 /// Removes the database of a run, also when somebody is still connected.
 pub(crate) async fn remove(url: &str) -> Result<()> {
-    Postgres::force_drop_database(url).await.with_context(|| format!("remove the database of the benchmark, {}", without_password(url)))
+    Postgres::force_drop_database(url)
+        .await
+        .with_context(|| format!("remove the database of the benchmark, {}", without_password(url)))
 }
 
 fn without_password(url: &str) -> &str {

@@ -25,7 +25,9 @@ impl Curve {
     /// Draws it into a file of this directory.
     pub(crate) fn draw(&self, directory: &Path) -> Result<PathBuf> {
         let path = directory.join(self.file_name());
-        self.draw_into(&path).map_err(|error| anyhow!("{error}")).with_context(|| format!("draw {}", path.display()))?;
+        self.draw_into(&path)
+            .map_err(|error| anyhow!("{error}"))
+            .with_context(|| format!("draw {}", path.display()))?;
         Ok(path)
     }
 

@@ -1,6 +1,6 @@
 //! What a run found, as tables for a person.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use super::cost::Cost;
@@ -19,7 +19,7 @@ pub(crate) fn tables(lines: &[Line]) -> String {
 
 fn table(header: &[&str], first_number: usize) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    table.load_style(UTF8_BORDERS_ONLY).set_header(header.to_vec());
     for column in first_number..header.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -53,8 +53,17 @@ fn figures(lines: &[Line]) -> Table {
 }
 
 fn costs(lines: &[Line]) -> Table {
-    let header =
-        ["engine", "workload", "side", "statements", "commits", "WAL kB", "dead tuples", "client CPU ms", "server CPU ms"];
+    let header = [
+        "engine",
+        "workload",
+        "side",
+        "statements",
+        "commits",
+        "WAL kB",
+        "dead tuples",
+        "client CPU ms",
+        "server CPU ms",
+    ];
     let mut table = table(&header, 3);
     let mut told: Option<(&str, &str, Option<&str>, Option<Cost>)> = None;
     for line in lines {
@@ -89,7 +98,13 @@ fn number(value: f64) -> String {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and not huge")]
         return indicatif::HumanCount(value.round() as u64).to_string();
     }
-    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$}")
 }
 

@@ -94,7 +94,9 @@ impl Cluster {
             if log.contains("FATAL:") {
                 bail!("Postgres did not start; its log ends with\n{}", last_lines(&log, 10));
             }
-            if let Some(postmaster) = ready(&fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default()) {
+            if let Some(postmaster) =
+                ready(&fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default())
+            {
                 return Ok(Some(postmaster));
             }
             if interrupted() {

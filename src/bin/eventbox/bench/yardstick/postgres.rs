@@ -35,10 +35,12 @@ const INSERT: &str = "INSERT INTO bench_event (shard, recipient, id, value) VALU
 const INSERT_MANY: &str = "INSERT INTO bench_event (shard, recipient, id, value)
 SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::bytea[])";
 
-const INSERT_WAKING: &str = "WITH added AS (INSERT INTO bench_event (shard, recipient, id, value) VALUES ($1, $2, $3, $4))
+const INSERT_WAKING: &str =
+    "WITH added AS (INSERT INTO bench_event (shard, recipient, id, value) VALUES ($1, $2, $3, $4))
 SELECT pg_notify('bench_event', $2)";
 
-const INSERT_STATES: &str = "INSERT INTO bench_state (shard, recipient, count) SELECT *, 0 FROM unnest($1::int2[], $2::text[])";
+const INSERT_STATES: &str =
+    "INSERT INTO bench_state (shard, recipient, count) SELECT *, 0 FROM unnest($1::int2[], $2::text[])";
 
 /// The whole transaction in one round trip: the state is locked, the oldest events are deleted and returned, the state is updated.
 const TAKE: &str = "
@@ -91,6 +93,7 @@ SELECT get_byte(decode(md5(convert_to(recipient, 'UTF8')), 'hex'), 0), recipient
 FROM (SELECT n, coalesce($2, 'parked/' || n / 100) AS recipient FROM generate_series(1, $1) n) AS rows";
 
 impl Engine for Postgres {
+    const ID: &'static str = "postgres";
     const WRITES_ALONE: bool = false;
     type Ear = PgListener;
 
@@ -209,7 +212,9 @@ impl Engine for Postgres {
     }
 
     async fn open_snapshot(conn: &mut PgConnection) -> Result<()> {
-        conn.execute(sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM eventbox_lease")).await.map(drop)
+        conn.execute(sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM eventbox_lease"))
+            .await
+            .map(drop)
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::{Executor, Pool, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::broadcast;
 
 use super::library_calls;
-use crate::bench::engine::{BATCH, Counted, Engine, Key, Result, Row, Sums};
+use crate::bench::engine::{BATCH, Counted, Engine, Key, Result, Row, SMALL_BATCH, Sums};
 
 const CREATE: &str = "
 CREATE TABLE bench_event (
@@ -55,29 +55,28 @@ macro_rules! fifty_rows {
     };
 }
 
-/// A full batch in one statement, which is faster than rows out of JSON, and than a statement for each.
+macro_rules! hundred_rows {
+    () => {
+        concat!(fifty_rows!(), ", ", fifty_rows!())
+    };
+}
+
+/// Many rows in one statement, which is faster than rows out of JSON, and than a statement for each.
 const INSERT_BATCH: &str = concat!(
     "INSERT INTO bench_event (shard, recipient, id, value) VALUES ",
-    fifty_rows!(),
+    hundred_rows!(),
     ", ",
-    fifty_rows!(),
+    hundred_rows!(),
     ", ",
-    fifty_rows!(),
+    hundred_rows!(),
     ", ",
-    fifty_rows!(),
+    hundred_rows!(),
     ", ",
-    fifty_rows!(),
-    ", ",
-    fifty_rows!(),
-    ", ",
-    fifty_rows!(),
-    ", ",
-    fifty_rows!(),
-    ", ",
-    fifty_rows!(),
-    ", ",
-    fifty_rows!()
+    hundred_rows!()
 );
+
+const INSERT_SMALL_BATCH: &str =
+    concat!("INSERT INTO bench_event (shard, recipient, id, value) VALUES ", hundred_rows!());
 
 const INSERT_STATES: &str =
     "INSERT INTO bench_state (shard, recipient, count) SELECT value ->> 0, value ->> 1, 0 FROM json_each($1)";
@@ -100,13 +99,15 @@ const EVERSION: &str = "SELECT eversion FROM bench_count WHERE recipient = $1";
 const SAVE_COUNT: &str = "INSERT INTO bench_count (recipient, count, eversion) VALUES ($1, $2, $3)
 ON CONFLICT (recipient) DO UPDATE SET count = excluded.count, eversion = excluded.eversion";
 
-const YARDSTICK_SUMS: &str = "SELECT (SELECT coalesce(sum(count), 0) FROM bench_state), (SELECT count(*) FROM bench_event)";
+const YARDSTICK_SUMS: &str =
+    "SELECT (SELECT coalesce(sum(count), 0) FROM bench_state), (SELECT count(*) FROM bench_event)";
 
 const REDUCER_SUMS: &str = "
 SELECT (SELECT coalesce(sum(CAST(CAST(state AS TEXT) AS INTEGER)), 0) FROM eventbox_state),
        (SELECT count(*) FROM eventbox_event WHERE recipient NOT LIKE 'parked/%')";
 
-const PROCESSOR_SUMS: &str = "SELECT (SELECT coalesce(sum(count), 0) FROM bench_count), (SELECT count(*) FROM eventbox_event)";
+const PROCESSOR_SUMS: &str =
+    "SELECT (SELECT coalesce(sum(count), 0) FROM bench_count), (SELECT count(*) FROM eventbox_event)";
 
 /// In the order of ids, as emits make them. There is no MD5 here, and a parked recipient may be in any shard.
 const PARK: &str = "
@@ -133,6 +134,7 @@ pub(crate) enum Ear {
 }
 
 impl Engine for Sqlite {
+    const ID: &'static str = "sqlite";
     const WRITES_ALONE: bool = true;
     type Ear = Ear;
 
@@ -188,8 +190,13 @@ impl Engine for Sqlite {
     }
 
     async fn insert_many(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<()> {
-        if rows.len() == BATCH {
-            let query = rows.iter().fold(sqlx::query(INSERT_BATCH), |query, row| {
+        let at_once = match rows.len() {
+            BATCH => Some(INSERT_BATCH),
+            SMALL_BATCH => Some(INSERT_SMALL_BATCH),
+            _ => None,
+        };
+        if let Some(sql) = at_once {
+            let query = rows.iter().fold(sqlx::query(sql), |query, row| {
                 query.bind(row.key.shard).bind(row.key.name()).bind(row.id).bind(row.value)
             });
             return query.execute(pool).await.map(drop);
