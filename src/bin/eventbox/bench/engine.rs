@@ -78,7 +78,9 @@ pub(crate) trait Engine: Backend {
     fn settle(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
     /// The settings that the figures depend on, with their names.
     fn settings(pool: &Pool<Self>) -> impl Future<Output = Result<Vec<(String, String)>>> + Send;
-    /// What was counted so far, once every other connection is closed.
+    /// Waits until every other connection is gone, which writes its statistics last.
+    fn until_alone(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
+    /// What was counted so far, of this connection and of those that are gone.
     fn counted(pool: &Pool<Self>) -> impl Future<Output = Result<Counted>> + Send;
 
     /// [`eventbox::emit`], for code that is generic over the engine.

@@ -101,8 +101,9 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         let watch = bench.begin().await?;
         sent = send(&sending, side, &keys, bench.scale.latency_for).await?;
         until_empty(bench, side).await?;
-        measured = bench.end(watch, sent, &[&sending]).await?;
+        // Its connections must be closed before the costs are counted.
         latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
+        measured = bench.end(watch, sent, &[&sending]).await?;
     } else {
         let consuming = match side {
             Side::Ours => bench.open(CONNECTIONS).await?,

@@ -136,11 +136,9 @@ impl<'a, B: Engine> Bench<'a, B> {
         for pool in pools {
             pool.close().await;
         }
-        let cost = match watch.before {
-            Some(before) => Some(Cost { counted: self.counted().await?, ..at_end }.since(before, events)),
-            None => None,
-        };
-        Ok((seconds, cost))
+        let Some(before) = watch.before else { return Ok((seconds, None)) };
+        B::until_alone(&self.admin).await.context("wait for connections to close")?;
+        Ok((seconds, Some(Cost { counted: self.counted().await?, ..at_end }.since(before, events))))
     }
 
     async fn counted(&self) -> Result<Counted> {

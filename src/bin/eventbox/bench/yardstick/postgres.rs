@@ -123,11 +123,17 @@ impl Engine for Postgres {
         sqlx::query_as(SETTINGS).fetch_all(pool).await
     }
 
-    async fn counted(pool: &PgPool) -> Result<Counted> {
-        // A backend writes its statistics when it ends, which is a little after its connection.
-        while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(pool).await? > 0 {
+    async fn until_alone(pool: &PgPool) -> Result<()> {
+        for _ in 0..super::MAX_LOOKS {
+            if sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(pool).await? == 0 {
+                return Ok(());
+            }
             tokio::time::sleep(super::LOOK_AGAIN).await;
         }
+        Err(sqlx::Error::PoolTimedOut)
+    }
+
+    async fn counted(pool: &PgPool) -> Result<Counted> {
         // Servers before 15 have no such function, and write the statistics a little later.
         if pool.execute(FLUSH).await.is_err() {
             tokio::time::sleep(super::STATISTICS_DELAY).await;

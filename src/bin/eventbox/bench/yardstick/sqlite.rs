@@ -176,6 +176,10 @@ impl Engine for Sqlite {
         sqlx::query_as(SETTINGS).fetch_all(pool).await
     }
 
+    async fn until_alone(_pool: &SqlitePool) -> Result<()> {
+        Ok(())
+    }
+
     async fn counted(pool: &SqlitePool) -> Result<Counted> {
         let file: String = sqlx::query_scalar(FILE).fetch_one(pool).await?;
         let log = std::fs::metadata(format!("{file}-wal")).map(|log| log.len());
