@@ -35,11 +35,11 @@ pub(crate) async fn single<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>>
 
 async fn plain<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     bench.clear().await?;
-    let (pool, keys, values) = (bench.open(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::new());
+    let (pool, keys, values) = (bench.open(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::get());
     let watch = bench.begin().await?;
     let shared = pool.clone();
     let emitted = load::repeat(TASKS, bench.scale.emit_for, move || {
-        let (pool, keys, values) = (shared.clone(), Arc::clone(&keys), Arc::clone(&values));
+        let (pool, keys) = (shared.clone(), Arc::clone(&keys));
         async move { Ok(B::emit(&pool, &any(&keys)?.to, Event::new(values.any().to_vec())).await?) }
     });
     let emitted = emitted.await?;
@@ -50,13 +50,16 @@ async fn plain<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
 
 async fn through_a_sender<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     bench.clear().await?;
-    let (pool, keys, values) = (bench.open(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::new());
+    let (pool, keys, values) = (bench.open(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::get());
     let sender = Sender::new(pool.clone());
     let watch = bench.begin().await?;
     let shared = sender.clone();
     let emitted = load::repeat(SENDER_TASKS, bench.scale.emit_for, move || {
-        let (sender, keys, values) = (shared.clone(), Arc::clone(&keys), Arc::clone(&values));
-        async move { Ok(drop(sender.emit(&any(&keys)?.to, Event::new(values.any().to_vec())).await?)) }
+        let (sender, keys) = (shared.clone(), Arc::clone(&keys));
+        async move {
+            sender.emit(&any(&keys)?.to, Event::new(values.any().to_vec())).await?;
+            Ok(())
+        }
     });
     let emitted = emitted.await?;
     sender.stop(STOP_DEADLINE).await;
@@ -67,11 +70,11 @@ async fn through_a_sender<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
 
 async fn inserts<B: Engine>(bench: &Bench<'_, B>, tasks: usize) -> Result<Sample> {
     bench.clear().await?;
-    let (pool, keys, values) = (bench.open_yardstick(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::new());
+    let (pool, keys, values) = (bench.open_yardstick(CONNECTIONS).await?, keys("order", RECIPIENTS)?, Values::get());
     let watch = bench.begin().await?;
     let shared = pool.clone();
     let inserted = load::repeat(tasks, bench.scale.emit_for, move || {
-        let (pool, keys, values) = (shared.clone(), Arc::clone(&keys), Arc::clone(&values));
+        let (pool, keys) = (shared.clone(), Arc::clone(&keys));
         async move { Ok(B::insert(&pool, Row { key: any(&keys)?, id: Uuid::now_v7(), value: values.any() }).await?) }
     });
     let inserted = inserted.await?;

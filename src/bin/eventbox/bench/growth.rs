@@ -138,9 +138,9 @@ async fn figures<B: Engine>(bench: &Bench<'_, B>) -> Result<Point> {
 
 /// The rate of emits, and how many they were.
 async fn emits<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: Arc<Vec<Key>>) -> Result<(f64, usize)> {
-    let (shared, values, since) = (pool.clone(), Values::new(), Instant::now());
+    let (shared, values, since) = (pool.clone(), Values::get(), Instant::now());
     let emitted = load::repeat(EMITTERS as usize, bench.scale.growth_emit_for, move || {
-        let (pool, keys, values) = (shared.clone(), Arc::clone(&keys), Arc::clone(&values));
+        let (pool, keys) = (shared.clone(), Arc::clone(&keys));
         async move { Ok(B::emit(&pool, &any(&keys)?.to, Event::new(values.any().to_vec())).await?) }
     });
     let emitted = emitted.await?;
@@ -169,7 +169,7 @@ async fn drained<B: Engine>(bench: &Bench<'_, B>) -> Result<(f64, bool)> {
 /// The median time of a turn of these recipients, milliseconds.
 async fn turns<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: &[Key]) -> Result<f64> {
     let max = NonZeroU32::new(TURN_EVENTS).unwrap_or(NonZeroU32::MIN);
-    let (counter, values) = (Counter(Decided::wanting(usize::MAX)), Values::new());
+    let (counter, values) = (Counter(Decided::wanting(usize::MAX)), Values::get());
     let mut times = Vec::with_capacity(bench.scale.growth_turns);
     for key in keys.iter().cycle().take(bench.scale.growth_turns) {
         // As many as the turn takes, so that the box stays as long as it is.

@@ -139,14 +139,14 @@ async fn sums<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<Sums> {
 
 /// Sends at a steady rate, whether or not earlier calls have returned; answers how many.
 async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, length: Duration) -> Result<usize> {
-    let (until, values) = (Instant::now() + length, Values::new());
+    let (until, values) = (Instant::now() + length, Values::get());
     let mut ticks = interval(Duration::from_secs(1) / EVENTS_A_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut calls = JoinSet::new();
     let mut sent = 0;
     while Instant::now() < until {
         ticks.tick().await;
-        let (pool, keys, values) = (pool.clone(), Arc::clone(keys), Arc::clone(&values));
+        let (pool, keys) = (pool.clone(), Arc::clone(keys));
         calls.spawn(async move {
             let key = any(&keys)?;
             let mut value = values.any().to_vec();

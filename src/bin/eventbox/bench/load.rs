@@ -1,7 +1,7 @@
 //! What all workloads send.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,8 +22,11 @@ pub(crate) const BATCHERS: usize = 8;
 pub(crate) struct Values(Vec<u8>);
 
 impl Values {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Values(std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect()))
+    /// The same for everybody, made once, so that making them is not measured.
+    pub(crate) fn get() -> &'static Self {
+        static VALUES: LazyLock<Values> =
+            LazyLock::new(|| Values(std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect()));
+        &VALUES
     }
 
     /// One of about a million values.
@@ -110,9 +113,9 @@ pub(crate) async fn emit_batches<B: Engine>(
     batch: usize,
     tasks: usize,
 ) -> Result<()> {
-    let (pool, keys, values) = (pool.clone(), Arc::clone(keys), Values::new());
+    let (pool, keys, values) = (pool.clone(), Arc::clone(keys), Values::get());
     share(tasks, total, batch, move |range| {
-        let (pool, keys, values) = (pool.clone(), Arc::clone(&keys), Arc::clone(&values));
+        let (pool, keys) = (pool.clone(), Arc::clone(&keys));
         async move {
             let events: Vec<(Recipient, Event)> = range
                 .filter_map(|number| {
@@ -133,9 +136,9 @@ pub(crate) async fn insert_batches<B: Engine>(
     batch: usize,
     tasks: usize,
 ) -> Result<()> {
-    let (pool, keys, values) = (pool.clone(), Arc::clone(keys), Values::new());
+    let (pool, keys, values) = (pool.clone(), Arc::clone(keys), Values::get());
     share(tasks, total, batch, move |range| {
-        let (pool, keys, values) = (pool.clone(), Arc::clone(&keys), Arc::clone(&values));
+        let (pool, keys) = (pool.clone(), Arc::clone(&keys));
         async move {
             let rows: Vec<Row<'_>> = range
                 .filter_map(|number| {

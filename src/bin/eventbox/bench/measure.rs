@@ -9,6 +9,7 @@ use sqlx::Pool;
 
 use super::cost::{Cost, count_statements};
 use super::engine::{Counted, Engine, Sums};
+use super::load::Values;
 use super::place::Place;
 use super::progress::Progress;
 use super::scale::Scale;
@@ -97,6 +98,7 @@ pub(crate) struct Bench<'a, B: Engine> {
 
 impl<'a, B: Engine> Bench<'a, B> {
     pub(crate) async fn new(place: &'a Place<B>, scale: &'a Scale, progress: &'a Progress) -> Result<Self> {
+        Values::get();
         let admin = place.open(1, false).await?;
         eventbox::migrate(&admin).await?;
         B::create(&admin).await.context("create the tables of the yardsticks")?;
@@ -198,7 +200,7 @@ pub(crate) fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     match (sorted.get(middle), middle.checked_sub(1).and_then(|below| sorted.get(below))) {
-        (Some(upper), Some(lower)) if sorted.len() % 2 == 0 => f64::midpoint(*lower, *upper),
+        (Some(upper), Some(lower)) if sorted.len().is_multiple_of(2) => f64::midpoint(*lower, *upper),
         (Some(only), _) => *only,
         (None, _) => 0.0,
     }

@@ -121,7 +121,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     cost::init_log();
     let outcome = match args.part {
         Some(part) => parts::run(part).await.map(|()| true),
-        None => measure(&args).await.and_then(|found| told(&args, found)),
+        None => measure(&args).await.and_then(|found| told(&args, &found)),
     };
     match outcome {
         Ok(verified) => ExitCode::from(u8::from(!verified)),
@@ -250,7 +250,7 @@ async fn on<B: Engine>(
 }
 
 /// Prints what was found; answers whether all sums are right.
-fn told(args: &Args, found: Found) -> Result<bool> {
+fn told(args: &Args, found: &Found) -> Result<bool> {
     let text = match args.json {
         true => serde_json::to_string_pretty(&found.lines)?,
         false => report::tables(&found.lines),

@@ -57,7 +57,7 @@ async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
 
 /// The batch client alone, with the settings that the emitter uses.
 async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
-    let (events, values) = (bench.scale.published, Values::new());
+    let (events, values) = (bench.scale.published, Values::get());
     let receiver = Child::start(Part::Receive, "").await?;
     let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(receiver.said.as_str()))?);
     let client = BatchClient::new(transport, BatchConfig::durable())?;
