@@ -222,13 +222,12 @@ impl<B: Engine> Consumer<B> {
             let mut taking = JoinSet::new();
             while let Some(woken) = asked.run_until_cancelled(B::woken(&mut ear)).await {
                 for key in woken? {
-                    let (pool, stamps) = (pool.clone(), Arc::clone(&stamps));
-                    taking.spawn(async move {
-                        let taken = B::take(&pool, &key, MAX_EVENTS).await?;
-                        let sent: Vec<u64> = taken.iter().filter_map(|value| Stamps::sent_at(value)).collect();
-                        stamps.committed(&sent);
-                        anyhow::Ok(())
-                    });
+                    let take = take::<B>(pool.clone(), key, Arc::clone(&stamps));
+                    // Where one connection writes at a time, more tasks would only wait for each other, and look for the same events.
+                    match B::WRITES_ALONE {
+                        true => take.await?,
+                        false => drop(taking.spawn(take)),
+                    }
                 }
                 while let Some(ended) = taking.try_join_next() {
                     ended??;
@@ -254,6 +253,14 @@ impl<B: Engine> Consumer<B> {
             }
         }
     }
+}
+
+/// One turn by hand.
+async fn take<B: Engine>(pool: Pool<B>, key: Key, stamps: Arc<Stamps>) -> Result<()> {
+    let taken = B::take(&pool, &key, MAX_EVENTS).await?;
+    let sent: Vec<u64> = taken.iter().filter_map(|value| Stamps::sent_at(value)).collect();
+    stamps.committed(&sent);
+    Ok(())
 }
 
 #[cfg(test)]
