@@ -25,6 +25,9 @@ const RECIPIENTS: usize = 1_000;
 /// The most events of a timed turn.
 const TURN_EVENTS: u32 = 10;
 
+/// Turns that are made before one is timed.
+const WARM_UP_TURNS: usize = 10;
+
 /// The load of the soak: so many events each time.
 const SOAK_BATCH: usize = 500;
 const SOAK_PAUSE: Duration = Duration::from_millis(250);
@@ -125,8 +128,8 @@ async fn figures<B: Engine>(bench: &Bench<'_, B>) -> Result<Point> {
     let [for_turns, for_emits] = Full::boxes()?;
     let pool = bench.open(EMITTERS).await?;
     bench.begin().await?;
-    let same = turns(bench, &pool, &[for_turns]).await?;
-    let beside = turns(bench, &pool, &keys("turn", bench.scale.growth_turns)?).await?;
+    let same = turns(bench, &[for_turns]).await?;
+    let beside = turns(bench, &keys("turn", bench.scale.growth_turns)?).await?;
     let (drained, verified) = drained(bench).await?;
     let (to_others, others) = emits(bench, &pool, keys("other", RECIPIENTS)?).await?;
     let (to_same, same_box) = emits(bench, &pool, Arc::new(vec![for_emits])).await?;
@@ -167,11 +170,13 @@ async fn drained<B: Engine>(bench: &Bench<'_, B>) -> Result<(f64, bool)> {
 }
 
 /// The median time of a turn of these recipients, milliseconds.
-async fn turns<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: &[Key]) -> Result<f64> {
+async fn turns<B: Engine>(bench: &Bench<'_, B>, keys: &[Key]) -> Result<f64> {
+    // One connection, whose statements are prepared by the first turns.
+    let pool = &bench.open(1).await?;
     let max = NonZeroU32::new(TURN_EVENTS).unwrap_or(NonZeroU32::MIN);
     let (counter, values) = (Counter(Decided::wanting(usize::MAX)), Values::get());
     let mut times = Vec::with_capacity(bench.scale.growth_turns);
-    for key in keys.iter().cycle().take(bench.scale.growth_turns) {
+    for key in keys.iter().cycle().take(WARM_UP_TURNS + bench.scale.growth_turns) {
         // As many as the turn takes, so that the box stays as long as it is.
         let event = || (key.to.clone(), Event::new(values.any().to_vec()));
         B::emit_all(pool, &std::iter::repeat_with(event).take(max.get() as usize).collect::<Vec<_>>()).await?;
@@ -179,7 +184,8 @@ async fn turns<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: &[Key]) ->
         eventbox::reduce_batch(pool, &key.to, &counter, max).await?;
         times.push(since.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(median(times))
+    pool.close().await;
+    Ok(median(times.into_iter().skip(WARM_UP_TURNS)))
 }
 
 /// A steady load for a long time, while a transaction that began before it stays open; the figures after it against those before.
