@@ -4,12 +4,17 @@
 //! cargo bench --bench emitter -- bare EVENTS               the batch client alone, with no database
 //! cargo bench --bench emitter -- emit ENGINE EVENTS        emit, deliver, delete, from end to end, beside `bare`
 //! cargo bench --bench emitter -- drain ENGINE ROWS         an outbox after an outage of an hour, beside `bare`
+//! cargo bench --bench emitter -- drain ENGINE ROWS --latency-ms MS
+//!                                                          the same with a server that takes so long for each request
 //! cargo bench --bench emitter -- chaos SECONDS             two hosts and two plugins on one Postgres table, one killed every few seconds
 //! ```
 //!
 //! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own. The receiver is a process of
 //! its own that only counts; for `chaos` it is `eventbox::ingress`. Everything has the defaults, and `bare` sends the same batches by the same
 //! client as the emitter does.
+//!
+//! `drain` has two yardsticks. Without a latency the receiver costs next to nothing, so CPU decides, and what the database takes of it is missing
+//! elsewhere. With one, the batch client's `max_concurrent_sends` decides, as over a network: that is the full rate of the transport.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -48,14 +53,14 @@ async fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["sink"] => sink().await,
+        ["sink", latency_ms] => sink(Duration::from_millis(latency_ms.parse().unwrap())).await,
         ["bare", events] => {
-            bare(events.parse().unwrap()).await;
+            bare(events.parse().unwrap(), "0").await;
         }
         ["emit", "sqlite", events] => with_sqlite(async |pool| emit(pool, events.parse().unwrap()).await).await,
         ["emit", "postgres", events] => with_postgres(async |pool, _| emit(pool, events.parse().unwrap()).await).await,
-        ["drain", "sqlite", rows] => with_sqlite(async |pool| drain(pool, rows.parse().unwrap()).await).await,
-        ["drain", "postgres", rows] => with_postgres(async |pool, _| drain(pool, rows.parse().unwrap()).await).await,
+        ["drain", engine, rows] => drain_on(engine, rows, "0").await,
+        ["drain", engine, rows, "--latency-ms", latency_ms] => drain_on(engine, rows, latency_ms).await,
         ["chaos", seconds] => with_postgres(async |_, url| chaos(url, seconds.parse().unwrap()).await).await,
         ["worker", kind, name, url, address] => worker(kind, name, url, address).await,
         _ => println!("see the head of benches/emitter.rs for what to ask"),
@@ -66,8 +71,19 @@ fn event(payload: &[u8]) -> CloudEvent {
     CloudEvent::builder("flights", "flight.departed").payload(payload.to_vec()).build().unwrap()
 }
 
-/// Answers everything with success.
-struct Counting;
+async fn drain_on(engine: &str, rows: &str, latency_ms: &str) {
+    let rows = rows.parse().unwrap();
+    match engine {
+        "sqlite" => with_sqlite(async |pool| drain(pool, rows, latency_ms).await).await,
+        "postgres" => with_postgres(async |pool, _| drain(pool, rows, latency_ms).await).await,
+        _ => println!("see the head of benches/emitter.rs for what to ask"),
+    }
+}
+
+/// Answers everything with success, after a while.
+struct Counting {
+    latency: Duration,
+}
 
 #[tonic::async_trait]
 impl ChipIngress for Counting {
@@ -81,6 +97,9 @@ impl ChipIngress for Counting {
     }
 
     async fn publish_batch(&self, request: Request<CloudEventBatch>) -> Result<Response<PublishResponse>, Status> {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
         let results = request.into_inner().events.into_iter();
         let results = results.map(|event| PublishResult { event_id: event.id, error: None }).collect();
         Ok(Response::new(PublishResponse { results }))
@@ -105,11 +124,11 @@ impl ChipIngress for Counting {
     }
 }
 
-async fn sink() {
+async fn sink(latency: Duration) {
     // Without this the answers wait for each other's acknowledgements, 40 ms at a time.
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
     println!("{}", incoming.local_addr().unwrap());
-    let service = ChipIngressServer::new(Counting).max_decoding_message_size(16 << 20);
+    let service = ChipIngressServer::new(Counting { latency }).max_decoding_message_size(16 << 20);
     tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
 }
 
@@ -120,8 +139,8 @@ fn this_program(args: &[&str]) -> Command {
 }
 
 /// The receiver and its address.
-async fn start_sink() -> (Child, String) {
-    let mut child = this_program(&["sink"]).stdout(Stdio::piped()).spawn().unwrap();
+async fn start_sink(latency_ms: &str) -> (Child, String) {
+    let mut child = this_program(&["sink", latency_ms]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let address = lines.next_line().await.unwrap().unwrap();
     (child, address)
@@ -205,8 +224,8 @@ impl Begun {
     }
 }
 
-async fn bare(events: usize) -> f64 {
-    let (sink, address) = start_sink().await;
+async fn bare(events: usize, latency_ms: &str) -> f64 {
+    let (sink, address) = start_sink(latency_ms).await;
     let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(address)).unwrap());
     let client = BatchClient::new(transport, BatchConfig::durable()).unwrap();
     client.start();
@@ -226,14 +245,14 @@ async fn bare(events: usize) -> f64 {
             }
         }
     }
-    client.stop(Duration::from_secs(60)).await;
+    client.stop(Duration::from_secs(600)).await;
     assert_eq!(delivered.load(Ordering::Relaxed), events);
     begun.report("batch client, no database", events)
 }
 
 async fn emit<B: Backend>(pool: Pool<B>, events: usize) {
-    let alone = bare(events).await;
-    let (sink, address) = start_sink().await;
+    let alone = bare(events, "0").await;
+    let (sink, address) = start_sink("0").await;
     let emitter = DurableEmitter::builder(pool, address).start().await.unwrap();
     let left = Arc::new(AtomicUsize::new(events));
     let begun = Begun::now(&sink);
@@ -256,9 +275,9 @@ async fn emit<B: Backend>(pool: Pool<B>, events: usize) {
     emitter.close().await;
 }
 
-async fn drain<B: Backend + Fill>(pool: Pool<B>, rows: usize) {
-    let alone = bare(rows).await;
-    let (sink, address) = start_sink().await;
+async fn drain<B: Backend + Fill>(pool: Pool<B>, rows: usize, latency_ms: &str) {
+    let alone = bare(rows, latency_ms).await;
+    let (sink, address) = start_sink(latency_ms).await;
     B::fill(&pool, event(&[7; PAYLOAD_BYTES]).encode(), i64::try_from(rows).unwrap()).await;
     println!("{}: {rows} rows of an hour are due; resident {} MiB", B::NAME, resident_mib());
     let begun = Begun::now(&sink);

@@ -78,3 +78,33 @@ impl Drop for Beat {
         self.set(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_a_problem_only_of_who_is_at_work_and_after_three_intervals() {
+        let hearts = Heartbeats::default();
+        let (ticking, working) = (hearts.add("ticking", SECOND, SECOND), hearts.add("working", SECOND, 10 * SECOND));
+        tokio::time::advance(100 * SECOND).await;
+        assert_eq!(hearts.problems(), [""; 0], "nobody has begun");
+        ticking.beat();
+        let busy = working.busy();
+        tokio::time::advance(3 * SECOND).await;
+        assert_eq!(hearts.problems(), [""; 0]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(hearts.problems(), ["loop ticking gave no sign of life for 3001 ms"]);
+        tokio::time::advance(7 * SECOND).await;
+        assert_eq!(hearts.problems().len(), 2, "the grace is longer than three intervals");
+        drop(busy);
+        ticking.beat();
+        assert_eq!(hearts.problems(), [""; 0]);
+        tokio::time::advance(100 * SECOND).await;
+        assert_eq!(hearts.problems().len(), 1, "who waits for work is not at work");
+        drop(ticking);
+        assert_eq!(hearts.problems(), [""; 0], "a loop that has ended is no loop that hangs");
+    }
+}

@@ -1,9 +1,12 @@
 //! Sets of shards.
 #![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only hints use it"))]
 
+use std::fmt;
+use std::str::FromStr;
+
 /// A set of shards, 0 to 255.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ShardSet([u64; 4]);
+pub struct ShardSet([u64; 4]);
 
 impl ShardSet {
     pub(crate) const ALL: ShardSet = ShardSet([u64::MAX; 4]);
@@ -22,12 +25,21 @@ impl ShardSet {
         self.0.get(usize::from(shard >> 6)).is_some_and(|word| word & (1 << (shard & 63)) != 0)
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = u8> + Clone {
         (0..=u8::MAX).filter(move |shard| self.contains(*shard))
     }
 
     pub(crate) fn and(self, other: ShardSet) -> ShardSet {
         ShardSet(std::array::from_fn(|at| self.word(at) & other.word(at)))
+    }
+
+    pub(crate) fn or(self, other: ShardSet) -> ShardSet {
+        ShardSet(std::array::from_fn(|at| self.word(at) | other.word(at)))
+    }
+
+    /// What is here and not there.
+    pub(crate) fn without(self, other: ShardSet) -> ShardSet {
+        ShardSet(std::array::from_fn(|at| self.word(at) & !other.word(at)))
     }
 
     pub(crate) fn remove(&mut self, shard: u8) {
@@ -49,6 +61,25 @@ impl ShardSet {
     }
 }
 
+/// As it travels between processes: 64 hexadecimal digits, shard 0 in the last one.
+impl fmt::Display for ShardSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().rev().try_for_each(|word| write!(f, "{word:016x}"))
+    }
+}
+
+impl FromStr for ShardSet {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let word = |at: usize| text.get(16 * at..16 * (at + 1)).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        match (word(0), word(1), word(2), word(3), text.len()) {
+            (Some(a), Some(b), Some(c), Some(d), 64) => Ok(ShardSet([d, c, b, a])),
+            _ => Err(()),
+        }
+    }
+}
+
 impl FromIterator<u8> for ShardSet {
     fn from_iter<I: IntoIterator<Item = u8>>(shards: I) -> Self {
         let mut set = ShardSet::default();
@@ -67,5 +98,15 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255]);
         assert_eq!((set.len(), ShardSet::ALL.len(), ShardSet::default().is_empty()), (4, 256, true));
         assert!(set.contains(64) && !set.contains(65));
+        assert_eq!(set.without([0, 255].into_iter().collect()).iter().collect::<Vec<_>>(), [63, 64]);
+    }
+
+    #[test]
+    fn a_set_travels_as_text() {
+        let set: ShardSet = [0, 7, 100, 255].into_iter().collect();
+        assert_eq!((set.to_string().len(), set.to_string().parse()), (64, Ok(set)));
+        for wrong in ["", "8", &"f".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(wrong.parse::<ShardSet>(), Err(()));
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! | [`purge`], [`purge_all`] | throw events away |
 //! | [`quarantine`], [`quarantined`], [`replay`], [`discard`] | take events aside with a reason, look at them, put them back or throw them away |
 //! | [`pause`], [`resume`] | let nothing be processed, and go on |
+//! | [`pause_kind`], [`resume_kind`], [`paused_kinds`] | the same for all recipients of a kind |
 //! | [`stored_state`], [`set_state`] | look at the state that the library keeps, and edit or clear it |
 //! | [`forget`] | delete the last traces of a recipient that is no more |
 //!
@@ -32,10 +33,12 @@
 //! ```
 
 mod events;
+mod kind;
 mod quarantine;
 mod recipient;
 
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, PURGE_SLICE, backlog, events, purge, purge_all};
+pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{
     FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, resume, set_state, standing,

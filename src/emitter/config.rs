@@ -20,7 +20,7 @@ pub struct Config {
     pub retransmit_interval: Duration,
     /// How long a row belongs to whoever inserted or claimed it; longer than the publish timeout.
     pub retransmit_after: Duration,
-    /// The most rows of a claim.
+    /// The most rows of a claim. Fewer are claimed when the server is slow, so that they are sent while the claim lasts.
     pub retransmit_batch_size: NonZeroUsize,
     /// When a row is tried again after a transient failure.
     pub backoff: Backoff,

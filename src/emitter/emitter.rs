@@ -20,6 +20,7 @@ use super::error::EmitterError;
 use super::fallback::Fallback;
 use super::grpc::Destination;
 use super::health::HealthReport;
+use super::leftover::Leftovers;
 use super::lifecycle::{NEW, STARTED, StopReport};
 use super::metrics::{EmitterMetrics, Pair, Phase};
 use super::outbox::{Handover, Stored, micros};
@@ -84,6 +85,8 @@ pub(super) struct Inner<B: Backend> {
     pub(super) stopping: CancellationToken,
     /// Wakes the retransmission before its tick.
     pub(super) nudge: Notify,
+    /// Rows whose claims are to be given up.
+    pub(super) leftovers: Leftovers,
     pub(super) state: AtomicU8,
     /// Emits that are under way.
     pub(super) emits: TaskTracker,
@@ -155,6 +158,7 @@ impl<B: Backend> DurableEmitter<B> {
             inserts,
             stopping: CancellationToken::new(),
             nudge: Notify::new(),
+            leftovers: Leftovers::default(),
             state: AtomicU8::new(NEW),
             emits: TaskTracker::new(),
             loops: TaskTracker::new(),
@@ -208,12 +212,18 @@ impl<B: Backend> DurableEmitter<B> {
 
     /// Sends a row from memory that was just written by [`emit_in`](crate::emitter::emit_in) or a turn. Call it after the commit.
     ///
-    /// Never fails and never waits: a row that finds no place is sent by a host when the claim of its insert is over.
+    /// Never fails and never waits: a row that finds no place is sent by a host as soon as there is one, at the latest when the claim of its insert is
+    /// over.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if self.inner.state.load(Ordering::SeqCst) != STARTED {
             return Handover::LeftWaiting;
         }
-        self.inner.deliver(stored)
+        let key = stored.key;
+        let handover = self.inner.deliver(stored);
+        if handover == Handover::LeftWaiting {
+            self.inner.leftovers.note(key);
+        }
+        handover
     }
 
     /// Waits until nothing undelivered is in the outbox, and answers whether that was so within the deadline.

@@ -14,9 +14,8 @@ use super::emitter::Inner;
 use super::error::EmitterError;
 use super::lifecycle::STARTED;
 use super::metrics::{Pair, Phase};
-use super::outbox::{FIRST_CLAIM, Handover, Stored, prepare};
-use super::retransmit::no_place;
-use super::settle::{Entry, guarded, run};
+use super::outbox::{Handover, Stored, prepare};
+use super::settle::{Entry, guarded};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
@@ -93,18 +92,6 @@ impl<B: Backend> Inner<B> {
         };
         let inserted = stored.into_iter().zip(done).map(deliver).collect();
         (inserted, left)
-    }
-
-    /// Gives up the claims of rows that found no place: they are due as soon as there is one, and not when their claims end. Not when nothing
-    /// is sent anyhow.
-    async fn release(&self, left: Vec<OutboxKey>) {
-        if left.is_empty() || self.client.breaker_state() != BreakerState::Closed {
-            return;
-        }
-        let released: Vec<_> = left.into_iter().map(|key| no_place(key, FIRST_CLAIM)).collect();
-        let statement = async { B::reschedule_outbox(&mut *self.pool.acquire().await?, &released).await };
-        run(&self.settling, "reschedule", statement).await;
-        self.nudge.notify_one();
     }
 
     /// Inserts what is queued until the queue is closed and empty.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::emitter::Inner;
 use super::error::EmitterError;
+use super::leftover::run_release;
 use super::metrics::describe;
 use super::retransmit;
 use super::settle::run_worker;
@@ -60,6 +61,7 @@ impl<B: Backend> Inner<B> {
             let beat = beat(&format!("settle {number}"), config.database_timeout);
             self.settlers.spawn(run_worker(Arc::clone(&self.settling), self.pool.clone(), self.finish.clone(), beat));
         }
+        self.loops.spawn(run_release(Arc::clone(self), beat("release", config.database_timeout)));
         if config.retransmit {
             let beating = beat("retransmit", config.retransmit_interval);
             self.loops.spawn(retransmit::run_loop(Arc::clone(self), beating));

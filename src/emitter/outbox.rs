@@ -68,7 +68,7 @@ impl Stored {
 pub enum Handover {
     /// It is sent from memory.
     Queued,
-    /// The queue is full or the emitter is not running: a host sends the row when the claim of its insert is over.
+    /// A host sends the row: when there is room again, if the queue is full; when the claim of its insert is over, if the emitter is not running.
     LeftWaiting,
 }
 

@@ -9,6 +9,7 @@ use super::breaker::BreakerState;
 use super::emitter::Inner;
 use super::metrics::{Pair, Phase};
 use super::outbox::micros;
+use super::pace::Pace;
 use super::settle::{Entry, run};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
@@ -50,7 +51,8 @@ struct Swept {
 async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
     let mut swept = Swept::default();
     let mut from_shard = 0;
-    while let Some(room) = room(inner, beat).await {
+    let mut pace = Pace::new(inner.settling.counters.answered());
+    while let Some(room) = room(inner, beat, &mut pace).await {
         let per_shard = room.div_ceil(SHARDS_PER_PAGE);
         let claim = Claim {
             from_shard,
@@ -87,16 +89,22 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
 }
 
 /// How many rows may be claimed now, after waiting for room; `None` when the sweep should end.
-async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) -> Option<usize> {
+async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat, pace: &mut Pace) -> Option<usize> {
     let config = inner.config();
-    let page = config.retransmit_batch_size.get();
-    let enough = page.min(config.batch.message_buffer.get() / 2).max(1);
+    let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());
+    // A request must end within the claim, and half of what is left for waiting is left to chance.
+    let window = config.retransmit_after.saturating_sub(config.batch.publish_timeout) / 2;
+    let least = page.min(config.batch.batch_size.get() * (config.batch.max_concurrent_sends.get() + 1));
     loop {
         beat.beat();
         if inner.stopping.is_cancelled() {
             return None;
         }
-        let free = inner.client.free().min(inner.settling.free_places()).min(page);
+        pace.note(inner.settling.counters.answered());
+        let may_wait = pace.may_wait(window, least).min(buffer);
+        let waiting = buffer - inner.client.free();
+        let free = may_wait.saturating_sub(waiting).min(inner.settling.free_places()).min(page);
+        let enough = page.min(may_wait / 2).max(1);
         match inner.client.breaker_state() {
             BreakerState::Closed if free >= enough => return Some(free),
             BreakerState::Closed => {}

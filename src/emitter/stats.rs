@@ -65,6 +65,14 @@ impl Counters {
         }
     }
 
+    /// Messages whose fate the server decided.
+    pub(super) fn answered(&self) -> u64 {
+        [&self.sent_fresh, &self.sent_again, &self.failed_attempts]
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .iter()
+            .sum()
+    }
+
     pub(super) fn emitted(&self) {
         add(&self.emitted, 1);
     }

@@ -91,6 +91,7 @@ pub(super) async fn run_purge<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
 pub(super) async fn run_observer<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
     let metrics = inner.config().metrics.unwrap_or_default();
     loop {
+        beat.beat();
         observe(&inner, metrics).await;
         if !tick(&inner, &beat, metrics.poll_interval).await {
             return;

@@ -159,7 +159,7 @@ pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>
 
 /// How to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.
 ///
-/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`] and foreign keys. `:memory:` works for tests, in a pool of
+/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`], a cache of [`SQLITE_CACHE_KIB`] and foreign keys. `:memory:` works for tests, in a pool of
 /// one connection.
 ///
 /// # Examples
@@ -177,11 +177,18 @@ pub fn sqlite_options(path: impl AsRef<std::path::Path>) -> sqlx::sqlite::Sqlite
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
     let options = SqliteConnectOptions::new().create_if_missing(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
     let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    // Without room for the inner pages of its tables and what one statement changes, SQLite writes pages to the log and reads them back
+    // in the middle of a statement.
+    let options = options.pragma("cache_size", format!("-{SQLITE_CACHE_KIB}"));
     match path.as_ref() {
         path if path == std::path::Path::new(":memory:") => options.in_memory(true).filename(":memory:"),
         path => options.filename(path),
     }
 }
+
+/// The most KiB of pages that a connection of [`sqlite_options`] keeps in memory; taken only as they are needed.
+#[cfg(feature = "sqlite")]
+pub const SQLITE_CACHE_KIB: u32 = 16 << 10;
 
 /// How long a connection of [`sqlite_options`] waits for another writer.
 #[cfg(feature = "sqlite")]

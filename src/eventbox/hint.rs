@@ -54,6 +54,16 @@ impl Hints {
         }
     }
 
+    /// Marks several shards for this listener alone.
+    pub(crate) fn mark_all(&self, shards: ShardSet) {
+        shards.iter().for_each(|shard| self.mark(shard));
+    }
+
+    /// Whether a shard is marked.
+    pub(crate) fn are_any(&self) -> bool {
+        self.marked.iter().any(|marked| marked.load(Ordering::Acquire) != 0)
+    }
+
     /// Waits until a shard is marked. Cancel safe.
     pub(crate) async fn wait(&self) {
         self.wake.notified().await;

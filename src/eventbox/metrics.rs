@@ -1,8 +1,10 @@
 //! What eventboxes tell through the `metrics` facade. The label is the recipient's kind, except where events of several kinds are counted together; counts are made after the commit.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge, histogram};
+use uuid::Uuid;
 
 use super::emit::Emitted;
 use super::event::EventId;
@@ -48,9 +50,55 @@ instruments! {
     TRANSITIONS = "eventbox_transitions_total", Counter, "{transition}", ["kind"], NONE, "Transitions of committed turns";
     GARBAGE = "eventbox_garbage_total", Counter, "{event}", ["kind"], NONE, "Events that were removed as garbage";
     SEND_GROUP_EVENTS = "eventbox_send_group_events", Histogram, "{event}", [], EVENTS, "Events that a group of a Sender inserted together";
+    EMIT_TO_COMMIT = "eventbox_emit_to_commit_ms", Histogram, "ms", ["kind"], MILLISECONDS, "Time from the emit of an event, by the clock of who emitted it, to the commit of the turn that consumed it; the wait of a timer is a part of it";
+    PHASE_US = "eventbox_phase_us_total", Counter, "us", ["shard", "phase"], NONE, "Time that tasks spent in a phase: listing, preparing, committing, post-processing, and idle, when a runtime has nothing to do for the shard; the time of a round is shared evenly by its recipients";
     QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE, "Events that were taken aside because they made every batch fail";
     DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE, "Named events that changed nothing, because their name is remembered";
     TOMBSTONES_KEPT = TOMBSTONES, Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
+}
+
+/// The shards by name, made once.
+static SHARD_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..=u8::MAX).map(|shard| shard.to_string()).collect());
+
+/// What a task does with its time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Phase {
+    Listing,
+    Preparing,
+    Committing,
+    #[cfg(feature = "runtime")]
+    PostProcessing,
+    #[cfg(feature = "runtime")]
+    Idle,
+}
+
+/// Time was spent for shards, each of which is given with its number of recipients; they share it.
+pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: impl Iterator<Item = (u8, u32)> + Clone) {
+    let phase = match phase {
+        Phase::Listing => "listing",
+        Phase::Preparing => "preparing",
+        Phase::Committing => "committing",
+        #[cfg(feature = "runtime")]
+        Phase::PostProcessing => "post-processing",
+        #[cfg(feature = "runtime")]
+        Phase::Idle => "idle",
+    };
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let recipients: u64 = shards.clone().map(|(_, recipients)| u64::from(recipients)).sum();
+    for (shard, its) in shards.filter(|(_, its)| *its > 0) {
+        let Some(name) = SHARD_NAMES.get(usize::from(shard)) else { continue };
+        let share_us = elapsed_us.saturating_mul(u64::from(its)) / recipients;
+        counter!(PHASE_US, "shard" => name.as_str(), "phase" => phase).increment(share_us);
+    }
+}
+
+/// A turn consumed events.
+pub(super) fn consumed(kind: &str, ids: impl IntoIterator<Item = Uuid>) {
+    let now = SystemTime::now();
+    let waited = histogram!(EMIT_TO_COMMIT, "kind" => kind.to_owned());
+    for id in ids {
+        waited.record(milliseconds(now.duration_since(EventId(id).emitted_at()).unwrap_or_default()));
+    }
 }
 
 /// Events were taken aside because they kept failing.

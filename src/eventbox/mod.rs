@@ -8,6 +8,7 @@ mod event;
 mod guard;
 mod hint;
 mod metrics;
+mod options;
 mod pending;
 mod poison;
 mod process;
@@ -30,18 +31,20 @@ pub use commit::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use database::check_migrated;
 #[cfg(feature = "sqlite")]
-pub use database::{SQLITE_BUSY_TIMEOUT, sqlite_options};
+pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use hint::{Hints, listen};
 pub use metrics::INSTRUMENTS;
+#[cfg(feature = "runtime")]
+pub(crate) use metrics::{Phase, spent};
+pub use options::{DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
-pub use process::{
-    DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, TurnOptions, process_batch, process_batch_with,
-};
+pub use process::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
 pub use processor::{EVersion, Processor};
 pub use receipt::Receipt;
 pub use reducer::{Next, Outcome, Reducer};

@@ -8,7 +8,8 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::metrics;
-use super::process::{Attempted, Turn, TurnOptions, attempt_with_retries};
+use super::options::TurnOptions;
+use super::process::{Attempted, Turn, attempt_with_retries};
 use super::processor::Processor;
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;

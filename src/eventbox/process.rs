@@ -11,8 +11,9 @@ use super::commit::{Commit, Failure, Outcome};
 use super::decision::Decision;
 use super::event::{Event, EventId};
 use super::guard::Guard;
-use super::metrics;
-use super::poison::{Poison, failed, failed_in_part, is_poison};
+use super::metrics::{self, Phase};
+use super::options::TurnOptions;
+use super::poison::{failed, failed_in_part, is_poison};
 use super::processor::{EVersion, Processor};
 use super::trace::Links;
 use super::transition::{HookErrors, PostProcess};
@@ -25,9 +26,6 @@ use crate::store::{Backend, Fault};
 /// How often [`process_batch`] starts anew when another writer came first, before it returns the contention.
 pub const MAX_CONTENTION_RETRIES: usize = 3;
 
-/// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
-pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
-
 /// How old what was loaded may be when the transaction begins; a turn that took longer to decide starts anew.
 ///
 /// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin again, under a turn in flight.
@@ -39,80 +37,6 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 /// The name of a turn's span.
 pub(super) const TURN_SPAN: &str = "eventbox.turn";
 
-/// How [`process_batch_with`] processes.
-///
-/// # Examples
-///
-/// ```
-/// use std::num::NonZeroU32;
-/// use std::time::Duration;
-///
-/// use eventbox::{Poison, TurnOptions};
-///
-/// let three = NonZeroU32::new(3).ok_or("three is not zero")?;
-/// let options = TurnOptions::new(100.try_into()?)
-///     .deadline(Duration::from_secs(5))
-///     .poison(Poison::Isolate { after: three });
-/// # let _ = options;
-/// # Ok::<(), eventbox::BoxError>(())
-/// ```
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct TurnOptions {
-    max_events: NonZeroU32,
-    deadline: Duration,
-    poison: Poison,
-    /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
-    backoff: Option<(Duration, Duration)>,
-    searching: bool,
-}
-
-impl TurnOptions {
-    /// Turns of up to `max_events` events, with the defaults for everything else.
-    pub fn new(max_events: NonZeroU32) -> Self {
-        TurnOptions {
-            max_events,
-            deadline: DEFAULT_TURN_DEADLINE,
-            poison: Poison::Block,
-            backoff: None,
-            searching: false,
-        }
-    }
-
-    /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
-    /// [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// What is done with a batch that keeps failing; [`Poison::Block`] when nothing is said.
-    pub fn poison(mut self, poison: Poison) -> Self {
-        self.poison = poison;
-        self
-    }
-
-    /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
-    pub(super) fn searching(&self, max_events: NonZeroU32) -> Self {
-        TurnOptions { max_events, searching: true, ..self.clone() }
-    }
-
-    /// Notes every failure, and leaves the recipient alone for the first pause, doubled with every failure in a row up to the second.
-    #[cfg(feature = "runtime")]
-    pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
-        self.backoff = Some((base, cap));
-        self
-    }
-
-    pub(super) fn backoff(&self) -> Option<(Duration, Duration)> {
-        self.backoff
-    }
-
-    pub(super) fn poison_policy(&self) -> Poison {
-        self.poison
-    }
-}
-
 /// What a call of [`process_batch`] did.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -123,7 +47,7 @@ pub struct Turn {
     pub consumed: usize,
     /// How many events were removed as garbage.
     pub garbage: usize,
-    /// How many events were taken aside because they made every batch fail (see [`Poison`]); such a turn does nothing else.
+    /// How many events were taken aside because they made every batch fail (see [`Poison`](crate::Poison)); such a turn does nothing else.
     pub quarantined: usize,
     /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do;
     /// events of failed independent transitions do not count.
@@ -158,7 +82,7 @@ pub struct Turn {
 ///
 /// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an event twice or one that it was not
 /// given; [`Error::Processor`](crate::Error::Processor) with the processor's own error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
-/// [`DEFAULT_TURN_DEADLINE`]; transient and database errors. After any of them nothing was
+/// [`DEFAULT_TURN_DEADLINE`](crate::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing was
 /// changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading back could not tell what happened: nothing
 /// is lost and nothing will happen twice, but the hooks of that turn will not run.
 ///
@@ -266,14 +190,19 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let guard = Guard::new(to, options.deadline);
+    let guard = Guard::new(to, options.deadline_of_attempt());
     let mut after = EventId::NIL;
     let (loaded, decision) = loop {
-        let loaded = load(pool, to, processor, &guard, after, options.max_events).await?;
+        let began = Instant::now();
+        let loaded = load(pool, to, processor, &guard, after, options.max_events()).await?;
+        let listed_at = Instant::now();
+        metrics::spent(Phase::Listing, listed_at - began, alone(to));
         *attempted = loaded.attempted();
         links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
-        let mutation = guard.run("prepare a mutation", prepared).await?;
+        let mutation = guard.run("prepare a mutation", prepared).await;
+        metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
+        let mutation = mutation?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
         if !decision.is_empty() {
             break (loaded, decision);
@@ -292,10 +221,21 @@ where
     }
     let garbage = decision.garbage.len();
     let Loaded { turn, eversion, .. } = loaded;
-    let failing = loaded.failing && !options.searching;
-    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await?;
+    let failing = loaded.failing && !options.is_searching();
+    let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
+    let began = Instant::now();
+    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await;
+    metrics::spent(Phase::Committing, began.elapsed(), alone(to));
+    let outcome = outcome?;
+    consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
+    metrics::consumed(to.kind(), consumed);
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
     Ok(finished(&loaded, garbage, outcome))
+}
+
+/// The shard of a recipient that has a turn of its own.
+fn alone(to: &Recipient) -> std::iter::Once<(u8, u32)> {
+    std::iter::once((to.shard(), 1))
 }
 
 fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
@@ -376,7 +316,7 @@ where
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
     let standing = B::read_standing(&mut conn, shard, to.as_str()).await.map_err(during)?;
-    if standing.paused {
+    if standing.paused || standing.kind_paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
     let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;

@@ -33,7 +33,7 @@ pub enum Status {
         /// Why, in a sentence.
         reason: String,
     },
-    /// It is in its box, and its recipient is paused.
+    /// It is in its box, and its recipient or all of its kind is paused.
     Paused,
     /// It is in its box, and its recipient's turns fail.
     Failing {

@@ -7,6 +7,7 @@ use sqlx::{Executor, Pool};
 use uuid::Uuid;
 
 use super::event::{Event, EventId};
+use super::hint;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
@@ -207,7 +208,9 @@ pub async fn move_due<B: Backend>(pool: &Pool<B>, shards: &[u8], max: NonZeroU32
     shards.dedup();
     let done = B::move_timers(pool, &shards, max.get().min(MAX_MOVED).into()).await;
     let done = done.map_err(|fault| fault.during(format!("move the timers of {} shards", shards.len())))?;
-    Ok(moved(&done))
+    let moved = moved(&done);
+    moved.shards.iter().for_each(|shard| hint::mark(*shard));
+    Ok(moved)
 }
 
 fn moved(rows: &[MovedShard]) -> Moved {

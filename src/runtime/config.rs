@@ -1,6 +1,6 @@
 //! The settings of a runtime, and what is wrong with them.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -38,8 +38,14 @@ pub struct RuntimeConfig {
     pub poison: Poison,
     /// How long a failing recipient is left alone.
     pub backoff: BackoffConfig,
+    /// The most messages in the outbox, delivered ones that are retained included, before the kinds that publish wait until nine tenths of
+    /// so many are there; looked at every poll interval. `None` for no bound.
+    pub outbox_quota: Option<NonZeroU64>,
     /// Whether an emit of this process wakes the workers at once.
     pub hints: bool,
+    /// Whether processes wake each other up: by NOTIFY on Postgres, which needs a connection of its own that is no pooler's, and by the version
+    /// of the file on SQLite.
+    pub wake_ups: bool,
     /// How long a loop may give no sign of life before the runtime is not healthy.
     pub health_grace: Duration,
 }
@@ -83,7 +89,9 @@ impl Default for RuntimeConfig {
             hook_deadline: Duration::from_secs(30),
             poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
             backoff: BackoffConfig::default(),
+            outbox_quota: NonZeroU64::new(1_000_000),
             hints: true,
+            wake_ups: true,
             health_grace: Duration::from_secs(10),
         }
     }

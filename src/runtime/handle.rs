@@ -9,16 +9,21 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::config::RuntimeConfig;
+use super::hold::{self, Held, Publishers};
 use super::kinds::{Kind, Kinds};
 use super::membership::Membership;
-use super::work::{Left, Shared, Work, turn_options};
+use super::stats::{Counters, RuntimeStats};
+use super::tasks::{Shared, turn_options};
+use super::work::{Left, Work};
+use super::{timers, wake};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{self, Processor, Reducer, StateCodec, Typed};
+use crate::eventbox::{self, Hints, Processor, Reducer, StateCodec, Typed};
 use crate::heartbeat::Heartbeats;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -106,7 +111,10 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;
-        let runtime = Runtime { inner: Arc::new(Inner::start(self)) };
+        let paused = async { B::list_paused_kinds(&mut *self.pool.acquire().await?).await };
+        let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
+        let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
+        let runtime = Runtime { inner: Arc::new(Inner::start(self, held)) };
         tracing::info!(worker = %runtime.inner.worker, engine = B::NAME, "runtime started");
         Ok(runtime)
     }
@@ -163,7 +171,7 @@ impl<B: Backend> std::fmt::Debug for Runtime<B> {
 }
 
 struct Inner<B: Backend> {
-    pool: Pool<B>,
+    shared: Arc<Shared<B>>,
     worker: Uuid,
     stopping: CancellationToken,
     interrupt: CancellationToken,
@@ -178,6 +186,8 @@ struct Inner<B: Backend> {
 
 struct Loops {
     work: JoinHandle<Left>,
+    /// Timers, wake-ups, and what is held.
+    others: TaskTracker,
     membership: Option<JoinHandle<()>>,
 }
 
@@ -191,20 +201,6 @@ pub struct RuntimeStopReport {
     pub waiting: usize,
     /// Rounds and turns that were interrupted: rolled back, or committed without their hooks. It counts as no failure of theirs.
     pub interrupted: usize,
-}
-
-/// Who works on a recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Resolution {
-    /// The recipient's shard, 0 to 255.
-    pub shard: u8,
-    /// The process that holds it; `None` when nobody does at the moment, or when leases are switched off.
-    pub worker: Option<Uuid>,
-    /// How that process may be reached, as it says itself ([`RuntimeConfig::address`]).
-    pub address: Option<String>,
-    /// Whether it is this runtime.
-    pub is_here: bool,
 }
 
 /// How a runtime is.
@@ -224,7 +220,7 @@ impl Health {
 }
 
 impl<B: Backend> Inner<B> {
-    fn start(builder: RuntimeBuilder<B>) -> Self {
+    fn start(builder: RuntimeBuilder<B>, held: Held) -> Self {
         let RuntimeBuilder { pool, config, kinds, .. } = builder;
         let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
@@ -249,22 +245,39 @@ impl<B: Backend> Inner<B> {
         });
         let beat = hearts.add("work", config.poll_interval, grace);
         let shared = Arc::new(Shared {
-            pool: pool.clone(),
+            pool,
             options: turn_options(&config),
+            counters: Counters::default(),
+            publishers: Publishers::default(),
+            finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             kinds,
             #[cfg(feature = "emitter")]
             emitter: builder.emitter,
         });
-        let work = Work::new(shared, owned.clone(), eventbox::listen());
+        let heard = Arc::new(Hints::default());
+        let others = TaskTracker::new();
+        let beating = hearts.add("timers", shared.config.poll_interval, grace);
+        others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
+        let (tell_held, held) = watch::channel(held);
+        let beating = hearts.add("hold", shared.config.poll_interval, grace);
+        others.spawn(hold::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
+        if shared.config.wake_ups {
+            others.spawn(wake::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
+            if B::SENDS_WAKE_UPS {
+                others.spawn(wake::send(Arc::clone(&shared), eventbox::listen(), owned.clone(), stopping.clone()));
+            }
+        }
+        others.close();
+        let work = Work::new(Arc::clone(&shared), owned.clone(), held, eventbox::listen(), heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
-            pool,
+            shared,
             worker,
             hearts,
             owned,
             membership,
-            loops: Mutex::new(Some(Loops { work, membership: keeping })),
+            loops: Mutex::new(Some(Loops { work, others, membership: keeping })),
             _guards: [stopping.clone().drop_guard(), interrupt.clone().drop_guard(), leaving.clone().drop_guard()],
             stopping,
             interrupt,
@@ -286,6 +299,7 @@ impl<B: Backend> Inner<B> {
                 timeout_at(deadline, &mut loops.work).await.ok().and_then(Result::ok).unwrap_or_default()
             }
         };
+        let others_ended = timeout_at(deadline, loops.others.wait()).await.is_ok();
         self.leaving.cancel();
         let left_membership = match (&self.membership, loops.membership) {
             (Some(membership), Some(keeping)) => {
@@ -304,7 +318,7 @@ impl<B: Backend> Inner<B> {
             }
             _ => true,
         };
-        let complete = left.interrupted == 0 && left_membership;
+        let complete = left.interrupted == 0 && others_ended && left_membership;
         tracing::info!(worker = %self.worker, complete, left.waiting, left.interrupted, "runtime stopped");
         RuntimeStopReport { complete, waiting: left.waiting, interrupted: left.interrupted }
     }
@@ -321,6 +335,10 @@ impl<B: Backend> Runtime<B> {
             #[cfg(feature = "emitter")]
             emitter: None,
         }
+    }
+
+    pub(super) fn pool(&self) -> &Pool<B> {
+        &self.inner.shared.pool
     }
 
     /// The id of this runtime among the members.
@@ -351,33 +369,15 @@ impl<B: Backend> Runtime<B> {
         Health { problems }
     }
 
+    /// What this runtime has done since its start.
+    #[must_use]
+    pub fn stats(&self) -> RuntimeStats {
+        self.inner.shared.counters.snapshot()
+    }
+
     /// How many shards this runtime works on, 0 to 256.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.inner.owned.borrow().len()
-    }
-
-    /// Who works on a recipient: to send a request to the process that has it at hand.
-    ///
-    /// An answer may be outdated when it arrives; whoever is asked can resolve again.
-    ///
-    /// # Errors
-    ///
-    /// Transient and database errors.
-    pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
-        let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
-        let shard = recipient.shard();
-        let mut conn = self.inner.pool.acquire().await.map_err(|error| during(error.into()))?;
-        let leases = B::list_leases(&mut conn).await.map_err(during)?;
-        let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
-        let worker = held.and_then(|lease| lease.holder);
-        let members = B::list_members(&mut conn).await.map_err(during)?;
-        let member = members.into_iter().find(|member| Some(member.worker) == worker);
-        Ok(Resolution {
-            shard,
-            worker,
-            address: member.map(|member| member.address),
-            is_here: worker == Some(self.inner.worker),
-        })
     }
 }

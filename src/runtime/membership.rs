@@ -48,6 +48,7 @@ impl<B: Backend> Membership<B> {
                     Ok(()) => {}
                     Err(fault) => tracing::warn!(error = %fault.0, "the leases could not be checked: trying again"),
                 }
+                metrics::lease_age(renewed.elapsed());
             }
             tokio::select! {
                 () = leaving.cancelled() => {}

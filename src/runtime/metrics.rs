@@ -1,15 +1,18 @@
 //! What the workers tell through the `metrics` facade.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use metrics::{counter, gauge};
 
+use super::hold::Held;
 use crate::instrument::{Instrument, Kind};
 
 const SHARDS: &str = "eventbox_runtime_shards";
 const MEMBERS: &str = "eventbox_runtime_members";
 const HANDED_OVER: &str = "eventbox_runtime_handed_over_total";
-const PHASE_US: &str = "eventbox_runtime_phase_us_total";
+const LEASE_AGE: &str = "eventbox_runtime_lease_age_seconds";
+const LISTENING: &str = "eventbox_runtime_listening";
+const HELD: &str = "eventbox_runtime_held_kinds";
 const HOOKS: &str = "eventbox_runtime_hooks_total";
 pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 
@@ -42,12 +45,28 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Shards that this process gave to another one",
     },
     Instrument {
-        name: PHASE_US,
-        kind: Kind::Counter,
-        unit: "us",
-        labels: &["phase"],
+        name: LEASE_AGE,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &[],
         buckets: NONE,
-        help: "Time spent in a phase, of all tasks together: listing, round, turn or post-processing (which is a part of the former two)",
+        help: "Time since the leases of this process were renewed; others take its shards when it reaches the lease's time",
+    },
+    Instrument {
+        name: LISTENING,
+        kind: Kind::Gauge,
+        unit: "1",
+        labels: &[],
+        buckets: NONE,
+        help: "1 while wake-ups of other processes are heard, 0 while the poll alone finds their events",
+    },
+    Instrument {
+        name: HELD,
+        kind: Kind::Gauge,
+        unit: "{kind}",
+        labels: &["reason"],
+        buckets: NONE,
+        help: "Kinds of which nothing is begun for now: paused, or waiting for the outbox",
     },
     Instrument {
         name: HOOKS,
@@ -74,45 +93,25 @@ pub(super) fn shards(owned: usize, members: usize) {
     }
 }
 
+#[allow(clippy::cast_precision_loss, reason = "there are few kinds")]
+pub(super) fn held(held: &Held) {
+    for (reason, kinds) in [("paused", &held.paused), ("outbox", &held.throttled)] {
+        gauge!(HELD, "reason" => reason).set(kinds.len() as f64);
+    }
+}
+
+pub(super) fn lease_age(age: Duration) {
+    gauge!(LEASE_AGE).set(age.as_secs_f64());
+}
+
+pub(super) fn listening(yes: bool) {
+    gauge!(LISTENING).set(f64::from(u8::from(yes)));
+}
+
 pub(super) fn handed_over(shards: u64) {
     counter!(HANDED_OVER).increment(shards);
 }
 
 pub(super) fn hooks_ran(kind: &str) {
     counter!(HOOKS, "kind" => kind.to_owned()).increment(1);
-}
-
-/// A phase of a task, counted when it ends.
-pub(super) struct Phase {
-    name: &'static str,
-    since: Instant,
-}
-
-impl Phase {
-    fn of(name: &'static str) -> Self {
-        Phase { name, since: Instant::now() }
-    }
-
-    pub(super) fn listing() -> Self {
-        Self::of("listing")
-    }
-
-    pub(super) fn round() -> Self {
-        Self::of("round")
-    }
-
-    pub(super) fn turn() -> Self {
-        Self::of("turn")
-    }
-
-    pub(super) fn post_processing() -> Self {
-        Self::of("post-processing")
-    }
-}
-
-impl Drop for Phase {
-    fn drop(&mut self) {
-        let us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        counter!(PHASE_US, "phase" => self.name).increment(us);
-    }
 }

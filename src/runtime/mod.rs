@@ -7,20 +7,31 @@
 //!
 //! # The parts
 //!
-//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `work` gives it to rounds and turns.
+//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `hold` what must wait, `work` gives it to rounds and turns, its
+//! `tasks`.
+//! `timers` moves what is due, `wake` lets processes wake each other up, `wait` waits for what was emitted.
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
 
 mod assignment;
 mod config;
 mod handle;
+mod hold;
 mod kinds;
 mod membership;
 mod metrics;
 mod queue;
+mod resolve;
+mod stats;
+mod tasks;
+mod timers;
+mod wait;
+mod wake;
 mod walk;
 mod work;
 
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
-pub use handle::{Health, Resolution, Runtime, RuntimeBuilder, RuntimeStopReport};
+pub use handle::{Health, Runtime, RuntimeBuilder, RuntimeStopReport};
 pub use metrics::INSTRUMENTS;
+pub use resolve::Resolution;
+pub use stats::RuntimeStats;

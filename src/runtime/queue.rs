@@ -74,6 +74,11 @@ impl Queue {
         }
     }
 
+    /// A recipient is not at work and does not wait, whatever was found meanwhile.
+    pub(super) fn forget(&mut self, to: &Recipient) {
+        self.places.remove(to);
+    }
+
     /// A recipient had nothing to do; unless it was found again meanwhile, it is left alone until then.
     pub(super) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant) {
         if matches!(self.places.get(&to), Some(Place::AtWork { found_again: true })) {

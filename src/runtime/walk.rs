@@ -4,7 +4,7 @@
 //! A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when that
 //! commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ pub(super) struct Walks {
     /// Between two polls of a busy and of an idle database.
     pauses: (Duration, Duration),
     hints_forgotten_at: Instant,
+    /// The next walk begins no earlier, so that looking for work never takes more than half of the time.
+    rests_until: Instant,
     unknown: HashSet<String>,
 }
 
@@ -50,6 +52,7 @@ struct ShardWalk {
 pub(super) struct Walk {
     pub(super) from: Vec<WalkFrom>,
     pub(super) per_shard: usize,
+    pub(super) began: Instant,
 }
 
 impl Walks {
@@ -61,6 +64,7 @@ impl Walks {
             pause: min_pause,
             pauses: (min_pause, max_pause),
             hints_forgotten_at: now,
+            rests_until: now,
             unknown: HashSet::new(),
         }
     }
@@ -74,13 +78,18 @@ impl Walks {
         }
     }
 
+    /// These shards are to be looked at once.
+    pub(super) fn look_at(&mut self, shards: ShardSet) {
+        self.due = self.due.or(shards);
+    }
+
     /// When something is due next.
-    pub(super) fn next_due(&self, owned: ShardSet, now: Instant) -> Instant {
+    pub(super) fn next_due(&self, owned: ShardSet) -> Instant {
         if !self.due.and(owned).is_empty() {
-            return now;
+            return self.rests_until;
         }
         let probes = owned.iter().filter_map(|shard| self.shards.get(usize::from(shard))?.probe);
-        probes.map(|(at, _)| at).fold(self.next_poll, Instant::min)
+        probes.map(|(at, _)| at).fold(self.next_poll, Instant::min).max(self.rests_until)
     }
 
     /// True once in a poll interval: what is only a hint is to be forgotten.
@@ -92,8 +101,16 @@ impl Walks {
         forgets
     }
 
-    /// The next walk, over everything that is due; `None` when nothing is.
+    /// A walk that began then has ended.
+    pub(super) fn rest_after(&mut self, began: Instant, now: Instant) {
+        self.rests_until = now + (now - began).min(self.pauses.0);
+    }
+
+    /// The next walk, over everything that is due; `None` when nothing is, or when it is too early.
     pub(super) fn begin(&mut self, owned: ShardSet, room: usize, now: Instant) -> Option<Walk> {
+        if now < self.rests_until {
+            return None;
+        }
         if now >= self.next_poll {
             self.due = ShardSet::ALL;
             self.pause = (self.pause * 2).min(self.pauses.1);
@@ -117,7 +134,7 @@ impl Walks {
             let walk = self.shards.get(usize::from(shard))?;
             Some(WalkFrom { shard: shard.into(), after: walk.after.clone(), last: walk.last.clone() })
         });
-        Some(Walk { from: from.collect(), per_shard })
+        Some(Walk { from: from.collect(), per_shard, began: now })
     }
 
     /// Takes what a walk brought into account; `keep` is asked about every recipient and says whether it was news.
@@ -129,11 +146,15 @@ impl Walks {
         mut keep: impl FnMut(&WalkedRow) -> Kept<'_>,
     ) {
         let mut news = false;
+        let mut of_shard: HashMap<i16, Vec<&WalkedRow>> = HashMap::new();
+        for row in rows {
+            of_shard.entry(row.shard).or_default().push(row);
+        }
         for from in &walk.from {
             let Ok(shard) = u8::try_from(from.shard) else { continue };
             let Some(state) = self.shards.get_mut(usize::from(shard)) else { continue };
             let (mut count, mut at_end, mut behind) = (0, true, None);
-            for row in rows.iter().filter(|row| row.shard == from.shard) {
+            for row in of_shard.remove(&from.shard).unwrap_or_default() {
                 count += 1;
                 at_end = Some(&row.recipient) == row.last.as_ref();
                 state.last.clone_from(&row.last);
@@ -145,9 +166,9 @@ impl Walks {
                     Kept::Known => row.recipient.clone(),
                     Kept::UnknownKind(kind) => {
                         note_unknown(&mut self.unknown, kind);
-                        // Behind every recipient of that kind.
-                        format!("{kind}0")
+                        behind_kind(kind)
                     }
+                    Kept::HeldKind(kind) => behind_kind(kind),
                 });
             }
             if at_end || count < walk.per_shard {
@@ -170,6 +191,13 @@ pub(super) enum Kept<'a> {
     Known,
     /// Nobody here processes this kind: its events stay.
     UnknownKind(&'a str),
+    /// Nothing of this kind is begun for now.
+    HeldKind(&'a str),
+}
+
+/// Behind every recipient of a kind.
+fn behind_kind(kind: &str) -> String {
+    format!("{kind}0")
 }
 
 fn note_unknown(unknown: &mut HashSet<String>, kind: &str) {

@@ -3,25 +3,21 @@
 //! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::config::RuntimeConfig;
-use super::kinds::{Kind, Kinds};
-use super::metrics::{self, Phase};
+use super::hold::Held;
+use super::kinds::Kind;
 use super::queue::{Lane, Queue};
+use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
 use super::walk::{Kept, Walk, Walks};
-#[cfg(feature = "emitter")]
-use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hints, Part, Turn, TurnOptions, round};
+use crate::eventbox::{Done, EventId, Hints, Phase, Turn, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -30,28 +26,11 @@ use crate::store::{Backend, Fault, WalkedRow};
 /// The first and the longest pause after the database was in trouble.
 const TROUBLE_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// What the tasks share.
-pub(super) struct Shared<B: Backend> {
-    pub(super) pool: Pool<B>,
-    pub(super) config: RuntimeConfig,
-    pub(super) kinds: Kinds<B>,
-    pub(super) options: TurnOptions,
-    #[cfg(feature = "emitter")]
-    pub(super) emitter: Option<DurableEmitter<B>>,
-}
-
 /// What a task was about, to give its recipients back when it ends.
 enum Task {
     Walk,
     Round(Vec<Recipient>),
     Turn(Recipient),
-}
-
-/// What a task reports.
-enum Report {
-    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
-    Round(Vec<Recipient>, Result<Vec<Done>>),
-    Turn(Recipient, Result<Turn>),
 }
 
 /// What the loop left behind when it stopped.
@@ -65,6 +44,9 @@ pub(super) struct Work<B: Backend> {
     shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
     hints: Arc<Hints>,
+    held: watch::Receiver<Held>,
+    /// What other processes say.
+    heard: Arc<Hints>,
     walks: Walks,
     queue: Queue,
     tasks: JoinSet<Report>,
@@ -77,13 +59,21 @@ pub(super) struct Work<B: Backend> {
 }
 
 impl<B: Backend> Work<B> {
-    pub(super) fn new(shared: Arc<Shared<B>>, owned: watch::Receiver<ShardSet>, hints: Arc<Hints>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<B>>,
+        owned: watch::Receiver<ShardSet>,
+        held: watch::Receiver<Held>,
+        hints: Arc<Hints>,
+        heard: Arc<Hints>,
+    ) -> Self {
         let now = Instant::now();
         Work {
             walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
             shared,
             owned,
+            held,
             hints,
+            heard,
             queue: Queue::default(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -101,6 +91,7 @@ impl<B: Backend> Work<B> {
             let now = Instant::now();
             self.begin_what_is_due(now);
             let next = self.next_wake(now);
+            let idle = self.tasks.is_empty();
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
@@ -110,8 +101,28 @@ impl<B: Backend> Work<B> {
                     self.walks.mark(marked, Instant::now());
                     self.queue.wake(|to| marked.contains(to.shard()));
                 }
+                () = self.heard.wait() => {
+                    let marked = self.heard.take();
+                    // What was sent when it was emitted may not be committed yet; what the file tells is.
+                    if B::SENDS_WAKE_UPS {
+                        self.walks.mark(marked, Instant::now());
+                    } else {
+                        self.walks.look_at(marked);
+                    }
+                }
                 Ok(()) = self.owned.changed() => {}
+                // What was passed over while it was held is found at once.
+                Ok(()) = self.held.changed() => self.walks.look_at(ShardSet::ALL),
                 () = sleep_until(next) => {}
+            }
+            if idle {
+                let owned = *self.owned.borrow();
+                let of_each = now.elapsed();
+                spent(
+                    Phase::Idle,
+                    of_each * u32::try_from(owned.len()).unwrap_or(0),
+                    owned.iter().map(|shard| (shard, 1)),
+                );
             }
         }
         let waiting = self.queue.clear_waiting();
@@ -133,20 +144,27 @@ impl<B: Backend> Work<B> {
         if self.trouble.1 > now {
             return;
         }
-        let config = &self.shared.config;
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
         // A round that is under way lets the next one gather, so that rounds are large when there is much to do.
         let enough = config.round_recipients.get() / 4;
         while self.rounds < config.rounds.get()
             && (self.queue.waiting(Lane::Rounds) > enough || (self.rounds == 0 && self.queue.waiting(Lane::Rounds) > 0))
         {
-            let taken = self.queue.take(Lane::Rounds, config.round_recipients.get());
+            let taken = self.take_free(Lane::Rounds, config.round_recipients.get());
+            if taken.is_empty() {
+                continue;
+            }
             let parts = taken.iter().map(|to| (to.clone(), self.queue.position(to).unwrap_or(EventId::NIL))).collect();
             let task = run_round(Arc::clone(&self.shared), parts);
             self.rounds += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
         }
         while self.turns < config.workers.get() {
-            let Some(to) = self.queue.take(Lane::Turns, 1).pop() else { break };
+            if self.queue.waiting(Lane::Turns) == 0 {
+                break;
+            }
+            let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
             let task = run_turn(Arc::clone(&self.shared), to.clone());
             self.turns += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
@@ -159,10 +177,20 @@ impl<B: Backend> Work<B> {
             let room = config.max_ready.get().saturating_sub(self.waiting());
             if let Some(walk) = self.walks.begin(owned, room, now) {
                 self.walking = true;
-                let task = run_walk(self.shared.pool.clone(), walk);
+                let task = run_walk(Arc::clone(&self.shared), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
             }
         }
+    }
+
+    /// The next recipients of a lane whose kinds are not held; the others are found again when they are not held any more.
+    fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+        let held = self.held.borrow();
+        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(|to| !held.holds(to.kind()));
+        drop(held);
+        let waiting: Vec<Recipient> = waiting;
+        waiting.into_iter().for_each(|to| self.queue.forget(&to));
+        taken
     }
 
     fn waiting(&self) -> usize {
@@ -183,7 +211,7 @@ impl<B: Backend> Work<B> {
             // A task that ends wakes the loop.
             return now + self.shared.config.poll_interval;
         }
-        self.walks.next_due(*self.owned.borrow(), now)
+        self.walks.next_due(*self.owned.borrow())
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -214,15 +242,19 @@ impl<B: Backend> Work<B> {
     fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
         self.walking = false;
         let now = Instant::now();
+        self.walks.rest_after(walk.began, now);
         let rows = match rows {
             Ok(rows) => rows,
             Err(fault) => return self.in_trouble(&fault.0),
         };
         self.trouble.0 = 0;
-        let (kinds, queue) = (&self.shared.kinds, &mut self.queue);
+        let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
         self.walks.walked(walk, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
+            if held.holds(kind) {
+                return Kept::HeldKind(kind);
+            }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
@@ -246,10 +278,12 @@ impl<B: Backend> Work<B> {
             }
         };
         self.trouble.0 = 0;
+        self.shared.counters.round();
         let mut done = done.into_iter();
         for to in taken {
             match done.next() {
                 Some(Done::Committed { turn, last }) => {
+                    self.shared.counters.turn(&turn);
                     self.queue.go_on_behind(&to, turn.more_remain.then_some(last));
                     self.queue.done(to, Lane::Rounds, turn.more_remain);
                 }
@@ -260,6 +294,10 @@ impl<B: Backend> Work<B> {
                 Some(Done::Nothing { .. }) => {
                     self.queue.go_on_behind(&to, None);
                     self.queue.rest(to, Lane::Rounds, until);
+                }
+                Some(Done::Lost) => {
+                    self.shared.counters.contention(1);
+                    self.queue.done(to, Lane::Turns, true);
                 }
                 Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
                 Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
@@ -280,11 +318,13 @@ impl<B: Backend> Work<B> {
             }
             Ok(turn) => {
                 self.trouble.0 = 0;
+                self.shared.counters.turn(&turn);
                 self.queue.go_on_behind(&to, None);
                 self.queue.done(to, lane, turn.more_remain);
             }
             // Others work on it too: a look at its shard a little later shows what they left.
             Err(error) if error.is_contention() => {
+                self.shared.counters.contention(1);
                 self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
                 self.queue.done(to, lane, false);
             }
@@ -294,6 +334,7 @@ impl<B: Backend> Work<B> {
             }
             Err(Error::Paused { .. }) => self.queue.done(to, lane, false),
             Err(error) => {
+                self.shared.counters.failure();
                 tracing::warn!(recipient = %to, error = %Chain(&error), "a recipient fails: it is left alone for a moment");
                 self.queue.done(to, lane, false);
             }
@@ -309,91 +350,4 @@ impl<B: Backend> Work<B> {
         self.queue.clear_waiting();
         tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
     }
-}
-
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(current) = cause {
-            write!(f, ": {current}")?;
-            cause = current.source();
-        }
-        Ok(())
-    }
-}
-
-async fn run_walk<B: Backend>(pool: Pool<B>, walk: Walk) -> Report {
-    let _phase = Phase::listing();
-    let rows = async {
-        let mut conn = pool.acquire().await?;
-        B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
-    };
-    let rows = rows.await;
-    Report::Walked(walk, rows)
-}
-
-async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
-    let _phase = Phase::round();
-    let with_reducers: Vec<_> = parts
-        .iter()
-        .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => Some(Part { to, after: *after, reducer: &**reducer }),
-            _ => None,
-        })
-        .collect();
-    let mut done = round(&shared.pool, &with_reducers, shared.config.max_events).await;
-    drop(with_reducers);
-    if let Ok(done) = &mut done {
-        for (done, (to, _)) in done.iter_mut().zip(&parts) {
-            if let Done::Committed { turn, .. } = done {
-                after_the_commit(&shared, to, turn).await;
-            }
-        }
-    }
-    Report::Round(parts.into_iter().map(|(to, _)| to).collect(), done)
-}
-
-async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
-    let _phase = Phase::turn();
-    let mut done = match shared.kinds.get(to.kind()) {
-        Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
-        None => Ok(Turn::default()),
-    };
-    if let Ok(turn) = &mut done {
-        after_the_commit(&shared, &to, turn).await;
-    }
-    Report::Turn(to, done)
-}
-
-/// Hands over what was published and runs the hooks.
-async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
-    #[cfg(feature = "emitter")]
-    if let Some(emitter) = &shared.emitter {
-        for stored in turn.published.drain(..) {
-            emitter.deliver(stored);
-        }
-    }
-    if turn.post_process.is_empty() {
-        return;
-    }
-    let _phase = Phase::post_processing();
-    match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
-        Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
-    }
-    metrics::hooks_ran(to.kind());
-}
-
-/// The options of a turn of a single recipient.
-pub(super) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
-    let max_events: NonZeroU32 = config.max_events;
-    TurnOptions::new(max_events)
-        .deadline(config.turn_deadline)
-        .poison(config.poison)
-        .backing_off(config.backoff.base, config.backoff.cap)
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::both::on_both_engines;
 use super::fault::Fault;
+use super::kind::kind_of;
 
 /// What is known of a recipient beside its events.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Standing {
     /// When the turn was moved; `None` when it never had one.
     pub updated_at_us: Option<i64>,
     pub paused: bool,
+    /// Whether all recipients of its kind are paused.
+    pub kind_paused: bool,
     pub attempts: i32,
     pub next_attempt_at_us: i64,
     pub error: Option<String>,
@@ -40,7 +43,7 @@ pub trait ControlTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// The turn, as `read_turn` reads it, with everything else that a turn should know before it begins: one statement, two look-ups by key.
+    /// The turn, as `read_turn` reads it, with everything else that a turn should know before it begins: one statement, three look-ups by key.
     fn read_standing(
         conn: &mut Self::Connection,
         shard: i16,
@@ -111,15 +114,16 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
         ) -> Result<Standing, Fault> {
-            // A full join of two look-ups, because either row may be missing.
+            // A full join of look-ups, because any row may be missing.
             let query = sqlx::query::<Engine>(
                 "SELECT coalesce(s.turn, 0), s.updated_at_us, coalesce(f.paused, false), coalesce(f.attempts, 0),
-                        coalesce(f.next_attempt_at_us, 0), f.error
+                        coalesce(f.next_attempt_at_us, 0), f.error, k.kind IS NOT NULL
                  FROM (SELECT 1 AS always) one
                  LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
-                 LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2",
+                 LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
+                 LEFT JOIN eventbox_paused_kind k ON k.kind = $3",
             );
-            let row = query.bind(shard).bind(recipient).fetch_one(conn).await?;
+            let row = query.bind(shard).bind(recipient).bind(kind_of(recipient)).fetch_one(conn).await?;
             Ok(Standing {
                 turn: row.try_get(0)?,
                 updated_at_us: row.try_get(1)?,
@@ -127,6 +131,7 @@ on_both_engines! {
                 attempts: row.try_get(3)?,
                 next_attempt_at_us: row.try_get(4)?,
                 error: row.try_get(5)?,
+                kind_paused: row.try_get(6)?,
             })
         }
 

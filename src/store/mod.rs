@@ -19,6 +19,7 @@ mod dead_letter;
 mod event;
 mod fault;
 mod item;
+mod kind;
 mod lease;
 mod outbox;
 #[cfg(feature = "postgres")]
@@ -32,6 +33,7 @@ mod state;
 mod status;
 mod timer;
 mod tombstone;
+mod wake;
 mod written;
 
 pub(crate) use control::Forgetting;
@@ -76,11 +78,13 @@ pub trait Backend:
     + tombstone::TombstoneTable
     + state::StateTable
     + control::ControlTable
+    + kind::KindTable
     + quarantine::QuarantineTable
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
     + lease::LeaseTable
     + round::RoundTable
+    + wake::WakeUp
     + written::WrittenRows
 {
 }

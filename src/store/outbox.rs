@@ -183,6 +183,9 @@ pub trait OutboxShared: OutboxTable {
     /// Whether a message waits that is not delivered.
     fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
+    /// How many messages there are, delivered ones that are kept included; counts up to `limit`.
+    fn count_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<i64, Fault>> + Send;
+
     /// Deletes messages that were delivered, the first delivered first; answers how many.
     fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
@@ -200,6 +203,11 @@ on_both_engines! {
         async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
             Ok(query.fetch_one(conn).await?.try_get(0)?)
+        }
+
+        async fn count_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
+            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1) AS counted");
+            Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)
         }
 
         async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {

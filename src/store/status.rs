@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::both::on_both_engines;
 use super::fault::Fault;
+use super::kind::kind_of;
 
 /// Where an event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub enum Whereabouts {
 pub struct StatusRow {
     pub whereabouts: Whereabouts,
     pub turn: i64,
+    /// The recipient, or all of its kind.
     pub paused: bool,
     pub attempts: i32,
     pub error: Option<String>,
@@ -41,13 +43,14 @@ pub trait StatusTable: Database {
 pub(crate) const READ_STATUS: &str = "WITH sought AS (
     SELECT coalesce($3, (SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $4)) AS id
 )
-SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0), coalesce(f.paused, false), coalesce(f.attempts, 0), f.error
+SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0), f.error
 FROM sought
 LEFT JOIN eventbox_event e ON e.shard = $1 AND e.recipient = $2 AND e.id = sought.id
 LEFT JOIN eventbox_timer m ON m.shard = $1 AND m.recipient = $2 AND m.id = sought.id
 LEFT JOIN eventbox_dead_letter d ON d.shard = $1 AND d.id = sought.id AND d.recipient = $2
 LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
-LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2";
+LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
+LEFT JOIN eventbox_paused_kind k ON k.kind = $5";
 
 on_both_engines! {
     impl StatusTable for Engine {
@@ -58,7 +61,7 @@ on_both_engines! {
             id: Option<Uuid>,
             name: Option<&str>,
         ) -> Result<StatusRow, Fault> {
-            let query = sqlx::query::<Engine>(READ_STATUS).bind(shard).bind(recipient).bind(id).bind(name);
+            let query = sqlx::query::<Engine>(READ_STATUS).bind(shard).bind(recipient).bind(id).bind(name).bind(kind_of(recipient));
             let row = query.fetch_one(conn).await?;
             let (due_at_us, code): (Option<i64>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
             let whereabouts = match (row.try_get(0)?, due_at_us, code) {

@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::postgres;
 use crate::run::{cargo, exit_code, status_of, words_of};
@@ -44,13 +44,45 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 
     let server = postgres::server()?;
-    // With the features and in the profile of the tests, whose build is there.
-    demo(cargo(["run", "--all-features", "--", "demo", "--json"]))?;
-    let mut on_postgres = cargo(["run", "--all-features", "--", "demo", "--json", "--database-url"]);
-    on_postgres.arg(server.url());
-    demo(on_postgres)?;
+    bare_runtime(&server.url())?;
+    // As the tests build it, whose build is there; `cargo run` would choose other features of the dependencies and build them anew.
+    let mut build = cargo(["build", "--workspace", "--all-features", "--bins"]);
+    announce(&build);
+    if !status_of(&mut build)?.success() {
+        bail!("the program could not be built");
+    }
+    let program = std::env::current_exe().context("find the programs that were built")?.with_file_name("eventbox");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(["demo", "--json"]).args(arguments);
+        demo(command)
+    };
+    run(&[])?;
+    run(&["--database-url", &server.url()])?;
     eprintln!("xtask: everything holds ({} s)", started.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tests of the runtime that must pass without what only makes it faster, and those among them that are about just that.
+const BARE: [&str; 6] = ["finding", "failing", "holding", "rounds", "stopping", "waiting"];
+const NOT_BARE: [&str; 4] = [
+    "a_hint_is_faster_than_a_poll",
+    "a_round_whose_answer_was_lost_is_read_back",
+    "processes_wake_each_other_up",
+    "what_an_operator_does_is_noticed_at_once",
+];
+
+/// Runs the tests of the runtime again, without leases, hints and wake-ups.
+fn bare_runtime(database_url: &str) -> Result<()> {
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--test", "suite", "--"]);
+    tests.args(BARE.map(|module| format!("runtime::{module}::")));
+    tests.args(NOT_BARE.iter().flat_map(|test| ["--skip", test]));
+    tests.env("EVENTBOX_TEST_BARE_RUNTIME", "1").env("DATABASE_URL", database_url);
+    announce(&tests);
+    if !status_of(&mut tests)?.success() {
+        bail!("the tests of the runtime failed without leases, hints and wake-ups");
+    }
+    Ok(())
 }
 
 /// Runs the demo, shows what it answered, and wants it verified.

@@ -17,7 +17,8 @@ The chores of eventbox.
 
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
   cargo xtask ci             what must hold beside the tests: formatting, clippy, documentation,
-                             every feature by itself, and the demo on both engines
+                             every feature by itself, the tests of the runtime without leases and hints,
+                             and the demo on both engines
   cargo xtask pg -- CMD…     runs a command beside a throw-away Postgres, with DATABASE_URL and PGHOST,
                              PGPORT … set: `cargo xtask pg -- psql`
 

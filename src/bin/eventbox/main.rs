@@ -22,6 +22,9 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
+    /// What the demo starts for its --processes
+    #[command(hide = true)]
+    DemoWorker,
     Ingress(Box<ingress::Args>),
 }
 
@@ -31,6 +34,7 @@ async fn main() -> ExitCode {
     match cli.command {
         Command::Bench(args) => bench::run(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::DemoWorker => demo::run_worker().await,
         Command::Ingress(args) => ingress::run(*args).await,
     }
 }

@@ -69,10 +69,10 @@ pub(super) struct Committed {
 impl Ready<'_> {
     fn sends(&self) -> bool {
         #[cfg(feature = "emitter")]
-        if !self.published.is_empty() {
+        if !self.decided.published.is_empty() {
             return true;
         }
-        !self.emitted.is_empty()
+        !self.decided.emitted.is_empty()
     }
 
     fn write(&self) -> RoundWrite<'_> {
@@ -80,15 +80,17 @@ impl Ready<'_> {
             shard: self.to.shard().into(),
             recipient: self.to.as_str(),
             turn: self.turn,
-            state: self.state.as_ref().map(Option::as_deref),
-            removed: &self.removed,
+            state: self.decided.state.as_ref().map(Option::as_deref),
+            removed: &self.decided.removed,
         }
     }
 
     #[cfg_attr(not(feature = "emitter"), allow(unused_variables))]
     fn committed(self, sent: Sent) -> Committed {
-        let (removed, garbage) = (self.removed.len(), self.garbage);
+        let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
+        // Those that were consumed stand before the garbage.
+        metrics::consumed(self.to.kind(), self.decided.removed.iter().take(removed - garbage).copied());
         let turn = Turn {
             number: Some(self.turn + 1),
             consumed: removed - garbage,
@@ -126,7 +128,7 @@ async fn write_with_sends<B: Backend>(pool: &Pool<B>, ready: &mut [Ready<'_>], t
     };
     let mut emitted = Vec::new();
     for at in &won {
-        emitted.extend(ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.emitted)).unwrap_or_default());
+        emitted.extend(ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.decided.emitted)).unwrap_or_default());
     }
     for slice in emitted.chunks(MAX_EMIT_EVENTS) {
         emit_slice_in::<B>(&mut tx, slice).await?;
@@ -149,7 +151,7 @@ async fn publish<B: Backend>(
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
         let Some(ready) = ready.get_mut(*at) else { continue };
-        let published = std::mem::take(&mut ready.published);
+        let published = std::mem::take(&mut ready.decided.published);
         counts.push(published.len());
         for (ordinal, mut message) in (0..).zip(published) {
             message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));

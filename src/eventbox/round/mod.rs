@@ -6,6 +6,7 @@
 
 mod commit;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
@@ -15,8 +16,9 @@ use uuid::Uuid;
 use self::commit::{Committed, commit};
 use super::decision::Batch;
 use super::event::{Event, EventId};
-use super::metrics;
-use super::process::{MAX_TURN_AGE, Turn, TurnOptions, process_batch_with};
+use super::metrics::{self, Phase};
+use super::options::TurnOptions;
+use super::process::{MAX_TURN_AGE, Turn, process_batch_with};
 use super::reducer::{Outcome, Reducer};
 use super::reducing::{NewState, Reducing, with_state_error};
 use super::state::StateCodec;
@@ -29,8 +31,13 @@ use crate::store::{Backend, BoxFuture, Fault, RoundFrom, RoundRow};
 
 /// A reducer without its types.
 pub(crate) trait Rounds<B: Backend>: Send + Sync {
-    /// What it decides about a batch; `None` for nothing.
-    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>>;
+    /// What it decides about a batch, and the hooks of that; `None` for nothing.
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>>;
 
     /// One recipient through a turn of its own.
     fn turn<'a>(
@@ -59,7 +66,12 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    fn decide(&self, to: &Recipient, events: &[Event], stored: Option<&[u8]>) -> Result<Option<Decided>> {
+    fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<Option<(Decided, Vec<PostProcess>)>> {
         let failed = |source: BoxError| {
             with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
         };
@@ -91,24 +103,29 @@ pub(crate) struct Decided {
     emitted: Vec<(Recipient, Event)>,
     #[cfg(feature = "emitter")]
     published: Vec<CloudEvent>,
-    hooks: Vec<PostProcess>,
 }
 
 impl Decided {
-    fn check(to: &Recipient, listed: &[Event], state: Option<NewState>, outcome: Outcome<()>) -> Result<Self> {
+    /// The hooks are kept apart, because a hook must not be shared between threads and what is being committed is.
+    fn check(
+        to: &Recipient,
+        listed: &[Event],
+        state: Option<NewState>,
+        outcome: Outcome<()>,
+    ) -> Result<(Self, Vec<PostProcess>)> {
         let mut batch = Batch::new(to, listed);
         let mut removed = batch.remove(outcome.consumed)?;
         let garbage = batch.remove(outcome.garbage)?;
         removed.extend_from_slice(&garbage);
-        Ok(Decided {
+        let decided = Decided {
             state,
             removed,
             garbage: garbage.len(),
             emitted: outcome.emitted,
             #[cfg(feature = "emitter")]
             published: outcome.published,
-            hooks: outcome.post_process,
-        })
+        };
+        Ok((decided, outcome.post_process))
     }
 }
 
@@ -126,7 +143,9 @@ pub(crate) enum Done {
     Committed { turn: Turn, last: EventId },
     /// There was nothing to decide; `more` behind `last`.
     Nothing { last: EventId, more: bool },
-    /// It is for a turn of its own: it lost its race, or its reducer failed.
+    /// Another writer came first, or holds what it needs: it is for a turn of its own.
+    Lost,
+    /// Its reducer failed: it is for a turn of its own.
     Alone,
     /// It is paused, or left alone after a failure.
     Hindered,
@@ -140,12 +159,7 @@ struct Ready<'a> {
     listed: usize,
     last: EventId,
     more_listed: bool,
-    state: Option<NewState>,
-    removed: Vec<Uuid>,
-    garbage: usize,
-    emitted: Vec<(Recipient, Event)>,
-    #[cfg(feature = "emitter")]
-    published: Vec<CloudEvent>,
+    decided: Decided,
 }
 
 /// Takes many recipients through one turn each, none twice; answers what became of each, in the order of `parts`.
@@ -161,9 +175,15 @@ pub(crate) async fn round<B: Backend>(
     let started = Instant::now();
     let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
     let mut ready = Vec::with_capacity(parts.len());
-    // Kept apart, because a hook must not be shared between threads and what is being committed is.
     let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
-    for row in list(pool, parts, max_events).await? {
+    let shards = shards_of(parts);
+    let spent = |phase, since: Instant| {
+        metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
+    };
+    let rows = list(pool, parts, max_events).await;
+    spent(Phase::Listing, started);
+    let listed_at = Instant::now();
+    for row in rows? {
         let place = row.place;
         let (Some(part), Some(done), Some(hooks)) = (parts.get(place), done.get_mut(place), hooks.get_mut(place))
         else {
@@ -171,23 +191,41 @@ pub(crate) async fn round<B: Backend>(
         };
         match decide(part, row, max_events) {
             Ok((decided, its_hooks)) => {
+                // Until the commit says otherwise.
+                *done = Done::Lost;
                 ready.push(decided);
                 *hooks = its_hooks;
             }
             Err(settled) => *done = *settled,
         }
     }
+    spent(Phase::Preparing, listed_at);
     ready.sort_by(|a, b| (a.to.shard(), a.to.as_str()).cmp(&(b.to.shard(), b.to.as_str())));
     if ready.is_empty() || started.elapsed() >= MAX_TURN_AGE {
         return Ok(done);
     }
-    for Committed { place, last, mut turn } in commit(pool, ready).await? {
+    let decided_at = Instant::now();
+    let committed = commit(pool, ready).await;
+    spent(Phase::Committing, decided_at);
+    for Committed { place, last, mut turn } in committed? {
         if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
             turn.post_process = std::mem::take(hooks);
             *done = Done::Committed { turn, last };
         }
     }
+    for (part, _) in parts.iter().zip(&done).filter(|(_, done)| matches!(done, Done::Lost)) {
+        metrics::contention(part.to.kind());
+    }
     Ok(done)
+}
+
+/// How many parts there are of each shard.
+fn shards_of<B>(parts: &[Part<'_, B>]) -> BTreeMap<u8, u32> {
+    let mut shards = BTreeMap::new();
+    for part in parts {
+        *shards.entry(part.to.shard()).or_default() += 1;
+    }
+    shards
 }
 
 async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<'_, B>], max_events: NonZeroU32) -> Result<Vec<RoundRow>> {
@@ -211,25 +249,16 @@ fn decide<'a, B: Backend>(
     metrics::seen(part.to.kind(), &row.events);
     let more_listed = row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
+    // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
+    if row.events.is_empty() {
+        return Err(Box::new(Done::Nothing { last: EventId::NIL, more: false }));
+    }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
     match part.reducer.decide(part.to, &events, row.state.as_deref()) {
-        Ok(Some(decided)) => {
-            let ready = Ready {
-                place: row.place,
-                to: part.to,
-                turn: row.turn,
-                listed: events.len(),
-                last,
-                more_listed,
-                state: decided.state,
-                removed: decided.removed,
-                garbage: decided.garbage,
-                emitted: decided.emitted,
-                #[cfg(feature = "emitter")]
-                published: decided.published,
-            };
-            Ok((ready, decided.hooks))
+        Ok(Some((decided, hooks))) => {
+            let (place, to, turn, listed) = (row.place, part.to, row.turn, events.len());
+            Ok((Ready { place, to, turn, listed, last, more_listed, decided }, hooks))
         }
         Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
         Err(error) => {

@@ -9,6 +9,7 @@ mod round;
 mod schema;
 mod timer;
 mod tombstone;
+mod wake;
 
 /// The text of the database's clock: microseconds since 1970.
 macro_rules! now_us {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod kill;
+mod processes;
 mod whole;
 
 use std::io::{Read, Write};

@@ -6,15 +6,31 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventbox::CloudEvent;
-use eventbox::emitter::{self, Expiry, Handover, IdempotencyKey, Retain};
-use eventbox::proto::chipingress::pb::PublishResponse;
+use eventbox::emitter::{self, DurableEmitter, Expiry, Handover, IdempotencyKey, Retain, Transport};
+use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
+use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tonic::{Code, Status};
 
-use super::support::{Emits, Fake, STOP, all_ok, builder, event, of, ok, payload, refused, started, text};
+use super::support::{Emits, Fake, STOP, all_ok, builder, event, of, ok, payload, quick, refused, started, text};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 const OUTBOX: &str = "eventbox_outbox";
 const DEAD: &str = "eventbox_dead_letter";
+
+/// Takes its time for each request.
+struct Slow;
+
+#[async_trait::async_trait]
+impl Transport for Slow {
+    async fn publish_batch(&self, batch: &CloudEventBatch, _: Duration) -> Result<PublishResponse, Status> {
+        tokio::time::sleep(Duration::from_millis(125)).await;
+        Ok(all_ok(batch))
+    }
+
+    async fn publish(&self, event: &Wire, _: Duration) -> Result<PublishResponse, Status> {
+        Ok(PublishResponse { results: vec![ok(event)] })
+    }
+}
 
 async fn emptied<B: TestEngine>(db: &TestDb<B>) {
     eventually(SOON, async || db.count(OUTBOX).await == 0).await;
@@ -486,6 +502,53 @@ on_every_engine! {
         fake.set_open(true);
         eventually(SOON, async || db.count(DEAD).await == 0).await;
         assert_eq!(db.count(OUTBOX).await, 0);
+        emitter.stop(STOP).await;
+    }
+
+    /// The same for rows that were written before: they are due at once, and not when the claim of their insert ends.
+    async fn what_is_delivered_to_a_full_queue_is_due_at_once(db) {
+        let fake = Fake::ok();
+        fake.set_open(false);
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.message_buffer = NonZeroUsize::MIN;
+            config.batch.batch_size = NonZeroUsize::MIN;
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+        }).await;
+        let mut left = 0;
+        for name in 0..10 {
+            let stored = leave_in(db, event(name)).await;
+            left += usize::from(emitter.deliver(stored) == Handover::LeftWaiting);
+        }
+        assert!(left > 0);
+        fake.set_open(true);
+        let begun = std::time::Instant::now();
+        emptied(db).await;
+        assert!(begun.elapsed() < emitter::DEFAULT_HOLD / 2, "{:?}", begun.elapsed());
+        assert_eq!(fake.events().iter().map(payload).collect::<BTreeSet<_>>().len(), 10);
+        emitter.stop(STOP).await;
+    }
+
+    /// No more is claimed than the server lets go out within the claims: else rows would wait in vain, be claimed again, and count attempts.
+    async fn a_slow_server_does_not_have_rows_claimed_twice(db) {
+        const ROWS: usize = 6_000;
+        let mut tx = eventbox::begin(&db.pool).await.unwrap();
+        for name in 0..ROWS {
+            let _ = Engine::emit_in(&mut tx, event(name)).await;
+        }
+        tx.commit().await.unwrap();
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+        let transport: Arc<dyn Transport> = Arc::new(Slow);
+        let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
+            // Two seconds are left for waiting, in which 3,200 rows go out, and the buffer takes all of them.
+            config.retransmit_after = config.batch.publish_timeout + Duration::from_secs(2);
+            config.retain_delivered = Some(Retain { purge_interval: Duration::from_secs(3_600), ..Retain::default() });
+        });
+        let emitter = emitter.start().await.unwrap();
+        assert!(emitter.flush(SOON).await.unwrap());
+        assert_eq!((emitter.stats().sent_again, emitter.stats().rescheduled), (ROWS as u64, 0));
+        let again = db.number("SELECT count(*) FROM eventbox_outbox WHERE attempts > 2").await;
+        // A few may have been held up by the machine.
+        assert!(again < 500, "{again} rows were claimed more than once");
         emitter.stop(STOP).await;
     }
 

@@ -1,11 +1,10 @@
 //! Every instrument, as a recorder sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventbox::emitter::{self, BatchClient, BatchConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport};
-use metrics_util::MetricKind;
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};
@@ -90,24 +89,7 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         emitter.stop(STOP).await;
     });
 
-    let table: BTreeMap<_, _> = INSTRUMENTS.iter().map(|instrument| (instrument.name, instrument)).collect();
-    assert_eq!(table.len(), INSTRUMENTS.len(), "a name is there twice");
-    for (name, series) in &recorded.0 {
-        let instrument = table.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
-        for (kind, labels, _) in series {
-            let wanted = match instrument.kind {
-                Kind::Counter => MetricKind::Counter,
-                Kind::Gauge => MetricKind::Gauge,
-                _ => MetricKind::Histogram,
-            };
-            assert_eq!(*kind, wanted, "{name}");
-            assert!(labels.keys().all(|label| instrument.labels.contains(&label.as_str())), "{name}: {labels:?}");
-        }
-        let labels: BTreeSet<_> = series.iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str)).collect();
-        assert_eq!(labels, instrument.labels.iter().copied().collect(), "{name}: a label was never recorded");
-    }
-    let missing: BTreeSet<_> = table.keys().filter(|name| !recorded.0.contains_key(**name)).collect();
-    assert!(missing.is_empty(), "never recorded: {missing:?}");
+    recorded.is_as_told_by_with_optional_labels(INSTRUMENTS);
 }
 
 /// The names, kinds, units and labels of the two specifications, word for word; and whatever counts events says of which domain and entity.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use eventbox::emitter::{
-    ConfigError, DurableEmitter, EmitterError, Expiry, MetricsConfig, SERVICE_NAME, Setup, Transport, global,
+    ConfigError, DurableEmitter, EmitterError, Expiry, MetricsConfig, Retain, SERVICE_NAME, Setup, Transport, global,
 };
 use sqlx::Connection;
 
@@ -142,6 +142,47 @@ on_every_engine! {
         assert!(problem.contains("retransmit"), "{problem}");
         lock.close().await.unwrap();
         eventually(SOON, async || emitter.health().is_healthy()).await;
+        emitter.stop(STOP).await;
+    }
+
+    /// REQ-34: whatever loop hangs is named, each by its own heart.
+    async fn each_loop_that_stands_still_is_named(db) {
+        let server = Fake::new(|_, _| Err(tonic::Status::unavailable("scripted")));
+        let emitter = started(&db.pool, &server, |config| {
+            config.health_grace = Duration::from_millis(1);
+            config.retransmit_interval = Duration::from_millis(100);
+            config.expiry = Some(Expiry { interval: Duration::from_millis(100), ..Expiry::default() });
+            config.retain_delivered = Some(Retain { purge_interval: Duration::from_millis(100), ..Retain::default() });
+            config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(100), ..MetricsConfig::default() });
+            // Requests that each end in time, but a batch of many of them does not.
+            (config.batch.publish_timeout, config.batch.max_request_bytes) = (Duration::from_millis(100), 1 << 20);
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+            config.batch.batch_size = NonZeroUsize::new(8).unwrap();
+            config.delete_workers = NonZeroUsize::MIN;
+            config.insert_workers = 1;
+        }).await;
+        let named = |loops: &[&str]| {
+            let problem = emitter.health().entries[SERVICE_NAME].clone().unwrap_or_default();
+            loops.iter().all(|name| problem.contains(&format!("loop {name} ")))
+        };
+        assert!(emitter.health().is_healthy());
+
+        let on_sqlite = lock_of::<Engine>() == "BEGIN IMMEDIATE";
+        let lock = locked(db, if on_sqlite { "BEGIN IMMEDIATE" } else { "BEGIN; LOCK TABLE eventbox_outbox" }).await;
+        // Readers of SQLite wait for nobody.
+        let waiting = ["retransmit", "expiry", "purge", "observe"];
+        let waiting = if on_sqlite { &waiting[..3] } else { &waiting[..] };
+        eventually(SOON, async || named(waiting)).await;
+        assert!(!named(&["publish"]));
+        lock.close().await.unwrap();
+        eventually(SOON, async || emitter.health().is_healthy()).await;
+
+        server.set_open(false);
+        let big = || event("x".repeat(600 << 10));
+        futures_util::future::try_join_all((0..24).map(|_| emitter.emit(big()))).await.unwrap();
+        eventually(SOON, async || named(&["publish"])).await;
+        server.become_ok();
+        server.set_open(true);
         emitter.stop(STOP).await;
     }
 

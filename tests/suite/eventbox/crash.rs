@@ -12,7 +12,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::emitter::support::{Fake, STOP, builder};
-use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine};
+use crate::support::{
+    CellEngine, Cells, SOON, TestDb, create_cells, drain, effects, eventually, noting, on_every_engine,
+};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
@@ -193,7 +195,7 @@ on_every_engine! {
 
         assert_eq!(db.count("effect").await, EVENTS as i64, "EVENTBOX_SEED={seed}");
         let mut wanted: Vec<String> = events.iter().map(|(to, event)| format!("{to} {}", str::from_utf8(event.value()).unwrap())).collect();
-        let mut effects = db.texts("SELECT text FROM effect").await;
+        let mut effects = effects(db).await;
         wanted.sort();
         effects.sort();
         assert_eq!(effects, wanted, "EVENTBOX_SEED={seed}");

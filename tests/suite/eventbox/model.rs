@@ -159,7 +159,7 @@ impl<B: CellEngine> Case<'_, B> {
                 let first = dying(polls, B::emit_on(&self.db.pool, &recipient, event.clone())).await;
                 let again = B::emit_on(&self.db.pool, &recipient, event).await.unwrap();
                 match first {
-                    Some(answer) => self.model.answered(to, Some(name), value.clone(), answer.unwrap())?,
+                    Some(answer) => self.model.answered(to, Some(name), value.clone(), answer.unwrap().emitted())?,
                     // The copy of the dead sender may have got in or not: either way the event is there once now.
                     None if self.model.names.insert((to, name)) => {
                         self.model.accepted.entry(to).or_default().push(value);
@@ -226,7 +226,7 @@ impl<B: CellEngine> Case<'_, B> {
             let accepted = self.model.accepted.get(&to).cloned().unwrap_or_default();
             let wanted: Vec<String> = accepted.iter().map(|value| format!("{recipient} {value}")).collect();
             let mut effects =
-                self.db.texts(format_args!("SELECT text FROM effect WHERE text LIKE '{recipient} %'")).await;
+                self.db.texts(format_args!("SELECT text FROM effect WHERE text LIKE '{recipient} %' ORDER BY n")).await;
             effects.sort();
             prop_assert_eq!(effects, wanted);
             let (population, eversion) =

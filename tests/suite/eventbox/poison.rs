@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use eventbox::{Error, Event, Mutation, POISON, Poison, Recipient, SideEffect, Transition, Turn, TurnOptions, admin};
 use sqlx::Pool;
 
-use crate::support::{CellEngine, Cells, TestDb, create_cells, failing, noting, on_every_engine};
+use crate::support::{CellEngine, Cells, TestDb, create_cells, effects, failing, noting, on_every_engine};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 const TWICE: NonZeroU32 = NonZeroU32::new(2).unwrap();
@@ -63,7 +63,7 @@ async fn work<B: CellEngine>(pool: &Pool<B>, cells: &Cells<B>, options: &TurnOpt
 }
 
 async fn notes<B: CellEngine>(db: &TestDb<B>) -> Vec<String> {
-    db.texts("SELECT text FROM effect").await
+    effects(db).await
 }
 
 async fn failures<B: CellEngine>(db: &TestDb<B>) -> i64 {

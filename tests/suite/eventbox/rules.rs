@@ -7,7 +7,7 @@ use eventbox::{Emitted, Event, Mutation, Recipient, SideEffect, Transition, Turn
 use tokio::sync::oneshot;
 
 use crate::support::{
-    CellEngine, Cells, Decider, SOON, TestEngine, create_cells, drain, eventually, noting, on_every_engine,
+    CellEngine, Cells, Decider, SOON, TestEngine, create_cells, drain, effects, eventually, noting, on_every_engine,
 };
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
@@ -93,7 +93,7 @@ on_every_engine! {
             let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
             assert_eq!((ours.number, ours.consumed, ours.contention), (Some(number), 1, 0));
             assert_eq!((theirs.number, theirs.contention), (None, 1), "it was contention once, and then there was nothing left");
-            assert_eq!(db.texts("SELECT text FROM effect").await, vec!["ours"; number as usize]);
+            assert_eq!(effects(db).await, vec!["ours"; number as usize]);
         }
     }
 
@@ -105,7 +105,7 @@ on_every_engine! {
         }
         let turn = meddled(db, "DELETE FROM eventbox_event WHERE name = 'vanishes'").await;
         assert_eq!((turn.number, turn.consumed, turn.contention), (Some(1), 1, 1));
-        assert_eq!(db.texts("SELECT text FROM effect").await, ["stays"]);
+        assert_eq!(effects(db).await, ["stays"]);
     }
 
     /// DESIGN §6.4, EB-5: the same for garbage, which is counted with what is consumed.
@@ -175,7 +175,7 @@ on_every_engine! {
         });
         let turn = eventbox::process_batch(&db.pool, &cell(1), &cells, MANY).await.unwrap();
         assert_eq!((turn.consumed, turn.contention), (1, 0), "an emit is no contention");
-        assert_eq!(db.texts("SELECT text FROM effect").await, ["listed"]);
+        assert_eq!(effects(db).await, ["listed"]);
         assert_eq!(drain(&db.pool, &cell(1)).await.len(), 1);
     }
 

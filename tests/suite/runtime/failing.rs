@@ -9,7 +9,7 @@ use super::{STOP, backoff, config, emit, emit_all, idle, isolating, seen, tally,
 use crate::support::{SOON, eventually, on_every_engine};
 
 /// Fails, or panics, on events that say so.
-struct Fragile;
+pub(super) struct Fragile;
 
 impl Reducer for Fragile {
     type State = Vec<String>;

@@ -7,7 +7,7 @@ use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{Event, Outcome, Recipient, SideEffect, Transition};
 
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
-use crate::support::{Cells, SOON, create_cells, eventually, noting, on_every_engine};
+use crate::support::{Cells, SOON, create_cells, effects, eventually, noting, on_every_engine};
 
 /// The four ways to run: every event is processed whatever is switched off.
 fn ways() -> [RuntimeConfig; 4] {
@@ -45,7 +45,7 @@ on_every_engine! {
             for to in &tallies {
                 assert_eq!(seen(db, to).await, wanted, "{to} in way {way}");
             }
-            assert_eq!(db.texts("SELECT text FROM effect").await, wanted, "way {way}");
+            assert_eq!(effects(db).await, wanted, "way {way}");
             db.run("DELETE FROM effect").await;
         }
     }

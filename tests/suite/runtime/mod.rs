@@ -3,8 +3,12 @@
 mod config;
 mod failing;
 mod finding;
+mod holding;
+mod observing;
+mod rounds;
 mod sharing;
 mod stopping;
+mod waiting;
 
 use std::time::Duration;
 
@@ -21,6 +25,9 @@ const STOP: Duration = Duration::from_secs(20);
 const TERMS: (Duration, Duration, Duration) =
     (Duration::from_millis(900), Duration::from_millis(200), Duration::from_millis(50));
 
+/// With this variable every process works on every shard, and only the poll finds what there is: what is right must not need more.
+const BARE: &str = "EVENTBOX_TEST_BARE_RUNTIME";
+
 /// The settings of a test: a busy poll, short leases, short pauses of who fails.
 fn config() -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
@@ -28,6 +35,9 @@ fn config() -> RuntimeConfig {
     config.min_poll_interval = Duration::from_millis(5);
     config.leases = Some(leases());
     config.backoff = backoff(Duration::from_millis(1), Duration::from_millis(20));
+    if std::env::var_os(BARE).is_some() {
+        (config.leases, config.hints, config.wake_ups) = (None, false, false);
+    }
     config
 }
 

@@ -13,12 +13,14 @@ mod postgres {
     async fn filled() -> TestDb<sqlx::Postgres> {
         let db = TestDb::empty("plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
-        let values = "gen_random_uuid(), NULL, NULL, '\\x00'";
+        let (values, nil) = ("gen_random_uuid(), NULL, NULL, '\\x00'", uuid::Uuid::nil());
         db.run(format!(
             "INSERT INTO eventbox_event SELECT s, 'aircraft/' || r, {values}
              FROM generate_series(0, 15) s, generate_series(1, {RECIPIENTS}) r, generate_series(1, 20);
              INSERT INTO eventbox_event SELECT 3, 'airport/EWR', {values} FROM generate_series(1, 20000);
-             ANALYZE eventbox_event"
+             INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us)
+             SELECT s, 'aircraft/' || r, 1, '{nil}', 0 FROM generate_series(0, 15) s, generate_series(1, 5000) r;
+             ANALYZE eventbox_event, eventbox_state"
         ))
         .await;
         db
@@ -71,6 +73,50 @@ mod postgres {
     #[tokio::test]
     async fn finding_recipients_walks_the_primary_key() {
         uses_the_primary_key("LIST_RECIPIENTS", "int2, text, int8", &["3, '', 100", "3, 'airport/A', 1"]).await;
+    }
+
+    /// The statements of rounds read no table as a whole, for one recipient and for hundreds, whatever the planner thinks of the arrays.
+    #[cfg(feature = "runtime")]
+    #[tokio::test]
+    async fn rounds_find_their_rows_by_the_primary_keys() {
+        let array = |count: usize, of: &dyn Fn(usize) -> String| {
+            format!("'{{{}}}'", (0..count).map(of).collect::<Vec<_>>().join(","))
+        };
+        let db = filled().await;
+        let uuid = |_| uuid::Uuid::now_v7().to_string();
+        for (recipients, events) in [(1, 1), (1, 100), (500, 1), (500, 50)] {
+            let shards = array(recipients, &|n| (n % 16).to_string());
+            let names = array(recipients, &|n| format!("aircraft/{}", n / 16 + 1));
+            let ones = array(recipients, &|_| "1".to_owned());
+            let keeps = array(recipients, &|_| "f".to_owned());
+            let states = array(recipients, &|_| "NULL".to_owned());
+            let places = array(recipients * events, &|n| (n / events + 1).to_string());
+            let (ids, token) = (array(recipients * events, &uuid), uuid(0));
+            let all = array(256, &|n| n.to_string());
+            let (nothing, afters) = (array(256, &|_| "\"\"".to_owned()), array(recipients, &uuid));
+            let nulls = array(256, &|_| "NULL".to_owned());
+            for (name, types, arguments) in [
+                ("WALK_RECIPIENTS", "int2[], text[], text[], int8", format!("{all}, {nothing}, {nulls}, 20")),
+                ("LIST_ROUND", "int2[], text[], uuid[], int8", format!("{shards}, {names}, {afters}, 101")),
+                (
+                    "WRITE_ROUND",
+                    "int2[], text[], int8[], bool[], bytea[], int8[], uuid[], uuid, text",
+                    format!("{shards}, {names}, {ones}, {keeps}, {states}, {places}, {ids}, '{token}', '200'"),
+                ),
+            ] {
+                for mode in ["force_custom_plan", "force_generic_plan"] {
+                    let plan = plan(&db, name, types, &arguments, mode).await;
+                    for table in ["eventbox_event", "eventbox_state"] {
+                        assert!(
+                            !plan.contains(&format!("Seq Scan on {table}")),
+                            "{name}, {mode}, {recipients} × {events}:\n{plan}"
+                        );
+                    }
+                    assert!(plan.contains("eventbox_event_pkey"), "{name}, {mode}, {recipients} × {events}:\n{plan}");
+                }
+            }
+        }
+        db.remove().await;
     }
 
     #[tokio::test]
@@ -145,6 +191,27 @@ mod sqlite {
     #[tokio::test]
     async fn listing_walks_the_primary_key() {
         uses_the_primary_key("LIST_EVENTS").await;
+    }
+
+    /// The statements of rounds read no table as a whole.
+    #[cfg(feature = "runtime")]
+    #[tokio::test]
+    async fn rounds_find_their_rows_by_the_primary_keys() {
+        let db = filled().await;
+        for name in ["WALK_RECIPIENTS", "LIST_ROUND", "FIRST_TURNS", "NEXT_TURNS", "REMOVE_EVENTS"] {
+            let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
+            let scans = |line: &&(i64, i64, i64, String)| {
+                ["SCAN e", "SCAN s", "SCAN eventbox_"].iter().any(|scan| {
+                    line.3
+                        .strip_prefix(scan)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(' ') || scan.ends_with('_'))
+                })
+            };
+            assert!(!plan.iter().any(|line| scans(&line)), "{name}: {plan:#?}");
+        }
+        db.remove().await;
     }
 
     #[tokio::test]

@@ -67,8 +67,8 @@ mod postgres {
         for plan in plans(&db, "LIST_TIMERS", "int2, text, uuid, int8", &arguments).await {
             assert!(plan.contains("eventbox_timer_id") && !plan.contains("Sort"), "{plan}");
         }
-        let arguments = format!("3, 'airport/EWR', '{}', NULL", uuid::Uuid::now_v7());
-        for plan in plans(&db, "READ_STATUS", "int2, text, uuid, text", &arguments).await {
+        let arguments = format!("3, 'airport/EWR', '{}', NULL, 'airport'", uuid::Uuid::now_v7());
+        for plan in plans(&db, "READ_STATUS", "int2, text, uuid, text, text", &arguments).await {
             assert!(plan.contains("eventbox_timer_id") && !plan.contains("Seq Scan on eventbox_timer"), "{plan}");
         }
         db.remove().await;

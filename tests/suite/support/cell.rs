@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Recipient, SideEffect};
+use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Receipt, Recipient, SideEffect};
 use sqlx::{Postgres, Row, Sqlite};
 
 use super::{TestDb, TestEngine};
@@ -14,6 +14,9 @@ type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The statements on the test's own tables, on either engine.
 pub(crate) trait CellEngine: TestEngine {
+    /// What side effects did, numbered: a table has no order of its own, and places of deleted rows are taken again.
+    const EFFECTS: &'static str;
+
     fn load(conn: &mut Self::Connection, key: &str) -> impl Future<Output = Result<(i64, i64), sqlx::Error>> + Send;
     fn save(
         tx: &mut Self::Connection,
@@ -35,12 +38,14 @@ pub(crate) trait CellEngine: TestEngine {
         pool: &sqlx::Pool<Self>,
         to: &Recipient,
         event: Event,
-    ) -> impl Future<Output = eventbox::Result<Emitted>> + Send;
+    ) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
 }
 
 macro_rules! cell_engine {
-    ($engine:ty, $for_update:literal) => {
+    ($engine:ty, $for_update:literal, $number:literal) => {
         impl CellEngine for $engine {
+            const EFFECTS: &'static str = concat!("CREATE TABLE effect (n ", $number, ", text TEXT NOT NULL)");
+
             async fn load(conn: &mut <Self as sqlx::Database>::Connection, key: &str) -> Result<(i64, i64), sqlx::Error> {
                 let query = sqlx::query(concat!("SELECT population, eversion FROM cell WHERE key = $1", $for_update));
                 let row = query.bind(key).fetch_optional(conn).await?;
@@ -79,20 +84,25 @@ macro_rules! cell_engine {
                 eventbox::emit_all(tx, events).await
             }
 
-            async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Emitted> {
-                Ok(eventbox::emit(pool, to, event).await?.emitted())
+            async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Receipt> {
+                eventbox::emit(pool, to, event).await
             }
         }
     };
 }
 
-cell_engine!(Postgres, " FOR UPDATE");
-cell_engine!(Sqlite, "");
+cell_engine!(Postgres, " FOR UPDATE", "BIGINT GENERATED ALWAYS AS IDENTITY");
+cell_engine!(Sqlite, "", "INTEGER PRIMARY KEY");
 
 /// Creates the test's own tables.
-pub(crate) async fn create_cells<B: TestEngine>(db: &TestDb<B>) {
+pub(crate) async fn create_cells<B: CellEngine>(db: &TestDb<B>) {
     db.run("CREATE TABLE cell (key TEXT PRIMARY KEY, eversion BIGINT NOT NULL, population BIGINT NOT NULL)").await;
-    db.run("CREATE TABLE effect (text TEXT NOT NULL)").await;
+    db.run(B::EFFECTS).await;
+}
+
+/// The notes that side effects left, in order.
+pub(crate) async fn effects<B: TestEngine>(db: &TestDb<B>) -> Vec<String> {
+    db.texts("SELECT text FROM effect ORDER BY n").await
 }
 
 /// A side effect that leaves a note.

@@ -10,7 +10,7 @@ pub(crate) mod source;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use cell::{CellEngine, Cells, create_cells, failing, noting};
+pub(crate) use cell::{CellEngine, Cells, create_cells, effects, failing, noting};
 pub(crate) use database::{TestDb, TestEngine, with_database};
 pub(crate) use processors::{Decider, drain};
 

@@ -73,8 +73,13 @@ impl Proxy {
 
     /// A pool of one connection that goes through the proxy; the connection is there already.
     pub(crate) async fn pool(&self) -> PgPool {
+        self.pool_of(1).await
+    }
+
+    /// A pool of several connections that go through the proxy; one of them is there already.
+    pub(crate) async fn pool_of(&self, max_connections: u32) -> PgPool {
         let options = self.upstream.clone().host("127.0.0.1").port(self.port).ssl_mode(PgSslMode::Disable);
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(30));
+        let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(Duration::from_secs(30));
         pool.connect_with(options).await.expect("the server accepts connections without TLS")
     }
 

@@ -1,8 +1,9 @@
 //! What goes through the `metrics` facade while a test runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use eventbox::{Instrument, Kind};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
@@ -18,6 +19,43 @@ impl Recorded {
         let matches =
             |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
         self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
+    }
+
+    /// What was recorded is in the table, with its kind and all of its labels, and what is in the table was recorded.
+    pub(crate) fn is_as_told_by(&self, table: &[Instrument]) {
+        for (name, instrument) in self.is_told_by(table) {
+            for (_, labels, _) in &self.0[name] {
+                let found: BTreeSet<&str> = labels.keys().map(String::as_str).collect();
+                assert_eq!(found, instrument.labels.iter().copied().collect(), "{name}");
+            }
+        }
+    }
+
+    /// The same where a series may go without some of the labels; each of them was recorded at least once.
+    pub(crate) fn is_as_told_by_with_optional_labels(&self, table: &[Instrument]) {
+        for (name, instrument) in self.is_told_by(table) {
+            let labels = self.0[name].iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str));
+            let wanted: BTreeSet<&str> = instrument.labels.iter().copied().collect();
+            assert_eq!(labels.collect::<BTreeSet<_>>(), wanted, "{name}");
+        }
+    }
+
+    /// Ours are in the table with their kinds, and all of the table were recorded; answers the table by name.
+    fn is_told_by<'a>(&self, table: &'a [Instrument]) -> BTreeMap<&'a str, &'a Instrument> {
+        let by_name: BTreeMap<_, _> = table.iter().map(|instrument| (instrument.name, instrument)).collect();
+        assert_eq!(by_name.len(), table.len(), "a name is there twice");
+        for (name, series) in &self.0 {
+            let instrument = by_name.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+            let wanted = match instrument.kind {
+                Kind::Counter => MetricKind::Counter,
+                Kind::Gauge => MetricKind::Gauge,
+                _ => MetricKind::Histogram,
+            };
+            assert!(series.iter().all(|(kind, _, _)| *kind == wanted), "{name}: {series:?}");
+        }
+        let missing: Vec<_> = by_name.keys().filter(|name| !self.0.contains_key(**name)).collect();
+        assert!(missing.is_empty(), "never recorded: {missing:?}");
+        by_name
     }
 
     /// Adds what was recorded since the last time; a snapshot takes the counts away.

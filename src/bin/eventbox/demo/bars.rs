@@ -1,5 +1,6 @@
 //! Progress on a terminal.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -10,7 +11,8 @@ const DRAWS_A_SECOND: u8 = 10;
 /// How often the figures behind the bars are read.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// One bar for each thing that is going on at once.
+/// One bar for each thing that is going on at once; clones are the same bars.
+#[derive(Clone)]
 pub(crate) struct Bars {
     all: MultiProgress,
     pub(crate) sent: ProgressBar,
@@ -40,6 +42,15 @@ impl Bars {
         let (sent, processed, published) =
             (bar("emitted", flights), bar("processed", flights * 2), bar("published", messages));
         Bars { all, sent, processed, published }
+    }
+
+    /// Says something on standard error, above the bars if they are shown.
+    pub(crate) fn say(&self, line: &str) {
+        // A terminal that is gone is no trouble.
+        let _ = match self.all.is_hidden() {
+            true => writeln!(std::io::stderr(), "{line}"),
+            false => self.all.println(line),
+        };
     }
 
     /// Takes the bars off the terminal.

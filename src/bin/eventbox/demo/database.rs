@@ -19,8 +19,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a task waits for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections beside one for each worker: the sender, the emitter and the progress.
-const EXTRA_CONNECTIONS: u32 = 4;
+/// Connections of a process beside one for each turn at the same time: rounds, finding work, leases, timers, the emitter, the sender.
+const EXTRA_CONNECTIONS: u32 = 8;
+
+/// The most connections of all processes together, well below what a server allows that nobody has configured.
+const MAX_CONNECTIONS: u32 = 72;
+
+/// How many connections each process may have.
+pub(crate) fn connections(workers: u32, processes: u32) -> u32 {
+    (workers + EXTRA_CONNECTIONS).min(MAX_CONNECTIONS / processes.max(1))
+}
 
 /// The database that a run was given.
 #[derive(Debug)]
@@ -96,27 +104,27 @@ impl std::fmt::Display for Target {
 }
 
 /// Opens a file, which is created when it is missing.
-pub(crate) async fn open_sqlite(file: &Path, workers: u32) -> Result<Pool<Sqlite>> {
+pub(crate) async fn open_sqlite(file: &Path, connections: u32) -> Result<Pool<Sqlite>> {
     let options = eventbox::sqlite_options(file);
     let trouble = || format!("cannot open {}: name a file in a directory that you may write to", file.display());
     let conn = options.clone().connect().await.with_context(trouble)?;
     conn.close().await.with_context(trouble)?;
-    Ok(pool(workers).connect_lazy_with(options))
+    Ok(pool(connections).connect_lazy_with(options))
 }
 
 /// Connects to a server; tells at once when it is not there.
-pub(crate) async fn open_postgres(options: &PgConnectOptions, workers: u32) -> Result<Pool<Postgres>> {
+pub(crate) async fn open_postgres(options: &PgConnectOptions, connections: u32) -> Result<Pool<Postgres>> {
     let at = || {
         let (host, port) = (options.get_host(), options.get_port());
         format!("cannot connect to Postgres at {host}:{port}: start it, or give another --database-url")
     };
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await.with_context(at)?;
     connected.with_context(at)?.close().await.with_context(at)?;
-    Ok(pool(workers).connect_lazy_with(options.clone()))
+    Ok(pool(connections).connect_lazy_with(options.clone()))
 }
 
-fn pool<B: sqlx::Database>(workers: u32) -> PoolOptions<B> {
-    PoolOptions::new().max_connections(workers + EXTRA_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT)
+fn pool<B: sqlx::Database>(connections: u32) -> PoolOptions<B> {
+    PoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// Makes the database ready for a run, or for going on with one; answers how far that had got.

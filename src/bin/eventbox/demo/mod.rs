@@ -1,34 +1,41 @@
 //! `eventbox demo`: the whole job on real data, and the proof that it was done right.
 
 mod bars;
+mod child;
+mod crew;
 mod database;
 mod expected;
 mod flights;
+mod processes;
 mod processors;
 mod publish;
 mod report;
 mod run;
 mod send;
 mod tables;
+mod wait;
 mod work;
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+pub(crate) use self::child::run as run_worker;
 use self::database::Target;
 
 /// Shows eventbox doing its whole job on real data, and proves it.
 ///
 /// Takes the 27,004 flights that left New York in January 2013. Each becomes an event to its aircraft, some of them sent twice; workers
-/// that race each other process them; the aircraft tell their airports and publish what was late to a Chip Ingress server over gRPC. Then
+/// process them, in one process or in several; the aircraft tell their airports and publish what was late to a Chip Ingress server over gRPC. Then
 /// everything is computed again from the file alone, and compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox demo                                          on a fresh SQLite file, removed afterwards
   eventbox demo --database-url postgres://me@localhost/flights
+  eventbox demo --processes 3 --rate 500                 in three processes, slowly enough to kill -9 one of them
   eventbox demo --keep                                   leave eventbox-demo.sqlite3 here, to look at
   eventbox demo --keep; eventbox demo --resume           go on with a run that was killed
 
@@ -46,7 +53,13 @@ pub(crate) struct Args {
     /// Percent of the events that are sent twice, as a sender would that lost an answer
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     resend: u8,
-    /// Workers, which race each other
+    /// Processes that share the work; one that dies is started again, and nothing is lost
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    processes: u32,
+    /// Emit no more events a second than this, to watch [default: as fast as it goes]
+    #[arg(long, value_name = "EVENTS_PER_S")]
+    rate: Option<NonZeroU32>,
+    /// Workers of each process: turns at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
     /// Print one JSON object instead of the summary
@@ -81,12 +94,15 @@ pub(crate) async fn run(args: Args) -> ExitCode {
 async fn try_run(args: &Args) -> Result<bool> {
     let input = flights::read(args.input.as_deref())?;
     let target = Target::choose(args.database_url.as_deref(), args.keep || args.resume)?;
+    // Beside other processes, this one only sends and looks.
+    let workers = if args.processes > 1 { 0 } else { args.workers };
+    let connections = database::connections(workers, 1);
     let outcome = match &target {
         Target::Sqlite { file, .. } => {
-            run::run(args, &input, database::open_sqlite(file, args.workers).await?, target).await
+            run::run(args, &input, database::open_sqlite(file, connections).await?, target).await
         }
         Target::Postgres(options) => {
-            run::run(args, &input, database::open_postgres(options, args.workers).await?, target).await
+            run::run(args, &input, database::open_postgres(options, connections).await?, target).await
         }
     };
     let (report, around) = outcome?;

@@ -1,7 +1,7 @@
 //! What an aircraft and an airport do with their events.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use eventbox::{
     BoxError, CloudEvent, EVersion, Event, Mutation, Outcome, PostProcess, Processor, Recipient, Reducer, SideEffect,
@@ -18,18 +18,20 @@ use super::tables::{AircraftState, AirportState, DemoTables};
 const DEPARTED: &[u8] = b"departed";
 const CANCELLED: &[u8] = b"cancelled";
 
-/// Folds an aircraft's flights, tells the airports, and publishes what was late: a processor with a table of its own.
-#[derive(Debug, Default)]
+/// Folds an aircraft's flights, tells the airports, notes who did it, and publishes what was late: a processor with a table of its own.
+#[derive(Debug)]
 pub(crate) struct Aircraft {
+    /// For which process its turns count.
+    pub(crate) process: u32,
     /// Turns that finished, counted by hooks.
-    pub(crate) finished: Arc<AtomicI64>,
+    pub(crate) finished: Arc<AtomicU64>,
 }
 
 /// Counts what an airport was told: a reducer, whose state the library keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Airport {
     /// Turns that finished, counted by hooks.
-    pub(crate) finished: Arc<AtomicI64>,
+    pub(crate) finished: Arc<AtomicU64>,
 }
 
 /// The message for a late departure.
@@ -70,11 +72,13 @@ impl<B: DemoTables> Processor<B> for Aircraft {
         let state = flights.iter().fold(state.clone(), AircraftState::after);
         let told = flights.iter().map(tell_airport).collect::<eventbox::Result<Vec<_>>>()?;
         let late = flights.iter().filter_map(delayed).collect::<Result<Vec<_>, _>>()?;
+        let (process, consumed) = (i64::from(self.process), i64::try_from(events.len())?);
         let transition = Transition::to(state)
             .consuming(events)
             .side_effect(SideEffect::new(move |tx| {
                 Box::pin(async move {
                     B::emit_all(tx, &told).await?;
+                    B::note_share(tx, process, consumed).await?;
                     Ok(())
                 })
             }))
@@ -158,7 +162,7 @@ fn delayed(flight: &Flight) -> Option<Result<CloudEvent, BoxError>> {
     Some(event.map_err(Into::into))
 }
 
-fn count(finished: &Arc<AtomicI64>) -> PostProcess {
+fn count(finished: &Arc<AtomicU64>) -> PostProcess {
     let finished = Arc::clone(finished);
     PostProcess::new(move || async move {
         finished.fetch_add(1, Ordering::Relaxed);

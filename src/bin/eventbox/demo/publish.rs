@@ -1,20 +1,11 @@
-//! The way out: the emitter, and the Chip Ingress that gets what it sends.
+//! The way out: the Chip Ingress that gets what the emitters send.
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use eventbox::emitter::{DurableEmitter, Stored};
 use eventbox::ingress::{Ingress, IngressHandle};
-use sqlx::Pool;
-
-use super::tables::DemoTables;
-
-/// How long delivering the rest may take: longer than a killed run can hold the messages that it was about to send.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
-
 /// How long stopping may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -44,7 +35,7 @@ impl Receiver {
         Ok(Receiver::BuiltIn(server.context("start the built-in ingress")?))
     }
 
-    fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         match self {
             Receiver::BuiltIn(server) => server.local_addr().to_string(),
             Receiver::Elsewhere(address) => address.clone(),
@@ -74,45 +65,5 @@ impl Received {
         let conflicts =
             (self.conflicts > 0).then(|| format!("{} messages took a key that had other content", self.conflicts));
         missing.chain(extra).chain(conflicts).collect()
-    }
-}
-
-/// The emitter of a run.
-pub(crate) struct Publishing<B: DemoTables>(Arc<DurableEmitter<B>>);
-
-impl<B: DemoTables> Clone for Publishing<B> {
-    fn clone(&self) -> Self {
-        Publishing(Arc::clone(&self.0))
-    }
-}
-
-impl<B: DemoTables> Publishing<B> {
-    pub(crate) async fn start(pool: &Pool<B>, receiver: &Receiver) -> Result<Self> {
-        let endpoint = receiver.endpoint();
-        let built = DurableEmitter::builder(pool.clone(), endpoint.as_str()).build();
-        let emitter = built.with_context(|| format!("cannot publish to {endpoint:?}: give --ingress HOST:PORT"))?;
-        emitter.start().await.context("start the emitter")?;
-        Ok(Publishing(Arc::new(emitter)))
-    }
-
-    /// Sends what a turn published, from memory. What does not fit now is sent from the outbox later.
-    pub(crate) fn deliver(&self, stored: Vec<Stored>) {
-        for stored in stored {
-            self.0.deliver(stored);
-        }
-    }
-
-    pub(crate) fn delivered(&self) -> u64 {
-        self.0.stats().delivered
-    }
-
-    /// Waits until the outbox is empty, as long as that may take; what is left then is told by the comparison.
-    pub(crate) async fn drain(&self) -> Result<()> {
-        self.0.flush(DRAIN_DEADLINE).await.context("deliver the messages")?;
-        Ok(())
-    }
-
-    pub(crate) async fn stop(&self) {
-        self.0.stop(STOP_DEADLINE).await;
     }
 }

@@ -30,6 +30,20 @@ pub(crate) struct Report {
     pub(crate) airports: BTreeMap<String, i64>,
     pub(crate) verified: bool,
     pub(crate) seconds: f64,
+    pub(crate) processes: Vec<ProcessReport>,
+}
+
+/// What one process did.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProcessReport {
+    /// From 1.
+    pub(crate) process: u32,
+    /// Events of aircraft that its turns consumed.
+    pub(crate) events: i64,
+    /// Turns of aircraft.
+    pub(crate) turns: i64,
+    /// How often it died and was started again.
+    pub(crate) restarts: u32,
 }
 
 /// What the summary tells besides the figures.
@@ -43,8 +57,10 @@ pub(crate) struct Surroundings {
     pub(crate) messages_checked: bool,
     /// What is not as it should be.
     pub(crate) differences: Vec<String>,
-    /// Events consumed by this process.
-    pub(crate) consumed_now: i64,
+    /// Events consumed in this run.
+    pub(crate) consumed_now: u64,
+    /// Turns finished in this run.
+    pub(crate) turns_now: u64,
     pub(crate) elapsed: Duration,
 }
 
@@ -95,7 +111,19 @@ impl Report {
             self.airports.iter().map(|(code, events)| format!("{code} {}", number(*events))).collect();
         line("airports", airports.join(", "));
         let seconds = around.elapsed.as_secs_f64();
-        line("speed", format!("{} events a second, {seconds:.1} s in all", rate(around.consumed_now, seconds)));
+        line(
+            "speed",
+            format!(
+                "{} events and {} turns a second, {seconds:.1} s in all",
+                rate(around.consumed_now, seconds),
+                rate(around.turns_now, seconds)
+            ),
+        );
+        if self.processes.len() > 1 {
+            for process in &self.processes {
+                line(&format!("process {}", process.process), self.share(process));
+            }
+        }
         for (what, place) in [("data", &around.data), ("messages", &around.messages)] {
             if let Some(place) = place {
                 line(what, place.clone());
@@ -104,6 +132,20 @@ impl Report {
         lines.push(String::new());
         lines.push(self.verdict(around));
         lines.join("\n")
+    }
+
+    fn share(&self, process: &ProcessReport) -> String {
+        let all: i64 = self.processes.iter().map(|process| process.events).sum();
+        let percent = process.events * 100 / all.max(1);
+        let mut text = format!(
+            "{} aircraft events in {} turns, {percent} % of the work",
+            number(process.events),
+            number(process.turns)
+        );
+        if process.restarts > 0 {
+            text.push_str(&format!("; died and was started again {} times", process.restarts));
+        }
+        text
     }
 
     fn verdict(&self, around: &Surroundings) -> String {
@@ -141,7 +183,7 @@ fn number(value: impl TryInto<u64>) -> indicatif::HumanCount {
     indicatif::HumanCount(value.try_into().unwrap_or(0))
 }
 
-fn rate(events: i64, seconds: f64) -> indicatif::HumanCount {
+fn rate(events: u64, seconds: f64) -> indicatif::HumanCount {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let rate = (events as f64 / seconds.max(0.001)) as u64;
     indicatif::HumanCount(rate)

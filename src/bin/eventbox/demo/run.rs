@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::pin::pin;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use eventbox::Recipient;
 use sha2::{Digest, Sha256};
 use sqlx::Pool;
-use tokio::task::JoinSet;
 
 use super::bars::{Bars, LOOK_EVERY};
+use super::crew::Crew;
 use super::database::{self, Target};
 use super::expected::Figures;
 use super::flights::Input;
-use super::publish::{Publishing, Received, Receiver};
-use super::report::{Report, Surroundings};
-use super::tables::{AirportState, DemoTables, Leftovers, Progress};
-use super::work::{self, Shared};
-use super::{Args, send, shows_progress};
+use super::publish::{Received, Receiver};
+use super::report::{ProcessReport, Report, Surroundings};
+use super::tables::{AirportState, DemoTables, Leftovers, Progress, Share};
+use super::{Args, send, shows_progress, wait};
 
 /// Runs the demo on an open database; cleans up when all is well and nothing is to be kept.
 pub(crate) async fn run<B: DemoTables>(
@@ -35,37 +33,34 @@ pub(crate) async fn run<B: DemoTables>(
         input: digest(input),
         ingress_store: target.ingress_store().display().to_string(),
         resend: args.resend.into(),
+        step_events: send::step_events(args.rate),
         ..Progress::default()
     };
     let progress = database::prepare(&pool, wanted, args.resume).await?;
     let ingress_store = PathBuf::from(&progress.ingress_store);
 
     let receiver = Receiver::start(args.ingress.as_deref(), &ingress_store).await?;
-    let publishing = Publishing::start(&pool, &receiver).await?;
     let bars = Bars::new(shows_progress(args), input.flights.len(), expected.keys.len());
-    let shared = Arc::new(Shared::default());
-    let worked = work_and_watch(args, input, &pool, &shared, &publishing, &bars).await;
-    let drained = match worked {
-        Ok(()) => publishing.drain().await,
-        Err(error) => Err(error),
-    };
+    let crew = Crew::new(args, &pool, &target, &receiver.endpoint(), &bars).await?;
+    let worked = work_and_watch(args, input, &pool, &crew, &bars).await;
     bars.clear();
-    publishing.stop().await;
-    drained?;
+    worked?;
 
     let found = collect(&pool, &receiver).await?;
     receiver.stop().await;
     let differences = found.differences(&expected);
-    let mut report = found.report(input, &expected, &shared);
+    let mut report = found.report(input, &expected, &crew);
     report.verified = differences.is_empty();
 
     let keep = args.keep || !report.verified;
+    let tally = crew.tally();
     let around = Surroundings {
         data: keep.then(|| target.to_string()),
         messages: args.ingress.clone().or(keep.then_some(progress.ingress_store)),
         messages_checked: args.ingress.is_none(),
         differences,
-        consumed_now: shared.consumed.load(Ordering::Relaxed),
+        consumed_now: tally.consumed,
+        turns_now: tally.turns,
         elapsed: started.elapsed(),
     };
     report.seconds = (around.elapsed.as_secs_f64() * 1_000.0).round() / 1_000.0;
@@ -76,52 +71,47 @@ pub(crate) async fn run<B: DemoTables>(
     Ok((report, around))
 }
 
-/// The sender and the workers, until all is sent and every box is empty.
+/// The sender and the workers, until all is sent, processed and delivered, and the workers have ended.
 async fn work_and_watch<B: DemoTables>(
     args: &Args,
     input: &Input,
     pool: &Pool<B>,
-    shared: &Arc<Shared>,
-    publishing: &Publishing<B>,
+    crew: &Crew<B>,
     bars: &Bars,
 ) -> Result<()> {
-    let mut workers = JoinSet::new();
-    for worker in 0..args.workers {
-        let (pool, shared, publishing) = (pool.clone(), Arc::clone(shared), publishing.clone());
-        // Spread over the shards, so that they meet now and then and not always.
-        let first_shard = u8::try_from(worker * 256 / args.workers).unwrap_or_default();
-        workers.spawn(async move {
-            work::run(&pool, &shared, first_shard, |turn| publishing.deliver(turn.published)).await
-        });
-    }
     let watched = async {
         loop {
-            bars.processed.set_position(shared.consumed.load(Ordering::Relaxed).unsigned_abs());
-            bars.published.set_position(publishing.delivered());
+            let tally = crew.tally();
+            bars.processed.set_position(tally.consumed);
+            bars.published.set_position(tally.delivered);
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     let worked = async {
-        send::run(pool, &input.flights, |sent| bars.sent.set_position(sent as u64)).await?;
-        shared.all_sent.store(true, Ordering::Release);
-        while let Some(worker) = workers.join_next().await {
-            worker.context("a worker panicked")??;
-        }
-        // A worker may have filled an airport's box behind the last walk of another one.
-        work::run(pool, shared, 0, |turn| publishing.deliver(turn.published)).await
+        crew.share_fairly().await;
+        send::run(pool, &input.flights, args.rate, |sent| bars.sent.set_position(sent as u64)).await?;
+        wait::until_done(pool, || crew.tally()).await
     };
-    tokio::select! {
+    let mut running = pin!(crew.run());
+    let worked = tokio::select! {
         worked = worked => worked,
+        ended = &mut running => return ended,
         () = watched => Ok(()),
-    }
+    };
+    crew.end();
+    running.await?;
+    worked
 }
 
 /// What a run left behind.
 struct Found {
     figures: Figures,
     progress: Progress,
-    turns: i64,
+    aircraft_turns: i64,
+    airport_turns: i64,
     leftovers: Leftovers,
+    /// What each process did of the aircraft's work.
+    shares: BTreeMap<u32, Share>,
     /// What the built-in ingress got.
     received: Option<Received>,
 }
@@ -132,11 +122,12 @@ async fn collect<B: DemoTables>(pool: &Pool<B>, receiver: &Receiver) -> Result<F
     let airports = B::airports(&mut conn).await.context("read the airports")?;
     let progress = B::load_progress(&mut conn).await.context("read the sender's progress")?.unwrap_or_default();
     let leftovers = B::leftovers(&mut conn).await.context("count what is left")?;
+    let shares = B::shares(&mut conn).await.context("read the shares of the processes")?;
     drop(conn);
     let (airports, airport_turns) = states_of(pool, &airports).await.context("read the airports")?;
     let figures = Figures { aircraft, airports, ..Figures::default() };
     let received = receiver.received().await?;
-    Ok(Found { figures, progress, turns: aircraft_turns + airport_turns, leftovers, received })
+    Ok(Found { figures, progress, aircraft_turns, airport_turns, leftovers, shares, received })
 }
 
 /// The states that the library keeps for airports, and how many turns they took together.
@@ -162,6 +153,14 @@ impl Found {
         if let Some(received) = &self.received {
             differences.extend(received.differences(&expected.keys));
         }
+        let consumed = self.figures.legs() + self.figures.cancelled();
+        let (events, turns) = self.shares.values().fold((0, 0), |(e, t), share| (e + share.events, t + share.turns));
+        if (events, turns) != (consumed, self.aircraft_turns) {
+            differences.push(format!(
+                "the shares of the processes are {events} events in {turns} turns, the aircraft consumed {consumed} in {}",
+                self.aircraft_turns
+            ));
+        }
         let Leftovers { events, outbox, dead_letters } = self.leftovers;
         for (rows, what) in [
             (events, "events were not processed"),
@@ -175,7 +174,7 @@ impl Found {
         differences
     }
 
-    fn report(&self, input: &Input, expected: &Figures, shared: &Shared) -> Report {
+    fn report<B: DemoTables>(&self, input: &Input, expected: &Figures, crew: &Crew<B>) -> Report {
         let Found { figures, progress, leftovers, .. } = self;
         // What another receiver got is known by what has left the outbox.
         let left_the_outbox = expected.keys.len() as i64 - leftovers.outbox - leftovers.dead_letters;
@@ -186,9 +185,9 @@ impl Found {
             emitted: progress.emitted,
             resent: progress.resent,
             duplicates: progress.duplicates,
-            turns: self.turns,
+            turns: self.aircraft_turns + self.airport_turns,
             events_consumed: figures.legs() + figures.cancelled() + figures.airport_events(),
-            contention: shared.contention.load(Ordering::Relaxed),
+            contention: i64::try_from(crew.tally().contention).unwrap_or(i64::MAX),
             published: self.received.as_ref().map_or(left_the_outbox, |received| received.keys.len() as i64),
             ingress_duplicates: self.received.as_ref().map_or(0, |received| received.duplicates),
             dead_lettered: leftovers.dead_letters,
@@ -198,7 +197,19 @@ impl Found {
             airports: figures.airports.iter().map(|(code, airport)| (code.clone(), airport.events())).collect(),
             verified: false,
             seconds: 0.0,
+            processes: self.processes(&crew.restarts()),
         }
+    }
+
+    /// The processes of this run, and those of earlier ones on the same database.
+    fn processes(&self, restarts: &[u32]) -> Vec<ProcessReport> {
+        let mut restarted: BTreeMap<u32, u32> = self.shares.keys().map(|process| (*process, 0)).collect();
+        restarted.extend((1..).zip(restarts.iter().copied()));
+        let report = |(process, restarts)| {
+            let Share { events, turns } = self.shares.get(&process).copied().unwrap_or_default();
+            ProcessReport { process, events, turns, restarts }
+        };
+        restarted.into_iter().map(report).collect()
     }
 }
 

@@ -40,11 +40,20 @@ pub(crate) struct Progress {
     pub(crate) ingress_store: String,
     /// Percent of the events that are sent twice.
     pub(crate) resend: i32,
+    /// Events of a step; part of the meaning of `steps`, so it stays when a run is resumed.
+    pub(crate) step_events: i32,
     /// Steps done.
     pub(crate) steps: i64,
     pub(crate) emitted: i64,
     pub(crate) resent: i64,
     pub(crate) duplicates: i64,
+}
+
+/// What a process did of the aircraft's work.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) events: i64,
+    pub(crate) turns: i64,
 }
 
 /// How many rows of eventboxes are left.
@@ -84,6 +93,11 @@ pub(crate) trait DemoTables: Backend {
         eversion: i64,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// Notes a turn of an aircraft, in its own transaction: a row of its own, so that no process waits for another.
+    fn note_share(tx: &mut Self::Connection, process: i64, events: i64) -> impl Future<Output = Result<()>> + Send;
+    /// The share of each process that had a turn.
+    fn shares(conn: &mut Self::Connection) -> impl Future<Output = Result<BTreeMap<u32, Share>>> + Send;
+
     /// All aircraft, and how many turns they took together.
     fn all_aircraft(
         conn: &mut Self::Connection,
@@ -96,19 +110,20 @@ pub(crate) trait DemoTables: Backend {
 const CREATE: &str = "
 CREATE TABLE demo_progress (
     id INTEGER PRIMARY KEY CHECK (id = 1), input TEXT NOT NULL, ingress_store TEXT NOT NULL, resend INTEGER NOT NULL,
-    steps BIGINT NOT NULL, emitted BIGINT NOT NULL, resent BIGINT NOT NULL, duplicates BIGINT NOT NULL
+    step_events INTEGER NOT NULL, steps BIGINT NOT NULL, emitted BIGINT NOT NULL, resent BIGINT NOT NULL, duplicates BIGINT NOT NULL
 );
 CREATE TABLE demo_aircraft (
     tailnum TEXT PRIMARY KEY, eversion BIGINT NOT NULL, legs BIGINT NOT NULL, cancelled BIGINT NOT NULL,
     delay_minutes BIGINT NOT NULL, worst_delay_minutes INTEGER, last_airport TEXT
-)";
+);
+CREATE TABLE demo_share (process BIGINT NOT NULL, events BIGINT NOT NULL)";
 
 const DROP: &str = "
-DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft;
+DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft; DROP TABLE IF EXISTS demo_share;
 DROP TABLE IF EXISTS eventbox_event; DROP TABLE IF EXISTS eventbox_tombstone; DROP TABLE IF EXISTS eventbox_state;
 DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter; DROP TABLE IF EXISTS eventbox_failure;
 DROP TABLE IF EXISTS eventbox_timer; DROP TABLE IF EXISTS eventbox_lease; DROP TABLE IF EXISTS eventbox_member;
-DROP TABLE IF EXISTS eventbox_migration";
+DROP TABLE IF EXISTS eventbox_paused_kind; DROP TABLE IF EXISTS eventbox_migration";
 
 macro_rules! demo_tables {
     ($engine:ty, existing: $existing:literal, for_update: $for_update:literal) => {
@@ -137,27 +152,28 @@ macro_rules! demo_tables {
 
             async fn load_progress(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Option<Progress>> {
                 let query = sqlx::query::<Self>(
-                    "SELECT input, ingress_store, resend, steps, emitted, resent, duplicates FROM demo_progress",
+                    "SELECT input, ingress_store, resend, step_events, steps, emitted, resent, duplicates FROM demo_progress",
                 );
                 let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
                 Ok(Some(Progress {
                     input: row.try_get(0)?,
                     ingress_store: row.try_get(1)?,
                     resend: row.try_get(2)?,
-                    steps: row.try_get(3)?,
-                    emitted: row.try_get(4)?,
-                    resent: row.try_get(5)?,
-                    duplicates: row.try_get(6)?,
+                    step_events: row.try_get(3)?,
+                    steps: row.try_get(4)?,
+                    emitted: row.try_get(5)?,
+                    resent: row.try_get(6)?,
+                    duplicates: row.try_get(7)?,
                 }))
             }
 
             async fn save_progress(tx: &mut <Self as sqlx::Database>::Connection, progress: &Progress) -> Result<()> {
                 let query = sqlx::query::<Self>(
-                    "INSERT INTO demo_progress (id, input, ingress_store, resend, steps, emitted, resent, duplicates)
-                     VALUES (1, $1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET
+                    "INSERT INTO demo_progress (id, input, ingress_store, resend, step_events, steps, emitted, resent, duplicates)
+                     VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET
                      steps = excluded.steps, emitted = excluded.emitted, resent = excluded.resent, duplicates = excluded.duplicates",
                 );
-                let query = query.bind(&progress.input).bind(&progress.ingress_store).bind(progress.resend);
+                let query = query.bind(&progress.input).bind(&progress.ingress_store).bind(progress.resend).bind(progress.step_events);
                 let query = query.bind(progress.steps).bind(progress.emitted).bind(progress.resent).bind(progress.duplicates);
                 query.execute(tx).await.map(drop)
             }
@@ -196,6 +212,27 @@ macro_rules! demo_tables {
                 let query = query.bind(tailnum).bind(eversion).bind(state.legs).bind(state.cancelled);
                 let query = query.bind(state.delay_minutes).bind(state.worst_delay_minutes).bind(&state.last_airport);
                 query.execute(tx).await.map(drop)
+            }
+
+            async fn note_share(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                process: i64,
+                events: i64,
+            ) -> Result<()> {
+                let query = sqlx::query::<Self>("INSERT INTO demo_share (process, events) VALUES ($1, $2)");
+                query.bind(process).bind(events).execute(tx).await.map(drop)
+            }
+
+            async fn shares(conn: &mut <Self as sqlx::Database>::Connection) -> Result<BTreeMap<u32, Share>> {
+                let query = sqlx::query::<Self>(
+                    "SELECT process, CAST(sum(events) AS BIGINT), count(*) FROM demo_share GROUP BY process",
+                );
+                let mut shares = BTreeMap::new();
+                for row in query.fetch_all(conn).await? {
+                    let process = u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
+                    shares.insert(process, Share { events: row.try_get(1)?, turns: row.try_get(2)? });
+                }
+                Ok(shares)
             }
 
             async fn all_aircraft(

@@ -1,11 +1,14 @@
-//! The workers: each walks over all shards and processes what it finds. They are not told of each other, so they race.
+//! The workers of one process: a runtime, and the emitter that sends what its turns publish.
 
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use eventbox::{Recipient, Turn};
+use eventbox::emitter::DurableEmitter;
+use eventbox::runtime::{LeaseConfig, Runtime, RuntimeConfig};
+use serde::{Deserialize, Serialize};
 use sqlx::Pool;
 
 use super::processors::{Aircraft, Airport};
@@ -17,109 +20,113 @@ const MAX_EVENTS: NonZeroU32 = match NonZeroU32::new(1_000) {
     None => NonZeroU32::MIN,
 };
 
-/// How many recipients a worker takes from a shard at once.
-const RECIPIENTS_A_LISTING: u32 = 100;
+/// How long a lease holds, how often it is prolonged, and how often a process looks what it should hold. A run takes seconds, so it would wait
+/// longer for a killed process than it works if the library's default of 15 s held.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a worker rests after a walk that found nothing.
-const IDLE_PAUSE: Duration = Duration::from_millis(10);
+/// How long stopping a runtime, and then its emitter, may take.
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often in a row a worker bears that the database is not available.
-const MAX_OUTAGES: u32 = 50;
+/// What a process has to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// For which process its turns count, from 1.
+    pub(crate) process: u32,
+    /// How many processes there are.
+    pub(crate) processes: u32,
+    /// The most turns of aircraft at the same time.
+    pub(crate) workers: u32,
+    /// Where to publish to.
+    pub(crate) ingress: String,
+}
 
-/// What the workers share.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    pub(crate) aircraft: Aircraft,
-    pub(crate) airport: Airport,
-    /// Events consumed by this process.
-    pub(crate) consumed: AtomicI64,
+/// What workers have done since they started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Turns that finished, counted by their hooks.
+    pub(crate) turns: u64,
+    /// Events consumed.
+    pub(crate) consumed: u64,
     /// How often another worker came first.
-    pub(crate) contention: AtomicI64,
-    /// Set when nothing more will be sent.
-    pub(crate) all_sent: AtomicBool,
+    pub(crate) contention: u64,
+    /// Messages delivered.
+    pub(crate) delivered: u64,
 }
 
-/// Walks until everything was sent and a whole walk found nothing; hands what turns published to `published`.
-pub(crate) async fn run<B: DemoTables>(
-    pool: &Pool<B>,
-    shared: &Shared,
-    first_shard: u8,
-    published: impl Fn(Turn),
-) -> Result<()> {
-    let mut outages = 0;
-    loop {
-        let all_sent = shared.all_sent.load(Ordering::Acquire);
-        match walk(pool, shared, first_shard, &published).await {
-            Ok(0) if all_sent => return Ok(()),
-            Ok(0) => tokio::time::sleep(IDLE_PAUSE).await,
-            Ok(_) => outages = 0,
-            Err(error) if error.is_transient() && outages < MAX_OUTAGES => {
-                outages += 1;
-                tokio::time::sleep(IDLE_PAUSE * outages).await;
-            }
-            Err(error) => return Err(error).context("process the events"),
+impl std::ops::Add for Tally {
+    type Output = Tally;
+
+    fn add(self, other: Tally) -> Tally {
+        Tally {
+            turns: self.turns + other.turns,
+            consumed: self.consumed + other.consumed,
+            contention: self.contention + other.contention,
+            delivered: self.delivered + other.delivered,
         }
     }
 }
 
-/// One walk over all shards; answers how many recipients had something to do.
-async fn walk<B: DemoTables>(
-    pool: &Pool<B>,
-    shared: &Shared,
-    first_shard: u8,
-    published: &impl Fn(Turn),
-) -> eventbox::Result<usize> {
-    let mut found = 0;
-    for step in 0..=u8::MAX {
-        let shard = first_shard.wrapping_add(step);
-        let mut after = None;
-        loop {
-            let recipients = eventbox::pending(pool, shard, after.as_ref(), RECIPIENTS_A_LISTING).await?;
-            found += recipients.len();
-            for to in &recipients {
-                process(pool, shared, to, published).await?;
-            }
-            match recipients.into_iter().last() {
-                Some(last) => after = Some(last),
-                None => break,
-            }
-        }
-    }
-    Ok(found)
+/// The workers of this process.
+pub(crate) struct Workers<B: DemoTables> {
+    runtime: Runtime<B>,
+    emitter: DurableEmitter<B>,
+    finished: Arc<AtomicU64>,
 }
 
-/// Processes a recipient until its box is empty, or until another worker is at it.
-async fn process<B: DemoTables>(
-    pool: &Pool<B>,
-    shared: &Shared,
-    to: &Recipient,
-    published: &impl Fn(Turn),
-) -> eventbox::Result<()> {
-    loop {
-        let processed = match to.kind() {
-            "aircraft" => eventbox::process_batch(pool, to, &shared.aircraft, MAX_EVENTS).await,
-            _ => eventbox::reduce_batch(pool, to, &shared.airport, MAX_EVENTS).await,
-        };
-        let mut turn = match processed {
-            Ok(turn) => turn,
-            Err(error) if error.is_contention() => {
-                shared.contention.fetch_add(1, Ordering::Relaxed);
-                return Ok(());
-            }
-            Err(eventbox::Error::Unknown { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        shared.contention.fetch_add(i64::try_from(turn.contention).unwrap_or(i64::MAX), Ordering::Relaxed);
-        shared.consumed.fetch_add(i64::try_from(turn.consumed).unwrap_or(i64::MAX), Ordering::Relaxed);
-        for hook in turn.post_process.drain(..) {
-            if let Err(error) = hook.run().await {
-                tracing::warn!(recipient = %to, error, "a hook failed; its turn stands");
-            }
-        }
-        let more_remain = turn.more_remain;
-        published(turn);
-        if !more_remain {
-            return Ok(());
+impl<B: DemoTables> Workers<B> {
+    pub(crate) async fn start(pool: &Pool<B>, job: &Job) -> Result<Self> {
+        let emitter = DurableEmitter::builder(pool.clone(), job.ingress.as_str()).build();
+        let emitter =
+            emitter.with_context(|| format!("cannot publish to {:?}: give --ingress HOST:PORT", job.ingress))?;
+        emitter.start().await.context("start the emitter")?;
+        let finished = Arc::new(AtomicU64::new(0));
+        let runtime = Runtime::builder(pool.clone())
+            .processor("aircraft", Aircraft { process: job.process, finished: Arc::clone(&finished) })
+            .reducer("airport", Airport { finished: Arc::clone(&finished) })
+            .emitter(emitter.clone())
+            .config(config(job))
+            .start()
+            .await
+            .context("start the workers")?;
+        Ok(Workers { runtime, emitter, finished })
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let stats = self.runtime.stats();
+        Tally {
+            turns: self.finished.load(Ordering::Relaxed),
+            consumed: stats.consumed,
+            contention: stats.contention,
+            delivered: self.emitter.stats().delivered,
         }
     }
+
+    /// How many shards are worked on here.
+    pub(crate) fn shards(&self) -> usize {
+        self.runtime.shards()
+    }
+
+    pub(crate) async fn stop(&self) {
+        self.runtime.stop(STOP_DEADLINE).await;
+        self.emitter.stop(STOP_DEADLINE).await;
+    }
+}
+
+fn config(job: &Job) -> RuntimeConfig {
+    let mut config = RuntimeConfig::default();
+    config.max_events = MAX_EVENTS;
+    config.workers = usize::try_from(job.workers).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+    // A process that is alone shares with nobody and hears of every event itself, and one that goes on with a killed run need not wait for
+    // its leases to run out.
+    config.wake_ups = job.processes > 1;
+    config.leases = (job.processes > 1).then(|| {
+        let mut leases = LeaseConfig::default();
+        leases.lease_ttl = LEASE_TTL;
+        leases.renew_interval = RENEW_INTERVAL;
+        leases.check_interval = CHECK_INTERVAL;
+        leases
+    });
+    config
 }

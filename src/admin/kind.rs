@@ -1,0 +1,98 @@
+//! A kind as a whole: pausing it.
+
+use std::time::SystemTime;
+
+use sqlx::Pool;
+
+use super::time_of;
+use crate::error::{Error, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault};
+
+/// Lets no turn of any recipient of a kind begin until [`resume_kind`]; `false` when it was paused already.
+///
+/// For when the code of a whole kind must not run: a bad release, a dependency that is down. Events may be emitted and wait. A turn that was
+/// begun before may still commit; the runtimes begin none as soon as they have looked, which is within their poll interval, and
+/// [`process_batch`](crate::process_batch) refuses from then on.
+///
+/// # Errors
+///
+/// [`Error::Misuse`] before any SQL when `kind` is none. Contention, transient and database errors: nothing was changed.
+///
+/// # Cancel safety
+///
+/// Safe: it is paused or not.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::admin;
+///
+/// assert!(admin::pause_kind(&pool, "aircraft").await?);
+/// assert_eq!(admin::paused_kinds(&pool).await?[0].kind, "aircraft");
+/// assert!(admin::resume_kind(&pool, "aircraft").await?);
+/// # Ok(()) }
+/// ```
+pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
+    let attempt = || format!("pause the kind {kind}");
+    check(kind, &attempt)?;
+    let write = async { B::pause_kind(&mut *pool.acquire().await?, kind).await };
+    write.await.map_err(|fault: Fault| fault.during(attempt()))
+}
+
+/// Lets turns of a kind begin again; `false` when it was not paused. Recipients that are paused themselves stay so.
+///
+/// # Errors
+///
+/// As [`pause_kind`].
+///
+/// # Cancel safety
+///
+/// Safe: it is resumed or not.
+///
+/// # Examples
+///
+/// See [`pause_kind`].
+pub async fn resume_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
+    let attempt = || format!("resume the kind {kind}");
+    check(kind, &attempt)?;
+    let write = async { B::resume_kind(&mut *pool.acquire().await?, kind).await };
+    write.await.map_err(|fault: Fault| fault.during(attempt()))
+}
+
+/// A kind that is paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PausedKind {
+    /// The kind.
+    pub kind: String,
+    /// Since when, by the database's clock.
+    pub paused_at: SystemTime,
+}
+
+/// The kinds that are paused, in the order of their names.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Examples
+///
+/// See [`pause_kind`].
+pub async fn paused_kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<PausedKind>> {
+    let read = async { B::list_paused_kinds(&mut *pool.acquire().await?).await };
+    let paused = read.await.map_err(|fault: Fault| fault.during("list the paused kinds"))?;
+    Ok(paused.into_iter().map(|(kind, since_us)| PausedKind { kind, paused_at: time_of(since_us) }).collect())
+}
+
+/// A kind is what could stand before the slash of a recipient.
+fn check(kind: &str, attempt: &impl Fn() -> String) -> Result<()> {
+    match Recipient::new(kind, "key") {
+        Ok(_) => Ok(()),
+        Err(Error::Misuse { misuse, .. }) => Err(Error::misuse(attempt(), misuse)),
+        Err(error) => Err(error),
+    }
+}

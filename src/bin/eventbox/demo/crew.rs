@@ -1,0 +1,91 @@
+//! Who does the work: workers in this process, or other processes with workers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sqlx::Pool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Args;
+use super::bars::{Bars, LOOK_EVERY};
+use super::child::{Orders, Place};
+use super::database::Target;
+use super::processes::Processes;
+use super::tables::DemoTables;
+use super::work::{Job, Tally, Workers};
+
+/// How long the processes have to share the work fairly before there is any; it begins without that, too.
+const SHARE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The workers of a run.
+pub(crate) enum Crew<B: DemoTables> {
+    /// One process needs no other.
+    Here(Workers<B>, CancellationToken),
+    Apart(Processes),
+}
+
+impl<B: DemoTables> Crew<B> {
+    pub(crate) async fn new(args: &Args, pool: &Pool<B>, target: &Target, ingress: &str, bars: &Bars) -> Result<Self> {
+        let mut jobs = (1..=args.processes).map(|process| Job {
+            process,
+            processes: args.processes,
+            workers: args.workers,
+            ingress: ingress.to_owned(),
+        });
+        if args.processes > 1 {
+            let database = match target {
+                Target::Sqlite { file, .. } => Place::Sqlite(file.clone()),
+                Target::Postgres(_) => Place::Postgres(args.database_url.clone().unwrap_or_default()),
+            };
+            let orders = jobs.map(|job| Orders { database: database.clone(), job }).collect();
+            return Ok(Crew::Apart(Processes::new(orders, bars.clone())));
+        }
+        let job = jobs.next().context("there is no process to do the work")?;
+        Ok(Crew::Here(Workers::start(pool, &job).await?, CancellationToken::new()))
+    }
+
+    /// Works until [`end`](Self::end). When it is dropped before, what is under way is dropped with it.
+    pub(crate) async fn run(&self) -> Result<()> {
+        match self {
+            Crew::Here(workers, ending) => {
+                ending.cancelled().await;
+                workers.stop().await;
+                Ok(())
+            }
+            Crew::Apart(processes) => processes.run().await,
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        match self {
+            Crew::Here(_, ending) => ending.cancel(),
+            Crew::Apart(processes) => processes.end(),
+        }
+    }
+
+    /// Waits until everybody has a fair share, so that nobody takes all of the work before the others have begun.
+    pub(crate) async fn share_fairly(&self) {
+        let deadline = Instant::now() + SHARE_LIMIT;
+        if let Crew::Apart(processes) = self {
+            while !processes.share_fairly() && Instant::now() < deadline {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        match self {
+            Crew::Here(workers, _) => workers.tally(),
+            Crew::Apart(processes) => processes.tally(),
+        }
+    }
+
+    /// How often each process was started again.
+    pub(crate) fn restarts(&self) -> Vec<u32> {
+        match self {
+            Crew::Here(..) => vec![0],
+            Crew::Apart(processes) => processes.restarts(),
+        }
+    }
+}

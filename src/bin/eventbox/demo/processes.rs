@@ -1,0 +1,192 @@
+//! Worker processes: started, watched, started again when they die, and told to end.
+
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::bars::Bars;
+use super::child::{News, Orders};
+use super::work::{STOP_DEADLINE, Tally};
+
+/// The subcommand of a worker process.
+pub(crate) const SUBCOMMAND: &str = "demo-worker";
+
+/// How often one process is started again in a run.
+const MAX_RESTARTS: u32 = 100;
+
+/// How often in a row a process may die before it has told anything.
+const MAX_FAILED_STARTS: u32 = 5;
+
+/// The pause after such a death; it grows by as much with each.
+const FAILED_START_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a process may take to end when it is told to; then it is killed.
+const END_LIMIT: Duration = Duration::from_secs(2 * STOP_DEADLINE.as_secs() + 2);
+
+/// The worker processes of a run.
+pub(crate) struct Processes {
+    orders: Vec<Orders>,
+    known: Mutex<Vec<Known>>,
+    bars: Bars,
+    ending: CancellationToken,
+}
+
+/// What is known of a process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// What those that died had told.
+    before: Tally,
+    /// What the present one has told, once it has.
+    news: Option<News>,
+    restarts: u32,
+}
+
+impl Known {
+    fn tally(&self) -> Tally {
+        self.before + self.news.map(|news| news.tally).unwrap_or_default()
+    }
+}
+
+/// A process that runs. It is killed when it is dropped.
+struct Running {
+    child: Child,
+    /// When it closes, the process ends.
+    stdin: ChildStdin,
+    news: Lines<BufReader<ChildStdout>>,
+}
+
+impl Processes {
+    pub(crate) fn new(orders: Vec<Orders>, bars: Bars) -> Self {
+        let known = Mutex::new(vec![Known::default(); orders.len()]);
+        Processes { orders, known, bars, ending: CancellationToken::new() }
+    }
+
+    /// Keeps the processes running until [`end`](Self::end), and answers when they have ended. When it is dropped before, they are killed.
+    pub(crate) async fn run(&self) -> Result<()> {
+        try_join_all((0..self.orders.len()).map(|index| self.keep_running(index))).await.map(drop)
+    }
+
+    /// Tells all processes to end.
+    pub(crate) fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// What all processes have done, also those that died, as far as they had told.
+    pub(crate) fn tally(&self) -> Tally {
+        self.known().iter().map(Known::tally).fold(Tally::default(), std::ops::Add::add)
+    }
+
+    /// How often each was started again.
+    pub(crate) fn restarts(&self) -> Vec<u32> {
+        self.known().iter().map(|known| known.restarts).collect()
+    }
+
+    /// Whether each process works on its fair share of the shards.
+    pub(crate) fn share_fairly(&self) -> bool {
+        let known = self.known();
+        let fair = 256_usize.div_ceil(known.len().max(1));
+        known.iter().all(|known| known.news.is_some_and(|news| (1..=fair).contains(&news.shards)))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, index: usize, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.known().get_mut(index) {
+            change(known);
+        }
+    }
+
+    async fn keep_running(&self, index: usize) -> Result<()> {
+        let process = index + 1;
+        let (mut restarts, mut failed_starts) = (0, 0);
+        while !self.ending.is_cancelled() {
+            let mut running = self.start(index).await.with_context(|| format!("start worker process {process}"))?;
+            let Some(status) = self.watch(index, &mut running).await? else {
+                return self.let_end(index, running).await;
+            };
+            self.note(index, |known| {
+                failed_starts = if known.news.is_none() { failed_starts + 1 } else { 0 };
+                known.before = known.tally();
+                known.news = None;
+            });
+            if failed_starts >= MAX_FAILED_STARTS {
+                bail!("worker process {process} died {failed_starts} times before it had begun: {status}");
+            }
+            if restarts >= MAX_RESTARTS {
+                bail!("worker process {process} was started again {restarts} times and died again: {status}");
+            }
+            restarts += 1;
+            self.note(index, |known| known.restarts = restarts);
+            self.bars.say(&format!("process {process} died ({status}) and is started again"));
+            tokio::time::sleep(FAILED_START_PAUSE * failed_starts).await;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, index: usize) -> Result<Running> {
+        let orders = self.orders.get(index).context("there is no such process")?;
+        let mut line = serde_json::to_string(orders)?;
+        line.push('\n');
+        let program = std::env::current_exe().context("find the program")?;
+        let mut command = Command::new(program);
+        command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        if let Some(pid) = child.id() {
+            self.bars.say(&format!("process {} runs as {pid}", index + 1));
+        }
+        let mut stdin = child.stdin.take().context("it has no standard input")?;
+        let stdout = child.stdout.take().context("it has no standard output")?;
+        // One that is dead already is noticed by the end of what it tells.
+        let _ = stdin.write_all(line.as_bytes()).await;
+        let _ = stdin.flush().await;
+        Ok(Running { child, stdin, news: BufReader::new(stdout).lines() })
+    }
+
+    /// Notes what a process tells until it dies; `None` when it is to end.
+    async fn watch(&self, index: usize, running: &mut Running) -> Result<Option<ExitStatus>> {
+        loop {
+            let line = tokio::select! {
+                () = self.ending.cancelled() => return Ok(None),
+                line = running.news.next_line() => line,
+            };
+            match line {
+                Ok(Some(line)) => self.heard(index, &line),
+                _ => {
+                    // It is gone already, or of no use any more.
+                    let _ = running.child.start_kill();
+                    return running.child.wait().await.map(Some).context("wait for a worker process");
+                }
+            }
+        }
+    }
+
+    /// Tells a process to end, hears its last news, and kills it when it takes too long.
+    async fn let_end(&self, index: usize, running: Running) -> Result<()> {
+        let Running { mut child, stdin, mut news } = running;
+        drop(stdin);
+        let ended = async {
+            while let Ok(Some(line)) = news.next_line().await {
+                self.heard(index, &line);
+            }
+            child.wait().await
+        };
+        match tokio::time::timeout(END_LIMIT, ended).await {
+            Ok(status) => status.map(drop).context("wait for a worker process"),
+            Err(_) => child.kill().await.context("kill a worker process that did not end"),
+        }
+    }
+
+    fn heard(&self, index: usize, line: &str) {
+        if let Ok(news) = serde_json::from_str(line) {
+            self.note(index, |known| known.news = Some(news));
+        }
+    }
+}

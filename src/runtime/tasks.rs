@@ -1,0 +1,138 @@
+//! The tasks that the loop of the workers begins: walks, rounds and turns.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use sqlx::Pool;
+use tokio::time::Instant;
+
+use super::config::RuntimeConfig;
+use super::hold::Publishers;
+use super::kinds::{Kind, Kinds};
+use super::metrics;
+use super::stats::Counters;
+use super::walk::Walk;
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::error::Result;
+use crate::eventbox::{Done, EventId, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::heartbeat::Beat;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, WalkedRow};
+
+/// What the tasks share.
+pub(super) struct Shared<B: Backend> {
+    pub(super) pool: Pool<B>,
+    pub(super) config: RuntimeConfig,
+    pub(super) kinds: Kinds<B>,
+    pub(super) options: TurnOptions,
+    pub(super) counters: Counters,
+    pub(super) publishers: Publishers,
+    /// Beats while a look for recipients with events is under way.
+    pub(super) finding: Beat,
+    #[cfg(feature = "emitter")]
+    pub(super) emitter: Option<DurableEmitter<B>>,
+}
+
+/// What a task reports.
+pub(super) enum Report {
+    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
+    Round(Vec<Recipient>, Result<Vec<Done>>),
+    Turn(Recipient, Result<Turn>),
+}
+
+/// An error with its causes, on one line.
+pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(current) = cause {
+            write!(f, ": {current}")?;
+            cause = current.source();
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
+    let began = Instant::now();
+    // While nothing is found the rest of the runtime looks calm.
+    let _busy = shared.finding.busy();
+    let rows = async {
+        let mut conn = shared.pool.acquire().await?;
+        B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
+    };
+    let rows = rows.await;
+    let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
+    spent(Phase::Listing, began.elapsed(), shards);
+    Report::Walked(walk, rows)
+}
+
+pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
+    let with_reducers: Vec<_> = parts
+        .iter()
+        .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
+            Some(Kind::Reducer(reducer)) => Some(Part { to, after: *after, reducer: &**reducer }),
+            _ => None,
+        })
+        .collect();
+    let mut done = round(&shared.pool, &with_reducers, shared.config.max_events).await;
+    drop(with_reducers);
+    if let Ok(done) = &mut done {
+        // Beside each other, so that a hook that takes long delays no other one's.
+        let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, _))| match done {
+            Done::Committed { turn, .. } => Some(after_the_commit(&shared, to, turn)),
+            _ => None,
+        });
+        join_all(committed).await;
+    }
+    Report::Round(parts.into_iter().map(|(to, _)| to).collect(), done)
+}
+
+pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
+    let mut done = match shared.kinds.get(to.kind()) {
+        Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
+        None => Ok(Turn::default()),
+    };
+    if let Ok(turn) = &mut done {
+        after_the_commit(&shared, &to, turn).await;
+    }
+    Report::Turn(to, done)
+}
+
+/// Hands over what was published and runs the hooks.
+async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
+    #[cfg(feature = "emitter")]
+    if !turn.published.is_empty() {
+        shared.publishers.note(to.kind());
+    }
+    #[cfg(feature = "emitter")]
+    if let Some(emitter) = &shared.emitter {
+        for stored in turn.published.drain(..) {
+            emitter.deliver(stored);
+        }
+    }
+    if turn.post_process.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
+        Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
+    }
+    spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
+    metrics::hooks_ran(to.kind());
+}
+
+/// The options of a turn of a single recipient.
+pub(super) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
+    let max_events: NonZeroU32 = config.max_events;
+    TurnOptions::new(max_events)
+        .deadline(config.turn_deadline)
+        .poison(config.poison)
+        .backing_off(config.backoff.base, config.backoff.cap)
+}

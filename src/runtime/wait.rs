@@ -1,0 +1,47 @@
+//! Waiting for what was emitted: reading one's own writes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::handle::Runtime;
+use crate::error::Result;
+use crate::eventbox::{Receipt, Status, status};
+use crate::store::Backend;
+
+/// The first and the longest pause between two looks.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+impl<B: Backend> Runtime<B> {
+    /// Waits until a turn has consumed the event of a receipt, in whatever process.
+    ///
+    /// Emit, wait, and read the state: at the turn that comes back, or a later one, it includes the event. The receipt may come from another
+    /// process.
+    ///
+    /// # What comes back
+    ///
+    /// [`Status::Done`] with the turn. [`Status::Quarantined`] and [`Status::Paused`] at once, because waiting does not help. At the deadline
+    /// what it is then: still waiting, due later, or failing, with the error.
+    ///
+    /// # Errors
+    ///
+    /// Transient and database errors.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn wait_processed(&self, receipt: &Receipt, deadline: Duration) -> Result<Status> {
+        let until = Instant::now() + deadline;
+        let mut pause = LOOKS.0;
+        loop {
+            let now = status(self.pool(), receipt).await?;
+            let is_final = matches!(now, Status::Done { .. } | Status::Quarantined { .. } | Status::Paused);
+            let left = until.saturating_duration_since(Instant::now());
+            if is_final || left.is_zero() {
+                return Ok(now);
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LOOKS.1);
+        }
+    }
+}

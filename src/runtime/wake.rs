@@ -1,0 +1,70 @@
+//! Waking up other processes, and being woken up by them. Everything works without it, at the pace of the poll.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics;
+use super::tasks::Shared;
+use crate::eventbox::Hints;
+use crate::shard::ShardSet;
+use crate::store::{Backend, Fault};
+
+/// The shortest and the longest time between two wake-ups that this process sends: the first goes at once, and the more there are the more of
+/// them go together.
+const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// How long a listener that lost its connection waits before it tries again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells the others about emits of this process to shards that are theirs, until `stopping`.
+pub(super) async fn send<B: Backend>(
+    shared: Arc<Shared<B>>,
+    hints: Arc<Hints>,
+    owned: watch::Receiver<ShardSet>,
+    stopping: CancellationToken,
+) {
+    let mut window = WINDOW.0;
+    while !stopping.is_cancelled() {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = hints.wait() => {}
+        }
+        let theirs = hints.take().without(*owned.borrow());
+        if theirs.is_empty() {
+            continue;
+        }
+        let sent = async { B::send_wake_up(&mut *shared.pool.acquire().await?, theirs).await };
+        if let Err::<(), Fault>(fault) = sent.await {
+            tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
+        }
+        tokio::time::sleep(window).await;
+        // Somebody was waiting while it slept: more of them go together.
+        window = if hints.are_any() { (window * 2).min(WINDOW.1) } else { WINDOW.0 };
+    }
+}
+
+/// Reports what the others say into `heard`, until `stopping`.
+pub(super) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, stopping: CancellationToken) {
+    let hearing = |shards| {
+        metrics::listening(true);
+        heard.mark_all(shards);
+    };
+    while !stopping.is_cancelled() {
+        metrics::listening(false);
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            ended = B::hear_wake_ups(&shared.pool, hearing) => {
+                let Err(fault) = ended;
+                metrics::listening(false);
+                tracing::debug!(error = %fault.0, "the listener for wake-ups ended: the poll makes it good until it listens again");
+            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LISTEN_AGAIN) => {}
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Wake-ups on SQLite: the version of the file.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, Pool, Row, Sqlite, SqliteConnection};
+
+use crate::shard::ShardSet;
+use crate::store::fault::Fault;
+use crate::store::wake::WakeUp;
+
+/// How often the version is looked at; a look costs some microseconds.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+impl WakeUp for Sqlite {
+    // Differs: whoever commits has told it, by the file itself.
+    const SENDS_WAKE_UPS: bool = false;
+
+    async fn send_wake_up(_conn: &mut SqliteConnection, _shards: ShardSet) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(ShardSet) + Send + Sync) -> Result<Infallible, Fault> {
+        let mut conn = pool.connect_options().connect().await?;
+        let mut seen = None;
+        loop {
+            let row = sqlx::query("PRAGMA data_version").fetch_one(&mut conn).await?;
+            let now: i64 = row.try_get(0)?;
+            if seen.replace(now) != Some(now) {
+                report(ShardSet::ALL);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}

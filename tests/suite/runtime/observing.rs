@@ -1,0 +1,101 @@
+//! What a runtime tells about itself.
+
+use std::time::Duration;
+
+use eventbox::runtime::Runtime;
+use eventbox::{BoxError, Event, Outcome, PostProcess, Recipient, Reducer, admin};
+
+use super::{STOP, Tally, config, emit, idle, tally, tallying};
+use crate::support::recorded::{Recorded, recorded};
+use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine, with_database};
+
+/// Runs a hook after every turn.
+struct Hooked;
+
+impl Reducer for Hooked {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        let hook = PostProcess::new(|| async { Ok(()) });
+        Ok(Outcome::to(count + events.len() as u64).consuming(events).post_process(hook))
+    }
+}
+
+async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
+    let one = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("hooked", Hooked).config(config());
+    let one = one.start().await.unwrap();
+    eventually(SOON, async || one.shards() == 256).await;
+    for n in 0..10 {
+        emit(db, &tally(n), 0..3).await;
+        emit(db, &Recipient::new("hooked", n.to_string()).unwrap(), 0..3).await;
+    }
+    idle(db).await;
+    emit(db, &Recipient::new("stranger", "1").unwrap(), ["x"]).await;
+    admin::pause_kind(&db.pool, "tally").await.unwrap();
+    // Another one is given half of the shards.
+    let two = tallying(db.open(5)).start().await.unwrap();
+    eventually(SOON, async || two.shards() == 128 && one.shards() == 128).await;
+    let stats = one.stats();
+    assert_eq!((stats.consumed, stats.failures), (60, 0), "{stats:?}");
+    assert!(stats.turns >= 20 && stats.rounds >= 1, "{stats:?}");
+    one.stop(STOP).await;
+    two.stop(STOP).await;
+}
+
+/// What is in the two tables is recorded, and what is recorded is in them; the numbers are those of the run.
+fn instruments_tell_what_happened(recorded: &Recorded) {
+    let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name == "eventbox_phase_us_total";
+    let ours: Vec<_> = eventbox::runtime::INSTRUMENTS
+        .iter()
+        .chain(eventbox::INSTRUMENTS)
+        .filter(|instrument| of_runtime(instrument.name))
+        .copied()
+        .collect();
+    let recorded = Recorded(recorded.0.clone().into_iter().filter(|(name, _)| of_runtime(name)).collect());
+    recorded.is_as_told_by(&ours);
+    for phase in ["listing", "preparing", "committing", "post-processing", "idle"] {
+        let series = recorded.0["eventbox_phase_us_total"].iter().filter(|(_, labels, _)| labels["phase"] == phase);
+        assert!(series.count() > 0, "{phase}");
+    }
+    assert!(recorded.total("eventbox_phase_us_total", &[("phase", "idle")]) > 0.0);
+    assert_eq!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "tally")]), 0.0);
+    assert!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "hooked")]) >= 10.0);
+    assert_eq!(recorded.total("eventbox_runtime_held_kinds", &[("reason", "paused")]), 1.0);
+    assert_eq!(recorded.total("eventbox_runtime_handed_over_total", &[]), 128.0 + 128.0);
+    assert!(recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]) >= 1.0);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn instruments_tell_what_happened_on_postgres() {
+    instruments_tell_what_happened(&recorded(async |_| {
+        with_database::<sqlx::Postgres, _>("observe", a_known_run).await;
+    }));
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn instruments_tell_what_happened_on_sqlite() {
+    instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("observe", a_known_run).await));
+}
+
+on_every_engine! {
+    /// A look for work that hangs makes it unhealthy, although nothing fails and everything looks calm.
+    async fn who_finds_nothing_because_it_hangs_is_not_healthy(db) {
+        let mut config = config();
+        config.health_grace = Duration::from_millis(200);
+        let pool = db.open(4);
+        let runtime = tallying(pool.clone()).config(config).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        assert!(runtime.health().is_healthy());
+        let mut held = Vec::new();
+        for _ in 0..pool.options().get_max_connections() {
+            held.push(pool.acquire().await.unwrap());
+        }
+        eventually(SOON, async || runtime.health().problems.iter().any(|problem| problem.contains("finding"))).await;
+        drop(held);
+        eventually(SOON, async || runtime.health().is_healthy()).await;
+        runtime.stop(STOP).await;
+        assert_eq!(runtime.health().problems, ["stopped"]);
+    }
+}

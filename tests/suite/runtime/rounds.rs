@@ -1,0 +1,177 @@
+//! Rounds: what many recipients decide together is committed together, and each of them still alone when it must be.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::{BoxError, CloudEvent, Event, Outcome, PostProcess, Recipient, Reducer};
+use tokio::sync::oneshot;
+
+use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally};
+use crate::support::{SOON, eventually, on_every_engine};
+
+const RECIPIENTS: usize = 50;
+
+fn collector() -> Recipient {
+    Recipient::new("collector", "1").unwrap()
+}
+
+/// Tells the collector about every event, and publishes it.
+struct Teller {
+    hooks: Arc<AtomicUsize>,
+}
+
+impl Reducer for Teller {
+    type State = u64;
+
+    fn reduce(&self, to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| (collector(), Event::new([to.key().as_bytes(), b":", event.value()].concat())))
+            .collect();
+        let messages = events.iter().map(|event| {
+            CloudEvent::builder("tests", "told").subject(to.key()).payload(event.value().to_vec()).build()
+        });
+        let messages = messages.collect::<Result<Vec<_>, _>>()?;
+        let hooks = Arc::clone(&self.hooks);
+        let hook = PostProcess::new(move || async move {
+            hooks.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        let outcome = Outcome::to(count + events.len() as u64).consuming(events).publishing(messages);
+        Ok(outcome.emitting(told).post_process(hook))
+    }
+}
+
+/// A tally whose first decision about an event `stop` waits, so that the test can do something between listing and commit.
+struct Stopping(Mutex<Option<(oneshot::Sender<()>, mpsc::Receiver<()>)>>);
+
+impl Stopping {
+    fn new() -> (Self, oneshot::Receiver<()>, mpsc::Sender<()>) {
+        let ((reached, is_reached), (go_on, goes_on)) = (oneshot::channel(), mpsc::channel());
+        (Stopping(Mutex::new(Some((reached, goes_on)))), is_reached, go_on)
+    }
+}
+
+impl Reducer for Stopping {
+    type State = Vec<String>;
+
+    fn reduce(&self, to: &Recipient, events: &[Event], state: Vec<String>) -> Result<Outcome<Vec<String>>, BoxError> {
+        if events.iter().any(|event| event.value() == b"stop")
+            && let Some((reached, goes_on)) = self.0.lock().unwrap().take()
+        {
+            let _ = reached.send(());
+            tokio::task::block_in_place(|| goes_on.recv_timeout(SOON))?;
+        }
+        Tally.reduce(to, events, state)
+    }
+}
+
+/// All in one round: nothing is looked for before the runtime is told.
+fn one_round() -> RuntimeConfig {
+    let mut config = config();
+    config.rounds = 1.try_into().unwrap();
+    config
+}
+
+on_every_engine! {
+    /// What a round emits and publishes is of its transaction: each exactly once, also with two runtimes that race without leases.
+    async fn what_a_round_emits_and_publishes_happens_once(db) {
+        let hooks = Arc::new(AtomicUsize::new(0));
+        let mut runtimes = Vec::new();
+        for _ in 0..2 {
+            let mut config = config();
+            config.leases = None;
+            let runtime = Runtime::builder(db.open(5)).reducer("teller", Teller { hooks: Arc::clone(&hooks) });
+            runtimes.push(runtime.reducer("collector", Tally).config(config).start().await.unwrap());
+        }
+        let tellers: Vec<_> = (0..RECIPIENTS).map(|n| Recipient::new("teller", n.to_string()).unwrap()).collect();
+        for slice in 0..4 {
+            let events: Vec<_> = tellers.iter().flat_map(|to| (0..5).map(|n| (to.clone(), Event::new((slice * 5 + n).to_string())))).collect();
+            emit_all(db, &events).await;
+        }
+        idle(db).await;
+        for runtime in &runtimes {
+            assert!(runtime.stop(STOP).await.complete);
+        }
+        let mut told = seen(db, &collector()).await;
+        told.sort();
+        let mut wanted: Vec<_> = (0..RECIPIENTS).flat_map(|to| (0..20).map(move |n| format!("{to}:{n}"))).collect();
+        wanted.sort();
+        assert_eq!(told, wanted);
+        assert_eq!(db.count("eventbox_outbox").await, (RECIPIENTS * 20) as i64);
+        for to in &tellers {
+            assert_eq!(eventbox::state::<u64>(&db.pool, to).await.unwrap().unwrap().state, Some(20));
+        }
+        assert!(hooks.load(Ordering::Relaxed) >= RECIPIENTS, "every recipient had a turn");
+    }
+
+    /// Another writer commits a turn of one recipient between listing and commit: it drops out and decides anew, the others commit.
+    async fn who_loses_its_race_drops_out_alone(db) {
+        let (stopping, reached, go_on) = Stopping::new();
+        emit(db, &tally("a"), ["1", "2"]).await;
+        emit(db, &tally("b"), ["stop"]).await;
+        emit(db, &tally("c"), ["1"]).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        reached.await.unwrap();
+        let overtaking = eventbox::reduce_batch(&db.pool, &tally("a"), &Tally, 1.try_into().unwrap()).await.unwrap();
+        assert_eq!(overtaking.consumed, 1);
+        go_on.send(()).unwrap();
+        idle(db).await;
+        let stats = runtime.stats();
+        runtime.stop(STOP).await;
+        assert_eq!(seen(db, &tally("a")).await, ["1", "2"]);
+        assert_eq!((seen(db, &tally("b")).await, seen(db, &tally("c")).await), (vec!["stop".to_owned()], vec!["1".to_owned()]));
+        assert!(stats.contention >= 1, "{stats:?}");
+    }
+
+    /// An event that a winner listed is gone, and its turn has not moved, which nobody does who goes through the library: all of the round
+    /// rolls back, and each recipient decides anew alone.
+    async fn a_shortfall_rolls_everything_back(db) {
+        let (stopping, reached, go_on) = Stopping::new();
+        emit(db, &tally("a"), ["1", "2"]).await;
+        emit(db, &tally("b"), ["stop"]).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        reached.await.unwrap();
+        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/a' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/a' ORDER BY id LIMIT 1)").await;
+        go_on.send(()).unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
+    }
+}
+
+/// The answer to the commit of a round is lost: what it did is read back, nothing is done again, and the hooks of what is ours run.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_whose_answer_was_lost_is_read_back() {
+    use crate::support::proxy::{Fate, Message, Proxy};
+    use crate::support::{TestDb, with_database};
+
+    with_database("round_answer", async |db: &TestDb<sqlx::Postgres>| {
+        let proxy = Proxy::start(db.options()).await;
+        let hooks = Arc::new(AtomicUsize::new(0));
+        // Hints alone: no other transaction is there to lose its answer.
+        let mut config = one_round();
+        (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
+        (config.leases, config.wake_ups) = (None, false);
+        let runtime = Runtime::builder(proxy.pool_of(6).await).reducer("teller", Teller { hooks: Arc::clone(&hooks) });
+        let runtime = runtime.reducer("collector", Tally).config(config).start().await.unwrap();
+        let first = Recipient::new("teller", "first").unwrap();
+        emit(db, &first, ["x"]).await;
+        idle(db).await;
+
+        proxy.next(Message::Commit, Fate::AnswerLost);
+        let tellers: Vec<_> = (0..10).map(|n| Recipient::new("teller", n.to_string()).unwrap()).collect();
+        let events: Vec<_> = tellers.iter().map(|to| (to.clone(), Event::new("x"))).collect();
+        emit_all(db, &events).await;
+        proxy.cut(1).await;
+        idle(db).await;
+        eventually(SOON, async || hooks.load(Ordering::Relaxed) == 11).await;
+        runtime.stop(STOP).await;
+        let told = seen(db, &collector()).await;
+        assert_eq!((told.len(), db.count("eventbox_outbox").await), (11, 11), "{told:?}");
+    })
+    .await;
+}
