@@ -1,14 +1,15 @@
 //! W3, W3b and W3c: boxes are drained.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use eventbox::runtime::{Runtime, RuntimeBuilder};
 use sqlx::Pool;
 
+use super::HANG_GUARD;
 use super::engine::{Engine, Key, SMALL_BATCH, Sums};
-use super::entities::{Counter, Decided, Ledger};
+use super::entities::{Counter, Ledger};
 use super::load::{self, fill, fill_yardstick, keys};
 use super::measure::{Bench, Line, Sample, Spec, Unit};
 
@@ -24,8 +25,8 @@ const PRODUCERS: usize = 16;
 /// How long a drain may take before it is a failure.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
-/// How long a runtime may take to stop.
-pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// How often to look how many events are consumed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The pause of a consumer by hand that found nothing.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
@@ -75,13 +76,12 @@ async fn drain<B: Engine>(
     fill(&bench.admin, keys, events).await?;
     let pool = bench.open(CONNECTIONS).await?;
     let watch = bench.begin().await?;
-    let decided = Decided::wanting(events);
     let builder = Runtime::builder(pool.clone());
     let builder = match variant {
-        Variant::Reducer => builder.reducer("order", Counter(Arc::clone(&decided))),
-        Variant::Processor => builder.processor("order", Ledger(Arc::clone(&decided))),
+        Variant::Reducer => builder.reducer("order", Counter),
+        Variant::Processor => builder.processor("order", Ledger),
     };
-    until_decided(builder, &decided).await?;
+    until_consumed(builder, events).await?;
     let measured = bench.end(watch, events, &[&pool]).await?;
     let sums = match variant {
         Variant::Reducer => B::reducer_sums(&bench.admin).await?,
@@ -90,13 +90,17 @@ async fn drain<B: Engine>(
     Ok(Sample::rate(events, measured, sums.are(events)))
 }
 
-/// Runs until all events were decided on and the last turns have committed.
-pub(crate) async fn until_decided<B: Engine>(builder: RuntimeBuilder<B>, decided: &Decided) -> Result<()> {
+/// Runs until so many events are consumed. What counts is what has committed: a turn that has to be repeated is decided on twice.
+pub(crate) async fn until_consumed<B: Engine>(builder: RuntimeBuilder<B>, events: usize) -> Result<()> {
     let runtime = builder.start().await?;
-    let finished = tokio::time::timeout(DRAIN_DEADLINE, decided.all()).await;
-    let report = runtime.stop(STOP_DEADLINE).await;
-    ensure!(finished.is_ok(), "the boxes were not drained within {DRAIN_DEADLINE:?}");
-    ensure!(report.complete, "the runtime did not stop in time");
+    let (wanted, deadline) = (u64::try_from(events)?, Instant::now() + DRAIN_DEADLINE);
+    while runtime.stats().consumed < wanted && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let consumed = runtime.stats().consumed;
+    let report = runtime.stop(HANG_GUARD).await;
+    ensure!(consumed >= wanted, "{consumed} of {events} events were consumed within {DRAIN_DEADLINE:?}");
+    ensure!(report.complete, "the runtime did not stop within {HANG_GUARD:?}");
     Ok(())
 }
 
@@ -135,11 +139,10 @@ pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let ours = async |bench: &Bench<'_, B>| {
         bench.clear().await?;
         let pool = bench.open(connections).await?;
-        let decided = Decided::wanting(events);
         let watch = bench.begin().await?;
-        let builder = Runtime::builder(pool.clone()).reducer("order", Counter(Arc::clone(&decided)));
+        let builder = Runtime::builder(pool.clone()).reducer("order", Counter);
         let produced = load::emit_batches(&pool, &keys, events, SMALL_BATCH, PRODUCERS);
-        tokio::try_join!(produced, until_decided(builder, &decided))?;
+        tokio::try_join!(produced, until_consumed(builder, events))?;
         let measured = bench.end(watch, events, &[&pool]).await?;
         Ok(Sample::rate(events, measured, B::reducer_sums(&bench.admin).await?.are(events)))
     };

@@ -6,6 +6,7 @@ use anyhow::Result;
 use eventbox::{Event, Sender};
 use uuid::Uuid;
 
+use super::HANG_GUARD;
 use super::engine::{BATCH, Engine, Row};
 use super::load::{self, Values, any, batchers, keys};
 use super::measure::{Bench, Line, Sample, Spec, Unit};
@@ -19,9 +20,6 @@ const CONNECTIONS: u32 = 16;
 /// Tasks that emit by themselves, and through a sender.
 const TASKS: usize = 16;
 const SENDER_TASKS: usize = 256;
-
-/// How long a sender may take to stop.
-const STOP_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// W1: single events, each call returning after its own commit.
 pub(crate) async fn single<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
@@ -62,7 +60,7 @@ async fn through_a_sender<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
         }
     });
     let emitted = emitted.await?;
-    sender.stop(STOP_DEADLINE).await;
+    sender.stop(HANG_GUARD).await;
     let measured = bench.end(watch, emitted, &[&pool]).await?;
     let left = B::reducer_sums(&bench.admin).await?.left;
     Ok(Sample::rate(emitted, measured, usize::try_from(left) == Ok(emitted)))

@@ -74,8 +74,8 @@ pub(crate) trait Engine: Backend {
     fn create(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
     /// Empties all tables.
     fn clear(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
-    /// Brings what was filled into the state that it would have after a while.
-    fn settle(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
+    /// Brings what was filled into the state that it would have after a while; `costing` when work is going to be counted.
+    fn settle(pool: &Pool<Self>, costing: bool) -> impl Future<Output = Result<()>> + Send;
     /// The settings that the figures depend on, with their names.
     fn settings(pool: &Pool<Self>) -> impl Future<Output = Result<Vec<(String, String)>>> + Send;
     /// Waits until every other connection is gone, which writes its statistics last.

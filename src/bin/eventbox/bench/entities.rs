@@ -1,49 +1,21 @@
 //! What counts events on our side: a reducer, and a processor with a table of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use eventbox::{
     BoxError, CloudEvent, EVersion, Event, Mutation, Outcome, PostProcess, Processor, Recipient, Reducer, Transition,
 };
-use tokio::sync::Notify;
 
 use super::engine::Engine;
 use super::latency::Stamps;
 
-/// How many events were decided on, and a call when that is all of them.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    count: AtomicUsize,
-    all: usize,
-    done: Notify,
-}
-
-impl Decided {
-    pub(crate) fn wanting(all: usize) -> Arc<Self> {
-        Arc::new(Decided { count: AtomicUsize::new(0), all, done: Notify::new() })
-    }
-
-    fn add(&self, events: usize) {
-        if self.count.fetch_add(events, Ordering::Relaxed) + events >= self.all {
-            self.done.notify_one();
-        }
-    }
-
-    /// Waits until all were decided on; their commits may still be under way.
-    pub(crate) async fn all(&self) {
-        self.done.notified().await;
-    }
-}
-
 /// Counts its events; the library keeps the count.
-pub(crate) struct Counter(pub(crate) Arc<Decided>);
+pub(crate) struct Counter;
 
 impl Reducer for Counter {
     type State = u64;
 
     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
-        self.0.add(events.len());
         Ok(Outcome::to(count + events.len() as u64).consuming(events))
     }
 }
@@ -66,14 +38,13 @@ impl Reducer for Timed {
 }
 
 /// Publishes a message for each event.
-pub(crate) struct Publisher(pub(crate) Arc<Decided>);
+pub(crate) struct Publisher;
 
 impl Reducer for Publisher {
     type State = u64;
 
     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
         let messages = events.iter().map(|event| message(event.value())).collect::<Result<Vec<_>, _>>()?;
-        self.0.add(events.len());
         Ok(Outcome::to(count + events.len() as u64).consuming(events).publishing(messages))
     }
 }
@@ -84,7 +55,7 @@ pub(crate) fn message(payload: &[u8]) -> Result<CloudEvent, BoxError> {
 }
 
 /// Counts its events in a table of its own.
-pub(crate) struct Ledger(pub(crate) Arc<Decided>);
+pub(crate) struct Ledger;
 
 impl<B: Engine> Processor<B> for Ledger {
     type State = i64;
@@ -103,7 +74,6 @@ impl<B: Engine> Processor<B> for Ledger {
         if events.is_empty() {
             return Ok(Mutation::none());
         }
-        self.0.add(events.len());
         Ok(Transition::to(count + i64::try_from(events.len())?).consuming(events).into())
     }
 

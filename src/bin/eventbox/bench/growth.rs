@@ -9,9 +9,10 @@ use eventbox::Event;
 use eventbox::runtime::Runtime;
 use sqlx::Pool;
 
-use super::drains::{CONNECTIONS, STOP_DEADLINE, until_decided};
+use super::HANG_GUARD;
+use super::drains::{CONNECTIONS, until_consumed};
 use super::engine::{Engine, Key};
-use super::entities::{Counter, Decided};
+use super::entities::Counter;
 use super::load::{self, Values, any, fill, keys};
 use super::measure::{Bench, Line, Sample, Spec, Unit, median, ratio};
 use super::plot::Curve;
@@ -31,9 +32,6 @@ const WARM_UP_TURNS: usize = 10;
 /// The load of the soak: so many events each time.
 const SOAK_BATCH: usize = 500;
 const SOAK_PAUSE: Duration = Duration::from_millis(250);
-
-/// How long the last events of the soak may take.
-const SOAK_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Up to so many pending events, every round begins with exactly those.
 const REFILLED: i64 = 100_000;
@@ -159,9 +157,8 @@ async fn drained<B: Engine>(bench: &Bench<'_, B>) -> Result<(f64, bool)> {
     fill(&bench.admin, &keys, events).await?;
     let pool = bench.open(CONNECTIONS).await?;
     let watch = bench.begin().await?;
-    let decided = Decided::wanting(events);
-    let builder = Runtime::builder(pool.clone()).reducer("order", Counter(Arc::clone(&decided)));
-    until_decided(builder, &decided).await?;
+    let builder = Runtime::builder(pool.clone()).reducer("order", Counter);
+    until_consumed(builder, events).await?;
     let measured = bench.end(watch, events, &[&pool]).await?;
     let after = B::reducer_sums(&bench.admin).await?;
     let verified = after.counted - before.counted == i64::try_from(events)? && after.left == before.left;
@@ -174,14 +171,14 @@ async fn turns<B: Engine>(bench: &Bench<'_, B>, keys: &[Key]) -> Result<f64> {
     // One connection, whose statements are prepared by the first turns.
     let pool = &bench.open(1).await?;
     let max = NonZeroU32::new(TURN_EVENTS).unwrap_or(NonZeroU32::MIN);
-    let (counter, values) = (Counter(Decided::wanting(usize::MAX)), Values::get());
+    let values = Values::get();
     let mut times = Vec::with_capacity(bench.scale.growth_turns);
     for key in keys.iter().cycle().take(WARM_UP_TURNS + bench.scale.growth_turns) {
         // As many as the turn takes, so that the box stays as long as it is.
         let event = || (key.to.clone(), Event::new(values.any().to_vec()));
         B::emit_all(pool, &std::iter::repeat_with(event).take(max.get() as usize).collect::<Vec<_>>()).await?;
         let since = Instant::now();
-        eventbox::reduce_batch(pool, &key.to, &counter, max).await?;
+        eventbox::reduce_batch(pool, &key.to, &Counter, max).await?;
         times.push(since.elapsed().as_secs_f64() * 1e3);
     }
     pool.close().await;
@@ -198,7 +195,7 @@ async fn soak<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let (keys, counted_before) = (keys("order", RECIPIENTS)?, B::reducer_sums(&bench.admin).await?.counted);
     let pool = bench.place.open(CONNECTIONS, false).await?;
     let runtime = Runtime::builder(pool.clone());
-    let runtime = runtime.reducer("order", Counter(Decided::wanting(usize::MAX))).start().await?;
+    let runtime = runtime.reducer("order", Counter).start().await?;
     let (since, mut sent) = (Instant::now(), 0);
     while since.elapsed() < bench.scale.soak_for {
         load::emit_batches(&pool, &keys, SOAK_BATCH, SOAK_BATCH, 1).await?;
@@ -208,18 +205,19 @@ async fn soak<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
         tokio::time::sleep(SOAK_PAUSE).await;
     }
     let wanted = counted_before + i64::try_from(sent)?;
-    while B::reducer_sums(&bench.admin).await?.counted < wanted
-        && since.elapsed() < bench.scale.soak_for + SOAK_DEADLINE
-    {
+    while B::reducer_sums(&bench.admin).await?.counted < wanted && since.elapsed() < bench.scale.soak_for + HANG_GUARD {
         tokio::time::sleep(SOAK_PAUSE).await;
     }
-    runtime.stop(STOP_DEADLINE).await;
+    runtime.stop(HANG_GUARD).await;
     pool.close().await;
     let verified = B::reducer_sums(&bench.admin).await?.counted == wanted;
     let after = figures(bench).await?;
     drop(snapshot.detach());
     reader.close().await;
     let after = Point { verified: after.verified && verified, ..after };
-    let minutes = bench.scale.soak_for.as_secs_f64() / 60.0;
-    Ok(against(bench, &before, &after, 1, &format!("after {minutes:.1} minutes with an open transaction")))
+    let soaked = match (bench.scale.soak_for.as_secs_f64(), bench.scale.soak_for.as_secs() / 60) {
+        (seconds, 0) => format!("{seconds:.1} s"),
+        (_, minutes) => format!("{minutes} min"),
+    };
+    Ok(against(bench, &before, &after, 1, &format!("after {soaked} with an open transaction")))
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use eventbox::Event;
 use eventbox::runtime::Runtime;
 use sqlx::Pool;
@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::drains::{CONNECTIONS, MAX_EVENTS, STOP_DEADLINE};
+use super::HANG_GUARD;
+use super::drains::{CONNECTIONS, MAX_EVENTS};
 use super::engine::{Engine, Key, Row, Sums};
 use super::entities::Timed;
 use super::load::{Values, any, keys};
@@ -27,9 +28,6 @@ const EVENTS_A_SECOND: u32 = 500;
 
 /// Connections of those who send.
 const SENDING_CONNECTIONS: u32 = 8;
-
-/// How long the last events may take to be handled.
-const HANDLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often to look whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -94,12 +92,13 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         Side::Ours => bench.open(SENDING_CONNECTIONS).await?,
         Side::Yardstick => bench.open_yardstick(SENDING_CONNECTIONS).await?,
     };
-    let (mut latencies, sent, measured);
+    let (mut latencies, measured);
+    let sent = usize::try_from(bench.scale.timed)?;
     if across {
         let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
         let child = Child::start(part, &format!("{} {}", B::ID, bench.place.url())).await?;
         let watch = bench.begin().await?;
-        sent = send(&sending, side, &keys, bench.scale.latency_for).await?;
+        send(&sending, side, &keys, bench.scale.timed).await?;
         until_empty(bench, side).await?;
         // Its connections must be closed before the costs are counted.
         latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
@@ -114,7 +113,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         let stamps = Arc::new(Stamps::default());
         let consumer = Consumer::start(consuming.clone(), side, Arc::clone(&stamps), true).await?;
         let watch = bench.begin().await?;
-        sent = send(&sending, side, &keys, bench.scale.latency_for).await?;
+        send(&sending, side, &keys, bench.scale.timed).await?;
         until_handled(&stamps, sent).await?;
         consumer.stop().await?;
         measured = bench.end(watch, sent, &[&sending, &consuming]).await?;
@@ -137,14 +136,13 @@ async fn sums<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<Sums> {
     })
 }
 
-/// Sends at a steady rate, whether or not earlier calls have returned; answers how many.
-async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, length: Duration) -> Result<usize> {
-    let (until, values) = (Instant::now() + length, Values::get());
+/// Sends so many events at a steady rate, whether or not earlier calls have returned.
+async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, events: u32) -> Result<()> {
+    let values = Values::get();
     let mut ticks = interval(Duration::from_secs(1) / EVENTS_A_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut calls = JoinSet::new();
-    let mut sent = 0;
-    while Instant::now() < until {
+    for _ in 0..events {
         ticks.tick().await;
         let (pool, keys) = (pool.clone(), Arc::clone(keys));
         calls.spawn(async move {
@@ -157,7 +155,6 @@ async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, lengt
             }
             anyhow::Ok(())
         });
-        sent += 1;
         while let Some(ended) = calls.try_join_next() {
             ended??;
         }
@@ -165,14 +162,14 @@ async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, lengt
     while let Some(ended) = calls.join_next().await {
         ended??;
     }
-    Ok(sent)
+    Ok(())
 }
 
 async fn until_handled(stamps: &Stamps, sent: usize) -> Result<()> {
-    let deadline = Instant::now() + HANDLED_WITHIN;
+    let deadline = Instant::now() + HANG_GUARD;
     while stamps.len() < sent {
         if Instant::now() > deadline {
-            bail!("{} of {sent} events were handled within {HANDLED_WITHIN:?}", stamps.len());
+            bail!("{} of {sent} events were handled within {HANG_GUARD:?}", stamps.len());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -180,14 +177,14 @@ async fn until_handled(stamps: &Stamps, sent: usize) -> Result<()> {
 }
 
 async fn until_empty<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<()> {
-    let deadline = Instant::now() + HANDLED_WITHIN;
+    let deadline = Instant::now() + HANG_GUARD;
     loop {
         let left = sums(bench, side).await?.left;
         if left == 0 {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{left} events were not handled within {HANDLED_WITHIN:?}");
+            bail!("{left} events were not handled within {HANG_GUARD:?}");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -210,7 +207,9 @@ impl<B: Engine> Consumer<B> {
     pub(crate) async fn start(pool: Pool<B>, side: Side, stamps: Arc<Stamps>, same_process: bool) -> Result<Self> {
         if side == Side::Ours {
             let runtime = Runtime::builder(pool).reducer("order", Timed(stamps)).start().await?;
+            let deadline = Instant::now() + HANG_GUARD;
             while runtime.shards() < usize::from(eventbox::SHARDS) {
+                ensure!(Instant::now() < deadline, "the runtime did not have all shards within {HANG_GUARD:?}");
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             return Ok(Consumer::Ours(runtime));
@@ -244,7 +243,7 @@ impl<B: Engine> Consumer<B> {
     pub(crate) async fn stop(self) -> Result<()> {
         match self {
             Consumer::Ours(runtime) => {
-                runtime.stop(STOP_DEADLINE).await;
+                runtime.stop(HANG_GUARD).await;
                 Ok(())
             }
             Consumer::ByHand(task, stopping) => {

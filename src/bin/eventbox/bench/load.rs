@@ -46,7 +46,7 @@ pub(crate) fn any(keys: &[Key]) -> Result<&Key> {
     fastrand::choice(keys).context("there are no recipients")
 }
 
-/// Has `tasks` tasks call `call` again and again for `length`; answers how many calls were done.
+/// Has `tasks` tasks call `call` again and again for `length`, each at least once; answers how many calls were done.
 pub(crate) async fn repeat<F>(
     tasks: usize,
     length: Duration,
@@ -61,11 +61,13 @@ where
         let call = call.clone();
         set.spawn(async move {
             let mut done = 0;
-            while Instant::now() < until {
+            loop {
                 call().await?;
                 done += 1;
+                if Instant::now() >= until {
+                    return anyhow::Ok(done);
+                }
             }
-            anyhow::Ok(done)
         });
     }
     let mut done = 0;

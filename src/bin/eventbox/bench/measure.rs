@@ -121,8 +121,9 @@ impl<'a, B: Engine> Bench<'a, B> {
 
     /// Starts the clock.
     pub(crate) async fn begin(&self) -> Result<Watch> {
-        B::settle(&self.admin).await.context("settle the tables")?;
-        let before = match self.costing.load(Ordering::Relaxed) {
+        let costing = self.costing.load(Ordering::Relaxed);
+        B::settle(&self.admin, costing).await.context("settle the tables")?;
+        let before = match costing {
             true => Some(self.cost_so_far(self.counted().await?)),
             false => None,
         };
@@ -151,7 +152,7 @@ impl<'a, B: Engine> Bench<'a, B> {
         Cost { counted, ..Cost::so_far(self.place.postmaster) }
     }
 
-    /// Measures both sides by turns, after a first round that warms up and counts the costs; a line for each figure.
+    /// Measures both sides by turns, and counts the costs in the first round; a line for each figure.
     pub(crate) async fn compare(
         &self,
         spec: &Spec,
@@ -159,8 +160,9 @@ impl<'a, B: Engine> Bench<'a, B> {
         yardstick: impl AsyncFn(&Self) -> Result<Sample>,
     ) -> Result<Vec<Line>> {
         let (mut our_samples, mut yardstick_samples) = (Vec::new(), Vec::new());
-        for round in 0..=self.scale.rounds {
-            self.costing.store(round == 0, Ordering::Relaxed);
+        for number in 0..self.scale.all_rounds() {
+            self.costing.store(number == 0, Ordering::Relaxed);
+            let round = number + usize::from(!self.scale.warm_up);
             self.progress.at(spec, B::ID, round, "eventbox");
             our_samples.push(ours(self).await.with_context(|| format!("{} on {}: eventbox", spec.workload, B::ID))?);
             self.progress.at(spec, B::ID, round, "yardstick");
@@ -168,7 +170,7 @@ impl<'a, B: Engine> Bench<'a, B> {
                 .push(yardstick(self).await.with_context(|| format!("{} on {}: yardstick", spec.workload, B::ID))?);
         }
         self.costing.store(false, Ordering::Relaxed);
-        Ok(lines(spec, B::ID, &our_samples, &yardstick_samples))
+        Ok(lines(spec, B::ID, self.scale.rounds, &our_samples, &yardstick_samples))
     }
 }
 
@@ -215,12 +217,13 @@ pub(crate) fn ratio(ours: f64, yardstick: f64, better: Better) -> f64 {
     if under > 0.0 { over / under } else { 0.0 }
 }
 
-/// The first sample of each side has the costs, the others the figures.
-fn lines(spec: &Spec, engine: &'static str, ours: &[Sample], yardstick: &[Sample]) -> Vec<Line> {
+/// The first sample of each side has the costs, and the last ones, one for each round that is timed, have the figures.
+fn lines(spec: &Spec, engine: &'static str, rounds: usize, ours: &[Sample], yardstick: &[Sample]) -> Vec<Line> {
     let first_cost = |samples: &[Sample]| samples.first().and_then(|sample| sample.cost);
     let cost = Costs { ours: first_cost(ours), yardstick: first_cost(yardstick) };
     let figures = |samples: &[Sample], place: usize| {
-        median(samples.iter().skip(1).filter_map(|sample| sample.figures.get(place).copied()))
+        let timed = samples.iter().skip(samples.len().saturating_sub(rounds));
+        median(timed.filter_map(|sample| sample.figures.get(place).copied()))
     };
     let line = |(place, unit): (usize, &Unit)| {
         let (our, theirs) = (figures(ours, place), figures(yardstick, place));
@@ -232,7 +235,7 @@ fn lines(spec: &Spec, engine: &'static str, ours: &[Sample], yardstick: &[Sample
             ours: our,
             yardstick: theirs,
             ratio: ratio(our, theirs, unit.better),
-            rounds: ours.len().saturating_sub(1),
+            rounds,
             verified: ours.iter().chain(yardstick).all(|sample| sample.verified),
             cost,
         }
@@ -267,13 +270,15 @@ mod tests {
         let sample = |figures: [f64; 2], verified| Sample { figures: figures.into(), verified, cost: None };
         let ours = [[900.0, 900.0], [1.0, 10.0], [2.0, 20.0], [3.0, 60.0]].map(|figures| sample(figures, true));
         let yardstick = [[0.0, 0.0], [4.0, 4.0], [5.0, 5.0], [4.0, 4.0]].map(|figures| sample(figures, true));
-        let both = lines(&spec, "sqlite", &ours, &yardstick);
+        let both = lines(&spec, "sqlite", 3, &ours, &yardstick);
         let figures: Vec<_> = both.iter().map(|line| (line.ours, line.yardstick, line.ratio)).collect();
         assert_eq!(figures, [(2.0, 4.0, 2.0), (20.0, 4.0, 5.0)]);
         assert!(both.iter().all(|line| line.rounds == 3 && line.verified));
+        let cold = lines(&spec, "sqlite", 1, &ours[..1], &yardstick[3..]);
+        assert_eq!(cold.first().map(|line| (line.ours, line.yardstick)), Some((900.0, 4.0)), "the only round is timed");
 
         let unverified = [sample([1.0, 1.0], false), sample([1.0, 1.0], true)];
-        assert!(!lines(&spec, "sqlite", &unverified, &yardstick).first().unwrap().verified, "every sum counts");
+        assert!(!lines(&spec, "sqlite", 1, &unverified, &yardstick).first().unwrap().verified, "every sum counts");
     }
 
     #[test]

@@ -33,6 +33,9 @@ use self::plot::Curve;
 use self::progress::Progress;
 use self::scale::Scale;
 
+/// How long may take what no figure depends on; longer takes only what hangs.
+const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
+
 /// Measures eventbox against the best plain SQL by hand, by turns in the same run, and verifies every sum.
 ///
 /// Runs on a throw-away Postgres cluster and on SQLite in a temporary directory, both with every commit durable. For each workload eventbox and
@@ -50,6 +53,7 @@ use self::scale::Scale;
 
 Examples:
   eventbox bench --quick                                 everything, briefly
+  eventbox bench --smoke                                 whether everything works on this machine, in seconds
   eventbox bench --only W3,W3b --engine postgres         two workloads on a throw-away cluster
   eventbox bench --database-url postgres://me@db/postgres --json > figures.json
   eventbox bench --only W6 --soak-minutes 5 --plot .     the curves of growth as pictures
@@ -68,19 +72,22 @@ pub(crate) struct Args {
     /// Smaller amounts, under two minutes in all
     #[arg(long)]
     quick: bool,
+    /// Tiny amounts in one round that nothing warms up: says whether everything works, and not how fast it is
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
     /// Print an array of objects instead of the tables
     #[arg(long)]
     json: bool,
     /// Draw each curve of W6 into an SVG file in this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Rounds of each workload that are timed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=99))]
-    rounds: u8,
-    /// The most pending events of W6, up to 10,000,000 [default: 1,000,000; 10,000 with --quick]
+    /// Rounds of each workload that are timed [default: 3; one with --smoke]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=99))]
+    rounds: Option<u8>,
+    /// The most pending events of W6, up to 10,000,000 [default: 1,000,000; 10,000 with --quick, 1,000 with --smoke]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(i64).range(1_000..=10_000_000))]
     pending: Option<i64>,
-    /// How long the soak of W6 lasts [default: 30; a second with --quick]
+    /// How long the soak of W6 lasts [default: 30; a second with --quick, less with --smoke]
     #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     soak_minutes: Option<u64>,
     /// Be a part of a benchmark that runs
@@ -149,10 +156,11 @@ struct Interrupted;
 
 impl Args {
     fn scale(&self) -> Scale {
-        let rounds = usize::from(self.rounds);
-        let mut scale = match self.quick {
-            true => Scale::quick(rounds, self.pending.unwrap_or(10_000)),
-            false => Scale::full(rounds, self.pending.unwrap_or(1_000_000)),
+        let rounds = |default| usize::from(self.rounds.unwrap_or(default));
+        let mut scale = match (self.quick, self.smoke) {
+            (_, true) => Scale::smoke(rounds(1), self.pending.unwrap_or(1_000)),
+            (true, false) => Scale::quick(rounds(3), self.pending.unwrap_or(10_000)),
+            (false, false) => Scale::full(rounds(3), self.pending.unwrap_or(1_000_000)),
         };
         if let Some(minutes) = self.soak_minutes {
             scale.soak_for = Duration::from_secs(minutes * 60);
@@ -171,7 +179,7 @@ impl Args {
 
     /// How many steps the progress has.
     fn steps(&self, scale: &Scale) -> usize {
-        let sides = 2 * (scale.rounds + 1);
+        let sides = 2 * scale.all_rounds();
         let steps = |workload: &Workload| match workload {
             Workload::W1 | Workload::W3 | Workload::W3b | Workload::W4 => 2 * sides,
             Workload::W2 | Workload::W3c | Workload::W5 => sides,

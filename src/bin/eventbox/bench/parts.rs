@@ -20,10 +20,11 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use super::HANG_GUARD;
 use super::drains::CONNECTIONS;
 use super::engine::Engine;
 use super::latency::{Consumer, Side, Stamps};
-use super::place::Place;
+use super::place::{self, Place};
 
 /// The largest request that the receiver takes, bytes.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
@@ -64,17 +65,23 @@ impl Child {
         };
         input.write_all(format!("{about}\n").as_bytes()).await.context("talk to a part of the benchmark")?;
         let mut output = BufReader::new(output).lines();
-        let said = output.next_line().await?.context("a part of the benchmark ended before it was ready")?;
+        let said = line(&mut output).await?.context("a part of the benchmark ended before it was ready")?;
         Ok(Child { process, input, output, said })
     }
 
     /// Lets it finish; answers what it found.
     pub(crate) async fn finish(mut self) -> Result<String> {
         drop(self.input);
-        let found = self.output.next_line().await?.context("a part of the benchmark found nothing")?;
+        let found = line(&mut self.output).await?.context("a part of the benchmark found nothing")?;
         self.process.wait().await?;
         Ok(found)
     }
+}
+
+/// The next line of a part; `None` when it has ended.
+async fn line(output: &mut Lines<BufReader<ChildStdout>>) -> Result<Option<String>> {
+    let line = tokio::time::timeout(HANG_GUARD, output.next_line()).await;
+    Ok(line.with_context(|| format!("a part of the benchmark said nothing for {HANG_GUARD:?}"))??)
 }
 
 /// Does a part.
@@ -91,7 +98,7 @@ pub(crate) async fn run(part: Part) -> Result<()> {
         "postgres" => consume(Place::<Postgres>::given(url.parse()?), side, lines).await,
         "sqlite" => {
             let file = url.trim_start_matches("sqlite://").split('?').next().unwrap_or_default();
-            consume(Place::<Sqlite>::given(eventbox::sqlite_options(file)), side, lines).await
+            consume(Place::<Sqlite>::given(place::sqlite_file(file)), side, lines).await
         }
         other => bail!("there is no engine {other:?}"),
     }

@@ -1,21 +1,24 @@
 //! Where the benchmark runs: a database of its own, on a server or in a file, removed afterwards.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sqlx::migrate::MigrateDatabase;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Pool, Postgres, Sqlite};
 
+use super::HANG_GUARD;
 use super::engine::{Engine, Options};
 #[cfg(unix)]
 use crate::cluster::{Account, Cluster, newest};
 
-/// How long a connection may take.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// How long connecting to a server may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often removing a database is tried: a busy server may take its time to end those who are connected.
+const REMOVE_ATTEMPTS: u32 = 10;
 
 /// A throw-away server as one would be for a service: memory for a working set, and checkpoints that do not follow each other.
 const SETTINGS: [&str; 5] =
@@ -39,7 +42,7 @@ impl<B: Engine> Place<B> {
     /// A pool whose connections are all there; `costing` when their work is going to be counted.
     pub(crate) async fn open(&self, connections: u32, costing: bool) -> Result<Pool<B>> {
         let options = if costing { B::costing(self.options.clone()) } else { self.options.clone() };
-        let pool = B::pool_options(costing).max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool = B::pool_options(costing).max_connections(connections).acquire_timeout(HANG_GUARD);
         let pool = pool.connect_lazy_with(options);
         let mut held = Vec::new();
         for _ in 0..connections {
@@ -119,12 +122,14 @@ impl Server {
             )
         };
         let url = options.to_url_lossy();
-        let created = tokio::time::timeout(CONNECT_TIMEOUT, Postgres::create_database(url.as_str())).await;
-        created.with_context(trouble)?.with_context(trouble)?;
+        // Whether somebody answers is known soon; copying the template may take long on a busy server, and is not given up half-way.
+        let answers = tokio::time::timeout(CONNECT_TIMEOUT, Postgres::database_exists(url.as_str())).await;
+        answers.with_context(trouble)?.with_context(trouble)?;
+        Postgres::create_database(url.as_str()).await.with_context(trouble)?;
         let postmaster = self.postmaster();
         let told = match postmaster {
             Some(_) => format!("a throw-away Postgres on {host}:{port}"),
-            None => format!("Postgres at {host}:{port}, in a database of its own"),
+            None => format!("Postgres at {host}:{port}, in a database of its own, {name}"),
         };
         Ok(Place { options, postmaster, told })
     }
@@ -132,13 +137,25 @@ impl Server {
 
 /// Removes the database of a run, also when somebody is still connected.
 pub(crate) async fn remove(url: &str) -> Result<()> {
-    Postgres::force_drop_database(url)
-        .await
-        .with_context(|| format!("remove the database of the benchmark, {}", without_password(url)))
+    let mut attempts = 1;
+    loop {
+        match Postgres::force_drop_database(url).await {
+            Err(_) if attempts < REMOVE_ATTEMPTS => attempts += 1,
+            outcome => {
+                return outcome
+                    .with_context(|| format!("remove the database of the benchmark, {}", without_password(url)));
+            }
+        }
+    }
 }
 
 fn without_password(url: &str) -> &str {
     url.rsplit('/').next().and_then(|name| name.split('?').next()).unwrap_or_default()
+}
+
+/// A file as users open it, but nobody gives up who waits for another writer: on a slow disk that is what is measured, and no failure.
+pub(crate) fn sqlite_file(path: impl AsRef<Path>) -> SqliteConnectOptions {
+    eventbox::sqlite_options(path).busy_timeout(HANG_GUARD)
 }
 
 /// A file in a directory that is removed when the second is dropped.
@@ -147,5 +164,5 @@ pub(crate) fn sqlite() -> Result<(Place<Sqlite>, tempfile::TempDir)> {
     let directory = directory.context("cannot create a temporary directory: set TMPDIR to one that is writable")?;
     let file = directory.path().join("bench.sqlite3");
     let told = format!("SQLite in {}", directory.path().display());
-    Ok((Place { options: eventbox::sqlite_options(file), postmaster: None, told }, directory))
+    Ok((Place { options: sqlite_file(&file), postmaster: None, told }, directory))
 }

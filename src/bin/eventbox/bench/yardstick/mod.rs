@@ -20,8 +20,5 @@ use library_calls;
 /// How long to wait before a look at what is about to change.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// How often to look at most.
-const MAX_LOOKS: u32 = 4_000;
-
 /// How late an old server writes its statistics.
 const STATISTICS_DELAY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,11 +1,14 @@
 //! The yardsticks on Postgres.
 
+use std::time::Instant;
+
 use eventbox::{Event, Recipient};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{Executor, PgConnection, PgPool, Pool, Postgres, Row as _};
 
 use super::library_calls;
+use crate::bench::HANG_GUARD;
 use crate::bench::engine::{Counted, Engine, Key, Result, Row, Sums};
 
 const CREATE: &str = r#"
@@ -115,7 +118,7 @@ impl Engine for Postgres {
         pool.execute(CLEAR).await.map(drop)
     }
 
-    async fn settle(pool: &PgPool) -> Result<()> {
+    async fn settle(pool: &PgPool, _costing: bool) -> Result<()> {
         pool.execute(SETTLE).await.map(drop)
     }
 
@@ -124,13 +127,14 @@ impl Engine for Postgres {
     }
 
     async fn until_alone(pool: &PgPool) -> Result<()> {
-        for _ in 0..super::MAX_LOOKS {
-            if sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(pool).await? == 0 {
-                return Ok(());
+        let deadline = Instant::now() + HANG_GUARD;
+        while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(pool).await? > 0 {
+            if Instant::now() > deadline {
+                return Err(sqlx::Error::PoolTimedOut);
             }
             tokio::time::sleep(super::LOOK_AGAIN).await;
         }
-        Err(sqlx::Error::PoolTimedOut)
+        Ok(())
     }
 
     async fn counted(pool: &PgPool) -> Result<Counted> {

@@ -30,8 +30,11 @@ DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELET
 DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox; DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure;
 DELETE FROM eventbox_timer";
 
-/// What is in the log goes into the file, and the log begins anew.
-const SETTLE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+/// What is in the log goes into the file, as far as nobody still reads what was there before.
+const SETTLE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// The same, and the log begins anew with nothing in it; waits for those who read.
+const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 const SETTINGS: &str = "
 SELECT 'sqlite_version', sqlite_version() UNION ALL SELECT 'journal_mode', journal_mode FROM pragma_journal_mode
@@ -168,8 +171,8 @@ impl Engine for Sqlite {
         pool.execute(sqlx::raw_sql(CLEAR)).await.map(drop)
     }
 
-    async fn settle(pool: &SqlitePool) -> Result<()> {
-        pool.execute(SETTLE).await.map(drop)
+    async fn settle(pool: &SqlitePool, costing: bool) -> Result<()> {
+        pool.execute(if costing { EMPTY_LOG } else { SETTLE }).await.map(drop)
     }
 
     async fn settings(pool: &SqlitePool) -> Result<Vec<(String, String)>> {
