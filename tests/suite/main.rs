@@ -3,6 +3,7 @@
 
 mod admin;
 mod architecture;
+mod bench;
 mod database;
 mod demo;
 mod dsset;

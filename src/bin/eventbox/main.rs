@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
+#[cfg(unix)]
+mod cluster;
 mod demo;
 mod ingress;
 
@@ -17,6 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Demo(demo::Args),
     /// What the demo starts for its --processes
     #[command(hide = true)]
@@ -28,6 +32,7 @@ enum Command {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
+        Command::Bench(args) => bench::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::DemoWorker => demo::run_worker().await,
         Command::Ingress(args) => ingress::run(*args).await,

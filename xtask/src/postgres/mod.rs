@@ -1,17 +1,18 @@
 //! A server of Postgres for the tests: the one that `DATABASE_URL` names, or a throw-away cluster.
 
-mod account;
+#[allow(dead_code, reason = "the benchmark of the binary, which shares it, wants more of it")]
+#[path = "../../../src/bin/eventbox/cluster/mod.rs"]
 mod cluster;
-mod find;
 mod install;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use account::Account;
-use cluster::Cluster;
-use find::Programs;
+use cluster::{Account, Cluster, Programs, newest};
+
+/// Room for many tests at once.
+const SETTINGS: [&str; 1] = ["max_connections=300"];
 
 /// A server that is up for as long as this lives.
 pub(crate) enum Server {
@@ -29,12 +30,12 @@ pub(crate) fn server() -> Result<Server> {
         return Ok(Server::Given(url));
     }
     let account = Account::for_a_server()?;
-    let programs = match find::newest(&account) {
+    let programs = match newest(&account) {
         Some(programs) => programs,
         None => installed(&account)?,
     };
     let started = Instant::now();
-    let cluster = Cluster::start(&programs, &account)?;
+    let cluster = Cluster::start(&programs, &account, &SETTINGS, crate::run::interrupted)?;
     eprintln!(
         "xtask: throw-away Postgres {} from {} is up on 127.0.0.1:{} ({:.1} s)",
         programs.version,
@@ -48,7 +49,7 @@ pub(crate) fn server() -> Result<Server> {
 fn installed(account: &Account) -> Result<Programs> {
     install::install()?;
     // The installation may have made the account that such servers usually have.
-    find::newest(account).context(install::ADVICE)
+    newest(account).context(install::ADVICE)
 }
 
 impl Server {

@@ -1,10 +1,13 @@
-//! A throw-away cluster.
+//! A throw-away cluster of Postgres, for the benchmark here and for the tests of the project.
 //!
 //! The server is the child of a small shell, the keeper, which waits for the end of its input. We hold the other end of that pipe, so the
 //! keeper stops the server and removes the files when we let go of it, and just as well when we are killed.
 
+mod account;
+mod find;
+
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,9 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::account::Account;
-use super::find::Programs;
-use crate::run::interrupted;
+pub(crate) use account::Account;
+pub(crate) use find::{Programs, newest};
 
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,14 +35,13 @@ kill -QUIT $! 2>/dev/null
 wait $!
 rm -rf "$directory""#;
 
-/// Durable like a server of production, and with room for many tests at once.
-const SETTINGS: [&str; 7] = [
+/// Durable like a server of production.
+const SETTINGS: [&str; 6] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
-    "max_connections=300",
     "timezone=UTC",
 ];
 
@@ -50,12 +51,21 @@ pub(crate) struct Cluster {
     pub(crate) port: u16,
     /// The password of the superuser `postgres`: the port is open to everybody on this machine.
     pub(crate) password: String,
+    /// The process that all others of the server are children of.
+    pub(crate) postmaster: u32,
     keeper: Child,
 }
 
 impl Cluster {
-    /// Creates a cluster in a directory of its own and waits until it accepts connections.
-    pub(crate) fn start(programs: &Programs, account: &Account) -> Result<Self> {
+    /// Creates a cluster in a directory of its own and waits until it accepts connections, or until `interrupted` says to give up.
+    ///
+    /// `settings` come on top of those that make it durable: `name=value`.
+    pub(crate) fn start(
+        programs: &Programs,
+        account: &Account,
+        settings: &[&str],
+        interrupted: impl Fn() -> bool,
+    ) -> Result<Self> {
         let password = random_hex()?;
         for _ in 0..PORT_ATTEMPTS {
             let directory = directory_for(account)?;
@@ -63,28 +73,31 @@ impl Cluster {
             let port = free_port()?;
             // From here on the keeper removes it.
             let directory = directory.keep();
-            let keeper = keep(programs, account, &directory, port)?;
-            let cluster = Cluster { port, password: password.clone(), keeper };
-            if cluster.wait_until_ready(&directory)? {
+            let keeper = keep(programs, account, &directory, port, settings)?;
+            let mut cluster = Cluster { port, password: password.clone(), postmaster: 0, keeper };
+            if let Some(postmaster) = cluster.wait_until_ready(&directory, &interrupted)? {
+                cluster.postmaster = postmaster;
                 return Ok(cluster);
             }
         }
         bail!("no free port was found on 127.0.0.1 in {PORT_ATTEMPTS} attempts")
     }
 
-    /// True when the server accepts connections, false when its port was taken.
-    fn wait_until_ready(&self, directory: &Path) -> Result<bool> {
+    /// The postmaster when the server accepts connections, `None` when its port was taken.
+    fn wait_until_ready(&self, directory: &Path, interrupted: &impl Fn() -> bool) -> Result<Option<u32>> {
         let started = Instant::now();
         loop {
             let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
             if log.contains("could not bind") {
-                return Ok(false);
+                return Ok(None);
             }
             if log.contains("FATAL:") {
                 bail!("Postgres did not start; its log ends with\n{}", last_lines(&log, 10));
             }
-            if is_ready(&fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default()) {
-                return Ok(true);
+            if let Some(postmaster) =
+                ready(&fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default())
+            {
+                return Ok(Some(postmaster));
             }
             if interrupted() {
                 bail!("interrupted");
@@ -101,7 +114,8 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         if let Err(error) = self.keeper.wait() {
-            eprintln!("xtask: the throw-away Postgres may still run: {error}");
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "the throw-away Postgres may still run: {error}");
         }
     }
 }
@@ -139,7 +153,7 @@ fn init(programs: &Programs, account: &Account, directory: &Path, password: &str
     bail!("initdb failed:\n{said}")
 }
 
-fn keep(programs: &Programs, account: &Account, directory: &Path, port: u16) -> Result<Child> {
+fn keep(programs: &Programs, account: &Account, directory: &Path, port: u16, settings: &[&str]) -> Result<Child> {
     let mut keeper = account.command("/bin/sh");
     keeper.args(["-c", KEEPER, "keeper"]).arg(directory);
     keeper
@@ -148,17 +162,18 @@ fn keep(programs: &Programs, account: &Account, directory: &Path, port: u16) -> 
         .arg(directory.join("data"))
         .arg("-p")
         .arg(port.to_string());
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter().chain(settings) {
         keeper.args(["-c", setting]);
     }
-    // A group of its own: Ctrl-C in the terminal is for us, and we stop the server when the tests have ended.
+    // A group of its own: Ctrl-C in the terminal is for us, and we stop the server when we are done with it.
     keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     keeper.spawn().context("start the server")
 }
 
-/// The eighth line of `postmaster.pid` is the server's own word for its state.
-fn is_ready(postmaster_pid: &str) -> bool {
-    postmaster_pid.lines().nth(7).is_some_and(|state| state.trim() == "ready")
+/// The postmaster, once the eighth line of `postmaster.pid`, the server's own word for its state, says that it is ready.
+fn ready(postmaster_pid: &str) -> Option<u32> {
+    let state = postmaster_pid.lines().nth(7)?;
+    (state.trim() == "ready").then_some(postmaster_pid)?.lines().next()?.trim().parse().ok()
 }
 
 fn free_port() -> io::Result<u16> {
@@ -177,15 +192,16 @@ fn last_lines(text: &str, count: usize) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_server_is_ready_when_it_says_so() {
         let starting = "12\n/tmp/x/data\n1700000000\n5433\n\n127.0.0.1\n  1 2\nstarting\n";
-        assert!(!is_ready(starting));
-        assert!(!is_ready(""));
-        assert!(is_ready(&starting.replace("starting", "ready   ")));
+        assert_eq!(ready(starting), None);
+        assert_eq!(ready(""), None);
+        assert_eq!(ready(&starting.replace("starting", "ready   ")), Some(12));
     }
 
     #[test]

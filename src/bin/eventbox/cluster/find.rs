@@ -56,11 +56,7 @@ fn programs_in(account: &Account, directory: PathBuf) -> Option<Programs> {
     }
     let answer = account.command(directory.join("postgres")).arg("--version").output().ok()?;
     let version = parse_version(&String::from_utf8_lossy(&answer.stdout))?;
-    if version < OLDEST {
-        eprintln!("xtask: passing over Postgres {version} in {}: too old", directory.display());
-        return None;
-    }
-    Some(Programs { version, directory })
+    (version >= OLDEST).then_some(Programs { version, directory })
 }
 
 fn directories() -> BTreeSet<PathBuf> {
@@ -89,6 +85,7 @@ fn parse_version(text: &str) -> Option<Version> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,154 @@
+//! What a measurement costs beside its time: statements, commits, WAL, dead tuples, CPU.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde::Serialize;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::engine::Counted;
+
+/// Where sqlx tells of each statement.
+const STATEMENTS_TARGET: &str = "sqlx::query";
+
+/// Whether statements are counted: telling of them costs time, so not while a rate is measured.
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static STATEMENTS: AtomicU64 = AtomicU64::new(0);
+
+/// The costs of 1,000 events; `None` for what cannot be told on this engine or server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct Cost {
+    /// Statements that this process sent, BEGIN apart.
+    pub(crate) statements: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) counted: Counted,
+    /// CPU time of this process, seconds.
+    pub(crate) client_cpu_seconds: Option<f64>,
+    /// CPU time of the server, when it is ours, seconds.
+    pub(crate) server_cpu_seconds: Option<f64>,
+}
+
+impl Cost {
+    /// What was counted so far, by this process and by the server whose first process is `postmaster`.
+    pub(crate) fn so_far(postmaster: Option<u32>) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "fewer statements than a number has digits for")]
+        let statements = Some(STATEMENTS.load(Ordering::Relaxed) as f64);
+        Cost {
+            statements,
+            counted: Counted::default(),
+            client_cpu_seconds: own_cpu_seconds(),
+            server_cpu_seconds: postmaster.and_then(server_cpu_seconds),
+        }
+    }
+
+    /// From `before` to here, for each 1,000 of `events`.
+    pub(crate) fn since(self, before: Cost, events: usize) -> Cost {
+        #[allow(clippy::cast_precision_loss, reason = "there are some millions of events at most")]
+        let thousands = events.max(1) as f64 / 1_000.0;
+        let per = |now: Option<f64>, then: Option<f64>| Some((now? - then?).max(0.0) / thousands);
+        Cost {
+            statements: per(self.statements, before.statements),
+            counted: Counted {
+                commits: per(self.counted.commits, before.counted.commits),
+                wal_bytes: per(self.counted.wal_bytes, before.counted.wal_bytes),
+                dead_tuples: per(self.counted.dead_tuples, before.counted.dead_tuples),
+            },
+            client_cpu_seconds: per(self.client_cpu_seconds, before.client_cpu_seconds),
+            server_cpu_seconds: per(self.server_cpu_seconds, before.server_cpu_seconds),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn own_cpu_seconds() -> Option<f64> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of some hours")]
+    let us = (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64;
+    Some(us / 1e6)
+}
+
+#[cfg(not(unix))]
+fn own_cpu_seconds() -> Option<f64> {
+    None
+}
+
+/// The CPU time of a server's processes, of those that ended as well; `None` where the system does not tell.
+fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
+    /// The unit of `/proc/PID/stat` for every program, whatever the kernel's own is.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let mut ticks = 0;
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
+        let Some((name, fields)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<u64> = fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+        let [_, parent, _, _, _, _, _, _, _, _, _, user, system, ended_user, ended_system, ..] = fields[..] else {
+            continue;
+        };
+        if name.split(' ').next() == Some(postmaster.to_string().as_str()) {
+            ticks += user + system + ended_user + ended_system;
+        } else if parent == u64::from(postmaster) {
+            ticks += user + system;
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "hundredths of seconds of some hours")]
+    let seconds = ticks as f64 / TICKS_A_SECOND;
+    (ticks > 0).then_some(seconds)
+}
+
+/// Switches the counting of statements.
+pub(crate) fn count_statements(on: bool) {
+    COUNTING.store(on, Ordering::Relaxed);
+}
+
+/// The log of the benchmark: what RUST_LOG asks for, and the counter.
+pub(crate) fn init_log() {
+    let text = EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).from_env_lossy();
+    let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(text);
+    let subscriber = tracing_subscriber::registry().with(shown).with(Counter.with_filter(WhileCounting));
+    // Another one that is there already is as good.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+struct Counter;
+
+impl<S: Subscriber> Layer<S> for Counter {
+    fn on_event(&self, _event: &Event<'_>, _context: Context<'_, S>) {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct WhileCounting;
+
+impl<S> Filter<S> for WhileCounting {
+    fn enabled(&self, meta: &tracing::Metadata<'_>, _context: &Context<'_, S>) -> bool {
+        meta.target() == STATEMENTS_TARGET && COUNTING.load(Ordering::Relaxed)
+    }
+
+    fn callsite_enabled(&self, meta: &'static tracing::Metadata<'static>) -> tracing::subscriber::Interest {
+        match meta.target() == STATEMENTS_TARGET {
+            true => tracing::subscriber::Interest::sometimes(),
+            false => tracing::subscriber::Interest::never(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_those_of_a_thousand_events() {
+        let cost = |statements, wal_bytes| Cost {
+            statements,
+            counted: Counted { wal_bytes, ..Counted::default() },
+            ..Cost::default()
+        };
+        let between = cost(Some(30.0), Some(9_000.0)).since(cost(Some(10.0), Some(1_000.0)), 4_000);
+        assert_eq!(between, cost(Some(5.0), Some(2_000.0)));
+        assert_eq!(cost(None, Some(1.0)).since(cost(Some(1.0), None), 10), Cost::default());
+    }
+}

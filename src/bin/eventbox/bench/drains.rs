@@ -1,0 +1,174 @@
+//! W3, W3b and W3c: boxes are drained.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use eventbox::runtime::{Runtime, RuntimeBuilder};
+use sqlx::Pool;
+
+use super::HANG_GUARD;
+use super::engine::{Engine, Key, SMALL_BATCH, Sums};
+use super::entities::{Counter, Ledger};
+use super::load::{self, fill, fill_yardstick, keys};
+use super::measure::{Bench, Line, Sample, Spec, Unit};
+
+/// Connections of a drain.
+pub(crate) const CONNECTIONS: u32 = 8;
+
+/// The most events of a turn, and of a yardstick's transaction.
+pub(crate) const MAX_EVENTS: i64 = 100;
+
+/// Producers of W3c.
+const PRODUCERS: usize = 16;
+
+/// How long a drain may take before it is a failure.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// How often to look how many events are consumed.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The pause of a consumer by hand that found nothing.
+const IDLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Who counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Reducer,
+    Processor,
+}
+
+/// W3: many events for each recipient.
+pub(crate) async fn many<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    let (events, recipients) = bench.scale.drained;
+    both(bench, "W3", events, recipients).await
+}
+
+/// W3b: one event for each recipient.
+pub(crate) async fn singles<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    both(bench, "W3b", bench.scale.singles, bench.scale.singles).await
+}
+
+async fn both<B: Engine>(
+    bench: &Bench<'_, B>,
+    workload: &'static str,
+    events: usize,
+    recipients: usize,
+) -> Result<Vec<Line>> {
+    let keys = keys("order", recipients)?;
+    let mut lines = Vec::new();
+    for (variant, name) in [(Variant::Reducer, "reducer"), (Variant::Processor, "processor")] {
+        let spec = Spec { workload, variant: Some(name), units: vec![Unit::rate()] };
+        let ours = async |bench: &Bench<'_, B>| drain(bench, variant, &keys, events).await;
+        let yardstick = async |bench: &Bench<'_, B>| drain_by_hand(bench, &keys, events).await;
+        lines.extend(bench.compare(&spec, ours, yardstick).await?);
+    }
+    Ok(lines)
+}
+
+async fn drain<B: Engine>(
+    bench: &Bench<'_, B>,
+    variant: Variant,
+    keys: &Arc<Vec<Key>>,
+    events: usize,
+) -> Result<Sample> {
+    bench.clear().await?;
+    fill(&bench.admin, keys, events).await?;
+    let pool = bench.open(CONNECTIONS).await?;
+    let watch = bench.begin().await?;
+    let builder = Runtime::builder(pool.clone());
+    let builder = match variant {
+        Variant::Reducer => builder.reducer("order", Counter),
+        Variant::Processor => builder.processor("order", Ledger),
+    };
+    until_consumed(builder, events).await?;
+    let measured = bench.end(watch, events, &[&pool]).await?;
+    let sums = match variant {
+        Variant::Reducer => B::reducer_sums(&bench.admin).await?,
+        Variant::Processor => B::processor_sums(&bench.admin).await?,
+    };
+    Ok(Sample::rate(events, measured, sums.are(events)))
+}
+
+/// Runs until so many events are consumed. What counts is what has committed: a turn that has to be repeated is decided on twice.
+pub(crate) async fn until_consumed<B: Engine>(builder: RuntimeBuilder<B>, events: usize) -> Result<()> {
+    let runtime = builder.start().await?;
+    let (wanted, deadline) = (u64::try_from(events)?, Instant::now() + DRAIN_DEADLINE);
+    while runtime.stats().consumed < wanted && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let consumed = runtime.stats().consumed;
+    let report = runtime.stop(HANG_GUARD).await;
+    ensure!(consumed >= wanted, "{consumed} of {events} events were consumed within {DRAIN_DEADLINE:?}");
+    ensure!(report.complete, "the runtime did not stop within {HANG_GUARD:?}");
+    Ok(())
+}
+
+/// Drains the yardstick's table: each visit of a recipient is one transaction.
+pub(crate) async fn take_all<B: Engine>(pool: &Pool<B>, keys: &Arc<Vec<Key>>, events: usize) -> Result<()> {
+    let tasks = if B::WRITES_ALONE { 1 } else { CONNECTIONS as usize };
+    let visits = events.div_ceil(keys.len().max(1)).div_ceil(usize::try_from(MAX_EVENTS)?);
+    let (shared, keys) = (pool.clone(), Arc::clone(keys));
+    load::share(tasks, visits * keys.len(), 1, move |visit| {
+        let (pool, keys) = (shared.clone(), Arc::clone(&keys));
+        async move {
+            if let Some(key) = keys.get(visit.start % keys.len()) {
+                B::take(&pool, key, MAX_EVENTS).await?;
+            }
+            Ok(())
+        }
+    })
+    .await
+}
+
+async fn drain_by_hand<B: Engine>(bench: &Bench<'_, B>, keys: &Arc<Vec<Key>>, events: usize) -> Result<Sample> {
+    bench.clear().await?;
+    fill_yardstick(&bench.admin, keys, events).await?;
+    let pool = bench.open_yardstick(CONNECTIONS).await?;
+    let watch = bench.begin().await?;
+    take_all(&pool, keys, events).await?;
+    let measured = bench.end(watch, events, &[&pool]).await?;
+    Ok(Sample::rate(events, measured, B::yardstick_sums(&bench.admin).await?.are(events)))
+}
+
+/// W3c: one recipient, drained while many send to it.
+pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    let spec = Spec { workload: "W3c", variant: None, units: vec![Unit::rate()] };
+    let (events, keys) = (bench.scale.hot, keys("order", 1)?);
+    let connections = CONNECTIONS + u32::try_from(PRODUCERS)?;
+    let ours = async |bench: &Bench<'_, B>| {
+        bench.clear().await?;
+        let pool = bench.open(connections).await?;
+        let watch = bench.begin().await?;
+        let builder = Runtime::builder(pool.clone()).reducer("order", Counter);
+        let produced = load::emit_batches(&pool, &keys, events, SMALL_BATCH, PRODUCERS);
+        tokio::try_join!(produced, until_consumed(builder, events))?;
+        let measured = bench.end(watch, events, &[&pool]).await?;
+        Ok(Sample::rate(events, measured, B::reducer_sums(&bench.admin).await?.are(events)))
+    };
+    let yardstick = async |bench: &Bench<'_, B>| {
+        bench.clear().await?;
+        B::insert_states(&bench.admin, &keys).await?;
+        let pool = bench.open_yardstick(connections).await?;
+        let watch = bench.begin().await?;
+        let produced = load::insert_batches(&pool, &keys, events, SMALL_BATCH, PRODUCERS);
+        tokio::try_join!(produced, take_hot(&pool, &keys, events))?;
+        let measured = bench.end(watch, events, &[&pool]).await?;
+        let sums: Sums = B::yardstick_sums(&bench.admin).await?;
+        Ok(Sample::rate(events, measured, sums.are(events)))
+    };
+    bench.compare(&spec, ours, yardstick).await
+}
+
+/// One consumer: more would only wait for the row's lock.
+async fn take_hot<B: Engine>(pool: &Pool<B>, keys: &[Key], events: usize) -> Result<()> {
+    let key = load::any(keys)?;
+    let mut left = events;
+    while left > 0 {
+        match B::take(pool, key, MAX_EVENTS).await?.len() {
+            0 => tokio::time::sleep(IDLE_PAUSE).await,
+            taken => left = left.saturating_sub(taken),
+        }
+    }
+    Ok(())
+}

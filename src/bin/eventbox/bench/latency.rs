@@ -1,0 +1,277 @@
+//! W4: how long it takes from an emit to the commit of the turn that handles it, at a steady load, in one process and across two.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use eventbox::Event;
+use eventbox::runtime::Runtime;
+use sqlx::Pool;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::HANG_GUARD;
+use super::drains::{CONNECTIONS, MAX_EVENTS};
+use super::engine::{Engine, Key, Row, Sums};
+use super::entities::Timed;
+use super::load::{Values, any, keys};
+use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::parts::{Child, Part};
+
+/// Recipients of W4.
+const RECIPIENTS: usize = 1_000;
+
+/// The load, events a second.
+const EVENTS_A_SECOND: u32 = 500;
+
+/// Connections of those who send.
+const SENDING_CONNECTIONS: u32 = 8;
+
+/// How often to look whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// When events were sent and committed. The clock is the machine's, so that two processes agree.
+#[derive(Debug, Default)]
+pub(crate) struct Stamps(Mutex<Vec<u64>>);
+
+impl Stamps {
+    /// When an event was sent, as its value says.
+    pub(crate) fn sent_at(value: &[u8]) -> Option<u64> {
+        value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    /// Notes that events that were sent at these times are committed now.
+    pub(crate) fn committed(&self, sent: &[u64]) {
+        let now = now_us();
+        let latencies = sent.iter().map(|sent| now.saturating_sub(*sent));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(latencies);
+    }
+
+    /// The latencies so far, microseconds.
+    pub(crate) fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Which side is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Ours,
+    Yardstick,
+}
+
+/// W4, both times.
+pub(crate) async fn latency<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (across, place) in [(false, "in one process"), (true, "across two processes")] {
+        let units = ["p50", "p99"].map(|percentile| Unit::low(format!("ms, {percentile}, {place}")));
+        let spec = Spec { workload: "W4", variant: None, units: units.into() };
+        let ours = async |bench: &Bench<'_, B>| sample(bench, Side::Ours, across).await;
+        let yardstick = async |bench: &Bench<'_, B>| sample(bench, Side::Yardstick, across).await;
+        lines.extend(bench.compare(&spec, ours, yardstick).await?);
+    }
+    Ok(lines)
+}
+
+async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Result<Sample> {
+    bench.clear().await?;
+    let keys = keys("order", RECIPIENTS)?;
+    B::insert_states(&bench.admin, &keys).await?;
+    let sending = match side {
+        Side::Ours => bench.open(SENDING_CONNECTIONS).await?,
+        Side::Yardstick => bench.open_yardstick(SENDING_CONNECTIONS).await?,
+    };
+    let (mut latencies, measured);
+    let sent = usize::try_from(bench.scale.timed)?;
+    if across {
+        let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
+        let child = Child::start(part, &format!("{} {}", B::ID, bench.place.url())).await?;
+        let watch = bench.begin().await?;
+        send(&sending, side, &keys, bench.scale.timed).await?;
+        until_empty(bench, side).await?;
+        // Its connections must be closed before the costs are counted.
+        latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
+        measured = bench.end(watch, sent, &[&sending]).await?;
+    } else {
+        let consuming = match side {
+            Side::Ours => bench.open(CONNECTIONS).await?,
+            // Where only one connection can write, both share it.
+            Side::Yardstick if B::WRITES_ALONE => sending.clone(),
+            Side::Yardstick => bench.open(CONNECTIONS).await?,
+        };
+        let stamps = Arc::new(Stamps::default());
+        let consumer = Consumer::start(consuming.clone(), side, Arc::clone(&stamps), true).await?;
+        let watch = bench.begin().await?;
+        send(&sending, side, &keys, bench.scale.timed).await?;
+        until_handled(&stamps, sent).await?;
+        consumer.stop().await?;
+        measured = bench.end(watch, sent, &[&sending, &consuming]).await?;
+        latencies = stamps.take();
+    }
+    latencies.sort_unstable();
+    let sums = sums(bench, side).await?;
+    let verified = sums.are(sent) && latencies.len() == sent;
+    Ok(Sample {
+        figures: vec![percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)],
+        verified,
+        cost: measured.1,
+    })
+}
+
+async fn sums<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<Sums> {
+    Ok(match side {
+        Side::Ours => B::reducer_sums(&bench.admin).await?,
+        Side::Yardstick => B::yardstick_sums(&bench.admin).await?,
+    })
+}
+
+/// Sends so many events at a steady rate, whether or not earlier calls have returned.
+async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, events: u32) -> Result<()> {
+    let values = Values::get();
+    let mut ticks = interval(Duration::from_secs(1) / EVENTS_A_SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut calls = JoinSet::new();
+    for _ in 0..events {
+        ticks.tick().await;
+        let (pool, keys) = (pool.clone(), Arc::clone(keys));
+        calls.spawn(async move {
+            let key = any(&keys)?;
+            let mut value = values.any().to_vec();
+            value.splice(..8, now_us().to_be_bytes());
+            match side {
+                Side::Ours => B::emit(&pool, &key.to, Event::new(value)).await?,
+                Side::Yardstick => B::insert_waking(&pool, Row { key, id: Uuid::now_v7(), value: &value }).await?,
+            }
+            anyhow::Ok(())
+        });
+        while let Some(ended) = calls.try_join_next() {
+            ended??;
+        }
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+async fn until_handled(stamps: &Stamps, sent: usize) -> Result<()> {
+    let deadline = Instant::now() + HANG_GUARD;
+    while stamps.len() < sent {
+        if Instant::now() > deadline {
+            bail!("{} of {sent} events were handled within {HANG_GUARD:?}", stamps.len());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+async fn until_empty<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<()> {
+    let deadline = Instant::now() + HANG_GUARD;
+    loop {
+        let left = sums(bench, side).await?.left;
+        if left == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{left} events were not handled within {HANG_GUARD:?}");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What so many percent of the sorted latencies do not exceed, milliseconds.
+fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
+    let place = (sorted_us.len() * percent).div_ceil(100).saturating_sub(1);
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of some seconds")]
+    sorted_us.get(place).map_or(0.0, |us| *us as f64 / 1e3)
+}
+
+/// Who handles the events.
+pub(crate) enum Consumer<B: Engine> {
+    Ours(Runtime<B>),
+    ByHand(tokio::task::JoinHandle<Result<()>>, CancellationToken),
+}
+
+impl<B: Engine> Consumer<B> {
+    pub(crate) async fn start(pool: Pool<B>, side: Side, stamps: Arc<Stamps>, same_process: bool) -> Result<Self> {
+        if side == Side::Ours {
+            let runtime = Runtime::builder(pool).reducer("order", Timed(stamps)).start().await?;
+            let deadline = Instant::now() + HANG_GUARD;
+            while runtime.shards() < usize::from(eventbox::SHARDS) {
+                ensure!(Instant::now() < deadline, "the runtime did not have all shards within {HANG_GUARD:?}");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            return Ok(Consumer::Ours(runtime));
+        }
+        let mut ear = B::listen(&pool, same_process).await?;
+        let stopping = CancellationToken::new();
+        let asked = stopping.clone();
+        let task = tokio::spawn(async move {
+            let mut taking = JoinSet::new();
+            while let Some(woken) = asked.run_until_cancelled(B::woken(&mut ear)).await {
+                for key in woken? {
+                    let take = take::<B>(pool.clone(), key, Arc::clone(&stamps));
+                    // Where one connection writes at a time, more tasks would only wait for each other, and look for the same events.
+                    match B::WRITES_ALONE {
+                        true => take.await?,
+                        false => drop(taking.spawn(take)),
+                    }
+                }
+                while let Some(ended) = taking.try_join_next() {
+                    ended??;
+                }
+            }
+            while let Some(ended) = taking.join_next().await {
+                ended??;
+            }
+            Ok(())
+        });
+        Ok(Consumer::ByHand(task, stopping))
+    }
+
+    pub(crate) async fn stop(self) -> Result<()> {
+        match self {
+            Consumer::Ours(runtime) => {
+                runtime.stop(HANG_GUARD).await;
+                Ok(())
+            }
+            Consumer::ByHand(task, stopping) => {
+                stopping.cancel();
+                task.await?
+            }
+        }
+    }
+}
+
+/// One turn by hand.
+async fn take<B: Engine>(pool: Pool<B>, key: Key, stamps: Arc<Stamps>) -> Result<()> {
+    let taken = B::take(&pool, &key, MAX_EVENTS).await?;
+    let sent: Vec<u64> = taken.iter().filter_map(|value| Stamps::sent_at(value)).collect();
+    stamps.committed(&sent);
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp, reason = "these numbers are exact")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_latencies_that_were_seen() {
+        let latencies: Vec<u64> = (1..=200).map(|ms| ms * 1_000).collect();
+        assert_eq!((percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)), (100.0, 198.0));
+        assert_eq!(percentile_ms(&[7_000], 99), 7.0);
+        assert_eq!(percentile_ms(&[], 50), 0.0);
+    }
+}

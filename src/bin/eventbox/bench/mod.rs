@@ -1,0 +1,281 @@
+//! `eventbox bench`: how fast it is, against plain SQL by hand, on this machine.
+
+mod cost;
+mod drains;
+mod emits;
+mod engine;
+mod entities;
+mod growth;
+mod latency;
+mod load;
+mod measure;
+mod outbox;
+mod parts;
+mod place;
+mod plot;
+mod progress;
+mod report;
+mod scale;
+mod yardstick;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use self::engine::Engine;
+use self::measure::{Bench, Line};
+use self::parts::Part;
+use self::place::{Place, Server};
+use self::plot::Curve;
+use self::progress::Progress;
+use self::scale::Scale;
+
+/// How long may take what no figure depends on; longer takes only what hangs.
+const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
+
+/// Measures eventbox against the best plain SQL by hand, by turns in the same run, and verifies every sum.
+///
+/// Runs on a throw-away Postgres cluster and on SQLite in a temporary directory, both with every commit durable. For each workload eventbox and
+/// its yardstick alternate, after a round that warms up and counts the costs; medians, ratios and the cost of 1,000 events come out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Workloads:
+  W1   single emits, each returning after its own commit (plain, and through a Sender), beside one-row INSERTs
+  W2   emits in batches of 500, beside INSERT … SELECT FROM unnest
+  W3   200,000 events of 1,000 recipients drained (reducer, and processor), beside a transaction by hand for each 100 events
+  W3b  50,000 recipients with one event each, beside a transaction by hand for each
+  W3c  one hot recipient that 16 producers send to while it is drained
+  W4   latency at 500 events/s, emit to commit of the turn, in one process and across two, beside LISTEN/NOTIFY by hand
+  W5   turns that publish, until the receiver has it and the row is gone, beside the batch client alone
+  W6   growth: emits, drains and turns with 1,000 to 1,000,000 events pending, and after a long load with an open transaction
+
+Examples:
+  eventbox bench --quick                                 everything, briefly
+  eventbox bench --smoke                                 whether everything works on this machine, in seconds
+  eventbox bench --only W3,W3b --engine postgres         two workloads on a throw-away cluster
+  eventbox bench --database-url postgres://me@db/postgres --json > figures.json
+  eventbox bench --only W6 --soak-minutes 5 --plot .     the curves of growth as pictures
+
+Exit codes: 0 all sums verified, 1 a sum is wrong, 2 failed, 130 interrupted.")]
+pub(crate) struct Args {
+    /// A server of Postgres with a user who may create databases [default: a throw-away cluster]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// Engines to measure; may be given several times [default: both]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    engine: Vec<EngineName>,
+    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6 [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOADS")]
+    only: Vec<Workload>,
+    /// Smaller amounts, under two minutes in all
+    #[arg(long)]
+    quick: bool,
+    /// Tiny amounts in one round that nothing warms up: says whether everything works, and not how fast it is
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
+    /// Print an array of objects instead of the tables
+    #[arg(long)]
+    json: bool,
+    /// Draw each curve of W6 into an SVG file in this directory
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    /// Rounds of each workload that are timed [default: 3; one with --smoke]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=99))]
+    rounds: Option<u8>,
+    /// The most pending events of W6, up to 10,000,000 [default: 1,000,000; 10,000 with --quick, 1,000 with --smoke]
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(i64).range(1_000..=10_000_000))]
+    pending: Option<i64>,
+    /// How long the soak of W6 lasts [default: 30; a second with --quick, less with --smoke]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
+    soak_minutes: Option<u64>,
+    /// Be a part of a benchmark that runs
+    #[arg(long, hide = true, value_enum)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EngineName {
+    Postgres,
+    Sqlite,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Workload {
+    #[value(name = "W1")]
+    W1,
+    #[value(name = "W2")]
+    W2,
+    #[value(name = "W3")]
+    W3,
+    #[value(name = "W3b")]
+    W3b,
+    #[value(name = "W3c")]
+    W3c,
+    #[value(name = "W4")]
+    W4,
+    #[value(name = "W5")]
+    W5,
+    #[value(name = "W6")]
+    W6,
+}
+
+const WORKLOADS: [Workload; 8] =
+    [Workload::W1, Workload::W2, Workload::W3, Workload::W3b, Workload::W3c, Workload::W4, Workload::W5, Workload::W6];
+
+pub(crate) async fn run(args: Args) -> ExitCode {
+    cost::init_log();
+    let outcome = match args.part {
+        Some(part) => parts::run(part).await.map(|()| true),
+        None => measure(&args).await.and_then(|found| told(&args, &found)),
+    };
+    match outcome {
+        Ok(verified) => ExitCode::from(u8::from(!verified)),
+        Err(error) if error.is::<Interrupted>() => {
+            eprint_line("interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprint_line(&format!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Default)]
+struct Found {
+    lines: Vec<Line>,
+    curves: Vec<Curve>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
+
+impl Args {
+    fn scale(&self) -> Scale {
+        let rounds = |default| usize::from(self.rounds.unwrap_or(default));
+        let mut scale = match (self.quick, self.smoke) {
+            (_, true) => Scale::smoke(rounds(1), self.pending.unwrap_or(1_000)),
+            (true, false) => Scale::quick(rounds(3), self.pending.unwrap_or(10_000)),
+            (false, false) => Scale::full(rounds(3), self.pending.unwrap_or(1_000_000)),
+        };
+        if let Some(minutes) = self.soak_minutes {
+            scale.soak_for = Duration::from_secs(minutes * 60);
+        }
+        scale
+    }
+
+    fn runs_on(&self, engine: EngineName) -> bool {
+        self.engine.is_empty() || self.engine.contains(&engine)
+    }
+
+    fn workloads(&self) -> Vec<Workload> {
+        let wanted = |workload: &Workload| self.only.is_empty() || self.only.contains(workload);
+        WORKLOADS.into_iter().filter(wanted).collect()
+    }
+
+    /// How many steps the progress has.
+    fn steps(&self, scale: &Scale) -> usize {
+        let sides = 2 * scale.all_rounds();
+        let steps = |workload: &Workload| match workload {
+            Workload::W1 | Workload::W3 | Workload::W3b | Workload::W4 => 2 * sides,
+            Workload::W2 | Workload::W3c | Workload::W5 => sides,
+            Workload::W6 => scale.pending.len() + 1,
+        };
+        let engines = [EngineName::Postgres, EngineName::Sqlite].into_iter().filter(|engine| self.runs_on(*engine));
+        self.workloads().iter().map(steps).sum::<usize>() * engines.count()
+    }
+}
+
+async fn measure(args: &Args) -> Result<Found> {
+    let scale = args.scale();
+    if let Some(directory) = &args.plot {
+        std::fs::create_dir_all(directory).with_context(|| format!("create the directory {}", directory.display()))?;
+    }
+    // What is wrong with the server is told before anything is measured.
+    let server = match args.runs_on(EngineName::Postgres) {
+        true => Some(Server::choose(args.database_url.as_deref())?),
+        false => None,
+    };
+    let progress = Progress::new(!args.json && std::io::stderr().is_terminal(), args.steps(&scale));
+    let mut found = Found::default();
+    if let Some(server) = server {
+        let place = server.create().await?;
+        let measured = unless_interrupted(on(args, &scale, &progress, &place, &mut found)).await;
+        progress.say("cleaning up".to_owned());
+        place::remove(&place.url()).await?;
+        measured?;
+    }
+    if args.runs_on(EngineName::Sqlite) {
+        let (place, _directory) = place::sqlite()?;
+        unless_interrupted(on(args, &scale, &progress, &place, &mut found)).await?;
+    }
+    progress.clear();
+    Ok(found)
+}
+
+/// What is under way is dropped by an interrupt; the caller then cleans up.
+async fn unless_interrupted(run: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        done = run => done,
+        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+    }
+}
+
+async fn on<B: Engine>(
+    args: &Args,
+    scale: &Scale,
+    progress: &Progress,
+    place: &Place<B>,
+    found: &mut Found,
+) -> Result<()> {
+    let bench = Bench::new(place, scale, progress).await?;
+    let settings = B::settings(&bench.admin).await.context("read the database's settings")?;
+    let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    eprint_line(&format!("{}: {}", place.told, settings.join(", ")));
+    for workload in args.workloads() {
+        let lines = match workload {
+            Workload::W1 => emits::single(&bench).await?,
+            Workload::W2 => emits::batches(&bench).await?,
+            Workload::W3 => drains::many(&bench).await?,
+            Workload::W3b => drains::singles(&bench).await?,
+            Workload::W3c => drains::hot(&bench).await?,
+            Workload::W4 => latency::latency(&bench).await?,
+            Workload::W5 => outbox::published(&bench).await?,
+            Workload::W6 => {
+                let (lines, curves) = growth::growth(&bench).await?;
+                found.curves.extend(curves);
+                lines
+            }
+        };
+        found.lines.extend(lines);
+    }
+    bench.admin.close().await;
+    Ok(())
+}
+
+/// Prints what was found; answers whether all sums are right.
+fn told(args: &Args, found: &Found) -> Result<bool> {
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&found.lines)?,
+        false => report::tables(&found.lines),
+    };
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("print the result"),
+        _ => {}
+    }
+    if let Some(directory) = &args.plot {
+        for curve in &found.curves {
+            eprint_line(&format!("drawn: {}", curve.draw(directory)?.display()));
+        }
+    }
+    Ok(found.lines.iter().all(|line| line.verified))
+}
+
+/// Standard error that is gone is no trouble.
+fn eprint_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,90 @@
+//! W5: turns that publish, from the emit until the receiver has it and the row is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError, Sent};
+use eventbox::runtime::Runtime;
+
+use super::HANG_GUARD;
+use super::drains::{CONNECTIONS, until_consumed};
+use super::engine::{BATCH, Engine};
+use super::entities::{Publisher, message};
+use super::load::{self, Values, keys};
+use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::parts::{Child, Part};
+
+/// Recipients of W5.
+const RECIPIENTS: usize = 1_000;
+
+/// Connections beside those of the runtime: who emits, and the emitter's.
+const MORE_CONNECTIONS: u32 = 8;
+
+/// How long to rest when the batch client's queue is full, or everything is on its way.
+const REST: Duration = Duration::from_millis(1);
+
+/// W5.
+pub(crate) async fn published<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
+    let spec = Spec { workload: "W5", variant: None, units: vec![Unit::rate()] };
+    bench.compare(&spec, ours, from_memory).await
+}
+
+async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
+    bench.clear().await?;
+    let (events, keys) = (bench.scale.published, keys("order", RECIPIENTS)?);
+    let receiver = Child::start(Part::Receive, "").await?;
+    let pool = bench.open(CONNECTIONS + MORE_CONNECTIONS).await?;
+    let emitter = DurableEmitter::builder(pool.clone(), receiver.said.as_str()).start().await?;
+    let watch = bench.begin().await?;
+    let builder = Runtime::builder(pool.clone()).reducer("order", Publisher);
+    let builder = builder.emitter(emitter.clone());
+    let emitted = load::emit_batches(&pool, &keys, events, BATCH, 1);
+    tokio::try_join!(emitted, until_consumed(builder, events))?;
+    ensure!(emitter.flush(HANG_GUARD).await?, "the messages were not delivered within {HANG_GUARD:?}");
+    let seconds = watch.since.elapsed();
+    emitter.close().await;
+    let (_, cost) = bench.end(watch, events, &[&pool]).await?;
+    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
+    let sums = B::reducer_sums(&bench.admin).await?;
+    let verified = sums.are(events) && received >= events && B::outbox_left(&bench.admin).await? == 0;
+    Ok(Sample::rate(events, (seconds.as_secs_f64(), cost), verified))
+}
+
+/// The batch client alone, with the settings that the emitter uses.
+async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
+    let (events, values) = (bench.scale.published, Values::get());
+    let receiver = Child::start(Part::Receive, "").await?;
+    let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(receiver.said.as_str()))?);
+    let client = BatchClient::new(transport, BatchConfig::durable())?;
+    client.start();
+    let (delivered, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let watch = bench.begin().await?;
+    let mut queued = 0;
+    while delivered.load(Ordering::Relaxed) < events {
+        ensure!(watch.since.elapsed() < HANG_GUARD, "the messages were not delivered within {HANG_GUARD:?}");
+        // What failed is sent again, as everybody must who keeps no outbox.
+        let wanted = events + failed.load(Ordering::Relaxed);
+        if queued == wanted {
+            tokio::time::sleep(REST).await;
+            continue;
+        }
+        let (delivered, failed) = (Arc::clone(&delivered), Arc::clone(&failed));
+        let callback = Box::new(move |sent: Sent| {
+            let outcome = if sent.result.is_ok() { delivered } else { failed };
+            outcome.fetch_add(1, Ordering::Relaxed);
+        });
+        match client.queue(message(values.any()).map_err(|error| anyhow!(error))?, Some(callback)) {
+            Ok(()) => queued += 1,
+            Err(SendError::BufferFull) => tokio::time::sleep(REST).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let measured = bench.end(watch, events, &[]).await?;
+    client.stop(HANG_GUARD).await;
+    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
+    // What was sent again may have arrived before, too.
+    let verified = received >= events && delivered.load(Ordering::Relaxed) == events;
+    Ok(Sample::rate(events, measured, verified))
+}

@@ -1,0 +1,168 @@
+//! Where the benchmark runs: a database of its own, on a server or in a file, removed afterwards.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::migrate::MigrateDatabase;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Pool, Postgres, Sqlite};
+
+use super::HANG_GUARD;
+use super::engine::{Engine, Options};
+#[cfg(unix)]
+use crate::cluster::{Account, Cluster, newest};
+
+/// How long connecting to a server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often removing a database is tried: a busy server may take its time to end those who are connected.
+const REMOVE_ATTEMPTS: u32 = 10;
+
+/// A throw-away server as one would be for a service: memory for a working set, and checkpoints that do not follow each other.
+const SETTINGS: [&str; 5] =
+    ["max_connections=120", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=30min", "jit=off"];
+
+/// Where an engine keeps the database of a run.
+pub(crate) struct Place<B: Engine> {
+    options: Options<B>,
+    /// The server's first process, when the server is ours.
+    pub(crate) postmaster: Option<u32>,
+    /// What is where, for a person.
+    pub(crate) told: String,
+}
+
+impl<B: Engine> Place<B> {
+    /// A database that somebody else made.
+    pub(crate) fn given(options: Options<B>) -> Self {
+        Place { options, postmaster: None, told: String::new() }
+    }
+
+    /// A pool whose connections are all there; `costing` when their work is going to be counted.
+    pub(crate) async fn open(&self, connections: u32, costing: bool) -> Result<Pool<B>> {
+        let options = if costing { B::costing(self.options.clone()) } else { self.options.clone() };
+        let pool = B::pool_options(costing).max_connections(connections).acquire_timeout(HANG_GUARD);
+        let pool = pool.connect_lazy_with(options);
+        let mut held = Vec::new();
+        for _ in 0..connections {
+            held.push(pool.acquire().await.context("connect to the database of the benchmark")?);
+        }
+        Ok(pool)
+    }
+
+    /// The URL, for another process.
+    pub(crate) fn url(&self) -> String {
+        self.options.to_url_lossy().to_string()
+    }
+}
+
+/// A server of Postgres, given or our own.
+pub(crate) struct Server {
+    options: PgConnectOptions,
+    /// Stopped and removed with this value.
+    #[cfg(unix)]
+    cluster: Option<Cluster>,
+}
+
+const ADVICE: &str = "name a server with --database-url, or leave Postgres out with --engine sqlite";
+
+impl Server {
+    /// Checks what was typed, or starts a throw-away cluster.
+    pub(crate) fn choose(url: Option<&str>) -> Result<Self> {
+        let Some(url) = url else { return Self::start() };
+        ensure!(
+            url.starts_with("postgres:") || url.starts_with("postgresql:"),
+            "--database-url must begin with postgres:// (SQLite runs in a temporary directory: set TMPDIR to choose it)"
+        );
+        let options =
+            url.parse().context("--database-url is not a URL of Postgres: write postgres://USER@HOST/DATABASE")?;
+        Ok(Server {
+            options,
+            #[cfg(unix)]
+            cluster: None,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn start() -> Result<Self> {
+        anyhow::bail!("throw-away clusters are not made on this system: {ADVICE}")
+    }
+
+    #[cfg(not(unix))]
+    fn postmaster(&self) -> Option<u32> {
+        None
+    }
+
+    #[cfg(unix)]
+    fn postmaster(&self) -> Option<u32> {
+        self.cluster.as_ref().map(|cluster| cluster.postmaster)
+    }
+
+    #[cfg(unix)]
+    fn start() -> Result<Self> {
+        let account = Account::for_a_server().context(ADVICE)?;
+        let Some(programs) = newest(&account) else {
+            anyhow::bail!("found no server programs of Postgres (initdb, postgres) on this machine: {ADVICE}");
+        };
+        let cluster = Cluster::start(&programs, &account, &SETTINGS, || false).context(ADVICE)?;
+        let options = PgConnectOptions::new().host("127.0.0.1").port(cluster.port).username("postgres");
+        let options = options.password(&cluster.password).database("postgres");
+        Ok(Server { options, cluster: Some(cluster) })
+    }
+
+    /// Creates a database for this run.
+    pub(crate) async fn create(&self) -> Result<Place<Postgres>> {
+        let name = format!("eventbox_bench_{}", uuid::Uuid::new_v4().simple());
+        let options = self.options.clone().database(&name);
+        let (host, port) = (options.get_host().to_owned(), options.get_port());
+        let trouble = || {
+            format!(
+                "cannot create a database on Postgres at {host}:{port}: start it, give another --database-url, or a user who may"
+            )
+        };
+        let url = options.to_url_lossy();
+        // Whether somebody answers is known soon; copying the template may take long on a busy server, and is not given up half-way.
+        let answers = tokio::time::timeout(CONNECT_TIMEOUT, Postgres::database_exists(url.as_str())).await;
+        answers.with_context(trouble)?.with_context(trouble)?;
+        Postgres::create_database(url.as_str()).await.with_context(trouble)?;
+        let postmaster = self.postmaster();
+        let told = match postmaster {
+            Some(_) => format!("a throw-away Postgres on {host}:{port}"),
+            None => format!("Postgres at {host}:{port}, in a database of its own, {name}"),
+        };
+        Ok(Place { options, postmaster, told })
+    }
+}
+
+/// Removes the database of a run, also when somebody is still connected.
+pub(crate) async fn remove(url: &str) -> Result<()> {
+    let mut attempts = 1;
+    loop {
+        match Postgres::force_drop_database(url).await {
+            Err(_) if attempts < REMOVE_ATTEMPTS => attempts += 1,
+            outcome => {
+                return outcome
+                    .with_context(|| format!("remove the database of the benchmark, {}", without_password(url)));
+            }
+        }
+    }
+}
+
+fn without_password(url: &str) -> &str {
+    url.rsplit('/').next().and_then(|name| name.split('?').next()).unwrap_or_default()
+}
+
+/// A file as users open it, but nobody gives up who waits for another writer: on a slow disk that is what is measured, and no failure.
+pub(crate) fn sqlite_file(path: impl AsRef<Path>) -> SqliteConnectOptions {
+    eventbox::sqlite_options(path).busy_timeout(HANG_GUARD)
+}
+
+/// A file in a directory that is removed when the second is dropped.
+pub(crate) fn sqlite() -> Result<(Place<Sqlite>, tempfile::TempDir)> {
+    let directory = tempfile::Builder::new().prefix("eventbox-bench-").tempdir();
+    let directory = directory.context("cannot create a temporary directory: set TMPDIR to one that is writable")?;
+    let file = directory.path().join("bench.sqlite3");
+    let told = format!("SQLite in {}", directory.path().display());
+    Ok((Place { options: sqlite_file(&file), postmaster: None, told }, directory))
+}

@@ -1,0 +1,120 @@
+//! How much is measured.
+
+use std::time::Duration;
+
+/// The sizes of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Scale {
+    /// Rounds that are timed.
+    pub(crate) rounds: usize,
+    /// Whether a round that is not timed goes before them. Costs are counted in the first round of all.
+    pub(crate) warm_up: bool,
+    /// How long single events are emitted (W1), each time.
+    pub(crate) emit_for: Duration,
+    /// Events of W2.
+    pub(crate) batched: usize,
+    /// Events and recipients of W3.
+    pub(crate) drained: (usize, usize),
+    /// Recipients of W3b, with one event each.
+    pub(crate) singles: usize,
+    /// Events of W3c.
+    pub(crate) hot: usize,
+    /// Events of W4, 500 a second.
+    pub(crate) timed: u32,
+    /// Events of W5.
+    pub(crate) published: usize,
+    /// The points of W6: events that are pending.
+    pub(crate) pending: Vec<i64>,
+    /// Events and recipients that are drained at each point of W6.
+    pub(crate) growth_drained: (usize, usize),
+    /// How long emits are measured at each point of W6.
+    pub(crate) growth_emit_for: Duration,
+    /// How many turns are timed at each point of W6.
+    pub(crate) growth_turns: usize,
+    /// How long the soak of W6 lasts.
+    pub(crate) soak_for: Duration,
+}
+
+impl Scale {
+    /// Everything as it is meant to be.
+    pub(crate) fn full(rounds: usize, most_pending: i64) -> Self {
+        Scale {
+            rounds,
+            warm_up: true,
+            emit_for: Duration::from_secs(5),
+            batched: 200_000,
+            drained: (200_000, 1_000),
+            singles: 50_000,
+            hot: 200_000,
+            timed: 5_000,
+            published: 50_000,
+            pending: points(1_000, most_pending),
+            growth_drained: (20_000, 1_000),
+            growth_emit_for: Duration::from_secs(2),
+            growth_turns: 200,
+            soak_for: Duration::from_secs(30 * 60),
+        }
+    }
+
+    /// Enough to see roughly how fast everything is.
+    pub(crate) fn quick(rounds: usize, most_pending: i64) -> Self {
+        Scale {
+            rounds,
+            warm_up: true,
+            emit_for: Duration::from_millis(300),
+            batched: 10_000,
+            drained: (10_000, 100),
+            singles: 500,
+            hot: 10_000,
+            timed: 300,
+            published: 2_000,
+            pending: points(1_000, most_pending),
+            growth_drained: (2_000, 100),
+            growth_emit_for: Duration::from_millis(100),
+            growth_turns: 20,
+            soak_for: Duration::from_secs(1),
+        }
+    }
+
+    /// Enough to see whether everything works: too little, and too cold, for its figures to mean anything.
+    pub(crate) fn smoke(rounds: usize, most_pending: i64) -> Self {
+        Scale {
+            rounds,
+            warm_up: false,
+            emit_for: Duration::from_millis(20),
+            batched: 1_000,
+            drained: (1_000, 20),
+            singles: 100,
+            hot: 1_000,
+            timed: 50,
+            published: 500,
+            pending: points(100, most_pending),
+            growth_drained: (200, 20),
+            growth_emit_for: Duration::from_millis(20),
+            growth_turns: 5,
+            soak_for: Duration::from_millis(100),
+        }
+    }
+
+    /// How many rounds there are, with that which is not timed.
+    pub(crate) fn all_rounds(&self) -> usize {
+        self.rounds + usize::from(self.warm_up)
+    }
+}
+
+/// Ten times as much at each, from the least.
+fn points(least: i64, most: i64) -> Vec<i64> {
+    std::iter::successors(Some(least), |point: &i64| point.checked_mul(10)).take_while(|point| *point <= most).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_points_of_a_curve_are_powers_of_ten() {
+        assert_eq!(points(1_000, 1_000), [1_000]);
+        assert_eq!(points(1_000, 1_000_000), [1_000, 10_000, 100_000, 1_000_000]);
+        assert_eq!(points(100, 9_999), [100, 1_000]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Every workload, on both engines, with sums that are right.
+
+use sqlx::Postgres;
+
+use super::lines::{names, number};
+use super::{Finished, bench};
+use crate::support::TestDb;
+
+/// Each line of W1 to W3c.
+const EMITS_AND_DRAINS: [&str; 8] = [
+    "W1 plain (events/s)",
+    "W1 sender (events/s)",
+    "W2 (events/s)",
+    "W3 reducer (events/s)",
+    "W3 processor (events/s)",
+    "W3b reducer (events/s)",
+    "W3b processor (events/s)",
+    "W3c (events/s)",
+];
+
+/// Each line of W4 and W5.
+const LATENCIES_AND_OUTBOX: [&str; 5] = [
+    "W4 (ms, p50, in one process)",
+    "W4 (ms, p99, in one process)",
+    "W4 (ms, p50, across two processes)",
+    "W4 (ms, p99, across two processes)",
+    "W5 (events/s)",
+];
+
+/// Each line of W6.
+const GROWTH: [&str; 10] = [
+    "W6 (events/s, emitted to others, 1000 pending)",
+    "W6 (events/s, emitted into the same box, 1000 pending)",
+    "W6 (events/s, drained beside them, 1000 pending)",
+    "W6 (ms, one turn beside them, 1000 pending)",
+    "W6 (ms, one turn of the same box, 1000 pending)",
+    "W6 (events/s, emitted to others, after 0.1 s with an open transaction)",
+    "W6 (events/s, emitted into the same box, after 0.1 s with an open transaction)",
+    "W6 (events/s, drained beside them, after 0.1 s with an open transaction)",
+    "W6 (ms, one turn beside them, after 0.1 s with an open transaction)",
+    "W6 (ms, one turn of the same box, after 0.1 s with an open transaction)",
+];
+
+async fn on_sqlite(workloads: &str, more: &[&str], wanted: &[&str]) -> Finished {
+    let args = [&["--smoke", "--json", "--engine", "sqlite", "--only", workloads], more].concat();
+    let finished = bench(&args).await;
+    let lines = finished.verified();
+    assert_eq!(names(&lines), wanted);
+    assert!(lines.iter().all(|line| line["engine"] == "sqlite"), "{lines:?}");
+    finished
+}
+
+/// On a server that is given, in a database of its own, which is gone afterwards; the one that is given stays as it was.
+async fn on_a_given_server(test: &str, workloads: &str, wanted: &[&str]) {
+    let db = TestDb::<Postgres>::empty(test).await;
+    let url = db.url();
+    let args = ["--smoke", "--json", "--engine", "postgres", "--only", workloads, "--database-url", &url];
+    let finished = bench(&args).await;
+    let lines = finished.verified();
+    assert_eq!(names(&lines), wanted);
+    assert!(lines.iter().all(|line| line["engine"] == "postgres"), "{lines:?}");
+    for line in lines.iter().filter(|line| line["workload"] != "W6") {
+        let cost = &line["cost"]["ours"];
+        assert!(number(&cost["wal_bytes"]) > 0.0, "{line}");
+        assert!(cost["server_cpu_seconds"].is_null(), "the server is somebody else's: {line}");
+        // Older servers write their statistics whenever they come to it.
+        if db.number("SELECT current_setting('server_version_num')::int8").await >= 150_000 {
+            assert!(number(&cost["commits"]) > 0.0, "{line}");
+            // Every event that is consumed leaves a dead tuple; the states leave some more.
+            let consumes = line["workload"] != "W1" && line["workload"] != "W2";
+            assert!(!consumes || number(&cost["dead_tuples"]) >= 1_000.0, "{line}");
+        }
+    }
+    assert!(finished.stderr.contains("fsync"), "the settings are told: {}", finished.stderr);
+    let own = finished.stderr.split_once("in a database of its own, ").and_then(|(_, rest)| rest.split_once(':'));
+    let (own, _) = own.expect("its database is told");
+    assert!(own.starts_with("eventbox_bench_"), "{own}");
+    assert_eq!(db.number(format_args!("SELECT count(*) FROM pg_database WHERE datname = '{own}'")).await, 0, "{own}");
+    assert_eq!(db.number("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'").await, 0);
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn emits_and_drains_run_on_sqlite() {
+    on_sqlite("W1,W2,W3,W3b,W3c", &[], &EMITS_AND_DRAINS).await;
+}
+
+#[tokio::test]
+async fn latencies_and_the_outbox_run_on_sqlite() {
+    on_sqlite("W4,W5", &[], &LATENCIES_AND_OUTBOX).await;
+}
+
+/// A line for each figure of each further point and of the soak, and a picture for each figure.
+#[tokio::test]
+async fn growth_runs_on_sqlite_and_is_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let plot = directory.path().join("plots");
+    let finished = on_sqlite("W6", &["--plot", plot.to_str().unwrap()], &GROWTH).await;
+    let pictures: Vec<_> = std::fs::read_dir(&plot).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(pictures.len(), 5, "{pictures:?}");
+    assert!(pictures.iter().all(|picture| std::fs::read_to_string(picture).unwrap().contains("</svg>")));
+    assert!(pictures.iter().all(|picture| finished.stderr.contains(picture.to_str().unwrap())), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn emits_and_drains_run_on_a_given_server() {
+    on_a_given_server("emits_and_drains_run_on_a_given_server", "W1,W2,W3,W3b,W3c", &EMITS_AND_DRAINS).await;
+}
+
+#[tokio::test]
+async fn latencies_and_the_outbox_run_on_a_given_server() {
+    on_a_given_server("latencies_and_the_outbox_run_on_a_given_server", "W4,W5", &LATENCIES_AND_OUTBOX).await;
+}
+
+#[tokio::test]
+async fn growth_runs_on_a_given_server() {
+    on_a_given_server("growth_runs_on_a_given_server", "W6", &GROWTH).await;
+}
