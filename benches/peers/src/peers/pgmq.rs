@@ -1,0 +1,198 @@
+//! `pgmq`: messages read in batches under a visibility timeout, counted and deleted in one transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use async_trait::async_trait;
+use pgmq::{Message, PGMQueueExt};
+use sqlx8::PgPool;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::Event;
+use crate::peer::{
+    CONSUMING_CONNECTIONS, Consumer, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, older_pool,
+};
+use crate::states::{ADD_MANY, Additions};
+
+/// The header that makes a message one of a group, whose messages are read in order.
+const GROUP: &str = "x-pgmq-group";
+
+/// Those who read, and the messages that each reads at once.
+const READERS: usize = 8;
+const BATCH: i32 = 100;
+
+/// How long a message that was read is invisible to others, seconds.
+const VISIBILITY_TIMEOUT: i32 = 60;
+
+/// How long a read waits on the server for messages, and how often it looks.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+pub(crate) struct Pgmq;
+
+#[async_trait(?Send)]
+impl Peer for Pgmq {
+    fn name(&self) -> &'static str {
+        "pgmq"
+    }
+
+    fn can(&self, _order: Order) -> bool {
+        true
+    }
+
+    async fn install(&self, url: &str) -> Result<()> {
+        let pool = older_pool(url, 1).await?;
+        let queues = PGMQueueExt::new_with_pool(pool.clone()).await;
+        queues.install_sql_from_embedded().await?;
+        for order in [Order::PerKey, Order::Any] {
+            queues.create(queue(order)).await?;
+        }
+        queues.create_fifo_index(queue(Order::PerKey)).await?;
+        pool.close().await;
+        Ok(())
+    }
+
+    async fn open(&self, url: &str, order: Order, spread: Spread) -> Result<Arc<dyn Session>> {
+        let (sending, consuming) =
+            (older_pool(url, SENDING_CONNECTIONS).await?, older_pool(url, CONSUMING_CONNECTIONS).await?);
+        let queues = PGMQueueExt::new_with_pool(sending.clone()).await;
+        Ok(Arc::new(Open { queues, sending, consuming, order, spread }))
+    }
+}
+
+fn queue(order: Order) -> &'static str {
+    match order {
+        Order::PerKey => "ordered",
+        Order::Any => "plain",
+    }
+}
+
+struct Open {
+    queues: PGMQueueExt,
+    sending: PgPool,
+    consuming: PgPool,
+    order: Order,
+    spread: Spread,
+}
+
+fn headers(event: &Event) -> HashMap<&'static str, String> {
+    HashMap::from([(GROUP, event.to.clone())])
+}
+
+#[async_trait]
+impl Session for Open {
+    async fn clear(&self) -> Result<()> {
+        self.queues.purge_queue(queue(self.order)).await?;
+        Ok(())
+    }
+
+    async fn emit(&self, event: Event) -> Result<()> {
+        let queue = queue(self.order);
+        match self.order {
+            Order::PerKey => self.queues.send_delay_with_headers(queue, &event, Some(&headers(&event)), 0).await?,
+            Order::Any => self.queues.send(queue, &event).await?,
+        };
+        Ok(())
+    }
+
+    async fn emit_batch(&self, events: Vec<Event>) -> Result<()> {
+        let queue = queue(self.order);
+        match self.order {
+            Order::PerKey => {
+                let headers: Vec<_> = events.iter().map(headers).collect();
+                self.queues.send_batch_with_delay_with_headers(queue, &events, Some(&headers), 0).await?;
+            }
+            Order::Any => drop(self.queues.send_batch(queue, &events).await?),
+        }
+        Ok(())
+    }
+
+    async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
+        let queues = PGMQueueExt::new_with_pool(self.consuming.clone()).await;
+        let reader = Reader { queues, pool: self.consuming.clone(), order: self.order, spread: self.spread, handled };
+        let (reader, stopping, mut readers) = (Arc::new(reader), CancellationToken::new(), JoinSet::new());
+        for _ in 0..READERS {
+            let (reader, stopping) = (Arc::clone(&reader), stopping.clone());
+            readers.spawn(async move {
+                while !stopping.is_cancelled() {
+                    if let Err(error) = reader.read().await {
+                        reader.handled.fault(format!("{error:#}"));
+                    }
+                }
+            });
+        }
+        Ok(Box::new(Readers { readers, stopping }))
+    }
+
+    async fn left(&self) -> Result<i64> {
+        Ok(self.queues.metrics(queue(self.order)).await?.queue_length)
+    }
+
+    async fn close(&self) {
+        self.sending.close().await;
+        self.consuming.close().await;
+    }
+}
+
+struct Reader {
+    queues: PGMQueueExt,
+    pool: PgPool,
+    order: Order,
+    spread: Spread,
+    handled: Arc<Handled>,
+}
+
+impl Reader {
+    /// Reads a batch, which commits that nobody else may, then counts and deletes it in one transaction.
+    async fn read(&self) -> Result<()> {
+        let (name, timeout, interval) = (queue(self.order), Some(POLL_TIMEOUT), Some(POLL_INTERVAL));
+        let mut messages: Vec<Message<Event>> = match (self.order, self.spread) {
+            (Order::Any, _) => {
+                let read = self.queues.read_batch_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval);
+                read.await?.unwrap_or_default()
+            }
+            (Order::PerKey, Spread::Hot) => {
+                self.queues.read_grouped_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval).await?
+            }
+            (Order::PerKey, Spread::Many) => {
+                self.queues.read_grouped_rr_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval).await?
+            }
+        };
+        if messages.is_empty() {
+            return Ok(());
+        }
+        // They come as the server updated them.
+        messages.sort_by_key(|message| message.msg_id);
+        let ids: Vec<i64> = messages.iter().map(|message| message.msg_id).collect();
+        let events: Vec<Event> = messages.into_iter().map(|message| message.message).collect();
+        let sums = Additions::of(&events);
+        let mut tx = self.pool.begin().await?;
+        let add = sqlx8::query(ADD_MANY).bind(&sums.recipients).bind(&sums.counts).bind(&sums.firsts);
+        add.bind(&sums.lasts).bind(&sums.disorders).execute(&mut *tx).await?;
+        let deleted = self.queues.delete_batch_with_cxn(name, &ids, &mut *tx).await?;
+        // Whoever was slower than the visibility timeout must not count what somebody else has read since.
+        ensure!(deleted == ids.len(), "{} of {} messages were gone", ids.len() - deleted, ids.len());
+        tx.commit().await?;
+        self.handled.committed(&events);
+        Ok(())
+    }
+}
+
+struct Readers {
+    readers: JoinSet<()>,
+    stopping: CancellationToken,
+}
+
+#[async_trait]
+impl Consumer for Readers {
+    async fn stop(mut self: Box<Self>) -> Result<()> {
+        self.stopping.cancel();
+        while let Some(ended) = self.readers.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+}
