@@ -37,7 +37,7 @@ impl Scale {
             singles: 5_000,
             hot: 20_000,
             latency_for: Duration::from_secs(10),
-            cut_after: Duration::from_secs(60),
+            cut_after: Duration::from_secs(30),
         }
     }
 

@@ -47,10 +47,10 @@ impl Peer for Graphile {
         Ok(())
     }
 
-    async fn open(&self, url: &str, order: Order, _spread: Spread) -> Result<Arc<dyn Session>> {
+    async fn open(&self, url: &str, order: Order, spread: Spread) -> Result<Arc<dyn Session>> {
         let (sending, consuming) = (pool(url, SENDING_CONNECTIONS).await?, pool(url, CONSUMING_CONNECTIONS).await?);
         let utils = WorkerUtils::new(sending.clone(), SCHEMA);
-        Ok(Arc::new(Open { utils, sending, consuming, order }))
+        Ok(Arc::new(Open { utils, sending, consuming, order, spread }))
     }
 }
 
@@ -59,6 +59,7 @@ struct Open {
     sending: PgPool,
     consuming: PgPool,
     order: Order,
+    spread: Spread,
 }
 
 impl Open {
@@ -120,13 +121,16 @@ impl Session for Open {
     }
 
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
-        let worker = WorkerOptions::default()
+        let mut options = WorkerOptions::default();
+        // In one queue the next job waits until the one before it is completed.
+        if (self.order, self.spread) != (Order::PerKey, Spread::Hot) {
+            options = options.complete_job_batch_delay(COMPLETE_DELAY).fail_job_batch_delay(COMPLETE_DELAY);
+        }
+        let worker = options
             .schema(SCHEMA)
             .pg_pool(self.consuming.clone())
             .concurrency(HANDLERS)
             .poll_interval(POLL_INTERVAL)
-            .complete_job_batch_delay(COMPLETE_DELAY)
-            .fail_job_batch_delay(COMPLETE_DELAY)
             .local_queue(LocalQueueConfig::default().with_size(FETCHED))
             .listen_os_shutdown_signals(false)
             .add_extension(Shared(handled))

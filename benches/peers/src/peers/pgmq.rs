@@ -20,16 +20,21 @@ use crate::states::{ADD_MANY, Additions};
 /// The header that makes a message one of a group, whose messages are read in order.
 const GROUP: &str = "x-pgmq-group";
 
-/// Those who read, and the messages that each reads at once.
+/// Those who read: of one group only one can read at a time, and the others would look in vain.
 const READERS: usize = 8;
+const READERS_OF_ONE: usize = 1;
+
+/// The messages of a read.
 const BATCH: i32 = 100;
 
 /// How long a message that was read is invisible to others, seconds.
 const VISIBILITY_TIMEOUT: i32 = 60;
 
-/// How long a read waits on the server for messages, and how often it looks.
-const POLL_TIMEOUT: Duration = Duration::from_secs(1);
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// The pause of a reader that found nothing.
+///
+/// A read that polls on the server is one long transaction: when it loses a race for a message it keeps that row locked, and whoever has the
+/// message cannot delete it until the poll ends.
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Pgmq;
 
@@ -114,12 +119,20 @@ impl Session for Open {
         let queues = PGMQueueExt::new_with_pool(self.consuming.clone()).await;
         let reader = Reader { queues, pool: self.consuming.clone(), order: self.order, spread: self.spread, handled };
         let (reader, stopping, mut readers) = (Arc::new(reader), CancellationToken::new(), JoinSet::new());
-        for _ in 0..READERS {
+        let count = match (self.order, self.spread) {
+            (Order::PerKey, Spread::Hot) => READERS_OF_ONE,
+            _ => READERS,
+        };
+        for _ in 0..count {
             let (reader, stopping) = (Arc::clone(&reader), stopping.clone());
             readers.spawn(async move {
                 while !stopping.is_cancelled() {
-                    if let Err(error) = reader.read().await {
+                    let read = reader.read().await.unwrap_or_else(|error| {
                         reader.handled.fault(format!("{error:#}"));
+                        false
+                    });
+                    if !read {
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
             });
@@ -146,23 +159,16 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads a batch, which commits that nobody else may, then counts and deletes it in one transaction.
-    async fn read(&self) -> Result<()> {
-        let (name, timeout, interval) = (queue(self.order), Some(POLL_TIMEOUT), Some(POLL_INTERVAL));
+    /// Reads a batch, which commits that nobody else may, then counts and deletes it in one transaction. Answers whether there was one.
+    async fn read(&self) -> Result<bool> {
+        let name = queue(self.order);
         let mut messages: Vec<Message<Event>> = match (self.order, self.spread) {
-            (Order::Any, _) => {
-                let read = self.queues.read_batch_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval);
-                read.await?.unwrap_or_default()
-            }
-            (Order::PerKey, Spread::Hot) => {
-                self.queues.read_grouped_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval).await?
-            }
-            (Order::PerKey, Spread::Many) => {
-                self.queues.read_grouped_rr_with_poll(name, VISIBILITY_TIMEOUT, BATCH, timeout, interval).await?
-            }
+            (Order::Any, _) => self.queues.read_batch(name, VISIBILITY_TIMEOUT, BATCH).await?,
+            (Order::PerKey, Spread::Hot) => self.queues.read_grouped(name, VISIBILITY_TIMEOUT, BATCH).await?,
+            (Order::PerKey, Spread::Many) => self.queues.read_grouped_head(name, VISIBILITY_TIMEOUT, BATCH).await?,
         };
         if messages.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // They come as the server updated them.
         messages.sort_by_key(|message| message.msg_id);
@@ -177,7 +183,7 @@ impl Reader {
         ensure!(deleted == ids.len(), "{} of {} messages were gone", ids.len() - deleted, ids.len());
         tx.commit().await?;
         self.handled.committed(&events);
-        Ok(())
+        Ok(true)
     }
 }
 
