@@ -129,10 +129,11 @@ async fn measure(args: &Args) -> Result<bool> {
         Ok(None) => Ok(false),
         Err(error) => Err(error),
     };
+    let mut removed = Ok(());
     for place in places {
-        place.remove().await?;
+        removed = removed.and(place.remove().await);
     }
-    told
+    removed.and(told)
 }
 
 async fn create(server: &PgConnectOptions, peers: Vec<Box<dyn peer::Peer>>, places: &mut Vec<Place>) -> Result<()> {

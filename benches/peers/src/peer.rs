@@ -7,13 +7,12 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::postgres::PgPoolOptions;
 use tokio::sync::Notify;
 
 use crate::event::{Event, now_us};
 
 /// Connections of those who send: one for each task of W1.
-pub(crate) const SENDING_CONNECTIONS: u32 = 16;
+const SENDING_CONNECTIONS: u32 = 16;
 
 /// Handlers that run at a time, where a peer runs a handler for each event.
 pub(crate) const HANDLERS: usize = 16;
@@ -160,14 +159,40 @@ impl Handled {
     }
 }
 
-/// A pool of the sqlx that this crate uses.
-pub(crate) async fn pool(url: &str, connections: u32) -> Result<sqlx::PgPool> {
-    let options = PgPoolOptions::new().max_connections(connections).min_connections(connections);
-    Ok(options.acquire_timeout(ACQUIRE_TIMEOUT).connect(url).await?)
+/// The connections of a measurement, of this crate's sqlx and of the one that older peers use.
+macro_rules! pools {
+    ($name:ident, $sqlx:ident, $open:ident) => {
+        pub(crate) struct $name {
+            pub(crate) sending: $sqlx::PgPool,
+            pub(crate) consuming: $sqlx::PgPool,
+        }
+
+        impl $name {
+            pub(crate) async fn open(url: &str, consuming: u32) -> Result<Self> {
+                Ok($name { sending: $open(url, SENDING_CONNECTIONS).await?, consuming: $open(url, consuming).await? })
+            }
+
+            pub(crate) async fn close(&self) {
+                self.sending.close().await;
+                self.consuming.close().await;
+            }
+        }
+
+        impl Drop for $name {
+            /// What is left of an interrupted measurement gets no connections any more, so that its database can be removed.
+            fn drop(&mut self) {
+                drop(self.sending.close());
+                drop(self.consuming.close());
+            }
+        }
+
+        /// A pool whose connections are all there.
+        pub(crate) async fn $open(url: &str, connections: u32) -> Result<$sqlx::PgPool> {
+            let options = $sqlx::postgres::PgPoolOptions::new().max_connections(connections);
+            Ok(options.min_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect(url).await?)
+        }
+    };
 }
 
-/// A pool of the sqlx that older peers use.
-pub(crate) async fn older_pool(url: &str, connections: u32) -> Result<sqlx8::PgPool> {
-    let options = sqlx8::postgres::PgPoolOptions::new().max_connections(connections).min_connections(connections);
-    Ok(options.acquire_timeout(ACQUIRE_TIMEOUT).connect(url).await?)
-}
+pools!(Pools, sqlx, pool);
+pools!(OlderPools, sqlx8, older_pool);

@@ -1,5 +1,7 @@
 //! A database for each peer, removed afterwards.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use sqlx::migrate::MigrateDatabase;
 use sqlx::postgres::PgConnectOptions;
@@ -43,7 +45,17 @@ impl Place {
     }
 }
 
+/// How often the removal of a database is tried, and the pause between: what was interrupted may need a moment to let go.
+const REMOVALS: usize = 10;
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Removes a database, also when somebody is still connected.
 async fn remove(url: &str) -> Result<()> {
+    for _ in 1..REMOVALS {
+        if Postgres::force_drop_database(url).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     Postgres::force_drop_database(url).await.context("remove the database of a peer")
 }

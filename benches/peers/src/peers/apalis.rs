@@ -13,9 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Event;
-use crate::peer::{
-    CONSUMING_CONNECTIONS, Consumer, HANDLERS, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, pool,
-};
+use crate::peer::{CONSUMING_CONNECTIONS, Consumer, HANDLERS, Handled, Order, Peer, Pools, Session, Spread, pool};
 use crate::states::{add, truncate};
 
 const QUEUE: &str = "count";
@@ -44,14 +42,13 @@ impl Peer for Apalis {
     }
 
     async fn open(&self, url: &str, _order: Order, _spread: Spread) -> Result<Arc<dyn Session>> {
-        let (sending, consuming) = (pool(url, SENDING_CONNECTIONS).await?, pool(url, CONSUMING_CONNECTIONS).await?);
-        Ok(Arc::new(Open { sending, consuming }))
+        let pools = Pools::open(url, CONSUMING_CONNECTIONS).await?;
+        Ok(Arc::new(Open { pools }))
     }
 }
 
 struct Open {
-    sending: PgPool,
-    consuming: PgPool,
+    pools: Pools,
 }
 
 /// What a handler needs.
@@ -81,7 +78,7 @@ async fn count(event: Event, shared: Data<Shared>) -> Result<(), BoxDynError> {
 #[async_trait]
 impl Session for Open {
     async fn clear(&self) -> Result<()> {
-        truncate(&self.sending, "apalis.jobs, apalis.workers").await
+        truncate(&self.pools.sending, "apalis.jobs, apalis.workers").await
     }
 
     async fn emit(&self, event: Event) -> Result<()> {
@@ -93,13 +90,13 @@ impl Session for Open {
         for event in &events {
             tasks.push(TaskBuilder::new(serde_json::to_vec(event)?).build());
         }
-        let mut connection = self.sending.acquire().await?;
+        let mut connection = self.pools.sending.acquire().await?;
         push_tasks(&mut *connection, QUEUE, tasks).await?;
         Ok(())
     }
 
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
-        let (pool, stopping) = (self.consuming.clone(), CancellationToken::new());
+        let (pool, stopping) = (self.pools.consuming.clone(), CancellationToken::new());
         let (asked, runtime) = (stopping.clone(), Handle::current());
         // The future of a worker that runs tasks in parallel cannot be sent to other threads, so it has one of its own.
         let running = tokio::task::spawn_blocking(move || {
@@ -122,12 +119,11 @@ impl Session for Open {
 
     async fn left(&self) -> Result<i64> {
         let left = sqlx::query_scalar("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'");
-        Ok(left.fetch_one(&self.sending).await?)
+        Ok(left.fetch_one(&self.pools.sending).await?)
     }
 
     async fn close(&self) {
-        self.sending.close().await;
-        self.consuming.close().await;
+        self.pools.close().await;
     }
 }
 
@@ -138,8 +134,15 @@ struct Running {
 
 #[async_trait]
 impl Consumer for Running {
-    async fn stop(self: Box<Self>) -> Result<()> {
+    async fn stop(mut self: Box<Self>) -> Result<()> {
         self.stopping.cancel();
-        self.running.await?
+        (&mut self.running).await?
+    }
+}
+
+impl Drop for Running {
+    /// Of an interrupted measurement.
+    fn drop(&mut self) {
+        self.stopping.cancel();
     }
 }

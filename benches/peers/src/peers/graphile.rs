@@ -9,13 +9,10 @@ use graphile_worker::{
     IntoTaskHandlerResult, JobSpec, LocalQueueConfig, TaskHandler, Worker, WorkerContext, WorkerOptions, WorkerUtils,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
 use crate::event::Event;
-use crate::peer::{
-    CONSUMING_CONNECTIONS, Consumer, HANDLERS, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, pool,
-};
+use crate::peer::{CONSUMING_CONNECTIONS, Consumer, HANDLERS, Handled, Order, Peer, Pools, Session, Spread, pool};
 use crate::states::{add, truncate};
 
 /// How long completions are gathered.
@@ -48,16 +45,15 @@ impl Peer for Graphile {
     }
 
     async fn open(&self, url: &str, order: Order, spread: Spread) -> Result<Arc<dyn Session>> {
-        let (sending, consuming) = (pool(url, SENDING_CONNECTIONS).await?, pool(url, CONSUMING_CONNECTIONS).await?);
-        let utils = WorkerUtils::new(sending.clone(), SCHEMA);
-        Ok(Arc::new(Open { utils, sending, consuming, order, spread }))
+        let pools = Pools::open(url, CONSUMING_CONNECTIONS).await?;
+        let utils = WorkerUtils::new(pools.sending.clone(), SCHEMA);
+        Ok(Arc::new(Open { utils, pools, order, spread }))
     }
 }
 
 struct Open {
     utils: WorkerUtils,
-    sending: PgPool,
-    consuming: PgPool,
+    pools: Pools,
     order: Order,
     spread: Spread,
 }
@@ -104,7 +100,7 @@ impl TaskHandler for Count {
 #[async_trait]
 impl Session for Open {
     async fn clear(&self) -> Result<()> {
-        truncate(&self.sending, "graphile_worker._private_jobs, graphile_worker._private_job_queues").await
+        truncate(&self.pools.sending, "graphile_worker._private_jobs, graphile_worker._private_job_queues").await
     }
 
     async fn emit(&self, event: Event) -> Result<()> {
@@ -128,7 +124,7 @@ impl Session for Open {
         }
         let worker = options
             .schema(SCHEMA)
-            .pg_pool(self.consuming.clone())
+            .pg_pool(self.pools.consuming.clone())
             .concurrency(HANDLERS)
             .poll_interval(POLL_INTERVAL)
             .local_queue(LocalQueueConfig::default().with_size(FETCHED))
@@ -147,12 +143,11 @@ impl Session for Open {
 
     async fn left(&self) -> Result<i64> {
         let left = sqlx::query_scalar("SELECT count(*) FROM graphile_worker._private_jobs");
-        Ok(left.fetch_one(&self.sending).await?)
+        Ok(left.fetch_one(&self.pools.sending).await?)
     }
 
     async fn close(&self) {
-        self.sending.close().await;
-        self.consuming.close().await;
+        self.pools.close().await;
     }
 }
 
@@ -163,8 +158,15 @@ struct Running {
 
 #[async_trait]
 impl Consumer for Running {
-    async fn stop(self: Box<Self>) -> Result<()> {
+    async fn stop(mut self: Box<Self>) -> Result<()> {
         self.worker.request_shutdown();
-        self.running.await?
+        (&mut self.running).await?
+    }
+}
+
+impl Drop for Running {
+    /// Of an interrupted measurement.
+    fn drop(&mut self) {
+        self.worker.request_shutdown();
     }
 }

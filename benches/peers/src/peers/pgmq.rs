@@ -12,9 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Event;
-use crate::peer::{
-    CONSUMING_CONNECTIONS, Consumer, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, older_pool,
-};
+use crate::peer::{CONSUMING_CONNECTIONS, Consumer, Handled, OlderPools, Order, Peer, Session, Spread, older_pool};
 use crate::states::{ADD_MANY, Additions};
 
 /// The header that makes a message one of a group, whose messages are read in order.
@@ -61,10 +59,9 @@ impl Peer for Pgmq {
     }
 
     async fn open(&self, url: &str, order: Order, spread: Spread) -> Result<Arc<dyn Session>> {
-        let (sending, consuming) =
-            (older_pool(url, SENDING_CONNECTIONS).await?, older_pool(url, CONSUMING_CONNECTIONS).await?);
-        let queues = PGMQueueExt::new_with_pool(sending.clone()).await;
-        Ok(Arc::new(Open { queues, sending, consuming, order, spread }))
+        let pools = OlderPools::open(url, CONSUMING_CONNECTIONS).await?;
+        let queues = PGMQueueExt::new_with_pool(pools.sending.clone()).await;
+        Ok(Arc::new(Open { queues, pools, order, spread }))
     }
 }
 
@@ -77,8 +74,7 @@ fn queue(order: Order) -> &'static str {
 
 struct Open {
     queues: PGMQueueExt,
-    sending: PgPool,
-    consuming: PgPool,
+    pools: OlderPools,
     order: Order,
     spread: Spread,
 }
@@ -116,8 +112,9 @@ impl Session for Open {
     }
 
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
-        let queues = PGMQueueExt::new_with_pool(self.consuming.clone()).await;
-        let reader = Reader { queues, pool: self.consuming.clone(), order: self.order, spread: self.spread, handled };
+        let queues = PGMQueueExt::new_with_pool(self.pools.consuming.clone()).await;
+        let reader =
+            Reader { queues, pool: self.pools.consuming.clone(), order: self.order, spread: self.spread, handled };
         let (reader, stopping, mut readers) = (Arc::new(reader), CancellationToken::new(), JoinSet::new());
         let count = match (self.order, self.spread) {
             (Order::PerKey, Spread::Hot) => READERS_OF_ONE,
@@ -145,8 +142,7 @@ impl Session for Open {
     }
 
     async fn close(&self) {
-        self.sending.close().await;
-        self.consuming.close().await;
+        self.pools.close().await;
     }
 }
 

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use sqlx8::PgPool;
 use sqlx8::migrate::Migrator;
 use sqlxmq::{CurrentJob, JobBuilder, JobRegistry, JobRunnerHandle, job, should_retry};
 use uuid::Uuid;
 
 use crate::event::Event;
-use crate::peer::{
-    CONSUMING_CONNECTIONS, Consumer, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, older_pool,
-};
+use crate::peer::{CONSUMING_CONNECTIONS, Consumer, Handled, OlderPools, Order, Peer, Session, Spread, older_pool};
 use crate::states::add;
 
 /// The least jobs that run before more are fetched, and the most that run: the difference is the size of a fetch.
@@ -56,15 +53,13 @@ impl Peer for Sqlxmq {
     }
 
     async fn open(&self, url: &str, order: Order, _spread: Spread) -> Result<Arc<dyn Session>> {
-        let (sending, consuming) =
-            (older_pool(url, SENDING_CONNECTIONS).await?, older_pool(url, CONSUMING_CONNECTIONS).await?);
-        Ok(Arc::new(Open { sending, consuming, order }))
+        let pools = OlderPools::open(url, CONSUMING_CONNECTIONS).await?;
+        Ok(Arc::new(Open { pools, order }))
     }
 }
 
 struct Open {
-    sending: PgPool,
-    consuming: PgPool,
+    pools: OlderPools,
     order: Order,
 }
 
@@ -91,14 +86,14 @@ impl Open {
         let mut job = JobBuilder::new("count");
         job.set_channel_name(self.channel()).set_channel_args(self.channel_args(event)).set_ordered(self.is_ordered());
         job.set_json(event).map_err(|error| sqlx8::Error::Encode(error.into()))?;
-        job.spawn(&self.sending).await.map(drop)
+        job.spawn(&self.pools.sending).await.map(drop)
     }
 
     async fn insert(&self, args: &[&str], json: &[String]) -> sqlx8::Result<()> {
         // A batch is ordered by id, so these grow.
         let ids: Vec<Uuid> = args.iter().map(|_| Uuid::now_v7()).collect();
         let insert = sqlx8::query(INSERT_MANY).bind(self.channel()).bind(self.is_ordered());
-        insert.bind(ids).bind(args).bind(json).execute(&self.sending).await.map(drop)
+        insert.bind(ids).bind(args).bind(json).execute(&self.pools.sending).await.map(drop)
     }
 }
 
@@ -126,7 +121,7 @@ async fn count(mut job: CurrentJob, handled: Arc<Handled>) -> Result<(), Box<dyn
 #[async_trait]
 impl Session for Open {
     async fn clear(&self) -> Result<()> {
-        sqlxmq::clear_all(&self.sending).await?;
+        sqlxmq::clear_all(&self.pools.sending).await?;
         Ok(())
     }
 
@@ -155,18 +150,17 @@ impl Session for Open {
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
         let mut registry = JobRegistry::new(&[count]);
         registry.set_context(handled);
-        let mut runner = registry.runner(&self.consuming);
+        let mut runner = registry.runner(&self.pools.consuming);
         runner.set_concurrency(CONCURRENCY.0, CONCURRENCY.1).set_channel_names(&[self.channel()]);
         Ok(Box::new(Running(runner.run().await?)))
     }
 
     async fn left(&self) -> Result<i64> {
-        Ok(sqlx8::query_scalar(LEFT).fetch_one(&self.sending).await?)
+        Ok(sqlx8::query_scalar(LEFT).fetch_one(&self.pools.sending).await?)
     }
 
     async fn close(&self) {
-        self.sending.close().await;
-        self.consuming.close().await;
+        self.pools.close().await;
     }
 }
 

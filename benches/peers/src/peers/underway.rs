@@ -10,9 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use underway::{Queue, Task, Worker};
 
 use crate::event::Event;
-use crate::peer::{
-    CONSUMING_CONNECTIONS, Consumer, Handled, Order, Peer, SENDING_CONNECTIONS, Session, Spread, older_pool,
-};
+use crate::peer::{CONSUMING_CONNECTIONS, Consumer, Handled, OlderPools, Order, Peer, Session, Spread, older_pool};
 use crate::states::add;
 
 const QUEUE: &str = "count";
@@ -49,17 +47,15 @@ impl Peer for Underway {
     }
 
     async fn open(&self, url: &str, _order: Order, _spread: Spread) -> Result<Arc<dyn Session>> {
-        let sending = older_pool(url, SENDING_CONNECTIONS).await?;
-        let consuming = older_pool(url, CONSUMING_CONNECTIONS + 2 * WORKERS).await?;
-        let queue = Arc::new(Queue::builder().name(QUEUE).pool(consuming.clone()).build().await?);
-        Ok(Arc::new(Open { queue, sending, consuming }))
+        let pools = OlderPools::open(url, CONSUMING_CONNECTIONS + 2 * WORKERS).await?;
+        let queue = Arc::new(Queue::builder().name(QUEUE).pool(pools.consuming.clone()).build().await?);
+        Ok(Arc::new(Open { queue, pools }))
     }
 }
 
 struct Open {
     queue: Arc<Queue<Count>>,
-    sending: PgPool,
-    consuming: PgPool,
+    pools: OlderPools,
 }
 
 /// The task.
@@ -91,23 +87,23 @@ fn described() -> Count {
 #[async_trait]
 impl Session for Open {
     async fn clear(&self) -> Result<()> {
-        sqlx8::query("TRUNCATE underway.task CASCADE").execute(&self.sending).await?;
+        sqlx8::query("TRUNCATE underway.task CASCADE").execute(&self.pools.sending).await?;
         Ok(())
     }
 
     async fn emit(&self, event: Event) -> Result<()> {
-        self.queue.enqueue(&self.sending, &described(), &event).await?;
+        self.queue.enqueue(&self.pools.sending, &described(), &event).await?;
         Ok(())
     }
 
     async fn emit_batch(&self, events: Vec<Event>) -> Result<()> {
-        self.queue.enqueue_multi(&self.sending, &described(), &events).await?;
+        self.queue.enqueue_multi(&self.pools.sending, &described(), &events).await?;
         Ok(())
     }
 
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
         let listening = match handled.timed {
-            true => Some(listen(&self.consuming, Arc::clone(&handled)).await?),
+            true => Some(listen(&self.pools.consuming, Arc::clone(&handled)).await?),
             false => None,
         };
         let mut worker = Worker::new(Arc::clone(&self.queue), Count(handled));
@@ -121,12 +117,11 @@ impl Session for Open {
     }
 
     async fn left(&self) -> Result<i64> {
-        Ok(sqlx8::query_scalar(LEFT).fetch_one(&self.sending).await?)
+        Ok(sqlx8::query_scalar(LEFT).fetch_one(&self.pools.sending).await?)
     }
 
     async fn close(&self) {
-        self.sending.close().await;
-        self.consuming.close().await;
+        self.pools.close().await;
     }
 }
 
