@@ -29,6 +29,8 @@ pub(super) struct Commit<'a, B: Backend, P> {
     pub(super) eversion: EVersion,
     /// Whether failures are noted for the recipient, which a turn without any takes back.
     pub(super) failing: bool,
+    /// The first and the last of the events, when all that were listed are removed as a range.
+    pub(super) range: Option<(EventId, EventId)>,
 }
 
 /// An independent transition that failed and was rolled back, alone.
@@ -81,7 +83,10 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         self.give_keys(&mut decision);
         let together = decision.steps.iter().filter(|step| !step.independent);
         let removed: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
-        self.remove(tx, &removed).await?;
+        match self.range {
+            Some(range) => self.remove_range(tx, range, removed.len()).await?,
+            None => self.remove(tx, &removed).await?,
+        }
 
         let (mut outcome, target) = self.take_steps(tx, decision.steps, removed.len() - decision.garbage.len()).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
@@ -164,6 +169,15 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         savepoint.commit().await.map_err(during)?;
         Ok(Ok(()))
+    }
+
+    /// Deletes all events from the first to the last, which must be so many.
+    async fn remove_range(&self, tx: &mut B::Connection, range: (EventId, EventId), count: usize) -> Result<()> {
+        let removed = B::delete_range(tx, self.to.shard().into(), self.to.as_str(), range.0.0, range.1.0).await;
+        match removed.map_err(|fault| self.during(fault))? == count as u64 {
+            true => Ok(()),
+            false => Err(Error::contention(self.attempt())),
+        }
     }
 
     /// Deletes events; all of them must be there.

@@ -8,7 +8,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::commit::{Commit, Failure, Outcome};
-use super::decision::Decision;
+use super::decision::{Decision, settled_range};
 use super::event::{Event, EventId};
 use super::guard::Guard;
 use super::metrics::{self, Phase};
@@ -224,7 +224,9 @@ where
     let failing = loaded.failing && !options.is_searching();
     let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
     let began = Instant::now();
-    let outcome = Commit { pool, to, processor, guard: &guard, turn, eversion, failing }.run(decision).await;
+    let range = settled_range(&loaded.events, decision.removed_together());
+    let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
+    let outcome = commit.run(decision).await;
     metrics::spent(Phase::Committing, began.elapsed(), alone(to));
     let outcome = outcome?;
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));

@@ -2,18 +2,16 @@
 
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{Done, Part, Ready};
-use crate::clock;
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
-use crate::eventbox::decision::Batch;
+use crate::eventbox::decision::{Batch, settled_range};
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
 use crate::eventbox::options::TurnOptions;
@@ -24,9 +22,6 @@ use crate::eventbox::state::StateCodec;
 use crate::eventbox::transition::PostProcess;
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture, RoundRow};
-
-/// How long after its emit an event may well commit: until then events are removed one by one.
-const LATE_COMMIT: Duration = Duration::from_secs(1);
 
 /// The fewest recipients for which another task is worth its while.
 const MIN_CHUNK: usize = 32;
@@ -185,7 +180,7 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     match part.reducer.decide(&part.to, &events, row.state.as_deref()) {
         Ok(Some((decided, hooks))) => {
             let (place, to, turn, listed) = (row.place, part.to.clone(), row.turn, events.len());
-            let range = range_of(&events, &decided);
+            let range = settled_range(&events, decided.removed.len());
             Ok((Ready { place, to, turn, listed, last, more_listed, decided, range }, hooks))
         }
         Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
@@ -194,11 +189,4 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
             Err(Box::new(Done::Alone))
         }
     }
-}
-
-/// The first and the last of the events, when all of them are removed and are so old that hardly anything commits between them any more.
-fn range_of(events: &[Event], decided: &Decided) -> Option<(EventId, EventId)> {
-    let (first, last) = (events.first()?.id(), events.last()?.id());
-    let is_settled = clock::now().duration_since(last.emitted_at()).is_ok_and(|age| age >= LATE_COMMIT);
-    (decided.removed.len() == events.len() && is_settled).then_some((first, last))
 }

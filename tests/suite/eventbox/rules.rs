@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
+use eventbox::testing::Clock;
 use eventbox::{Emitted, Event, Mutation, Recipient, SideEffect, Transition, Turn, admin};
 use tokio::sync::oneshot;
 
@@ -26,6 +28,11 @@ fn taking<B: CellEngine>() -> Cells<B> {
             Ok(Transition::to(population + events.len() as i64).consuming(events).side_effect(effect).into())
         }
     })
+}
+
+/// The clock of an hour ago, and some seconds later.
+fn hour_ago(later_s: u64) -> Clock {
+    Clock::at(SystemTime::now() - Duration::from_secs(3_600) + Duration::from_secs(later_s))
 }
 
 /// Runs a statement of somebody who does not know the rules, while the first attempt of a turn decides.
@@ -106,6 +113,36 @@ on_every_engine! {
         let turn = meddled(db, "DELETE FROM eventbox_event WHERE name = 'vanishes'").await;
         assert_eq!((turn.number, turn.consumed, turn.contention), (Some(1), 1, 1));
         assert_eq!(effects(db).await, ["stays"]);
+    }
+
+    /// The same for old events, which are removed as a range.
+    async fn an_old_event_that_vanished_is_missed(db) {
+        create_cells(db).await;
+        let values = ["first", "vanishes", "last"].map(|value| (cell(1), Event::new(value).named(value)));
+        hour_ago(0).scope(eventbox::emit_all(&db.pool, &values)).await.unwrap();
+        let turn = meddled(db, "DELETE FROM eventbox_event WHERE name = 'vanishes'").await;
+        assert_eq!((turn.number, turn.consumed, turn.contention), (Some(1), 2, 1));
+        assert_eq!(effects(db).await, ["first", "last"]);
+    }
+
+    /// An event that commits late between old ones is not removed with them: the turn starts anew, and has it too.
+    async fn what_commits_late_between_old_events_is_not_lost(db) {
+        create_cells(db).await;
+        for (value, later_s) in [("1", 0), ("3", 20)] {
+            hour_ago(later_s).scope(eventbox::emit(&db.pool, &cell(1), Event::new(value))).await.unwrap();
+        }
+        let other = db.open(1);
+        let cells = taking::<Engine>().before_deciding(move |attempt| {
+            let other = other.clone();
+            async move {
+                if attempt == 1 {
+                    hour_ago(10).scope(eventbox::emit(&other, &cell(1), Event::new("2"))).await.unwrap();
+                }
+            }
+        });
+        let turn = eventbox::process_batch(&db.pool, &cell(1), &cells, MANY).await.unwrap();
+        assert_eq!((turn.number, turn.consumed, turn.contention), (Some(1), 3, 1));
+        assert_eq!(effects(db).await, ["1", "2", "3"]);
     }
 
     /// DESIGN §6.4, EB-5: the same for garbage, which is counted with what is consumed.

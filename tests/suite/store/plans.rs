@@ -129,6 +129,9 @@ mod postgres {
         });
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
         uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &boxes).await;
+        let (first, last) = (uuid::Uuid::nil(), uuid::Uuid::now_v7());
+        let range = format!("3, 'airport/EWR', '{first}', '{last}'");
+        uses_the_primary_key("DELETE_RANGE", "int2, text, uuid, uuid", &[&range]).await;
     }
 
     /// A long outbox of which only a few messages are due.
@@ -224,6 +227,7 @@ mod sqlite {
     #[tokio::test]
     async fn popping_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
+        uses_the_primary_key("DELETE_RANGE").await;
     }
 
     #[cfg(feature = "emitter")]
