@@ -157,7 +157,7 @@ pub(super) async fn decide_all<B: Backend>(
         match ended {
             Ok(its) => verdicts.extend(its),
             Err(failed) => {
-                tracing::error!(error = %failed, "a task of a round failed: its recipients get turns of their own")
+                tracing::error!(error = %failed, "a task of a round failed: its recipients get turns of their own");
             }
         }
     }

@@ -108,16 +108,19 @@ impl Open {
 
     /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
     fn hand_over(mut self) -> Option<Self> {
-        let is_full = self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN;
-        while !is_full {
-            let Some(next) = self.lead.as_ref().and_then(Lead::next_to_join) else { break };
+        if self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN {
+            return Some(self);
+        }
+        loop {
+            let Some(next) = self.lead.as_ref().and_then(Lead::next_to_join) else {
+                return Some(self);
+            };
             match next.send(Call::Join(self)) {
                 Ok(()) => return None,
                 Err(Call::Join(back)) => self = back,
                 Err(Call::Lead(_)) => return None,
             }
         }
-        Some(self)
     }
 
     /// Commits for all, in a task of its own: whoever gives up must not take the others' commit with it.
@@ -165,7 +168,9 @@ impl GroupCommit for Sqlite {
         match place {
             Place::Alone => return open.commit().await,
             Place::First => {}
-            Place::Later => drop(sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?),
+            Place::Later => {
+                sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?;
+            }
         }
         let (done, committed) = oneshot::channel();
         open.done.parts.push(done);
@@ -238,7 +243,7 @@ mod tests {
 
     impl Fixture {
         async fn notes(&self) -> Vec<String> {
-            notes(&mut *self.pool.acquire().await.unwrap()).await
+            notes(&mut self.pool.acquire().await.unwrap()).await
         }
 
         /// Begins in a task, and returns when that stands in line as the `place`th.
