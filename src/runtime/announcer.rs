@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::Pool;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::wake;
@@ -38,7 +39,9 @@ use crate::store::Backend;
 pub struct Announcer<B: Backend> {
     pool: Pool<B>,
     hints: Arc<Hints>,
-    _stopping: DropGuard,
+    task: Option<JoinHandle<()>>,
+    stopping: CancellationToken,
+    _guard: DropGuard,
 }
 
 impl<B: Backend> Announcer<B> {
@@ -46,22 +49,26 @@ impl<B: Backend> Announcer<B> {
     #[must_use = "dropping it stops it"]
     pub fn start(pool: &Pool<B>) -> Self {
         let (hints, stopping) = (eventbox::listen(), CancellationToken::new());
-        if B::SENDS_WAKE_UPS {
+        let task = B::SENDS_WAKE_UPS.then(|| {
             // No shard is worked on here, so all of them are somebody else's.
             let (_, owned) = watch::channel(ShardSet::default());
-            tokio::spawn(wake::send(pool.clone(), Arc::clone(&hints), owned, stopping.clone()));
-        }
-        Announcer { pool: pool.clone(), hints, _stopping: stopping.drop_guard() }
+            tokio::spawn(wake::send(pool.clone(), Arc::clone(&hints), owned, stopping.clone()))
+        });
+        Announcer { pool: pool.clone(), hints, task, _guard: stopping.clone().drop_guard(), stopping }
     }
 
-    /// Stops, and tells first what it has not told yet: for a process that emits and ends.
+    /// Stops when it has told everything, so that a process may emit and end. It waits for a connection no longer than the pool does.
     ///
     /// # Cancel safety
     ///
     /// A dropped future has stopped it, and may not have told the last.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        let Some(task) = self.task.take() else { return };
+        // It may be in the middle of telling; only the end of the runtime makes it fail.
+        let _ = task.await;
         let last = self.hints.take();
-        if B::SENDS_WAKE_UPS && !last.is_empty() {
+        if !last.is_empty() {
             wake::tell(&self.pool, last).await;
         }
     }
