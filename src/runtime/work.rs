@@ -103,9 +103,11 @@ impl<B: Backend> Work<B> {
                 }
                 () = self.heard.wait() => {
                     let marked = self.heard.take();
-                    // What was sent when it was emitted may not be committed yet; what the file tells is.
+                    // What was sent when it was emitted may not be committed yet; what the file tells is, and that is no reason to wake
+                    // those that rest: it tells of every commit.
                     if B::SENDS_WAKE_UPS {
                         self.walks.mark(marked, Instant::now());
+                        self.queue.wake(|to| marked.contains(to.shard()));
                     } else {
                         self.walks.look_at(marked);
                     }

@@ -159,3 +159,54 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 }
+
+/// On SQLite the file tells of every commit, which is no reason to wake anybody.
+#[cfg(feature = "postgres")]
+mod wake_ups {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use eventbox::{BoxError, Reducer};
+
+    use super::*;
+    use crate::support::{TestDb, with_database};
+
+    /// Consumes two events at a time, and leaves a single one for later.
+    struct Pairs(Arc<AtomicUsize>);
+
+    impl Reducer for Pairs {
+        type State = u64;
+
+        fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(match events {
+                [_] => Outcome::stay(),
+                events => Outcome::to(count + events.len() as u64).consuming(events),
+            })
+        }
+    }
+
+    /// Who rests after a turn that found nothing to do is woken by what another process emits, and does not wait for the poll.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_another_process_emits_wakes_who_rests() {
+        with_database("what_another_process_emits_wakes_who_rests", async |db: &TestDb<sqlx::Postgres>| {
+            let mut config = config();
+            (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
+            (config.hints, config.wake_ups) = (false, true);
+            let calls = Arc::new(AtomicUsize::new(0));
+            let builder = Runtime::builder(db.open(4)).reducer("tally", Pairs(Arc::clone(&calls)));
+            let runtime = builder.config(config).start().await.unwrap();
+            eventually(SOON, async || runtime.shards() == 256).await;
+            let announcer = Announcer::start(&db.pool);
+            emit(db, &tally("a"), ["1"]).await;
+            eventually(SOON, async || calls.load(Ordering::Relaxed) > 0).await;
+            let started = Instant::now();
+            emit(db, &tally("a"), ["2"]).await;
+            announcer.stop().await;
+            idle(db).await;
+            assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+            runtime.stop(STOP).await;
+        })
+        .await;
+    }
+}
