@@ -174,9 +174,10 @@ mod tests {
         let writer = Sqlite::begin_alone(pool).await.unwrap();
         let emits: Vec<_> = values
             .iter()
+            .copied()
             .map(|value| {
                 let (pool, to) = (pool.clone(), Recipient::new("cell", "1").unwrap());
-                tokio::spawn(async move { crate::emit(&pool, &to, Event::new(*value)).await })
+                tokio::spawn(async move { crate::emit(&pool, &to, Event::new(value)).await })
             })
             .collect();
         while writers_of(pool).emits.queue().waiting.len() < values.len() {
