@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::Executor;
 
 use super::event::{Event, EventId};
+use super::executor::EmitExecutor;
 use super::hint;
 use super::metrics;
 use super::receipt::Receipt;
@@ -38,7 +39,7 @@ pub enum Emitted {
 /// Puts one event into a recipient's eventbox.
 ///
 /// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
-/// exactly if that commits. When it is there, a processor of the recipient will be given it: exactly one committed turn
+/// exactly if that commits. On SQLite, emits of a pool that come while another one writes share a commit. When it is there, a processor of the recipient will be given it: exactly one committed turn
 /// consumes it. An event with a [due time](Event::due_in) waits as a timer until then.
 ///
 /// The answer says what became of the event, and stands for it in [`status`](crate::status()).
@@ -74,7 +75,7 @@ pub enum Emitted {
 pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Receipt>
 where
     B: Backend,
-    E: Executor<'e, Database = B> + 'e,
+    E: EmitExecutor<'e, Database = B>,
 {
     check(to, &event)?;
     let current = trace::current();
@@ -82,7 +83,11 @@ where
     let row = row_of(to, &event, id, current.as_deref());
     let attempt = || format!("emit to {to}");
     if event.name().is_none() && event.due().is_none() {
-        B::insert_event(executor, row).await.map_err(|fault| fault.during_commit(attempt()))?;
+        let inserted = match executor.pool() {
+            Some(pool) => B::insert_on_pool(&pool, row).await,
+            None => B::insert_event(executor, row).await,
+        };
+        inserted.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
         hint::mark(to.shard());
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));

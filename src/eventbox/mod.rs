@@ -5,6 +5,7 @@ mod database;
 mod decision;
 mod emit;
 mod event;
+mod executor;
 mod guard;
 mod hint;
 mod metrics;
@@ -35,6 +36,7 @@ pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
 pub use database::{begin, check, migrate};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
+pub use executor::EmitExecutor;
 pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use hint::{Hints, listen};

@@ -80,6 +80,9 @@ pub trait EventInsert: Database {
     where
         E: Executor<'e, Database = Self> + 'e;
 
+    /// The same on a pool, where it may share its commit.
+    fn insert_on_pool(pool: &sqlx::Pool<Self>, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
     ///
     /// Answers one value a row, in that order. A row whose name is remembered is left out; one that is due later becomes a timer. A row

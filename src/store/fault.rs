@@ -81,6 +81,12 @@ impl SharedFault {
         SharedFault { class, lost_the_answer: false, source: Arc::new(sqlx::Error::AnyDriverError(text.into())) }
     }
 
+    /// As [`Fault::lost_the_answer`].
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn lost_the_answer(&self) -> bool {
+        self.lost_the_answer
+    }
+
     /// As [`Fault::during_commit`]; `lost` when the answer of an earlier attempt was lost.
     pub(crate) fn during_commit(&self, attempt: String, lost: bool) -> Error {
         let source = BoxError::from(Arc::clone(&self.source));

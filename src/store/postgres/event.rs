@@ -83,6 +83,10 @@ impl EventInsert for Postgres {
         })
     }
 
+    async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
+        Self::insert_event(pool, row).await
+    }
+
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+use super::emits;
 use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
@@ -57,6 +58,11 @@ impl EventInsert for Sqlite {
             sqlx::query_with::<Self, _>(INSERT_EVENT, arguments?).execute(executor).await?;
             Ok(())
         })
+    }
+
+    // Differs: those that come while somebody writes commit together.
+    async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
+        emits::insert(pool, row).await
     }
 
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
@@ -120,7 +126,7 @@ async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Resul
     Ok(rows.iter().filter_map(noted).collect())
 }
 
-async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
+pub(super) async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
     let mut packed = Packed::with_capacity(rows.len());
     for row in rows {
         packed.push((row.shard, row.recipient, hex(row.id), row.traceparent), row.value);

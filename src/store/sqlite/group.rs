@@ -15,6 +15,7 @@ use sqlx::{Pool, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::emits::Emits;
 use super::line::{Call, Lead, Line};
 use crate::store::fault::{Class, Fault, SharedFault};
 use crate::store::group::GroupCommit;
@@ -30,14 +31,15 @@ const MAX_OPEN: Duration = Duration::from_millis(20);
 static LINES: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
 
 /// The writers of a pool.
-struct Writers {
-    line: Arc<Line<Open>>,
+pub(super) struct Writers {
+    pub(super) line: Arc<Line<Open>>,
+    pub(super) emits: Emits,
     /// Kept, so that the options of no other pool are at the same place.
     _options: Arc<SqliteConnectOptions>,
 }
 
 /// A transaction that was begun.
-struct Open {
+pub(super) struct Open {
     // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
     tx: Transaction<'static, Sqlite>,
     done: Done,
@@ -68,7 +70,7 @@ enum Place {
     Later,
 }
 
-fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
+pub(super) fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
     let options = pool.connect_options();
     let key = Arc::as_ptr(&options) as usize;
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +79,7 @@ fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
         return writers;
     }
     lines.retain(|_, writers| writers.strong_count() > 0);
-    let writers = Arc::new(Writers { line: Arc::default(), _options: options });
+    let writers = Arc::new(Writers { line: Arc::default(), emits: Emits::default(), _options: options });
     lines.insert(key, Arc::downgrade(&writers));
     writers
 }

@@ -49,8 +49,7 @@ impl<T> Line<T> {
     pub(super) async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call<T>> {
         let mut called = {
             let mut state = self.state();
-            if !state.led {
-                state.led = true;
+            if !std::mem::replace(&mut state.led, true) {
                 return Some(Call::Lead(Lead(Some(Arc::clone(self)))));
             }
             let (call, called) = oneshot::channel();
@@ -64,6 +63,12 @@ impl<T> Line<T> {
                 called.try_recv().ok()
             }
         }
+    }
+
+    /// The lead, if nobody has it.
+    pub(super) fn lead_at_once(self: &Arc<Self>) -> Option<Lead<T>> {
+        let is_free = !std::mem::replace(&mut self.state().led, true);
+        is_free.then(|| Lead(Some(Arc::clone(self))))
     }
 
     /// How many wait.

@@ -1,6 +1,7 @@
 //! Embedded SQLite, one file, one writer at a time.
 
 mod dead_letter;
+mod emits;
 mod event;
 mod group;
 mod item;

@@ -17,7 +17,7 @@ use super::load::{self, Values, any, fill, keys};
 use super::measure::{Bench, Line, Sample, Spec, Unit, median, ratio};
 use super::plot::Curve;
 
-/// Connections and tasks that emit.
+/// Connections and tasks that emit, where more than one can.
 const EMITTERS: u32 = 16;
 
 /// Recipients of emits.
@@ -124,7 +124,7 @@ impl Full {
 async fn figures<B: Engine>(bench: &Bench<'_, B>) -> Result<Point> {
     let before = B::reducer_sums(&bench.admin).await?;
     let [for_turns, for_emits] = Full::boxes()?;
-    let pool = bench.open(EMITTERS).await?;
+    let pool = bench.open(emitters::<B>()).await?;
     bench.begin().await?;
     let same = turns(bench, &[for_turns]).await?;
     let beside = turns(bench, &keys("turn", bench.scale.growth_turns)?).await?;
@@ -137,10 +137,15 @@ async fn figures<B: Engine>(bench: &Bench<'_, B>) -> Result<Point> {
     Ok(Point { figures: vec![to_others, to_same, drained, beside, same], verified })
 }
 
+/// How many emit on this engine: where one connection writes at a time, how they wait for each other would hide how large the table is.
+fn emitters<B: Engine>() -> u32 {
+    if B::WRITES_ALONE { 1 } else { EMITTERS }
+}
+
 /// The rate of emits, and how many they were.
 async fn emits<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: Arc<Vec<Key>>) -> Result<(f64, usize)> {
     let (shared, values, since) = (pool.clone(), Values::get(), Instant::now());
-    let emitted = load::repeat(EMITTERS as usize, bench.scale.growth_emit_for, move || {
+    let emitted = load::repeat(emitters::<B>() as usize, bench.scale.growth_emit_for, move || {
         let (pool, keys) = (shared.clone(), Arc::clone(&keys));
         async move { Ok(B::emit(&pool, &any(&keys)?.to, Event::new(values.any().to_vec())).await?) }
     });

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use sqlx::migrate::MigrateDatabase;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -44,10 +45,8 @@ impl<B: Engine> Place<B> {
         let options = if costing { B::costing(self.options.clone()) } else { self.options.clone() };
         let pool = B::pool_options(costing).max_connections(connections).acquire_timeout(HANG_GUARD);
         let pool = pool.connect_lazy_with(options);
-        let mut held = Vec::new();
-        for _ in 0..connections {
-            held.push(pool.acquire().await.context("connect to the database of the benchmark")?);
-        }
+        let all = try_join_all((0..connections).map(|_| pool.acquire())).await;
+        all.context("connect to the database of the benchmark")?;
         Ok(pool)
     }
 

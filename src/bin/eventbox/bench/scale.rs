@@ -61,17 +61,17 @@ impl Scale {
         Scale {
             rounds,
             warm_up: true,
-            emit_for: Duration::from_millis(300),
+            emit_for: Duration::from_millis(200),
             batched: 10_000,
-            drained: (10_000, 100),
-            singles: 500,
-            hot: 10_000,
-            timed: 300,
+            drained: (5_000, 50),
+            singles: 250,
+            hot: 5_000,
+            timed: 200,
             published: 2_000,
             pending: points(1_000, most_pending),
             growth_drained: (2_000, 100),
             growth_emit_for: Duration::from_millis(100),
-            growth_turns: 20,
+            growth_turns: 10,
             soak_for: Duration::from_secs(1),
         }
     }
