@@ -165,20 +165,21 @@ async fn hot<B: Engine>(pool: Pool<B>, events: usize) {
     runtime.stop(STOP).await;
 }
 
-/// Time spent in listing since the last time, microseconds.
-fn listing_us(snapshotter: &Snapshotter) -> u64 {
-    let mut total = 0;
+/// Time spent in listing since the last time, and of it in walks, microseconds.
+fn listing_us(snapshotter: &Snapshotter) -> (f64, f64) {
+    let (mut total, mut walks) = (0, 0.0);
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let key = key.key();
         let is_listing = key.labels().any(|label| (label.key(), label.value()) == ("phase", "listing"));
-        if let DebugValue::Counter(us) = value
-            && key.name() == "eventbox_phase_us_total"
-            && is_listing
-        {
-            total += us;
+        match value {
+            DebugValue::Counter(us) if key.name() == "eventbox_phase_us_total" && is_listing => total += us,
+            DebugValue::Histogram(ms) if key.name() == "eventbox_runtime_walk_ms" => {
+                walks += ms.into_iter().map(|ms| ms.into_inner() * 1e3).sum::<f64>();
+            }
+            _ => {}
         }
     }
-    total
+    (total as f64, walks)
 }
 
 async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
@@ -212,10 +213,11 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         }
         let now = runtime.stats();
         let turns = now.turns - before.turns;
-        let each = listing_us(&snapshotter) as f64 / turns.max(1) as f64;
+        let (all, walks) = listing_us(&snapshotter);
+        let (each, of_walks) = (all / turns.max(1) as f64, walks / turns.max(1) as f64);
         let what = if number == 0 { "without a snapshot" } else { "with one" };
         println!(
-            "{number:>2} {what}: {} events, {turns} turns, {each:.0} µs; {:.2} × the first",
+            "{number:>2} {what}: {} events, {turns} turns, {each:.0} µs, walks {of_walks:.0} µs of it; {:.2} × the first",
             now.consumed - before.consumed,
             each / *first.get_or_insert(each)
         );

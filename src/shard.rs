@@ -11,10 +11,6 @@ pub struct ShardSet([u64; 4]);
 impl ShardSet {
     pub(crate) const ALL: ShardSet = ShardSet([u64::MAX; 4]);
 
-    pub(crate) fn from_words(words: [u64; 4]) -> Self {
-        ShardSet(words)
-    }
-
     pub(crate) fn insert(&mut self, shard: u8) {
         if let Some(word) = self.0.get_mut(usize::from(shard >> 6)) {
             *word |= 1 << (shard & 63);
@@ -40,12 +36,6 @@ impl ShardSet {
     /// What is here and not there.
     pub(crate) fn without(self, other: ShardSet) -> ShardSet {
         ShardSet(std::array::from_fn(|at| self.word(at) & !other.word(at)))
-    }
-
-    pub(crate) fn remove(&mut self, shard: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(shard >> 6)) {
-            *word &= !(1 << (shard & 63));
-        }
     }
 
     fn word(self, at: usize) -> u64 {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::decision::{Decision, Step};
 use super::event::EventId;
 use super::guard::Guard;
+use super::hint::in_transaction;
 use super::processor::{EVersion, Processor};
 use super::settle::settle;
 use super::transition::PostProcess;
@@ -56,6 +57,10 @@ pub(super) struct Outcome {
 impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Commits the decision, or nothing of it.
     pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+        in_transaction(self.commit(decision)).await
+    }
+
+    async fn commit(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
         let token = Uuid::new_v4();
         let mut tx = B::begin_alone(self.pool).await.map_err(|fault| self.during(fault))?;
         let outcome = self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await?;

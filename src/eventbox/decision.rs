@@ -1,11 +1,10 @@
 //! A mutation, checked against the batch that it was made for.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::event::{Event, EventId};
+use super::event::{Event, EventId, LATE_COMMIT};
 use super::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::clock;
 #[cfg(feature = "emitter")]
@@ -51,9 +50,6 @@ impl<B: Backend, S> Decision<B, S> {
         self.steps.is_empty() && self.garbage.is_empty()
     }
 }
-
-/// How long after its emit an event may well commit: until then events are removed one by one.
-const LATE_COMMIT: Duration = Duration::from_secs(1);
 
 /// The first and the last of the events, when all of them are removed, so many, and are so old that hardly anything commits between them any more.
 ///

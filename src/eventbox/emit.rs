@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use sqlx::Executor;
-
 use super::event::{Event, EventId};
 use super::executor::EmitExecutor;
 use super::hint;
@@ -82,20 +80,22 @@ where
     let id = EventId::mint();
     let row = row_of(to, &event, id, current.as_deref());
     let attempt = || format!("emit to {to}");
+    let pool = executor.pool();
+    let is_committed = pool.is_some();
     if event.name().is_none() && event.due().is_none() {
-        let inserted = match executor.pool() {
+        let inserted = match pool {
             Some(pool) => B::insert_on_pool(&pool, row).await,
             None => B::insert_event(executor, row).await,
         };
         inserted.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
-        hint::mark(to.shard());
+        hint::hint(std::iter::once(to), is_committed);
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
-    hint::mark(to.shard());
+    hint::hint(std::iter::once(to), is_committed);
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
@@ -136,7 +136,7 @@ where
 pub async fn emit_all<'e, B, E>(executor: E, events: &[(Recipient, Event)]) -> Result<Vec<Emitted>>
 where
     B: Backend,
-    E: Executor<'e, Database = B> + 'e,
+    E: EmitExecutor<'e, Database = B>,
 {
     if events.is_empty() {
         return Ok(Vec::new());
@@ -145,8 +145,9 @@ where
     let current = trace::current();
     let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let is_committed = executor.pool().is_some();
     let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
-    Ok(answers_of(events, positions, noted))
+    Ok(answers_of(events, positions, noted, is_committed))
 }
 
 /// [`emit_all`] in a transaction, for code that is generic over the engine.
@@ -170,7 +171,7 @@ pub(super) async fn emit_slice_in<B: Backend>(
     let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
-    Ok(answers_of(events, positions, noted))
+    Ok(answers_of(events, positions, noted, false))
 }
 
 /// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
@@ -184,8 +185,13 @@ fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec
     rows.into_iter().unzip()
 }
 
-/// The answers in the order of `events`, counted.
-fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<Noted>) -> Vec<Emitted> {
+/// The answers in the order of `events`, counted and told.
+fn answers_of(
+    events: &[(Recipient, Event)],
+    positions: Vec<usize>,
+    noted: Vec<Noted>,
+    are_committed: bool,
+) -> Vec<Emitted> {
     let mut answers = vec![Emitted::Duplicate; events.len()];
     for (position, noted) in positions.into_iter().zip(noted) {
         if let Some(answer) = answers.get_mut(position) {
@@ -194,8 +200,8 @@ fn answers_of(events: &[(Recipient, Event)], positions: Vec<usize>, noted: Vec<N
     }
     for ((to, _), answer) in events.iter().zip(&answers) {
         metrics::emitted(to, *answer);
-        hint::mark(to.shard());
     }
+    hint::hint(events.iter().map(|(to, _)| to), are_committed);
     answers
 }
 

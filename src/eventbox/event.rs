@@ -11,6 +11,10 @@ use crate::clock;
 use crate::error::BoxError;
 use crate::store::{ListedRow, TimerRow};
 
+/// How long after its emit an event may well commit. What is older is removed as a range, and not listed again; what commits later still is
+/// found all the same, only not as fast.
+pub(super) const LATE_COMMIT: Duration = Duration::from_secs(1);
+
 /// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
 ///
 /// It is a UUIDv7, so it carries the time of the emit in milliseconds.
@@ -41,6 +45,13 @@ impl EventId {
     pub fn emitted_at(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.0.get_timestamp().map_or((0, 0), |stamp| stamp.to_unix());
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+    }
+
+    /// Before the ids of all events that may well commit later than the event of this id.
+    pub(crate) fn before_late_ones(self) -> Self {
+        // The first 48 bits are milliseconds.
+        let of_late_ms = LATE_COMMIT.as_millis() << 80;
+        EventId(Uuid::from_u128((self.0.as_u128() & (u128::MAX << 80)).saturating_sub(of_late_ms)))
     }
 
     /// The id as its UUID.

@@ -1,26 +1,46 @@
-//! Telling the workers of this process that a shard may have new events. A hint only makes it faster: the rows are the truth.
+//! Telling the workers of this process about new events. A hint only makes them faster: the rows are the truth.
 //!
-//! An emit does not know whether its executor is a pool or a transaction that commits later, nor who listens: it marks the shard for every
-//! listener of the process, and the listener looks more than once.
+//! What is committed is told by the names of its recipients, and looked at once. An emit in a transaction of somebody cannot know when that
+//! commits: it marks the shard, and the listener looks more than once. In a transaction of the library it is told after the commit.
 
 #![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports, reason = "nobody listens"))]
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use tokio::sync::Notify;
 
+use crate::recipient::Recipient;
 use crate::shard::ShardSet;
+
+/// The most recipients that are remembered by name until a listener takes them; of the others their shards are.
+const MAX_NAMED: usize = 10_000;
 
 static LISTENERS: RwLock<Vec<Weak<Hints>>> = RwLock::new(Vec::new());
 
 /// How many listeners there are, so that an emit without any costs one load.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// The shards that were marked since one listener looked.
+tokio::task_local! {
+    /// The recipients of what was emitted in the transaction of the turn or the round at hand.
+    static IN_TRANSACTION: RefCell<Hinted>;
+}
+
+/// What was said since a listener took it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Hinted {
+    /// These have events that are committed.
+    pub(crate) recipients: HashSet<Recipient>,
+    /// Recipients of these shards may have events, now or soon.
+    pub(crate) shards: ShardSet,
+}
+
+/// A listener of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
-    marked: [AtomicU64; 4],
+    hinted: Mutex<Hinted>,
     wake: Notify,
 }
 
@@ -34,45 +54,111 @@ pub(crate) fn listen() -> Arc<Hints> {
     hints
 }
 
-/// Says that a shard may have new events, now or soon.
-pub(crate) fn mark(shard: u8) {
+/// Says that these recipients have events: committed ones, or ones of a transaction that nobody here knows the end of.
+pub(crate) fn hint<'a>(recipients: impl Iterator<Item = &'a Recipient> + Clone, are_committed: bool) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }
+    if are_committed {
+        return tell(|hinted| recipients.clone().for_each(|to| hinted.name(to)));
+    }
+    let in_transaction = IN_TRANSACTION.try_with(|hinted| {
+        let mut hinted = hinted.borrow_mut();
+        recipients.clone().for_each(|to| hinted.name(to));
+    });
+    if in_transaction.is_err() {
+        tell(|hinted| recipients.clone().for_each(|to| hinted.shards.insert(to.shard())));
+    }
+}
+
+/// Says that a shard may have new events, now or soon.
+pub(crate) fn mark(shard: u8) {
+    if COUNT.load(Ordering::Acquire) > 0 {
+        tell(|hinted| hinted.shards.insert(shard));
+    }
+}
+
+/// Runs a transaction of the library; what is emitted in it is told when it was successful.
+pub(crate) async fn in_transaction<T, E>(transaction: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    if COUNT.load(Ordering::Acquire) == 0 {
+        return transaction.await;
+    }
+    let transaction = async {
+        let done = transaction.await;
+        (done, IN_TRANSACTION.with(RefCell::take))
+    };
+    let (done, emitted) = IN_TRANSACTION.scope(RefCell::default(), transaction).await;
+    if done.is_ok() && !emitted.is_empty() {
+        tell(|hinted| hinted.add(&emitted));
+    }
+    done
+}
+
+fn tell(say: impl Fn(&mut Hinted)) {
     for listener in LISTENERS.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
-        listener.mark(shard);
+        listener.say(&say);
+    }
+}
+
+impl Hinted {
+    fn name(&mut self, to: &Recipient) {
+        if self.recipients.contains(to) {
+            return;
+        }
+        if self.recipients.len() < MAX_NAMED {
+            self.recipients.insert(to.clone());
+        } else {
+            self.shards.insert(to.shard());
+        }
+    }
+
+    fn add(&mut self, other: &Hinted) {
+        other.recipients.iter().for_each(|to| self.name(to));
+        self.shards = self.shards.or(other.shards);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.recipients.is_empty() && self.shards.is_empty()
+    }
+
+    /// The shards of all of it.
+    pub(crate) fn all_shards(&self) -> ShardSet {
+        self.recipients.iter().map(Recipient::shard).collect::<ShardSet>().or(self.shards)
     }
 }
 
 impl Hints {
-    fn mark(&self, shard: u8) {
-        let bit = 1 << (shard & 63);
-        let was = self.marked.get(usize::from(shard >> 6)).map(|word| word.fetch_or(bit, Ordering::AcqRel));
-        // Whoever set the bit has woken the listener.
-        if was.is_some_and(|was| was & bit == 0) {
+    fn hinted(&self) -> MutexGuard<'_, Hinted> {
+        self.hinted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, say: impl FnOnce(&mut Hinted)) {
+        let mut hinted = self.hinted();
+        let told_before = !hinted.is_empty();
+        say(&mut hinted);
+        // Whoever said something before has woken the listener.
+        if !told_before && !hinted.is_empty() {
             self.wake.notify_one();
         }
     }
 
     /// Marks several shards for this listener alone.
     pub(crate) fn mark_all(&self, shards: ShardSet) {
-        shards.iter().for_each(|shard| self.mark(shard));
+        self.say(|hinted| hinted.shards = hinted.shards.or(shards));
     }
 
-    /// Whether a shard is marked.
+    /// Whether anything was said.
     pub(crate) fn are_any(&self) -> bool {
-        self.marked.iter().any(|marked| marked.load(Ordering::Acquire) != 0)
+        !self.hinted().is_empty()
     }
 
-    /// Waits until a shard is marked. Cancel safe.
+    /// Waits until something is said. Cancel safe.
     pub(crate) async fn wait(&self) {
         self.wake.notified().await;
     }
 
-    /// Takes the marks away.
-    pub(crate) fn take(&self) -> ShardSet {
-        ShardSet::from_words(std::array::from_fn(|word| {
-            self.marked.get(word).map_or(0, |marked| marked.swap(0, Ordering::AcqRel))
-        }))
+    /// Takes what was said.
+    pub(crate) fn take(&self) -> Hinted {
+        std::mem::take(&mut self.hinted())
     }
 }

@@ -54,7 +54,7 @@ pub use reducer::{Next, Outcome, Reducer};
 pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "runtime")]
-pub(crate) use round::{Done, Part, Rounds, Typed, round};
+pub(crate) use round::{Done, KnownState, Part, Rounds, Typed, round};
 pub use sender::{Sender, SenderConfig, SenderStopped};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;

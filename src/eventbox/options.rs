@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::event::EventId;
 use super::poison::Poison;
 
 /// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
@@ -34,6 +35,8 @@ pub struct TurnOptions {
     /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
     backoff: Option<(Duration, Duration)>,
     searching: bool,
+    /// The event behind which the listing begins; the nil id lists from the start.
+    after: EventId,
 }
 
 impl TurnOptions {
@@ -45,6 +48,7 @@ impl TurnOptions {
             poison: Poison::Block,
             backoff: None,
             searching: false,
+            after: EventId::NIL,
         }
     }
 
@@ -71,6 +75,22 @@ impl TurnOptions {
     pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
         self.backoff = Some((base, cap));
         self
+    }
+
+    /// Begins to list behind an event.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn behind(mut self, after: EventId) -> Self {
+        self.after = after;
+        self
+    }
+
+    pub(super) fn after(&self) -> EventId {
+        self.after
+    }
+
+    /// Whether a recipient whose failures are noted is left alone until its pause is over.
+    pub(super) fn leaves_alone(&self) -> bool {
+        self.backoff.is_some() && !self.searching
     }
 
     pub(super) fn max_events(&self) -> NonZeroU32 {

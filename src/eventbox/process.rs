@@ -62,6 +62,12 @@ pub struct Turn {
     /// [`DurableEmitter::deliver`](crate::emitter::DurableEmitter::deliver). Dropping them is harmless: a host sends them a little later.
     #[cfg(feature = "emitter")]
     pub published: Vec<Stored>,
+    /// The last event that was listed.
+    #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
+    pub(crate) last: Option<EventId>,
+    /// Whether nothing was listed, because a failure is not long enough ago.
+    #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime leaves recipients alone"))]
+    pub(crate) is_left_alone: bool,
 }
 
 /// Processes the oldest events of a recipient in one turn.
@@ -191,10 +197,12 @@ where
     P: Processor<B>,
 {
     let guard = Guard::new(to, options.deadline_of_attempt());
-    let mut after = EventId::NIL;
+    let mut after = options.after();
     let (loaded, decision) = loop {
         let began = Instant::now();
-        let loaded = load(pool, to, processor, &guard, after, options.max_events()).await?;
+        let Some(loaded) = load(pool, to, processor, &guard, after, options).await? else {
+            return Ok(Turn { is_left_alone: true, ..Turn::default() });
+        };
         let listed_at = Instant::now();
         metrics::spent(Phase::Listing, listed_at - began, alone(to));
         *attempted = loaded.attempted();
@@ -253,6 +261,8 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
         post_process: outcome.post_process,
         #[cfg(feature = "emitter")]
         published: outcome.published,
+        last: loaded.events.last().map(Event::id),
+        is_left_alone: false,
     }
 }
 
@@ -302,14 +312,16 @@ impl<S> Loaded<S> {
 
 /// Reads the turn, then the state, then the events. The order matters: any commit after the first read moves the turn, so a turn that still
 /// matches at the commit proves that every listed event was live and that the state is the one that was decided on.
+///
+/// `None` when the recipient is left alone after a failure.
 async fn load<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
     processor: &P,
     guard: &Guard<'_>,
     after: EventId,
-    max_events: NonZeroU32,
-) -> Result<Loaded<P::State>>
+    options: &TurnOptions,
+) -> Result<Option<Loaded<P::State>>>
 where
     B: Backend,
     P: Processor<B>,
@@ -321,8 +333,12 @@ where
     if standing.paused || standing.kind_paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
+    if options.leaves_alone() && standing.wait_us > 0 {
+        return Ok(None);
+    }
     let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;
     let started = Instant::now();
+    let max_events = options.max_events();
     let limit = i64::from(max_events.get()) + 1;
     let listed = B::list_events(&mut conn, shard, to.as_str(), after.0, limit).await;
     metrics::listed(to.kind(), started.elapsed(), listed.as_deref());
@@ -330,5 +346,5 @@ where
     let more_listed = rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);
     let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Loaded { turn: standing.turn, state, eversion, events, more_listed, failing: standing.attempts > 0 })
+    Ok(Some(Loaded { turn: standing.turn, state, eversion, events, more_listed, failing: standing.attempts > 0 }))
 }

@@ -30,6 +30,9 @@ pub struct RuntimeConfig {
     pub workers: NonZeroUsize,
     /// The most recipients that are known to have events and wait for their turn in memory.
     pub max_ready: NonZeroUsize,
+    /// The most bytes of the states of reducers that are kept in memory, so that a round need not read what this process has written. 0 switches it
+    /// off, as does `leases` = `None`, where other processes write them.
+    pub state_cache_bytes: usize,
     /// The most time of one attempt of a turn.
     pub turn_deadline: Duration,
     /// The most time of the post-process hooks of one turn.
@@ -85,6 +88,7 @@ impl Default for RuntimeConfig {
             rounds: NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN),
             workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
             max_ready: NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN),
+            state_cache_bytes: 32 << 20,
             turn_deadline: DEFAULT_TURN_DEADLINE,
             hook_deadline: Duration::from_secs(30),
             poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },

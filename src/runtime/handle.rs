@@ -269,7 +269,8 @@ impl<B: Backend> Inner<B> {
             }
         }
         others.close();
-        let work = Work::new(Arc::clone(&shared), owned.clone(), held, eventbox::listen(), heard);
+        let hints = if shared.config.hints { eventbox::listen() } else { Arc::default() };
+        let work = Work::new(Arc::clone(&shared), owned.clone(), held, hints, heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::Pool;
 
+use super::queue::Lane;
 use crate::error::Result;
 use crate::eventbox::{Processor, Rounds, Turn, TurnOptions, process_batch_with};
 use crate::recipient::Recipient;
@@ -43,6 +44,13 @@ pub(super) enum Kind<B: Backend> {
 pub(super) type Kinds<B> = HashMap<Arc<str>, Kind<B>>;
 
 impl<B: Backend> Kind<B> {
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            Kind::Processor(_) => Lane::Turns,
+            Kind::Reducer(_) => Lane::Rounds,
+        }
+    }
+
     pub(super) async fn turn(&self, pool: &Pool<B>, to: &Recipient, options: &TurnOptions) -> Result<Turn> {
         match self {
             Kind::Processor(processor) => processor.turn(pool, to, options).await,

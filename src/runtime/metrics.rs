@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 
 use super::hold::Held;
 use crate::instrument::{Instrument, Kind};
@@ -16,7 +16,11 @@ const HELD: &str = "eventbox_runtime_held_kinds";
 const HOOKS: &str = "eventbox_runtime_hooks_total";
 pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 
+const WALK: &str = "eventbox_runtime_walk_ms";
+
 const NONE: &[f64] = &[];
+
+const MILLISECONDS: &[f64] = &[0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0];
 
 /// All instruments of the runtime.
 pub const INSTRUMENTS: &[Instrument] = &[
@@ -77,6 +81,14 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Turns whose post-process hooks were run",
     },
     Instrument {
+        name: WALK,
+        kind: Kind::Histogram,
+        unit: "ms",
+        labels: &[],
+        buckets: MILLISECONDS,
+        help: "Time of a look for recipients with events; it grows while an old transaction of somebody keeps what was removed",
+    },
+    Instrument {
         name: UNREGISTERED,
         kind: Kind::Counter,
         unit: "{recipient}",
@@ -98,6 +110,10 @@ pub(super) fn held(held: &Held) {
     for (reason, kinds) in [("paused", &held.paused), ("outbox", &held.throttled)] {
         gauge!(HELD, "reason" => reason).set(kinds.len() as f64);
     }
+}
+
+pub(super) fn walked(took: Duration) {
+    histogram!(WALK).record(took.as_secs_f64() * 1e3);
 }
 
 pub(super) fn lease_age(age: Duration) {

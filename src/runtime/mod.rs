@@ -23,6 +23,7 @@ mod membership;
 mod metrics;
 mod queue;
 mod resolve;
+mod states;
 mod stats;
 mod tasks;
 mod timers;

@@ -1,11 +1,14 @@
 //! The recipients that have events: waiting for their turn, at it, or left alone for a moment.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
 
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
+
+/// The most recipients whose position is remembered; when there are more, all are forgotten, and those that are used come back.
+const MAX_POSITIONS: usize = 20_000;
 
 /// Which queue a recipient waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +21,21 @@ pub(super) enum Lane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Waiting,
-    /// At work; found again meanwhile, it waits again afterwards.
+    /// At work; found again meanwhile, it waits again afterwards, and is listed from its start when something is there.
     AtWork {
         found_again: bool,
+        from_start: bool,
     },
     /// A turn found nothing to do: what is in the box is for later.
     Resting(Instant),
+}
+
+/// Where the next listing of a recipient begins.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    behind: EventId,
+    /// Whether everything before it was consumed, so that the listing needs not go there when nothing is behind it.
+    is_empty_before: bool,
 }
 
 /// First come, first served; a recipient that has more goes to the end, so that a hot one cannot starve the others.
@@ -32,25 +44,50 @@ pub(super) struct Queue {
     rounds: VecDeque<Recipient>,
     turns: VecDeque<Recipient>,
     places: HashMap<Recipient, Place>,
-    /// Where the next listing of a hot recipient begins: a hint, which is forgotten at every poll.
-    positions: HashMap<Recipient, EventId>,
+    /// Hints, because an event may commit late: a walk that sees one before a position forgets that.
+    positions: HashMap<Recipient, Position>,
+    /// Who had a turn since the walk that is under way began, which may still have seen what is gone.
+    had_turns: Option<HashSet<Recipient>>,
 }
 
 impl Queue {
-    /// A recipient has events. True when that was news.
-    pub(super) fn found(&mut self, to: Recipient, lane: Lane, now: Instant) -> bool {
+    /// A walk saw events of a recipient, this one first. True when that was news.
+    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) -> bool {
+        let is_late = self.position(&to) >= first;
+        if is_late {
+            self.from_start(&to);
+        }
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => return false,
-            Some(Place::AtWork { found_again }) => {
-                *found_again = true;
+            Some(Place::AtWork { found_again, from_start }) => {
+                (*found_again, *from_start) = (true, is_late);
                 return false;
             }
             Some(Place::Resting(until)) if *until > now => return false,
             _ => {}
         }
-        self.places.insert(to.clone(), Place::Waiting);
-        self.lane(lane).push_back(to);
-        true
+        let is_news = self.had_turns.as_ref().is_none_or(|had_turns| !had_turns.contains(&to));
+        self.wait(to, lane);
+        is_news
+    }
+
+    /// An emit to a recipient has committed, also when it was left alone.
+    pub(super) fn hinted(&mut self, to: Recipient, lane: Lane) {
+        match self.places.get_mut(&to) {
+            Some(Place::Waiting) => {}
+            Some(Place::AtWork { found_again, .. }) => *found_again = true,
+            Some(Place::Resting(_)) | None => self.wait(to, lane),
+        }
+    }
+
+    /// A walk begins.
+    pub(super) fn walk_begins(&mut self) {
+        self.had_turns = Some(HashSet::new());
+    }
+
+    /// What the walk brought was found.
+    pub(super) fn walk_ended(&mut self) {
+        self.had_turns = None;
     }
 
     /// The next recipients of a lane; they are at work until they are [`done`](Queue::done).
@@ -58,17 +95,19 @@ impl Queue {
         let queue = self.lane(lane);
         let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
         for to in &taken {
-            self.places.insert(to.clone(), Place::AtWork { found_again: false });
+            self.places.insert(to.clone(), Place::AtWork { found_again: false, from_start: false });
         }
         taken
     }
 
     /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
     pub(super) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
-        let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true }));
+        let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. }));
+        if let Some(had_turns) = &mut self.had_turns {
+            had_turns.insert(to.clone());
+        }
         if more || found_again {
-            self.places.insert(to.clone(), Place::Waiting);
-            self.lane(lane).push_back(to);
+            self.wait(to, lane);
         } else {
             self.places.remove(&to);
         }
@@ -81,7 +120,11 @@ impl Queue {
 
     /// A recipient had nothing to do; unless it was found again meanwhile, it is left alone until then.
     pub(super) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant) {
-        if matches!(self.places.get(&to), Some(Place::AtWork { found_again: true })) {
+        // What it left behind is listed with what comes.
+        if self.positions.get(&to).is_some_and(|position| !position.is_empty_before) {
+            self.positions.remove(&to);
+        }
+        if matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. })) {
             self.done(to, lane, true);
         } else {
             self.places.insert(to, Place::Resting(until));
@@ -89,21 +132,31 @@ impl Queue {
     }
 
     /// Where the listing of a recipient begins.
-    pub(super) fn position(&self, to: &Recipient) -> Option<EventId> {
-        self.positions.get(to).copied()
+    pub(super) fn position(&self, to: &Recipient) -> EventId {
+        self.positions.get(to).map_or(EventId::NIL, |position| position.behind)
     }
 
-    /// The next listing begins behind this event; `None`: from the start.
-    pub(super) fn go_on_behind(&mut self, to: &Recipient, last: Option<EventId>) {
-        match last {
-            Some(last) => self.positions.insert(to.clone(), last),
-            None => self.positions.remove(to),
-        };
+    /// Events up to this one were listed, and there are more: the next listing begins behind it.
+    pub(super) fn go_on_behind(&mut self, to: &Recipient, last: EventId) {
+        self.set_position(to, Position { behind: last, is_empty_before: false });
     }
 
-    /// Forgets what is only a hint: positions, and who rests.
-    pub(super) fn forget_hints(&mut self, now: Instant) {
-        self.positions.clear();
+    /// All events up to this one were listed and consumed, and there were no more: the next listing begins a little before it.
+    pub(super) fn emptied(&mut self, to: &Recipient, last: EventId) {
+        // Behind a position something may have been left, and who is not at its start does not know.
+        match self.positions.get(to) {
+            Some(Position { is_empty_before: false, .. }) => self.from_start(to),
+            _ => self.set_position(to, Position { behind: last.before_late_ones(), is_empty_before: true }),
+        }
+    }
+
+    /// The next listing begins with the first event.
+    pub(super) fn from_start(&mut self, to: &Recipient) {
+        self.positions.remove(to);
+    }
+
+    /// Forgets those who do not rest any more.
+    pub(super) fn forget_rested(&mut self, now: Instant) {
         self.places.retain(|_, place| !matches!(place, Place::Resting(until) if *until <= now));
     }
 
@@ -129,6 +182,25 @@ impl Queue {
         waiting
     }
 
+    fn wait(&mut self, to: Recipient, lane: Lane) {
+        self.places.insert(to.clone(), Place::Waiting);
+        self.lane(lane).push_back(to);
+    }
+
+    fn set_position(&mut self, to: &Recipient, position: Position) {
+        if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
+            return self.from_start(to);
+        }
+        if let Some(known) = self.positions.get_mut(to) {
+            *known = position;
+            return;
+        }
+        if self.positions.len() >= MAX_POSITIONS {
+            self.positions.clear();
+        }
+        self.positions.insert(to.clone(), position);
+    }
+
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Recipient> {
         match lane {
             Lane::Rounds => &mut self.rounds,
@@ -150,10 +222,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        assert!(queue.found(to("a"), Lane::Rounds, now));
-        assert!(!queue.found(to("a"), Lane::Rounds, now));
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
-        assert!(!queue.found(to("a"), Lane::Rounds, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
         queue.done(to("a"), Lane::Rounds, false);
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");
         queue.done(to("a"), Lane::Rounds, false);
@@ -164,7 +236,7 @@ mod tests {
     async fn who_has_more_goes_to_the_end() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for key in ["hot", "b", "c"] {
-            queue.found(to(key), Lane::Turns, now);
+            queue.found(to(key), EventId::NIL, Lane::Turns, now);
         }
         let hot = queue.take(Lane::Turns, 1).remove(0);
         queue.done(hot, Lane::Turns, true);
@@ -176,15 +248,77 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let until = now + Duration::from_secs(1);
         for _ in 0..2 {
-            queue.found(to("a"), Lane::Rounds, now);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
             queue.take(Lane::Rounds, 1);
             queue.rest(to("a"), Lane::Rounds, until);
-            assert!(!queue.found(to("a"), Lane::Rounds, now));
+            assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
             queue.wake(|_| true);
         }
-        assert!(queue.found(to("a"), Lane::Rounds, now));
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
         queue.take(Lane::Rounds, 1);
         queue.rest(to("a"), Lane::Rounds, until);
-        assert!(queue.found(to("a"), Lane::Rounds, until));
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, until));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_hinted_does_not_rest() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.hinted(to("a"), Lane::Turns);
+        queue.hinted(to("a"), Lane::Turns);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
+        queue.rest(to("a"), Lane::Turns, now + Duration::from_secs(1));
+        queue.hinted(to("a"), Lane::Turns);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
+        queue.hinted(to("a"), Lane::Turns);
+        queue.done(to("a"), Lane::Turns, false);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")], "it was told of while it was at work");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_walk_still_saw_is_no_news() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.walk_begins();
+        queue.hinted(to("a"), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.done(to("a"), Lane::Rounds, false);
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        assert!(queue.found(to("b"), EventId::NIL, Lane::Rounds, now));
+        assert_eq!(queue.take(Lane::Rounds, 10), [to("a"), to("b")], "it is looked at all the same");
+        queue.walk_ended();
+        queue.done(to("a"), Lane::Rounds, false);
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn positions_are_forgotten_when_something_may_be_before_them() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let a = to("a");
+        queue.emptied(&a, last);
+        let behind = queue.position(&a);
+        assert!(behind < last && behind > EventId::NIL);
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, now);
+        assert!(queue.found(a.clone(), last, Lane::Rounds, now));
+        assert_eq!(queue.position(&a), behind, "nothing is before it");
+        queue.found(a.clone(), behind, Lane::Rounds, now);
+        assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something");
+
+        queue.emptied(&a, last);
+        queue.take(Lane::Rounds, 1);
+        queue.found(a.clone(), EventId::NIL, Lane::Rounds, now);
+        queue.emptied(&a, last);
+        assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something while it was at work");
+        queue.done(a.clone(), Lane::Rounds, false);
+        queue.take(Lane::Rounds, 1);
+
+        queue.go_on_behind(&a, last);
+        queue.emptied(&a, last);
+        assert_eq!(queue.position(&a), EventId::NIL, "something was left before it");
+        queue.go_on_behind(&a, last);
+        assert_eq!(queue.position(&a), last);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, now);
+        assert_eq!(queue.position(&a), EventId::NIL, "it is listed with what comes");
     }
 }

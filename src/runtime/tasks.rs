@@ -16,7 +16,7 @@ use super::walk::Walk;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::Result;
-use crate::eventbox::{Done, EventId, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::eventbox::{Done, EventId, KnownState, Part, Phase, Turn, TurnOptions, round, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, WalkedRow};
@@ -71,11 +71,11 @@ pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> 
     Report::Walked(walk, rows)
 }
 
-pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId)>) -> Report {
+pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId, Option<KnownState>)>) -> Report {
     let with_reducers: Vec<_> = parts
         .iter()
-        .filter_map(|(to, after)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => Some(Part { to: to.clone(), after: *after, reducer: Arc::clone(reducer) }),
+        .filter_map(|(to, after, known)| match shared.kinds.get(to.kind()) {
+            Some(Kind::Reducer(reducer)) => Some(Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }),
             _ => None,
         })
         .collect();
@@ -83,18 +83,19 @@ pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Re
     drop(with_reducers);
     if let Ok(done) = &mut done {
         // Beside each other, so that a hook that takes long delays no other one's.
-        let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, _))| match done {
+        let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, ..))| match done {
             Done::Committed { turn, .. } => Some(after_the_commit(&shared, to, turn)),
             _ => None,
         });
         join_all(committed).await;
     }
-    Report::Round(parts.into_iter().map(|(to, _)| to).collect(), done)
+    Report::Round(parts.into_iter().map(|(to, ..)| to).collect(), done)
 }
 
-pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient) -> Report {
+pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId) -> Report {
+    let options = shared.options.clone().behind(after);
     let mut done = match shared.kinds.get(to.kind()) {
-        Some(kind) => kind.turn(&shared.pool, &to, &shared.options).await,
+        Some(kind) => kind.turn(&shared.pool, &to, &options).await,
         None => Ok(Turn::default()),
     };
     if let Ok(turn) = &mut done {

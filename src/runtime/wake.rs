@@ -33,7 +33,7 @@ pub(super) async fn send<B: Backend>(
             () = stopping.cancelled() => return,
             () = hints.wait() => {}
         }
-        let theirs = hints.take().without(*owned.borrow());
+        let theirs = hints.take().all_shards().without(*owned.borrow());
         if theirs.is_empty() {
             continue;
         }

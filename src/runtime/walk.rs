@@ -1,8 +1,11 @@
 //! Finding work: which shards to look at next, and where. The rows of the boxes are the truth; marks and positions only make it faster.
 //!
-//! A *poll* makes every shard due; it comes at `min_poll_interval` while there is work and backs off to `poll_interval` while there is none.
-//! A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when that
-//! commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
+//! A *poll* makes every shard due; it comes at `min_poll_interval` while it finds what nobody told of and backs off to `poll_interval` while it
+//! does not. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when
+//! that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
+//!
+//! A walk steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
+//! a tenth of the time at most, and walks half of it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -21,6 +24,15 @@ const MAX_PER_SHARD: usize = 1_000;
 /// The fewest.
 const MIN_PER_SHARD: usize = 4;
 
+/// How many times as long as a poll took the next one waits, but no longer than the longest pause.
+const PAUSES_A_POLL: u32 = 9;
+
+/// A walk that takes so long for each recipient that it brings is warned about, once in [`WARN_AGAIN`].
+const SLOW_WALK: Duration = Duration::from_millis(100);
+
+/// How long a warning about slow walks holds.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+
 /// The most kinds that a warning is remembered for.
 const MAX_UNKNOWN_KINDS: usize = 1_000;
 
@@ -30,13 +42,18 @@ pub(super) struct Walks {
     shards: Vec<ShardWalk>,
     due: ShardSet,
     next_poll: Instant,
+    /// No poll begins earlier, whatever asks for one.
+    no_poll_before: Instant,
+    /// What the walks of the poll that is under way have taken so far.
+    polling: Option<Duration>,
     pause: Duration,
     /// Between two polls of a busy and of an idle database.
     pauses: (Duration, Duration),
-    hints_forgotten_at: Instant,
-    /// The next walk begins no earlier, so that looking for work never takes more than half of the time.
+    rested_forgotten_at: Instant,
+    /// The next walk begins no earlier.
     rests_until: Instant,
     unknown: HashSet<String>,
+    warned_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -61,11 +78,14 @@ impl Walks {
             shards: vec![ShardWalk::default(); 256],
             due: ShardSet::ALL,
             next_poll: now + min_pause,
+            no_poll_before: now,
+            polling: Some(Duration::ZERO),
             pause: min_pause,
             pauses: (min_pause, max_pause),
-            hints_forgotten_at: now,
+            rested_forgotten_at: now,
             rests_until: now,
             unknown: HashSet::new(),
+            warned_at: None,
         }
     }
 
@@ -83,6 +103,11 @@ impl Walks {
         self.due = self.due.or(shards);
     }
 
+    /// All shards are to be looked at, as soon as that does not take too much of the time.
+    pub(super) fn poll_soon(&mut self) {
+        self.next_poll = self.next_poll.min(self.no_poll_before);
+    }
+
     /// When something is due next.
     pub(super) fn next_due(&self, owned: ShardSet) -> Instant {
         if !self.due.and(owned).is_empty() {
@@ -92,18 +117,13 @@ impl Walks {
         probes.map(|(at, _)| at).fold(self.next_poll, Instant::min).max(self.rests_until)
     }
 
-    /// True once in a poll interval: what is only a hint is to be forgotten.
-    pub(super) fn forgets_hints(&mut self, now: Instant) -> bool {
-        let forgets = now.duration_since(self.hints_forgotten_at) >= self.pauses.1;
+    /// True once in a poll interval: who does not rest any more is to be forgotten.
+    pub(super) fn forgets_rested(&mut self, now: Instant) -> bool {
+        let forgets = now.duration_since(self.rested_forgotten_at) >= self.pauses.1;
         if forgets {
-            self.hints_forgotten_at = now;
+            self.rested_forgotten_at = now;
         }
         forgets
-    }
-
-    /// A walk that began then has ended.
-    pub(super) fn rest_after(&mut self, began: Instant, now: Instant) {
-        self.rests_until = now + (now - began).min(self.pauses.0);
     }
 
     /// The next walk, over everything that is due; `None` when nothing is, or when it is too early.
@@ -113,6 +133,7 @@ impl Walks {
         }
         if now >= self.next_poll {
             self.due = ShardSet::ALL;
+            self.polling = Some(Duration::ZERO);
             self.pause = (self.pause * 2).min(self.pauses.1);
             self.next_poll = now + self.pause;
         }
@@ -129,12 +150,32 @@ impl Walks {
         if due.is_empty() {
             return None;
         }
+        self.due = self.due.without(due);
         let per_shard = (room / due.len()).clamp(MIN_PER_SHARD, MAX_PER_SHARD);
         let from = due.iter().filter_map(|shard| {
             let walk = self.shards.get(usize::from(shard))?;
             Some(WalkFrom { shard: shard.into(), after: walk.after.clone(), last: walk.last.clone() })
         });
         Some(Walk { from: from.collect(), per_shard, began: now })
+    }
+
+    /// A walk has ended: the next one waits a little.
+    pub(super) fn ended(&mut self, walk: &Walk, brought: usize, now: Instant) {
+        let took = now - walk.began;
+        super::metrics::walked(took);
+        let is_slow = took >= SLOW_WALK.saturating_mul(u32::try_from(brought).unwrap_or(u32::MAX).max(1));
+        if is_slow && self.warned_at.is_none_or(|at| now - at >= WARN_AGAIN) {
+            self.warned_at = Some(now);
+            tracing::warn!(
+                took_ms = took.as_millis(),
+                brought,
+                "looking for work takes long: the database is slow, or keeps what was removed for a transaction that is open for long; end that"
+            );
+        }
+        self.rests_until = now + took.min(self.pauses.1);
+        if let Some(polling) = &mut self.polling {
+            *polling += took;
+        }
     }
 
     /// Takes what a walk brought into account; `keep` is asked about every recipient and says whether it was news.
@@ -173,14 +214,21 @@ impl Walks {
             }
             if at_end || count < walk.per_shard {
                 *state = ShardWalk { probe: state.probe, ..ShardWalk::default() };
-                self.due.remove(shard);
             } else if let Some(behind) = behind {
                 state.after = behind;
+                self.due.insert(shard);
             }
         }
         if news {
             self.pause = self.pauses.0;
             self.next_poll = self.next_poll.min(now + self.pause);
+        }
+        if !self.due.is_empty() {
+            // The pass goes on, and there is much to be found.
+            self.rests_until = self.rests_until.min(now + self.pauses.0);
+        } else if let Some(took) = self.polling.take() {
+            self.no_poll_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
+            self.next_poll = self.next_poll.max(self.no_poll_before);
         }
     }
 }
@@ -207,5 +255,61 @@ fn note_unknown(unknown: &mut HashSet<String>, kind: &str) {
             kind,
             "events of a kind that nobody here processes stay in their boxes: register it, or purge them"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+    fn walks() -> Walks {
+        Walks::new(PAUSES.0, PAUSES.1, Instant::now())
+    }
+
+    /// A walk that found nothing and took so long.
+    async fn walk_for(walks: &mut Walks, took: Duration) {
+        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        tokio::time::advance(took).await;
+        let now = Instant::now();
+        walks.ended(&walk, 0, now);
+        walks.walked(&walk, &[], now, |_| Kept::Known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_during_a_walk_is_looked_at_after_it() {
+        let mut walks = walks();
+        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        walks.look_at([7].into_iter().collect());
+        walks.ended(&walk, 0, Instant::now());
+        walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
+        let next = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        assert_eq!(next.from.iter().map(|from| from.shard).collect::<Vec<_>>(), [7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_take_a_tenth_of_the_time_at_most() {
+        let mut walks = walks();
+        walk_for(&mut walks, Duration::from_millis(30)).await;
+        walks.poll_soon();
+        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(270));
+        tokio::time::advance(Duration::from_millis(270)).await;
+        // An event is not unnoticed for longer than is allowed because a walk takes long.
+        walk_for(&mut walks, Duration::from_millis(500)).await;
+        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), PAUSES.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_that_find_nothing_are_further_and_further_apart() {
+        let mut walks = walks();
+        let mut gaps = Vec::new();
+        for _ in 0..10 {
+            walk_for(&mut walks, Duration::ZERO).await;
+            let now = Instant::now();
+            gaps.push(walks.next_due(ShardSet::ALL) - now);
+            tokio::time::advance(gaps[gaps.len() - 1]).await;
+        }
+        assert!(gaps.is_sorted() && gaps[1] < PAUSES.0 * 5 && gaps[9] == PAUSES.1, "{gaps:?}");
     }
 }

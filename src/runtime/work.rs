@@ -2,7 +2,7 @@
 //!
 //! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::hold::Held;
 use super::kinds::Kind;
 use super::queue::{Lane, Queue};
+use super::states::States;
 use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
 use super::walk::{Kept, Walk, Walks};
 use crate::error::{Error, Result};
@@ -49,6 +50,7 @@ pub(super) struct Work<B: Backend> {
     heard: Arc<Hints>,
     walks: Walks,
     queue: Queue,
+    states: States,
     tasks: JoinSet<Report>,
     running: HashMap<Id, Task>,
     walking: bool,
@@ -69,6 +71,7 @@ impl<B: Backend> Work<B> {
         let now = Instant::now();
         Work {
             walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
+            states: States::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
             owned,
             held,
@@ -96,23 +99,18 @@ impl<B: Backend> Work<B> {
                 biased;
                 () = stopping.cancelled() => {}
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
-                () = self.hints.wait(), if self.shared.config.hints => {
-                    let marked = self.hints.take();
-                    self.walks.mark(marked, Instant::now());
-                    self.queue.wake(|to| marked.contains(to.shard()));
-                }
+                () = self.hints.wait() => self.take_hints(),
                 () = self.heard.wait() => {
-                    let marked = self.heard.take();
+                    let shards = self.heard.take().shards;
                     // What was sent when it was emitted may not be committed yet; what the file tells is, and that is no reason to wake
                     // those that rest: it tells of every commit.
-                    if B::SENDS_WAKE_UPS {
-                        self.walks.mark(marked, Instant::now());
-                        self.queue.wake(|to| marked.contains(to.shard()));
-                    } else {
-                        self.walks.look_at(marked);
-                    }
+                    if B::SENDS_WAKE_UPS { self.marked(shards) } else { self.walks.poll_soon() }
                 }
-                Ok(()) = self.owned.changed() => {}
+                // Hints about shards were passed over while they were somebody else's.
+                Ok(()) = self.owned.changed() => {
+                    self.walks.look_at(ShardSet::ALL);
+                    self.states.clear();
+                }
                 // What was passed over while it was held is found at once.
                 Ok(()) = self.held.changed() => self.walks.look_at(ShardSet::ALL),
                 () = sleep_until(next) => {}
@@ -157,7 +155,8 @@ impl<B: Backend> Work<B> {
             if taken.is_empty() {
                 continue;
             }
-            let parts = taken.iter().map(|to| (to.clone(), self.queue.position(to).unwrap_or(EventId::NIL))).collect();
+            let part = |to: &Recipient| (to.clone(), self.queue.position(to), self.states.get(to));
+            let parts = taken.iter().map(part).collect();
             let task = run_round(Arc::clone(&self.shared), parts);
             self.rounds += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
@@ -167,20 +166,52 @@ impl<B: Backend> Work<B> {
                 break;
             }
             let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
-            let task = run_turn(Arc::clone(&self.shared), to.clone());
+            self.states.forget(&to);
+            let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to));
             self.turns += 1;
             self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
         }
         if !self.walking && self.wants_more() {
-            if self.walks.forgets_hints(now) {
-                self.queue.forget_hints(now);
+            if self.walks.forgets_rested(now) {
+                self.queue.forget_rested(now);
             }
-            let owned = *self.owned.borrow_and_update();
+            let owned = *self.owned.borrow();
             let room = config.max_ready.get().saturating_sub(self.waiting());
             if let Some(walk) = self.walks.begin(owned, room, now) {
                 self.walking = true;
+                self.queue.walk_begins();
                 let task = run_walk(Arc::clone(&self.shared), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
+            }
+        }
+    }
+
+    fn take_hints(&mut self) {
+        let hinted = self.hints.take();
+        self.marked(hinted.shards);
+        self.named(hinted.recipients);
+    }
+
+    /// Recipients of these shards may have events, now or soon.
+    fn marked(&mut self, shards: ShardSet) {
+        self.walks.mark(shards, Instant::now());
+        self.queue.wake(|to| shards.contains(to.shard()));
+    }
+
+    /// These recipients have events: they need no walk to be found.
+    fn named(&mut self, recipients: HashSet<Recipient>) {
+        let owned = *self.owned.borrow();
+        let held = self.held.borrow();
+        for to in recipients {
+            // Who is held is found by the walk that follows, and so are those of a kind that nobody here processes, to be warned about.
+            if !owned.contains(to.shard()) || held.holds(to.kind()) {
+                continue;
+            }
+            let Some(lane) = self.shared.kinds.get(to.kind()).map(Kind::lane) else { continue };
+            if self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns) < self.shared.config.max_ready.get() {
+                self.queue.hinted(to, lane);
+            } else {
+                self.walks.look_at([to.shard()].into_iter().collect());
             }
         }
     }
@@ -234,7 +265,10 @@ impl<B: Backend> Work<B> {
                         self.turns -= 1;
                         self.queue.done(to, Lane::Turns, false);
                     }
-                    Some(Task::Walk) => self.walking = false,
+                    Some(Task::Walk) => {
+                        self.walking = false;
+                        self.walks.look_at(ShardSet::ALL);
+                    }
                     None => {}
                 }
             }
@@ -244,10 +278,15 @@ impl<B: Backend> Work<B> {
     fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
         self.walking = false;
         let now = Instant::now();
-        self.walks.rest_after(walk.began, now);
+        // What the walk saw and was told of is no news.
+        self.take_hints();
+        self.walks.ended(walk, rows.as_ref().map_or(0, Vec::len), now);
         let rows = match rows {
             Ok(rows) => rows,
-            Err(fault) => return self.in_trouble(&fault.0),
+            Err(fault) => {
+                self.queue.walk_ended();
+                return self.in_trouble(&fault.0);
+            }
         };
         self.trouble.0 = 0;
         let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
@@ -261,12 +300,9 @@ impl<B: Backend> Work<B> {
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
             }
-            let lane = match registered {
-                Kind::Processor(_) => Lane::Turns,
-                Kind::Reducer(_) => Lane::Rounds,
-            };
-            if queue.found(to, lane, now) { Kept::News } else { Kept::Known }
+            if queue.found(to, EventId::from(row.first), registered.lane(), now) { Kept::News } else { Kept::Known }
         });
+        queue.walk_ended();
     }
 
     fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
@@ -275,7 +311,10 @@ impl<B: Backend> Work<B> {
         let done = match done {
             Ok(done) => done,
             Err(error) => {
-                taken.into_iter().for_each(|to| self.queue.done(to, Lane::Rounds, false));
+                for to in taken {
+                    self.states.forget(&to);
+                    self.queue.done(to, Lane::Rounds, false);
+                }
                 return self.in_trouble(&error);
             }
         };
@@ -284,19 +323,15 @@ impl<B: Backend> Work<B> {
         let mut done = done.into_iter();
         for to in taken {
             match done.next() {
-                Some(Done::Committed { turn, last }) => {
-                    self.shared.counters.turn(&turn);
-                    self.queue.go_on_behind(&to, turn.more_remain.then_some(last));
-                    self.queue.done(to, Lane::Rounds, turn.more_remain);
+                Some(Done::Committed { turn, known }) => {
+                    self.states.keep(&to, known);
+                    self.committed(to, Lane::Rounds, &turn);
                 }
                 Some(Done::Nothing { last, more: true }) => {
-                    self.queue.go_on_behind(&to, Some(last));
+                    self.queue.go_on_behind(&to, last);
                     self.queue.done(to, Lane::Rounds, true);
                 }
-                Some(Done::Nothing { .. }) => {
-                    self.queue.go_on_behind(&to, None);
-                    self.queue.rest(to, Lane::Rounds, until);
-                }
+                Some(Done::Nothing { .. }) => self.queue.rest(to, Lane::Rounds, until),
                 Some(Done::Lost) => {
                     self.shared.counters.contention(1);
                     self.queue.done(to, Lane::Turns, true);
@@ -309,20 +344,16 @@ impl<B: Backend> Work<B> {
 
     fn turn_done(&mut self, to: Recipient, done: Result<Turn>) {
         self.turns -= 1;
-        let lane = match self.shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(_)) => Lane::Rounds,
-            _ => Lane::Turns,
-        };
+        let lane = self.shared.kinds.get(to.kind()).map_or(Lane::Turns, Kind::lane);
         match done {
+            Ok(Turn { is_left_alone: true, .. }) => self.queue.done(to, lane, false),
             Ok(Turn { number: None, .. }) => {
                 let until = Instant::now() + self.shared.config.poll_interval;
                 self.queue.rest(to, lane, until);
             }
             Ok(turn) => {
                 self.trouble.0 = 0;
-                self.shared.counters.turn(&turn);
-                self.queue.go_on_behind(&to, None);
-                self.queue.done(to, lane, turn.more_remain);
+                self.committed(to, lane, &turn);
             }
             // Others work on it too: a look at its shard a little later shows what they left.
             Err(error) if error.is_contention() => {
@@ -343,6 +374,16 @@ impl<B: Backend> Work<B> {
         }
     }
 
+    fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
+        self.shared.counters.turn(turn);
+        match turn.last {
+            Some(last) if turn.more_remain => self.queue.go_on_behind(&to, last),
+            Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
+            _ => self.queue.from_start(&to),
+        }
+        self.queue.done(to, lane, turn.more_remain);
+    }
+
     /// An error of the infrastructure: it stops what is begun for a moment, and never the loop.
     fn in_trouble(&mut self, error: &dyn std::error::Error) {
         let (first, longest) = TROUBLE_PAUSES;
@@ -350,6 +391,8 @@ impl<B: Backend> Work<B> {
         let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
         self.trouble = (self.trouble.0.saturating_add(1), Instant::now() + pause);
         self.queue.clear_waiting();
+        // Everybody who waited is to be found again.
+        self.walks.look_at(ShardSet::ALL);
         tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
     }
 }

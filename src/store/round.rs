@@ -12,7 +12,7 @@ pub struct WalkFrom {
     pub shard: i16,
     /// Behind this recipient; the empty text is before all and begins a pass.
     pub after: String,
-    /// The last recipient of the pass, inclusive.
+    /// The last recipient of the pass, inclusive; `None` in its first walk.
     pub last: Option<String>,
 }
 
@@ -21,7 +21,9 @@ pub struct WalkFrom {
 pub struct WalkedRow {
     pub shard: i16,
     pub recipient: String,
-    /// The last recipient of the pass, as it was found when the pass began.
+    /// The first of its events.
+    pub first: Uuid,
+    /// The last recipient of the pass, as it was found when the pass began; known when the walk is at its limit, or when it was given.
     pub last: Option<String>,
     pub paused: bool,
     /// How long a failing recipient is still left alone; not positive when it is due.
@@ -35,6 +37,8 @@ pub struct RoundFrom<'a> {
     pub recipient: &'a str,
     /// Only events behind this one; the nil id is before all.
     pub after: Uuid,
+    /// Whether the turn and the state are known and need not be read.
+    pub is_known: bool,
 }
 
 /// What a recipient's part of a round is decided on.
@@ -57,6 +61,8 @@ pub struct RoundWrite<'a> {
     pub recipient: &'a str,
     /// The turn that was read.
     pub turn: i64,
+    /// Whose commit made that turn, when that is known: it must still be the one that is stored.
+    pub token: Option<Uuid>,
     /// `None` keeps the state as it is stored; `Some(None)` removes it.
     pub state: Option<Option<&'a [u8]>>,
     pub removed: Removed<'a>,
@@ -113,7 +119,8 @@ pub trait RoundTable: Database {
         per_shard: i64,
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
-    /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events.
+    /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events; of one that is known, they are 0 and
+    /// `None`.
     fn list_round(
         conn: &mut Self::Connection,
         from: &[RoundFrom<'_>],

@@ -1,16 +1,17 @@
 //! The one transaction of a round.
 
+use bytes::Bytes;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::Ready;
+use super::{KnownState, Ready};
 #[cfg(feature = "emitter")]
 use crate::cloudevent::turn_key;
 #[cfg(feature = "emitter")]
 use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{Error, Result};
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
-use crate::eventbox::event::EventId;
+use crate::eventbox::hint::in_transaction;
 use crate::eventbox::metrics;
 use crate::eventbox::process::Turn;
 use crate::eventbox::settle::settle;
@@ -57,7 +58,7 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
     sent.resize_with(won.len(), Sent::default);
     let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
     let winners = won.into_iter().zip(sent);
-    Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent))).collect())
+    Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent, token))).collect())
 }
 
 /// How events are removed: in ranges where that can be, or all one by one.
@@ -70,7 +71,7 @@ enum Removal {
 /// A turn that committed, and whose it is.
 pub(super) struct Committed {
     pub(super) place: usize,
-    pub(super) last: EventId,
+    pub(super) known: KnownState,
     pub(super) turn: Turn,
 }
 
@@ -94,13 +95,14 @@ impl Ready {
             shard: self.to.shard().into(),
             recipient: self.to.as_str(),
             turn: self.turn,
+            token: self.token,
             state: self.decided.state.as_ref().map(Option::as_deref),
             removed,
         }
     }
 
     #[cfg_attr(not(feature = "emitter"), allow(unused_variables))]
-    fn committed(self, sent: Sent) -> Committed {
+    fn committed(self, sent: Sent, token: Uuid) -> Committed {
         let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
         // Those that were consumed stand before the garbage.
@@ -112,9 +114,12 @@ impl Ready {
             more_remain: self.more_listed || self.listed > removed,
             #[cfg(feature = "emitter")]
             published: sent,
+            last: Some(self.last),
             ..Turn::default()
         };
-        Committed { place: self.place, last: self.last, turn }
+        let state = self.decided.state.map_or(self.before, |state| state.map(Bytes::from));
+        let known = KnownState { turn: self.turn + 1, token, state };
+        Committed { place: self.place, known, turn }
     }
 }
 
@@ -126,7 +131,7 @@ async fn write<B: Backend>(
     removal: Removal,
 ) -> Result<Written> {
     match sends || !B::ROUND_IS_TRANSACTION {
-        true => write_with_sends(pool, ready, token, removal).await,
+        true => in_transaction(write_with_sends(pool, ready, token, removal)).await,
         false => write_alone(pool, ready, token, removal).await,
     }
 }

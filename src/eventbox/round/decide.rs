@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
 use sqlx::Pool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -177,11 +178,15 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
-    match part.reducer.decide(&part.to, &events, row.state.as_deref()) {
+    let (turn, token, before) = match &part.known {
+        Some(known) => (known.turn, Some(known.token), known.state.clone()),
+        None => (row.turn, None, row.state.map(Bytes::from)),
+    };
+    match part.reducer.decide(&part.to, &events, before.as_deref()) {
         Ok(Some((decided, hooks))) => {
-            let (place, to, turn, listed) = (row.place, part.to.clone(), row.turn, events.len());
+            let (place, to, listed) = (row.place, part.to.clone(), events.len());
             let range = settled_range(&events, decided.removed.len());
-            Ok((Ready { place, to, turn, listed, last, more_listed, decided, range }, hooks))
+            Ok((Ready { place, to, turn, token, before, listed, last, more_listed, decided, range }, hooks))
         }
         Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
         Err(error) => {

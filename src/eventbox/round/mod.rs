@@ -12,7 +12,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use sqlx::Pool;
+use uuid::Uuid;
 
 use self::commit::{Committed, commit};
 use self::decide::{Decided, decide_all};
@@ -29,20 +31,33 @@ use crate::store::{Backend, Fault, RoundFrom, RoundRow};
 pub(crate) struct Part<B> {
     pub(crate) to: Recipient,
     pub(crate) after: EventId,
+    /// What a round before this one committed; `None` to read it.
+    pub(crate) known: Option<KnownState>,
     pub(crate) reducer: Arc<dyn Rounds<B>>,
 }
 
 impl<B> Clone for Part<B> {
     fn clone(&self) -> Self {
-        Part { to: self.to.clone(), after: self.after, reducer: Arc::clone(&self.reducer) }
+        let Part { to, after, known, reducer } = self;
+        Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }
     }
+}
+
+/// A state as a round committed it. It may meet only a listing that begins after that commit was answered.
+///
+/// The token is of that commit, so that it can be taken for no other's, whatever has happened to the recipient since.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownState {
+    pub(crate) turn: i64,
+    pub(crate) token: Uuid,
+    pub(crate) state: Option<Bytes>,
 }
 
 /// What a round did with one recipient.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// Its turn committed. `last` is the last event that was listed.
-    Committed { turn: Turn, last: EventId },
+    /// Its turn committed, and left this state.
+    Committed { turn: Turn, known: KnownState },
     /// There was nothing to decide; `more` behind `last`.
     Nothing { last: EventId, more: bool },
     /// Another writer came first, or holds what it needs: it is for a turn of its own.
@@ -58,6 +73,10 @@ struct Ready {
     place: usize,
     to: Recipient,
     turn: i64,
+    /// Whose commit made that turn, when it was not read.
+    token: Option<Uuid>,
+    /// The state that was decided on.
+    before: Option<Bytes>,
     listed: usize,
     last: EventId,
     more_listed: bool,
@@ -103,10 +122,10 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_eve
     let decided_at = Instant::now();
     let committed = commit(pool, ready).await;
     spent(Phase::Committing, decided_at);
-    for Committed { place, last, mut turn } in committed? {
+    for Committed { place, known, mut turn } in committed? {
         if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
             turn.post_process = std::mem::take(hooks);
-            *done = Done::Committed { turn, last };
+            *done = Done::Committed { turn, known };
         }
     }
     for (part, _) in parts.iter().zip(&done).filter(|(_, done)| matches!(done, Done::Lost)) {
@@ -128,7 +147,12 @@ async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZero
     let attempt = || format!("list a round of {} recipients", parts.len());
     let from: Vec<_> = parts
         .iter()
-        .map(|part| RoundFrom { shard: part.to.shard().into(), recipient: part.to.as_str(), after: part.after.0 })
+        .map(|part| RoundFrom {
+            shard: part.to.shard().into(),
+            recipient: part.to.as_str(),
+            after: part.after.0,
+            is_known: part.known.is_some(),
+        })
         .collect();
     let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(attempt()))?;
     B::list_round(&mut conn, &from, i64::from(max_events.get()) + 1).await.map_err(|fault| fault.during(attempt()))

@@ -11,24 +11,29 @@ use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom,
 
 /// The statement of [`RoundTable::walk_recipients`]; its plan must use the primary key at every step.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
-    "WITH RECURSIVE step (shard, last, recipient, n) AS (
-    SELECT f.shard,
-           CASE WHEN f.after = '' THEN
-               (SELECT e.recipient FROM eventbox_event e WHERE e.shard = f.shard ORDER BY e.recipient DESC LIMIT 1)
-           ELSE f.last END,
-           (SELECT e.recipient FROM eventbox_event e
-            WHERE e.shard = f.shard AND e.recipient > f.after ORDER BY e.recipient LIMIT 1), 1
+    "WITH RECURSIVE step (shard, last, recipient, first, n) AS (
+    SELECT f.shard, f.last, e.recipient, e.id, 1
     FROM unnest($1::int2[], $2::text[], $3::text[]) AS f (shard, after, last)
+    CROSS JOIN LATERAL (
+        SELECT recipient, id FROM eventbox_event e
+        WHERE e.shard = f.shard AND e.recipient > f.after ORDER BY recipient, id LIMIT 1
+    ) e
     UNION ALL
-    SELECT step.shard, step.last,
-           (SELECT e.recipient FROM eventbox_event e
-            WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
-    FROM step WHERE step.recipient < step.last AND n < $4
+    SELECT step.shard, step.last, e.recipient, e.id, n + 1
+    FROM step CROSS JOIN LATERAL (
+        SELECT recipient, id FROM eventbox_event e
+        WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY recipient, id LIMIT 1
+    ) e
+    WHERE (step.last IS NULL OR step.recipient < step.last) AND n < $4
 )
-SELECT step.shard, step.recipient, step.last, coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
+SELECT step.shard, step.recipient, step.first,
+       CASE WHEN step.last IS NULL AND n = $4 THEN
+           (SELECT e.recipient FROM eventbox_event e WHERE e.shard = step.shard ORDER BY e.recipient DESC LIMIT 1)
+       ELSE step.last END,
+       coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
     statement_us!(),
     " FROM step LEFT JOIN eventbox_failure f ON f.shard = step.shard AND f.recipient = step.recipient
-WHERE step.recipient <= step.last ORDER BY n"
+WHERE step.recipient <= coalesce(step.last, step.recipient) ORDER BY n"
 );
 
 /// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
@@ -39,9 +44,10 @@ pub(crate) const LIST_ROUND: &str = concat!(
     "SELECT r.place, s.turn, s.state, coalesce(f.paused OR f.next_attempt_at_us > ",
     statement_us!(),
     ", false) AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value
-FROM unnest($1::int2[], $2::text[]) WITH ORDINALITY AS r (shard, recipient, place)
+FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
-    SELECT turn, state FROM eventbox_state s WHERE s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
+    SELECT turn, state FROM eventbox_state s
+    WHERE NOT r.is_known AND s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient LIMIT 1
@@ -63,8 +69,8 @@ pub(crate) const WRITE_ROUND: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $12, true) AS lock_timeout
 ), w AS MATERIALIZED (
-    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int8[])
-        WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, place)
+    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int8[],
+        $13::uuid[]) WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, token, place)
     WHERE bound.lock_timeout IS NOT NULL
 ), first AS (
     INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
@@ -77,6 +83,7 @@ pub(crate) const WRITE_ROUND: &str = concat!(
     now_us!(),
     ", state = CASE WHEN w.keep THEN s.state ELSE w.state END
     FROM w WHERE w.turn > 0 AND s.shard = w.shard AND s.recipient = w.recipient AND s.turn = w.turn
+      AND (w.token IS NULL OR s.token = w.token)
     RETURNING s.shard, s.recipient
 ), won AS MATERIALIZED (
     SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed
@@ -120,10 +127,12 @@ impl RoundTable for Postgres {
         let query = sqlx::query(LIST_ROUND)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.recipient).collect::<Vec<_>>())
-            .bind(from.iter().map(|from| from.after).collect::<Vec<_>>());
+            .bind(from.iter().map(|from| from.after).collect::<Vec<_>>())
+            .bind(limit)
+            .bind(from.iter().map(|from| from.is_known).collect::<Vec<_>>());
         let empty = |place| RoundRow { place, turn: 0, state: None, hindered: false, events: Vec::new() };
         let mut rounds: Vec<RoundRow> = (0..from.len()).map(empty).collect();
-        for row in query.bind(limit).fetch_all(conn).await? {
+        for row in query.fetch_all(conn).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
             let Some(round) = rounds.get_mut(place) else { continue };
             match row.try_get(4)? {
@@ -166,7 +175,8 @@ impl RoundTable for Postgres {
             )
             .bind(places)
             .bind(ids);
-        match query.bind(token).bind(lock_wait_ms.to_string()).fetch_all(tx).await {
+        let query = query.bind(token).bind(lock_wait_ms.to_string());
+        match query.bind(writes.iter().map(|write| write.token).collect::<Vec<_>>()).fetch_all(tx).await {
             Ok(rows) => rows.iter().map(won).collect::<Result<_, _>>().map(Some),
             Err(error) if is_shortfall(&error) => Ok(None),
             Err(error) => Err(error.into()),
@@ -178,9 +188,10 @@ fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
     Ok(WalkedRow {
         shard: row.try_get(0)?,
         recipient: row.try_get(1)?,
-        last: row.try_get(2)?,
-        paused: row.try_get(3)?,
-        wait_us: row.try_get(4)?,
+        first: row.try_get(2)?,
+        last: row.try_get(3)?,
+        paused: row.try_get(4)?,
+        wait_us: row.try_get(5)?,
     })
 }
 

@@ -13,10 +13,7 @@ use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom,
 /// Differs: no arrays.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, recipient, n) AS (
-    SELECT f.value ->> 0,
-           CASE WHEN f.value ->> 1 = '' THEN
-               (SELECT e.recipient FROM eventbox_event e WHERE e.shard = f.value ->> 0 ORDER BY e.recipient DESC LIMIT 1)
-           ELSE f.value ->> 2 END,
+    SELECT f.value ->> 0, f.value ->> 2,
            (SELECT e.recipient FROM eventbox_event e
             WHERE e.shard = f.value ->> 0 AND e.recipient > f.value ->> 1 ORDER BY e.recipient LIMIT 1), 1
     FROM json_each($1) f
@@ -24,18 +21,24 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     SELECT step.shard, step.last,
            (SELECT e.recipient FROM eventbox_event e
             WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
-    FROM step WHERE step.recipient < step.last AND n < $2
+    FROM step WHERE (step.last IS NULL OR step.recipient < step.last) AND step.recipient IS NOT NULL AND n < $2
 )
-SELECT step.shard, step.recipient, step.last, coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
+SELECT step.shard, step.recipient,
+       (SELECT e.id FROM eventbox_event e WHERE e.shard = step.shard AND e.recipient = step.recipient ORDER BY e.id LIMIT 1),
+       CASE WHEN step.last IS NULL AND n = $2 THEN
+           (SELECT e.recipient FROM eventbox_event e WHERE e.shard = step.shard ORDER BY e.recipient DESC LIMIT 1)
+       ELSE step.last END,
+       coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
     now_us!(),
     " FROM step LEFT JOIN eventbox_failure f ON f.shard = step.shard AND f.recipient = step.recipient
-WHERE step.recipient <= step.last ORDER BY n"
+WHERE step.recipient <= coalesce(step.last, step.recipient) ORDER BY n"
 );
 
 /// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first; a state comes with every row, which costs nothing here.
 pub(crate) const LIST_ROUND: &str = concat!(
     "WITH r AS MATERIALIZED (
-    SELECT f.key AS place, f.value ->> 0 AS shard, f.value ->> 1 AS recipient, unhex(f.value ->> 2) AS after FROM json_each($1) f
+    SELECT f.key AS place, f.value ->> 0 AS shard, f.value ->> 1 AS recipient, unhex(f.value ->> 2) AS after,
+           f.value ->> 3 AS is_known FROM json_each($1) f
 ), part AS MATERIALIZED (
     SELECT r.*, (SELECT e.id FROM eventbox_event e WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after
                  ORDER BY e.id LIMIT 1 OFFSET $2 - 1) AS upto FROM r
@@ -44,7 +47,7 @@ SELECT part.place, coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_att
     now_us!(),
     ", false), e.id, e.name, e.traceparent, e.value
 FROM part
-LEFT JOIN eventbox_state s ON s.shard = part.shard AND s.recipient = part.recipient
+LEFT JOIN eventbox_state s ON NOT part.is_known AND s.shard = part.shard AND s.recipient = part.recipient
 LEFT JOIN eventbox_failure f ON f.shard = part.shard AND f.recipient = part.recipient
 LEFT JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = part.recipient AND e.id > part.after
      AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')
@@ -68,7 +71,7 @@ pub(crate) const NEXT_TURNS: &str = concat!(
                     WHEN w.value ->> '$[2][4]' THEN substr($2, w.value ->> 0, w.value ->> 1) END
      FROM json_each($1) w
      WHERE s.shard = w.value ->> '$[2][0]' AND s.recipient = w.value ->> '$[2][1]' AND s.turn = w.value ->> '$[2][2]'
-       AND w.value ->> '$[2][2]' > 0
+       AND w.value ->> '$[2][2]' > 0 AND (w.value ->> '$[2][5]' IS NULL OR s.token = unhex(w.value ->> '$[2][5]'))
      RETURNING shard, recipient"
 );
 
@@ -97,7 +100,7 @@ impl RoundTable for Sqlite {
         from: &[RoundFrom<'_>],
         limit: i64,
     ) -> Result<Vec<RoundRow>, Fault> {
-        let from: Vec<_> = from.iter().map(|from| (from.shard, from.recipient, hex(from.after))).collect();
+        let from: Vec<_> = from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
         let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
         for row in sqlx::query(LIST_ROUND).bind(json(&from)?).bind(limit).fetch_all(conn).await? {
             let place = place_of(&row)?;
@@ -126,7 +129,7 @@ impl RoundTable for Sqlite {
         let mut packed = Packed::with_capacity(writes.len());
         for write in writes {
             let state = write.state.flatten();
-            let columns = (write.shard, write.recipient, write.turn, write.state.is_none(), state.is_some());
+            let columns = (write.shard, write.recipient, write.turn, write.state.is_none(), state.is_some(), write.token.map(hex));
             packed.push(columns, state.unwrap_or_default());
         }
         let (rows, states) = packed.into_parameters()?;
@@ -169,9 +172,10 @@ fn walked(row: &SqliteRow) -> Result<WalkedRow, Fault> {
     Ok(WalkedRow {
         shard: row.try_get(0)?,
         recipient: row.try_get(1)?,
-        last: row.try_get(2)?,
-        paused: row.try_get(3)?,
-        wait_us: row.try_get(4)?,
+        first: row.try_get(2)?,
+        last: row.try_get(3)?,
+        paused: row.try_get(4)?,
+        wait_us: row.try_get(5)?,
     })
 }
 

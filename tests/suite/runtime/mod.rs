@@ -3,6 +3,7 @@
 mod config;
 mod failing;
 mod finding;
+mod hints;
 mod holding;
 mod observing;
 mod rounds;

@@ -6,16 +6,20 @@ use std::time::{Duration, SystemTime};
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::testing::Clock;
-use eventbox::{BoxError, CloudEvent, Event, Outcome, PostProcess, Recipient, Reducer};
+use eventbox::{BoxError, CloudEvent, Event, Outcome, PostProcess, Recipient, Reducer, admin};
 use tokio::sync::oneshot;
 
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally};
-use crate::support::{SOON, eventually, on_every_engine};
+use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 const RECIPIENTS: usize = 50;
 
 fn collector() -> Recipient {
     Recipient::new("collector", "1").unwrap()
+}
+
+async fn turn_of<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> i64 {
+    eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().map_or(0, |at| at.turn)
 }
 
 /// Tells the collector about every event, and publishes it.
@@ -106,6 +110,32 @@ fn one_round() -> RuntimeConfig {
 }
 
 on_every_engine! {
+    /// A state that is kept from the round before is not decided on when somebody else has written it: with a turn, or under the same number,
+    /// as after a recipient was forgotten and began anew.
+    async fn what_is_kept_of_a_state_is_taken_for_no_other(db) {
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config()).start().await.unwrap();
+        let (a, b) = (tally("a"), tally("b"));
+        emit(db, &b, ["old", "old"]).await;
+        idle(db).await;
+        emit(db, &a, ["1"]).await;
+        idle(db).await;
+        // Both are kept now.
+        emit_all(db, &[(a.clone(), Event::new("2")), (b.clone(), Event::new("old"))]).await;
+        idle(db).await;
+
+        admin::set_state(&db.pool, &b, turn_of(db, &b).await, Some(b"[\"edited\"]")).await.unwrap();
+        emit(db, &b, ["new"]).await;
+        idle(db).await;
+        assert_eq!(seen(db, &b).await, ["edited", "new"]);
+
+        let of_b = |column| format!("{column} = (SELECT b.{column} FROM eventbox_state b WHERE b.recipient = 'tally/b')");
+        db.run(format_args!("UPDATE eventbox_state SET {}, {} WHERE recipient = 'tally/a'", of_b("token"), of_b("state"))).await;
+        emit(db, &a, ["3"]).await;
+        idle(db).await;
+        assert_eq!(seen(db, &a).await, ["edited", "new", "3"]);
+        runtime.stop(STOP).await;
+    }
+
     /// What a round emits and publishes is of its transaction: each exactly once, also with two runtimes that race without leases.
     async fn what_a_round_emits_and_publishes_happens_once(db) {
         let hooks = Arc::new(AtomicUsize::new(0));

@@ -95,14 +95,15 @@ mod postgres {
             let all = array(256, &|n| n.to_string());
             let (nothing, afters) = (array(256, &|_| "\"\"".to_owned()), array(recipients, &uuid));
             let nulls = array(256, &|_| "NULL".to_owned());
+            let known = array(recipients, &|n| if n % 2 == 0 { "f" } else { "t" }.to_owned());
             for (name, types, arguments) in [
                 ("WALK_RECIPIENTS", "int2[], text[], text[], int8", format!("{all}, {nothing}, {nulls}, 20")),
-                ("LIST_ROUND", "int2[], text[], uuid[], int8", format!("{shards}, {names}, {afters}, 101")),
+                ("LIST_ROUND", "int2[], text[], uuid[], int8, bool[]", format!("{shards}, {names}, {afters}, 101, {known}")),
                 (
                     "WRITE_ROUND",
-                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int8[], int8[], uuid[], uuid, text",
+                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int8[], int8[], uuid[], uuid, text, uuid[]",
                     format!(
-                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {places}, {ids}, '{token}', '200'"
+                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {places}, {ids}, '{token}', '200', {afters}"
                     ),
                 ),
             ] {

@@ -1,0 +1,136 @@
+//! Emits of this process name their recipients, which are found without a walk, and listed behind what is known to be empty.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::testing::Clock;
+use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, SideEffect, Status, Transition};
+
+use super::{STOP, Tally, backoff, config, idle, isolating, seen, tally};
+use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every_engine};
+
+/// A test that takes so long has waited for the poll.
+const BEFORE_THE_POLL: Duration = Duration::from_secs(10);
+
+/// So rare are polls that whoever is found in time was not found by one.
+fn hardly_polling() -> RuntimeConfig {
+    let mut config = config();
+    (config.poll_interval, config.min_poll_interval) = (2 * BEFORE_THE_POLL, 2 * BEFORE_THE_POLL);
+    (config.hints, config.wake_ups) = (true, false);
+    config
+}
+
+fn cell(key: impl std::fmt::Display) -> Recipient {
+    Recipient::new("cell", key.to_string()).unwrap()
+}
+
+/// Consumes two events at a time, and leaves a single one for later.
+struct Pairs(Arc<AtomicUsize>);
+
+impl Reducer for Pairs {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(match events {
+            [_] => Outcome::stay(),
+            events => Outcome::to(count + events.len() as u64).consuming(events),
+        })
+    }
+}
+
+on_every_engine! {
+    /// Recipients of committed emits are found at once, for rounds and for turns, also when they rest with something left for later.
+    async fn who_is_named_needs_no_poll(db) {
+        create_cells(db).await;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()));
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Pairs(Arc::clone(&calls))).processor("cell", cells);
+        let runtime = runtime.config(hardly_polling()).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let started = Instant::now();
+        Engine::emit_on(&db.pool, &tally(1), Event::new("1")).await.unwrap();
+        eventually(SOON, async || calls.load(Ordering::Relaxed) > 0).await;
+        Engine::emit_on(&db.pool, &tally(1), Event::new("2")).await.unwrap();
+        idle(db).await;
+        for n in 0..5 {
+            Engine::emit_on(&db.pool, &cell(n), Event::new("x")).await.unwrap();
+            idle(db).await;
+        }
+        assert!(started.elapsed() < BEFORE_THE_POLL, "{:?}", started.elapsed());
+        runtime.stop(STOP).await;
+    }
+
+    /// What a turn emits is told when the turn has committed, however long that takes.
+    async fn what_a_turn_emits_is_told_after_its_commit(db) {
+        create_cells(db).await;
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            let emits = SideEffect::<Engine>::new(|tx| Box::pin(async move {
+                Engine::emit(tx, &tally("told"), Event::new("x")).await?;
+                // Longer than a marked shard is looked at again and again.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(())
+            }));
+            Ok(Transition::to(population + 1).consuming(events).side_effect(emits).into())
+        });
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).processor("cell", cells);
+        let runtime = runtime.config(hardly_polling()).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let started = Instant::now();
+        Engine::emit_on(&db.pool, &cell(1), Event::new("go")).await.unwrap();
+        eventually(SOON, async || !seen(db, &tally("told")).await.is_empty()).await;
+        assert!(started.elapsed() < BEFORE_THE_POLL, "{:?}", started.elapsed());
+        runtime.stop(STOP).await;
+    }
+
+    /// A listing begins behind what was consumed, and what was emitted long before that and commits only now is found all the same: in a
+    /// box that is quiet, and in one that always has something.
+    async fn what_was_emitted_long_ago_is_found(db) {
+        create_cells(db).await;
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        });
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).processor("cell", cells);
+        let runtime = runtime.config(config()).start().await.unwrap();
+        let hour_ago = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
+        for to in [tally("quiet"), cell("quiet"), tally("busy"), cell("busy")] {
+            Engine::emit_on(&db.pool, &to, Event::new("new")).await.unwrap();
+            idle(db).await;
+            let old = hour_ago.scope(Engine::emit_on(&db.pool, &to, Event::new("old"))).await.unwrap();
+            eventually(SOON, async || {
+                if to.key() == "busy" {
+                    Engine::emit_on(&db.pool, &to, Event::new("new")).await.unwrap();
+                }
+                let status = runtime.wait_processed(&old, Duration::from_millis(20)).await.unwrap();
+                matches!(status, Status::Done { .. })
+            }).await;
+            idle(db).await;
+        }
+        runtime.stop(STOP).await;
+    }
+
+    /// Whoever fails is left alone until its pause is over, also when it is told to have more.
+    async fn who_fails_is_not_tried_at_every_hint(db) {
+        create_cells(db).await;
+        let mut config = isolating(1_000);
+        config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
+        let cells = Cells::<Engine>::deciding(|to, events, population| match to.key() {
+            "fails" => Err("it cannot".into()),
+            _ => Ok(Transition::to(population + 1).consuming(events).into()),
+        });
+        let runtime = Runtime::builder(db.open(4)).processor("cell", cells).config(config).start().await.unwrap();
+        let attempts = "SELECT coalesce(sum(attempts), 0) FROM eventbox_failure";
+        Engine::emit_on(&db.pool, &cell("fails"), Event::new("x")).await.unwrap();
+        eventually(SOON, async || db.number(attempts).await == 1).await;
+        for n in 0..10 {
+            Engine::emit_on(&db.pool, &cell("fails"), Event::new("x")).await.unwrap();
+            // Behind it in the queue: when this one is done, that one was taken.
+            let receipt = Engine::emit_on(&db.pool, &cell(n), Event::new("x")).await.unwrap();
+            runtime.wait_processed(&receipt, SOON).await.unwrap();
+        }
+        assert_eq!(db.number(attempts).await, 1);
+        runtime.stop(STOP).await;
+    }
+}
