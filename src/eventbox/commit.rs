@@ -16,7 +16,7 @@ use crate::cloudevent::turn_key;
 use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{BoxError, Error, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Claimed, Fault, Removed};
 
 /// What the transaction of a turn is about.
 pub(super) struct Commit<'a, B: Backend, P> {
@@ -75,8 +75,14 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
     async fn apply(&self, tx: &mut B::Connection, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
-        let advanced = B::advance_turn(tx, shard, self.to.as_str(), self.turn, token).await;
-        if !advanced.map_err(|fault| self.during(fault))? {
+        let together = decision.steps.iter().filter(|step| !step.independent);
+        let ids: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
+        let removed = match self.range {
+            Some((first, last)) => Removed::Range { first: first.0, last: last.0, count: ids.len() },
+            None => Removed::Ids(&ids),
+        };
+        let claimed = B::claim_turn(tx, shard, self.to.as_str(), self.turn, token, removed).await;
+        if claimed.map_err(|fault| self.during(fault))? != Claimed::Done {
             return Err(Error::contention(self.attempt()));
         }
         let eversion = self.guard.run("fetch the eversion", self.processor.fetch_eversion(tx, self.to)).await?;
@@ -86,14 +92,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         #[cfg(feature = "emitter")]
         self.give_keys(&mut decision);
-        let together = decision.steps.iter().filter(|step| !step.independent);
-        let removed: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
-        match self.range {
-            Some(range) => self.remove_range(tx, range, removed.len()).await?,
-            None => self.remove(tx, &removed).await?,
-        }
-
-        let (mut outcome, target) = self.take_steps(tx, decision.steps, removed.len() - decision.garbage.len()).await?;
+        let (mut outcome, target) = self.take_steps(tx, decision.steps, ids.len() - decision.garbage.len()).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
             let first = outcome
                 .failures
@@ -174,15 +173,6 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         savepoint.commit().await.map_err(during)?;
         Ok(Ok(()))
-    }
-
-    /// Deletes all events from the first to the last, which must be so many.
-    async fn remove_range(&self, tx: &mut B::Connection, range: (EventId, EventId), count: usize) -> Result<()> {
-        let removed = B::delete_range(tx, self.to.shard().into(), self.to.as_str(), range.0.0, range.1.0).await;
-        match removed.map_err(|fault| self.during(fault))? == count as u64 {
-            true => Ok(()),
-            false => Err(Error::contention(self.attempt())),
-        }
     }
 
     /// Deletes events; all of them must be there.

@@ -72,7 +72,7 @@ pub struct Turn {
 
 /// Processes the oldest events of a recipient in one turn.
 ///
-/// Reads the turn, loads the state and lists up to `max_events` of the oldest events, in this order; lets the processor decide; and
+/// Reads the turn and lists up to `max_events` of the oldest events, and then loads the state; lets the processor decide; and
 /// then, in one transaction, claims the next turn, checks the entity's version, removes the consumed events and the garbage, runs
 /// the side effects in order and saves the state. Everything commits together or not at all, and each event is consumed by exactly one
 /// committed turn, however many processes call this at once.
@@ -310,8 +310,8 @@ impl<S> Loaded<S> {
     }
 }
 
-/// Reads the turn, then the state, then the events. The order matters: any commit after the first read moves the turn, so a turn that still
-/// matches at the commit proves that every listed event was live and that the state is the one that was decided on.
+/// Reads the turn and the events, in one snapshot, and then the state. The order matters: any commit after the first read moves the turn, so a turn
+/// that still matches at the commit proves that every listed event was live and that the state is the one that was decided on.
 ///
 /// `None` when the recipient is left alone after a failure.
 async fn load<B, P>(
@@ -329,22 +329,22 @@ where
     let shard = to.shard().into();
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
-    let standing = B::read_standing(&mut conn, shard, to.as_str()).await.map_err(during)?;
-    if standing.paused || standing.kind_paused {
+    let max_events = options.max_events();
+    let limit = i64::from(max_events.get()) + 1;
+    let started = Instant::now();
+    let opened = B::open_turn(&mut conn, shard, to.as_str(), after.0, limit).await;
+    metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
+    let opened = opened.map_err(during)?;
+    if opened.paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
-    if options.leaves_alone() && standing.wait_us > 0 {
+    if options.leaves_alone() && opened.wait_us > 0 {
         return Ok(None);
     }
     let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;
-    let started = Instant::now();
-    let max_events = options.max_events();
-    let limit = i64::from(max_events.get()) + 1;
-    let listed = B::list_events(&mut conn, shard, to.as_str(), after.0, limit).await;
-    metrics::listed(to.kind(), started.elapsed(), listed.as_deref());
-    let mut rows = listed.map_err(during)?;
+    let mut rows = opened.events;
     let more_listed = rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);
     let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Some(Loaded { turn: standing.turn, state, eversion, events, more_listed, failing: standing.attempts > 0 }))
+    Ok(Some(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
 }

@@ -19,8 +19,6 @@ pub struct Standing {
     pub kind_paused: bool,
     pub attempts: i32,
     pub next_attempt_at_us: i64,
-    /// How long it is still left alone; not positive when it is due.
-    pub wait_us: i64,
     pub error: Option<String>,
 }
 
@@ -45,7 +43,7 @@ pub trait ControlTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// The turn, as `read_turn` reads it, with everything else that a turn should know before it begins: one statement, three look-ups by key.
+    /// The turn with everything else that is known of a recipient.
     fn read_standing(
         conn: &mut Self::Connection,
         shard: i16,
@@ -117,14 +115,14 @@ on_both_engines! {
             recipient: &str,
         ) -> Result<Standing, Fault> {
             // A full join of look-ups, because any row may be missing.
-            let query = sqlx::query::<Engine>(concat!(
+            let query = sqlx::query::<Engine>(
                 "SELECT coalesce(s.turn, 0), s.updated_at_us, coalesce(f.paused, false), coalesce(f.attempts, 0),
-                        coalesce(f.next_attempt_at_us, 0), f.error, k.kind IS NOT NULL, coalesce(f.next_attempt_at_us - ", now_us!(), ", 0)
+                        coalesce(f.next_attempt_at_us, 0), f.error, k.kind IS NOT NULL
                  FROM (SELECT 1 AS always) one
                  LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
                  LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
-                 LEFT JOIN eventbox_paused_kind k ON k.kind = $3"
-            ));
+                 LEFT JOIN eventbox_paused_kind k ON k.kind = $3",
+            );
             let row = query.bind(shard).bind(recipient).bind(kind_of(recipient)).fetch_one(conn).await?;
             Ok(Standing {
                 turn: row.try_get(0)?,
@@ -134,7 +132,6 @@ on_both_engines! {
                 next_attempt_at_us: row.try_get(4)?,
                 error: row.try_get(5)?,
                 kind_paused: row.try_get(6)?,
-                wait_us: row.try_get(7)?,
             })
         }
 

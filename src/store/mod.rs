@@ -34,6 +34,7 @@ mod state;
 mod status;
 mod timer;
 mod tombstone;
+mod turn;
 mod wake;
 mod written;
 
@@ -51,6 +52,7 @@ pub(crate) use state::{KeptRow, Settled};
 pub(crate) use status::Whereabouts;
 pub(crate) use timer::{MovedShard, TimerRow};
 pub(crate) use tombstone::{PrunedSlice, Slice};
+pub(crate) use turn::Claimed;
 
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -79,6 +81,7 @@ pub trait Backend:
     + timer::TimerTable
     + tombstone::TombstoneTable
     + state::StateTable
+    + turn::TurnTable
     + control::ControlTable
     + kind::KindTable
     + quarantine::QuarantineTable

@@ -10,6 +10,7 @@ mod round;
 mod schema;
 mod timer;
 mod tombstone;
+mod turn;
 mod wake;
 
 /// The text of the database's clock: microseconds since 1970.

@@ -68,6 +68,21 @@ mod postgres {
         let boxes = boxes.map(|(owner, limit)| format!("{owner}, '{nil}', {limit}"));
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
         uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8", &boxes).await;
+        let turns: Vec<String> = boxes.iter().map(|of| format!("{of}, 'airport'")).collect();
+        let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
+        uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text", &turns).await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_finds_what_it_removes_by_the_primary_key() {
+        let uuid = uuid::Uuid::now_v7;
+        let ids = |count| (0..count).map(|_| uuid().to_string()).collect::<Vec<_>>().join(",");
+        let by_id = [1, 100, 1000].map(|count| format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), ids(count)));
+        let by_range = format!("3, 'airport/EWR', 7, '{}', '{{}}', '{}', '{}'", uuid(), uuid(), uuid());
+        let claims: Vec<&str> = by_id.iter().chain([&by_range]).map(String::as_str).collect();
+        for name in ["CLAIM_FIRST_TURN", "CLAIM_NEXT_TURN"] {
+            uses_the_primary_key(name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
+        }
     }
 
     #[tokio::test]
@@ -197,6 +212,7 @@ mod sqlite {
     #[tokio::test]
     async fn listing_walks_the_primary_key() {
         uses_the_primary_key("LIST_EVENTS").await;
+        uses_the_primary_key("OPEN_TURN").await;
     }
 
     /// The statements of rounds read no table as a whole.

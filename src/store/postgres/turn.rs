@@ -1,0 +1,72 @@
+//! The claim of a turn on Postgres.
+
+use sqlx::{PgConnection, Postgres, Row};
+use uuid::Uuid;
+
+use super::now_us;
+use crate::store::fault::Fault;
+use crate::store::round::Removed;
+use crate::store::state::StateTable;
+use crate::store::turn::{Claimed, TurnClaim};
+
+/// How the statements of [`TurnClaim::claim_turn`] go on behind the turn.
+///
+/// The deletions ask for the turn, which thereby is complete, and holds the lock of the recipient, before the first event is removed.
+macro_rules! removing {
+    () => {
+        " RETURNING 1
+), by_id AS (
+    DELETE FROM eventbox_event
+    WHERE shard = $1 AND recipient = $2 AND id = ANY($5) AND EXISTS (SELECT FROM moved) RETURNING 1
+), by_range AS (
+    DELETE FROM eventbox_event
+    WHERE shard = $1 AND recipient = $2 AND id BETWEEN $6 AND $7 AND EXISTS (SELECT FROM moved) RETURNING 1
+)
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range)"
+    };
+}
+
+/// Its plan must use the primary keys.
+pub(crate) const CLAIM_FIRST_TURN: &str = concat!(
+    "WITH moved AS (
+    INSERT INTO eventbox_state (turn, shard, recipient, token, updated_at_us)
+    VALUES ($3::int8 + 1, $1::int2, $2::text, $4::uuid, ",
+    now_us!(),
+    ") ON CONFLICT DO NOTHING",
+    removing!()
+);
+
+/// Its plan must use the primary keys.
+pub(crate) const CLAIM_NEXT_TURN: &str = concat!(
+    "WITH moved AS (
+    UPDATE eventbox_state SET turn = $3 + 1, token = $4, updated_at_us = ",
+    now_us!(),
+    " WHERE shard = $1 AND recipient = $2 AND turn = $3",
+    removing!()
+);
+
+impl TurnClaim for Postgres {
+    async fn claim_turn(
+        tx: &mut PgConnection,
+        shard: i16,
+        recipient: &str,
+        turn: i64,
+        token: Uuid,
+        removed: Removed<'_>,
+    ) -> Result<Claimed, Fault> {
+        if removed.count() == 0 {
+            let is_ours = Self::advance_turn(tx, shard, recipient, turn, token).await?;
+            return Ok(if is_ours { Claimed::Done } else { Claimed::Lost });
+        }
+        let sql = if turn == 0 { CLAIM_FIRST_TURN } else { CLAIM_NEXT_TURN };
+        let (first, last) = removed.range().unzip();
+        let query = sqlx::query(sql).bind(shard).bind(recipient).bind(turn).bind(token);
+        let row = query.bind(removed.ids()).bind(first).bind(last).fetch_one(tx).await?;
+        let (moved, gone): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(match (moved, usize::try_from(gone)) {
+            (0, _) => Claimed::Lost,
+            (_, Ok(gone)) if gone == removed.count() => Claimed::Done,
+            _ => Claimed::Shortfall,
+        })
+    }
+}
