@@ -117,13 +117,14 @@ impl Hinted {
         self.shards = self.shards.or(other.shards);
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.recipients.is_empty() && self.shards.is_empty()
     }
 
-    /// The shards of all of it.
-    pub(crate) fn all_shards(&self) -> ShardSet {
-        self.recipients.iter().map(Recipient::shard).collect::<ShardSet>().or(self.shards)
+    /// What is not of these shards.
+    pub(crate) fn without(mut self, shards: ShardSet) -> Self {
+        self.recipients.retain(|to| !shards.contains(to.shard()));
+        Hinted { recipients: self.recipients, shards: self.shards.without(shards) }
     }
 }
 
@@ -142,9 +143,9 @@ impl Hints {
         }
     }
 
-    /// Marks several shards for this listener alone.
-    pub(crate) fn mark_all(&self, shards: ShardSet) {
-        self.say(|hinted| hinted.shards = hinted.shards.or(shards));
+    /// Says something to this listener alone.
+    pub(crate) fn tell(&self, said: &Hinted) {
+        self.say(|hinted| hinted.add(said));
     }
 
     /// Whether anything was said.

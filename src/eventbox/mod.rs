@@ -33,13 +33,13 @@ pub use commit::Failure;
 pub(crate) use database::check_migrated;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
-pub use database::{begin, check, migrate};
+pub use database::{TRUSTED_IDLE, begin, check, migrate, pool_options};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
 pub use executor::EmitExecutor;
 pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
-pub(crate) use hint::{Hints, listen};
+pub(crate) use hint::{Hinted, Hints, listen};
 pub use metrics::INSTRUMENTS;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};

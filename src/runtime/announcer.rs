@@ -67,9 +67,9 @@ impl<B: Backend> Announcer<B> {
         let Some(task) = self.task.take() else { return };
         // It may be in the middle of telling; only the end of the runtime makes it fail.
         let _ = task.await;
-        let last = self.hints.take().all_shards();
+        let last = self.hints.take();
         if !last.is_empty() {
-            wake::tell(&self.pool, last).await;
+            wake::tell(&self.pool, &last).await;
         }
     }
 }

@@ -26,6 +26,7 @@ mod resolve;
 mod states;
 mod stats;
 mod tasks;
+mod trouble;
 mod timers;
 mod wait;
 mod wake;

@@ -46,33 +46,31 @@ pub(super) struct Queue {
     places: HashMap<Recipient, Place>,
     /// Hints, because an event may commit late: a walk that sees one before a position forgets that.
     positions: HashMap<Recipient, Position>,
-    /// Who had a turn since the walk that is under way began, which may still have seen what is gone.
-    had_turns: Option<HashSet<Recipient>>,
+    /// Who was found by a walk, and not told of since: a poll that finds such events is not in vain.
+    untold: HashSet<Recipient>,
 }
 
 impl Queue {
-    /// A walk saw events of a recipient, this one first. True when that was news.
-    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) -> bool {
+    /// A walk saw events of a recipient, this one first.
+    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) {
         let is_late = self.position(&to) >= first;
         if is_late {
             self.from_start(&to);
         }
         match self.places.get_mut(&to) {
-            Some(Place::Waiting) => return false,
-            Some(Place::AtWork { found_again, from_start }) => {
-                (*found_again, *from_start) = (true, is_late);
-                return false;
+            Some(Place::Waiting) => {}
+            Some(Place::AtWork { found_again, from_start }) => (*found_again, *from_start) = (true, is_late),
+            Some(Place::Resting(until)) if *until > now => {}
+            _ => {
+                self.untold.insert(to.clone());
+                self.wait(to, lane);
             }
-            Some(Place::Resting(until)) if *until > now => return false,
-            _ => {}
         }
-        let is_news = self.had_turns.as_ref().is_none_or(|had_turns| !had_turns.contains(&to));
-        self.wait(to, lane);
-        is_news
     }
 
     /// An emit to a recipient has committed, also when it was left alone.
     pub(super) fn hinted(&mut self, to: Recipient, lane: Lane) {
+        self.untold.remove(&to);
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => {}
             Some(Place::AtWork { found_again, .. }) => *found_again = true,
@@ -80,14 +78,9 @@ impl Queue {
         }
     }
 
-    /// A walk begins.
-    pub(super) fn walk_begins(&mut self) {
-        self.had_turns = Some(HashSet::new());
-    }
-
-    /// What the walk brought was found.
-    pub(super) fn walk_ended(&mut self) {
-        self.had_turns = None;
+    /// Whether a recipient whose events were consumed had been found by a walk, and nobody told of it until now.
+    pub(super) fn was_untold(&self, to: &Recipient) -> bool {
+        self.untold.contains(to)
     }
 
     /// The next recipients of a lane; they are at work until they are [`done`](Queue::done).
@@ -103,9 +96,7 @@ impl Queue {
     /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
     pub(super) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
         let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. }));
-        if let Some(had_turns) = &mut self.had_turns {
-            had_turns.insert(to.clone());
-        }
+        self.untold.remove(&to);
         if more || found_again {
             self.wait(to, lane);
         } else {
@@ -115,6 +106,7 @@ impl Queue {
 
     /// A recipient is not at work and does not wait, whatever was found meanwhile.
     pub(super) fn forget(&mut self, to: &Recipient) {
+        self.untold.remove(to);
         self.places.remove(to);
     }
 
@@ -127,6 +119,7 @@ impl Queue {
         if matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. })) {
             self.done(to, lane, true);
         } else {
+            self.untold.remove(&to);
             self.places.insert(to, Place::Resting(until));
         }
     }
@@ -178,6 +171,7 @@ impl Queue {
         let waiting = self.rounds.len() + self.turns.len();
         self.rounds.clear();
         self.turns.clear();
+        self.untold.clear();
         self.places.retain(|_, place| !matches!(place, Place::Waiting));
         waiting
     }
@@ -222,10 +216,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
         queue.done(to("a"), Lane::Rounds, false);
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");
         queue.done(to("a"), Lane::Rounds, false);
@@ -247,17 +242,16 @@ mod tests {
     async fn who_rests_is_found_when_the_time_is_over_or_the_shard_marked() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let until = now + Duration::from_secs(1);
-        for _ in 0..2 {
-            queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
-            queue.take(Lane::Rounds, 1);
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        for woken in [true, false] {
+            assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
             queue.rest(to("a"), Lane::Rounds, until);
-            assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
-            queue.wake(|_| true);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+            assert_eq!(queue.waiting(Lane::Rounds), 0);
+            queue.wake(|_| woken);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, if woken { now } else { until });
         }
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
-        queue.take(Lane::Rounds, 1);
-        queue.rest(to("a"), Lane::Rounds, until);
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, until));
+        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -275,18 +269,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_walk_still_saw_is_no_news() {
+    async fn a_walk_has_found_what_nobody_tells_of() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.walk_begins();
+        for key in ["a", "b"] {
+            queue.found(to(key), EventId::NIL, Lane::Rounds, now);
+        }
+        queue.take(Lane::Rounds, 2);
+        queue.hinted(to("b"), Lane::Rounds);
+        assert!(queue.was_untold(&to("a")) && !queue.was_untold(&to("b")));
+        queue.rest(to("a"), Lane::Rounds, now);
         queue.hinted(to("a"), Lane::Rounds);
-        queue.take(Lane::Rounds, 1);
-        queue.done(to("a"), Lane::Rounds, false);
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
-        assert!(queue.found(to("b"), EventId::NIL, Lane::Rounds, now));
-        assert_eq!(queue.take(Lane::Rounds, 10), [to("a"), to("b")], "it is looked at all the same");
-        queue.walk_ended();
-        queue.done(to("a"), Lane::Rounds, false);
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        queue.done(to("b"), Lane::Rounds, false);
+        assert!(queue.untold.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -299,7 +293,7 @@ mod tests {
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now);
-        assert!(queue.found(a.clone(), last, Lane::Rounds, now));
+        queue.found(a.clone(), last, Lane::Rounds, now);
         assert_eq!(queue.position(&a), behind, "nothing is before it");
         queue.found(a.clone(), behind, Lane::Rounds, now);
         assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something");

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics;
 use super::tasks::Shared;
-use crate::eventbox::Hints;
+use crate::eventbox::{Hinted, Hints};
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, Told};
 
 /// The shortest and the longest time between two wake-ups that this process sends: the first goes at once, and the more there are the more of
 /// them go together.
@@ -33,20 +33,22 @@ pub(super) async fn send<B: Backend>(
             () = stopping.cancelled() => return,
             () = hints.wait() => {}
         }
-        let theirs = hints.take().all_shards().without(*owned.borrow());
+        let theirs = hints.take().without(*owned.borrow());
         if theirs.is_empty() {
             continue;
         }
-        tell(&pool, theirs).await;
+        tell(&pool, &theirs).await;
         tokio::time::sleep(window).await;
         // Somebody was waiting while it slept: more of them go together.
         window = if hints.are_any() { (window * 2).min(WINDOW.1) } else { WINDOW.0 };
     }
 }
 
-/// Tells the others about shards.
-pub(super) async fn tell<B: Backend>(pool: &Pool<B>, shards: ShardSet) {
-    let sent = async { B::send_wake_up(&mut *pool.acquire().await?, shards).await };
+/// Tells the others.
+pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
+    let recipients = hinted.recipients.iter().map(|to| to.as_str().to_owned()).collect();
+    let told = Told { recipients, shards: hinted.shards };
+    let sent = async { B::send_wake_up(&mut *pool.acquire().await?, told).await };
     if let Err::<(), Fault>(fault) = sent.await {
         tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
     }
@@ -54,9 +56,10 @@ pub(super) async fn tell<B: Backend>(pool: &Pool<B>, shards: ShardSet) {
 
 /// Reports what the others say into `heard`, until `stopping`.
 pub(super) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, stopping: CancellationToken) {
-    let hearing = |shards| {
+    let hearing = |told: Told| {
         metrics::listening(true);
-        heard.mark_all(shards);
+        let recipients = told.recipients.iter().filter_map(|to| to.parse().ok()).collect();
+        heard.tell(&Hinted { recipients, shards: told.shards });
     };
     while !stopping.is_cancelled() {
         metrics::listening(false);

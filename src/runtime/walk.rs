@@ -178,7 +178,13 @@ impl Walks {
         }
     }
 
-    /// Takes what a walk brought into account; `keep` is asked about every recipient and says whether it was news.
+    /// A walk found what nobody had told of: the next poll comes soon.
+    pub(super) fn found_news(&mut self, now: Instant) {
+        self.pause = self.pauses.0;
+        self.next_poll = self.next_poll.min(now + self.pause).max(self.no_poll_before);
+    }
+
+    /// Takes what a walk brought into account; `keep` is asked about every recipient and says what is thought of it.
     pub(super) fn walked(
         &mut self,
         walk: &Walk,
@@ -186,7 +192,6 @@ impl Walks {
         now: Instant,
         mut keep: impl FnMut(&WalkedRow) -> Kept<'_>,
     ) {
-        let mut news = false;
         let mut of_shard: HashMap<i16, Vec<&WalkedRow>> = HashMap::new();
         for row in rows {
             of_shard.entry(row.shard).or_default().push(row);
@@ -200,10 +205,6 @@ impl Walks {
                 at_end = Some(&row.recipient) == row.last.as_ref();
                 state.last.clone_from(&row.last);
                 behind = Some(match keep(row) {
-                    Kept::News => {
-                        news = true;
-                        row.recipient.clone()
-                    }
                     Kept::Known => row.recipient.clone(),
                     Kept::UnknownKind(kind) => {
                         note_unknown(&mut self.unknown, kind);
@@ -219,10 +220,6 @@ impl Walks {
                 self.due.insert(shard);
             }
         }
-        if news {
-            self.pause = self.pauses.0;
-            self.next_poll = self.next_poll.min(now + self.pause);
-        }
         if !self.due.is_empty() {
             // The pass goes on, and there is much to be found.
             self.rests_until = self.rests_until.min(now + self.pauses.0);
@@ -235,7 +232,6 @@ impl Walks {
 
 /// What was thought of a recipient that a walk brought.
 pub(super) enum Kept<'a> {
-    News,
     Known,
     /// Nobody here processes this kind: its events stay.
     UnknownKind(&'a str),

@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -16,16 +15,14 @@ use super::kinds::Kind;
 use super::queue::{Lane, Queue};
 use super::states::States;
 use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
+use super::trouble::Trouble;
 use super::walk::{Kept, Walk, Walks};
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hints, Phase, Turn, spent};
+use crate::eventbox::{Done, EventId, Hinted, Hints, Phase, Turn, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, WalkedRow};
-
-/// The first and the longest pause after the database was in trouble.
-const TROUBLE_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What a task was about, to give its recipients back when it ends.
 enum Task {
@@ -56,8 +53,7 @@ pub(super) struct Work<B: Backend> {
     walking: bool,
     rounds: usize,
     turns: usize,
-    /// Failures of the database in a row, and until when nothing is begun.
-    trouble: (u32, Instant),
+    trouble: Trouble,
 }
 
 impl<B: Backend> Work<B> {
@@ -83,7 +79,7 @@ impl<B: Backend> Work<B> {
             walking: false,
             rounds: 0,
             turns: 0,
-            trouble: (0, now),
+            trouble: Trouble::none(now),
         }
     }
 
@@ -99,12 +95,14 @@ impl<B: Backend> Work<B> {
                 biased;
                 () = stopping.cancelled() => {}
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
-                () = self.hints.wait() => self.take_hints(),
+                () = self.hints.wait() => {
+                    let hinted = self.hints.take();
+                    self.take_in(hinted);
+                }
                 () = self.heard.wait() => {
-                    let shards = self.heard.take().shards;
-                    // What was sent when it was emitted may not be committed yet; what the file tells is, and that is no reason to wake
-                    // those that rest: it tells of every commit.
-                    if B::SENDS_WAKE_UPS { self.marked(shards) } else { self.walks.poll_soon() }
+                    let hinted = self.heard.take();
+                    // What a file tells is no reason to wake those that rest: it tells of every commit.
+                    if B::SENDS_WAKE_UPS { self.take_in(hinted) } else { self.walks.poll_soon() }
                 }
                 // Hints about shards were passed over while they were somebody else's.
                 Ok(()) = self.owned.changed() => {
@@ -141,7 +139,7 @@ impl<B: Backend> Work<B> {
     }
 
     fn begin_what_is_due(&mut self, now: Instant) {
-        if self.trouble.1 > now {
+        if self.trouble.pauses_until(now).is_some() {
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -179,15 +177,13 @@ impl<B: Backend> Work<B> {
             let room = config.max_ready.get().saturating_sub(self.waiting());
             if let Some(walk) = self.walks.begin(owned, room, now) {
                 self.walking = true;
-                self.queue.walk_begins();
                 let task = run_walk(Arc::clone(&self.shared), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
             }
         }
     }
 
-    fn take_hints(&mut self) {
-        let hinted = self.hints.take();
+    fn take_in(&mut self, hinted: Hinted) {
         self.marked(hinted.shards);
         self.named(hinted.recipients);
     }
@@ -237,8 +233,8 @@ impl<B: Backend> Work<B> {
     }
 
     fn next_wake(&self, now: Instant) -> Instant {
-        if self.trouble.1 > now {
-            return self.trouble.1;
+        if let Some(until) = self.trouble.pauses_until(now) {
+            return until;
         }
         if self.walking || !self.wants_more() {
             // A task that ends wakes the loop.
@@ -278,17 +274,12 @@ impl<B: Backend> Work<B> {
     fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
         self.walking = false;
         let now = Instant::now();
-        // What the walk saw and was told of is no news.
-        self.take_hints();
         self.walks.ended(walk, rows.as_ref().map_or(0, Vec::len), now);
         let rows = match rows {
             Ok(rows) => rows,
-            Err(fault) => {
-                self.queue.walk_ended();
-                return self.in_trouble(&fault.0);
-            }
+            Err(fault) => return self.in_trouble(&fault.0),
         };
-        self.trouble.0 = 0;
+        self.trouble.is_over();
         let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
         self.walks.walked(walk, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
@@ -300,9 +291,9 @@ impl<B: Backend> Work<B> {
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
             }
-            if queue.found(to, EventId::from(row.first), registered.lane(), now) { Kept::News } else { Kept::Known }
+            queue.found(to, EventId::from(row.first), registered.lane(), now);
+            Kept::Known
         });
-        queue.walk_ended();
     }
 
     fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
@@ -318,7 +309,7 @@ impl<B: Backend> Work<B> {
                 return self.in_trouble(&error);
             }
         };
-        self.trouble.0 = 0;
+        self.trouble.is_over();
         self.shared.counters.round();
         let mut done = done.into_iter();
         for to in taken {
@@ -352,7 +343,7 @@ impl<B: Backend> Work<B> {
                 self.queue.rest(to, lane, until);
             }
             Ok(turn) => {
-                self.trouble.0 = 0;
+                self.trouble.is_over();
                 self.committed(to, lane, &turn);
             }
             // Others work on it too: a look at its shard a little later shows what they left.
@@ -376,6 +367,9 @@ impl<B: Backend> Work<B> {
 
     fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
         self.shared.counters.turn(turn);
+        if self.queue.was_untold(&to) {
+            self.walks.found_news(Instant::now());
+        }
         match turn.last {
             Some(last) if turn.more_remain => self.queue.go_on_behind(&to, last),
             Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
@@ -386,13 +380,9 @@ impl<B: Backend> Work<B> {
 
     /// An error of the infrastructure: it stops what is begun for a moment, and never the loop.
     fn in_trouble(&mut self, error: &dyn std::error::Error) {
-        let (first, longest) = TROUBLE_PAUSES;
-        let doubled = first.saturating_mul(1 << self.trouble.0.min(16)).min(longest);
-        let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
-        self.trouble = (self.trouble.0.saturating_add(1), Instant::now() + pause);
         self.queue.clear_waiting();
         // Everybody who waited is to be found again.
         self.walks.look_at(ShardSet::ALL);
-        tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
+        self.trouble.goes_on(error);
     }
 }

@@ -53,6 +53,7 @@ pub(crate) use status::Whereabouts;
 pub(crate) use timer::{MovedShard, TimerRow};
 pub(crate) use tombstone::{PrunedSlice, Slice};
 pub(crate) use turn::Claimed;
+pub(crate) use wake::Told;
 
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

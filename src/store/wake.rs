@@ -1,26 +1,45 @@
-//! Telling other processes that a shard may have new events. It only makes them faster: a wake-up may be lost, and may be wrong.
+//! Telling other processes about new events. It only makes them faster: a wake-up may be lost, and may be wrong.
 
 use std::convert::Infallible;
 
 use sqlx::{Database, Pool};
 
 use super::fault::Fault;
+use crate::recipient::Recipient;
 use crate::shard::ShardSet;
+
+/// What one process tells the others.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// These have events that are committed.
+    pub recipients: Vec<String>,
+    /// Recipients of these shards may have events, now or soon.
+    pub shards: ShardSet,
+}
+
+impl Told {
+    /// The same without names.
+    pub(super) fn by_shards(&self) -> Told {
+        let parsed = self.recipients.iter().filter_map(|to| to.parse::<Recipient>().ok());
+        let shards = parsed.map(|to| to.shard()).collect::<ShardSet>().or(self.shards);
+        Told { recipients: Vec::new(), shards }
+    }
+}
 
 /// What an engine has for waking up other processes.
 pub trait WakeUp: Database {
     /// Whether [`send_wake_up`](WakeUp::send_wake_up) does anything.
     const SENDS_WAKE_UPS: bool;
 
-    /// Tells the processes that listen about shards, after the commit and on a connection of its own: inside a transaction that inserts it
-    /// would make the inserting ones wait for each other.
-    fn send_wake_up(conn: &mut Self::Connection, shards: ShardSet) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Tells the processes that listen, after the commit and on a connection of its own: inside a transaction that inserts it would make the
+    /// inserting ones wait for each other.
+    fn send_wake_up(conn: &mut Self::Connection, told: Told) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Listens, and reports shards that may have new events, for ever; all of them once it listens, because what came before was not heard.
+    /// Listens, and reports what is told, for ever; all shards once it listens, because what came before was not heard.
     ///
     /// Takes a connection apart from the pool's. Cancel safe.
     fn hear_wake_ups(
         pool: &Pool<Self>,
-        report: impl Fn(ShardSet) + Send + Sync,
+        report: impl Fn(Told) + Send + Sync,
     ) -> impl Future<Output = Result<Infallible, Fault>> + Send;
 }

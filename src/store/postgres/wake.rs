@@ -7,34 +7,84 @@ use sqlx::{PgConnection, Pool, Postgres};
 
 use crate::shard::ShardSet;
 use crate::store::fault::Fault;
-use crate::store::wake::WakeUp;
+use crate::store::wake::{Told, WakeUp};
 
-/// The channel; its payload is a set of shards.
+/// The channel; its payload is what is told, as JSON: the shards as a text, and the recipients.
 const CHANNEL: &str = "eventbox";
+
+/// The most bytes of a payload; Postgres takes less than 8,000.
+const MAX_PAYLOAD_BYTES: usize = 7_900;
+
+/// What is reported when it is not known who has events.
+fn everything() -> Told {
+    Told { recipients: Vec::new(), shards: ShardSet::ALL }
+}
+
+/// The payload; `None` when it would be too long.
+fn payload_of(told: &Told) -> Option<String> {
+    let payload = serde_json::to_string(&(told.shards.to_string(), &told.recipients)).ok()?;
+    (payload.len() <= MAX_PAYLOAD_BYTES).then_some(payload)
+}
+
+fn told_by(payload: &str) -> Option<Told> {
+    let (shards, recipients): (String, Vec<String>) = serde_json::from_str(payload).ok()?;
+    Some(Told { recipients, shards: shards.parse().ok()? })
+}
 
 impl WakeUp for Postgres {
     const SENDS_WAKE_UPS: bool = true;
 
-    async fn send_wake_up(conn: &mut PgConnection, shards: ShardSet) -> Result<(), Fault> {
-        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(shards.to_string());
+    async fn send_wake_up(conn: &mut PgConnection, told: Told) -> Result<(), Fault> {
+        let payload = payload_of(&told).or_else(|| payload_of(&told.by_shards())).unwrap_or_default();
+        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
         query.execute(conn).await?;
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(ShardSet) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
         // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when it is idle.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let apart = apart.connect_lazy_with(pool.connect_options().as_ref().clone());
         let mut listener = PgListener::connect_with(&apart).await?;
         listener.listen(CHANNEL).await?;
-        report(ShardSet::ALL);
+        report(everything());
         loop {
             match listener.try_recv().await? {
-                // Somebody else's use of the channel says nothing about shards.
-                Some(notification) => report(notification.payload().parse().unwrap_or(ShardSet::ALL)),
+                // Somebody else's use of the channel says nothing that is known here.
+                Some(notification) => report(told_by(notification.payload()).unwrap_or_else(everything)),
                 // It has connected again, and what came meanwhile was not heard.
-                None => report(ShardSet::ALL),
+                None => report(everything()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipient::Recipient;
+
+    fn told(recipients: usize) -> Told {
+        let recipients = (0..recipients).map(|n| format!("order/\"{n}\"\n")).collect();
+        Told { recipients, shards: [3, 200].into_iter().collect() }
+    }
+
+    #[test]
+    fn what_is_told_is_heard() {
+        for recipients in [0, 1, 100] {
+            assert_eq!(told_by(&payload_of(&told(recipients)).unwrap()), Some(told(recipients)));
+        }
+        assert_eq!(told_by("somebody else's"), None);
+    }
+
+    #[test]
+    fn of_too_many_the_shards_are_told() {
+        let many = told(10_000);
+        assert_eq!(payload_of(&many), None);
+        let heard = told_by(&payload_of(&many.by_shards()).unwrap()).unwrap();
+        assert!(heard.recipients.is_empty() && heard.shards.contains(3));
+        for to in &many.recipients {
+            assert!(heard.shards.contains(to.parse::<Recipient>().unwrap().shard()));
         }
     }
 }

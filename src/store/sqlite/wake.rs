@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Pool, Row, Sqlite, SqliteConnection};
 
 use crate::shard::ShardSet;
 use crate::store::fault::Fault;
-use crate::store::wake::WakeUp;
+use crate::store::wake::{Told, WakeUp};
 
 /// How often the version is looked at; a look costs some microseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -16,18 +16,18 @@ impl WakeUp for Sqlite {
     // Differs: whoever commits has told it, by the file itself.
     const SENDS_WAKE_UPS: bool = false;
 
-    async fn send_wake_up(_conn: &mut SqliteConnection, _shards: ShardSet) -> Result<(), Fault> {
+    async fn send_wake_up(_conn: &mut SqliteConnection, _told: Told) -> Result<(), Fault> {
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(ShardSet) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
         let mut conn = pool.connect_options().connect().await?;
         let mut seen = None;
         loop {
             let row = sqlx::query("PRAGMA data_version").fetch_one(&mut conn).await?;
             let now: i64 = row.try_get(0)?;
             if seen.replace(now) != Some(now) {
-                report(ShardSet::ALL);
+                report(Told { shards: ShardSet::ALL, ..Told::default() });
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use eventbox::Event;
-use eventbox::runtime::Runtime;
+use eventbox::runtime::{Announcer, Runtime};
 use sqlx::Pool;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -98,7 +98,12 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
         let child = Child::start(part, &format!("{} {}", B::ID, bench.place.url())).await?;
         let watch = bench.begin().await?;
+        // The sender has no runtime of its own, and the yardstick's wakes the other process with every event.
+        let announcer = (side == Side::Ours).then(|| Announcer::start(&sending));
         send(&sending, side, &keys, bench.scale.timed).await?;
+        if let Some(announcer) = announcer {
+            announcer.stop().await;
+        }
         until_empty(bench, side).await?;
         // Its connections must be closed before the costs are counted.
         latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;

@@ -123,8 +123,8 @@ pub(crate) async fn open_postgres(options: &PgConnectOptions, connections: u32) 
     Ok(pool(connections).connect_lazy_with(options.clone()))
 }
 
-fn pool<B: sqlx::Database>(connections: u32) -> PoolOptions<B> {
-    PoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+fn pool<B: eventbox::Backend>(connections: u32) -> PoolOptions<B> {
+    eventbox::pool_options().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// Makes the database ready for a run, or for going on with one; answers how far that had got.

@@ -114,7 +114,7 @@ impl Engine for Postgres {
     library_calls!();
 
     fn pool_options(_costing: bool) -> PoolOptions<Self> {
-        PoolOptions::new()
+        eventbox::pool_options()
     }
 
     fn costing(options: PgConnectOptions) -> PgConnectOptions {

@@ -145,9 +145,9 @@ impl Engine for Sqlite {
 
     fn pool_options(costing: bool) -> PoolOptions<Self> {
         if !costing {
-            return PoolOptions::new();
+            return eventbox::pool_options();
         }
-        PoolOptions::new().after_connect(|conn: &mut SqliteConnection, _| {
+        eventbox::pool_options().after_connect(|conn: &mut SqliteConnection, _| {
             Box::pin(async move {
                 conn.lock_handle().await?.set_commit_hook(|| {
                     COMMITS.fetch_add(1, Ordering::Relaxed);

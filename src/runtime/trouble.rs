@@ -1,0 +1,66 @@
+//! The pauses after errors of the infrastructure: they are nobody's failure, and stop what is begun for a moment.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::tasks::Chain;
+
+/// The first and the longest pause; it doubles with every error in a row, and a random half is taken off.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// Errors in a row.
+    errors: u32,
+    until: Instant,
+}
+
+impl Trouble {
+    pub(super) fn none(now: Instant) -> Self {
+        Trouble { errors: 0, until: now }
+    }
+
+    /// Until when nothing is begun, if that is not over.
+    pub(super) fn pauses_until(&self, now: Instant) -> Option<Instant> {
+        (self.until > now).then_some(self.until)
+    }
+
+    /// Something worked.
+    pub(super) fn is_over(&mut self) {
+        self.errors = 0;
+    }
+
+    /// Something did not work.
+    pub(super) fn goes_on(&mut self, error: &dyn Error) {
+        let (first, longest) = PAUSES;
+        let doubled = first.saturating_mul(1 << self.errors.min(16)).min(longest);
+        let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.errors = self.errors.saturating_add(1);
+        self.until = Instant::now() + pause;
+        tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_until_something_works() {
+        let mut trouble = Trouble::none(Instant::now());
+        assert_eq!(trouble.pauses_until(Instant::now()), None);
+        let pause = |times: u32, trouble: &mut Trouble| {
+            (0..times).for_each(|_| trouble.goes_on(&std::fmt::Error));
+            trouble.pauses_until(Instant::now()).unwrap() - Instant::now()
+        };
+        assert!(pause(1, &mut trouble) <= PAUSES.0);
+        let long = pause(40, &mut trouble);
+        assert!(long >= PAUSES.1 / 2 && long <= PAUSES.1);
+        trouble.is_over();
+        assert!(pause(1, &mut trouble) <= PAUSES.0);
+        tokio::time::advance(PAUSES.0).await;
+        assert_eq!(trouble.pauses_until(Instant::now()), None);
+    }
+}
