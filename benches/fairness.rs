@@ -191,7 +191,7 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
     let mut holder = None;
     let window = Duration::from_secs((seconds as u64 / 10).max(1));
     let mut first = None;
-    println!("window, events, rounds and turns, listing µs a turn");
+    println!("window: what a turn costs to list its box, and to find it");
     for number in 0..=10 {
         listing_us(&snapshotter);
         let (before, began) = (runtime.stats(), Instant::now());
@@ -214,12 +214,14 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         let now = runtime.stats();
         let turns = now.turns - before.turns;
         let (all, walks) = listing_us(&snapshotter);
-        let (each, of_walks) = (all / turns.max(1) as f64, walks / turns.max(1) as f64);
+        let of_turn = |us: f64| us / turns.max(1) as f64;
+        let (boxes, of_walks) = (of_turn(all - walks), of_turn(walks));
         let what = if number == 0 { "without a snapshot" } else { "with one" };
         println!(
-            "{number:>2} {what}: {} events, {turns} turns, {each:.0} µs, walks {of_walks:.0} µs of it; {:.2} × the first",
+            "{number:>2} {what}: {} events, {turns} turns; boxes {boxes:.0} µs, {:.2} × the first; walks {of_walks:.0} µs, {:.1} % of the time",
             now.consumed - before.consumed,
-            each / *first.get_or_insert(each)
+            boxes / *first.get_or_insert(boxes),
+            walks / 1e4 / began.elapsed().as_secs_f64(),
         );
         if number == 0 {
             let mut tx = pool.begin().await.unwrap();

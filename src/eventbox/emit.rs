@@ -89,13 +89,13 @@ where
         };
         inserted.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
-        hint::hint(std::iter::once(to), is_committed);
+        hint::hint(&std::iter::once(to), is_committed);
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
-    hint::hint(std::iter::once(to), is_committed);
+    hint::hint(&std::iter::once(to), is_committed);
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
@@ -201,7 +201,7 @@ fn answers_of(
     for ((to, _), answer) in events.iter().zip(&answers) {
         metrics::emitted(to, *answer);
     }
-    hint::hint(events.iter().map(|(to, _)| to), are_committed);
+    hint::hint(&events.iter().map(|(to, _)| to), are_committed);
     answers
 }
 

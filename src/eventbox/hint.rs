@@ -55,7 +55,7 @@ pub(crate) fn listen() -> Arc<Hints> {
 }
 
 /// Says that these recipients have events: committed ones, or ones of a transaction that nobody here knows the end of.
-pub(crate) fn hint<'a>(recipients: impl Iterator<Item = &'a Recipient> + Clone, are_committed: bool) {
+pub(crate) fn hint<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone), are_committed: bool) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }

@@ -107,7 +107,7 @@ impl Request {
     /// Tells the caller, who may not be there any more, and gives the room back.
     fn answer(self, emitted: Emitted) {
         metrics::emitted(&self.to, emitted);
-        hint::hint(std::iter::once(&self.to), true);
+        hint::hint(&std::iter::once(&self.to), true);
         let receipt = Receipt::new(self.to, emitted, self.id, self.event.name());
         let _ = self.reply.send(Ok(receipt));
         drop(self.room);

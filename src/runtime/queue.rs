@@ -55,12 +55,13 @@ impl Queue {
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) {
         let is_late = self.position(&to) >= first;
         if is_late {
-            self.from_start(&to);
+            self.list_anew(&to);
         }
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => {}
             Some(Place::AtWork { found_again, from_start }) => (*found_again, *from_start) = (true, is_late),
-            Some(Place::Resting(until)) if *until > now => {}
+            // Who rests had nothing behind its position.
+            Some(Place::Resting(until)) if *until > now && !is_late => {}
             _ => {
                 self.untold.insert(to.clone());
                 self.wait(to, lane);
@@ -138,13 +139,13 @@ impl Queue {
     pub(super) fn emptied(&mut self, to: &Recipient, last: EventId) {
         // Behind a position something may have been left, and who is not at its start does not know.
         match self.positions.get(to) {
-            Some(Position { is_empty_before: false, .. }) => self.from_start(to),
+            Some(Position { is_empty_before: false, .. }) => self.list_anew(to),
             _ => self.set_position(to, Position { behind: last.before_late_ones(), is_empty_before: true }),
         }
     }
 
     /// The next listing begins with the first event.
-    pub(super) fn from_start(&mut self, to: &Recipient) {
+    pub(super) fn list_anew(&mut self, to: &Recipient) {
         self.positions.remove(to);
     }
 
@@ -183,7 +184,7 @@ impl Queue {
 
     fn set_position(&mut self, to: &Recipient, position: Position) {
         if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
-            return self.from_start(to);
+            return self.list_anew(to);
         }
         if let Some(known) = self.positions.get_mut(to) {
             *known = position;
@@ -314,5 +315,20 @@ mod tests {
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now);
         assert_eq!(queue.position(&a), EventId::NIL, "it is listed with what comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_ends_a_rest() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (a, until) = (to("a"), now + Duration::from_secs(1));
+        queue.emptied(&a, last);
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, until);
+        queue.found(a.clone(), last, Lane::Rounds, now);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        let late = last.before_late_ones();
+        queue.found(a.clone(), late, Lane::Rounds, now);
+        assert_eq!((queue.waiting(Lane::Rounds), queue.position(&a)), (1, EventId::NIL));
     }
 }

@@ -61,21 +61,23 @@ pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> 
     let began = Instant::now();
     // While nothing is found the rest of the runtime looks calm.
     let _busy = shared.finding.busy();
-    let rows = async {
-        let mut conn = shared.pool.acquire().await?;
-        B::walk_recipients(&mut conn, &walk.from, i64::try_from(walk.per_shard).unwrap_or(i64::MAX)).await
-    };
-    let rows = rows.await;
+    let per_shard = i64::try_from(walk.per_shard).unwrap_or(i64::MAX);
+    let rows = B::walk_recipients(&shared.pool, &walk.from, per_shard).await;
     let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
     spent(Phase::Listing, began.elapsed(), shards);
     Report::Walked(walk, rows)
 }
 
-pub(super) async fn run_round<B: Backend>(shared: Arc<Shared<B>>, parts: Vec<(Recipient, EventId, Option<KnownState>)>) -> Report {
+pub(super) async fn run_round<B: Backend>(
+    shared: Arc<Shared<B>>,
+    parts: Vec<(Recipient, EventId, Option<KnownState>)>,
+) -> Report {
     let with_reducers: Vec<_> = parts
         .iter()
         .filter_map(|(to, after, known)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => Some(Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }),
+            Some(Kind::Reducer(reducer)) => {
+                Some(Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) })
+            }
             _ => None,
         })
         .collect();

@@ -24,8 +24,12 @@ const MAX_PER_SHARD: usize = 1_000;
 /// The fewest.
 const MIN_PER_SHARD: usize = 4;
 
-/// How many times as long as a poll took the next one waits, but no longer than the longest pause.
+/// How many times as long as a poll took the next one waits, but no longer than the longest pause. A walk that brings a recipient in each
+/// [`WORTH_IT`] is not counted.
 const PAUSES_A_POLL: u32 = 9;
+
+/// What a walk may take for each recipient that it brings.
+const WORTH_IT: Duration = Duration::from_micros(100);
 
 /// A walk that takes so long for each recipient that it brings is warned about, once in [`WARN_AGAIN`].
 const SLOW_WALK: Duration = Duration::from_millis(100);
@@ -150,7 +154,8 @@ impl Walks {
         if due.is_empty() {
             return None;
         }
-        self.due = self.due.without(due);
+        // Those of others are looked at when they come here.
+        self.due = ShardSet::default();
         let per_shard = (room / due.len()).clamp(MIN_PER_SHARD, MAX_PER_SHARD);
         let from = due.iter().filter_map(|shard| {
             let walk = self.shards.get(usize::from(shard))?;
@@ -163,8 +168,8 @@ impl Walks {
     pub(super) fn ended(&mut self, walk: &Walk, brought: usize, now: Instant) {
         let took = now - walk.began;
         super::metrics::walked(took);
-        let is_slow = took >= SLOW_WALK.saturating_mul(u32::try_from(brought).unwrap_or(u32::MAX).max(1));
-        if is_slow && self.warned_at.is_none_or(|at| now - at >= WARN_AGAIN) {
+        let brought = u32::try_from(brought).unwrap_or(u32::MAX);
+        if took >= SLOW_WALK.saturating_mul(brought.max(1)) && self.warned_at.is_none_or(|at| now - at >= WARN_AGAIN) {
             self.warned_at = Some(now);
             tracing::warn!(
                 took_ms = took.as_millis(),
@@ -173,7 +178,9 @@ impl Walks {
             );
         }
         self.rests_until = now + took.min(self.pauses.1);
-        if let Some(polling) = &mut self.polling {
+        if let Some(polling) = &mut self.polling
+            && took > WORTH_IT.saturating_mul(brought)
+        {
             *polling += took;
         }
     }
@@ -294,6 +301,21 @@ mod tests {
         // An event is not unnoticed for longer than is allowed because a walk takes long.
         walk_for(&mut walks, Duration::from_millis(500)).await;
         assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), PAUSES.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shards_of_others_leave_nothing_to_do() {
+        let (mut walks, mine) = (walks(), [1, 2].into_iter().collect());
+        let walk = walks.begin(mine, 1_000, Instant::now()).unwrap();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        let now = Instant::now();
+        walks.ended(&walk, 0, now);
+        walks.walked(&walk, &[], now, |_| Kept::Known);
+        assert_eq!(walks.next_due(mine) - now, Duration::from_millis(270));
+        walks.look_at(ShardSet::ALL);
+        tokio::time::advance(Duration::from_millis(30)).await;
+        let all = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        assert_eq!(all.from.len(), 256, "those that come here are looked at");
     }
 
     #[tokio::test(start_paused = true)]

@@ -373,7 +373,7 @@ impl<B: Backend> Work<B> {
         match turn.last {
             Some(last) if turn.more_remain => self.queue.go_on_behind(&to, last),
             Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
-            _ => self.queue.from_start(&to),
+            _ => self.queue.list_anew(&to),
         }
         self.queue.done(to, lane, turn.more_remain);
     }

@@ -1,6 +1,6 @@
 //! Work on many recipients at once: which have events, what a round of them is decided on, and its commit.
 
-use sqlx::Database;
+use sqlx::{Database, Pool};
 use uuid::Uuid;
 
 use super::event::ListedRow;
@@ -114,7 +114,7 @@ pub trait RoundTable: Database {
     ///
     /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones.
     fn walk_recipients(
-        conn: &mut Self::Connection,
+        pool: &Pool<Self>,
         from: &[WalkFrom],
         per_shard: i64,
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;

@@ -1,7 +1,7 @@
 //! Rounds on SQLite.
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, SqliteConnection};
+use sqlx::{Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
@@ -85,14 +85,10 @@ pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard,
 impl RoundTable for Sqlite {
     const ROUND_IS_TRANSACTION: bool = false;
 
-    async fn walk_recipients(
-        conn: &mut SqliteConnection,
-        from: &[WalkFrom],
-        per_shard: i64,
-    ) -> Result<Vec<WalkedRow>, Fault> {
+    async fn walk_recipients(pool: &Pool<Self>, from: &[WalkFrom], per_shard: i64) -> Result<Vec<WalkedRow>, Fault> {
         let from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
         let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard);
-        query.fetch_all(conn).await?.iter().map(walked).collect()
+        query.fetch_all(pool).await?.iter().map(walked).collect()
     }
 
     async fn list_round(
@@ -100,7 +96,8 @@ impl RoundTable for Sqlite {
         from: &[RoundFrom<'_>],
         limit: i64,
     ) -> Result<Vec<RoundRow>, Fault> {
-        let from: Vec<_> = from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
+        let from: Vec<_> =
+            from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
         let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
         for row in sqlx::query(LIST_ROUND).bind(json(&from)?).bind(limit).fetch_all(conn).await? {
             let place = place_of(&row)?;
@@ -129,7 +126,14 @@ impl RoundTable for Sqlite {
         let mut packed = Packed::with_capacity(writes.len());
         for write in writes {
             let state = write.state.flatten();
-            let columns = (write.shard, write.recipient, write.turn, write.state.is_none(), state.is_some(), write.token.map(hex));
+            let columns = (
+                write.shard,
+                write.recipient,
+                write.turn,
+                write.state.is_none(),
+                state.is_some(),
+                write.token.map(hex),
+            );
             packed.push(columns, state.unwrap_or_default());
         }
         let (rows, states) = packed.into_parameters()?;

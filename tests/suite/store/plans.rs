@@ -77,7 +77,8 @@ mod postgres {
     async fn a_turn_finds_what_it_removes_by_the_primary_key() {
         let uuid = uuid::Uuid::now_v7;
         let ids = |count| (0..count).map(|_| uuid().to_string()).collect::<Vec<_>>().join(",");
-        let by_id = [1, 100, 1000].map(|count| format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), ids(count)));
+        let by_id =
+            [1, 100, 1000].map(|count| format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), ids(count)));
         let by_range = format!("3, 'airport/EWR', 7, '{}', '{{}}', '{}', '{}'", uuid(), uuid(), uuid());
         let claims: Vec<&str> = by_id.iter().chain([&by_range]).map(String::as_str).collect();
         for name in ["CLAIM_FIRST_TURN", "CLAIM_NEXT_TURN"] {
@@ -113,7 +114,11 @@ mod postgres {
             let known = array(recipients, &|n| if n % 2 == 0 { "f" } else { "t" }.to_owned());
             for (name, types, arguments) in [
                 ("WALK_RECIPIENTS", "int2[], text[], text[], int8", format!("{all}, {nothing}, {nulls}, 20")),
-                ("LIST_ROUND", "int2[], text[], uuid[], int8, bool[]", format!("{shards}, {names}, {afters}, 101, {known}")),
+                (
+                    "LIST_ROUND",
+                    "int2[], text[], uuid[], int8, bool[]",
+                    format!("{shards}, {names}, {afters}, 101, {known}"),
+                ),
                 (
                     "WRITE_ROUND",
                     "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int8[], int8[], uuid[], uuid, text, uuid[]",
