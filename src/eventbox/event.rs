@@ -48,6 +48,7 @@ impl EventId {
     }
 
     /// Before the ids of all events that may well commit later than the event of this id.
+    #[cfg(feature = "runtime")]
     pub(crate) fn before_late_ones(self) -> Self {
         // The first 48 bits are milliseconds.
         let of_late_ms = LATE_COMMIT.as_millis() << 80;

@@ -17,6 +17,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 macro_rules! executors {
     ($engine:ty, $connection:ty) => {
         impl sealed::Sealed for &Pool<$engine> {}
