@@ -121,6 +121,11 @@ impl Hinted {
         self.recipients.is_empty() && self.shards.is_empty()
     }
 
+    /// How many recipients and shards there are.
+    pub(crate) fn len(&self) -> usize {
+        self.recipients.len() + self.shards.len()
+    }
+
     /// What is not of these shards.
     pub(crate) fn without(mut self, shards: ShardSet) -> Self {
         self.recipients.retain(|to| !shards.contains(to.shard()));
@@ -146,11 +151,6 @@ impl Hints {
     /// Says something to this listener alone.
     pub(crate) fn tell(&self, said: &Hinted) {
         self.say(|hinted| hinted.add(said));
-    }
-
-    /// Whether anything was said.
-    pub(crate) fn are_any(&self) -> bool {
-        !self.hinted().is_empty()
     }
 
     /// Waits until something is said. Cancel safe.

@@ -13,9 +13,12 @@ use crate::eventbox::{Hinted, Hints};
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, Told};
 
-/// The shortest and the longest time between two wake-ups that this process sends: the first goes at once, and the more there are the more of
-/// them go together.
+/// The shortest and the longest time between two wake-ups that this process sends: the first goes at once, and the more there is to be told the
+/// more of it goes together.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// The time between two wake-ups doubles when more recipients and shards than this are told of in one.
+const MANY: usize = 16;
 
 /// How long a listener that lost its connection waits before it tries again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -38,9 +41,8 @@ pub(super) async fn send<B: Backend>(
             continue;
         }
         tell(&pool, &theirs).await;
+        window = if theirs.len() > MANY { (window * 2).min(WINDOW.1) } else { (window / 2).max(WINDOW.0) };
         tokio::time::sleep(window).await;
-        // Somebody was waiting while it slept: more of them go together.
-        window = if hints.are_any() { (window * 2).min(WINDOW.1) } else { WINDOW.0 };
     }
 }
 

@@ -144,10 +144,11 @@ impl<B: Backend> Work<B> {
         }
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
-        // A round that is under way lets the next one gather, so that rounds are large when there is much to do.
-        let enough = config.round_recipients.get() / 4;
-        while self.rounds < config.rounds.get()
-            && (self.queue.waiting(Lane::Rounds) > enough || (self.rounds == 0 && self.queue.waiting(Lane::Rounds) > 0))
+        // The last one that may begin is for many, so that rounds are large when there is much to do.
+        let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
+        while self.rounds < most
+            && (self.queue.waiting(Lane::Rounds) > enough
+                || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
         {
             let taken = self.take_free(Lane::Rounds, config.round_recipients.get());
             if taken.is_empty() {

@@ -36,8 +36,9 @@ impl WakeUp for Postgres {
 
     async fn send_wake_up(conn: &mut PgConnection, told: Told) -> Result<(), Fault> {
         let payload = payload_of(&told).or_else(|| payload_of(&told.by_shards())).unwrap_or_default();
-        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload);
-        query.execute(conn).await?;
+        // A notification commits, and nothing is lost when that does not wait for the disk.
+        let query = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)");
+        query.bind(CHANNEL).bind(payload).execute(conn).await?;
         Ok(())
     }
 
