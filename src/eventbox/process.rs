@@ -73,7 +73,7 @@ pub struct Turn {
 /// Processes the oldest events of a recipient in one turn.
 ///
 /// Reads the turn and lists up to `max_events` of the oldest events, and then loads the state; lets the processor decide; and
-/// then, in one transaction, claims the next turn, checks the entity's version, removes the consumed events and the garbage, runs
+/// then, in one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version, runs
 /// the side effects in order and saves the state. Everything commits together or not at all, and each event is consumed by exactly one
 /// committed turn, however many processes call this at once.
 ///

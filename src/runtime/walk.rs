@@ -5,7 +5,7 @@
 //! that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
 //!
 //! A walk steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
-//! a tenth of the time at most, and walks half of it.
+//! a tenth of the time, or as much as one in each longest pause takes, and walks half of it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
