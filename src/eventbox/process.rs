@@ -62,7 +62,7 @@ pub struct Turn {
     /// [`DurableEmitter::deliver`](crate::emitter::DurableEmitter::deliver). Dropping them is harmless: a host sends them a little later.
     #[cfg(feature = "emitter")]
     pub published: Vec<Stored>,
-    /// The last event that was listed.
+    /// The last event that was listed, unless events before it were passed over.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
     pub(crate) last: Option<EventId>,
     /// Whether nothing was listed, because a failure is not long enough ago.
@@ -240,7 +240,9 @@ where
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
     metrics::consumed(to.kind(), consumed);
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
-    Ok(finished(&loaded, garbage, outcome))
+    // What was left on the pages before is listed with what comes.
+    let last = loaded.events.last().map(Event::id).filter(|_| after == options.after());
+    Ok(Turn { last, ..finished(&loaded, garbage, outcome) })
 }
 
 /// The shard of a recipient that has a turn of its own.
@@ -261,7 +263,7 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
         post_process: outcome.post_process,
         #[cfg(feature = "emitter")]
         published: outcome.published,
-        last: loaded.events.last().map(Event::id),
+        last: None,
         is_left_alone: false,
     }
 }

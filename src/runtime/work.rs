@@ -191,6 +191,9 @@ impl<B: Backend> Work<B> {
 
     /// Recipients of these shards may have events, now or soon.
     fn marked(&mut self, shards: ShardSet) {
+        if shards.is_empty() {
+            return;
+        }
         self.walks.mark(shards, Instant::now());
         self.queue.wake(|to| shards.contains(to.shard()));
     }

@@ -1,12 +1,12 @@
 //! Emits of this process name their recipients, which are found without a walk, and listed behind what is known to be empty.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::testing::Clock;
-use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, SideEffect, Status, Transition};
+use eventbox::{BoxError, Event, Mutation, Outcome, Recipient, Reducer, SideEffect, Status, Transition};
 
 use super::{STOP, Tally, backoff, config, idle, isolating, seen, tally};
 use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every_engine};
@@ -132,5 +132,34 @@ on_every_engine! {
         }
         assert_eq!(db.number(attempts).await, 1);
         runtime.stop(STOP).await;
+    }
+
+    /// Who leaves events for later is given them again with what comes, also those of pages on which it did nothing.
+    async fn what_was_passed_over_comes_first_again(db) {
+        create_cells(db).await;
+        let pages = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&pages);
+        let cells = Cells::<Engine>::deciding(move |_, events, population| {
+            let values: Vec<_> = events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect();
+            seen.lock().unwrap().push(values.join(" "));
+            let consumed: Vec<_> = events.iter().filter(|event| event.value().starts_with(b"go")).collect();
+            Ok(if consumed.is_empty() { Mutation::none() } else { Transition::to(population + 1).consuming(consumed).into() })
+        });
+        let mut config = hardly_polling();
+        config.max_events = 2.try_into().unwrap();
+        let runtime = Runtime::builder(db.open(4)).processor("cell", cells).config(config).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let hour_ago = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
+        for value in ["a", "b"] {
+            hour_ago.scope(Engine::emit_on(&db.pool, &cell(1), Event::new(value))).await.unwrap();
+        }
+        for value in ["go", "go on"] {
+            Engine::emit_on(&db.pool, &cell(1), Event::new(value)).await.unwrap();
+            eventually(SOON, async || db.count("eventbox_event").await == 2).await;
+        }
+        runtime.stop(STOP).await;
+        let pages = pages.lock().unwrap();
+        let last = pages.iter().rposition(|page| page == "go on").unwrap();
+        assert_eq!(pages[last - 1], "a b", "{pages:?}");
     }
 }
