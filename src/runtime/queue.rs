@@ -53,7 +53,7 @@ pub(super) struct Queue {
 impl Queue {
     /// A walk saw events of a recipient, this one first.
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) {
-        let is_late = self.position(&to) >= first;
+        let is_late = self.positions.get(&to).is_some_and(|position| position.behind >= first);
         if is_late {
             self.list_anew(&to);
         }
