@@ -172,7 +172,7 @@ pub const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("orders.sqlite3");
-/// let pool = eventbox::pool_options().max_connections(8).connect_with(eventbox::sqlite_options(&path)).await?;
+/// let pool = eventbox::pool_options::<sqlx::Sqlite>().max_connections(8).connect_with(eventbox::sqlite_options(&path)).await?;
 /// eventbox::migrate(&pool).await?;
 /// # Ok(()) }
 /// ```
