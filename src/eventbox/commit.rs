@@ -57,7 +57,8 @@ pub(super) struct Outcome {
 impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Commits the decision, or nothing of it.
     pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
-        in_transaction(self.commit(decision)).await
+        // Boxed, because the user's code is in it: a stack is small, and moving it costs.
+        in_transaction(Box::pin(self.commit(decision))).await
     }
 
     async fn commit(&self, decision: Decision<B, P::State>) -> Result<Outcome> {

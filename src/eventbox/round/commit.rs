@@ -131,7 +131,7 @@ async fn write<B: Backend>(
     removal: Removal,
 ) -> Result<Written> {
     match sends || !B::ROUND_IS_TRANSACTION {
-        true => in_transaction(write_with_sends(pool, ready, token, removal)).await,
+        true => in_transaction(Box::pin(write_with_sends(pool, ready, token, removal))).await,
         false => write_alone(pool, ready, token, removal).await,
     }
 }
