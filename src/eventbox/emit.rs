@@ -92,7 +92,11 @@ where
         hint::hint(&std::iter::once(to), is_committed);
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
-    let noted = B::insert_events(executor, &[row]).await.map_err(|fault| fault.during_commit(attempt()))?;
+    let noted = match pool {
+        Some(pool) => B::insert_all_on_pool(&pool, &[row]).await,
+        None => B::insert_events(executor, &[row]).await,
+    };
+    let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
     hint::hint(&std::iter::once(to), is_committed);
@@ -145,8 +149,13 @@ where
     let current = trace::current();
     let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let is_committed = executor.pool().is_some();
-    let noted = B::insert_events(executor, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
+    let pool = executor.pool();
+    let is_committed = pool.is_some();
+    let noted = match pool {
+        Some(pool) => B::insert_all_on_pool(&pool, &rows).await,
+        None => B::insert_events(executor, &rows).await,
+    };
+    let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted, is_committed))
 }
 

@@ -80,7 +80,7 @@ pub trait EventInsert: Database {
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// The same on a pool, where it may share its commit.
+    /// [`insert_event`](EventInsert::insert_event) on a pool, where it may share its commit.
     fn insert_on_pool(pool: &sqlx::Pool<Self>, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
@@ -90,6 +90,12 @@ pub trait EventInsert: Database {
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
+
+    /// [`insert_events`](EventInsert::insert_events) on a pool, where they may share their commit with others; all of them are inserted or none.
+    fn insert_all_on_pool(
+        pool: &sqlx::Pool<Self>,
+        rows: &[EventRow<'_>],
+    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
 
     /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.
     const ONE_WRITER: bool;

@@ -27,6 +27,7 @@ mod outbox;
 mod postgres;
 mod quarantine;
 mod round;
+mod round_of_one;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -90,6 +91,7 @@ pub trait Backend:
     + dead_letter::DeadLetterTable
     + lease::LeaseTable
     + round::RoundTable
+    + round_of_one::RoundOfOne
     + wake::WakeUp
     + written::WrittenRows
 {

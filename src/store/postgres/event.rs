@@ -97,6 +97,10 @@ impl EventInsert for Postgres {
         insert_any_events(executor, rows, None)
     }
 
+    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+        Self::insert_events(pool, rows).await
+    }
+
     const ONE_WRITER: bool = false;
 
     async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], lock_wait: Duration) -> Result<Vec<Noted>, Fault> {

@@ -7,6 +7,7 @@ mod item;
 mod outbox;
 mod quarantine;
 mod round;
+mod round_of_one;
 mod schema;
 mod timer;
 mod tombstone;

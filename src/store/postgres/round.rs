@@ -8,6 +8,7 @@ use super::{now_us, statement_us};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
 use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 use crate::store::schema::Schema;
 
 /// The statement of [`RoundTable::walk_recipients`]; its plan must use the primary key at every step.
@@ -129,6 +130,9 @@ impl RoundTable for Postgres {
     }
 
     async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], limit: i64) -> Result<Vec<RoundRow>, Fault> {
+        if let [one] = from {
+            return Ok(vec![Self::list_one(conn, one, limit).await?]);
+        }
         let query = sqlx::query(LIST_ROUND)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.recipient).collect::<Vec<_>>())
@@ -162,6 +166,10 @@ impl RoundTable for Postgres {
         token: Uuid,
         lock_wait_ms: u32,
     ) -> Result<Option<Vec<usize>>, Fault> {
+        if let [one] = writes {
+            let written = Self::write_one(tx, one, token, lock_wait_ms).await?;
+            return Ok(written.map(|won| if won { vec![0] } else { Vec::new() }));
+        }
         let (mut places, mut ids) = (Vec::new(), Vec::new());
         for (place, write) in (1_i64..).zip(writes) {
             places.extend(std::iter::repeat_n(place, write.removed.ids().len()));
@@ -204,6 +212,6 @@ fn won(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
 }
 
-fn is_shortfall(error: &sqlx::Error) -> bool {
+pub(super) fn is_shortfall(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == DIVISION_BY_ZERO)
 }

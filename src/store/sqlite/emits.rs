@@ -210,6 +210,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lists_commit_together_too_and_one_that_nobody_waits_for_harms_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = open(&directory).await;
+        let log = directory.path().join("e.sqlite3-wal");
+        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let before = log.metadata().unwrap().len();
+        let lists: Vec<_> = (0..20)
+            .map(|n| {
+                let (pool, to) = (pool.clone(), Recipient::new("cell", n.to_string()).unwrap());
+                tokio::spawn(async move { crate::emit_all(&pool, &[(to, Event::new("x"))]).await })
+            })
+            .collect();
+        while writers_of(&pool).line.waiting() < lists.len() {
+            tokio::task::yield_now().await;
+        }
+        lists[7].abort();
+        Sqlite::commit_grouped(writer).await.unwrap();
+        for (n, list) in lists.into_iter().enumerate() {
+            match list.await {
+                Ok(answers) => assert_eq!(answers.unwrap(), [crate::Emitted::Added], "{n}"),
+                Err(given_up) => assert!(n == 7 && given_up.is_cancelled(), "{n}: {given_up}"),
+            }
+        }
+        assert!(values(&pool).await.len() >= 19);
+        let frames = (log.metadata().unwrap().len() - before) / FRAME_BYTES;
+        assert!(frames < 10, "every commit writes a frame or more: {frames}");
+    }
+
+    #[tokio::test]
+    async fn one_list_that_is_refused_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = open(&directory).await;
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON eventbox_event WHEN new.value = CAST('bad' AS BLOB)
+                      BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        sqlx::query(refuse).execute(&pool).await.unwrap();
+        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let to = Recipient::new("cell", "1").unwrap();
+        let lists = [["1", "2"], ["3", "bad"], ["4", "5"]].map(|list| {
+            let (pool, events) = (pool.clone(), list.map(|value| (to.clone(), Event::new(value))));
+            tokio::spawn(async move { crate::emit_all(&pool, &events).await })
+        });
+        while writers_of(&pool).line.waiting() < lists.len() {
+            tokio::task::yield_now().await;
+        }
+        Sqlite::commit_grouped(writer).await.unwrap();
+        let mut refused = Vec::new();
+        for list in lists {
+            refused.push(matches!(list.await.unwrap(), Err(Error::Database { .. })));
+        }
+        assert_eq!(refused, [false, true, false]);
+        let mut values = values(&pool).await;
+        values.sort();
+        assert_eq!(values, [b"1", b"2", b"4", b"5"].map(|value| value.to_vec()));
+    }
+
+    #[tokio::test]
     async fn one_that_is_refused_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;

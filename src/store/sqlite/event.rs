@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sqlx::sqlite::SqliteArguments;
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
@@ -17,8 +18,60 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
-/// Differs: no arrays. Many events that have neither name nor due time.
-const INSERT_PLAIN_EVENTS: &str = "
+macro_rules! fifty_rows {
+    () => {
+        "(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
+(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)"
+    };
+}
+
+/// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
+const INSERT_PLAIN_10: &str = "
+INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+SELECT column1, column2, column3, column4, column5 FROM (VALUES
+(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)) WHERE column3 IS NOT NULL";
+
+/// The same for up to a hundred.
+const INSERT_PLAIN_100: &str = concat!(
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ") WHERE column3 IS NOT NULL"
+);
+
+/// The same for up to five hundred.
+const INSERT_PLAIN_500: &str = concat!(
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ") WHERE column3 IS NOT NULL"
+);
+
+/// The same for any number: rows out of JSON cost twice as much as parameters.
+const INSERT_PLAIN_MANY: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', substr($2, value ->> 0, value ->> 1)
 FROM json_each($1)";
@@ -69,23 +122,22 @@ impl EventInsert for Sqlite {
     where
         E: Executor<'e, Database = Self> + 'e,
     {
-        let mut packed = Packed::with_capacity(rows.len());
-        for row in rows {
-            let (at_us, in_us) = row.due_columns();
-            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent, at_us, in_us), row.value);
-        }
-        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        let parameters = packed.into_parameters();
-        Box::pin(async move {
-            let (json, bytes) = parameters?;
-            let answers = sqlx::query::<Self>(INSERT_EVENTS).bind(json).bind(bytes).fetch_all(executor).await?;
-            let mut noted = HashMap::with_capacity(ids.len());
-            for answer in &answers {
-                noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Noted::from_code(answer.try_get(1)?));
+        let insert = Insert::of(rows);
+        Box::pin(async move { insert?.run(executor).await })
+    }
+
+    // Differs: those that come while somebody writes commit together. Each is a task of its own: whoever gives up must not take the others' commit with
+    // it.
+    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+        let (pool, insert) = (pool.clone(), Insert::of(rows)?);
+        let inserted = tokio::spawn(async move {
+            match insert.clone().run_in_group(&pool).await {
+                // Perhaps it was another part's fault.
+                Err(fault) if !fault.lost_the_answer() => insert.run(&pool).await,
+                inserted => inserted,
             }
-            // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
-            Ok(ids.iter().map(|id| noted.get(id).copied().unwrap_or(Noted::Tombstoned)).collect())
-        })
+        });
+        inserted.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
     }
 
     const ONE_WRITER: bool = true;
@@ -114,6 +166,82 @@ impl EventInsert for Sqlite {
     }
 }
 
+/// A statement that inserts events, and owns what it needs.
+#[derive(Clone)]
+struct Insert {
+    sql: &'static str,
+    arguments: SqliteArguments,
+    /// The ids of events of which some may be left out; empty when all of them are plain.
+    ids: Vec<Uuid>,
+    count: usize,
+}
+
+impl Insert {
+    fn of(rows: &[EventRow<'_>]) -> Result<Self, Fault> {
+        if rows.iter().all(EventRow::is_plain) {
+            return Self::plain(rows);
+        }
+        let mut packed = Packed::with_capacity(rows.len());
+        for row in rows {
+            let (at_us, in_us) = row.due_columns();
+            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent, at_us, in_us), row.value);
+        }
+        let (json, bytes) = packed.into_parameters()?;
+        let arguments = arguments_of(sqlx::query::<Sqlite>(INSERT_EVENTS).bind(json).bind(bytes))?;
+        let ids = rows.iter().map(|row| row.id).collect();
+        Ok(Insert { sql: INSERT_EVENTS, arguments, ids, count: rows.len() })
+    }
+
+    fn plain(rows: &[EventRow<'_>]) -> Result<Self, Fault> {
+        let sql = match rows.len() {
+            0..=10 => INSERT_PLAIN_10,
+            11..=100 => INSERT_PLAIN_100,
+            101..=500 => INSERT_PLAIN_500,
+            _ => INSERT_PLAIN_MANY,
+        };
+        let query = sqlx::query::<Sqlite>(sql);
+        let query = if sql == INSERT_PLAIN_MANY {
+            let mut packed = Packed::with_capacity(rows.len());
+            for row in rows {
+                packed.push((row.shard, row.recipient, hex(row.id), row.traceparent), row.value);
+            }
+            let (json, bytes) = packed.into_parameters()?;
+            query.bind(json).bind(bytes)
+        } else {
+            rows.iter().fold(query, |query, row| {
+                query.bind(row.shard).bind(row.recipient).bind(row.id).bind(row.traceparent).bind(row.value)
+            })
+        };
+        Ok(Insert { sql, arguments: arguments_of(query)?, ids: Vec::new(), count: rows.len() })
+    }
+
+    async fn run<'e, E: Executor<'e, Database = Sqlite>>(self, executor: E) -> Result<Vec<Noted>, Fault> {
+        let query = sqlx::query_with::<Sqlite, _>(self.sql, self.arguments);
+        if self.ids.is_empty() {
+            query.execute(executor).await?;
+            return Ok(vec![Noted::Added; self.count]);
+        }
+        let answers = query.fetch_all(executor).await?;
+        let mut noted = HashMap::with_capacity(self.count);
+        for answer in &answers {
+            noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Noted::from_code(answer.try_get(1)?));
+        }
+        // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
+        Ok(self.ids.iter().map(|id| noted.get(id).copied().unwrap_or(Noted::Tombstoned)).collect())
+    }
+
+    async fn run_in_group(self, pool: &Pool<Sqlite>) -> Result<Vec<Noted>, Fault> {
+        let mut part = Sqlite::begin_grouped(pool).await?;
+        match self.run(&mut *part).await {
+            Ok(noted) => Sqlite::commit_grouped(part).await.map(|()| noted),
+            Err(fault) => {
+                Sqlite::roll_back_grouped(part).await;
+                Err(fault)
+            }
+        }
+    }
+}
+
 /// Plain events and others, each in one statement.
 async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
     let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
@@ -127,11 +255,8 @@ async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Resul
 }
 
 pub(super) async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
-    let mut packed = Packed::with_capacity(rows.len());
-    for row in rows {
-        packed.push((row.shard, row.recipient, hex(row.id), row.traceparent), row.value);
+    for rows in rows.chunks(500) {
+        Insert::plain(rows)?.run(&mut *tx).await?;
     }
-    let (json, bytes) = packed.into_parameters()?;
-    sqlx::query(INSERT_PLAIN_EVENTS).bind(json).bind(bytes).execute(tx).await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod outbox;
 pub(in crate::store) mod packed;
 mod quarantine;
 mod round;
+mod round_of_one;
 mod schema;
 mod timer;
 mod tombstone;

@@ -9,6 +9,7 @@ use super::packed::{Packed, hex};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
 use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 
 /// Differs: no arrays.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
@@ -96,6 +97,9 @@ impl RoundTable for Sqlite {
         from: &[RoundFrom<'_>],
         limit: i64,
     ) -> Result<Vec<RoundRow>, Fault> {
+        if let [one] = from {
+            return Ok(vec![Self::list_one(conn, one, limit).await?]);
+        }
         let from: Vec<_> =
             from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
         let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
@@ -121,8 +125,12 @@ impl RoundTable for Sqlite {
         tx: &mut SqliteConnection,
         writes: &[RoundWrite<'_>],
         token: Uuid,
-        _lock_wait_ms: u32,
+        lock_wait_ms: u32,
     ) -> Result<Option<Vec<usize>>, Fault> {
+        if let [one] = writes {
+            let written = Self::write_one(tx, one, token, lock_wait_ms).await?;
+            return Ok(written.map(|won| if won { vec![0] } else { Vec::new() }));
+        }
         let mut packed = Packed::with_capacity(writes.len());
         for write in writes {
             let state = write.state.flatten();

@@ -22,11 +22,21 @@ impl TurnClaim for Sqlite {
         if !Self::advance_turn(tx, shard, recipient, turn, token).await? {
             return Ok(Claimed::Lost);
         }
-        let gone = match removed {
-            Removed::Ids([]) => 0,
-            Removed::Ids(ids) => Self::delete_events(tx, shard, recipient, ids).await?,
-            Removed::Range { first, last, .. } => Self::delete_range(tx, shard, recipient, first, last).await?,
-        };
+        let gone = remove(tx, shard, recipient, removed).await?;
         Ok(if gone == removed.count() as u64 { Claimed::Done } else { Claimed::Shortfall })
+    }
+}
+
+/// Removes events of one recipient; answers how many were there.
+pub(super) async fn remove(
+    tx: &mut SqliteConnection,
+    shard: i16,
+    recipient: &str,
+    removed: Removed<'_>,
+) -> Result<u64, Fault> {
+    match removed {
+        Removed::Ids([]) => Ok(0),
+        Removed::Ids(ids) => Sqlite::delete_events(tx, shard, recipient, ids).await,
+        Removed::Range { first, last, .. } => Sqlite::delete_range(tx, shard, recipient, first, last).await,
     }
 }

@@ -55,6 +55,26 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), ["", "", ""]);
     }
 
+    /// Statements have room for certain numbers of rows; nothing is lost, and nothing appears, at their limits.
+    async fn lists_of_every_length_come_out_as_they_went_in(db) {
+        const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for count in [1, 9, 10, 11, 99, 100, 101, 499, 500, 501, 1_200] {
+            let event = |n: usize| {
+                let event = Event::new(if n == 3 { String::new() } else { n.to_string() });
+                (aircraft(), if n % 2 == 0 { event.traced(TRACE) } else { event })
+            };
+            let events: Vec<_> = (0..count).map(event).collect();
+            let wanted: Vec<_> = events.iter().map(|(_, event)| (event.value(), event.traceparent())).collect();
+            assert_eq!(emit_all(&db.pool, &events).await.unwrap(), vec![Emitted::Added; count]);
+            let mut tx = ::eventbox::begin(&db.pool).await.unwrap();
+            assert_eq!(emit_all(&mut *tx, &events).await.unwrap(), vec![Emitted::Added; count]);
+            tx.commit().await.unwrap();
+            let drained = drain(&db.pool, &aircraft()).await;
+            let came: Vec<_> = drained.iter().map(|event| (event.value(), event.traceparent())).collect();
+            assert_eq!(came, [wanted.as_slice(), wanted.as_slice()].concat(), "{count}");
+        }
+    }
+
     async fn no_events_are_nothing_to_do(db) {
         db.pool.close().await;
         assert_eq!(emit_all(&db.pool, &[]).await.unwrap(), []);

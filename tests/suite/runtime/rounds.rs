@@ -238,6 +238,60 @@ on_every_engine! {
         runtime.stop(STOP).await;
         assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
     }
+
+    /// The same for a round of one recipient, whose statements are others: another writer commits its turn, with and without one before it.
+    async fn a_round_of_one_loses_its_race_too(db) {
+        for (of, events_before) in [("new", 0), ("old", 1)] {
+            let (stopping, reached, go_on) = Stopping::new();
+            for n in 0..events_before {
+                emit(db, &tally(of), [n.to_string().as_str()]).await;
+                eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
+            }
+            emit(db, &tally(of), ["stop", "next"]).await;
+            let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+            reached.await.unwrap();
+            let overtaking = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
+            assert_eq!(overtaking.consumed, 1);
+            go_on.send(()).unwrap();
+            idle(db).await;
+            let stats = runtime.stats();
+            runtime.stop(STOP).await;
+            assert_eq!(seen(db, &tally(of)).await.split_off(events_before), ["stop", "next"], "{of}");
+            assert!(stats.contention >= 1, "{of}: {stats:?}");
+            assert_eq!(turn_of(db, &tally(of)).await, 2 + i64::try_from(events_before).unwrap(), "{of}");
+        }
+    }
+
+    /// An event that commits late between old ones is not removed with them by a round of one either, and one that is gone rolls it back.
+    async fn a_round_of_one_removes_what_it_listed_or_nothing(db) {
+        let (stopping, reached, go_on) = Stopping::new();
+        let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
+        clock.scope(async {
+            emit(db, &tally("late"), ["1"]).await;
+            clock.advance(Duration::from_secs(20));
+            emit(db, &tally("late"), ["stop"]).await;
+        }).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        reached.await.unwrap();
+        let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
+        between.scope(emit(db, &tally("late"), ["2"])).await;
+        go_on.send(()).unwrap();
+        idle(db).await;
+        let stats = runtime.stats();
+        runtime.stop(STOP).await;
+        assert_eq!(seen(db, &tally("late")).await, ["1", "stop", "2"]);
+        assert_eq!(stats.contention, 0, "the round was committed: {stats:?}");
+
+        let (stopping, reached, go_on) = Stopping::new();
+        emit(db, &tally("gone"), ["1", "stop"]).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        reached.await.unwrap();
+        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/gone' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/gone' ORDER BY id LIMIT 1)").await;
+        go_on.send(()).unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!((seen(db, &tally("gone")).await, turn_of(db, &tally("gone")).await), (vec!["stop".to_owned()], 1));
+    }
 }
 
 /// The answer to the commit of a round is lost: what it did is read back, nothing is done again, and the hooks of what is ours run.

@@ -73,6 +73,81 @@ mod postgres {
         uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text", &turns).await;
     }
 
+    /// A box is empty most of the time. Plans that are made then, and kept, must not read the table as a whole when it is full.
+    #[tokio::test]
+    async fn plans_that_are_made_while_all_is_empty_use_the_primary_keys() {
+        let db = filled().await;
+        db.run("DELETE FROM eventbox_event; DELETE FROM eventbox_state").await;
+        let new = TestDb::empty("plans").await;
+        eventbox::migrate(&new.pool).await.unwrap();
+        for db in [&db, &new] {
+            db.run("VACUUM (ANALYZE) eventbox_event").await;
+            db.run("VACUUM (ANALYZE) eventbox_state").await;
+            let uuid = uuid::Uuid::now_v7;
+            let mut hot = vec![
+                (
+                    "OPEN_TURN",
+                    "int2, text, uuid, int8, text",
+                    format!("3, 'airport/EWR', '{}', 101, 'airport'", uuid()),
+                ),
+                (
+                    "CLAIM_NEXT_TURN",
+                    "int2, text, int8, uuid, uuid[], uuid, uuid",
+                    format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), uuid()),
+                ),
+            ];
+            if cfg!(feature = "runtime") {
+                hot.push((
+                    "LIST_ONE",
+                    "int2, text, uuid, int8, bool",
+                    format!("3, 'airport/EWR', '{}', 101, false", uuid()),
+                ));
+                hot.push((
+                    "WRITE_NEXT_ONE",
+                    "int2, text, int8, uuid, text, bytea, uuid[], uuid, uuid, int8, bool, uuid",
+                    format!(
+                        "3, 'airport/EWR', 7, '{}', '200', '1', '{{{}}}', NULL, NULL, 1, false, NULL",
+                        uuid(),
+                        uuid()
+                    ),
+                ));
+            }
+            for (name, types, arguments) in hot {
+                for mode in ["force_custom_plan", "force_generic_plan"] {
+                    let plan = plan(db, name, types, &arguments, mode).await;
+                    for table in ["eventbox_event", "eventbox_state"] {
+                        assert!(!plan.contains(&format!("Seq Scan on {table}")), "{name}, {mode}:\n{plan}");
+                    }
+                }
+            }
+        }
+        db.remove().await;
+        new.remove().await;
+    }
+
+    #[cfg(feature = "runtime")]
+    #[tokio::test]
+    async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
+        let uuid = || uuid::Uuid::now_v7().to_string();
+        let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}", uuid()));
+        let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
+        uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool", &lists).await;
+        let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
+        let by_id = [1, 100].map(|count| format!("'{{{}}}', NULL, NULL, {count}", ids(count)));
+        let by_range = format!("'{{}}', '{}', '{}', 100", uuid(), uuid());
+        let writes: Vec<String> = by_id
+            .iter()
+            .chain([&by_range])
+            .map(|removed| format!("3, 'airport/EWR', 7, '{}', '200', '1', {removed}", uuid()))
+            .collect();
+        let first: Vec<&str> = writes.iter().map(String::as_str).collect();
+        let types = "int2, text, int8, uuid, text, bytea, uuid[], uuid, uuid, int8";
+        uses_the_primary_key("WRITE_FIRST_ONE", types, &first).await;
+        let next: Vec<String> = writes.iter().map(|write| format!("{write}, false, '{}'", uuid())).collect();
+        let next: Vec<&str> = next.iter().map(String::as_str).collect();
+        uses_the_primary_key("WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+    }
+
     #[tokio::test]
     async fn a_turn_finds_what_it_removes_by_the_primary_key() {
         let uuid = uuid::Uuid::now_v7;
@@ -218,6 +293,7 @@ mod sqlite {
     async fn listing_walks_the_primary_key() {
         uses_the_primary_key("LIST_EVENTS").await;
         uses_the_primary_key("OPEN_TURN").await;
+        uses_the_primary_key("LIST_ONE").await;
     }
 
     /// The statements of rounds read no table as a whole.
@@ -225,7 +301,15 @@ mod sqlite {
     #[tokio::test]
     async fn rounds_find_their_rows_by_the_primary_keys() {
         let db = filled().await;
-        for name in ["WALK_RECIPIENTS", "LIST_ROUND", "FIRST_TURNS", "NEXT_TURNS", "REMOVE_EVENTS", "REMOVE_RANGES"] {
+        for name in [
+            "WALK_RECIPIENTS",
+            "LIST_ROUND",
+            "FIRST_TURNS",
+            "NEXT_TURNS",
+            "REMOVE_EVENTS",
+            "REMOVE_RANGES",
+            "WRITE_NEXT_ONE",
+        ] {
             let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();

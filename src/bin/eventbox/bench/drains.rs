@@ -138,6 +138,7 @@ pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let connections = CONNECTIONS + u32::try_from(PRODUCERS)?;
     let ours = async |bench: &Bench<'_, B>| {
         bench.clear().await?;
+        B::insert_states(&bench.admin, &keys).await?;
         let pool = bench.open(connections).await?;
         let watch = bench.begin().await?;
         let builder = Runtime::builder(pool.clone()).reducer("order", Counter);

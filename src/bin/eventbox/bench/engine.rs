@@ -92,7 +92,7 @@ pub(crate) trait Engine: Backend {
     fn insert(pool: &Pool<Self>, row: Row<'_>) -> impl Future<Output = Result<()>> + Send;
     /// Yardstick: [`BATCH`] or [`SMALL_BATCH`] events, inserted and committed at once; other numbers may be slower.
     fn insert_many(pool: &Pool<Self>, rows: &[Row<'_>]) -> impl Future<Output = Result<()>> + Send;
-    /// Yardstick: the states that are going to be counted in.
+    /// Both sides: the states that are going to be counted in, so that neither begins with tables that the planner has seen empty.
     fn insert_states(pool: &Pool<Self>, keys: &[Key]) -> impl Future<Output = Result<()>> + Send;
     /// Yardstick: takes up to `max` of the oldest events of a recipient, counts them in its state, and commits.
     fn take(pool: &Pool<Self>, key: &Key, max: i64) -> impl Future<Output = Result<Vec<Vec<u8>>>> + Send;

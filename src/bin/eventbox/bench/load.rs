@@ -161,6 +161,7 @@ pub(crate) fn batchers<B: Engine>() -> usize {
 
 /// Fills the boxes of these recipients, unmeasured.
 pub(crate) async fn fill<B: Engine>(pool: &Pool<B>, keys: &Arc<Vec<Key>>, total: usize) -> Result<()> {
+    B::insert_states(pool, keys).await?;
     emit_batches(pool, keys, total, BATCH, 1).await
 }
 

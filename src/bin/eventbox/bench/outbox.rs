@@ -34,6 +34,7 @@ pub(crate) async fn published<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Lin
 async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     bench.clear().await?;
     let (events, keys) = (bench.scale.published, keys("order", RECIPIENTS)?);
+    B::insert_states(&bench.admin, &keys).await?;
     let receiver = Child::start(Part::Receive, "").await?;
     let pool = bench.open(CONNECTIONS + MORE_CONNECTIONS).await?;
     let emitter = DurableEmitter::builder(pool.clone(), receiver.said.as_str()).start().await?;

@@ -81,8 +81,11 @@ const INSERT_BATCH: &str = concat!(
 const INSERT_SMALL_BATCH: &str =
     concat!("INSERT INTO bench_event (shard, recipient, id, value) VALUES ", hundred_rows!());
 
-const INSERT_STATES: &str =
-    "INSERT INTO bench_state (shard, recipient, count) SELECT value ->> 0, value ->> 1, 0 FROM json_each($1)";
+const INSERT_STATES: &str = "
+INSERT OR IGNORE INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
+SELECT value ->> 0, value ->> 1, 1, randomblob(16), 0, CAST('0' AS BLOB) FROM json_each($1);
+INSERT OR IGNORE INTO bench_count (recipient, eversion, count) SELECT value ->> 1, 1, 0 FROM json_each($1);
+INSERT OR IGNORE INTO bench_state (shard, recipient, count) SELECT value ->> 0, value ->> 1, 0 FROM json_each($1)";
 
 /// Two statements, one call.
 const TAKE: &str = "
