@@ -85,7 +85,7 @@ impl Default for RuntimeConfig {
             min_poll_interval: Duration::from_millis(10),
             max_events: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN),
             round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
-            rounds: NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN),
+            rounds: NonZeroUsize::new(6).unwrap_or(NonZeroUsize::MIN),
             workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
             max_ready: NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN),
             state_cache_bytes: 32 << 20,
