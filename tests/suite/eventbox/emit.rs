@@ -61,7 +61,7 @@ on_every_engine! {
         for count in [1, 9, 10, 11, 99, 100, 101, 499, 500, 501, 1_200] {
             let event = |n: usize| {
                 let event = Event::new(if n == 3 { String::new() } else { n.to_string() });
-                (aircraft(), if n % 2 == 0 { event.traced(TRACE) } else { event })
+                (aircraft(), if n.is_multiple_of(2) { event.traced(TRACE) } else { event })
             };
             let events: Vec<_> = (0..count).map(event).collect();
             let wanted: Vec<_> = events.iter().map(|(_, event)| (event.value(), event.traceparent())).collect();
