@@ -9,8 +9,8 @@ use crate::shard::ShardSet;
 use crate::store::fault::Fault;
 use crate::store::wake::{Told, WakeUp};
 
-/// How often the version is looked at; a look costs some microseconds.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the version is looked at while it changes, and how often when it does not; a look costs some microseconds.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 
 impl WakeUp for Sqlite {
     // Differs: whoever commits has told it, by the file itself.
@@ -22,14 +22,17 @@ impl WakeUp for Sqlite {
 
     async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
         let mut conn = pool.connect_options().connect().await?;
-        let mut seen = None;
+        let (mut seen, mut pause) = (None, LOOK_EVERY.0);
         loop {
             let row = sqlx::query("PRAGMA data_version").fetch_one(&mut conn).await?;
             let now: i64 = row.try_get(0)?;
             if seen.replace(now) != Some(now) {
                 report(Told { shards: ShardSet::ALL, ..Told::default() });
+                pause = LOOK_EVERY.0;
+            } else {
+                pause = (pause * 2).min(LOOK_EVERY.1);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -89,6 +89,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
     let keys = keys("order", RECIPIENTS)?;
     B::insert_states(&bench.admin, &keys).await?;
     let sending = match side {
+        Side::Ours if B::WRITES_ALONE => bench.open(SENDING_CONNECTIONS + CONNECTIONS).await?,
         Side::Ours => bench.open(SENDING_CONNECTIONS).await?,
         Side::Yardstick => bench.open_yardstick(SENDING_CONNECTIONS).await?,
     };
@@ -109,12 +110,8 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
         measured = bench.end(watch, sent, &[&sending]).await?;
     } else {
-        let consuming = match side {
-            Side::Ours => bench.open(CONNECTIONS).await?,
-            // Where only one connection can write, both share it.
-            Side::Yardstick if B::WRITES_ALONE => sending.clone(),
-            Side::Yardstick => bench.open(CONNECTIONS).await?,
-        };
+        // Where only one connection can write, both share a pool, as a service would.
+        let consuming = if B::WRITES_ALONE { sending.clone() } else { bench.open(CONNECTIONS).await? };
         let stamps = Arc::new(Stamps::default());
         let consumer = Consumer::start(consuming.clone(), side, Arc::clone(&stamps), true).await?;
         let watch = bench.begin().await?;
