@@ -28,6 +28,10 @@ const MIN_PER_SHARD: usize = 4;
 /// [`WORTH_IT`] is not counted.
 const PAUSES_A_POLL: u32 = 9;
 
+/// The most that a poll waits for which something asks, however long the one before it took: a moment in which the disk was slow must not make events
+/// of other processes wait for long.
+const MAX_ASKED_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a walk may take for each recipient that it brings.
 const WORTH_IT: Duration = Duration::from_micros(100);
 
@@ -46,8 +50,11 @@ pub(super) struct Walks {
     shards: Vec<ShardWalk>,
     due: ShardSet,
     next_poll: Instant,
-    /// No poll begins earlier, whatever asks for one.
+    /// No poll begins earlier by itself, and none that is asked for.
     no_poll_before: Instant,
+    no_asked_poll_before: Instant,
+    /// Whether a poll was asked for that has not begun.
+    asked: bool,
     /// What the walks of the poll that is under way have taken so far.
     polling: Option<Duration>,
     pause: Duration,
@@ -83,6 +90,8 @@ impl Walks {
             due: ShardSet::ALL,
             next_poll: now + min_pause,
             no_poll_before: now,
+            no_asked_poll_before: now,
+            asked: false,
             polling: Some(Duration::ZERO),
             pause: min_pause,
             pauses: (min_pause, max_pause),
@@ -109,7 +118,8 @@ impl Walks {
 
     /// All shards are to be looked at, as soon as that does not take too much of the time.
     pub(super) fn poll_soon(&mut self) {
-        self.next_poll = self.next_poll.min(self.no_poll_before);
+        self.asked = true;
+        self.next_poll = self.next_poll.min(self.no_asked_poll_before);
     }
 
     /// When something is due next.
@@ -138,6 +148,7 @@ impl Walks {
         if now >= self.next_poll {
             self.due = ShardSet::ALL;
             self.polling = Some(Duration::ZERO);
+            self.asked = false;
             self.pause = (self.pause * 2).min(self.pauses.1);
             self.next_poll = now + self.pause;
         }
@@ -231,8 +242,11 @@ impl Walks {
             // The pass goes on, and there is much to be found.
             self.rests_until = self.rests_until.min(now + self.pauses.0);
         } else if let Some(took) = self.polling.take() {
-            self.no_poll_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
-            self.next_poll = self.next_poll.max(self.no_poll_before);
+            let rest = took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
+            self.no_poll_before = now + rest;
+            self.no_asked_poll_before = now + rest.min(MAX_ASKED_PAUSE);
+            let earliest = if self.asked { self.no_asked_poll_before } else { self.no_poll_before };
+            self.next_poll = self.next_poll.max(earliest);
         }
     }
 }
@@ -295,12 +309,28 @@ mod tests {
     async fn polls_take_a_tenth_of_the_time_at_most() {
         let mut walks = walks();
         walk_for(&mut walks, Duration::from_millis(30)).await;
-        walks.poll_soon();
+        walks.found_news(Instant::now());
         assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(270));
         tokio::time::advance(Duration::from_millis(270)).await;
         // An event is not unnoticed for longer than is allowed because a walk takes long.
         walk_for(&mut walks, Duration::from_millis(500)).await;
         assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), PAUSES.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_is_asked_for_waits_a_moment_only() {
+        let mut walks = walks();
+        walk_for(&mut walks, Duration::from_millis(2)).await;
+        walks.poll_soon();
+        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(18));
+        tokio::time::advance(Duration::from_millis(18)).await;
+        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        // Also when it is asked for while a walk is under way.
+        walks.poll_soon();
+        walks.ended(&walk, 0, Instant::now());
+        walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
+        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), MAX_ASKED_PAUSE);
     }
 
     #[tokio::test(start_paused = true)]
