@@ -62,7 +62,7 @@ pub struct Turn {
     /// [`DurableEmitter::deliver`](crate::emitter::DurableEmitter::deliver). Dropping them is harmless: a host sends them a little later.
     #[cfg(feature = "emitter")]
     pub published: Vec<Stored>,
-    /// The last event that was listed, unless events before it were passed over.
+    /// The last event that was listed, unless events before it were passed over; without a turn, the last one that was left.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
     pub(crate) last: Option<EventId>,
     /// Whether nothing was listed, because a failure is not long enough ago.
@@ -218,7 +218,10 @@ where
         // Events that a processor leaves for later must not hide those behind them.
         match loaded.events.last() {
             Some(last) if loaded.more_listed => after = last.id(),
-            _ => return Ok(Turn::default()),
+            last => {
+                let before = (after != options.after()).then_some(after);
+                return Ok(Turn { last: last.map(Event::id).or(before), ..Turn::default() });
+            }
         }
     };
     if guard.age() >= MAX_TURN_AGE {

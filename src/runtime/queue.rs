@@ -26,7 +26,7 @@ enum Place {
         found_again: bool,
         from_start: bool,
     },
-    /// A turn found nothing to do: what is in the box is for later.
+    /// A turn found nothing to do with the events in the box: they are for later.
     Resting(Instant),
 }
 
@@ -111,14 +111,17 @@ impl Queue {
         self.places.remove(to);
     }
 
-    /// A recipient had nothing to do; unless it was found again meanwhile, it is left alone until then.
-    pub(super) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant) {
+    /// A recipient had nothing to do. When it left events, it is left alone until then, unless it was found again meanwhile; when its box was empty,
+    /// whatever is found in it is new.
+    pub(super) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant, mut left_events: bool) {
         // What it left behind is listed with what comes.
         if self.positions.get(&to).is_some_and(|position| !position.is_empty_before) {
             self.positions.remove(&to);
+            left_events = true;
         }
-        if matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. })) {
-            self.done(to, lane, true);
+        let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. }));
+        if found_again || !left_events {
+            self.done(to, lane, false);
         } else {
             self.untold.remove(&to);
             self.places.insert(to, Place::Resting(until));
@@ -246,7 +249,7 @@ mod tests {
         queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
         for woken in [true, false] {
             assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
-            queue.rest(to("a"), Lane::Rounds, until);
+            queue.rest(to("a"), Lane::Rounds, until, true);
             queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
             assert_eq!(queue.waiting(Lane::Rounds), 0);
             queue.wake(|_| woken);
@@ -256,12 +259,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_empty_box_is_no_reason_to_rest() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (a, until) = (to("a"), now + Duration::from_secs(1));
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, until, false);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        queue.found(a.clone(), last, Lane::Rounds, now);
+        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+        // Nothing was behind what it had passed over, and that is still there.
+        queue.go_on_behind(&a, last);
+        queue.rest(a.clone(), Lane::Rounds, until, false);
+        queue.found(a, last, Lane::Rounds, now);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_is_hinted_does_not_rest() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.hinted(to("a"), Lane::Turns);
         queue.hinted(to("a"), Lane::Turns);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
-        queue.rest(to("a"), Lane::Turns, now + Duration::from_secs(1));
+        queue.rest(to("a"), Lane::Turns, now + Duration::from_secs(1), true);
         queue.hinted(to("a"), Lane::Turns);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
         queue.hinted(to("a"), Lane::Turns);
@@ -278,7 +298,7 @@ mod tests {
         queue.take(Lane::Rounds, 2);
         queue.hinted(to("b"), Lane::Rounds);
         assert!(queue.was_untold(&to("a")) && !queue.was_untold(&to("b")));
-        queue.rest(to("a"), Lane::Rounds, now);
+        queue.rest(to("a"), Lane::Rounds, now, true);
         queue.hinted(to("a"), Lane::Rounds);
         queue.done(to("b"), Lane::Rounds, false);
         assert!(queue.untold.is_empty());
@@ -293,7 +313,7 @@ mod tests {
         assert!(behind < last && behind > EventId::NIL);
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, now);
+        queue.rest(a.clone(), Lane::Rounds, now, true);
         queue.found(a.clone(), last, Lane::Rounds, now);
         assert_eq!(queue.position(&a), behind, "nothing is before it");
         queue.found(a.clone(), behind, Lane::Rounds, now);
@@ -313,7 +333,7 @@ mod tests {
         queue.go_on_behind(&a, last);
         assert_eq!(queue.position(&a), last);
         queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, now);
+        queue.rest(a.clone(), Lane::Rounds, now, true);
         assert_eq!(queue.position(&a), EventId::NIL, "it is listed with what comes");
     }
 
@@ -324,7 +344,7 @@ mod tests {
         queue.emptied(&a, last);
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, until);
+        queue.rest(a.clone(), Lane::Rounds, until, true);
         queue.found(a.clone(), last, Lane::Rounds, now);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
         let late = last.before_late_ones();

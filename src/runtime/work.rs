@@ -322,11 +322,11 @@ impl<B: Backend> Work<B> {
                     self.states.keep(&to, known);
                     self.committed(to, Lane::Rounds, &turn);
                 }
-                Some(Done::Nothing { last, more: true }) => {
+                Some(Done::Nothing { last: Some(last), more: true }) => {
                     self.queue.go_on_behind(&to, last);
                     self.queue.done(to, Lane::Rounds, true);
                 }
-                Some(Done::Nothing { .. }) => self.queue.rest(to, Lane::Rounds, until),
+                Some(Done::Nothing { last, .. }) => self.queue.rest(to, Lane::Rounds, until, last.is_some()),
                 Some(Done::Lost) => {
                     self.shared.counters.contention(1);
                     self.queue.done(to, Lane::Turns, true);
@@ -342,9 +342,9 @@ impl<B: Backend> Work<B> {
         let lane = self.shared.kinds.get(to.kind()).map_or(Lane::Turns, Kind::lane);
         match done {
             Ok(Turn { is_left_alone: true, .. }) => self.queue.done(to, lane, false),
-            Ok(Turn { number: None, .. }) => {
+            Ok(Turn { number: None, last, .. }) => {
                 let until = Instant::now() + self.shared.config.poll_interval;
-                self.queue.rest(to, lane, until);
+                self.queue.rest(to, lane, until, last.is_some());
             }
             Ok(turn) => {
                 self.trouble.is_over();

@@ -174,7 +174,7 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     row.events.truncate(max_events.get() as usize);
     // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
     if row.events.is_empty() {
-        return Err(Box::new(Done::Nothing { last: EventId::NIL, more: false }));
+        return Err(Box::new(Done::Nothing { last: None, more: false }));
     }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
@@ -188,7 +188,7 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
             let range = settled_range(&events, decided.removed.len());
             Ok((Ready { place, to, turn, token, before, listed, last, more_listed, decided, range }, hooks))
         }
-        Ok(None) => Err(Box::new(Done::Nothing { last, more: more_listed })),
+        Ok(None) => Err(Box::new(Done::Nothing { last: Some(last), more: more_listed })),
         Err(error) => {
             tracing::debug!(recipient = %part.to, %error, "a part of a round failed: it gets a turn of its own");
             Err(Box::new(Done::Alone))

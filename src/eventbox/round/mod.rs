@@ -58,8 +58,8 @@ pub(crate) struct KnownState {
 pub(crate) enum Done {
     /// Its turn committed, and left this state.
     Committed { turn: Turn, known: KnownState },
-    /// There was nothing to decide; `more` behind `last`.
-    Nothing { last: EventId, more: bool },
+    /// There was nothing to decide; `last` is the last event that was listed, if any was, and `more` whether there are more behind it.
+    Nothing { last: Option<EventId>, more: bool },
     /// Another writer came first, or holds what it needs: it is for a turn of its own.
     Lost,
     /// Its reducer failed: it is for a turn of its own.

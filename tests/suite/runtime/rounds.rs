@@ -239,7 +239,36 @@ on_every_engine! {
         assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
     }
 
-    /// The same for a round of one recipient, whose statements are others: another writer commits its turn, with and without one before it.
+    /// Somebody else was faster, and a box is empty when its round comes: what comes next is found by the next poll, and not when a rest is over.
+    async fn a_box_that_was_empty_is_not_left_alone(db) {
+        let (stopping, reached, go_on) = Stopping::new();
+        let both = [tally("a"), tally("b")];
+        for to in &both {
+            emit(db, to, ["stop"]).await;
+        }
+        let mut config = one_round();
+        (config.hints, config.wake_ups, config.poll_interval) = (false, false, Duration::from_secs(3_600));
+        (config.round_recipients, config.min_poll_interval) = (1.try_into().unwrap(), Duration::from_millis(10));
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(config).start().await.unwrap();
+        // One is being decided on and the other one waits: both were found by one walk.
+        reached.await.unwrap();
+        for to in &both {
+            let overtaking = eventbox::reduce_batch(&db.pool, to, &Tally, 1.try_into().unwrap()).await.unwrap();
+            assert_eq!(overtaking.consumed, 1);
+        }
+        go_on.send(()).unwrap();
+        eventually(SOON, async || runtime.stats().rounds >= 2).await;
+        for to in &both {
+            emit(db, to, ["next"]).await;
+        }
+        idle(db).await;
+        runtime.stop(STOP).await;
+        for to in &both {
+            assert_eq!(seen(db, to).await, ["stop", "next"]);
+        }
+    }
+
+    /// A round of one recipient has statements of its own: another writer commits its turn, with and without one before it.
     async fn a_round_of_one_loses_its_race_too(db) {
         for (of, events_before) in [("new", 0), ("old", 1)] {
             let (stopping, reached, go_on) = Stopping::new();
