@@ -5,51 +5,37 @@ use uuid::Uuid;
 
 use super::now_us;
 use super::round::is_shortfall;
+use super::turn::removing;
 use crate::store::fault::Fault;
 use crate::store::round::RoundWrite;
 use crate::store::round_of_one::RoundOfOneWrite;
 
-/// How the statements go on behind the turn, for which no lock is waited for longer than the round allows.
-///
-/// The turn is complete before the first event is removed, and another number of removals than wanted divides by zero.
-macro_rules! removing_one {
-    () => {
-        " RETURNING 1
-), by_id AS (
-    DELETE FROM eventbox_event
-    WHERE shard = $1 AND recipient = $2 AND id = ANY($7) AND EXISTS (SELECT FROM moved) RETURNING 1
-), by_range AS (
-    DELETE FROM eventbox_event
-    WHERE shard = $1 AND recipient = $2 AND id BETWEEN $8 AND $9 AND EXISTS (SELECT FROM moved) RETURNING 1
-)
-SELECT moved.count, 1 / (moved.count * $10::int8 = (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range))::int
-FROM (SELECT count(*) FROM moved) moved"
-    };
-}
-
-/// Its plan must use the primary keys.
+/// No lock is waited for longer than the round allows, and another number of removals than wanted divides by zero, which rolls everything back. Its
+/// plan must use the primary keys.
 pub(crate) const WRITE_FIRST_ONE: &str = concat!(
     "WITH bound AS MATERIALIZED (
-    SELECT set_config('lock_timeout', $5, true) AS lock_timeout
+    SELECT set_config('lock_timeout', $8, true) AS lock_timeout
 ), moved AS (
     INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
     SELECT $1::int2, $2::text, $3::int8 + 1, $4::uuid, ",
     now_us!(),
-    ", $6::bytea FROM bound WHERE bound.lock_timeout IS NOT NULL ON CONFLICT DO NOTHING",
-    removing_one!()
+    ", $9::bytea FROM bound WHERE bound.lock_timeout IS NOT NULL ON CONFLICT DO NOTHING",
+    removing!(),
+    "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
 );
 
-/// Its plan must use the primary keys.
+/// The same behind another turn.
 pub(crate) const WRITE_NEXT_ONE: &str = concat!(
     "WITH bound AS MATERIALIZED (
-    SELECT set_config('lock_timeout', $5, true) AS lock_timeout
+    SELECT set_config('lock_timeout', $8, true) AS lock_timeout
 ), moved AS (
     UPDATE eventbox_state s SET turn = $3 + 1, token = $4, updated_at_us = ",
     now_us!(),
-    ", state = CASE WHEN $11 THEN s.state ELSE $6 END
+    ", state = CASE WHEN $11 THEN s.state ELSE $9 END
     FROM bound WHERE bound.lock_timeout IS NOT NULL AND s.shard = $1 AND s.recipient = $2 AND s.turn = $3
       AND ($12::uuid IS NULL OR s.token = $12)",
-    removing_one!()
+    removing!(),
+    "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
 );
 
 impl RoundOfOneWrite for Postgres {
@@ -62,8 +48,8 @@ impl RoundOfOneWrite for Postgres {
         let (first, last) = write.removed.range().unzip();
         let sql = if write.turn == 0 { WRITE_FIRST_ONE } else { WRITE_NEXT_ONE };
         let query = sqlx::query(sql).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
-        let query = query.bind(lock_wait_ms.to_string()).bind(write.state.flatten());
         let query = query.bind(write.removed.ids()).bind(first).bind(last);
+        let query = query.bind(lock_wait_ms.to_string()).bind(write.state.flatten());
         let mut query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
         if write.turn > 0 {
             query = query.bind(write.state.is_none()).bind(write.token);

@@ -9,7 +9,7 @@ use crate::store::round::Removed;
 use crate::store::state::StateTable;
 use crate::store::turn::{Claimed, TurnClaim};
 
-/// How the statements of [`TurnClaim::claim_turn`] go on behind the turn.
+/// How a statement goes on behind the turn that it moves: the events of recipient `$2` in shard `$1` go, those of the ids `$5` and from `$6` to `$7`.
 ///
 /// The deletions ask for the turn, which thereby is complete, and holds the lock of the recipient, before the first event is removed.
 macro_rules! removing {
@@ -21,10 +21,13 @@ macro_rules! removing {
 ), by_range AS (
     DELETE FROM eventbox_event
     WHERE shard = $1 AND recipient = $2 AND id BETWEEN $6 AND $7 AND EXISTS (SELECT FROM moved) RETURNING 1
+), counted AS (
+    SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range) AS gone
 )
-SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range)"
+"
     };
 }
+pub(super) use removing;
 
 /// Its plan must use the primary keys.
 pub(crate) const CLAIM_FIRST_TURN: &str = concat!(
@@ -33,7 +36,8 @@ pub(crate) const CLAIM_FIRST_TURN: &str = concat!(
     VALUES ($3::int8 + 1, $1::int2, $2::text, $4::uuid, ",
     now_us!(),
     ") ON CONFLICT DO NOTHING",
-    removing!()
+    removing!(),
+    "SELECT moved, gone FROM counted"
 );
 
 /// Its plan must use the primary keys.
@@ -42,7 +46,8 @@ pub(crate) const CLAIM_NEXT_TURN: &str = concat!(
     UPDATE eventbox_state SET turn = $3 + 1, token = $4, updated_at_us = ",
     now_us!(),
     " WHERE shard = $1 AND recipient = $2 AND turn = $3",
-    removing!()
+    removing!(),
+    "SELECT moved, gone FROM counted"
 );
 
 impl TurnClaim for Postgres {

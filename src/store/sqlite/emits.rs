@@ -191,6 +191,12 @@ mod tests {
         answers
     }
 
+    async fn refuse_bad(pool: &Pool<Sqlite>) {
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON eventbox_event WHEN new.value = CAST('bad' AS BLOB)
+                      BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        sqlx::query(refuse).execute(pool).await.unwrap();
+    }
+
     async fn values(pool: &Pool<Sqlite>) -> Vec<Vec<u8>> {
         sqlx::query_scalar("SELECT value FROM eventbox_event ORDER BY id").fetch_all(pool).await.unwrap()
     }
@@ -242,9 +248,7 @@ mod tests {
     async fn one_list_that_is_refused_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
-        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON eventbox_event WHEN new.value = CAST('bad' AS BLOB)
-                      BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        sqlx::query(refuse).execute(&pool).await.unwrap();
+        refuse_bad(&pool).await;
         let writer = Sqlite::begin_alone(&pool).await.unwrap();
         let to = Recipient::new("cell", "1").unwrap();
         let lists = [["1", "2"], ["3", "bad"], ["4", "5"]].map(|list| {
@@ -269,9 +273,7 @@ mod tests {
     async fn one_that_is_refused_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
-        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON eventbox_event WHEN new.value = CAST('bad' AS BLOB)
-                      BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        sqlx::query(refuse).execute(&pool).await.unwrap();
+        refuse_bad(&pool).await;
         let answers = emit_behind_a_writer(&pool, &["1", "bad", "2"]).await;
         let refused: Vec<bool> = answers.iter().map(|answer| matches!(answer, Err(Error::Database { .. }))).collect();
         assert_eq!(refused, [false, true, false], "{answers:?}");

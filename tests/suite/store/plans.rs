@@ -104,9 +104,9 @@ mod postgres {
                 ));
                 hot.push((
                     "WRITE_NEXT_ONE",
-                    "int2, text, int8, uuid, text, bytea, uuid[], uuid, uuid, int8, bool, uuid",
+                    "int2, text, int8, uuid, uuid[], uuid, uuid, text, bytea, int8, bool, uuid",
                     format!(
-                        "3, 'airport/EWR', 7, '{}', '200', '1', '{{{}}}', NULL, NULL, 1, false, NULL",
+                        "3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL, '200', '1', 1, false, NULL",
                         uuid(),
                         uuid()
                     ),
@@ -133,15 +133,15 @@ mod postgres {
         let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
         uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool", &lists).await;
         let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
-        let by_id = [1, 100].map(|count| format!("'{{{}}}', NULL, NULL, {count}", ids(count)));
-        let by_range = format!("'{{}}', '{}', '{}', 100", uuid(), uuid());
+        let by_id = [1, 100].map(|count| format!("'{{{}}}', NULL, NULL, '200', '1', {count}", ids(count)));
+        let by_range = format!("'{{}}', '{}', '{}', '200', '1', 100", uuid(), uuid());
         let writes: Vec<String> = by_id
             .iter()
             .chain([&by_range])
-            .map(|removed| format!("3, 'airport/EWR', 7, '{}', '200', '1', {removed}", uuid()))
+            .map(|removed| format!("3, 'airport/EWR', 7, '{}', {removed}", uuid()))
             .collect();
         let first: Vec<&str> = writes.iter().map(String::as_str).collect();
-        let types = "int2, text, int8, uuid, text, bytea, uuid[], uuid, uuid, int8";
+        let types = "int2, text, int8, uuid, uuid[], uuid, uuid, text, bytea, int8";
         uses_the_primary_key("WRITE_FIRST_ONE", types, &first).await;
         let next: Vec<String> = writes.iter().map(|write| format!("{write}, false, '{}'", uuid())).collect();
         let next: Vec<&str> = next.iter().map(String::as_str).collect();
