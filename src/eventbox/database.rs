@@ -190,8 +190,8 @@ pub fn pool_options<B: Backend>() -> PoolOptions<B> {
 
 /// How to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.
 ///
-/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`], a cache of [`SQLITE_CACHE_KIB`] and foreign keys. `:memory:` works for tests, in a pool of
-/// one connection.
+/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`], a cache of [`SQLITE_CACHE_KIB`], foreign keys, and temporary tables and
+/// journals in memory (`temp_store`). `:memory:` works for tests, in a pool of one connection.
 ///
 /// # Examples
 ///
@@ -211,6 +211,8 @@ pub fn sqlite_options(path: impl AsRef<std::path::Path>) -> sqlx::sqlite::Sqlite
     // Without room for the inner pages of its tables and what one statement changes, SQLite writes pages to the log and reads them back
     // in the middle of a statement.
     let options = options.pragma("cache_size", format!("-{SQLITE_CACHE_KIB}"));
+    // To undo one statement of a transaction SQLite keeps what its pages were, which would be a file that is written and thrown away.
+    let options = options.pragma("temp_store", "memory");
     match path.as_ref() {
         path if path == std::path::Path::new(":memory:") => options.in_memory(true).filename(":memory:"),
         path => options.filename(path),

@@ -8,6 +8,7 @@ use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::emits;
+use super::group::writers_of;
 use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use crate::store::event::{EventInsert, EventRow, Noted};
@@ -28,46 +29,58 @@ macro_rules! fifty_rows {
     };
 }
 
+macro_rules! hundred_rows {
+    () => {
+        concat!(fifty_rows!(), ",", fifty_rows!())
+    };
+}
+
 /// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
-const INSERT_PLAIN_10: &str = "
+const INSERT_PLAIN_TO_10: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES
 (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)) WHERE column3 IS NOT NULL";
 
 /// The same for up to a hundred.
-const INSERT_PLAIN_100: &str = concat!(
+const INSERT_PLAIN_TO_100: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
+    hundred_rows!(),
     ") WHERE column3 IS NOT NULL"
 );
 
 /// The same for up to five hundred.
-const INSERT_PLAIN_500: &str = concat!(
+const INSERT_PLAIN_TO_500: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    fifty_rows!(),
+    hundred_rows!(),
     ",",
-    fifty_rows!(),
+    hundred_rows!(),
     ",",
-    fifty_rows!(),
+    hundred_rows!(),
     ",",
-    fifty_rows!(),
+    hundred_rows!(),
     ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
+    hundred_rows!(),
     ") WHERE column3 IS NOT NULL"
+);
+
+/// A hundred, no more and no less: none of the rows needs a look.
+const INSERT_PLAIN_100: &str =
+    concat!("INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ", hundred_rows!());
+
+/// Five hundred.
+const INSERT_PLAIN_500: &str = concat!(
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ",
+    hundred_rows!(),
+    ",",
+    hundred_rows!(),
+    ",",
+    hundred_rows!(),
+    ",",
+    hundred_rows!(),
+    ",",
+    hundred_rows!()
 );
 
 /// The same for any number: rows out of JSON cost twice as much as parameters.
@@ -131,6 +144,10 @@ impl EventInsert for Sqlite {
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
         let (pool, insert) = (pool.clone(), Insert::of(rows)?);
         let inserted = tokio::spawn(async move {
+            // Alone a statement is its own transaction, which is one call instead of three and needs no journal to undo it by itself.
+            if let Some(_lead) = writers_of(&pool).line.lead_at_once() {
+                return insert.run(&pool).await;
+            }
             match insert.clone().run_in_group(&pool).await {
                 // Perhaps it was another part's fault.
                 Err(fault) if !fault.lost_the_answer() => insert.run(&pool).await,
@@ -194,9 +211,11 @@ impl Insert {
 
     fn plain(rows: &[EventRow<'_>]) -> Result<Self, Fault> {
         let sql = match rows.len() {
-            0..=10 => INSERT_PLAIN_10,
-            11..=100 => INSERT_PLAIN_100,
-            101..=500 => INSERT_PLAIN_500,
+            0..=10 => INSERT_PLAIN_TO_10,
+            100 => INSERT_PLAIN_100,
+            500 => INSERT_PLAIN_500,
+            11..=99 => INSERT_PLAIN_TO_100,
+            101..=499 => INSERT_PLAIN_TO_500,
             _ => INSERT_PLAIN_MANY,
         };
         let query = sqlx::query::<Sqlite>(sql);

@@ -11,6 +11,19 @@ use crate::store::fault::Fault;
 use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 
+/// The shards that have events, each found with one look.
+pub(crate) const OCCUPIED_SHARDS: &str = "
+WITH RECURSIVE occupied (shard) AS (
+    SELECT min(shard) FROM eventbox_event
+    UNION ALL
+    SELECT (SELECT min(e.shard) FROM eventbox_event e WHERE e.shard > occupied.shard) FROM occupied
+    WHERE occupied.shard IS NOT NULL
+)
+SELECT shard FROM occupied WHERE shard IS NOT NULL";
+
+/// A walk over so many shards looks first which of them have events: to look into an empty one costs more here than to find the next that is not.
+const MANY_SHARDS: usize = 32;
+
 /// Differs: no arrays.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, recipient, n) AS (
@@ -87,7 +100,14 @@ impl RoundTable for Sqlite {
     const ROUND_IS_TRANSACTION: bool = false;
 
     async fn walk_recipients(pool: &Pool<Self>, from: &[WalkFrom], per_shard: i64) -> Result<Vec<WalkedRow>, Fault> {
-        let from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
+        let mut from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
+        if from.len() >= MANY_SHARDS {
+            let occupied: Vec<i16> = sqlx::query_scalar(OCCUPIED_SHARDS).fetch_all(pool).await?;
+            from.retain(|(shard, ..)| occupied.binary_search(shard).is_ok());
+            if from.is_empty() {
+                return Ok(Vec::new());
+            }
+        }
         let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard);
         query.fetch_all(pool).await?.iter().map(walked).collect()
     }

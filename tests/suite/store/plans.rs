@@ -302,6 +302,7 @@ mod sqlite {
     async fn rounds_find_their_rows_by_the_primary_keys() {
         let db = filled().await;
         for name in [
+            "OCCUPIED_SHARDS",
             "WALK_RECIPIENTS",
             "LIST_ROUND",
             "FIRST_TURNS",
