@@ -97,6 +97,22 @@ impl Removed<'_> {
         }
     }
 
+    /// Which of those between the [bounds](Self::bounds); `None` when all of them.
+    pub(super) fn chosen(&self) -> Option<&[Uuid]> {
+        match self {
+            Removed::Ids(ids) => Some(ids),
+            Removed::Range { .. } => None,
+        }
+    }
+
+    /// The first and the last.
+    pub(super) fn bounds(&self) -> Option<(Uuid, Uuid)> {
+        match self {
+            Removed::Ids(ids) => ids.iter().min().copied().zip(ids.iter().max().copied()),
+            Removed::Range { first, last, .. } => Some((*first, *last)),
+        }
+    }
+
     pub(super) fn range(&self) -> Option<(Uuid, Uuid)> {
         match self {
             Removed::Ids(_) => None,

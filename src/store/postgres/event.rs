@@ -66,9 +66,22 @@ SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names
 FROM answer ORDER BY ord"
 );
 
+/// Which events have the ids `$3`, looked up one by one: a planner that takes the box for short would rather read all of it. No row of this table is
+/// ever changed, so what is found at a place is still there, or is gone.
+macro_rules! among_ids {
+    () => {
+        "ctid = ANY (ARRAY(
+    SELECT e.ctid FROM unnest($3::uuid[]) AS wanted (id)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2 AND e.id = wanted.id LIMIT 1
+    ) e
+))"
+    };
+}
+pub(super) use among_ids;
+
 /// The statement of [`EventInsert::delete_events`]; its plan must use the primary key.
-pub(crate) const DELETE_EVENTS: &str =
-    "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+pub(crate) const DELETE_EVENTS: &str = concat!("DELETE FROM eventbox_event WHERE ", among_ids!());
 
 impl EventInsert for Postgres {
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>

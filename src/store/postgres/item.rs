@@ -3,14 +3,23 @@
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
+use super::event::among_ids;
 use crate::store::fault::Fault;
 use crate::store::item::ItemLookup;
 
-const LIVING_EVENTS: &str = "SELECT id FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+/// Its plan must use the primary key.
+const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE ", among_ids!());
 
-const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id IN (
-    SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = ANY($3)
-)";
+/// Names and events are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS).
+const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE ctid = ANY (ARRAY(
+    SELECT e.ctid FROM unnest($3::text[]) AS wanted (name)
+    CROSS JOIN LATERAL (
+        SELECT id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = wanted.name LIMIT 1
+    ) t
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2 AND e.id = t.id LIMIT 1
+    ) e
+))";
 
 impl ItemLookup for Postgres {
     async fn living_events(

@@ -3,14 +3,17 @@
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
+use super::event::among_ids;
 use super::now_us;
 use crate::store::fault::Fault;
 use crate::store::quarantine::{QuarantineMove, Verdict};
 
+/// Its plan must use the primary key.
 const QUARANTINE_EVENTS: &str = concat!(
     "WITH taken AS (
-    DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)
-    RETURNING shard, recipient, id, name, traceparent, value
+    DELETE FROM eventbox_event WHERE ",
+    among_ids!(),
+    " RETURNING shard, recipient, id, name, traceparent, value
 )
 INSERT INTO eventbox_dead_letter (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
 SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",

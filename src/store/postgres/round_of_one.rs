@@ -45,10 +45,10 @@ impl RoundOfOneWrite for Postgres {
         token: Uuid,
         lock_wait_ms: u32,
     ) -> Result<Option<bool>, Fault> {
-        let (first, last) = write.removed.range().unzip();
+        let (first, last) = write.removed.bounds().unzip();
         let sql = if write.turn == 0 { WRITE_FIRST_ONE } else { WRITE_NEXT_ONE };
         let query = sqlx::query(sql).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
-        let query = query.bind(write.removed.ids()).bind(first).bind(last);
+        let query = query.bind(write.removed.chosen()).bind(first).bind(last);
         let query = query.bind(lock_wait_ms.to_string()).bind(write.state.flatten());
         let mut query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
         if write.turn > 0 {

@@ -9,20 +9,20 @@ use crate::store::round::Removed;
 use crate::store::state::StateTable;
 use crate::store::turn::{Claimed, TurnClaim};
 
-/// How a statement goes on behind the turn that it moves: the events of recipient `$2` in shard `$1` go, those of the ids `$5` and from `$6` to `$7`.
+/// How a statement goes on behind the turn that it moves: of the events of recipient `$2` in shard `$1` from `$6` to `$7` those of the ids `$5` go, or
+/// all of them.
 ///
-/// The deletions ask for the turn, which thereby is complete, and holds the lock of the recipient, before the first event is removed.
+/// The deletion asks for the turn, which thereby is complete, and holds the lock of the recipient, before the first event is removed. The bounds are
+/// what the events are found by: given ids alone, a planner that takes the box for short reads all of it.
 macro_rules! removing {
     () => {
         " RETURNING 1
-), by_id AS (
+), gone AS (
     DELETE FROM eventbox_event
-    WHERE shard = $1 AND recipient = $2 AND id = ANY($5) AND EXISTS (SELECT FROM moved) RETURNING 1
-), by_range AS (
-    DELETE FROM eventbox_event
-    WHERE shard = $1 AND recipient = $2 AND id BETWEEN $6 AND $7 AND EXISTS (SELECT FROM moved) RETURNING 1
+    WHERE shard = $1 AND recipient = $2 AND id BETWEEN $6 AND $7 AND ($5::uuid[] IS NULL OR id = ANY($5))
+      AND EXISTS (SELECT FROM moved) RETURNING 1
 ), counted AS (
-    SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range) AS gone
+    SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM gone) AS gone
 )
 "
     };
@@ -64,9 +64,9 @@ impl TurnClaim for Postgres {
             return Ok(if is_ours { Claimed::Done } else { Claimed::Lost });
         }
         let sql = if turn == 0 { CLAIM_FIRST_TURN } else { CLAIM_NEXT_TURN };
-        let (first, last) = removed.range().unzip();
+        let (first, last) = removed.bounds().unzip();
         let query = sqlx::query(sql).bind(shard).bind(recipient).bind(turn).bind(token);
-        let row = query.bind(removed.ids()).bind(first).bind(last).fetch_one(tx).await?;
+        let row = query.bind(removed.chosen()).bind(first).bind(last).fetch_one(tx).await?;
         let (moved, gone): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         Ok(match (moved, usize::try_from(gone)) {
             (0, _) => Claimed::Lost,

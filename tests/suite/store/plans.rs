@@ -73,6 +73,27 @@ mod postgres {
         uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text", &turns).await;
     }
 
+    /// Whatever the statistics make of a box, what is removed from it is looked up by its ids: a planner that thinks that every box is short would
+    /// rather read all of it, and most are.
+    async fn looks_up_ids(name: &str, types: &str, arguments: &[&str]) {
+        let db = filled().await;
+        db.run(
+            "INSERT INTO eventbox_event SELECT r % 256, 'crew/' || r, gen_random_uuid(), NULL, NULL, '\\x00' FROM generate_series(1, 20000) r;
+             ANALYZE eventbox_event",
+        )
+        .await;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            for arguments in arguments {
+                let plan = plan(&db, name, types, arguments, mode).await;
+                let lines: Vec<&str> = plan.lines().collect();
+                let looks = || lines.windows(2).filter(|pair| pair[0].contains("eventbox_event_pkey"));
+                assert!(looks().count() > 0, "{name}, {mode}:\n{plan}");
+                assert!(looks().all(|pair| pair[1].contains("(id ")), "{name}, {mode}:\n{plan}");
+            }
+        }
+        db.remove().await;
+    }
+
     /// A box is empty most of the time. Plans that are made then, and kept, must not read the table as a whole when it is full.
     #[tokio::test]
     async fn plans_that_are_made_while_all_is_empty_use_the_primary_keys() {
@@ -93,7 +114,7 @@ mod postgres {
                 (
                     "CLAIM_NEXT_TURN",
                     "int2, text, int8, uuid, uuid[], uuid, uuid",
-                    format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), uuid()),
+                    format!("3, 'airport/EWR', 7, '{0}', '{{{0}}}', '{0}', '{0}'", uuid()),
                 ),
             ];
             if cfg!(feature = "runtime") {
@@ -105,11 +126,7 @@ mod postgres {
                 hot.push((
                     "WRITE_NEXT_ONE",
                     "int2, text, int8, uuid, uuid[], uuid, uuid, text, bytea, int8, bool, uuid",
-                    format!(
-                        "3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL, '200', '1', 1, false, NULL",
-                        uuid(),
-                        uuid()
-                    ),
+                    format!("3, 'airport/EWR', 7, '{0}', '{{{0}}}', '{0}', '{0}', '200', '1', 1, false, NULL", uuid()),
                 ));
             }
             for (name, types, arguments) in hot {
@@ -133,8 +150,9 @@ mod postgres {
         let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
         uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool", &lists).await;
         let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
-        let by_id = [1, 100].map(|count| format!("'{{{}}}', NULL, NULL, '200', '1', {count}", ids(count)));
-        let by_range = format!("'{{}}', '{}', '{}', '200', '1', 100", uuid(), uuid());
+        let bounds = format!("'{}', '{}'", uuid(), uuid());
+        let by_id = [1, 100].map(|count| format!("'{{{}}}', {bounds}, '200', '1', {count}", ids(count)));
+        let by_range = format!("NULL, {bounds}, '200', '1', 100");
         let writes: Vec<String> = by_id
             .iter()
             .chain([&by_range])
@@ -143,21 +161,25 @@ mod postgres {
         let first: Vec<&str> = writes.iter().map(String::as_str).collect();
         let types = "int2, text, int8, uuid, uuid[], uuid, uuid, text, bytea, int8";
         uses_the_primary_key("WRITE_FIRST_ONE", types, &first).await;
+        looks_up_ids("WRITE_FIRST_ONE", types, &first).await;
         let next: Vec<String> = writes.iter().map(|write| format!("{write}, false, '{}'", uuid())).collect();
         let next: Vec<&str> = next.iter().map(String::as_str).collect();
         uses_the_primary_key("WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+        looks_up_ids("WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
     }
 
     #[tokio::test]
     async fn a_turn_finds_what_it_removes_by_the_primary_key() {
         let uuid = uuid::Uuid::now_v7;
         let ids = |count| (0..count).map(|_| uuid().to_string()).collect::<Vec<_>>().join(",");
-        let by_id =
-            [1, 100, 1000].map(|count| format!("3, 'airport/EWR', 7, '{}', '{{{}}}', NULL, NULL", uuid(), ids(count)));
-        let by_range = format!("3, 'airport/EWR', 7, '{}', '{{}}', '{}', '{}'", uuid(), uuid(), uuid());
+        let bounds = format!("'{}', '{}'", uuid(), uuid());
+        let claim = format!("3, 'airport/EWR', 7, '{}'", uuid());
+        let by_id = [1, 100, 1000].map(|count| format!("{claim}, '{{{}}}', {bounds}", ids(count)));
+        let by_range = format!("{claim}, NULL, {bounds}");
         let claims: Vec<&str> = by_id.iter().chain([&by_range]).map(String::as_str).collect();
         for name in ["CLAIM_FIRST_TURN", "CLAIM_NEXT_TURN"] {
             uses_the_primary_key(name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
+            looks_up_ids(name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
         }
     }
 
@@ -223,8 +245,15 @@ mod postgres {
             let ids: Vec<String> = (0..count).map(|_| uuid::Uuid::now_v7().to_string()).collect();
             format!("3, 'airport/EWR', '{{{}}}'", ids.join(","))
         });
+        let events: Vec<&str> = boxes.iter().map(String::as_str).collect();
+        uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &events).await;
+        for name in ["DELETE_EVENTS", "LIVING_EVENTS"] {
+            looks_up_ids(name, "int2, text, uuid[]", &events).await;
+        }
+        let boxes = boxes.clone().map(|of| format!("{of}, 'code', 'reason', 1"));
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
-        uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &boxes).await;
+        looks_up_ids("DELETE_NAMED_EVENTS", "int2, text, text[]", &events).await;
+        looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
         let (first, last) = (uuid::Uuid::nil(), uuid::Uuid::now_v7());
         let range = format!("3, 'airport/EWR', '{first}', '{last}'");
         uses_the_primary_key("DELETE_RANGE", "int2, text, uuid, uuid", &[&range]).await;
@@ -331,10 +360,31 @@ mod sqlite {
         uses_the_primary_key("LIST_RECIPIENTS").await;
     }
 
+    /// What is removed from a box is looked up by its ids.
+    async fn looks_up_ids(name: &str) {
+        let db = filled().await;
+        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
+        let looks = || plan.iter().map(|line| &line.3).filter(|line| line.contains("PRIMARY KEY"));
+        assert!(looks().count() > 0, "{name}: {plan:#?}");
+        assert!(looks().all(|line| line.contains("(shard=? AND recipient=? AND id")), "{name}: {plan:#?}");
+        db.remove().await;
+    }
+
     #[tokio::test]
     async fn popping_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
         uses_the_primary_key("DELETE_RANGE").await;
+        looks_up_ids("DELETE_EVENTS").await;
+        looks_up_ids("DELETE_RANGE").await;
+    }
+
+    #[cfg(feature = "runtime")]
+    #[tokio::test]
+    async fn rounds_look_up_what_they_remove() {
+        looks_up_ids("REMOVE_EVENTS").await;
+        looks_up_ids("REMOVE_RANGES").await;
     }
 
     #[cfg(feature = "emitter")]
