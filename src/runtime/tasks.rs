@@ -8,7 +8,7 @@ use sqlx::Pool;
 use tokio::time::Instant;
 
 use super::config::RuntimeConfig;
-use super::hold::Publishers;
+use super::hold::{Held, Publishers};
 use super::kinds::{Kind, Kinds};
 use super::metrics;
 use super::stats::Counters;
@@ -57,12 +57,13 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, walk: Walk) -> Report {
+pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, held: Held, walk: Walk) -> Report {
     let began = Instant::now();
     // While nothing is found the rest of the runtime looks calm.
     let _busy = shared.finding.busy();
     let per_shard = i64::try_from(walk.per_shard).unwrap_or(i64::MAX);
-    let rows = B::walk_recipients(&shared.pool, &walk.from, per_shard).await;
+    let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).filter(|kind| !held.holds(kind)).collect();
+    let rows = B::walk_recipients(&shared.pool, &walk.from, per_shard, &kinds).await;
     let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
     spent(Phase::Listing, began.elapsed(), shards);
     Report::Walked(walk, rows)

@@ -178,7 +178,7 @@ impl<B: Backend> Work<B> {
             let room = config.max_ready.get().saturating_sub(self.waiting());
             if let Some(walk) = self.walks.begin(owned, room, now) {
                 self.walking = true;
-                let task = run_walk(Arc::clone(&self.shared), walk);
+                let task = run_walk(Arc::clone(&self.shared), self.held.borrow().clone(), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
             }
         }

@@ -128,11 +128,13 @@ pub trait RoundTable: Database {
 
     /// The next recipients with events of each shard, the first of every shard first, then the second ones, and so on.
     ///
-    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones.
+    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones. Of a kind that is none of `kinds`
+    /// only the first recipient comes, so that what nobody here works on takes no time.
     fn walk_recipients(
         pool: &Pool<Self>,
         from: &[WalkFrom],
         per_shard: i64,
+        kinds: &[&str],
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
     /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events; of one that is known, they are 0 and

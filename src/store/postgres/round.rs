@@ -24,7 +24,8 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     SELECT step.shard, step.last, e.recipient, e.id, n + 1
     FROM step CROSS JOIN LATERAL (
         SELECT recipient, id FROM eventbox_event e
-        WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY recipient, id LIMIT 1
+        WHERE e.shard = step.shard AND e.recipient > CASE WHEN split_part(step.recipient, '/', 1) = ANY($5) THEN step.recipient
+            ELSE split_part(step.recipient, '/', 1) || '0' END ORDER BY recipient, id LIMIT 1
     ) e
     WHERE (step.last IS NULL OR step.recipient < step.last) AND n < $4
 )
@@ -117,14 +118,19 @@ const DIVISION_BY_ZERO: &str = "22012";
 impl RoundTable for Postgres {
     const ROUND_IS_TRANSACTION: bool = true;
 
-    async fn walk_recipients(pool: &Pool<Self>, from: &[WalkFrom], per_shard: i64) -> Result<Vec<WalkedRow>, Fault> {
+    async fn walk_recipients(
+        pool: &Pool<Self>,
+        from: &[WalkFrom],
+        per_shard: i64,
+        kinds: &[&str],
+    ) -> Result<Vec<WalkedRow>, Fault> {
         let query = sqlx::query(WALK_RECIPIENTS)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after.as_str()).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.last.as_deref()).collect::<Vec<_>>());
         let mut tx = Self::begin_write(pool).await?;
         sqlx::query(STEP_BY_INDEX).execute(&mut *tx).await?;
-        let rows = query.bind(per_shard).fetch_all(&mut *tx).await?;
+        let rows = query.bind(per_shard).bind(kinds).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         rows.iter().map(walked).collect()
     }

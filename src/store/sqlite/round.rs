@@ -34,7 +34,9 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     UNION ALL
     SELECT step.shard, step.last,
            (SELECT e.recipient FROM eventbox_event e
-            WHERE e.shard = step.shard AND e.recipient > step.recipient ORDER BY e.recipient LIMIT 1), n + 1
+            WHERE e.shard = step.shard AND e.recipient > CASE
+                WHEN substr(step.recipient, 1, instr(step.recipient, '/') - 1) IN (SELECT value FROM json_each($3)) THEN step.recipient
+                ELSE substr(step.recipient, 1, instr(step.recipient, '/') - 1) || '0' END ORDER BY e.recipient LIMIT 1), n + 1
     FROM step WHERE (step.last IS NULL OR step.recipient < step.last) AND step.recipient IS NOT NULL AND n < $2
 )
 SELECT step.shard, step.recipient,
@@ -99,7 +101,12 @@ pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard,
 impl RoundTable for Sqlite {
     const ROUND_IS_TRANSACTION: bool = false;
 
-    async fn walk_recipients(pool: &Pool<Self>, from: &[WalkFrom], per_shard: i64) -> Result<Vec<WalkedRow>, Fault> {
+    async fn walk_recipients(
+        pool: &Pool<Self>,
+        from: &[WalkFrom],
+        per_shard: i64,
+        kinds: &[&str],
+    ) -> Result<Vec<WalkedRow>, Fault> {
         let mut from: Vec<_> = from.iter().map(|from| (from.shard, &from.after, &from.last)).collect();
         if from.len() >= MANY_SHARDS {
             let occupied: Vec<i16> = sqlx::query_scalar(OCCUPIED_SHARDS).fetch_all(pool).await?;
@@ -108,7 +115,7 @@ impl RoundTable for Sqlite {
                 return Ok(Vec::new());
             }
         }
-        let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard);
+        let query = sqlx::query(WALK_RECIPIENTS).bind(json(&from)?).bind(per_shard).bind(json(&kinds)?);
         query.fetch_all(pool).await?.iter().map(walked).collect()
     }
 

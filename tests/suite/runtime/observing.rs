@@ -5,8 +5,8 @@ use std::time::Duration;
 use eventbox::runtime::Runtime;
 use eventbox::{BoxError, Event, Outcome, PostProcess, Recipient, Reducer, admin};
 
-use super::{STOP, Tally, config, emit, idle, tally, tallying};
-use crate::support::recorded::{Recorded, recorded};
+use super::{STOP, Tally, config, emit, emit_all, idle, tally, tallying};
+use crate::support::recorded::{Recorded, Recording, recorded};
 use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine, with_database};
 
 /// Runs a hook after every turn.
@@ -77,6 +77,40 @@ fn instruments_tell_what_happened_on_postgres() {
 #[test]
 fn instruments_tell_what_happened_on_sqlite() {
     instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("observe", a_known_run).await));
+}
+
+/// Two hundred boxes in one shard that nobody here works on, until five looks for work.
+async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let strangers =
+        (0..).map(|n: usize| Recipient::new("stranger", n.to_string()).unwrap()).filter(|to| to.shard() == 7);
+    let events: Vec<_> = strangers.take(200).map(|to| (to, Event::new("x"))).collect();
+    emit_all(db, &events).await;
+    let runtime = tallying(db.open(5)).config(config()).start().await.unwrap();
+    eventually(SOON, async || recording.total("eventbox_runtime_walk_ms") >= 5.0).await;
+    runtime.stop(STOP).await;
+}
+
+/// A walk brings one recipient of such a kind at most from each shard, however many there are.
+fn strangers_take_no_time(recorded: &Recorded) {
+    let named = recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]);
+    let walks = recorded.total("eventbox_runtime_walk_ms", &[]);
+    assert!(named >= 1.0 && named <= walks, "{named} in {walks} walks");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn strangers_take_no_time_on_postgres() {
+    strangers_take_no_time(&recorded(async |recording| {
+        with_database::<sqlx::Postgres, _>("strangers", async |db| strangers_in_a_shard(db, recording).await).await;
+    }));
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn strangers_take_no_time_on_sqlite() {
+    strangers_take_no_time(&recorded(async |recording| {
+        with_database::<sqlx::Sqlite, _>("strangers", async |db| strangers_in_a_shard(db, recording).await).await;
+    }));
 }
 
 on_every_engine! {

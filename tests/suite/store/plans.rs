@@ -210,7 +210,11 @@ mod postgres {
             let nulls = array(256, &|_| "NULL".to_owned());
             let known = array(recipients, &|n| if n % 2 == 0 { "f" } else { "t" }.to_owned());
             for (name, types, arguments) in [
-                ("WALK_RECIPIENTS", "int2[], text[], text[], int8", format!("{all}, {nothing}, {nulls}, 20")),
+                (
+                    "WALK_RECIPIENTS",
+                    "int2[], text[], text[], int8, text[]",
+                    format!("{all}, {nothing}, {nulls}, 20, '{{aircraft}}'"),
+                ),
                 (
                     "LIST_ROUND",
                     "int2[], text[], uuid[], int8, bool[]",
