@@ -29,12 +29,6 @@ macro_rules! fifty_rows {
     };
 }
 
-macro_rules! hundred_rows {
-    () => {
-        concat!(fifty_rows!(), ",", fifty_rows!())
-    };
-}
-
 /// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
 const INSERT_PLAIN_TO_10: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
@@ -45,7 +39,9 @@ SELECT column1, column2, column3, column4, column5 FROM (VALUES
 const INSERT_PLAIN_TO_100: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    hundred_rows!(),
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
     ") WHERE column3 IS NOT NULL"
 );
 
@@ -53,34 +49,58 @@ SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
 const INSERT_PLAIN_TO_500: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
     ") WHERE column3 IS NOT NULL"
 );
 
 /// A hundred, no more and no less: none of the rows needs a look.
-const INSERT_PLAIN_100: &str =
-    concat!("INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ", hundred_rows!());
+const INSERT_PLAIN_100: &str = concat!(
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ",
+    fifty_rows!(),
+    ",",
+    fifty_rows!()
+);
 
 /// Five hundred.
 const INSERT_PLAIN_500: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!(),
+    fifty_rows!(),
     ",",
-    hundred_rows!()
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!()
 );
 
 /// The same for any number: rows out of JSON cost twice as much as parameters.
