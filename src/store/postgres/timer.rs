@@ -57,7 +57,13 @@ LEFT JOIN LATERAL (
 ) n ON true"
 );
 
-const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+/// The ids are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS); no row of this table is ever changed either.
+const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
+    SELECT t.ctid FROM unnest($3::uuid[]) AS wanted (id)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM eventbox_timer t WHERE t.shard = $1 AND t.recipient = $2 AND t.id = wanted.id LIMIT 1
+    ) t
+))";
 
 impl TimerMove for Postgres {
     async fn move_timers(pool: &Pool<Self>, shards: &[i16], limit: i64) -> Result<Vec<MovedShard>, Fault> {

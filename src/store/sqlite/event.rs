@@ -30,13 +30,13 @@ macro_rules! fifty_rows {
 }
 
 /// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
-const INSERT_PLAIN_TO_10: &str = "
+const INSERT_PLAIN_10: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES
 (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)) WHERE column3 IS NOT NULL";
 
 /// The same for up to a hundred.
-const INSERT_PLAIN_TO_100: &str = concat!(
+const INSERT_PLAIN_100: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
     fifty_rows!(),
@@ -46,7 +46,7 @@ SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
 );
 
 /// The same for up to five hundred.
-const INSERT_PLAIN_TO_500: &str = concat!(
+const INSERT_PLAIN_500: &str = concat!(
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
     fifty_rows!(),
@@ -69,38 +69,6 @@ SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
     ",",
     fifty_rows!(),
     ") WHERE column3 IS NOT NULL"
-);
-
-/// A hundred, no more and no less: none of the rows needs a look.
-const INSERT_PLAIN_100: &str = concat!(
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!()
-);
-
-/// Five hundred.
-const INSERT_PLAIN_500: &str = concat!(
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!()
 );
 
 /// The same for any number: rows out of JSON cost twice as much as parameters.
@@ -231,11 +199,9 @@ impl Insert {
 
     fn plain(rows: &[EventRow<'_>]) -> Result<Self, Fault> {
         let sql = match rows.len() {
-            0..=10 => INSERT_PLAIN_TO_10,
-            100 => INSERT_PLAIN_100,
-            500 => INSERT_PLAIN_500,
-            11..=99 => INSERT_PLAIN_TO_100,
-            101..=499 => INSERT_PLAIN_TO_500,
+            0..=10 => INSERT_PLAIN_10,
+            11..=100 => INSERT_PLAIN_100,
+            101..=500 => INSERT_PLAIN_500,
             _ => INSERT_PLAIN_MANY,
         };
         let query = sqlx::query::<Sqlite>(sql);

@@ -76,17 +76,23 @@ mod postgres {
     /// Whatever the statistics make of a box, what is removed from it is looked up by its ids: a planner that thinks that every box is short would
     /// rather read all of it, and most are.
     async fn looks_up_ids(name: &str, types: &str, arguments: &[&str]) {
+        looks_up_ids_by("eventbox_event_pkey", name, types, arguments).await;
+    }
+
+    async fn looks_up_ids_by(index: &str, name: &str, types: &str, arguments: &[&str]) {
         let db = filled().await;
         db.run(
             "INSERT INTO eventbox_event SELECT r % 256, 'crew/' || r, gen_random_uuid(), NULL, NULL, '\\x00' FROM generate_series(1, 20000) r;
-             ANALYZE eventbox_event",
+             INSERT INTO eventbox_timer (shard, recipient, id, value, due_at_us)
+             SELECT shard, recipient, id, value, 1 FROM eventbox_event;
+             ANALYZE eventbox_event, eventbox_timer",
         )
         .await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
             for arguments in arguments {
                 let plan = plan(&db, name, types, arguments, mode).await;
                 let lines: Vec<&str> = plan.lines().collect();
-                let looks = || lines.windows(2).filter(|pair| pair[0].contains("eventbox_event_pkey"));
+                let looks = || lines.windows(2).filter(|pair| pair[0].contains(index));
                 assert!(looks().count() > 0, "{name}, {mode}:\n{plan}");
                 assert!(looks().all(|pair| pair[1].contains("(id ")), "{name}, {mode}:\n{plan}");
             }
@@ -256,6 +262,7 @@ mod postgres {
         }
         let boxes = boxes.clone().map(|of| format!("{of}, 'code', 'reason', 1"));
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
+        looks_up_ids_by("eventbox_timer_id", "DELETE_TIMERS", "int2, text, uuid[]", &events).await;
         looks_up_ids("DELETE_NAMED_EVENTS", "int2, text, text[]", &events).await;
         looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
         let (first, last) = (uuid::Uuid::nil(), uuid::Uuid::now_v7());
