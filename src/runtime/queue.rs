@@ -51,20 +51,24 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A walk saw events of a recipient, this one first.
-    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) {
+    /// A walk saw events of a recipient, this one first; whether it waits for its turn because of that.
+    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) -> bool {
         let is_late = self.positions.get(&to).is_some_and(|position| position.behind >= first);
         if is_late {
             self.list_anew(&to);
         }
         match self.places.get_mut(&to) {
-            Some(Place::Waiting) => {}
-            Some(Place::AtWork { found_again, from_start }) => (*found_again, *from_start) = (true, is_late),
+            Some(Place::Waiting) => false,
+            Some(Place::AtWork { found_again, from_start }) => {
+                (*found_again, *from_start) = (true, is_late);
+                false
+            }
             // Who rests had nothing behind its position.
-            Some(Place::Resting(until)) if *until > now && !is_late => {}
+            Some(Place::Resting(until)) if *until > now && !is_late => false,
             _ => {
                 self.untold.insert(to.clone());
                 self.wait(to, lane);
+                true
             }
         }
     }

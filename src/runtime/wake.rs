@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics;
@@ -13,9 +14,12 @@ use crate::eventbox::{Hinted, Hints};
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, Told};
 
-/// The shortest and the longest time between two wake-ups that this process sends: the first goes at once, and the more there is to be told the
-/// more of it goes together.
+/// The shortest and the longest time between two wake-ups that this process sends, on average: the more there is to be told, the more of it goes
+/// together.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// How many wake-ups may go at once after a time without any: what comes by the one does not wait for a window to end.
+const BURST: u32 = 20;
 
 /// The time between two wake-ups doubles when more recipients and shards than this are told of in one.
 const MANY: usize = 16;
@@ -30,7 +34,7 @@ pub(super) async fn send<B: Backend>(
     owned: watch::Receiver<ShardSet>,
     stopping: CancellationToken,
 ) {
-    let mut window = WINDOW.0;
+    let (mut window, mut due) = (WINDOW.0, Instant::now());
     while !stopping.is_cancelled() {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -40,9 +44,13 @@ pub(super) async fn send<B: Backend>(
         if theirs.is_empty() {
             continue;
         }
+        let now = Instant::now();
+        due = due.max(now) + window;
         tell(&pool, &theirs).await;
         window = if theirs.len() > MANY { (window * 2).min(WINDOW.1) } else { (window / 2).max(WINDOW.0) };
-        tokio::time::sleep(window).await;
+        if due > now + BURST * WINDOW.0 {
+            sleep_until(due - BURST * WINDOW.0).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
 //!
 //! A walk steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
-//! a tenth of the time, or as much as one in each longest pause takes, and walks half of it.
+//! a tenth of the time (a quarter, when they are asked for), or as much as one in each longest pause takes, and walks half of it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -24,15 +24,18 @@ const MAX_PER_SHARD: usize = 1_000;
 /// The fewest.
 const MIN_PER_SHARD: usize = 4;
 
-/// How many times as long as a poll took the next one waits, but no longer than the longest pause. A walk that brings a recipient in each
-/// [`WORTH_IT`] is not counted.
+/// How many times as long as a poll took the next one waits, but no longer than the longest pause. A walk that brings a new recipient in
+/// each [`WORTH_IT`] is not counted.
 const PAUSES_A_POLL: u32 = 9;
+
+/// How many times as long as a poll took the next one waits when something asks for it: what asks has seen a change.
+const PAUSES_ASKED: u32 = 3;
 
 /// The most that a poll waits for which something asks, however long the one before it took: a moment in which the disk was slow must not make events
 /// of other processes wait for long.
 const MAX_ASKED_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a walk may take for each recipient that it brings.
+/// What a walk may take for each recipient that it brings and that was not known to have events.
 const WORTH_IT: Duration = Duration::from_micros(100);
 
 /// A walk that takes so long for each recipient that it brings is warned about, once in [`WARN_AGAIN`].
@@ -189,11 +192,6 @@ impl Walks {
             );
         }
         self.rests_until = now + took.min(self.pauses.1);
-        if let Some(polling) = &mut self.polling
-            && took > WORTH_IT.saturating_mul(brought)
-        {
-            *polling += took;
-        }
     }
 
     /// A walk found what nobody had told of: the next poll comes soon.
@@ -214,6 +212,7 @@ impl Walks {
         for row in rows {
             of_shard.entry(row.shard).or_default().push(row);
         }
+        let mut new = 0;
         for from in &walk.from {
             let Ok(shard) = u8::try_from(from.shard) else { continue };
             let Some(state) = self.shards.get_mut(usize::from(shard)) else { continue };
@@ -223,6 +222,10 @@ impl Walks {
                 at_end = Some(&row.recipient) == row.last.as_ref();
                 state.last.clone_from(&row.last);
                 behind = Some(match keep(row) {
+                    Kept::New => {
+                        new += 1;
+                        row.recipient.clone()
+                    }
                     Kept::Known => row.recipient.clone(),
                     Kept::UnknownKind(kind) => {
                         note_unknown(&mut self.unknown, kind);
@@ -238,13 +241,18 @@ impl Walks {
                 self.due.insert(shard);
             }
         }
+        let took = now - walk.began;
+        if let Some(polling) = &mut self.polling
+            && took > WORTH_IT.saturating_mul(new)
+        {
+            *polling += took;
+        }
         if !self.due.is_empty() {
             // The pass goes on, and there is much to be found.
             self.rests_until = self.rests_until.min(now + self.pauses.0);
         } else if let Some(took) = self.polling.take() {
-            let rest = took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
-            self.no_poll_before = now + rest;
-            self.no_asked_poll_before = now + rest.min(MAX_ASKED_PAUSE);
+            self.no_poll_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
+            self.no_asked_poll_before = now + took.saturating_mul(PAUSES_ASKED).min(MAX_ASKED_PAUSE);
             let earliest = if self.asked { self.no_asked_poll_before } else { self.no_poll_before };
             self.next_poll = self.next_poll.max(earliest);
         }
@@ -253,6 +261,9 @@ impl Walks {
 
 /// What was thought of a recipient that a walk brought.
 pub(super) enum Kept<'a> {
+    /// It waits for its turn now.
+    New,
+    /// There was nothing to do about it.
     Known,
     /// Nobody here processes this kind: its events stay.
     UnknownKind(&'a str),
@@ -322,8 +333,8 @@ mod tests {
         let mut walks = walks();
         walk_for(&mut walks, Duration::from_millis(2)).await;
         walks.poll_soon();
-        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(18));
-        tokio::time::advance(Duration::from_millis(18)).await;
+        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(6));
+        tokio::time::advance(Duration::from_millis(6)).await;
         let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
         // Also when it is asked for while a walk is under way.

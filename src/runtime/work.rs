@@ -150,7 +150,10 @@ impl<B: Backend> Work<B> {
             && (self.queue.waiting(Lane::Rounds) > enough
                 || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
         {
-            let taken = self.take_free(Lane::Rounds, config.round_recipients.get());
+            // A round of one is the cheapest for its recipient, where it needs no lock that all share.
+            let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
+            let count = if B::ROUND_IS_TRANSACTION && waiting <= free { 1 } else { config.round_recipients.get() };
+            let taken = self.take_free(Lane::Rounds, count);
             if taken.is_empty() {
                 continue;
             }
@@ -295,8 +298,7 @@ impl<B: Backend> Work<B> {
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
             }
-            queue.found(to, EventId::from(row.first), registered.lane(), now);
-            Kept::Known
+            if queue.found(to, EventId::from(row.first), registered.lane(), now) { Kept::New } else { Kept::Known }
         });
     }
 

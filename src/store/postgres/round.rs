@@ -12,36 +12,49 @@ use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 use crate::store::schema::Schema;
 
 /// The statement of [`RoundTable::walk_recipients`]; its plan must use the primary key at every step.
+///
+/// To look an entry up takes much longer than to read the next one, so a step reads some events of a shard, four at first and then four times as many
+/// as it found recipients the time before: 64 where each has one event, and a few where they have many.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
-    "WITH RECURSIVE step (shard, last, recipient, first, n) AS (
-    SELECT f.shard, f.last, e.recipient, e.id, 1
+    "WITH RECURSIVE step (shard, last, has_failures, recipients, firsts, behind, found, n) AS (
+    SELECT shard, last, (SELECT true FROM eventbox_failure x WHERE x.shard = f.shard LIMIT 1),
+           NULL::text[] COLLATE \"C\", NULL::uuid[], after COLLATE \"C\", 1, 0::int8
     FROM unnest($1::int2[], $2::text[], $3::text[]) AS f (shard, after, last)
-    CROSS JOIN LATERAL (
-        SELECT recipient, id FROM eventbox_event e
-        WHERE e.shard = f.shard AND e.recipient > f.after ORDER BY recipient, id LIMIT 1
-    ) e
     UNION ALL
-    SELECT step.shard, step.last, e.recipient, e.id, n + 1
+    SELECT step.shard, step.last, has_failures, e.recipients, e.firsts, e.behind, cardinality(e.recipients), n + cardinality(e.recipients)
     FROM step CROSS JOIN LATERAL (
-        SELECT recipient, id FROM eventbox_event e
-        WHERE e.shard = step.shard AND e.recipient > CASE WHEN split_part(step.recipient, '/', 1) = ANY($5) THEN step.recipient
-            ELSE split_part(step.recipient, '/', 1) || '0' END ORDER BY recipient, id LIMIT 1
+        SELECT array_agg(recipient) FILTER (WHERE is_first) AS recipients, array_agg(id) FILTER (WHERE is_first) AS firsts, max(behind) AS behind
+        FROM (
+            SELECT recipient, id, behind, lag(behind) OVER (ORDER BY recipient, id) IS DISTINCT FROM behind AS is_first
+            FROM (
+                SELECT recipient, id,
+                       CASE WHEN split_part(recipient, '/', 1) = ANY($5) THEN recipient ELSE split_part(recipient, '/', 1) || '0' END AS behind
+                FROM eventbox_event e WHERE e.shard = step.shard AND e.recipient > step.behind
+                ORDER BY recipient, id LIMIT least(4 * step.found, 64, $4 - step.n)
+            ) listed
+        ) marked
     ) e
-    WHERE (step.last IS NULL OR step.recipient < step.last) AND n < $4
+    WHERE (step.last IS NULL OR step.behind < step.last) AND n < $4 AND e.behind IS NOT NULL
 )
-SELECT step.shard, step.recipient, step.first,
-       CASE WHEN step.last IS NULL AND n = $4 THEN
+SELECT step.shard, r.recipient, r.first,
+       CASE WHEN step.last IS NULL AND n - found + r.place = $4 THEN
            (SELECT e.recipient FROM eventbox_event e WHERE e.shard = step.shard ORDER BY e.recipient DESC LIMIT 1)
        ELSE step.last END,
        coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
     statement_us!(),
-    " FROM step LEFT JOIN eventbox_failure f ON f.shard = step.shard AND f.recipient = step.recipient
-WHERE step.recipient <= coalesce(step.last, step.recipient) ORDER BY n"
+    " FROM step CROSS JOIN unnest(step.recipients, step.firsts) WITH ORDINALITY AS r (recipient, first, place)
+LEFT JOIN LATERAL (
+    SELECT paused, next_attempt_at_us FROM eventbox_failure f
+    WHERE step.has_failures AND f.shard = step.shard AND f.recipient = r.recipient LIMIT 1
+) f ON true
+WHERE r.recipient <= coalesce(step.last, r.recipient) ORDER BY n - found + r.place"
 );
 
-/// While the statistics say that the table is empty, a planner that is free to choose reads all events of a shard to find its first recipient.
+/// While the statistics say that the table is empty, a planner that is free to choose reads all events of a shard to find its first recipient; and
+/// it thinks so much of the recursion that it compiles the statement, which takes longer than a walk.
 const STEP_BY_INDEX: &str =
-    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)";
+    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true),
+    set_config('jit', 'off', true)";
 
 /// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
 ///

@@ -126,6 +126,34 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 3_000);
     }
 
+    /// Short and long boxes of one shard are all found, with strangers before, between and behind them, whatever a walk may bring at once.
+    async fn boxes_of_every_length_are_found(db) {
+        let in_shard = |kind: &'static str, count| {
+            let all = (0..).map(move |n: usize| Recipient::new(kind, n.to_string()).unwrap());
+            all.filter(|to| to.shard() == 7).take(count)
+        };
+        for max_ready in [1, 300, 20_000] {
+            let strangers = ["aardvark", "tallyho", "zoo"].into_iter().flat_map(|kind| in_shard(kind, 20));
+            let strangers: Vec<_> = strangers.flat_map(|to| (0..3).map(move |_| (to.clone(), Event::new("x")))).collect();
+            emit_all(db, &strangers).await;
+            let known: Vec<Recipient> = in_shard("tally", 200).chain(in_shard("zebra", 40)).collect();
+            let length = |n: usize| if n.is_multiple_of(17) { 90 } else { 1 + n % 3 / 2 };
+            let events = known.iter().enumerate().flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
+            emit_all(db, &events.collect::<Vec<_>>()).await;
+            let mut config = config();
+            (config.hints, config.max_ready) = (false, max_ready.try_into().unwrap());
+            let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).reducer("zebra", Tally).config(config);
+            let runtime = runtime.start().await.unwrap();
+            eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap()).await;
+            assert!(runtime.stop(STOP).await.complete);
+            for (n, to) in known.iter().enumerate() {
+                assert_eq!(seen(db, to).await, (0..length(n)).map(|e| e.to_string()).collect::<Vec<_>>(), "{to}");
+            }
+            db.run("DELETE FROM eventbox_event").await;
+            db.run("DELETE FROM eventbox_state").await;
+        }
+    }
+
     /// With hints a turn follows its emit far sooner than a poll would come.
     async fn a_hint_is_faster_than_a_poll(db) {
         let mut config = config();
