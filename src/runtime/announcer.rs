@@ -17,8 +17,8 @@ use crate::store::Backend;
 ///
 /// Start one in a service that emits and leaves the work to others: without it, on Postgres, an event waits until the workers poll
 /// ([`poll_interval`](crate::runtime::RuntimeConfig::poll_interval), a second). It sends a `NOTIFY` after the emits, at once
-/// while they are few, and otherwise one every 1 to 50 ms for all of them together, on a connection of the pool that is held no longer than that takes. On SQLite the
-/// version of the file tells the others, and this does nothing. A [`Runtime`](crate::runtime::Runtime) tells the others by itself.
+/// while they are few, and otherwise one every 1 to 50 ms for all of them together, on a connection of the pool that is held no longer than that
+/// takes. On SQLite the version of the file tells the others, and this does nothing. A [`Runtime`](crate::runtime::Runtime) tells the others by itself.
 ///
 /// What it sends may be lost: events never are, they wait for the poll. Dropping it stops it.
 ///

@@ -224,10 +224,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
-        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now), "it waits already");
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
-        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now), "it is at work");
         assert_eq!(queue.waiting(Lane::Rounds), 0);
         queue.done(to("a"), Lane::Rounds, false);
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");

@@ -18,7 +18,7 @@ use crate::store::{Backend, Fault, Told};
 /// together.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// How many wake-ups may go at once after a time without any: what comes by the one does not wait for a window to end.
+/// How many wake-ups may go at once after a time without any: what comes in ones does not wait for a window to end.
 const BURST: u32 = 20;
 
 /// The time between two wake-ups doubles when more recipients and shards than this are told of in one.
@@ -27,6 +27,27 @@ const MANY: usize = 16;
 /// How long a listener that lost its connection waits before it tries again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
+/// When the next wake-up may go.
+struct Pace {
+    window: Duration,
+    /// When all that went would have been due, one in each window.
+    due: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Pace { window: WINDOW.0, due: now }
+    }
+
+    /// Takes note of a wake-up that began then and told of so many; no other one goes before what comes back.
+    fn told(&mut self, began: Instant, count: usize) -> Instant {
+        let ahead = self.due.saturating_duration_since(began) + self.window;
+        self.due = began + ahead;
+        self.window = if count > MANY { (self.window * 2).min(WINDOW.1) } else { (self.window / 2).max(WINDOW.0) };
+        began + ahead.saturating_sub(BURST * WINDOW.0)
+    }
+}
+
 /// Tells the others about emits of this process to shards that are theirs, until `stopping`.
 pub(super) async fn send<B: Backend>(
     pool: Pool<B>,
@@ -34,7 +55,7 @@ pub(super) async fn send<B: Backend>(
     owned: watch::Receiver<ShardSet>,
     stopping: CancellationToken,
 ) {
-    let (mut window, mut due) = (WINDOW.0, Instant::now());
+    let mut pace = Pace::new(Instant::now());
     while !stopping.is_cancelled() {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -44,13 +65,9 @@ pub(super) async fn send<B: Backend>(
         if theirs.is_empty() {
             continue;
         }
-        let now = Instant::now();
-        due = due.max(now) + window;
+        let began = Instant::now();
         tell(&pool, &theirs).await;
-        window = if theirs.len() > MANY { (window * 2).min(WINDOW.1) } else { (window / 2).max(WINDOW.0) };
-        if due > now + BURST * WINDOW.0 {
-            sleep_until(due - BURST * WINDOW.0).await;
-        }
+        sleep_until(pace.told(began, theirs.len())).await;
     }
 }
 
@@ -85,5 +102,26 @@ pub(super) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, 
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(LISTEN_AGAIN) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn few_go_at_once_and_many_wait_for_each_other() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..BURST {
+            assert_eq!(pace.told(now, 1), now);
+        }
+        assert_eq!(pace.told(now, 1), now + WINDOW.0, "one in each window behind the first ones");
+        let later = now + Duration::from_secs(1);
+        assert_eq!(pace.told(later, MANY + 1), later, "a time without any is made good");
+        for _ in 0..10 {
+            pace.told(later, MANY + 1);
+        }
+        assert_eq!(pace.told(later, MANY + 1) + WINDOW.1, pace.told(later, MANY + 1), "and so are the windows longer");
     }
 }

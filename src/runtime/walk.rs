@@ -329,6 +329,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_walk_is_worth_what_is_new() {
+        for (is_new, pause) in [(true, PAUSES.0), (false, Duration::from_millis(180))] {
+            let mut walks = walks();
+            let walk = walks.begin(ShardSet::ALL, 10_000, Instant::now()).unwrap();
+            let row = |n: i16| WalkedRow {
+                shard: n,
+                recipient: format!("cell/{n}"),
+                first: uuid::Uuid::nil(),
+                last: None,
+                paused: false,
+                wait_us: 0,
+            };
+            let rows: Vec<_> = (0..250).map(row).collect();
+            tokio::time::advance(Duration::from_millis(20)).await;
+            let now = Instant::now();
+            walks.ended(&walk, rows.len(), now);
+            walks.walked(&walk, &rows, now, |_| if is_new { Kept::New } else { Kept::Known });
+            walks.found_news(now);
+            let rested = Duration::from_millis(20);
+            assert_eq!(walks.next_due(ShardSet::ALL) - now, pause.max(rested), "new: {is_new}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_poll_that_is_asked_for_waits_a_moment_only() {
         let mut walks = walks();
         walk_for(&mut walks, Duration::from_millis(2)).await;

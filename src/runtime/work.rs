@@ -150,7 +150,7 @@ impl<B: Backend> Work<B> {
             && (self.queue.waiting(Lane::Rounds) > enough
                 || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
         {
-            // A round of one is the cheapest for its recipient, where it needs no lock that all share.
+            // A round of one is the cheapest for its recipient, where rounds do not wait for each other.
             let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
             let count = if B::ROUND_IS_TRANSACTION && waiting <= free { 1 } else { config.round_recipients.get() };
             let taken = self.take_free(Lane::Rounds, count);
