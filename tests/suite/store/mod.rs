@@ -6,3 +6,5 @@ mod plans;
 mod pruning;
 mod statements;
 mod timing;
+#[cfg(feature = "runtime")]
+mod walks;
