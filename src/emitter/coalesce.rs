@@ -126,7 +126,7 @@ async fn insert<B: Backend>(
     let rows: Vec<_> = stored.iter().map(row).collect();
     let statement = async {
         let _turn = turns.acquire().await;
-        B::insert_outbox_in(&mut *pool.acquire().await?, &rows, micros(hold)).await
+        B::insert_outbox_on_pool(pool, &rows, micros(hold)).await
     };
     within(limit, statement).await
 }

@@ -14,7 +14,7 @@ use super::emitter::Inner;
 use super::error::EmitterError;
 use super::lifecycle::STARTED;
 use super::metrics::{Pair, Phase};
-use super::outbox::{Handover, Stored, prepare};
+use super::outbox::{Handover, Stored, lay_together, prepare};
 use super::settle::{Entry, guarded};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
@@ -72,9 +72,7 @@ impl<B: Backend> Inner<B> {
     /// Inserts rows and hands over those that were inserted; answers also which of those found no place.
     async fn insert(&self, mut stored: Vec<Stored>) -> (Vec<Result<Uuid, Arc<Error>>>, Vec<OutboxKey>) {
         let config = self.config();
-        // What has no recipient may lie anywhere. Rows that come together lie together, in one place of each index.
-        let shard = fastrand::u8(..).into();
-        stored.iter_mut().for_each(|stored| stored.key.shard = shard);
+        lay_together(&mut stored);
         let started = Instant::now();
         let turns = &self.settling.turns;
         let done = insert_all(&self.pool, turns, &mut stored, config.retransmit_after, config.database_timeout).await;

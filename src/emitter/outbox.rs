@@ -109,32 +109,35 @@ where
     E: Executor<'e, Database = B> + 'e,
 {
     let mut stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
-    B::insert_outbox(executor, &[row(&stored)], micros(DEFAULT_HOLD))
+    B::insert_outbox(executor, &row(&stored), micros(DEFAULT_HOLD))
         .await
         .map_err(|fault| fault.during_commit("store a message in the outbox"))?;
     stored.payload = Vec::new();
     Ok(stored)
 }
 
-/// Writes the messages of turns, in order, each into the shard of its recipient; each has its key already.
+/// Writes the messages of turns, in order; each has its key already.
 pub(crate) async fn write_outbox<B: Backend>(
     tx: &mut <B as Database>::Connection,
-    events: Vec<(u8, CloudEvent)>,
+    events: Vec<CloudEvent>,
     hold: Duration,
 ) -> Result<Vec<Stored>, Fault> {
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let prepared = events.into_iter().map(|(shard, event)| {
-        let mut stored = prepare(event, hold, IdempotencyKey::Unique);
-        stored.key.shard = shard.into();
-        stored
-    });
-    let mut stored: Vec<Stored> = prepared.collect();
+    let mut stored: Vec<Stored> =
+        events.into_iter().map(|event| prepare(event, hold, IdempotencyKey::Unique)).collect();
+    lay_together(&mut stored);
     let rows: Vec<_> = stored.iter().map(row).collect();
     B::insert_outbox_in(tx, &rows, micros(hold)).await?;
     stored.iter_mut().for_each(|stored| stored.payload = Vec::new());
     Ok(stored)
+}
+
+/// Puts messages that are inserted together into one shard, any one: rows that come together lie together then, in one place of each index.
+pub(super) fn lay_together(stored: &mut [Stored]) {
+    let shard = fastrand::u8(..).into();
+    stored.iter_mut().for_each(|stored| stored.key.shard = shard);
 }
 
 /// The idempotency key of a message whose sender gave it none.

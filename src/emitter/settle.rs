@@ -278,15 +278,14 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
         (true, _) => "mark_delivered_batch",
     };
     let statement = async {
-        let conn = &mut *pool.acquire().await?;
         let removed = match settling.config.retain_delivered {
-            None => B::delete_outbox(conn, delivered).await?,
-            Some(_) => B::mark_outbox(conn, delivered).await?,
+            None => B::delete_outbox(pool, delivered).await?,
+            Some(_) => B::mark_outbox(pool, delivered).await?,
         };
         // A row that is gone may have been moved to the dead letters while its message was on the way.
         let count: u64 = removed.iter().map(|tally| tally.rows).sum();
         if usize::try_from(count).is_ok_and(|count| count < delivered.len()) {
-            B::delete_dead(conn, delivered).await?;
+            B::delete_dead(&mut *pool.acquire().await?, delivered).await?;
         }
         Ok(removed)
     };

@@ -145,7 +145,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             }
             outcome.transitions += 1;
             #[cfg(feature = "emitter")]
-            published.extend(step.published.into_iter().map(|message| (self.to.shard(), message)));
+            published.extend(step.published);
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }

@@ -1,7 +1,8 @@
 //! Telling the workers of this process about new events. A hint only makes them faster: the rows are the truth.
 //!
 //! What is committed is told by the names of its recipients, and looked at once. An emit in a transaction of somebody cannot know when that
-//! commits: it marks the shard, and the listener looks more than once. In a transaction of the library it is told after the commit.
+//! commits: it marks the shard, and the listener looks more than once. In a transaction of the library it is told after the commit. Of more
+//! recipients than are remembered by name their shards are told, which are looked at once.
 
 #![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports, reason = "nobody listens"))]
 
@@ -33,6 +34,8 @@ tokio::task_local! {
 pub(crate) struct Hinted {
     /// These have events that are committed.
     pub(crate) recipients: HashSet<Recipient>,
+    /// Recipients of these shards have such events, too.
+    pub(crate) committed: ShardSet,
     /// Recipients of these shards may have events, now or soon.
     pub(crate) shards: ShardSet,
 }
@@ -108,28 +111,33 @@ impl Hinted {
         if self.recipients.len() < MAX_NAMED {
             self.recipients.insert(to.clone());
         } else {
-            self.shards.insert(to.shard());
+            self.committed.insert(to.shard());
         }
     }
 
     fn add(&mut self, other: &Hinted) {
         other.recipients.iter().for_each(|to| self.name(to));
+        self.committed = self.committed.or(other.committed);
         self.shards = self.shards.or(other.shards);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.recipients.is_empty() && self.shards.is_empty()
+        self.recipients.is_empty() && self.committed.is_empty() && self.shards.is_empty()
     }
 
     /// How many recipients and shards there are.
     pub(crate) fn len(&self) -> usize {
-        self.recipients.len() + self.shards.len()
+        self.recipients.len() + self.committed.len() + self.shards.len()
     }
 
     /// What is not of these shards.
     pub(crate) fn without(mut self, shards: ShardSet) -> Self {
         self.recipients.retain(|to| !shards.contains(to.shard()));
-        Hinted { recipients: self.recipients, shards: self.shards.without(shards) }
+        Hinted {
+            recipients: self.recipients,
+            committed: self.committed.without(shards),
+            shards: self.shards.without(shards),
+        }
     }
 }
 
@@ -161,5 +169,27 @@ impl Hints {
     /// Takes what was said.
     pub(crate) fn take(&self) -> Hinted {
         std::mem::take(&mut self.hinted())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_more_than_are_named_the_shards_are_told() {
+        let mut hinted = Hinted::default();
+        let to = |n: usize| Recipient::new("cell", n.to_string()).unwrap();
+        for n in 0..MAX_NAMED {
+            hinted.name(&to(n));
+        }
+        assert!(hinted.committed.is_empty());
+        let late = to(MAX_NAMED);
+        hinted.name(&late);
+        assert_eq!(hinted.recipients.len(), MAX_NAMED);
+        assert_eq!(hinted.committed, [late.shard()].into_iter().collect());
+        assert!(hinted.shards.is_empty(), "what is committed is looked at once");
+        let left = hinted.without([late.shard()].into_iter().collect());
+        assert!(left.committed.is_empty() && left.recipients.iter().all(|to| to.shard() != late.shard()));
     }
 }

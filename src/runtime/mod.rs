@@ -21,6 +21,7 @@ mod hold;
 mod kinds;
 mod membership;
 mod metrics;
+mod poll;
 mod queue;
 mod resolve;
 mod states;

@@ -74,7 +74,7 @@ pub(super) async fn send<B: Backend>(
 /// Tells the others.
 pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
     let recipients = hinted.recipients.iter().map(|to| to.as_str().to_owned()).collect();
-    let told = Told { recipients, shards: hinted.shards };
+    let told = Told { recipients, committed: hinted.committed, shards: hinted.shards };
     let sent = async { B::send_wake_up(&mut *pool.acquire().await?, told).await };
     if let Err::<(), Fault>(fault) = sent.await {
         tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
@@ -86,7 +86,7 @@ pub(super) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, 
     let hearing = |told: Told| {
         metrics::listening(true);
         let recipients = told.recipients.iter().filter_map(|to| to.parse().ok()).collect();
-        heard.tell(&Hinted { recipients, shards: told.shards });
+        heard.tell(&Hinted { recipients, committed: told.committed, shards: told.shards });
     };
     while !stopping.is_cancelled() {
         metrics::listening(false);

@@ -1,17 +1,16 @@
 //! Finding work: which shards to look at next, and where. The rows of the boxes are the truth; marks and positions only make it faster.
 //!
-//! A *poll* makes every shard due; it comes at `min_poll_interval` while it finds what nobody told of and backs off to `poll_interval` while it
-//! does not. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when
+//! A [poll](Polls) makes every shard due. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when
 //! that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
 //!
-//! A walk steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
-//! a tenth of the time (a quarter, when they are asked for), or as much as one in each longest pause takes, and walks half of it.
+//! Walks take half of the time at most: each rests as long as the one before it took, but no longer than the longest pause of polls.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::poll::Polls;
 use crate::shard::ShardSet;
 use crate::store::{WalkFrom, WalkedRow};
 
@@ -23,20 +22,6 @@ const MAX_PER_SHARD: usize = 1_000;
 
 /// The fewest.
 const MIN_PER_SHARD: usize = 4;
-
-/// How many times as long as a poll took the next one waits, but no longer than the longest pause. A walk that brings a new recipient in
-/// each [`WORTH_IT`] is not counted.
-const PAUSES_A_POLL: u32 = 9;
-
-/// How many times as long as a poll took the next one waits when something asks for it: what asks has seen a change.
-const PAUSES_ASKED: u32 = 3;
-
-/// The most that a poll waits for which something asks, however long the one before it took: a moment in which the disk was slow must not make events
-/// of other processes wait for long.
-const MAX_ASKED_PAUSE: Duration = Duration::from_millis(50);
-
-/// What a walk may take for each recipient that it brings and that was not known to have events.
-const WORTH_IT: Duration = Duration::from_micros(100);
 
 /// A walk that takes so long for each recipient that it brings is warned about, once in [`WARN_AGAIN`].
 const SLOW_WALK: Duration = Duration::from_millis(100);
@@ -52,17 +37,7 @@ const MAX_UNKNOWN_KINDS: usize = 1_000;
 pub(super) struct Walks {
     shards: Vec<ShardWalk>,
     due: ShardSet,
-    next_poll: Instant,
-    /// No poll begins earlier by itself, and none that is asked for.
-    no_poll_before: Instant,
-    no_asked_poll_before: Instant,
-    /// Whether a poll was asked for that has not begun.
-    asked: bool,
-    /// What the walks of the poll that is under way have taken so far.
-    polling: Option<Duration>,
-    pause: Duration,
-    /// Between two polls of a busy and of an idle database.
-    pauses: (Duration, Duration),
+    polls: Polls,
     rested_forgotten_at: Instant,
     /// The next walk begins no earlier.
     rests_until: Instant,
@@ -91,13 +66,7 @@ impl Walks {
         Walks {
             shards: vec![ShardWalk::default(); 256],
             due: ShardSet::ALL,
-            next_poll: now + min_pause,
-            no_poll_before: now,
-            no_asked_poll_before: now,
-            asked: false,
-            polling: Some(Duration::ZERO),
-            pause: min_pause,
-            pauses: (min_pause, max_pause),
+            polls: Polls::new(min_pause, max_pause, now),
             rested_forgotten_at: now,
             rests_until: now,
             unknown: HashSet::new(),
@@ -121,8 +90,7 @@ impl Walks {
 
     /// All shards are to be looked at, as soon as that does not take too much of the time.
     pub(super) fn poll_soon(&mut self) {
-        self.asked = true;
-        self.next_poll = self.next_poll.min(self.no_asked_poll_before);
+        self.polls.ask();
     }
 
     /// When something is due next.
@@ -131,12 +99,12 @@ impl Walks {
             return self.rests_until;
         }
         let probes = owned.iter().filter_map(|shard| self.shards.get(usize::from(shard))?.probe);
-        probes.map(|(at, _)| at).fold(self.next_poll, Instant::min).max(self.rests_until)
+        probes.map(|(at, _)| at).fold(self.polls.next(), Instant::min).max(self.rests_until)
     }
 
     /// True once in a poll interval: who does not rest any more is to be forgotten.
     pub(super) fn forgets_rested(&mut self, now: Instant) -> bool {
-        let forgets = now.duration_since(self.rested_forgotten_at) >= self.pauses.1;
+        let forgets = now.duration_since(self.rested_forgotten_at) >= self.polls.pauses().1;
         if forgets {
             self.rested_forgotten_at = now;
         }
@@ -148,12 +116,8 @@ impl Walks {
         if now < self.rests_until {
             return None;
         }
-        if now >= self.next_poll {
+        if self.polls.begin(now) {
             self.due = ShardSet::ALL;
-            self.polling = Some(Duration::ZERO);
-            self.asked = false;
-            self.pause = (self.pause * 2).min(self.pauses.1);
-            self.next_poll = now + self.pause;
         }
         for shard in owned.iter() {
             let Some(walk) = self.shards.get_mut(usize::from(shard)) else { continue };
@@ -191,13 +155,12 @@ impl Walks {
                 "looking for work takes long: the database is slow, or keeps what was removed for a transaction that is open for long; end that"
             );
         }
-        self.rests_until = now + took.min(self.pauses.1);
+        self.rests_until = now + took.min(self.polls.pauses().1);
     }
 
     /// A walk found what nobody had told of: the next poll comes soon.
     pub(super) fn found_news(&mut self, now: Instant) {
-        self.pause = self.pauses.0;
-        self.next_poll = self.next_poll.min(now + self.pause).max(self.no_poll_before);
+        self.polls.found_news(now);
     }
 
     /// Takes what a walk brought into account; `keep` is asked about every recipient and says what is thought of it.
@@ -241,20 +204,12 @@ impl Walks {
                 self.due.insert(shard);
             }
         }
-        let took = now - walk.began;
-        if let Some(polling) = &mut self.polling
-            && took > WORTH_IT.saturating_mul(new)
-        {
-            *polling += took;
-        }
-        if !self.due.is_empty() {
+        self.polls.walked(now - walk.began, new);
+        if self.due.is_empty() {
+            self.polls.ended(now);
+        } else {
             // The pass goes on, and there is much to be found.
-            self.rests_until = self.rests_until.min(now + self.pauses.0);
-        } else if let Some(took) = self.polling.take() {
-            self.no_poll_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
-            self.no_asked_poll_before = now + took.saturating_mul(PAUSES_ASKED).min(MAX_ASKED_PAUSE);
-            let earliest = if self.asked { self.no_asked_poll_before } else { self.no_poll_before };
-            self.next_poll = self.next_poll.max(earliest);
+            self.rests_until = self.rests_until.min(now + self.polls.pauses().0);
         }
     }
 }
@@ -288,6 +243,7 @@ fn note_unknown(unknown: &mut HashSet<String>, kind: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::poll::MAX_ASKED_PAUSE;
     use super::*;
 
     const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -314,6 +270,27 @@ mod tests {
         walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
         let next = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
         assert_eq!(next.from.iter().map(|from| from.shard).collect::<Vec<_>>(), [7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_commit_late_is_looked_at_more_than_once_and_what_is_committed_is_not() {
+        for (is_committed, looks) in [(false, 1 + PROBE_GAPS_MS.len()), (true, 1)] {
+            let mut walks = walks();
+            walk_for(&mut walks, Duration::ZERO).await;
+            let (shards, began) = ([7].into_iter().collect(), Instant::now());
+            if is_committed {
+                walks.look_at(shards)
+            } else {
+                walks.mark(shards, began)
+            }
+            let mut looked = 0;
+            for _ in 0..200 {
+                let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now());
+                looked += usize::from(walk.is_some_and(|walk| walk.from.len() == 1));
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+            assert_eq!(looked, looks, "committed: {is_committed}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

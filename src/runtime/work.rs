@@ -188,17 +188,13 @@ impl<B: Backend> Work<B> {
     }
 
     fn take_in(&mut self, hinted: Hinted) {
-        self.marked(hinted.shards);
-        self.named(hinted.recipients);
-    }
-
-    /// Recipients of these shards may have events, now or soon.
-    fn marked(&mut self, shards: ShardSet) {
-        if shards.is_empty() {
-            return;
+        let shards = hinted.committed.or(hinted.shards);
+        if !shards.is_empty() {
+            self.walks.look_at(hinted.committed);
+            self.walks.mark(hinted.shards, Instant::now());
+            self.queue.wake(|to| shards.contains(to.shard()));
         }
-        self.walks.mark(shards, Instant::now());
-        self.queue.wake(|to| shards.contains(to.shard()));
+        self.named(hinted.recipients);
     }
 
     /// These recipients have events: they need no walk to be found.
@@ -231,6 +227,13 @@ impl<B: Backend> Work<B> {
 
     fn waiting(&self) -> usize {
         self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
+    }
+
+    /// Whether more wait than would be begun at once.
+    fn many_wait(&self) -> bool {
+        let config = &self.shared.config;
+        self.queue.waiting(Lane::Rounds) > config.round_recipients.get()
+            || self.queue.waiting(Lane::Turns) > config.workers.get()
     }
 
     /// Whether walks should bring more: while few wait, compared with what is taken at once.
@@ -373,7 +376,8 @@ impl<B: Backend> Work<B> {
 
     fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
         self.shared.counters.turn(turn);
-        if self.queue.was_untold(&to) {
+        // What a poll finds while many wait would only wait behind them.
+        if self.queue.was_untold(&to) && !self.many_wait() {
             self.walks.found_news(Instant::now());
         }
         match turn.last {

@@ -1,6 +1,6 @@
 //! `eventbox_outbox`: messages on their way out.
 
-use sqlx::{Database, Executor, Row};
+use sqlx::{Database, Executor, Pool, Row};
 use uuid::Uuid;
 
 use super::BoxFuture;
@@ -100,12 +100,26 @@ pub trait OutboxTable: Database {
     /// How many statements can write at once.
     const WRITERS: usize;
 
-    /// Inserts messages in one statement. The insert is the first claim: nobody else may send them for `hold_us` microseconds.
+    /// Inserts a message. The insert is the first claim: nobody else may send it for `hold_us` microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
-    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
+
+    /// Inserts messages in a transaction, as [`insert_outbox`](OutboxTable::insert_outbox) does.
+    fn insert_outbox_in(
+        tx: &mut Self::Connection,
+        rows: &[OutboxRow<'_>],
+        hold_us: i64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Inserts messages on a pool, all of them or none.
+    fn insert_outbox_on_pool(
+        pool: &Pool<Self>,
+        rows: &[OutboxRow<'_>],
+        hold_us: i64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.
     fn claim_outbox(
@@ -114,16 +128,10 @@ pub trait OutboxTable: Database {
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
 
     /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
-    fn delete_outbox(
-        conn: &mut Self::Connection,
-        keys: &[OutboxKey],
-    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+    fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
 
     /// Marks messages as delivered and never due again; answers how many were not yet.
-    fn mark_outbox(
-        conn: &mut Self::Connection,
-        keys: &[OutboxKey],
-    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
 
     /// Sets when messages are due again; answers how many were still ours.
     fn reschedule_outbox(
@@ -173,13 +181,6 @@ where
 
 /// Statements on the outbox that both engines accept.
 pub trait OutboxShared: OutboxTable {
-    /// [`OutboxTable::insert_outbox`] in the caller's transaction.
-    fn insert_outbox_in(
-        tx: &mut Self::Connection,
-        rows: &[OutboxRow<'_>],
-        hold_us: i64,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
-
     /// Whether a message waits that is not delivered.
     fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
@@ -192,14 +193,6 @@ pub trait OutboxShared: OutboxTable {
 
 on_both_engines! {
     impl OutboxShared for Engine {
-        async fn insert_outbox_in(
-            tx: &mut <Self as Database>::Connection,
-            rows: &[OutboxRow<'_>],
-            hold_us: i64,
-        ) -> Result<(), Fault> {
-            Self::insert_outbox(tx, rows, hold_us).await
-        }
-
         async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
             Ok(query.fetch_one(conn).await?.try_get(0)?)

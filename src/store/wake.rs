@@ -13,6 +13,8 @@ use crate::shard::ShardSet;
 pub struct Told {
     /// These have events that are committed.
     pub recipients: Vec<String>,
+    /// Recipients of these shards have such events, too, or had some when nobody listened.
+    pub committed: ShardSet,
     /// Recipients of these shards may have events, now or soon.
     pub shards: ShardSet,
 }
@@ -21,8 +23,8 @@ impl Told {
     /// The same without names.
     pub(super) fn by_shards(&self) -> Told {
         let parsed = self.recipients.iter().filter_map(|to| to.parse::<Recipient>().ok());
-        let shards = parsed.map(|to| to.shard()).collect::<ShardSet>().or(self.shards);
-        Told { recipients: Vec::new(), shards }
+        let committed = parsed.map(|to| to.shard()).collect::<ShardSet>().or(self.committed);
+        Told { recipients: Vec::new(), committed, shards: self.shards }
     }
 }
 
@@ -35,7 +37,7 @@ pub trait WakeUp: Database {
     /// inserting ones wait for each other.
     fn send_wake_up(conn: &mut Self::Connection, told: Told) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Listens, and reports what is told, for ever; all shards once it listens, because what came before was not heard.
+    /// Listens, and reports what is told, for ever; all shards as `committed` once it listens, because what came before was not heard.
     ///
     /// Takes a connection apart from the pool's. Cancel safe.
     fn hear_wake_ups(

@@ -210,7 +210,7 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &
         counts.push(published.len());
         for (ordinal, mut message) in (0..).zip(published) {
             message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));
-            messages.push((ready.to.shard(), message));
+            messages.push(message);
         }
     }
     let mut stored = write_outbox::<B>(tx, messages, DEFAULT_HOLD).await?.into_iter();

@@ -1,7 +1,7 @@
 //! The outbox on Postgres.
 
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, PgConnection, Postgres, Row};
+use sqlx::{Executor, PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::{now_us, statement_us};
@@ -47,22 +47,19 @@ impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
     const WRITERS: usize = usize::MAX;
 
-    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
-        let query = sqlx::query::<Self>(INSERT_OUTBOX)
-            .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
-            .bind(hold_us);
-        let arguments = arguments_of(query);
-        Box::pin(async move {
-            sqlx::query_with::<Self, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;
-            Ok(())
-        })
+        insert(executor, std::slice::from_ref(row), hold_us)
+    }
+
+    async fn insert_outbox_in(tx: &mut PgConnection, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
+        insert(tx, rows, hold_us).await
+    }
+
+    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
+        insert(pool, rows, hold_us).await
     }
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -71,7 +68,7 @@ impl OutboxTable for Postgres {
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
-    async fn delete_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
         // The setting is local to the transaction, which is this statement.
         let query = sqlx::query(
             "WITH gone AS (
@@ -82,10 +79,10 @@ impl OutboxTable for Postgres {
              SELECT source, type, count(*) FROM gone GROUP BY source, type",
         );
         let (shards, ids) = columns(keys);
-        tallied(&query.bind(shards).bind(ids).fetch_all(conn).await?)
+        tallied(&query.bind(shards).bind(ids).fetch_all(pool).await?)
     }
 
-    async fn mark_outbox(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
         let query = sqlx::query(concat!(
             "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
             now_us!(),
@@ -94,7 +91,7 @@ impl OutboxTable for Postgres {
              SELECT source, type, count(*) FROM gone GROUP BY source, type"
         ));
         let (shards, ids) = columns(keys);
-        tallied(&query.bind(shards).bind(ids).fetch_all(conn).await?)
+        tallied(&query.bind(shards).bind(ids).fetch_all(pool).await?)
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -195,6 +192,24 @@ impl OutboxTable for Postgres {
             total_rows: row.try_get(5)?,
         })
     }
+}
+
+fn insert<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+where
+    E: Executor<'e, Database = Postgres> + 'e,
+{
+    let query = sqlx::query::<Postgres>(INSERT_OUTBOX)
+        .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
+        .bind(hold_us);
+    let arguments = arguments_of(query);
+    Box::pin(async move {
+        sqlx::query_with::<Postgres, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;
+        Ok(())
+    })
 }
 
 pub(super) fn columns(keys: &[OutboxKey]) -> (Vec<i16>, Vec<Uuid>) {

@@ -9,7 +9,7 @@ use crate::shard::ShardSet;
 use crate::store::fault::Fault;
 use crate::store::wake::{Told, WakeUp};
 
-/// The channel; its payload is what is told, as JSON: the shards as a text, and the recipients.
+/// The channel; its payload is what is told, as JSON: both sets of shards as texts, and the recipients.
 const CHANNEL: &str = "eventbox";
 
 /// The most bytes of a payload; Postgres takes less than 8,000.
@@ -17,18 +17,19 @@ const MAX_PAYLOAD_BYTES: usize = 7_900;
 
 /// What is reported when it is not known who has events.
 fn everything() -> Told {
-    Told { recipients: Vec::new(), shards: ShardSet::ALL }
+    Told { committed: ShardSet::ALL, ..Told::default() }
 }
 
 /// The payload; `None` when it would be too long.
 fn payload_of(told: &Told) -> Option<String> {
-    let payload = serde_json::to_string(&(told.shards.to_string(), &told.recipients)).ok()?;
+    let payload = (told.committed.to_string(), told.shards.to_string(), &told.recipients);
+    let payload = serde_json::to_string(&payload).ok()?;
     (payload.len() <= MAX_PAYLOAD_BYTES).then_some(payload)
 }
 
 fn told_by(payload: &str) -> Option<Told> {
-    let (shards, recipients): (String, Vec<String>) = serde_json::from_str(payload).ok()?;
-    Some(Told { recipients, shards: shards.parse().ok()? })
+    let (committed, shards, recipients): (String, String, Vec<String>) = serde_json::from_str(payload).ok()?;
+    Some(Told { recipients, committed: committed.parse().ok()?, shards: shards.parse().ok()? })
 }
 
 impl WakeUp for Postgres {
@@ -67,7 +68,7 @@ mod tests {
 
     fn told(recipients: usize) -> Told {
         let recipients = (0..recipients).map(|n| format!("order/\"{n}\"\n")).collect();
-        Told { recipients, shards: [3, 200].into_iter().collect() }
+        Told { recipients, committed: [17].into_iter().collect(), shards: [3, 200].into_iter().collect() }
     }
 
     #[test]
@@ -76,6 +77,8 @@ mod tests {
             assert_eq!(told_by(&payload_of(&told(recipients)).unwrap()), Some(told(recipients)));
         }
         assert_eq!(told_by("somebody else's"), None);
+        // All shards are looked at, and once: what was told when nobody listened is committed.
+        assert_eq!((everything().committed, everything().shards), (ShardSet::ALL, ShardSet::default()));
     }
 
     #[test]
@@ -83,9 +86,10 @@ mod tests {
         let many = told(10_000);
         assert_eq!(payload_of(&many), None);
         let heard = told_by(&payload_of(&many.by_shards()).unwrap()).unwrap();
-        assert!(heard.recipients.is_empty() && heard.shards.contains(3));
+        assert!(heard.recipients.is_empty() && heard.committed.contains(17));
+        assert_eq!(heard.shards, many.shards);
         for to in &many.recipients {
-            assert!(heard.shards.contains(to.parse::<Recipient>().unwrap().shard()));
+            assert!(heard.committed.contains(to.parse::<Recipient>().unwrap().shard()));
         }
     }
 }

@@ -8,9 +8,10 @@ use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::emits;
-use super::group::writers_of;
+use super::lists::{fifty_rows, ten_rows};
 use super::now_us;
 use super::packed::{Packed, hex, ids_json};
+use super::statement::{Statement, run_in_line};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
 use crate::store::group::GroupCommit;
@@ -19,21 +20,13 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
-macro_rules! fifty_rows {
-    () => {
-        "(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
-(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
-(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
-(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?),
-(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)"
-    };
-}
-
 /// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
-const INSERT_PLAIN_10: &str = "
-INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT column1, column2, column3, column4, column5 FROM (VALUES
-(?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)) WHERE column3 IS NOT NULL";
+const INSERT_PLAIN_10: &str = concat!(
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+    ten_rows!(),
+    ") WHERE column3 IS NOT NULL"
+);
 
 /// The same for up to a hundred.
 const INSERT_PLAIN_100: &str = concat!(
@@ -124,25 +117,12 @@ impl EventInsert for Sqlite {
         E: Executor<'e, Database = Self> + 'e,
     {
         let insert = Insert::of(rows);
-        Box::pin(async move { insert?.run(executor).await })
+        Box::pin(async move { insert?.run_on(executor).await })
     }
 
-    // Differs: those that come while somebody writes commit together. Each is a task of its own: whoever gives up must not take the others' commit with
-    // it.
+    // Differs: those that come while somebody writes commit together.
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
-        let (pool, insert) = (pool.clone(), Insert::of(rows)?);
-        let inserted = tokio::spawn(async move {
-            // Alone a statement is its own transaction, which is one call instead of three and needs no journal to undo it by itself.
-            if let Some(_lead) = writers_of(&pool).line.lead_at_once() {
-                return insert.run(&pool).await;
-            }
-            match insert.clone().run_in_group(&pool).await {
-                // Perhaps it was another part's fault.
-                Err(fault) if !fault.lost_the_answer() => insert.run(&pool).await,
-                inserted => inserted,
-            }
-        });
-        inserted.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
+        run_in_line(pool, Insert::of(rows)?).await
     }
 
     const ONE_WRITER: bool = true;
@@ -220,7 +200,7 @@ impl Insert {
         Ok(Insert { sql, arguments: arguments_of(query)?, ids: Vec::new(), count: rows.len() })
     }
 
-    async fn run<'e, E: Executor<'e, Database = Sqlite>>(self, executor: E) -> Result<Vec<Noted>, Fault> {
+    async fn run_on<'e, E: Executor<'e, Database = Sqlite>>(self, executor: E) -> Result<Vec<Noted>, Fault> {
         let query = sqlx::query_with::<Sqlite, _>(self.sql, self.arguments);
         if self.ids.is_empty() {
             query.execute(executor).await?;
@@ -234,16 +214,13 @@ impl Insert {
         // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
         Ok(self.ids.iter().map(|id| noted.get(id).copied().unwrap_or(Noted::Tombstoned)).collect())
     }
+}
 
-    async fn run_in_group(self, pool: &Pool<Sqlite>) -> Result<Vec<Noted>, Fault> {
-        let mut part = Sqlite::begin_grouped(pool).await?;
-        match self.run(&mut *part).await {
-            Ok(noted) => Sqlite::commit_grouped(part).await.map(|()| noted),
-            Err(fault) => {
-                Sqlite::roll_back_grouped(part).await;
-                Err(fault)
-            }
-        }
+impl Statement for Insert {
+    type Answer = Vec<Noted>;
+
+    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Noted>, Fault> {
+        self.run_on(conn).await
     }
 }
 
@@ -261,7 +238,7 @@ async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Resul
 
 pub(super) async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
     for rows in rows.chunks(500) {
-        Insert::plain(rows)?.run(&mut *tx).await?;
+        Insert::plain(rows)?.run_on(&mut *tx).await?;
     }
     Ok(())
 }

@@ -1,26 +1,74 @@
 //! The outbox on SQLite.
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row, Sqlite, SqliteConnection};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
+use super::lists::{fifty_rows, ten_rows};
 use super::now_us;
-use super::packed::{Packed, hex};
-use crate::store::BoxFuture;
+use super::packed::hex;
+use super::statement::{Statement, run_in_line};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
     Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
 };
+use crate::store::{BoxFuture, arguments_of};
 
-/// Differs: no arrays.
-const INSERT_OUTBOX: &str = concat!(
-    "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-     SELECT value ->> '$[2][0]', unhex(value ->> '$[2][1]'), value ->> '$[2][2]', value ->> '$[2][3]', ",
+/// Differs: no arrays, so the rows are parameters, up to ten of them.
+const INSERT_OUTBOX_10: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
-    ", ",
-    now_us!(),
-    " + $3, substr($2, value ->> 0, value ->> 1) FROM json_each($1)"
+    " AS us)
+     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+    ten_rows!(),
+    ") WHERE column2 IS NOT NULL"
 );
+
+/// The same for up to a hundred.
+const INSERT_OUTBOX_100: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT ",
+    now_us!(),
+    " AS us)
+     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ") WHERE column2 IS NOT NULL"
+);
+
+/// The same for up to five hundred.
+const INSERT_OUTBOX_500: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT ",
+    now_us!(),
+    " AS us)
+     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ",",
+    fifty_rows!(),
+    ") WHERE column2 IS NOT NULL"
+);
+
+/// The most rows of one of these statements.
+const MAX_ROWS: usize = 500;
 
 /// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there is one writer.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
@@ -44,6 +92,16 @@ macro_rules! named_rows {
     };
 }
 
+const DELETE_OUTBOX: &str = concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1");
+
+const MARK_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+    now_us!(),
+    " WHERE delivered_at_us IS NULL AND ",
+    named_rows!(),
+    " RETURNING source, type, 1"
+);
+
 /// Rows that an observation looks at.
 const OBSERVED_ROWS: i64 = 16_384;
 
@@ -51,20 +109,25 @@ impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
     const WRITERS: usize = 1;
 
-    fn insert_outbox<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
-        let mut packed = Packed::with_capacity(rows.len());
-        for row in rows {
-            packed.push((row.shard, hex(row.id), row.source, row.r#type), row.payload);
-        }
-        let parameters = packed.into_parameters();
+        let insert = insert_of(std::slice::from_ref(row), hold_us);
         Box::pin(async move {
-            let (json, bytes) = parameters?;
-            sqlx::query::<Self>(INSERT_OUTBOX).bind(json).bind(bytes).bind(hold_us).execute(executor).await?;
+            let (sql, arguments) = insert?;
+            sqlx::query_with::<Self, _>(sql, arguments).execute(executor).await?;
             Ok(())
         })
+    }
+
+    async fn insert_outbox_in(tx: &mut SqliteConnection, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
+        Insert::of(rows, hold_us)?.run(tx).await
+    }
+
+    // Differs, here and below: those that come while somebody writes commit together.
+    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
+        run_in_line(pool, Insert::of(rows, hold_us)?).await
     }
 
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -73,21 +136,12 @@ impl OutboxTable for Sqlite {
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
-    async fn delete_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        let query =
-            sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1"));
-        tallied(&query.bind(json_keys(keys)?).fetch_all(conn).await?)
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+        run_in_line(pool, Settle { sql: DELETE_OUTBOX, keys: json_keys(keys)? }).await
     }
 
-    async fn mark_outbox(conn: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        let query = sqlx::query(concat!(
-            "UPDATE eventbox_outbox SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
-            now_us!(),
-            " WHERE delivered_at_us IS NULL AND ",
-            named_rows!(),
-            " RETURNING source, type, 1"
-        ));
-        tallied(&query.bind(json_keys(keys)?).fetch_all(conn).await?)
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+        run_in_line(pool, Settle { sql: MARK_OUTBOX, keys: json_keys(keys)? }).await
     }
 
     async fn reschedule_outbox(conn: &mut SqliteConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -150,9 +204,7 @@ impl OutboxTable for Sqlite {
             named_rows!()
         ));
         query.bind(&keys).execute(&mut *tx).await?;
-        let query =
-            sqlx::query(concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1"));
-        tallied(&query.bind(&keys).fetch_all(tx).await?)
+        tallied(&sqlx::query(DELETE_OUTBOX).bind(&keys).fetch_all(tx).await?)
     }
 
     // Differs: counting all rows is cheap inside the process, so only the bytes are sampled.
@@ -178,6 +230,55 @@ impl OutboxTable for Sqlite {
             oldest_age_us: row.try_get(4)?,
             total_rows: row.try_get(5)?,
         })
+    }
+}
+
+/// Messages to be inserted.
+#[derive(Clone)]
+struct Insert(Vec<(&'static str, SqliteArguments)>);
+
+impl Insert {
+    fn of(rows: &[OutboxRow<'_>], hold_us: i64) -> Result<Self, Fault> {
+        rows.chunks(MAX_ROWS).map(|rows| insert_of(rows, hold_us)).collect::<Result<_, _>>().map(Insert)
+    }
+}
+
+impl Statement for Insert {
+    type Answer = ();
+
+    async fn run(self, conn: &mut SqliteConnection) -> Result<(), Fault> {
+        for (sql, arguments) in self.0 {
+            sqlx::query_with::<Sqlite, _>(sql, arguments).execute(&mut *conn).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The statement for up to [`MAX_ROWS`] rows.
+fn insert_of(rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
+    let sql = match rows.len() {
+        0..=10 => INSERT_OUTBOX_10,
+        11..=100 => INSERT_OUTBOX_100,
+        _ => INSERT_OUTBOX_500,
+    };
+    let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(hold_us), |query, row| {
+        query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.payload)
+    });
+    Ok((sql, arguments_of(query)?))
+}
+
+/// Messages that need no sending any more.
+#[derive(Clone)]
+struct Settle {
+    sql: &'static str,
+    keys: String,
+}
+
+impl Statement for Settle {
+    type Answer = Vec<Tally>;
+
+    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Tally>, Fault> {
+        tallied(&sqlx::query(self.sql).bind(self.keys).fetch_all(conn).await?)
     }
 }
 

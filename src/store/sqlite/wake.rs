@@ -27,7 +27,7 @@ impl WakeUp for Sqlite {
             let row = sqlx::query("PRAGMA data_version").fetch_one(&mut conn).await?;
             let now: i64 = row.try_get(0)?;
             if seen.replace(now) != Some(now) {
-                report(Told { shards: ShardSet::ALL, ..Told::default() });
+                report(Told { committed: ShardSet::ALL, ..Told::default() });
                 pause = LOOK_EVERY.0;
             } else {
                 pause = (pause * 2).min(LOOK_EVERY.1);
