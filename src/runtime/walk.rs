@@ -279,9 +279,9 @@ mod tests {
             walk_for(&mut walks, Duration::ZERO).await;
             let (shards, began) = ([7].into_iter().collect(), Instant::now());
             if is_committed {
-                walks.look_at(shards)
+                walks.look_at(shards);
             } else {
-                walks.mark(shards, began)
+                walks.mark(shards, began);
             }
             let mut looked = 0;
             for _ in 0..200 {

@@ -140,6 +140,34 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (2, Some(counts([("again", 1), ("seen", 2)]))));
     }
 
+    /// Messages that are written together lie together, each complete, however many they are.
+    async fn what_is_published_lies_in_the_outbox(db) {
+        let to = airport("JFK");
+        for count in [1, 10, 11, 100, 101, 500, 501, 1_200] {
+            db.run("DELETE FROM eventbox_outbox").await;
+            emit(db, &to, &["a"]).await;
+            let publish = reduce(move |_, events, _| {
+                let message = |n: usize| CloudEvent::builder("flights", "flight.delayed").payload(n.to_string()).build();
+                let messages = (0..count).map(message).collect::<Result<Vec<_>, _>>()?;
+                Ok(Outcome::stay().consuming(events).publishing(messages))
+            });
+            let turn = eventbox::reduce_batch(&db.pool, &to, &publish, MANY).await.unwrap();
+            assert_eq!((turn.published.len(), db.count("eventbox_outbox").await), (count, count as i64));
+            let bytes: usize = turn.published.iter().map(|stored| stored.event().encode().len()).sum();
+            let whole = "attempts = 1 AND source = 'flights' AND type = 'flight.delayed' AND next_attempt_at_us = created_at_us + 10000000";
+            for (what, wanted) in [
+                ("count(DISTINCT id)", count),
+                ("count(DISTINCT shard)", 1),
+                ("count(*)", count),
+                ("CAST(sum(length(payload)) AS bigint)", bytes),
+            ] {
+                let found = db.number(format!("SELECT {what} FROM eventbox_outbox WHERE {whole}")).await;
+                assert_eq!(found, wanted as i64, "{what} of {count}");
+            }
+            assert!(turn.published.iter().all(|stored| stored.shard() == turn.published[0].shard()));
+        }
+    }
+
     /// Promise 2: or not at all.
     async fn a_failure_anywhere_changes_nothing(db) {
         let to = airport("JFK");
