@@ -1,7 +1,8 @@
 //! Finding work: which shards to look at next, and where. The rows of the boxes are the truth; marks and positions only make it faster.
 //!
-//! A [poll](Polls) makes every shard due. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a transaction cannot know when
-//! that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it began.
+//! A [poll](Polls) makes every shard due. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a
+//! transaction cannot know when that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it
+//! began.
 //!
 //! Walks take half of the time at most: each rests as long as the one before it took, but no longer than the longest pause of polls.
 

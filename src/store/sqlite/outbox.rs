@@ -246,6 +246,10 @@ impl Insert {
 impl Statement for Insert {
     type Answer = ();
 
+    fn is_atomic(&self) -> bool {
+        self.0.len() <= 1
+    }
+
     async fn run(self, conn: &mut SqliteConnection) -> Result<(), Fault> {
         for (sql, arguments) in self.0 {
             sqlx::query_with::<Sqlite, _>(sql, arguments).execute(&mut *conn).await?;
