@@ -22,6 +22,7 @@ mod kinds;
 mod membership;
 mod metrics;
 mod poll;
+mod position;
 mod queue;
 mod resolve;
 mod states;

@@ -18,6 +18,10 @@ const PAUSES_ASKED: u32 = 3;
 /// of other processes wait for long.
 pub(super) const MAX_ASKED_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long an asked poll waits after one that was in vain, behind another one that was; twice as long after each, up to [`MAX_ASKED_PAUSE`]. What asks
+/// may be this process' own commits, of which it knows.
+const IN_VAIN: Duration = Duration::from_millis(2);
+
 /// What a walk may take for each recipient that it brings and that was not known to have events.
 const WORTH_IT: Duration = Duration::from_micros(100);
 
@@ -30,6 +34,11 @@ pub(super) struct Polls {
     none_asked_before: Instant,
     /// Whether one was asked for that has not begun.
     asked: bool,
+    /// Whether the one that is under way was, and whether it brought anything new.
+    is_asked: bool,
+    has_news: bool,
+    /// How many that were asked for brought nothing, in a row.
+    in_vain: u32,
     /// What the walks of the one that is under way have taken so far.
     taking: Option<Duration>,
     pause: Duration,
@@ -45,6 +54,9 @@ impl Polls {
             none_before: now,
             none_asked_before: now,
             asked: false,
+            is_asked: false,
+            has_news: false,
+            in_vain: 0,
             taking: Some(Duration::ZERO),
             pause: min_pause,
             pauses: (min_pause, max_pause),
@@ -72,7 +84,8 @@ impl Polls {
         let begins = now >= self.next;
         if begins {
             self.taking = Some(Duration::ZERO);
-            self.asked = false;
+            self.is_asked = std::mem::take(&mut self.asked);
+            self.has_news = false;
             self.pause = (self.pause * 2).min(self.pauses.1);
             self.next = now + self.pause;
         }
@@ -87,6 +100,7 @@ impl Polls {
 
     /// A walk took so long, and brought so many that were not known to have events.
     pub(super) fn walked(&mut self, took: Duration, new: u32) {
+        self.has_news |= new > 0;
         if let Some(taking) = &mut self.taking
             && took > WORTH_IT.saturating_mul(new)
         {
@@ -98,7 +112,40 @@ impl Polls {
     pub(super) fn ended(&mut self, now: Instant) {
         let Some(took) = self.taking.take() else { return };
         self.none_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
-        self.none_asked_before = now + took.saturating_mul(PAUSES_ASKED).min(MAX_ASKED_PAUSE);
+        self.in_vain = match (self.has_news, self.is_asked) {
+            (true, _) => 0,
+            (false, true) => self.in_vain.saturating_add(1),
+            (false, false) => self.in_vain,
+        };
+        let in_vain = match self.in_vain.checked_sub(2) {
+            Some(more) => IN_VAIN.saturating_mul(2_u32.saturating_pow(more)),
+            None => Duration::ZERO,
+        };
+        self.none_asked_before = now + took.saturating_mul(PAUSES_ASKED).max(in_vain).min(MAX_ASKED_PAUSE);
         self.next = self.next.max(if self.asked { self.none_asked_before } else { self.none_before });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_asks_in_vain_is_heard_less_and_less_until_there_is_news() {
+        let mut polls = Polls::new(Duration::from_millis(10), Duration::from_secs(1), Instant::now());
+        let mut pause_after = |new: u32| {
+            let now = Instant::now();
+            polls.walked(Duration::ZERO, new);
+            polls.ended(now);
+            polls.ask();
+            let next = polls.next();
+            assert!(polls.begin(next));
+            next - now
+        };
+        pause_after(0);
+        let pauses: Vec<u128> = (0..8).map(|_| pause_after(0).as_millis()).collect();
+        assert_eq!(pauses, [0, 2, 4, 8, 16, 32, 50, 50]);
+        assert_eq!(pause_after(1), Duration::ZERO);
+        assert_eq!(pause_after(0), Duration::ZERO, "one may be the answer to what the news did");
     }
 }

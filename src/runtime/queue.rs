@@ -4,11 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
 
+use super::position::Positions;
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
-
-/// The most recipients whose position is remembered; when there are more, all are forgotten, and those that are used come back.
-const MAX_POSITIONS: usize = 20_000;
 
 /// Which queue a recipient waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +21,20 @@ enum Place {
     Waiting,
     /// At work; found again meanwhile, it waits again afterwards, and is listed from its start when something is there.
     AtWork {
-        found_again: bool,
+        again: Again,
         from_start: bool,
     },
     /// A turn found nothing to do with the events in the box: they are for later.
     Resting(Instant),
 }
 
-/// Where the next listing of a recipient begins.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    behind: EventId,
-    /// Whether everything before it was consumed, so that the listing needs not go there when nothing is behind it.
-    is_empty_before: bool,
+/// Whether a recipient that is at work was found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    /// A walk saw this event, which may be one that is being consumed.
+    Seen(EventId),
+    Told,
 }
 
 /// First come, first served; a recipient that has more goes to the end, so that a hot one cannot starve the others.
@@ -44,23 +43,29 @@ pub(super) struct Queue {
     rounds: VecDeque<Recipient>,
     turns: VecDeque<Recipient>,
     places: HashMap<Recipient, Place>,
-    /// Hints, because an event may commit late: a walk that sees one before a position forgets that.
-    positions: HashMap<Recipient, Position>,
+    positions: Positions,
     /// Who was found by a walk, and not told of since: a poll that finds such events is not in vain.
     untold: HashSet<Recipient>,
 }
 
 impl Queue {
-    /// A walk saw events of a recipient, this one first; whether it waits for its turn because of that.
-    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, now: Instant) -> bool {
-        let is_late = self.positions.get(&to).is_some_and(|position| position.behind >= first);
+    /// A walk that began then saw events of a recipient, this one first; whether it waits for its turn because of that.
+    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
+        // If it is another one that committed late, the next walk finds it.
+        if self.positions.were_behind(&to, first, began) {
+            return false;
+        }
+        let is_late = self.positions.are_late(&to, first);
         if is_late {
             self.list_anew(&to);
         }
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => false,
-            Some(Place::AtWork { found_again, from_start }) => {
-                (*found_again, *from_start) = (true, is_late);
+            Some(Place::AtWork { again, from_start }) => {
+                *from_start = is_late;
+                if *again != Again::Told {
+                    *again = Again::Seen(first);
+                }
                 false
             }
             // Who rests had nothing behind its position.
@@ -78,7 +83,7 @@ impl Queue {
         self.untold.remove(&to);
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => {}
-            Some(Place::AtWork { found_again, .. }) => *found_again = true,
+            Some(Place::AtWork { again, .. }) => *again = Again::Told,
             Some(Place::Resting(_)) | None => self.wait(to, lane),
         }
     }
@@ -93,14 +98,14 @@ impl Queue {
         let queue = self.lane(lane);
         let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
         for to in &taken {
-            self.places.insert(to.clone(), Place::AtWork { found_again: false, from_start: false });
+            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
         }
         taken
     }
 
     /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
     pub(super) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
-        let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. }));
+        let found_again = self.was_found_again(&to);
         self.untold.remove(&to);
         if more || found_again {
             self.wait(to, lane);
@@ -119,12 +124,11 @@ impl Queue {
     /// whatever is found in it is new.
     pub(super) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant, mut left_events: bool) {
         // What it left behind is listed with what comes.
-        if self.positions.get(&to).is_some_and(|position| !position.is_empty_before) {
-            self.positions.remove(&to);
+        if self.positions.passed_over(&to) {
+            self.list_anew(&to);
             left_events = true;
         }
-        let found_again = matches!(self.places.get(&to), Some(Place::AtWork { found_again: true, .. }));
-        if found_again || !left_events {
+        if self.was_found_again(&to) || !left_events {
             self.done(to, lane, false);
         } else {
             self.untold.remove(&to);
@@ -134,26 +138,24 @@ impl Queue {
 
     /// Where the listing of a recipient begins.
     pub(super) fn position(&self, to: &Recipient) -> EventId {
-        self.positions.get(to).map_or(EventId::NIL, |position| position.behind)
+        self.positions.of(to)
     }
 
     /// Events up to this one were listed, and there are more: the next listing begins behind it.
     pub(super) fn go_on_behind(&mut self, to: &Recipient, last: EventId) {
-        self.set_position(to, Position { behind: last, is_empty_before: false });
+        self.positions.go_on_behind(to, last);
+        self.keep_position(to);
     }
 
     /// All events up to this one were listed and consumed, and there were no more: the next listing begins a little before it.
     pub(super) fn emptied(&mut self, to: &Recipient, last: EventId) {
-        // Behind a position something may have been left, and who is not at its start does not know.
-        match self.positions.get(to) {
-            Some(Position { is_empty_before: false, .. }) => self.list_anew(to),
-            _ => self.set_position(to, Position { behind: last.before_late_ones(), is_empty_before: true }),
-        }
+        self.positions.emptied(to, last);
+        self.keep_position(to);
     }
 
     /// The next listing begins with the first event.
     pub(super) fn list_anew(&mut self, to: &Recipient) {
-        self.positions.remove(to);
+        self.positions.forget(to);
     }
 
     /// Forgets those who do not rest any more.
@@ -184,23 +186,25 @@ impl Queue {
         waiting
     }
 
+    /// Whether something was found while it was at work that it has not consumed.
+    fn was_found_again(&self, to: &Recipient) -> bool {
+        match self.places.get(to) {
+            Some(Place::AtWork { again: Again::Told, .. }) => true,
+            Some(Place::AtWork { again: Again::Seen(first), .. }) => !self.positions.are_behind(to, *first),
+            _ => false,
+        }
+    }
+
     fn wait(&mut self, to: Recipient, lane: Lane) {
         self.places.insert(to.clone(), Place::Waiting);
         self.lane(lane).push_back(to);
     }
 
-    fn set_position(&mut self, to: &Recipient, position: Position) {
+    /// What a walk saw before a position while its recipient was at work is to be listed.
+    fn keep_position(&mut self, to: &Recipient) {
         if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
-            return self.list_anew(to);
+            self.list_anew(to);
         }
-        if let Some(known) = self.positions.get_mut(to) {
-            *known = position;
-            return;
-        }
-        if self.positions.len() >= MAX_POSITIONS {
-            self.positions.clear();
-        }
-        self.positions.insert(to.clone(), position);
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Recipient> {
@@ -224,10 +228,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now));
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now), "it waits already");
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it waits already");
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now), "it is at work");
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it is at work");
         assert_eq!(queue.waiting(Lane::Rounds), 0);
         queue.done(to("a"), Lane::Rounds, false);
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");
@@ -236,10 +240,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_walk_saw_of_a_turn_at_work_is_not_listed_again() {
+        let (mut queue, began, a) = (Queue::default(), Instant::now(), to("a"));
+        let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
+        for (seen, is_listed_again) in [(first, false), (later, true)] {
+            queue.hinted(a.clone(), Lane::Rounds);
+            queue.take(Lane::Rounds, 1);
+            queue.found(a.clone(), seen, Lane::Rounds, began, began);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            queue.emptied(&a, last);
+            queue.done(a.clone(), Lane::Rounds, false);
+            assert_eq!(queue.take(Lane::Rounds, 1).len(), usize::from(is_listed_again));
+            queue.forget(&a);
+        }
+        assert!(
+            !queue.found(a.clone(), last, Lane::Rounds, began, Instant::now()),
+            "the walk began before the turn had ended"
+        );
+        assert!(queue.found(a, last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_has_more_goes_to_the_end() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for key in ["hot", "b", "c"] {
-            queue.found(to(key), EventId::NIL, Lane::Turns, now);
+            queue.found(to(key), EventId::NIL, Lane::Turns, now, now);
         }
         let hot = queue.take(Lane::Turns, 1).remove(0);
         queue.done(hot, Lane::Turns, true);
@@ -250,14 +275,14 @@ mod tests {
     async fn who_rests_is_found_when_the_time_is_over_or_the_shard_marked() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let until = now + Duration::from_secs(1);
-        queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
         for woken in [true, false] {
             assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
             queue.rest(to("a"), Lane::Rounds, until, true);
-            queue.found(to("a"), EventId::NIL, Lane::Rounds, now);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
             assert_eq!(queue.waiting(Lane::Rounds), 0);
             queue.wake(|_| woken);
-            queue.found(to("a"), EventId::NIL, Lane::Rounds, if woken { now } else { until });
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, if woken { now } else { until });
         }
         assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
     }
@@ -270,12 +295,12 @@ mod tests {
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, until, false);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
-        queue.found(a.clone(), last, Lane::Rounds, now);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
         // Nothing was behind what it had passed over, and that is still there.
         queue.go_on_behind(&a, last);
         queue.rest(a.clone(), Lane::Rounds, until, false);
-        queue.found(a, last, Lane::Rounds, now);
+        queue.found(a, last, Lane::Rounds, now, now);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
     }
 
@@ -297,7 +322,7 @@ mod tests {
     async fn a_walk_has_found_what_nobody_tells_of() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for key in ["a", "b"] {
-            queue.found(to(key), EventId::NIL, Lane::Rounds, now);
+            queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
         }
         queue.take(Lane::Rounds, 2);
         queue.hinted(to("b"), Lane::Rounds);
@@ -318,14 +343,14 @@ mod tests {
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now, true);
-        queue.found(a.clone(), last, Lane::Rounds, now);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.position(&a), behind, "nothing is before it");
-        queue.found(a.clone(), behind, Lane::Rounds, now);
+        queue.found(a.clone(), behind, Lane::Rounds, now, now);
         assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something");
 
         queue.emptied(&a, last);
         queue.take(Lane::Rounds, 1);
-        queue.found(a.clone(), EventId::NIL, Lane::Rounds, now);
+        queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
         queue.emptied(&a, last);
         assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something while it was at work");
         queue.done(a.clone(), Lane::Rounds, false);
@@ -349,10 +374,10 @@ mod tests {
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, until, true);
-        queue.found(a.clone(), last, Lane::Rounds, now);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
         let late = last.before_late_ones();
-        queue.found(a.clone(), late, Lane::Rounds, now);
+        queue.found(a.clone(), late, Lane::Rounds, now, now);
         assert_eq!((queue.waiting(Lane::Rounds), queue.position(&a)), (1, EventId::NIL));
     }
 }

@@ -301,7 +301,8 @@ impl<B: Backend> Work<B> {
             if row.paused || row.wait_us > 0 {
                 return Kept::Known;
             }
-            if queue.found(to, EventId::from(row.first), registered.lane(), now) { Kept::New } else { Kept::Known }
+            let is_new = queue.found(to, EventId::from(row.first), registered.lane(), walk.began, now);
+            if is_new { Kept::New } else { Kept::Known }
         });
     }
 

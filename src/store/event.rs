@@ -134,15 +134,6 @@ pub trait EventTable: EventInsert {
         limit: i64,
     ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
 
-    /// Deletes the events of one recipient from the first to the last; answers how many there were.
-    fn delete_range(
-        tx: &mut Self::Connection,
-        shard: i16,
-        recipient: &str,
-        first: Uuid,
-        last: Uuid,
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
-
     /// How many events a box holds, and the oldest of them. Reads the whole box.
     fn measure_box(
         conn: &mut Self::Connection,
@@ -164,10 +155,6 @@ pub trait EventTable: EventInsert {
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
 pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4";
-
-/// The statement of [`EventTable::delete_range`]; its plan must use the primary key.
-pub(crate) const DELETE_RANGE: &str =
-    "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id BETWEEN $3 AND $4";
 
 /// The statement of [`EventTable::list_recipients`]; its plan must use the primary key at both steps.
 pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS (
@@ -207,17 +194,6 @@ on_both_engines! {
                     })
                 })
                 .collect()
-        }
-
-        async fn delete_range(
-            tx: &mut <Self as Database>::Connection,
-            shard: i16,
-            recipient: &str,
-            first: Uuid,
-            last: Uuid,
-        ) -> Result<u64, Fault> {
-            let query = sqlx::query::<Engine>(DELETE_RANGE).bind(shard).bind(recipient).bind(first).bind(last);
-            Ok(query.execute(tx).await?.rows_affected())
         }
 
         async fn measure_box(

@@ -126,17 +126,18 @@ impl Open {
     }
 
     /// Commits for all, in a task of its own: whoever gives up must not take the others' commit with it.
-    async fn commit(mut self) -> Result<(), Fault> {
-        let committed = tokio::spawn(async move {
-            self.done.committing = true;
-            let committed = self.tx.commit().await.map_err(|error| Fault(error).shared());
-            self.done.tell(&committed);
-            committed
-        });
-        match committed.await {
+    async fn commit(self) -> Result<(), Fault> {
+        match tokio::spawn(self.commit_here()).await {
             Ok(committed) => Ok(committed?),
             Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
         }
+    }
+
+    async fn commit_here(mut self) -> Result<(), SharedFault> {
+        self.done.committing = true;
+        let committed = self.tx.commit().await.map_err(|error| Fault(error).shared());
+        self.done.tell(&committed);
+        committed
     }
 }
 
@@ -168,7 +169,7 @@ impl GroupCommit for Sqlite {
     async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
         let Grouped { mut open, place } = part;
         match place {
-            Place::Alone => return open.commit().await,
+            Place::Alone => return Ok(open.commit_here().await?),
             Place::First => {}
             Place::Later => {
                 sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?;
@@ -177,7 +178,8 @@ impl GroupCommit for Sqlite {
         let (done, committed) = oneshot::channel();
         open.done.parts.push(done);
         if let Some(open) = open.hand_over() {
-            return open.commit().await;
+            let is_alone = open.done.parts.len() == 1;
+            return if is_alone { Ok(open.commit_here().await?) } else { open.commit().await };
         }
         match committed.await {
             Ok(committed) => Ok(committed?),

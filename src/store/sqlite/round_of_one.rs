@@ -4,23 +4,27 @@ use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
-use super::turn::remove;
+use super::turn::{and_removing, chosen, claimed};
 use crate::store::fault::Fault;
 use crate::store::round::RoundWrite;
 use crate::store::round_of_one::RoundOfOneWrite;
+use crate::store::turn::Claimed;
 
-/// Differs, here and below: a CTE cannot write, and a statement more is no round trip.
+/// Both statements must use the primary keys.
 pub(crate) const WRITE_FIRST_ONE: &str = concat!(
     "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state) VALUES ($1, $2, $3 + 1, $4, ",
     now_us!(),
-    ", $5) ON CONFLICT DO NOTHING"
+    ", $8) ON CONFLICT DO NOTHING",
+    and_removing!()
 );
 
+/// The same behind another turn.
 pub(crate) const WRITE_NEXT_ONE: &str = concat!(
     "UPDATE eventbox_state SET turn = $3 + 1, token = $4, updated_at_us = ",
     now_us!(),
-    ", state = CASE WHEN $6 THEN state ELSE $5 END
-     WHERE shard = $1 AND recipient = $2 AND turn = $3 AND ($7 IS NULL OR token = $7)"
+    ", state = CASE WHEN $9 THEN state ELSE $8 END
+     WHERE shard = $1 AND recipient = $2 AND turn = $3 AND ($10 IS NULL OR token = $10)",
+    and_removing!()
 );
 
 impl RoundOfOneWrite for Sqlite {
@@ -31,15 +35,14 @@ impl RoundOfOneWrite for Sqlite {
         _lock_wait_ms: u32,
     ) -> Result<Option<bool>, Fault> {
         let sql = if write.turn == 0 { WRITE_FIRST_ONE } else { WRITE_NEXT_ONE };
+        let (first, last) = write.removed.bounds().unzip();
         let query = sqlx::query(sql).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
-        let mut query = query.bind(write.state.flatten());
-        if write.turn > 0 {
-            query = query.bind(write.state.is_none()).bind(write.token);
-        }
-        if query.execute(&mut *tx).await?.rows_affected() == 0 {
-            return Ok(Some(false));
-        }
-        let gone = remove(tx, write.shard, write.recipient, write.removed).await?;
-        Ok((gone == write.removed.count() as u64).then_some(true))
+        let query = query.bind(chosen(write.removed)?).bind(first).bind(last).bind(write.state.flatten());
+        let query = query.bind(write.state.is_none()).bind(write.token);
+        Ok(match claimed(query.execute(tx).await?.rows_affected(), write.removed) {
+            Claimed::Done => Some(true),
+            Claimed::Lost => Some(false),
+            Claimed::Shortfall => None,
+        })
     }
 }

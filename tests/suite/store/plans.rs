@@ -265,9 +265,6 @@ mod postgres {
         looks_up_ids_by("eventbox_timer_id", "DELETE_TIMERS", "int2, text, uuid[]", &events).await;
         looks_up_ids("DELETE_NAMED_EVENTS", "int2, text, text[]", &events).await;
         looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
-        let (first, last) = (uuid::Uuid::nil(), uuid::Uuid::now_v7());
-        let range = format!("3, 'airport/EWR', '{first}', '{last}'");
-        uses_the_primary_key("DELETE_RANGE", "int2, text, uuid, uuid", &[&range]).await;
     }
 
     /// A long outbox of which only a few messages are due.
@@ -309,16 +306,20 @@ mod sqlite {
         db
     }
 
+    /// The plan of each statement of a text.
+    async fn plans(db: &TestDb<sqlx::Sqlite>, name: &str) -> Vec<Vec<String>> {
+        let mut plans = Vec::new();
+        for sql in statement("sqlite", name).split(';') {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(&db.pool).await.unwrap();
+            plans.push(plan.into_iter().map(|(_, _, _, detail)| detail).collect());
+        }
+        plans
+    }
+
     async fn uses_the_primary_key(name: &str) {
         let db = filled().await;
-        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
-        let plan: Vec<String> = sqlx::query_as::<_, (i64, i64, i64, String)>(sqlx::AssertSqlSafe(explain))
-            .fetch_all(&db.pool)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|(_, _, _, detail)| detail)
-            .collect();
+        let plan = plans(&db, name).await.concat();
         let of_table = |detail: &&String| detail.contains("eventbox_event") || detail.starts_with("SEARCH e ");
         let of_table: Vec<_> = plan.iter().filter(of_table).collect();
         assert!(!of_table.is_empty(), "{plan:#?}");
@@ -351,13 +352,10 @@ mod sqlite {
             "REMOVE_RANGES",
             "WRITE_NEXT_ONE",
         ] {
-            let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
-            let plan: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
-            let scans = |line: &&(i64, i64, i64, String)| {
+            let plan = plans(&db, name).await.concat();
+            let scans = |line: &&String| {
                 ["SCAN e", "SCAN s", "SCAN eventbox_"].iter().any(|scan| {
-                    line.3
-                        .strip_prefix(scan)
+                    line.strip_prefix(scan)
                         .is_some_and(|rest| rest.is_empty() || rest.starts_with(' ') || scan.ends_with('_'))
                 })
             };
@@ -374,10 +372,8 @@ mod sqlite {
     /// What is removed from a box is looked up by its ids.
     async fn looks_up_ids(name: &str) {
         let db = filled().await;
-        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", name));
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
-        let looks = || plan.iter().map(|line| &line.3).filter(|line| line.contains("PRIMARY KEY"));
+        let plan = plans(&db, name).await.concat();
+        let looks = || plan.iter().filter(|line| line.contains("PRIMARY KEY"));
         assert!(looks().count() > 0, "{name}: {plan:#?}");
         assert!(looks().all(|line| line.contains("(shard=? AND recipient=? AND id")), "{name}: {plan:#?}");
         db.remove().await;
@@ -386,9 +382,29 @@ mod sqlite {
     #[tokio::test]
     async fn popping_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
-        uses_the_primary_key("DELETE_RANGE").await;
         looks_up_ids("DELETE_EVENTS").await;
-        looks_up_ids("DELETE_RANGE").await;
+    }
+
+    /// The turn moves, and the events are removed, in one call.
+    #[tokio::test]
+    async fn a_turn_finds_what_it_removes_by_the_primary_key() {
+        let mut texts = vec!["CLAIM_FIRST_TURN", "CLAIM_NEXT_TURN"];
+        if cfg!(feature = "runtime") {
+            texts.extend(["WRITE_FIRST_ONE", "WRITE_NEXT_ONE"]);
+        }
+        let db = filled().await;
+        for name in texts {
+            let plans = plans(&db, name).await;
+            assert_eq!(plans.len(), 2, "{name}");
+            let removal: Vec<_> = plans[1].iter().filter(|line| !line.contains("json_each")).collect();
+            let by_key = |wanted: &str| removal.iter().any(|line| line.starts_with("SEARCH") && line.ends_with(wanted));
+            assert!(by_key("(shard=? AND recipient=? AND id>? AND id<?)"), "{name}: {removal:#?}");
+            assert!(
+                !removal.iter().any(|line| line.starts_with("SCAN eventbox") || *line == "SCAN s"),
+                "{name}: {removal:#?}"
+            );
+        }
+        db.remove().await;
     }
 
     #[cfg(feature = "runtime")]
@@ -402,11 +418,8 @@ mod sqlite {
     #[tokio::test]
     async fn claiming_finds_what_is_due_by_its_index() {
         let db = filled().await;
-        let explain = format!("EXPLAIN QUERY PLAN {}", statement("sqlite", "CLAIM_OUTBOX"));
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&db.pool).await.unwrap();
-        let of_table: Vec<_> =
-            plan.iter().map(|line| line.3.as_str()).filter(|line| line.contains("eventbox_outbox")).collect();
+        let plan = plans(&db, "CLAIM_OUTBOX").await.concat();
+        let of_table: Vec<_> = plan.iter().filter(|line| line.contains("eventbox_outbox")).collect();
         assert!(
             of_table.iter().any(|line| line.contains("eventbox_outbox_due (shard=? AND next_attempt_at_us<?)")),
             "{of_table:#?}"
