@@ -51,13 +51,12 @@ pub(super) struct Queue {
 impl Queue {
     /// A walk that began then saw events of a recipient, this one first; whether it waits for its turn because of that.
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
-        // If it is another one that committed late, the next walk finds it.
-        if self.positions.were_behind(&to, first, began) {
-            return false;
-        }
         let is_late = self.positions.are_late(&to, first);
         if is_late {
             self.list_anew(&to);
+        } else if self.positions.were_behind(&to, first, began) {
+            // If it is another one that committed late, the next listing begins before it, and the next walk finds it.
+            return false;
         }
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => false,
@@ -257,7 +256,14 @@ mod tests {
             !queue.found(a.clone(), last, Lane::Rounds, began, Instant::now()),
             "the walk began before the turn had ended"
         );
-        assert!(queue.found(a, last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
+        assert!(queue.found(a.clone(), last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
+        queue.forget(&a);
+        let late = last.before_late_ones();
+        assert!(
+            queue.found(a.clone(), late, Lane::Rounds, began, Instant::now()),
+            "no listing comes to it, however many turns end"
+        );
+        assert_eq!(queue.position(&a), EventId::NIL);
     }
 
     #[tokio::test(start_paused = true)]
