@@ -8,7 +8,7 @@ use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::emits;
-use super::lists::{fifty_rows, ten_rows};
+use super::lists::{BySize, MAX_ROWS, hundred_rows, ten_rows};
 use super::now_us;
 use super::packed::{Packed, hex, ids_json};
 use super::statement::{Statement, run_in_line};
@@ -20,49 +20,35 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
-/// Differs: no arrays. Events that have neither name nor due time; parameters that nobody gives are NULL, so one text serves up to ten rows.
-const INSERT_PLAIN_10: &str = concat!(
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    ten_rows!(),
-    ") WHERE column3 IS NOT NULL"
-);
-
-/// The same for up to a hundred.
-const INSERT_PLAIN_100: &str = concat!(
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ") WHERE column3 IS NOT NULL"
-);
-
-/// The same for up to five hundred.
-const INSERT_PLAIN_500: &str = concat!(
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ") WHERE column3 IS NOT NULL"
-);
+/// Differs: no arrays, so the rows are parameters. For events that have neither name nor due time.
+const INSERT_PLAIN: BySize = BySize {
+    ten: concat!(
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        ten_rows!(),
+        ") WHERE column3 IS NOT NULL"
+    ),
+    hundred: concat!(
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        hundred_rows!(),
+        ") WHERE column3 IS NOT NULL"
+    ),
+    most: concat!(
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
+         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ") WHERE column3 IS NOT NULL"
+    ),
+};
 
 /// The same for any number: rows out of JSON cost twice as much as parameters.
 const INSERT_PLAIN_MANY: &str = "
@@ -178,12 +164,7 @@ impl Insert {
     }
 
     fn plain(rows: &[EventRow<'_>]) -> Result<Self, Fault> {
-        let sql = match rows.len() {
-            0..=10 => INSERT_PLAIN_10,
-            11..=100 => INSERT_PLAIN_100,
-            101..=500 => INSERT_PLAIN_500,
-            _ => INSERT_PLAIN_MANY,
-        };
+        let sql = if rows.len() <= MAX_ROWS { INSERT_PLAIN.of(rows.len()) } else { INSERT_PLAIN_MANY };
         let query = sqlx::query::<Sqlite>(sql);
         let query = if sql == INSERT_PLAIN_MANY {
             let mut packed = Packed::with_capacity(rows.len());
@@ -237,7 +218,7 @@ async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Resul
 }
 
 pub(super) async fn insert_plain_events(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<(), Fault> {
-    for rows in rows.chunks(500) {
+    for rows in rows.chunks(MAX_ROWS) {
         Insert::plain(rows)?.run_on(&mut *tx).await?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
-use super::lists::{fifty_rows, ten_rows};
+use super::lists::{BySize, MAX_ROWS, hundred_rows, ten_rows};
 use super::now_us;
 use super::packed::hex;
 use super::statement::{Statement, run_in_line};
@@ -14,61 +14,44 @@ use crate::store::outbox::{
 };
 use crate::store::{BoxFuture, arguments_of};
 
-/// Differs: no arrays, so the rows are parameters, up to ten of them.
-const INSERT_OUTBOX_10: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT ",
-    now_us!(),
-    " AS us)
-     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
-    ten_rows!(),
-    ") WHERE column2 IS NOT NULL"
-);
-
-/// The same for up to a hundred.
-const INSERT_OUTBOX_100: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT ",
-    now_us!(),
-    " AS us)
-     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ") WHERE column2 IS NOT NULL"
-);
-
-/// The same for up to five hundred.
-const INSERT_OUTBOX_500: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT ",
-    now_us!(),
-    " AS us)
-     INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-     SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ",",
-    fifty_rows!(),
-    ") WHERE column2 IS NOT NULL"
-);
-
-/// The most rows of one of these statements.
-const MAX_ROWS: usize = 500;
+/// Differs: no arrays, so the rows are parameters.
+const INSERT_OUTBOX: BySize = BySize {
+    ten: concat!(
+        "WITH clock AS MATERIALIZED (SELECT ",
+        now_us!(),
+        " AS us)
+         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+        ten_rows!(),
+        ") WHERE column2 IS NOT NULL"
+    ),
+    hundred: concat!(
+        "WITH clock AS MATERIALIZED (SELECT ",
+        now_us!(),
+        " AS us)
+         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+        hundred_rows!(),
+        ") WHERE column2 IS NOT NULL"
+    ),
+    most: concat!(
+        "WITH clock AS MATERIALIZED (SELECT ",
+        now_us!(),
+        " AS us)
+         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ",",
+        hundred_rows!(),
+        ") WHERE column2 IS NOT NULL"
+    ),
+};
 
 /// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there is one writer.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
@@ -260,11 +243,7 @@ impl Statement for Insert {
 
 /// The statement for up to [`MAX_ROWS`] rows.
 fn insert_of(rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
-    let sql = match rows.len() {
-        0..=10 => INSERT_OUTBOX_10,
-        11..=100 => INSERT_OUTBOX_100,
-        _ => INSERT_OUTBOX_500,
-    };
+    let sql = INSERT_OUTBOX.of(rows.len());
     let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(hold_us), |query, row| {
         query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.payload)
     });
