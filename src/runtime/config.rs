@@ -20,7 +20,7 @@ pub struct RuntimeConfig {
     pub poll_interval: Duration,
     /// The shortest time between two polls of a busy database.
     pub min_poll_interval: Duration,
-    /// The most events that a turn takes.
+    /// The most events that a turn takes; the recipients of a round share 50,000, so that it takes no more memory than that.
     pub max_events: NonZeroU32,
     /// The most recipients of a round.
     pub round_recipients: NonZeroUsize,
@@ -83,7 +83,7 @@ impl Default for RuntimeConfig {
             shard_limit: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             poll_interval: Duration::from_secs(1),
             min_poll_interval: Duration::from_millis(10),
-            max_events: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN),
+            max_events: NonZeroU32::new(250).unwrap_or(NonZeroU32::MIN),
             round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
             rounds: NonZeroUsize::new(6).unwrap_or(NonZeroUsize::MIN),
             workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),

@@ -33,6 +33,7 @@ mod trouble;
 mod wait;
 mod wake;
 mod walk;
+mod warnings;
 mod work;
 
 pub use announcer::Announcer;

@@ -1,4 +1,5 @@
-//! When everything is looked at: at `min_poll_interval` while that finds what nobody told of, and slower and slower while it does not.
+//! When everything is looked at: at `min_poll_interval` while that finds what nobody told of, slower and slower while it does not, and at `poll_interval`
+//! while there is much to do; at once when something asks for one.
 //!
 //! A look steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
 //! a tenth of the time (a quarter, when they are asked for), or as much as one in each longest pause takes.
@@ -29,6 +30,8 @@ const WORTH_IT: Duration = Duration::from_micros(100);
 #[derive(Debug)]
 pub(super) struct Polls {
     next: Instant,
+    /// When the last one began.
+    began: Instant,
     /// None begins earlier by itself, and none that is asked for.
     none_before: Instant,
     none_asked_before: Instant,
@@ -51,6 +54,7 @@ impl Polls {
     pub(super) fn new(min_pause: Duration, max_pause: Duration, now: Instant) -> Self {
         Polls {
             next: now + min_pause,
+            began: now,
             none_before: now,
             none_asked_before: now,
             asked: false,
@@ -63,9 +67,9 @@ impl Polls {
         }
     }
 
-    /// When the next one is due.
-    pub(super) fn next(&self) -> Instant {
-        self.next
+    /// When the next one is due. While there is much to do, what it finds would only wait behind that, if nothing asks for it.
+    pub(super) fn next(&self, is_busy: bool) -> Instant {
+        if is_busy && !self.asked { self.next.max(self.began + self.pauses.1) } else { self.next }
     }
 
     /// Between two polls of a busy and of an idle database.
@@ -80,9 +84,10 @@ impl Polls {
     }
 
     /// Whether one begins now.
-    pub(super) fn begin(&mut self, now: Instant) -> bool {
-        let begins = now >= self.next;
+    pub(super) fn begin(&mut self, is_busy: bool, now: Instant) -> bool {
+        let begins = now >= self.next(is_busy);
         if begins {
+            self.began = now;
             self.taking = Some(Duration::ZERO);
             self.is_asked = std::mem::take(&mut self.asked);
             self.has_news = false;
@@ -130,6 +135,21 @@ impl Polls {
 mod tests {
     use super::*;
 
+    #[test]
+    fn while_there_is_much_to_do_polls_are_rare_unless_one_is_asked_for() {
+        let (shortest, longest, now) = (Duration::from_millis(10), Duration::from_secs(1), Instant::now());
+        let mut polls = Polls::new(shortest, longest, now);
+        polls.ended(now);
+        polls.found_news(now);
+        assert_eq!((polls.next(false), polls.next(true)), (now + shortest, now + longest));
+        assert!(!polls.begin(true, now + longest / 2));
+        assert!(polls.begin(true, now + longest));
+        polls.found_news(now + longest);
+        assert_eq!((polls.next(false), polls.next(true)), (now + longest + shortest, now + 2 * longest));
+        polls.ask();
+        assert_eq!(polls.next(true), polls.next(false));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_asks_in_vain_is_heard_less_and_less_until_there_is_news() {
         let mut polls = Polls::new(Duration::from_millis(10), Duration::from_secs(1), Instant::now());
@@ -138,8 +158,8 @@ mod tests {
             polls.walked(Duration::ZERO, new);
             polls.ended(now);
             polls.ask();
-            let next = polls.next();
-            assert!(polls.begin(next));
+            let next = polls.next(false);
+            assert!(polls.begin(false, next));
             next - now
         };
         pause_after(0);

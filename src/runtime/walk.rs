@@ -6,12 +6,14 @@
 //!
 //! Walks take half of the time at most: each rests as long as the one before it took, but no longer than the longest pause of polls.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::RuntimeConfig;
 use super::poll::Polls;
+use super::warnings::Warnings;
 use crate::shard::ShardSet;
 use crate::store::{WalkFrom, WalkedRow};
 
@@ -24,14 +26,8 @@ const MAX_PER_SHARD: usize = 1_000;
 /// The fewest.
 const MIN_PER_SHARD: usize = 4;
 
-/// A walk that takes so long for each recipient that it brings is warned about, once in [`WARN_AGAIN`].
-const SLOW_WALK: Duration = Duration::from_millis(100);
-
-/// How long a warning about slow walks holds.
-const WARN_AGAIN: Duration = Duration::from_secs(60);
-
-/// The most kinds that a warning is remembered for.
-const MAX_UNKNOWN_KINDS: usize = 1_000;
+/// How long the first walk waits until others are listened to: one that began before that would have to be repeated.
+const LISTENING_WITHIN: Duration = Duration::from_millis(100);
 
 /// Where to look next.
 #[derive(Debug)]
@@ -42,8 +38,9 @@ pub(super) struct Walks {
     rested_forgotten_at: Instant,
     /// The next walk begins no earlier.
     rests_until: Instant,
-    unknown: HashSet<String>,
-    warned_at: Option<Instant>,
+    /// Whether that is because nobody is listened to yet.
+    awaits_listener: bool,
+    warnings: Warnings,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,15 +60,23 @@ pub(super) struct Walk {
 }
 
 impl Walks {
-    pub(super) fn new(min_pause: Duration, max_pause: Duration, now: Instant) -> Self {
+    /// Everything is due, as soon as others are listened to.
+    pub(super) fn new(config: &RuntimeConfig, now: Instant) -> Self {
         Walks {
             shards: vec![ShardWalk::default(); 256],
             due: ShardSet::ALL,
-            polls: Polls::new(min_pause, max_pause, now),
+            polls: Polls::new(config.min_poll_interval, config.poll_interval, now),
             rested_forgotten_at: now,
-            rests_until: now,
-            unknown: HashSet::new(),
-            warned_at: None,
+            rests_until: if config.wake_ups { now + LISTENING_WITHIN } else { now },
+            awaits_listener: config.wake_ups,
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Others are listened to.
+    pub(super) fn hears(&mut self, now: Instant) {
+        if std::mem::take(&mut self.awaits_listener) {
+            self.rests_until = self.rests_until.min(now);
         }
     }
 
@@ -94,13 +99,13 @@ impl Walks {
         self.polls.ask();
     }
 
-    /// When something is due next.
-    pub(super) fn next_due(&self, owned: ShardSet) -> Instant {
+    /// When something is due next; while there is much to do, polls wait.
+    pub(super) fn next_due(&self, owned: ShardSet, is_busy: bool) -> Instant {
         if !self.due.and(owned).is_empty() {
             return self.rests_until;
         }
         let probes = owned.iter().filter_map(|shard| self.shards.get(usize::from(shard))?.probe);
-        probes.map(|(at, _)| at).fold(self.polls.next(), Instant::min).max(self.rests_until)
+        probes.map(|(at, _)| at).fold(self.polls.next(is_busy), Instant::min).max(self.rests_until)
     }
 
     /// True once in a poll interval: who does not rest any more is to be forgotten.
@@ -113,11 +118,12 @@ impl Walks {
     }
 
     /// The next walk, over everything that is due; `None` when nothing is, or when it is too early.
-    pub(super) fn begin(&mut self, owned: ShardSet, room: usize, now: Instant) -> Option<Walk> {
+    pub(super) fn begin(&mut self, owned: ShardSet, room: usize, is_busy: bool, now: Instant) -> Option<Walk> {
         if now < self.rests_until {
             return None;
         }
-        if self.polls.begin(now) {
+        self.awaits_listener = false;
+        if self.polls.begin(is_busy, now) {
             self.due = ShardSet::ALL;
         }
         for shard in owned.iter() {
@@ -147,15 +153,7 @@ impl Walks {
     pub(super) fn ended(&mut self, walk: &Walk, brought: usize, now: Instant) {
         let took = now - walk.began;
         super::metrics::walked(took);
-        let brought = u32::try_from(brought).unwrap_or(u32::MAX);
-        if took >= SLOW_WALK.saturating_mul(brought.max(1)) && self.warned_at.is_none_or(|at| now - at >= WARN_AGAIN) {
-            self.warned_at = Some(now);
-            tracing::warn!(
-                took_ms = took.as_millis(),
-                brought,
-                "looking for work takes long: the database is slow, or keeps what was removed for a transaction that is open for long; end that"
-            );
-        }
+        self.warnings.walked(took, brought, now);
         self.rests_until = now + took.min(self.polls.pauses().1);
     }
 
@@ -192,7 +190,7 @@ impl Walks {
                     }
                     Kept::Known => row.recipient.clone(),
                     Kept::UnknownKind(kind) => {
-                        note_unknown(&mut self.unknown, kind);
+                        self.warnings.found_unknown(kind);
                         behind_kind(kind)
                     }
                     Kept::HeldKind(kind) => behind_kind(kind),
@@ -232,16 +230,6 @@ fn behind_kind(kind: &str) -> String {
     format!("{kind}0")
 }
 
-fn note_unknown(unknown: &mut HashSet<String>, kind: &str) {
-    metrics::counter!(super::metrics::UNREGISTERED, "kind" => kind.to_owned()).increment(1);
-    if unknown.len() < MAX_UNKNOWN_KINDS && unknown.insert(kind.to_owned()) {
-        tracing::warn!(
-            kind,
-            "events of a kind that nobody here processes stay in their boxes: register it, or purge them"
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::poll::MAX_ASKED_PAUSE;
@@ -250,12 +238,14 @@ mod tests {
     const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
     fn walks() -> Walks {
-        Walks::new(PAUSES.0, PAUSES.1, Instant::now())
+        let mut config = RuntimeConfig::default();
+        (config.min_poll_interval, config.poll_interval, config.wake_ups) = (PAUSES.0, PAUSES.1, false);
+        Walks::new(&config, Instant::now())
     }
 
     /// A walk that found nothing and took so long.
     async fn walk_for(walks: &mut Walks, took: Duration) {
-        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(took).await;
         let now = Instant::now();
         walks.ended(&walk, 0, now);
@@ -263,13 +253,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_first_walk_waits_until_others_are_listened_to_but_not_for_long() {
+        for (hears, waited) in [(true, Duration::from_millis(7)), (false, LISTENING_WITHIN)] {
+            let began = Instant::now();
+            let mut walks = Walks::new(&RuntimeConfig::default(), began);
+            assert!(walks.begin(ShardSet::ALL, 1_000, false, began).is_none());
+            tokio::time::advance(Duration::from_millis(7)).await;
+            if hears {
+                walks.hears(Instant::now());
+                walks.look_at(ShardSet::ALL);
+            }
+            assert_eq!(walks.next_due(ShardSet::ALL, false).max(Instant::now()) - began, waited, "hears: {hears}");
+            tokio::time::advance(LISTENING_WITHIN).await;
+            walk_for(&mut walks, Duration::from_millis(30)).await;
+            let rests_until = walks.rests_until;
+            walks.hears(Instant::now());
+            assert!(
+                walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(),
+                "who listens late ends no rest"
+            );
+            assert!(walks.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one walk was enough");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_said_during_a_walk_is_looked_at_after_it() {
         let mut walks = walks();
-        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         walks.look_at([7].into_iter().collect());
         walks.ended(&walk, 0, Instant::now());
         walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
-        let next = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        let next = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         assert_eq!(next.from.iter().map(|from| from.shard).collect::<Vec<_>>(), [7]);
     }
 
@@ -286,7 +300,7 @@ mod tests {
             }
             let mut looked = 0;
             for _ in 0..200 {
-                let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now());
+                let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now());
                 looked += usize::from(walk.is_some_and(|walk| walk.from.len() == 1));
                 tokio::time::advance(Duration::from_millis(1)).await;
             }
@@ -299,18 +313,18 @@ mod tests {
         let mut walks = walks();
         walk_for(&mut walks, Duration::from_millis(30)).await;
         walks.found_news(Instant::now());
-        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(270));
+        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(270));
         tokio::time::advance(Duration::from_millis(270)).await;
         // An event is not unnoticed for longer than is allowed because a walk takes long.
         walk_for(&mut walks, Duration::from_millis(500)).await;
-        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), PAUSES.1);
+        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), PAUSES.1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_is_worth_what_is_new() {
         for (is_new, pause) in [(true, PAUSES.0), (false, Duration::from_millis(180))] {
             let mut walks = walks();
-            let walk = walks.begin(ShardSet::ALL, 10_000, Instant::now()).unwrap();
+            let walk = walks.begin(ShardSet::ALL, 10_000, false, Instant::now()).unwrap();
             let row = |n: i16| WalkedRow {
                 shard: n,
                 recipient: format!("cell/{n}"),
@@ -326,7 +340,7 @@ mod tests {
             walks.walked(&walk, &rows, now, |_| if is_new { Kept::New } else { Kept::Known });
             walks.found_news(now);
             let rested = Duration::from_millis(20);
-            assert_eq!(walks.next_due(ShardSet::ALL) - now, pause.max(rested), "new: {is_new}");
+            assert_eq!(walks.next_due(ShardSet::ALL, false) - now, pause.max(rested), "new: {is_new}");
         }
     }
 
@@ -335,29 +349,29 @@ mod tests {
         let mut walks = walks();
         walk_for(&mut walks, Duration::from_millis(2)).await;
         walks.poll_soon();
-        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), Duration::from_millis(6));
+        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(6));
         tokio::time::advance(Duration::from_millis(6)).await;
-        let walk = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
         // Also when it is asked for while a walk is under way.
         walks.poll_soon();
         walks.ended(&walk, 0, Instant::now());
         walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
-        assert_eq!(walks.next_due(ShardSet::ALL) - Instant::now(), MAX_ASKED_PAUSE);
+        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), MAX_ASKED_PAUSE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn shards_of_others_leave_nothing_to_do() {
         let (mut walks, mine) = (walks(), [1, 2].into_iter().collect());
-        let walk = walks.begin(mine, 1_000, Instant::now()).unwrap();
+        let walk = walks.begin(mine, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
         let now = Instant::now();
         walks.ended(&walk, 0, now);
         walks.walked(&walk, &[], now, |_| Kept::Known);
-        assert_eq!(walks.next_due(mine) - now, Duration::from_millis(270));
+        assert_eq!(walks.next_due(mine, false) - now, Duration::from_millis(270));
         walks.look_at(ShardSet::ALL);
         tokio::time::advance(Duration::from_millis(30)).await;
-        let all = walks.begin(ShardSet::ALL, 1_000, Instant::now()).unwrap();
+        let all = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         assert_eq!(all.from.len(), 256, "those that come here are looked at");
     }
 
@@ -368,7 +382,7 @@ mod tests {
         for _ in 0..10 {
             walk_for(&mut walks, Duration::ZERO).await;
             let now = Instant::now();
-            gaps.push(walks.next_due(ShardSet::ALL) - now);
+            gaps.push(walks.next_due(ShardSet::ALL, false) - now);
             tokio::time::advance(gaps[gaps.len() - 1]).await;
         }
         assert!(gaps.is_sorted() && gaps[1] < PAUSES.0 * 5 && gaps[9] == PAUSES.1, "{gaps:?}");

@@ -66,7 +66,7 @@ impl<B: Backend> Work<B> {
     ) -> Self {
         let now = Instant::now();
         Work {
-            walks: Walks::new(shared.config.min_poll_interval, shared.config.poll_interval, now),
+            walks: Walks::new(&shared.config, now),
             states: States::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
             owned,
@@ -100,6 +100,7 @@ impl<B: Backend> Work<B> {
                     self.take_in(hinted);
                 }
                 () = self.heard.wait() => {
+                    self.walks.hears(Instant::now());
                     let hinted = self.heard.take();
                     // What a file tells is no reason to wake those that rest: it tells of every commit.
                     if B::SENDS_WAKE_UPS { self.take_in(hinted) } else { self.walks.poll_soon() }
@@ -179,7 +180,7 @@ impl<B: Backend> Work<B> {
             }
             let owned = *self.owned.borrow();
             let room = config.max_ready.get().saturating_sub(self.waiting());
-            if let Some(walk) = self.walks.begin(owned, room, now) {
+            if let Some(walk) = self.walks.begin(owned, room, self.is_busy(), now) {
                 self.walking = true;
                 let task = run_walk(Arc::clone(&self.shared), self.held.borrow().clone(), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
@@ -229,11 +230,12 @@ impl<B: Backend> Work<B> {
         self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
     }
 
-    /// Whether more wait than would be begun at once.
-    fn many_wait(&self) -> bool {
+    /// Whether as many wait or are at work as are begun at once.
+    fn is_busy(&self) -> bool {
+        let of_task = |task: &Task| if let Task::Round(taken) = task { taken.len() } else { 0 };
+        let of_rounds = self.queue.waiting(Lane::Rounds) + self.running.values().map(of_task).sum::<usize>();
         let config = &self.shared.config;
-        self.queue.waiting(Lane::Rounds) > config.round_recipients.get()
-            || self.queue.waiting(Lane::Turns) > config.workers.get()
+        of_rounds >= config.round_recipients.get() || self.queue.waiting(Lane::Turns) >= config.workers.get()
     }
 
     /// Whether walks should bring more: while few wait, compared with what is taken at once.
@@ -250,7 +252,7 @@ impl<B: Backend> Work<B> {
             // A task that ends wakes the loop.
             return now + self.shared.config.poll_interval;
         }
-        self.walks.next_due(*self.owned.borrow())
+        self.walks.next_due(*self.owned.borrow(), self.is_busy())
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -377,8 +379,7 @@ impl<B: Backend> Work<B> {
 
     fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
         self.shared.counters.turn(turn);
-        // What a poll finds while many wait would only wait behind them.
-        if self.queue.was_untold(&to) && !self.many_wait() {
+        if self.queue.was_untold(&to) {
             self.walks.found_news(Instant::now());
         }
         match turn.last {

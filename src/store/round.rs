@@ -89,14 +89,6 @@ impl Removed<'_> {
         }
     }
 
-    /// Those that are removed one by one.
-    pub(super) fn ids(&self) -> &[Uuid] {
-        match self {
-            Removed::Ids(ids) => ids,
-            Removed::Range { .. } => &[],
-        }
-    }
-
     /// Which of those between the [bounds](Self::bounds); `None` when all of them.
     pub(super) fn chosen(&self) -> Option<&[Uuid]> {
         match self {

@@ -68,6 +68,9 @@ pub(crate) enum Done {
     Hindered,
 }
 
+/// The most events that a round lists; its recipients share them.
+const MAX_ROUND_EVENTS: u32 = 50_000;
+
 /// A recipient whose decision is ready.
 struct Ready {
     place: usize,
@@ -85,13 +88,14 @@ struct Ready {
     range: Option<(EventId, EventId)>,
 }
 
-/// Takes many recipients through one turn each, none twice; answers what became of each, in the order of `parts`.
+/// Takes many recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each, none twice; answers what became of each, in the order of `parts`.
 ///
 /// # Errors
 ///
 /// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed then.
 pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZeroU32) -> Result<Vec<Done>> {
     let started = Instant::now();
+    let max_events = max_events.min(share_of(parts.len()));
     let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
     let mut ready = Vec::with_capacity(parts.len());
     let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
@@ -132,6 +136,12 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_eve
         metrics::contention(part.to.kind());
     }
     Ok(done)
+}
+
+/// What each of so many recipients may take.
+fn share_of(recipients: usize) -> NonZeroU32 {
+    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX).max(1);
+    NonZeroU32::new(MAX_ROUND_EVENTS / recipients).unwrap_or(NonZeroU32::MIN)
 }
 
 /// How many parts there are of each shard.

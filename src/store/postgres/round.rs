@@ -85,12 +85,15 @@ CROSS JOIN LATERAL (
 ///
 /// The turns come first and are complete before an event is removed. It checks itself: another number of removals than the winners need
 /// divides by zero, which rolls everything back. A turn that is 0 is an insert and any other an update, because a missing row must not match.
+///
+/// The events of each are read between its first and last id. Where not all of them go, its ids are `removed` of `$10`, from number `ids_from` on: to compare
+/// them there takes less than to look every one up.
 pub(crate) const WRITE_ROUND: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $12, true) AS lock_timeout
 ), w AS MATERIALIZED (
-    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int8[],
-        $13::uuid[]) WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, token, place)
+    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int4[],
+        $9::int4[], $13::uuid[]) WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, ids_from, token, place)
     WHERE bound.lock_timeout IS NOT NULL
 ), first AS (
     INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
@@ -106,21 +109,15 @@ pub(crate) const WRITE_ROUND: &str = concat!(
       AND (w.token IS NULL OR s.token = w.token)
     RETURNING s.shard, s.recipient
 ), won AS MATERIALIZED (
-    SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed
+    SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed, ($10::uuid[])[w.ids_from:w.ids_from + w.removed - 1] AS ids
     FROM (SELECT * FROM first UNION ALL SELECT * FROM next) t JOIN w USING (shard, recipient)
-), listed AS MATERIALIZED (
-    SELECT won.shard, won.recipient, e.id FROM unnest($9::int8[], $10::uuid[]) AS e (place, id) JOIN won USING (place)
-), by_id AS (
-    DELETE FROM eventbox_event USING listed
-    WHERE eventbox_event.shard = listed.shard AND eventbox_event.recipient = listed.recipient AND eventbox_event.id = listed.id
-    RETURNING 1
-), by_range AS (
-    DELETE FROM eventbox_event USING won
-    WHERE eventbox_event.shard = won.shard AND eventbox_event.recipient = won.recipient
-      AND eventbox_event.id BETWEEN won.first AND won.last
+), gone AS (
+    DELETE FROM eventbox_event e USING won
+    WHERE e.shard = won.shard AND e.recipient = won.recipient AND e.id BETWEEN won.first AND won.last
+      AND (won.ids IS NULL OR e.id = ANY(won.ids))
     RETURNING 1
 ), complete AS MATERIALIZED (
-    SELECT 1 / ((SELECT coalesce(sum(removed), 0) FROM won) = (SELECT count(*) FROM by_id) + (SELECT count(*) FROM by_range))::int AS yes
+    SELECT 1 / ((SELECT coalesce(sum(removed), 0) FROM won) = (SELECT count(*) FROM gone))::int AS yes
 )
 SELECT won.place FROM won, complete WHERE complete.yes = 1"
 );
@@ -189,23 +186,22 @@ impl RoundTable for Postgres {
             let written = Self::write_one(tx, one, token, lock_wait_ms).await?;
             return Ok(written.map(|won| if won { vec![0] } else { Vec::new() }));
         }
-        let (mut places, mut ids) = (Vec::new(), Vec::new());
-        for (place, write) in (1_i64..).zip(writes) {
-            places.extend(std::iter::repeat_n(place, write.removed.ids().len()));
-            ids.extend_from_slice(write.removed.ids());
+        let (mut ids, mut ids_from) = (Vec::new(), Vec::with_capacity(writes.len()));
+        for write in writes {
+            ids_from.push(write.removed.chosen().map(|_| number(ids.len() + 1)));
+            ids.extend_from_slice(write.removed.chosen().unwrap_or_default());
         }
+        let (first, last): (Vec<_>, Vec<_>) = writes.iter().map(|write| write.removed.bounds().unzip()).unzip();
         let query = sqlx::query(WRITE_ROUND)
             .bind(writes.iter().map(|write| write.shard).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.recipient).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.turn).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.state.is_none()).collect::<Vec<_>>())
             .bind(writes.iter().map(|write| write.state.flatten()).collect::<Vec<_>>())
-            .bind(writes.iter().map(|write| write.removed.range().map(|(first, _)| first)).collect::<Vec<_>>())
-            .bind(writes.iter().map(|write| write.removed.range().map(|(_, last)| last)).collect::<Vec<_>>())
-            .bind(
-                writes.iter().map(|write| i64::try_from(write.removed.count()).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
-            )
-            .bind(places)
+            .bind(first)
+            .bind(last)
+            .bind(writes.iter().map(|write| number(write.removed.count())).collect::<Vec<_>>())
+            .bind(ids_from)
             .bind(ids);
         let query = query.bind(token).bind(lock_wait_ms.to_string());
         match query.bind(writes.iter().map(|write| write.token).collect::<Vec<_>>()).fetch_all(tx).await {
@@ -214,6 +210,10 @@ impl RoundTable for Postgres {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {

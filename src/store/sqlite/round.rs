@@ -185,7 +185,10 @@ impl RoundTable for Sqlite {
         }
         let winners = || won.iter().filter_map(|place| writes.get(*place));
         let listed: Vec<_> = winners()
-            .flat_map(|write| write.removed.ids().iter().map(|id| (write.shard, write.recipient, hex(*id))))
+            .flat_map(|write| {
+                let ids = write.removed.chosen().unwrap_or_default();
+                ids.iter().map(|id| (write.shard, write.recipient, hex(*id)))
+            })
             .collect();
         let ranges: Vec<_> = winners()
             .filter_map(|write| Some((write.shard, write.recipient, write.removed.range()?)))

@@ -209,7 +209,7 @@ mod postgres {
             let ones = array(recipients, &|_| "1".to_owned());
             let keeps = array(recipients, &|_| "f".to_owned());
             let states = array(recipients, &|_| "NULL".to_owned());
-            let places = array(recipients * events, &|n| (n / events + 1).to_string());
+            let starts = array(recipients, &|n| (n * events + 1).to_string());
             let (ids, token) = (array(recipients * events, &uuid), uuid(0));
             let all = array(256, &|n| n.to_string());
             let (nothing, afters) = (array(256, &|_| "\"\"".to_owned()), array(recipients, &uuid));
@@ -228,9 +228,9 @@ mod postgres {
                 ),
                 (
                     "WRITE_ROUND",
-                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int8[], int8[], uuid[], uuid, text, uuid[]",
+                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int4[], int4[], uuid[], uuid, text, uuid[]",
                     format!(
-                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {places}, {ids}, '{token}', '200', {afters}"
+                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {starts}, {ids}, '{token}', '200', {afters}"
                     ),
                 ),
             ] {

@@ -16,7 +16,7 @@ use super::measure::{Bench, Line, Sample, Spec, Unit};
 /// Connections of a drain.
 pub(crate) const CONNECTIONS: u32 = 8;
 
-/// The most events of a turn, and of a yardstick's transaction.
+/// The most events of a transaction by hand; the runtime takes its own default.
 pub(crate) const MAX_EVENTS: i64 = 100;
 
 /// Producers of W3c.
