@@ -26,15 +26,21 @@ const RECIPIENTS: usize = 1_000;
 /// The load, events a second.
 const EVENTS_A_SECOND: u32 = 500;
 
+/// The first events, as long as connections are opened and statements are planned on them, are not counted: so many, and a quarter at most.
+const WARM_UP: usize = EVENTS_A_SECOND as usize;
+
 /// Connections of those who send.
 const SENDING_CONNECTIONS: u32 = 8;
 
 /// How often to look whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// When events were sent and committed. The clock is the machine's, so that two processes agree.
+/// When events were sent, and how long they took. The clock is the machine's, so that two processes agree.
 #[derive(Debug, Default)]
-pub(crate) struct Stamps(Mutex<Vec<u64>>);
+pub(crate) struct Stamps(Mutex<Vec<Stamp>>);
+
+/// When an event was sent, and how long it took, microseconds.
+pub(crate) type Stamp = (u64, u64);
 
 impl Stamps {
     /// When an event was sent, as its value says.
@@ -45,12 +51,12 @@ impl Stamps {
     /// Notes that events that were sent at these times are committed now.
     pub(crate) fn committed(&self, sent: &[u64]) {
         let now = now_us();
-        let latencies = sent.iter().map(|sent| now.saturating_sub(*sent));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(latencies);
+        let stamps = sent.iter().map(|sent| (*sent, now.saturating_sub(*sent)));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(stamps);
     }
 
-    /// The latencies so far, microseconds.
-    pub(crate) fn take(&self) -> Vec<u64> {
+    /// What was noted so far.
+    pub(crate) fn take(&self) -> Vec<Stamp> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -93,7 +99,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         Side::Ours => bench.open(SENDING_CONNECTIONS).await?,
         Side::Yardstick => bench.open_yardstick(SENDING_CONNECTIONS).await?,
     };
-    let (mut latencies, measured);
+    let (mut stamped, measured): (Vec<Stamp>, _);
     let sent = usize::try_from(bench.scale.timed)?;
     if across {
         let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
@@ -107,7 +113,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         }
         until_empty(bench, side).await?;
         // Its connections must be closed before the costs are counted.
-        latencies = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
+        stamped = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
         measured = bench.end(watch, sent, &[&sending]).await?;
     } else {
         // Where only one connection can write, both share a pool, as a service would.
@@ -119,11 +125,13 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         until_handled(&stamps, sent).await?;
         consumer.stop().await?;
         measured = bench.end(watch, sent, &[&sending, &consuming]).await?;
-        latencies = stamps.take();
+        stamped = stamps.take();
     }
-    latencies.sort_unstable();
     let sums = sums(bench, side).await?;
-    let verified = sums.are(sent) && latencies.len() == sent;
+    let verified = sums.are(sent) && stamped.len() == sent;
+    stamped.sort_unstable();
+    let mut latencies: Vec<u64> = stamped.into_iter().skip(WARM_UP.min(sent / 4)).map(|(_, latency)| latency).collect();
+    latencies.sort_unstable();
     Ok(Sample {
         figures: vec![percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)],
         verified,

@@ -47,7 +47,7 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
   W3   200,000 events of 1,000 recipients drained (reducer, and processor), beside a transaction by hand for each 100 events
   W3b  50,000 recipients with one event each, beside a transaction by hand for each
   W3c  one hot recipient that 16 producers send to while it is drained
-  W4   latency at 500 events/s, emit to commit of the turn, in one process and across two, beside LISTEN/NOTIFY by hand
+  W4   latency at 500 events/s after a second, emit to commit of the turn, in one process and across two, beside LISTEN/NOTIFY by hand
   W5   turns that publish, until the receiver has it and the row is gone, beside the batch client alone
   W6   growth: emits, drains and turns with 1,000 to 1,000,000 events pending, and after a long load with an open transaction
 
