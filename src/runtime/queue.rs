@@ -61,7 +61,7 @@ impl Queue {
         match self.places.get_mut(&to) {
             Some(Place::Waiting) => false,
             Some(Place::AtWork { again, from_start }) => {
-                *from_start = is_late;
+                *from_start |= is_late;
                 if *again != Again::Told {
                     *again = Again::Seen(first);
                 }
@@ -356,9 +356,11 @@ mod tests {
 
         queue.emptied(&a, last);
         queue.take(Lane::Rounds, 1);
-        queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
+        for _ in 0..2 {
+            queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
+        }
         queue.emptied(&a, last);
-        assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something while it was at work");
+        assert_eq!(queue.position(&a), EventId::NIL, "walks have seen something while it was at work");
         queue.done(a.clone(), Lane::Rounds, false);
         queue.take(Lane::Rounds, 1);
 
