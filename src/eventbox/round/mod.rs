@@ -167,3 +167,14 @@ async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZero
     let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(attempt()))?;
     B::list_round(&mut conn, &from, i64::from(max_events.get()) + 1).await.map_err(|fault| fault.during(attempt()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_of_a_round_share_its_events() {
+        let shares = [0, 1, 3, 500, 50_000, 50_001].map(|recipients| share_of(recipients).get());
+        assert_eq!(shares, [50_000, 50_000, 16_666, 100, 1, 1]);
+    }
+}

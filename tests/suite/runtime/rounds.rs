@@ -73,6 +73,27 @@ impl Reducer for Stopping {
     }
 }
 
+/// A tally that leaves what is for later.
+struct Leaving;
+
+impl Reducer for Leaving {
+    type State = Vec<String>;
+
+    fn reduce(
+        &self,
+        _to: &Recipient,
+        events: &[Event],
+        mut seen: Vec<String>,
+    ) -> Result<Outcome<Vec<String>>, BoxError> {
+        let (later, now): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.value() == b"later");
+        if later.len() == events.len() {
+            return Ok(Outcome::stay());
+        }
+        seen.extend(now.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()));
+        Ok(Outcome::to(seen).consuming(now))
+    }
+}
+
 /// Counts, and waits in each decision until another one is made at the same time, or was.
 #[derive(Default)]
 struct Meeting {
@@ -199,6 +220,24 @@ on_every_engine! {
         assert_eq!(seen(db, &tally("a")).await, ["1", "2"]);
         assert_eq!((seen(db, &tally("b")).await, seen(db, &tally("c")).await), (vec!["stop".to_owned()], vec!["1".to_owned()]));
         assert!(stats.contention >= 1, "{stats:?}");
+    }
+
+    /// Each part of a round removes what its recipient consumed, and nothing else: all of a box that is old or new, or some of it with others in between.
+    async fn each_part_of_a_round_removes_its_own(db) {
+        let hour_ago = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
+        hour_ago.scope(emit(db, &tally("old"), ["1", "2"])).await;
+        emit(db, &tally("all"), ["1", "2", "3"]).await;
+        emit(db, &tally("some"), ["1", "later", "2", "later", "3"]).await;
+        emit(db, &tally("few"), ["later", "1"]).await;
+        let runtime = Runtime::builder(db.open(5)).reducer("tally", Leaving).config(one_round()).start().await.unwrap();
+        eventually(SOON, async || db.count("eventbox_event").await == 3).await;
+        runtime.stop(STOP).await;
+        let stats = runtime.stats();
+        assert_eq!((stats.turns, stats.contention), (4, 0), "the round was committed: {stats:?}");
+        for (of, consumed) in [("old", 2), ("all", 3), ("some", 3), ("few", 1)] {
+            assert_eq!(seen(db, &tally(of)).await, ["1", "2", "3"][..consumed], "{of}");
+        }
+        assert_eq!(db.count("eventbox_event WHERE length(value) = 5").await, 3, "what is for later is there");
     }
 
     /// An event commits late, between two old ones that a round removes in one go: it is not removed with them, and has its own turn.
