@@ -20,7 +20,7 @@ pub struct RuntimeConfig {
     pub poll_interval: Duration,
     /// The shortest time between two polls of a busy database.
     pub min_poll_interval: Duration,
-    /// The most events that a turn takes; the recipients of a round share 50,000, so that it takes no more memory than that.
+    /// The most events that a turn takes; the recipients of a round share 50,000, so that it holds no more of them in memory.
     pub max_events: NonZeroU32,
     /// The most recipients of a round.
     pub round_recipients: NonZeroUsize,
