@@ -63,11 +63,11 @@ const COUNTS: &str = "SELECT kept, duplicates, conflicts, rejected FROM ingress_
 const EVENTS: &str = "
 SELECT sequence, received_at_us, idempotency_key, copies, event,
        (SELECT COUNT(*) FROM ingress_conflict c WHERE c.idempotency_key = e.idempotency_key)
-FROM ingress_event e WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+FROM ingress_event e WHERE sequence > $1 ORDER BY sequence LIMIT $2 + 0";
 
 const CONFLICTS: &str = "
 SELECT sequence, received_at_us, idempotency_key, copies, event, 0
-FROM ingress_conflict WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+FROM ingress_conflict WHERE sequence > $1 ORDER BY sequence LIMIT $2 + 0";
 
 const KEYS: &str =
     "SELECT idempotency_key FROM ingress_event WHERE idempotency_key IS NOT NULL ORDER BY idempotency_key";

@@ -1,4 +1,7 @@
 //! Statements whose text both engines accept, written once.
+//!
+//! What is bound to a limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite: that engine plans a statement anew for
+//! every value that is bound to a bare one, which takes longer than to run it.
 
 /// Implements a table's trait for both engines from one body, in which `Engine` is the engine and `now_us!()` is the text of its clock.
 macro_rules! on_both_engines {

@@ -55,7 +55,7 @@ on_both_engines! {
         ) -> Result<Vec<DeadRow>, Fault> {
             let query = sqlx::query::<Engine>(
                 "SELECT shard, id, source, type, code, reason, attempts, dead_at_us, payload FROM eventbox_dead_letter
-                 WHERE (shard, id) > ($1, $2) AND recipient IS NULL ORDER BY shard, id LIMIT $3",
+                 WHERE (shard, id) > ($1, $2) AND recipient IS NULL ORDER BY shard, id LIMIT $3 + 0",
             );
             let rows = query.bind(after.shard).bind(after.id).bind(limit).fetch_all(conn).await?;
             rows.into_iter()
@@ -82,7 +82,7 @@ on_both_engines! {
             let query = sqlx::query::<Engine>(concat!(
                 "DELETE FROM eventbox_dead_letter WHERE (shard, id) IN (
                      SELECT shard, id FROM eventbox_dead_letter
-                     WHERE recipient IS NULL AND dead_at_us <= ", now_us!(), " - $1 LIMIT $2
+                     WHERE recipient IS NULL AND dead_at_us <= ", now_us!(), " - $1 LIMIT $2 + 0
                  )"
             ));
             Ok(query.bind(retention_us).bind(limit).execute(conn).await?.rows_affected())

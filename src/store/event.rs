@@ -154,7 +154,7 @@ pub trait EventTable: EventInsert {
 
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
 pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
- WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4";
+ WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
 
 /// The statement of [`EventTable::list_recipients`]; its plan must use the primary key at both steps.
 pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS (

@@ -60,7 +60,7 @@ pub trait ItemTable: ItemLookup {
 
 /// The statement of [`ItemTable::list_items`]; its plan must walk the primary key.
 pub(crate) const LIST_ITEMS: &str = "SELECT id, name, value FROM eventbox_event
- WHERE shard = $1 AND recipient = $2 AND name IS NOT NULL ORDER BY id LIMIT $3";
+ WHERE shard = $1 AND recipient = $2 AND name IS NOT NULL ORDER BY id LIMIT $3 + 0";
 
 on_both_engines! {
     impl ItemTable for Engine {

@@ -199,14 +199,14 @@ on_both_engines! {
         }
 
         async fn count_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
-            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1) AS counted");
+            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1 + 0) AS counted");
             Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)
         }
 
         async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(
                 "DELETE FROM eventbox_outbox WHERE (shard, id) IN (
-                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL ORDER BY delivered_at_us LIMIT $1
+                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL ORDER BY delivered_at_us LIMIT $1 + 0
                  )",
             );
             Ok(query.bind(limit).execute(conn).await?.rows_affected())

@@ -95,7 +95,7 @@ on_both_engines! {
         ) -> Result<Vec<QuarantinedRow>, Fault> {
             let query = sqlx::query::<Engine>(
                 "SELECT id, name, traceparent, payload, code, reason, attempts, dead_at_us FROM eventbox_dead_letter
-                 WHERE shard = $1 AND id > $3 AND recipient = $2 ORDER BY id LIMIT $4",
+                 WHERE shard = $1 AND id > $3 AND recipient = $2 ORDER BY id LIMIT $4 + 0",
             );
             let rows = query.bind(shard).bind(recipient).bind(after).bind(limit).fetch_all(conn).await?;
             rows.into_iter()

@@ -39,7 +39,7 @@ on_both_engines! {
          UNION ALL
          SELECT NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value FROM (
              SELECT id, name, traceparent, value FROM eventbox_event
-             WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4
+             WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e"
     );
 

@@ -88,7 +88,7 @@ pub(crate) const CANCEL_TIMER: &str = "DELETE FROM eventbox_timer WHERE shard = 
 
 /// The statement of [`TimerTable::list_timers`].
 pub(crate) const LIST_TIMERS: &str = "SELECT due_at_us, id, name, traceparent, value FROM eventbox_timer
- WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4";
+ WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
 
 on_both_engines! {
     impl TimerTable for Engine {
@@ -149,7 +149,7 @@ on_both_engines! {
                 "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id <= (
                      SELECT s.id FROM (
                          SELECT e.id FROM eventbox_timer e
-                         WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT $4
+                         WHERE e.shard = $1 AND e.recipient = $2 AND e.id <= $3 ORDER BY e.id LIMIT $4 + 0
                      ) s ORDER BY s.id DESC LIMIT 1
                  )",
             );

@@ -111,7 +111,7 @@ on_both_engines! {
         ) -> Result<Vec<String>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "SELECT name FROM eventbox_tombstone
-                 WHERE shard = $1 AND recipient = $2 AND gone_at_us <= ", now_us!(), " - $3 ORDER BY name LIMIT $4"
+                 WHERE shard = $1 AND recipient = $2 AND gone_at_us <= ", now_us!(), " - $3 ORDER BY name LIMIT $4 + 0"
             ));
             let rows = query.bind(shard).bind(recipient).bind(delay_us).bind(limit).fetch_all(conn).await?;
             rows.into_iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -71,7 +71,7 @@ on_both_engines! {
          LEFT JOIN eventbox_paused_kind k ON k.kind = $5
          LEFT JOIN (
              SELECT id, name, traceparent, value FROM eventbox_event
-             WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4
+             WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e ON true"
     );
 

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use sqlx::Pool;
@@ -26,6 +27,9 @@ use crate::store::{Backend, BoxFuture, RoundRow};
 
 /// The fewest recipients for which another task is worth its while.
 const MIN_CHUNK: usize = 32;
+
+/// How many threads there are; to ask takes longer than a small round decides.
+static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// A reducer without its types.
 pub(crate) trait Rounds<B: Backend>: Send + Sync {
@@ -138,13 +142,13 @@ pub(super) async fn decide_all<B: Backend>(
     rows: Vec<RoundRow>,
     max_events: NonZeroU32,
 ) -> Vec<(usize, Verdict)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let chunk = rows.len().div_ceil(threads).max(MIN_CHUNK);
+    let count = rows.len();
     let mut rows = rows.into_iter().filter_map(|row| Some((parts.get(row.place)?.clone(), row)));
     let decided = move |(part, row): (Part<B>, RoundRow)| (row.place, decide(&part, row, max_events));
     if parts.len() <= MIN_CHUNK {
         return rows.map(decided).collect();
     }
+    let chunk = count.div_ceil(*THREADS).max(MIN_CHUNK);
     let mut tasks = JoinSet::new();
     loop {
         let its: Vec<_> = rows.by_ref().take(chunk).collect();

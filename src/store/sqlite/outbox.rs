@@ -62,9 +62,9 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
             SELECT json_group_array(hex(id)) FROM (
                 SELECT id FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
     now_us!(),
-    "           ORDER BY next_attempt_at_us LIMIT $2
+    "           ORDER BY next_attempt_at_us LIMIT $2 + 0
             )
-        )) i LIMIT $3
+        )) i LIMIT $3 + 0
     ) RETURNING shard, id, source, type, attempts, payload"
 );
 
@@ -202,7 +202,7 @@ impl OutboxTable for Sqlite {
             now_us!(),
             " - min(created_at_us) FILTER (WHERE delivered_at_us IS NULL)), 0),
                     (SELECT count(*) FROM eventbox_outbox)
-             FROM (SELECT delivered_at_us, payload, created_at_us FROM eventbox_outbox ORDER BY shard, id LIMIT $3)"
+             FROM (SELECT delivered_at_us, payload, created_at_us FROM eventbox_outbox ORDER BY shard, id LIMIT $3 + 0)"
         ));
         let row = query.bind(ttl_us).bind(lead_us).bind(OBSERVED_ROWS).fetch_one(conn).await?;
         Ok(OutboxSample {

@@ -26,7 +26,7 @@ pub(crate) const DUE_TIMERS: &str = concat!(
     "SELECT due_at_us, id, count(*) OVER () FROM (
     SELECT due_at_us, id FROM eventbox_timer WHERE shard = $1 AND due_at_us <= ",
     now_us!(),
-    " ORDER BY due_at_us, id LIMIT $2
+    " ORDER BY due_at_us, id LIMIT $2 + 0
 ) ORDER BY due_at_us DESC, id DESC LIMIT 1"
 );
 

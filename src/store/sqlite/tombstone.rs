@@ -23,7 +23,7 @@ macro_rules! lives {
 pub(crate) const END_OF_SLICE: &str = "SELECT recipient, name, count(*) OVER () FROM (
     SELECT recipient, name FROM eventbox_tombstone
     WHERE shard = $1 AND (recipient, name) > ($2, $3) AND (recipient, name) <= ($4, $5)
-    ORDER BY recipient, name LIMIT $6
+    ORDER BY recipient, name LIMIT $6 + 0
 ) ORDER BY recipient DESC, name DESC LIMIT 1";
 
 pub(crate) const DELETE_TOMBSTONES: &str = concat!(

@@ -23,3 +23,21 @@ on_every_engine! {
         assert!(Engine::prepare(&db.pool, "SELECT no_such_column FROM eventbox_event".to_owned()).await.is_err());
     }
 }
+
+/// SQLite plans a statement anew for every value that is bound to a bare parameter of LIMIT or OFFSET.
+#[test]
+fn no_limit_on_sqlite_is_a_bare_parameter() {
+    fn is_planned_anew(sql: &str) -> bool {
+        let words: Vec<&str> = sql.split_whitespace().collect();
+        words.iter().enumerate().any(|(at, word)| {
+            let is_parameter = words.get(at + 1).is_some_and(|next| next.starts_with('$'));
+            let is_part = words.get(at + 2).is_some_and(|next| ["+", "-", "*"].contains(next));
+            ["LIMIT", "OFFSET"].contains(word) && is_parameter && !is_part
+        })
+    }
+    assert!(is_planned_anew("SELECT 1 LIMIT $1") && is_planned_anew("SELECT (SELECT 1 LIMIT 1 OFFSET $2) AS one"));
+    assert!(!is_planned_anew("SELECT 1 LIMIT $1 + 0") && !is_planned_anew("SELECT 1 LIMIT 1 OFFSET $2 - 1"));
+    let statements = statements("sqlite");
+    let faults: Vec<_> = statements.iter().filter(|statement| is_planned_anew(&statement.sql)).collect();
+    assert!(faults.is_empty(), "{:#?}", faults.iter().map(|fault| (&fault.place, &fault.sql)).collect::<Vec<_>>());
+}
