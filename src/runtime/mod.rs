@@ -18,6 +18,7 @@ mod assignment;
 mod config;
 mod handle;
 mod hold;
+mod idle;
 mod kinds;
 mod membership;
 mod metrics;

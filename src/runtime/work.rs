@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::hold::Held;
+use super::idle::Idle;
 use super::kinds::Kind;
 use super::queue::{Lane, Queue};
 use super::states::States;
@@ -18,7 +19,7 @@ use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
 use super::trouble::Trouble;
 use super::walk::{Kept, Walk, Walks};
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hinted, Hints, Phase, Turn, spent};
+use crate::eventbox::{Done, EventId, Hinted, Hints, Turn};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -54,6 +55,7 @@ pub(super) struct Work<B: Backend> {
     rounds: usize,
     turns: usize,
     trouble: Trouble,
+    idle: Idle,
 }
 
 impl<B: Backend> Work<B> {
@@ -80,6 +82,7 @@ impl<B: Backend> Work<B> {
             rounds: 0,
             turns: 0,
             trouble: Trouble::none(now),
+            idle: Idle::new(now),
         }
     }
 
@@ -115,13 +118,7 @@ impl<B: Backend> Work<B> {
                 () = sleep_until(next) => {}
             }
             if idle {
-                let owned = *self.owned.borrow();
-                let of_each = now.elapsed();
-                spent(
-                    Phase::Idle,
-                    of_each * u32::try_from(owned.len()).unwrap_or(0),
-                    owned.iter().map(|shard| (shard, 1)),
-                );
+                self.idle.add(now.elapsed(), *self.owned.borrow(), Instant::now());
             }
         }
         let waiting = self.queue.clear_waiting();
@@ -153,7 +150,7 @@ impl<B: Backend> Work<B> {
         {
             // A round of one is the cheapest for its recipient, where rounds do not wait for each other.
             let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
-            let count = if B::ROUND_IS_TRANSACTION && waiting <= free { 1 } else { config.round_recipients.get() };
+            let count = if !B::ONE_WRITER && waiting <= free { 1 } else { config.round_recipients.get() };
             let taken = self.take_free(Lane::Rounds, count);
             if taken.is_empty() {
                 continue;

@@ -14,6 +14,14 @@ pub trait GroupCommit: Database {
     /// A transaction, or a part of one.
     type Grouped: DerefMut<Target = Self::Connection> + Send;
 
+    /// The leave to write at once.
+    type Lead: Send;
+
+    /// Leave to write with a single statement that is a transaction by itself, if nobody is writing; others wait until it is dropped.
+    ///
+    /// Where an engine has many writers there is always leave.
+    fn lead_at_once(pool: &Pool<Self>) -> Option<Self::Lead>;
+
     /// Begins what may share its transaction with others that are short: only statements of ours, without the user's code.
     fn begin_grouped(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
 

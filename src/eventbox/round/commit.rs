@@ -130,14 +130,15 @@ async fn write<B: Backend>(
     sends: bool,
     removal: Removal,
 ) -> Result<Written> {
-    match sends || !B::ROUND_IS_TRANSACTION {
-        true => in_transaction(Box::pin(write_with_sends(pool, ready, token, removal))).await,
-        false => write_alone(pool, ready, token, removal).await,
+    let is_one_statement = !sends && B::is_one_statement(ready.len());
+    match is_one_statement.then(|| B::lead_at_once(pool)).flatten() {
+        Some(_lead) => write_at_once(pool, ready, token, removal).await,
+        None => in_transaction(Box::pin(write_in_group(pool, ready, token, removal))).await,
     }
 }
 
 /// The one statement, which is the transaction.
-async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
+async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
     let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
@@ -150,7 +151,7 @@ async fn write_alone<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, r
 }
 
 /// The statement, and what the winners emit and publish, in one transaction.
-async fn write_with_sends<B: Backend>(
+async fn write_in_group<B: Backend>(
     pool: &Pool<B>,
     ready: &mut [Ready],
     token: Uuid,

@@ -8,6 +8,11 @@ use crate::store::schema::Schema;
 
 impl GroupCommit for Postgres {
     type Grouped = Transaction<'static, Postgres>;
+    type Lead = ();
+
+    fn lead_at_once(_pool: &Pool<Self>) -> Option<Self::Lead> {
+        Some(())
+    }
 
     async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
         Self::begin_write(pool).await

@@ -126,7 +126,9 @@ SELECT won.place FROM won, complete WHERE complete.yes = 1"
 const DIVISION_BY_ZERO: &str = "22012";
 
 impl RoundTable for Postgres {
-    const ROUND_IS_TRANSACTION: bool = true;
+    fn is_one_statement(_recipients: usize) -> bool {
+        true
+    }
 
     async fn walk_recipients(
         pool: &Pool<Self>,

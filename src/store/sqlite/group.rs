@@ -62,6 +62,13 @@ pub struct Grouped {
     place: Place,
 }
 
+/// The lead of the line, by one who does not open a transaction.
+pub struct AtOnce {
+    _lead: Lead<Open>,
+    /// Kept for as long as somebody writes.
+    _writers: Arc<Writers>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Alone,
@@ -143,6 +150,12 @@ impl Open {
 
 impl GroupCommit for Sqlite {
     type Grouped = Grouped;
+    type Lead = AtOnce;
+
+    fn lead_at_once(pool: &Pool<Self>) -> Option<Self::Lead> {
+        let writers = writers_of(pool);
+        writers.line.lead_at_once().map(|lead| AtOnce { _lead: lead, _writers: writers })
+    }
 
     async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
         let writers = writers_of(pool);

@@ -99,7 +99,9 @@ pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard,
     WHERE e.shard = r.value ->> 0 AND e.recipient = r.value ->> 1 AND e.id BETWEEN unhex(r.value ->> 2) AND unhex(r.value ->> 3))";
 
 impl RoundTable for Sqlite {
-    const ROUND_IS_TRANSACTION: bool = false;
+    fn is_one_statement(recipients: usize) -> bool {
+        recipients == 1
+    }
 
     async fn walk_recipients(
         pool: &Pool<Self>,

@@ -2,7 +2,7 @@
 
 use sqlx::{Pool, Sqlite, SqliteConnection};
 
-use super::group::{Grouped, writers_of};
+use super::group::Grouped;
 use crate::store::fault::Fault;
 use crate::store::group::GroupCommit;
 
@@ -27,7 +27,7 @@ pub(super) async fn run_in_line<S: Statement>(pool: &Pool<Sqlite>, statement: S)
     let done = tokio::spawn(async move {
         // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by itself.
         if statement.is_atomic()
-            && let Some(_lead) = writers_of(&pool).line.lead_at_once()
+            && let Some(_lead) = Sqlite::lead_at_once(&pool)
         {
             return statement.run(&mut *pool.acquire().await?).await;
         }
@@ -52,6 +52,7 @@ async fn run_in<S: Statement>(mut part: Grouped, statement: S) -> Result<S::Answ
 
 #[cfg(test)]
 mod tests {
+    use super::super::group::writers_of;
     use super::*;
 
     /// Writes two notes, the second of which may be refused.

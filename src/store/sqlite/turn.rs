@@ -21,7 +21,6 @@ DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id BETWEEN $6
   AND EXISTS (SELECT 1 FROM eventbox_state s WHERE s.shard = $1 AND s.recipient = $2 AND s.token = $4)"
     };
 }
-pub(super) use and_removing;
 
 /// Both statements must use the primary keys.
 pub(crate) const CLAIM_FIRST_TURN: &str = concat!(
@@ -61,7 +60,7 @@ pub(super) fn chosen(removed: Removed<'_>) -> Result<Option<String>, Fault> {
 }
 
 /// What it means that both statements have written so many rows: the turn is one of them.
-pub(super) fn claimed(rows: u64, removed: Removed<'_>) -> Claimed {
+fn claimed(rows: u64, removed: Removed<'_>) -> Claimed {
     match rows.checked_sub(1) {
         None => Claimed::Lost,
         Some(gone) if gone == removed.count() as u64 => Claimed::Done,
