@@ -50,3 +50,46 @@ impl Drop for Idle {
         self.tell(Instant::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+    use super::*;
+
+    /// What was told since the last look, by the names of shards.
+    fn told(snapshotter: &Snapshotter) -> Vec<(String, u64)> {
+        let told = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+            let shard = key.key().labels().find(|label| label.key() == "shard")?.value().to_owned();
+            let DebugValue::Counter(us) = value else { return None };
+            (us > 0).then_some((shard, us))
+        });
+        let mut told: Vec<_> = told.collect();
+        told.sort();
+        told
+    }
+
+    #[test]
+    fn it_is_told_once_a_second_and_of_those_who_were_worked_on() {
+        let recorder = DebuggingRecorder::new();
+        let (snapshotter, began) = (recorder.snapshotter(), Instant::now());
+        let ms = Duration::from_millis;
+        metrics::with_local_recorder(&recorder, || {
+            let mut idle = Idle::new(began);
+            let (both, one) = ([3, 7].into_iter().collect(), [7].into_iter().collect());
+            idle.add(ms(200), both, began + ms(300));
+            assert!(told(&snapshotter).is_empty(), "it is too early");
+            idle.add(ms(300), both, began + ms(1_300));
+            assert_eq!(told(&snapshotter), [("3".to_owned(), 500_000), ("7".to_owned(), 500_000)]);
+            idle.add(ms(100), both, began + ms(1_400));
+            idle.add(ms(40), one, began + ms(1_500));
+            assert_eq!(
+                told(&snapshotter),
+                [("3".to_owned(), 100_000), ("7".to_owned(), 100_000)],
+                "before they change"
+            );
+            drop(idle);
+            assert_eq!(told(&snapshotter), [("7".to_owned(), 40_000)], "and the rest at the end");
+        });
+    }
+}
