@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use proc_macro2::TokenTree;
 
-use crate::support::source::{every_run, is_ident, is_sql, paths_from_root, root, source_files, string_of};
+use crate::support::source::{all_files, every_run, is_ident, is_sql, paths_from_root, root, source_files, string_of};
 use crate::support::{TestDb, TestEngine};
 
 /// The modules from the top to the bottom: each may use what stands below it.
-const LAYERS: [&[&str]; 7] = [
-    &["bin"],
+const LAYERS: [&[&str]; 6] = [
     &["dashboard", "ingress", "peer"],
     &["runtime", "admin", "testing"],
     &["eventbox"],
@@ -26,7 +25,7 @@ const MAX_LINES: usize = 400;
 
 /// Where SQL stands beside `src/store`: the tables of the ingress server and of the demo are their own, and so are those of the yardsticks that
 /// the benchmark measures against, with its looks at what an engine counts.
-const SQL_ELSEWHERE: [&str; 3] = ["ingress/store.rs", "bin/eventbox/demo/", "bin/eventbox/bench/yardstick/"];
+const SQL_ELSEWHERE: [&str; 3] = ["ingress/store.rs", "cli/demo/", "cli/bench/yardstick/"];
 
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
@@ -40,7 +39,7 @@ fn module_of(path: &str) -> &str {
 fn fault_of_arrow(from: &str, to: &str) -> Option<&'static str> {
     let is_leaf = |module| LEAVES.contains(&module);
     match (layer(from), layer(to)) {
-        _ if from == to || from == "bin" || is_leaf(to) => None,
+        _ if from == to || is_leaf(to) => None,
         (_, None) => Some("is not a module: name the module and not the front page's re-export, or give it a layer"),
         (None, _) if is_leaf(from) => Some("is used by a leaf"),
         (None, _) => Some("is used by a module that has no layer: give it one"),
@@ -56,7 +55,7 @@ fn arrows_point_down() {
         let from = module_of(&file.path);
         for (to, line) in paths_from_root(file) {
             if let Some(fault) = fault_of_arrow(from, &to) {
-                faults.push(format!("src/{}:{line}: {to} {fault}", file.path));
+                faults.push(format!("{}:{line}: {to} {fault}", file.path));
             }
         }
     }
@@ -76,7 +75,7 @@ fn an_arrow_that_points_up_is_noticed() {
 #[test]
 fn sql_stands_in_the_store() {
     let mut faults = Vec::new();
-    for file in source_files() {
+    for file in all_files() {
         let is_home = file.path.starts_with("store/") || SQL_ELSEWHERE.iter().any(|home| file.path.starts_with(home));
         if is_home {
             continue;
@@ -86,7 +85,7 @@ fn sql_stands_in_the_store() {
                 if let TokenTree::Literal(literal) = token
                     && let Some(text) = string_of(literal).filter(|text| is_sql(text))
                 {
-                    faults.push(format!("src/{}:{}: {text}", file.path, literal.span().start().line));
+                    faults.push(format!("{}:{}: {text}", file.path, literal.span().start().line));
                 }
             }
         });
@@ -97,11 +96,11 @@ fn sql_stands_in_the_store() {
 #[test]
 fn sql_is_never_built() {
     let mut faults = Vec::new();
-    for file in source_files() {
+    for file in all_files() {
         for word in ["AssertSqlSafe", "QueryBuilder"] {
             every_run(&file.code, &mut |run| {
                 if run.iter().any(|token| is_ident(Some(token), word)) {
-                    faults.push(format!("src/{}: {word}", file.path));
+                    faults.push(format!("{}: {word}", file.path));
                 }
             });
         }
@@ -112,7 +111,7 @@ fn sql_is_never_built() {
 #[test]
 fn nothing_panics() {
     let mut faults = Vec::new();
-    for file in source_files() {
+    for file in all_files() {
         every_run(&file.code, &mut |run| {
             for (at, token) in run.iter().enumerate() {
                 let TokenTree::Ident(word) = token else { continue };
@@ -126,7 +125,7 @@ fn nothing_panics() {
                     _ => false,
                 };
                 if panics {
-                    faults.push(format!("src/{}:{}: {word}", file.path, word.span().start().line));
+                    faults.push(format!("{}:{}: {word}", file.path, word.span().start().line));
                 }
             }
         });
@@ -136,7 +135,7 @@ fn nothing_panics() {
 
 #[test]
 fn files_are_short() {
-    let files = source_files();
+    let files = all_files();
     let long = files.iter().map(|file| (file.text.lines().count(), &file.path)).filter(|(lines, _)| *lines > MAX_LINES);
     let long: Vec<_> = long.collect();
     assert!(long.is_empty(), "over {MAX_LINES} lines: {long:?}");
@@ -157,6 +156,7 @@ fn the_tests_of_the_invariants_exist() {
     }
     let mut tests = String::new();
     read(&root().join("tests/suite"), &mut tests);
+    read(&root().join("cli/tests"), &mut tests);
     read(&root().join("src"), &mut tests);
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let rows: Vec<&str> =

@@ -3,9 +3,7 @@
 
 mod admin;
 mod architecture;
-mod bench;
 mod database;
-mod demo;
 mod dsset;
 mod emitter;
 mod eventbox;

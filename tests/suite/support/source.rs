@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, Ident, Literal, TokenStream, TokenTree};
 
-/// One file of `src`.
+/// One file of the source.
 pub(crate) struct SourceFile {
-    /// Its path below `src`, with slashes.
+    /// Its path below `src`, with slashes; that of a file of the command line begins with `cli/`.
     pub(crate) path: String,
     /// Its text.
     pub(crate) text: String,
@@ -31,19 +31,32 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files of `src`, without the generated ones.
+/// All files of the library, without the generated ones.
 pub(crate) fn source_files() -> Vec<SourceFile> {
-    let src = root().join("src");
+    let mut files = files_below("src", "");
+    files.retain(|file| !file.path.starts_with("proto/"));
+    files
+}
+
+/// All files of the library and of the command line; the paths of the latter begin with `cli/`.
+pub(crate) fn all_files() -> Vec<SourceFile> {
+    let mut files = source_files();
+    files.extend(files_below("cli/src", "cli/"));
+    files
+}
+
+fn files_below(folder: &str, prefix: &str) -> Vec<SourceFile> {
+    let folder = root().join(folder);
     let mut paths = Vec::new();
-    collect(&src, &mut paths);
+    collect(&folder, &mut paths);
     paths.sort();
-    let files = paths.into_iter().map(|path| {
+    let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let path = path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/");
-        SourceFile { path, text, code: without_tests(tokens) }
-    });
-    files.filter(|file| !file.path.starts_with("proto/")).collect()
+        let below = path.strip_prefix(&folder).unwrap().to_str().unwrap().replace('\\', "/");
+        SourceFile { path: format!("{prefix}{below}"), text, code: without_tests(tokens) }
+    };
+    paths.into_iter().map(read).collect()
 }
 
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {

@@ -1,7 +1,7 @@
 //! A server of Postgres for the tests: the one that `DATABASE_URL` names, or a throw-away cluster.
 
 #[allow(dead_code, reason = "the benchmark of the binary, which shares it, wants more of it")]
-#[path = "../../../src/bin/eventbox/cluster/mod.rs"]
+#[path = "../../../cli/src/cluster/mod.rs"]
 mod cluster;
 mod install;
 

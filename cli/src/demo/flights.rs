@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 /// Every flight that left a New York airport in January 2013; `data/README.md` tells where it is from.
-const BUILT_IN: &[u8] = include_bytes!("../../../../data/flights-2013-01.csv.gz");
+const BUILT_IN: &[u8] = include_bytes!("../../data/flights-2013-01.csv.gz");
 
 /// The first bytes of a gzip file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];

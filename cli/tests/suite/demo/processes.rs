@@ -162,21 +162,18 @@ on_every_engine! {
 }
 
 /// Killed with -9 at random every two seconds for a minute, on one Postgres: nothing is lost, nothing happens twice, everybody works.
-#[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_killed_for_a_minute_on_postgres() {
     killed_for::<sqlx::Postgres>(Duration::from_secs(60), 15_000, "240").await;
 }
 
 /// The same on one SQLite file, for a quarter of a minute.
-#[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_killed_on_sqlite() {
     killed_for::<sqlx::Sqlite>(Duration::from_secs(15), 4_000, "200").await;
 }
 
 /// Four processes on one SQLite file: nobody starves, neither in the end nor while all of them have something to do.
-#[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_on_one_file_each_get_a_tenth() {
     let database = TestDb::<sqlx::Sqlite>::empty("four").await;

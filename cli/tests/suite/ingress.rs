@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use eventbox::proto::chipingress::pb::EmptyRequest;
+use eventbox::proto::io::cloudevents::v1::CloudEvent;
+use eventbox::proto::io::cloudevents::v1::cloud_event::Data;
+use eventbox::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::*;
+use crate::support::chip::*;
 
 fn eventbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbox"));

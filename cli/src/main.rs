@@ -12,7 +12,12 @@ mod ingress;
 
 /// A transactional inbox for every entity, and a durable outbox beside it, in the SQL database you already have.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "Exit codes: 0 done, 1 the answer is no, 2 failed, 130 interrupted.")]
+#[command(
+    name = "eventbox",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 the answer is no, 2 failed, 130 interrupted."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

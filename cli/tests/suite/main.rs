@@ -1,0 +1,7 @@
+//! The command line, as real processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod bench;
+mod demo;
+mod ingress;
+mod support;

@@ -1,0 +1,12 @@
+//! What these tests share with the suite of the library.
+#![allow(dead_code, reason = "the suite of the library uses more of it")]
+
+#[path = "../../../tests/suite/support/chip.rs"]
+pub(crate) mod chip;
+#[path = "../../../tests/suite/support/database.rs"]
+mod database;
+#[path = "../../../tests/suite/support/engines.rs"]
+mod engines;
+
+pub(crate) use database::{TestDb, TestEngine, with_database};
+pub(crate) use engines::{SOON, eventually, on_every_engine};
