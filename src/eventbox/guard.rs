@@ -56,7 +56,7 @@ impl<'a> Guard<'a> {
 }
 
 fn failed(attempt: String, source: BoxError) -> Error {
-    match class_of(&source) {
+    match class_of(&*source) {
         Class::Contention => Error::Contention { attempt, source: Some(source) },
         Class::Transient => Error::Transient { attempt, source },
         Class::Permanent => Error::Processor { attempt, source },

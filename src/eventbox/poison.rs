@@ -13,7 +13,7 @@ use super::process::{Attempted, Turn, attempt_with_retries};
 use super::processor::Processor;
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Verdict};
+use crate::store::{Backend, Blame, Fault, Verdict, blame_of};
 
 /// The code of an event in quarantine that made every batch fail.
 pub const POISON: &str = "POISON";
@@ -21,7 +21,10 @@ pub const POISON: &str = "POISON";
 /// The most bytes of an error that are kept.
 const MAX_ERROR_BYTES: usize = 2_048;
 
-/// What is done with a batch that keeps failing by its own fault: an error of the processor, a panic, a wrong decision, a deadline.
+/// What is done with a batch that keeps failing by its own fault: an error of the processor, a panic, a wrong decision, a deadline, data that
+/// the database never takes.
+///
+/// What is nobody's fault, or the schema's, counts for no event: docs/errors.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Poison {
@@ -35,9 +38,14 @@ pub enum Poison {
     },
 }
 
-/// True when trying again later is not what helps.
+/// True when an event is to blame, so that trying again later is not what helps.
 pub(super) fn is_poison(error: &Error) -> bool {
-    matches!(error, Error::Processor { .. } | Error::Misuse { .. } | Error::Deadline { .. } | Error::State { .. })
+    match error {
+        Error::Misuse { .. } | Error::Deadline { .. } | Error::State { .. } => true,
+        // Data that the database never takes is the event's fault, also in a statement of the library.
+        Error::Processor { source, .. } | Error::Database { source, .. } => blame_of(&**source) == Blame::Event,
+        _ => false,
+    }
 }
 
 /// Notes a failure, and isolates its cause when there were enough.

@@ -21,7 +21,7 @@ use super::transition::{HookErrors, PostProcess};
 use crate::emitter::Stored;
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, acquire, closed_if_left_unfit};
 
 /// How often [`process_batch`] starts anew when another writer came first, before it returns the contention.
 pub const MAX_CONTENTION_RETRIES: usize = 3;
@@ -331,13 +331,30 @@ where
     B: Backend,
     P: Processor<B>,
 {
+    let during = |fault: Fault| fault.during(format!("load {to}"));
+    let mut conn = acquire(pool).await.map_err(during)?;
+    let loaded = load_on::<B, P>(&mut *conn, to, processor, guard, after, options).await;
+    loaded.inspect_err(|error| closed_if_left_unfit::<B>(&mut conn, error))
+}
+
+async fn load_on<B, P>(
+    conn: &mut B::Connection,
+    to: &Recipient,
+    processor: &P,
+    guard: &Guard<'_>,
+    after: EventId,
+    options: &TurnOptions,
+) -> Result<Option<Loaded<P::State>>>
+where
+    B: Backend,
+    P: Processor<B>,
+{
     let shard = to.shard().into();
     let during = |fault: Fault| fault.during(format!("load {to}"));
-    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
     let max_events = options.max_events();
     let limit = i64::from(max_events.get()) + 1;
     let started = Instant::now();
-    let opened = B::open_turn(&mut conn, shard, to.as_str(), after.0, limit).await;
+    let opened = B::open_turn(&mut *conn, shard, to.as_str(), after.0, limit).await;
     metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
     let opened = opened.map_err(during)?;
     if opened.paused {
@@ -346,7 +363,7 @@ where
     if options.leaves_alone() && opened.wait_us > 0 {
         return Ok(None);
     }
-    let (state, eversion) = guard.run("load the state", processor.load_state(&mut conn, to)).await?;
+    let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
     let mut rows = opened.events;
     let more_listed = rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);

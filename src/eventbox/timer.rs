@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
-use sqlx::{Executor, Pool};
+use sqlx::Pool;
 use uuid::Uuid;
 
 use super::event::{Event, EventId};
+use super::executor::EmitExecutor;
 use super::hint;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
@@ -99,11 +100,15 @@ impl Due {
 pub async fn cancel<'e, B, E>(executor: E, of: &Recipient, name: &str) -> Result<bool>
 where
     B: Backend,
-    E: Executor<'e, Database = B> + 'e,
+    E: EmitExecutor<'e, Database = B>,
 {
     let attempt = || format!("cancel a timer of {of}");
     check_key("event's name", name).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let cancelled = B::cancel_timer(executor, of.shard().into(), of.as_str(), name).await;
+    let (shard, key) = (of.shard().into(), of.as_str());
+    let cancelled = match executor.pool() {
+        Some(pool) => B::cancel_timer_on_pool(&pool, shard, key, name).await,
+        None => B::cancel_timer(executor, shard, key, name).await,
+    };
     cancelled.map_err(|fault| fault.during_commit(attempt()))
 }
 

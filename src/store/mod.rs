@@ -23,6 +23,7 @@ mod item;
 mod kind;
 mod lease;
 mod outbox;
+mod pooled;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod quarantine;
@@ -42,9 +43,10 @@ mod written;
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
-pub(crate) use fault::{Class, Fault, class_of};
+pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
+pub(crate) use pooled::{acquire, closed_if_left_unfit};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::both::on_both_engines;
 use super::event::ListedRow;
 use super::fault::Fault;
+use super::pooled::{acquire, closed_if_unfit};
 use super::{BoxFuture, arguments_of};
 
 /// An event that is not due yet.
@@ -54,6 +55,14 @@ pub trait TimerTable: TimerMove {
     where
         E: Executor<'e, Database = Self> + 'e;
 
+    /// [`TimerTable::cancel_timer`] on a connection of its own.
+    fn cancel_timer_on_pool(
+        pool: &sqlx::Pool<Self>,
+        shard: i16,
+        recipient: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
     /// The timers of a recipient behind `after` (the nil id is before all), in the order of their emits.
     fn list_timers(
         conn: &mut Self::Connection,
@@ -101,6 +110,17 @@ on_both_engines! {
                 let done = sqlx::query_with::<Self, _>(CANCEL_TIMER, arguments?).execute(executor).await?;
                 Ok(done.rows_affected() > 0)
             })
+        }
+
+        async fn cancel_timer_on_pool(
+            pool: &sqlx::Pool<Self>,
+            shard: i16,
+            recipient: &str,
+            name: &str,
+        ) -> Result<bool, Fault> {
+            let mut conn = acquire(pool).await?;
+            let done = Self::cancel_timer(&mut *conn, shard, recipient, name).await;
+            closed_if_unfit(&mut conn, done)
         }
 
         async fn list_timers(

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::now_us;
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
+use crate::store::pooled::{acquire, closed_if_unfit};
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
@@ -97,7 +98,9 @@ impl EventInsert for Postgres {
     }
 
     async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
-        Self::insert_event(pool, row).await
+        let mut conn = acquire(pool).await?;
+        let done = Self::insert_event(&mut *conn, row).await;
+        closed_if_unfit(&mut conn, done)
     }
 
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
@@ -111,16 +114,22 @@ impl EventInsert for Postgres {
     }
 
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
-        Self::insert_events(pool, rows).await
+        let mut conn = acquire(pool).await?;
+        let done = Self::insert_events(&mut *conn, rows).await;
+        closed_if_unfit(&mut conn, done)
     }
 
     const ONE_WRITER: bool = false;
 
     async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
-        if rows.iter().all(EventRow::is_plain) {
-            return insert_plain_events(pool, rows).await;
-        }
-        insert_any_events(pool, rows, Some(lock_wait.as_millis().clamp(1, 86_400_000).to_string())).await
+        let mut conn = acquire(pool).await?;
+        let done = if rows.iter().all(EventRow::is_plain) {
+            insert_plain_events(&mut *conn, rows).await
+        } else {
+            let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
+            insert_any_events(&mut *conn, rows, Some(lock_wait)).await
+        };
+        closed_if_unfit(&mut conn, done)
     }
 
     async fn delete_events(

@@ -9,6 +9,7 @@ use crate::store::fault::Fault;
 use crate::store::outbox::{
     Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
 };
+use crate::store::pooled::{acquire, closed_if_unfit};
 use crate::store::{BoxFuture, arguments_of};
 
 /// The time is asked for once and not per row, which costs as much as the insert of a row into an index.
@@ -59,7 +60,9 @@ impl OutboxTable for Postgres {
     }
 
     async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
-        insert(pool, rows, hold_us).await
+        let mut conn = acquire(pool).await?;
+        let done = insert(&mut *conn, rows, hold_us).await;
+        closed_if_unfit(&mut conn, done)
     }
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {

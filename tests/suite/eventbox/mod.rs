@@ -7,6 +7,8 @@ mod emit;
 mod lost_answer;
 mod metrics;
 mod model;
+#[cfg(feature = "postgres")]
+mod never_connected;
 mod payload;
 mod poison;
 mod race;

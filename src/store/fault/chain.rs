@@ -1,0 +1,153 @@
+//! A user's error, of which a database's may be the cause, however deep it is wrapped.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use sqlx::error::DatabaseError;
+
+use super::ruling::{Blame, CONTENTION, Class, Ruling, TRANSIENT};
+use super::{ruling_of, ruling_of_database};
+use crate::error::Error;
+
+/// The class of a user's error: that of the first database or eventbox error in its chain.
+pub(crate) fn class_of(error: &(dyn StdError + 'static)) -> Class {
+    rulings(error).next().map_or(Class::Permanent, |ruling| ruling.class)
+}
+
+/// Whose fault a user's error is: that of the first database or eventbox error in its chain. An error without one is the event's.
+pub(crate) fn blame_of(error: &(dyn StdError + 'static)) -> Blame {
+    rulings(error).next().map_or(Blame::Event, |ruling| ruling.blame)
+}
+
+/// Whether the connection on which a user's code failed must be closed.
+pub(crate) fn leaves_unfit(error: &(dyn StdError + 'static)) -> bool {
+    rulings(error).any(|ruling| ruling.closes)
+}
+
+fn rulings<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = Ruling> + 'a {
+    std::iter::successors(Some(error), |current| cause_of(*current)).filter_map(ruling_of_link)
+}
+
+fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    // An I/O error does not name the error that it wraps as its source, and so do shared ones.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
+    if let Some(error) = driver_error(error) {
+        return Some(ruling_of(error));
+    }
+    if let Some(error) = error.downcast_ref::<Box<dyn DatabaseError>>() {
+        return Some(ruling_of_database(error.as_ref()));
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return Some(ruling_of_database(error));
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.downcast_ref::<sqlx::sqlite::SqliteError>() {
+        return Some(ruling_of_database(error));
+    }
+    match own_error(error) {
+        // What the cause says is more exact, where there is one.
+        Some(Error::Contention { source: None, .. }) => Some(CONTENTION),
+        Some(Error::Contention { .. } | Error::Transient { .. } | Error::Unknown { .. }) => None,
+        Some(_) => None,
+        None => by_text(&error.to_string()),
+    }
+}
+
+/// An error of the driver, also behind a pointer.
+fn driver_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a sqlx::Error> {
+    let boxed = || error.downcast_ref::<Box<sqlx::Error>>().map(AsRef::as_ref);
+    let shared = || error.downcast_ref::<Arc<sqlx::Error>>().map(AsRef::as_ref);
+    error.downcast_ref().or_else(boxed).or_else(shared)
+}
+
+/// An error of this crate, also behind a pointer.
+fn own_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let boxed = || error.downcast_ref::<Box<Error>>().map(AsRef::as_ref);
+    let shared = || error.downcast_ref::<Arc<Error>>().map(AsRef::as_ref);
+    error.downcast_ref().or_else(boxed).or_else(shared)
+}
+
+/// Some wrappers hide the type of what they wrap, and pass on only its text and its source. These texts are the driver's, of errors
+/// that have no source which could be asked.
+fn by_text(text: &str) -> Option<Ruling> {
+    const BROKEN: [&str; 3] = [
+        "error communicating with database: ",
+        "encountered unexpected or invalid data: ",
+        "error occurred while attempting to establish a TLS connection: ",
+    ];
+    const AWAY: [&str; 2] =
+        ["pool timed out while waiting for an open connection", "attempted to acquire a connection on a closed pool"];
+    const CRASHED: &str = "attempted to communicate with a crashed background worker";
+    match text {
+        _ if AWAY.contains(&text) => Some(TRANSIENT),
+        _ if text == CRASHED || BROKEN.iter().any(|start| text.starts_with(start)) => Some(TRANSIENT.closing()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+    use crate::error::BoxError;
+
+    /// A wrapper that hides the type of what it wraps, as those of `anyhow` do.
+    #[derive(Debug)]
+    struct Hiding(BoxError);
+
+    impl fmt::Display for Hiding {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl StdError for Hiding {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            self.0.source()
+        }
+    }
+
+    fn verdict(error: impl Into<BoxError>) -> (Class, Blame, bool) {
+        let error = error.into();
+        (class_of(&*error), blame_of(&*error), leaves_unfit(&*error))
+    }
+
+    #[test]
+    fn a_user_error_is_as_its_cause() {
+        let nobodys = |class, closes| (class, Blame::Nobody, closes);
+        assert_eq!(verdict(Error::contention("x")), nobodys(Class::Contention, false));
+        assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), nobodys(Class::Transient, false));
+        assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), nobodys(Class::Transient, true));
+        assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), nobodys(Class::Transient, false));
+        assert_eq!(verdict("plain"), (Class::Permanent, Blame::Event, false));
+        assert_eq!(verdict(io::Error::from(io::ErrorKind::NotFound)), (Class::Permanent, Blame::Event, false));
+        assert_eq!(verdict(sqlx::Error::ColumnNotFound("x".into())), (Class::Permanent, Blame::Code, false));
+    }
+
+    #[test]
+    fn what_hides_its_cause_is_told_by_the_text() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionReset);
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(io()),
+            sqlx::Error::Protocol("x".to_owned()),
+            sqlx::Error::Tls("x".into()),
+        ] {
+            let wanted = verdict(io::Error::other(BoxError::from(Hiding(BoxError::from(Hiding("x".into()))))));
+            assert_eq!(wanted, (Class::Permanent, Blame::Event, false));
+            let (closes, text) = (ruling_of(&error).closes, error.to_string());
+            assert_eq!(verdict(Hiding(error.into())), (Class::Transient, Blame::Nobody, closes), "{text}");
+        }
+    }
+}

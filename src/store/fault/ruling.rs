@@ -1,0 +1,83 @@
+//! What a code means: one row of the table, and how a row is found.
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Read anew and try again.
+    Contention,
+    /// The database is away or too busy: try again later.
+    Transient,
+    /// Trying again does not help.
+    Permanent,
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The event, or what was decided about it: the database will never take this data.
+    Event,
+    /// The recipient's code, or the schema and the rights that it needs. Every event of the kind fails alike.
+    Code,
+    /// The environment: the same statement works at another time.
+    Nobody,
+}
+
+/// What the library does about a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ruling {
+    pub(super) class: Class,
+    pub(super) blame: Blame,
+    /// Whether the connection is closed and never goes back to the pool.
+    pub(super) closes: bool,
+}
+
+/// Another writer came first, or the server asks to try again.
+pub(super) const CONTENTION: Ruling = Ruling { class: Class::Contention, blame: Blame::Nobody, closes: false };
+/// The environment failed, and the connection is still good.
+pub(super) const TRANSIENT: Ruling = Ruling { class: Class::Transient, blame: Blame::Nobody, closes: false };
+/// The data can never be taken.
+pub(super) const DATA: Ruling = Ruling { class: Class::Permanent, blame: Blame::Event, closes: false };
+/// The schema, the rights or the statement are wrong, for every event alike.
+pub(super) const SCHEMA: Ruling = Ruling { class: Class::Permanent, blame: Blame::Code, closes: false };
+/// The deployment is wrong: no code of a recipient had a part in it.
+pub(super) const DEPLOYMENT: Ruling = Ruling { class: Class::Permanent, blame: Blame::Nobody, closes: true };
+
+impl Ruling {
+    /// The same, on a connection that must be closed.
+    pub(super) const fn closing(self) -> Self {
+        Ruling { closes: true, ..self }
+    }
+}
+
+/// A row of the table. The first row whose code is the start of an error's code counts.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) code: &'static str,
+    #[cfg_attr(not(test), allow(dead_code, reason = "docs/errors.md is held to it by a test"))]
+    pub(super) what: &'static str,
+    pub(super) ruling: Ruling,
+}
+
+pub(super) const fn rule(code: &'static str, what: &'static str, ruling: Ruling) -> Rule {
+    Rule { code, what, ruling }
+}
+
+#[cfg(test)]
+impl Rule {
+    /// The row of docs/errors.md.
+    pub(super) fn line(&self) -> String {
+        let meaning = match (self.ruling.class, self.ruling.blame) {
+            (Class::Contention, _) => "contention",
+            (Class::Transient, _) => "transient",
+            (Class::Permanent, Blame::Event) => "permanent, by data",
+            (Class::Permanent, _) => "permanent, by schema or rights",
+        };
+        let blamed = match self.ruling.blame {
+            Blame::Event => "the event",
+            Blame::Code => "the recipient's code",
+            Blame::Nobody => "nobody",
+        };
+        let connection = if self.ruling.closes { "closed" } else { "kept" };
+        format!("| `{}` | {} | {meaning} | {blamed} | {connection} |", self.code, self.what)
+    }
+}
