@@ -223,8 +223,19 @@ pub enum StateError {
         /// What the codec said.
         source: BoxError,
     },
+    /// The codec encoded the new state, and cannot read back what it wrote.
+    #[error("the new state of {recipient} would not come back as it is")]
+    NotReadBack {
+        /// Whose state.
+        recipient: Recipient,
+        /// What does not come back.
+        source: BoxError,
+    },
     /// The codec could not decode the stored state: another type, another codec, or an older form of it.
-    #[error("the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it")]
+    #[error(
+        "the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it, or look at it and mend it with \
+         eventbox::admin (stored_state, set_state, reset_state)"
+    )]
     Decode {
         /// Whose state.
         recipient: Recipient,

@@ -41,6 +41,7 @@ mod heartbeat;
 #[cfg(feature = "ingress")]
 pub mod ingress;
 mod instrument;
+mod json;
 #[cfg(feature = "emitter")]
 pub mod proto;
 mod recipient;
@@ -60,6 +61,7 @@ pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Result, StateError};
 pub use eventbox::*;
 pub use instrument::{Instrument, Kind};
+pub use json::MAX_JSON_DEPTH;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use store::Backend;
 

@@ -8,7 +8,7 @@
 //! | [`quarantine`], [`quarantined`], [`replay`], [`discard`] | take events aside with a reason, look at them, put them back or throw them away |
 //! | [`pause`], [`resume`] | let nothing be processed, and go on |
 //! | [`pause_kind`], [`resume_kind`], [`paused_kinds`] | the same for all recipients of a kind |
-//! | [`stored_state`], [`set_state`] | look at the state that the library keeps, and edit or clear it |
+//! | [`stored_state`], [`set_state`], [`reset_state`] | look at the state that the library keeps, also one that cannot be decoded, and edit or clear it |
 //! | [`forget`] | delete the last traces of a recipient that is no more |
 //!
 //! Every call that writes moves the recipient's turn in the same transaction. So a turn in flight, which was decided on what was there before,
@@ -41,8 +41,8 @@ pub use events::{Backlog, MAX_IDS, MAX_LISTED, PURGE_SLICE, backlog, events, pur
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{
-    FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, resume, set_state, standing,
-    stored_state,
+    FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, reset_state, resume, set_state,
+    standing, stored_state,
 };
 
 use std::fmt;

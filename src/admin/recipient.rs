@@ -204,6 +204,41 @@ pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64,
     if is_current { Ok(at_turn + 1) } else { Err(Error::contention(attempt())) }
 }
 
+/// Clears the state that the library keeps, so that the recipient's next turn begins with the default: [`set_state`] with `None`; answers the
+/// new turn.
+///
+/// For a state that cannot be decoded any more. [`stored_state`] shows its bytes; keep them if they may be of use.
+///
+/// # Errors
+///
+/// As [`set_state`].
+///
+/// # Cancel safety
+///
+/// Safe: it is cleared or not.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Recipient, admin};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// admin::set_state(&pool, &airport, 0, Some(b"no number")).await?;
+/// assert!(eventbox::state::<u64>(&pool, &airport).await.is_err());
+///
+/// let bad = admin::stored_state(&pool, &airport).await?;
+/// assert_eq!(bad.state.as_deref(), Some(&b"no number"[..]));
+/// admin::reset_state(&pool, &airport, bad.turn).await?;
+/// assert_eq!(eventbox::state::<u64>(&pool, &airport).await?.ok_or("it had turns")?.state, None);
+/// # Ok(()) }
+/// ```
+pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64) -> Result<i64> {
+    set_state(pool, of, at_turn, None).await
+}
+
 /// Whether a recipient was forgotten, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::timer::Due;
 use crate::clock;
 use crate::error::BoxError;
+use crate::json;
 use crate::store::{ListedRow, TimerRow};
 
 /// How long after its emit an event may well commit. What is older is removed as a range, and not listed again; what commits later still is
@@ -122,12 +123,15 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// What `serde_json` says when the value cannot be written as JSON.
+    /// When JSON cannot say it, with the name of the field: a number that is NaN or infinite, `Some(None)`, a map whose keys are no strings,
+    /// or what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Its reader would not give that back.
     pub fn from_json<T: serde::Serialize>(value: &T) -> Result<Self, BoxError> {
-        Ok(Event::new(serde_json::to_vec(value)?))
+        Ok(Event::new(json::to_vec(value)?))
     }
 
     /// An event whose value is `message` in protobuf; [`protobuf`](Event::protobuf) reads it back.
+    ///
+    /// A message that holds itself more than 100 levels deep can be written, and no reader of protobuf takes it.
     #[cfg(feature = "emitter")]
     #[must_use]
     pub fn from_protobuf(message: &impl prost::Message) -> Self {

@@ -98,6 +98,12 @@ where
         Ok(bytes)
     }
 
+    /// Refuses a new state that the next turn could not load.
+    fn prove(to: &Recipient, bytes: &[u8]) -> Result<(), BoxError> {
+        caught(|| C::read_back(bytes))
+            .map_err(|source| StateError::NotReadBack { recipient: to.clone(), source }.into())
+    }
+
     /// The new state as it is to be stored; `None` when that is what is stored already.
     fn target(
         &self,
@@ -110,7 +116,13 @@ where
             Next::To(state) => Some(self.encode(to, state)?),
             Next::Gone => None,
         };
-        Ok((bytes.as_deref() != stored).then_some(bytes))
+        if bytes.as_deref() == stored {
+            return Ok(None);
+        }
+        if let Some(bytes) = &bytes {
+            Self::prove(to, bytes)?;
+        }
+        Ok(Some(bytes))
     }
 
     /// What the reducer decides about a batch, as a round commits it; the errors are those of a turn.

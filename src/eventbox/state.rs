@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use sqlx::Pool;
 
 use crate::error::{BoxError, Error, Result, StateError};
+use crate::json;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, KeptRow};
 
@@ -53,20 +54,57 @@ pub trait StateCodec<S> {
     ///
     /// When the bytes are no state; the turn does not begin.
     fn decode(bytes: &[u8]) -> Result<S, BoxError>;
+
+    /// Proves that what [`encode`](StateCodec::encode) made can be read again. Each new state is asked before its transaction, so that no
+    /// turn commits a state that the next turn cannot load.
+    ///
+    /// By default it decodes. [`Json`] and [`Protobuf`](crate::Protobuf) also encode again in a build with debug assertions: the answer must be
+    /// the same bytes, in whatever order.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come back; the turn does not begin.
+    fn read_back(bytes: &[u8]) -> Result<(), BoxError> {
+        Self::decode(bytes).map(drop)
+    }
 }
 
 /// Encodes a state as JSON, by `serde`.
+///
+/// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map whose keys are no
+/// strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Floats come back with the same bits.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
 impl<S: Serialize + DeserializeOwned> StateCodec<S> for Json {
     fn encode(state: &S) -> Result<Vec<u8>, BoxError> {
-        Ok(serde_json::to_vec(state)?)
+        json::to_vec(state)
     }
 
     fn decode(bytes: &[u8]) -> Result<S, BoxError> {
         Ok(serde_json::from_slice(bytes)?)
     }
+
+    fn read_back(bytes: &[u8]) -> Result<(), BoxError> {
+        comes_back::<Self, S>(bytes)
+    }
+}
+
+/// Decodes and, where it may cost more, encodes again.
+fn comes_back<C: StateCodec<S>, S>(bytes: &[u8]) -> Result<(), BoxError> {
+    let state = C::decode(bytes)?;
+    if cfg!(debug_assertions) && sorted(C::encode(&state)?) != sorted(bytes.to_vec()) {
+        return Err(
+            "it comes back as another state: something of it is written and not read, or read as something else".into(),
+        );
+    }
+    Ok(())
+}
+
+/// The bytes without their order: maps and sets of the standard library have none.
+fn sorted(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.sort_unstable();
+    bytes
 }
 
 /// Encodes a state that is a message of `prost`.
@@ -82,6 +120,10 @@ impl<S: prost::Message + Default> StateCodec<S> for Protobuf {
 
     fn decode(bytes: &[u8]) -> Result<S, BoxError> {
         Ok(S::decode(bytes)?)
+    }
+
+    fn read_back(bytes: &[u8]) -> Result<(), BoxError> {
+        comes_back::<Self, S>(bytes)
     }
 }
 

@@ -18,7 +18,8 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Modules that everything may use, and that use only each other.
-const LEAVES: [&str; 8] = ["clock", "cloudevent", "error", "heartbeat", "instrument", "proto", "recipient", "shard"];
+const LEAVES: [&str; 9] =
+    ["clock", "cloudevent", "error", "heartbeat", "instrument", "json", "proto", "recipient", "shard"];
 
 /// The most lines of a file.
 const MAX_LINES: usize = 400;

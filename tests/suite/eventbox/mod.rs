@@ -1,6 +1,7 @@
 //! The inbox: emits and turns.
 
 mod bad_input;
+mod coming_back;
 mod crash;
 mod emit;
 #[cfg(feature = "postgres")]
