@@ -47,9 +47,9 @@ instruments! {
     EXPIRED = "durable_emitter.expired_purged", Counter, "{event}", ["domain", "entity"], NONE, "Rows that expired and became dead letters";
     STORE_OPERATIONS = "durable_emitter.store.operations", Counter, "{op}", ["operation", "error"], NONE, "Statements on the outbox";
     STORE_DURATION = "durable_emitter.store.operation.duration", Histogram, "s", ["operation"], SECONDS, "Time of a statement";
-    QUEUE_DEPTH = "durable_emitter.queue.depth", Gauge, "{row}", [], NONE, "Rows in the outbox, delivered ones that are retained included";
+    QUEUE_DEPTH = "durable_emitter.queue.depth", Gauge, "{row}", [], NONE, "Rows in the outbox, delivered ones that are retained included; counted up to MAX_COUNTED";
     QUEUE_DEPTH_MAX = "durable_emitter.queue.depth_max", Gauge, "{row}", [], NONE, "The greatest depth that was observed since the start";
-    QUEUE_PAYLOAD = "durable_emitter.queue.payload_bytes", Gauge, "By", [], NONE, "Bytes of what is not delivered";
+    QUEUE_PAYLOAD = "durable_emitter.queue.payload_bytes", Gauge, "By", [], NONE, "Bytes of what is not delivered, counted up to MAX_COUNTED rows";
     QUEUE_AGE = "durable_emitter.queue.oldest_pending_age_seconds", Gauge, "s", [], NONE, "Age of the oldest row that is not delivered, 0 when there is none";
     QUEUE_BUDGET = "durable_emitter.queue.ttl_budget_seconds", Gauge, "s", [], NONE, "Whole seconds until the oldest row expires";
     QUEUE_NEAR_TTL = "durable_emitter.queue.near_ttl", Gauge, "{row}", [], NONE, "Rows that will expire soon";

@@ -84,4 +84,4 @@ pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};
 pub use stats::Stats;
 pub use tls::Tls;
 pub use transport::Transport;
-pub use upkeep::QueueStats;
+pub use upkeep::{MAX_COUNTED, QueueStats};

@@ -11,7 +11,7 @@ use super::metrics::whole;
 use super::outbox::micros;
 use super::settle::run;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, OutboxSample};
+use crate::store::{Backend, MAX_COUNTED_ROWS, OutboxSample};
 
 /// The most rows of a shard that one statement lets expire.
 const EXPIRE_PER_SHARD: i64 = 50;
@@ -136,14 +136,21 @@ async fn sample<B: Backend>(inner: &Inner<B>, ttl: Duration, lead: Duration) -> 
     run(&inner.settling, "observe", statement).await.map(QueueStats::of)
 }
 
-/// What lies in the outbox. Exact up to some ten thousand rows, extrapolated from a sample beyond.
+/// How many rows of the outbox are counted; beyond, the numbers say `at least`.
+pub const MAX_COUNTED: i64 = MAX_COUNTED_ROWS;
+
+/// What lies in the outbox: exact up to [`MAX_COUNTED`] rows, and beyond that at least so much, which two fields tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Rows that are not delivered.
     pub depth: i64,
-    /// All rows.
+    /// Whether there are more of them than were counted: then the depth, its bytes, what expires soon and the age are lower bounds.
+    pub depth_is_at_least: bool,
+    /// All rows, those that are kept after their delivery included.
     pub total_rows: i64,
+    /// Whether there are more than were counted: then `total_rows` is a lower bound.
+    pub total_is_at_least: bool,
     /// Bytes of the payloads of what is not delivered.
     pub payload_bytes: i64,
     /// Rows that will expire soon.
@@ -154,18 +161,13 @@ pub struct QueueStats {
 
 impl QueueStats {
     pub(super) fn of(sample: OutboxSample) -> Self {
-        let scaled = |part: i64| match sample.rows {
-            0 => 0,
-            rows if rows == sample.total_rows => part,
-            rows => {
-                i64::try_from(i128::from(part) * i128::from(sample.total_rows) / i128::from(rows)).unwrap_or(i64::MAX)
-            }
-        };
         QueueStats {
-            depth: scaled(sample.undelivered),
-            total_rows: sample.total_rows,
-            payload_bytes: scaled(sample.payload_bytes),
-            near_ttl: scaled(sample.near_ttl),
+            depth: sample.undelivered.min(MAX_COUNTED),
+            depth_is_at_least: sample.undelivered > MAX_COUNTED,
+            total_rows: sample.total_rows.min(MAX_COUNTED),
+            total_is_at_least: sample.total_rows > MAX_COUNTED,
+            payload_bytes: sample.payload_bytes,
+            near_ttl: sample.near_ttl,
             oldest_pending_age: Duration::from_micros(u64::try_from(sample.oldest_age_us).unwrap_or(0)),
         }
     }

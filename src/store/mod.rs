@@ -45,6 +45,8 @@ pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
+#[cfg(feature = "emitter")]
+pub(crate) use outbox::MAX_COUNTED_ROWS;
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use pooled::{acquire, closed_if_left_unfit};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};

@@ -75,21 +75,37 @@ pub struct Tally {
     pub rows: u64,
 }
 
-/// What lies in the outbox. Exact while it holds few rows, estimated from a sample when it holds many.
+/// How far an observation counts; one more than that means that there are more.
+pub(crate) const MAX_COUNTED_ROWS: i64 = 100_000;
+
+/// What lies in the outbox, counted up to one more than [`MAX_COUNTED_ROWS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutboxSample {
-    /// Rows of the sample.
-    pub rows: i64,
-    /// Rows of the sample that are not delivered.
+    /// Rows that are not delivered.
     pub undelivered: i64,
     /// Bytes of the payloads of those.
     pub payload_bytes: i64,
     /// Of those, how many will reach the given age within the given lead.
     pub near_ttl: i64,
-    /// The age of the oldest row that is not delivered, microseconds.
+    /// The age of the oldest of those, microseconds.
     pub oldest_age_us: i64,
-    /// All rows, as far as known.
+    /// All rows, those that are kept after their delivery included.
     pub total_rows: i64,
+}
+
+/// Reads the row of an observation.
+pub(super) fn sampled<R: Row>(row: &R) -> Result<OutboxSample, Fault>
+where
+    usize: sqlx::ColumnIndex<R>,
+    i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    Ok(OutboxSample {
+        undelivered: row.try_get(0)?,
+        payload_bytes: row.try_get(1)?,
+        near_ttl: row.try_get(2)?,
+        oldest_age_us: row.try_get(3)?,
+        total_rows: row.try_get(4)?,
+    })
 }
 
 /// Statements on the outbox.
@@ -145,7 +161,7 @@ pub trait OutboxTable: Database {
         rows: &[Burial],
     ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
-    /// Moves undelivered messages of at least the given age to the dead letters, the oldest of each shard first.
+    /// Moves undelivered messages of at least the given age to the dead letters, so many of each shard, the first that are due first.
     fn expire_outbox(
         tx: &mut Self::Connection,
         ttl_us: i64,

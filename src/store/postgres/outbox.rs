@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::{now_us, statement_us};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
-    Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
+    Burial, Claim, ClaimedRow, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally,
+    sampled, tallied,
 };
 use crate::store::pooled::{acquire, closed_if_unfit};
 use crate::store::{BoxFuture, arguments_of};
@@ -41,8 +42,50 @@ UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clo
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
 );
 
-/// Rows of a shard that an observation looks at.
-const OBSERVED_PER_SHARD: i64 = 64;
+/// The statement of [`OutboxTable::expire_outbox`]. A row that is kept after its delivery is due at the end of time, so the index on the due
+/// time finds the undelivered ones behind any number of kept ones.
+pub(crate) const EXPIRE_OUTBOX: &str = concat!(
+    "WITH old AS MATERIALIZED (
+         SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
+         CROSS JOIN LATERAL (
+             SELECT o.shard, o.id FROM eventbox_outbox o
+             WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
+               AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
+    statement_us!(),
+    " - $1 ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
+         ) d
+     ), gone AS (
+         DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
+         RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
+     ), buried AS (
+         INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+         SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+    now_us!(),
+    ", payload FROM gone
+         ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
+             attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload
+         RETURNING source, type
+     )
+     SELECT source, type, count(*) FROM buried GROUP BY source, type"
+);
+
+/// The statement of [`OutboxTable::observe_outbox`]; finds the undelivered rows as [`EXPIRE_OUTBOX`] does.
+pub(crate) const OBSERVE_OUTBOX: &str = concat!(
+    "SELECT count(*), coalesce(sum(bytes), 0)::int8, count(*) FILTER (WHERE age_us BETWEEN $1::int8 - $2 AND $1),
+            coalesce(max(age_us), 0),
+            (SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox ORDER BY shard, id LIMIT $3) AS counted)
+     FROM (
+         SELECT octet_length(o.payload) AS bytes, greatest(",
+    statement_us!(),
+    " - o.created_at_us, 0) AS age_us
+         FROM generate_series(0, 255) AS s (shard)
+         CROSS JOIN LATERAL (
+             SELECT o.payload, o.created_at_us FROM eventbox_outbox o
+             WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807 AND o.delivered_at_us IS NULL
+             ORDER BY o.next_attempt_at_us LIMIT $3
+         ) o LIMIT $3
+     ) AS undelivered"
+);
 
 impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
@@ -127,7 +170,9 @@ impl OutboxTable for Postgres {
              INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
              SELECT shard, id, source, type, code, reason, attempts, ",
             now_us!(),
-            ", payload FROM gone RETURNING shard, id"
+            ", payload FROM gone
+             ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
+                 attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
         ));
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
@@ -140,60 +185,12 @@ impl OutboxTable for Postgres {
     }
 
     async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
-        // Ids are in the order of their making, so the oldest rows of a shard are found without an index on the age.
-        let query = sqlx::query(concat!(
-            "WITH old AS MATERIALIZED (
-                 SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
-                 CROSS JOIN LATERAL (
-                     SELECT o.shard, o.id, o.created_at_us, o.delivered_at_us FROM eventbox_outbox o
-                     WHERE o.shard = s.shard::int2 ORDER BY o.id LIMIT $2 FOR UPDATE SKIP LOCKED
-                 ) d WHERE d.delivered_at_us IS NULL AND d.created_at_us <= ",
-            now_us!(),
-            " - $1
-             ), gone AS (
-                 DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
-                 RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
-             ), buried AS (
-                 INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-                 SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
-            now_us!(),
-            ", payload FROM gone RETURNING source, type
-             )
-             SELECT source, type, count(*) FROM buried GROUP BY source, type"
-        ));
-        tallied(&query.bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
+        tallied(&sqlx::query(EXPIRE_OUTBOX).bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut PgConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
-        let query = sqlx::query(concat!(
-            "WITH sample AS MATERIALIZED (
-                 SELECT d.* FROM generate_series(0, 255) AS s (shard)
-                 CROSS JOIN LATERAL (
-                     SELECT o.delivered_at_us, octet_length(o.payload) AS bytes, row_number() OVER () AS number,
-                            greatest(",
-            now_us!(),
-            " - o.created_at_us, 0) AS age_us
-                     FROM (SELECT * FROM eventbox_outbox o WHERE o.shard = s.shard::int2 ORDER BY o.id LIMIT $3) o
-                 ) d
-             )
-             SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
-                    coalesce(sum(bytes) FILTER (WHERE delivered_at_us IS NULL), 0)::int8,
-                    count(*) FILTER (WHERE delivered_at_us IS NULL AND age_us BETWEEN $1::int8 - $2 AND $1),
-                    coalesce(max(age_us) FILTER (WHERE delivered_at_us IS NULL), 0),
-                    CASE WHEN max(number) = $3
-                        THEN greatest(count(*), (SELECT reltuples FROM pg_class WHERE oid = 'eventbox_outbox'::regclass)::int8)
-                        ELSE count(*) END
-             FROM sample"
-        ));
-        let row = query.bind(ttl_us).bind(lead_us).bind(OBSERVED_PER_SHARD).fetch_one(conn).await?;
-        Ok(OutboxSample {
-            rows: row.try_get(0)?,
-            undelivered: row.try_get(1)?,
-            payload_bytes: row.try_get(2)?,
-            near_ttl: row.try_get(3)?,
-            oldest_age_us: row.try_get(4)?,
-            total_rows: row.try_get(5)?,
-        })
+        let query = sqlx::query(OBSERVE_OUTBOX).bind(ttl_us).bind(lead_us).bind(MAX_COUNTED_ROWS + 1);
+        sampled(&query.fetch_one(conn).await?)
     }
 }
 

@@ -10,7 +10,8 @@ use super::packed::hex;
 use super::statement::{Statement, run_in_line};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
-    Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally, tallied,
+    Burial, Claim, ClaimedRow, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally,
+    sampled, tallied,
 };
 use crate::store::{BoxFuture, arguments_of};
 
@@ -85,8 +86,32 @@ const MARK_OUTBOX: &str = concat!(
     " RETURNING source, type, 1"
 );
 
-/// Rows that an observation looks at.
-const OBSERVED_ROWS: i64 = 16_384;
+/// Differs: as [`CLAIM_OUTBOX`]. A row that is kept after its delivery is due at the end of time.
+pub(crate) const FIND_EXPIRED: &str = concat!(
+    "SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
+         SELECT json_group_array(hex(id)) FROM (
+             SELECT id FROM eventbox_outbox
+             WHERE shard = s.value AND next_attempt_at_us < 9223372036854775807
+               AND delivered_at_us IS NULL AND created_at_us <= ",
+    now_us!(),
+    "          - $2 ORDER BY next_attempt_at_us LIMIT $3 + 0
+         )
+     )) i"
+);
+
+/// Differs: no LATERAL; CROSS JOIN takes the shards first, so that each is looked up in the index.
+pub(crate) const OBSERVE_OUTBOX: &str = concat!(
+    "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE age_us BETWEEN $1 - $2 AND $1), coalesce(max(age_us), 0),
+            (SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox ORDER BY shard, id LIMIT $3 + 0))
+     FROM (
+         SELECT length(o.payload) AS bytes, max(",
+    now_us!(),
+    " - o.created_at_us, 0) AS age_us
+         FROM json_each($4) s CROSS JOIN eventbox_outbox o INDEXED BY eventbox_outbox_due
+             ON o.shard = s.value AND o.next_attempt_at_us < 9223372036854775807
+         WHERE o.delivered_at_us IS NULL LIMIT $3 + 0
+     )"
+);
 
 impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
@@ -168,14 +193,10 @@ impl OutboxTable for Sqlite {
         buried.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect()
     }
 
-    // Differs: as above, and the age is looked up without an index, once in an expiry interval.
+    // Differs: as above.
     async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
-        let query = sqlx::query(concat!(
-            "SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NULL AND created_at_us <= ",
-            now_us!(),
-            " - $1 LIMIT $2 * 256"
-        ));
-        let rows = query.bind(ttl_us).bind(per_shard).fetch_all(&mut *tx).await?;
+        let query = sqlx::query(FIND_EXPIRED).bind(all_shards()?).bind(ttl_us).bind(per_shard);
+        let rows = query.fetch_all(&mut *tx).await?;
         let keys: Result<Vec<_>, sqlx::Error> =
             rows.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect();
         let keys = json_keys(&keys?)?;
@@ -190,30 +211,14 @@ impl OutboxTable for Sqlite {
         tallied(&sqlx::query(DELETE_OUTBOX).bind(&keys).fetch_all(tx).await?)
     }
 
-    // Differs: counting all rows is cheap inside the process, so only the bytes are sampled.
     async fn observe_outbox(conn: &mut SqliteConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
-        let query = sqlx::query(concat!(
-            "SELECT count(*), count(*) FILTER (WHERE delivered_at_us IS NULL),
-                    coalesce(sum(length(payload)) FILTER (WHERE delivered_at_us IS NULL), 0),
-                    count(*) FILTER (WHERE delivered_at_us IS NULL AND ",
-            now_us!(),
-            " - created_at_us BETWEEN $1 - $2 AND $1),
-                    coalesce(max(0, ",
-            now_us!(),
-            " - min(created_at_us) FILTER (WHERE delivered_at_us IS NULL)), 0),
-                    (SELECT count(*) FROM eventbox_outbox)
-             FROM (SELECT delivered_at_us, payload, created_at_us FROM eventbox_outbox ORDER BY shard, id LIMIT $3 + 0)"
-        ));
-        let row = query.bind(ttl_us).bind(lead_us).bind(OBSERVED_ROWS).fetch_one(conn).await?;
-        Ok(OutboxSample {
-            rows: row.try_get(0)?,
-            undelivered: row.try_get(1)?,
-            payload_bytes: row.try_get(2)?,
-            near_ttl: row.try_get(3)?,
-            oldest_age_us: row.try_get(4)?,
-            total_rows: row.try_get(5)?,
-        })
+        let query = sqlx::query(OBSERVE_OUTBOX).bind(ttl_us).bind(lead_us).bind(MAX_COUNTED_ROWS + 1);
+        sampled(&query.bind(all_shards()?).fetch_one(conn).await?)
     }
+}
+
+fn all_shards() -> Result<String, sqlx::Error> {
+    json((0..=255).collect::<Vec<i16>>())
 }
 
 /// Messages to be inserted.
