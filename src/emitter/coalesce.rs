@@ -1,5 +1,6 @@
 //! Emits that share their inserts.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use super::insert::closed;
 use super::outbox::{Stored, micros, row};
 use super::settle::within;
 use crate::clock::from_now;
@@ -39,6 +41,7 @@ pub(super) struct InsertQueue {
     weak: mpsc::WeakSender<Request>,
     waiting: Mutex<mpsc::Receiver<Request>>,
     capacity: usize,
+    workers: AtomicUsize,
 }
 
 impl InsertQueue {
@@ -50,7 +53,14 @@ impl InsertQueue {
             sender: SyncMutex::new(Some(sender)),
             waiting: Mutex::new(waiting),
             capacity,
+            workers: AtomicUsize::new(0),
         }
+    }
+
+    /// Counts a worker, for as long as what comes back lives.
+    pub(super) fn worker(&self) -> Worker<'_> {
+        self.workers.fetch_add(1, Ordering::AcqRel);
+        Worker(self)
     }
 
     /// Waits for room, at most until the request gives up, and queues. Until it is queued, the caller may give up too.
@@ -84,6 +94,25 @@ impl InsertQueue {
             }
         }
         (!batch.is_empty()).then_some(batch)
+    }
+}
+
+/// A task that inserts what is queued. When the last one is gone, with its runtime, nothing is queued any more, and what is queued is refused.
+pub(super) struct Worker<'a>(&'a InsertQueue);
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if self.0.workers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.0.close();
+        // Nobody else holds it: there is no other worker.
+        if let Ok(mut waiting) = self.0.waiting.try_lock() {
+            waiting.close();
+            while let Ok(request) = waiting.try_recv() {
+                let _ = request.reply.send(Err(Arc::new(closed())));
+            }
+        }
     }
 }
 

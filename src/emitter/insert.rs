@@ -63,7 +63,7 @@ impl<B: Backend> Inner<B> {
         let (reply, inserted) = oneshot::channel();
         let insert_by = from_now(self.config().database_timeout);
         match inserts.push(Request { stored, reply, insert_by }).await {
-            Ok(()) => inserted.await.unwrap_or_else(|_| Err(Arc::new(closed()))),
+            Ok(()) => inserted.await.unwrap_or_else(|_| Err(Arc::new(interrupted()))),
             Err(NotQueued::Closed) => Err(Arc::new(closed())),
             Err(NotQueued::Late) => Err(Arc::new(late())),
         }
@@ -95,9 +95,9 @@ impl<B: Backend> Inner<B> {
     /// Inserts what is queued until the queue is closed and empty.
     pub(super) async fn run_inserts(self: Arc<Self>, beat: Beat) {
         let config = self.config();
-        while let Some(inserts) = &self.inserts
-            && let Some(requests) = inserts.next(config.insert_batch_size.max(1), config.insert_flush_interval).await
-        {
+        let Some(inserts) = &self.inserts else { return };
+        let _worker = inserts.worker();
+        while let Some(requests) = inserts.next(config.insert_batch_size.max(1), config.insert_flush_interval).await {
             let _busy = beat.busy();
             let now = Instant::now();
             let (requests, too_late): (Vec<_>, Vec<_>) =
@@ -162,9 +162,15 @@ const HANDOVER_POLL: Duration = Duration::from_millis(1);
 
 const ATTEMPT: &str = "store a message in the outbox";
 
-/// The error of an emit that was accepted and then met the stop.
-fn closed() -> Error {
-    Error::setup(ATTEMPT, "the emitter was stopped: emitter closed")
+/// The error of an emit that was accepted and then met the stop, or the end of the runtime that the emitter was started on.
+pub(super) fn closed() -> Error {
+    Error::setup(ATTEMPT, "the emitter was stopped, or the runtime that it was started on has ended: emitter closed")
+}
+
+/// The error of an emit whose insert was under way when the runtime of the emitter ended.
+fn interrupted() -> Error {
+    let source = "the runtime that the emitter was started on has ended in the middle of that".into();
+    Error::Unknown { attempt: ATTEMPT.to_owned(), source }
 }
 
 /// The error of an emit whose insert did not begin in time; it is not stored.

@@ -63,6 +63,9 @@ impl Default for SenderConfig {
 /// one group, so an unnamed one waits for nobody's name; a named one whose name, or whose group mate's name, is held by an open
 /// transaction is tried by itself, and delays no others.
 ///
+/// Tasks of several tokio runtimes may share a sender. What one runtime was sending when it ended is sent again if it is named, and else unknown to its
+/// callers; what waited goes on with the runtimes that are left.
+///
 /// # Examples
 ///
 /// ```
@@ -107,6 +110,9 @@ pub struct SenderStopped {
     pub left: usize,
 }
 
+/// How often a named event is sent whose runtime ends in the middle of that, before the answer is unknown.
+const MAX_TAKEOVERS: usize = 3;
+
 impl<B: Backend> Sender<B> {
     /// A sender with the default bounds. It needs no start; it has no task while nothing is emitted.
     #[must_use]
@@ -137,20 +143,25 @@ impl<B: Backend> Sender<B> {
     /// A dropped future that still waits for room has emitted nothing. After that the event is emitted without anybody hearing of it.
     pub async fn emit(&self, to: &Recipient, event: Event) -> Result<Receipt> {
         check(to, &event)?;
-        let Some(room) = self.shared.room(event.value().len()).await else {
-            return Err(Error::misuse(format!("emit to {to}"), Misuse::Stopped { what: "sender" }));
-        };
-        // Minted when there is room and before anything else is waited for, so that ids are in the order of the queue.
-        let (request, answer) = Request::new(to.clone(), event, EventId::mint(), room);
-        self.shared.push(request);
-        match answer.await {
-            Ok(answer) => answer,
-            // Only the end of the runtime drops a request unanswered.
-            Err(_) => Err(Error::Unknown {
-                attempt: format!("emit to {to}"),
-                source: "the runtime that sends was shut down".into(),
-            }),
+        let is_named = event.name().is_some();
+        let mut id = None;
+        for attempt in 1..=MAX_TAKEOVERS {
+            let Some(room) = self.shared.room(event.value().len()).await else { break };
+            // Minted when there is room and before anything else is waited for, so that ids are in the order of the queue.
+            let id = *id.get_or_insert_with(EventId::mint);
+            let (request, answer) = Request::new(to.clone(), event.clone(), id, room);
+            self.shared.push(request);
+            match self.shared.answer(is_named, answer).await {
+                Ok(answer) => return answer,
+                // Only the end of a runtime drops a request unanswered. A named event is sent again: its id tells it from a copy.
+                Err(_) if is_named && attempt < MAX_TAKEOVERS => {}
+                Err(_) => {
+                    let source = "the runtime that sent it was shut down in the middle of that".into();
+                    return Err(Error::Unknown { attempt: format!("emit to {to}"), source });
+                }
+            }
         }
+        Err(Error::misuse(format!("emit to {to}"), Misuse::Stopped { what: "sender" }))
     }
 
     /// Takes no more events and waits until those that it has are committed, until the deadline.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::Pool;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot::{self, error::RecvError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::emit::{Emitted, MAX_EMIT_EVENTS, row_of};
@@ -20,7 +21,7 @@ use super::sender::SenderConfig;
 use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Class, EventRow, Fault, Noted};
+use crate::store::{Backend, Class, EventRow, Fault, Gone, Noted};
 
 /// The pause before the first retry; each further one is twice as long, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -39,6 +40,8 @@ pub(super) struct Shared<B: Backend> {
     under_way: Arc<UnderWay>,
     /// Unnamed events, and named ones.
     lanes: Mutex<[Lane; 2]>,
+    /// Told when a task that sends goes away with its runtime.
+    gone: Gone,
 }
 
 /// Requests of one kind, and how many tasks send them.
@@ -129,6 +132,7 @@ impl<B: Backend> Shared<B> {
             singles: Semaphore::new(permits(config.concurrent_groups)),
             under_way: Arc::default(),
             lanes: Mutex::default(),
+            gone: Gone::default(),
             config,
         }
     }
@@ -148,19 +152,41 @@ impl<B: Backend> Shared<B> {
 
     /// Queues a request, and sees to it that a task takes it.
     pub(super) fn push(self: &Arc<Self>, request: Request) {
-        // One lane where there is one writer: there, no name is ever waited for.
-        let (lane, most) = match B::ONE_WRITER {
-            true => (0, 1),
-            false => (usize::from(request.event.name().is_some()), self.config.concurrent_groups.get()),
-        };
-        let mut lanes = self.lanes();
-        let Some(entry) = lanes.get_mut(lane) else { return };
-        entry.queue.push_back(request);
-        if entry.tasks < most {
-            entry.tasks += 1;
-            drop(lanes);
-            tokio::spawn(Arc::clone(self).send_lane(lane));
+        let lane = Self::lane_of(request.event.name().is_some());
+        if let Some(entry) = self.lanes().get_mut(lane) {
+            entry.queue.push_back(request);
         }
+        self.see_to(lane);
+    }
+
+    /// Waits for the answer to a request that was pushed; the error means that the task that sent it is gone, with its runtime.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        is_named: bool,
+        answer: oneshot::Receiver<Result<Receipt>>,
+    ) -> Result<Result<Receipt>, RecvError> {
+        let lane = Self::lane_of(is_named);
+        self.gone.answer(answer, || self.see_to(lane)).await
+    }
+
+    /// One lane where there is one writer: there, no name is ever waited for.
+    fn lane_of(is_named: bool) -> usize {
+        usize::from(is_named && !B::ONE_WRITER)
+    }
+
+    /// Begins a task for what waits in a lane, unless there are enough.
+    fn see_to(self: &Arc<Self>, lane: usize) {
+        let most = if B::ONE_WRITER { 1 } else { self.config.concurrent_groups.get() };
+        {
+            let mut lanes = self.lanes();
+            let Some(entry) = lanes.get_mut(lane) else { return };
+            if entry.queue.is_empty() || entry.tasks >= most {
+                return;
+            }
+            entry.tasks += 1;
+        }
+        let sending = Sending { shared: Arc::clone(self), lane, has_ended: false };
+        tokio::spawn(sending.run());
     }
 
     /// Refuses further requests, also those that wait for room.
@@ -194,12 +220,6 @@ impl<B: Backend> Shared<B> {
 
     fn lanes(&self) -> MutexGuard<'_, [Lane; 2]> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn send_lane(self: Arc<Self>, lane: usize) {
-        while let Some(group) = self.take(lane) {
-            self.send(group).await;
-        }
     }
 
     /// The next group: what waits, as far as it fits. `None` ends the task, which was counted out.
@@ -304,6 +324,33 @@ impl<B: Backend> Shared<B> {
                 let fault = fault.shared();
                 return request.refuse(|attempt| fault.during_commit(attempt, lost));
             }
+        }
+    }
+}
+
+/// A task that sends what waits in a lane. When it goes away with its runtime, or panics, another one is begun.
+struct Sending<B: Backend> {
+    shared: Arc<Shared<B>>,
+    lane: usize,
+    has_ended: bool,
+}
+
+impl<B: Backend> Sending<B> {
+    async fn run(mut self) {
+        while let Some(group) = self.shared.take(self.lane) {
+            self.shared.send(group).await;
+        }
+        self.has_ended = true;
+    }
+}
+
+impl<B: Backend> Drop for Sending<B> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            if let Some(lane) = self.shared.lanes().get_mut(self.lane) {
+                lane.tasks = lane.tasks.saturating_sub(1);
+            }
+            self.shared.gone.tell();
         }
     }
 }

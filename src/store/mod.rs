@@ -34,6 +34,7 @@ mod schema;
 mod sqlite;
 mod state;
 mod status;
+mod takeover;
 mod timer;
 mod tombstone;
 mod turn;
@@ -55,6 +56,7 @@ pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, Walke
 pub(crate) use sqlite::packed::Packed;
 pub(crate) use state::{KeptRow, Settled};
 pub(crate) use status::Whereabouts;
+pub(crate) use takeover::Gone;
 pub(crate) use timer::{MovedShard, TimerRow};
 pub(crate) use tombstone::{PrunedSlice, Slice};
 pub(crate) use turn::Claimed;

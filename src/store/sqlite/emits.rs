@@ -15,6 +15,7 @@ use super::group::{Writers, writers_of};
 use crate::store::event::{EventInsert, EventRow};
 use crate::store::fault::{Fault, SharedFault};
 use crate::store::group::GroupCommit;
+use crate::store::takeover::Gone;
 
 /// The most rows of a part.
 const MAX_ROWS: usize = 1_000;
@@ -24,7 +25,11 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// Rows that wait for a part.
 #[derive(Default)]
-pub(super) struct Emits(Mutex<Queue>);
+pub(super) struct Emits {
+    queue: Mutex<Queue>,
+    /// Told when the task that empties the queue goes away with its runtime.
+    gone: Gone,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -58,7 +63,7 @@ impl Waiting {
 
 impl Emits {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows of the next part.
@@ -96,22 +101,43 @@ pub(super) async fn insert(pool: &Pool<Sqlite>, row: EventRow<'_>) -> Result<(),
         value: row.value.to_vec(),
         answer,
     };
-    let is_emptied = {
-        let mut queue = writers.emits.queue();
-        queue.waiting.push_back(waiting);
-        std::mem::replace(&mut queue.emptied, true)
-    };
-    if !is_emptied {
-        tokio::spawn(empty(pool.clone(), writers));
-    }
-    match answered.await {
+    writers.emits.queue().waiting.push_back(waiting);
+    match writers.emits.gone.answer(answered, || see_to(pool, &writers)).await {
         Ok(answer) => Ok(answer?),
+        // The task that had the row is gone.
         Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
     }
 }
 
+/// Begins a task that empties the queue, unless there is one.
+fn see_to(pool: &Pool<Sqlite>, writers: &Arc<Writers>) {
+    let is_begun = {
+        let mut queue = writers.emits.queue();
+        queue.waiting.is_empty() || std::mem::replace(&mut queue.emptied, true)
+    };
+    if !is_begun {
+        tokio::spawn(empty(pool.clone(), Emptying { writers: Arc::clone(writers), has_ended: false }));
+    }
+}
+
+/// The task that empties the queue. When it goes away with its runtime, another one is begun.
+struct Emptying {
+    writers: Arc<Writers>,
+    has_ended: bool,
+}
+
+impl Drop for Emptying {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.writers.emits.queue().emptied = false;
+            self.writers.emits.gone.tell();
+        }
+    }
+}
+
 /// Empties the queue.
-async fn empty(pool: Pool<Sqlite>, writers: Arc<Writers>) {
+async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
+    let writers = Arc::clone(&emptying.writers);
     while !writers.emits.is_empty() {
         // What comes while this waits for its turn is of the same part.
         let part = Sqlite::begin_grouped(&pool).await;
@@ -128,6 +154,7 @@ async fn empty(pool: Pool<Sqlite>, writers: Arc<Writers>) {
             inserted => answer(rows, &inserted),
         }
     }
+    emptying.has_ended = true;
 }
 
 fn answer(rows: Vec<Waiting>, inserted: &Result<(), SharedFault>) {

@@ -15,6 +15,7 @@ mod poison;
 mod race;
 mod reducer;
 mod rules;
+mod runtimes;
 mod sender;
 mod status;
 mod timer;

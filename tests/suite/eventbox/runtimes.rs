@@ -1,0 +1,152 @@
+//! Several tokio runtimes in one process, as tests and embedders have them: what is shared between them outlives each of them.
+
+use std::num::NonZeroU32;
+use std::sync::mpsc;
+
+use ::eventbox::{Emitted, Error, Event, Receipt, Recipient, Result, Sender, SenderConfig, emit};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine};
+
+fn order(key: &str) -> Recipient {
+    Recipient::new("order", key).unwrap()
+}
+
+/// A runtime of its own in a thread. It begins some work, and goes away when that is told, in the middle of it.
+struct Dying {
+    ends: mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Dying {
+    /// Returns when the work has begun and has nothing more to do but to wait.
+    async fn begin(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        let ((ends, is_ended), (begun, is_begun)) = (mpsc::channel(), oneshot::channel());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::spawn(work);
+                for _ in 0..1_000 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            begun.send(()).unwrap();
+            is_ended.recv().unwrap();
+            drop(runtime);
+        });
+        is_begun.await.unwrap();
+        Dying { ends, thread }
+    }
+
+    fn end(self) {
+        self.ends.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+/// Sends one group at a time, which waits for locks for as long as a test takes.
+fn config() -> SenderConfig {
+    let lock_wait = 4 * SOON;
+    SenderConfig { concurrent_groups: NonZeroU32::MIN, lock_wait, ..SenderConfig::default() }
+}
+
+/// Holds the name `held`, and on SQLite the file.
+async fn hold<B: CellEngine>(db: &TestDb<B>) -> sqlx::Transaction<'static, B> {
+    let mut tx = ::eventbox::begin(&db.pool).await.unwrap();
+    B::emit(&mut tx, &order("held"), Event::new("x").named("held")).await.unwrap();
+    tx
+}
+
+async fn soon(emitting: JoinHandle<Result<Receipt>>) -> Result<Receipt> {
+    tokio::time::timeout(SOON, emitting).await.expect("it does not hang").unwrap()
+}
+
+on_every_engine! {
+    async fn a_sender_outlives_the_runtime_that_sends(db) {
+        let sender = Sender::with(db.pool.clone(), config());
+        for named in [true, false] {
+            let tx = hold(db).await;
+            let event = |key: &str| if named { Event::new("x").named(key) } else { Event::new("x") };
+            let (theirs, first) = (sender.clone(), event("held"));
+            let dying = Dying::begin(async move {
+                let _ = theirs.emit(&order("held"), first).await;
+            })
+            .await;
+            // These wait behind what the other runtime sends.
+            let waiting: Vec<_> = (0..3)
+                .map(|n| {
+                    let (sender, event) = (sender.clone(), event(&format!("behind {n}")));
+                    tokio::spawn(async move { sender.emit(&order("behind"), event).await })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            dying.end();
+            tx.rollback().await.unwrap();
+            for waiting in waiting {
+                assert_eq!(soon(waiting).await.unwrap(), Emitted::Added);
+            }
+            let (sender, after) = (sender.clone(), event("after"));
+            let after = tokio::spawn(async move { sender.emit(&order("after"), after).await });
+            assert_eq!(soon(after).await.unwrap(), Emitted::Added);
+        }
+        assert_eq!(sender.stop(SOON).await.left, 0);
+    }
+
+    /// A named event that another runtime was sending is sent again; of one without a name it is not known.
+    async fn what_a_runtime_was_sending_when_it_ended_has_an_outcome(db) {
+        for named in [true, false] {
+            let sender = Sender::with(db.pool.clone(), config());
+            let tx = hold(db).await;
+            let (leads, theirs) = (Event::new("x").named("held"), sender.clone());
+            let (begun, is_begun) = oneshot::channel();
+            let (ours, event) = (sender.clone(), Event::new("x"));
+            let event = if named { event.named("ours") } else { event };
+            // Both are in one group: pushed before the task of the runtime takes them.
+            let mate = tokio::spawn(async move {
+                is_begun.await.unwrap();
+                ours.emit(&order("held"), event).await
+            });
+            let dying = Dying::begin(async move {
+                begun.send(()).unwrap();
+                let _ = theirs.emit(&order("held"), leads).await;
+            })
+            .await;
+            dying.end();
+            tx.rollback().await.unwrap();
+            match soon(mate).await {
+                Ok(receipt) => assert_eq!(receipt, Emitted::Added),
+                Err(error) => assert!(!named && matches!(error, Error::Unknown { .. }), "{error}"),
+            }
+        }
+    }
+
+    /// Emits that come while somebody writes share a part on SQLite.
+    async fn emits_on_a_pool_outlive_the_runtime_that_writes_them(db) {
+        let tx = hold(db).await;
+        let pool = db.pool.clone();
+        let dying = Dying::begin(async move {
+            let theirs = order("theirs");
+            let emits = (0..5).map(|_| Engine::emit_on(&pool, &theirs, Event::new("x")));
+            futures_util::future::join_all(emits).await;
+        })
+        .await;
+        let emits: Vec<_> = (0..5)
+            .map(|_| {
+                let pool = db.pool.clone();
+                tokio::spawn(async move { emit(&pool, &order("ours"), Event::new("x")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        dying.end();
+        tx.rollback().await.unwrap();
+        for emitting in emits {
+            // A part that was under way with the other runtime is not known; what waited is there.
+            match soon(emitting).await {
+                Ok(receipt) => assert_eq!(receipt, Emitted::Added),
+                Err(error) => assert!(matches!(error, Error::Unknown { .. }), "{error}"),
+            }
+        }
+        eventually(SOON, async || emit(&db.pool, &order("after"), Event::new("x")).await.is_ok()).await;
+    }
+}
