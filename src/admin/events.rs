@@ -7,10 +7,14 @@ use super::{begin_moving, end};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Bound, Fault};
 
 /// The most events that one listing answers.
 pub const MAX_LISTED: u32 = 1_000;
+
+/// The most bytes that the values of one listing have together, also of [`quarantined`](super::quarantined) events; one
+/// event is always listed.
+pub const MAX_LISTED_BYTES: usize = 32 << 20;
 
 /// The most ids that one call takes.
 pub const MAX_IDS: usize = 10_000;
@@ -18,9 +22,11 @@ pub const MAX_IDS: usize = 10_000;
 /// How many events [`purge_all`] deletes in one transaction.
 pub const PURGE_SLICE: u32 = 10_000;
 
-/// The events of a box, oldest first, behind `after` (`None`: from the oldest); at most `limit` and [`MAX_LISTED`].
+/// The events of a box, oldest first, behind `after` (`None`: from the oldest); at most `limit` and [`MAX_LISTED`], and
+/// no more than fit into [`MAX_LISTED_BYTES`].
 ///
-/// Go on behind the last one of the answer, until the answer is empty. Values may be 1 MiB each: ask for pages that fit your memory.
+/// Go on behind the last one of the answer, until the answer is empty: an answer may be shorter than `limit` because
+/// its values are large.
 ///
 /// # Errors
 ///
@@ -51,10 +57,11 @@ pub async fn events<B: Backend>(
     let after = after.map_or(Uuid::nil(), |after| after.0);
     let read = async {
         let conn = &mut *pool.acquire().await?;
-        B::list_events(conn, of.shard().into(), of.as_str(), after, limit.min(MAX_LISTED).into()).await
+        let bound = Bound::new(limit.min(MAX_LISTED).into(), MAX_LISTED_BYTES);
+        B::list_events(conn, of.shard().into(), of.as_str(), after, bound).await
     };
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the events of {of}")))?;
-    Ok(rows.into_iter().map(Event::listed).collect())
+    Ok(rows.rows.into_iter().map(Event::listed).collect())
 }
 
 /// What waits in a box, exactly.

@@ -37,7 +37,7 @@ mod kind;
 mod quarantine;
 mod recipient;
 
-pub use events::{Backlog, MAX_IDS, MAX_LISTED, PURGE_SLICE, backlog, events, purge, purge_all};
+pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{

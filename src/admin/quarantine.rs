@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::events::{MAX_LISTED, check_ids};
+use super::events::{MAX_LISTED, MAX_LISTED_BYTES, check_ids};
 use super::{begin_moving, end, time_of};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Event, EventId, mark};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, ListedRow, QuarantinedRow, Verdict};
+use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict};
 
 /// The most bytes of a reason.
 pub const MAX_REASON_BYTES: usize = 1_024;
@@ -70,7 +70,7 @@ pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[Event
 }
 
 /// The events of a recipient that are in quarantine, oldest first, behind `after` (`None`: from the oldest); at most `limit` and
-/// [`MAX_LISTED`].
+/// [`MAX_LISTED`](super::MAX_LISTED), and no more than fit into [`MAX_LISTED_BYTES`](super::MAX_LISTED_BYTES).
 ///
 /// # Errors
 ///
@@ -88,10 +88,11 @@ pub async fn quarantined<B: Backend>(
     let after = after.map_or(Uuid::nil(), |after| after.0);
     let read = async {
         let conn = &mut *pool.acquire().await?;
-        B::list_quarantined(conn, of.shard().into(), of.as_str(), after, limit.min(MAX_LISTED).into()).await
+        let bound = Bound::new(limit.min(MAX_LISTED).into(), MAX_LISTED_BYTES);
+        B::list_quarantined(conn, of.shard().into(), of.as_str(), after, bound).await
     };
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the quarantine of {of}")))?;
-    Ok(rows.into_iter().map(Quarantined::of).collect())
+    Ok(rows.rows.into_iter().map(Quarantined::of).collect())
 }
 
 impl Quarantined {

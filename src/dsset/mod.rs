@@ -82,5 +82,5 @@ pub use listing::Listing;
 pub use pop::{PopOp, PopTx, finish_pop};
 pub(crate) use pruner::TOMBSTONES;
 pub use pruner::{MIN_PRUNE_INTERVAL, PRUNER_STOP_TIMEOUT, Pruner, PrunerConfig};
-pub use set::{DEFAULT_TOMBSTONE_DELAY, Set};
+pub use set::{DEFAULT_TOMBSTONE_DELAY, MAX_LISTING_BYTES, Set};
 pub use tombstone::{Pruned, TombstoneKey, cleanup_garbage, prune_slice};

@@ -13,10 +13,13 @@ use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
 use super::tombstone::micros;
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EventRow, Fault};
+use crate::store::{Backend, Bound, EventRow, Fault};
 
 /// How long a name stays remembered after its item or event is gone, if not said otherwise.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
+
+/// The most bytes that the values of one [`Listing`] have together; one item is always listed.
+pub const MAX_LISTING_BYTES: usize = 32 << 20;
 
 /// The named events of a recipient's box, as a set of items.
 ///
@@ -106,7 +109,8 @@ impl Set {
         }
     }
 
-    /// Lists the oldest items, `max` at most, and what of the set's names is garbage.
+    /// Lists the oldest items, `max` at most and no more than fit into [`MAX_LISTING_BYTES`], and what of the set's
+    /// names is garbage.
     ///
     /// It takes a pool because it belongs outside of transactions: the listing is to be popped in one that begins after it.
     ///
@@ -123,13 +127,15 @@ impl Set {
             let conn = &mut *pool.acquire().await?;
             // The clock comes before the items, so that the listing is never younger than it is taken for.
             let moment = B::read_moment(conn, shard, recipient).await?;
-            let rows = B::list_items(conn, shard, recipient, i64::from(max.get()) + 1).await?;
+            let bound = Bound::new(i64::from(max.get()) + 1, MAX_LISTING_BYTES);
+            let page = B::list_items(conn, shard, recipient, bound).await?;
             let garbage = B::expired_names(conn, shard, recipient, micros(self.delay), max.get().into()).await?;
-            Ok((moment, rows, garbage))
+            Ok((moment, page, garbage))
         };
-        let (moment, mut rows, garbage) =
+        let (moment, page, garbage) =
             read.await.map_err(|fault: Fault| Error::during(fault, format!("list the set of {}", self.of)))?;
-        let more_remain = rows.len() > max.get() as usize;
+        let mut rows = page.rows;
+        let more_remain = page.is_cut || rows.len() > max.get() as usize;
         rows.truncate(max.get() as usize);
         let (events, items) = rows.into_iter().map(|row| (row.id, Item::new(row.name, row.value))).unzip();
         let (of, delay) = (self.of.clone(), self.delay);

@@ -97,7 +97,8 @@ impl InsertQueue {
     }
 }
 
-/// A task that inserts what is queued. When the last one is gone, with its runtime, nothing is queued any more, and what is queued is refused.
+/// A task that inserts what is queued. When the last one is gone, with its runtime, nothing is queued any more, and
+/// what is queued is refused.
 pub(super) struct Worker<'a>(&'a InsertQueue);
 
 impl Drop for Worker<'_> {

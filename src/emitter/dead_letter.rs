@@ -7,10 +7,13 @@ use uuid::Uuid;
 
 use crate::cloudevent::{CloudEvent, CloudEventError};
 use crate::error::Result;
-use crate::store::{Backend, DeadRow, OutboxKey};
+use crate::store::{Backend, Bound, DeadRow, OutboxKey};
 
 /// The most dead letters of one call.
 pub const MAX_DEAD_LETTERS: u32 = 1_000;
+
+/// The most bytes that the messages of one call of [`dead_letters`] have together; one is always listed.
+pub const MAX_DEAD_LETTER_BYTES: usize = 32 << 20;
 
 /// Names a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,7 +87,8 @@ impl DeadLetter {
     }
 }
 
-/// The dead letters in the order of their keys, after one or from the start; at most `limit` and [`MAX_DEAD_LETTERS`].
+/// The dead letters in the order of their keys, after one or from the start; at most `limit` and [`MAX_DEAD_LETTERS`],
+/// and no more than fit into [`MAX_DEAD_LETTER_BYTES`]. Go on behind the last one until the answer is empty.
 ///
 /// # Errors
 ///
@@ -97,10 +101,10 @@ pub async fn dead_letters<B: Backend>(
     let after = after.map_or(OutboxKey { shard: -1, id: Uuid::nil() }, |after| after.key);
     let read = async {
         let conn = &mut *pool.acquire().await?;
-        B::list_dead(conn, after, limit.min(MAX_DEAD_LETTERS).into()).await
+        B::list_dead(conn, after, Bound::new(limit.min(MAX_DEAD_LETTERS).into(), MAX_DEAD_LETTER_BYTES)).await
     };
     let rows = read.await.map_err(|fault: crate::store::Fault| fault.during("list the dead letters"))?;
-    Ok(rows.into_iter().map(DeadLetter::of).collect())
+    Ok(rows.rows.into_iter().map(DeadLetter::of).collect())
 }
 
 /// Moves dead letters back to the outbox, due at once, with their ids and idempotency keys; answers how many were there.

@@ -162,7 +162,8 @@ const HANDOVER_POLL: Duration = Duration::from_millis(1);
 
 const ATTEMPT: &str = "store a message in the outbox";
 
-/// The error of an emit that was accepted and then met the stop, or the end of the runtime that the emitter was started on.
+/// The error of an emit that was accepted and then met the stop, or the end of the runtime that the emitter was started
+/// on.
 pub(super) fn closed() -> Error {
     Error::setup(ATTEMPT, "the emitter was stopped, or the runtime that it was started on has ended: emitter closed")
 }

@@ -61,7 +61,8 @@ pub use breaker::{BreakerConfig, BreakerState};
 pub use builder::DurableEmitterBuilder;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
 pub use dead_letter::{
-    DeadLetter, DeadLetterId, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters, replay_dead_letters,
+    DeadLetter, DeadLetterId, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters,
+    replay_dead_letters,
 };
 pub use emitter::DurableEmitter;
 pub use error::{AuthConfigError, ConfigError, EmitterError};

@@ -43,7 +43,7 @@ pub(crate) use hint::{Hinted, Hints, listen};
 pub use metrics::INSTRUMENTS;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};
-pub use options::{DEFAULT_TURN_DEADLINE, TurnOptions};
+pub use options::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
 pub use process::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
@@ -60,5 +60,7 @@ pub use sender::{Sender, SenderConfig, SenderStopped};
 pub use state::Protobuf;
 pub use state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use status::{Status, status};
-pub use timer::{Due, MAX_LISTED_TIMERS, MAX_MOVED, MAX_TIMER, Moved, cancel, move_due, timers};
+pub use timer::{
+    Due, MAX_LISTED_TIMER_BYTES, MAX_LISTED_TIMERS, MAX_MOVED, MAX_TIMER, Moved, cancel, move_due, timers,
+};
 pub use transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use super::event::EventId;
 use super::poison::Poison;
+use crate::store::Bound;
 
 /// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
 pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many bytes the values of the events of one turn, or of one round, have at most, unless
+/// [`TurnOptions::max_bytes`] or the runtime's settings say otherwise. An event that is larger than that is taken
+/// alone.
+pub const DEFAULT_TURN_BYTES: usize = 32 << 20;
 
 /// How [`process_batch_with`](crate::process_batch_with) processes.
 ///
@@ -30,6 +36,7 @@ pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
 #[must_use]
 pub struct TurnOptions {
     max_events: NonZeroU32,
+    max_bytes: usize,
     deadline: Duration,
     poison: Poison,
     /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
@@ -44,6 +51,7 @@ impl TurnOptions {
     pub fn new(max_events: NonZeroU32) -> Self {
         TurnOptions {
             max_events,
+            max_bytes: DEFAULT_TURN_BYTES,
             deadline: DEFAULT_TURN_DEADLINE,
             poison: Poison::Block,
             backoff: None,
@@ -56,6 +64,13 @@ impl TurnOptions {
     /// [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Lists events up to so many bytes of values; [`DEFAULT_TURN_BYTES`] when nothing is said. The first event is
+    /// taken whatever its size, so 0 takes the events one by one. What does not fit is left for the next turn.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
         self
     }
 
@@ -95,6 +110,11 @@ impl TurnOptions {
 
     pub(super) fn max_events(&self) -> NonZeroU32 {
         self.max_events
+    }
+
+    /// What a turn lists: one event more than it takes, to know whether there are more.
+    pub(super) fn bound(&self) -> Bound {
+        Bound::new(i64::from(self.max_events.get()) + 1, self.max_bytes)
     }
 
     pub(super) fn is_searching(&self) -> bool {

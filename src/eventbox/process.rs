@@ -72,7 +72,8 @@ pub struct Turn {
 
 /// Processes the oldest events of a recipient in one turn.
 ///
-/// Reads the turn and lists up to `max_events` of the oldest events, and then loads the state; lets the processor decide; and
+/// Reads the turn and lists up to `max_events` of the oldest events, and no more than fit into
+/// [`DEFAULT_TURN_BYTES`](crate::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and
 /// then, in one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version, runs
 /// the side effects in order and saves the state. Everything commits together or not at all, and each event is consumed by exactly one
 /// committed turn, however many processes call this at once.
@@ -352,9 +353,8 @@ where
     let shard = to.shard().into();
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let max_events = options.max_events();
-    let limit = i64::from(max_events.get()) + 1;
     let started = Instant::now();
-    let opened = B::open_turn(&mut *conn, shard, to.as_str(), after.0, limit).await;
+    let opened = B::open_turn(&mut *conn, shard, to.as_str(), after.0, options.bound()).await;
     metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
     let opened = opened.map_err(during)?;
     if opened.paused {
@@ -363,9 +363,12 @@ where
     if options.leaves_alone() && opened.wait_us > 0 {
         return Ok(None);
     }
+    if opened.is_cut && opened.events.is_empty() {
+        return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
+    }
     let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
     let mut rows = opened.events;
-    let more_listed = rows.len() > max_events.get() as usize;
+    let more_listed = opened.is_cut || rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);
     let events = rows.into_iter().map(Event::listed).collect();
     Ok(Some(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))

@@ -63,8 +63,8 @@ impl Default for SenderConfig {
 /// one group, so an unnamed one waits for nobody's name; a named one whose name, or whose group mate's name, is held by an open
 /// transaction is tried by itself, and delays no others.
 ///
-/// Tasks of several tokio runtimes may share a sender. What one runtime was sending when it ended is sent again if it is named, and else unknown to its
-/// callers; what waited goes on with the runtimes that are left.
+/// Tasks of several tokio runtimes may share a sender. What one runtime was sending when it ended is sent again if it
+/// is named, and else unknown to its callers; what waited goes on with the runtimes that are left.
 ///
 /// # Examples
 ///
@@ -147,13 +147,15 @@ impl<B: Backend> Sender<B> {
         let mut id = None;
         for attempt in 1..=MAX_TAKEOVERS {
             let Some(room) = self.shared.room(event.value().len()).await else { break };
-            // Minted when there is room and before anything else is waited for, so that ids are in the order of the queue.
+            // Minted when there is room and before anything else is waited for, so that ids are in the order of the
+            // queue.
             let id = *id.get_or_insert_with(EventId::mint);
             let (request, answer) = Request::new(to.clone(), event.clone(), id, room);
             self.shared.push(request);
             match self.shared.answer(is_named, answer).await {
                 Ok(answer) => return answer,
-                // Only the end of a runtime drops a request unanswered. A named event is sent again: its id tells it from a copy.
+                // Only the end of a runtime drops a request unanswered. A named event is sent again: its id tells it
+                // from a copy.
                 Err(_) if is_named && attempt < MAX_TAKEOVERS => {}
                 Err(_) => {
                     let source = "the runtime that sent it was shut down in the middle of that".into();

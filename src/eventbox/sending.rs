@@ -159,7 +159,8 @@ impl<B: Backend> Shared<B> {
         self.see_to(lane);
     }
 
-    /// Waits for the answer to a request that was pushed; the error means that the task that sent it is gone, with its runtime.
+    /// Waits for the answer to a request that was pushed; the error means that the task that sent it is gone, with its
+    /// runtime.
     pub(super) async fn answer(
         self: &Arc<Self>,
         is_named: bool,

@@ -12,13 +12,16 @@ use super::hint;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, DueRow, Fault, MovedShard};
+use crate::store::{Backend, Bound, DueRow, Fault, MovedShard};
 
 /// The furthest that a timer may be away: 100 years.
 pub const MAX_TIMER: Duration = Duration::from_secs(36_525 * 86_400);
 
 /// The most timers that one call of [`timers`] answers.
 pub const MAX_LISTED_TIMERS: u32 = 1_000;
+
+/// The most bytes that the values of one call of [`timers`] have together; one timer is always listed.
+pub const MAX_LISTED_TIMER_BYTES: usize = 32 << 20;
 
 /// The most timers that one call of [`move_due`] moves.
 pub const MAX_MOVED: u32 = 10_000;
@@ -116,7 +119,8 @@ where
 ///
 /// # Units and limits
 ///
-/// `limit` is cut to [`MAX_LISTED_TIMERS`]. Go on behind the last one of the answer, until the answer is empty.
+/// `limit` is cut to [`MAX_LISTED_TIMERS`], and the answer ends where its values have [`MAX_LISTED_TIMER_BYTES`]. Go on
+/// behind the last one of the answer, until the answer is empty.
 ///
 /// # Errors
 ///
@@ -146,10 +150,11 @@ pub async fn timers<B: Backend>(
     let after = after.map_or(Uuid::nil(), |after| after.0);
     let read = async {
         let conn = &mut *pool.acquire().await?;
-        B::list_timers(conn, of.shard().into(), of.as_str(), after, limit.min(MAX_LISTED_TIMERS).into()).await
+        let bound = Bound::new(limit.min(MAX_LISTED_TIMERS).into(), MAX_LISTED_TIMER_BYTES);
+        B::list_timers(conn, of.shard().into(), of.as_str(), after, bound).await
     };
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the timers of {of}")))?;
-    Ok(rows.into_iter().map(Event::timed).collect())
+    Ok(rows.rows.into_iter().map(Event::timed).collect())
 }
 
 /// What one call of [`move_due`] did.

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::eventbox::{DEFAULT_TURN_DEADLINE, Poison};
+use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison};
 
 /// How a runtime works. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
@@ -22,6 +22,10 @@ pub struct RuntimeConfig {
     pub min_poll_interval: Duration,
     /// The most events that a turn takes; the recipients of a round share 50,000, so that it holds no more of them in memory.
     pub max_events: NonZeroU32,
+    /// The most bytes of values that a turn lists, or a round for all of its recipients; what does not fit is for the
+    /// next one, and an event that is larger is taken alone. States are bounded by as much again. So the process holds
+    /// no more than `rounds` + `workers` times twice this.
+    pub max_event_bytes: NonZeroUsize,
     /// The most recipients of a round.
     pub round_recipients: NonZeroUsize,
     /// The most rounds at the same time.
@@ -84,6 +88,7 @@ impl Default for RuntimeConfig {
             poll_interval: Duration::from_secs(1),
             min_poll_interval: Duration::from_millis(10),
             max_events: NonZeroU32::new(250).unwrap_or(NonZeroU32::MIN),
+            max_event_bytes: NonZeroUsize::new(DEFAULT_TURN_BYTES).unwrap_or(NonZeroUsize::MIN),
             round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
             rounds: NonZeroUsize::new(6).unwrap_or(NonZeroUsize::MIN),
             workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),

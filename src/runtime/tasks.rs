@@ -82,7 +82,8 @@ pub(super) async fn run_round<B: Backend>(
             _ => None,
         })
         .collect();
-    let mut done = round(&shared.pool, &with_reducers, shared.config.max_events).await;
+    let config = &shared.config;
+    let mut done = round(&shared.pool, &with_reducers, config.max_events, config.max_event_bytes.get()).await;
     drop(with_reducers);
     if let Ok(done) = &mut done {
         // Beside each other, so that a hook that takes long delays no other one's.
@@ -136,6 +137,7 @@ async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: 
 pub(super) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
     let max_events: NonZeroU32 = config.max_events;
     TurnOptions::new(max_events)
+        .max_bytes(config.max_event_bytes.get())
         .deadline(config.turn_deadline)
         .poison(config.poison)
         .backing_off(config.backoff.base, config.backoff.cap)

@@ -321,8 +321,10 @@ impl<B: Backend> Work<B> {
         self.trouble.is_over();
         self.shared.counters.round();
         let mut done = done.into_iter();
-        for to in taken {
-            match done.next() {
+        let mut taken: Vec<_> = taken.into_iter().map(|to| (to, done.next())).collect();
+        taken.sort_by_key(|(_, done)| !matches!(done, Some(Done::Deferred)));
+        for (to, done) in taken {
+            match done {
                 Some(Done::Committed { turn, known }) => {
                     self.states.keep(&to, known);
                     self.committed(to, Lane::Rounds, &turn);
@@ -337,6 +339,7 @@ impl<B: Backend> Work<B> {
                     self.queue.done(to, Lane::Turns, true);
                 }
                 Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
+                Some(Done::Deferred) => self.queue.done(to, Lane::Rounds, true),
                 Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
             }
         }

@@ -4,6 +4,7 @@ use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
+use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::fault::Fault;
 use super::outbox::OutboxKey;
 
@@ -18,6 +19,16 @@ pub struct DeadRow {
     pub attempts: i32,
     pub dead_at_us: i64,
     pub payload: Vec<u8>,
+}
+
+impl Heavy for DeadRow {
+    fn id(&self) -> Uuid {
+        self.key.id
+    }
+
+    fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.payload
+    }
 }
 
 /// Statements on dead messages that differ between the engines.
@@ -35,8 +46,8 @@ pub trait DeadLetterTable: DeadLetterMove {
     fn list_dead(
         conn: &mut Self::Connection,
         after: OutboxKey,
-        limit: i64,
-    ) -> impl Future<Output = Result<Vec<DeadRow>, Fault>> + Send;
+        bound: Bound,
+    ) -> impl Future<Output = Result<Page<DeadRow>, Fault>> + Send;
 
     /// Deletes dead messages of at least the given age; answers how many.
     fn prune_dead(
@@ -51,27 +62,34 @@ on_both_engines! {
         async fn list_dead(
             conn: &mut <Self as Database>::Connection,
             after: OutboxKey,
-            limit: i64,
-        ) -> Result<Vec<DeadRow>, Fault> {
+            bound: Bound,
+        ) -> Result<Page<DeadRow>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT shard, id, source, type, code, reason, attempts, dead_at_us, payload FROM eventbox_dead_letter
+                "SELECT shard, id, source, type, code, reason, attempts, dead_at_us,
+                        CASE WHEN octet_length(payload) <= $4 THEN payload END, CAST(octet_length(payload) AS bigint)
+                 FROM eventbox_dead_letter
                  WHERE (shard, id) > ($1, $2) AND recipient IS NULL ORDER BY shard, id LIMIT $3 + 0",
             );
-            let rows = query.bind(after.shard).bind(after.id).bind(limit).fetch_all(conn).await?;
-            rows.into_iter()
-                .map(|row| {
-                    Ok(DeadRow {
-                        key: OutboxKey { shard: row.try_get(0)?, id: row.try_get::<Uuid, _>(1)? },
-                        source: row.try_get(2)?,
-                        r#type: row.try_get(3)?,
-                        code: row.try_get(4)?,
-                        reason: row.try_get(5)?,
-                        attempts: row.try_get(6)?,
-                        dead_at_us: row.try_get(7)?,
-                        payload: row.try_get(8)?,
-                    })
-                })
-                .collect()
+            let query = query.bind(after.shard).bind(after.id).bind(bound.rows()).bind(bound.small(1));
+            let listed = weigh!(query.fetch(&mut *conn), 8, |row| DeadRow {
+                key: OutboxKey { shard: row.try_get(0)?, id: row.try_get::<Uuid, _>(1)? },
+                source: row.try_get(2)?,
+                r#type: row.try_get(3)?,
+                code: row.try_get(4)?,
+                reason: row.try_get(5)?,
+                attempts: row.try_get(6)?,
+                dead_at_us: row.try_get(7)?,
+                payload: Vec::new(),
+            });
+            // In key order, as the list is: of what the statement may leave out at its limit, the first ones are there.
+            Ok(fill!(listed, bound, conn, |missing| {
+                let query = sqlx::query::<Engine>(
+                    "SELECT id, payload FROM eventbox_dead_letter
+                     WHERE (shard, id) > ($1, $2) AND recipient IS NULL AND octet_length(payload) > $3
+                     ORDER BY shard, id LIMIT $4 + 0",
+                );
+                query.bind(after.shard).bind(after.id).bind(bound.small(1)).bind(missing.rows)
+            }))
         }
 
         async fn prune_dead(

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::BoxFuture;
 use super::both::on_both_engines;
+use super::bound::{Bound, Page, fill, weigh};
 use super::fault::Fault;
 
 /// An event on its way into a box.
@@ -131,8 +132,8 @@ pub trait EventTable: EventInsert {
         shard: i16,
         recipient: &str,
         after: Uuid,
-        limit: i64,
-    ) -> impl Future<Output = Result<Vec<ListedRow>, Fault>> + Send;
+        bound: Bound,
+    ) -> impl Future<Output = Result<Page<ListedRow>, Fault>> + Send;
 
     /// How many events a box holds, and the oldest of them. Reads the whole box.
     fn measure_box(
@@ -153,8 +154,27 @@ pub trait EventTable: EventInsert {
 }
 
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
-pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, value FROM eventbox_event
+pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $5 THEN value END,
+ CAST(octet_length(value) AS bigint) FROM eventbox_event
  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
+
+/// The values of a list that did not come with their rows; its plan must use the primary key.
+pub(crate) const LARGE_EVENTS: &str = "SELECT id, value FROM eventbox_event
+ WHERE shard = $1 AND recipient = $2 AND id >= $3 AND id <= $4 AND octet_length(value) > $5 ORDER BY id LIMIT $6 + 0";
+
+/// The query of [`LARGE_EVENTS`].
+macro_rules! large_events {
+    ($missing:ident, $shard:expr, $recipient:expr, $bound:expr) => {
+        sqlx::query::<Engine>($crate::store::event::LARGE_EVENTS)
+            .bind($shard)
+            .bind($recipient)
+            .bind($missing.first)
+            .bind($missing.last)
+            .bind($bound.small(1))
+            .bind($missing.rows)
+    };
+}
+pub(super) use large_events;
 
 /// The statement of [`EventTable::list_recipients`]; its plan must use the primary key at both steps.
 pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS (
@@ -180,20 +200,17 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             after: Uuid,
-            limit: i64,
-        ) -> Result<Vec<ListedRow>, Fault> {
-            let query = sqlx::query::<Engine>(LIST_EVENTS).bind(shard).bind(recipient).bind(after).bind(limit);
-            let rows = query.fetch_all(conn).await?;
-            rows.into_iter()
-                .map(|row| {
-                    Ok(ListedRow {
-                        id: row.try_get(0)?,
-                        name: row.try_get(1)?,
-                        traceparent: row.try_get(2)?,
-                        value: row.try_get(3)?,
-                    })
-                })
-                .collect()
+            bound: Bound,
+        ) -> Result<Page<ListedRow>, Fault> {
+            let query = sqlx::query::<Engine>(LIST_EVENTS).bind(shard).bind(recipient).bind(after);
+            let rows = query.bind(bound.rows()).bind(bound.small(1)).fetch(&mut *conn);
+            let listed = weigh!(rows, 3, |row| ListedRow {
+                id: row.try_get(0)?,
+                name: row.try_get(1)?,
+                traceparent: row.try_get(2)?,
+                value: Vec::new(),
+            });
+            Ok(fill!(listed, bound, conn, |missing| large_events!(missing, shard, recipient, bound)))
         }
 
         async fn measure_box(

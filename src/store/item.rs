@@ -4,6 +4,8 @@ use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
+use super::bound::{Bound, Heavy, Page, fill, weigh};
+use super::event::large_events;
 use super::fault::Fault;
 
 /// A named event as it lies in its box.
@@ -12,6 +14,16 @@ pub struct ItemRow {
     pub id: Uuid,
     pub name: String,
     pub value: Vec<u8>,
+}
+
+impl Heavy for ItemRow {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.value
+    }
 }
 
 /// The turn of a recipient, and when it was read.
@@ -54,12 +66,13 @@ pub trait ItemTable: ItemLookup {
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
-        limit: i64,
-    ) -> impl Future<Output = Result<Vec<ItemRow>, Fault>> + Send;
+        bound: Bound,
+    ) -> impl Future<Output = Result<Page<ItemRow>, Fault>> + Send;
 }
 
 /// The statement of [`ItemTable::list_items`]; its plan must walk the primary key.
-pub(crate) const LIST_ITEMS: &str = "SELECT id, name, value FROM eventbox_event
+pub(crate) const LIST_ITEMS: &str = "SELECT id, name, CASE WHEN octet_length(value) <= $4 THEN value END,
+ CAST(octet_length(value) AS bigint) FROM eventbox_event
  WHERE shard = $1 AND recipient = $2 AND name IS NOT NULL ORDER BY id LIMIT $3 + 0";
 
 on_both_engines! {
@@ -80,13 +93,16 @@ on_both_engines! {
             conn: &mut <Self as Database>::Connection,
             shard: i16,
             recipient: &str,
-            limit: i64,
-        ) -> Result<Vec<ItemRow>, Fault> {
-            let query = sqlx::query::<Engine>(LIST_ITEMS).bind(shard).bind(recipient).bind(limit);
-            let rows = query.fetch_all(conn).await?;
-            rows.into_iter()
-                .map(|row| Ok(ItemRow { id: row.try_get(0)?, name: row.try_get(1)?, value: row.try_get(2)? }))
-                .collect()
+            bound: Bound,
+        ) -> Result<Page<ItemRow>, Fault> {
+            let query = sqlx::query::<Engine>(LIST_ITEMS).bind(shard).bind(recipient);
+            let rows = query.bind(bound.rows()).bind(bound.small(1)).fetch(&mut *conn);
+            let listed = weigh!(rows, 2, |row| ItemRow {
+                id: row.try_get(0)?,
+                name: row.try_get(1)?,
+                value: Vec::new(),
+            });
+            Ok(fill!(listed, bound, conn, |missing| large_events!(missing, shard, recipient, bound)))
         }
     }
 }

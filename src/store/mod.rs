@@ -14,6 +14,7 @@
 )]
 
 mod both;
+mod bound;
 mod control;
 mod dead_letter;
 mod event;
@@ -41,6 +42,7 @@ mod turn;
 mod wake;
 mod written;
 
+pub(crate) use bound::Bound;
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};

@@ -4,6 +4,7 @@ use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
+use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::fault::Fault;
 
 /// Why events go to the quarantine.
@@ -25,6 +26,16 @@ pub struct QuarantinedRow {
     pub reason: String,
     pub attempts: i32,
     pub dead_at_us: i64,
+}
+
+impl Heavy for QuarantinedRow {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.value
+    }
 }
 
 /// Statements on the quarantine that differ between the engines. All are for a transaction that has moved the turn.
@@ -64,8 +75,8 @@ pub trait QuarantineTable: QuarantineMove {
         shard: i16,
         recipient: &str,
         after: Uuid,
-        limit: i64,
-    ) -> impl Future<Output = Result<Vec<QuarantinedRow>, Fault>> + Send;
+        bound: Bound,
+    ) -> impl Future<Output = Result<Page<QuarantinedRow>, Fault>> + Send;
 
     /// The newest event of a box.
     fn newest_event(
@@ -91,27 +102,34 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             after: Uuid,
-            limit: i64,
-        ) -> Result<Vec<QuarantinedRow>, Fault> {
+            bound: Bound,
+        ) -> Result<Page<QuarantinedRow>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT id, name, traceparent, payload, code, reason, attempts, dead_at_us FROM eventbox_dead_letter
+                "SELECT id, name, traceparent, code, reason, attempts, dead_at_us,
+                        CASE WHEN octet_length(payload) <= $5 THEN payload END, CAST(octet_length(payload) AS bigint)
+                 FROM eventbox_dead_letter
                  WHERE shard = $1 AND id > $3 AND recipient = $2 ORDER BY id LIMIT $4 + 0",
             );
-            let rows = query.bind(shard).bind(recipient).bind(after).bind(limit).fetch_all(conn).await?;
-            rows.into_iter()
-                .map(|row| {
-                    Ok(QuarantinedRow {
-                        id: row.try_get(0)?,
-                        name: row.try_get(1)?,
-                        traceparent: row.try_get(2)?,
-                        value: row.try_get(3)?,
-                        code: row.try_get(4)?,
-                        reason: row.try_get(5)?,
-                        attempts: row.try_get(6)?,
-                        dead_at_us: row.try_get(7)?,
-                    })
-                })
-                .collect()
+            let query = query.bind(shard).bind(recipient).bind(after).bind(bound.rows()).bind(bound.small(1));
+            let listed = weigh!(query.fetch(&mut *conn), 7, |row| QuarantinedRow {
+                id: row.try_get(0)?,
+                name: row.try_get(1)?,
+                traceparent: row.try_get(2)?,
+                value: Vec::new(),
+                code: row.try_get(3)?,
+                reason: row.try_get(4)?,
+                attempts: row.try_get(5)?,
+                dead_at_us: row.try_get(6)?,
+            });
+            Ok(fill!(listed, bound, conn, |missing| {
+                let query = sqlx::query::<Engine>(
+                    "SELECT id, payload FROM eventbox_dead_letter
+                     WHERE shard = $1 AND recipient = $2 AND id >= $3 AND id <= $4 AND octet_length(payload) > $5
+                     ORDER BY id LIMIT $6 + 0",
+                );
+                let query = query.bind(shard).bind(recipient).bind(missing.first).bind(missing.last);
+                query.bind(bound.small(1)).bind(missing.rows)
+            }))
         }
 
         async fn newest_event(

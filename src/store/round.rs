@@ -1,8 +1,11 @@
 //! Work on many recipients at once: which have events, what a round of them is decided on, and its commit.
 
+use std::collections::HashMap;
+
 use sqlx::{Database, Pool};
 use uuid::Uuid;
 
+use super::bound::{Bound, Missing, Weighing};
 use super::event::ListedRow;
 use super::fault::Fault;
 
@@ -42,7 +45,7 @@ pub struct RoundFrom<'a> {
 }
 
 /// What a recipient's part of a round is decided on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RoundRow {
     /// The place of the recipient among those that were asked for, from 0.
     pub place: usize,
@@ -52,6 +55,52 @@ pub struct RoundRow {
     pub hindered: bool,
     /// Oldest first, one more than the limit when there are more.
     pub events: Vec<ListedRow>,
+    /// Whether events, or the state and with it all events, were left out because of their bytes.
+    pub is_cut: bool,
+}
+
+/// A part of a round while it is listed.
+#[derive(Default)]
+pub(super) struct ListedPart {
+    pub(super) row: RoundRow,
+    /// Whether there is a state, which may be among what was left out.
+    pub(super) has_state: bool,
+    pub(super) events: Weighing<ListedRow>,
+}
+
+/// As many parts as there are recipients, each in its place.
+pub(super) fn empty_parts(recipients: usize) -> Vec<ListedPart> {
+    let empty = |place| ListedPart { row: RoundRow { place, ..RoundRow::default() }, ..ListedPart::default() };
+    (0..recipients).map(empty).collect()
+}
+
+/// Leaves out what does not fit into the bound, of the last recipients first; answers what is still to be read, by
+/// place.
+pub(super) fn cut_parts(parts: &mut [ListedPart], bound: Bound) -> Vec<(usize, Missing)> {
+    let of_states = parts.iter().filter_map(|part| part.row.state.as_ref()).map(Vec::len).sum::<usize>();
+    let mut left = bound.bytes().saturating_sub_unsigned(of_states as u64);
+    let (mut is_first, mut missing) = (true, Vec::new());
+    for part in parts {
+        let lacks_state = part.has_state && part.row.state.is_none();
+        if part.row.hindered || lacks_state {
+            part.row.is_cut = lacks_state;
+            part.events = Weighing::default();
+            continue;
+        }
+        part.events.sort();
+        part.events.cut(&mut left, is_first);
+        is_first &= part.events.is_empty();
+        missing.extend(part.events.missing().map(|missing| (part.row.place, missing)));
+    }
+    missing
+}
+
+impl ListedPart {
+    /// With the values that were still to be read.
+    pub(super) fn filled(self, values: HashMap<Uuid, Vec<u8>>) -> RoundRow {
+        let page = self.events.filled(values);
+        RoundRow { is_cut: self.row.is_cut || page.is_cut, events: page.rows, ..self.row }
+    }
 }
 
 /// What a recipient's part of a round commits.
@@ -130,11 +179,11 @@ pub trait RoundTable: Database {
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
     /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events; of one that is known, they are 0 and
-    /// `None`.
+    /// `None`. The bound is of the rows of each and of the bytes of all; those who come first have theirs first.
     fn list_round(
         conn: &mut Self::Connection,
         from: &[RoundFrom<'_>],
-        limit: i64,
+        bound: Bound,
     ) -> impl Future<Output = Result<Vec<RoundRow>, Fault>> + Send;
 
     /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each once.

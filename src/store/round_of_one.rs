@@ -1,10 +1,12 @@
 //! Rounds of one recipient: the same statements with plain parameters, which the engines plan once and need not unpack.
 
+use futures_util::TryStreamExt;
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
-use super::event::ListedRow;
+use super::bound::{Bound, Weighing, fill};
+use super::event::{ListedRow, large_events};
 use super::fault::Fault;
 use super::round::{RoundFrom, RoundRow, RoundWrite};
 
@@ -25,20 +27,21 @@ pub trait RoundOfOne: RoundOfOneWrite {
     fn list_one(
         conn: &mut Self::Connection,
         from: &RoundFrom<'_>,
-        limit: i64,
+        bound: Bound,
     ) -> impl Future<Output = Result<RoundRow, Fault>> + Send;
 }
 
 on_both_engines! {
     /// The statement of [`RoundOfOne::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
     const LIST_ONE: &str = concat!(
-        "SELECT coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_attempt_at_us > ", now_us!(), ", false), NULL AS id, NULL, NULL, NULL
+        "SELECT coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_attempt_at_us > ", now_us!(), ", false), NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON NOT $5 AND s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
          UNION ALL
-         SELECT NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value FROM (
-             SELECT id, name, traceparent, value FROM eventbox_event
+         SELECT NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value, e.bytes FROM (
+             SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $6 THEN value END AS value,
+                    CAST(octet_length(value) AS bigint) AS bytes FROM eventbox_event
              WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e"
     );
@@ -47,21 +50,26 @@ on_both_engines! {
         async fn list_one(
             conn: &mut <Self as Database>::Connection,
             from: &RoundFrom<'_>,
-            limit: i64,
+            bound: Bound,
         ) -> Result<RoundRow, Fault> {
             let query = sqlx::query::<Engine>(LIST_ONE).bind(from.shard).bind(from.recipient).bind(from.after);
-            let mut round = RoundRow { place: 0, turn: 0, state: None, hindered: false, events: Vec::new() };
-            for row in query.bind(limit).bind(from.is_known).fetch_all(conn).await? {
+            let query = query.bind(bound.rows()).bind(from.is_known).bind(bound.small(1));
+            let (mut round, mut events) = (RoundRow::default(), Weighing::default());
+            let mut rows = query.fetch(&mut *conn);
+            while let Some(row) = rows.try_next().await? {
                 match row.try_get(3)? {
                     Some(id) => {
-                        let (name, traceparent, value) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
-                        round.events.push(ListedRow { id, name, traceparent, value });
+                        let (name, traceparent) = (row.try_get(4)?, row.try_get(5)?);
+                        let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                        events.push(listed, row.try_get(6)?, row.try_get(7)?);
                     }
                     None => (round.turn, round.state, round.hindered) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
                 }
             }
-            // They come in this order as long as nobody reads them in another way.
-            round.events.sort_by_key(|event| event.id);
+            drop(rows);
+            events.sort();
+            let page = fill!(events, bound, conn, |missing| large_events!(missing, from.shard, from.recipient, bound));
+            (round.events, round.is_cut) = (page.rows, page.is_cut);
             Ok(round)
         }
     }

@@ -13,7 +13,8 @@ impl Gone {
         self.0.notify_waiters();
     }
 
-    /// Waits for an answer. `see_to_it` begins the task that is to give it, if there is none: at once, and whenever one is gone.
+    /// Waits for an answer. `see_to_it` begins the task that is to give it, if there is none: at once, and whenever one
+    /// is gone.
     ///
     /// The error means that the task that had the request is gone.
     pub(crate) async fn answer<T>(&self, mut answer: Receiver<T>, see_to_it: impl Fn()) -> Result<T, RecvError> {

@@ -4,6 +4,7 @@ use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
+use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::event::ListedRow;
 use super::fault::Fault;
 use super::pooled::{acquire, closed_if_unfit};
@@ -14,6 +15,16 @@ use super::{BoxFuture, arguments_of};
 pub struct TimerRow {
     pub due_at_us: i64,
     pub event: ListedRow,
+}
+
+impl Heavy for TimerRow {
+    fn id(&self) -> Uuid {
+        self.event.id
+    }
+
+    fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.event.value
+    }
 }
 
 /// What a move did in one shard that has timers.
@@ -69,8 +80,8 @@ pub trait TimerTable: TimerMove {
         shard: i16,
         recipient: &str,
         after: Uuid,
-        limit: i64,
-    ) -> impl Future<Output = Result<Vec<TimerRow>, Fault>> + Send;
+        bound: Bound,
+    ) -> impl Future<Output = Result<Page<TimerRow>, Fault>> + Send;
 
     /// The newest timer of a recipient.
     fn newest_timer(
@@ -96,8 +107,13 @@ pub(crate) const CANCEL_TIMER: &str = "DELETE FROM eventbox_timer WHERE shard = 
 )";
 
 /// The statement of [`TimerTable::list_timers`].
-pub(crate) const LIST_TIMERS: &str = "SELECT due_at_us, id, name, traceparent, value FROM eventbox_timer
+pub(crate) const LIST_TIMERS: &str = "SELECT due_at_us, id, name, traceparent,
+ CASE WHEN octet_length(value) <= $5 THEN value END, CAST(octet_length(value) AS bigint) FROM eventbox_timer
  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
+
+/// The values of a list that did not come with their rows.
+pub(crate) const LARGE_TIMERS: &str = "SELECT id, value FROM eventbox_timer
+ WHERE shard = $1 AND recipient = $2 AND id >= $3 AND id <= $4 AND octet_length(value) > $5 ORDER BY id LIMIT $6 + 0";
 
 on_both_engines! {
     impl TimerTable for Engine {
@@ -128,21 +144,23 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             after: Uuid,
-            limit: i64,
-        ) -> Result<Vec<TimerRow>, Fault> {
-            let query = sqlx::query::<Engine>(LIST_TIMERS).bind(shard).bind(recipient).bind(after).bind(limit);
-            let rows = query.fetch_all(conn).await?;
-            rows.into_iter()
-                .map(|row| {
-                    let event = ListedRow {
-                        id: row.try_get(1)?,
-                        name: row.try_get(2)?,
-                        traceparent: row.try_get(3)?,
-                        value: row.try_get(4)?,
-                    };
-                    Ok(TimerRow { due_at_us: row.try_get(0)?, event })
-                })
-                .collect()
+            bound: Bound,
+        ) -> Result<Page<TimerRow>, Fault> {
+            let query = sqlx::query::<Engine>(LIST_TIMERS).bind(shard).bind(recipient).bind(after);
+            let rows = query.bind(bound.rows()).bind(bound.small(1)).fetch(&mut *conn);
+            let listed = weigh!(rows, 4, |row| TimerRow {
+                due_at_us: row.try_get(0)?,
+                event: ListedRow {
+                    id: row.try_get(1)?,
+                    name: row.try_get(2)?,
+                    traceparent: row.try_get(3)?,
+                    value: Vec::new(),
+                },
+            });
+            Ok(fill!(listed, bound, conn, |missing| {
+                let query = sqlx::query::<Engine>(LARGE_TIMERS).bind(shard).bind(recipient);
+                query.bind(missing.first).bind(missing.last).bind(bound.small(1)).bind(missing.rows)
+            }))
         }
 
         async fn newest_timer(

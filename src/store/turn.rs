@@ -1,10 +1,12 @@
 //! How a turn of one recipient begins to read and begins to write: in one statement each, because every one is a round trip.
 
+use futures_util::TryStreamExt;
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::both::on_both_engines;
-use super::event::ListedRow;
+use super::bound::{Bound, Weighing, fill};
+use super::event::{ListedRow, large_events};
 use super::fault::Fault;
 use super::kind::kind_of;
 use super::round::Removed;
@@ -22,6 +24,8 @@ pub struct OpenedTurn {
     pub wait_us: i64,
     /// The oldest events, oldest first.
     pub events: Vec<ListedRow>,
+    /// Whether events were left out because of their bytes.
+    pub is_cut: bool,
 }
 
 /// What became of the claim of a turn.
@@ -50,13 +54,14 @@ pub trait TurnClaim: Database {
 
 /// The statement by which a turn begins to read.
 pub trait TurnTable: TurnClaim {
-    /// The turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one snapshot.
+    /// The turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one snapshot,
+    /// apart from large values.
     fn open_turn(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
         after: Uuid,
-        limit: i64,
+        bound: Bound,
     ) -> impl Future<Output = Result<OpenedTurn, Fault>> + Send;
 }
 
@@ -64,13 +69,14 @@ on_both_engines! {
     /// The statement of [`TurnTable::open_turn`]; its plan must use the primary keys.
     const OPEN_TURN: &str = concat!(
         "SELECT coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0) > 0,
-                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value
+                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
          LEFT JOIN eventbox_paused_kind k ON k.kind = $5
          LEFT JOIN (
-             SELECT id, name, traceparent, value FROM eventbox_event
+             SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $6 THEN value END AS value,
+                    CAST(octet_length(value) AS bigint) AS bytes FROM eventbox_event
              WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e ON true"
     );
@@ -81,20 +87,25 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             after: Uuid,
-            limit: i64,
+            bound: Bound,
         ) -> Result<OpenedTurn, Fault> {
-            let query = sqlx::query::<Engine>(OPEN_TURN).bind(shard).bind(recipient).bind(after).bind(limit);
-            let mut opened = OpenedTurn::default();
-            for row in query.bind(kind_of(recipient)).fetch_all(conn).await? {
+            let query = sqlx::query::<Engine>(OPEN_TURN).bind(shard).bind(recipient).bind(after).bind(bound.rows());
+            let query = query.bind(kind_of(recipient)).bind(bound.small(1));
+            let (mut opened, mut events) = (OpenedTurn::default(), Weighing::default());
+            let mut rows = query.fetch(&mut *conn);
+            while let Some(row) = rows.try_next().await? {
                 (opened.turn, opened.paused) = (row.try_get(0)?, row.try_get(1)?);
                 (opened.failing, opened.wait_us) = (row.try_get(2)?, row.try_get(3)?);
                 if let Some(id) = row.try_get(4)? {
-                    let (name, traceparent, value) = (row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
-                    opened.events.push(ListedRow { id, name, traceparent, value });
+                    let (name, traceparent) = (row.try_get(5)?, row.try_get(6)?);
+                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    events.push(listed, row.try_get(7)?, row.try_get(8)?);
                 }
             }
-            // They come in this order as long as nobody joins in another way.
-            opened.events.sort_by_key(|event| event.id);
+            drop(rows);
+            events.sort();
+            let page = fill!(events, bound, conn, |missing| large_events!(missing, shard, recipient, bound));
+            (opened.events, opened.is_cut) = (page.rows, page.is_cut);
             Ok(opened)
         }
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{KnownState, Ready};
 #[cfg(feature = "emitter")]
-use crate::cloudevent::turn_key;
+use crate::cloudevent::{CloudEvent, turn_key};
 #[cfg(feature = "emitter")]
 use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{Error, Result};
@@ -82,6 +82,17 @@ impl Ready {
             return true;
         }
         !self.decided.emitted.is_empty()
+    }
+
+    /// How many bytes its states and messages have.
+    pub(super) fn written_bytes(&self) -> usize {
+        let state = self.decided.state.as_ref().and_then(Option::as_ref).map_or(0, Vec::len);
+        let emitted: usize = self.decided.emitted.iter().map(|(_, event)| event.value().len()).sum();
+        #[cfg(feature = "emitter")]
+        let published: usize = self.decided.published.iter().map(CloudEvent::encoded_len).sum();
+        #[cfg(not(feature = "emitter"))]
+        let published = 0;
+        state + emitted + published
     }
 
     fn write(&self, removal: Removal) -> RoundWrite<'_> {

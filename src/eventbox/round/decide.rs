@@ -174,8 +174,11 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
         return Err(Box::new(Done::Hindered));
     }
     metrics::seen(part.to.kind(), &row.events);
-    let more_listed = row.events.len() > max_events.get() as usize;
+    let more_listed = row.is_cut || row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
+    if row.is_cut && row.events.is_empty() {
+        return Err(Box::new(Done::Deferred));
+    }
     // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
     if row.events.is_empty() {
         return Err(Box::new(Done::Nothing { last: None, more: false }));

@@ -25,7 +25,7 @@ use super::process::{MAX_TURN_AGE, Turn};
 use super::transition::PostProcess;
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, RoundFrom, RoundRow};
+use crate::store::{Backend, Bound, Fault, RoundFrom, RoundRow};
 
 /// A recipient in a round, and the event behind which it is listed: a hint, the nil id lists from the start.
 pub(crate) struct Part<B> {
@@ -66,6 +66,8 @@ pub(crate) enum Done {
     Alone,
     /// It is paused, or left alone after a failure.
     Hindered,
+    /// Others took the bytes of this round: it is for the next one.
+    Deferred,
 }
 
 /// The most events that a round lists; its recipients share them.
@@ -88,12 +90,21 @@ struct Ready {
     range: Option<(EventId, EventId)>,
 }
 
-/// Takes many recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each, none twice; answers what became of each, in the order of `parts`.
+/// Takes many recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each, none twice;
+/// answers what became of each, in the order of `parts`.
+///
+/// The values that are listed have `max_bytes` together, and so have the states; the first event and the first state
+/// are taken whatever their size. What is written has no more than so many bytes in each transaction.
 ///
 /// # Errors
 ///
 /// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed then.
-pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZeroU32) -> Result<Vec<Done>> {
+pub(crate) async fn round<B: Backend>(
+    pool: &Pool<B>,
+    parts: &[Part<B>],
+    max_events: NonZeroU32,
+    max_bytes: usize,
+) -> Result<Vec<Done>> {
     let started = Instant::now();
     let max_events = max_events.min(share_of(parts.len()));
     let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
@@ -103,7 +114,7 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_eve
     let spent = |phase, since: Instant| {
         metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
     };
-    let rows = list(pool, parts, max_events).await;
+    let rows = list(pool, parts, Bound::new(i64::from(max_events.get()) + 1, max_bytes)).await;
     spent(Phase::Listing, started);
     let listed_at = Instant::now();
     for (place, verdict) in decide_all(parts, rows?, max_events).await {
@@ -124,13 +135,17 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_eve
         return Ok(done);
     }
     let decided_at = Instant::now();
-    let committed = commit(pool, ready).await;
-    spent(Phase::Committing, decided_at);
-    for Committed { place, known, mut turn } in committed? {
-        if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
-            turn.post_process = std::mem::take(hooks);
-            *done = Done::Committed { turn, known };
+    let mut committing = Ok(());
+    for slice in slices(ready, max_bytes) {
+        match commit(pool, slice).await {
+            Ok(committed) => note(committed, &mut done, &mut hooks),
+            Err(error) => committing = committing.and(Err(error)),
         }
+    }
+    spent(Phase::Committing, decided_at);
+    // What was committed before an error must be told, and the others are tried again.
+    if !done.iter().any(|done| matches!(done, Done::Committed { .. })) {
+        committing?;
     }
     for (part, _) in parts.iter().zip(&done).filter(|(_, done)| matches!(done, Done::Lost)) {
         metrics::contention(part.to.kind());
@@ -153,7 +168,37 @@ fn shards_of<B>(parts: &[Part<B>]) -> BTreeMap<u8, u32> {
     shards
 }
 
-async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZeroU32) -> Result<Vec<RoundRow>> {
+/// What committed, with its hooks.
+fn note(committed: Vec<Committed>, done: &mut [Done], hooks: &mut [Vec<PostProcess>]) {
+    for Committed { place, known, mut turn } in committed {
+        if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
+            turn.post_process = std::mem::take(hooks);
+            *done = Done::Committed { turn, known };
+        }
+    }
+}
+
+/// Parts that commit together: what they write has so many bytes at most, or is of one recipient.
+fn slices(ready: Vec<Ready>, max_bytes: usize) -> Vec<Vec<Ready>> {
+    let mut slices: Vec<Vec<Ready>> = Vec::new();
+    let mut left = 0;
+    for ready in ready {
+        let bytes = ready.written_bytes();
+        match slices.last_mut() {
+            Some(slice) if bytes <= left => {
+                left -= bytes;
+                slice.push(ready);
+            }
+            _ => {
+                left = max_bytes.saturating_sub(bytes);
+                slices.push(vec![ready]);
+            }
+        }
+    }
+    slices
+}
+
+async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], bound: Bound) -> Result<Vec<RoundRow>> {
     let attempt = || format!("list a round of {} recipients", parts.len());
     let from: Vec<_> = parts
         .iter()
@@ -165,7 +210,7 @@ async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], max_events: NonZero
         })
         .collect();
     let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(attempt()))?;
-    B::list_round(&mut conn, &from, i64::from(max_events.get()) + 1).await.map_err(|fault| fault.during(attempt()))
+    B::list_round(&mut conn, &from, bound).await.map_err(|fault| fault.during(attempt()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Rounds on Postgres.
 
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::{now_us, statement_us};
+use crate::store::bound::{Bound, Missing};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 use crate::store::schema::Schema;
 
@@ -59,11 +63,15 @@ const STEP_BY_INDEX: &str =
 /// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
 ///
 /// One statement, so one snapshot: the turns and states, and the events of each recipient in their order. Sorting them all together costs more
-/// than reading them.
+/// than reading them. Large values are left to [`LARGE_OF_ROUND`]: a running sum of the lengths would cost a tenth of a
+/// round, and this costs nothing. Of the states, which are few, those that do not fit are left out by such a sum.
 pub(crate) const LIST_ROUND: &str = concat!(
-    "SELECT r.place, s.turn, s.state, coalesce(f.paused OR f.next_attempt_at_us > ",
+    "SELECT r.place, s.turn,
+       CASE WHEN sum(octet_length(s.state)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(s.state) < $7
+            THEN s.state END,
+       s.state IS NOT NULL, coalesce(f.paused OR f.next_attempt_at_us > ",
     statement_us!(),
-    ", false) AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value
+    ", false) AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
@@ -73,13 +81,24 @@ LEFT JOIN LATERAL (
     SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient LIMIT 1
 ) f ON true
 UNION ALL
-SELECT r.place, NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value
+SELECT r.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent, CASE WHEN e.bytes <= $6 THEN e.value END, e.bytes
 FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
 CROSS JOIN LATERAL (
-    SELECT id, name, traceparent, value FROM eventbox_event e
+    SELECT id, name, traceparent, value, octet_length(value)::int8 AS bytes FROM eventbox_event e
     WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after ORDER BY id LIMIT $4
 ) e"
 );
+
+/// The values that [`LIST_ROUND`] left out and that are within the bound; its plan must use the primary key.
+pub(crate) const LARGE_OF_ROUND: &str = "SELECT r.place, e.id, e.value
+FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::uuid[], $5::int8[]) WITH ORDINALITY
+    AS r (shard, recipient, first, last, rows, place)
+CROSS JOIN LATERAL (
+    SELECT id, value FROM eventbox_event e
+    WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id >= r.first AND e.id <= r.last
+      AND octet_length(e.value) > $6
+    ORDER BY id LIMIT r.rows
+) e";
 
 /// The statement of [`RoundTable::write_round`]; its plan must find states and events by their primary keys.
 ///
@@ -147,35 +166,44 @@ impl RoundTable for Postgres {
         rows.iter().map(walked).collect()
     }
 
-    async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], limit: i64) -> Result<Vec<RoundRow>, Fault> {
+    async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], bound: Bound) -> Result<Vec<RoundRow>, Fault> {
         if let [one] = from {
-            return Ok(vec![Self::list_one(conn, one, limit).await?]);
+            return Ok(vec![Self::list_one(conn, one, bound).await?]);
         }
         let query = sqlx::query(LIST_ROUND)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.recipient).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after).collect::<Vec<_>>())
-            .bind(limit)
-            .bind(from.iter().map(|from| from.is_known).collect::<Vec<_>>());
-        let empty = |place| RoundRow { place, turn: 0, state: None, hindered: false, events: Vec::new() };
-        let mut rounds: Vec<RoundRow> = (0..from.len()).map(empty).collect();
-        for row in query.fetch_all(conn).await? {
-            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
-            let Some(round) = rounds.get_mut(place) else { continue };
-            match row.try_get(4)? {
+            .bind(bound.rows())
+            .bind(from.iter().map(|from| from.is_known).collect::<Vec<_>>())
+            .bind(bound.small(from.len()))
+            .bind(bound.bytes());
+        let mut parts = empty_parts(from.len());
+        let mut rows = query.fetch(&mut *conn);
+        while let Some(row) = rows.try_next().await? {
+            let Some(part) = parts.get_mut(place_of(&row)?) else { continue };
+            match row.try_get(5)? {
                 Some(id) => {
-                    let (name, traceparent, value) = (row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
-                    round.events.push(ListedRow { id, name, traceparent, value });
+                    let (name, traceparent) = (row.try_get(6)?, row.try_get(7)?);
+                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
                 }
                 None => {
-                    round.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
-                    (round.state, round.hindered) = (row.try_get(2)?, row.try_get(3)?);
+                    part.row.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
+                    (part.row.state, part.has_state) = (row.try_get(2)?, row.try_get(3)?);
+                    part.row.hindered = row.try_get(4)?;
                 }
             }
         }
-        // They come in this order as long as nobody joins in another way.
-        rounds.iter_mut().for_each(|round| round.events.sort_by_key(|event| event.id));
-        Ok(rounds)
+        drop(rows);
+        let mut values = read_large(conn, from, &cut_parts(&mut parts, bound), bound).await?;
+        Ok(parts
+            .into_iter()
+            .map(|part| {
+                let its = values.remove(&part.row.place).unwrap_or_default();
+                part.filled(its)
+            })
+            .collect())
     }
 
     async fn write_round(
@@ -207,11 +235,39 @@ impl RoundTable for Postgres {
             .bind(ids);
         let query = query.bind(token).bind(lock_wait_ms.to_string());
         match query.bind(writes.iter().map(|write| write.token).collect::<Vec<_>>()).fetch_all(tx).await {
-            Ok(rows) => rows.iter().map(won).collect::<Result<_, _>>().map(Some),
+            Ok(rows) => rows.iter().map(place_of).collect::<Result<_, _>>().map(Some),
             Err(error) if is_shortfall(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The values that are missing, by the places of their recipients.
+async fn read_large(
+    conn: &mut PgConnection,
+    from: &[RoundFrom<'_>],
+    missing: &[(usize, Missing)],
+    bound: Bound,
+) -> Result<HashMap<usize, HashMap<Uuid, Vec<u8>>>, Fault> {
+    let mut values: HashMap<usize, HashMap<Uuid, Vec<u8>>> = HashMap::new();
+    if missing.is_empty() {
+        return Ok(values);
+    }
+    let owners = || missing.iter().filter_map(|(place, _)| from.get(*place));
+    let query = sqlx::query(LARGE_OF_ROUND)
+        .bind(owners().map(|from| from.shard).collect::<Vec<_>>())
+        .bind(owners().map(|from| from.recipient).collect::<Vec<_>>())
+        .bind(missing.iter().map(|(_, missing)| missing.first).collect::<Vec<_>>())
+        .bind(missing.iter().map(|(_, missing)| missing.last).collect::<Vec<_>>())
+        .bind(missing.iter().map(|(_, missing)| missing.rows).collect::<Vec<_>>())
+        .bind(bound.small(from.len()));
+    let mut rows = query.fetch(conn);
+    while let Some(row) = rows.try_next().await? {
+        if let Some((place, _)) = missing.get(place_of(&row)?) {
+            values.entry(*place).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+        }
+    }
+    Ok(values)
 }
 
 fn number(count: usize) -> i32 {
@@ -229,7 +285,8 @@ fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
     })
 }
 
-fn won(row: &PgRow) -> Result<usize, Fault> {
+/// The place in an array, from 0, that the first column tells from 1.
+fn place_of(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
 }
 

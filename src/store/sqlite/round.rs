@@ -1,14 +1,18 @@
 //! Rounds on SQLite.
 
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
 use super::packed::{Packed, hex};
-use crate::store::event::ListedRow;
+use crate::store::bound::Bound;
+use crate::store::event::{LARGE_EVENTS, ListedRow};
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow};
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 
 /// The shards that have events, each found with one look.
@@ -50,24 +54,32 @@ SELECT step.shard, step.recipient,
 WHERE step.recipient <= coalesce(step.last, step.recipient) ORDER BY n"
 );
 
-/// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first; a state comes with every row, which costs nothing here.
+/// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first. A running sum keeps what it is
+/// given, so states are looked up behind it.
 pub(crate) const LIST_ROUND: &str = concat!(
     "WITH r AS MATERIALIZED (
     SELECT f.key AS place, f.value ->> 0 AS shard, f.value ->> 1 AS recipient, unhex(f.value ->> 2) AS after,
            f.value ->> 3 AS is_known FROM json_each($1) f
+), kept AS MATERIALIZED (
+    SELECT r.*, s.turn, s.bytes, sum(s.bytes) OVER (ROWS UNBOUNDED PRECEDING) - s.bytes AS before
+    FROM r LEFT JOIN (SELECT shard, recipient, turn, octet_length(state) AS bytes FROM eventbox_state) s
+        ON NOT r.is_known AND s.shard = r.shard AND s.recipient = r.recipient
 ), part AS MATERIALIZED (
     SELECT r.*, (SELECT e.id FROM eventbox_event e WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after
                  ORDER BY e.id LIMIT 1 OFFSET $2 - 1) AS upto FROM r
 )
-SELECT part.place, coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_attempt_at_us > ",
+SELECT kept.place, coalesce(kept.turn, 0),
+       CASE WHEN kept.before < $4 THEN
+           (SELECT s.state FROM eventbox_state s WHERE s.shard = kept.shard AND s.recipient = kept.recipient) END,
+       kept.bytes IS NOT NULL, coalesce(f.paused OR f.next_attempt_at_us > ",
     now_us!(),
-    ", false), e.id, e.name, e.traceparent, e.value
-FROM part
-LEFT JOIN eventbox_state s ON NOT part.is_known AND s.shard = part.shard AND s.recipient = part.recipient
-LEFT JOIN eventbox_failure f ON f.shard = part.shard AND f.recipient = part.recipient
-LEFT JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = part.recipient AND e.id > part.after
-     AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')
-ORDER BY part.place, e.id"
+    ", false), NULL, NULL, NULL, NULL, NULL
+FROM kept LEFT JOIN eventbox_failure f ON f.shard = kept.shard AND f.recipient = kept.recipient
+UNION ALL
+SELECT part.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent,
+       CASE WHEN octet_length(e.value) <= $3 THEN e.value END, octet_length(e.value)
+FROM part CROSS JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = part.recipient AND e.id > part.after
+     AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')"
 );
 
 /// Differs, here and below: a CTE cannot write, so turns that are 0, other turns and events are three statements of one transaction, which has
@@ -124,28 +136,49 @@ impl RoundTable for Sqlite {
     async fn list_round(
         conn: &mut SqliteConnection,
         from: &[RoundFrom<'_>],
-        limit: i64,
+        bound: Bound,
     ) -> Result<Vec<RoundRow>, Fault> {
         if let [one] = from {
-            return Ok(vec![Self::list_one(conn, one, limit).await?]);
+            return Ok(vec![Self::list_one(conn, one, bound).await?]);
         }
-        let from: Vec<_> =
+        let wanted: Vec<_> =
             from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
-        let mut rounds: Vec<RoundRow> = Vec::with_capacity(from.len());
-        for row in sqlx::query(LIST_ROUND).bind(json(&from)?).bind(limit).fetch_all(conn).await? {
-            let place = place_of(&row)?;
-            if rounds.last().is_none_or(|last| last.place != place) {
-                let (turn, state, hindered) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-                rounds.push(RoundRow { place, turn, state, hindered, events: Vec::new() });
+        let query = sqlx::query(LIST_ROUND).bind(json(&wanted)?).bind(bound.rows());
+        let query = query.bind(bound.small(from.len())).bind(bound.bytes());
+        let mut parts = empty_parts(from.len());
+        let mut rows = query.fetch(&mut *conn);
+        while let Some(row) = rows.try_next().await? {
+            let Some(part) = parts.get_mut(place_of(&row)?) else { continue };
+            match row.try_get(5)? {
+                Some(id) => {
+                    let (name, traceparent) = (row.try_get(6)?, row.try_get(7)?);
+                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
+                }
+                None => {
+                    (part.row.turn, part.row.state) = (row.try_get(1)?, row.try_get(2)?);
+                    (part.has_state, part.row.hindered) = (row.try_get(3)?, row.try_get(4)?);
+                }
             }
-            if let (Some(id), Some(round)) = (row.try_get::<Option<Uuid>, _>(4)?, rounds.last_mut()) {
-                round.events.push(ListedRow {
-                    id,
-                    name: row.try_get(5)?,
-                    traceparent: row.try_get(6)?,
-                    value: row.try_get(7)?,
-                });
+        }
+        drop(rows);
+        let missing = cut_parts(&mut parts, bound);
+        let mut rounds = Vec::with_capacity(parts.len());
+        let mut missing = missing.into_iter().peekable();
+        for part in parts {
+            let mut values = HashMap::new();
+            if let Some((place, missing)) = missing.next_if(|(place, _)| *place == part.row.place)
+                && let Some(of) = from.get(place)
+            {
+                // Differs: one by one, because there is no LATERAL, and a statement takes no round trip.
+                let query = sqlx::query(LARGE_EVENTS).bind(of.shard).bind(of.recipient).bind(missing.first);
+                let query = query.bind(missing.last).bind(bound.small(from.len())).bind(missing.rows);
+                let mut rows = query.fetch(&mut *conn);
+                while let Some(row) = rows.try_next().await? {
+                    values.insert(row.try_get(0)?, row.try_get(1)?);
+                }
             }
+            rounds.push(part.filled(values));
         }
         Ok(rounds)
     }

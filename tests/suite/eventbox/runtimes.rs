@@ -1,4 +1,5 @@
-//! Several tokio runtimes in one process, as tests and embedders have them: what is shared between them outlives each of them.
+//! Several tokio runtimes in one process, as tests and embedders have them: what is shared between them outlives each
+//! of them.
 
 use std::num::NonZeroU32;
 use std::sync::mpsc;

@@ -1,10 +1,12 @@
 //! The runtime: every box is processed, by whoever is alive.
 
+mod bytes;
 mod config;
 mod failing;
 mod finding;
 mod hints;
 mod holding;
+mod memory;
 mod observing;
 mod rounds;
 mod sharing;

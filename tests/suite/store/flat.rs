@@ -19,13 +19,14 @@ async fn pages(db: &TestDb<sqlx::Postgres>, key: &str, events: u32) -> u64 {
     db.run("VACUUM ANALYZE eventbox_event").await;
     let sql = statement("postgres", "LIST_EVENTS");
     let pool = db.open(1);
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PREPARE hot (int2, text, uuid, int8) AS {sql}")))
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PREPARE hot (int2, text, uuid, int8, int8) AS {sql}")))
         .execute(&pool)
         .await
         .unwrap();
     let nil = uuid::Uuid::nil();
-    let explain =
-        format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE hot ({shard}, '{to}', '{nil}', {LIMIT})");
+    let explain = format!(
+        "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE hot ({shard}, '{to}', '{nil}', {LIMIT}, 1000)"
+    );
     let plan: serde_json::Value = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_one(&pool).await.unwrap();
     pool.close().await;
     let top = &plan[0]["Plan"];

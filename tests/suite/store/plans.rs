@@ -67,10 +67,15 @@ mod postgres {
             [("3, 'aircraft/7'", 101), ("3, 'airport/EWR'", 101), ("3, 'airport/EWR'", 1001), ("7, 'none/such'", 1)];
         let boxes = boxes.map(|(owner, limit)| format!("{owner}, '{nil}', {limit}"));
         let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
-        uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8", &boxes).await;
-        let turns: Vec<String> = boxes.iter().map(|of| format!("{of}, 'airport'")).collect();
+        let lists: Vec<String> = boxes.iter().map(|of| format!("{of}, 1000")).collect();
+        let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
+        uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8, int8", &lists).await;
+        let turns: Vec<String> = boxes.iter().map(|of| format!("{of}, 'airport', 1000")).collect();
         let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
-        uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text", &turns).await;
+        uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text, int8", &turns).await;
+        let id = uuid::Uuid::now_v7();
+        let large = format!("3, 'aircraft/7', '{nil}', '{id}', 1000, 100");
+        uses_the_primary_key("LARGE_EVENTS", "int2, text, uuid, uuid, int8, int8", &[&large]).await;
     }
 
     /// Whatever the statistics make of a box, what is removed from it is looked up by its ids: a planner that thinks that every box is short would
@@ -114,8 +119,8 @@ mod postgres {
             let mut hot = vec![
                 (
                     "OPEN_TURN",
-                    "int2, text, uuid, int8, text",
-                    format!("3, 'airport/EWR', '{}', 101, 'airport'", uuid()),
+                    "int2, text, uuid, int8, text, int8",
+                    format!("3, 'airport/EWR', '{}', 101, 'airport', 1000", uuid()),
                 ),
                 (
                     "CLAIM_NEXT_TURN",
@@ -126,8 +131,8 @@ mod postgres {
             if cfg!(feature = "runtime") {
                 hot.push((
                     "LIST_ONE",
-                    "int2, text, uuid, int8, bool",
-                    format!("3, 'airport/EWR', '{}', 101, false", uuid()),
+                    "int2, text, uuid, int8, bool, int8",
+                    format!("3, 'airport/EWR', '{}', 101, false, 1000", uuid()),
                 ));
                 hot.push((
                     "WRITE_NEXT_ONE",
@@ -152,9 +157,9 @@ mod postgres {
     #[tokio::test]
     async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
         let uuid = || uuid::Uuid::now_v7().to_string();
-        let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}", uuid()));
+        let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}, 1000", uuid()));
         let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
-        uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool", &lists).await;
+        uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool, int8", &lists).await;
         let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
         let bounds = format!("'{}', '{}'", uuid(), uuid());
         let by_id = [1, 100].map(|count| format!("'{{{}}}', {bounds}, '200', '1', {count}", ids(count)));
@@ -223,8 +228,13 @@ mod postgres {
                 ),
                 (
                     "LIST_ROUND",
-                    "int2[], text[], uuid[], int8, bool[]",
-                    format!("{shards}, {names}, {afters}, 101, {known}"),
+                    "int2[], text[], uuid[], int8, bool[], int8, int8",
+                    format!("{shards}, {names}, {afters}, 101, {known}, 1000, 1000000"),
+                ),
+                (
+                    "LARGE_OF_ROUND",
+                    "int2[], text[], uuid[], uuid[], int8[], int8",
+                    format!("{shards}, {names}, {afters}, {afters}, {ones}, 1000"),
                 ),
                 (
                     "WRITE_ROUND",
@@ -351,6 +361,7 @@ mod sqlite {
     #[tokio::test]
     async fn listing_walks_the_primary_key() {
         uses_the_primary_key("LIST_EVENTS").await;
+        uses_the_primary_key("LARGE_EVENTS").await;
         uses_the_primary_key("OPEN_TURN").await;
         uses_the_primary_key("LIST_ONE").await;
     }

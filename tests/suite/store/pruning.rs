@@ -60,7 +60,7 @@ mod postgres {
     async fn a_set_is_listed_along_the_primary_key() {
         let db = filled().await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let plan = plan(&db, "LIST_ITEMS", "(int2, text, int8)", "(3, 'airport/EWR', 100)", mode).await;
+            let plan = plan(&db, "LIST_ITEMS", "(int2, text, int8, int8)", "(3, 'airport/EWR', 100, 1000)", mode).await;
             assert!(plan.contains("eventbox_event_pkey") && !plan.contains("Sort"), "{mode}:\n{plan}");
         }
         db.remove().await;

@@ -63,8 +63,8 @@ mod postgres {
             assert!(plan.contains("eventbox_timer_id") && plan.contains("eventbox_tombstone"), "{plan}");
             assert!(!plan.contains("Seq Scan on eventbox_timer"), "{plan}");
         }
-        let arguments = format!("3, 'airport/EWR', '{}', 100", uuid::Uuid::nil());
-        for plan in plans(&db, "LIST_TIMERS", "int2, text, uuid, int8", &arguments).await {
+        let arguments = format!("3, 'airport/EWR', '{}', 100, 1000", uuid::Uuid::nil());
+        for plan in plans(&db, "LIST_TIMERS", "int2, text, uuid, int8, int8", &arguments).await {
             assert!(plan.contains("eventbox_timer_id") && !plan.contains("Sort"), "{plan}");
         }
         let arguments = format!("3, 'airport/EWR', '{}', NULL, 'airport'", uuid::Uuid::now_v7());

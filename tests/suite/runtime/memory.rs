@@ -1,0 +1,146 @@
+//! What a process holds in memory while it works on large events: bounded by bytes, however many of them wait. The
+//! process is this test binary itself, started again with one test and an environment, which tells the most memory that
+//! it had.
+
+use std::num::NonZeroU32;
+use std::process::Stdio;
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::{BoxError, DEFAULT_TURN_BYTES, Event, Outcome, Recipient, Reducer, admin, reduce_batch};
+use sqlx::pool::PoolOptions;
+use tokio::process::Command;
+
+use super::{STOP, config, emit_all};
+use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually, on_every_engine};
+
+/// Of a child: the database.
+const URL: &str = "EVENTBOX_TEST_MEMORY_URL";
+/// Of a child: what it does.
+const ROLE: &str = "EVENTBOX_TEST_MEMORY_ROLE";
+
+/// What a child says, followed by the most memory it had, in KiB.
+const MOST: &str = "most memory: ";
+
+/// A large event.
+const LARGE: usize = 1_000 << 10;
+
+/// The most memory of a child that does nothing large, with room for what allocators and drivers keep.
+const BASE_KIB: u64 = 80 << 10;
+
+/// Counts bytes.
+struct Weigh;
+
+impl Reducer for Weigh {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], bytes: u64) -> Result<Outcome<u64>, BoxError> {
+        let more: usize = events.iter().map(|event| event.value().len()).sum();
+        Ok(Outcome::to(bytes + more as u64).consuming(events))
+    }
+}
+
+fn boxes(recipients: usize) -> impl Iterator<Item = Recipient> {
+    (0..recipients).map(|n| Recipient::new("tally", n.to_string()).unwrap())
+}
+
+/// Fills boxes with large events.
+async fn fill<B: CellEngine>(db: &TestDb<B>, recipients: usize, events: usize) {
+    let value = vec![b'x'; LARGE];
+    for to in boxes(recipients) {
+        let events: Vec<_> = (0..events).map(|_| (to.clone(), Event::new(value.clone()))).collect();
+        for events in events.chunks(eventbox::MAX_EMIT_BYTES / LARGE) {
+            emit_all(db, events).await;
+        }
+    }
+}
+
+async fn weight<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> u64 {
+    eventbox::state::<u64>(&db.pool, of).await.unwrap().and_then(|at| at.state).unwrap_or(0)
+}
+
+/// Not a test by itself: what a child does, when a test started it.
+#[test]
+#[ignore = "a child process of the tests of this file"]
+#[allow(clippy::print_stdout, reason = "the test reads what its child says")]
+fn child() {
+    let (Ok(url), Ok(role)) = (std::env::var(URL), std::env::var(ROLE)) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        if url.starts_with("postgres") {
+            play(PoolOptions::<sqlx::Postgres>::new().connect(&url).await.unwrap(), &role).await;
+        } else {
+            let file: sqlx::sqlite::SqliteConnectOptions = url.parse().unwrap();
+            let options = eventbox::sqlite_options(file.get_filename());
+            play(PoolOptions::<sqlx::Sqlite>::new().connect_with(options).await.unwrap(), &role).await;
+        }
+    });
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("{MOST}{}", most.trim().trim_end_matches(" kB"));
+}
+
+async fn play<B: TestEngine>(pool: sqlx::Pool<B>, role: &str) {
+    match role {
+        "rounds" => {
+            let config: RuntimeConfig = config();
+            let runtime = Runtime::builder(pool.clone()).reducer("tally", Weigh).config(config).start().await.unwrap();
+            let left = || B::number(&pool, "SELECT count(*) FROM eventbox_event".to_owned());
+            eventually(4 * SOON, async || left().await == 0).await;
+            runtime.stop(STOP).await;
+        }
+        "turns" => {
+            let most = NonZeroU32::new(1_000).unwrap();
+            for to in boxes(1) {
+                while reduce_batch(&pool, &to, &Weigh, most).await.unwrap().more_remain {}
+            }
+        }
+        _ => {
+            for to in boxes(1) {
+                let mut after = None;
+                loop {
+                    let page = admin::events(&pool, &to, after, admin::MAX_LISTED).await.unwrap();
+                    let Some(last) = page.last() else { break };
+                    after = Some(last.id());
+                }
+            }
+        }
+    }
+}
+
+/// The most memory that a child had, in KiB.
+async fn most_memory<B: TestEngine>(db: &TestDb<B>, role: &str) -> u64 {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "runtime::memory::child", "--ignored", "--nocapture"]);
+    command.env(URL, db.url()).env(ROLE, role).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    said.lines().find_map(|line| line.split(MOST).nth(1)?.trim().parse().ok()).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+on_every_engine! {
+    /// 200 MiB wait, of which a round may have 32: the first sum is what the process may have, the second what it would
+    /// have.
+    async fn rounds_of_large_events_are_bounded_by_bytes(db) {
+        fill(db, 20, 10).await;
+        let most = most_memory(db, "rounds").await;
+        assert!(most < BASE_KIB + 3 * (DEFAULT_TURN_BYTES as u64 >> 10), "{} MiB", most >> 10);
+        for to in boxes(20) {
+            assert_eq!(weight(db, &to).await, 10 * LARGE as u64, "{to}");
+        }
+    }
+
+    async fn a_turn_of_large_events_is_bounded_by_bytes(db) {
+        fill(db, 1, 200).await;
+        let most = most_memory(db, "turns").await;
+        assert!(most < BASE_KIB + 2 * (DEFAULT_TURN_BYTES as u64 >> 10), "{} MiB", most >> 10);
+        assert_eq!(weight(db, &boxes(1).next().unwrap()).await, 200 * LARGE as u64);
+    }
+
+    async fn a_listing_of_large_events_is_bounded_by_bytes(db) {
+        fill(db, 1, 200).await;
+        let most = most_memory(db, "listings").await;
+        assert!(most < BASE_KIB + 2 * (admin::MAX_LISTED_BYTES as u64 >> 10), "{} MiB", most >> 10);
+    }
+}
