@@ -1,11 +1,15 @@
 //! The runtime: every box is processed, by whoever is alive.
 
+mod bounds;
 mod bytes;
 mod config;
 mod failing;
 mod finding;
+mod gauges;
+mod handing;
 mod hints;
 mod holding;
+mod leases;
 mod memory;
 mod observing;
 mod rounds;

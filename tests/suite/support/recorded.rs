@@ -89,6 +89,13 @@ impl Recording {
         recorded.read(&self.1);
         recorded.total(name, &[])
     }
+
+    /// What the one series with these labels has now; `None` when it was never recorded.
+    pub(crate) fn gauge(&self, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
+        let mut recorded = self.0.lock().unwrap();
+        recorded.read(&self.1);
+        recorded.0.contains_key(name).then(|| recorded.total(name, wanted))
+    }
 }
 
 /// Runs a body on one thread, so that all its recording is seen by a recorder of its own.

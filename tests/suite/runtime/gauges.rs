@@ -1,0 +1,130 @@
+//! The gauges of a runtime tell what is, and change when it changes.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, admin};
+
+use super::{STOP, Tally, config, emit, tallying};
+use crate::support::recorded::{Recording, recorded};
+use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
+
+/// Publishes every event.
+struct Publisher;
+
+impl Reducer for Publisher {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        let message = |_| CloudEvent::builder("tests", "published").build();
+        let messages = events.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        Ok(Outcome::to(count + 1).consuming(events).publishing(messages))
+    }
+}
+
+/// A runtime with a pool that has room for all its loops on one thread.
+async fn start<B: CellEngine>(db: &TestDb<B>, config: RuntimeConfig) -> Runtime<B> {
+    let runtime = Runtime::builder(db.open(6)).reducer("tally", Tally).reducer("publisher", Publisher);
+    runtime.config(config).start().await.unwrap()
+}
+
+async fn becomes(recording: &Recording, gauge: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
+    eventually(SOON, async || recording.gauge(gauge, labels).is_some_and(&wanted)).await;
+}
+
+/// Shards and members, with one process and with two.
+async fn shards_and_members<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let (shards, members) = ("eventbox_runtime_shards", "eventbox_runtime_members");
+    let one = start(db, config()).await;
+    becomes(recording, shards, &[], |value| value == 256.0).await;
+    becomes(recording, members, &[], |value| value == 1.0).await;
+    let other = tallying(db.open(6)).start().await.unwrap();
+    becomes(recording, shards, &[], |value| value == 128.0).await;
+    becomes(recording, members, &[], |value| value == 2.0).await;
+    other.stop(STOP).await;
+    becomes(recording, shards, &[], |value| value == 256.0).await;
+    becomes(recording, members, &[], |value| value == 1.0).await;
+    one.stop(STOP).await;
+}
+
+/// The age of the leases grows until they are renewed, and begins anew.
+async fn lease_age<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let mut config = config();
+    if let Some(leases) = &mut config.leases {
+        leases.renew_interval = Duration::from_millis(400);
+    }
+    let runtime = start(db, config).await;
+    for _ in 0..2 {
+        becomes(recording, "eventbox_runtime_lease_age_seconds", &[], |value| value > 0.15).await;
+        becomes(recording, "eventbox_runtime_lease_age_seconds", &[], |value| value < 0.1).await;
+    }
+    runtime.stop(STOP).await;
+}
+
+/// The kinds that are held, by reason, and that they are held no more.
+async fn held_kinds<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let held = "eventbox_runtime_held_kinds";
+    let mut config = config();
+    config.outbox_quota = NonZeroU64::new(3);
+    let runtime = start(db, config).await;
+    for reason in ["paused", "outbox"] {
+        becomes(recording, held, &[("reason", reason)], |value| value == 0.0).await;
+    }
+    admin::pause_kind(&db.pool, "tally").await.unwrap();
+    admin::pause_kind(&db.pool, "other").await.unwrap();
+    becomes(recording, held, &[("reason", "paused")], |value| value == 2.0).await;
+    emit(db, &Recipient::new("publisher", "1").unwrap(), 0..4).await;
+    becomes(recording, held, &[("reason", "outbox")], |value| value == 1.0).await;
+    admin::resume_kind(&db.pool, "other").await.unwrap();
+    becomes(recording, held, &[("reason", "paused")], |value| value == 1.0).await;
+    db.run("DELETE FROM eventbox_outbox").await;
+    becomes(recording, held, &[("reason", "outbox")], |value| value == 0.0).await;
+    runtime.stop(STOP).await;
+}
+
+macro_rules! recorded_on_every_engine {
+    ($($name:ident)+) => {$(
+        mod $name {
+            use super::*;
+
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn postgres() {
+                recorded(async |recording| {
+                    with_database::<sqlx::Postgres, _>(stringify!($name), async |db| super::$name(db, recording).await).await;
+                });
+            }
+
+            #[cfg(feature = "sqlite")]
+            #[test]
+            fn sqlite() {
+                recorded(async |recording| {
+                    with_database::<sqlx::Sqlite, _>(stringify!($name), async |db| super::$name(db, recording).await).await;
+                });
+            }
+        }
+    )+};
+}
+
+recorded_on_every_engine!(shards_and_members lease_age held_kinds);
+
+/// Whether wake-ups are heard: 1 while the connection is there, 0 while it is not, and 1 again. Only Postgres has such a connection.
+#[cfg(feature = "postgres")]
+#[test]
+fn listening_is_told() {
+    recorded(async |recording| {
+        with_database::<sqlx::Postgres, _>("listening", async |db| {
+            let listening = "eventbox_runtime_listening";
+            let runtime = tallying(db.open(6)).start().await.unwrap();
+            becomes(recording, listening, &[], |value| value == 1.0).await;
+            let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                       WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+            assert_eq!(db.number(end).await, 1);
+            becomes(recording, listening, &[], |value| value == 0.0).await;
+            becomes(recording, listening, &[], |value| value == 1.0).await;
+            runtime.stop(STOP).await;
+        })
+        .await;
+    });
+}
