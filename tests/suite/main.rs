@@ -9,6 +9,7 @@ mod emitter;
 mod eventbox;
 mod examples;
 mod ingress;
+mod paths;
 mod proto;
 mod runtime;
 mod store;

@@ -26,7 +26,7 @@ use sqlx::Pool;
 use crate::support::{CellEngine, TestDb, TestEngine, eventually};
 
 /// How long a runtime of a test may take to stop.
-const STOP: Duration = Duration::from_secs(20);
+pub(crate) const STOP: Duration = Duration::from_secs(20);
 
 /// Short terms, so that a test of them does not take long.
 const TERMS: (Duration, Duration, Duration) =
@@ -36,7 +36,7 @@ const TERMS: (Duration, Duration, Duration) =
 const BARE: &str = "EVENTBOX_TEST_BARE_RUNTIME";
 
 /// The settings of a test: a busy poll, short leases, short pauses of who fails.
-fn config() -> RuntimeConfig {
+pub(crate) fn config() -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
     config.poll_interval = Duration::from_millis(100);
     config.min_poll_interval = Duration::from_millis(5);
@@ -54,7 +54,7 @@ fn leases() -> LeaseConfig {
     leases
 }
 
-fn backoff(base: Duration, cap: Duration) -> BackoffConfig {
+pub(crate) fn backoff(base: Duration, cap: Duration) -> BackoffConfig {
     let mut backoff = BackoffConfig::default();
     (backoff.base, backoff.cap) = (base, cap);
     backoff

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use eventbox::dsset::{Added, Item, Set};
 use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Receipt, Recipient, SideEffect};
 use sqlx::{Postgres, Row, Sqlite};
 
@@ -39,6 +40,20 @@ pub(crate) trait CellEngine: TestEngine {
         to: &Recipient,
         event: Event,
     ) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
+    fn emit_in(
+        tx: &mut Self::Connection,
+        to: &Recipient,
+        event: Event,
+    ) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
+    fn emit_all_on(
+        pool: &sqlx::Pool<Self>,
+        events: &[(Recipient, Event)],
+    ) -> impl Future<Output = eventbox::Result<Vec<Emitted>>> + Send;
+    fn add_on(
+        pool: &sqlx::Pool<Self>,
+        set: &Set,
+        items: &[Item],
+    ) -> impl Future<Output = Result<Vec<Added>, eventbox::dsset::Error>> + Send;
 }
 
 macro_rules! cell_engine {
@@ -86,6 +101,29 @@ macro_rules! cell_engine {
 
             async fn emit_on(pool: &sqlx::Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<Receipt> {
                 eventbox::emit(pool, to, event).await
+            }
+
+            async fn emit_in(
+                tx: &mut <Self as sqlx::Database>::Connection,
+                to: &Recipient,
+                event: Event,
+            ) -> eventbox::Result<Receipt> {
+                eventbox::emit(tx, to, event).await
+            }
+
+            async fn emit_all_on(
+                pool: &sqlx::Pool<Self>,
+                events: &[(Recipient, Event)],
+            ) -> eventbox::Result<Vec<Emitted>> {
+                eventbox::emit_all(pool, events).await
+            }
+
+            async fn add_on(
+                pool: &sqlx::Pool<Self>,
+                set: &Set,
+                items: &[Item],
+            ) -> Result<Vec<Added>, eventbox::dsset::Error> {
+                set.add(pool, items).await
             }
         }
     };

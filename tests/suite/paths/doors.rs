@@ -1,0 +1,331 @@
+//! The doors into a box: what is promised of one of them is promised of all.
+
+use eventbox::dsset::{self, Added, Item, Set};
+use eventbox::{
+    Emitted, Error, Event, MAX_KEY_BYTES, MAX_VALUE_BYTES, Pruner, PrunerConfig, Recipient, Sender, admin, cancel,
+};
+use futures_util::future::join_all;
+use sqlx::Pool;
+
+use super::by_every_door;
+use super::reducers::{reduce, remember};
+use crate::support::{CellEngine, SOON, TestDb, drain, eventually, on_every_engine};
+
+/// A way by which an event comes into a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// `emit` on a pool.
+    Emit,
+    /// `emit_all` on a pool.
+    EmitAll,
+    /// `emit` in a transaction of the caller's, which commits.
+    Transaction,
+    /// A `Sender`.
+    Sender,
+    /// `Set::add`: the event has a name.
+    Set,
+}
+
+const DOORS: [Door; 5] = [Door::Emit, Door::EmitAll, Door::Transaction, Door::Sender, Door::Set];
+
+/// Why an event was not taken.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    is_misuse: bool,
+    text: String,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal { is_misuse: matches!(error, Error::Misuse { .. }), text: error.to_string() }
+    }
+}
+
+impl From<dsset::Error> for Refusal {
+    fn from(error: dsset::Error) -> Self {
+        Refusal { is_misuse: matches!(error, dsset::Error::Misuse { .. }), text: error.to_string() }
+    }
+}
+
+fn order() -> Recipient {
+    Recipient::new("order", "7").unwrap()
+}
+
+impl Door {
+    /// Sends an event under a name.
+    async fn send<B: CellEngine>(
+        self,
+        pool: &Pool<B>,
+        to: &Recipient,
+        name: &str,
+        value: &[u8],
+    ) -> Result<Emitted, Refusal> {
+        let event = Event::new(value.to_vec()).named(name);
+        Ok(match self {
+            Door::Emit => B::emit_on(pool, to, event).await?.emitted(),
+            Door::EmitAll => B::emit_all_on(pool, &[(to.clone(), event)]).await?[0],
+            Door::Transaction => {
+                let mut tx = eventbox::begin(pool).await?;
+                let emitted = B::emit_in(&mut tx, to, event).await?.emitted();
+                let committed = tx.commit().await;
+                committed.map_err(|error| Refusal { is_misuse: false, text: error.to_string() })?;
+                emitted
+            }
+            Door::Sender => Sender::new(pool.clone()).emit(to, event).await?.emitted(),
+            Door::Set => match B::add_on(pool, &Set::new(to.clone()), &[Item::new(name, value.to_vec())]).await?[0] {
+                Added::Added => Emitted::Added,
+                Added::Duplicate => Emitted::Duplicate,
+                Added::Tombstoned => Emitted::Tombstoned,
+                added => panic!("{added:?}"),
+            },
+        })
+    }
+}
+
+async fn values<B: CellEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<Vec<u8>> {
+    drain(&db.pool, of).await.iter().map(|event| event.value().to_vec()).collect()
+}
+
+async fn prune<B: CellEngine>(db: &TestDb<B>) {
+    let config = PrunerConfig { tombstone_delay: std::time::Duration::ZERO, ..PrunerConfig::default() };
+    Pruner::new(db.pool.clone(), config).run_once().await.unwrap();
+}
+
+by_every_door! {
+    /// Promise 4: a name is accepted once while its event lives and as long as it is remembered, and then anew; the first value counts.
+    async fn a_name_is_accepted_once(db, door) {
+        let send = async |value: &str| door.send(&db.pool, &order(), "n", value.as_bytes()).await.unwrap();
+        assert_eq!((send("first").await, send("second").await), (Emitted::Added, Emitted::Duplicate));
+        assert_eq!(values(db, &order()).await, [b"first"]);
+        assert_eq!(send("third").await, Emitted::Tombstoned);
+        prune(db).await;
+        assert_eq!(send("third").await, Emitted::Tombstoned, "it was stamped just now");
+        prune(db).await;
+        assert_eq!(send("fourth").await, Emitted::Added);
+        assert_eq!(values(db, &order()).await, [b"fourth"]);
+    }
+
+    /// The names of all doors are the same names, of each recipient its own.
+    async fn a_name_of_one_door_is_known_at_all(db, door) {
+        let other = Recipient::new("order", "8").unwrap();
+        assert_eq!(door.send(&db.pool, &order(), "n", b"first").await.unwrap(), Emitted::Added);
+        for again in DOORS {
+            assert_eq!(again.send(&db.pool, &order(), "n", b"again").await.unwrap(), Emitted::Duplicate, "{again:?}");
+        }
+        assert_eq!(door.send(&db.pool, &other, "n", b"other").await.unwrap(), Emitted::Added);
+        assert_eq!((values(db, &order()).await, values(db, &other).await), (vec![b"first".to_vec()], vec![b"other".to_vec()]));
+        for again in DOORS {
+            assert_eq!(again.send(&db.pool, &order(), "n", b"again").await.unwrap(), Emitted::Tombstoned, "{again:?}");
+        }
+    }
+
+    /// The name of a timer, and that of an event in quarantine, is taken; a cancelled one is remembered.
+    async fn a_name_is_taken_wherever_its_event_is(db, door) {
+        let hour = std::time::Duration::from_secs(3_600);
+        eventbox::emit(&db.pool, &order(), Event::new("timer").named("t").due_in(hour)).await.unwrap();
+        let bad = eventbox::emit(&db.pool, &order(), Event::new("bad").named("q")).await.unwrap().id().unwrap();
+        assert_eq!(admin::quarantine(&db.pool, &order(), &[bad], "by hand").await.unwrap(), 1);
+        for name in ["t", "q"] {
+            assert_eq!(door.send(&db.pool, &order(), name, b"again").await.unwrap(), Emitted::Duplicate, "{name}");
+        }
+        assert!(cancel(&db.pool, &order(), "t").await.unwrap());
+        assert_eq!(door.send(&db.pool, &order(), "t", b"again").await.unwrap(), Emitted::Tombstoned);
+        assert_eq!(db.count("eventbox_event").await, 0);
+    }
+
+    /// Promise 6: what one sender sent is listed in that order, whatever the names.
+    async fn the_order_of_sending_is_the_order_of_listing(db, door) {
+        let wanted: Vec<_> = (0..25).map(|n| n.to_string().into_bytes()).collect();
+        for (n, value) in wanted.iter().enumerate() {
+            let name = format!("{:03}", (n * 7) % 25);
+            assert_eq!(door.send(&db.pool, &order(), &name, value).await.unwrap(), Emitted::Added);
+        }
+        assert_eq!(values(db, &order()).await, wanted);
+    }
+
+    /// What comes out are the bytes that went in, up to the limits of value and name.
+    async fn bytes_are_kept(db, door) {
+        let names = ["n".to_owned(), "ü".repeat(MAX_KEY_BYTES / 2), "\u{1}\n'\"\\%".to_owned()];
+        let contents: [Vec<u8>; 3] = [Vec::new(), (0..=255).collect(), vec![7; MAX_VALUE_BYTES]];
+        for (name, value) in names.iter().zip(&contents) {
+            assert_eq!(door.send(&db.pool, &order(), name, value).await.unwrap(), Emitted::Added);
+        }
+        let events = drain(&db.pool, &order()).await;
+        for ((event, name), value) in events.iter().zip(&names).zip(&contents) {
+            assert!(event.name() == Some(name) && event.value() == value.as_slice(), "{name}");
+        }
+        assert_eq!(events.len(), 3);
+    }
+
+    /// What is over a limit is refused by name, and nothing of it is there.
+    async fn limits_are_refused(db, door) {
+        let long = "n".repeat(MAX_KEY_BYTES + 1);
+        let large = vec![0; MAX_VALUE_BYTES + 1];
+        for (name, value) in [("", &b"x"[..]), ("a\0b", b"x"), (long.as_str(), b"x"), ("n", large.as_slice())] {
+            let refusal = door.send(&db.pool, &order(), name, value).await.unwrap_err();
+            assert!(refusal.is_misuse && refusal.text.contains("order/7"), "{refusal:?}");
+        }
+        for table in ["eventbox_event", "eventbox_tombstone"] {
+            assert_eq!(db.count(table).await, 0, "{table}");
+        }
+    }
+
+    /// Many senders send the same names at once: each name is added once, and whoever was not the first is told.
+    async fn racing_senders_add_each_name_once(db, door) {
+        const NAMES: usize = 20;
+        let senders = (0..4).map(|sender| {
+            let pool = db.open(1);
+            async move {
+                let mut added = 0;
+                for n in 0..NAMES {
+                    let name = if sender % 2 == 0 { n } else { NAMES - 1 - n }.to_string();
+                    added += usize::from(door.send(&pool, &order(), &name, b"x").await.unwrap() == Emitted::Added);
+                }
+                added
+            }
+        });
+        let added: usize = join_all(senders).await.into_iter().sum();
+        assert_eq!((added, db.count("eventbox_event").await, db.count("eventbox_tombstone").await), (20, 20, 20));
+    }
+}
+
+on_every_engine! {
+    /// All doors at once, with the same names in other orders.
+    async fn racing_doors_add_each_name_once(db) {
+        const NAMES: usize = 30;
+        let senders = DOORS.into_iter().enumerate().map(|(sender, door)| {
+            let pool = db.open(2);
+            async move {
+                let mut added = 0;
+                for n in 0..NAMES {
+                    let name = ((n * 7 + sender * 11) % NAMES).to_string();
+                    added += usize::from(door.send(&pool, &order(), &name, b"x").await.unwrap() == Emitted::Added);
+                }
+                added
+            }
+        });
+        let added: usize = join_all(senders).await.into_iter().sum();
+        assert_eq!((added, db.count("eventbox_event").await), (NAMES, NAMES as i64));
+    }
+
+    /// Many events of one call: `emit_all` and `Set::add` answer one by one, in the order given, also about copies among them.
+    async fn lists_answer_one_by_one(db) {
+        let names: Vec<String> = ["a", "b", "a", "c"].map(str::to_owned).into();
+        eventbox::emit(&db.pool, &order(), Event::new("there").named("b")).await.unwrap();
+        let events: Vec<_> = names.iter().map(|name| (order(), Event::new(name.clone()).named(name.clone()))).collect();
+        let answers = Engine::emit_all_on(&db.pool, &events).await.unwrap();
+        assert_eq!(answers, [Emitted::Added, Emitted::Duplicate, Emitted::Duplicate, Emitted::Added]);
+        let items: Vec<_> = ["d", "b", "e", "d"].iter().map(|name| Item::new(*name, *name)).collect();
+        let answers = Engine::add_on(&db.pool, &Set::new(order()), &items).await.unwrap();
+        assert_eq!(answers, [Added::Added, Added::Duplicate, Added::Added, Added::Duplicate]);
+        assert_eq!(values(db, &order()).await, [&b"there"[..], b"a", b"c", b"d", b"e"]);
+    }
+
+    /// What is emitted through a door wakes the workers of the process; only the poll finds what a set was given.
+    async fn workers_are_told_of_what_comes(db) {
+        use crate::runtime::{STOP, config};
+        let mut config = config();
+        let never = std::time::Duration::from_secs(3_600);
+        (config.poll_interval, config.min_poll_interval, config.wake_ups) = (never, never, false);
+        (config.leases, config.hints) = (None, true);
+        let counting = reduce(remember);
+        let runtime = eventbox::runtime::Runtime::builder(db.open(4)).reducer("order", counting).config(config);
+        let runtime = runtime.start().await.unwrap();
+        eventually(SOON, async || runtime.stats().turns == 0).await;
+        for (n, door) in [Door::Emit, Door::EmitAll, Door::Transaction, Door::Sender].into_iter().enumerate() {
+            assert_eq!(door.send(&db.pool, &order(), &n.to_string(), b"x").await.unwrap(), Emitted::Added);
+            eventually(SOON, async || db.count("eventbox_event").await == 0).await;
+        }
+        runtime.stop(STOP).await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use sqlx::Postgres;
+
+    use super::*;
+    use crate::support::proxy::{Fate, Message, Proxy};
+    use crate::support::with_database;
+
+    /// Runs a test through every door.
+    macro_rules! at_every_door {
+        ($($(#[$meta:meta])* async fn $name:ident($db:ident, $door:ident) $body:block)+) => {$(
+            $(#[$meta])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                with_database(stringify!($name), async |$db: &TestDb<Postgres>| {
+                    for $door in DOORS {
+                        $body
+                    }
+                })
+                .await;
+            }
+        )+};
+    }
+
+    at_every_door! {
+        /// A copy that comes while the first one is not committed waits, and is told the truth.
+        async fn a_second_copy_waits_for_the_first(db, door) {
+            for first_commits in [true, false] {
+                let name = format!("{door:?}-{first_commits}");
+                let mut tx = eventbox::begin(&db.pool).await.unwrap();
+                eventbox::emit(&mut *tx, &order(), Event::new("first").named(name.as_str())).await.unwrap();
+                let (pool, copy) = (db.open(2), name.clone());
+                let waiting = tokio::spawn(async move { door.send(&pool, &order(), &copy, b"second").await.unwrap() });
+                let locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+                eventually(SOON, async || db.number(locked).await >= 1).await;
+                if first_commits { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+                let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
+                assert_eq!(waiting.await.unwrap(), wanted, "{name}");
+            }
+        }
+
+        /// The answer is lost, before the commit or after it: sent again under its name, the event is there once.
+        async fn after_a_lost_answer_it_is_sent_again(db, door) {
+            for (n, fate) in [Fate::AnswerLost, Fate::CutBefore].into_iter().enumerate() {
+                let name = format!("{door:?}-{n}");
+                let proxy = Proxy::start(db.options()).await;
+                let pool = proxy.pool_of(2).await;
+                proxy.next(if door == Door::Transaction { Message::Commit } else { Message::Execute }, fate);
+                let first = door.send(&pool, &order(), &name, b"x").await;
+                proxy.cut(1).await;
+                assert!(first.as_ref().is_ok_and(|emitted| *emitted == Emitted::Added) || first.as_ref().is_err_and(|refusal| !refusal.is_misuse), "{first:?}");
+                assert_eq!(first.is_ok(), door == Door::Sender, "a sender settles it by the name: {first:?}");
+                let again = door.send(&db.pool, &order(), &name, b"x").await.unwrap();
+                let was_there = n == 0 || door == Door::Sender;
+                assert_eq!(again, if was_there { Emitted::Duplicate } else { Emitted::Added }, "{name}");
+                assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = '{name}'")).await, 1);
+            }
+        }
+    }
+
+    /// Two transactions of other doors hold names in opposite order for no longer than they last: nobody deadlocks.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn lists_of_names_in_opposite_orders_do_not_deadlock() {
+        with_database("opposite_orders", async |db: &TestDb<Postgres>| {
+            let names: Vec<String> = (0..200).map(|n| format!("{n:03}")).collect();
+            let senders = (0..6).map(|sender| {
+                let pool = db.open(1);
+                let mut names = names.clone();
+                if sender % 2 == 1 {
+                    names.reverse();
+                }
+                async move {
+                    if sender < 3 {
+                        let items: Vec<_> = names.iter().map(|name| Item::new(name.clone(), "x")).collect();
+                        let answers = Postgres::add_on(&pool, &Set::new(order()), &items).await.unwrap();
+                        answers.iter().filter(|answer| **answer == Added::Added).count()
+                    } else {
+                        let event = |name: &String| (order(), Event::new("x").named(name.clone()));
+                        let answers = Postgres::emit_all_on(&pool, &names.iter().map(event).collect::<Vec<_>>()).await;
+                        answers.unwrap().iter().filter(|answer| **answer == Emitted::Added).count()
+                    }
+                }
+            });
+            assert_eq!(join_all(senders).await.into_iter().sum::<usize>(), 200);
+            assert_eq!(drain(&db.pool, &order()).await.len(), 200);
+        })
+        .await;
+    }
+}

@@ -1,0 +1,131 @@
+//! The connection is lost during the commit: what happened is found out, and nothing happens twice, by a turn as by a round. With messages a
+//! round commits by `COMMIT`; without them it is one statement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbox::{CloudEvent, Event, PostProcess, Recipient};
+use sqlx::Postgres;
+
+use super::reducers::{Decided, Notes, Seen, meddled, reduce, remember, seen, text};
+use super::ways::{Bounds, Way, Worked, by_rounds, by_turns, configured, emit, turn_of_it, waiting};
+use crate::support::proxy::{Fate, Message, Proxy};
+use crate::support::{SOON, TestDb, eventually, with_database};
+
+/// What a decision writes, and so by which message it commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    Nothing,
+    Messages,
+}
+
+fn other() -> Recipient {
+    Recipient::new("other", "1").unwrap()
+}
+
+/// Remembers everything, and has a hook for each event.
+fn hooked(notes: &Arc<Notes>, sends: Sends) -> impl Fn(&[Event], Seen) -> Decided + Send + Sync + use<> {
+    let notes = Arc::clone(notes);
+    move |events, seen| {
+        let mut outcome = remember(events, seen)?;
+        for event in events {
+            let (notes, note) = (Arc::clone(&notes), text(event));
+            outcome = outcome.post_process(PostProcess::new(move || async move {
+                notes.add(note);
+                Ok(())
+            }));
+            if sends == Sends::Messages {
+                let message = CloudEvent::builder("cells", "seen").payload(event.value().to_vec()).build()?;
+                outcome = outcome.publishing([message]).emitting([(other(), Event::new("told"))]);
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// The message by which a way commits what sends so much.
+fn commit_of(way: Way, sends: Sends) -> Message {
+    match (way, sends) {
+        (Way::Turn, _) | (_, Sends::Messages) => Message::Commit,
+        _ => Message::Execute,
+    }
+}
+
+/// Lets the first commit of a decision about `the one` meet its fate; answers the notes of the hooks.
+async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate: fn() -> Fate) -> Vec<String> {
+    let before: Vec<_> = (0..turns).map(|n| n.to_string()).collect();
+    let quiet = Arc::new(Notes::default());
+    for value in &before {
+        emit(db, [value.as_str()]).await;
+        Way::Turn.drain(db, reduce(hooked(&quiet, Sends::Nothing))).await;
+    }
+    emit(db, ["the one"]).await;
+    let proxy = Arc::new(Proxy::start(db.options()).await);
+    let notes = Arc::new(Notes::default());
+    let unlucky = {
+        let proxy = Arc::clone(&proxy);
+        meddled(reduce(hooked(&notes, sends)), move |decision| {
+            if decision == 1 {
+                proxy.next(commit_of(way, sends), fate());
+            }
+            std::future::ready(())
+        })
+    };
+    let done = async |_: &Worked| waiting(db).await == 0 && !notes.all().is_empty();
+    if way == Way::Turn {
+        by_turns(&proxy.pool().await, &unlucky, Bounds::default(), done).await;
+    } else {
+        if way == Way::RoundOfMany {
+            let mate = Recipient::new("cell", "mate-1").unwrap();
+            eventbox::emit(&db.pool, &mate, Event::new("mate")).await.unwrap();
+        }
+        // Nobody else's statement comes between.
+        let mut config = configured(Bounds::default());
+        (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
+        (config.leases, config.wake_ups) = (None, false);
+        by_rounds(&proxy.pool_of(6).await, unlucky, config, done).await;
+        eventually(SOON, async || db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0).await;
+    }
+    proxy.cut(1).await;
+    let wanted: Vec<_> = before.iter().map(String::as_str).chain(["the one"]).collect();
+    assert_eq!((seen(db).await, turn_of_it(db).await), (wanted.iter().map(ToString::to_string).collect(), turns as i64 + 1));
+    let sent = i64::from(sends == Sends::Messages);
+    assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_event WHERE recipient = 'other/1'").await), (sent, sent));
+    notes.all()
+}
+
+macro_rules! by_every_commit {
+    ($($(#[$meta:meta])* $name:ident = $fate:expr;)+) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            by_every_commit!(@ $name $fate;
+                turn_without_messages Way::Turn, Sends::Nothing;
+                turn_with_messages Way::Turn, Sends::Messages;
+                round_of_one_without_messages Way::RoundOfOne, Sends::Nothing;
+                round_of_one_with_messages Way::RoundOfOne, Sends::Messages;
+                round_of_many_without_messages Way::RoundOfMany, Sends::Nothing;
+                round_of_many_with_messages Way::RoundOfMany, Sends::Messages);
+        }
+    )+};
+    (@ $name:ident $fate:expr; $($case:ident $way:expr, $sends:expr);+) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            for turns in [0, 2] {
+                with_database(stringify!($name), async |db: &TestDb<Postgres>| {
+                    assert_eq!(meets(db, $way, $sends, turns, || $fate).await, ["the one"], "its hook ran once");
+                })
+                .await;
+            }
+        }
+    )+};
+}
+
+by_every_commit! {
+    /// It was committed: it is ours, nothing is done again, and its hooks run.
+    a_commit_whose_answer_was_lost_is_ours = Fate::AnswerLost;
+
+    /// It was not committed: it is done again.
+    a_commit_that_did_not_arrive_is_done_again = Fate::CutBefore;
+}

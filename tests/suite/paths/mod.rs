@@ -1,0 +1,69 @@
+//! One promise and several ways to it: what holds for a turn holds for a round of one recipient and for a round of many, and what holds for one
+//! door into a box holds for all of them. Each test here is written once and runs through every way, on every engine.
+
+mod decisions;
+mod doors;
+mod failing;
+#[cfg(feature = "postgres")]
+mod lost_answer;
+mod racing;
+mod reducers;
+mod rules;
+mod timing;
+mod ways;
+
+/// Writes a test once and runs it through every way of working, on every engine.
+macro_rules! by_every_way {
+    ($($(#[$meta:meta])* async fn $name:ident($db:ident, $way:ident) $body:block)+) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            crate::paths::for_each!($name, $db, $way, $body; turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
+        }
+    )+};
+}
+use by_every_way;
+
+/// Writes a test once and runs it through every door into a box, on every engine.
+macro_rules! by_every_door {
+    ($($(#[$meta:meta])* async fn $name:ident($db:ident, $door:ident) $body:block)+) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            crate::paths::for_each!($name, $db, $door, $body;
+                emit Door::Emit; emit_all Door::EmitAll; in_a_transaction Door::Transaction; sender Door::Sender; set Door::Set);
+        }
+    )+};
+}
+use by_every_door;
+
+/// One module for each case, with a test for each engine.
+macro_rules! for_each {
+    ($name:ident, $db:ident, $case:ident, $body:block; $($module:ident $value:expr);+) => {$(
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[cfg(feature = "postgres")]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                type Engine = sqlx::Postgres;
+                let $case = $value;
+                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+            }
+
+            #[cfg(feature = "sqlite")]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                type Engine = sqlx::Sqlite;
+                let $case = $value;
+                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+            }
+        }
+    )+};
+}
+use for_each;

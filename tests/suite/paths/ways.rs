@@ -1,0 +1,238 @@
+//! The ways by which what a reducer decides is committed.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::{BoxError, Error, Event, Outcome, Poison, Recipient, Reducer, Reducing, StateCodec, TurnOptions};
+use sqlx::Pool;
+
+use crate::runtime::{STOP, backoff, config};
+use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
+
+/// How many turns a test may need.
+const MAX_CALLS: usize = 2_000;
+
+/// The recipients that share a round of many with the one that a test is about.
+const MATES: [&str; 3] = ["mate-1", "mate-2", "mate-3"];
+
+/// A way to work on a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Calls that take the one recipient through turns.
+    Turn,
+    /// A runtime whose rounds have the one recipient.
+    RoundOfOne,
+    /// A runtime whose first round has others beside it.
+    RoundOfMany,
+}
+
+/// What was done, by whatever way.
+#[derive(Debug, Default)]
+pub(super) struct Worked {
+    pub(super) turns: u64,
+    pub(super) consumed: u64,
+    pub(super) garbage: u64,
+    pub(super) quarantined: u64,
+    pub(super) contention: u64,
+    pub(super) failures: u64,
+    /// Rounds, or calls.
+    pub(super) rounds: u64,
+}
+
+/// The bounds of the work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) max_events: u32,
+    pub(super) poison: Poison,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { max_events: 1_000, poison: Poison::Block }
+    }
+}
+
+impl Bounds {
+    pub(super) fn of_events(max_events: u32) -> Self {
+        Bounds { max_events, ..Bounds::default() }
+    }
+
+    pub(super) fn isolating(after: u32) -> Self {
+        Bounds { poison: Poison::Isolate { after: NonZeroU32::new(after).unwrap() }, ..Bounds::default() }
+    }
+}
+
+/// The recipient that the tests are about.
+pub(super) fn it() -> Recipient {
+    Recipient::new("cell", "it").unwrap()
+}
+
+/// How many events wait for it.
+pub(super) async fn waiting<B: TestEngine>(db: &TestDb<B>) -> i64 {
+    db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'cell/it'").await
+}
+
+/// The turn of it; 0 when it never had one.
+pub(super) async fn turn_of_it<B: TestEngine>(db: &TestDb<B>) -> i64 {
+    db.number("SELECT coalesce(max(turn), 0) FROM eventbox_state WHERE recipient = 'cell/it'").await
+}
+
+/// Emits events with these values to it, in one transaction.
+pub(super) async fn emit<B: CellEngine>(db: &TestDb<B>, values: impl IntoIterator<Item = impl Into<String>>) {
+    let events: Vec<_> = values.into_iter().map(|value| (it(), Event::new(value.into()))).collect();
+    B::emit_all(&mut *db.pool.acquire().await.unwrap(), &events).await.unwrap();
+}
+
+impl Way {
+    /// Works until `done`, which is asked again and again and is told what was done so far.
+    pub(super) async fn work<B, R, C>(
+        self,
+        db: &TestDb<B>,
+        reducer: R,
+        bounds: Bounds,
+        done: impl AsyncFnMut(&Worked) -> bool,
+    ) -> Worked
+    where
+        B: CellEngine,
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        match self {
+            Way::Turn => by_turns(&db.open(1), &reducer, bounds, done).await,
+            Way::RoundOfOne => by_rounds(&db.open(5), reducer, configured(bounds), done).await,
+            Way::RoundOfMany => {
+                let mates = MATES.map(|key| (Recipient::new("cell", key).unwrap(), Event::new("mate")));
+                B::emit_all(&mut *db.pool.acquire().await.unwrap(), &mates).await.unwrap();
+                let worked = by_rounds(&db.open(5), reducer, configured(bounds), done).await;
+                let left = "SELECT count(*) FROM eventbox_event WHERE recipient LIKE 'cell/mate-%'";
+                assert_eq!(db.number(left).await, 0, "the others of the round were done");
+                worked
+            }
+        }
+    }
+
+    /// Works until nothing waits for it.
+    pub(super) async fn drain<B, R, C>(self, db: &TestDb<B>, reducer: R) -> Worked
+    where
+        B: CellEngine,
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        self.drain_with(db, reducer, Bounds::default()).await
+    }
+
+    /// Works until nothing waits for it, within other bounds.
+    pub(super) async fn drain_with<B, R, C>(self, db: &TestDb<B>, reducer: R, bounds: Bounds) -> Worked
+    where
+        B: CellEngine,
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        self.work(db, reducer, bounds, async |_| waiting(db).await == 0).await
+    }
+
+    /// How many turns the others of a round have beside those of it.
+    pub(super) fn mates(self) -> u64 {
+        if self == Way::RoundOfMany { MATES.len() as u64 } else { 0 }
+    }
+}
+
+pub(super) fn configured(bounds: Bounds) -> RuntimeConfig {
+    let mut config = config();
+    // What is there at the start is in one round.
+    config.rounds = 1.try_into().unwrap();
+    config.max_events = bounds.max_events.try_into().unwrap();
+    config.poison = bounds.poison;
+    config.backoff = backoff(Duration::from_millis(1), Duration::from_millis(20));
+    config
+}
+
+pub(super) async fn by_turns<B, R, C>(
+    pool: &Pool<B>,
+    reducer: &R,
+    bounds: Bounds,
+    mut done: impl AsyncFnMut(&Worked) -> bool,
+) -> Worked
+where
+    B: CellEngine,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    let reducing = Reducing::<R, C>::new(reducer);
+    let options = TurnOptions::new(bounds.max_events.try_into().unwrap()).poison(bounds.poison);
+    let mut worked = Worked::default();
+    for _ in 0..MAX_CALLS {
+        match eventbox::process_batch_with(pool, &it(), &reducing, &options).await {
+            Ok(mut turn) => {
+                worked.turns += u64::from(turn.number.is_some());
+                worked.consumed += turn.consumed as u64;
+                worked.garbage += turn.garbage as u64;
+                worked.quarantined += turn.quarantined as u64;
+                worked.contention += turn.contention as u64;
+                turn.run_hooks().await.unwrap();
+            }
+            Err(Error::Contention { .. }) => worked.contention += 1,
+            Err(Error::Transient { .. } | Error::Unknown { .. } | Error::Paused { .. }) => {}
+            Err(_) => worked.failures += 1,
+        }
+        worked.rounds += 1;
+        if done(&worked).await {
+            return worked;
+        }
+    }
+    panic!("not done after {MAX_CALLS} calls: {worked:?}");
+}
+
+pub(super) async fn by_rounds<B, R, C>(
+    pool: &Pool<B>,
+    reducer: R,
+    config: RuntimeConfig,
+    mut done: impl AsyncFnMut(&Worked) -> bool,
+) -> Worked
+where
+    B: CellEngine,
+    R: Reducer<C> + 'static,
+    C: StateCodec<R::State> + 'static,
+{
+    let runtime = Runtime::builder(pool.clone()).reducer::<_, C>("cell", Mated(reducer)).config(config);
+    let runtime = runtime.start().await.unwrap();
+    eventually(SOON, async || done(&so_far(&runtime)).await).await;
+    assert!(runtime.stop(STOP).await.complete);
+    so_far(&runtime)
+}
+
+fn so_far<B: CellEngine>(runtime: &Runtime<B>) -> Worked {
+    let stats = runtime.stats();
+    Worked {
+        turns: stats.turns,
+        consumed: stats.consumed,
+        garbage: stats.garbage,
+        quarantined: stats.quarantined,
+        contention: stats.contention,
+        failures: stats.failures,
+        rounds: stats.rounds,
+    }
+}
+
+/// The reducer of a test, and beside it one for the others of its round, which consumes.
+struct Mated<R>(R);
+
+impl<R, C> Reducer<C> for Mated<R>
+where
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    type State = R::State;
+
+    fn reduce(&self, to: &Recipient, events: &[Event], state: R::State) -> Result<Outcome<R::State>, BoxError> {
+        match to.key() {
+            "it" => self.0.reduce(to, events, state),
+            _ => Ok(Outcome::stay().consuming(events)),
+        }
+    }
+
+    fn max_state_bytes(&self) -> usize {
+        self.0.max_state_bytes()
+    }
+}
