@@ -51,8 +51,10 @@ pub struct RoundRow {
     pub place: usize,
     pub turn: i64,
     pub state: Option<Vec<u8>>,
-    /// Paused or failing: it is not for a round.
+    /// Paused, or left alone after a failure: nothing is to be done about it now.
     pub hindered: bool,
+    /// Failures are noted for it: a turn of its own takes them back, or goes on to count them.
+    pub failing: bool,
     /// Oldest first, one more than the limit when there are more.
     pub events: Vec<ListedRow>,
     /// Whether events, or the state and with it all events, were left out because of their bytes.
@@ -101,6 +103,11 @@ impl ListedPart {
         let page = self.events.filled(values);
         RoundRow { is_cut: self.row.is_cut || page.is_cut, events: page.rows, ..self.row }
     }
+}
+
+/// What a list answers about failures: whether the recipient is hindered, `None` when none is noted; as `hindered` and `failing`.
+pub(super) fn hindrance(noted: Option<bool>) -> (bool, bool) {
+    (noted == Some(true), noted.is_some())
 }
 
 /// What a recipient's part of a round commits.

@@ -8,7 +8,7 @@ use super::both::on_both_engines;
 use super::bound::{Bound, Weighing, fill};
 use super::event::{ListedRow, large_events};
 use super::fault::Fault;
-use super::round::{RoundFrom, RoundRow, RoundWrite};
+use super::round::{RoundFrom, RoundRow, RoundWrite, hindrance};
 
 /// The commit of a round of one.
 pub trait RoundOfOneWrite: Database {
@@ -34,7 +34,7 @@ pub trait RoundOfOne: RoundOfOneWrite {
 on_both_engines! {
     /// The statement of [`RoundOfOne::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
     const LIST_ONE: &str = concat!(
-        "SELECT coalesce(s.turn, 0), s.state, coalesce(f.paused OR f.next_attempt_at_us > ", now_us!(), ", false), NULL AS id, NULL, NULL, NULL, NULL
+        "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us > ", now_us!(), ", NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON NOT $5 AND s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
@@ -63,7 +63,10 @@ on_both_engines! {
                         let listed = ListedRow { id, name, traceparent, value: Vec::new() };
                         events.push(listed, row.try_get(6)?, row.try_get(7)?);
                     }
-                    None => (round.turn, round.state, round.hindered) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
+                    None => {
+                        (round.turn, round.state) = (row.try_get(0)?, row.try_get(1)?);
+                        (round.hindered, round.failing) = hindrance(row.try_get(2)?);
+                    }
                 }
             }
             drop(rows);

@@ -183,6 +183,9 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     if row.events.is_empty() {
         return Err(Box::new(Done::Nothing { last: None, more: false }));
     }
+    if row.failing {
+        return Err(Box::new(Done::Alone));
+    }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
     let (turn, token, before) = match &part.known {

@@ -62,7 +62,7 @@ pub(crate) enum Done {
     Nothing { last: Option<EventId>, more: bool },
     /// Another writer came first, or holds what it needs: it is for a turn of its own.
     Lost,
-    /// Its reducer failed: it is for a turn of its own.
+    /// Its reducer failed, or failures of before are noted for it: it is for a turn of its own.
     Alone,
     /// It is paused, or left alone after a failure.
     Hindered,

@@ -11,7 +11,7 @@ use super::{now_us, statement_us};
 use crate::store::bound::{Bound, Missing};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts};
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 use crate::store::schema::Schema;
 
@@ -69,9 +69,9 @@ pub(crate) const LIST_ROUND: &str = concat!(
     "SELECT r.place, s.turn,
        CASE WHEN sum(octet_length(s.state)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(s.state) < $7
             THEN s.state END,
-       s.state IS NOT NULL, coalesce(f.paused OR f.next_attempt_at_us > ",
+       s.state IS NOT NULL, f.paused OR f.next_attempt_at_us > ",
     statement_us!(),
-    ", false) AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
+    " AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
@@ -191,7 +191,7 @@ impl RoundTable for Postgres {
                 None => {
                     part.row.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
                     (part.row.state, part.has_state) = (row.try_get(2)?, row.try_get(3)?);
-                    part.row.hindered = row.try_get(4)?;
+                    (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
                 }
             }
         }

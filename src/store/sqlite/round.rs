@@ -12,7 +12,7 @@ use super::packed::{Packed, hex};
 use crate::store::bound::Bound;
 use crate::store::event::{LARGE_EVENTS, ListedRow};
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts};
+use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 
 /// The shards that have events, each found with one look.
@@ -71,9 +71,9 @@ pub(crate) const LIST_ROUND: &str = concat!(
 SELECT kept.place, coalesce(kept.turn, 0),
        CASE WHEN kept.before < $4 THEN
            (SELECT s.state FROM eventbox_state s WHERE s.shard = kept.shard AND s.recipient = kept.recipient) END,
-       kept.bytes IS NOT NULL, coalesce(f.paused OR f.next_attempt_at_us > ",
+       kept.bytes IS NOT NULL, f.paused OR f.next_attempt_at_us > ",
     now_us!(),
-    ", false), NULL, NULL, NULL, NULL, NULL
+    ", NULL, NULL, NULL, NULL, NULL
 FROM kept LEFT JOIN eventbox_failure f ON f.shard = kept.shard AND f.recipient = kept.recipient
 UNION ALL
 SELECT part.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent,
@@ -157,7 +157,8 @@ impl RoundTable for Sqlite {
                 }
                 None => {
                     (part.row.turn, part.row.state) = (row.try_get(1)?, row.try_get(2)?);
-                    (part.has_state, part.row.hindered) = (row.try_get(3)?, row.try_get(4)?);
+                    part.has_state = row.try_get(3)?;
+                    (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
                 }
             }
         }

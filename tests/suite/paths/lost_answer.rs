@@ -88,9 +88,15 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
     }
     proxy.cut(1).await;
     let wanted: Vec<_> = before.iter().map(String::as_str).chain(["the one"]).collect();
-    assert_eq!((seen(db).await, turn_of_it(db).await), (wanted.iter().map(ToString::to_string).collect(), turns as i64 + 1));
+    assert_eq!(
+        (seen(db).await, turn_of_it(db).await),
+        (wanted.iter().map(ToString::to_string).collect(), turns as i64 + 1)
+    );
     let sent = i64::from(sends == Sends::Messages);
-    assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_event WHERE recipient = 'other/1'").await), (sent, sent));
+    assert_eq!(
+        (db.count("eventbox_outbox").await, db.count("eventbox_event WHERE recipient = 'other/1'").await),
+        (sent, sent)
+    );
     notes.all()
 }
 
