@@ -105,7 +105,7 @@ impl ListedPart {
     }
 }
 
-/// What a list answers about failures: whether the recipient is hindered, `None` when none is noted; as `hindered` and `failing`.
+/// Reads what a list answers about failures, `None` when none is noted: whether a recipient is hindered, and failing.
 pub(super) fn hindrance(noted: Option<bool>) -> (bool, bool) {
     (noted == Some(true), noted.is_some())
 }

@@ -43,6 +43,8 @@ async fn keys_of<B: CellEngine>(db: &TestDb<B>, way: Way, payloads: &'static [&'
     published.iter().map(|message| message.idempotency_key().unwrap().to_owned()).collect()
 }
 
+type Decision = dyn Fn(&[Event]) -> Outcome<Seen> + Send + Sync;
+
 by_every_way! {
     /// Promise 2: the state, the removal, the messages, the emitted events and the hooks are of one turn.
     async fn everything_of_a_decision_commits_together(db, way) {
@@ -52,7 +54,10 @@ by_every_way! {
         let whole = reduce(move |events, _| {
             let hook = |note: &'static str| {
                 let notes = Arc::clone(&noted);
-                PostProcess::new(move || async move { notes.add(note); Ok(()) })
+                PostProcess::new(move || async move {
+                    notes.add(note);
+                    Ok(())
+                })
             };
             if events.len() < 3 {
                 return Ok(Outcome::stay());
@@ -74,15 +79,23 @@ by_every_way! {
         assert_eq!(notes.all(), ["first", "second"]);
         assert_eq!(published(db).await.len(), 2);
         assert_eq!(waiting(db).await, 1, "what it emitted to itself");
-        assert_eq!(db.count("eventbox_event WHERE recipient = 'other/1'").await, 1, "the second of one name is a duplicate");
+        assert_eq!(
+            db.count("eventbox_event WHERE recipient = 'other/1'").await,
+            1,
+            "the second of one name is a duplicate"
+        );
     }
 
-    /// Promise 3: the key of a message is made of the recipient, the turn, the place in the turn and the content, and of nothing else: all ways
-    /// make the same keys.
+    /// Promise 3: the key of a message is made of the recipient, the turn, the place in the turn and the content, and
+    /// of nothing else: all ways make the same keys.
     async fn the_keys_of_messages_are_made_of_their_place(db, way) {
         let payloads = &["same", "same", "other"];
         let first = keys_of(db, way, payloads).await;
-        assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 3, "equal messages at two places are two messages: {first:?}");
+        assert_eq!(
+            first.iter().collect::<BTreeSet<_>>().len(),
+            3,
+            "equal messages at two places are two messages: {first:?}"
+        );
         let second = keys_of(db, way, payloads).await;
         assert!(second.iter().all(|key| !first.contains(key)), "another turn makes other keys: {second:?}");
         db.run("DELETE FROM eventbox_state").await;
@@ -103,7 +116,8 @@ by_every_way! {
             }
         }
         eventbox::reduce_batch(&db.pool, &neighbour, &Publishing, 10.try_into().unwrap()).await.unwrap();
-        let keys: Vec<_> = published(db).await.iter().map(|message| message.idempotency_key().unwrap().to_owned()).collect();
+        let keys: Vec<_> =
+            published(db).await.iter().map(|message| message.idempotency_key().unwrap().to_owned()).collect();
         assert!(!first.contains(&keys[0]), "another recipient makes other keys");
     }
 
@@ -129,30 +143,40 @@ by_every_way! {
         let whole = reduce(move |events, seen| {
             is_tried.store(true, Ordering::SeqCst);
             let notes = Arc::clone(&noted);
-            let hook = PostProcess::new(move || async move { notes.add("ran"); Ok(()) });
+            let hook = PostProcess::new(move || async move {
+                notes.add("ran");
+                Ok(())
+            });
             let outcome = remember(events, seen)?.publishing([message("1")]).emitting([(other(), Event::new("hello"))]);
             Ok(outcome.post_process(hook))
         });
         let mut is_back = false;
-        let worked = way.work(db, whole, Bounds::default(), async |worked| {
-            if worked.failures >= 2 && !is_back {
-                assert!(tried.load(Ordering::SeqCst));
-                assert_eq!((turn_of_it(db).await, waiting(db).await), (0, 1));
-                assert_eq!(db.count("eventbox_event WHERE recipient = 'other/1'").await, 0);
-                assert!(notes.all().is_empty());
-                db.run("ALTER TABLE elsewhere RENAME TO eventbox_outbox").await;
-                is_back = true;
-            }
-            is_back && waiting(db).await == 0
-        }).await;
-        assert_eq!((seen(db).await, turn_of_it(db).await, notes.all().len()), (vec!["a".to_owned()], 1, 1), "{worked:?}");
+        let worked = way
+            .work(db, whole, Bounds::default(), async |worked| {
+                if worked.failures >= 2 && !is_back {
+                    assert!(tried.load(Ordering::SeqCst));
+                    assert_eq!((turn_of_it(db).await, waiting(db).await), (0, 1));
+                    assert_eq!(db.count("eventbox_event WHERE recipient = 'other/1'").await, 0);
+                    assert!(notes.all().is_empty());
+                    db.run("ALTER TABLE elsewhere RENAME TO eventbox_outbox").await;
+                    is_back = true;
+                }
+                is_back && waiting(db).await == 0
+            })
+            .await;
+        assert_eq!(
+            (seen(db).await, turn_of_it(db).await, notes.all().len()),
+            (vec!["a".to_owned()], 1, 1),
+            "{worked:?}"
+        );
         assert_eq!((published(db).await.len(), db.count("eventbox_event WHERE recipient = 'other/1'").await), (1, 1));
     }
 
     /// Garbage goes with the turn, also alone.
     async fn garbage_goes_with_the_turn(db, way) {
         emit(db, ["old", "new"]).await;
-        let only_garbage = reduce(|events, _| Ok(Outcome::stay().garbage(events.iter().filter(|event| event.value() == b"old"))));
+        let only_garbage =
+            reduce(|events, _| Ok(Outcome::stay().garbage(events.iter().filter(|event| event.value() == b"old"))));
         let worked = way.work(db, only_garbage, Bounds::default(), async |worked| worked.garbage > 0).await;
         assert_eq!((worked.garbage, turn_of_it(db).await, waiting(db).await), (1, 1, 1), "{worked:?}");
         way.drain(db, reduce(remember)).await;
@@ -162,7 +186,8 @@ by_every_way! {
     /// A decision that does nothing is no turn, and the events stay.
     async fn nothing_decided_is_no_turn(db, way) {
         emit(db, ["a"]).await;
-        let worked = way.work(db, reduce(|_, _| Ok(Outcome::stay())), Bounds::default(), async |worked| worked.rounds > 0).await;
+        let worked =
+            way.work(db, reduce(|_, _| Ok(Outcome::stay())), Bounds::default(), async |worked| worked.rounds > 0).await;
         assert_eq!((worked.turns, worked.failures), (way.mates(), 0), "{worked:?}");
         assert_eq!((turn_of_it(db).await, waiting(db).await), (0, 1));
     }
@@ -173,9 +198,8 @@ by_every_way! {
         emit(db, ["a"]).await;
         let twice = |events: &[Event]| Outcome::stay().consuming(events).consuming(events);
         let both = |events: &[Event]| Outcome::stay().consuming(events).garbage(events);
-        let decisions: [Box<dyn Fn(&[Event]) -> Outcome<Seen> + Send + Sync>; 3] = [
-            Box::new(twice), Box::new(both), Box::new(move |_| Outcome::stay().consuming([foreign])),
-        ];
+        let decisions: [Box<Decision>; 3] =
+            [Box::new(twice), Box::new(both), Box::new(move |_| Outcome::stay().consuming([foreign]))];
         for decision in decisions {
             let wrong = reduce(move |events, _| Ok(decision(events)));
             let worked = way.work(db, wrong, Bounds::default(), async |worked| worked.failures > 0).await;
@@ -211,7 +235,11 @@ by_every_way! {
         });
         let worked = way.drain_with(db, remembering, Bounds::of_events(2)).await;
         let batches: Vec<_> = batches.all().into_iter().filter(|batch| !batch.is_empty()).collect();
-        assert_eq!((batches, turn_of_it(db).await), (vec!["12".to_owned(), "34".to_owned(), "5".to_owned()], 3), "{worked:?}");
+        assert_eq!(
+            (batches, turn_of_it(db).await),
+            (vec!["12".to_owned(), "34".to_owned(), "5".to_owned()], 3),
+            "{worked:?}"
+        );
         assert_eq!(seen(db).await, ["1", "2", "3", "4", "5"]);
     }
 
@@ -238,9 +266,15 @@ by_every_way! {
             fn reduce(&self, _: &Recipient, events: &[Event], mut seen: Seen) -> Decided {
                 let Some(event) = events.first() else { return Ok(Outcome::stay()) };
                 let next = match text(event).as_str() {
-                    "stay" => { seen.clear(); Next::Stay }
+                    "stay" => {
+                        seen.clear();
+                        Next::Stay
+                    }
                     "gone" => Next::Gone,
-                    value => { seen.push(value.to_owned()); Next::To(seen) }
+                    value => {
+                        seen.push(value.to_owned());
+                        Next::To(seen)
+                    }
                 };
                 let outcome = match next {
                     Next::Stay => Outcome::stay(),
@@ -255,7 +289,11 @@ by_every_way! {
         for (turn, (value, wanted)) in (1..).zip(steps) {
             emit(db, [value]).await;
             way.drain(db, Doing).await;
-            assert_eq!((seen(db).await, turn_of_it(db).await), (wanted.iter().map(ToString::to_string).collect(), turn), "{value}");
+            assert_eq!(
+                (seen(db).await, turn_of_it(db).await),
+                (wanted.iter().map(ToString::to_string).collect(), turn),
+                "{value}"
+            );
             let stored = db.count("eventbox_state WHERE recipient = 'cell/it' AND state IS NOT NULL").await;
             assert_eq!(stored, i64::from(!wanted.is_empty()), "{value}");
         }
@@ -289,6 +327,10 @@ by_every_way! {
             Ok(remember(events, seen)?.emitting([(other(), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1]))]))
         });
         let worked = way.work(db, too_long, Bounds::default(), async |worked| worked.failures > 0).await;
-        assert_eq!((turn_of_it(db).await, waiting(db).await, db.count("eventbox_event").await), (0, 1, 1), "{worked:?}");
+        assert_eq!(
+            (turn_of_it(db).await, waiting(db).await, db.count("eventbox_event").await),
+            (0, 1, 1),
+            "{worked:?}"
+        );
     }
 }

@@ -92,7 +92,8 @@ async fn prune<B: CellEngine>(db: &TestDb<B>) {
 }
 
 by_every_door! {
-    /// Promise 4: a name is accepted once while its event lives and as long as it is remembered, and then anew; the first value counts.
+    /// Promise 4: a name is accepted once while its event lives and as long as it is remembered, and then anew; the
+    /// first value counts.
     async fn a_name_is_accepted_once(db, door) {
         let send = async |value: &str| door.send(&db.pool, &order(), "n", value.as_bytes()).await.unwrap();
         assert_eq!((send("first").await, send("second").await), (Emitted::Added, Emitted::Duplicate));
@@ -113,7 +114,10 @@ by_every_door! {
             assert_eq!(again.send(&db.pool, &order(), "n", b"again").await.unwrap(), Emitted::Duplicate, "{again:?}");
         }
         assert_eq!(door.send(&db.pool, &other, "n", b"other").await.unwrap(), Emitted::Added);
-        assert_eq!((values(db, &order()).await, values(db, &other).await), (vec![b"first".to_vec()], vec![b"other".to_vec()]));
+        assert_eq!(
+            (values(db, &order()).await, values(db, &other).await),
+            (vec![b"first".to_vec()], vec![b"other".to_vec()])
+        );
         for again in DOORS {
             assert_eq!(again.send(&db.pool, &order(), "n", b"again").await.unwrap(), Emitted::Tombstoned, "{again:?}");
         }
@@ -208,7 +212,8 @@ on_every_engine! {
         assert_eq!((added, db.count("eventbox_event").await), (NAMES, NAMES as i64));
     }
 
-    /// Many events of one call: `emit_all` and `Set::add` answer one by one, in the order given, also about copies among them.
+    /// Many events of one call: `emit_all` and `Set::add` answer one by one, in the order given, also about copies
+    /// among them.
     async fn lists_answer_one_by_one(db) {
         let names: Vec<String> = ["a", "b", "a", "c"].map(str::to_owned).into();
         eventbox::emit(&db.pool, &order(), Event::new("there").named("b")).await.unwrap();
@@ -273,9 +278,14 @@ mod on_postgres {
                 eventbox::emit(&mut *tx, &order(), Event::new("first").named(name.as_str())).await.unwrap();
                 let (pool, copy) = (db.open(2), name.clone());
                 let waiting = tokio::spawn(async move { door.send(&pool, &order(), &copy, b"second").await.unwrap() });
-                let locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+                let locked = "SELECT count(*) FROM pg_stat_activity
+                              WHERE wait_event_type = 'Lock' AND datname = current_database()";
                 eventually(SOON, async || db.number(locked).await >= 1).await;
-                if first_commits { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+                if first_commits {
+                    tx.commit().await.unwrap();
+                } else {
+                    tx.rollback().await.unwrap();
+                }
                 let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
                 assert_eq!(waiting.await.unwrap(), wanted, "{name}");
             }
@@ -290,12 +300,19 @@ mod on_postgres {
                 proxy.next(if door == Door::Transaction { Message::Commit } else { Message::Execute }, fate);
                 let first = door.send(&pool, &order(), &name, b"x").await;
                 proxy.cut(1).await;
-                assert!(first.as_ref().is_ok_and(|emitted| *emitted == Emitted::Added) || first.as_ref().is_err_and(|refusal| !refusal.is_misuse), "{first:?}");
+                assert!(
+                    first.as_ref().is_ok_and(|emitted| *emitted == Emitted::Added)
+                        || first.as_ref().is_err_and(|refusal| !refusal.is_misuse),
+                    "{first:?}"
+                );
                 assert_eq!(first.is_ok(), door == Door::Sender, "a sender settles it by the name: {first:?}");
                 let again = door.send(&db.pool, &order(), &name, b"x").await.unwrap();
                 let was_there = n == 0 || door == Door::Sender;
                 assert_eq!(again, if was_there { Emitted::Duplicate } else { Emitted::Added }, "{name}");
-                assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = '{name}'")).await, 1);
+                assert_eq!(
+                    db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = '{name}'")).await,
+                    1
+                );
             }
         }
     }

@@ -42,19 +42,23 @@ by_every_way! {
     async fn every_poison_event_is_found(db, way) {
         emit(db, ["bad 1", "a", "bad 2", "bad 3", "b", "c", "bad 4"]).await;
         way.drain_with(db, reduce(refusing), Bounds::isolating(2)).await;
-        assert_eq!((seen(db).await, aside(db).await), (
-            vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
-            vec!["bad 1".to_owned(), "bad 2".to_owned(), "bad 3".to_owned(), "bad 4".to_owned()],
-        ));
+        assert_eq!(
+            (seen(db).await, aside(db).await),
+            (
+                vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+                vec!["bad 1".to_owned(), "bad 2".to_owned(), "bad 3".to_owned(), "bad 4".to_owned()],
+            )
+        );
     }
 
     /// An event whose decision alone breaks the rules, or a limit, is found as well.
     async fn a_decision_that_is_refused_is_a_poison_too(db, way) {
         emit(db, ["a", "bad", "b"]).await;
         let too_long = reduce(|events: &[Event], seen: Seen| {
-            let long = events.iter().filter(|event| event.value() == b"bad").map(|_| {
-                (it(), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1]))
-            });
+            let long = events
+                .iter()
+                .filter(|event| event.value() == b"bad")
+                .map(|_| (it(), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1])));
             Ok(remember(events, seen)?.emitting(long))
         });
         way.drain_with(db, too_long, Bounds::isolating(1)).await;
@@ -76,7 +80,8 @@ by_every_way! {
     /// A turn takes the failures back: they are counted in a row.
     async fn a_success_takes_the_failures_back(db, way) {
         emit(db, ["bad"]).await;
-        let worked = way.work(db, reduce(refusing), Bounds::isolating(1_000), async |worked| worked.failures >= 2).await;
+        let worked =
+            way.work(db, reduce(refusing), Bounds::isolating(1_000), async |worked| worked.failures >= 2).await;
         assert!(failures(db).await >= 2 && worked.quarantined == 0, "{worked:?}");
         // Its pause is over.
         db.run("UPDATE eventbox_failure SET next_attempt_at_us = 0").await;
@@ -109,8 +114,8 @@ by_every_way! {
         assert!(admin::pause(&db.pool, &it()).await.unwrap());
         let turn = turn_of_it(db).await;
         let never = reduce(|_: &[Event], _: Seen| -> Decided { panic!("it is paused") });
-        let worked = way.work(db, never, Bounds::default(), async |worked| worked.rounds > 0 && {
-            db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0
+        let worked = way.work(db, never, Bounds::default(), async |worked| {
+            worked.rounds > 0 && { db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0 }
         });
         let worked = match way {
             // Nobody but it waits, and a runtime begins no round for it.

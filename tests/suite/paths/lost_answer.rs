@@ -1,5 +1,5 @@
-//! The connection is lost during the commit: what happened is found out, and nothing happens twice, by a turn as by a round. With messages a
-//! round commits by `COMMIT`; without them it is one statement.
+//! The connection is lost during the commit: what happened is found out, and nothing happens twice, by a turn as by a
+//! round. With messages a round commits by `COMMIT`; without them it is one statement.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! One promise and several ways to it: what holds for a turn holds for a round of one recipient and for a round of many, and what holds for one
-//! door into a box holds for all of them. Each test here is written once and runs through every way, on every engine.
+//! One promise and several ways to it: what holds for a turn holds for a round of one recipient and for a round of
+//! many, and what holds for one door into a box holds for all of them. Each test here is written once and runs
+//! through every way, on every engine.
 
 mod decisions;
 mod doors;
@@ -20,7 +21,8 @@ macro_rules! by_every_way {
             #[allow(unused_imports)]
             use super::*;
 
-            crate::paths::for_each!($name, $db, $way, $body; turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
+            crate::paths::for_each!($name, $db, $way, $body;
+                turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
         }
     )+};
 }
@@ -35,7 +37,8 @@ macro_rules! by_every_door {
             use super::*;
 
             crate::paths::for_each!($name, $db, $door, $body;
-                emit Door::Emit; emit_all Door::EmitAll; in_a_transaction Door::Transaction; sender Door::Sender; set Door::Set);
+                emit Door::Emit; emit_all Door::EmitAll; in_a_transaction Door::Transaction; sender Door::Sender;
+                set Door::Set);
         }
     )+};
 }
@@ -53,7 +56,8 @@ macro_rules! for_each {
             async fn postgres() {
                 type Engine = sqlx::Postgres;
                 let $case = $value;
-                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+                let body = async |$db: &crate::support::TestDb<Engine>| $body;
+                crate::support::with_database(stringify!($name), body).await;
             }
 
             #[cfg(feature = "sqlite")]
@@ -61,7 +65,8 @@ macro_rules! for_each {
             async fn sqlite() {
                 type Engine = sqlx::Sqlite;
                 let $case = $value;
-                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+                let body = async |$db: &crate::support::TestDb<Engine>| $body;
+                crate::support::with_database(stringify!($name), body).await;
             }
         }
     )+};

@@ -52,7 +52,8 @@ impl Reducer for Keeping {
 }
 
 by_every_way! {
-    /// Another writer consumes the same events between the listing and the commit: what was decided on them does not happen.
+    /// Another writer consumes the same events between the listing and the commit: what was decided on them does not
+    /// happen.
     async fn what_a_loser_decided_does_not_happen(db, way) {
         emit(db, ["once"]).await;
         let rival = db.open(1);
@@ -70,7 +71,8 @@ by_every_way! {
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_event").await), (1, 1));
     }
 
-    /// The rival takes a part of what was listed, at the first turn and at a later one: the rest is decided on the rival's state.
+    /// The rival takes a part of what was listed, at the first turn and at a later one: the rest is decided on the
+    /// rival's state.
     async fn a_state_never_has_an_event_twice(db, way) {
         for (turns, before) in [(0, vec![]), (3, vec!["1", "2", "3"])] {
             db.run("DELETE FROM eventbox_state").await;
@@ -109,7 +111,9 @@ by_every_way! {
             async move {
                 if decision == 1 {
                     for next in [vec![], vec!["a".to_owned()]] {
-                        assert!(eventbox::reduce_batch(&rival, &it(), &Setting(next), MANY).await.unwrap().number.is_some());
+                        assert!(
+                            eventbox::reduce_batch(&rival, &it(), &Setting(next), MANY).await.unwrap().number.is_some()
+                        );
                     }
                 }
             }
@@ -135,7 +139,8 @@ by_every_way! {
         assert_eq!((seen(db).await, waiting(db).await), (vec!["B".to_owned()], 0));
     }
 
-    /// A re-send meets the name while its event is decided on, and after its turn; the first value is the one that counts.
+    /// A re-send meets the name while its event is decided on, and after its turn; the first value is the one that
+    /// counts.
     async fn a_name_that_is_sent_again_changes_nothing(db, way) {
         let again = |value: &'static str| Event::new(value).named("order-7");
         assert_eq!(eventbox::emit(&db.pool, &it(), again("first")).await.unwrap(), Emitted::Added);
@@ -143,7 +148,10 @@ by_every_way! {
         let ours = meddled(reduce(remember), move |_| {
             let sender = sender.clone();
             async move {
-                assert_ne!(eventbox::emit(&sender, &it(), Event::new("second").named("order-7")).await.unwrap(), Emitted::Added);
+                assert_ne!(
+                    eventbox::emit(&sender, &it(), Event::new("second").named("order-7")).await.unwrap(),
+                    Emitted::Added
+                );
             }
         });
         way.drain(db, ours).await;

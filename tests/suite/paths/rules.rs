@@ -1,4 +1,5 @@
-//! The rules of a turn, each broken on purpose between the listing and the commit: what is wrong must be noticed, by a turn as by a round.
+//! The rules of a turn, each broken on purpose between the listing and the commit: what is wrong must be noticed, by
+//! a turn as by a round.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -89,7 +90,9 @@ by_every_way! {
         emit(db, ["first"]).await;
         way.drain(db, reduce(remember)).await;
         emit(db, ["second"]).await;
-        let worked = way.drain(db, breaking(db, reduce(remember), "DELETE FROM eventbox_state WHERE recipient = 'cell/it'")).await;
+        let worked = way
+            .drain(db, breaking(db, reduce(remember), "DELETE FROM eventbox_state WHERE recipient = 'cell/it'"))
+            .await;
         assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["second".to_owned()], 1), "decided anew on no state");
         assert!(worked.contention >= 1, "{worked:?}");
     }
@@ -134,7 +137,8 @@ by_every_way! {
         assert_eq!((seen(db).await.len(), turn_of_it(db).await, worked.contention), (2, 2, 0), "{worked:?}");
     }
 
-    /// A batch is bounded however the way lists it, and the last event of a full batch is not taken for the end of the box.
+    /// A batch is bounded however the way lists it, and the last event of a full batch is not taken for the end of
+    /// the box.
     async fn exactly_one_batch_leaves_nothing(db, way) {
         for count in [3, 4, 7] {
             emit(db, (0..count).map(|n| n.to_string())).await;

@@ -35,7 +35,8 @@ by_every_way! {
     /// The timers are there when the turn has committed, come once when they are due, and in the order of the emit.
     async fn a_decision_sets_timers(db, way) {
         emit(db, ["start"]).await;
-        way.work(db, reduce(setting), Bounds::default(), async |_| waiting(db).await == 0 && turn_of_it(db).await > 0).await;
+        way.work(db, reduce(setting), Bounds::default(), async |_| waiting(db).await == 0 && turn_of_it(db).await > 0)
+            .await;
         // A runtime moves what is due by itself; a call does not.
         move_due(&db.pool, &[it().shard()], NonZeroU32::new(100).unwrap()).await.unwrap();
         let set: Vec<_> = timers(&db.pool, &it(), None, 10).await.unwrap().iter().map(text).collect();
@@ -83,6 +84,10 @@ by_every_way! {
             Ok(remember(events, seen)?.emitting([(it(), Event::new("").due_in(eventbox::MAX_TIMER + HOUR))]))
         });
         let worked = way.work(db, far, Bounds::default(), async |worked| worked.failures > 0).await;
-        assert_eq!((turn_of_it(db).await, waiting(db).await, db.count("eventbox_timer").await), (0, 1, 0), "{worked:?}");
+        assert_eq!(
+            (turn_of_it(db).await, waiting(db).await, db.count("eventbox_timer").await),
+            (0, 1, 0),
+            "{worked:?}"
+        );
     }
 }

@@ -76,11 +76,14 @@ fn small_rounds(rounds: usize) -> RuntimeConfig {
 }
 
 on_every_engine! {
-    /// The setting `turn_deadline` bounds each attempt: a processor that never returns is a failure of its recipient, and others go on.
+    /// The setting `turn_deadline` bounds each attempt: a processor that never returns is a failure of its recipient,
+    /// and others go on.
     async fn a_turn_that_never_returns_is_given_up(db) {
         create_cells(db).await;
-        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()))
-            .before_deciding(|_| std::future::pending());
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        })
+        .before_deciding(|_| std::future::pending());
         let mut config = config();
         (config.turn_deadline, config.workers) = (Duration::from_millis(200), 1.try_into().unwrap());
         config.poison = eventbox::Poison::Block;
@@ -132,15 +135,17 @@ on_every_engine! {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (inside, highest) = (Arc::clone(&now), Arc::clone(&most));
         let meets = Arc::new(tokio::sync::Barrier::new(3));
-        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()))
-            .before_deciding(move |_| {
-                let (inside, highest, meets) = (Arc::clone(&inside), Arc::clone(&highest), Arc::clone(&meets));
-                async move {
-                    highest.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    meets.wait().await;
-                    inside.fetch_sub(1, Ordering::SeqCst);
-                }
-            });
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        })
+        .before_deciding(move |_| {
+            let (inside, highest, meets) = (Arc::clone(&inside), Arc::clone(&highest), Arc::clone(&meets));
+            async move {
+                highest.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                meets.wait().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
         for key in 0..9 {
             emit(db, &Recipient::new("cell", key.to_string()).unwrap(), ["x"]).await;
         }
@@ -152,20 +157,24 @@ on_every_engine! {
         assert_eq!((most.load(Ordering::SeqCst), db.number("SELECT count(*) FROM cell").await), (3, 9));
     }
 
-    /// The kinds that publish go on when nine tenths of the quota are left, and not before; a kind that was not held goes on up to the quota.
+    /// The kinds that publish go on when nine tenths of the quota are left, and not before; a kind that was not held
+    /// goes on up to the quota.
     async fn who_waited_for_the_outbox_goes_on_below_nine_tenths(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
-        let runtime = Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
         let runtime = runtime.start().await.unwrap();
         let publisher = Recipient::new("publisher", "1").unwrap();
         let keep = async |rows: i64| {
             db.run(format_args!(
                 "DELETE FROM eventbox_outbox WHERE id NOT IN (SELECT id FROM eventbox_outbox ORDER BY id LIMIT {rows})"
-            )).await;
+            ))
+            .await;
             assert_eq!(db.count("eventbox_outbox").await, rows);
         };
-        // Each time that a kind is resumed and goes on, the runtime has looked since, at what is paused and at the outbox.
+        // Each time that a kind is resumed and goes on, the runtime has looked since, at what is paused and at the
+        // outbox.
         let looked = async |n: usize| {
             admin::pause_kind(&db.pool, "tally").await.unwrap();
             let receipt = Engine::emit_on(&db.pool, &tally(n), Event::new("x")).await.unwrap();
@@ -200,11 +209,15 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A wait for an event of a paused recipient or kind ends at once with that answer, and so does one for an event in quarantine.
+    /// A wait for an event of a paused recipient or kind ends at once with that answer, and so does one for an event
+    /// in quarantine.
     async fn a_wait_for_what_does_not_help_ends_at_once(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let at_once = async |receipt: &eventbox::Receipt| {
-            tokio::time::timeout(SOON, runtime.wait_processed(receipt, FOREVER)).await.expect("it ends at once").unwrap()
+            tokio::time::timeout(SOON, runtime.wait_processed(receipt, FOREVER))
+                .await
+                .expect("it ends at once")
+                .unwrap()
         };
         admin::pause(&db.pool, &tally("paused")).await.unwrap();
         let paused = Engine::emit_on(&db.pool, &tally("paused"), Event::new("x")).await.unwrap();

@@ -92,7 +92,8 @@ macro_rules! recorded_on_every_engine {
             #[test]
             fn postgres() {
                 recorded(async |recording| {
-                    with_database::<sqlx::Postgres, _>(stringify!($name), async |db| super::$name(db, recording).await).await;
+                    let body = async |db: &TestDb<sqlx::Postgres>| super::$name(db, recording).await;
+                    with_database(stringify!($name), body).await;
                 });
             }
 
@@ -100,7 +101,8 @@ macro_rules! recorded_on_every_engine {
             #[test]
             fn sqlite() {
                 recorded(async |recording| {
-                    with_database::<sqlx::Sqlite, _>(stringify!($name), async |db| super::$name(db, recording).await).await;
+                    let body = async |db: &TestDb<sqlx::Sqlite>| super::$name(db, recording).await;
+                    with_database(stringify!($name), body).await;
                 });
             }
         }
@@ -109,7 +111,8 @@ macro_rules! recorded_on_every_engine {
 
 recorded_on_every_engine!(shards_and_members lease_age held_kinds);
 
-/// Whether wake-ups are heard: 1 while the connection is there, 0 while it is not, and 1 again. Only Postgres has such a connection.
+/// Whether wake-ups are heard: 1 while the connection is there, 0 while it is not, and 1 again. Only Postgres has
+/// such a connection.
 #[cfg(feature = "postgres")]
 #[test]
 fn listening_is_told() {

@@ -46,7 +46,8 @@ async fn from_memory_alone<B: CellEngine>(db: &TestDb<B>, fake: &Arc<Fake>) -> D
 }
 
 on_every_engine! {
-    /// The messages of rounds of many recipients, of a round of one, and of turns go to the emitter right after their commit.
+    /// The messages of rounds of many recipients, of a round of one, and of turns go to the emitter right after their
+    /// commit.
     async fn messages_are_handed_to_the_emitter(db) {
         create_cells(db).await;
         let fake = Fake::ok();
@@ -75,7 +76,8 @@ on_every_engine! {
     /// A runtime without an emitter leaves the messages in the outbox, for a host that claims them.
     async fn without_an_emitter_a_host_sends_them(db) {
         let to = Recipient::new("publisher", "1").unwrap();
-        let runtime = Runtime::builder(db.open(4)).reducer("publisher", Publisher).config(config()).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(4)).reducer("publisher", Publisher).config(config()).start().await.unwrap();
         emit(db, &to, ["a"]).await;
         eventually(SOON, async || db.count("eventbox_outbox").await == 1).await;
         runtime.stop(STOP).await;

@@ -59,7 +59,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A member that has been silent for more than twenty terms is removed; one that has been silent for a shorter time stays.
+    /// A member that has been silent for more than twenty terms is removed; one that has been silent for a shorter
+    /// time stays.
     async fn silent_members_are_removed(db) {
         let mut config = config();
         let mut terms = leases();
