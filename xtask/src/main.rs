@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is what it is for")]
 
 mod checks;
+mod mutants;
 mod postgres;
 mod run;
 
@@ -19,6 +20,11 @@ The chores of eventbox.
   cargo xtask ci             what must hold beside the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and hints,
                              and the demo on both engines
+  cargo xtask mutants [FOLDER…] [OPTIONS…]
+                             changes the code in many small ways, and tells which change no test notices and
+                             xtask/mutants/FOLDER.txt does not know; FOLDER is round, dsset, runtime, store or
+                             emitter; OPTIONS go to `cargo mutants`: `--shard 0/8`, `--in-diff FILE`. A mutant takes
+                             one to two minutes, and all of them a day; it wants cargo-mutants
   cargo xtask pg -- CMD…     runs a command beside a throw-away Postgres, with DATABASE_URL and PGHOST,
                              PGPORT … set: `cargo xtask pg -- psql`
 
@@ -42,6 +48,8 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
     match name.to_str() {
         Some("test") => test(args),
         Some("ci") if args.is_empty() => checks::run(),
+        Some("mutants") => mutants::run(&args),
+        Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("pg") => pg(args),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");

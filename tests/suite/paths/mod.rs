@@ -2,6 +2,7 @@
 //! many, and what holds for one door into a box holds for all of them. Each test here is written once and runs
 //! through every way, on every engine.
 
+mod counting;
 mod decisions;
 mod doors;
 mod failing;

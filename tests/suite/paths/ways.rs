@@ -14,7 +14,7 @@ use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 const MAX_CALLS: usize = 2_000;
 
 /// The recipients that share a round of many with the one that a test is about.
-const MATES: [&str; 3] = ["mate-1", "mate-2", "mate-3"];
+pub(super) const MATES: [&str; 3] = ["mate-1", "mate-2", "mate-3"];
 
 /// A way to work on a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

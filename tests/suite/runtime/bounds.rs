@@ -129,6 +129,32 @@ on_every_engine! {
         assert!(runtime.stats().rounds >= 15, "{:?}", runtime.stats());
     }
 
+    /// What a batch leaves is taken at once, batch after batch, without a poll: by a round of one and by rounds of many.
+    /// A box that is empty is not listed again.
+    async fn what_a_batch_leaves_is_taken_without_a_poll(db) {
+        for recipients in [1, 5] {
+            let all: Vec<_> = (0..recipients).map(|n| tally(format!("{recipients}/{n}"))).collect();
+            for to in &all {
+                emit(db, to, 0..7).await;
+            }
+            let mut config = config();
+            (config.poll_interval, config.min_poll_interval) = (FOREVER, FOREVER);
+            (config.leases, config.hints, config.wake_ups) = (None, true, false);
+            (config.max_events, config.rounds) = (2.try_into().unwrap(), 1.try_into().unwrap());
+            let runtime = tallying(db.open(4)).config(config).start().await.unwrap();
+            idle(db).await;
+            emit(db, &tally("next"), ["x"]).await;
+            idle(db).await;
+            eventually(SOON, async || runtime.stats().turns == 4 * recipients + 1).await;
+            let stats = runtime.stats();
+            runtime.stop(STOP).await;
+            for to in &all {
+                assert_eq!(seen(db, to).await, ["0", "1", "2", "3", "4", "5", "6"], "{to}");
+            }
+            assert_eq!((stats.contention, stats.rounds), (0, 5), "{stats:?}");
+        }
+    }
+
     /// The setting `workers` bounds the turns at once, and so many are under way.
     async fn as_many_turns_at_once_as_there_are_workers(db) {
         create_cells(db).await;

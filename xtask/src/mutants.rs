@@ -1,0 +1,289 @@
+//! Mutants: small changes of the code, each of which some test should notice.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::postgres;
+use crate::run::{cargo, interrupted, status_of, words_of};
+
+/// A folder of `src`, and the tests that are about it.
+struct Folder {
+    /// What the list of its survivors is called.
+    name: &'static str,
+    files: &'static str,
+    /// Whether the unit tests are run first: they build quickly, and need no database.
+    has_unit_tests: bool,
+    /// Which tests of the suite are run; all of them would take minutes a mutant.
+    suite: &'static [&'static str],
+}
+
+/// The folders that are worth their time, the quickest first.
+const FOLDERS: [Folder; 5] = [
+    Folder {
+        name: "round",
+        files: "src/eventbox/round/**",
+        has_unit_tests: false,
+        suite: &["paths::", "runtime::rounds", "runtime::failing", "runtime::finding", "runtime::bounds"],
+    },
+    Folder {
+        name: "dsset",
+        files: "src/dsset/**",
+        has_unit_tests: true,
+        suite: &["dsset::", "paths::doors", "admin::"],
+    },
+    Folder { name: "runtime", files: "src/runtime/**", has_unit_tests: true, suite: &["runtime::", "paths::failing"] },
+    Folder {
+        name: "store",
+        files: "src/store/**",
+        has_unit_tests: true,
+        suite: &["paths::", "dsset::", "admin::", "eventbox::", "emitter::", "runtime::rounds", "runtime::leases"],
+    },
+    Folder {
+        name: "emitter",
+        files: "src/emitter/**",
+        has_unit_tests: true,
+        suite: &["emitter::", "runtime::handing", "paths::decisions"],
+    },
+];
+
+/// The most time of the tests of one mutant, seconds; a mutant that makes them hang is as good as caught.
+const TEST_TIMEOUT: &str = "600";
+
+/// The most time of the build of one mutant, seconds.
+const BUILD_TIMEOUT: &str = "1800";
+
+/// What a person can do when the program is missing.
+const ADVICE: &str = "cargo-mutants is not installed: cargo install cargo-mutants --locked";
+
+/// The figures of a folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Figures {
+    caught: usize,
+    unviable: usize,
+    missed: Vec<String>,
+    timeout: usize,
+}
+
+/// Tries the mutants of some folders, of all when none is named; other arguments go to `cargo mutants`.
+pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
+    let (chosen, passed) = chosen(args)?;
+    let is_there = cargo(["mutants", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !is_there.is_ok_and(|status| status.success()) {
+        bail!("{ADVICE}");
+    }
+    let server = postgres::server()?;
+    let mut all_known = true;
+    for folder in chosen {
+        let figures = folder.figures(&passed, &server.url())?;
+        let known = known(folder.name)?;
+        let new: Vec<_> = figures.missed.iter().filter(|mutant| !known.contains(*mutant)).collect();
+        println!(
+            "{}: {} caught, {} survived ({} of them known), {} timed out, {} do not compile",
+            folder.name,
+            figures.caught,
+            figures.missed.len(),
+            figures.missed.len() - new.len(),
+            figures.timeout,
+            figures.unviable
+        );
+        for mutant in &new {
+            println!("    new: {mutant}");
+        }
+        let is_whole = passed.is_empty();
+        for mutant in known.iter().filter(|mutant| is_whole && !figures.missed.contains(mutant)) {
+            println!("    listed, and does not survive any more: {mutant}");
+        }
+        all_known &= new.is_empty();
+    }
+    Ok(if all_known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The folders that the arguments name, up to the first that begins with a dash, and the other arguments.
+fn chosen(args: &[OsString]) -> Result<(Vec<&'static Folder>, Vec<OsString>)> {
+    let is_option = |arg: &OsString| arg.to_string_lossy().starts_with('-');
+    let first_option = args.iter().position(is_option).unwrap_or(args.len());
+    let (names, passed) = args.split_at(first_option);
+    let mut chosen = Vec::new();
+    for name in names {
+        let folder = FOLDERS.iter().find(|folder| name == folder.name);
+        let names = || FOLDERS.map(|folder| folder.name).join(", ");
+        chosen.push(folder.with_context(|| format!("no folder {}: there are {}", name.display(), names()))?);
+    }
+    if chosen.is_empty() {
+        chosen.extend(&FOLDERS);
+    }
+    Ok((chosen, passed.to_vec()))
+}
+
+impl Folder {
+    /// Runs the unit tests on all mutants, and the suite on those that survive.
+    fn figures(&self, passed: &[OsString], database_url: &str) -> Result<Figures> {
+        let output = root().join("target/mutants").join(self.name);
+        // What an earlier run has caught is caught by other code.
+        if output.exists() {
+            std::fs::remove_dir_all(&output).context("remove what the last run wrote")?;
+        }
+        std::fs::create_dir_all(&output)?;
+        let mut figures = Figures::default();
+        if self.has_unit_tests {
+            figures = self.stage("--lib", false, passed, &output, database_url)?;
+        }
+        if !self.has_unit_tests || !figures.missed.is_empty() || figures.timeout > 0 {
+            let rest = self.stage("--test=suite", self.has_unit_tests, passed, &output, database_url)?;
+            figures.caught += rest.caught;
+            figures.unviable += rest.unviable;
+            (figures.missed, figures.timeout) = (rest.missed, rest.timeout);
+        }
+        Ok(figures)
+    }
+
+    fn stage(
+        &self,
+        target: &str,
+        goes_on: bool,
+        passed: &[OsString],
+        output: &Path,
+        database_url: &str,
+    ) -> Result<Figures> {
+        let mut mutants =
+            cargo(["mutants", "--package=eventbox", "--all-features", "--baseline=skip", "--colors=never"]);
+        mutants.args(["--file", self.files, "--timeout", TEST_TIMEOUT, "--build-timeout", BUILD_TIMEOUT]);
+        mutants.arg("--output").arg(output).arg(format!("--cargo-arg={target}"));
+        if goes_on {
+            mutants.arg("--iterate");
+        }
+        mutants.args(passed);
+        if target != "--lib" {
+            mutants.args(["--", "--"]).args(self.suite);
+        }
+        mutants.env("DATABASE_URL", database_url).env("CARGO_TARGET_DIR", root().join("target/mutants/build"));
+        // Nobody looks at a backtrace of theirs, and half of the time is spent on them.
+        mutants.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
+        mutants.env(runner_variable()?, runner()?);
+        eprintln!("xtask: {}", words_of(&mutants));
+        let status = status_of(&mut mutants)?;
+        // 2 and 3 say that some survived or timed out.
+        if interrupted() || !matches!(status.code(), Some(0 | 2 | 3)) {
+            bail!("cargo mutants ended with {status}");
+        }
+        Figures::read(&output.join("mutants.out"))
+    }
+}
+
+impl Figures {
+    fn read(output: &Path) -> Result<Self> {
+        let lines = |name: &str| -> Result<Vec<String>> {
+            let path = output.join(name);
+            let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok(text.lines().map(without_place).collect())
+        };
+        Ok(Figures {
+            caught: lines("caught.txt")?.len(),
+            unviable: lines("unviable.txt")?.len(),
+            missed: lines("missed.txt")?,
+            timeout: lines("timeout.txt")?.len(),
+        })
+    }
+}
+
+/// `file: what` of `file:line:column: what`, because lines move.
+fn without_place(mutant: &str) -> String {
+    let mut parts = mutant.splitn(4, ':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(file), Some(_), Some(_), Some(what)) => format!("{file}:{what}"),
+        _ => mutant.to_owned(),
+    }
+}
+
+/// Reads the survivors that the list of a folder knows. Each has a line of its own, below a line `# …` with the reason.
+fn known(folder: &str) -> Result<BTreeSet<String>> {
+    let path = root().join("xtask/mutants").join(folder).with_extension("txt");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The variable that names the program by which cargo runs tests.
+fn runner_variable() -> Result<String> {
+    let version = Command::new("rustc").arg("-vV").output().context("ask rustc for its target")?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc tells no host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
+}
+
+/// Ourselves, as that program.
+fn runner() -> Result<String> {
+    let program = std::env::current_exe().context("find this program")?;
+    Ok(format!("{} {FIRST_FAILURE}", program.display()))
+}
+
+/// The chore that runs tests for `cargo mutants`.
+pub(crate) const FIRST_FAILURE: &str = "first-failure";
+
+/// Runs tests and ends them at the first that fails: the others have nothing to add about a mutant.
+pub(crate) fn first_failure(args: &[OsString]) -> Result<ExitCode> {
+    let Some((program, args)) = args.split_first() else { bail!("which tests?") };
+    let mut tests = Command::new(program).args(args).stdout(Stdio::piped()).spawn().context("start the tests")?;
+    let output = tests.stdout.take().context("the tests have no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        if has_failed(&line) {
+            tests.kill()?;
+            tests.wait()?;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(if tests.wait()?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn has_failed(line: &str) -> bool {
+    line.starts_with("test ") && line.ends_with("... FAILED")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutant_is_known_wherever_it_stands() {
+        let at = |line: u32| format!("src/a.rs:{line}:5: replace f -> Result<T, E> with Ok(a::b())");
+        assert_eq!(without_place(&at(7)), "src/a.rs: replace f -> Result<T, E> with Ok(a::b())");
+        assert_eq!(without_place(&at(7)), without_place(&at(8)));
+        assert_eq!(without_place("no place"), "no place");
+    }
+
+    #[test]
+    fn every_folder_has_a_list_with_reasons() {
+        for folder in &FOLDERS {
+            let listed = known(folder.name).unwrap();
+            let of_it = folder.files.trim_end_matches("**");
+            assert!(listed.iter().all(|mutant| mutant.starts_with(of_it)), "{}: {listed:?}", folder.name);
+        }
+    }
+
+    #[test]
+    fn folders_come_before_options() {
+        let args = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let (folders, passed) = chosen(&args(&["dsset", "round", "--shard", "1/8"])).unwrap();
+        assert_eq!(folders.iter().map(|folder| folder.name).collect::<Vec<_>>(), ["dsset", "round"]);
+        assert_eq!(passed, args(&["--shard", "1/8"]));
+        assert_eq!(chosen(&args(&["--shard", "1/8"])).unwrap().0.len(), FOLDERS.len());
+        assert!(chosen(&args(&["nowhere"])).is_err());
+    }
+
+    #[test]
+    fn only_a_failed_test_ends_the_others() {
+        assert!(has_failed("test paths::a::postgres ... FAILED"));
+        assert!(!has_failed("test paths::a::postgres ... ok") && !has_failed("that ... FAILED"));
+    }
+}
