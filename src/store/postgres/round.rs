@@ -11,7 +11,9 @@ use super::{now_us, statement_us};
 use crate::store::bound::{Bound, Missing};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance};
+use crate::store::round::{
+    RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
+};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 use crate::store::schema::Schema;
 

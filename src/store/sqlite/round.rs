@@ -12,7 +12,9 @@ use super::packed::{Packed, hex};
 use crate::store::bound::Bound;
 use crate::store::event::{LARGE_EVENTS, ListedRow};
 use crate::store::fault::Fault;
-use crate::store::round::{RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance};
+use crate::store::round::{
+    RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
+};
 use crate::store::round_of_one::{RoundOfOne, RoundOfOneWrite};
 
 /// The shards that have events, each found with one look.
