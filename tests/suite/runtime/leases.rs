@@ -70,6 +70,7 @@ on_every_engine! {
         member_silent_for(db, "silent", LONG * 19).await;
         let runtime = tallying(db.open(4)).config(config).start().await.unwrap();
         eventually(SOON, async || db.count("eventbox_member WHERE address = 'dead'").await == 0).await;
+        eventually(SOON, async || runtime.shards() == 256).await;
         // Two more renewals, and the other one is still there.
         let end = first_end(db).await;
         eventually(SOON, async || first_end(db).await > end + 400_000).await;
