@@ -12,9 +12,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation on an eventbox did not succeed.
 ///
-/// Ask [`is_contention`](Error::is_contention) and [`is_transient`](Error::is_transient) instead of matching: both mean that trying
-/// again may help. Nothing was changed, except after [`Unknown`](Error::Unknown). The text names the recipient and what was
-/// attempted; the cause is in [`source`](std::error::Error::source) and is not repeated in the text.
+/// Ask [`is_contention`](Error::is_contention) and [`is_transient`](Error::is_transient) instead of matching: both
+/// mean that trying again may help. Nothing was changed, except after [`Unknown`](Error::Unknown). The text names the
+/// recipient and what was attempted; the cause is in [`source`](std::error::Error::source) and is not repeated in the
+/// text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,8 +37,8 @@ pub enum Error {
     },
     /// The connection was lost during a commit, and whether it happened cannot be told any more.
     ///
-    /// A named event may be emitted again; an unnamed one might then be there twice. A turn is simply processed again: its events
-    /// are either consumed or still there.
+    /// A named event may be emitted again; an unnamed one might then be there twice. A turn is simply processed
+    /// again: its events are either consumed or still there.
     #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
     Unknown {
         /// What was attempted, with the recipient.
@@ -126,6 +127,64 @@ impl Error {
 
     pub(crate) fn setup(attempt: impl fmt::Display, problem: impl fmt::Display) -> Self {
         Error::Setup { attempt: attempt.to_string(), problem: problem.to_string() }
+    }
+}
+
+/// Says that something is away that a processor or a reducer needs, so nobody is to blame.
+///
+/// Return it as the error of your code, or as the cause of one, however deep. The events stay in their box, in their
+/// order, and are tried again after `retry_after`. Nothing counts towards [`Poison`](crate::Poison). A
+/// [`Runtime`](crate::runtime::Runtime) tells of it in its health.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use eventbox::{BoxError, Outage};
+///
+/// fn book(seats: Result<u32, std::io::Error>) -> Result<u32, BoxError> {
+///     // The booking service does not answer.
+///     Ok(seats.map_err(|_| Outage { retry_after: Duration::from_secs(2) })?)
+/// }
+/// # assert!(book(Err(std::io::ErrorKind::TimedOut.into())).is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("something that the code needs is away: to be tried again after {retry_after:?}")]
+pub struct Outage {
+    /// How long the recipient is left alone.
+    pub retry_after: std::time::Duration,
+}
+
+/// Says that this version of a program does not know an event yet, so nobody is to blame.
+///
+/// Return it while a newer version is being rolled out: as the error of your code, or as the cause of one. The event
+/// stays first in its box, counts towards no [`Poison`](crate::Poison), and is tried again every few seconds, by
+/// whichever process then works on its recipient.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{BoxError, UnknownEvent};
+///
+/// fn seats(event: &str) -> Result<u32, BoxError> {
+///     match event.split_once(' ') {
+///         Some(("booked", seats)) => Ok(seats.parse()?),
+///         _ => Err(UnknownEvent::new(event).into()),
+///     }
+/// }
+/// assert_eq!(seats("booked 2").unwrap(), 2);
+/// assert!(seats("cancelled 2").unwrap_err().is::<UnknownEvent>());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this version of the program does not know an event yet: {what}")]
+pub struct UnknownEvent {
+    what: String,
+}
+
+impl UnknownEvent {
+    /// Names what is not known, for a person.
+    pub fn new(what: impl Into<String>) -> Self {
+        UnknownEvent { what: what.into() }
     }
 }
 

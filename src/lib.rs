@@ -58,7 +58,7 @@ pub use cloudevent::{
     RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
 };
 pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
-pub use error::{BoxError, Error, Misuse, Result, StateError};
+pub use error::{BoxError, Error, Misuse, Outage, Result, StateError, UnknownEvent};
 pub use eventbox::*;
 pub use instrument::{Instrument, Kind};
 pub use json::MAX_JSON_DEPTH;

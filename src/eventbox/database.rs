@@ -79,7 +79,8 @@ async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> 
 ///
 /// # Errors
 ///
-/// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, or an encoding other than UTF-8.
+/// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other than UTF-8, a server
+/// or file that takes no writes, or row-level security that hides from this role what it writes.
 /// Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
@@ -89,9 +90,14 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
         tracing::warn!(engine = B::NAME, "{warning}");
     }
     match found.refused {
-        Some(problem) => Err(Error::setup(ATTEMPT, problem)),
-        None => Ok(()),
+        Some(problem) => return Err(Error::setup(ATTEMPT, problem)),
+        None => drop(conn),
     }
+    // Where one writer begins at a time, the beginning says whether the file can be written. Other errors are not about that.
+    if B::ONE_WRITER && B::begin_write(pool).await.is_err_and(|fault| fault.is_read_only()) {
+        return Err(Error::setup(ATTEMPT, "the file is read only: let this process write the file and its directory"));
+    }
+    Ok(())
 }
 
 /// Checks that the tables are those that this version of the library knows; for whatever starts and goes on by itself.

@@ -43,6 +43,8 @@ pub(crate) use hint::{Hinted, Hints, listen};
 pub use metrics::INSTRUMENTS;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};
+#[cfg(feature = "runtime")]
+pub(crate) use options::Jury;
 pub use options::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};

@@ -1,10 +1,14 @@
 //! The bounds of a turn.
 
+use std::error::Error as StdError;
+use std::fmt::Debug;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::EventId;
 use super::poison::Poison;
+use crate::recipient::Recipient;
 use crate::store::Bound;
 
 /// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
@@ -14,6 +18,15 @@ pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
 /// [`TurnOptions::max_bytes`] or the runtime's settings say otherwise. An event that is larger than that is taken
 /// alone.
 pub const DEFAULT_TURN_BYTES: usize = 32 << 20;
+
+/// Judges the failures of one recipient, for a host that sees those of many.
+pub(crate) trait Jury: Debug + Send + Sync {
+    /// Whether a failure is the recipient's own, so that it counts towards poison.
+    fn counts(&self, to: &Recipient, error: &(dyn StdError + 'static)) -> bool;
+
+    /// A failure that counts is noted in the database.
+    fn is_noted(&self);
+}
 
 /// How [`process_batch_with`](crate::process_batch_with) processes.
 ///
@@ -42,6 +55,8 @@ pub struct TurnOptions {
     /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
     backoff: Option<(Duration, Duration)>,
     searching: bool,
+    /// Asked before a failure counts; `None` counts every one.
+    jury: Option<Arc<dyn Jury>>,
     /// The event behind which the listing begins; the nil id lists from the start.
     after: EventId,
 }
@@ -56,6 +71,7 @@ impl TurnOptions {
             poison: Poison::Block,
             backoff: None,
             searching: false,
+            jury: None,
             after: EventId::NIL,
         }
     }
@@ -90,6 +106,17 @@ impl TurnOptions {
     pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
         self.backoff = Some((base, cap));
         self
+    }
+
+    /// Asks a jury before a failure counts.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn judged_by(mut self, jury: Arc<dyn Jury>) -> Self {
+        self.jury = Some(jury);
+        self
+    }
+
+    pub(super) fn jury(&self) -> Option<&dyn Jury> {
+        self.jury.as_deref()
     }
 
     /// Begins to list behind an event.

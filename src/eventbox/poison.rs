@@ -41,7 +41,7 @@ pub enum Poison {
 /// True when an event is to blame, so that trying again later is not what helps.
 pub(super) fn is_poison(error: &Error) -> bool {
     match error {
-        Error::Misuse { .. } | Error::Deadline { .. } | Error::State { .. } => true,
+        Error::Misuse { .. } | Error::Deadline { .. } => true,
         // Data that the database never takes is the event's fault, also in a statement of the library.
         Error::Processor { source, .. } | Error::Database { source, .. } => blame_of(&**source) == Blame::Event,
         _ => false,
@@ -61,6 +61,9 @@ where
     B: Backend,
     P: Processor<B>,
 {
+    if is_hindered(pool, to, options, &error).await || !counts(options, to, &error) {
+        return Err(error);
+    }
     let after = match options.poison_policy() {
         Poison::Isolate { after } => after.get(),
         Poison::Block if options.backoff().is_none() => return Err(error),
@@ -73,6 +76,9 @@ where
             return Err(error);
         }
     };
+    if let Some(jury) = options.jury() {
+        jury.is_noted();
+    }
     if failures < after {
         return Err(error);
     }
@@ -103,6 +109,24 @@ where
     Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
 }
 
+fn counts(options: &TurnOptions, to: &Recipient, error: &(dyn StdError + 'static)) -> bool {
+    options.jury().is_none_or(|jury| jury.counts(to, error))
+}
+
+/// Whether a deadline passed while the code waited for a lock that somebody else holds.
+async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnOptions, error: &Error) -> bool {
+    if !matches!(error, Error::Deadline { .. }) {
+        return false;
+    }
+    // Most of the time went by in the lock, so that the code alone would have been in time.
+    let most = options.deadline_of_attempt() / 2;
+    let waits = B::waits_for_a_lock(pool, i64::try_from(most.as_micros()).unwrap_or(i64::MAX)).await;
+    waits.unwrap_or_else(|fault| {
+        tracing::debug!(recipient = %to, error = %fault.0, "the server could not be asked about locks");
+        false
+    })
+}
+
 /// Notes that independent transitions of a committed turn failed, and takes the events of the oldest aside when that was often enough.
 pub(super) async fn failed_in_part<B: Backend>(
     pool: &Pool<B>,
@@ -111,10 +135,13 @@ pub(super) async fn failed_in_part<B: Backend>(
     mut turn: Turn,
 ) -> Turn {
     let Poison::Isolate { after } = options.poison_policy() else { return turn };
-    let (Some(number), Some(oldest)) = (turn.number, turn.failures.iter().min_by_key(|failure| failure.events.first()))
-    else {
+    let own = turn.failures.iter().filter(|failure| blame_of(&*failure.error) == Blame::Event);
+    let (Some(number), Some(oldest)) = (turn.number, own.min_by_key(|failure| failure.events.first())) else {
         return turn;
     };
+    if !counts(options, to, &*oldest.error) {
+        return turn;
+    }
     let text = text_of(&*oldest.error);
     let events: Vec<Uuid> = oldest.events.iter().map(|event| event.0).collect();
     let isolated = async {

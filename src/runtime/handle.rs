@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::complaints::Complaints;
 use super::config::RuntimeConfig;
 use super::hold::{self, Held, Publishers};
 use super::kinds::{Kind, Kinds};
@@ -29,7 +30,8 @@ use crate::recipient::Recipient;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault};
 
-/// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the leases.
+/// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the
+/// leases.
 const INTERRUPT_AFTER: f64 = 0.8;
 
 /// What a [`Runtime`] is made of.
@@ -65,7 +67,8 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.register(kind, Kind::Reducer(Arc::new(Typed::<R, C>::new(reducer))))
     }
 
-    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a little later.
+    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a
+    /// little later.
     ///
     /// The emitter stays the caller's, to start before and to stop after the runtime.
     #[cfg(feature = "emitter")]
@@ -98,8 +101,8 @@ impl<B: Backend> RuntimeBuilder<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do; transient and database errors.
-    /// Nothing is started then.
+    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do;
+    /// transient and database errors. Nothing is started then.
     pub async fn start(self) -> Result<Runtime<B>> {
         let setup = |problem: &str| Error::setup("start the runtime", problem);
         if let Some(wrong) = &self.wrong {
@@ -199,7 +202,8 @@ pub struct RuntimeStopReport {
     pub complete: bool,
     /// Recipients that were known to have events and had not been begun.
     pub waiting: usize,
-    /// Rounds and turns that were interrupted: rolled back, or committed without their hooks. It counts as no failure of theirs.
+    /// Rounds and turns that were interrupted: rolled back, or committed without their hooks. It counts as no failure
+    /// of theirs.
     pub interrupted: usize,
 }
 
@@ -228,6 +232,7 @@ impl<B: Backend> Inner<B> {
         let hearts = Heartbeats::default();
         let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
         let (told, owned) = watch::channel(all);
+        let complaints = Arc::new(Complaints::default());
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
                 pool: pool.clone(),
@@ -235,6 +240,7 @@ impl<B: Backend> Inner<B> {
                 address: config.address.clone(),
                 shard_limit: config.shard_limit.get(),
                 config: leases,
+                complaints: Arc::clone(&complaints),
                 owned: told,
             })
         });
@@ -249,6 +255,8 @@ impl<B: Backend> Inner<B> {
             options: turn_options(&config),
             counters: Counters::default(),
             publishers: Publishers::default(),
+            outages: Arc::default(),
+            complaints,
             finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             kinds,
@@ -348,10 +356,11 @@ impl<B: Backend> Runtime<B> {
         self.inner.worker
     }
 
-    /// Stops: nothing new is begun, what is under way commits and runs its hooks, and the shards go to the other processes.
+    /// Stops: nothing new is begun, what is under way commits and runs its hooks, and the shards go to the other
+    /// processes.
     ///
-    /// After four fifths of `limit` what is still under way is interrupted, which rolls it back and counts as no failure. Returns by `limit`,
-    /// with what was left; a second stop has nothing to do.
+    /// After four fifths of `limit` what is still under way is interrupted, which rolls it back and counts as no
+    /// failure. Returns by `limit`, with what was left; a second stop has nothing to do.
     ///
     /// # Cancel safety
     ///
@@ -360,10 +369,13 @@ impl<B: Backend> Runtime<B> {
         self.inner.stop(limit).await
     }
 
-    /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm.
+    /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm; when a kind is held
+    /// because many of its recipients fail alike; and when something fails through nobody's fault.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut problems = self.inner.hearts.problems();
+        problems.extend(self.inner.shared.outages.problems());
+        problems.extend(self.inner.shared.complaints.problems());
         if self.inner.stopping.is_cancelled() {
             problems.push("stopped".to_owned());
         }

@@ -85,7 +85,9 @@ pub(super) async fn run<B: Backend>(
                     held.send_replace(now);
                 }
                 Ok(_) => {}
-                Err(fault) => tracing::warn!(error = %fault.0, "what is paused could not be looked up: trying again"),
+                Err(fault) => {
+                    shared.complaints.raise("what is paused", &fault.0, shared.config.poll_interval);
+                }
             }
             metrics::held(&held.borrow());
         }

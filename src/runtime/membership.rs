@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::assignment::{Assignment, Candidate};
+use super::complaints::Complaints;
 use super::config::LeaseConfig;
 use super::metrics;
 use crate::heartbeat::Beat;
@@ -30,6 +31,7 @@ pub(super) struct Membership<B: Backend> {
     pub(super) address: String,
     pub(super) shard_limit: u32,
     pub(super) config: LeaseConfig,
+    pub(super) complaints: Arc<Complaints>,
     /// What this process works on.
     pub(super) owned: watch::Sender<ShardSet>,
 }
@@ -46,7 +48,9 @@ impl<B: Backend> Membership<B> {
                 match self.check(renew, false).await {
                     Ok(()) if renew => (first, renewed) = (false, Instant::now()),
                     Ok(()) => {}
-                    Err(fault) => tracing::warn!(error = %fault.0, "the leases could not be checked: trying again"),
+                    Err(fault) => {
+                        self.complaints.raise("the leases on shards", &fault.0, self.config.check_interval);
+                    }
                 }
                 metrics::lease_age(renewed.elapsed());
             }

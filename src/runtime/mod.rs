@@ -15,6 +15,8 @@
 
 mod announcer;
 mod assignment;
+mod backoffs;
+mod complaints;
 mod config;
 mod handle;
 mod hold;
@@ -22,6 +24,8 @@ mod idle;
 mod kinds;
 mod membership;
 mod metrics;
+mod outage;
+mod outcome;
 mod poll;
 mod position;
 mod queue;

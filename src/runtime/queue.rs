@@ -102,6 +102,15 @@ impl Queue {
         taken
     }
 
+    /// A recipient that does not wait is at work until it is [`done`](Queue::done); false when it is somewhere already.
+    pub(super) fn begin(&mut self, to: &Recipient) -> bool {
+        let is_free = matches!(self.places.get(to), None | Some(Place::Resting(_)));
+        if is_free {
+            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
+        }
+        is_free
+    }
+
     /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
     pub(super) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
         let found_again = self.was_found_again(&to);

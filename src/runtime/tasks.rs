@@ -1,25 +1,28 @@
 //! The tasks that the loop of the workers begins: walks, rounds and turns.
 
+use std::error::Error;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use sqlx::Pool;
 use tokio::time::Instant;
 
+use super::complaints::Complaints;
 use super::config::RuntimeConfig;
 use super::hold::{Held, Publishers};
 use super::kinds::{Kind, Kinds};
 use super::metrics;
+use super::outage::Outages;
 use super::stats::Counters;
 use super::walk::Walk;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
-use crate::error::Result;
-use crate::eventbox::{Done, EventId, KnownState, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::error::{Error as EventboxError, Result};
+use crate::eventbox::{Done, EventId, Jury, KnownState, Part, Phase, Turn, TurnOptions, round, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, WalkedRow};
+use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
 
 /// What the tasks share.
 pub(super) struct Shared<B: Backend> {
@@ -29,17 +32,75 @@ pub(super) struct Shared<B: Backend> {
     pub(super) options: TurnOptions,
     pub(super) counters: Counters,
     pub(super) publishers: Publishers,
+    pub(super) outages: Arc<Outages>,
+    pub(super) complaints: Arc<Complaints>,
     /// Beats while a look for recipients with events is under way.
     pub(super) finding: Beat,
     #[cfg(feature = "emitter")]
     pub(super) emitter: Option<DurableEmitter<B>>,
 }
 
+/// What is known about the failure of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It counts for no event.
+    Nobodys,
+    /// It is the recipient's own, and is noted in the database.
+    Noted,
+    /// It is the recipient's own, and could not be noted.
+    NotNoted,
+}
+
+/// What is found out about the failure of one turn.
+#[derive(Debug)]
+struct Hearing {
+    outages: Arc<Outages>,
+    verdict: Mutex<Option<Judged>>,
+}
+
+impl Jury for Hearing {
+    fn counts(&self, to: &Recipient, error: &(dyn Error + 'static)) -> bool {
+        let is_own = self.outages.failed(to, Chain(error).to_string());
+        self.set(if is_own { Judged::NotNoted } else { Judged::Nobodys });
+        is_own
+    }
+
+    fn is_noted(&self) {
+        self.set(Judged::Noted);
+    }
+}
+
+impl Hearing {
+    fn new(outages: &Arc<Outages>) -> Self {
+        Hearing { outages: Arc::clone(outages), verdict: Mutex::default() }
+    }
+
+    fn set(&self, verdict: Judged) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    }
+
+    /// The verdict; what was not asked about is judged now, unless it is contention or the database is away.
+    fn end(&self, to: &Recipient, error: Option<&EventboxError>) -> Judged {
+        if let Some(verdict) = *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
+            return verdict;
+        }
+        match error {
+            None | Some(EventboxError::Contention { .. } | EventboxError::Paused { .. }) => {}
+            Some(error) if error.is_transient() && !is_of_one_statement(error) => {}
+            Some(EventboxError::Unknown { .. }) => {}
+            Some(error) => {
+                self.outages.failed(to, Chain(error).to_string());
+            }
+        }
+        Judged::Nobodys
+    }
+}
+
 /// What a task reports.
 pub(super) enum Report {
     Walked(Walk, Result<Vec<WalkedRow>, Fault>),
     Round(Vec<Recipient>, Result<Vec<Done>>),
-    Turn(Recipient, Result<Turn>),
+    Turn(Recipient, Result<Turn>, Judged),
 }
 
 /// An error with its causes, on one line.
@@ -97,7 +158,8 @@ pub(super) async fn run_round<B: Backend>(
 }
 
 pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId) -> Report {
-    let options = shared.options.clone().behind(after);
+    let hearing = Arc::new(Hearing::new(&shared.outages));
+    let options = shared.options.clone().behind(after).judged_by(Arc::clone(&hearing) as _);
     let mut done = match shared.kinds.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &options).await,
         None => Ok(Turn::default()),
@@ -105,7 +167,8 @@ pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, 
     if let Ok(turn) = &mut done {
         after_the_commit(&shared, &to, turn).await;
     }
-    Report::Turn(to, done)
+    let judged = hearing.end(&to, done.as_ref().err());
+    Report::Turn(to, done, judged)
 }
 
 /// Hands over what was published and runs the hooks.

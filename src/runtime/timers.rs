@@ -39,7 +39,7 @@ pub(super) async fn run<B: Backend>(
                 // Others may emit an earlier one, so the pause is never longer than a poll.
                 Ok(moved) => moved.next_in.unwrap_or(shared.config.poll_interval),
                 Err(error) => {
-                    tracing::warn!(%error, "timers could not be moved: trying again");
+                    shared.complaints.raise("timers", &error, shared.config.poll_interval);
                     shared.config.poll_interval
                 }
             }

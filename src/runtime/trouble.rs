@@ -1,11 +1,10 @@
 //! The pauses after errors of the infrastructure: they are nobody's failure, and stop what is begun for a moment.
 
-use std::error::Error;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::tasks::Chain;
+use super::backoffs::pause_after;
 
 /// The first and the longest pause; it doubles with every error in a row, and a random half is taken off.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -32,14 +31,12 @@ impl Trouble {
         self.errors = 0;
     }
 
-    /// Something did not work.
-    pub(super) fn goes_on(&mut self, error: &dyn Error) {
-        let (first, longest) = PAUSES;
-        let doubled = first.saturating_mul(1 << self.errors.min(16)).min(longest);
-        let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
+    /// Something did not work; answers how long nothing is begun.
+    pub(super) fn goes_on(&mut self) -> Duration {
+        let pause = pause_after(self.errors, PAUSES);
         self.errors = self.errors.saturating_add(1);
         self.until = Instant::now() + pause;
-        tracing::warn!(error = %Chain(error), pause_ms = pause.as_millis(), "the database is in trouble: pausing");
+        pause
     }
 }
 
@@ -52,7 +49,7 @@ mod tests {
         let mut trouble = Trouble::none(Instant::now());
         assert_eq!(trouble.pauses_until(Instant::now()), None);
         let pause = |times: u32, trouble: &mut Trouble| {
-            (0..times).for_each(|_| trouble.goes_on(&std::fmt::Error));
+            (0..times).for_each(|_| drop(trouble.goes_on()));
             trouble.pauses_until(Instant::now()).unwrap() - Instant::now()
         };
         assert!(pause(1, &mut trouble) <= PAUSES.0);

@@ -10,16 +10,18 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::backoffs::Backoffs;
 use super::hold::Held;
 use super::idle::Idle;
 use super::kinds::Kind;
+use super::outage::Ended;
 use super::queue::{Lane, Queue};
 use super::states::States;
-use super::tasks::{Chain, Report, Shared, run_round, run_turn, run_walk};
+use super::tasks::{Report, Shared, run_round, run_turn, run_walk};
 use super::trouble::Trouble;
 use super::walk::{Kept, Walk, Walks};
-use crate::error::{Error, Result};
-use crate::eventbox::{Done, EventId, Hinted, Hints, Turn};
+use crate::error::Result;
+use crate::eventbox::{EventId, Hinted, Hints};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -40,21 +42,22 @@ pub(super) struct Left {
 }
 
 pub(super) struct Work<B: Backend> {
-    shared: Arc<Shared<B>>,
+    pub(super) shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
     hints: Arc<Hints>,
     held: watch::Receiver<Held>,
     /// What other processes say.
     heard: Arc<Hints>,
-    walks: Walks,
-    queue: Queue,
-    states: States,
+    pub(super) walks: Walks,
+    pub(super) queue: Queue,
+    pub(super) states: States,
     tasks: JoinSet<Report>,
     running: HashMap<Id, Task>,
     walking: bool,
-    rounds: usize,
-    turns: usize,
-    trouble: Trouble,
+    pub(super) rounds: usize,
+    pub(super) turns: usize,
+    pub(super) trouble: Trouble,
+    pub(super) backoffs: Backoffs,
     idle: Idle,
 }
 
@@ -82,6 +85,7 @@ impl<B: Backend> Work<B> {
             rounds: 0,
             turns: 0,
             trouble: Trouble::none(now),
+            backoffs: Backoffs::default(),
             idle: Idle::new(now),
         }
     }
@@ -142,6 +146,7 @@ impl<B: Backend> Work<B> {
         }
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
+        self.begin_what_waited(now);
         // The last one that may begin is for many, so that rounds are large when there is much to do.
         let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
         while self.rounds < most
@@ -166,10 +171,7 @@ impl<B: Backend> Work<B> {
                 break;
             }
             let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
-            self.states.forget(&to);
-            let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to));
-            self.turns += 1;
-            self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
+            self.begin_turn(to);
         }
         if !self.walking && self.wants_more() {
             if self.walks.forgets_rested(now) {
@@ -181,6 +183,33 @@ impl<B: Backend> Work<B> {
                 self.walking = true;
                 let task = run_walk(Arc::clone(&self.shared), self.held.borrow().clone(), walk);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
+            }
+        }
+    }
+
+    fn begin_turn(&mut self, to: Recipient) {
+        self.states.forget(&to);
+        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to));
+        self.turns += 1;
+        self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
+    }
+
+    /// Lets those wait again whose pauses are over or whose kinds go on. One recipient of each held kind is probed with.
+    fn begin_what_waited(&mut self, now: Instant) {
+        let released = self.shared.outages.take_released();
+        if !released.is_empty() {
+            self.walks.look_at(ShardSet::ALL);
+        }
+        let again: HashSet<Recipient> = self.backoffs.due(now).into_iter().chain(released).collect();
+        if !again.is_empty() {
+            self.named(again);
+        }
+        while self.turns < self.shared.config.workers.get() {
+            let Some(to) = self.shared.outages.next_probe(now) else { break };
+            if self.queue.begin(&to) {
+                self.begin_turn(to);
+            } else {
+                self.shared.outages.ended(&to, Ended::Otherwise);
             }
         }
     }
@@ -201,7 +230,7 @@ impl<B: Backend> Work<B> {
         let held = self.held.borrow();
         for to in recipients {
             // Who is held is found by the walk that follows, and so are those of a kind that nobody here processes, to be warned about.
-            if !owned.contains(to.shard()) || held.holds(to.kind()) {
+            if !owned.contains(to.shard()) || held.holds(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
                 continue;
             }
             let Some(lane) = self.shared.kinds.get(to.kind()).map(Kind::lane) else { continue };
@@ -216,7 +245,9 @@ impl<B: Backend> Work<B> {
     /// The next recipients of a lane whose kinds are not held; the others are found again when they are not held any more.
     fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let held = self.held.borrow();
-        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(|to| !held.holds(to.kind()));
+        let outages = &self.shared.outages;
+        let may_begin = |to: &Recipient| !held.holds(to.kind()) && !outages.waits(to);
+        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(may_begin);
         drop(held);
         let waiting: Vec<Recipient> = waiting;
         waiting.into_iter().for_each(|to| self.queue.forget(&to));
@@ -249,7 +280,8 @@ impl<B: Backend> Work<B> {
             // A task that ends wakes the loop.
             return now + self.shared.config.poll_interval;
         }
-        self.walks.next_due(*self.owned.borrow(), self.is_busy())
+        let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
+        waits.fold(self.walks.next_due(*self.owned.borrow(), self.is_busy()), Instant::min)
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -259,7 +291,7 @@ impl<B: Backend> Work<B> {
                 match report {
                     Report::Walked(walk, rows) => self.walked(&walk, rows),
                     Report::Round(taken, done) => self.round_done(taken, done),
-                    Report::Turn(to, done) => self.turn_done(to, done),
+                    Report::Turn(to, done, judged) => self.turn_done(to, done, judged),
                 }
             }
             Err(failed) => {
@@ -268,6 +300,7 @@ impl<B: Backend> Work<B> {
                     Some(Task::Round(taken)) => self.round_done(taken, Ok(Vec::new())),
                     Some(Task::Turn(to)) => {
                         self.turns -= 1;
+                        self.shared.outages.ended(&to, Ended::Otherwise);
                         self.queue.done(to, Lane::Turns, false);
                     }
                     Some(Task::Walk) => {
@@ -290,6 +323,7 @@ impl<B: Backend> Work<B> {
         };
         self.trouble.is_over();
         let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
+        let (outages, backoffs) = (&self.shared.outages, &self.backoffs);
         self.walks.walked(walk, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
@@ -297,104 +331,12 @@ impl<B: Backend> Work<B> {
                 return Kept::HeldKind(kind);
             }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
-            if row.paused || row.wait_us > 0 {
+            let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
+            if row.paused || row.wait_us > 0 || waits {
                 return Kept::Known;
             }
             let is_new = queue.found(to, EventId::from(row.first), registered.lane(), walk.began, now);
             if is_new { Kept::New } else { Kept::Known }
         });
-    }
-
-    fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
-        self.rounds -= 1;
-        let until = Instant::now() + self.shared.config.poll_interval;
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => {
-                for to in taken {
-                    self.states.forget(&to);
-                    self.queue.done(to, Lane::Rounds, false);
-                }
-                return self.in_trouble(&error);
-            }
-        };
-        self.trouble.is_over();
-        self.shared.counters.round();
-        let mut done = done.into_iter();
-        let mut taken: Vec<_> = taken.into_iter().map(|to| (to, done.next())).collect();
-        taken.sort_by_key(|(_, done)| !matches!(done, Some(Done::Deferred)));
-        for (to, done) in taken {
-            match done {
-                Some(Done::Committed { turn, known }) => {
-                    self.states.keep(&to, known);
-                    self.committed(to, Lane::Rounds, &turn);
-                }
-                Some(Done::Nothing { last: Some(last), more: true }) => {
-                    self.queue.go_on_behind(&to, last);
-                    self.queue.done(to, Lane::Rounds, true);
-                }
-                Some(Done::Nothing { last, .. }) => self.queue.rest(to, Lane::Rounds, until, last.is_some()),
-                Some(Done::Lost) => {
-                    self.shared.counters.contention(1);
-                    self.queue.done(to, Lane::Turns, true);
-                }
-                Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
-                Some(Done::Deferred) => self.queue.done(to, Lane::Rounds, true),
-                Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
-            }
-        }
-    }
-
-    fn turn_done(&mut self, to: Recipient, done: Result<Turn>) {
-        self.turns -= 1;
-        let lane = self.shared.kinds.get(to.kind()).map_or(Lane::Turns, Kind::lane);
-        match done {
-            Ok(Turn { is_left_alone: true, .. }) => self.queue.done(to, lane, false),
-            Ok(Turn { number: None, last, .. }) => {
-                let until = Instant::now() + self.shared.config.poll_interval;
-                self.queue.rest(to, lane, until, last.is_some());
-            }
-            Ok(turn) => {
-                self.trouble.is_over();
-                self.committed(to, lane, &turn);
-            }
-            // Others work on it too: a look at its shard a little later shows what they left.
-            Err(error) if error.is_contention() => {
-                self.shared.counters.contention(1);
-                self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
-                self.queue.done(to, lane, false);
-            }
-            Err(error @ (Error::Transient { .. } | Error::Unknown { .. })) => {
-                self.queue.done(to, lane, false);
-                self.in_trouble(&error);
-            }
-            Err(Error::Paused { .. }) => self.queue.done(to, lane, false),
-            Err(error) => {
-                self.shared.counters.failure();
-                tracing::warn!(recipient = %to, error = %Chain(&error), "a recipient fails: it is left alone for a moment");
-                self.queue.done(to, lane, false);
-            }
-        }
-    }
-
-    fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
-        self.shared.counters.turn(turn);
-        if self.queue.was_untold(&to) {
-            self.walks.found_news(Instant::now());
-        }
-        match turn.last {
-            Some(last) if turn.more_remain => self.queue.go_on_behind(&to, last),
-            Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
-            _ => self.queue.list_anew(&to),
-        }
-        self.queue.done(to, lane, turn.more_remain);
-    }
-
-    /// An error of the infrastructure: it stops what is begun for a moment, and never the loop.
-    fn in_trouble(&mut self, error: &dyn std::error::Error) {
-        self.queue.clear_waiting();
-        // Everybody who waited is to be found again.
-        self.walks.look_at(ShardSet::ALL);
-        self.trouble.goes_on(error);
     }
 }

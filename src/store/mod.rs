@@ -13,6 +13,7 @@
     )
 )]
 
+mod blocked;
 mod both;
 mod bound;
 mod control;
@@ -46,7 +47,7 @@ pub(crate) use bound::Bound;
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
-pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of};
+pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 #[cfg(feature = "emitter")]
 pub(crate) use outbox::MAX_COUNTED_ROWS;
@@ -84,6 +85,7 @@ fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -
 pub trait Backend:
     sqlx::Database
     + schema::Schema
+    + blocked::Blocked
     + group::GroupCommit
     + event::EventTable
     + item::ItemTable

@@ -3,21 +3,33 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 
-use super::ruling::{Blame, CONTENTION, Class, Ruling, TRANSIENT};
+use super::ruling::{Blame, CONTENTION, Class, HINDERED, Ruling, SCHEMA, TRANSIENT};
 use super::{ruling_of, ruling_of_database};
-use crate::error::Error;
+use crate::error::{Error, Outage, StateError, UnknownEvent};
 
 /// The class of a user's error: that of the first database or eventbox error in its chain.
 pub(crate) fn class_of(error: &(dyn StdError + 'static)) -> Class {
-    rulings(error).next().map_or(Class::Permanent, |ruling| ruling.class)
+    ruling_in(error).map_or(Class::Permanent, |ruling| ruling.class)
 }
 
-/// Whose fault a user's error is: that of the first database or eventbox error in its chain. An error without one is the event's.
+/// Whose fault a user's error is: that of the first database or eventbox error in its chain. An error without one is
+/// the event's.
 pub(crate) fn blame_of(error: &(dyn StdError + 'static)) -> Blame {
-    rulings(error).next().map_or(Blame::Event, |ruling| ruling.blame)
+    ruling_in(error).map_or(Blame::Event, |ruling| ruling.blame)
+}
+
+/// Whether the environment failed one statement only, so that others may work meanwhile.
+pub(crate) fn is_of_one_statement(error: &(dyn StdError + 'static)) -> bool {
+    ruling_in(error).is_some_and(|ruling| ruling.is_of_one_statement)
+}
+
+/// When the user's code wants to be tried again.
+pub(crate) fn retry_after(error: &(dyn StdError + 'static)) -> Option<Duration> {
+    links(error).find_map(pointed::<Outage>).map(|outage| outage.retry_after)
 }
 
 /// Whether the connection on which a user's code failed must be closed.
@@ -25,58 +37,66 @@ pub(crate) fn leaves_unfit(error: &(dyn StdError + 'static)) -> bool {
     rulings(error).any(|ruling| ruling.closes)
 }
 
+/// What the user's code says about itself counts before anything that a database said.
+fn ruling_in(error: &(dyn StdError + 'static)) -> Option<Ruling> {
+    let is_excuse =
+        |link: &(dyn StdError + 'static)| pointed::<Outage>(link).is_some() || pointed::<UnknownEvent>(link).is_some();
+    if links(error).any(is_excuse) { Some(HINDERED) } else { rulings(error).next() }
+}
+
 fn rulings<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = Ruling> + 'a {
-    std::iter::successors(Some(error), |current| cause_of(*current)).filter_map(ruling_of_link)
+    links(error).filter_map(ruling_of_link)
+}
+
+/// An error and its causes.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |current| cause_of(*current))
 }
 
 fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    // An I/O error does not name the error that it wraps as its source, and so do shared ones.
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+    // An I/O error does not name the error that it wraps as its source.
+    match pointed::<io::Error>(error).and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
 }
 
+/// An error of a type, also behind a pointer, which passes on the source of what it points to and not that itself.
+fn pointed<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let boxed = || error.downcast_ref::<Box<E>>().map(AsRef::as_ref);
+    let shared = || error.downcast_ref::<Arc<E>>().map(AsRef::as_ref);
+    error.downcast_ref().or_else(boxed).or_else(shared)
+}
+
 fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
-    if let Some(error) = driver_error(error) {
+    if let Some(error) = pointed::<sqlx::Error>(error) {
         return Some(ruling_of(error));
     }
     if let Some(error) = error.downcast_ref::<Box<dyn DatabaseError>>() {
         return Some(ruling_of_database(error.as_ref()));
     }
     #[cfg(feature = "postgres")]
-    if let Some(error) = error.downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+    if let Some(error) = pointed::<sqlx::postgres::PgDatabaseError>(error) {
         return Some(ruling_of_database(error));
     }
     #[cfg(feature = "sqlite")]
-    if let Some(error) = error.downcast_ref::<sqlx::sqlite::SqliteError>() {
+    if let Some(error) = pointed::<sqlx::sqlite::SqliteError>(error) {
         return Some(ruling_of_database(error));
     }
-    match own_error(error) {
-        // What the cause says is more exact, where there is one.
+    if let Some(StateError::Decode { .. }) = pointed(error) {
+        // No event has a part in what was stored before it came.
+        return Some(SCHEMA);
+    }
+    match pointed::<Error>(error) {
         Some(Error::Contention { source: None, .. }) => Some(CONTENTION),
-        Some(Error::Contention { .. } | Error::Transient { .. } | Error::Unknown { .. }) => None,
+        // What the cause says is more exact.
         Some(_) => None,
         None => by_text(&error.to_string()),
     }
 }
 
-/// An error of the driver, also behind a pointer.
-fn driver_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a sqlx::Error> {
-    let boxed = || error.downcast_ref::<Box<sqlx::Error>>().map(AsRef::as_ref);
-    let shared = || error.downcast_ref::<Arc<sqlx::Error>>().map(AsRef::as_ref);
-    error.downcast_ref().or_else(boxed).or_else(shared)
-}
-
-/// An error of this crate, also behind a pointer.
-fn own_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
-    let boxed = || error.downcast_ref::<Box<Error>>().map(AsRef::as_ref);
-    let shared = || error.downcast_ref::<Arc<Error>>().map(AsRef::as_ref);
-    error.downcast_ref().or_else(boxed).or_else(shared)
-}
-
-/// Some wrappers hide the type of what they wrap, and pass on only its text and its source. These texts are the driver's, of errors
-/// that have no source which could be asked.
+/// Some wrappers hide the type of what they wrap, and pass on only its text and its source. These texts are the
+/// driver's, of errors that have no source which could be asked.
 fn by_text(text: &str) -> Option<Ruling> {
     const BROKEN: [&str; 3] = [
         "error communicating with database: ",

@@ -1,6 +1,7 @@
 //! What went wrong in the database, in the classes that callers act on. SQLSTATEs and SQLite codes are known only here.
 //!
-//! One table says for every code what it means, whose fault it is, and whether the connection may go on. docs/errors.md shows it.
+//! One table says for every code what it means, whose fault it is, and whether the connection may go on.
+//! docs/errors.md shows it.
 
 mod chain;
 mod client;
@@ -11,7 +12,7 @@ mod sqlstate;
 
 use std::fmt;
 
-pub(crate) use chain::{blame_of, class_of, leaves_unfit};
+pub(crate) use chain::{blame_of, class_of, is_of_one_statement, leaves_unfit, retry_after};
 use ruling::Ruling;
 pub(crate) use ruling::{Blame, Class};
 pub(crate) use shared::SharedFault;
@@ -41,7 +42,8 @@ impl Fault {
         ruling_of(&self.0).class
     }
 
-    /// True when the connection must be closed: it broke, is read only, has stale plans, or has lost count of its transactions.
+    /// True when the connection must be closed: it broke, is read only, has stale plans, or has lost count of its
+    /// transactions.
     pub(crate) fn connection_is_unfit(&self) -> bool {
         ruling_of(&self.0).closes
     }
@@ -55,6 +57,12 @@ impl Fault {
             sqlx::Error::Database(error) => error.code().is_some_and(|code| sqlstate::loses_the_answer(&code)),
             error => client::loses_the_answer(error),
         }
+    }
+
+    /// True when the database takes no writes over this connection.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let code = self.0.as_database_error().and_then(DatabaseError::code);
+        code.is_some_and(|code| code == "25006" || result_code::is_read_only(&code))
     }
 
     /// The error of the crate's front door, once it is known what was attempted.

@@ -5,7 +5,8 @@ use super::ruling::{CONTENTION, DATA, DEPLOYMENT, Rule, Ruling, SCHEMA, TRANSIEN
 /// SQLite may have rolled the transaction back by itself after these, so that the driver's count of it is wrong.
 const MAY_HAVE_ROLLED_BACK: Ruling = TRANSIENT.closing();
 
-/// What SQLite says by its general code about data, at run time; anything else by that code is a wrong statement or a missing table.
+/// What SQLite says by its general code about data, at run time; anything else by that code is a wrong statement or a
+/// missing table.
 const TEXTS_OF_DATA: [&str; 7] = [
     "malformed JSON",
     "bad JSON path",
@@ -55,6 +56,12 @@ pub(super) static RESULT_CODES: &[Rule] = &[
     rule("101", "DONE: no error", TRANSIENT),
 ];
 
+/// Whether a code is READONLY, or an extended one of it.
+pub(super) fn is_read_only(code: &str) -> bool {
+    const READONLY: u32 = 8;
+    code.parse::<u32>().is_ok_and(|code| code & 0xff == READONLY)
+}
+
 /// The ruling about an extended result code, and what SQLite said with it, which is never translated.
 pub(super) fn of_result_code(code: u32, text: &str) -> Ruling {
     const ERROR: u32 = 1;
@@ -76,7 +83,7 @@ mod tests {
     #[test]
     fn codes_are_told_apart() {
         let of = |code| {
-            let Ruling { class, blame, closes } = of_result_code(code, "");
+            let Ruling { class, blame, closes, .. } = of_result_code(code, "");
             (class, blame, closes)
         };
         // With BUSY_SNAPSHOT and LOCKED_SHAREDCACHE.

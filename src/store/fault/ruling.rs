@@ -29,18 +29,26 @@ pub(super) struct Ruling {
     pub(super) blame: Blame,
     /// Whether the connection is closed and never goes back to the pool.
     pub(super) closes: bool,
+    /// Whether the environment failed one statement, so that others may work meanwhile.
+    pub(super) is_of_one_statement: bool,
 }
 
 /// Another writer came first, or the server asks to try again.
-pub(super) const CONTENTION: Ruling = Ruling { class: Class::Contention, blame: Blame::Nobody, closes: false };
+pub(super) const CONTENTION: Ruling = ruling(Class::Contention, Blame::Nobody);
 /// The environment failed, and the connection is still good.
-pub(super) const TRANSIENT: Ruling = Ruling { class: Class::Transient, blame: Blame::Nobody, closes: false };
+pub(super) const TRANSIENT: Ruling = ruling(Class::Transient, Blame::Nobody);
+/// The same for one statement, while others work.
+pub(super) const HINDERED: Ruling = Ruling { is_of_one_statement: true, ..TRANSIENT };
 /// The data can never be taken.
-pub(super) const DATA: Ruling = Ruling { class: Class::Permanent, blame: Blame::Event, closes: false };
+pub(super) const DATA: Ruling = ruling(Class::Permanent, Blame::Event);
 /// The schema, the rights or the statement are wrong, for every event alike.
-pub(super) const SCHEMA: Ruling = Ruling { class: Class::Permanent, blame: Blame::Code, closes: false };
+pub(super) const SCHEMA: Ruling = ruling(Class::Permanent, Blame::Code);
 /// The deployment is wrong: no code of a recipient had a part in it.
-pub(super) const DEPLOYMENT: Ruling = Ruling { class: Class::Permanent, blame: Blame::Nobody, closes: true };
+pub(super) const DEPLOYMENT: Ruling = ruling(Class::Permanent, Blame::Nobody).closing();
+
+const fn ruling(class: Class, blame: Blame) -> Ruling {
+    Ruling { class, blame, closes: false, is_of_one_statement: false }
+}
 
 impl Ruling {
     /// The same, on a connection that must be closed.

@@ -1,6 +1,6 @@
 //! The rulings about Postgres' SQLSTATEs. A single code stands before its class.
 
-use super::ruling::{CONTENTION, DATA, DEPLOYMENT, Rule, Ruling, SCHEMA, TRANSIENT, rule};
+use super::ruling::{CONTENTION, DATA, DEPLOYMENT, HINDERED, Rule, Ruling, SCHEMA, TRANSIENT, rule};
 
 /// What Postgres calls the place in which it refuses a plan of a prepared statement whose table was altered.
 #[cfg(feature = "postgres")]
@@ -61,15 +61,16 @@ pub(super) static SQLSTATES: &[Rule] = &[
     rule("53", "no disk, no memory, or too many connections", TRANSIENT),
     rule("54", "a limit of the server: too large, or too complex", DATA),
     rule("55P03", "a lock was not had in time", CONTENTION),
-    rule("55006", "an object is in use", TRANSIENT),
+    rule("55006", "an object is in use", HINDERED),
     rule("55", "an object is not in the right state", SCHEMA),
-    rule("57014", "the statement was cancelled: statement_timeout, or pg_cancel_backend", TRANSIENT),
+    rule("57014", "the statement was cancelled: statement_timeout, or pg_cancel_backend", HINDERED),
     rule("57P", "the session was ended, or the server starts or stops", TRANSIENT.closing()),
     rule("57", "an operator has intervened", TRANSIENT),
+    rule("58P", "the server does not find a file, or finds one too many", HINDERED),
     rule("58", "the server's system failed: a file, or an I/O error", TRANSIENT),
     rule("72", "the snapshot is too old", CONTENTION),
     rule("F0", "the server's configuration file is wrong", TRANSIENT),
-    rule("HV", "a foreign server failed", TRANSIENT),
+    rule("HV", "a foreign server failed", HINDERED),
     rule("P0000", "PL/pgSQL is wrong", SCHEMA),
     rule("P0", "PL/pgSQL raised an error", DATA),
     rule("XX", "an internal error, or corrupted data", TRANSIENT.closing()),
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn codes_are_told_apart() {
         let of = |code| {
-            let Ruling { class, blame, closes } = of_sqlstate(code);
+            let Ruling { class, blame, closes, .. } = of_sqlstate(code);
             (class, blame, closes)
         };
         for code in ["40001", "40P01", "55P03", "72000"] {

@@ -1,5 +1,7 @@
 //! Postgres, shared by many processes.
 
+mod blocked;
+mod check;
 mod dead_letter;
 mod event;
 mod group;

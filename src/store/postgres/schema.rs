@@ -3,6 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::{Pool, Postgres, Row, Transaction};
 
+use super::check::check_access;
 use crate::store::fault::Fault;
 use crate::store::schema::{Schema, SettingsCheck, begin_detached};
 
@@ -22,7 +23,7 @@ impl Schema for Postgres {
                     current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
                     current_setting('synchronous_commit') <> 'off'",
         );
-        let row = query.fetch_one(conn).await?;
+        let row = query.fetch_one(&mut *conn).await?;
         let (version_num, version, encoding): (i32, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let mut check = SettingsCheck::default();
@@ -40,6 +41,7 @@ impl Schema for Postgres {
                 check.warnings.push(format!("{setting} is off: {loss}; switch it on"));
             }
         }
+        check_access(conn, &mut check).await?;
         Ok(check)
     }
 

@@ -1,4 +1,5 @@
-//! What a server that is none answers while a connection is being opened: nothing was asked of it, so nothing can have been committed.
+//! What a server that is none answers while a connection is being opened: nothing was asked of it, so nothing can
+//! have been committed.
 
 use std::time::Duration;
 

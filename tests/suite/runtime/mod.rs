@@ -1,5 +1,6 @@
 //! The runtime: every box is processed, by whoever is alive.
 
+mod blame;
 mod bounds;
 mod bytes;
 mod config;

@@ -1,6 +1,8 @@
 //! The statements themselves.
 
 #[cfg(feature = "postgres")]
+mod access;
+#[cfg(feature = "postgres")]
 mod flat;
 mod plans;
 mod pruning;
