@@ -97,7 +97,7 @@ impl TurnOptions {
     }
 
     /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
-    pub(super) fn searching(&self, max_events: NonZeroU32) -> Self {
+    pub(crate) fn searching(&self, max_events: NonZeroU32) -> Self {
         TurnOptions { max_events, searching: true, ..self.clone() }
     }
 

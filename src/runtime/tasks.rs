@@ -157,9 +157,21 @@ pub(super) async fn run_round<B: Backend>(
     Report::Round(parts.into_iter().map(|(to, ..)| to).collect(), done)
 }
 
-pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId) -> Report {
+/// Why a turn is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    Work,
+    /// To see whether a kind works again. One event is enough for that, and a bad one behind it does not hide the answer.
+    Probe,
+}
+
+pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId, aim: Aim) -> Report {
     let hearing = Arc::new(Hearing::new(&shared.outages));
-    let options = shared.options.clone().behind(after).judged_by(Arc::clone(&hearing) as _);
+    let options = match aim {
+        Aim::Work => shared.options.clone(),
+        Aim::Probe => shared.options.searching(NonZeroU32::MIN),
+    };
+    let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
     let mut done = match shared.kinds.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &options).await,
         None => Ok(Turn::default()),

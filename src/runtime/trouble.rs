@@ -49,7 +49,9 @@ mod tests {
         let mut trouble = Trouble::none(Instant::now());
         assert_eq!(trouble.pauses_until(Instant::now()), None);
         let pause = |times: u32, trouble: &mut Trouble| {
-            (0..times).for_each(|_| drop(trouble.goes_on()));
+            for _ in 0..times {
+                trouble.goes_on();
+            }
             trouble.pauses_until(Instant::now()).unwrap() - Instant::now()
         };
         assert!(pause(1, &mut trouble) <= PAUSES.0);

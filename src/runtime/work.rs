@@ -17,7 +17,7 @@ use super::kinds::Kind;
 use super::outage::Ended;
 use super::queue::{Lane, Queue};
 use super::states::States;
-use super::tasks::{Report, Shared, run_round, run_turn, run_walk};
+use super::tasks::{Aim, Report, Shared, run_round, run_turn, run_walk};
 use super::trouble::Trouble;
 use super::walk::{Kept, Walk, Walks};
 use crate::error::Result;
@@ -171,7 +171,7 @@ impl<B: Backend> Work<B> {
                 break;
             }
             let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
-            self.begin_turn(to);
+            self.begin_turn(to, Aim::Work);
         }
         if !self.walking && self.wants_more() {
             if self.walks.forgets_rested(now) {
@@ -187,9 +187,9 @@ impl<B: Backend> Work<B> {
         }
     }
 
-    fn begin_turn(&mut self, to: Recipient) {
+    fn begin_turn(&mut self, to: Recipient, aim: Aim) {
         self.states.forget(&to);
-        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to));
+        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to), aim);
         self.turns += 1;
         self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
     }
@@ -207,7 +207,7 @@ impl<B: Backend> Work<B> {
         while self.turns < self.shared.config.workers.get() {
             let Some(to) = self.shared.outages.next_probe(now) else { break };
             if self.queue.begin(&to) {
-                self.begin_turn(to);
+                self.begin_turn(to, Aim::Probe);
             } else {
                 self.shared.outages.ended(&to, Ended::Otherwise);
             }

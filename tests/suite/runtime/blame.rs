@@ -157,6 +157,36 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_dead_letter").await, 1);
     }
 
+    /// What the outbox never takes is the fault of the event that publishes it, in rounds of reducers too.
+    async fn a_message_that_is_refused_blames_its_event(db) {
+        refuse_messages(db).await;
+        for n in 0..3 {
+            emit(db, &tally(n), ["a", "b"]).await;
+        }
+        emit(db, &tally("bad"), ["a", "bad", "b"]).await;
+        let builder = Runtime::builder(db.open(4)).reducer("tally", Publishing).config(isolating(2));
+        let runtime = builder.start().await.unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!((seen(db, &tally("bad")).await.concat(), db.count("eventbox_dead_letter").await), ("ab".into(), 1));
+        assert_eq!((db.count("eventbox_outbox").await, seen(db, &tally(2)).await.concat()), (8, "ab".into()));
+    }
+
+    /// Many boxes with a bad event behind a good one: each loses its bad one only.
+    async fn many_bad_events_are_told_from_an_outage(db) {
+        for n in 0..8 {
+            emit(db, &tally(n), ["a", "fail", "b"]).await;
+        }
+        let builder = Runtime::builder(db.open(4)).reducer("tally", crate::runtime::failing::Fragile).config(isolating(2));
+        let runtime = builder.start().await.unwrap();
+        idle(db).await;
+        runtime.stop(STOP).await;
+        assert_eq!(db.count("eventbox_dead_letter").await, 8);
+        for n in 0..8 {
+            assert_eq!(seen(db, &tally(n)).await.concat(), "ab");
+        }
+    }
+
     /// A recipient whose failures cannot be noted backs off all the same: the process remembers it.
     async fn what_cannot_be_noted_backs_off_too(db) {
         refuse_notes(db).await;
@@ -174,6 +204,33 @@ on_every_engine! {
         assert!((2..=12).contains(&calls), "{calls} calls");
         runtime.stop(STOP).await;
     }
+}
+
+/// Publishes a message of the type of each event's value.
+struct Publishing;
+
+impl Reducer for Publishing {
+    type State = Vec<String>;
+
+    fn reduce(&self, _: &Recipient, events: &[Event], mut seen: Vec<String>) -> Result<Outcome<Vec<String>>, BoxError> {
+        let mut messages = Vec::new();
+        for event in events {
+            let value = String::from_utf8_lossy(event.value()).into_owned();
+            messages.push(eventbox::CloudEvent::builder("test", &value).build()?);
+            seen.push(value);
+        }
+        Ok(Outcome::to(seen).consuming(events).publishing(messages))
+    }
+}
+
+/// Lets the database refuse messages of the type `bad`.
+async fn refuse_messages<B: TestEngine>(db: &TestDb<B>) {
+    if B::FOLDER == "sqlite" {
+        let body = "BEGIN SELECT RAISE(ABORT, 'no such messages'); END";
+        let refuses = format!("BEFORE INSERT ON eventbox_outbox WHEN NEW.type = 'bad' {body}");
+        return db.run(format_args!("CREATE TRIGGER no_messages {refuses}")).await;
+    }
+    db.run("ALTER TABLE eventbox_outbox ADD CHECK (type <> 'bad')").await;
 }
 
 /// Lets the database refuse every note of a failure.
