@@ -10,14 +10,25 @@ use std::process::ExitCode;
 
 /// Runs a Chip Ingress server for development, tests and rehearsals
 ///
-/// It answers the real gRPC service (Publish, PublishBatch, Ping, StreamEvents, RegisterSchema), validates each event, and keeps what it
-/// accepted in one SQLite file: the first copy of each idempotency key, with the number of further copies, and apart from them whatever
-/// other content came under a taken key. What it acknowledged is on the disk. `eventbox ingress log` shows what it got.
+/// The server implements the gRPC service (Publish, PublishBatch, Ping, StreamEvents, RegisterSchema) and validates
+/// each event. It keeps accepted events in one SQLite file: the first copy of each idempotency key, and the number of
+/// further copies. Other content under a known key is kept apart, as a conflict. An acknowledged event is on the
+/// disk. `eventbox ingress log` shows the kept events.
 ///
-/// It is not a production ingress: there is no Kafka behind it, no replication and no quota, nothing is ever removed from its file, and
-/// it can be told to fail.
+/// It is not a production ingress: it has no Kafka, no replication and no quota, and it never removes an event. It
+/// can inject faults.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
+  eventbox ingress --store ingress.sqlite3               serve on 127.0.0.1:50051
+  eventbox ingress --store ingress.sqlite3 --fault code=UNAVAILABLE,rate=0.1
+  eventbox ingress log --store ingress.sqlite3 --follow
+  eventbox ingress stats --store ingress.sqlite3 --json
+
+Exit codes: 0 success, 2 error."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -49,7 +60,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
 
 type Done = Result<(), Box<dyn StdError + Send + Sync>>;
 
-/// The error and its causes, joined by colons, without a cause that repeats what was said.
+/// Joins the error and its causes with colons, without a cause that repeats the text before it.
 fn on_one_line(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -63,7 +74,7 @@ fn on_one_line(error: &(dyn StdError + 'static)) -> String {
     line.replace('\n', " ")
 }
 
-/// Whoever read what is written has seen enough.
+/// Returns whether the reader of the output has closed the pipe.
 fn is_broken_pipe(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

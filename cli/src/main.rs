@@ -10,13 +10,18 @@ mod cluster;
 mod demo;
 mod ingress;
 
-/// A transactional inbox for every entity, and a durable outbox beside it, in the SQL database you already have.
+/// A transactional inbox for every entity, and a durable outbox, in the SQL database you already have.
 #[derive(Debug, Parser)]
 #[command(
     name = "eventbox",
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 the answer is no, 2 failed, 130 interrupted."
+    after_help = "Examples:
+  eventbox demo                                          process real flights and verify the result
+  eventbox bench --quick                                 benchmark every workload with small amounts
+  eventbox ingress --store ingress.sqlite3               run a Chip Ingress server for development
+
+Exit codes: 0 success, 1 check failed, 2 error, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,7 +32,7 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
-    /// What the demo starts for its --processes
+    /// Runs as a worker process of `eventbox demo --processes`
     #[command(hide = true)]
     DemoWorker,
     Ingress(Box<ingress::Args>),

@@ -1,4 +1,4 @@
-//! What a measurement costs beside its time: statements, commits, WAL, dead tuples, CPU.
+//! The costs of a measurement besides its time: statements, commits, WAL, dead tuples, CPU.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,28 +10,29 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::engine::Counted;
 
-/// Where sqlx tells of each statement.
+/// The log target of sqlx for statements.
 const STATEMENTS_TARGET: &str = "sqlx::query";
 
-/// Whether statements are counted: telling of them costs time, so not while a rate is measured.
+/// Whether the subscriber counts statements. It is off while a rate is measured, because logging statements takes
+/// time.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static STATEMENTS: AtomicU64 = AtomicU64::new(0);
 
-/// The costs of 1,000 events; `None` for what cannot be told on this engine or server.
+/// The costs of 1,000 events. A cost is `None` if this engine or server does not report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Cost {
-    /// Statements that this process sent, BEGIN apart.
+    /// Number of statements that this process sent, without BEGIN.
     pub(crate) statements: Option<f64>,
     #[serde(flatten)]
     pub(crate) counted: Counted,
     /// CPU time of this process, seconds.
     pub(crate) client_cpu_seconds: Option<f64>,
-    /// CPU time of the server, when it is ours, seconds.
+    /// CPU time of the server in seconds, if the benchmark started the server.
     pub(crate) server_cpu_seconds: Option<f64>,
 }
 
 impl Cost {
-    /// What was counted so far, by this process and by the server whose first process is `postmaster`.
+    /// Reads the counters of this process and of the server whose first process is `postmaster`.
     pub(crate) fn so_far(postmaster: Option<u32>) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "fewer statements than a number has digits for")]
         let statements = Some(STATEMENTS.load(Ordering::Relaxed) as f64);
@@ -43,7 +44,7 @@ impl Cost {
         }
     }
 
-    /// From `before` to here, for each 1,000 of `events`.
+    /// Returns the difference to `before`, divided by thousands of `events`.
     pub(crate) fn since(self, before: Cost, events: usize) -> Cost {
         #[allow(clippy::cast_precision_loss, reason = "there are some millions of events at most")]
         let thousands = events.max(1) as f64 / 1_000.0;
@@ -76,9 +77,9 @@ fn own_cpu_seconds() -> Option<f64> {
     None
 }
 
-/// The CPU time of a server's processes, of those that ended as well; `None` where the system does not tell.
+/// Sums the CPU time of a server's processes, including ended ones. Returns `None` if the system does not report it.
 fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
-    /// The unit of `/proc/PID/stat` for every program, whatever the kernel's own is.
+    /// Ticks per second in `/proc/PID/stat`. The unit is the same for every program, whatever the kernel uses.
     const TICKS_A_SECOND: f64 = 100.0;
     let mut ticks = 0;
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
@@ -99,17 +100,17 @@ fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
     (ticks > 0).then_some(seconds)
 }
 
-/// Switches the counting of statements.
+/// Switches the counting of statements on or off.
 pub(crate) fn count_statements(on: bool) {
     COUNTING.store(on, Ordering::Relaxed);
 }
 
-/// The log of the benchmark: what RUST_LOG asks for, and the counter.
+/// Installs the log: the levels that RUST_LOG names, and the statement counter.
 pub(crate) fn init_log() {
     let text = EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).from_env_lossy();
     let shown = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(text);
     let subscriber = tracing_subscriber::registry().with(shown).with(Counter.with_filter(WhileCounting));
-    // Another one that is there already is as good.
+    // Another subscriber may be installed already; the benchmark then uses it.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 

@@ -1,4 +1,4 @@
-//! W3, W3b and W3c: boxes are drained.
+//! W3, W3b and W3c: draining eventboxes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,41 +10,36 @@ use sqlx::Pool;
 use super::HANG_GUARD;
 use super::engine::{Engine, Key, SMALL_BATCH, Sums};
 use super::entities::{Counter, Ledger};
-use super::load::{self, fill, fill_yardstick, keys};
-use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::load::{self, CONNECTIONS, MAX_EVENTS, fill, fill_yardstick, keys};
+use super::measure::{Bench, Line, Sample};
+use super::spec::{Spec, Unit};
 
-/// Connections of a drain.
-pub(crate) const CONNECTIONS: u32 = 8;
-
-/// The most events of a transaction by hand; the runtime takes its own default.
-pub(crate) const MAX_EVENTS: i64 = 100;
-
-/// Producers of W3c.
+/// Number of producers of W3c.
 const PRODUCERS: usize = 16;
 
-/// How long a drain may take before it is a failure.
+/// Time after which a drain fails.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
-/// How often to look how many events are consumed.
+/// Pause between two reads of the number of consumed events.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// The pause of a consumer by hand that found nothing.
+/// Pause of a hand-written consumer that found no events.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Who counts.
+/// The kind of entity that counts the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     Reducer,
     Processor,
 }
 
-/// W3: many events for each recipient.
+/// Measures W3: many events for each recipient.
 pub(crate) async fn many<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let (events, recipients) = bench.scale.drained;
     both(bench, "W3", events, recipients).await
 }
 
-/// W3b: one event for each recipient.
+/// Measures W3b: one event for each recipient.
 pub(crate) async fn singles<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     both(bench, "W3b", bench.scale.singles, bench.scale.singles).await
 }
@@ -90,7 +85,7 @@ async fn drain<B: Engine>(
     Ok(Sample::rate(events, measured, sums.are(events)))
 }
 
-/// Runs until so many events are consumed. What counts is what has committed: a turn that has to be repeated is decided on twice.
+/// Runs until `wanted` events are consumed. Only committed turns count, because a repeated turn decides twice.
 pub(crate) async fn until_consumed<B: Engine>(builder: RuntimeBuilder<B>, events: usize) -> Result<()> {
     let runtime = builder.start().await?;
     let (wanted, deadline) = (u64::try_from(events)?, Instant::now() + DRAIN_DEADLINE);
@@ -104,7 +99,7 @@ pub(crate) async fn until_consumed<B: Engine>(builder: RuntimeBuilder<B>, events
     Ok(())
 }
 
-/// Drains the yardstick's table: each visit of a recipient is one transaction.
+/// Drains the yardstick's table. Each visit of a recipient is one transaction.
 pub(crate) async fn take_all<B: Engine>(pool: &Pool<B>, keys: &Arc<Vec<Key>>, events: usize) -> Result<()> {
     let tasks = if B::WRITES_ALONE { 1 } else { CONNECTIONS as usize };
     let visits = events.div_ceil(keys.len().max(1)).div_ceil(usize::try_from(MAX_EVENTS)?);
@@ -131,7 +126,7 @@ async fn drain_by_hand<B: Engine>(bench: &Bench<'_, B>, keys: &Arc<Vec<Key>>, ev
     Ok(Sample::rate(events, measured, B::yardstick_sums(&bench.admin).await?.are(events)))
 }
 
-/// W3c: one recipient, drained while many send to it.
+/// Measures W3c: one recipient is drained while many producers send to it.
 pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = Spec { workload: "W3c", variant: None, units: vec![Unit::rate()] };
     let (events, keys) = (bench.scale.hot, keys("order", 1)?);
@@ -161,7 +156,7 @@ pub(crate) async fn hot<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     bench.compare(&spec, ours, yardstick).await
 }
 
-/// One consumer: more would only wait for the row's lock.
+/// Runs one consumer. More consumers would only wait for the lock of the row.
 async fn take_hot<B: Engine>(pool: &Pool<B>, keys: &[Key], events: usize) -> Result<()> {
     let key = load::any(keys)?;
     let mut left = events;

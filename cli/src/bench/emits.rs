@@ -1,4 +1,4 @@
-//! W1 and W2: events come in.
+//! W1 and W2: emits.
 
 use std::sync::Arc;
 
@@ -9,19 +9,20 @@ use uuid::Uuid;
 use super::HANG_GUARD;
 use super::engine::{BATCH, Engine, Row};
 use super::load::{self, Values, any, batchers, keys};
-use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::measure::{Bench, Line, Sample};
+use super::spec::{Spec, Unit};
 
-/// Recipients of emits.
+/// Number of recipients.
 const RECIPIENTS: usize = 1_000;
 
-/// Connections of W1.
+/// Number of connections of W1.
 const CONNECTIONS: u32 = 16;
 
-/// Tasks that emit by themselves, and through a sender.
+/// Number of tasks that emit directly, and through a `Sender`.
 const TASKS: usize = 16;
 const SENDER_TASKS: usize = 256;
 
-/// W1: single events, each call returning after its own commit.
+/// Measures W1: single events. Each call returns after its own commit.
 pub(crate) async fn single<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = |variant| Spec { workload: "W1", variant: Some(variant), units: vec![Unit::rate()] };
     let mut lines = bench.compare(&spec("plain"), plain, async |bench| inserts(bench, TASKS).await).await?;
@@ -81,7 +82,7 @@ async fn inserts<B: Engine>(bench: &Bench<'_, B>, tasks: usize) -> Result<Sample
     Ok(Sample::rate(inserted, measured, usize::try_from(left) == Ok(inserted)))
 }
 
-/// W2: batches of 500.
+/// Measures W2: batches of 500 events.
 pub(crate) async fn batches<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = Spec { workload: "W2", variant: None, units: vec![Unit::rate()] };
     let (events, tasks) = (bench.scale.batched, batchers::<B>());

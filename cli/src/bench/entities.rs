@@ -1,4 +1,4 @@
-//! What counts events on our side: a reducer, and a processor with a table of its own.
+//! The entities that count events: reducers, and a processor with its own table.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use eventbox::{
 };
 
 use super::engine::Engine;
-use super::latency::Stamps;
+use super::stamps::Stamps;
 
-/// Counts its events; the library keeps the count.
+/// Counts its events. The library keeps the count.
 pub(crate) struct Counter;
 
 impl Reducer for Counter {
@@ -20,7 +20,7 @@ impl Reducer for Counter {
     }
 }
 
-/// Counts its events, and notes when the turn that did has committed.
+/// Counts its events, and records when the turn has committed.
 pub(crate) struct Timed(pub(crate) Arc<Stamps>);
 
 impl Reducer for Timed {
@@ -49,12 +49,12 @@ impl Reducer for Publisher {
     }
 }
 
-/// What is published.
+/// Builds the message that is published.
 pub(crate) fn message(payload: &[u8]) -> Result<CloudEvent, BoxError> {
     Ok(CloudEvent::builder("eventbox.bench", "order.changed").payload(payload.to_vec()).build()?)
 }
 
-/// Counts its events in a table of its own.
+/// Counts its events in its own table.
 pub(crate) struct Ledger;
 
 impl<B: Engine> Processor<B> for Ledger {

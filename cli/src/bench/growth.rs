@@ -1,4 +1,4 @@
-//! W6: what is pending must not make the rest slow, nor must a long time under load with somebody's old snapshot.
+//! W6: neither a growing backlog nor an old snapshot under long load may slow down the rest.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -10,33 +10,34 @@ use eventbox::runtime::Runtime;
 use sqlx::Pool;
 
 use super::HANG_GUARD;
-use super::drains::{CONNECTIONS, until_consumed};
+use super::drains::until_consumed;
 use super::engine::{Engine, Key};
 use super::entities::Counter;
-use super::load::{self, Values, any, fill, keys};
-use super::measure::{Bench, Line, Sample, Spec, Unit, median, ratio};
+use super::load::{self, CONNECTIONS, Values, any, fill, keys};
+use super::measure::{Bench, Line, Sample, median, ratio};
 use super::plot::Curve;
+use super::spec::{Spec, Unit};
 
-/// Connections and tasks that emit, where more than one can.
+/// Number of connections and of tasks that emit, if the engine has many writers.
 const EMITTERS: u32 = 16;
 
-/// Recipients of emits.
+/// Number of recipients of the emits.
 const RECIPIENTS: usize = 1_000;
 
-/// The most events of a timed turn.
+/// Maximum number of events in a timed turn.
 const TURN_EVENTS: u32 = 10;
 
-/// Turns that are made before one is timed.
+/// Number of turns before the timed ones.
 const WARM_UP_TURNS: usize = 10;
 
-/// The load of the soak: so many events each time.
+/// Number of events that the soak emits at a time.
 const SOAK_BATCH: usize = 500;
 const SOAK_PAUSE: Duration = Duration::from_millis(250);
 
-/// Up to so many pending events, every round begins with exactly those.
+/// Number of pending events up to which every round starts with exactly that many.
 const REFILLED: i64 = 100_000;
 
-/// What is measured at each point.
+/// Returns the figures of each point.
 fn units() -> [Unit; 5] {
     [
         Unit::high("events/s, emitted to others"),
@@ -47,13 +48,13 @@ fn units() -> [Unit; 5] {
     ]
 }
 
-/// The figures at one point, one for each unit.
+/// The figures of one point, one for each unit.
 struct Point {
     figures: Vec<f64>,
     verified: bool,
 }
 
-/// W6: the curve, and the soak after it.
+/// Measures W6: the curve, then the soak.
 pub(crate) async fn growth<B: Engine>(bench: &Bench<'_, B>) -> Result<(Vec<Line>, Vec<Curve>)> {
     let spec = Spec { workload: "W6", variant: None, units: units().into() };
     let mut points = Vec::new();
@@ -94,11 +95,11 @@ fn against<B: Engine>(_: &Bench<'_, B>, first: &Point, then: &Point, rounds: usi
     units().into_iter().zip(first.figures.iter().zip(&then.figures)).map(line).collect()
 }
 
-/// So many events in boxes that nobody looks at, and as many in each of two boxes that are measured.
+/// Measures one point: `pending` events in other eventboxes, and as many in each of the two measured eventboxes.
 async fn point<B: Engine>(bench: &Bench<'_, B>, pending: i64) -> Result<Point> {
     let mut rounds = Vec::new();
     for round in 0..bench.scale.rounds {
-        // What a round leaves behind matters only where little was pending.
+        // The leftovers of a round matter only next to a small backlog.
         if round == 0 || pending <= REFILLED {
             bench.clear().await?;
             B::park(&bench.admin, pending, None).await.context("fill other boxes")?;
@@ -112,7 +113,7 @@ async fn point<B: Engine>(bench: &Bench<'_, B>, pending: i64) -> Result<Point> {
     Ok(Point { figures: (0..units().len()).map(figure).collect(), verified: rounds.iter().all(|round| round.verified) })
 }
 
-/// The boxes that are full: one for turns, and one for emits, so that it is not longer for the turns of the next round.
+/// The long eventboxes. One serves turns and the other serves emits, so emits do not lengthen the first.
 struct Full;
 
 impl Full {
@@ -137,12 +138,12 @@ async fn figures<B: Engine>(bench: &Bench<'_, B>) -> Result<Point> {
     Ok(Point { figures: vec![to_others, to_same, drained, beside, same], verified })
 }
 
-/// How many emit on this engine: where one connection writes at a time, how they wait for each other would hide how large the table is.
+/// Returns the number of emitting tasks. With one writer, waiting tasks would hide the effect of the table's size.
 fn emitters<B: Engine>() -> u32 {
     if B::WRITES_ALONE { 1 } else { EMITTERS }
 }
 
-/// The rate of emits, and how many they were.
+/// Returns the rate of the emits and their number.
 async fn emits<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: Arc<Vec<Key>>) -> Result<(f64, usize)> {
     let (shared, values, since) = (pool.clone(), Values::get(), Instant::now());
     let emitted = load::repeat(emitters::<B>() as usize, bench.scale.growth_emit_for, move || {
@@ -154,7 +155,7 @@ async fn emits<B: Engine>(bench: &Bench<'_, B>, pool: &Pool<B>, keys: Arc<Vec<Ke
     Ok((median(sample.figures), emitted))
 }
 
-/// The rate at which boxes of a kind of their own are drained, and whether their sum is right.
+/// Returns the drain rate of eventboxes of another kind, and whether their sum is right.
 async fn drained<B: Engine>(bench: &Bench<'_, B>) -> Result<(f64, bool)> {
     let (events, recipients) = bench.scale.growth_drained;
     let keys = keys("order", recipients)?;
@@ -171,15 +172,15 @@ async fn drained<B: Engine>(bench: &Bench<'_, B>) -> Result<(f64, bool)> {
     Ok((median(sample.figures), verified))
 }
 
-/// The median time of a turn of these recipients, milliseconds.
+/// Returns the median time of a turn of these recipients in milliseconds.
 async fn turns<B: Engine>(bench: &Bench<'_, B>, keys: &[Key]) -> Result<f64> {
-    // One connection, whose statements are prepared by the first turns.
+    // One connection: the first turns prepare its statements.
     let pool = &bench.open(1).await?;
     let max = NonZeroU32::new(TURN_EVENTS).unwrap_or(NonZeroU32::MIN);
     let values = Values::get();
     let mut times = Vec::with_capacity(bench.scale.growth_turns);
     for key in keys.iter().cycle().take(WARM_UP_TURNS + bench.scale.growth_turns) {
-        // As many as the turn takes, so that the box stays as long as it is.
+        // Emits as many events as the turn consumes, so that the eventbox keeps its length.
         let event = || (key.to.clone(), Event::new(values.any().to_vec()));
         B::emit_all(pool, &std::iter::repeat_with(event).take(max.get() as usize).collect::<Vec<_>>()).await?;
         let since = Instant::now();
@@ -190,7 +191,7 @@ async fn turns<B: Engine>(bench: &Bench<'_, B>, keys: &[Key]) -> Result<f64> {
     Ok(median(times.into_iter().skip(WARM_UP_TURNS)))
 }
 
-/// A steady load for a long time, while a transaction that began before it stays open; the figures after it against those before.
+/// Runs a steady load while an older transaction stays open. Compares the figures after the load with those before.
 async fn soak<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     bench.clear().await?;
     let before = figures(bench).await?;

@@ -1,7 +1,7 @@
-//! W4: how long it takes from an emit to the commit of the turn that handles it, at a steady load, in one process and across two.
+//! W4: the latency from an emit to the commit of its turn, at a steady load, in one process and across two.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use eventbox::Event;
@@ -13,71 +13,38 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::HANG_GUARD;
-use super::drains::{CONNECTIONS, MAX_EVENTS};
 use super::engine::{Engine, Key, Row, Sums};
 use super::entities::Timed;
-use super::load::{Values, any, keys};
-use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::load::{CONNECTIONS, MAX_EVENTS, Values, any, keys};
+use super::measure::{Bench, Line, Sample};
 use super::parts::{Child, Part};
+use super::spec::{Spec, Unit};
+use super::stamps::{Stamp, Stamps, now_us};
 
-/// Recipients of W4.
+/// Number of recipients.
 const RECIPIENTS: usize = 1_000;
 
-/// The load, events a second.
+/// Load in events a second.
 const EVENTS_A_SECOND: u32 = 500;
 
-/// The first events, as long as connections are opened and statements are planned on them, are not counted: so many, and a quarter at most.
+/// Number of first events that are not counted, at most a quarter of all. Connections open and statements are planned
+/// during these events.
 const WARM_UP: usize = EVENTS_A_SECOND as usize;
 
-/// Connections of those who send.
+/// Number of connections of the senders.
 const SENDING_CONNECTIONS: u32 = 8;
 
-/// How often to look whether they are.
+/// Pause between two checks whether all events are handled.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// When events were sent, and how long they took. The clock is the machine's, so that two processes agree.
-#[derive(Debug, Default)]
-pub(crate) struct Stamps(Mutex<Vec<Stamp>>);
-
-/// When an event was sent, and how long it took, microseconds.
-pub(crate) type Stamp = (u64, u64);
-
-impl Stamps {
-    /// When an event was sent, as its value says.
-    pub(crate) fn sent_at(value: &[u8]) -> Option<u64> {
-        value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
-    }
-
-    /// Notes that events that were sent at these times are committed now.
-    pub(crate) fn committed(&self, sent: &[u64]) {
-        let now = now_us();
-        let stamps = sent.iter().map(|sent| (*sent, now.saturating_sub(*sent)));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(stamps);
-    }
-
-    /// What was noted so far.
-    pub(crate) fn take(&self) -> Vec<Stamp> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Which side is measured.
+/// The measured side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Ours,
     Yardstick,
 }
 
-/// W4, both times.
+/// Measures W4, in one process and across two.
 pub(crate) async fn latency<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (across, place) in [(false, "in one process"), (true, "across two processes")] {
@@ -105,18 +72,18 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         let part = if side == Side::Ours { Part::ConsumeOurs } else { Part::ConsumeYardstick };
         let child = Child::start(part, &format!("{} {}", B::ID, bench.place.url())).await?;
         let watch = bench.begin().await?;
-        // The sender has no runtime of its own, and the yardstick's wakes the other process with every event.
+        // The sender has no runtime of its own. The yardstick wakes up the other process with every event.
         let announcer = (side == Side::Ours).then(|| Announcer::start(&sending));
         send(&sending, side, &keys, bench.scale.timed).await?;
         if let Some(announcer) = announcer {
             announcer.stop().await;
         }
         until_empty(bench, side).await?;
-        // Its connections must be closed before the costs are counted.
-        stamped = serde_json::from_str(&child.finish().await?).context("read what the other process measured")?;
+        // The child's connections must be closed before the costs are counted.
+        stamped = serde_json::from_str(&child.finish().await?).context("read the figures of the other process")?;
         measured = bench.end(watch, sent, &[&sending]).await?;
     } else {
-        // Where only one connection can write, both share a pool, as a service would.
+        // With one writer, both sides share a pool, as a service would.
         let consuming = if B::WRITES_ALONE { sending.clone() } else { bench.open(CONNECTIONS).await? };
         let stamps = Arc::new(Stamps::default());
         let consumer = Consumer::start(consuming.clone(), side, Arc::clone(&stamps), true).await?;
@@ -146,7 +113,7 @@ async fn sums<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<Sums> {
     })
 }
 
-/// Sends so many events at a steady rate, whether or not earlier calls have returned.
+/// Sends `events` at a steady rate, also while earlier calls have not returned.
 async fn send<B: Engine>(pool: &Pool<B>, side: Side, keys: &Arc<Vec<Key>>, events: u32) -> Result<()> {
     let values = Values::get();
     let mut ticks = interval(Duration::from_secs(1) / EVENTS_A_SECOND);
@@ -200,14 +167,14 @@ async fn until_empty<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<()> 
     }
 }
 
-/// What so many percent of the sorted latencies do not exceed, milliseconds.
+/// Returns the percentile of the sorted latencies in milliseconds.
 fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     let place = (sorted_us.len() * percent).div_ceil(100).saturating_sub(1);
     #[allow(clippy::cast_precision_loss, reason = "microseconds of some seconds")]
     sorted_us.get(place).map_or(0.0, |us| *us as f64 / 1e3)
 }
 
-/// Who handles the events.
+/// The consumer of the events.
 pub(crate) enum Consumer<B: Engine> {
     Ours(Runtime<B>),
     ByHand(tokio::task::JoinHandle<Result<()>>, CancellationToken),
@@ -232,7 +199,7 @@ impl<B: Engine> Consumer<B> {
             while let Some(woken) = asked.run_until_cancelled(B::woken(&mut ear)).await {
                 for key in woken? {
                     let take = take::<B>(pool.clone(), key, Arc::clone(&stamps));
-                    // Where one connection writes at a time, more tasks would only wait for each other, and look for the same events.
+                    // With one writer, more tasks would only wait for each other and look for the same events.
                     match B::WRITES_ALONE {
                         true => take.await?,
                         false => drop(taking.spawn(take)),
@@ -264,7 +231,7 @@ impl<B: Engine> Consumer<B> {
     }
 }
 
-/// One turn by hand.
+/// Takes the events of one recipient with hand-written SQL.
 async fn take<B: Engine>(pool: Pool<B>, key: Key, stamps: Arc<Stamps>) -> Result<()> {
     let taken = B::take(&pool, &key, MAX_EVENTS).await?;
     let sent: Vec<u64> = taken.iter().filter_map(|value| Stamps::sent_at(value)).collect();

@@ -1,4 +1,4 @@
-//! What all workloads send.
+//! The load of all workloads: values, recipients and sending tasks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,41 +12,47 @@ use uuid::Uuid;
 
 use super::engine::{BATCH, Engine, Key, Row};
 
-/// The size of an event's value, bytes.
+/// Number of connections of a drain.
+pub(crate) const CONNECTIONS: u32 = 8;
+
+/// Maximum number of events in a hand-written transaction. The runtime uses its own default.
+pub(crate) const MAX_EVENTS: i64 = 100;
+
+/// Size of an event's value in bytes.
 pub(crate) const VALUE_BYTES: usize = 200;
 
-/// How many tasks send batches, where more than one can.
+/// Number of tasks that send batches, if the engine has many writers.
 pub(crate) const BATCHERS: usize = 8;
 
-/// Random bytes, of which each value is a part.
+/// Random bytes. Each value is a slice of them.
 pub(crate) struct Values(Vec<u8>);
 
 impl Values {
-    /// The same for everybody, made once, so that making them is not measured.
+    /// Returns the shared bytes. They are created once, before any measurement.
     pub(crate) fn get() -> &'static Self {
         static VALUES: LazyLock<Values> =
             LazyLock::new(|| Values(std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect()));
         &VALUES
     }
 
-    /// One of about a million values.
+    /// Returns one of about a million values.
     pub(crate) fn any(&self) -> &[u8] {
         let from = fastrand::usize(..=self.0.len() - VALUE_BYTES);
         self.0.get(from..from + VALUE_BYTES).unwrap_or_default()
     }
 }
 
-/// So many recipients of a kind.
+/// Creates `count` recipients of a kind.
 pub(crate) fn keys(kind: &str, count: usize) -> Result<Arc<Vec<Key>>> {
     Ok(Arc::new((0..count).map(|number| Key::new(kind, number)).collect::<eventbox::Result<_>>()?))
 }
 
-/// Any of the recipients.
+/// Picks a random recipient.
 pub(crate) fn any(keys: &[Key]) -> Result<&Key> {
     fastrand::choice(keys).context("there are no recipients")
 }
 
-/// Has `tasks` tasks call `call` again and again for `length`, each at least once; answers how many calls were done.
+/// Runs `tasks` tasks that repeat `call` for `length`, each at least once. Returns the number of calls.
 pub(crate) async fn repeat<F>(
     tasks: usize,
     length: Duration,
@@ -77,7 +83,7 @@ where
     Ok(done)
 }
 
-/// Has `tasks` tasks do pieces of `0..total`, each piece up to [`BATCH`] long and done once.
+/// Splits `0..total` into pieces of up to [`BATCH`] and lets `tasks` tasks do each piece once.
 pub(crate) async fn share<F>(
     tasks: usize,
     total: usize,
@@ -107,7 +113,7 @@ where
     Ok(())
 }
 
-/// Emits events number `0..total`, `batch` at a time: the event with number n to recipient n modulo their count.
+/// Emits the events `0..total`, `batch` at a time. Event n goes to recipient n modulo their count.
 pub(crate) async fn emit_batches<B: Engine>(
     pool: &Pool<B>,
     keys: &Arc<Vec<Key>>,
@@ -130,7 +136,7 @@ pub(crate) async fn emit_batches<B: Engine>(
     .await
 }
 
-/// The same for the yardstick's table.
+/// Inserts the same events into the yardstick's table.
 pub(crate) async fn insert_batches<B: Engine>(
     pool: &Pool<B>,
     keys: &Arc<Vec<Key>>,
@@ -154,12 +160,12 @@ pub(crate) async fn insert_batches<B: Engine>(
     .await
 }
 
-/// How many tasks send batches on this engine.
+/// Returns the number of tasks that send batches on this engine.
 pub(crate) fn batchers<B: Engine>() -> usize {
     if B::WRITES_ALONE { 1 } else { BATCHERS }
 }
 
-/// Fills the boxes of these recipients, unmeasured.
+/// Fills the eventboxes of these recipients, unmeasured.
 pub(crate) async fn fill<B: Engine>(pool: &Pool<B>, keys: &Arc<Vec<Key>>, total: usize) -> Result<()> {
     B::insert_states(pool, keys).await?;
     emit_batches(pool, keys, total, BATCH, 1).await

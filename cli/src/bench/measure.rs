@@ -1,4 +1,4 @@
-//! Ours and the yardstick by turns, and what comes out of it.
+//! Measures eventbox and the yardstick alternately, and computes the result.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,73 +13,37 @@ use super::load::Values;
 use super::place::Place;
 use super::progress::Progress;
 use super::scale::Scale;
-
-/// A figure that a workload is measured by.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Unit {
-    pub(crate) text: String,
-    pub(crate) better: Better,
-}
-
-/// Which figures are good ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Better {
-    High,
-    Low,
-}
-
-impl Unit {
-    pub(crate) fn rate() -> Self {
-        Unit { text: "events/s".to_owned(), better: Better::High }
-    }
-
-    pub(crate) fn low(text: impl Into<String>) -> Self {
-        Unit { text: text.into(), better: Better::Low }
-    }
-
-    pub(crate) fn high(text: impl Into<String>) -> Self {
-        Unit { text: text.into(), better: Better::High }
-    }
-}
-
-/// What is measured.
-#[derive(Debug, Clone)]
-pub(crate) struct Spec {
-    pub(crate) workload: &'static str,
-    pub(crate) variant: Option<&'static str>,
-    /// One for each figure of a sample.
-    pub(crate) units: Vec<Unit>,
-}
+use super::spec::{Better, Spec, Unit};
 
 /// One measurement of one side.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) figures: Vec<f64>,
-    /// Whether everything that was sent was counted exactly once.
+    /// Whether each sent event was counted exactly once.
     pub(crate) verified: bool,
-    /// Only of the round in which costs are counted.
+    /// Costs, only in the round that counts them.
     pub(crate) cost: Option<Cost>,
 }
 
-/// One line of the result, as `--json` has it.
+/// One line of the result, as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Line {
     pub(crate) workload: &'static str,
     pub(crate) variant: Option<&'static str>,
     pub(crate) engine: &'static str,
     pub(crate) unit: String,
-    /// The median of the rounds.
+    /// Median of the rounds, eventbox.
     pub(crate) ours: f64,
-    /// The median of the rounds.
+    /// Median of the rounds, yardstick.
     pub(crate) yardstick: f64,
-    /// How many times as good as the yardstick ours is: above 1 it is faster, whatever the unit.
+    /// Ratio of eventbox to the yardstick. Above 1 eventbox is better, whatever the unit.
     pub(crate) ratio: f64,
     pub(crate) rounds: usize,
     pub(crate) verified: bool,
     pub(crate) cost: Costs,
 }
 
-/// The cost card: what 1,000 events cost on each side.
+/// The costs of 1,000 events on each side.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Costs {
     pub(crate) ours: Option<Cost>,
@@ -89,7 +53,7 @@ pub(crate) struct Costs {
 /// A run on one engine.
 pub(crate) struct Bench<'a, B: Engine> {
     pub(crate) place: &'a Place<B>,
-    /// One connection, for what is not measured.
+    /// One connection for unmeasured work.
     pub(crate) admin: Pool<B>,
     pub(crate) scale: &'a Scale,
     pub(crate) progress: &'a Progress,
@@ -109,12 +73,12 @@ impl<'a, B: Engine> Bench<'a, B> {
         B::clear(&self.admin).await.context("empty the tables")
     }
 
-    /// A pool with all its connections.
+    /// Opens a pool with all its connections.
     pub(crate) async fn open(&self, connections: u32) -> Result<Pool<B>> {
         self.place.open(connections, self.costing.load(Ordering::Relaxed)).await
     }
 
-    /// A pool for a yardstick, which has one connection where only one can write.
+    /// Opens a pool for the yardstick, with one connection if the engine has one writer.
     pub(crate) async fn open_yardstick(&self, connections: u32) -> Result<Pool<B>> {
         self.open(if B::WRITES_ALONE { 1 } else { connections }).await
     }
@@ -131,7 +95,7 @@ impl<'a, B: Engine> Bench<'a, B> {
         Ok(Watch { since: Instant::now(), before })
     }
 
-    /// Stops the clock and closes the pools that were worked with; answers the seconds, and the costs of so many events.
+    /// Stops the clock and closes the measured pools. Returns the seconds, and the costs of the events.
     pub(crate) async fn end(&self, watch: Watch, events: usize, pools: &[&Pool<B>]) -> Result<(f64, Option<Cost>)> {
         let seconds = watch.since.elapsed().as_secs_f64();
         count_statements(false);
@@ -145,14 +109,14 @@ impl<'a, B: Engine> Bench<'a, B> {
     }
 
     async fn counted(&self) -> Result<Counted> {
-        B::counted(&self.admin).await.context("read what the database counts")
+        B::counted(&self.admin).await.context("read the counters of the database")
     }
 
     fn cost_so_far(&self, counted: Counted) -> Cost {
         Cost { counted, ..Cost::so_far(self.place.postmaster) }
     }
 
-    /// Measures both sides by turns, and counts the costs in the first round; a line for each figure.
+    /// Measures both sides alternately and counts the costs in the first round. Returns one line for each figure.
     pub(crate) async fn compare(
         &self,
         spec: &Spec,
@@ -174,21 +138,21 @@ impl<'a, B: Engine> Bench<'a, B> {
     }
 }
 
-/// A clock that runs.
+/// A running clock.
 pub(crate) struct Watch {
     pub(crate) since: Instant,
     before: Option<Cost>,
 }
 
 impl Sums {
-    /// Whether exactly so many events were counted and none is left.
+    /// Returns whether exactly `events` were counted and none is left.
     pub(crate) fn are(self, events: usize) -> bool {
         self.left == 0 && usize::try_from(self.counted) == Ok(events)
     }
 }
 
 impl Sample {
-    /// A rate: so many events in so many seconds.
+    /// Returns the rate of `events`.
     pub(crate) fn rate(events: usize, (seconds, cost): (f64, Option<Cost>), verified: bool) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "there are some millions of events at most")]
         let rate = events as f64 / seconds.max(1e-9);
@@ -196,7 +160,7 @@ impl Sample {
     }
 }
 
-/// The middle of the numbers, the mean of the two in the middle of an even count, 0 of none.
+/// Returns the median of the numbers: the mean of the middle two for an even count, 0 without numbers.
 pub(crate) fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = numbers.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
@@ -208,7 +172,7 @@ pub(crate) fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// How many times as good as the yardstick ours is; 0 when there is nothing to compare.
+/// Returns how many times better than the yardstick eventbox is, or 0 if the yardstick has no figure.
 pub(crate) fn ratio(ours: f64, yardstick: f64, better: Better) -> f64 {
     let (over, under) = match better {
         Better::High => (ours, yardstick),
@@ -217,7 +181,8 @@ pub(crate) fn ratio(ours: f64, yardstick: f64, better: Better) -> f64 {
     if under > 0.0 { over / under } else { 0.0 }
 }
 
-/// The first sample of each side has the costs, and the last ones, one for each round that is timed, have the figures.
+/// Builds the lines. The first sample of each side has the costs. The last samples, one for each timed round, have
+/// the figures.
 fn lines(spec: &Spec, engine: &'static str, rounds: usize, ours: &[Sample], yardstick: &[Sample]) -> Vec<Line> {
     let first_cost = |samples: &[Sample]| samples.first().and_then(|sample| sample.cost);
     let cost = Costs { ours: first_cost(ours), yardstick: first_cost(yardstick) };

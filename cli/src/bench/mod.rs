@@ -16,6 +16,8 @@ mod plot;
 mod progress;
 mod report;
 mod scale;
+mod spec;
+mod stamps;
 mod yardstick;
 
 use std::io::{IsTerminal, Write};
@@ -33,46 +35,47 @@ use self::plot::Curve;
 use self::progress::Progress;
 use self::scale::Scale;
 
-/// How long may take what no figure depends on; longer takes only what hangs.
+/// Bound for waits that decide no figure. Only a hanging program reaches it.
 const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
 
-/// Measures eventbox against the best plain SQL by hand, by turns in the same run, and verifies every sum.
+/// Benchmarks eventbox, alternating with hand-written SQL, and verifies every sum.
 ///
-/// Runs on a throw-away Postgres cluster and on SQLite in a temporary directory, both with every commit durable. For each workload eventbox and
-/// its yardstick alternate, after a round that warms up and counts the costs; medians, ratios and the cost of 1,000 events come out.
+/// The benchmark uses a throw-away Postgres cluster and a SQLite file in a temporary directory. Every commit is
+/// durable. For each workload, a warm-up round counts the costs. Then eventbox and its yardstick alternate. The
+/// output has medians, ratios and the cost of 1,000 events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Workloads:
-  W1   single emits, each returning after its own commit (plain, and through a Sender), beside one-row INSERTs
-  W2   emits in batches of 500, beside INSERT … SELECT FROM unnest
-  W3   200,000 events of 1,000 recipients drained (reducer, and processor), beside a transaction by hand for each 100 events
-  W3b  50,000 recipients with one event each, beside a transaction by hand for each
+  W1   single emits, each returning after its own commit (plain, and through a Sender), against one-row INSERTs
+  W2   emits in batches of 500, against INSERT … SELECT FROM unnest
+  W3   200,000 events of 1,000 recipients drained (reducer, and processor), against a transaction for each 100
+  W3b  50,000 recipients with one event each, against a transaction for each event
   W3c  one hot recipient that 16 producers send to while it is drained
-  W4   latency at 500 events/s after a second, emit to commit of the turn, in one process and across two, beside LISTEN/NOTIFY by hand
-  W5   turns that publish, until the receiver has it and the row is gone, beside the batch client alone
-  W6   growth: emits, drains and turns with 1,000 to 1,000,000 events pending, and after a long load with an open transaction
+  W4   latency from emit to commit of the turn at 500 events/s, in one process and across two, against LISTEN/NOTIFY
+  W5   turns that publish, until the message is received and its row deleted, against the batch client alone
+  W6   emits, drains and turns with 1,000 to 1,000,000 events pending, and after a soak with an open transaction
 
 Examples:
-  eventbox bench --quick                                 everything, briefly
-  eventbox bench --smoke                                 whether everything works on this machine, in seconds
+  eventbox bench --quick                                 all workloads with small amounts
+  eventbox bench --smoke                                 check in seconds that everything works
   eventbox bench --only W3,W3b --engine postgres         two workloads on a throw-away cluster
   eventbox bench --database-url postgres://me@db/postgres --json > figures.json
-  eventbox bench --only W6 --soak-minutes 5 --plot .     the curves of growth as pictures
+  eventbox bench --only W6 --soak-minutes 5 --plot .     draw the curves of growth
 
-Exit codes: 0 all sums verified, 1 a sum is wrong, 2 failed, 130 interrupted.")]
+Exit codes: 0 success, 1 check failed (a sum is wrong), 2 error, 130 interrupted.")]
 pub(crate) struct Args {
-    /// A server of Postgres with a user who may create databases [default: a throw-away cluster]
+    /// Postgres server, with a user who may create databases [default: a throw-away cluster]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// Engines to measure; may be given several times [default: both]
+    /// Engines to measure; repeatable [default: both]
     #[arg(long, value_enum, value_delimiter = ',')]
     engine: Vec<EngineName>,
     /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6 [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOADS")]
     only: Vec<Workload>,
-    /// Smaller amounts, under two minutes in all
+    /// Use smaller amounts, under two minutes in all
     #[arg(long)]
     quick: bool,
-    /// Tiny amounts in one round that nothing warms up: says whether everything works, and not how fast it is
+    /// Check that everything works: tiny amounts, one cold round, figures without meaning
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
     /// Print an array of objects instead of the tables
@@ -81,16 +84,17 @@ pub(crate) struct Args {
     /// Draw each curve of W6 into an SVG file in this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Rounds of each workload that are timed [default: 3; one with --smoke]
+    /// Timed rounds of each workload [default: 3; one with --smoke]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=99))]
     rounds: Option<u8>,
-    /// The most pending events of W6, up to 10,000,000 [default: 1,000,000; 10,000 with --quick, 1,000 with --smoke]
+    /// Largest number of pending events in W6, up to 10,000,000 [default: 1,000,000; 10,000 with --quick, 1,000 with
+    /// --smoke]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(i64).range(1_000..=10_000_000))]
     pending: Option<i64>,
-    /// How long the soak of W6 lasts [default: 30; a second with --quick, less with --smoke]
+    /// Length of the soak of W6 in minutes [default: 30; a second with --quick, less with --smoke]
     #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     soak_minutes: Option<u64>,
-    /// Be a part of a benchmark that runs
+    /// Run as a child process of a benchmark
     #[arg(long, hide = true, value_enum)]
     part: Option<Part>,
 }
@@ -128,7 +132,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     cost::init_log();
     let outcome = match args.part {
         Some(part) => parts::run(part).await.map(|()| true),
-        None => measure(&args).await.and_then(|found| told(&args, &found)),
+        None => measure(&args).await.and_then(|found| print_found(&args, &found)),
     };
     match outcome {
         Ok(verified) => ExitCode::from(u8::from(!verified)),
@@ -143,7 +147,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     }
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Default)]
 struct Found {
     lines: Vec<Line>,
@@ -177,7 +181,7 @@ impl Args {
         WORKLOADS.into_iter().filter(wanted).collect()
     }
 
-    /// How many steps the progress has.
+    /// Returns the number of steps of the progress bar.
     fn steps(&self, scale: &Scale) -> usize {
         let sides = 2 * scale.all_rounds();
         let steps = |workload: &Workload| match workload {
@@ -195,7 +199,7 @@ async fn measure(args: &Args) -> Result<Found> {
     if let Some(directory) = &args.plot {
         std::fs::create_dir_all(directory).with_context(|| format!("create the directory {}", directory.display()))?;
     }
-    // What is wrong with the server is told before anything is measured.
+    // Check the server before anything is measured.
     let server = match args.runs_on(EngineName::Postgres) {
         true => Some(Server::choose(args.database_url.as_deref())?),
         false => None,
@@ -217,7 +221,7 @@ async fn measure(args: &Args) -> Result<Found> {
     Ok(found)
 }
 
-/// What is under way is dropped by an interrupt; the caller then cleans up.
+/// Drops the run at an interrupt. The caller then cleans up.
 async fn unless_interrupted(run: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::select! {
         done = run => done,
@@ -235,7 +239,7 @@ async fn on<B: Engine>(
     let bench = Bench::new(place, scale, progress).await?;
     let settings = B::settings(&bench.admin).await.context("read the database's settings")?;
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    eprint_line(&format!("{}: {}", place.told, settings.join(", ")));
+    eprint_line(&format!("{}: {}", place.description, settings.join(", ")));
     for workload in args.workloads() {
         let lines = match workload {
             Workload::W1 => emits::single(&bench).await?,
@@ -257,8 +261,8 @@ async fn on<B: Engine>(
     Ok(())
 }
 
-/// Prints what was found; answers whether all sums are right.
-fn told(args: &Args, found: &Found) -> Result<bool> {
+/// Prints the result. Returns whether all sums are right.
+fn print_found(args: &Args, found: &Found) -> Result<bool> {
     let text = match args.json {
         true => serde_json::to_string_pretty(&found.lines)?,
         false => report::tables(&found.lines),
@@ -275,7 +279,7 @@ fn told(args: &Args, found: &Found) -> Result<bool> {
     Ok(found.lines.iter().all(|line| line.verified))
 }
 
-/// Standard error that is gone is no trouble.
+/// Prints a line on standard error. A closed standard error is ignored.
 fn eprint_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

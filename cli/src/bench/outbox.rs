@@ -1,4 +1,4 @@
-//! W5: turns that publish, from the emit until the receiver has it and the row is gone.
+//! W5: turns that publish, measured until the receiver has the message and the row is deleted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,23 +9,24 @@ use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, Gr
 use eventbox::runtime::Runtime;
 
 use super::HANG_GUARD;
-use super::drains::{CONNECTIONS, until_consumed};
+use super::drains::until_consumed;
 use super::engine::{BATCH, Engine};
 use super::entities::{Publisher, message};
-use super::load::{self, Values, keys};
-use super::measure::{Bench, Line, Sample, Spec, Unit};
+use super::load::{self, CONNECTIONS, Values, keys};
+use super::measure::{Bench, Line, Sample};
 use super::parts::{Child, Part};
+use super::spec::{Spec, Unit};
 
-/// Recipients of W5.
+/// Number of recipients.
 const RECIPIENTS: usize = 1_000;
 
-/// Connections beside those of the runtime: who emits, and the emitter's.
+/// Number of connections for the emits and the emitter, in addition to those of the runtime.
 const MORE_CONNECTIONS: u32 = 8;
 
-/// How long to rest when the batch client's queue is full, or everything is on its way.
+/// Pause while the batch client's queue is full or all messages are in flight.
 const REST: Duration = Duration::from_millis(1);
 
-/// W5.
+/// Measures W5.
 pub(crate) async fn published<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = Spec { workload: "W5", variant: None, units: vec![Unit::rate()] };
     bench.compare(&spec, ours, from_memory).await
@@ -47,13 +48,13 @@ async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     let seconds = watch.since.elapsed();
     emitter.close().await;
     let (_, cost) = bench.end(watch, events, &[&pool]).await?;
-    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
+    let received: usize = receiver.finish().await?.parse().context("read the count of the receiver")?;
     let sums = B::reducer_sums(&bench.admin).await?;
     let verified = sums.are(events) && received >= events && B::outbox_left(&bench.admin).await? == 0;
     Ok(Sample::rate(events, (seconds.as_secs_f64(), cost), verified))
 }
 
-/// The batch client alone, with the settings that the emitter uses.
+/// Measures the batch client alone, with the emitter's settings.
 async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     let (events, values) = (bench.scale.published, Values::get());
     let receiver = Child::start(Part::Receive, "").await?;
@@ -65,7 +66,7 @@ async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     let mut queued = 0;
     while delivered.load(Ordering::Relaxed) < events {
         ensure!(watch.since.elapsed() < HANG_GUARD, "the messages were not delivered within {HANG_GUARD:?}");
-        // What failed is sent again, as everybody must who keeps no outbox.
+        // Failed messages are sent again, as every sender without an outbox must.
         let wanted = events + failed.load(Ordering::Relaxed);
         if queued == wanted {
             tokio::time::sleep(REST).await;
@@ -84,8 +85,8 @@ async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     }
     let measured = bench.end(watch, events, &[]).await?;
     client.stop(HANG_GUARD).await;
-    let received: usize = receiver.finish().await?.parse().context("read what the receiver counted")?;
-    // What was sent again may have arrived before, too.
+    let received: usize = receiver.finish().await?.parse().context("read the count of the receiver")?;
+    // A message that was sent again may have arrived twice.
     let verified = received >= events && delivered.load(Ordering::Relaxed) == events;
     Ok(Sample::rate(events, measured, verified))
 }

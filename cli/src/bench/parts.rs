@@ -1,7 +1,7 @@
-//! Parts of the benchmark that are processes of their own: the other side of W4, and the receiver of W5.
+//! Child processes of the benchmark: the other side of W4, and the receiver of W5.
 //!
-//! Such a part is this program again. It reads what it is about from the first line of its input, says on its output when it is ready, works
-//! until its input ends, and prints what it found.
+//! A child is this program again. It reads its task from the first line of its input and reports on its output when
+//! it is ready. It works until its input ends. Then it prints its result.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,15 +21,16 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::HANG_GUARD;
-use super::drains::CONNECTIONS;
 use super::engine::Engine;
-use super::latency::{Consumer, Side, Stamps};
+use super::latency::{Consumer, Side};
+use super::load::CONNECTIONS;
 use super::place::{self, Place};
+use super::stamps::Stamps;
 
-/// The largest request that the receiver takes, bytes.
+/// Maximum size of a request in bytes.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 
-/// What another process does.
+/// The role of a child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
     /// Handles the events of W4 with a runtime.
@@ -40,51 +41,51 @@ pub(crate) enum Part {
     Receive,
 }
 
-/// A part that was started; it ends with this value.
+/// A running child process. Dropping the value ends the process.
 pub(crate) struct Child {
     process: tokio::process::Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    /// What it said when it was ready.
+    /// Line that the child printed when it was ready.
     pub(crate) said: String,
 }
 
 impl Child {
-    /// Starts a part and waits until it is ready.
+    /// Starts a child and waits until it is ready.
     pub(crate) async fn start(part: Part, about: &str) -> Result<Self> {
         let name = match part {
             Part::ConsumeOurs => "consume-ours",
             Part::ConsumeYardstick => "consume-yardstick",
             Part::Receive => "receive",
         };
-        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        let mut command = Command::new(std::env::current_exe().context("locate this program")?);
         command.args(["bench", "--part", name]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut process = command.spawn().context("start a part of the benchmark")?;
+        let mut process = command.spawn().context("start a child process of the benchmark")?;
         let (Some(mut input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
-            bail!("a part of the benchmark has no input or output");
+            bail!("the child process has no input or output");
         };
-        input.write_all(format!("{about}\n").as_bytes()).await.context("talk to a part of the benchmark")?;
+        input.write_all(format!("{about}\n").as_bytes()).await.context("write to a child process of the benchmark")?;
         let mut output = BufReader::new(output).lines();
-        let said = line(&mut output).await?.context("a part of the benchmark ended before it was ready")?;
+        let said = line(&mut output).await?.context("the child process ended before it was ready")?;
         Ok(Child { process, input, output, said })
     }
 
-    /// Lets it finish; answers what it found.
+    /// Ends the child and returns its result.
     pub(crate) async fn finish(mut self) -> Result<String> {
         drop(self.input);
-        let found = line(&mut self.output).await?.context("a part of the benchmark found nothing")?;
+        let found = line(&mut self.output).await?.context("the child process returned no result")?;
         self.process.wait().await?;
         Ok(found)
     }
 }
 
-/// The next line of a part; `None` when it has ended.
+/// Reads the next line of a child. Returns `None` if the child has ended.
 async fn line(output: &mut Lines<BufReader<ChildStdout>>) -> Result<Option<String>> {
     let line = tokio::time::timeout(HANG_GUARD, output.next_line()).await;
-    Ok(line.with_context(|| format!("a part of the benchmark said nothing for {HANG_GUARD:?}"))??)
+    Ok(line.with_context(|| format!("the child process printed nothing for {HANG_GUARD:?}"))??)
 }
 
-/// Does a part.
+/// Runs as a child process.
 pub(crate) async fn run(part: Part) -> Result<()> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let about = lines.next_line().await?.unwrap_or_default();
@@ -93,14 +94,14 @@ pub(crate) async fn run(part: Part) -> Result<()> {
         Part::ConsumeOurs => Side::Ours,
         Part::ConsumeYardstick => Side::Yardstick,
     };
-    let (engine, url) = about.split_once(' ').context("the first line says an engine and a URL")?;
+    let (engine, url) = about.split_once(' ').context("the first line names no engine and URL")?;
     match engine {
         "postgres" => consume(Place::<Postgres>::given(url.parse()?), side, lines).await,
         "sqlite" => {
             let file = url.trim_start_matches("sqlite://").split('?').next().unwrap_or_default();
             consume(Place::<Sqlite>::given(place::sqlite_file(file)), side, lines).await
         }
-        other => bail!("there is no engine {other:?}"),
+        other => bail!("unknown engine {other:?}"),
     }
 }
 
@@ -126,7 +127,7 @@ async fn consume<B: Engine>(place: Place<B>, side: Side, lines: Lines<BufReader<
     say(&serde_json::to_string(&stamps.take())?).await
 }
 
-/// Answers everything with success.
+/// A service that answers every call with success.
 struct Counting(Arc<AtomicU64>);
 
 #[tonic::async_trait]
@@ -164,13 +165,13 @@ impl ChipIngress for Counting {
     }
 }
 
-/// A server that only counts, so that it is not what is measured.
+/// Starts a server that only counts, so that it costs little CPU in the measurement.
 async fn receive(lines: Lines<BufReader<Stdin>>) -> Result<()> {
     let address = "127.0.0.1:0".parse()?;
-    // Without this the answers wait for each other's acknowledgements, 40 ms at a time.
+    // Without TCP_NODELAY the answers wait for acknowledgements, 40 ms each time.
     let incoming = match TcpIncoming::bind(address) {
         Ok(incoming) => incoming.with_nodelay(Some(true)),
-        Err(error) => bail!("listen for what is published: {error}"),
+        Err(error) => bail!("listen for published messages: {error}"),
     };
     let bound = incoming.local_addr()?;
     let count = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,4 @@
-//! Where the benchmark runs: a database of its own, on a server or in a file, removed afterwards.
+//! The database of a run, on a server or in a file. It is removed after the run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,32 +15,32 @@ use super::engine::{Engine, Options};
 #[cfg(unix)]
 use crate::cluster::{Account, Cluster, newest};
 
-/// How long connecting to a server may take.
+/// Time limit of a connection attempt to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often removing a database is tried: a busy server may take its time to end those who are connected.
+/// Number of attempts to remove a database. A busy server may need time to end its connections.
 const REMOVE_ATTEMPTS: u32 = 10;
 
-/// A throw-away server as one would be for a service: memory for a working set, and checkpoints that do not follow each other.
+/// Settings of a throw-away server that resemble a service: memory for the working set, and rare checkpoints.
 const SETTINGS: [&str; 5] =
     ["max_connections=120", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=30min", "jit=off"];
 
-/// Where an engine keeps the database of a run.
+/// The database of a run on one engine.
 pub(crate) struct Place<B: Engine> {
     options: Options<B>,
-    /// The server's first process, when the server is ours.
+    /// Process id of the server's first process, if the benchmark started the server.
     pub(crate) postmaster: Option<u32>,
-    /// What is where, for a person.
-    pub(crate) told: String,
+    /// Description of the location for a person.
+    pub(crate) description: String,
 }
 
 impl<B: Engine> Place<B> {
-    /// A database that somebody else made.
+    /// Uses an existing database.
     pub(crate) fn given(options: Options<B>) -> Self {
-        Place { options, postmaster: None, told: String::new() }
+        Place { options, postmaster: None, description: String::new() }
     }
 
-    /// A pool whose connections are all there; `costing` when their work is going to be counted.
+    /// Opens a pool with all its connections. `costing` is set if their work is counted later.
     pub(crate) async fn open(&self, connections: u32, costing: bool) -> Result<Pool<B>> {
         let options = if costing { B::costing(self.options.clone()) } else { self.options.clone() };
         let pool = B::pool_options(costing).max_connections(connections).acquire_timeout(HANG_GUARD);
@@ -50,16 +50,16 @@ impl<B: Engine> Place<B> {
         Ok(pool)
     }
 
-    /// The URL, for another process.
+    /// Returns the URL, for another process.
     pub(crate) fn url(&self) -> String {
         self.options.to_url_lossy().to_string()
     }
 }
 
-/// A server of Postgres, given or our own.
+/// A Postgres server, given or started by the benchmark.
 pub(crate) struct Server {
     options: PgConnectOptions,
-    /// Stopped and removed with this value.
+    /// Throw-away cluster. Dropping the value stops and removes it.
     #[cfg(unix)]
     cluster: Option<Cluster>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Server {
 const ADVICE: &str = "name a server with --database-url, or leave Postgres out with --engine sqlite";
 
 impl Server {
-    /// Checks what was typed, or starts a throw-away cluster.
+    /// Checks the given URL, or starts a throw-away cluster.
     pub(crate) fn choose(url: Option<&str>) -> Result<Self> {
         let Some(url) = url else { return Self::start() };
         ensure!(
@@ -85,7 +85,7 @@ impl Server {
 
     #[cfg(not(unix))]
     fn start() -> Result<Self> {
-        anyhow::bail!("throw-away clusters are not made on this system: {ADVICE}")
+        anyhow::bail!("this system has no throw-away clusters: {ADVICE}")
     }
 
     #[cfg(not(unix))]
@@ -117,24 +117,26 @@ impl Server {
         let (host, port) = (options.get_host().to_owned(), options.get_port());
         let trouble = || {
             format!(
-                "cannot create a database on Postgres at {host}:{port}: start it, give another --database-url, or a user who may"
+                "cannot create a database on Postgres at {host}:{port}: start the server, give another --database-url, \
+                 or a user with the right to create databases"
             )
         };
         let url = options.to_url_lossy();
-        // Whether somebody answers is known soon; copying the template may take long on a busy server, and is not given up half-way.
+        // A short time limit shows whether the server answers. Creating the database has none: copying the template
+        // may take long on a busy server.
         let answers = tokio::time::timeout(CONNECT_TIMEOUT, Postgres::database_exists(url.as_str())).await;
         answers.with_context(trouble)?.with_context(trouble)?;
         Postgres::create_database(url.as_str()).await.with_context(trouble)?;
         let postmaster = self.postmaster();
-        let told = match postmaster {
+        let description = match postmaster {
             Some(_) => format!("a throw-away Postgres on {host}:{port}"),
             None => format!("Postgres at {host}:{port}, in a database of its own, {name}"),
         };
-        Ok(Place { options, postmaster, told })
+        Ok(Place { options, postmaster, description })
     }
 }
 
-/// Removes the database of a run, also when somebody is still connected.
+/// Removes the database of a run, also with open connections.
 pub(crate) async fn remove(url: &str) -> Result<()> {
     let mut attempts = 1;
     loop {
@@ -152,16 +154,17 @@ fn without_password(url: &str) -> &str {
     url.rsplit('/').next().and_then(|name| name.split('?').next()).unwrap_or_default()
 }
 
-/// A file as users open it, but nobody gives up who waits for another writer: on a slow disk that is what is measured, and no failure.
+/// The options of a file as users open it, with an unlimited wait for other writers. A slow disk then costs time
+/// instead of errors.
 pub(crate) fn sqlite_file(path: impl AsRef<Path>) -> SqliteConnectOptions {
     eventbox::sqlite_options(path).busy_timeout(HANG_GUARD)
 }
 
-/// A file in a directory that is removed when the second is dropped.
+/// Creates a file in a directory. Dropping the second value removes both.
 pub(crate) fn sqlite() -> Result<(Place<Sqlite>, tempfile::TempDir)> {
     let directory = tempfile::Builder::new().prefix("eventbox-bench-").tempdir();
     let directory = directory.context("cannot create a temporary directory: set TMPDIR to one that is writable")?;
     let file = directory.path().join("bench.sqlite3");
-    let told = format!("SQLite in {}", directory.path().display());
-    Ok((Place { options: sqlite_file(&file), postmaster: None, told }, directory))
+    let description = format!("SQLite in {}", directory.path().display());
+    Ok((Place { options: sqlite_file(&file), postmaster: None, description }, directory))
 }

@@ -1,4 +1,4 @@
-//! The curves of growth, as pictures.
+//! Pictures of the curves of growth.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// The name of its file.
+    /// Returns the name of the curve's file.
     fn file_name(&self) -> String {
         let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let words: String = self.unit.chars().map(word).collect();
@@ -22,7 +22,7 @@ impl Curve {
         format!("growth-{}-{}.svg", self.engine, words.join("-"))
     }
 
-    /// Draws it into a file of this directory.
+    /// Draws the curve into a file of this directory. Returns the path.
     pub(crate) fn draw(&self, directory: &Path) -> Result<PathBuf> {
         let path = directory.join(self.file_name());
         self.draw_into(&path)

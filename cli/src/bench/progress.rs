@@ -1,14 +1,14 @@
-//! What is being measured, on a terminal.
+//! The progress bar on a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::measure::Spec;
+use super::spec::Spec;
 
-/// One bar over the whole run.
+/// One bar for the whole run.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar on standard error, if `shown`; so many steps.
+    /// Creates a bar with `steps` steps. It is visible on standard error if `shown`.
     pub(crate) fn new(shown: bool, steps: usize) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
@@ -22,7 +22,7 @@ impl Progress {
         })
     }
 
-    /// The next step: a round of one side.
+    /// Moves to the next step: a round of one side.
     pub(crate) fn at(&self, spec: &Spec, engine: &str, round: usize, side: &str) {
         let round = if round == 0 { "warming up".to_owned() } else { format!("round {round}") };
         let variant = spec.variant.map(|variant| format!(" {variant}")).unwrap_or_default();
@@ -30,12 +30,12 @@ impl Progress {
         self.0.inc(1);
     }
 
-    /// Something else that takes a while.
+    /// Shows another message.
     pub(crate) fn say(&self, message: String) {
         self.0.set_message(message);
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
     }

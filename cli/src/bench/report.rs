@@ -1,4 +1,4 @@
-//! What a run found, as tables for a person.
+//! The result of a run as tables for a person.
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use super::cost::Cost;
 use super::measure::Line;
 
-/// The figures and ratios, then the cost card.
+/// Formats the figures and ratios, then the costs.
 pub(crate) fn tables(lines: &[Line]) -> String {
     let mut text = figures(lines).to_string();
     if lines.iter().any(|line| line.cost.ours.is_some()) {
@@ -65,11 +65,11 @@ fn costs(lines: &[Line]) -> Table {
         "server CPU ms",
     ];
     let mut table = table(&header, 3);
-    let mut told: Option<(&str, &str, Option<&str>, Option<Cost>)> = None;
+    let mut printed: Option<(&str, &str, Option<&str>, Option<Cost>)> = None;
     for line in lines {
-        // Several figures of one measurement have one card.
+        // Figures of one measurement share one row of costs.
         let card = (line.engine, line.workload, line.variant, line.cost.ours);
-        if told.replace(card) == Some(card) {
+        if printed.replace(card) == Some(card) {
             continue;
         }
         for (side, cost) in [("ours", line.cost.ours), ("yardstick", line.cost.yardstick)] {
@@ -92,7 +92,7 @@ fn costs(lines: &[Line]) -> Table {
     table
 }
 
-/// Three digits or more, with separators where they help.
+/// Formats a number with at least three digits, and with separators from 1,000.
 fn number(value: f64) -> String {
     if value >= 1_000.0 {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and not huge")]

@@ -1,42 +1,42 @@
-//! How much is measured.
+//! The amounts of a run.
 
 use std::time::Duration;
 
 /// The sizes of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
-    /// Rounds that are timed.
+    /// Number of timed rounds.
     pub(crate) rounds: usize,
-    /// Whether a round that is not timed goes before them. Costs are counted in the first round of all.
+    /// Whether a warm-up round comes first. The first round of all counts the costs.
     pub(crate) warm_up: bool,
-    /// How long single events are emitted (W1), each time.
+    /// Length of a measurement of single emits (W1).
     pub(crate) emit_for: Duration,
-    /// Events of W2.
+    /// Number of events of W2.
     pub(crate) batched: usize,
-    /// Events and recipients of W3.
+    /// Numbers of events and recipients of W3.
     pub(crate) drained: (usize, usize),
-    /// Recipients of W3b, with one event each.
+    /// Number of recipients of W3b, with one event each.
     pub(crate) singles: usize,
-    /// Events of W3c.
+    /// Number of events of W3c.
     pub(crate) hot: usize,
-    /// Events of W4, 500 a second.
+    /// Number of events of W4, at 500 a second.
     pub(crate) timed: u32,
-    /// Events of W5.
+    /// Number of events of W5.
     pub(crate) published: usize,
-    /// The points of W6: events that are pending.
+    /// Numbers of pending events at the points of W6.
     pub(crate) pending: Vec<i64>,
-    /// Events and recipients that are drained at each point of W6.
+    /// Numbers of drained events and recipients at each point of W6.
     pub(crate) growth_drained: (usize, usize),
-    /// How long emits are measured at each point of W6.
+    /// Length of an emit measurement at each point of W6.
     pub(crate) growth_emit_for: Duration,
-    /// How many turns are timed at each point of W6.
+    /// Number of timed turns at each point of W6.
     pub(crate) growth_turns: usize,
-    /// How long the soak of W6 lasts.
+    /// Length of the soak of W6.
     pub(crate) soak_for: Duration,
 }
 
 impl Scale {
-    /// Everything as it is meant to be.
+    /// Returns the full amounts.
     pub(crate) fn full(rounds: usize, most_pending: i64) -> Self {
         Scale {
             rounds,
@@ -56,7 +56,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see roughly how fast everything is.
+    /// Returns amounts that show roughly how fast everything is.
     pub(crate) fn quick(rounds: usize, most_pending: i64) -> Self {
         Scale {
             rounds,
@@ -76,7 +76,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see whether everything works: too little, and too cold, for its figures to mean anything.
+    /// Returns amounts that only show whether everything works. The figures mean nothing.
     pub(crate) fn smoke(rounds: usize, most_pending: i64) -> Self {
         Scale {
             rounds,
@@ -96,13 +96,13 @@ impl Scale {
         }
     }
 
-    /// How many rounds there are, with that which is not timed.
+    /// Returns the number of rounds, including the warm-up.
     pub(crate) fn all_rounds(&self) -> usize {
         self.rounds + usize::from(self.warm_up)
     }
 }
 
-/// Ten times as much at each, from the least.
+/// Returns ten times as many pending events at each point, from the smallest.
 fn points(least: i64, most: i64) -> Vec<i64> {
     std::iter::successors(Some(least), |point: &i64| point.checked_mul(10)).take_while(|point| *point <= most).collect()
 }

@@ -1,4 +1,4 @@
-//! Where the programs of a server are.
+//! Finds the programs of a server.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::account::Account;
 
-/// The oldest server that eventbox supports.
+/// Oldest server version that eventbox supports.
 const OLDEST: Version = Version { major: 14, minor: 0 };
 
-/// Where packages put the programs: parent, start of the folder's name, and the way from there.
+/// Directories of the packages: parent, start of the folder's name, and the path from there.
 const PLACES: [(&str, &str, &str); 11] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -38,14 +38,14 @@ impl fmt::Display for Version {
     }
 }
 
-/// `initdb` and `postgres` of one version.
+/// The programs `initdb` and `postgres` of one version.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) version: Version,
     pub(crate) directory: PathBuf,
 }
 
-/// The newest programs on this machine that the account can run.
+/// Returns the newest programs on this machine that the account can run.
 pub(crate) fn newest(account: &Account) -> Option<Programs> {
     directories().into_iter().filter_map(|directory| programs_in(account, directory)).max_by_key(|found| found.version)
 }
@@ -61,12 +61,12 @@ fn programs_in(account: &Account, directory: PathBuf) -> Option<Programs> {
 
 fn directories() -> BTreeSet<PathBuf> {
     let on_path = which::which_all("postgres").into_iter().flatten();
-    // A link in the PATH leads to where the other programs and their files are.
+    // A link in the PATH leads to the directory of the other programs and their files.
     let on_path = on_path.filter_map(|program| Some(program.canonicalize().ok()?.parent()?.to_owned()));
-    let told = Command::new("pg_config").arg("--bindir").output().ok();
-    let told = told.map(|told| PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
+    let answer = Command::new("pg_config").arg("--bindir").output().ok();
+    let answer = answer.map(|answer| PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim()));
     let usual = PLACES.iter().flat_map(|(parent, start, rest)| in_place(Path::new(parent), start, rest));
-    on_path.chain(told).chain(usual).filter_map(|directory| directory.canonicalize().ok()).collect()
+    on_path.chain(answer).chain(usual).filter_map(|directory| directory.canonicalize().ok()).collect()
 }
 
 fn in_place(parent: &Path, start: &str, rest: &str) -> Vec<PathBuf> {
@@ -75,7 +75,7 @@ fn in_place(parent: &Path, start: &str, rest: &str) -> Vec<PathBuf> {
     named.map(|entry| entry.path().join(rest)).filter(|directory| directory.join("postgres").exists()).collect()
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, also `17beta1` and `18devel`.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, also `17beta1` and `18devel`.
 fn parse_version(text: &str) -> Option<Version> {
     let (_, text) = text.split_once("(PostgreSQL) ")?;
     let mut parts = text.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?.split('.');

@@ -1,7 +1,8 @@
-//! A throw-away cluster of Postgres, for the benchmark here and for the tests of the project.
+//! A throw-away Postgres cluster, for the benchmark and for the tests of the project.
 //!
-//! The server is the child of a small shell, the keeper, which waits for the end of its input. We hold the other end of that pipe, so the
-//! keeper stops the server and removes the files when we let go of it, and just as well when we are killed.
+//! The server is the child of a small shell, the keeper, which waits for the end of its input. This process holds the
+//! other end of that pipe. When the pipe closes, also because this process was killed, the keeper stops the server
+//! and removes the files.
 
 mod account;
 mod find;
@@ -20,13 +21,14 @@ use tempfile::TempDir;
 pub(crate) use account::Account;
 pub(crate) use find::{Programs, newest};
 
-/// How long a server may take until it accepts connections.
+/// Time limit for a server to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a port is tried: another program may take a free one before the server does.
+/// Number of ports to try. Another program may take a free port before the server does.
 const PORT_ATTEMPTS: usize = 5;
 
-/// `$1` is the directory; the rest starts the server. A throw-away server needs no orderly end, so it gets SIGQUIT.
+/// The keeper's script. `$1` is the directory; the other arguments start the server. SIGQUIT, because a throw-away
+/// server needs no orderly end.
 const KEEPER: &str = r#"trap '' HUP INT TERM
 directory=$1; shift
 "$@" </dev/null >"$directory/log" 2>&1 &
@@ -35,7 +37,7 @@ kill -QUIT $! 2>/dev/null
 wait $!
 rm -rf "$directory""#;
 
-/// Durable like a server of production.
+/// Settings as durable as a production server.
 const SETTINGS: [&str; 6] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -45,21 +47,21 @@ const SETTINGS: [&str; 6] = [
     "timezone=UTC",
 ];
 
-/// A running cluster; dropping it ends the server and removes its files.
+/// A running cluster. Dropping the value ends the server and removes its files.
 pub(crate) struct Cluster {
-    /// The port on 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub(crate) port: u16,
-    /// The password of the superuser `postgres`: the port is open to everybody on this machine.
+    /// Password of the superuser `postgres`. Every user of this machine can reach the port.
     pub(crate) password: String,
-    /// The process that all others of the server are children of.
+    /// Process id of the server's first process.
     pub(crate) postmaster: u32,
     keeper: Child,
 }
 
 impl Cluster {
-    /// Creates a cluster in a directory of its own and waits until it accepts connections, or until `interrupted` says to give up.
+    /// Creates a cluster in its own directory. Waits until it accepts connections or `interrupted` is set.
     ///
-    /// `settings` come on top of those that make it durable: `name=value`.
+    /// `settings` are added to the durable settings, as `name=value`.
     pub(crate) fn start(
         programs: &Programs,
         account: &Account,
@@ -71,7 +73,7 @@ impl Cluster {
             let directory = directory_for(account)?;
             init(programs, account, directory.path(), &password)?;
             let port = free_port()?;
-            // From here on the keeper removes it.
+            // From here on the keeper removes the directory.
             let directory = directory.keep();
             let keeper = keep(programs, account, &directory, port, settings)?;
             let mut cluster = Cluster { port, password: password.clone(), postmaster: 0, keeper };
@@ -83,7 +85,7 @@ impl Cluster {
         bail!("no free port was found on 127.0.0.1 in {PORT_ATTEMPTS} attempts")
     }
 
-    /// The postmaster when the server accepts connections, `None` when its port was taken.
+    /// Returns the postmaster's id when the server accepts connections, or `None` if its port was taken.
     fn wait_until_ready(&self, directory: &Path, interrupted: &impl Fn() -> bool) -> Result<Option<u32>> {
         let started = Instant::now();
         loop {
@@ -114,13 +116,13 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         if let Err(error) = self.keeper.wait() {
-            // Nobody may be there to read it.
+            // Standard error may be closed.
             let _ = writeln!(io::stderr(), "the throw-away Postgres may still run: {error}");
         }
     }
 }
 
-/// A new directory that belongs to the account and that it can reach.
+/// Creates a directory that belongs to the account and that the account can reach.
 fn directory_for(account: &Account) -> Result<TempDir> {
     for parent in [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")] {
         let Ok(directory) = tempfile::Builder::new().prefix("eventbox-postgres-").tempdir_in(&parent) else { continue };
@@ -136,8 +138,8 @@ fn init(programs: &Programs, account: &Account, directory: &Path, password: &str
     let password_file = directory.join("password");
     fs::write(&password_file, password).context("write the server's password")?;
     account.own(&password_file)?;
-    // In a linguistic order, so that tests notice a key that relies on the order of bytes without saying so; where the server was built
-    // without it, in the order of bytes.
+    // A linguistic order shows tests that rely on the order of bytes without COLLATE "C". Servers that were built
+    // without it use the order of bytes.
     let linguistic = ["--locale-provider=icu", "--icu-locale=en-US", "--locale=C"];
     let mut said = String::new();
     for locale in [&linguistic[..], &["--no-locale"]] {
@@ -165,12 +167,13 @@ fn keep(programs: &Programs, account: &Account, directory: &Path, port: u16, set
     for setting in SETTINGS.iter().chain(settings) {
         keeper.args(["-c", setting]);
     }
-    // A group of its own: Ctrl-C in the terminal is for us, and we stop the server when we are done with it.
+    // A process group of its own, because Ctrl-C in the terminal is for this process. This process stops the server
+    // later.
     keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     keeper.spawn().context("start the server")
 }
 
-/// The postmaster, once the eighth line of `postmaster.pid`, the server's own word for its state, says that it is ready.
+/// Returns the postmaster's id once the eighth line of `postmaster.pid`, the server's state, is `ready`.
 fn ready(postmaster_pid: &str) -> Option<u32> {
     let state = postmaster_pid.lines().nth(7)?;
     (state.trim() == "ready").then_some(postmaster_pid)?.lines().next()?.trim().parse().ok()

@@ -1,17 +1,17 @@
-//! Progress on a terminal.
+//! Progress bars on a terminal.
 
 use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a bar is drawn at most.
+/// Maximum number of redraws a second.
 const DRAWS_A_SECOND: u8 = 10;
 
-/// How often the figures behind the bars are read.
+/// Pause between two reads of the figures.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// One bar for each thing that is going on at once; clones are the same bars.
+/// Three bars, one for each activity. Clones share the bars.
 #[derive(Clone)]
 pub(crate) struct Bars {
     all: MultiProgress,
@@ -21,7 +21,7 @@ pub(crate) struct Bars {
 }
 
 impl Bars {
-    /// Bars on standard error, if it is a terminal and `shown`.
+    /// Creates bars on standard error, if it is a terminal and `shown`.
     pub(crate) fn new(shown: bool, flights: usize, messages: usize) -> Self {
         let target = match shown {
             true => ProgressDrawTarget::stderr_with_hz(DRAWS_A_SECOND),
@@ -38,24 +38,24 @@ impl Bars {
                 Err(_) => bar,
             })
         };
-        // Each flight is an event twice: for its aircraft, and for its airport.
+        // Each flight is two events: one for its aircraft and one for its airport.
         let (sent, processed, published) =
             (bar("emitted", flights), bar("processed", flights * 2), bar("published", messages));
         Bars { all, sent, processed, published }
     }
 
-    /// Says something on standard error, above the bars if they are shown.
+    /// Prints a line on standard error, above the bars if they are visible.
     pub(crate) fn say(&self, line: &str) {
-        // A terminal that is gone is no trouble.
+        // A closed terminal is ignored.
         let _ = match self.all.is_hidden() {
             true => writeln!(std::io::stderr(), "{line}"),
             false => self.all.println(line),
         };
     }
 
-    /// Takes the bars off the terminal.
+    /// Removes the bars from the terminal.
     pub(crate) fn clear(&self) {
-        // A terminal that is gone is no trouble.
+        // A closed terminal is ignored.
         let _ = self.all.clear();
     }
 }

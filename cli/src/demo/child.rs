@@ -1,7 +1,7 @@
-//! A worker process: started by the demo, told by its standard input what to do, and ended by the end of that.
+//! A worker process. The demo starts it, sends its job through standard input, and ends it by closing that input.
 //!
-//! What it is told holds a password at times, so it stands neither in the arguments nor in the environment. The input ends also when the
-//! process that started it is killed, so no worker is ever left alone.
+//! The job may contain a password, so it is neither an argument nor an environment variable. The input also closes
+//! when the demo is killed, so no worker process outlives it.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::tables::DemoTables;
 use super::work::{Job, Tally, Workers};
 use super::{database, eprint_line};
 
-/// What a worker process is told, on one line.
+/// The job of a worker process, one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) database: Place,
@@ -29,20 +29,20 @@ pub(crate) struct Orders {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Place {
     Sqlite(PathBuf),
-    /// With its password.
+    /// URL with the password.
     Postgres(String),
 }
 
-/// What a worker process tells now and then, on one line.
+/// A progress report of a worker process, one line of JSON.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct News {
     pub(crate) shards: usize,
     pub(crate) tally: Tally,
 }
 
-/// Works until the standard input ends.
+/// Works until standard input ends.
 pub(crate) async fn run() -> ExitCode {
-    // The interrupt of a terminal goes to every process there; this one ends when the one that started it does.
+    // A terminal sends its interrupt to every process. This process ignores it and ends with the demo.
     let ignoring = async {
         let _ = tokio::signal::ctrl_c().await;
         std::future::pending::<()>().await;
@@ -62,14 +62,14 @@ pub(crate) async fn run() -> ExitCode {
 
 async fn try_run() -> Result<()> {
     let (orders, ended) = listen();
-    let Orders { database, job } = orders.await.context("read what to do")??;
+    let Orders { database, job } = orders.await.context("read the job")??;
     match database {
         Place::Sqlite(file) => {
             work(database::open_sqlite(&file, database::connections(job.workers, job.processes)).await?, &job, ended)
                 .await
         }
         Place::Postgres(url) => {
-            let options = url.parse().context("the URL of the database is none")?;
+            let options = url.parse().context("the database URL is not valid")?;
             work(
                 database::open_postgres(&options, database::connections(job.workers, job.processes)).await?,
                 &job,
@@ -80,18 +80,18 @@ async fn try_run() -> Result<()> {
     }
 }
 
-/// Reads the standard input in a thread of its own, which unlike a task is in nobody's way when the process ends.
+/// Reads standard input in a thread. Unlike a task, a blocked thread does not delay the end of the process.
 fn listen() -> (oneshot::Receiver<Result<Orders>>, CancellationToken) {
-    let (told, orders) = oneshot::channel();
+    let (first_line, orders) = oneshot::channel();
     let ended = CancellationToken::new();
     let ending = ended.clone().drop_guard();
     std::thread::spawn(move || {
         let mut lines = std::io::stdin().lock().lines();
         let first = match lines.next() {
-            Some(Ok(line)) => serde_json::from_str(&line).context("understand what to do"),
-            _ => Err(anyhow::anyhow!("nothing to do: worker processes are started by eventbox demo --processes")),
+            Some(Ok(line)) => serde_json::from_str(&line).context("parse the job"),
+            _ => Err(anyhow::anyhow!("there is no job: eventbox demo --processes starts worker processes")),
         };
-        let _ = told.send(first);
+        let _ = first_line.send(first);
         while let Some(Ok(_)) = lines.next() {}
         drop(ending);
     });
@@ -103,9 +103,9 @@ async fn work<B: DemoTables>(pool: Pool<B>, job: &Job, ended: CancellationToken)
         () = ended.cancelled() => return Ok(()),
         started = Workers::start(&pool, job) => started?,
     };
-    let mut told = Ok(());
-    while told.is_ok() && !ended.is_cancelled() {
-        told = tell(&workers);
+    let mut reported = Ok(());
+    while reported.is_ok() && !ended.is_cancelled() {
+        reported = tell(&workers);
         tokio::select! {
             () = ended.cancelled() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -118,7 +118,7 @@ async fn work<B: DemoTables>(pool: Pool<B>, job: &Job, ended: CancellationToken)
 fn tell<B: DemoTables>(workers: &Workers<B>) -> Result<()> {
     let news = serde_json::to_string(&News { shards: workers.shards(), tally: workers.tally() })?;
     match writeln!(std::io::stdout(), "{news}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => bail!("tell what was done: {error}"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => bail!("report progress: {error}"),
         _ => Ok(()),
     }
 }

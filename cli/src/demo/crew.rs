@@ -1,4 +1,4 @@
-//! Who does the work: workers in this process, or other processes with workers.
+//! The workers of a run: in this process, or in other processes.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use super::processes::Processes;
 use super::tables::DemoTables;
 use super::work::{Job, Tally, Workers};
 
-/// How long the processes have to share the work fairly before there is any; it begins without that, too.
+/// Time limit for the processes to share the shards fairly before the first event. The run starts after it anyway.
 const SHARE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The workers of a run.
 pub(crate) enum Crew<B: DemoTables> {
-    /// One process needs no other.
+    /// Workers in this process. One process needs no other.
     Here(Workers<B>, CancellationToken),
     Apart(Processes),
 }
@@ -41,11 +41,11 @@ impl<B: DemoTables> Crew<B> {
             let orders = jobs.map(|job| Orders { database: database.clone(), job }).collect();
             return Ok(Crew::Apart(Processes::new(orders, bars.clone())));
         }
-        let job = jobs.next().context("there is no process to do the work")?;
+        let job = jobs.next().context("no process has a job")?;
         Ok(Crew::Here(Workers::start(pool, &job).await?, CancellationToken::new()))
     }
 
-    /// Works until [`end`](Self::end). When it is dropped before, what is under way is dropped with it.
+    /// Works until [`end`](Self::end). Dropping the future drops the work in flight.
     pub(crate) async fn run(&self) -> Result<()> {
         match self {
             Crew::Here(workers, ending) => {
@@ -64,7 +64,7 @@ impl<B: DemoTables> Crew<B> {
         }
     }
 
-    /// Waits until everybody has a fair share, so that nobody takes all of the work before the others have begun.
+    /// Waits until each process has its fair share of the shards. Otherwise the first process would do all the work.
     pub(crate) async fn share_fairly(&self) {
         let deadline = Instant::now() + SHARE_LIMIT;
         if let Crew::Apart(processes) = self {
@@ -81,7 +81,7 @@ impl<B: DemoTables> Crew<B> {
         }
     }
 
-    /// How often each process was started again.
+    /// Returns how often each process was restarted.
     pub(crate) fn restarts(&self) -> Vec<u32> {
         match self {
             Crew::Here(..) => vec![0],

@@ -1,4 +1,4 @@
-//! Where a run keeps its data: opening it, refusing what is not the demo's, and cleaning up.
+//! The database of a run: opens it, refuses foreign data, and cleans up.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,30 +10,31 @@ use sqlx::{ConnectOptions, Connection, Pool, Postgres, Sqlite};
 
 use super::tables::{DemoTables, Progress};
 
-/// The file of a kept run that names no database.
+/// File of a kept run without a database URL.
 const DEFAULT_FILE: &str = "eventbox-demo.sqlite3";
 
-/// How long connecting to a server may take.
+/// Time limit of a connection attempt to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a task waits for a connection of the pool.
+/// Time limit of a task's wait for a pooled connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connections of a process beside one for each turn at the same time: rounds, finding work, leases, timers, the emitter, the sender.
+/// Number of connections of a process in addition to its turns: rounds, scans, leases, timers, the emitter and the
+/// sender.
 const EXTRA_CONNECTIONS: u32 = 8;
 
-/// The most connections of all processes together, well below what a server allows that nobody has configured.
+/// Maximum number of connections of all processes together, well below the default of a server.
 const MAX_CONNECTIONS: u32 = 72;
 
-/// How many connections each process may have.
+/// Returns the number of connections of each process.
 pub(crate) fn connections(workers: u32, processes: u32) -> u32 {
     (workers + EXTRA_CONNECTIONS).min(MAX_CONNECTIONS / processes.max(1))
 }
 
-/// The database that a run was given.
+/// The database of a run.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// A file, and the directory that is removed with it when the demo made that up.
+    /// A file, and its temporary directory if the demo created one.
     Sqlite {
         file: PathBuf,
         temporary: Option<tempfile::TempDir>,
@@ -42,7 +43,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// From what was typed. Nothing is created yet, but for a temporary directory.
+    /// Parses the command line. Creates only a temporary directory.
     pub(crate) fn choose(url: Option<&str>, lasting: bool) -> Result<Self> {
         let Some(url) = url else {
             if lasting {
@@ -54,7 +55,7 @@ impl Target {
             return Ok(Target::Sqlite { file: directory.path().join(DEFAULT_FILE), temporary: Some(directory) });
         };
         if let Some(file) = url.strip_prefix("sqlite:") {
-            // Settings behind a question mark are the demo's own business.
+            // The demo sets its own options, so it ignores those behind a question mark.
             let file = file.strip_prefix("//").unwrap_or(file).split('?').next().unwrap_or_default();
             ensure!(!file.is_empty(), "--database-url {url} names no file: write sqlite://FILE");
             return Ok(Target::Sqlite { file: std::path::absolute(file)?, temporary: None });
@@ -68,14 +69,15 @@ impl Target {
         bail!("--database-url must begin with sqlite:// or postgres://")
     }
 
-    /// Leaves a temporary directory where it is.
+    /// Keeps a temporary directory.
     pub(crate) fn keep(self) {
         if let Target::Sqlite { temporary: Some(directory), .. } = self {
             let _ = directory.keep();
         }
     }
 
-    /// Where the built-in ingress keeps what it gets: beside the file, or in a temporary file beside a server.
+    /// Returns the file of the built-in ingress: next to the SQLite file, or a temporary file if the database is a
+    /// server.
     pub(crate) fn ingress_store(&self) -> PathBuf {
         match self {
             Target::Sqlite { file, .. } => with_suffix(file, "-ingress"),
@@ -103,7 +105,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Opens a file, which is created when it is missing.
+/// Opens a file, and creates it if it is missing.
 pub(crate) async fn open_sqlite(file: &Path, connections: u32) -> Result<Pool<Sqlite>> {
     let options = eventbox::sqlite_options(file);
     let trouble = || format!("cannot open {}: name a file in a directory that you may write to", file.display());
@@ -112,7 +114,7 @@ pub(crate) async fn open_sqlite(file: &Path, connections: u32) -> Result<Pool<Sq
     Ok(pool(connections).connect_lazy_with(options))
 }
 
-/// Connects to a server; tells at once when it is not there.
+/// Connects to a server. Fails at once if the server does not answer.
 pub(crate) async fn open_postgres(options: &PgConnectOptions, connections: u32) -> Result<Pool<Postgres>> {
     let at = || {
         let (host, port) = (options.get_host(), options.get_port());
@@ -127,27 +129,24 @@ fn pool<B: eventbox::Backend>(connections: u32) -> PoolOptions<B> {
     eventbox::pool_options().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
-/// Makes the database ready for a run, or for going on with one; answers how far that had got.
+/// Prepares the database for a new or a resumed run. Returns the progress of the earlier run.
 pub(crate) async fn prepare<B: DemoTables>(pool: &Pool<B>, wanted: Progress, resume: bool) -> Result<Progress> {
-    let mut conn = pool.acquire().await.context("look into the database")?;
-    let (demo, eventboxes) = B::existing(&mut conn).await.context("look into the database: is it one?")?;
+    let mut conn = pool.acquire().await.context("read the database")?;
+    let (demo, eventboxes) = B::existing(&mut conn).await.context("read the database: is it a database?")?;
     if !demo && eventboxes {
         bail!("the database holds the eventboxes of another program: create an empty one for the demo");
     }
     drop(conn);
     if !demo {
-        // Before the tables of eventboxes, which a resumed run could not tell from those of another program.
+        // Before the library's tables: a resumed run could not distinguish those from the tables of another program.
         let mut tx = eventbox::begin(pool).await?;
         B::create(&mut tx).await.context("create the demo's tables")?;
-        B::save_progress(&mut tx, &wanted).await.context("note the demo's progress")?;
+        B::save_progress(&mut tx, &wanted).await.context("save the demo's progress")?;
         tx.commit().await.context("create the demo's tables")?;
         eventbox::migrate(pool).await?;
         return Ok(wanted);
     }
-    ensure!(
-        resume,
-        "the database holds an earlier run of the demo: go on with it with --resume, or name another database"
-    );
+    ensure!(resume, "the database holds an earlier run of the demo: resume it with --resume, or name another database");
     let mut conn = pool.acquire().await.context("read the progress of the earlier run")?;
     let found = B::load_progress(&mut conn).await.context("read the progress of the earlier run")?;
     let found = found.context("the earlier run has no progress: name another database")?;
@@ -160,7 +159,7 @@ pub(crate) async fn prepare<B: DemoTables>(pool: &Pool<B>, wanted: Progress, res
     Ok(found)
 }
 
-/// Removes what a run made.
+/// Removes everything that a run created.
 pub(crate) async fn remove<B: DemoTables>(pool: &Pool<B>, target: Target, ingress_store: &Path) -> Result<()> {
     match target {
         Target::Postgres(_) => {

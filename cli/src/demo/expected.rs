@@ -1,24 +1,24 @@
-//! What must come out, computed from the input alone.
+//! The expected result, computed from the input alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::flights::Input;
 use super::tables::{AircraftState, AirportState};
 
-/// Departures this late are published.
+/// Delay in minutes from which a departure is published.
 pub(crate) const LATE_MINUTES: i32 = 60;
 
-/// The figures that a run must end with.
+/// The expected figures at the end of a run.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) aircraft: BTreeMap<String, AircraftState>,
     pub(crate) airports: BTreeMap<String, AirportState>,
-    /// The idempotency keys that must have arrived.
+    /// Idempotency keys that must have arrived.
     pub(crate) keys: BTreeSet<String>,
 }
 
 impl Figures {
-    /// A flight that stands in the file twice has one name, so it counts once.
+    /// A repeated flight has the same name, so it counts once.
     pub(crate) fn of(input: &Input) -> Self {
         let mut figures = Figures::default();
         let mut seen = HashSet::new();
@@ -58,7 +58,7 @@ impl Figures {
         self.airports.values().map(AirportState::events).sum()
     }
 
-    /// How these figures of the entities differ from the expected ones, in words.
+    /// Describes the differences between these entities and the expected ones.
     pub(crate) fn entity_differences(&self, expected: &Figures) -> Vec<String> {
         let mut differences = compare("aircraft", &expected.aircraft, &self.aircraft);
         differences.extend(compare("airport", &expected.airports, &self.airports));

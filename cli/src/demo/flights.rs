@@ -1,4 +1,4 @@
-//! The input: flights from a CSV file, all checked before anything is done with one.
+//! The input: flights from a CSV file. All rows are checked before the demo starts.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,33 +9,33 @@ use eventbox::{Event, Recipient};
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-/// Every flight that left a New York airport in January 2013; `data/README.md` tells where it is from.
+/// Every flight that left a New York airport in January 2013. `data/README.md` names the source.
 const BUILT_IN: &[u8] = include_bytes!("../../data/flights-2013-01.csv.gz");
 
-/// The first bytes of a gzip file.
+/// First bytes of a gzip file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// How the file writes a value that is not known.
+/// Text of an unknown value in the file.
 const UNKNOWN: &str = "NA";
 
-/// A flight as it travels in an event.
+/// A flight as the value of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flight {
-    /// Date, carrier, flight number, origin and scheduled time: no two flights share it.
+    /// Date, carrier, flight number, origin and scheduled time. No two flights share them.
     pub(crate) name: String,
     pub(crate) tailnum: String,
     pub(crate) origin: String,
     pub(crate) dest: String,
-    /// Minutes late at departure, negative when early; `None` when the flight was cancelled.
+    /// Minutes of delay at departure, negative when early. `None` for a cancelled flight.
     pub(crate) delay_minutes: Option<i32>,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub(crate) rows: usize,
     pub(crate) without_recipient: usize,
-    /// The flights whose aircraft is known, in the order of the file, each with its recipient and ready event.
+    /// Flights with a known aircraft in the order of the file, each with its recipient and its event.
     pub(crate) flights: Vec<Flight>,
 }
 
@@ -64,10 +64,10 @@ struct Row {
     dest: String,
 }
 
-/// Reads the whole input; `None` is the file that is built in.
+/// Reads the whole input. `None` is the built-in file.
 pub(crate) fn read(path: Option<&Path>) -> Result<Input> {
     match path {
-        None => parse(BUILT_IN).context("read the flights that are built in"),
+        None => parse(BUILT_IN).context("read the built-in flights"),
         Some(path) => {
             let mut bytes = Vec::new();
             let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_is_told_by_line_and_column() {
+    fn errors_name_the_line_and_the_column() {
         let error = |text: &str| format!("{:#}", parse(text.as_bytes()).unwrap_err());
         assert!(error("").contains("it is empty"), "{}", error(""));
         assert!(error(HEADER).contains("it has no rows"));

@@ -1,4 +1,4 @@
-//! `eventbox demo`: the whole job on real data, and the proof that it was done right.
+//! `eventbox demo`: processes real data and proves the result.
 
 mod bars;
 mod child;
@@ -26,59 +26,60 @@ use anyhow::{Context, Result};
 pub(crate) use self::child::run as run_worker;
 use self::database::Target;
 
-/// Shows eventbox doing its whole job on real data, and proves it.
+/// Processes real flights with eventbox and verifies the result
 ///
-/// Takes the 27,004 flights that left New York in January 2013. Each becomes an event to its aircraft, some of them sent twice; workers
-/// process them, in one process or in several; the aircraft tell their airports and publish what was late to a Chip Ingress server over gRPC. Then
-/// everything is computed again from the file alone, and compared.
+/// The input has the 27,004 flights that left New York in January 2013. The sender emits each flight as an event to
+/// its aircraft, and emits some of them twice. Workers process the events, in one process or in several. Each
+/// aircraft emits to its airports and publishes late departures to a Chip Ingress server over gRPC. At the end the
+/// demo computes everything again from the file and compares.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  eventbox demo                                          on a fresh SQLite file, removed afterwards
+  eventbox demo                                          use a fresh SQLite file and remove it at the end
   eventbox demo --database-url postgres://me@localhost/flights
-  eventbox demo --processes 3 --rate 500                 in three processes, slowly enough to kill -9 one of them
-  eventbox demo --keep                                   leave eventbox-demo.sqlite3 here, to look at
-  eventbox demo --keep; eventbox demo --resume           go on with a run that was killed
+  eventbox demo --processes 3 --rate 500                 run three processes; try kill -9 on one of them
+  eventbox demo --keep                                   keep eventbox-demo.sqlite3 in this directory
+  eventbox demo --keep; eventbox demo --resume           resume a killed run
 
-Exit codes: 0 verified, 1 not verified, 2 failed, 130 interrupted.")]
+Exit codes: 0 success, 1 check failed (not verified), 2 error, 130 interrupted.")]
 pub(crate) struct Args {
-    /// Where to work: sqlite://FILE or postgres://…, a database without eventboxes in it [default: a fresh SQLite file]
+    /// Database: sqlite://FILE or postgres://…, without eventboxes [default: a fresh SQLite file]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// Flights to take instead of the built-in ones: a CSV file with the same columns, plain or gzipped
+    /// Flights to use instead of the built-in ones: a CSV file with the same columns, plain or gzipped
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Publish to this Chip Ingress instead of a built-in one; it is then up to the receiver to check what arrived
+    /// Publish to this Chip Ingress instead of the built-in one; the demo then does not verify the messages
     #[arg(long, value_name = "HOST:PORT")]
     ingress: Option<String>,
-    /// Percent of the events that are sent twice, as a sender would that lost an answer
+    /// Percentage of the events that are sent twice, as after a lost answer
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     resend: u8,
-    /// Processes that share the work; one that dies is started again, and nothing is lost
+    /// Number of processes that share the work; the demo restarts a process that dies
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     processes: u32,
-    /// Emit no more events a second than this, to watch [default: as fast as it goes]
+    /// Maximum number of emitted events a second [default: unlimited]
     #[arg(long, value_name = "EVENTS_PER_S")]
     rate: Option<NonZeroU32>,
-    /// Workers of each process: turns at the same time
+    /// Number of workers of each process, which is its number of concurrent turns
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
     /// Print one JSON object instead of the summary
     #[arg(long)]
     json: bool,
-    /// Leave the database there when done
+    /// Keep the database at the end
     #[arg(long)]
     keep: bool,
-    /// Go on with an earlier run in the same database; on an empty one, simply start
+    /// Resume an earlier run in the same database; start a new one if it is empty
     #[arg(long)]
     resume: bool,
 }
 
 pub(crate) async fn run(args: Args) -> ExitCode {
-    // Interrupting drops what is under way, which is safe at any moment: that is what the demo is about.
+    // An interrupt drops the work in flight, which is safe at any moment. The demo proves that.
     let outcome = tokio::select! {
         outcome = try_run(&args) => outcome,
         _ = tokio::signal::ctrl_c() => {
-            eprint_line("interrupted; a named or kept database can be gone on with: --resume");
+            eprint_line("interrupted; resume a named or kept database with --resume");
             return ExitCode::from(130);
         }
     };
@@ -94,7 +95,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
 async fn try_run(args: &Args) -> Result<bool> {
     let input = flights::read(args.input.as_deref())?;
     let target = Target::choose(args.database_url.as_deref(), args.keep || args.resume)?;
-    // Beside other processes, this one only sends and looks.
+    // With worker processes, this process only sends and watches.
     let workers = if args.processes > 1 { 0 } else { args.workers };
     let connections = database::connections(workers, 1);
     let outcome = match &target {
@@ -120,12 +121,12 @@ async fn try_run(args: &Args) -> Result<bool> {
     Ok(report.verified)
 }
 
-/// Progress is for a person who waits at a terminal.
+/// Progress bars are for a person at a terminal.
 fn shows_progress(args: &Args) -> bool {
     !args.json && std::io::stderr().is_terminal()
 }
 
-/// Standard error that is gone is no trouble.
+/// Prints a line on standard error. A closed standard error is ignored.
 fn eprint_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

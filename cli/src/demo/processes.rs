@@ -1,4 +1,4 @@
-//! Worker processes: started, watched, started again when they die, and told to end.
+//! Worker processes: starts, watches, restarts and ends them.
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,19 +14,19 @@ use super::bars::Bars;
 use super::child::{News, Orders};
 use super::work::{STOP_DEADLINE, Tally};
 
-/// The subcommand of a worker process.
+/// Subcommand of a worker process.
 pub(crate) const SUBCOMMAND: &str = "demo-worker";
 
-/// How often one process is started again in a run.
+/// Maximum number of restarts of one process in a run.
 const MAX_RESTARTS: u32 = 100;
 
-/// How often in a row a process may die before it has told anything.
+/// Maximum number of deaths in a row before the first report.
 const MAX_FAILED_STARTS: u32 = 5;
 
-/// The pause after such a death; it grows by as much with each.
+/// Pause after such a death. Each death in a row adds as much again.
 const FAILED_START_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a process may take to end when it is told to; then it is killed.
+/// Time limit for a process to end. After it the demo kills the process.
 const END_LIMIT: Duration = Duration::from_secs(2 * STOP_DEADLINE.as_secs() + 2);
 
 /// The worker processes of a run.
@@ -37,12 +37,12 @@ pub(crate) struct Processes {
     ending: CancellationToken,
 }
 
-/// What is known of a process.
+/// The state of a process.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// What those that died had told.
+    /// Sum of the reports of the processes that died.
     before: Tally,
-    /// What the present one has told, once it has.
+    /// Last report of the current process, if it has reported.
     news: Option<News>,
     restarts: u32,
 }
@@ -53,10 +53,10 @@ impl Known {
     }
 }
 
-/// A process that runs. It is killed when it is dropped.
+/// A running process. Dropping the value kills the process.
 struct Running {
     child: Child,
-    /// When it closes, the process ends.
+    /// Standard input. Closing it ends the process.
     stdin: ChildStdin,
     news: Lines<BufReader<ChildStdout>>,
 }
@@ -67,7 +67,8 @@ impl Processes {
         Processes { orders, known, bars, ending: CancellationToken::new() }
     }
 
-    /// Keeps the processes running until [`end`](Self::end), and answers when they have ended. When it is dropped before, they are killed.
+    /// Keeps the processes running until [`end`](Self::end) and returns when they have ended. Dropping the future
+    /// kills them.
     pub(crate) async fn run(&self) -> Result<()> {
         try_join_all((0..self.orders.len()).map(|index| self.keep_running(index))).await.map(drop)
     }
@@ -77,17 +78,17 @@ impl Processes {
         self.ending.cancel();
     }
 
-    /// What all processes have done, also those that died, as far as they had told.
+    /// Returns the work of all processes, including dead ones, as far as they reported it.
     pub(crate) fn tally(&self) -> Tally {
         self.known().iter().map(Known::tally).fold(Tally::default(), std::ops::Add::add)
     }
 
-    /// How often each was started again.
+    /// Returns how often each process was restarted.
     pub(crate) fn restarts(&self) -> Vec<u32> {
         self.known().iter().map(|known| known.restarts).collect()
     }
 
-    /// Whether each process works on its fair share of the shards.
+    /// Returns whether each process has its fair share of the shards.
     pub(crate) fn share_fairly(&self) -> bool {
         let known = self.known();
         let fair = 256_usize.div_ceil(known.len().max(1));
@@ -118,14 +119,14 @@ impl Processes {
                 known.news = None;
             });
             if failed_starts >= MAX_FAILED_STARTS {
-                bail!("worker process {process} died {failed_starts} times before it had begun: {status}");
+                bail!("worker process {process} died {failed_starts} times before its first report: {status}");
             }
             if restarts >= MAX_RESTARTS {
-                bail!("worker process {process} was started again {restarts} times and died again: {status}");
+                bail!("worker process {process} was restarted {restarts} times and died again: {status}");
             }
             restarts += 1;
             self.note(index, |known| known.restarts = restarts);
-            self.bars.say(&format!("process {process} died ({status}) and is started again"));
+            self.bars.say(&format!("process {process} died ({status}); restarting it"));
             tokio::time::sleep(FAILED_START_PAUSE * failed_starts).await;
         }
         Ok(())
@@ -144,13 +145,13 @@ impl Processes {
         }
         let mut stdin = child.stdin.take().context("it has no standard input")?;
         let stdout = child.stdout.take().context("it has no standard output")?;
-        // One that is dead already is noticed by the end of what it tells.
+        // A write to a dead process may fail. The end of its output then reports its death.
         let _ = stdin.write_all(line.as_bytes()).await;
         let _ = stdin.flush().await;
         Ok(Running { child, stdin, news: BufReader::new(stdout).lines() })
     }
 
-    /// Notes what a process tells until it dies; `None` when it is to end.
+    /// Records the reports of a process until it dies. Returns `None` if it should end.
     async fn watch(&self, index: usize, running: &mut Running) -> Result<Option<ExitStatus>> {
         loop {
             let line = tokio::select! {
@@ -160,7 +161,7 @@ impl Processes {
             match line {
                 Ok(Some(line)) => self.heard(index, &line),
                 _ => {
-                    // It is gone already, or of no use any more.
+                    // The process is already dead, or its output is broken.
                     let _ = running.child.start_kill();
                     return running.child.wait().await.map(Some).context("wait for a worker process");
                 }
@@ -168,7 +169,7 @@ impl Processes {
         }
     }
 
-    /// Tells a process to end, hears its last news, and kills it when it takes too long.
+    /// Ends a process, reads its last report, and kills it after a time limit.
     async fn let_end(&self, index: usize, running: Running) -> Result<()> {
         let Running { mut child, stdin, mut news } = running;
         drop(stdin);

@@ -1,4 +1,4 @@
-//! What an aircraft and an airport do with their events.
+//! The processors of aircraft and airports.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,27 +14,28 @@ use super::expected::LATE_MINUTES;
 use super::flights::Flight;
 use super::tables::{AircraftState, AirportState, DemoTables};
 
-/// What `airport/<code>` is sent for a flight.
+/// The event that an aircraft emits to `airport/<code>` for a flight.
 const DEPARTED: &[u8] = b"departed";
 const CANCELLED: &[u8] = b"cancelled";
 
-/// Folds an aircraft's flights, tells the airports, notes who did it, and publishes what was late: a processor with a table of its own.
+/// Sums up an aircraft's flights in its own table, emits to the airports, records the process, and publishes late
+/// departures.
 #[derive(Debug)]
 pub(crate) struct Aircraft {
-    /// For which process its turns count.
+    /// Number of the process that runs the turns.
     pub(crate) process: u32,
-    /// Turns that finished, counted by hooks.
+    /// Finished turns, counted by hooks.
     pub(crate) finished: Arc<AtomicU64>,
 }
 
-/// Counts what an airport was told: a reducer, whose state the library keeps.
+/// Counts the events of an airport. The library keeps its state.
 #[derive(Debug)]
 pub(crate) struct Airport {
-    /// Turns that finished, counted by hooks.
+    /// Finished turns, counted by hooks.
     pub(crate) finished: Arc<AtomicU64>,
 }
 
-/// The message for a late departure.
+/// Builds the message of a late departure.
 #[derive(Clone, PartialEq, prost::Message)]
 struct FlightDelayed {
     #[prost(string, tag = "1")]
@@ -70,14 +71,14 @@ impl<B: DemoTables> Processor<B> for Aircraft {
         }
         let flights = events.iter().map(Event::json).collect::<Result<Vec<Flight>, _>>()?;
         let state = flights.iter().fold(state.clone(), AircraftState::after);
-        let told = flights.iter().map(tell_airport).collect::<eventbox::Result<Vec<_>>>()?;
+        let emitted = flights.iter().map(tell_airport).collect::<eventbox::Result<Vec<_>>>()?;
         let late = flights.iter().filter_map(delayed).collect::<Result<Vec<_>, _>>()?;
         let (process, consumed) = (i64::from(self.process), i64::try_from(events.len())?);
         let transition = Transition::to(state)
             .consuming(events)
             .side_effect(SideEffect::new(move |tx| {
                 Box::pin(async move {
-                    B::emit_all(tx, &told).await?;
+                    B::emit_all(tx, &emitted).await?;
                     B::note_share(tx, process, consumed).await?;
                     Ok(())
                 })
@@ -145,7 +146,8 @@ fn tell_airport(flight: &Flight) -> eventbox::Result<(Recipient, Event)> {
     Ok((Recipient::new("airport", &flight.origin)?, Event::new(what)))
 }
 
-/// The message for a flight, when it left late enough. Its key is the flight's name, so that the receiver can check it against the input.
+/// Builds the message of a flight, if it left late enough. Its key is the flight's name, so the check can compare it
+/// with the input.
 fn delayed(flight: &Flight) -> Option<Result<CloudEvent, BoxError>> {
     let delay_minutes = flight.delay_minutes.filter(|delay| *delay >= LATE_MINUTES)?;
     let message = FlightDelayed {

@@ -1,4 +1,4 @@
-//! The way out: the Chip Ingress that gets what the emitters send.
+//! The Chip Ingress that receives the messages of the emitters.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use eventbox::ingress::{Ingress, IngressHandle};
-/// How long stopping may take.
+/// Time limit of a stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Who gets the messages.
+/// The receiver of the messages.
 pub(crate) enum Receiver {
     /// A server in this process.
     BuiltIn(IngressHandle),
-    /// Somebody else, at this address.
+    /// Another server, at this address.
     Elsewhere(String),
 }
 
-/// What the built-in server got.
+/// The messages that the built-in server received.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) keys: BTreeSet<String>,
     pub(crate) duplicates: u64,
-    /// Messages under a key that was taken, with other content.
+    /// Number of messages with other content under a known key.
     pub(crate) conflicts: u64,
 }
 
@@ -44,8 +44,8 @@ impl Receiver {
 
     pub(crate) async fn received(&self) -> Result<Option<Received>> {
         let Receiver::BuiltIn(server) = self else { return Ok(None) };
-        let counts = server.log().counts().await.context("read what the ingress got")?;
-        let keys = server.log().keys().await.context("read what the ingress got")?;
+        let counts = server.log().counts().await.context("read the messages of the ingress")?;
+        let keys = server.log().keys().await.context("read the messages of the ingress")?;
         let (duplicates, conflicts) = (counts.duplicates, counts.conflicts);
         Ok(Some(Received { keys: keys.into_iter().collect(), duplicates, conflicts }))
     }
@@ -58,7 +58,7 @@ impl Receiver {
 }
 
 impl Received {
-    /// How the keys differ from the expected ones, in words.
+    /// Describes the differences between the received keys and the expected ones.
     pub(crate) fn differences(&self, expected: &BTreeSet<String>) -> Vec<String> {
         let missing = expected.difference(&self.keys).map(|key| format!("message {key} did not arrive"));
         let extra = self.keys.difference(expected).map(|key| format!("message {key} should not exist"));

@@ -1,4 +1,4 @@
-//! What a run did, for a person and for a machine.
+//! The report of a run, for a person and as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use console::style;
 use serde::Serialize;
 
-/// How many differences a summary tells.
+/// Maximum number of differences in a summary.
 const SHOWN_DIFFERENCES: usize = 10;
 
-/// The figures of a run; with `--json` they are one object, in this order.
+/// The figures of a run. With `--json` they are one object, in this order.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: usize,
@@ -33,29 +33,29 @@ pub(crate) struct Report {
     pub(crate) processes: Vec<ProcessReport>,
 }
 
-/// What one process did.
+/// The work of one process.
 #[derive(Debug, Serialize)]
 pub(crate) struct ProcessReport {
-    /// From 1.
+    /// Number of the process, from 1.
     pub(crate) process: u32,
     /// Events of aircraft that its turns consumed.
     pub(crate) events: i64,
     /// Turns of aircraft.
     pub(crate) turns: i64,
-    /// How often it died and was started again.
+    /// Number of times the process died and was restarted.
     pub(crate) restarts: u32,
 }
 
-/// What the summary tells besides the figures.
+/// Parts of the summary besides the figures.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
-    /// Where the data is, when it stays.
+    /// Location of the data, if it is kept.
     pub(crate) data: Option<String>,
-    /// Where the messages are, when they stay; or who got them.
+    /// Location of the messages, if they are kept, or their receiver.
     pub(crate) messages: Option<String>,
-    /// Whether the messages were checked here; else the receiver does.
+    /// Whether the demo verified the messages. Otherwise the receiver must.
     pub(crate) messages_checked: bool,
-    /// What is not as it should be.
+    /// Differences to the expected result.
     pub(crate) differences: Vec<String>,
     /// Events consumed in this run.
     pub(crate) consumed_now: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Report {
-    /// The summary for a person.
+    /// Formats the summary for a person.
     pub(crate) fn summary(&self, around: &Surroundings) -> String {
         let mut lines = Vec::new();
         let mut line = |what: &str, text: String| lines.push(format!("  {:<12}{text}", style(what).dim()));
@@ -169,7 +169,7 @@ impl Report {
     }
 }
 
-/// The first few differences, and how many more there are.
+/// Returns the first differences, and the number of further ones.
 pub(crate) fn shown(differences: &[String]) -> Vec<String> {
     let mut shown: Vec<String> = differences.iter().take(SHOWN_DIFFERENCES).cloned().collect();
     let hidden = differences.len() - shown.len();

@@ -1,4 +1,4 @@
-//! One run: everything at once, then the comparison.
+//! One run: sends, works and delivers at once, then compares.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::report::{ProcessReport, Report, Surroundings};
 use super::tables::{AirportState, DemoTables, Leftovers, Progress, Share};
 use super::{Args, send, shows_progress, wait};
 
-/// Runs the demo on an open database; cleans up when all is well and nothing is to be kept.
+/// Runs the demo on an open database. Cleans up after a verified run, unless the database is kept.
 pub(crate) async fn run<B: DemoTables>(
     args: &Args,
     input: &Input,
@@ -71,7 +71,7 @@ pub(crate) async fn run<B: DemoTables>(
     Ok((report, around))
 }
 
-/// The sender and the workers, until all is sent, processed and delivered, and the workers have ended.
+/// Runs the sender and the workers until all events are sent, processed and delivered, and the workers have ended.
 async fn work_and_watch<B: DemoTables>(
     args: &Args,
     input: &Input,
@@ -103,25 +103,25 @@ async fn work_and_watch<B: DemoTables>(
     worked
 }
 
-/// What a run left behind.
+/// The data at the end of a run.
 struct Found {
     figures: Figures,
     progress: Progress,
     aircraft_turns: i64,
     airport_turns: i64,
     leftovers: Leftovers,
-    /// What each process did of the aircraft's work.
+    /// Work of each process for the aircraft.
     shares: BTreeMap<u32, Share>,
-    /// What the built-in ingress got.
+    /// Messages that the built-in ingress received.
     received: Option<Received>,
 }
 
 async fn collect<B: DemoTables>(pool: &Pool<B>, receiver: &Receiver) -> Result<Found> {
-    let mut conn = pool.acquire().await.context("read the results")?;
+    let mut conn = pool.acquire().await.context("read the result")?;
     let (aircraft, aircraft_turns) = B::all_aircraft(&mut conn).await.context("read the aircraft")?;
     let airports = B::airports(&mut conn).await.context("read the airports")?;
     let progress = B::load_progress(&mut conn).await.context("read the sender's progress")?.unwrap_or_default();
-    let leftovers = B::leftovers(&mut conn).await.context("count what is left")?;
+    let leftovers = B::leftovers(&mut conn).await.context("count the remaining rows")?;
     let shares = B::shares(&mut conn).await.context("read the shares of the processes")?;
     drop(conn);
     let (airports, airport_turns) = states_of(pool, &airports).await.context("read the airports")?;
@@ -130,7 +130,7 @@ async fn collect<B: DemoTables>(pool: &Pool<B>, receiver: &Receiver) -> Result<F
     Ok(Found { figures, progress, aircraft_turns, airport_turns, leftovers, shares, received })
 }
 
-/// The states that the library keeps for airports, and how many turns they took together.
+/// Reads the airports' states that the library keeps, and the sum of their turns.
 async fn states_of<B: DemoTables>(
     pool: &Pool<B>,
     airports: &[String],
@@ -147,7 +147,7 @@ async fn states_of<B: DemoTables>(
 }
 
 impl Found {
-    /// What is not as the input says, in words.
+    /// Describes the differences to the input.
     fn differences(&self, expected: &Figures) -> Vec<String> {
         let mut differences = self.figures.entity_differences(expected);
         if let Some(received) = &self.received {
@@ -157,7 +157,8 @@ impl Found {
         let (events, turns) = self.shares.values().fold((0, 0), |(e, t), share| (e + share.events, t + share.turns));
         if (events, turns) != (consumed, self.aircraft_turns) {
             differences.push(format!(
-                "the shares of the processes are {events} events in {turns} turns, the aircraft consumed {consumed} in {}",
+                "the shares of the processes are {events} events in {turns} turns, \
+                 the aircraft consumed {consumed} in {}",
                 self.aircraft_turns
             ));
         }
@@ -176,7 +177,7 @@ impl Found {
 
     fn report<B: DemoTables>(&self, input: &Input, expected: &Figures, crew: &Crew<B>) -> Report {
         let Found { figures, progress, leftovers, .. } = self;
-        // What another receiver got is known by what has left the outbox.
+        // Another receiver's messages are counted as those that left the outbox.
         let left_the_outbox = expected.keys.len() as i64 - leftovers.outbox - leftovers.dead_letters;
         Report {
             rows: input.rows,
@@ -201,7 +202,7 @@ impl Found {
         }
     }
 
-    /// The processes of this run, and those of earlier ones on the same database.
+    /// Returns the processes of this run, and those of earlier runs on the same database.
     fn processes(&self, restarts: &[u32]) -> Vec<ProcessReport> {
         let mut restarted: BTreeMap<u32, u32> = self.shares.keys().map(|process| (*process, 0)).collect();
         restarted.extend((1..).zip(restarts.iter().copied()));
@@ -213,7 +214,7 @@ impl Found {
     }
 }
 
-/// What tells one input from another.
+/// Returns a digest that identifies the input.
 fn digest(input: &Input) -> String {
     let mut digest = Sha256::new();
     for flight in &input.flights {

@@ -1,4 +1,4 @@
-//! The sender: puts the flights into the boxes, some of them twice, and notes in the same transaction how far it got.
+//! The sender: emits the flights, some of them twice, and saves its progress in the same transaction.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use tokio::time::{Instant, sleep_until};
 use super::flights::Flight;
 use super::tables::{DemoTables, Progress};
 
-/// The most events in one transaction.
+/// Maximum number of events in one transaction.
 const MAX_STEP_EVENTS: u32 = 500;
 
-/// How many transactions a sender with a rate makes in a second, if the rate allows.
+/// Number of transactions a second of a sender with a rate limit, if the rate allows.
 const STEPS_A_SECOND: u32 = 10;
 
-/// How often a step is tried when another writer or a busy database is in the way.
+/// Maximum number of attempts of a step, if another writer or a busy database blocks it.
 const MAX_TRIES: u32 = 20;
 
-/// The pause between two tries.
+/// Pause between two attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many events a step has, so that a sender with a rate sends a few often and not many at times.
+/// Returns the number of events of a step. With a rate limit, the sender sends small steps often.
 pub(crate) fn step_events(rate: Option<NonZeroU32>) -> i32 {
     let events = rate.map_or(MAX_STEP_EVENTS, |rate| (rate.get() / STEPS_A_SECOND).clamp(1, MAX_STEP_EVENTS));
     i32::try_from(events).unwrap_or(1)
 }
 
-/// Sends what is not sent yet, no faster than `rate` events a second; calls `sent` with the number of events after each step.
+/// Sends the remaining events, at most `rate` a second. Calls `sent` with the number of events after each step.
 ///
-/// A step that may or may not have committed is no trouble: the next try reads how far the sender got.
+/// A step with an unknown commit is safe: the next attempt reads the sender's progress.
 pub(crate) async fn run<B: DemoTables>(
     pool: &Pool<B>,
     flights: &[Flight],
@@ -40,13 +40,13 @@ pub(crate) async fn run<B: DemoTables>(
 ) -> Result<()> {
     let mut tries = 0;
     loop {
-        let mut conn = pool.acquire().await.context("read how far the sender got")?;
-        let progress = B::load_progress(&mut conn).await.context("read how far the sender got")?;
+        let mut conn = pool.acquire().await.context("read the sender's progress")?;
+        let progress = B::load_progress(&mut conn).await.context("read the sender's progress")?;
         drop(conn);
-        let progress = progress.context("the demo's row of progress has vanished")?;
+        let progress = progress.context("the demo's progress row is missing")?;
         let (step, step_events) = (usize::try_from(progress.steps)?, usize::try_from(progress.step_events)?.max(1));
         sent((step * step_events).min(flights.len()));
-        // One step more than there are pieces: each piece is sent again one step after its first time.
+        // One step more than there are pieces, because a piece is sent again one step later.
         if step > flights.len().div_ceil(step_events) {
             return Ok(());
         }
@@ -54,7 +54,7 @@ pub(crate) async fn run<B: DemoTables>(
         match take_step(pool, flights, step, progress).await {
             Ok(events) => {
                 tries = 0;
-                // What took longer than its time is not made up for: that would be faster for a moment.
+                // A late step is not made up for, because that would exceed the rate.
                 if let Some(rate) = rate {
                     sleep_until(begun + Duration::from_secs(events) / rate.get()).await;
                 }
@@ -68,7 +68,7 @@ pub(crate) async fn run<B: DemoTables>(
     }
 }
 
-/// Sends one piece, and some of the one before it again; answers how many events that were.
+/// Sends one piece, and parts of the previous piece again. Returns the number of events.
 async fn take_step<B: DemoTables>(pool: &Pool<B>, flights: &[Flight], step: usize, progress: Progress) -> Result<u64> {
     let size = usize::try_from(progress.step_events)?;
     let first_time = events(flights, step, size)?;
@@ -97,7 +97,7 @@ fn events(flights: &[Flight], step: usize, size: usize) -> Result<Vec<(Recipient
     flights.iter().skip(step * size).take(size).map(Flight::event).collect()
 }
 
-/// Every n-th of the events, so that `percent` of all are chosen.
+/// Returns every n-th event, so that `percent` of all are chosen.
 fn chosen(events: Vec<(Recipient, Event)>, offset: usize, percent: i32) -> Vec<(Recipient, Event)> {
     let percent = usize::try_from(percent).unwrap_or(0);
     let picked = |index: usize| (index + 1) * percent / 100 > index * percent / 100;

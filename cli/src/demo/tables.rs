@@ -1,4 +1,4 @@
-//! The tables of the demo's own entities, and how far its sender got: what a service would have beside the eventboxes.
+//! The tables of the demo's entities and of its sender's progress. A service has such tables next to the eventboxes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use sqlx::{Executor, Row};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// What an aircraft did.
+/// The figures of an aircraft.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct AircraftState {
     pub(crate) legs: i64,
@@ -18,7 +18,7 @@ pub(crate) struct AircraftState {
     pub(crate) last_airport: Option<String>,
 }
 
-/// What an airport saw; the library keeps it.
+/// The figures of an airport. The library keeps them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AirportState {
     pub(crate) departed: i64,
@@ -31,32 +31,32 @@ impl AirportState {
     }
 }
 
-/// How far the sender got, written in the transaction of each of its steps.
+/// The progress of the sender, saved in the transaction of each step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Progress {
-    /// The digest of the input that this database is about.
+    /// Digest of the input of this database.
     pub(crate) input: String,
-    /// Where the built-in ingress keeps what it got.
+    /// File of the built-in ingress.
     pub(crate) ingress_store: String,
-    /// Percent of the events that are sent twice.
+    /// Percentage of the events that are sent twice.
     pub(crate) resend: i32,
-    /// Events of a step; part of the meaning of `steps`, so it stays when a run is resumed.
+    /// Number of events of a step. It gives `steps` its meaning, so a resumed run keeps it.
     pub(crate) step_events: i32,
-    /// Steps done.
+    /// Number of finished steps.
     pub(crate) steps: i64,
     pub(crate) emitted: i64,
     pub(crate) resent: i64,
     pub(crate) duplicates: i64,
 }
 
-/// What a process did of the aircraft's work.
+/// A process's share of the aircraft's work.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Share {
     pub(crate) events: i64,
     pub(crate) turns: i64,
 }
 
-/// How many rows of eventboxes are left.
+/// Numbers of remaining rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Leftovers {
     pub(crate) events: i64,
@@ -66,13 +66,13 @@ pub(crate) struct Leftovers {
 
 /// The statements of the demo, on either engine.
 pub(crate) trait DemoTables: Backend {
-    /// Whether tables of an earlier demo, and of any eventbox, are there.
+    /// Returns whether the tables of an earlier demo, and of any eventbox, exist.
     fn existing(conn: &mut Self::Connection) -> impl Future<Output = Result<(bool, bool)>> + Send;
     fn create(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
-    /// Drops the demo's tables and the eventboxes', which the demo had created.
+    /// Drops the demo's tables and the library's tables that the demo created.
     fn drop_all(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
-    /// [`eventbox::emit_all`] in a transaction, for code that is generic over the engine.
+    /// Calls [`eventbox::emit_all`] in a transaction, for code that is generic over the engine.
     fn emit_all(
         tx: &mut Self::Connection,
         events: &[(Recipient, Event)],
@@ -93,16 +93,16 @@ pub(crate) trait DemoTables: Backend {
         eversion: i64,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Notes a turn of an aircraft, in its own transaction: a row of its own, so that no process waits for another.
+    /// Records a turn of an aircraft in its transaction. Each turn inserts a row, so no process waits for another.
     fn note_share(tx: &mut Self::Connection, process: i64, events: i64) -> impl Future<Output = Result<()>> + Send;
-    /// The share of each process that had a turn.
+    /// Reads the share of each process with a turn.
     fn shares(conn: &mut Self::Connection) -> impl Future<Output = Result<BTreeMap<u32, Share>>> + Send;
 
-    /// All aircraft, and how many turns they took together.
+    /// Reads all aircraft, and the sum of their turns.
     fn all_aircraft(
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<(BTreeMap<String, AircraftState>, i64)>> + Send;
-    /// The airports that had a turn, as recipients; their states are the library's to read.
+    /// Reads the airports with a turn, as recipients. The library reads their states.
     fn airports(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<String>>> + Send;
     fn leftovers(conn: &mut Self::Connection) -> impl Future<Output = Result<Leftovers>> + Send;
 }
@@ -110,7 +110,8 @@ pub(crate) trait DemoTables: Backend {
 const CREATE: &str = "
 CREATE TABLE demo_progress (
     id INTEGER PRIMARY KEY CHECK (id = 1), input TEXT NOT NULL, ingress_store TEXT NOT NULL, resend INTEGER NOT NULL,
-    step_events INTEGER NOT NULL, steps BIGINT NOT NULL, emitted BIGINT NOT NULL, resent BIGINT NOT NULL, duplicates BIGINT NOT NULL
+    step_events INTEGER NOT NULL, steps BIGINT NOT NULL, emitted BIGINT NOT NULL, resent BIGINT NOT NULL,
+    duplicates BIGINT NOT NULL
 );
 CREATE TABLE demo_aircraft (
     tailnum TEXT PRIMARY KEY, eversion BIGINT NOT NULL, legs BIGINT NOT NULL, cancelled BIGINT NOT NULL,
@@ -152,7 +153,8 @@ macro_rules! demo_tables {
 
             async fn load_progress(conn: &mut <Self as sqlx::Database>::Connection) -> Result<Option<Progress>> {
                 let query = sqlx::query::<Self>(
-                    "SELECT input, ingress_store, resend, step_events, steps, emitted, resent, duplicates FROM demo_progress",
+                    "SELECT input, ingress_store, resend, step_events, steps, emitted, resent, duplicates
+                     FROM demo_progress",
                 );
                 let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
                 Ok(Some(Progress {
@@ -169,12 +171,16 @@ macro_rules! demo_tables {
 
             async fn save_progress(tx: &mut <Self as sqlx::Database>::Connection, progress: &Progress) -> Result<()> {
                 let query = sqlx::query::<Self>(
-                    "INSERT INTO demo_progress (id, input, ingress_store, resend, step_events, steps, emitted, resent, duplicates)
+                    "INSERT INTO demo_progress
+                        (id, input, ingress_store, resend, step_events, steps, emitted, resent, duplicates)
                      VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET
-                     steps = excluded.steps, emitted = excluded.emitted, resent = excluded.resent, duplicates = excluded.duplicates",
+                     steps = excluded.steps, emitted = excluded.emitted, resent = excluded.resent,
+                     duplicates = excluded.duplicates",
                 );
-                let query = query.bind(&progress.input).bind(&progress.ingress_store).bind(progress.resend).bind(progress.step_events);
-                let query = query.bind(progress.steps).bind(progress.emitted).bind(progress.resent).bind(progress.duplicates);
+                let query = query.bind(&progress.input).bind(&progress.ingress_store).bind(progress.resend);
+                let query = query.bind(progress.step_events);
+                let query = query.bind(progress.steps).bind(progress.emitted).bind(progress.resent);
+                let query = query.bind(progress.duplicates);
                 query.execute(tx).await.map(drop)
             }
 
@@ -203,7 +209,8 @@ macro_rules! demo_tables {
                 eversion: i64,
             ) -> Result<()> {
                 let query = sqlx::query::<Self>(
-                    "INSERT INTO demo_aircraft (tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport)
+                    "INSERT INTO demo_aircraft
+                        (tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport)
                      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tailnum) DO UPDATE SET
                      eversion = excluded.eversion, legs = excluded.legs, cancelled = excluded.cancelled,
                      delay_minutes = excluded.delay_minutes, worst_delay_minutes = excluded.worst_delay_minutes,
@@ -239,7 +246,8 @@ macro_rules! demo_tables {
                 conn: &mut <Self as sqlx::Database>::Connection,
             ) -> Result<(BTreeMap<String, AircraftState>, i64)> {
                 let query = sqlx::query::<Self>(
-                    "SELECT tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport FROM demo_aircraft",
+                    "SELECT tailnum, eversion, legs, cancelled, delay_minutes, worst_delay_minutes, last_airport
+                     FROM demo_aircraft",
                 );
                 let mut turns = 0;
                 let mut all = BTreeMap::new();
@@ -284,9 +292,10 @@ demo_tables!(
                AND c.relname ~ '^(demo|eventbox)_'",
     for_update: " FOR UPDATE"
 );
-// Differs: the transaction is the only writer already, so there is nothing to lock.
+// Differs: the transaction is already the only writer, so no lock is needed.
 demo_tables!(
     sqlx::Sqlite,
-    existing: "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name LIKE 'demo!_%' ESCAPE '!' OR name LIKE 'eventbox!_%' ESCAPE '!')",
+    existing: "SELECT name FROM sqlite_schema
+        WHERE type = 'table' AND (name LIKE 'demo!_%' ESCAPE '!' OR name LIKE 'eventbox!_%' ESCAPE '!')",
     for_update: ""
 );

@@ -1,4 +1,4 @@
-//! Waiting for the end: nothing left in the boxes, then nothing left in the outbox.
+//! Waits for the end of a run: empty eventboxes, then an empty outbox.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::bars::LOOK_EVERY;
 use super::tables::{DemoTables, Leftovers};
 use super::work::Tally;
 
-/// How long may pass without anything being processed.
+/// Time limit without a processed event.
 const STALL_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long the database may be unavailable.
+/// Time limit of an unavailable database.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long delivering the rest may take: longer than a killed process can hold the messages that it was about to send.
+/// Time limit of the last deliveries. It is longer than a killed process can hold its claims.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits until everything that was sent is processed and delivered. What could not be delivered in time is told by the comparison.
+/// Waits until every event is processed and every message is delivered. The comparison reports undelivered messages.
 pub(crate) async fn until_done<B: DemoTables>(pool: &Pool<B>, tally: impl Fn() -> Tally) -> Result<()> {
     let (mut seen, mut moved) = ((0, 0), Instant::now());
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn until_done<B: DemoTables>(pool: &Pool<B>, tally: impl Fn() -
         }
         ensure!(
             moved.elapsed() < STALL_LIMIT,
-            "nothing was processed for {} s and {events} events are left: go on with a kept database with --resume",
+            "no event was processed for {} s and {events} events are left: resume a kept database with --resume",
             STALL_LIMIT.as_secs()
         );
         sleep(LOOK_EVERY).await;
@@ -45,14 +45,14 @@ pub(crate) async fn until_done<B: DemoTables>(pool: &Pool<B>, tally: impl Fn() -
     Ok(())
 }
 
-/// What is left, as soon as the database answers.
+/// Counts the remaining rows, as soon as the database answers.
 async fn leftovers<B: DemoTables>(pool: &Pool<B>) -> Result<Leftovers> {
     let asked = Instant::now();
     loop {
         let found = async { B::leftovers(&mut *pool.acquire().await?).await };
         match found.await {
             Err(_) if asked.elapsed() < OUTAGE_LIMIT => sleep(LOOK_EVERY).await,
-            found => return found.context("count what is left"),
+            found => return found.context("count the remaining rows"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The workers of one process: a runtime, and the emitter that sends what its turns publish.
+//! The workers of one process: a runtime, and the emitter that delivers the messages of its turns.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -14,44 +14,44 @@ use sqlx::Pool;
 use super::processors::{Aircraft, Airport};
 use super::tables::DemoTables;
 
-/// The most events of one turn.
+/// Maximum number of events of one turn.
 const MAX_EVENTS: NonZeroU32 = match NonZeroU32::new(1_000) {
     Some(events) => events,
     None => NonZeroU32::MIN,
 };
 
-/// How long a lease holds, how often it is prolonged, and how often a process looks what it should hold. A run takes seconds, so it would wait
-/// longer for a killed process than it works if the library's default of 15 s held.
+/// Times of a lease: its length, its renewal and the check of the assignment. They are shorter than the library's
+/// defaults: with a lease of 15 s a run would wait longer for a killed process than it works.
 const LEASE_TTL: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long stopping a runtime, and then its emitter, may take.
+/// Time limit of the stop of a runtime, and of its emitter.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a process has to do.
+/// The job of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// For which process its turns count, from 1.
+    /// Number of the process, from 1.
     pub(crate) process: u32,
-    /// How many processes there are.
+    /// Number of processes.
     pub(crate) processes: u32,
-    /// The most turns of aircraft at the same time.
+    /// Maximum number of concurrent turns of aircraft.
     pub(crate) workers: u32,
-    /// Where to publish to.
+    /// Address to publish to.
     pub(crate) ingress: String,
 }
 
-/// What workers have done since they started.
+/// The work since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Turns that finished, counted by their hooks.
+    /// Finished turns, counted by their hooks.
     pub(crate) turns: u64,
-    /// Events consumed.
+    /// Consumed events.
     pub(crate) consumed: u64,
-    /// How often another worker came first.
+    /// Turns that lost the race to another worker.
     pub(crate) contention: u64,
-    /// Messages delivered.
+    /// Delivered messages.
     pub(crate) delivered: u64,
 }
 
@@ -103,7 +103,7 @@ impl<B: DemoTables> Workers<B> {
         }
     }
 
-    /// How many shards are worked on here.
+    /// Returns the number of shards that this process works on.
     pub(crate) fn shards(&self) -> usize {
         self.runtime.shards()
     }
@@ -118,8 +118,8 @@ fn config(job: &Job) -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
     config.max_events = MAX_EVENTS;
     config.workers = usize::try_from(job.workers).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
-    // A process that is alone shares with nobody and hears of every event itself, and one that goes on with a killed run need not wait for
-    // its leases to run out.
+    // A single process shares with no other process and needs no wake-ups. A resumed single process need not wait
+    // until old leases end.
     config.wake_ups = job.processes > 1;
     config.leases = (job.processes > 1).then(|| {
         let mut leases = LeaseConfig::default();

@@ -1,13 +1,13 @@
-//! Faults as they are typed: `what[=value][,rate=R][,type=T][,times=N]`.
+//! Parses faults from the command line: `what[=value][,rate=R][,type=T][,times=N]`.
 
 use eventbox::ingress::{Fault, When};
 use eventbox::proto::chipingress::pb::PublishErrorCode;
 use tonic::Code;
 
-/// The reason of a publish error that was asked for.
-const ASKED_FOR: &str = "a fault that was asked for";
+/// Reason of an injected publish error.
+const ASKED_FOR: &str = "injected by --fault";
 
-/// A fault with its condition.
+/// A fault and its condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FaultRule(pub(crate) Fault, pub(crate) When);
 
@@ -25,7 +25,7 @@ impl std::str::FromStr for FaultRule {
                 "type" => when.event_type = Some(value.to_owned()),
                 "rate" => when.rate = parse_rate(value)?,
                 "times" => when.times = Some(value.parse().map_err(|_| format!("{value:?} is not a number of times"))?),
-                _ => return Err(format!("{name:?} is none of rate, type and times")),
+                _ => return Err(format!("{name:?} is not one of rate, type and times")),
             }
         }
         Ok(FaultRule(fault, when))
@@ -39,7 +39,10 @@ fn parse_fault(what: &str) -> Result<Fault, String> {
         ("publish", Some(value)) => {
             let name = format!("PUBLISH_ERROR_CODE_{value}");
             let code = PublishErrorCode::from_str_name(&name).ok_or_else(|| {
-                format!("{value:?} is none of UNKNOWN, VALIDATION_FAILED, SCHEMA_MISSING, ENCODE_ERROR, DOMAIN_MISCONFIGURATION")
+                format!(
+                    "{value:?} is not one of UNKNOWN, VALIDATION_FAILED, SCHEMA_MISSING, ENCODE_ERROR, \
+                     DOMAIN_MISCONFIGURATION"
+                )
             })?;
             Ok(Fault::Publish(code, ASKED_FOR.to_owned()))
         }
@@ -48,11 +51,11 @@ fn parse_fault(what: &str) -> Result<Fault, String> {
         }
         ("hang", None) => Ok(Fault::Hang),
         ("drop", None) => Ok(Fault::Drop),
-        _ => Err(format!("{what:?} is none of code=CODE, publish=CODE, results=N, hang and drop")),
+        _ => Err(format!("{what:?} is not one of code=CODE, publish=CODE, results=N, hang and drop")),
     }
 }
 
-/// A gRPC code by its name, as `UNAVAILABLE`, or its number.
+/// Parses a gRPC code: its name, such as `UNAVAILABLE`, or its number.
 fn parse_code(text: &str) -> Result<Code, String> {
     let named = |code: &Code| format!("{code:?}").eq_ignore_ascii_case(&text.replace('_', ""));
     let found = match text.parse() {

@@ -1,4 +1,4 @@
-//! `eventbox ingress log` and `eventbox ingress stats`: what a server got.
+//! `eventbox ingress log` and `eventbox ingress stats`: shows the content of a server's file.
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
@@ -10,31 +10,30 @@ use eventbox::ingress::{IngressLog, KeptEvent};
 
 use super::Done;
 
-/// How many events are read at a time.
+/// Number of events of one read.
 const PAGE: u32 = 1000;
 
-/// How long `--follow` waits before it looks again.
+/// Pause of `--follow` between two reads.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shows the events that a server kept, one a line, in order of arrival
 ///
-/// A key that came again is shown once, with the number of its further copies so far. It reads the file only, beside a running server or
-/// without one.
+/// A key with copies is shown once, with their number. The command only reads the file. The server may run or not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// The file that the server was started with
+    /// File of the server
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
-    /// One JSON object a line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
-    /// Goes on with what arrives, until interrupted; the number of copies is that of the moment
+    /// Wait for further events until interrupted; the numbers of copies are those at the time of the read
     #[arg(long)]
     follow: bool,
-    /// Only events with a sequence above this
+    /// Show only events with a larger sequence
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     after: i64,
-    /// Shows instead what came with other content under a key that was taken
+    /// Show the conflicts instead: other content under a known key
     #[arg(long)]
     conflicts: bool,
 }
@@ -42,10 +41,10 @@ pub(crate) struct LogArgs {
 /// Shows how many events a server kept, recognised as copies, found in conflict and rejected
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArgs {
-    /// The file that the server was started with
+    /// File of the server
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -77,7 +76,7 @@ pub(crate) async fn log(args: LogArgs) -> Done {
     }
 }
 
-/// An event for a person to read; what a sender wrote is escaped, so that it cannot command the terminal.
+/// Formats an event for a person. The sender's text is escaped, so that it cannot control the terminal.
 fn line(kept: &KeptEvent) -> String {
     let event = &kept.event;
     let mut line = format!(
@@ -88,7 +87,7 @@ fn line(kept: &KeptEvent) -> String {
         style(event.r#type.escape_debug()).cyan().bold(),
     );
     let mut add = |name: &str, value: &str| {
-        // Writing into a String does not fail.
+        // Writing into a String cannot fail.
         let _ = write!(line, " {}{}", style(format_args!("{name}=")).dim(), value.escape_debug());
     };
     add("id", &event.id);

@@ -1,4 +1,4 @@
-//! `eventbox ingress --listen … --store …`: the server itself.
+//! `eventbox ingress --listen … --store …`: runs the server.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use super::fault::FaultRule;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; port 0 takes a free one, and the line `listening on …` on stdout tells which
+    /// Address to listen on; port 0 takes a free port, and the line `listening on …` on stdout names it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
     listen: String,
-    /// The SQLite file that keeps what comes; created when missing, continued when not
+    /// SQLite file of the events; created if missing, otherwise continued
     #[arg(long, value_name = "FILE", required = true)]
     store: Option<PathBuf>,
-    /// Refuses requests above this size
+    /// Refuse larger requests
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_REQUEST_BYTES)]
     max_request_bytes: usize,
-    /// How long calls in flight may take after SIGINT or SIGTERM, before they are cut off
+    /// Time limit for calls in flight after SIGINT or SIGTERM; the server then closes them
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     stop_timeout: u64,
-    #[command(flatten, next_help_heading = "Who may call (any of those given)")]
+    #[command(flatten, next_help_heading = "Authentication (any given method suffices)")]
     access: Access,
-    #[command(flatten, next_help_heading = "What is accepted")]
+    #[command(flatten, next_help_heading = "Validation")]
     strict: Strict,
     #[command(flatten, next_help_heading = "Faults, for tests and rehearsals")]
     faults: FaultArgs,
@@ -36,64 +36,66 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, clap::Args)]
 struct Access {
-    /// Basic authentication
+    /// Accept basic authentication
     #[arg(long, value_name = "USER:PASSWORD", env = "EVENTBOX_INGRESS_BASIC_AUTH", hide_env_values = true)]
     basic_auth: Option<String>,
-    /// A header that must have this value; given several times, all of them must
+    /// Accept a header with this value; repeated, all of them are required
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
-    /// A public key (hex) that may sign the rotating header x-beholder-node-auth-token; may be given several times
+    /// Accept signatures of this public key (hex) in the rotating header x-beholder-node-auth-token; repeatable
     #[arg(long, value_name = "HEX")]
     public_key: Vec<String>,
-    /// How old the rotating header may be
+    /// Maximum age of the rotating header
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_MAX_AGE.as_secs())]
     max_header_age: u64,
-    /// Accepts from these keys version 1 of the header too, which has no age
+    /// Accept version 1 of the header from these keys, which has no age
     #[arg(long, requires = "public_key")]
     allow_version_1: bool,
-    /// Serves TLS with this PEM certificate chain
+    /// Serve TLS with this PEM certificate chain
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The PEM key of the certificate
+    /// PEM key of the certificate
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Refuses clients without a certificate of this authority (PEM)
+    /// Refuse clients without a certificate of this authority (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Strict {
-    /// Answers SCHEMA_MISSING to events without a schema registered under `<source>-<type>`
+    /// Answer SCHEMA_MISSING to events without a schema registered under `<source>-<type>`
     #[arg(long)]
     require_schemas: bool,
-    /// Answers DOMAIN_MISCONFIGURATION to events of another source; may be given several times
+    /// Answer DOMAIN_MISCONFIGURATION to events of other sources; repeatable
     #[arg(long, value_name = "SOURCE")]
     domain: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct FaultArgs {
-    /// `code=CODE`, `publish=CODE`, `results=N`, `hang` or `drop`, then `,rate=R` `,type=EVENT_TYPE` `,times=N`; may be given several times
+    /// Inject a fault; repeatable
     ///
-    /// code: the call gets this gRPC error and nothing of it is done.
+    /// `code=CODE`, `publish=CODE`, `results=N`, `hang` or `drop`, then `,rate=R` `,type=EVENT_TYPE` `,times=N`.
+    ///
+    /// code: the call fails with this gRPC error, and no event is kept.
     /// publish: the event gets this publish error and is not kept.
-    /// results: the events are kept, the answer has only the first N results.
-    /// hang: the call is not answered.
-    /// drop: the events are kept, then the connection is dropped.
+    /// results: the events are kept, but the answer has only the first N results.
+    /// hang: the call gets no answer.
+    /// drop: the events are kept, then the server closes the connection.
     /// Example: --fault code=UNAVAILABLE,rate=0.1 --fault publish=SCHEMA_MISSING,type=order.paid,times=3
     #[arg(long, value_name = "FAULT", verbatim_doc_comment)]
     fault: Vec<FaultRule>,
-    /// Each call waits so long before its work
+    /// Wait before the work of each call
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
-    /// Each call waits so long between its work and its answer
+    /// Wait between the work of each call and its answer
     #[arg(long, value_name = "MS", default_value_t = 0)]
     answer_latency_ms: u64,
-    /// Refuses requests above this size with RESOURCE_EXHAUSTED, as another server with a lower limit would
+    /// Refuse larger requests with RESOURCE_EXHAUSTED, as a server with a lower limit would
     #[arg(long, value_name = "BYTES")]
     refuse_over_bytes: Option<usize>,
-    /// What rates are drawn from
+    /// Seed of the random numbers for rates
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
 }
@@ -101,11 +103,11 @@ struct FaultArgs {
 pub(crate) async fn serve(args: ServeArgs) -> Done {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // A log that is set up already stays.
+    // A subscriber that is already installed stays.
     let _ = log.with_ansi(console::colors_enabled_stderr()).try_init();
     let stop_timeout = Duration::from_secs(args.stop_timeout);
     let listen = args.listen.clone();
-    // Before anybody can know that it runs, so that no signal is missed.
+    // Before the server starts, so that no signal is missed.
     let asked_to_stop = asked_to_stop()?;
     let server = configured(args)?.serve(listen.as_str()).await?;
     let mut out = io::stdout();
@@ -113,14 +115,18 @@ pub(crate) async fn serve(args: ServeArgs) -> Done {
     out.flush()?;
     asked_to_stop.await;
     if !server.stop(stop_timeout).await {
-        writeln!(io::stderr(), "eventbox: calls still open after {} s were cut off", stop_timeout.as_secs())?;
+        writeln!(
+            io::stderr(),
+            "eventbox: closed the calls that were still in flight after {} s",
+            stop_timeout.as_secs()
+        )?;
     }
     server.log().close().await;
     Ok(())
 }
 
 fn configured(args: ServeArgs) -> Result<IngressBuilder, Box<dyn std::error::Error + Send + Sync>> {
-    let store = args.store.ok_or("there is no file to keep events in: name one with --store")?;
+    let store = args.store.ok_or("there is no file for the events: name one with --store")?;
     let mut builder = Ingress::builder().store_file(store).max_request_bytes(args.max_request_bytes);
     for credential in credentials(&args.access)? {
         builder = builder.accept(credential);
@@ -176,7 +182,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Listens for the signals now; the future ends with the first of them.
+/// Starts to listen for the signals. The future ends with the first signal.
 #[cfg(unix)]
 fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -193,7 +199,7 @@ fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
 #[cfg(not(unix))]
 fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
     Ok(async {
-        // Without the signal there is nothing to wait for.
+        // Without the signal handler there is no signal to wait for.
         let _ = tokio::signal::ctrl_c().await;
     })
 }

@@ -26,14 +26,14 @@ async fn output(arguments: &[&str]) -> Output {
     tokio::time::timeout(PATIENCE, eventbox(arguments).output()).await.unwrap().unwrap()
 }
 
-/// What a command that succeeds prints.
+/// Returns the output of a successful command.
 async fn printed(arguments: &[&str]) -> String {
     let output = output(arguments).await;
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A server in a process of its own.
+/// A server in its own process.
 struct Process {
     child: Child,
     address: String,
@@ -54,7 +54,7 @@ impl Process {
         connect(&self.address).await
     }
 
-    /// Sends a signal and returns how the process ended.
+    /// Sends a signal and returns the exit status of the process.
     async fn signal(&mut self, name: &str) -> std::process::ExitStatus {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
@@ -117,7 +117,7 @@ async fn the_log_shows_each_key_once_with_its_copies() {
     assert_eq!(stats, "kept       2\nduplicates 1\nconflicts  1\nrejected   1\n");
 }
 
-/// What a sender wrote cannot command the terminal of who reads the log.
+/// A sender's text cannot control the terminal of the reader.
 #[tokio::test]
 async fn control_characters_are_escaped_in_the_log() {
     let (_directory, file) = store();
@@ -139,7 +139,7 @@ async fn both_signals_stop_it_cleanly() {
 }
 
 #[tokio::test]
-async fn following_shows_what_arrives() {
+async fn following_shows_new_events() {
     let (_directory, file) = store();
     let server = Process::start(&file, &[]).await;
     let mut client = server.client().await;
@@ -156,10 +156,10 @@ async fn following_shows_what_arrives() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_failure() {
+async fn a_closed_pipe_is_no_error() {
     let (_directory, file) = store();
     let server = Process::start(&file, &[]).await;
-    // More than a pipe holds.
+    // More events than a pipe holds.
     let events = (0..200).map(|index| event(&index.to_string(), "", &"x".repeat(4000))).collect();
     publish(&mut server.client().await, events).await.unwrap();
     let mut log = eventbox(&["log", "--store", file.to_str().unwrap(), "--json"]).spawn().unwrap();
@@ -171,7 +171,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_on_one_line_with_what_to_do() {
+async fn errors_are_one_line_with_advice() {
     let (directory, file) = store();
     let store = file.to_str().unwrap();
     let text = directory.path().join("text");
@@ -184,7 +184,7 @@ async fn mistakes_are_told_on_one_line_with_what_to_do() {
     let taken = taken.local_addr().unwrap().to_string();
     let missing = directory.path().join("missing");
     let missing = missing.to_str().unwrap();
-    for (arguments, told) in [
+    for (arguments, wanted) in [
         (vec!["log", "--store", missing], "there is no such file: name the file that `eventbox ingress --store` was"),
         (vec!["stats", "--store", text], "this is not the store of an ingress server: name the file"),
         (
@@ -203,14 +203,14 @@ async fn mistakes_are_told_on_one_line_with_what_to_do() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("eventbox: ") && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
-        assert!(stderr.contains(told), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(wanted), "{arguments:?}: {stderr}");
         assert!(output.stdout.is_empty());
     }
     assert_eq!(output(&["--fault", "code=OK", "--store", store]).await.status.code(), Some(2));
 }
 
 #[tokio::test]
-async fn the_help_says_what_it_is_and_what_not() {
+async fn the_help_names_the_purpose_and_the_limits() {
     let help = printed(&["--help"]).await;
     for said in ["for development, tests and rehearsals", "It is not a production ingress", "--fault", "log", "stats"] {
         assert!(help.contains(said), "{help}");
@@ -235,10 +235,10 @@ async fn faults_and_credentials_are_taken_from_the_command_line() {
     assert_eq!(printed(&["log", "--store", file.to_str().unwrap()]).await.lines().count(), 1);
 }
 
-/// Four clients send batches without a pause until the server is killed; whatever it acknowledged is in its log, and sending
-/// everything again to its successor leaves each key there once.
+/// Four clients send batches until the server is killed. The log has every acknowledged event. After all events are
+/// sent again to a new server, the log has each key once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_events_survive_a_kill() {
     const SENDERS: usize = 4;
     const EVENTS: usize = 10;
     let (_directory, file) = store();

@@ -1,4 +1,4 @@
-//! The command line, as real processes.
+//! Tests of the command line, as real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod bench;

@@ -1,4 +1,4 @@
-//! What these tests share with the suite of the library.
+//! Support code that these tests share with the library's suite.
 #![allow(dead_code, reason = "the suite of the library uses more of it")]
 
 #[path = "../../../tests/suite/support/chip.rs"]

@@ -1,9 +1,9 @@
-//! The statements of the benchmark, one file for each engine: the yardsticks by hand, their tables, and the looks at what the engine counts.
+//! The SQL of the benchmark, one file for each engine: yardsticks, their tables, and reads of the engine's counters.
 
 mod postgres;
 mod sqlite;
 
-/// The library's calls whose executor must be a concrete one.
+/// Implements the library's calls that need a concrete executor.
 macro_rules! library_calls {
     () => {
         async fn emit(pool: &Pool<Self>, to: &Recipient, event: Event) -> eventbox::Result<()> {
@@ -17,8 +17,8 @@ macro_rules! library_calls {
 }
 use library_calls;
 
-/// How long to wait before a look at what is about to change.
+/// Pause before the next read of a changing value.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// How late an old server writes its statistics.
+/// Time after which an old server writes its statistics.
 const STATISTICS_DELAY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -13,7 +13,8 @@ use crate::bench::engine::{Counted, Engine, Key, Result, Row, Sums};
 
 const CREATE: &str = r#"
 CREATE TABLE bench_event (
-    shard int2 NOT NULL, recipient text COLLATE "C" NOT NULL, id uuid NOT NULL, name text COLLATE "C", traceparent text, value bytea NOT NULL,
+    shard int2 NOT NULL, recipient text COLLATE "C" NOT NULL, id uuid NOT NULL, name text COLLATE "C", traceparent text,
+    value bytea NOT NULL,
     PRIMARY KEY (shard, recipient, id)
 );
 CREATE TABLE bench_state (
@@ -23,7 +24,7 @@ CREATE TABLE bench_count (
     recipient text COLLATE "C" PRIMARY KEY, eversion int8 NOT NULL, count int8 NOT NULL
 ) WITH (fillfactor = 70)"#;
 
-/// Only what has been written to: each table takes several files and their flushes to the disk.
+/// Truncates only tables with rows, because each truncated table costs several files and their flushes.
 const CLEAR: &str = "
 DO $$ BEGIN
     IF pg_relation_size('bench_event') > 0 THEN TRUNCATE bench_event; END IF;
@@ -38,12 +39,14 @@ DO $$ BEGIN
     IF pg_relation_size('eventbox_timer') > 0 THEN TRUNCATE eventbox_timer; END IF;
 END $$";
 
-/// A table that was just emptied is left alone: a planner that has been told so would read it as a whole for as long as it keeps the plan.
+/// Skips tables that were just emptied. After an ANALYZE of an empty table the planner plans to read all of it and
+/// keeps the plan.
 const FILLED: &str = "
-SELECT relname::text FROM pg_class WHERE oid = ANY (ARRAY['bench_event', 'bench_state', 'bench_count', 'eventbox_event', 'eventbox_state']::regclass[])
+SELECT relname::text FROM pg_class WHERE oid = ANY (
+    ARRAY['bench_event', 'bench_state', 'bench_count', 'eventbox_event', 'eventbox_state']::regclass[])
 AND pg_relation_size(oid) > 0";
 
-/// The tables that are written to most, and how each is settled.
+/// The tables with the most writes, and the statement that settles each.
 const SETTLE: [(&str, &str); 5] = [
     ("bench_event", "VACUUM (ANALYZE) bench_event"),
     ("bench_state", "VACUUM (ANALYZE) bench_state"),
@@ -53,7 +56,8 @@ const SETTLE: [(&str, &str); 5] = [
 ];
 
 const SETTINGS: &str = "
-SELECT name::text, current_setting(name)::text FROM unnest(ARRAY['server_version', 'fsync', 'synchronous_commit', 'full_page_writes',
+SELECT name::text, current_setting(name)::text FROM unnest(ARRAY['server_version', 'fsync', 'synchronous_commit',
+    'full_page_writes',
     'wal_sync_method', 'wal_level', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout', 'autovacuum', 'jit']) AS name";
 
 const INSERT: &str = "INSERT INTO bench_event (shard, recipient, id, value) VALUES ($1, $2, $3, $4)";
@@ -76,7 +80,7 @@ WITH r AS MATERIALIZED (
 )
 INSERT INTO bench_state (shard, recipient, count) SELECT shard, recipient, 0 FROM r ON CONFLICT DO NOTHING";
 
-/// The whole transaction in one round trip: the state is locked, the oldest events are deleted and returned, the state is updated.
+/// Runs the transaction in one round trip: locks the state, deletes and returns the oldest events, updates the state.
 const TAKE: &str = "
 WITH locked AS MATERIALIZED (
     SELECT 1 FROM bench_state WHERE shard = $1 AND recipient = $2 FOR UPDATE
@@ -108,7 +112,7 @@ SELECT (SELECT coalesce(sum(convert_from(state, 'UTF8')::int8), 0)::int8 FROM ev
 const PROCESSOR_SUMS: &str = "
 SELECT (SELECT coalesce(sum(count), 0)::int8 FROM bench_count), (SELECT count(*) FROM eventbox_event)";
 
-/// The connection's own statistics are flushed only now and then, but for this; its own commits are few.
+/// Flushes the connection's own statistics, which are otherwise flushed late. It has few commits of its own.
 const FLUSH: &str = "SELECT pg_stat_force_next_flush()";
 
 const COUNTED: &str = "
@@ -117,9 +121,10 @@ SELECT (SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current
        (SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::float8 FROM pg_stat_user_tables)";
 
 const OTHERS: &str = "
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+  AND pid <> pg_backend_pid()";
 
-/// In the order of ids, as emits make them; every recipient has its own ids, so they need not differ between recipients.
+/// Inserts events in the order of ids, as emits do. The ids of one recipient may equal those of another.
 const PARK: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, value)
 SELECT get_byte(decode(md5(convert_to(recipient, 'UTF8')), 'hex'), 0), recipient,
@@ -173,7 +178,7 @@ impl Engine for Postgres {
     }
 
     async fn counted(pool: &PgPool) -> Result<Counted> {
-        // Servers before 15 have no such function, and write the statistics a little later.
+        // Servers before 15 lack this function and write the statistics later.
         if pool.execute(FLUSH).await.is_err() {
             tokio::time::sleep(super::STATISTICS_DELAY).await;
         }

@@ -1,4 +1,5 @@
-//! The yardsticks on SQLite: one connection that writes, as is best practice there, and as few calls as a transaction can have.
+//! The yardsticks on SQLite: one connection that writes, and as few calls as a transaction can have. Both are best
+//! practice.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,14 +27,15 @@ CREATE TABLE bench_count (
 ) STRICT, WITHOUT ROWID";
 
 const CLEAR: &str = "
-DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM eventbox_event; DELETE FROM eventbox_state;
-DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox; DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure;
+DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM eventbox_event;
+DELETE FROM eventbox_state; DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox; DELETE FROM eventbox_dead_letter;
+DELETE FROM eventbox_failure;
 DELETE FROM eventbox_timer";
 
-/// What is in the log goes into the file, as far as nobody still reads what was there before.
+/// Copies the log into the file, except pages that a reader still needs.
 const SETTLE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
-/// The same, and the log begins anew with nothing in it; waits for those who read.
+/// Copies the log into the file and restarts it empty. It waits for readers.
 const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 const SETTINGS: &str = "
@@ -48,7 +50,8 @@ const INSERT: &str = "INSERT INTO bench_event (shard, recipient, id, value) VALU
 
 macro_rules! ten_rows {
     () => {
-        "(?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?)"
+        "(?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), \
+         (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?)"
     };
 }
 
@@ -64,7 +67,7 @@ macro_rules! hundred_rows {
     };
 }
 
-/// Many rows in one statement, which is faster than rows out of JSON, and than a statement for each.
+/// Inserts many rows in one statement. This is faster than JSON or one statement for each row.
 const INSERT_BATCH: &str = concat!(
     "INSERT INTO bench_event (shard, recipient, id, value) VALUES ",
     hundred_rows!(),
@@ -87,7 +90,7 @@ SELECT value ->> 0, value ->> 1, 1, randomblob(16), 0, CAST('0' AS BLOB) FROM js
 INSERT OR IGNORE INTO bench_count (recipient, eversion, count) SELECT value ->> 1, 1, 0 FROM json_each($1);
 INSERT OR IGNORE INTO bench_state (shard, recipient, count) SELECT value ->> 0, value ->> 1, 0 FROM json_each($1)";
 
-/// Two statements, one call.
+/// Runs two statements in one call.
 const TAKE: &str = "
 DELETE FROM bench_event WHERE shard = $1 AND recipient = $2 AND id <= coalesce(
     (SELECT id FROM bench_event WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT 1 OFFSET $3 - 1),
@@ -115,25 +118,27 @@ SELECT (SELECT coalesce(sum(CAST(CAST(state AS TEXT) AS INTEGER)), 0) FROM event
 const PROCESSOR_SUMS: &str =
     "SELECT (SELECT coalesce(sum(count), 0) FROM bench_count), (SELECT count(*) FROM eventbox_event)";
 
-/// In the order of ids, as emits make them. There is no MD5 here, and a parked recipient may be in any shard.
+/// Inserts events in the order of ids, as emits do. SQLite has no MD5, and a parked recipient may be in any shard.
 const PARK: &str = "
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 INSERT INTO eventbox_event (shard, recipient, id, value)
-SELECT coalesce($3, (i / 100) % 256), coalesce($2, 'parked/' || (i / 100)), unhex('0190000000007000' || printf('%016x', i)), randomblob(200) FROM n";
+SELECT coalesce($3, (i / 100) % 256), coalesce($2, 'parked/' || (i / 100)), unhex('0190000000007000' || printf('%016x', i)),
+       randomblob(200)
+FROM n";
 
-/// How often a consumer by hand looks whether another process has written.
+/// Pause of a hand-written consumer between two reads of the file's version.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// The most wake-ups that a consumer may be behind.
+/// Maximum number of wake-ups that a consumer may be behind.
 const MAX_WOKEN: usize = 16_384;
 
-/// Commits of the connections whose work is counted.
+/// Number of commits of the counted connections.
 static COMMITS: AtomicU32 = AtomicU32::new(0);
 
-/// Wakes consumers of this process.
+/// The channel that wakes up consumers of this process.
 static WAKE: LazyLock<broadcast::Sender<Key>> = LazyLock::new(|| broadcast::channel(MAX_WOKEN).0);
 
-/// A channel within a process, the version of the file between two.
+/// The wake-up: a channel within a process, the version of the file between two.
 pub(crate) enum Ear {
     Channel(broadcast::Receiver<Key>),
     Version(PoolConnection<Sqlite>, i64),
@@ -161,7 +166,7 @@ impl Engine for Sqlite {
         })
     }
 
-    // Without checkpoints the log only grows, so that its length is what was written.
+    // Without checkpoints the log only grows, so its length is the number of written bytes.
     fn costing(options: SqliteConnectOptions) -> SqliteConnectOptions {
         options.pragma("wal_autocheckpoint", "0")
     }
@@ -236,7 +241,7 @@ impl Engine for Sqlite {
     async fn insert_waking(pool: &SqlitePool, row: Row<'_>) -> Result<()> {
         let key = row.key.clone();
         Self::insert(pool, row).await?;
-        // Nobody listens when the consumer is another process.
+        // The channel has no listener if the consumer is another process.
         let _ = WAKE.send(key);
         Ok(())
     }

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-/// The fields of a line, sorted.
+/// Fields of a line, sorted.
 const FIELDS: [&str; 10] =
     ["cost", "engine", "ours", "ratio", "rounds", "unit", "variant", "verified", "workload", "yardstick"];
 
-/// The fields of what one side costs, sorted.
+/// Fields of the costs of one side, sorted.
 const COSTS: [&str; 6] =
     ["client_cpu_seconds", "commits", "dead_tuples", "server_cpu_seconds", "statements", "wal_bytes"];
 
-/// A number that must be there.
+/// Returns a number that must exist.
 #[track_caller]
 pub(super) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
@@ -22,7 +22,7 @@ fn fields(value: &Value) -> Vec<&str> {
     fields
 }
 
-/// What must be so of every line, whatever the workload, the engine and the machine.
+/// Checks the invariants of every line, for any workload, engine and machine.
 #[track_caller]
 pub(super) fn assert_complete(line: &Value) {
     assert_eq!(fields(line), FIELDS);
@@ -40,7 +40,7 @@ pub(super) fn assert_complete(line: &Value) {
     }
 }
 
-/// What the lines are about: the workload, its variant behind a blank, and the unit in brackets.
+/// Names the lines: the workload, its variant after a blank, and the unit in parentheses.
 pub(super) fn names(lines: &[Value]) -> Vec<String> {
     let name = |line: &Value| {
         let variant = line["variant"].as_str().map(|variant| format!(" {variant}")).unwrap_or_default();

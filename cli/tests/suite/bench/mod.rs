@@ -1,4 +1,4 @@
-//! The benchmark, as a real process: that it runs, verifies its sums and tells what it found. How fast anything is, is never asserted.
+//! The benchmark as a real process: it runs, verifies its sums and prints its result. No test asserts a speed.
 
 mod lines;
 mod refused;
@@ -12,17 +12,17 @@ use tokio::process::Command;
 
 use self::lines::{assert_complete, number};
 
-/// How long a benchmark of a second or two may take on a machine that is busy with other things.
+/// Time limit of a benchmark of two seconds on a busy machine.
 const HANGS_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// What a finished benchmark said.
+/// The result of a finished benchmark.
 struct Finished {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-/// A benchmark with arguments; what it leaves goes into a directory that is cleaned with the build.
+/// Runs a benchmark with arguments. Its files go into a directory that `cargo clean` removes.
 async fn bench(args: &[&str]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbox"));
     command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR")).arg("bench").args(args);
@@ -36,7 +36,7 @@ async fn bench(args: &[&str]) -> Finished {
 }
 
 impl Finished {
-    /// The lines of a verified run, with all that a line must have.
+    /// Returns the lines of a verified run, after a check of their invariants.
     #[track_caller]
     fn verified(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
@@ -46,7 +46,8 @@ impl Finished {
     }
 }
 
-/// What is counted does not depend on time: batches of 500 are two commits for 1,000 events, and 200 bytes of each are in the log.
+/// Counts do not depend on time. Batches of 500 are two commits for 1,000 events, and the log has 200 bytes of each
+/// event.
 #[tokio::test]
 async fn costs_are_those_of_a_thousand_events() {
     let lines = bench(&["--smoke", "--only", "W2", "--engine", "sqlite", "--json"]).await.verified();

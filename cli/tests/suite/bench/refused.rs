@@ -1,9 +1,9 @@
-//! What cannot work is told in words that say what to do, with exit code 2, and nothing is measured.
+//! Bad arguments are refused with exit code 2 and advice, before any measurement.
 
 use super::bench;
 
 #[tokio::test]
-async fn what_cannot_work_is_told() {
+async fn bad_arguments_are_refused_with_advice() {
     let cases: [(&[&str], &str); 10] = [
         (&["--only", "W9"], "W3b"),
         (&["--engine", "mysql"], "sqlite"),

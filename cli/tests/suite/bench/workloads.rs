@@ -1,4 +1,4 @@
-//! Every workload, on both engines, with sums that are right.
+//! Every workload on both engines, with correct sums.
 
 use sqlx::Postgres;
 
@@ -50,7 +50,7 @@ async fn on_sqlite(workloads: &str, more: &[&str], wanted: &[&str]) -> Finished 
     finished
 }
 
-/// On a server that is given, in a database of its own, which is gone afterwards; the one that is given stays as it was.
+/// On a given server the benchmark uses its own database and removes it. The given database does not change.
 async fn on_a_given_server(test: &str, workloads: &str, wanted: &[&str]) {
     let db = TestDb::<Postgres>::empty(test).await;
     let url = db.url();
@@ -62,18 +62,18 @@ async fn on_a_given_server(test: &str, workloads: &str, wanted: &[&str]) {
     for line in lines.iter().filter(|line| line["workload"] != "W6") {
         let cost = &line["cost"]["ours"];
         assert!(number(&cost["wal_bytes"]) > 0.0, "{line}");
-        assert!(cost["server_cpu_seconds"].is_null(), "the server is somebody else's: {line}");
-        // Older servers write their statistics whenever they come to it.
+        assert!(cost["server_cpu_seconds"].is_null(), "the benchmark did not start the server: {line}");
+        // Older servers write their statistics later.
         if db.number("SELECT current_setting('server_version_num')::int8").await >= 150_000 {
             assert!(number(&cost["commits"]) > 0.0, "{line}");
-            // Every event that is consumed leaves a dead tuple; the states leave some more.
+            // Every consumed event leaves a dead tuple. The states leave some more.
             let consumes = line["workload"] != "W1" && line["workload"] != "W2";
             assert!(!consumes || number(&cost["dead_tuples"]) >= 1_000.0, "{line}");
         }
     }
-    assert!(finished.stderr.contains("fsync"), "the settings are told: {}", finished.stderr);
+    assert!(finished.stderr.contains("fsync"), "the settings are printed: {}", finished.stderr);
     let own = finished.stderr.split_once("in a database of its own, ").and_then(|(_, rest)| rest.split_once(':'));
-    let (own, _) = own.expect("its database is told");
+    let (own, _) = own.expect("the name of its database is printed");
     assert!(own.starts_with("eventbox_bench_"), "{own}");
     assert_eq!(db.number(format_args!("SELECT count(*) FROM pg_database WHERE datname = '{own}'")).await, 0, "{own}");
     assert_eq!(db.number("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'").await, 0);
@@ -90,7 +90,7 @@ async fn latencies_and_the_outbox_run_on_sqlite() {
     on_sqlite("W4,W5", &[], &LATENCIES_AND_OUTBOX).await;
 }
 
-/// A line for each figure of each further point and of the soak, and a picture for each figure.
+/// The output has a line for each figure of each further point and of the soak. There is a picture for each figure.
 #[tokio::test]
 async fn growth_runs_on_sqlite_and_is_drawn() {
     let directory = tempfile::tempdir().unwrap();

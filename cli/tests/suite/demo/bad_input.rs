@@ -1,10 +1,10 @@
-//! What cannot work is told in one line that says what to do, with exit code 2, and nothing is done.
+//! Bad input is refused with one line of advice and exit code 2, before any work.
 
 use super::{finish, some_flights};
 
-/// Runs that must be refused, and what the error must say.
+/// Runs that must be refused, and a part of the error text.
 #[tokio::test]
-async fn what_cannot_work_is_told() {
+async fn bad_input_is_refused_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let write = |name: &str, text: &str| {
@@ -51,10 +51,10 @@ async fn what_cannot_work_is_told() {
         assert!(refused.stderr.contains(wanted), "{args:?}: {}", refused.stderr);
         assert!(!refused.stderr.contains("panicked"), "{args:?}: {}", refused.stderr);
     }
-    assert!(!directory.path().join("unused.sqlite3").exists(), "nothing is done before the input is known to be good");
+    assert!(!directory.path().join("unused.sqlite3").exists(), "the demo checks the input before it creates a file");
 }
 
-/// A database of somebody else is left alone.
+/// The demo does not touch the database of another program.
 #[tokio::test]
 async fn eventboxes_of_another_program_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Killed with -9 at random moments and resumed: the same verified totals.
+//! Runs killed with -9 at random moments and resumed reach the same verified totals.
 
 use std::time::Instant;
 
@@ -9,16 +9,16 @@ use rand::{RngExt, SeedableRng};
 use super::{demo, finish, some_flights};
 use crate::support::{TestDb, on_every_engine};
 
-/// Runs on each engine, each killed at least once.
+/// Number of runs on each engine. Each run is killed at least once.
 const RUNS: u32 = 10;
 
-/// Runs at the same time: what a killed one was about to send is held for ten seconds, in which others can run.
+/// Number of concurrent runs. A killed process holds its claims for ten seconds, in which other runs can work.
 const AT_ONCE: usize = 5;
 
-/// Flights of a run: enough for a second or so.
+/// Number of flights of a run, enough for about a second.
 const FLIGHTS: usize = 2_000;
 
-/// What does not depend on how often a run was begun.
+/// Figures that do not depend on the number of resumes.
 const TOTALS: [&str; 11] = [
     "rows",
     "recipients",

@@ -1,4 +1,4 @@
-//! The main job, as a real process.
+//! The demo as a real process.
 
 mod bad_input;
 mod kill;
@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// The demo with arguments, as a process that dies with the test; what it leaves goes into a directory that is cleaned with the build.
+/// Starts the demo as a process that dies with the test. Its files go into a directory that `cargo clean` removes.
 fn demo(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbox"));
     command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
@@ -25,7 +25,7 @@ fn demo(args: &[&str]) -> Command {
     command
 }
 
-/// What a finished process said.
+/// The result of a finished process.
 struct Finished {
     code: Option<i32>,
     stdout: String,
@@ -42,7 +42,7 @@ async fn finish(args: &[&str]) -> Finished {
 }
 
 impl Finished {
-    /// The JSON object that a verified run prints.
+    /// Returns the JSON object of a verified run.
     #[track_caller]
     fn verified(&self) -> serde_json::Value {
         assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
@@ -52,7 +52,7 @@ impl Finished {
     }
 }
 
-/// A file with the first `rows` flights of the real input.
+/// Writes a file with the first `rows` flights of the real input.
 fn some_flights(directory: &Path, rows: usize) -> PathBuf {
     let packed =
         std::fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/flights-2013-01.csv.gz")).unwrap();

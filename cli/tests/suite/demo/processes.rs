@@ -1,5 +1,5 @@
-//! Several processes on one database: they share the work, and it does not matter which of them die.
-#![allow(clippy::print_stderr, reason = "the shares and the seed are what one wants to see of a run")]
+//! Several processes on one database share the work. Any of them may die.
+#![allow(clippy::print_stderr, reason = "a run prints its shares and its seed")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,36 +13,36 @@ use tokio::process::{Child, ChildStderr};
 use super::{Finished, demo, finish, some_flights};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-/// Kills a process that is no child of the test, as a shell would.
+/// Kills a process that is not a child of the test, as a shell would.
 fn kill(pid: u32) {
     let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
     killed.expect("there is a kill to run");
 }
 
-/// Whether a process is there and no zombie.
+/// Returns whether a process runs and is not a zombie.
 fn is_alive(pid: u32) -> bool {
-    let told = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
-    let state = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+    let reports = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&reports.stdout).trim().to_owned();
     !state.is_empty() && !state.starts_with('Z')
 }
 
-/// A demo that runs, and what it tells of its worker processes.
+/// A running demo, and its reports about worker processes.
 struct Running {
     child: Child,
     stderr: tokio::io::Lines<BufReader<ChildStderr>>,
-    /// The pid of each process that is said to run.
+    /// Process id of each worker process that was reported.
     pids: BTreeMap<u32, u32>,
-    told: Vec<String>,
+    reports: Vec<String>,
 }
 
 impl Running {
     fn start(args: &[&str]) -> Self {
         let mut child = demo(args).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        Running { child, stderr, pids: BTreeMap::new(), told: Vec::new() }
+        Running { child, stderr, pids: BTreeMap::new(), reports: Vec::new() }
     }
 
-    /// Notes what is told until `deadline`, or until the demo tells no more; answers whether it still does.
+    /// Reads the reports until `deadline` or their end. Returns whether the demo still reports.
     async fn listen_until(&mut self, deadline: Instant) -> bool {
         while let Ok(line) = tokio::time::timeout_at(deadline.into(), self.stderr.next_line()).await {
             match line.unwrap() {
@@ -53,13 +53,13 @@ impl Running {
         true
     }
 
-    /// Notes what is told until each of `processes` runs.
+    /// Reads the reports until `processes` worker processes run.
     async fn listen_until_running(&mut self, processes: usize) {
         let deadline = Instant::now() + SOON;
         while self.pids.len() < processes {
             let line = tokio::time::timeout_at(deadline.into(), self.stderr.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("not all run: {:?}", self.told)).unwrap();
-            self.note(line.unwrap_or_else(|| panic!("the demo ended: {:?}", self.told)));
+            let line = line.unwrap_or_else(|_| panic!("not all run: {:?}", self.reports)).unwrap();
+            self.note(line.unwrap_or_else(|| panic!("the demo ended: {:?}", self.reports)));
         }
     }
 
@@ -74,19 +74,19 @@ impl Running {
             }
             _ => {}
         }
-        self.told.push(line);
+        self.reports.push(line);
     }
 
     async fn finish(mut self, within: Duration) -> Finished {
-        assert!(!self.listen_until(Instant::now() + within).await, "not done in {within:?}: {:?}", self.told);
+        assert!(!self.listen_until(Instant::now() + within).await, "not done in {within:?}: {:?}", self.reports);
         let mut stdout = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut stdout).await.unwrap();
         let code = self.child.wait().await.unwrap().code();
-        Finished { code, stdout, stderr: self.told.join("\n") }
+        Finished { code, stdout, stderr: self.reports.join("\n") }
     }
 }
 
-/// Checks that each process did something and all of them everything, and prints who did what.
+/// Checks that each process did something and all together did everything. Prints the shares.
 #[track_caller]
 fn assert_shared(report: &Value, processes: usize) {
     let shares = report["processes"].as_array().unwrap();
@@ -98,7 +98,7 @@ fn assert_shared(report: &Value, processes: usize) {
     assert_eq!(shares.iter().map(of).sum::<i64>(), report["emitted"].as_i64().unwrap(), "{report}");
 }
 
-/// Runs three processes and kills one of them every two seconds for a while; what comes out must be right all the same.
+/// Runs three processes and kills one of them every two seconds. The result must be correct.
 async fn killed_for<B: TestEngine>(length: Duration, flights: usize, rate: &str) {
     const PROCESSES: usize = 3;
     const KILL_EVERY: Duration = Duration::from_secs(2);
@@ -118,7 +118,7 @@ async fn killed_for<B: TestEngine>(length: Duration, flights: usize, rate: &str)
     let begun = Instant::now();
     let mut killed = 0;
     for kills in 1.. {
-        assert!(running.listen_until(begun + KILL_EVERY * kills).await, "it ended too early: {:?}", running.told);
+        assert!(running.listen_until(begun + KILL_EVERY * kills).await, "it ended too early: {:?}", running.reports);
         if begun.elapsed() >= length {
             break;
         }
@@ -139,7 +139,7 @@ async fn killed_for<B: TestEngine>(length: Duration, flights: usize, rate: &str)
 }
 
 on_every_engine! {
-    /// A killed demo leaves no process behind, and several processes go on with what it left.
+    /// A killed demo leaves no process behind, and several processes resume its work.
     async fn no_process_is_left_alone(db) {
         let _ = db;
         let directory = tempfile::tempdir().unwrap();
@@ -161,19 +161,20 @@ on_every_engine! {
     }
 }
 
-/// Killed with -9 at random every two seconds for a minute, on one Postgres: nothing is lost, nothing happens twice, everybody works.
+/// Random kills with -9 every two seconds for a minute on Postgres: no event is lost or processed twice, and every
+/// process works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_killed_for_a_minute_on_postgres() {
     killed_for::<sqlx::Postgres>(Duration::from_secs(60), 15_000, "240").await;
 }
 
-/// The same on one SQLite file, for a quarter of a minute.
+/// The same on one SQLite file, for 15 seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_killed_on_sqlite() {
     killed_for::<sqlx::Sqlite>(Duration::from_secs(15), 4_000, "200").await;
 }
 
-/// Four processes on one SQLite file: nobody starves, neither in the end nor while all of them have something to do.
+/// Four processes on one SQLite file: each gets a share, in the end and while all of them have work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_on_one_file_each_get_a_tenth() {
     let database = TestDb::<sqlx::Sqlite>::empty("four").await;
@@ -183,7 +184,7 @@ async fn four_processes_on_one_file_each_get_a_tenth() {
     let args = ["--json", "--keep", "--processes", "4", "--input", input.to_str().unwrap(), "--database-url", &url];
     let report = finish(&args).await.verified();
     assert_shared(&report, 4);
-    // Rows are numbered in the order of their commits.
+    // The rows are numbered in the order of their commits.
     let early = "SELECT process || ' ' || count(*) FROM (SELECT process FROM demo_share ORDER BY rowid LIMIT
                  (SELECT count(*) / 2 FROM demo_share)) GROUP BY process ORDER BY process";
     let early = database.texts(early).await;

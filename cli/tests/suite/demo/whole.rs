@@ -1,11 +1,11 @@
-//! The whole job on both engines, to its known figures.
+//! The whole demo on both engines, with known figures.
 
 use serde_json::json;
 
 use super::{finish, some_flights};
 use crate::support::{TestDb, on_every_engine};
 
-/// The figures of the real file, which do not depend on who raced whom.
+/// Checks the figures of the real file. They do not depend on the order of the workers.
 #[track_caller]
 fn assert_facts(report: &serde_json::Value) {
     for (name, wanted) in [
@@ -28,14 +28,14 @@ fn assert_facts(report: &serde_json::Value) {
     assert!(report["turns"].as_i64().unwrap() >= 3_151, "{report}");
 }
 
-/// An empty database for a run; the demo brings its own tables.
+/// Creates an empty database for a run. The demo creates its own tables.
 async fn empty<B: crate::support::TestEngine>(db: &TestDb<B>) -> TestDb<B> {
     let _ = db;
     TestDb::empty("demo").await
 }
 
 on_every_engine! {
-    /// The real file, eight workers: the known figures.
+    /// The real file and eight workers give the known figures.
     async fn the_real_file_is_verified(db) {
         let database = empty(db).await;
         let report = finish(&["--json", "--workers", "8", "--database-url", &database.url()]).await.verified();
@@ -43,7 +43,7 @@ on_every_engine! {
         database.remove().await;
     }
 
-    /// A kept database can be looked at, is not begun again by mistake, and can be gone on with, which changes nothing.
+    /// A kept database can be read. A second run refuses it without --resume, and a resumed run changes nothing.
     async fn a_kept_database_stays(db) {
         let directory = tempfile::tempdir().unwrap();
         let input = some_flights(directory.path(), 500);
@@ -66,10 +66,10 @@ on_every_engine! {
         }
         assert_eq!(resumed, first);
 
-        // Without --keep, what the demo made is removed when it is done.
+        // Without --keep, the demo removes what it created.
         finish(&[&args[..], &["--resume"]].concat()).await.verified();
-        let anew = finish(&args).await.verified();
-        assert_eq!(anew["legs"], first["legs"]);
+        let again = finish(&args).await.verified();
+        assert_eq!(again["legs"], first["legs"]);
         database.remove().await;
     }
 }
