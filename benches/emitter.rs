@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! cargo bench --bench emitter -- bare EVENTS               the batch client alone, with no database
-//! cargo bench --bench emitter -- emit ENGINE EVENTS        emit, deliver, delete, from end to end, beside `bare`
-//! cargo bench --bench emitter -- drain ENGINE ROWS         an outbox after an outage of an hour, beside `bare`
+//! cargo bench --bench emitter -- emit ENGINE EVENTS        emit, deliver, delete, from end to end, against `bare`
+//! cargo bench --bench emitter -- drain ENGINE ROWS         an outbox after an outage of an hour, against `bare`
 //! cargo bench --bench emitter -- drain ENGINE ROWS --latency-ms MS
-//!                                                          the same with a server that takes so long for each request
-//! cargo bench --bench emitter -- chaos SECONDS             two hosts and two plugins on one Postgres table, one killed every few seconds
+//!     the same with a server that takes MS for each request
+//! cargo bench --bench emitter -- chaos SECONDS             four processes on one Postgres table, with kills
 //! ```
 //!
-//! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own. The receiver is a process of
-//! its own that only counts; for `chaos` it is `eventbox::ingress`. Everything has the defaults, and `bare` sends the same batches by the same
-//! client as the emitter does.
+//! ENGINE is `sqlite` or `postgres`. For `postgres`, DATABASE_URL names a server, on which the benchmark creates its
+//! own database. The receiver is a separate process that only counts; for `chaos` it is `eventbox::ingress`. All
+//! settings are the defaults. `bare` sends the same batches through the same client as the emitter.
 //!
-//! `drain` has two yardsticks. Without a latency the receiver costs next to nothing, so CPU decides, and what the database takes of it is missing
-//! elsewhere. With one, the batch client's `max_concurrent_sends` decides, as over a network: that is the full rate of the transport.
+//! `drain` has two yardsticks. Without a latency the receiver costs little CPU, so the CPU time of the database
+//! decides. With a latency the batch client's `max_concurrent_sends` decides, as over a network.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -63,7 +63,7 @@ async fn main() {
         ["drain", engine, rows, "--latency-ms", latency_ms] => drain_on(engine, rows, latency_ms).await,
         ["chaos", seconds] => with_postgres(async |_, url| chaos(url, seconds.parse().unwrap()).await).await,
         ["worker", kind, name, url, address] => worker(kind, name, url, address).await,
-        _ => println!("see the head of benches/emitter.rs for what to ask"),
+        _ => println!("see the head of benches/emitter.rs for the arguments"),
     }
 }
 
@@ -76,11 +76,11 @@ async fn drain_on(engine: &str, rows: &str, latency_ms: &str) {
     match engine {
         "sqlite" => with_sqlite(async |pool| drain(pool, rows, latency_ms).await).await,
         "postgres" => with_postgres(async |pool, _| drain(pool, rows, latency_ms).await).await,
-        _ => println!("see the head of benches/emitter.rs for what to ask"),
+        _ => println!("see the head of benches/emitter.rs for the arguments"),
     }
 }
 
-/// Answers everything with success, after a while.
+/// A service that answers every call with success after the latency.
 struct Counting {
     latency: Duration,
 }
@@ -125,7 +125,7 @@ impl ChipIngress for Counting {
 }
 
 async fn sink(latency: Duration) {
-    // Without this the answers wait for each other's acknowledgements, 40 ms at a time.
+    // Without TCP_NODELAY the answers wait for acknowledgements, 40 ms each time.
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
     println!("{}", incoming.local_addr().unwrap());
     let service = ChipIngressServer::new(Counting { latency }).max_decoding_message_size(16 << 20);
@@ -173,10 +173,10 @@ async fn with_postgres(body: impl AsyncFnOnce(Pool<sqlx::Postgres>, &str)) {
     sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&admin).await.unwrap();
 }
 
-/// The process that all processes of the server of Postgres are children of, when it runs on this machine.
+/// Returns the first process of the Postgres server, if the server runs on this machine.
 static POSTMASTER: OnceLock<u64> = OnceLock::new();
 
-/// What a measurement began with.
+/// The start values of a measurement.
 struct Begun {
     at: Instant,
     sink: Option<u32>,
@@ -190,8 +190,8 @@ impl Begun {
         begun
     }
 
-    /// The CPU time so far of this process, the receiver, and the server of Postgres: on a machine that does other work as well it says more than
-    /// the rate.
+    /// CPU times of this process, the receiver and the Postgres server. On a busy machine they say more than the
+    /// rate.
     fn cpu_us(&self) -> [f64; 3] {
         let mut sums = [0.0; 3];
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -217,7 +217,8 @@ impl Begun {
         let (took, cpu, count) = (self.at.elapsed().as_secs_f64(), self.cpu_us(), events as f64);
         let [own, sink, postgres] = [0, 1, 2].map(|whose| (cpu[whose] - self.cpu[whose]) / count);
         println!(
-            "{what}: {events} events in {took:.2} s, {:.0} events/s; CPU per event: {own:.1} us here, {sink:.1} us receiver, {postgres:.1} us Postgres",
+            "{what}: {events} events in {took:.2} s, {:.0} events/s; CPU per event: {own:.1} us here, \
+             {sink:.1} us receiver, {postgres:.1} us Postgres",
             count / took
         );
         count / took
@@ -302,16 +303,20 @@ async fn drain<B: Backend + Fill>(pool: Pool<B>, rows: usize, latency_ms: &str) 
     println!("resident {most} MiB at most, {} MiB in the end", resident_mib());
 }
 
-/// Many due rows, made by the database itself: as many in each second of the last hour, and each tried in vain as often as the breaker let it.
+/// Inserts due rows with SQL: equally many for each second of the last hour, each with the attempts that the breaker
+/// allowed.
 trait Fill: Backend {
     async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64);
 }
 
 impl Fill for sqlx::Postgres {
     async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64) {
-        // The ids are in the order of time, as those of `emit` are.
-        let fill = "INSERT INTO eventbox_outbox (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, payload)
-                    SELECT n % 256, (lpad(to_hex(us / 1000), 12, '0') || '7' || right(replace(gen_random_uuid()::text, '-', ''), 19))::uuid,
+        // The ids are in the order of time, as the ids of `emit` are.
+        let fill = "INSERT INTO eventbox_outbox
+                        (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, payload)
+                    SELECT n % 256,
+                           (lpad(to_hex(us / 1000), 12, '0') || '7' ||
+                            right(replace(gen_random_uuid()::text, '-', ''), 19))::uuid,
                            'flights', 'flight.departed', 3, us, us + 10000000, $1
                     FROM (SELECT n, (extract(epoch FROM now()) * 1000000)::int8 - 3600000000 + n * 3590000000 / $2 AS us
                           FROM generate_series(1, $2) n) AS rows";
@@ -323,7 +328,8 @@ impl Fill for sqlx::Postgres {
 impl Fill for sqlx::Sqlite {
     async fn fill(pool: &Pool<Self>, payload: Vec<u8>, rows: i64) {
         let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2)
-                    INSERT INTO eventbox_outbox (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, payload)
+                    INSERT INTO eventbox_outbox
+                        (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, payload)
                     SELECT i % 256, unhex(printf('%012x7', us / 1000) || substr(hex(randomblob(10)), 2)),
                            'flights', 'flight.departed', 3, us, us + 10000000, $1
                     FROM (SELECT i, (unixepoch() - 3600) * 1000000 + i * 3590000000 / $2 AS us FROM n)";
@@ -337,7 +343,7 @@ fn resident_mib() -> u64 {
     (pages * 4096) >> 20
 }
 
-/// Emits named events until it is killed, and says which were stored.
+/// Emits named events until it is killed, and prints the stored ones.
 async fn worker(kind: &str, name: &str, url: &str, address: &str) {
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(6).connect(url).await.unwrap();
     let emitter = DurableEmitter::builder(pool, address).configure(|config| {
@@ -351,13 +357,13 @@ async fn worker(kind: &str, name: &str, url: &str, address: &str) {
         let key = format!("{name}/{number}");
         let event = CloudEvent::builder("flights", "flight.departed").payload(key.clone()).idempotency_key(&key);
         emitter.emit(event.build().unwrap()).await.unwrap();
-        // The line says that the event is stored; what was stored without a line may arrive as well.
+        // The line proves that the event is stored. A stored event without a line may arrive as well.
         println!("{key}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Counts, by its key, each row that is there after a kill: whoever died may have sent it, and nobody knows.
+/// Counts each row that is left after a kill, by its key. The killed process may have sent the row.
 async fn note_unacknowledged(pool: &sqlx::PgPool, left: &mut BTreeMap<String, u64>) {
     let rows: Vec<Vec<u8>> = sqlx::query_scalar("SELECT payload FROM eventbox_outbox").fetch_all(pool).await.unwrap();
     for row in rows {
@@ -366,7 +372,7 @@ async fn note_unacknowledged(pool: &sqlx::PgPool, left: &mut BTreeMap<String, u6
     }
 }
 
-/// How often each key arrived again.
+/// Returns how often each key arrived again.
 async fn copies(server: &IngressHandle) -> BTreeMap<String, u64> {
     let (mut copies, mut after) = (BTreeMap::new(), 0);
     loop {
@@ -413,7 +419,7 @@ async fn chaos(url: &str, seconds: u64) {
         child.kill().await.unwrap();
     }
     note_unacknowledged(&pool, &mut left).await;
-    // Whoever comes last finds all of it.
+    // The last emitter delivers all remaining rows.
     let last = DurableEmitter::builder(pool, address.as_str()).start().await.unwrap();
     assert!(last.flush(Duration::from_secs(60)).await.unwrap());
     last.close().await;
@@ -423,8 +429,8 @@ async fn chaos(url: &str, seconds: u64) {
     let copies = copies(&server).await;
     let unexplained = copies.iter().filter(|(key, copies)| left.get(*key).copied().unwrap_or(0) < **copies).count();
     println!(
-        "{kills} kills; {} acknowledged emits, {} arrived, {missing} missing; {} were unacknowledged at a kill, {} of them arrived again, \
-         at most {} times; {unexplained} others arrived again; {:?}",
+        "{kills} kills; {} acknowledged emits, {} arrived, {missing} missing; {} were unacknowledged \
+         at a kill, {} of them arrived again, at most {} times; {unexplained} others arrived again; {:?}",
         stored.len(),
         arrived.len(),
         left.len(),

@@ -1,12 +1,15 @@
-//! Nobody starves: a long box beside short ones, a snapshot that somebody holds open, four processes on one file.
+//! Fairness: a long eventbox next to short ones, an open snapshot, and four processes on one file.
 //!
 //! ```text
-//! cargo bench --bench fairness -- hot ENGINE [EVENTS]         a box of a million events beside 999 boxes of ten: when are those done?
-//! cargo bench --bench fairness -- snapshot ENGINE [SECONDS]   what listing costs under load while a snapshot is held open (600 s)
-//! cargo bench --bench fairness -- processes [SECONDS]         four processes write to one SQLite file as fast as they can: each one's share
+//! cargo bench --bench fairness -- hot ENGINE [EVENTS]         an eventbox of 10^6 events next to 999 of ten
+//! cargo bench --bench fairness -- snapshot ENGINE [SECONDS]   the cost of listing under load with an open snapshot
+//! (600 s)
+//! cargo bench --bench fairness -- processes [SECONDS]         the shares of four processes that write to one SQLite
+//! file
 //! ```
 //!
-//! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own.
+//! ENGINE is `sqlite` or `postgres`. For `postgres`, DATABASE_URL names a server, on which the benchmark creates its
+//! own database.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -44,11 +47,11 @@ async fn main() {
         ["snapshot", "sqlite", ..] => with_sqlite(async |pool| snapshot(pool, number(2, 600)).await).await,
         ["process", file, kind, ..] => process(file, kind, number(3, 10)).await,
         ["processes", ..] => processes(number(1, 10)).await,
-        _ => println!("see the head of benches/fairness.rs for what to ask"),
+        _ => println!("see the head of benches/fairness.rs for the arguments"),
     }
 }
 
-/// Counts.
+/// Counts its events.
 struct Counter;
 
 impl Reducer for Counter {
@@ -59,14 +62,14 @@ impl Reducer for Counter {
     }
 }
 
-/// The engine's own words.
+/// The statements that differ between the engines.
 trait Engine: Backend {
-    /// Fills one box with so many events.
+    /// Fills one eventbox with `events` events.
     const FILL: &'static str;
     fn run(pool: &Pool<Self>, sql: String) -> impl Future<Output = ()> + Send;
     fn count(pool: &Pool<Self>, sql: &'static str) -> impl Future<Output = i64> + Send;
     fn emit_all(pool: &Pool<Self>, events: &[(Recipient, Event)]) -> impl Future<Output = ()> + Send;
-    /// Makes a transaction keep what it sees.
+    /// Opens a snapshot in a transaction.
     fn hold(tx: &mut Self::Connection) -> impl Future<Output = ()> + Send;
 }
 
@@ -99,14 +102,16 @@ engine!(
     sqlx::Postgres,
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM eventbox_event",
     "INSERT INTO eventbox_event (shard, recipient, id, value)
-     SELECT $S, '$R', ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, '\\x00' FROM generate_series(1, $N) n;
+     SELECT $S, '$R', ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, '\\x00'
+     FROM generate_series(1, $N) n;
      ANALYZE eventbox_event"
 );
 engine!(
     sqlx::Sqlite,
     "SELECT count(*) FROM eventbox_event",
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $N)
-     INSERT INTO eventbox_event (shard, recipient, id, value) SELECT $S, '$R', unhex(printf('0000000000007000%016x', i)), x'00' FROM n"
+     INSERT INTO eventbox_event (shard, recipient, id, value)
+     SELECT $S, '$R', unhex(printf('0000000000007000%016x', i)), x'00' FROM n"
 );
 
 async fn with_postgres(body: impl AsyncFnOnce(Pool<sqlx::Postgres>)) {
@@ -157,7 +162,7 @@ async fn hot<B: Engine>(pool: Pool<B>, events: usize) {
         "SELECT count(*) FROM (SELECT 1 FROM eventbox_event WHERE recipient <> 'hot/1' LIMIT 1) AS others";
     wait_until(async || runtime.stats().consumed >= rows.len() as u64 && B::count(&pool, OTHERS).await == 0).await;
     let others_done = started.elapsed();
-    println!("{}: {BOXES} boxes of {EVENTS_A_BOX} beside one of {events}: done after {others_done:.2?}", B::NAME);
+    println!("{}: {BOXES} eventboxes of {EVENTS_A_BOX} next to one of {events}: done after {others_done:.2?}", B::NAME);
     let all = (events + rows.len()) as u64;
     wait_until(async || runtime.stats().consumed == all).await;
     let all_done = started.elapsed();
@@ -165,7 +170,7 @@ async fn hot<B: Engine>(pool: Pool<B>, events: usize) {
     runtime.stop(STOP).await;
 }
 
-/// Time spent in listing since the last time, and of it in walks, microseconds.
+/// Returns the time spent in listing since the last call, and the part spent in scans, in microseconds.
 fn listing_us(snapshotter: &Snapshotter) -> (f64, f64) {
     let (mut total, mut walks) = (0, 0.0);
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -191,7 +196,7 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
     let mut holder = None;
     let window = Duration::from_secs((seconds as u64 / 10).max(1));
     let mut first = None;
-    println!("window: what a turn costs to list its box, and to find it");
+    println!("window: the time of a turn's listing, and of the scan that found it");
     for number in 0..=10 {
         listing_us(&snapshotter);
         let (before, began) = (runtime.stats(), Instant::now());
@@ -199,7 +204,7 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         let mut sent = 0;
         while began.elapsed() < window {
             ticks.tick().await;
-            // Half of the load goes to one box.
+            // One eventbox gets half of the load.
             let to = |n: usize| {
                 if n.is_multiple_of(2) {
                     Recipient::new("hot", "1")
@@ -218,7 +223,8 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
         let (boxes, of_walks) = (of_turn(all - walks), of_turn(walks));
         let what = if number == 0 { "without a snapshot" } else { "with one" };
         println!(
-            "{number:>2} {what}: {} events, {turns} turns; boxes {boxes:.0} µs, {:.2} × the first; walks {of_walks:.0} µs, {:.1} % of the time",
+            "{number:>2} {what}: {} events, {turns} turns; listing {boxes:.0} µs, {:.2} × the first; \
+             scans {of_walks:.0} µs, {:.1} % of the time",
             now.consumed - before.consumed,
             boxes / *first.get_or_insert(boxes),
             walks / 1e4 / began.elapsed().as_secs_f64(),
@@ -233,7 +239,7 @@ async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {
     runtime.stop(STOP).await;
 }
 
-/// One of the processes: writes as fast as it can, and says how many commits of turns it had.
+/// Runs one of the processes: writes as fast as it can, and prints its number of committed turns.
 async fn process(file: &str, kind: &str, seconds: usize) {
     let pool = sqlite(file).await;
     let mut config = RuntimeConfig::default();
@@ -271,7 +277,7 @@ async fn processes(seconds: usize) {
     for child in children {
         let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let numbers: Vec<u64> = out.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        let [rounds, events] = numbers.as_slice() else { panic!("a process said {out:?}") };
+        let [rounds, events] = numbers.as_slice() else { panic!("a process printed {out:?}") };
         found.push((*rounds, *events));
     }
     let all: u64 = found.iter().map(|(rounds, _)| rounds).sum();

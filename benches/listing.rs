@@ -1,12 +1,13 @@
-//! What a listing costs when the box is long: it must not grow with the backlog.
+//! The cost of a listing in a long eventbox. It must not grow with the backlog.
 //!
 //! ```text
-//! cargo bench --bench listing              boxes of 1,000 to 1,000,000 events
-//! cargo bench --bench listing -- --quick   boxes of 1,000 to 100,000 events
+//! cargo bench --bench listing              eventboxes of 1,000 to 1,000,000 events
+//! cargo bench --bench listing -- --quick   eventboxes of 1,000 to 100,000 events
 //! ```
 //!
-//! On SQLite in a file of its own, and on Postgres in a database of its own when DATABASE_URL names a server. It prints, for each size, the time of a
-//! listing of 100 events and (on Postgres) the pages that it touches, and what they are against those of the smallest box.
+//! The benchmark uses a SQLite file and, if DATABASE_URL names a server, its own Postgres database. For each size it
+//! prints the time of a listing of 100 events and, on Postgres, the pages that the listing reads. The ratios compare
+//! both with the smallest eventbox.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -64,7 +65,8 @@ async fn on_sqlite(sizes: &[u32]) {
     for &events in sizes {
         let of = owner(events);
         let fill = format!(
-            "INSERT INTO eventbox_event WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {events})
+            "INSERT INTO eventbox_event
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {events})
              SELECT {}, '{of}', unhex(printf('%032x', i)), NULL, NULL, zeroblob(100) FROM n",
             of.shard()
         );
@@ -86,7 +88,8 @@ async fn on_postgres(url: &str, sizes: &[u32]) {
     for &events in sizes {
         let of = owner(events);
         let fill = format!(
-            "INSERT INTO eventbox_event SELECT {}, '{of}', lpad(to_hex(n), 32, '0')::uuid, NULL, NULL, convert_to(repeat('x', 100), 'UTF8')
+            "INSERT INTO eventbox_event SELECT {}, '{of}', lpad(to_hex(n), 32, '0')::uuid, NULL, NULL,
+                    convert_to(repeat('x', 100), 'UTF8')
              FROM generate_series(1, {events}) n",
             of.shard()
         );
@@ -100,7 +103,7 @@ async fn on_postgres(url: &str, sizes: &[u32]) {
     sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&mut admin).await.unwrap();
 }
 
-/// The statement of the library, as its source has it.
+/// Returns the statement from the library's source.
 fn list_events() -> String {
     let source = include_str!("../src/store/event.rs");
     let statement = source.split("LIST_EVENTS: &str = \"").nth(1).unwrap().split("\";").next().unwrap();

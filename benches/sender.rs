@@ -1,11 +1,12 @@
-//! What a `Sender` and timers bring, against one INSERT a commit: both in the same run on the same machine, alternating.
+//! Compares a `Sender` and timers with one INSERT for each commit. Both sides alternate in one run on one machine.
 //!
 //! ```text
-//! cargo bench --bench sender -- ENGINE [--quick]     256 tasks through a Sender, 16 tasks with plain emits, against plain INSERTs
-//! cargo bench --bench sender -- timers ENGINE        what a million future timers cost those who look for due ones, and how fast due ones move
+//! cargo bench --bench sender -- ENGINE [--quick]     256 tasks with a Sender, 16 tasks with emits, against INSERTs
+//! cargo bench --bench sender -- timers ENGINE        scans next to a million future timers, and the rate of due ones
 //! ```
 //!
-//! ENGINE is `sqlite`, or `postgres` with a server named by DATABASE_URL, on which it makes a database of its own.
+//! ENGINE is `sqlite` or `postgres`. For `postgres`, DATABASE_URL names a server, on which the benchmark creates its
+//! own database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 #![allow(clippy::cast_precision_loss)]
 
@@ -37,11 +38,11 @@ async fn main() {
         ["sqlite", ..] => with_sqlite(async |pool| compare(pool, rounds, length).await).await,
         ["timers", "postgres"] => with_postgres(timers).await,
         ["timers", "sqlite"] => with_sqlite(timers).await,
-        _ => println!("see the head of benches/sender.rs for what to ask"),
+        _ => println!("see the head of benches/sender.rs for the arguments"),
     }
 }
 
-/// The engine's own words: the plain INSERT that a user would write, and timers by the million.
+/// The statements that differ between the engines: the INSERT that a user would write, and a million timers.
 trait Engine: Backend {
     fn insert(pool: &Pool<Self>, to: &Recipient, value: &[u8]) -> impl Future<Output = ()> + Send;
     fn emit(pool: &Pool<Self>, to: &Recipient, event: Event) -> impl Future<Output = ()> + Send;
@@ -72,15 +73,18 @@ macro_rules! engine {
 }
 engine!(
     sqlx::Postgres,
-    "INSERT INTO eventbox_timer SELECT n % 256, 4e15 + n, gen_random_uuid(), 'order/' || n % 1000, NULL, NULL, '\\x00' FROM generate_series(1, $N) n"
+    "INSERT INTO eventbox_timer
+     SELECT n % 256, 4e15 + n, gen_random_uuid(), 'order/' || n % 1000, NULL, NULL, '\\x00'
+     FROM generate_series(1, $N) n"
 );
 engine!(
     sqlx::Sqlite,
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $N)
-     INSERT INTO eventbox_timer SELECT i % 256, 4000000000000000 + i, randomblob(16), 'order/' || (i % 1000), NULL, NULL, x'00' FROM n"
+     INSERT INTO eventbox_timer
+     SELECT i % 256, 4000000000000000 + i, randomblob(16), 'order/' || (i % 1000), NULL, NULL, x'00' FROM n"
 );
 
-/// How many calls a second so many tasks get through together.
+/// Returns the rate of calls of `tasks` tasks together.
 async fn rate<F: Future<Output = ()> + Send>(
     tasks: usize,
     length: Duration,

@@ -1,4 +1,4 @@
-//! An HTTP handler that emits inside its own transaction: the row and the event are there together, or neither.
+//! An HTTP handler that emits in its own transaction: the row and the event commit together or not at all.
 //!
 //! The server listens on a free port, calls itself, and ends. `cargo run --example axum_handler`
 
@@ -13,7 +13,7 @@ use sqlx::SqlitePool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Takes an order. The caller's idempotency key is the event's name, so that it may simply try again.
+/// Takes an order. The caller's idempotency key is the name of the event, so a retry is safe.
 async fn order(
     State(pool): State<SqlitePool>,
     Path(customer): Path<String>,
@@ -31,7 +31,7 @@ async fn order(
 }
 
 async fn store(pool: &SqlitePool, to: &Recipient, key: &str, item: String) -> Result<Emitted, BoxError> {
-    // A transaction that writes from its first statement, and that may be dropped at any point when the caller hangs up.
+    // `begin` starts a write transaction. Dropping it at any point is safe, also when the caller disconnects.
     let mut tx = eventbox::begin(pool).await?;
     let emitted = eventbox::emit(&mut *tx, to, Event::new(item.clone()).named(key)).await?.emitted();
     if emitted == Emitted::Added {
@@ -42,7 +42,7 @@ async fn store(pool: &SqlitePool, to: &Recipient, key: &str, item: String) -> Re
     Ok(emitted)
 }
 
-/// What a customer has ordered.
+/// Keeps the list of a customer's orders.
 struct Customer;
 
 impl Reducer for Customer {
@@ -91,11 +91,12 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// One request by hand, to need no client.
+/// Sends one request without an HTTP client library.
 async fn call(address: std::net::SocketAddr, path: &str, key: &str, body: &str) -> Result<String, BoxError> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\nidempotency-key: {key}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nidempotency-key: {key}\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await?;

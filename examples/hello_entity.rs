@@ -1,4 +1,4 @@
-//! The smallest entity: a greeter that counts who greets it, and greets back.
+//! The smallest entity: a greeter that counts greetings and greets back.
 //!
 //! `cargo run --example hello_entity`
 
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use eventbox::{BoxError, Emitted, Event, Outcome, Recipient, Reducer};
 use sqlx::sqlite::SqlitePoolOptions;
 
-/// Everybody is a greeter: this one answers `hello` with `hello back`, and only counts the latter.
+/// A greeter. It answers `hello` with `hello back`, and only counts the latter.
 struct Greeter;
 
 impl Reducer for Greeter {
@@ -29,14 +29,14 @@ impl Reducer for Greeter {
                 answers.push((from.parse()?, Event::from_json(&("hello back", to.as_str()))?));
             }
         }
-        // The state, the removal of the events and the answers: one transaction, or nothing.
+        // One transaction contains the state, the removal of the events and the answers.
         Ok(Outcome::to(seen).consuming(events).emitting(answers))
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // In real life a file: SqlitePool::connect_with(eventbox::sqlite_options("greeters.sqlite3"))
+    // A service uses a file: SqlitePool::connect_with(eventbox::sqlite_options("greeters.sqlite3"))
     let options = eventbox::sqlite_options(":memory:");
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
     eventbox::migrate(&pool).await?;
@@ -46,9 +46,9 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(eventbox::emit(&pool, &grace, hello.clone()).await?, Emitted::Added);
     println!("ada greets grace");
     assert_eq!(eventbox::emit(&pool, &grace, hello).await?, Emitted::Duplicate);
-    println!("ada greets grace again, because an answer was lost: it has a name, so nothing changes");
+    println!("ada greets grace again after a lost answer: the event has a name, so nothing changes");
 
-    // Whoever has something to do is found shard by shard; here both are known.
+    // A runtime finds recipients with events shard by shard. Here both recipients are known.
     for greeter in [&grace, &ada] {
         let turn = eventbox::reduce_batch(&pool, greeter, &Greeter, 100.try_into()?).await?;
         println!("turn {:?} of {greeter} consumed {} event(s)", turn.number.unwrap_or_default(), turn.consumed);

@@ -1,4 +1,4 @@
-//! A processor for Postgres only, with a table of its own that others write too.
+//! A processor for Postgres with its own table, which other writers change too.
 //!
 //! `DATABASE_URL=postgres://… cargo run --example postgres_processor`; it works in a schema of its own and drops it.
 
@@ -8,7 +8,7 @@ use eventbox::{BoxError, EVersion, Event, Mutation, Processor, Recipient, SideEf
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// Books payments on accounts, and writes a journal.
+/// Books payments on accounts and writes a journal.
 struct Accounts;
 
 impl Processor<sqlx::Postgres> for Accounts {
@@ -45,7 +45,7 @@ impl Processor<sqlx::Postgres> for Accounts {
     }
 
     async fn fetch_eversion(&self, tx: &mut PgConnection, to: &Recipient) -> Result<EVersion, BoxError> {
-        // FOR UPDATE: whoever else writes the account waits until this turn has saved it.
+        // FOR UPDATE makes other writers of the account wait until this turn has saved it.
         let query = sqlx::query_scalar("SELECT eversion FROM account WHERE id = $1 FOR UPDATE").bind(to.key());
         Ok(EVersion(query.fetch_optional(tx).await?.unwrap_or_default()))
     }
@@ -90,7 +90,7 @@ async fn book(pool: &sqlx::PgPool) -> Result<(), BoxError> {
     let account = Recipient::new("account", "ada")?;
     let payments = [1_000, -250, 5].map(|cents| Event::from_json(&cents).map(|event| (account.clone(), event)));
     eventbox::emit_all(pool, &payments.into_iter().collect::<Result<Vec<_>, _>>()?).await?;
-    // Two workers that do not know of each other: each event is booked once.
+    // Two independent workers book each event once.
     let max_events = 2.try_into()?;
     let (one, other) = tokio::join!(
         eventbox::process_batch(pool, &account, &Accounts, max_events),

@@ -1,4 +1,4 @@
-//! A reducer and its tests: the decision alone, a rehearsed turn, and a whole life.
+//! A reducer and its tests: the decision alone, a rehearsed turn, and all turns until the eventbox is empty.
 //!
 //! `cargo run --example reducer_with_tests` and `cargo test --example reducer_with_tests`
 
@@ -20,7 +20,7 @@ enum Change {
     Sold(i64),
 }
 
-/// Keeps the stock, asks the warehouse for more in time, and tells the world when a shelf is empty.
+/// Keeps the stock, orders more from the warehouse in time, and publishes a message when a shelf is empty.
 struct Shelves;
 
 const LOW: i64 = 3;
@@ -74,7 +74,7 @@ mod tests {
         Recipient::new("shelf", "pencils").unwrap()
     }
 
-    /// The decision is a plain function of plain data: no database.
+    /// The decision is a function of plain data and needs no database.
     #[test]
     fn a_low_shelf_asks_once() {
         let sold = [Event::from_json(&Change::Sold(4)).unwrap()];
@@ -85,7 +85,7 @@ mod tests {
         assert!(again.emitted.is_empty());
     }
 
-    /// A whole turn on a real database, rolled back; and then until nothing is left to do.
+    /// Rehearses a turn on a real database and rolls it back, then runs turns until no event is left.
     #[tokio::test]
     async fn an_empty_shelf_is_told() {
         let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);

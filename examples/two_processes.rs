@@ -1,11 +1,12 @@
-//! A service of two processes: each starts a runtime, they share the work, and who asks reads its own writes, whoever processed them.
+//! A service of two processes that share the work. A request reads its own writes, whichever process handled them.
 //!
 //! ```text
 //! cargo run --example two_processes
 //! ```
 //!
-//! Here both processes are of this program, and the database is an SQLite file; with Postgres they may be on any number of machines.
-#![allow(clippy::print_stdout, reason = "it talks to a person")]
+//! Both processes are this program, and the database is a SQLite file. With Postgres they may run on different
+//! machines.
+#![allow(clippy::print_stdout, reason = "the example prints to a terminal")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,13 +15,13 @@ use std::time::Duration;
 use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, Status};
 
-/// How long a request waits for its event to be processed.
+/// Time limit of a request for its event to be processed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a stop may take.
+/// Time limit of a stop.
 const STOP: Duration = Duration::from_secs(5);
 
-/// An order: the sum of what was added to it.
+/// An order: the sum of its items.
 struct Order;
 
 impl Reducer for Order {
@@ -42,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// What every process of the service does when it starts.
+/// Starts the runtime. Every process of the service calls this first.
 async fn start(file: PathBuf, address: &str) -> Result<Runtime<sqlx::Sqlite>, BoxError> {
     let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(file)).await?;
     eventbox::migrate(&pool).await?;
@@ -51,7 +52,7 @@ async fn start(file: PathBuf, address: &str) -> Result<Runtime<sqlx::Sqlite>, Bo
     Ok(Runtime::builder(pool).reducer("order", Order).config(config).start().await?)
 }
 
-/// The second process: it works until its input is closed, then it gives its shards back and goes.
+/// Runs the second process: works until its input is closed, then hands over its shards.
 async fn work(file: PathBuf) -> Result<(), BoxError> {
     let runtime = start(file, "second:8080").await?;
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
@@ -59,13 +60,13 @@ async fn work(file: PathBuf) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The first process: it takes orders, and works too.
+/// Runs the first process: takes orders, and works too.
 async fn serve() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("orders.db");
     let runtime = start(file.clone(), "first:8080").await?;
     let mut second = Command::new(std::env::current_exe()?).arg(&file).stdin(Stdio::piped()).spawn()?;
-    // Until the second one has its half of the shards.
+    // Wait until the second process has half of the shards.
     while runtime.shards() != 128 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,4 +1,4 @@
-//! Finds the migrations of `sqlxmq`, which come as files with its crate: users copy them, a benchmark had better not.
+//! Finds the migrations of `sqlxmq` in the crate's source. Users copy these files; a benchmark should not.
 
 use std::process::Command;
 use std::{env, path::PathBuf};
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         package.get("manifest_path").and_then(Value::as_str).map(PathBuf::from).ok_or("sqlxmq has no manifest")?;
     let migrations = manifest.with_file_name("migrations");
     if !migrations.is_dir() {
-        return Err(format!("{} is not there", migrations.display()).into());
+        return Err(format!("{} does not exist", migrations.display()).into());
     }
     println!("cargo::rustc-env=SQLXMQ_MIGRATIONS={}", migrations.display());
     Ok(())

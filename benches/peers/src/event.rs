@@ -1,4 +1,4 @@
-//! What all workloads send.
+//! The events of all workloads.
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,14 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The size of an event's value, bytes.
+/// Size of an event's value in bytes.
 const VALUE_BYTES: usize = 200;
 
-/// An event for a recipient. As JSON, which most peers carry, its bytes are base64.
+/// An event for a recipient. Most peers carry JSON, where the bytes are base64.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) to: String,
-    /// Its place in the order in which the events were sent.
+    /// Position in the order of sending.
     pub(crate) number: i64,
     #[serde(serialize_with = "encode", deserialize_with = "decode")]
     pub(crate) value: Vec<u8>,
@@ -30,9 +30,9 @@ fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Erro
 }
 
 impl Event {
-    /// An event with one of about a million values.
+    /// Creates an event with one of about a million values.
     pub(crate) fn new(to: &str, number: usize) -> Self {
-        // Made once, so that making them is not measured.
+        // Created once, so that this work is not measured.
         static RANDOM: LazyLock<Vec<u8>> =
             LazyLock::new(|| std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect());
         let from = fastrand::usize(..=RANDOM.len() - VALUE_BYTES);
@@ -40,26 +40,26 @@ impl Event {
         Event { to: to.to_owned(), number: i64::try_from(number).unwrap_or(i64::MAX), value }
     }
 
-    /// The same, with the time of now in its first bytes.
+    /// Writes the current time into the first bytes of the value.
     pub(crate) fn stamped(to: &str, number: usize) -> Self {
         let mut event = Event::new(to, number);
         event.value.splice(..8, now_us().to_be_bytes());
         event
     }
 
-    /// When it was made, as [`Event::stamped`] wrote it.
+    /// Reads the time that [`Event::stamped`] wrote.
     pub(crate) fn sent_us(&self) -> u64 {
         self.value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 }
 
-/// Microseconds since 1970.
+/// Returns the current time in microseconds since 1970.
 pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// So many recipients.
+/// Creates `count` recipients.
 pub(crate) fn recipients(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("order/{number}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Who sends: so many tasks, for so long or so much.
+//! The sending tasks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::event::Event;
 use crate::peer::Session;
 
-/// Has `tasks` tasks emit single events to any recipient for `length`; answers how many were emitted.
+/// Runs `tasks` tasks that emit single events to random recipients for `length`. Returns the number of events.
 pub(crate) async fn emit_for(
     session: &Arc<dyn Session>,
     recipients: &Arc<Vec<String>>,
@@ -41,8 +41,8 @@ pub(crate) async fn emit_for(
     Ok(emitted)
 }
 
-/// Emits the events with the numbers `0..total`, `batch` in each commit: the event with number n to recipient n modulo their count. Stops
-/// early at `until`; answers how many were emitted.
+/// Emits the events `0..total`, `batch` in each commit. Event n goes to recipient n modulo their count. Stops early
+/// at `until`. Returns the number of events.
 pub(crate) async fn emit_batches(
     session: &Arc<dyn Session>,
     recipients: &Arc<Vec<String>>,
@@ -80,7 +80,7 @@ fn events(recipients: &[String], numbers: Range<usize>) -> Vec<Event> {
     numbers.filter_map(|number| Some(Event::new(recipients.get(number % recipients.len().max(1))?, number))).collect()
 }
 
-/// Emits single events at a steady rate, whether or not earlier calls have returned; answers how many.
+/// Emits single events at a steady rate, also while earlier calls have not returned. Returns their number.
 pub(crate) async fn emit_steadily(
     session: &Arc<dyn Session>,
     recipients: &Arc<Vec<String>>,

@@ -1,4 +1,4 @@
-//! The workloads of `eventbox bench` on other queues of the registry, each at its documented best.
+//! The workloads of `eventbox bench` on other queue libraries, each as its documentation recommends.
 
 mod event;
 mod load;
@@ -27,19 +27,19 @@ use crate::run::{Line, say};
 use crate::scale::Scale;
 use crate::workloads::Workload;
 
-/// Measures other queues on Postgres with the workloads of `eventbox bench`, by turns, and verifies every sum.
+/// Benchmarks other queues on Postgres with the workloads of `eventbox bench`, alternately, and verifies every sum
 ///
-/// Each peer has a database of its own, created now and removed afterwards. README.md says what each guarantees.
+/// Each peer gets its own database, which is removed at the end. README.md lists the guarantees of each peer.
 #[derive(Debug, Parser)]
-#[command(after_help = "Exit codes: 0 measured, whatever the sums say; 2 failed; 130 interrupted.")]
+#[command(after_help = "Exit codes: 0 success (also with wrong sums), 2 error, 130 interrupted.")]
 struct Args {
-    /// A server of Postgres with a superuser, or a user who may create databases and the extensions hstore and uuid-ossp
+    /// Postgres server with a superuser, or a user who may create databases and the extensions hstore and uuid-ossp
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: String,
-    /// The program `eventbox`, which measures itself before the peers, workload by workload
+    /// Program `eventbox`, which runs each workload before the peers
     #[arg(long, value_name = "PATH", conflicts_with = "ours")]
     eventbox: Option<PathBuf>,
-    /// What `eventbox bench --json` printed in an earlier run
+    /// Output of an earlier `eventbox bench --json`
     #[arg(long, value_name = "FILE")]
     ours: Option<PathBuf>,
     /// Workloads to measure [default: all]
@@ -48,13 +48,13 @@ struct Args {
     /// Peers to measure, by the names of their crates [default: all]
     #[arg(long, value_delimiter = ',', value_name = "PEERS")]
     peer: Vec<String>,
-    /// What is asked of the order of events [default: both]
+    /// Orders of events to measure [default: both]
     #[arg(long, value_enum, value_delimiter = ',')]
     order: Vec<Order>,
-    /// Smaller amounts and one round, two to three minutes in all
+    /// Use smaller amounts and one round, two to three minutes in all
     #[arg(long)]
     quick: bool,
-    /// Rounds of each workload that are timed [default: 3; 1 with --quick]
+    /// Timed rounds of each workload [default: 3; 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=99))]
     rounds: Option<u8>,
     /// Print an array of objects instead of the table
@@ -102,7 +102,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Answers whether it came to an end.
+/// Runs the benchmark. Returns whether it finished.
 async fn measure(args: &Args) -> Result<bool> {
     let scale = args.scale();
     let ours = args.ours(&scale)?;
@@ -110,11 +110,11 @@ async fn measure(args: &Args) -> Result<bool> {
     let mut peers = peers::all();
     let known: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
     for name in &args.peer {
-        ensure!(known.contains(&name.as_str()), "{name} is no peer: choose of {}", known.join(", "));
+        ensure!(known.contains(&name.as_str()), "{name} is not a peer: choose from {}", known.join(", "));
     }
     peers.retain(|peer| args.peer.is_empty() || args.peer.iter().any(|name| name == peer.name()));
     let mut places = Vec::new();
-    // An interrupt waits for what is being created, so that it can be removed.
+    // An interrupt waits for databases that are being created, so that they can be removed.
     let created = create(&server, peers, &mut places).await;
     let measured = match created {
         Ok(()) => tokio::select! {

@@ -1,4 +1,4 @@
-//! Our own figures: from `eventbox bench`, or from a file that it wrote.
+//! The figures of eventbox, from `eventbox bench` or from a file with its output.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::workloads::Workload;
 
-/// A line of `eventbox bench --json`, as far as it is of interest here.
+/// The used fields of a line of `eventbox bench --json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct OurLine {
     pub(crate) workload: String,
@@ -22,31 +22,31 @@ pub(crate) struct OurLine {
     pub(crate) verified: bool,
 }
 
-/// Where our figures come from.
+/// The source of the eventbox figures.
 #[derive(Debug)]
 pub(crate) enum Ours {
-    /// The program, which measures each workload right before the peers do.
+    /// The program, which measures each workload before the peers.
     Program {
         path: PathBuf,
         server: String,
         quick: bool,
         rounds: usize,
     },
-    /// What it found in an earlier run.
+    /// The lines of an earlier run.
     Known(Vec<OurLine>),
     Nothing,
 }
 
-/// The fewest rounds that the program takes.
+/// Minimum number of rounds of the program.
 const FEWEST_ROUNDS: usize = 3;
 
 impl Ours {
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        parse(&text).map(Ours::Known).with_context(|| format!("read what {} says", file.display()))
+        parse(&text).map(Ours::Known).with_context(|| format!("read the lines in {}", file.display()))
     }
 
-    /// Our lines of a workload on Postgres.
+    /// Returns the lines of a workload on Postgres.
     pub(crate) async fn measure(&self, workload: Workload) -> Result<Vec<OurLine>> {
         let lines = match self {
             Ours::Nothing => Vec::new(),

@@ -1,4 +1,4 @@
-//! What a workload asks of a peer.
+//! The interface to a peer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,48 +11,48 @@ use tokio::sync::Notify;
 
 use crate::event::{Event, now_us};
 
-/// Connections of those who send: one for each task of W1.
+/// Number of connections of the senders, one for each task of W1.
 const SENDING_CONNECTIONS: u32 = 16;
 
-/// Handlers that run at a time, where a peer runs a handler for each event.
+/// Number of concurrent handlers of a peer with a handler for each event.
 pub(crate) const HANDLERS: usize = 16;
 
-/// Connections of a consumer: one for each handler, and some for what a peer does beside them.
+/// Number of connections of a consumer: one for each handler, and some for the peer's own work.
 pub(crate) const CONSUMING_CONNECTIONS: u32 = 24;
 
-/// How long a connection may take.
+/// Time limit of a connection attempt.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is asked of the order of events.
+/// The required order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 pub(crate) enum Order {
-    /// The events of a recipient one after the other, as they were sent.
+    /// Events of a recipient one after the other, in the order of sending.
     #[serde(rename = "per key")]
     PerKey,
-    /// As they come, many at a time.
+    /// Any order, with concurrency.
     #[serde(rename = "any")]
     Any,
 }
 
-/// How the events of a workload are spread.
+/// The spread of a workload's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spread {
-    /// Over many recipients.
+    /// Many recipients.
     Many,
-    /// To one recipient.
+    /// One recipient.
     Hot,
 }
 
-/// A queue of the registry. (The futures of one of them cannot be sent to other threads.)
+/// A queue library. The futures of one peer are not `Send`.
 #[async_trait(?Send)]
 pub(crate) trait Peer: Send + Sync {
-    /// The name of its crate.
+    /// Returns the name of its crate.
     fn name(&self) -> &'static str;
-    /// Whether it can do this at all.
+    /// Returns whether the peer supports this order and spread.
     fn can(&self, order: Order) -> bool;
-    /// Installs what it needs into a database of its own.
+    /// Installs the peer into its own database.
     async fn install(&self, url: &str) -> Result<()>;
-    /// Begins a measurement, with connections of its own.
+    /// Starts a measurement with its own connections.
     async fn open(&self, url: &str, order: Order, spread: Spread) -> Result<Arc<dyn Session>>;
 }
 
@@ -61,32 +61,32 @@ pub(crate) trait Peer: Send + Sync {
 pub(crate) trait Session: Send + Sync {
     /// Removes all events.
     async fn clear(&self) -> Result<()>;
-    /// Sends an event; it is committed when this returns.
+    /// Sends one event. The event is committed when the call returns.
     async fn emit(&self, event: Event) -> Result<()>;
     /// Sends events in one commit.
     async fn emit_batch(&self, events: Vec<Event>) -> Result<()>;
-    /// Begins to handle events.
+    /// Starts to handle events.
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>>;
-    /// How many events are not handled yet, as the peer's tables say.
+    /// Counts the events that are not handled yet, in the peer's tables.
     async fn left(&self) -> Result<i64>;
     /// Closes its connections.
     async fn close(&self);
 }
 
-/// What handles events until it is stopped.
+/// A consumer that handles events until it is stopped.
 #[async_trait]
 pub(crate) trait Consumer: Send {
-    /// Waits for what is under way, and for the peer to note it.
+    /// Waits until the events in flight are handled and acknowledged.
     async fn stop(self: Box<Self>) -> Result<()>;
 }
 
-/// What was handled so far.
+/// The progress of the handlers.
 #[derive(Debug)]
 pub(crate) struct Handled {
     count: AtomicUsize,
     wanted: AtomicUsize,
     done: Notify,
-    /// Whether latencies are wanted.
+    /// Whether latencies are recorded.
     pub(crate) timed: bool,
     latencies: Mutex<Vec<u64>>,
     fault: Mutex<Option<String>>,
@@ -104,7 +104,7 @@ impl Handled {
         })
     }
 
-    /// Notes that these events are handled, and committed now.
+    /// Records that these events are handled and committed now.
     pub(crate) fn committed(&self, events: &[Event]) {
         match self.timed {
             true => self.stamp(events.iter().map(Event::sent_us)),
@@ -112,7 +112,7 @@ impl Handled {
         }
     }
 
-    /// Notes that so many events are handled, whose latency nobody wants.
+    /// Records the number of handled events, without latencies.
     pub(crate) fn add(&self, events: usize) {
         let count = self.count.fetch_add(events, Ordering::SeqCst) + events;
         if count >= self.wanted.load(Ordering::SeqCst) {
@@ -120,7 +120,7 @@ impl Handled {
         }
     }
 
-    /// Notes that events that were sent at these times, in microseconds since 1970, are committed now.
+    /// Records now as the commit time of events with these send times, in microseconds since 1970.
     pub(crate) fn stamp(&self, sent_us: impl Iterator<Item = u64>) {
         let now = now_us();
         let latencies: Vec<u64> = sent_us.map(|sent| now.saturating_sub(sent)).collect();
@@ -129,7 +129,7 @@ impl Handled {
         self.add(count);
     }
 
-    /// Notes what went wrong in a handler; the first fault is kept.
+    /// Records an error of a handler. Only the first error is kept.
     pub(crate) fn fault(&self, fault: impl std::fmt::Display) {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| fault.to_string());
     }
@@ -138,7 +138,7 @@ impl Handled {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Says how many events there are, when that is not known at the beginning.
+    /// Sets the number of events, if it is not known at the start.
     pub(crate) fn want(&self, events: usize) {
         self.wanted.store(events, Ordering::SeqCst);
         self.add(0);
@@ -148,18 +148,18 @@ impl Handled {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until all are handled; answers whether they were, in time.
+    /// Waits until all events are handled. Returns false after the time limit.
     pub(crate) async fn all(&self, within: Duration) -> bool {
         tokio::time::timeout(within, self.done.notified()).await.is_ok()
     }
 
-    /// The latencies so far, in microseconds.
+    /// Returns the recorded latencies in microseconds.
     pub(crate) fn latencies(&self) -> Vec<u64> {
         std::mem::take(&mut self.latencies.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The connections of a measurement, of this crate's sqlx and of the one that older peers use.
+/// The connections of a measurement, in this crate's sqlx and in the version of older peers.
 macro_rules! pools {
     ($name:ident, $sqlx:ident, $open:ident) => {
         pub(crate) struct $name {
@@ -179,14 +179,15 @@ macro_rules! pools {
         }
 
         impl Drop for $name {
-            /// What is left of an interrupted measurement gets no connections any more, so that its database can be removed.
+            /// Closes the pools. The rest of an interrupted measurement gets no connection, so its database can be
+            /// removed.
             fn drop(&mut self) {
                 drop(self.sending.close());
                 drop(self.consuming.close());
             }
         }
 
-        /// A pool whose connections are all there.
+        /// Opens a pool with all its connections.
         pub(crate) async fn $open(url: &str, connections: u32) -> Result<$sqlx::PgPool> {
             let options = $sqlx::postgres::PgPoolOptions::new().max_connections(connections);
             Ok(options.min_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect(url).await?)

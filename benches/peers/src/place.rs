@@ -1,4 +1,4 @@
-//! A database for each peer, removed afterwards.
+//! A database for each peer. It is removed at the end.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use sqlx::{ConnectOptions, PgPool, Postgres};
 use crate::peer::{Peer, pool};
 use crate::states;
 
-/// A peer with its database.
+/// A peer and its database.
 pub(crate) struct Place {
     pub(crate) peer: Box<dyn Peer>,
     pub(crate) url: String,
-    /// One connection, for what is not measured.
+    /// One connection for unmeasured work.
     pub(crate) admin: PgPool,
 }
 
@@ -23,7 +23,9 @@ impl Place {
         let crate_name = peer.name().replace('-', "_");
         let name = format!("peers_{crate_name}_{}", uuid::Uuid::new_v4().simple());
         let url = server.clone().database(&name).to_url_lossy().to_string();
-        Postgres::create_database(&url).await.context("create a database: is the server there, and may the user?")?;
+        Postgres::create_database(&url)
+            .await
+            .context("create a database: start the server, or use a user with the right to create databases")?;
         let opened = async {
             peer.install(&url).await.with_context(|| format!("install {}", peer.name()))?;
             let admin = pool(&url, 1).await?;
@@ -45,11 +47,12 @@ impl Place {
     }
 }
 
-/// How often the removal of a database is tried, and the pause between: what was interrupted may need a moment to let go.
+/// Number of attempts to remove a database, and the pause between them. An interrupted measurement needs time to
+/// close its connections.
 const REMOVALS: usize = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Removes a database, also when somebody is still connected.
+/// Removes a database, also with open connections.
 async fn remove(url: &str) -> Result<()> {
     for _ in 1..REMOVALS {
         if Postgres::force_drop_database(url).await.is_ok() {

@@ -1,4 +1,4 @@
-//! One table, ours beside the peers'.
+//! The table of eventbox and its peers.
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use crate::peer::Order;
 use crate::run::Line;
 
-/// The columns that stand before those of the peers.
+/// Headers of the columns before those of the peers.
 const OURS: [&str; 2] = ["eventbox", "plain SQL"];
 
 pub(crate) fn table(lines: &[Line], peers: &[&str]) -> String {
@@ -51,9 +51,9 @@ fn name(order: Order) -> &'static str {
     }
 }
 
-/// Our figures of all variants. The order of a recipient is always kept, so that they stand in both rows.
+/// Returns the eventbox figures of all variants. They stand in both rows, because eventbox always keeps the order.
 fn our_cell(lines: &[Line], ours: &str, workload: &str, unit: &str) -> String {
-    // The latencies across processes have no counterpart here.
+    // The peers have no latencies across processes.
     let is_it = |line: &&Line| {
         line.peer == ours
             && line.workload == workload
@@ -85,7 +85,7 @@ fn cell(line: &Line, notes: &mut Vec<String>) -> String {
     format!("{figure} [{}]", place + 1)
 }
 
-/// Three digits or more, with separators where they help.
+/// Formats a number with at least three digits, and with separators from 1,000.
 fn number(value: f64) -> String {
     if value < 100.0 {
         return format!("{value:.1}");

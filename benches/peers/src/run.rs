@@ -1,4 +1,4 @@
-//! The peers by turns, and what comes out of it.
+//! Runs the peers alternately and computes the result.
 
 use std::io::Write;
 use std::time::Instant;
@@ -12,27 +12,27 @@ use crate::place::Place;
 use crate::scale::Scale;
 use crate::workloads::{Sample, Workload, measure};
 
-/// One figure of one peer, as `--json` has it; `null` is what a peer cannot do.
+/// One figure of one peer, as `--json` prints it. `null` means that the peer does not support the workload.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Line {
     pub(crate) workload: String,
-    /// `None`: it has no choice, and keeps the order.
+    /// Required order. `None` for eventbox, which always keeps the order.
     pub(crate) order: Option<Order>,
     pub(crate) peer: String,
     pub(crate) variant: Option<String>,
     pub(crate) unit: String,
-    /// The median of the rounds.
+    /// Median of the rounds.
     pub(crate) figure: Option<f64>,
     pub(crate) rounds: usize,
-    /// Whether every event was counted once, in order where order was asked for, and nothing was cut.
+    /// Whether every event was counted once and in the required order, and no round was cut.
     pub(crate) verified: bool,
-    /// What was not as it should be, of all rounds.
+    /// Faults of all rounds.
     pub(crate) faults: Vec<String>,
 }
 
 const ORDERS: [Order; 2] = [Order::PerKey, Order::Any];
 
-/// Measures a workload: ours first, then the peers by turns.
+/// Measures a workload: eventbox first, then the peers alternately.
 pub(crate) async fn workload(
     places: &[Place],
     ours: &Ours,
@@ -51,8 +51,8 @@ pub(crate) async fn workload(
             let sample = measure(place, workload, *order, scale)
                 .await
                 .unwrap_or_else(|error| Sample { figures: Vec::new(), faults: vec![format!("failed: {error:#}")] });
-            let told = format!("round {round}: {} {order:?} {}", workload.name(), place.peer.name());
-            say(&format!("{told}: {:.1?} {} in {:.1?}", sample.figures, sample.faults.join("; "), since.elapsed()));
+            let progress = format!("round {round}: {} {order:?} {}", workload.name(), place.peer.name());
+            say(&format!("{progress}: {:.1?} {} in {:.1?}", sample.figures, sample.faults.join("; "), since.elapsed()));
             if round > 0 || !scale.warm_up {
                 samples.push(sample);
             }
@@ -64,7 +64,7 @@ pub(crate) async fn workload(
     Ok(lines)
 }
 
-/// Ours, and plain SQL by hand.
+/// Converts a line of eventbox into the lines of eventbox and of plain SQL.
 fn our_lines(line: &OurLine) -> [Line; 2] {
     let of = |peer: &str, variant: Option<String>, figure| Line {
         workload: line.workload.clone(),
@@ -100,7 +100,7 @@ fn peer_lines(workload: Workload, order: Order, peer: &str, samples: &[Sample]) 
     workload.units().iter().enumerate().map(line).collect()
 }
 
-/// The middle of the numbers, the mean of the two in the middle of an even count.
+/// Returns the median of the numbers: the mean of the middle two for an even count.
 fn median(mut numbers: Vec<f64>) -> Option<f64> {
     numbers.sort_by(f64::total_cmp);
     let middle = numbers.len() / 2;
@@ -111,7 +111,7 @@ fn median(mut numbers: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// Standard error that is gone is no trouble.
+/// Prints a line on standard error. A closed standard error is ignored.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_one_round_is_told() {
+    fn a_fault_of_one_round_is_reported() {
         let good = Sample { figures: vec![10.0], faults: vec![] };
         let bad = Sample { figures: vec![20.0], faults: vec!["1 lost".to_owned()] };
         let lines = peer_lines(Workload::W1, Order::Any, "a", &[good.clone(), bad, good]);

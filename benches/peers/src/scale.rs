@@ -1,32 +1,33 @@
-//! How much is measured.
+//! The amounts of a run.
 
 use std::time::Duration;
 
 /// The sizes of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
-    /// Rounds that are timed.
+    /// Number of timed rounds.
     pub(crate) rounds: usize,
-    /// Whether a round that is not timed comes first.
+    /// Whether a warm-up round comes first.
     pub(crate) warm_up: bool,
-    /// How long single events are emitted (W1).
+    /// Length of a measurement of single emits (W1).
     pub(crate) emit_for: Duration,
-    /// Events of W2.
+    /// Number of events of W2.
     pub(crate) batched: usize,
-    /// Events and recipients of W3.
+    /// Numbers of events and recipients of W3.
     pub(crate) drained: (usize, usize),
-    /// Recipients of W3b, with one event each.
+    /// Number of recipients of W3b, with one event each.
     pub(crate) singles: usize,
-    /// Events of W3c.
+    /// Number of events of W3c.
     pub(crate) hot: usize,
-    /// How long W4 lasts.
+    /// Length of W4.
     pub(crate) latency_for: Duration,
-    /// When a measurement is cut, and rated by what was done until then.
+    /// Time limit of a measurement. Its rate then counts the events handled until the limit.
     pub(crate) cut_after: Duration,
 }
 
 impl Scale {
-    /// Everything as it is meant to be: a tenth of the drains of `eventbox bench`, since several peers need minutes for more.
+    /// Returns the full amounts. The drains are a tenth of those of `eventbox bench`, because several peers would
+    /// need minutes.
     pub(crate) fn full(rounds: usize) -> Self {
         Scale {
             rounds,
@@ -41,7 +42,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see that everything works, and roughly how fast.
+    /// Returns amounts that show whether everything works, and roughly how fast.
     pub(crate) fn quick(rounds: usize) -> Self {
         Scale {
             rounds,

@@ -1,4 +1,4 @@
-//! What handling an event does, whoever carries it: a row for each recipient counts, and notices when order is broken.
+//! The effect of an event, the same for each peer: the row of its recipient counts, and detects a wrong order.
 
 use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -12,25 +12,29 @@ CREATE TABLE bench_state (
 
 const CLEAR: &str = "TRUNCATE bench_state";
 
-const FILL: &str = "INSERT INTO bench_state (recipient, count, last, disorder) SELECT recipient, 0, -1, 0 FROM unnest($1::text[]) recipient";
+const FILL: &str = "INSERT INTO bench_state (recipient, count, last, disorder) 
+    SELECT recipient, 0, -1, 0 FROM unnest($1::text[]) recipient";
 
 const SUMS: &str = "SELECT coalesce(sum(count), 0)::int8, coalesce(sum(disorder), 0)::int8 FROM bench_state";
 
-/// One event: its recipient, its number.
+/// Adds one event: its recipient and its number.
 pub(crate) const ADD: &str = "
-UPDATE bench_state SET count = count + 1, disorder = disorder + (last > $2)::int, last = greatest(last, $2) WHERE recipient = $1";
+UPDATE bench_state SET count = count + 1, disorder = disorder + (last > $2)::int, last = greatest(last, $2)
+WHERE recipient = $1";
 
-/// Many events, as [`Additions`]. The rows are locked in one order, so that two who add do not wait for each other in a circle.
+/// Adds many events, as [`Additions`]. The rows are locked in one order, so that two transactions cannot deadlock.
 pub(crate) const ADD_MANY: &str = r#"
 WITH locked AS MATERIALIZED (
     SELECT recipient FROM bench_state WHERE recipient = ANY ($1::text[]) ORDER BY recipient FOR UPDATE
 )
 UPDATE bench_state s
-SET count = s.count + u.count, disorder = s.disorder + u.disorder + (s.last > u.first)::int, last = greatest(s.last, u.last)
-FROM locked, unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[]) AS u (recipient, count, first, last, disorder)
+SET count = s.count + u.count, disorder = s.disorder + u.disorder + (s.last > u.first)::int,
+    last = greatest(s.last, u.last)
+FROM locked,
+    unnest($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[]) AS u (recipient, count, first, last, disorder)
 WHERE u.recipient = locked.recipient AND s.recipient = locked.recipient"#;
 
-/// Counts one event in the transaction of a handler; `$sqlx` is the version that the peer has.
+/// Counts one event in the transaction of a handler. `$sqlx` is the peer's version of sqlx.
 macro_rules! add {
     ($sqlx:ident, $connection:expr, $event:expr) => {
         $sqlx::query($crate::states::ADD).bind(&$event.to).bind($event.number).execute(&mut *$connection)
@@ -38,7 +42,7 @@ macro_rules! add {
 }
 pub(crate) use add;
 
-/// What a batch of events adds up to, by column, one entry for each recipient.
+/// The sums of a batch of events by column, one entry for each recipient.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Additions {
     pub(crate) recipients: Vec<String>,
@@ -51,7 +55,7 @@ pub(crate) struct Additions {
 impl Additions {
     pub(crate) fn of(events: &[Event]) -> Self {
         let mut by_recipient: Vec<&Event> = events.iter().collect();
-        // A stable sort: within a recipient the events stay in the order in which they came.
+        // A stable sort keeps the order of the events of a recipient.
         by_recipient.sort_by(|a, b| a.to.cmp(&b.to));
         let mut sums = Additions::default();
         for group in by_recipient.chunk_by(|a, b| a.to == b.to) {
@@ -69,11 +73,11 @@ impl Additions {
     }
 }
 
-/// What was counted, over all recipients.
+/// The sums over all recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) counted: i64,
-    /// How often an event came after a later one of its recipient.
+    /// Number of events that came after a later event of their recipient.
     pub(crate) disorder: i64,
 }
 
@@ -82,14 +86,14 @@ pub(crate) async fn create(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// A fresh row for each recipient.
+/// Creates a new row for each recipient.
 pub(crate) async fn reset(pool: &PgPool, recipients: &[String]) -> Result<()> {
     sqlx::query(CLEAR).execute(pool).await.context("empty the table of states")?;
     sqlx::query(FILL).bind(recipients).execute(pool).await.context("fill the table of states")?;
     Ok(())
 }
 
-/// Brings what was filled into the state that it would have after a while.
+/// Settles filled tables, as an autovacuum would.
 pub(crate) async fn settle(pool: &PgPool) -> Result<()> {
     sqlx::query("VACUUM (ANALYZE)").execute(pool).await.context("settle the tables")?;
     Ok(())
@@ -100,7 +104,7 @@ pub(crate) async fn sums(pool: &PgPool) -> Result<Sums> {
     Ok(Sums { counted, disorder })
 }
 
-/// Empties tables of a peer whose crate has no call for it.
+/// Empties the tables of a peer without a call for it.
 pub(crate) async fn truncate(pool: &PgPool, tables: &'static str) -> Result<()> {
     let sql = AssertSqlSafe(format!("TRUNCATE {tables} CASCADE"));
     sqlx::query(sql).execute(pool).await.with_context(|| format!("empty {tables}"))?;

@@ -13,27 +13,27 @@ use crate::place::Place;
 use crate::scale::Scale;
 use crate::states::{self, Sums};
 
-/// Recipients of emits and of W4.
+/// Number of recipients of emits and of W4.
 const RECIPIENTS: usize = 1_000;
 
-/// Tasks of W1.
+/// Number of tasks of W1.
 const EMITTERS: usize = 16;
 
-/// Tasks of W2, and the events of each of their batches.
+/// Number of tasks of W2, and of events in each of their batches.
 const BATCHERS: usize = 8;
 const BATCH: usize = 500;
 
-/// Producers of W3c, and the events of each of their batches.
+/// Number of producers of W3c, and of events in each of their batches.
 const PRODUCERS: usize = 16;
 const SMALL_BATCH: usize = 100;
 
-/// The load of W4, events a second.
+/// Load of W4 in events a second.
 const EVENTS_A_SECOND: u32 = 500;
 
-/// How long the last events of W4 may take to be handled.
+/// Time limit for the last events of W4.
 const HANDLED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a peer may take to stop.
+/// Time limit for the stop of a peer.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,7 +67,7 @@ impl Workload {
         }
     }
 
-    /// The units of its figures.
+    /// Returns the units of its figures.
     pub(crate) fn units(self) -> &'static [&'static str] {
         match self {
             Workload::W4 => &["ms, p50", "ms, p99"],
@@ -86,9 +86,9 @@ impl Workload {
 /// One measurement of a peer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
-    /// One for each unit of the workload.
+    /// Figures, one for each unit of the workload.
     pub(crate) figures: Vec<f64>,
-    /// What was not as it should be.
+    /// Faults of the measurement.
     pub(crate) faults: Vec<String>,
 }
 
@@ -213,7 +213,7 @@ fn cut(handled: usize, of: usize, elapsed: Duration) -> String {
     format!("{handled} of {of} when cut after {:.0} s", elapsed.as_secs_f64())
 }
 
-/// What the sums say, and the first error of a handler.
+/// Returns the faults in the sums, and the first error of a handler.
 async fn faults(place: &Place, session: &Arc<dyn Session>, handled: &Handled, emitted: usize) -> Result<Vec<String>> {
     let (sums, left) = (states::sums(&place.admin).await?, session.left().await?);
     let mut faults = sum_faults(sums, left, i64::try_from(emitted)?);
@@ -221,7 +221,7 @@ async fn faults(place: &Place, session: &Arc<dyn Session>, handled: &Handled, em
     Ok(faults)
 }
 
-/// Every event must be counted, or still be there.
+/// Returns a fault unless every event is counted or still in the queue.
 fn sum_faults(sums: Sums, left: i64, emitted: i64) -> Vec<String> {
     if sums.counted > emitted {
         return vec![format!("{} counted twice", sums.counted - emitted)];
@@ -233,7 +233,7 @@ fn sum_faults(sums: Sums, left: i64, emitted: i64) -> Vec<String> {
     }
 }
 
-/// What so many percent of the sorted latencies do not exceed, milliseconds.
+/// Returns the percentile of the sorted latencies in milliseconds.
 fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     let place = (sorted_us.len() * percent).div_ceil(100).saturating_sub(1);
     #[allow(clippy::cast_precision_loss, reason = "microseconds of some seconds")]
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_or_counted_twice_is_told() {
+    fn lost_and_doubled_events_are_faults() {
         let sums = |counted| Sums { counted, disorder: 0 };
         assert!(sum_faults(sums(7), 3, 10).is_empty());
         assert_eq!(sum_faults(sums(7), 2, 10), ["1 lost"]);

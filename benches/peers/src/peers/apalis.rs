@@ -1,4 +1,4 @@
-//! `apalis-postgres`: a task for each event, fetched in batches, handled in parallel, acknowledged afterwards.
+//! `apalis-postgres`: one task for each event, fetched in batches, handled in parallel, acknowledged later.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::states::{add, truncate};
 
 const QUEUE: &str = "count";
 
-/// Tasks that are fetched at once.
+/// Number of tasks of one fetch.
 const FETCHED: usize = 100;
 
 pub(crate) struct Apalis;
@@ -29,7 +29,7 @@ impl Peer for Apalis {
         "apalis-postgres"
     }
 
-    /// There is nothing that keeps the tasks of a key in order.
+    /// The crate has no order of the tasks of a key.
     fn can(&self, order: Order) -> bool {
         order == Order::Any
     }
@@ -51,7 +51,7 @@ struct Open {
     pools: Pools,
 }
 
-/// What a handler needs.
+/// The data of a handler.
 #[derive(Clone)]
 struct Shared {
     pool: PgPool,
@@ -98,7 +98,7 @@ impl Session for Open {
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
         let (pool, stopping) = (self.pools.consuming.clone(), CancellationToken::new());
         let (asked, runtime) = (stopping.clone(), Handle::current());
-        // The future of a worker that runs tasks in parallel cannot be sent to other threads, so it has one of its own.
+        // The future of a worker with parallel tasks is not `Send`, so the worker gets its own thread.
         let running = tokio::task::spawn_blocking(move || {
             let config = Config::default().queue(QUEUE).batch_size(FETCHED).lock_tasks(false);
             let backend = PostgresStorage::<Event>::new(&pool).with_config(config).with_pubsub();
@@ -141,7 +141,7 @@ impl Consumer for Running {
 }
 
 impl Drop for Running {
-    /// Of an interrupted measurement.
+    /// The fetch loop of an interrupted measurement ends here.
     fn drop(&mut self) {
         self.stopping.cancel();
     }

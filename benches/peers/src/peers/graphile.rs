@@ -1,4 +1,4 @@
-//! `graphile_worker`: a job for each event, in a queue of its recipient where order is asked for.
+//! `graphile_worker`: one job for each event, in a queue for its recipient if order is required.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::event::Event;
 use crate::peer::{CONSUMING_CONNECTIONS, Consumer, HANDLERS, Handled, Order, Peer, Pools, Session, Spread, pool};
 use crate::states::{add, truncate};
 
-/// How long completions are gathered.
+/// Time for which completions are collected.
 const COMPLETE_DELAY: Duration = Duration::from_millis(5);
 
-/// Jobs that are fetched at once.
+/// Number of jobs of one fetch.
 const FETCHED: usize = 100;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -67,11 +67,11 @@ impl Open {
     }
 }
 
-/// The job.
+/// The job of an event.
 #[derive(Clone, Serialize, Deserialize)]
 struct Count(Event);
 
-/// What a handler needs.
+/// The data of a handler.
 #[derive(Debug, Clone)]
 struct Shared(Arc<Handled>);
 
@@ -118,7 +118,7 @@ impl Session for Open {
 
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>> {
         let mut options = WorkerOptions::default();
-        // In one queue the next job waits until the one before it is completed.
+        // In one queue, the next job waits until the previous one is completed.
         if (self.order, self.spread) != (Order::PerKey, Spread::Hot) {
             options = options.complete_job_batch_delay(COMPLETE_DELAY).fail_job_batch_delay(COMPLETE_DELAY);
         }
@@ -165,7 +165,7 @@ impl Consumer for Running {
 }
 
 impl Drop for Running {
-    /// Of an interrupted measurement.
+    /// The worker of an interrupted measurement ends here.
     fn drop(&mut self) {
         self.worker.request_shutdown();
     }

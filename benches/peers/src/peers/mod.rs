@@ -1,4 +1,4 @@
-//! The peers, each by its documented calls.
+//! The peers, each used as its documentation shows.
 
 mod apalis;
 mod graphile;
@@ -8,7 +8,7 @@ mod underway;
 
 use crate::peer::Peer;
 
-/// All of them, by name.
+/// Returns all peers.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(pgmq::Pgmq),

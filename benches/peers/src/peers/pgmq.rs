@@ -1,4 +1,4 @@
-//! `pgmq`: messages read in batches under a visibility timeout, counted and deleted in one transaction.
+//! `pgmq`: batches read under a visibility timeout, then counted and deleted in one transaction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::event::Event;
 use crate::peer::{CONSUMING_CONNECTIONS, Consumer, Handled, OlderPools, Order, Peer, Session, Spread, older_pool};
 use crate::states::{ADD_MANY, Additions};
 
-/// The header that makes a message one of a group, whose messages are read in order.
+/// The header that puts a message into a group. The messages of a group are read in order.
 const GROUP: &str = "x-pgmq-group";
 
-/// Those who read: of one group only one can read at a time, and the others would look in vain.
+/// Returns the number of readers. Only one reader at a time can read a group; other readers would find nothing.
 const READERS: usize = 8;
 const READERS_OF_ONE: usize = 1;
 
-/// The messages of a read.
+/// Number of messages of one read.
 const BATCH: i32 = 100;
 
-/// How long a message that was read is invisible to others, seconds.
+/// Visibility timeout of a read message in seconds.
 const VISIBILITY_TIMEOUT: i32 = 60;
 
-/// The pause of a reader that found nothing.
+/// Pause of a reader that found no message.
 ///
-/// A read that polls on the server is one long transaction: when it loses a race for a message it keeps that row locked, and whoever has the
-/// message cannot delete it until the poll ends.
+/// A read that polls on the server is one long transaction. After a lost race for a message it keeps the row locked.
+/// The winner then cannot delete the message until the poll ends.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Pgmq;
@@ -155,7 +155,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads a batch, which commits that nobody else may, then counts and deletes it in one transaction. Answers whether there was one.
+    /// Reads a batch, which commits its visibility timeout, then counts and deletes it in one transaction. Returns
+    /// whether there was a batch.
     async fn read(&self) -> Result<bool> {
         let name = queue(self.order);
         let mut messages: Vec<Message<Event>> = match (self.order, self.spread) {
@@ -166,7 +167,7 @@ impl Reader {
         if messages.is_empty() {
             return Ok(false);
         }
-        // They come as the server updated them.
+        // The messages come in the order of the update.
         messages.sort_by_key(|message| message.msg_id);
         let ids: Vec<i64> = messages.iter().map(|message| message.msg_id).collect();
         let events: Vec<Event> = messages.into_iter().map(|message| message.message).collect();
@@ -175,7 +176,7 @@ impl Reader {
         let add = sqlx8::query(ADD_MANY).bind(&sums.recipients).bind(&sums.counts).bind(&sums.firsts);
         add.bind(&sums.lasts).bind(&sums.disorders).execute(&mut *tx).await?;
         let deleted = self.queues.delete_batch_with_cxn(name, &ids, &mut *tx).await?;
-        // Whoever was slower than the visibility timeout must not count what somebody else has read since.
+        // A reader that exceeded the visibility timeout must not count messages that another reader has read.
         ensure!(deleted == ids.len(), "{} of {} messages were gone", ids.len() - deleted, ids.len());
         tx.commit().await?;
         self.handled.committed(&events);

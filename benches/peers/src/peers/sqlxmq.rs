@@ -1,4 +1,5 @@
-//! `sqlxmq`: a job for each event, in an ordered channel of its recipient where order is asked for, completed with the transaction that counts.
+//! `sqlxmq`: one job for each event, in an ordered channel for its recipient if order is required. The transaction
+//! that counts also completes the job.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +15,25 @@ use crate::event::Event;
 use crate::peer::{CONSUMING_CONNECTIONS, Consumer, Handled, OlderPools, Order, Peer, Session, Spread, older_pool};
 use crate::states::add;
 
-/// The least jobs that run before more are fetched, and the most that run: the difference is the size of a fetch.
+/// Number of running jobs below which more are fetched, and maximum number of running jobs. The difference is the
+/// size of a fetch.
 const CONCURRENCY: (usize, usize) = (32, 128);
 
-/// How often an emit is tried whose channel others write to at the same time.
+/// Maximum number of attempts of an emit, if other senders write to its channel.
 const MAX_TRIES: usize = 1_000;
 
-/// How long jobs that run may take at the end.
+/// Time limit of running jobs at the end.
 const FINISH_WITHIN: Duration = Duration::from_secs(30);
 
-/// The crate's function that takes many messages at once: its Rust calls send one.
+/// The crate's SQL function for many messages. Its Rust calls send one message.
 const INSERT_MANY: &str = "
 SELECT mq_insert(array_agg(
-    ROW(m.id, interval '0', 4, interval '1 second', $1, m.args, NULL::interval, $2, 'count', m.json, NULL::bytea)::mq_new_t
+    ROW(
+        m.id, interval '0', 4, interval '1 second', $1, m.args, NULL::interval, $2, 'count', m.json, NULL::bytea
+    )::mq_new_t
 )) FROM unnest($3::uuid[], $4::text[], $5::text[]) AS m (id, args, json)";
 
-/// All but the crate's message that stands for none.
+/// Counts all messages except the crate's placeholder.
 const LEFT: &str = "SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil()";
 
 pub(crate) struct Sqlxmq;
@@ -90,14 +94,14 @@ impl Open {
     }
 
     async fn insert(&self, args: &[&str], json: &[String]) -> sqlx8::Result<()> {
-        // A batch is ordered by id, so these grow.
+        // A batch is ordered by id, so the ids grow.
         let ids: Vec<Uuid> = args.iter().map(|_| Uuid::now_v7()).collect();
         let insert = sqlx8::query(INSERT_MANY).bind(self.channel()).bind(self.is_ordered());
         insert.bind(ids).bind(args).bind(json).execute(&self.pools.sending).await.map(drop)
     }
 }
 
-/// Whether to try again, as the crate says.
+/// Returns whether the crate recommends a retry.
 fn again(result: &sqlx8::Result<()>, tried: usize) -> bool {
     tried < MAX_TRIES && matches!(result, Err(error) if should_retry(error))
 }

@@ -1,4 +1,4 @@
-//! `underway`: a task for each event; what its handler does commits with the task's success.
+//! `underway`: one task for each event. The handler's effect commits with the success of the task.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::states::add;
 
 const QUEUE: &str = "count";
 
-/// Workers, each of which keeps two connections to listen.
+/// Number of workers. Each keeps two connections to listen.
 const WORKERS: u32 = 8;
 
-/// Tasks of a worker at a time.
+/// Number of concurrent tasks of a worker.
 const CONCURRENCY: usize = 2;
 
-/// Where the commit of a handler is heard of, since the crate commits after the handler returned.
+/// Channel that reports the commit of a handler, because the crate commits after the handler has returned.
 const COMMITTED: &str = "bench_committed";
 
 const LEFT: &str = "SELECT count(*) FROM underway.task WHERE state IN ('pending', 'in_progress')";
@@ -34,7 +34,7 @@ impl Peer for Underway {
         "underway"
     }
 
-    /// A concurrency key allows one task of a key in the queue at a time, and refuses others.
+    /// A concurrency key allows one task of a key in the queue and refuses others.
     fn can(&self, order: Order) -> bool {
         order == Order::Any
     }
@@ -58,7 +58,7 @@ struct Open {
     pools: OlderPools,
 }
 
-/// The task.
+/// The task of an event.
 struct Count(Arc<Handled>);
 
 impl Task for Count {
@@ -79,7 +79,7 @@ impl Task for Count {
     }
 }
 
-/// A task that is only described, for those who send.
+/// A task description for senders.
 fn described() -> Count {
     Count(Handled::new(false, 0))
 }
