@@ -43,8 +43,11 @@ on_every_engine! {
         let input = some_flights(directory.path(), FLIGHTS);
 
         let undisturbed = TestDb::<Engine>::empty("undisturbed").await;
-        let args = |url: &str| ["--json", "--keep", "--input", input.to_str().unwrap(), "--database-url", url].map(str::to_owned);
-        let run = |args: Vec<String>| async move { finish(&args.iter().map(String::as_str).collect::<Vec<_>>()).await.verified() };
+        let file = input.to_str().unwrap();
+        let args = |url: &str| ["--json", "--keep", "--input", file, "--database-url", url].map(str::to_owned);
+        let run = |args: Vec<String>| async move {
+            finish(&args.iter().map(String::as_str).collect::<Vec<_>>()).await.verified()
+        };
         let started = Instant::now();
         let wanted = run(args(&undisturbed.url()).to_vec()).await;
         let whole_run = started.elapsed();

@@ -50,7 +50,8 @@ on_every_engine! {
         let database = empty(db).await;
         let args = ["--json", "--input", input.to_str().unwrap(), "--database-url", &database.url()];
         let first = finish(&[&args[..], &["--keep", "--resend", "50"]].concat()).await.verified();
-        assert_eq!((first["resent"].as_i64(), first["duplicates"].as_i64()), (first["emitted"].as_i64().map(|n| n / 2), first["resent"].as_i64()));
+        let half = first["emitted"].as_i64().map(|n| n / 2);
+        assert_eq!((first["resent"].as_i64(), first["duplicates"].as_i64()), (half, first["resent"].as_i64()));
         assert_eq!(database.count("eventbox_event").await + database.count("eventbox_outbox").await, 0);
         assert_eq!(database.count("demo_aircraft").await + 3, first["recipients"].as_i64().unwrap());
 
