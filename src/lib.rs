@@ -63,7 +63,7 @@ pub use eventbox::*;
 pub use instrument::{Instrument, Kind};
 pub use json::MAX_JSON_DEPTH;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
-pub use store::Backend;
+pub use store::{Backend, EmitExecutor, NAME_WAIT};
 
 /// The README's code is compiled and run.
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]
@@ -77,6 +77,9 @@ mod guides {
     struct Turn;
     #[doc = include_str!("../docs/names-and-tombstones.md")]
     struct NamesAndTombstones;
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../docs/high-availability.md")]
+    struct HighAvailability;
     #[doc = include_str!("../docs/writing-a-processor.md")]
     struct WritingAProcessor;
 }

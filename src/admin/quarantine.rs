@@ -12,6 +12,9 @@ use crate::eventbox::{Event, EventId, mark};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict};
 
+/// How long a replay waits for a name that an open transaction of somebody else holds, milliseconds. Then it is contention.
+const REPLAY_NAME_WAIT_MS: u32 = 5_000;
+
 /// The most bytes of a reason.
 pub const MAX_REASON_BYTES: usize = 1_024;
 
@@ -129,6 +132,7 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
     let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
     let write = async {
         let mut tx = begin_moving(pool, of).await?;
+        B::limit_lock_wait(&mut tx, REPLAY_NAME_WAIT_MS).await?;
         let moved = B::replay_events(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
         Ok((tx, moved))
     };

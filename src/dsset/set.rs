@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use sqlx::{Executor, Pool};
+use sqlx::Pool;
 use uuid::Uuid;
 
 use super::error::{Error, Misuse};
@@ -13,7 +13,7 @@ use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
 use super::tombstone::micros;
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, Bound, EventRow, Fault};
+use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault};
 
 /// How long a name stays remembered after its item or event is gone, if not said otherwise.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -54,6 +54,7 @@ impl Set {
     /// Adds items, each once: an id that is in the set or remembered changes nothing. Answers one value an item, in their order.
     ///
     /// One statement, so all of them or none; with `&mut *tx` it is part of the caller's transaction. It is safe to repeat after any error.
+    /// On a pool it waits for an id that an open transaction holds as [`emit`](crate::emit) waits for a name; then it is contention.
     ///
     /// # Units and limits
     ///
@@ -73,7 +74,7 @@ impl Set {
     pub async fn add<'e, B, E>(&self, executor: E, items: &[Item]) -> Result<Vec<Added>, Error>
     where
         B: Backend,
-        E: Executor<'e, Database = B> + 'e,
+        E: EmitExecutor<'e, Database = B>,
     {
         check_items(&self.of, items)?;
         if items.is_empty() {
@@ -85,9 +86,12 @@ impl Set {
         rows.sort_by(|(_, (a_id, a)), (_, (b_id, b))| (a.id(), a_id).cmp(&(b.id(), b_id)));
         rows.dedup_by(|(_, (_, later)), (_, (_, first))| later.id() == first.id());
         let events: Vec<EventRow<'_>> = rows.iter().map(|(_, (id, item))| self.event(*id, item)).collect();
-        let noted = B::insert_events(executor, &events)
-            .await
-            .map_err(|fault| Error::during(fault, format!("add {} items to the set of {}", items.len(), self.of)))?;
+        let noted = match executor.pool() {
+            Some(pool) => B::insert_all_on_pool(&pool, &events).await,
+            None => B::insert_events(executor, &events).await,
+        };
+        let attempt = || format!("add {} items to the set of {}", items.len(), self.of);
+        let noted = noted.map_err(|fault| Error::during(fault, attempt()))?;
         let mut answers = vec![Added::Duplicate; items.len()];
         for ((position, _), noted) in rows.into_iter().zip(noted) {
             if let Some(answer) = answers.get_mut(position) {

@@ -80,12 +80,22 @@ async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> 
 /// # Errors
 ///
 /// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other than UTF-8, a server
-/// or file that takes no writes, or row-level security that hides from this role what it writes.
+/// or file that takes no writes, row-level security that hides from this role what it writes, or a connection pooler that shares server connections
+/// between sessions.
 /// Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
-    let mut conn = acquire_first(pool).await.map_err(|fault| fault.during(ATTEMPT))?;
-    let found = B::check_settings(&mut conn).await.map_err(|fault| fault.during(ATTEMPT))?;
+    let refused = |fault: Fault| match B::connection_problem(&fault) {
+        Some(problem) => Error::setup(ATTEMPT, problem),
+        None => fault.during(ATTEMPT),
+    };
+    let mut conn = acquire_first(pool).await.map_err(refused)?;
+    if let Some(problem) = B::check_connections(pool, &mut conn).await.map_err(refused)? {
+        // Its statements may be anywhere.
+        drop(conn.detach());
+        return Err(Error::setup(ATTEMPT, problem));
+    }
+    let found = B::check_settings(&mut conn).await.map_err(refused)?;
     for warning in &found.warnings {
         tracing::warn!(engine = B::NAME, "{warning}");
     }
@@ -192,6 +202,32 @@ pub fn pool_options<B: Backend>() -> PoolOptions<B> {
             Ok(true)
         })
     })
+}
+
+/// How to open a Postgres database by its URL, also behind a connection pooler.
+///
+/// PgBouncer refuses a connection that sends `extra_float_digits`, as sqlx does; these options leave it out. Servers since version 12 do without it.
+/// Behind a pooler, let it pool sessions (`pool_mode = session`). [`check`] refuses a pooler that breaks prepared statements. With
+/// `?sslmode=require` in the URL the connection is encrypted, which needs the feature `tls`.
+///
+/// # Errors
+///
+/// [`Error::Setup`] when the URL cannot be read.
+///
+/// # Examples
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = eventbox::postgres_options("postgres://orders@pgbouncer:6432/orders")?;
+/// let pool = eventbox::pool_options::<sqlx::Postgres>().max_connections(20).connect_with(options).await?;
+/// eventbox::migrate(&pool).await?;
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "postgres")]
+pub fn postgres_options(url: &str) -> Result<sqlx::postgres::PgConnectOptions> {
+    let options: sqlx::postgres::PgConnectOptions =
+        url.parse().map_err(|error: sqlx::Error| Error::setup("read the URL of a database", error))?;
+    Ok(options.extra_float_digits(None))
 }
 
 /// How to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.

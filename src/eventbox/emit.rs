@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::event::{Event, EventId};
-use super::executor::EmitExecutor;
 use super::hint;
 use super::metrics;
 use super::receipt::Receipt;
@@ -11,7 +10,7 @@ use super::timer::Due;
 use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EventRow, Noted};
+use crate::store::{Backend, EmitExecutor, EventRow, Noted};
 
 /// The most bytes of an event's value.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
@@ -21,6 +20,9 @@ pub const MAX_EMIT_EVENTS: usize = 10_000;
 
 /// The most bytes that the values of one [`emit_all`] have together.
 pub const MAX_EMIT_BYTES: usize = 64 << 20;
+
+/// How long what a decision emits waits for a name, with the transaction of its turn, milliseconds. After it the turn starts anew.
+const TURN_NAME_WAIT_MS: u32 = 1_000;
 
 /// What became of an event that was emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub enum Emitted {
 /// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
 /// exactly if that commits. On SQLite, emits of a pool that come while another one writes share a commit. When it is there, a processor of the recipient will be given it: exactly one committed turn
 /// consumes it. An event with a [due time](Event::due_in) waits as a timer until then.
+///
+/// While an open transaction of somebody else holds the event's name, an emit on a pool waits for that transaction: [`NAME_WAIT`](crate::NAME_WAIT) at most, and then
+/// it is contention. At most a quarter of the pool's connections wait for names at once. In a transaction of the caller an emit waits as long as the
+/// `lock_timeout` of that transaction says.
 ///
 /// The answer says what became of the event, and stands for it in [`status`](crate::status()).
 ///
@@ -168,6 +174,10 @@ pub(crate) async fn emit_all_in<B: Backend>(
         return Ok(Vec::new());
     }
     check_all(events)?;
+    if events.iter().any(|(_, event)| event.name().is_some()) {
+        let during = |fault: crate::store::Fault| fault.during(format!("emit {} events", events.len()));
+        B::limit_lock_wait(tx, TURN_NAME_WAIT_MS).await.map_err(during)?;
+    }
     emit_slice_in::<B>(tx, events).await
 }
 

@@ -12,9 +12,14 @@ use crate::error::BoxError;
 use crate::json;
 use crate::store::{ListedRow, TimerRow};
 
-/// How long after its emit an event may well commit. What is older is removed as a range, and not listed again; what commits later still is
-/// found all the same, only not as fast.
+/// How long after its emit an event may well commit. What is older is removed as a range; what commits later still makes that round fall back to
+/// ids.
 pub(super) const LATE_COMMIT: Duration = Duration::from_secs(1);
+
+/// How long after its emit an event may commit and still be listed before what its sender emits after that commit: emits that wait for a connection
+/// or a name, and transactions of the sender. A runtime that consumes a box faster lists the last minute again, and finds nothing there.
+#[cfg(feature = "runtime")]
+const LATEST_COMMIT: Duration = Duration::from_secs(60);
 
 /// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
 ///
@@ -48,12 +53,13 @@ impl EventId {
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
     }
 
-    /// Before the ids of all events that may well commit later than the event of this id.
+    /// This id, or one before the ids of the last [`LATEST_COMMIT`], whichever is smaller.
     #[cfg(feature = "runtime")]
     pub(crate) fn before_late_ones(self) -> Self {
+        let now = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // The first 48 bits are milliseconds.
-        let of_late_ms = LATE_COMMIT.as_millis() << 80;
-        EventId(Uuid::from_u128((self.0.as_u128() & (u128::MAX << 80)).saturating_sub(of_late_ms)))
+        let settled = now.saturating_sub(LATEST_COMMIT).as_millis() << 80;
+        EventId(Uuid::from_u128(self.0.as_u128().min(settled)))
     }
 
     /// The id as its UUID.

@@ -5,7 +5,6 @@ mod database;
 mod decision;
 mod emit;
 mod event;
-mod executor;
 mod guard;
 mod hint;
 mod metrics;
@@ -31,12 +30,13 @@ mod transition;
 pub use commit::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use database::check_migrated;
+#[cfg(feature = "postgres")]
+pub use database::postgres_options;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
 pub use database::{TRUSTED_IDLE, begin, check, migrate, pool_options};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
-pub use executor::EmitExecutor;
 pub(crate) use hint::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use hint::{Hinted, Hints, listen};

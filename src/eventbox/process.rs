@@ -65,6 +65,9 @@ pub struct Turn {
     /// The last event that was listed, unless events before it were passed over; without a turn, the last one that was left.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
     pub(crate) last: Option<EventId>,
+    /// Whether the turn left events in the box that it had listed.
+    #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime passes over them"))]
+    pub(crate) left_listed: bool,
     /// Whether nothing was listed, because a failure is not long enough ago.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime leaves recipients alone"))]
     pub(crate) is_left_alone: bool,
@@ -262,6 +265,7 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
         garbage,
         quarantined: 0,
         more_remain: loaded.more_listed || loaded.events.len() > outcome.consumed + garbage + failed,
+        left_listed: loaded.events.len() > outcome.consumed + garbage,
         contention: 0,
         failures: outcome.failures,
         post_process: outcome.post_process,

@@ -7,12 +7,11 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::event::{Event, EventId};
-use super::executor::EmitExecutor;
 use super::hint;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, Bound, DueRow, Fault, MovedShard};
+use crate::store::{Backend, Bound, DueRow, EmitExecutor, Fault, MovedShard};
 
 /// The furthest that a timer may be away: 100 years.
 pub const MAX_TIMER: Duration = Duration::from_secs(36_525 * 86_400);

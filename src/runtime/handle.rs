@@ -20,7 +20,7 @@ use super::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
 use super::tasks::{Shared, turn_options};
 use super::work::{Left, Work};
-use super::{timers, wake};
+use super::{reserve, timers, wake};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
@@ -226,6 +226,7 @@ impl Health {
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: Held) -> Self {
         let RuntimeBuilder { pool, config, kinds, .. } = builder;
+        let reserved = reserve::of(&pool);
         let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -235,7 +236,7 @@ impl<B: Backend> Inner<B> {
         let complaints = Arc::new(Complaints::default());
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
-                pool: pool.clone(),
+                pool: reserved.clone(),
                 worker,
                 address: config.address.clone(),
                 shard_limit: config.shard_limit.get(),
@@ -252,6 +253,7 @@ impl<B: Backend> Inner<B> {
         let beat = hearts.add("work", config.poll_interval, grace);
         let shared = Arc::new(Shared {
             pool,
+            reserved,
             options: turn_options(&config),
             counters: Counters::default(),
             publishers: Publishers::default(),
@@ -327,6 +329,7 @@ impl<B: Backend> Inner<B> {
             }
             _ => true,
         };
+        reserve::close(&self.shared, deadline).await;
         let complete = left.interrupted == 0 && others_ended && left_membership;
         tracing::info!(worker = %self.worker, complete, left.waiting, left.interrupted, "runtime stopped");
         RuntimeStopReport { complete, waiting: left.waiting, interrupted: left.interrupted }

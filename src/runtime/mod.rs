@@ -29,6 +29,7 @@ mod outcome;
 mod poll;
 mod position;
 mod queue;
+mod reserve;
 mod resolve;
 mod states;
 mod stats;

@@ -47,7 +47,7 @@ impl<B: Backend> Work<B> {
                     self.committed(to, Lane::Rounds, &turn);
                 }
                 Some(Done::Nothing { last: Some(last), more: true }) => {
-                    self.queue.go_on_behind(&to, last);
+                    self.queue.more_remain(&to, last, true);
                     self.queue.done(to, Lane::Rounds, true);
                 }
                 Some(Done::Nothing { last, .. }) => self.queue.rest(to, Lane::Rounds, until, last.is_some()),
@@ -138,7 +138,7 @@ impl<B: Backend> Work<B> {
             self.walks.found_news(Instant::now());
         }
         match turn.last {
-            Some(last) if turn.more_remain => self.queue.go_on_behind(&to, last),
+            Some(last) if turn.more_remain => self.queue.more_remain(&to, last, turn.left_listed),
             Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
             _ => self.queue.list_anew(&to),
         }

@@ -2,6 +2,9 @@
 //! is known to be gone.
 //!
 //! Hints, because an event may commit late: a walk that sees one before a position forgets that.
+//!
+//! A sender's event that commits late must be listed before what its sender emits after that commit. So a position behind consumed events stays
+//! before the ids of the last minute. Only behind events that a processor left in the box does a position follow the listing at once.
 
 use std::collections::HashMap;
 
@@ -50,9 +53,13 @@ impl Positions {
         self.emptied_of(to).is_some_and(|(last, at)| seen <= last && walk_began < at)
     }
 
-    /// Events up to this one were listed, and there are more.
-    pub(super) fn go_on_behind(&mut self, to: &Recipient, last: EventId) {
-        self.set(to, Position { behind: last, emptied: None });
+    /// Events up to this one were listed, and more remain: some that were left, or only others behind it.
+    pub(super) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
+        // To begin before events that were passed over would list them again.
+        if left_some || self.passed_over(to) {
+            return self.set(to, Position { behind: last, emptied: None });
+        }
+        self.behind_consumed(to, last);
     }
 
     /// All events up to this one were listed and consumed, and there were no more.
@@ -61,6 +68,10 @@ impl Positions {
         if self.passed_over(to) {
             return self.forget(to);
         }
+        self.behind_consumed(to, last);
+    }
+
+    fn behind_consumed(&mut self, to: &Recipient, last: EventId) {
         self.set(to, Position { behind: last.before_late_ones(), emptied: Some((last, Instant::now())) });
     }
 
@@ -102,7 +113,7 @@ mod tests {
         assert!(positions.were_behind(&to, first, began) && positions.were_behind(&to, last, began));
         assert!(!positions.were_behind(&to, later, began), "it came since");
         assert!(!positions.were_behind(&to, first, Instant::now()), "it committed late");
-        positions.go_on_behind(&to, last);
+        positions.more_remain(&to, last, true);
         assert!(!positions.were_behind(&to, first, began), "it was passed over");
     }
 }

@@ -149,9 +149,9 @@ impl Queue {
         self.positions.of(to)
     }
 
-    /// Events up to this one were listed, and there are more: the next listing begins behind it.
-    pub(super) fn go_on_behind(&mut self, to: &Recipient, last: EventId) {
-        self.positions.go_on_behind(to, last);
+    /// Events up to this one were listed, and more remain: some that were left, or only others behind it.
+    pub(super) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
+        self.positions.more_remain(to, last, left_some);
         self.keep_position(to);
     }
 
@@ -267,7 +267,7 @@ mod tests {
         );
         assert!(queue.found(a.clone(), last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
         queue.forget(&a);
-        let late = last.before_late_ones();
+        let late = queue.position(&a);
         assert!(
             queue.found(a.clone(), late, Lane::Rounds, began, Instant::now()),
             "no listing comes to it, however many turns end"
@@ -313,7 +313,7 @@ mod tests {
         queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
         // Nothing was behind what it had passed over, and that is still there.
-        queue.go_on_behind(&a, last);
+        queue.more_remain(&a, last, true);
         queue.rest(a.clone(), Lane::Rounds, until, false);
         queue.found(a, last, Lane::Rounds, now, now);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
@@ -373,10 +373,10 @@ mod tests {
         queue.done(a.clone(), Lane::Rounds, false);
         queue.take(Lane::Rounds, 1);
 
-        queue.go_on_behind(&a, last);
+        queue.more_remain(&a, last, true);
         queue.emptied(&a, last);
         assert_eq!(queue.position(&a), EventId::NIL, "something was left before it");
-        queue.go_on_behind(&a, last);
+        queue.more_remain(&a, last, true);
         assert_eq!(queue.position(&a), last);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now, true);
@@ -393,7 +393,7 @@ mod tests {
         queue.rest(a.clone(), Lane::Rounds, until, true);
         queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
-        let late = last.before_late_ones();
+        let late = queue.position(&a);
         queue.found(a.clone(), late, Lane::Rounds, now, now);
         assert_eq!((queue.waiting(Lane::Rounds), queue.position(&a)), (1, EventId::NIL));
     }

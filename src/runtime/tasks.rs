@@ -27,6 +27,8 @@ use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
 /// What the tasks share.
 pub(super) struct Shared<B: Backend> {
     pub(super) pool: Pool<B>,
+    /// For walks and leases, which go on while turns and emits hold every connection of the pool.
+    pub(super) reserved: Pool<B>,
     pub(super) config: RuntimeConfig,
     pub(super) kinds: Kinds<B>,
     pub(super) options: TurnOptions,
@@ -124,7 +126,7 @@ pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, held: Held, wal
     let _busy = shared.finding.busy();
     let per_shard = i64::try_from(walk.per_shard).unwrap_or(i64::MAX);
     let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).filter(|kind| !held.holds(kind)).collect();
-    let rows = B::walk_recipients(&shared.pool, &walk.from, per_shard, &kinds).await;
+    let rows = B::walk_recipients(&shared.reserved, &walk.from, per_shard, &kinds).await;
     let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
     spent(Phase::Listing, began.elapsed(), shards);
     Report::Walked(walk, rows)

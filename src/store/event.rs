@@ -72,6 +72,12 @@ impl Noted {
     }
 }
 
+/// The longest that a named emit on a pool waits for a name that an open transaction of somebody else holds. Then it is contention, and nothing was
+/// changed.
+///
+/// On SQLite emits wait for the file and not for names, as long as the connection's busy timeout says.
+pub const NAME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Statements on events that differ between the engines.
 pub trait EventInsert: Database {
     /// Inserts one event without a name that is due at once: one plain insert, which waits for nobody.
@@ -93,6 +99,8 @@ pub trait EventInsert: Database {
         E: Executor<'e, Database = Self> + 'e;
 
     /// [`insert_events`](EventInsert::insert_events) on a pool, where they may share their commit with others; all of them are inserted or none.
+    ///
+    /// Waits for a name that somebody holds no longer than [`NAME_WAIT`], and never with most of the pool.
     fn insert_all_on_pool(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],

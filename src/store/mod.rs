@@ -19,6 +19,7 @@ mod bound;
 mod control;
 mod dead_letter;
 mod event;
+mod executor;
 mod fault;
 mod group;
 mod item;
@@ -46,7 +47,9 @@ mod written;
 pub(crate) use bound::Bound;
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
+pub use event::NAME_WAIT;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
+pub use executor::EmitExecutor;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 #[cfg(feature = "emitter")]

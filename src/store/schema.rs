@@ -13,10 +13,23 @@ pub trait Schema: Database<Connection: Migrate> {
     /// What is wrong with the server's or file's settings: an error refuses to go on, with what to do; warnings are logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
 
+    /// Why the connections of a pool cannot be used, and what to do, if something between us and the database breaks them.
+    fn check_connections(
+        pool: &Pool<Self>,
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<&'static str>, Fault>> + Send;
+
+    /// The same, told by an error.
+    fn connection_problem(fault: &Fault) -> Option<&'static str>;
+
     /// A transaction that may write from its first statement.
     ///
     /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.
     fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send;
+
+    /// A pool of so many connections for what must go on when all of the caller's are taken, opened as that one opens them. `None` where the
+    /// connections of a process wait for each other anyway.
+    fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>>;
 
     /// Bounds how long the statements of this transaction wait for a lock, where waiting is not bounded by the connection.
     fn limit_lock_wait(tx: &mut Self::Connection, milliseconds: u32) -> impl Future<Output = Result<(), Fault>> + Send;

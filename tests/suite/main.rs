@@ -10,6 +10,8 @@ mod eventbox;
 mod examples;
 mod ingress;
 mod paths;
+#[cfg(feature = "tls")]
+mod postgres_tls;
 mod proto;
 mod runtime;
 mod store;

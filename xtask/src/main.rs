@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is what it is for")]
 
 mod checks;
+mod faults;
 mod mutants;
 mod postgres;
 mod run;
@@ -20,6 +21,8 @@ The chores of eventbox.
   cargo xtask ci             what must hold beside the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and hints,
                              and the demo on both engines
+  cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
+                             minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and tells which change no test notices and
                              xtask/mutants/FOLDER.txt does not know; FOLDER is round, dsset, runtime, store or
@@ -48,6 +51,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
     match name.to_str() {
         Some("test") => test(args),
         Some("ci") if args.is_empty() => checks::run(),
+        Some("faults") => faults::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("pg") => pg(args),

@@ -123,6 +123,7 @@ impl Ready {
             consumed: removed - garbage,
             garbage,
             more_remain: self.more_listed || self.listed > removed,
+            left_listed: self.listed > removed,
             #[cfg(feature = "emitter")]
             published: sent,
             last: Some(self.last),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Executor, Pool, Postgres, Row};
 use uuid::Uuid;
 
-use super::now_us;
+use super::{names, now_us};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
 use crate::store::pooled::{acquire, closed_if_unfit};
@@ -114,6 +114,9 @@ impl EventInsert for Postgres {
     }
 
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+        if rows.iter().any(|row| row.name.is_some()) {
+            return names::insert(pool, rows).await;
+        }
         let mut conn = acquire(pool).await?;
         let done = Self::insert_events(&mut *conn, rows).await;
         closed_if_unfit(&mut conn, done)
@@ -122,13 +125,11 @@ impl EventInsert for Postgres {
     const ONE_WRITER: bool = false;
 
     async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
+        if rows.iter().any(|row| !row.is_plain()) {
+            return insert_within(pool, rows, lock_wait).await;
+        }
         let mut conn = acquire(pool).await?;
-        let done = if rows.iter().all(EventRow::is_plain) {
-            insert_plain_events(&mut *conn, rows).await
-        } else {
-            let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
-            insert_any_events(&mut *conn, rows, Some(lock_wait)).await
-        };
+        let done = insert_plain_events(&mut *conn, rows).await;
         closed_if_unfit(&mut conn, done)
     }
 
@@ -141,6 +142,18 @@ impl EventInsert for Postgres {
         let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids).execute(tx).await?.rows_affected())
     }
+}
+
+/// Inserts events in a transaction of their own; each wait for a lock is no longer than this.
+pub(super) async fn insert_within(
+    pool: &Pool<Postgres>,
+    rows: &[EventRow<'_>],
+    lock_wait: Duration,
+) -> Result<Vec<Noted>, Fault> {
+    let mut conn = acquire(pool).await?;
+    let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
+    let done = insert_any_events(&mut *conn, rows, Some(lock_wait)).await;
+    closed_if_unfit(&mut conn, done)
 }
 
 fn insert_plain_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>

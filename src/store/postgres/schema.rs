@@ -4,6 +4,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Pool, Postgres, Row, Transaction};
 
 use super::check::check_access;
+use super::pooler;
 use crate::store::fault::Fault;
 use crate::store::schema::{Schema, SettingsCheck, begin_detached};
 
@@ -45,9 +46,25 @@ impl Schema for Postgres {
         Ok(check)
     }
 
+    async fn check_connections(
+        pool: &Pool<Self>,
+        conn: &mut sqlx::PgConnection,
+    ) -> Result<Option<&'static str>, Fault> {
+        pooler::check(pool, conn).await
+    }
+
+    fn connection_problem(fault: &Fault) -> Option<&'static str> {
+        pooler::problem_of(fault)
+    }
+
     async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
         let pool = pool.clone();
         begin_detached(async move { pool.begin().await }).await
+    }
+
+    fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>> {
+        let options = pool.options().clone().min_connections(0).max_connections(connections);
+        Some(options.connect_lazy_with((*pool.connect_options()).clone()))
     }
 
     async fn limit_lock_wait(tx: &mut sqlx::PgConnection, milliseconds: u32) -> Result<(), Fault> {

@@ -44,10 +44,27 @@ impl Schema for Sqlite {
         Ok(check)
     }
 
+    // Differs: nothing is in between.
+    async fn check_connections(
+        _pool: &Pool<Self>,
+        _conn: &mut sqlx::SqliteConnection,
+    ) -> Result<Option<&'static str>, Fault> {
+        Ok(None)
+    }
+
+    fn connection_problem(_fault: &Fault) -> Option<&'static str> {
+        None
+    }
+
     // Differs: a transaction that begins as a reader can fail when it first writes, without waiting for its turn.
     async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
         let pool = pool.clone();
         begin_detached(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await
+    }
+
+    // Differs: connections of a process wait for the file, and a database in memory has only one.
+    fn reserve(_pool: &Pool<Self>, _connections: u32) -> Option<Pool<Self>> {
+        None
     }
 
     // Differs: the one lock is taken by BEGIN, and the connection's busy timeout bounds that.

@@ -4,6 +4,8 @@ mod bad_input;
 mod coming_back;
 mod crash;
 mod emit;
+#[cfg(all(feature = "postgres", feature = "runtime"))]
+mod held_name;
 #[cfg(feature = "postgres")]
 mod lost_answer;
 mod metrics;

@@ -10,6 +10,8 @@ mod gauges;
 mod handing;
 mod hints;
 mod holding;
+#[cfg(feature = "postgres")]
+mod late;
 mod leases;
 mod memory;
 mod observing;

@@ -46,6 +46,15 @@ pub(crate) fn server() -> Result<Server> {
     Ok(Server::Own(cluster))
 }
 
+/// Sees to it that the programs of a server are here.
+pub(crate) fn has_programs() -> Result<()> {
+    let account = Account::for_a_server()?;
+    match newest(&account) {
+        Some(_) => Ok(()),
+        None => installed(&account).map(drop),
+    }
+}
+
 fn installed(account: &Account) -> Result<Programs> {
     install::install()?;
     // The installation may have made the account that such servers usually have.

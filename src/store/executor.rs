@@ -2,7 +2,7 @@
 
 use sqlx::{Executor, Pool};
 
-use crate::store::Backend;
+use super::Backend;
 
 /// A pool, on which an emit commits by itself, or a connection, perhaps in a transaction of the caller.
 ///

@@ -1,0 +1,103 @@
+//! Full disks: a small file system in memory, filled up to the last byte and emptied again.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use eventbox::{pool_options, sqlite_options};
+use sqlx::Sqlite;
+use tokio::time::sleep;
+
+use crate::dead::pool;
+use crate::report::{Report, Result};
+use crate::server::{Account, Server, home};
+use crate::service::{Engine, Service};
+
+/// How long the disk stays full.
+const FULL: Duration = Duration::from_secs(8);
+
+/// A mounted file system in memory; dropped, it is gone.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, size: &str) -> Result<Self> {
+        std::fs::create_dir_all(at)?;
+        let done =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output()?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(format!("a small file system could not be mounted, which takes root: {said}").into());
+        }
+        Account::of_servers()?.own(at)?;
+        Ok(SmallDisk(at))
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) -> Result<()> {
+        let mut ballast = std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("ballast"))?;
+        for size in [1 << 20, 4 << 10, 1] {
+            let block = vec![0; size];
+            while ballast.write_all(&block).is_ok() {}
+        }
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.0.join("ballast"))?)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+pub(crate) async fn run() -> Result<Vec<Report>> {
+    let home = home()?;
+    let (of_sqlite, of_postgres) = (home.path().join("sqlite"), home.path().join("postgres"));
+    let disk = SmallDisk::mount(&of_sqlite, "48m")?;
+    let options = sqlite_options(of_sqlite.join("boxes.db"));
+    let pool_of = pool_options::<Sqlite>().max_connections(8).connect_with(options).await?;
+    let on_sqlite = full(Report::new("full disk: SQLite"), &disk, Service::start(pool_of).await?, None).await?;
+    drop(disk);
+    let disk = SmallDisk::mount(&of_postgres, "160m")?;
+    let server =
+        Server::start(&of_postgres, "data", &["max_wal_size = '16MB'", "min_wal_size = '2MB'", "wal_keep_size = 0"])?;
+    let service = Service::start(pool(&server.url(), 10).await?).await?;
+    let on_postgres = full(Report::new("full disk: Postgres"), &disk, service, Some(&server)).await?;
+    drop(server);
+    Ok(vec![on_sqlite, on_postgres])
+}
+
+/// Fills the disk under load twice, and wants the service back at work when there is room again.
+async fn full<B: Engine>(
+    mut report: Report,
+    disk: &SmallDisk<'_>,
+    service: Service<B>,
+    server: Option<&Server>,
+) -> Result<Report> {
+    for _ in 0..2 {
+        service.works_for(400).await;
+        disk.fill()?;
+        let before = service.acknowledged();
+        // What the database frees by itself is taken, too.
+        for _ in 0..FULL.as_secs() {
+            sleep(Duration::from_secs(1)).await;
+            disk.fill()?;
+        }
+        report.note(format!("{} events were acknowledged on the full disk", service.acknowledged() - before));
+        disk.empty()?;
+        if let Some(server) = server.filter(|server| !server.is_up()) {
+            report.note("the server had given up, and was started again");
+            let _ = server.down("immediate");
+            server.up()?;
+        }
+        let seconds = service.back_at_work().await;
+        report.back_at_work(seconds);
+    }
+    service.works_for(100).await;
+    service.audit(&mut report).await;
+    Ok(report)
+}

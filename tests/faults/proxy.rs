@@ -1,0 +1,75 @@
+//! What stands between a service and its server, and may fall silent or lead to another server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::report::Result;
+
+/// Which of the connections say nothing any more: those before a number, of which one in so many.
+#[derive(Clone, Copy)]
+struct Silent {
+    before: u64,
+    one_in: u64,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    upstream: watch::Sender<u16>,
+    silent: watch::Sender<Silent>,
+    opened: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(upstream: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let (silent, opened) = (watch::Sender::new(Silent { before: 0, one_in: 1 }), Arc::new(AtomicU64::new(0)));
+        let proxy = Proxy { port, upstream: watch::Sender::new(upstream), silent, opened };
+        let (upstream, silent, opened) =
+            (proxy.upstream.subscribe(), proxy.silent.subscribe(), Arc::clone(&proxy.opened));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let number = opened.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(carry(client, *upstream.borrow(), number, silent.clone()));
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// One in so many of the connections that are open now says nothing any more, and is not closed either. New ones work.
+    pub(crate) fn silence(&self, one_in: u64) {
+        self.silent.send_replace(Silent { before: self.opened.load(Ordering::Relaxed), one_in });
+    }
+
+    /// New connections lead to another server.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.upstream.send_replace(port);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+async fn carry(mut client: TcpStream, upstream: u16, number: u64, mut silent: watch::Receiver<Silent>) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => {}
+        () = falls_silent(number, &mut silent) => {
+            // Held open: neither end hears anything, as of a cut cable.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Returns when a connection is among those that say nothing any more.
+async fn falls_silent(number: u64, silent: &mut watch::Receiver<Silent>) {
+    let is_silent = |silent: &Silent| number < silent.before && number.is_multiple_of(silent.one_in);
+    if silent.wait_for(is_silent).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,202 @@
+//! Clusters of Postgres that a program may stop, freeze and promote.
+
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::report::Result;
+
+/// As whom servers run: Postgres refuses to run as root.
+#[derive(Clone, Copy)]
+pub(crate) struct Account(Option<(u32, u32)>);
+
+impl Account {
+    pub(crate) fn of_servers() -> Result<Self> {
+        let me = String::from_utf8(Command::new("id").arg("-u").output()?.stdout)?;
+        if me.trim() != "0" {
+            return Ok(Account(None));
+        }
+        let accounts = std::fs::read_to_string("/etc/passwd")?;
+        let of = |name: &str| {
+            let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+            let fields: Vec<&str> = line.split(':').collect();
+            Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+        };
+        let found = ["postgres", "_postgres", "nobody"].into_iter().find_map(of);
+        Ok(Account(Some(found.ok_or("Postgres does not run as root, and there is no user postgres or nobody")?)))
+    }
+
+    pub(crate) fn command(self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        if let Some((uid, gid)) = self.0 {
+            command.uid(uid).gid(gid);
+        }
+        command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn own(self, path: &Path) -> Result<()> {
+        if let Some((uid, gid)) = self.0 {
+            chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A cluster; dropping it ends the server. Its files go with the directory of its program.
+pub(crate) struct Server {
+    account: Account,
+    programs: PathBuf,
+    data: PathBuf,
+    pub(crate) port: u16,
+}
+
+/// Of every cluster here: a dead client's transaction does not hold its locks for ever, and nothing is kept from a loss.
+const SETTINGS: [&str; 6] = [
+    "listen_addresses = '127.0.0.1'",
+    "unix_socket_directories = ''",
+    "idle_in_transaction_session_timeout = '5s'",
+    "max_connections = 80",
+    "wal_keep_size = '64MB'",
+    "fsync = on",
+];
+
+impl Server {
+    /// A new cluster in a directory, started.
+    pub(crate) fn start(home: &Path, name: &str, settings: &[&str]) -> Result<Self> {
+        let account = Account::of_servers()?;
+        let server = Server { account, programs: programs()?, data: home.join(name), port: free_port()? };
+        let data = server.data.display().to_string();
+        // Small files of the log, so that a small disk has room for some.
+        server.run(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--wal-segsize=1"],
+        )?;
+        server.configure(&SETTINGS)?;
+        server.configure(settings)?;
+        server.up()?;
+        Ok(server)
+    }
+
+    /// A standby of this one, started.
+    pub(crate) fn standby(&self, home: &Path, name: &str) -> Result<Self> {
+        let Server { account, programs, .. } = self;
+        let standby =
+            Server { account: *account, programs: programs.clone(), data: home.join(name), port: free_port()? };
+        let from = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
+        let data = standby.data.display().to_string();
+        standby.run("pg_basebackup", &["-D", &data, "-d", &from, "-R", "-X", "stream", "-c", "fast"])?;
+        standby.configure(&["synchronous_standby_names = ''"])?;
+        standby.up()?;
+        Ok(standby)
+    }
+
+    /// Appends settings to its file; a start or a reload takes them.
+    pub(crate) fn configure(&self, settings: &[&str]) -> Result<()> {
+        let path = self.data.join("postgresql.auto.conf");
+        let mut text = std::fs::read_to_string(&path)?;
+        settings.iter().for_each(|setting| text.push_str(&format!("{setting}\n")));
+        std::fs::write(path, text)?;
+        Ok(())
+    }
+
+    pub(crate) fn up(&self) -> Result<()> {
+        let (port, log) = (format!("-p {}", self.port), self.data.with_extension("log").display().to_string());
+        self.control(&["start", "-w", "-t", "60", "-o", &port, "-l", &log])
+    }
+
+    /// Ends it: `smart`, `fast`, or `immediate`, as a crash.
+    pub(crate) fn down(&self, mode: &str) -> Result<()> {
+        self.control(&["stop", "-w", "-t", "60", "-m", mode])
+    }
+
+    pub(crate) fn promote(&self) -> Result<()> {
+        self.control(&["promote", "-w", "-t", "60"])
+    }
+
+    pub(crate) fn reload(&self) -> Result<()> {
+        self.control(&["reload"])
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        let port = self.port.to_string();
+        self.run("pg_isready", &["-h", "127.0.0.1", "-p", &port, "-q"]).is_ok()
+    }
+
+    /// What a query answers, on one line a row.
+    pub(crate) fn ask(&self, sql: &str) -> Result<String> {
+        let port = self.port.to_string();
+        self.run("psql", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-XAtc", sql])
+    }
+
+    /// Stops every process of the server where it stands, or lets all go on.
+    pub(crate) fn freeze(&self, is_frozen: bool) -> Result<()> {
+        let main = std::fs::read_to_string(self.data.join("postmaster.pid"))?;
+        let main = main.lines().next().unwrap_or_default().trim().to_owned();
+        let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children"))?;
+        let signal = if is_frozen { "-STOP" } else { "-CONT" };
+        let all = std::iter::once(main.as_str()).chain(children.split_whitespace());
+        // A process that has just ended is none to stop.
+        let _ = Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status()?;
+        Ok(())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    fn control(&self, arguments: &[&str]) -> Result<()> {
+        let data = self.data.display().to_string();
+        let mut command = self.account.command(self.programs.join("pg_ctl"));
+        // Not piped: the server would keep the pipe open.
+        let status =
+            command.args(["-D", &data]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        if !status.success() {
+            let log = std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(3).collect();
+            return Err(format!("pg_ctl {} failed; the log ends with {last:?}", arguments.join(" ")).into());
+        }
+        Ok(())
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let done = self.account.command(self.programs.join(program)).args(arguments).output()?;
+        if !done.status.success() {
+            return Err(format!("{program} failed: {}", String::from_utf8_lossy(&done.stderr)).into());
+        }
+        Ok(String::from_utf8(done.stdout)?.trim().to_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.freeze(false);
+        let _ = self.down("immediate");
+    }
+}
+
+/// Where the newest server's programs are.
+fn programs() -> Result<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
+    let found = newest.map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
+    let found = found.or_else(|| {
+        let said = Command::new("pg_config").arg("--bindir").output().ok()?;
+        Some(PathBuf::from(String::from_utf8(said.stdout).ok()?.trim()))
+    });
+    let found = found.filter(|programs| programs.join("initdb").exists());
+    found.ok_or_else(|| "no programs of a Postgres server were found: install the package postgresql".into())
+}
+
+/// A directory that the account of servers can use; it goes with all that is in it.
+pub(crate) fn home() -> Result<tempfile::TempDir> {
+    let home = tempfile::Builder::new().prefix("eventbox-faults-").tempdir_in("/tmp")?;
+    Account::of_servers()?.own(home.path())?;
+    Ok(home)
+}
