@@ -55,7 +55,7 @@ pub mod testing;
 #[cfg(feature = "emitter")]
 pub use cloudevent::{
     AttributeValue, Attributes, CONTENT_TYPE, CloudEvent, CloudEventBuilder, CloudEventError, ExtensionValue,
-    RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
+    JSON_CONTENT_TYPE, RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
 };
 pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Outage, Result, StateError, UnknownEvent};

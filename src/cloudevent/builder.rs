@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use fluent_uri::UriRef;
 use uuid::Uuid;
 
+use super::check::{check, check_name, invalid};
 use super::extension::ExtensionValue;
 use super::resource::{RESERVED_NAMES, resource_names};
+use super::wire::cloud_event::Data;
 use super::wire::cloud_event::cloud_event_attribute_value::Attr;
 use super::{CONTENT_TYPE, CloudEvent, CloudEventError, SPEC_VERSION, any, timestamp, value, whole_millis, wire};
+
+/// The content type of a payload that [`CloudEventBuilder::json`] writes.
+pub const JSON_CONTENT_TYPE: &str = "application/json";
 
 /// An event that is being built; see [`CloudEvent::builder`].
 #[derive(Debug, Clone)]
@@ -18,7 +22,8 @@ use super::{CONTENT_TYPE, CloudEvent, CloudEventError, SPEC_VERSION, any, timest
 pub struct CloudEventBuilder {
     domain: String,
     entity: String,
-    payload: Bytes,
+    payload: Result<Bytes, CloudEventError>,
+    content_type: String,
     subject: Option<String>,
     data_schema: Option<String>,
     time: Option<SystemTime>,
@@ -33,7 +38,8 @@ impl CloudEventBuilder {
         CloudEventBuilder {
             domain,
             entity,
-            payload: Bytes::new(),
+            payload: Ok(Bytes::new()),
+            content_type: CONTENT_TYPE.to_owned(),
             subject: None,
             data_schema: None,
             time: None,
@@ -44,9 +50,46 @@ impl CloudEventBuilder {
         }
     }
 
-    /// The payload: bytes in the encoding that the data schema names, normally protobuf. Empty by default.
-    pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
-        self.payload = payload.into();
+    /// Sets the payload: bytes in the encoding that the data schema names, normally protobuf. Empty by default.
+    pub fn payload(self, payload: impl Into<Bytes>) -> Self {
+        self.payload_as(CONTENT_TYPE, payload)
+    }
+
+    /// Sets the payload and its content type, a media type such as `text/csv` or `application/avro`.
+    ///
+    /// A payload of exactly `application/protobuf` travels as `proto_data`, any other as `binary_data`. `build` refuses a
+    /// content type that is not a media type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = eventbox::CloudEvent::builder("flights", "flight.departed").payload_as("text/plain", "UA 1545").build()?;
+    /// assert_eq!((event.data_content_type(), event.payload()), (Some("text/plain"), b"UA 1545".as_slice()));
+    /// # Ok::<(), eventbox::CloudEventError>(())
+    /// ```
+    pub fn payload_as(mut self, content_type: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        self.content_type = content_type.into();
+        self.payload = Ok(payload.into());
+        self
+    }
+
+    /// Sets the payload to a value as JSON, with the content type [`JSON_CONTENT_TYPE`].
+    ///
+    /// `build` answers [`CloudEventError::Json`] when the value cannot be written as JSON.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let flight = serde_json::json!({ "carrier": "UA", "flight": 1545 });
+    /// let event = eventbox::CloudEvent::builder("flights", "flight.departed").json(&flight).build()?;
+    /// assert_eq!(event.data_content_type(), Some("application/json"));
+    /// assert_eq!(serde_json::from_slice::<serde_json::Value>(event.payload()).ok(), Some(flight));
+    /// # Ok::<(), eventbox::CloudEventError>(())
+    /// ```
+    pub fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Self {
+        self.content_type = JSON_CONTENT_TYPE.to_owned();
+        let written = serde_json::to_vec(value);
+        self.payload = written.map(Bytes::from).map_err(|error| CloudEventError::Json { problem: error.to_string() });
         self
     }
 
@@ -68,7 +111,7 @@ impl CloudEventBuilder {
         self
     }
 
-    /// When it was recorded; cut to milliseconds. Now, by default.
+    /// When it was recorded; cut to milliseconds. Now, by default. `build` refuses a time before 1970.
     pub fn recorded_time(mut self, time: SystemTime) -> Self {
         self.recorded_time = Some(time);
         self
@@ -101,31 +144,29 @@ impl CloudEventBuilder {
     ///
     /// # Errors
     ///
-    /// An empty source or type, a source or data schema that is no URI reference, a bad or reserved extension name.
+    /// An empty source or type, a source or data schema that is no URI reference, a bad or reserved extension name, a payload
+    /// that is not JSON. [`CloudEventError::InvalidAttribute`] names an attribute with a NUL character, a time outside the
+    /// years 1 to 9999 (`recordedtime`: before 1970), a content type that is not a media type, or an extension that is not
+    /// the URI it claims to be.
     pub fn build(self) -> Result<CloudEvent, CloudEventError> {
         let event_type = self.entity.trim();
         if self.domain.is_empty() {
             return Err(CloudEventError::EmptySource);
         }
-        if UriRef::parse(self.domain.as_str()).is_err() {
-            return Err(CloudEventError::InvalidSource { text: self.domain });
+        if self.recorded_time.is_some_and(|time| time < SystemTime::UNIX_EPOCH) {
+            return Err(invalid("recordedtime", "its time is before 1970"));
         }
-        if event_type.is_empty() {
-            return Err(CloudEventError::EmptyType);
-        }
+        let payload = self.payload?;
         let mut attributes = BTreeMap::new();
         let mut set = |name: &str, attr| attributes.insert(name.to_owned(), value(attr));
 
         let recorded = whole_millis(self.recorded_time.unwrap_or_else(crate::clock::now));
         set("recordedtime", Attr::CeTimestamp(timestamp(recorded)));
-        set("datacontenttype", Attr::CeString(CONTENT_TYPE.to_owned()));
+        set("datacontenttype", Attr::CeString(self.content_type.clone()));
         if let Some(time) = self.time {
             set("time", Attr::CeTimestamp(timestamp(time)));
         }
         let schema = self.data_schema.unwrap_or_default();
-        if UriRef::parse(schema.as_str()).is_err() {
-            return Err(CloudEventError::InvalidDataSchema { text: schema });
-        }
         if !schema.is_empty() {
             set("dataschema", Attr::CeUri(schema.clone()));
         }
@@ -137,28 +178,24 @@ impl CloudEventBuilder {
         }
         for (name, extension) in self.extensions {
             check_name(&name)?;
+            if RESERVED_NAMES.contains(&name.as_str()) {
+                return Err(CloudEventError::ReservedExtension { name });
+            }
             set(&name, extension.into_attr());
         }
         for (name, text) in resource_names(&self.resource) {
             attributes.entry(name).or_insert_with(|| value(Attr::CeString(text.to_owned())));
         }
-        Ok(CloudEvent(wire::CloudEvent {
+        let data = if self.content_type == CONTENT_TYPE { any(schema, payload) } else { Data::BinaryData(payload) };
+        let event = wire::CloudEvent {
             id: Uuid::new_v4().to_string(),
             r#type: event_type.to_owned(),
             source: self.domain,
             spec_version: SPEC_VERSION.to_owned(),
             attributes,
-            data: Some(any(schema, self.payload)),
-        }))
+            data: Some(data),
+        };
+        check(&event)?;
+        Ok(CloudEvent(event))
     }
-}
-
-fn check_name(name: &str) -> Result<(), CloudEventError> {
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
-        return Err(CloudEventError::InvalidExtensionName { name: name.to_owned() });
-    }
-    if RESERVED_NAMES.contains(&name) {
-        return Err(CloudEventError::ReservedExtension { name: name.to_owned() });
-    }
-    Ok(())
 }

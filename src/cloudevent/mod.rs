@@ -2,6 +2,7 @@
 
 mod attributes;
 mod builder;
+mod check;
 mod digest;
 mod extension;
 mod resource;
@@ -18,7 +19,7 @@ use wire::cloud_event::cloud_event_attribute_value::Attr;
 use wire::cloud_event::{CloudEventAttributeValue, Data};
 
 pub use attributes::{AttributeValue, Attributes};
-pub use builder::CloudEventBuilder;
+pub use builder::{CloudEventBuilder, JSON_CONTENT_TYPE};
 pub(crate) use digest::{hex, turn_key};
 pub use extension::ExtensionValue;
 pub use resource::{RESERVED_NAMES, resource_names, resource_value};
@@ -26,13 +27,14 @@ pub use resource::{RESERVED_NAMES, resource_names, resource_value};
 /// The only version of the CloudEvents specification that is written.
 pub const SPEC_VERSION: &str = "1.0";
 
-/// The content type of every payload.
+/// The content type of a payload unless its builder names another.
 pub const CONTENT_TYPE: &str = "application/protobuf";
 
 /// A message for the world outside: what happened (`type`) in which domain (`source`), with a payload.
 ///
-/// It is a CloudEvent 1.0 in the shape that Chip Ingress expects: the payload travels as `proto_data`, the time of recording is always there,
-/// and an idempotency key lets a receiver make at-least-once delivery exactly once. Build it with [`CloudEvent::builder`].
+/// It is a CloudEvent 1.0 in the shape that Chip Ingress expects: a protobuf payload travels as `proto_data`, any other as
+/// `binary_data`. The time of recording is always there. An idempotency key lets a receiver make at-least-once delivery
+/// exactly once. Build it with [`CloudEvent::builder`].
 ///
 /// # Examples
 ///
@@ -83,6 +85,20 @@ pub enum CloudEventError {
         /// What was given.
         name: String,
     },
+    /// An attribute has a value that the database, the protobuf format or the receiver refuses.
+    #[error("the attribute {attribute:?} of the event cannot be sent: {problem}")]
+    InvalidAttribute {
+        /// The name of the attribute.
+        attribute: String,
+        /// What is wrong with its value.
+        problem: &'static str,
+    },
+    /// A payload could not be written as JSON.
+    #[error("the payload of the event cannot be written as JSON: {problem}")]
+    Json {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A list of keys and values ends with a key.
     #[error("the attribute {key:?} has no value")]
     DanglingKey {
@@ -113,17 +129,20 @@ impl CloudEvent {
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::NotAnEvent`] when the bytes are not one, or lack an id, a source or a type.
+    /// [`CloudEventError::NotAnEvent`] when the bytes are not one; else as [`from_wire`](Self::from_wire).
     pub fn decode(bytes: &[u8]) -> Result<Self, CloudEventError> {
         let decoded = wire::CloudEvent::decode(bytes);
         Self::from_wire(decoded.map_err(|error| CloudEventError::NotAnEvent { problem: error.to_string() })?)
     }
 
-    /// An event from the message of [`proto`](crate::proto), checked.
+    /// Checks a message of [`proto`](crate::proto) and answers it as an event.
+    ///
+    /// It refuses what [`build`](CloudEventBuilder::build) refuses. An empty subject or idempotency key counts as none.
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::NotAnEvent`] when the id, the source, the type or the version is missing.
+    /// [`CloudEventError::NotAnEvent`] when the id, the source, the type or the version is missing;
+    /// [`CloudEventError::InvalidAttribute`] and the other errors of `build`, with the name of the attribute.
     pub fn from_wire(mut event: wire::CloudEvent) -> Result<Self, CloudEventError> {
         let required = [("id", &event.id), ("source", &event.source), ("type", &event.r#type)];
         if let Some((what, _)) = required.iter().find(|(_, text)| text.is_empty()) {
@@ -133,6 +152,16 @@ impl CloudEvent {
             let problem = format!("its version is {:?}, not {SPEC_VERSION}", event.spec_version);
             return Err(CloudEventError::NotAnEvent { problem });
         }
+        for name in ["subject", "idempotencykey"] {
+            if event
+                .attributes
+                .get(name)
+                .is_some_and(|value| matches!(&value.attr, Some(Attr::CeString(text)) if text.is_empty()))
+            {
+                event.attributes.remove(name);
+            }
+        }
+        check::check(&event)?;
         if matches!(event.data, Some(Data::ProtoData(_))) {
             event.attributes.insert("datacontenttype".to_owned(), value(Attr::CeString(CONTENT_TYPE.to_owned())));
         }

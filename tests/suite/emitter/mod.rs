@@ -10,3 +10,4 @@ mod hosts;
 mod instruments;
 mod lifecycle;
 pub(crate) mod support;
+mod validity;
