@@ -14,8 +14,9 @@ use super::breaker::{Breaker, BreakerState};
 use super::error::ConfigError;
 use super::metrics::BatchMetrics;
 use super::outcome::SendError;
-use super::send::{Sender, Work};
+use super::send::Sender;
 use super::transport::Transport;
+use super::work::{Settled, Work};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
@@ -57,7 +58,6 @@ pub struct BatchClient {
     queue: mpsc::Sender<Work>,
     waiting: Mutex<Option<mpsc::Receiver<Work>>>,
     config: BatchConfig,
-    breaker: Option<Breaker>,
     sender: Arc<Sender>,
     /// No new events; what is queued is sent.
     draining: CancellationToken,
@@ -76,15 +76,14 @@ impl BatchClient {
     pub fn new(transport: Arc<dyn Transport>, config: BatchConfig) -> Result<Self, ConfigError> {
         config.check()?;
         let (queue, waiting) = mpsc::channel(config.message_buffer.get());
-        let breaker = config.breaker.map(Breaker::new);
+        let breaker = Breaker::new(config.breaker);
         let abandoned = CancellationToken::new();
         let metrics = BatchMetrics::new(config.client_name.as_deref());
-        let sender = Sender::new(transport, config.clone(), breaker.clone(), abandoned.clone(), metrics);
+        let sender = Sender::new(transport, config.clone(), breaker, abandoned.clone(), metrics);
         Ok(BatchClient {
             queue,
             waiting: Mutex::new(Some(waiting)),
             config,
-            breaker,
             sender: Arc::new(sender),
             draining: CancellationToken::new(),
             abandoned,
@@ -121,6 +120,8 @@ impl BatchClient {
                 beat,
             };
             self.tasks.spawn(batcher.run());
+            let (failures, stopping) = (Arc::clone(self.sender.failures()), self.draining.clone());
+            self.tasks.spawn(async move { failures.run(stopping).await });
         }
     }
 
@@ -131,13 +132,14 @@ impl BatchClient {
     /// [`SendError::BufferFull`] and [`SendError::Shutdown`]; then the callback is dropped and the event's number is a gap in the
     /// sequence.
     pub fn queue(&self, event: CloudEvent, callback: Option<Callback>) -> Result<(), SendError> {
-        self.queue_until(event, None, callback)
+        self.queue_until(event, 1, None, callback)
     }
 
-    /// The same for an event that must not be sent when it is too late for that.
+    /// The same for an attempt to send an event that must not be sent when it is too late for that.
     pub(super) fn queue_until(
         &self,
         mut event: CloudEvent,
+        attempt: i32,
         send_before: Option<Instant>,
         callback: Option<Callback>,
     ) -> Result<(), SendError> {
@@ -145,7 +147,7 @@ impl BatchClient {
             return Err(SendError::Shutdown);
         }
         self.sender.stamp(&mut event);
-        match self.queue.try_send(Work::new(event, send_before, callback)) {
+        match self.queue.try_send(Work::new(event, attempt, send_before, callback)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(work)) => {
                 work.refuse();
@@ -168,16 +170,32 @@ impl BatchClient {
         self.queue.capacity()
     }
 
-    /// What the breaker lets through now; always closed without one.
+    /// What the breaker lets through now. Without one it is closed, except for as long as the server asks to be left alone.
     #[must_use]
     pub fn breaker_state(&self) -> BreakerState {
-        self.breaker.as_ref().map_or(BreakerState::Closed, Breaker::state)
+        self.sender.breaker().state()
     }
 
     /// How long the breaker has not been closed.
     #[must_use]
     pub fn breaker_open_for(&self) -> Duration {
-        self.breaker.as_ref().map_or(Duration::ZERO, Breaker::open_for)
+        self.sender.breaker().open_for()
+    }
+
+    /// How often the breaker opened of late, when that is so often that it flaps: [`FLAP_OPENINGS`] times or more within
+    /// [`FLAP_WINDOW`].
+    ///
+    /// [`FLAP_OPENINGS`]: crate::emitter::FLAP_OPENINGS
+    /// [`FLAP_WINDOW`]: crate::emitter::FLAP_WINDOW
+    #[must_use]
+    pub fn breaker_flaps(&self) -> Option<usize> {
+        self.sender.breaker().flapping()
+    }
+
+    /// The most events of a request now: the batch size, or fewer when the destination does not answer so many in time.
+    #[must_use]
+    pub fn request_size(&self) -> usize {
+        self.sender.sizing.limit()
     }
 
     /// [`stop`](Self::stop) within [`BatchConfig::shutdown_timeout`].
@@ -212,6 +230,7 @@ impl BatchClient {
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
             self.sender.forget_numbers();
+            self.sender.failures().tell_the_rest();
             complete &= timeout_at(deadline, self.sender.transport().close()).await.is_ok();
         }
         BatchStop { complete }
@@ -261,14 +280,13 @@ impl Batcher {
             self.tasks.spawn(async move {
                 let settled = sender.send(batch).await;
                 drop(slot);
-                settled.into_iter().for_each(super::send::Settled::run);
+                settled.into_iter().for_each(Settled::run);
             });
         }
     }
 
     /// The next batch: full, or as old as the interval, or all that is left. `None` when nothing comes any more.
     async fn next_batch(&mut self) -> Option<Vec<Work>> {
-        let full = self.sender.config().batch_size.get();
         let first = loop {
             tokio::select! {
                 biased;
@@ -276,6 +294,7 @@ impl Batcher {
                 () = self.draining.cancelled(), if !self.waiting.is_closed() => self.waiting.close(),
             }
         };
+        let full = self.sender.sizing.limit();
         let due = from_now(self.sender.config().batch_interval);
         let mut batch = Vec::with_capacity(full.min(self.waiting.len() + 1));
         batch.push(first);

@@ -1,10 +1,17 @@
 //! The circuit breaker of an endpoint: it stops sending, never accepting.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// The time in which openings are counted.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
+
+/// Openings within [`FLAP_WINDOW`] from which on the breaker is reported as flapping.
+pub const FLAP_OPENINGS: usize = 3;
 
 /// When the breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +52,8 @@ pub enum BreakerState {
 /// Per endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Breaker {
-    config: BreakerConfig,
+    /// `None`: it opens only when the server asks to be left alone.
+    config: Option<BreakerConfig>,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -54,6 +62,8 @@ struct Inner {
     failures: u32,
     /// Open, and until when; half-open after that.
     open: Option<Open>,
+    /// When it opened for failures, the last few times.
+    openings: VecDeque<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +82,9 @@ pub(super) struct Pass {
 }
 
 impl Breaker {
-    pub(super) fn new(config: BreakerConfig) -> Self {
-        Breaker { config, inner: Arc::new(Mutex::new(Inner { failures: 0, open: None })) }
+    pub(super) fn new(config: Option<BreakerConfig>) -> Self {
+        let inner = Inner { failures: 0, open: None, openings: VecDeque::new() };
+        Breaker { config, inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,6 +106,13 @@ impl Breaker {
         self.lock().open.map_or(Duration::ZERO, |open| open.since.elapsed())
     }
 
+    /// How often it opened within [`FLAP_WINDOW`], when that is [`FLAP_OPENINGS`] times or more.
+    pub(super) fn flapping(&self) -> Option<usize> {
+        let mut inner = self.lock();
+        inner.openings.retain(|at| at.elapsed() < FLAP_WINDOW);
+        Some(inner.openings.len()).filter(|openings| *openings >= FLAP_OPENINGS)
+    }
+
     pub(super) fn pass(&self) -> Option<Pass> {
         let mut inner = self.lock();
         let probe = match &mut inner.open {
@@ -110,42 +128,72 @@ impl Breaker {
 }
 
 impl Pass {
-    /// The endpoint answered.
-    pub(super) fn success(mut self) {
+    /// Whether it is the one request that looks whether the endpoint is back.
+    pub(super) fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// The endpoint answered; `true` when that closed the circuit.
+    pub(super) fn success(mut self) -> bool {
         self.probe = false;
         let mut inner = self.breaker.lock();
         inner.failures = 0;
-        if inner.open.take().is_some() {
+        let closed = inner.open.take().is_some();
+        if closed {
             tracing::info!("the circuit to the endpoint is closed again");
         }
+        closed
     }
 
-    /// The endpoint failed; `for_certain` opens at once.
-    pub(super) fn failure(mut self, for_certain: bool) {
+    /// The endpoint failed; `for_certain` opens at once. `true` when the circuit opened.
+    pub(super) fn failure(mut self, for_certain: bool) -> bool {
         let probe = std::mem::take(&mut self.probe);
         let config = self.breaker.config;
         let mut inner = self.breaker.lock();
         inner.failures = inner.failures.saturating_add(1);
         let now = Instant::now();
+        let BreakerConfig { failures, cool_down, max_cool_down } = config.unwrap_or_default();
         match inner.open {
             Some(open) if probe => {
-                let cool_down = (open.cool_down * 2).min(config.max_cool_down);
+                let cool_down = (open.cool_down * 2).min(max_cool_down);
                 inner.open = Some(Open { until: now + jittered(cool_down), cool_down, probing: false, ..open });
+                false
             }
             // A request from before it opened.
-            Some(_) => {}
-            None if for_certain || inner.failures >= config.failures.get() => {
-                tracing::warn!(
-                    failures = inner.failures,
-                    "the circuit to the endpoint is open: not sending for a while"
-                );
-                let cool_down = config.cool_down;
+            Some(_) => false,
+            None if config.is_some() && (for_certain || inner.failures >= failures.get()) => {
+                let failures = inner.failures;
+                tracing::warn!(failures, "the circuit to the endpoint is open: it is probed from time to time");
                 inner.open = Some(Open { since: now, until: now + jittered(cool_down), cool_down, probing: false });
+                if inner.openings.len() >= MAX_OPENINGS {
+                    inner.openings.pop_front();
+                }
+                inner.openings.push_back(now);
+                true
             }
-            None => {}
+            None => false,
         }
     }
+
+    /// The endpoint asked to be left alone for so long. `true` when the circuit opened.
+    pub(super) fn hold(mut self, wait: Duration) -> bool {
+        self.probe = false;
+        let mut inner = self.breaker.lock();
+        let until = Instant::now() + wait;
+        if let Some(open) = &mut inner.open {
+            open.until = open.until.max(until);
+            open.probing = false;
+            return false;
+        }
+        tracing::warn!(wait_ms = wait.as_millis(), "the endpoint asks to be left alone: the circuit is open");
+        let cool_down = self.breaker.config.unwrap_or_default().cool_down;
+        inner.open = Some(Open { since: Instant::now(), until, cool_down, probing: false });
+        true
+    }
 }
+
+/// The most openings that are remembered.
+const MAX_OPENINGS: usize = 100;
 
 impl Drop for Pass {
     fn drop(&mut self) {
@@ -167,7 +215,7 @@ mod tests {
     use super::*;
 
     fn breaker() -> Breaker {
-        Breaker::new(BreakerConfig { failures: NonZeroU32::new(2).unwrap(), ..BreakerConfig::default() })
+        Breaker::new(Some(BreakerConfig { failures: NonZeroU32::new(2).unwrap(), ..BreakerConfig::default() }))
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,5 +251,37 @@ mod tests {
         breaker.pass().unwrap().success();
         breaker.pass().unwrap().failure(true);
         assert!(breaker.pass().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opening_again_and_again_is_flapping() {
+        let breaker = breaker();
+        for opening in 1..=3 {
+            assert!(breaker.flapping().is_none());
+            assert!(breaker.pass().unwrap().failure(true));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // A probe that fails is not another opening.
+            assert!(opening > 1 || !breaker.pass().unwrap().failure(false));
+            tokio::time::advance(Duration::from_secs(2)).await;
+            assert!(breaker.pass().unwrap().success());
+        }
+        assert_eq!(breaker.flapping(), Some(3));
+        tokio::time::advance(FLAP_WINDOW).await;
+        assert_eq!(breaker.flapping(), None, "that was long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_endpoint_is_left_alone_for_as_long_as_it_asks_also_without_a_configuration() {
+        for breaker in [breaker(), Breaker::new(None)] {
+            assert!(breaker.pass().unwrap().hold(Duration::from_secs(20)));
+            tokio::time::advance(Duration::from_secs(19)).await;
+            assert!(breaker.pass().is_none());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(breaker.pass().unwrap().success());
+            assert_eq!(breaker.flapping(), None, "that is no failure");
+        }
+        let off = Breaker::new(None);
+        (0..100).for_each(|_| assert!(!off.pass().unwrap().failure(true)));
+        assert_eq!(off.state(), BreakerState::Closed);
     }
 }

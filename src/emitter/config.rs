@@ -1,7 +1,7 @@
 //! The options of the durable emitter.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ pub struct Config {
     pub backoff: Backoff,
     /// When a row is tried again that waits for somebody to register a schema or a domain.
     pub slow_backoff: Backoff,
+    /// The attempts after which a message that fails again becomes a dead letter, with the code
+    /// [`ATTEMPTS_CODE`](crate::emitter::ATTEMPTS_CODE); `None`: it is tried for ever. Every claim of the row is an attempt, also one
+    /// that ended without a request, and an outage of the endpoint counts as much as a refusal.
+    pub max_attempts: Option<NonZeroU32>,
     /// Moves rows that get too old to the dead letters; `None`: rows never expire.
     pub expiry: Option<Expiry>,
     /// How long dead letters are kept, checked at the expiry's interval; `None`: until somebody deletes them.
@@ -74,6 +78,7 @@ impl Default for Config {
             retransmit_batch_size: NonZeroUsize::MIN.saturating_add(999),
             backoff: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
             slow_backoff: Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(3600) },
+            max_attempts: None,
             expiry: None,
             dead_letter_retention: None,
             database_timeout: Duration::from_secs(5),

@@ -113,13 +113,8 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
-    pub(super) fn send(
-        &self,
-        event: CloudEvent,
-        delivery: Delivery,
-        claimed_until: Instant,
-        phase: Phase,
-    ) -> Result<(), SendError> {
+    pub(super) fn send(&self, event: CloudEvent, delivery: Delivery, phase: Phase) -> Result<(), SendError> {
+        let (claimed_until, attempt) = (delivery.claimed_until(), delivery.attempts());
         let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
         let pair = delivery.pair().clone();
         let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
@@ -127,7 +122,7 @@ impl<B: Backend> Inner<B> {
             Some(fallback) => fallback.settle(delivery, sent, send_before),
             None => settling.settle(delivery, &sent),
         });
-        let queued = self.client.queue_until(event, Some(send_before), Some(callback));
+        let queued = self.client.queue_until(event, attempt, Some(send_before), Some(callback));
         if let Err(SendError::BufferFull) = queued {
             self.settling.metrics.buffer_full(phase, &pair);
         }

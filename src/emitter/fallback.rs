@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::batch::Sent;
-use super::outcome::{EventErrorCode, RetryClass, SendError};
+use super::outcome::{RetryClass, SendError};
+use super::refusal::Refusal;
 use super::send::Sender;
 use super::settle::{Delivery, Settling};
-use crate::proto::chipingress::pb::PublishResponse;
 
 /// Second chances at the same time; a message that finds none free waits for its next attempt.
 pub const MAX_FALLBACKS: usize = 16;
@@ -31,7 +31,7 @@ impl Fallback {
 
     /// Settles a message, after a second chance if it should have one.
     pub(super) fn settle(self: &Arc<Self>, delivery: Delivery, mut sent: Sent, send_before: Instant) {
-        let transient = matches!(&sent.result, Err(error) if error.class(sent.alone) == RetryClass::Transient);
+        let transient = matches!(&sent.result, Err(error) if may_help(error, sent.alone));
         let slot =
             if transient && Instant::now() < send_before { self.slots.clone().try_acquire_owned().ok() } else { None };
         let Some((slot, mut event)) = slot.and_then(|slot| Some((slot, sent.event.take()?))) else {
@@ -41,14 +41,13 @@ impl Fallback {
         self.tasks.spawn(async move {
             this.settling.metrics.fallbacks_in_flight(1.0);
             this.sender.stamp(&mut event);
-            let wire = event.into_wire();
-            let limit = this.sender.config().publish_timeout;
-            let answer = timeout(limit, this.sender.transport().publish(&wire, limit)).await;
-            if let Ok(Ok(response)) = answer {
-                sent.result = result_of(response);
+            let (event, result) = this.sender.request_alone(event).await;
+            this.settling.metrics.published_alone(result.is_err());
+            // What was not tried leaves the outcome of the batch.
+            if !matches!(result, Err(SendError::CircuitOpen | SendError::Shutdown)) {
+                (sent.result, sent.alone) = (result, true);
             }
-            this.settling.metrics.published_alone(sent.result.is_err());
-            sent.event = Some(crate::cloudevent::CloudEvent::trusted(wire));
+            sent.event = Some(event);
             this.settling.settle(delivery, &sent);
             this.settling.metrics.fallbacks_in_flight(-1.0);
             drop(slot);
@@ -62,10 +61,10 @@ impl Fallback {
     }
 }
 
-/// The result of a unary publish, which may be an error in an OK answer.
-pub(super) fn result_of(response: PublishResponse) -> Result<(), SendError> {
-    match response.results.into_iter().next().and_then(|result| result.error) {
-        None => Ok(()),
-        Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),
-    }
+/// Whether another request may help now. After a deadline the server may be at work on the message, and a server that has enough
+/// is not asked more.
+fn may_help(error: &SendError, alone: bool) -> bool {
+    error.class(alone) == RetryClass::Transient
+        && !matches!(error.refusal(), Refusal::Slow | Refusal::SizeOrRate)
+        && error.retry_after().is_none()
 }

@@ -177,6 +177,7 @@ impl From<Arc<dyn Transport>> for Destination {
 /// It connects when it is first used and again when it has to, so building it never fails because the server is down.
 #[derive(Clone)]
 pub struct GrpcTransport {
+    address: String,
     channel: Channel,
     headers: Headers,
 }
@@ -191,7 +192,8 @@ impl GrpcTransport {
         if config.headers.auth.is_some() && config.tls.is_none() && !config.insecure {
             return Err(ConfigError::Auth(AuthConfigError::NeedsTls));
         }
-        Ok(GrpcTransport { channel: config.endpoint()?.connect_lazy(), headers: config.headers.clone() })
+        let (address, headers) = (config.address.clone(), config.headers.clone());
+        Ok(GrpcTransport { address, channel: config.endpoint()?.connect_lazy(), headers })
     }
 
     /// The server's sign of life: `pong`.
@@ -282,6 +284,10 @@ impl Transport for GrpcTransport {
 
     async fn publish(&self, event: &CloudEvent, limit: Duration) -> Result<PublishResponse, Status> {
         self.retried("Publish", event, limit).await
+    }
+
+    fn destination(&self) -> String {
+        self.address.clone()
     }
 
     async fn refresh_credentials(&self) {

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
 use super::auth::Auth;
+use super::refusal::local;
 use crate::cloudevent::{resource_names, resource_value};
 use crate::error::BoxError;
 
@@ -72,8 +73,9 @@ impl Headers {
 
 /// Adds a header, or says locally what the server would only call an internal error.
 fn put(metadata: &mut MetadataMap, name: &str, value: &str) -> Result<(), Status> {
-    let illegal =
-        || Status::internal(format!("the header {name:?} cannot be sent: its name or value is not printable ASCII"));
+    let illegal = || {
+        local(Status::internal(format!("the header {name:?} cannot be sent: its name or value is not printable ASCII")))
+    };
     let key: AsciiMetadataKey = name.to_ascii_lowercase().parse().map_err(|_| illegal())?;
     if !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
         return Err(illegal());

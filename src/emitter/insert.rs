@@ -138,8 +138,8 @@ impl<B: Backend> Inner<B> {
     pub(super) fn deliver(&self, stored: Stored) -> Handover {
         let Stored { key, event, attempts, claimed_until, .. } = stored;
         let pair = Pair::of(event.source(), event.event_type());
-        let entered = match self.settling.enter(key, attempts, Phase::Batch, &pair) {
-            Entry::Entered(delivery) => self.send(event, delivery, claimed_until, Phase::Batch).is_ok(),
+        let entered = match self.settling.enter((key, attempts), claimed_until, Phase::Batch, &pair) {
+            Entry::Entered(delivery) => self.send(event, delivery, Phase::Batch).is_ok(),
             Entry::InFlight | Entry::Full => {
                 self.settling.metrics.buffer_full(Phase::Batch, &pair);
                 false

@@ -64,4 +64,5 @@ instruments! {
     MARK_FILL = "durable_emitter.mark_coalescer.queue_fill_ratio", Gauge, "1", [], NONE, "The same when delivered rows are retained, 0 when they are not";
     FALLBACK_IN_FLIGHT = "durable_emitter.fallback.in_flight", Gauge, "{task}", [], NONE, "Unary second chances under way";
     BREAKER_OPEN = "durable_emitter.breaker.open", Gauge, "1", [], NONE, "1 while the circuit to the endpoint is not closed";
+    BREAKER_OPENED = "durable_emitter.breaker.opened", Counter, "1", ["code", CLIENT], NONE, "Times that the circuit to the endpoint opened; several within minutes: it flaps";
 }

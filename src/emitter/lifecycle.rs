@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::breaker::FLAP_WINDOW;
 use super::emitter::Inner;
 use super::error::EmitterError;
 use super::leftover::run_release;
@@ -35,7 +36,8 @@ pub(super) const STOPPED: u8 = 2;
 pub struct StopReport {
     /// Whether everything that was accepted was sent and settled in time.
     pub complete: bool,
-    /// Rows that this process had taken and did not settle; they are in the table, and sent again later.
+    /// Rows that this process had taken and did not settle: not sent, sent without an answer, or answered and not yet noted.
+    /// They are in the table, and sent again when their claims are over.
     pub left: usize,
 }
 
@@ -131,7 +133,7 @@ impl<B: Backend> Inner<B> {
         self.settling.hurry();
         self.settlers.close();
         complete &= timeout_at(deadline, self.settlers.wait()).await.is_ok();
-        let left = self.settling.unsettled();
+        let left = self.settling.left();
         if was == STARTED {
             tracing::info!(complete, left, "durable emitter stopped");
         }
@@ -149,6 +151,11 @@ impl<B: Backend> Inner<B> {
         if open_for > self.config().health_grace {
             problems.push(format!("the endpoint fails: nothing was delivered for {} s", open_for.as_secs()));
         }
+        if let Some(openings) = self.client.breaker_flaps() {
+            let minutes = FLAP_WINDOW.as_secs() / 60;
+            problems.push(format!("the endpoint flaps: the circuit opened {openings} times in {minutes} minutes"));
+        }
+        problems.extend(self.settling.struggling.problem());
         let oldest = Duration::from_millis(self.oldest_ms.load(Ordering::Relaxed));
         if let Some(expiry) = self.config().expiry
             && oldest > expiry.ttl.mul_f64(0.8)

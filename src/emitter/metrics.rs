@@ -8,6 +8,7 @@ use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_h
 
 use super::batch_config::BatchConfig;
 use super::instruments::{self as names, INSTRUMENTS, Kind};
+use super::outcome::SendError;
 use crate::store::Tally;
 
 /// The most pairs of domain and entity that have labels of their own; the rest is `other`.
@@ -104,6 +105,13 @@ impl BatchMetrics {
 
     pub(super) fn split(&self) {
         counter!(names::BATCH_SPLITS, self.client.clone()).increment(1);
+    }
+
+    /// The breaker opened for an error, or did not.
+    pub(super) fn opened(&self, opened: bool, error: &SendError) {
+        if opened {
+            counter!(names::BREAKER_OPENED, self.with([Label::new("code", error.code())])).increment(1);
+        }
     }
 
     pub(super) fn mismatch(&self) {

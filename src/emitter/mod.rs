@@ -26,13 +26,16 @@ mod dead_letter;
 #[allow(clippy::module_inception)]
 mod emitter;
 mod error;
+mod failures;
 mod fallback;
+mod fate;
 pub mod global;
 mod grpc;
 mod headers;
 mod health;
 mod insert;
 mod instruments;
+mod isolate;
 mod leftover;
 mod lifecycle;
 mod metrics;
@@ -41,23 +44,30 @@ mod outbox;
 mod outcome;
 mod pace;
 mod process;
+mod refusal;
+mod results;
 mod retransmit;
+mod retry_hint;
 mod send;
 mod seqnum;
 mod settle;
 mod setup;
+mod sizing;
 mod split;
 mod stats;
+mod struggling;
 mod tls;
 mod transport;
+mod unsettled;
 mod upkeep;
+mod work;
 
 pub use auth::{
     AUTH_HEADER, Auth, AuthError, AuthSettings, LazySigner, MIN_HEADERS_TTL, RotatingAuth, SIGNER_TIMEOUT, Signer,
 };
 pub use batch::{ABANDON_GRACE, BatchClient, BatchStop, Callback, Sent};
 pub use batch_config::{BatchConfig, EmptyResults, FRAMING_RESERVE_BYTES, MIN_REQUEST_BYTES};
-pub use breaker::{BreakerConfig, BreakerState};
+pub use breaker::{BreakerConfig, BreakerState, FLAP_OPENINGS, FLAP_WINDOW};
 pub use builder::DurableEmitterBuilder;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
 pub use dead_letter::{
@@ -67,6 +77,7 @@ pub use dead_letter::{
 pub use emitter::DurableEmitter;
 pub use error::{AuthConfigError, ConfigError, EmitterError};
 pub use fallback::MAX_FALLBACKS;
+pub use fate::ATTEMPTS_CODE;
 pub use grpc::{
     CONNECT_TIMEOUT, Destination, GrpcConfig, GrpcTransport, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_RESPONSE_BYTES,
     UNARY_ATTEMPTS,
@@ -80,9 +91,11 @@ pub use noop::NoopTransport;
 pub(crate) use outbox::write_outbox;
 pub use outbox::{DEFAULT_HOLD, Handover, IdempotencyKey, Stored, emit_in};
 pub use outcome::{EventErrorCode, RetryClass, SendError, error_code};
+pub use retry_hint::MAX_RETRY_AFTER;
 pub use seqnum::MAX_SEQUENCES;
 pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};
 pub use stats::Stats;
+pub use struggling::STRUGGLES_AFTER;
 pub use tls::Tls;
 pub use transport::Transport;
 pub use upkeep::{MAX_COUNTED, QueueStats};

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tonic::{Code, Status};
 
+use super::refusal::{Refusal, says_too_large};
 use crate::proto::chipingress::pb::PublishErrorCode;
 
 /// Why a message was not delivered.
@@ -103,7 +104,7 @@ impl SendError {
                     RetryClass::Endpoint
                 }
                 Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition if alone => RetryClass::Permanent,
-                Code::ResourceExhausted if alone && says_too_large(status) => RetryClass::Permanent,
+                _ if alone && says_too_large(status) => RetryClass::Permanent,
                 _ => RetryClass::Transient,
             },
             SendError::Event { code, .. } => match PublishErrorCode::try_from(code.0) {
@@ -124,11 +125,7 @@ impl SendError {
     /// True when a batch with this error should be halved, to find the message it is about.
     #[must_use]
     pub fn wants_bisection(&self) -> bool {
-        let SendError::Status(status) = self else { return false };
-        matches!(
-            status.code(),
-            Code::ResourceExhausted | Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition
-        )
+        matches!(self.refusal(), Refusal::SizeOrRate | Refusal::Event | Refusal::EventOrDestination)
     }
 
     /// The error as a metric label: one of a few texts, never the server's words.
@@ -160,11 +157,6 @@ impl SendError {
 #[must_use]
 pub fn error_code(error: Option<&SendError>) -> Cow<'static, str> {
     error.map_or(Cow::Borrowed(""), SendError::code)
-}
-
-fn says_too_large(status: &Status) -> bool {
-    let text = status.message().to_ascii_lowercase();
-    text.contains("larger than max") || text.contains("too large")
 }
 
 /// The name of a gRPC code in CamelCase.

@@ -94,8 +94,8 @@ async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat, pace: &mut Pace) -
     let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());
     // A request must end within the claim, and half of what is left for waiting is left to chance.
     let window = config.retransmit_after.saturating_sub(config.batch.publish_timeout) / 2;
-    let least = page.min(config.batch.batch_size.get() * (config.batch.max_concurrent_sends.get() + 1));
     loop {
+        let least = page.min(inner.client.request_size() * (config.batch.max_concurrent_sends.get() + 1));
         beat.beat();
         if inner.stopping.is_cancelled() {
             return None;
@@ -134,7 +134,7 @@ async fn hand_over<B: Backend>(
     for row in rows {
         let key = row.key;
         let pair = Pair::of(&row.source, &row.r#type);
-        let delivery = match inner.settling.enter(key, row.attempts, Phase::Retransmit, &pair) {
+        let delivery = match inner.settling.enter((key, row.attempts), claimed_until, Phase::Retransmit, &pair) {
             Entry::Entered(delivery) => delivery,
             // It was claimed while its last sending was under way; that one settles it.
             Entry::InFlight => continue,
@@ -151,7 +151,7 @@ async fn hand_over<B: Backend>(
                 continue;
             }
         };
-        match inner.send(event, delivery, claimed_until, Phase::Retransmit) {
+        match inner.send(event, delivery, Phase::Retransmit) {
             Ok(()) => swept.enqueued += 1,
             Err(_) => released.push(no_place(key, row.attempts)),
         }

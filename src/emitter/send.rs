@@ -1,111 +1,77 @@
-//! Sending one batch: in parts that fit, each with its results, halved where the server asks for it.
+//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the log.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::batch::{Callback, Sent};
-use super::batch_config::{BatchConfig, EmptyResults};
-use super::breaker::Breaker;
+use super::batch_config::BatchConfig;
+use super::breaker::{Breaker, Pass};
+use super::failures::Failures;
 use super::metrics::{BatchMetrics, RequestStatus};
-use super::outcome::{EventErrorCode, RetryClass, SendError};
+use super::outcome::{EventErrorCode, SendError};
 use super::seqnum::Sequences;
-use super::split::{RequestSize, field_bytes, split};
+use super::sizing::Sizing;
+use super::split::field_bytes;
 use super::transport::Transport;
+use super::work::{Work, request_bytes};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResponse};
-
-/// An event on its way, with what is to happen when its fate is known. Dropping it is a fate too.
-pub(super) struct Work {
-    event: Option<CloudEvent>,
-    /// The size of the event.
-    bytes: usize,
-    send_before: Option<Instant>,
-    queued_at: Instant,
-    callback: Option<Callback>,
-}
-
-impl Work {
-    pub(super) fn new(event: CloudEvent, send_before: Option<Instant>, callback: Option<Callback>) -> Self {
-        let bytes = event.encoded_len();
-        Work { event: Some(event), bytes, send_before, queued_at: Instant::now(), callback }
-    }
-
-    /// Forgets the callback: the caller is told in another way.
-    pub(super) fn refuse(mut self) {
-        self.callback = None;
-    }
-
-    fn settled(self, result: Result<(), SendError>, alone: bool) -> Settled {
-        Settled { work: self, result, alone }
-    }
-
-    fn too_late(&self) -> bool {
-        self.send_before.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    fn call(&mut self, result: Result<(), SendError>, alone: bool) {
-        if let Some(callback) = self.callback.take() {
-            let sent = Sent { result, alone, elapsed: self.queued_at.elapsed(), event: self.event.take() };
-            if catch_unwind(AssertUnwindSafe(|| callback(sent))).is_err() {
-                tracing::error!("the callback of an event panicked");
-            }
-        }
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.call(Err(SendError::Shutdown), false);
-    }
-}
-
-/// An event whose fate is known.
-pub(super) struct Settled {
-    work: Work,
-    result: Result<(), SendError>,
-    alone: bool,
-}
-
-impl Settled {
-    pub(super) fn run(mut self) {
-        let result = std::mem::replace(&mut self.result, Ok(()));
-        self.work.call(result, self.alone);
-    }
-}
+use crate::proto::io::cloudevents::v1::CloudEvent as Wire;
 
 /// Sends batches over a transport.
 pub(super) struct Sender {
     transport: Arc<dyn Transport>,
     config: BatchConfig,
-    breaker: Option<Breaker>,
+    breaker: Breaker,
     abandoned: CancellationToken,
     metrics: BatchMetrics,
-    warned_of_empty: AtomicBool,
+    failures: Arc<Failures>,
+    pub(super) sizing: Sizing,
+    /// Requests that the server took.
+    pub(super) taken: AtomicU64,
+    /// The bytes of the largest of them; 0 when that says nothing any more.
+    pub(super) largest_taken: AtomicUsize,
+    pub(super) warned_of_empty: AtomicBool,
     sequences: Sequences,
+}
+
+/// How a request went, with the leave that it had; `None` when no request was made.
+pub(super) struct Answer<T> {
+    pub(super) result: Result<T, SendError>,
+    pub(super) pass: Option<Pass>,
+}
+
+impl<T> Answer<T> {
+    fn not_made(error: SendError) -> Self {
+        Answer { result: Err(error), pass: None }
+    }
 }
 
 impl Sender {
     pub(super) fn new(
         transport: Arc<dyn Transport>,
         config: BatchConfig,
-        breaker: Option<Breaker>,
+        breaker: Breaker,
         abandoned: CancellationToken,
         metrics: BatchMetrics,
     ) -> Self {
+        let failures = Arc::new(Failures::new(transport.destination()));
         Sender {
             transport,
+            sizing: Sizing::new(config.batch_size.get()),
             config,
             breaker,
             abandoned,
             metrics,
+            failures,
+            taken: AtomicU64::new(0),
+            largest_taken: AtomicUsize::new(0),
             warned_of_empty: AtomicBool::new(false),
             sequences: Sequences::new(),
         }
@@ -123,6 +89,14 @@ impl Sender {
         &self.metrics
     }
 
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    pub(super) fn failures(&self) -> &Arc<Failures> {
+        &self.failures
+    }
+
     /// Numbers an event; every way to the wire goes through here.
     pub(super) fn stamp(&self, event: &mut CloudEvent) {
         self.sequences.stamp(event);
@@ -136,169 +110,123 @@ impl Sender {
         PublishOptions { transaction_enabled: Some(self.config.transaction_enabled) }
     }
 
-    /// Sends a batch and says what became of each event.
-    pub(super) async fn send(&self, batch: Vec<Work>) -> Vec<Settled> {
-        let mut settled = Vec::with_capacity(batch.len());
-        let event_bytes: Vec<usize> = batch.iter().map(|work| work.bytes).collect();
-        let options_bytes = field_bytes(self.options().encoded_len());
-        let parts = split(&event_bytes, options_bytes, self.config.effective_request_limit());
-        if parts.len() > 1 {
-            if self.config.transaction_enabled && !self.config.split_transactions {
-                let error = SendError::TransactionTooLarge { events: batch.len() };
-                self.metrics.not_sent(batch.len(), event_bytes.iter().sum(), &self.config);
-                return batch.into_iter().map(|work| work.settled(Err(error.clone()), false)).collect();
-            }
-            self.metrics.split();
-        }
-        let mut rest = batch.into_iter();
-        for (count, size) in parts {
-            let part: Vec<Work> = rest.by_ref().take(count).collect();
-            self.send_part(part, size, &mut settled).await;
-        }
-        settled
+    pub(super) fn options_bytes(&self) -> usize {
+        field_bytes(self.options().encoded_len())
     }
 
-    /// Sends a part; when the server will not have it as a whole, sends its halves, until the culprit stands alone.
-    async fn send_part(&self, part: Vec<Work>, size: RequestSize, settled: &mut Vec<Settled>) {
-        let limit = self.config.request_limit();
-        if let ([_], true) = (part.as_slice(), size.bytes() > limit) {
-            self.metrics.not_sent(1, size.bytes(), &self.config);
-            let error = SendError::TooLarge { bytes: size.bytes(), limit };
-            settled.extend(part.into_iter().map(|work| work.settled(Err(error.clone()), true)));
-            return;
-        }
-        let may_halve = !self.config.transaction_enabled || self.config.split_transactions;
-        let mut pieces = VecDeque::from([part]);
-        let mut rate_limited = None;
-        while let Some(piece) = pieces.pop_front() {
-            let (piece, late): (Vec<_>, Vec<_>) = piece.into_iter().partition(|work| !work.too_late());
-            settled.extend(late.into_iter().map(|work| work.settled(Err(SendError::ClaimOver), false)));
-            if piece.is_empty() {
-                continue;
-            }
-            if let Some(error) = &rate_limited {
-                settled.extend(piece.into_iter().map(|work| work.settled(Err(SendError::clone(error)), false)));
-                continue;
-            }
-            let (mut piece, outcome) = self.request(piece).await;
-            let alone = piece.len() == 1;
-            match outcome {
-                Ok(results) => {
-                    settled.extend(piece.into_iter().zip(results).map(|(work, result)| work.settled(result, alone)));
-                }
-                Err(error) if error.wants_bisection() && !alone && may_halve => {
-                    let second = piece.split_off(piece.len() / 2);
-                    pieces.push_front(second);
-                    pieces.push_front(piece);
-                }
-                Err(error) => {
-                    // One event of a reasonable size that is too much means that the server has enough for now.
-                    if alone && error.wants_bisection() && error.class(true) == RetryClass::Transient {
-                        rate_limited = Some(error.clone());
-                    }
-                    settled.extend(piece.into_iter().map(|work| work.settled(Err(error.clone()), alone)));
-                }
-            }
-        }
-    }
-
-    /// One request, repeated once with new credentials if the old ones were refused.
-    async fn request(&self, mut piece: Vec<Work>) -> (Vec<Work>, Result<Vec<Result<(), SendError>>, SendError>) {
-        let pass = match &self.breaker {
-            None => None,
-            Some(breaker) => match breaker.pass() {
-                Some(pass) => Some(pass),
-                None => return (piece, Err(SendError::CircuitOpen)),
-            },
+    /// Sends events in one request.
+    pub(super) async fn request(
+        &self,
+        mut piece: Vec<Work>,
+        may_refresh: bool,
+    ) -> (Vec<Work>, Answer<Vec<Result<(), SendError>>>) {
+        let Some(pass) = self.breaker.pass() else {
+            return (piece, Answer::not_made(SendError::CircuitOpen));
         };
-        let options_bytes = field_bytes(self.options().encoded_len());
-        let bytes = options_bytes + piece.iter().map(|work| field_bytes(work.bytes)).sum::<usize>();
+        let bytes = request_bytes(self.options_bytes(), &piece);
         let events = piece.iter_mut().filter_map(|work| work.event.take()).map(CloudEvent::into_wire).collect();
         let batch = CloudEventBatch { events, options: Some(self.options()) };
-        // Both attempts end by one deadline, which is before the claim of the rows ends.
-        let deadline = from_now(self.config.publish_timeout);
-        let mut answer = self.publish(&batch, bytes, deadline).await;
-        if let Err(Some(status)) = &answer
-            && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
-            && timeout_at(deadline, self.transport.refresh_credentials()).await.is_ok()
-        {
-            answer = self.publish(&batch, bytes, deadline).await;
-        }
-        let outcome = match answer {
-            Ok(response) => Ok(self.results(&batch, response)),
-            Err(Some(status)) => Err(SendError::Status(status)),
-            Err(None) => Err(SendError::Shutdown),
-        };
-        if let Some(pass) = pass {
-            match &outcome {
-                Err(SendError::Shutdown) => drop(pass),
-                Err(error) if error.wants_bisection() => pass.success(),
-                Err(error) => pass.failure(error.class(false) == RetryClass::Endpoint),
-                Ok(_) => pass.success(),
-            }
-        }
+        let answer = self.answered(Call::Batch(&batch), bytes, may_refresh).await;
+        let result = answer.map(|response| self.results(&batch, response));
         for (work, event) in piece.iter_mut().zip(batch.events) {
             work.event = Some(CloudEvent::trusted(event));
         }
-        (piece, outcome)
+        (piece, Answer { result, pass: Some(pass) })
     }
 
-    /// One call of the transport within the deadline; `Err(None)` when the client was stopped in the middle of it.
-    async fn publish(
-        &self,
-        batch: &CloudEventBatch,
-        bytes: usize,
-        deadline: Instant,
-    ) -> Result<PublishResponse, Option<Status>> {
+    /// Sends one event by the unary call.
+    pub(super) async fn request_alone(&self, event: CloudEvent) -> (CloudEvent, Result<(), SendError>) {
+        let Some(pass) = self.breaker.pass() else { return (event, Err(SendError::CircuitOpen)) };
+        let bytes = event.encoded_len();
+        let wire = event.into_wire();
+        let answer = self.answered(Call::Alone(&wire), bytes, true).await;
+        let result = answer.and_then(|response| {
+            let result = result_of(response);
+            self.tell_refused(std::slice::from_ref(&result));
+            result
+        });
+        self.note(pass, &result, 1);
+        (CloudEvent::trusted(wire), result)
+    }
+
+    /// The answer of a call, which is repeated once with new credentials when the old ones were refused.
+    async fn answered(&self, call: Call<'_>, bytes: usize, may_refresh: bool) -> Result<PublishResponse, SendError> {
+        // Both attempts end by one deadline, which is before the claim of the rows ends.
+        let deadline = from_now(self.config.publish_timeout);
+        let mut answer = self.within(deadline, call, bytes).await;
+        if let Err(SendError::Status(status)) = &answer
+            && may_refresh
+            && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            && timeout_at(deadline, self.transport.refresh_credentials()).await.is_ok()
+        {
+            answer = self.within(deadline, call, bytes).await;
+        }
+        if let Err(error @ SendError::Status(_)) = &answer {
+            self.failures.request(error.code(), call.events(), &error.to_string());
+        }
+        answer
+    }
+
+    /// One call of the transport within the deadline.
+    async fn within(&self, deadline: Instant, call: Call<'_>, bytes: usize) -> Result<PublishResponse, SendError> {
         let started = Instant::now();
         let limit = deadline.saturating_duration_since(started);
-        let call = timeout_at(deadline, self.transport.publish_batch(batch, limit));
+        let late = || Status::deadline_exceeded("the request took longer than publish_timeout");
         let answer = tokio::select! {
-            answer = call => answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the request took longer than publish_timeout"))),
-            () = self.abandoned.cancelled() => return Err(None),
+            biased;
+            () = self.abandoned.cancelled() => return Err(SendError::Shutdown),
+            answer = timeout_at(deadline, call.make(&*self.transport, limit)) => answer.unwrap_or_else(|_| Err(late())),
         };
+        // The channel has the same deadline and calls it by another name.
+        let answer = answer.map_err(|status| match status.code() {
+            Code::Cancelled if Instant::now() + CLOCK_GRAIN >= deadline => late(),
+            _ => status,
+        });
         let status = match &answer {
             Ok(response) if response.results.iter().any(|result| result.error.is_some()) => RequestStatus::Partial,
             Ok(_) => RequestStatus::Success,
             Err(_) => RequestStatus::Failure,
         };
-        self.metrics.request(status, batch.events.len(), bytes, started.elapsed(), &self.config);
-        answer.map_err(Some)
+        self.metrics.request(status, call.events(), bytes, started.elapsed(), &self.config);
+        if answer.is_ok() {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.largest_taken.fetch_max(bytes, Ordering::Relaxed);
+            self.sizing.answered(call.events(), started.elapsed(), self.config.publish_timeout);
+        }
+        answer.map_err(SendError::Status)
+    }
+}
+
+/// A call of the transport.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Batch(&'a CloudEventBatch),
+    Alone(&'a Wire),
+}
+
+impl Call<'_> {
+    fn events(&self) -> usize {
+        match self {
+            Call::Batch(batch) => batch.events.len(),
+            Call::Alone(_) => 1,
+        }
     }
 
-    /// The result of each event, by position.
-    fn results(&self, batch: &CloudEventBatch, response: PublishResponse) -> Vec<Result<(), SendError>> {
-        let (wanted, got) = (batch.events.len(), response.results.len());
-        if self.config.transaction_enabled {
-            return vec![Ok(()); wanted];
+    async fn make(&self, transport: &dyn Transport, limit: Duration) -> Result<PublishResponse, Status> {
+        match self {
+            Call::Batch(batch) => transport.publish_batch(batch, limit).await,
+            Call::Alone(event) => transport.publish(event, limit).await,
         }
-        let renamed =
-            response.results.iter().zip(&batch.events).any(|(result, event)| {
-                !result.event_id.is_empty() && !event.id.is_empty() && result.event_id != event.id
-            });
-        if got != wanted || renamed {
-            self.metrics.mismatch();
-            let empty = got == 0 && self.config.empty_results == EmptyResults::Success;
-            if !empty || !self.warned_of_empty.swap(true, Ordering::Relaxed) {
-                tracing::warn!(wanted, got, renamed, "the results of a batch do not match its events");
-            }
-            if empty {
-                return vec![Ok(()); wanted];
-            }
-        }
-        let mut results: Vec<_> = response
-            .results
-            .into_iter()
-            .take(wanted)
-            .map(|result| match result.error {
-                None => Ok(()),
-                Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),
-            })
-            .collect();
-        results.resize_with(wanted, || {
-            let reason = format!("server returned {got} results for {wanted} events");
-            Err(SendError::Event { code: EventErrorCode::RESULTS_MISMATCH, reason })
-        });
-        results
+    }
+}
+
+/// By how much the clocks of the channel and of this client may differ about a deadline.
+const CLOCK_GRAIN: Duration = Duration::from_millis(20);
+
+/// The result of a unary publish, which may be an error in an OK answer.
+pub(super) fn result_of(response: PublishResponse) -> Result<(), SendError> {
+    match response.results.into_iter().next().and_then(|result| result.error) {
+        None => Ok(()),
+        Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),
     }
 }

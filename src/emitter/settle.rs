@@ -14,16 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Sent;
 use super::config::Config;
+use super::fate::Fate;
 use super::metrics::{EmitterMetrics, Pair, Phase};
 use super::outbox::micros;
-use super::outcome::{RetryClass, SendError};
 use super::stats::Counters;
+use super::struggling::Struggling;
+use super::unsettled::Unsettled;
 use crate::clock::from_now;
 use crate::heartbeat::Beat;
 use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule};
-
-/// The most bytes of an error that a row keeps.
-const MAX_ERROR_BYTES: usize = 1024;
 
 /// Rows between their hand-over to the sender and the statement that settles them. All queues behind the hand-over are as long as there
 /// are places, so none can overflow.
@@ -34,6 +33,9 @@ pub(super) struct Settling {
     places: Arc<Semaphore>,
     place_count: usize,
     in_flight: Mutex<HashSet<OutboxKey>>,
+    /// Rows that were taken and not settled.
+    unsettled: Unsettled,
+    pub(super) struggling: Struggling,
     queue: mpsc::Sender<Settled>,
     waiting: AsyncMutex<mpsc::Receiver<Settled>>,
     /// Asks the workers not to wait for more.
@@ -50,6 +52,9 @@ pub(super) struct Delivery {
     attempts: i32,
     phase: Phase,
     pair: Pair,
+    claimed_until: Instant,
+    /// Whether the database knows what became of it.
+    settled: bool,
     settling: Arc<Settling>,
     _place: OwnedSemaphorePermit,
 }
@@ -58,10 +63,25 @@ impl Delivery {
     pub(super) fn pair(&self) -> &Pair {
         &self.pair
     }
+
+    pub(super) fn key(&self) -> OutboxKey {
+        self.key
+    }
+
+    pub(super) fn attempts(&self) -> i32 {
+        self.attempts
+    }
+
+    pub(super) fn claimed_until(&self) -> Instant {
+        self.claimed_until
+    }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
+        if !self.settled {
+            self.settling.unsettled.note(self.key, self.claimed_until);
+        }
         self.settling.in_flight().remove(&self.key);
     }
 }
@@ -69,12 +89,6 @@ impl Drop for Delivery {
 struct Settled {
     delivery: Delivery,
     fate: Fate,
-}
-
-enum Fate {
-    Delivered,
-    Retry { code: String, error: String, slow: bool },
-    Dead { code: String, reason: String },
 }
 
 impl Settling {
@@ -90,6 +104,8 @@ impl Settling {
             places: Arc::new(Semaphore::new(place_count)),
             place_count,
             in_flight: Mutex::new(HashSet::new()),
+            unsettled: Unsettled::default(),
+            struggling: Struggling::default(),
             queue,
             waiting: AsyncMutex::new(waiting),
             hurry: Notify::new(),
@@ -103,13 +119,21 @@ impl Settling {
     }
 
     /// A place for a row that is about to be sent; `None` when it is on its way already.
-    pub(super) fn enter(self: &Arc<Self>, key: OutboxKey, attempts: i32, phase: Phase, pair: &Pair) -> Entry {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        (key, attempts): (OutboxKey, i32),
+        claimed_until: Instant,
+        phase: Phase,
+        pair: &Pair,
+    ) -> Entry {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Entry::Full };
         if !self.in_flight().insert(key) {
             return Entry::InFlight;
         }
-        let pair = pair.clone();
-        Entry::Entered(Delivery { key, attempts, phase, pair, settling: Arc::clone(self), _place: place })
+        self.unsettled.forget(key);
+        let (pair, settling) = (pair.clone(), Arc::clone(self));
+        let delivery = Delivery { key, attempts, phase, pair, claimed_until, settled: false, settling, _place: place };
+        Entry::Entered(delivery)
     }
 
     pub(super) fn free_places(&self) -> usize {
@@ -119,6 +143,11 @@ impl Settling {
     /// Rows that are not settled yet.
     pub(super) fn unsettled(&self) -> usize {
         self.in_flight().len()
+    }
+
+    /// Rows that this process had taken and did not settle, while they are still its own.
+    pub(super) fn left(&self) -> usize {
+        self.unsettled() + self.unsettled.count()
     }
 
     /// How full the queue of outcomes is, 0 to 1.
@@ -139,7 +168,8 @@ impl Settling {
         guarded("on_batch_publish", || hook.map(|hook| hook(sent.elapsed, 1, error)));
         self.metrics.published(delivery.phase, &delivery.pair, error.is_some(), sent.elapsed);
         self.counters.sent(delivery.phase == Phase::Retransmit, error);
-        if let Some(fate) = fate_of(error, sent.alone) {
+        if let Some(fate) = self.fate_of(error, sent.alone, delivery.attempts) {
+            self.note_struggle(&delivery, &fate, error, sent.alone);
             // Full is impossible and closed means stopped: in both cases the row stays and is sent again.
             let _ = self.queue.try_send(Settled { delivery, fate });
         }
@@ -156,26 +186,6 @@ pub(super) enum Entry {
     Entered(Delivery),
     InFlight,
     Full,
-}
-
-fn fate_of(error: Option<&SendError>, alone: bool) -> Option<Fate> {
-    let Some(error) = error else { return Some(Fate::Delivered) };
-    let code = error.dead_letter_code().into_owned();
-    match error.class(alone) {
-        RetryClass::NotTried => None,
-        RetryClass::Permanent => Some(Fate::Dead { code, reason: shortened(&error.to_string()) }),
-        class => {
-            let slow = class == RetryClass::SlowTransient;
-            Some(Fate::Retry { code, error: shortened(&error.to_string()), slow })
-        }
-    }
-}
-
-/// What a column can hold: not too much, and no NUL.
-fn shortened(text: &str) -> String {
-    let end =
-        text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= MAX_ERROR_BYTES).last();
-    text.get(..end.unwrap_or(0)).unwrap_or_default().replace('\0', "\u{fffd}")
 }
 
 pub(super) fn guarded<T>(what: &'static str, hook: impl FnOnce() -> T) {
@@ -235,15 +245,14 @@ async fn next_batch(settling: &Settling, finish: &CancellationToken) -> Option<V
     Some(batch)
 }
 
-async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Vec<Settled>) {
+async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, mut batch: Vec<Settled>) {
     let (mut delivered, mut retries, mut burials) = (Vec::new(), Vec::new(), Vec::new());
     for settled in &batch {
         let Delivery { key, attempts, ref pair, .. } = settled.delivery;
         match &settled.fate {
             Fate::Delivered => delivered.push(key),
-            Fate::Retry { code, error, slow } => {
-                let backoff = if *slow { settling.config.slow_backoff } else { settling.config.backoff };
-                let delay_us = micros(backoff.after(attempts));
+            Fate::Retry { code, error, delay } => {
+                let delay_us = micros(*delay);
                 retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
             }
             Fate::Dead { code, reason } => {
@@ -255,21 +264,28 @@ async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, batch: Ve
     delivered.sort_unstable();
     retries.sort_unstable_by_key(|row| row.key);
     burials.sort_unstable_by_key(|(row, _)| row.key);
-    if !delivered.is_empty() {
-        remove(settling, pool, &delivered).await;
-    }
-    if !retries.is_empty() {
-        let statement = async { B::reschedule_outbox(&mut *pool.acquire().await?, &retries).await };
-        if let Some(rows) = run(settling, "reschedule", statement).await {
-            settling.counters.rescheduled(rows);
-        }
-    }
-    if !burials.is_empty() {
-        bury(settling, pool, burials).await;
+    let removed = delivered.is_empty() || remove(settling, pool, &delivered).await;
+    let rescheduled = retries.is_empty() || reschedule(settling, pool, &retries).await;
+    let buried = burials.is_empty() || bury(settling, pool, burials).await;
+    for settled in &mut batch {
+        settled.delivery.settled = match settled.fate {
+            Fate::Delivered => removed,
+            Fate::Retry { .. } => rescheduled,
+            Fate::Dead { .. } => buried,
+        };
     }
 }
 
-async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[OutboxKey]) {
+/// Sets when rows are tried again; `false` when the statement failed.
+async fn reschedule<B: Backend>(settling: &Settling, pool: &Pool<B>, retries: &[Reschedule]) -> bool {
+    let statement = async { B::reschedule_outbox(&mut *pool.acquire().await?, retries).await };
+    let rescheduled = run(settling, "reschedule", statement).await;
+    settling.counters.rescheduled(rescheduled.unwrap_or(0));
+    rescheduled.is_some()
+}
+
+/// Removes delivered rows; `false` when the statement failed.
+async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[OutboxKey]) -> bool {
     let started = Instant::now();
     let operation = match (settling.config.retain_delivered.is_some(), delivered.len()) {
         (false, 1) => "delete",
@@ -292,12 +308,13 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
     let removed = run(settling, operation, statement).await;
     let hook = settling.config.hooks.on_batch_delete.as_deref();
     guarded("on_batch_delete", || hook.map(|hook| hook(started.elapsed(), delivered.len())));
-    if let Some(removed) = removed {
-        settling.counters.delivered(settling.metrics.delivered(&removed));
-    }
+    let Some(removed) = removed else { return false };
+    settling.counters.delivered(settling.metrics.delivered(&removed));
+    true
 }
 
-async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: Vec<(Burial, Pair)>) {
+/// Moves rows to the dead letters; `false` when the statement failed.
+async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: Vec<(Burial, Pair)>) -> bool {
     let (burials, pairs): (Vec<Burial>, Vec<Pair>) = burials.into_iter().unzip();
     let statement = async {
         let mut tx = B::begin_write(pool).await?;
@@ -305,13 +322,14 @@ async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: Vec<(Bur
         tx.commit().await?;
         Ok(buried)
     };
-    if let Some(buried) = run(settling, "dead_letter", statement).await {
-        settling.counters.dead_lettered(u64::try_from(buried.len()).unwrap_or(u64::MAX));
-        for (burial, pair) in burials.iter().zip(&pairs).filter(|(burial, _)| buried.contains(&burial.key)) {
-            settling.metrics.dead_lettered(&burial.code, pair);
-            tracing::warn!(id = %burial.key.id, code = burial.code, attempts = burial.attempts, "a message became a dead letter");
-        }
+    let Some(buried) = run(settling, "dead_letter", statement).await else { return false };
+    settling.counters.dead_lettered(u64::try_from(buried.len()).unwrap_or(u64::MAX));
+    for (burial, pair) in burials.iter().zip(&pairs).filter(|(burial, _)| buried.contains(&burial.key)) {
+        settling.metrics.dead_lettered(&burial.code, pair);
+        let (id, code, attempts) = (burial.key.id, burial.code.as_str(), burial.attempts);
+        tracing::warn!(%id, code, attempts, "a message became a dead letter");
     }
+    true
 }
 
 /// Runs a statement under its deadline, counted and timed; a failure is logged, because the row stays and everything is tried again.

@@ -21,6 +21,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Publishes one event. Its result may be an error too.
     async fn publish(&self, event: &CloudEvent, timeout: Duration) -> Result<PublishResponse, Status>;
 
+    /// Names where it sends, for the log.
+    fn destination(&self) -> String {
+        "the transport of the application".to_owned()
+    }
+
     /// Makes new credentials before the next call, because the server refused the ones it got.
     async fn refresh_credentials(&self) {}
 

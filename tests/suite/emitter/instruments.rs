@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbox::emitter::{self, BatchClient, BatchConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport};
+use eventbox::emitter::{
+    self, BatchClient, BatchConfig, BreakerConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport,
+};
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};
@@ -76,7 +78,12 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         let failing = Fake::failing(Code::Unavailable);
         failing.fail_unary(Code::Unavailable);
         let emitter = emitter::DurableEmitter::builder(pool.clone(), failing as Arc<dyn Transport>).configure(quick);
-        let emitter = emitter.configure(|config| config.fallback = true).start().await.unwrap();
+        let emitter = emitter.configure(|config| {
+            config.fallback = true;
+            let (failures, cool_down) = (std::num::NonZeroU32::MIN, Duration::from_millis(5));
+            config.batch.breaker = Some(BreakerConfig { failures, cool_down, max_cool_down: cool_down });
+        });
+        let emitter = emitter.start().await.unwrap();
         emitter.emit(event("x")).await.unwrap();
         let counted = async |name: &str| {
             let name = format!("durable_emitter.publish.{name}");

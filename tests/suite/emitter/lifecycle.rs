@@ -155,7 +155,7 @@ on_every_engine! {
             config.retain_delivered = Some(Retain { purge_interval: Duration::from_millis(100), ..Retain::default() });
             config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(100), ..MetricsConfig::default() });
             // Requests that each end in time, but a batch of many of them does not.
-            (config.batch.publish_timeout, config.batch.max_request_bytes) = (Duration::from_millis(100), 1 << 20);
+            (config.batch.publish_timeout, config.batch.max_request_bytes) = (Duration::from_millis(400), 1 << 20);
             config.batch.max_concurrent_sends = NonZeroUsize::MIN;
             config.batch.batch_size = NonZeroUsize::new(8).unwrap();
             config.delete_workers = NonZeroUsize::MIN;
@@ -177,12 +177,12 @@ on_every_engine! {
         lock.close().await.unwrap();
         eventually(SOON, async || emitter.health().is_healthy()).await;
 
-        server.set_open(false);
+        server.become_ok();
+        *server.delay.lock().unwrap() = Duration::from_millis(250);
         let big = || event("x".repeat(600 << 10));
         futures_util::future::try_join_all((0..24).map(|_| emitter.emit(big()))).await.unwrap();
         eventually(SOON, async || named(&["publish"])).await;
-        server.become_ok();
-        server.set_open(true);
+        *server.delay.lock().unwrap() = Duration::ZERO;
         emitter.stop(STOP).await;
     }
 

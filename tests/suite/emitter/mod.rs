@@ -9,5 +9,8 @@ mod grpc;
 mod hosts;
 mod instruments;
 mod lifecycle;
+mod slow;
 pub(crate) mod support;
+mod told;
 mod validity;
+mod verdicts;

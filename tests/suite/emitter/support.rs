@@ -31,6 +31,8 @@ pub(crate) struct Fake {
     batches: Mutex<Vec<CloudEventBatch>>,
     unary: Mutex<Vec<Wire>>,
     open: watch::Sender<bool>,
+    /// How long an answer takes.
+    pub(crate) delay: Mutex<Duration>,
     pub(crate) closed: AtomicUsize,
     pub(crate) hang_on_close: AtomicBool,
     pub(crate) refreshed: AtomicUsize,
@@ -46,6 +48,7 @@ impl Fake {
             batches: Mutex::default(),
             unary: Mutex::default(),
             open: watch::Sender::new(true),
+            delay: Mutex::default(),
             closed: AtomicUsize::new(0),
             hang_on_close: AtomicBool::new(false),
             refreshed: AtomicUsize::new(0),
@@ -107,6 +110,10 @@ impl Fake {
         let behaviour = Arc::clone(&*self.behaviour.lock().unwrap());
         let _under_way = UnderWay(&self.concurrent);
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        let delay = *self.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         behaviour(number, batch)
     }
 }
