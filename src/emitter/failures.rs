@@ -58,13 +58,13 @@ impl Failures {
     }
 
     fn count(&self, about: About, code: Cow<'static, str>, requests: u64, events: usize, text: &str) {
-        let mut counts = self.lock();
-        let count = counts.entry((about, code.clone())).or_default();
+        let (mut counts, name) = (self.lock(), code.clone());
+        let count = counts.entry((about, code)).or_default();
         count.requests += requests;
         count.events += u64::try_from(events).unwrap_or(u64::MAX);
         count.text = text.chars().take(MAX_TEXT).collect();
         if count.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            self.tell(about, &code, count);
+            self.tell(about, &name, count);
         } else {
             self.waiting.notify_one();
         }
