@@ -1,6 +1,7 @@
 //! The transport over gRPC.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstDecoder;
 
 use super::auth::Auth;
+use super::connection::Connection;
 use super::error::{AuthConfigError, ConfigError};
 use super::headers::{HeaderProvider, Headers, resource_headers};
-use super::tls::Tls;
+use super::tls::{Loaded, Tls};
 use super::transport::Transport;
 use crate::proto::chip_common::Schema;
 use crate::proto::chipingress::pb::{
@@ -30,11 +32,35 @@ use crate::proto::io::cloudevents::v1::CloudEvent;
 /// The largest answer that is read.
 pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// How often an open connection is asked whether it lives, also while nothing is sent.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the server is asked, while a request waits for its answer, whether the connection lives. Servers of gRPC close
+/// connections that ask more often than every five minutes, unless they are told otherwise.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
 
 /// How long it may take to answer that.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a connection is silent before the system looks whether the other side is there; the server does not see that.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Whether and how often the server is asked, by pings of HTTP/2, whether the connection lives.
+///
+/// The default is what servers of gRPC accept without being told otherwise: no ping while nothing is sent, and at most one in five
+/// minutes. A server that allows more may be asked more often; one that does not answers with `too_many_pings`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// The time between pings; `None` for no pings.
+    pub interval: Option<Duration>,
+    /// The time for the answer, after which the connection is closed.
+    pub timeout: Duration,
+    /// Whether to ask also while no request is under way.
+    pub while_idle: bool,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        KeepAlive { interval: Some(KEEPALIVE_INTERVAL), timeout: KEEPALIVE_TIMEOUT, while_idle: false }
+    }
+}
 
 /// How long connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,12 +76,20 @@ pub struct GrpcConfig {
     tls: Option<Tls>,
     insecure: bool,
     headers: Headers,
+    keep_alive: KeepAlive,
 }
 
 impl GrpcConfig {
     /// A server by its `host:port`, in plain text.
     pub fn new(address: impl Into<String>) -> Self {
-        GrpcConfig { address: address.into(), tls: None, insecure: false, headers: Headers::default() }
+        let (headers, keep_alive) = (Headers::default(), KeepAlive::default());
+        GrpcConfig { address: address.into(), tls: None, insecure: false, headers, keep_alive }
+    }
+
+    /// Asks the server more or less often whether the connection lives.
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = keep_alive;
+        self
     }
 
     /// Speaks TLS. The server's certificate must be for the host of the address.
@@ -94,7 +128,7 @@ impl GrpcConfig {
         self
     }
 
-    fn endpoint(&self) -> Result<Endpoint, ConfigError> {
+    fn endpoint(&self, loaded: Option<&Loaded>) -> Result<Endpoint, ConfigError> {
         let host = host_of(&self.address)?;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let invalid = |error: tonic::transport::Error| ConfigError::InvalidAddress { problem: error.to_string() };
@@ -103,14 +137,18 @@ impl GrpcConfig {
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .map_err(invalid)?
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
+            .keep_alive_timeout(self.keep_alive.timeout)
+            .keep_alive_while_idle(self.keep_alive.while_idle)
+            .tcp_keepalive(Some(TCP_KEEPALIVE))
             .tcp_nodelay(true);
-        match &self.tls {
+        let endpoint = match self.keep_alive.interval {
+            Some(interval) => endpoint.http2_keep_alive_interval(interval),
+            None => endpoint,
+        };
+        match self.tls.as_ref().zip(loaded) {
             None => Ok(endpoint),
-            Some(tls) => endpoint
-                .tls_config(tls.client_config(host))
+            Some((tls, loaded)) => endpoint
+                .tls_config(tls.client_config(loaded, host))
                 .map_err(|error| ConfigError::Tls { problem: super::tls::text_of(&error) }),
         }
     }
@@ -178,7 +216,7 @@ impl From<Arc<dyn Transport>> for Destination {
 #[derive(Clone)]
 pub struct GrpcTransport {
     address: String,
-    channel: Channel,
+    connection: Connection,
     headers: Headers,
 }
 
@@ -193,7 +231,9 @@ impl GrpcTransport {
             return Err(ConfigError::Auth(AuthConfigError::NeedsTls));
         }
         let (address, headers) = (config.address.clone(), config.headers.clone());
-        Ok(GrpcTransport { address, channel: config.endpoint()?.connect_lazy(), headers })
+        let of = config.clone();
+        let connection = Connection::new(Arc::new(move |loaded| of.endpoint(loaded)), config.tls.clone())?;
+        Ok(GrpcTransport { address, connection, headers })
     }
 
     /// The server's sign of life: `pong`.
@@ -264,7 +304,9 @@ impl GrpcTransport {
         let metadata = self.headers.metadata().await?;
         let mut request = Request::from_parts(metadata, tonic::Extensions::new(), message);
         request.set_timeout(limit);
-        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let channel = self.connection.channel().await;
+        let unanswered = self.connection.request();
+        let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
         client.ready().await.map_err(|error| Status::unavailable(format!("the channel is not ready: {error}")))?;
         let path = PathAndQuery::from_static(match method {
             "PublishBatch" => "/chipingress.pb.ChipIngress/PublishBatch",
@@ -272,7 +314,12 @@ impl GrpcTransport {
             "RegisterSchema" => "/chipingress.pb.ChipIngress/RegisterSchema",
             _ => "/chipingress.pb.ChipIngress/Ping",
         });
-        Ok(client.unary(request, path, Encoded::<A>::default()).await?.into_inner())
+        let answer = client.unary(request, path, Encoded::<A>::default()).await;
+        // A status with a source was made here, as that of a deadline; the server's own has none.
+        if answer.as_ref().err().is_none_or(|status| status.source().is_none()) {
+            unanswered.answered();
+        }
+        Ok(answer?.into_inner())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Sending a batch in parts, and finding out whom a refusal is about.
 //!
-//! Only what the server said about an event decides about that event. A refusal of several events that may be about one of them is
-//! followed by requests with its halves, until the culprit stands alone and its neighbours are delivered. A refusal that is about
-//! the destination ends the batch, because more requests would not help it.
+//! Only what the server said about an event decides about that event. A refusal of several events that may be about one
+//! of them is followed by requests with its halves, until the culprit stands alone and its neighbours are delivered. A
+//! refusal that is about the destination ends the batch, because more requests would not help it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -67,7 +67,8 @@ impl Round {
         self.settled.extend(piece.into_iter().map(|work| work.settled(Err(error.clone()), false)));
     }
 
-    /// The next part. When a single event failed and nothing was taken yet, the largest: it is the most likely to be taken.
+    /// The next part. When a single event failed and nothing was taken yet, the largest: it is the most likely to be
+    /// taken.
     fn next(&mut self) -> Option<Vec<Work>> {
         if self.culprit && !self.some_taken {
             let largest = (0..self.pieces.len()).max_by_key(|index| self.pieces.get(*index).map_or(0, Vec::len))?;
@@ -157,7 +158,8 @@ impl Sender {
         }
     }
 
-    /// Cuts a part to the size that the destination can take now; a probe of the breaker is a single event, the least tried one.
+    /// Cuts a part to the size that the destination can take now; a probe of the breaker is a single event, the least
+    /// tried one.
     fn cut(&self, round: &mut Round, mut piece: Vec<Work>) -> Vec<Work> {
         let probe = self.breaker().state() == BreakerState::HalfOpen;
         let most = if probe { 1 } else { self.sizing.limit() };
@@ -213,12 +215,14 @@ impl Sender {
         round.stopped = Some(error.clone());
     }
 
-    /// A refusal for the size of a request or for the rate of requests. What is not larger than what was taken is not too large.
+    /// A refusal for the size of a request or for the rate of requests. What is not larger than what was taken is not
+    /// too large.
     fn refused_for_size_or_rate(&self, round: &mut Round, piece: Vec<Work>, error: &SendError, pass: Pass) {
         let bytes = request_bytes(self.options_bytes(), &piece);
         let taken = self.largest_taken.load(Ordering::Relaxed);
         if bytes <= taken {
-            // The server may have another limit since then: the next refusal is looked at without what was taken before.
+            // The server may have another limit since then: the next refusal is looked at without what was taken
+            // before.
             self.largest_taken.store(0, Ordering::Relaxed);
             self.stop(round, piece, error, pass);
         } else if piece.len() > 1 && self.may_halve() {

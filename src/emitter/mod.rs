@@ -22,6 +22,7 @@ mod breaker;
 mod builder;
 mod coalesce;
 mod config;
+mod connection;
 mod dead_letter;
 #[allow(clippy::module_inception)]
 mod emitter;
@@ -43,6 +44,7 @@ mod noop;
 mod outbox;
 mod outcome;
 mod pace;
+mod pem;
 mod process;
 mod refusal;
 mod results;
@@ -70,6 +72,7 @@ pub use batch_config::{BatchConfig, EmptyResults, FRAMING_RESERVE_BYTES, MIN_REQ
 pub use breaker::{BreakerConfig, BreakerState, FLAP_OPENINGS, FLAP_WINDOW};
 pub use builder::DurableEmitterBuilder;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
+pub use connection::RECONNECT_AFTER;
 pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters,
     replay_dead_letters,
@@ -79,8 +82,8 @@ pub use error::{AuthConfigError, ConfigError, EmitterError};
 pub use fallback::MAX_FALLBACKS;
 pub use fate::ATTEMPTS_CODE;
 pub use grpc::{
-    CONNECT_TIMEOUT, Destination, GrpcConfig, GrpcTransport, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_RESPONSE_BYTES,
-    UNARY_ATTEMPTS,
+    CONNECT_TIMEOUT, Destination, GrpcConfig, GrpcTransport, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, KeepAlive,
+    MAX_RESPONSE_BYTES, TCP_KEEPALIVE, UNARY_ATTEMPTS,
 };
 pub use headers::{HeaderProvider, resource_headers};
 pub use health::{HealthReport, SERVICE_NAME};
@@ -91,6 +94,9 @@ pub use noop::NoopTransport;
 pub(crate) use outbox::write_outbox;
 pub use outbox::{DEFAULT_HOLD, Handover, IdempotencyKey, Stored, emit_in};
 pub use outcome::{EventErrorCode, RetryClass, SendError, error_code};
+#[cfg(feature = "ingress")]
+pub(crate) use pem::Pem;
+pub use pem::{MAX_PEM_BYTES, TLS_READ_TIMEOUT, TLS_RELOAD_INTERVAL};
 pub use retry_hint::MAX_RETRY_AFTER;
 pub use seqnum::MAX_SEQUENCES;
 pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};

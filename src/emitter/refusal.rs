@@ -53,8 +53,8 @@ impl SendError {
     }
 }
 
-/// Whether a status says that a message is too large, by a code that servers use for it and in one of the usual wordings. It
-/// decides alone only about a request of one event; a larger one is halved on any such code.
+/// Whether a status says that a message is too large, by a code that servers use for it and in one of the usual
+/// wordings. It decides alone only about a request of one event; a larger one is halved on any such code.
 pub(super) fn says_too_large(status: &Status) -> bool {
     let code = matches!(
         status.code(),

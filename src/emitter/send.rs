@@ -1,4 +1,5 @@
-//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the log.
+//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the
+//! log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -90,11 +90,13 @@ impl<B: Backend> Setup<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Config`] with what is missing or wrong, by the name under which it is set.
+    /// [`EmitterError::Config`] with what is missing or wrong, by the name under which it is set. Two settings that contradict each
+    /// other are [`ConfigError::BothSet`]: none is ignored.
     pub fn build(self) -> Result<DurableEmitter<B>, EmitterError> {
         if self.batch_emitter_enabled {
             return Err(ConfigError::BothSet { first: BATCH_VARIABLE, second: DURABLE_VARIABLE }.into());
         }
+        self.check()?;
         let missing = |problem| ConfigError::Missing { problem };
         let pool = self.pool.ok_or(missing(
             "durable event store is nil: data source required when durable emitter is enabled (CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED); set Setup::pool",
@@ -144,6 +146,73 @@ impl<B: Backend> Setup<B> {
         register_signer(signer);
         set_global(Some(Arc::new(emitter.clone())));
         Ok(emitter)
+    }
+}
+
+impl<B: Backend> Setup<B> {
+    /// Refuses settings of which one would be ignored without a word.
+    fn check(&self) -> Result<(), ConfigError> {
+        let (plain, emitter, batch) = (Config::default(), &self.emitter, &self.emitter.batch);
+        let differs = |one: Duration, two: Duration, default: Duration| !one.is_zero() && two != default && one != two;
+        let unlike = |one: usize, two: usize, default: usize| one > 0 && two != default && one != two;
+        let auth = &self.auth;
+        let has_auth = !auth.headers.is_empty()
+            || !auth.headers_ttl.is_zero()
+            || !auth.public_key_hex.is_empty()
+            || auth.signer.is_some();
+        let elsewhere = self.destination.is_some();
+        for (contradict, first, second) in [
+            (self.retransmit_enabled && !emitter.retransmit, "retransmit_enabled", "emitter.retransmit = false"),
+            (elsewhere && !self.endpoint.is_empty(), "destination", "endpoint"),
+            (elsewhere && has_auth, "destination", "auth"),
+            (elsewhere && self.tls.is_some(), "destination", "tls"),
+            (elsewhere && self.insecure_connection, "destination", "insecure_connection"),
+            (self.insecure_connection && self.tls.is_some(), "insecure_connection", "tls"),
+            (
+                differs(self.shutdown_timeout, emitter.shutdown_timeout, plain.shutdown_timeout),
+                "shutdown_timeout",
+                "emitter.shutdown_timeout",
+            ),
+            (
+                differs(self.batch_interval, batch.batch_interval, plain.batch.batch_interval),
+                "batch_interval",
+                "emitter.batch.batch_interval",
+            ),
+            (
+                differs(self.max_publish_timeout, batch.publish_timeout, plain.batch.publish_timeout),
+                "max_publish_timeout",
+                "emitter.batch.publish_timeout",
+            ),
+            (
+                unlike(self.batch_size, batch.batch_size.get(), plain.batch.batch_size.get()),
+                "batch_size",
+                "emitter.batch.batch_size",
+            ),
+            (
+                unlike(
+                    self.max_concurrent_sends,
+                    batch.max_concurrent_sends.get(),
+                    plain.batch.max_concurrent_sends.get(),
+                ),
+                "max_concurrent_sends",
+                "emitter.batch.max_concurrent_sends",
+            ),
+            (
+                unlike(self.message_buffer_size, batch.message_buffer.get(), plain.batch.message_buffer.get()),
+                "message_buffer_size",
+                "emitter.batch.message_buffer",
+            ),
+            (
+                unlike(self.max_request_bytes, batch.max_request_bytes, plain.batch.max_request_bytes),
+                "max_request_bytes",
+                "emitter.batch.max_request_bytes",
+            ),
+        ] {
+            if contradict {
+                return Err(ConfigError::BothSet { first, second });
+            }
+        }
+        Ok(())
     }
 }
 

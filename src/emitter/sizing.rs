@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Requests at the limit that must succeed before the limit grows by an eighth.
 const GROW_AFTER: u32 = 4;
 
-/// The size of requests to one destination. A request that took too long makes it smaller, requests that are answered quickly make
-/// it larger again, slowly.
+/// The size of requests to one destination. A request that took too long makes it smaller, requests that are answered
+/// quickly make it larger again, slowly.
 #[derive(Debug)]
 pub(super) struct Sizing {
     most: usize,
@@ -76,7 +76,8 @@ impl Sizing {
         self.lock().shrink_to(events / 2);
     }
 
-    /// A request failed for a reason that may be anything. When requests are growing after an outage, this size was too large.
+    /// A request failed for a reason that may be anything. When requests are growing after an outage, this size was too
+    /// large.
     pub(super) fn failed(&self, events: usize) {
         let mut current = self.lock();
         if current.limit < current.known_good {

@@ -16,9 +16,10 @@ use super::connection::Incoming;
 use super::error::IngressError;
 use super::faults::{FaultSwitch, Faults};
 use super::handle::IngressHandle;
+use super::listening::Listening;
 use super::log::{IngressLog, open_file};
 use super::publish::{Publisher, Rules};
-use super::service::{MAX_STREAMS_PER_CONNECTION, Service};
+use super::service::Service;
 use super::size::SizeRefusal;
 use super::store;
 use super::tls::Tls;
@@ -155,10 +156,6 @@ impl IngressBuilder {
     ///
     /// Safe: nothing is served before it returns.
     pub async fn serve(self, listen: impl Into<Listen>) -> Result<IngressHandle, IngressError> {
-        let mut server = Server::builder();
-        if let Some(tls) = self.tls {
-            server = server.tls_config(tls.config()).map_err(|source| IngressError::Tls { source })?;
-        }
         let (pool, shared) = match self.store {
             StoreAt::File(path) => (open_file(&path).await?, false),
             StoreAt::Pool(pool) => (pool, true),
@@ -181,14 +178,11 @@ impl IngressBuilder {
         let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
         let service = SizeRefusal(service);
         let service = InterceptedService::new(service, Gate::new(self.credentials));
-        let router = server.max_concurrent_streams(MAX_STREAMS_PER_CONNECTION).add_service(service);
-        let incoming = Incoming::new(listener, cut_all.clone());
-        let stopped = stopping.clone().cancelled_owned();
-        tasks.spawn(async move {
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
-                tracing::error!(%error, "the ingress server ended");
-            }
-        });
+        let add_service = move |mut server: Server| server.add_service(service.clone());
+        let (tasks_of, stopping_of) = (tasks.clone(), stopping.clone());
+        let listening = Listening { add_service, tls: self.tls, tasks: tasks_of, stopping: stopping_of };
+        let served = listening.begin()?;
+        tasks.spawn(listening.run(Incoming::new(listener, cut_all.clone()), served));
         tasks.close();
         Ok(IngressHandle::new(local_addr, IngressLog::on(pool), faults, tasks, stopping, cut_all))
     }

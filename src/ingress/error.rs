@@ -18,6 +18,12 @@ pub enum IngressError {
         /// What is wrong with them.
         source: tonic::transport::Error,
     },
+    /// A file of certificates or of a key cannot be used.
+    #[error("set up TLS: {problem}")]
+    TlsFile {
+        /// Which file, and what is wrong with it.
+        problem: String,
+    },
     /// The bytes of a public key on the allow-list are not an Ed25519 public key.
     #[error("read a public key: give the 32 bytes of an Ed25519 public key, in text as 64 lower-case hex digits")]
     PublicKey,

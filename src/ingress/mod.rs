@@ -29,6 +29,7 @@ mod error;
 mod faults;
 mod handle;
 mod json;
+mod listening;
 mod log;
 mod publish;
 mod service;

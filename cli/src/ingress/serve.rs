@@ -1,7 +1,7 @@
 //! `eventbox ingress --listen … --store …`: runs the server.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use eventbox::ingress::{
@@ -132,9 +132,9 @@ fn configured(args: ServeArgs) -> Result<IngressBuilder, Box<dyn std::error::Err
         builder = builder.accept(credential);
     }
     if let (Some(certificate), Some(key)) = (&args.access.tls_cert, &args.access.tls_key) {
-        let mut tls = Tls::new(read(certificate)?, read(key)?);
+        let mut tls = Tls::files(certificate, key);
         if let Some(ca) = &args.access.client_ca {
-            tls = tls.client_ca(read(ca)?);
+            tls = tls.client_ca_file(ca);
         }
         builder = builder.tls(tls);
     }
@@ -171,10 +171,6 @@ fn credentials(access: &Access) -> Result<Vec<Credential>, Box<dyn std::error::E
         }
     }
     Ok(credentials)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {

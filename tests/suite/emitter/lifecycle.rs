@@ -351,4 +351,4 @@ on_every_engine! {
 }
 
 /// The emitter of the process is one for all tests.
-static ONE_GLOBAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(super) static ONE_GLOBAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -1,6 +1,7 @@
 //! The durable emitter and the client of Chip Ingress.
 
 mod batch;
+mod certificates;
 mod counting;
 mod credentials;
 mod delivery;
@@ -9,8 +10,10 @@ mod grpc;
 mod hosts;
 mod instruments;
 mod lifecycle;
+mod setup;
 mod slow;
 pub(crate) mod support;
+mod survivors;
 mod told;
 mod validity;
 mod verdicts;

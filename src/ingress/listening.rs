@@ -1,0 +1,113 @@
+//! Accepting connections, and changing the certificates while requests are in flight.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use super::connection::{Connection, Incoming};
+use super::error::IngressError;
+use super::service::MAX_STREAMS_PER_CONNECTION;
+use super::tls::{Loaded, Tls};
+use crate::clock::LONGEST;
+use crate::emitter::TLS_READ_TIMEOUT;
+
+/// Connections that wait for the server to take them.
+const WAITING_CONNECTIONS: usize = 16;
+
+type Connections = mpsc::Sender<io::Result<Connection>>;
+
+/// Serves with the certificates of the moment: for other ones, another server takes the connections that come, and the
+/// one before finishes what it has.
+pub(super) struct Listening<S> {
+    pub(super) add_service: S,
+    pub(super) tls: Option<Tls>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stopping: CancellationToken,
+}
+
+/// The certificates that are served.
+pub(super) struct Served {
+    connections: Connections,
+    loaded: Option<Loaded>,
+    warned: Option<String>,
+}
+
+impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
+    /// A first server; nothing is accepted yet.
+    pub(super) fn begin(&self) -> Result<Served, IngressError> {
+        let loaded =
+            self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| IngressError::TlsFile { problem })?;
+        let connections = self.server(loaded.as_ref()).map_err(|source| IngressError::Tls { source })?;
+        Ok(Served { connections, loaded, warned: None })
+    }
+
+    /// Spawns a server; it ends when its connections are dropped and closed.
+    fn server(&self, loaded: Option<&Loaded>) -> Result<Connections, tonic::transport::Error> {
+        let mut server = Server::builder();
+        if let Some(loaded) = loaded {
+            server = server.tls_config(loaded.config())?;
+        }
+        let router = (self.add_service)(server.max_concurrent_streams(MAX_STREAMS_PER_CONNECTION));
+        let (connections, waiting) = mpsc::channel(WAITING_CONNECTIONS);
+        let stopped = self.stopping.clone().cancelled_owned();
+        self.tasks.spawn(async move {
+            if let Err(error) = router.serve_with_incoming_shutdown(ReceiverStream::new(waiting), stopped).await {
+                tracing::error!(%error, "the ingress server ended");
+            }
+        });
+        Ok(connections)
+    }
+
+    /// Accepts until the server stops.
+    pub(super) async fn run(self, mut incoming: Incoming, mut served: Served) {
+        let interval = self.tls.as_ref().and_then(Tls::reload_interval);
+        let mut look_at = tokio::time::interval(interval.unwrap_or(LONGEST).max(Duration::from_millis(1)));
+        look_at.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        look_at.tick().await;
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                _ = look_at.tick() => self.look(&mut served).await,
+                connection = incoming.next() => {
+                    let Some(connection) = connection else { return };
+                    let given = served.connections.send(connection);
+                    if self.stopping.run_until_cancelled(given).await.is_none_or(|given| given.is_err()) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the files, and serves what is in them when that is new.
+    async fn look(&self, served: &mut Served) {
+        let Some(tls) = self.tls.clone() else { return };
+        let read = timeout(TLS_READ_TIMEOUT, tokio::task::spawn_blocking(move || tls.load())).await;
+        let problem = match read {
+            Ok(Ok(Ok(loaded))) if served.loaded.as_ref() == Some(&loaded) => return,
+            Ok(Ok(Ok(loaded))) => match self.server(Some(&loaded)) {
+                Ok(connections) => {
+                    tracing::info!("the certificates changed: new connections use them");
+                    // Dropping the way to the server before ends it, when its requests are answered.
+                    *served = Served { connections, loaded: Some(loaded), warned: None };
+                    return;
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(Ok(Err(problem))) => problem,
+            Ok(Err(_)) | Err(_) => "the files were not read in time".to_owned(),
+        };
+        if served.warned.as_ref() != Some(&problem) {
+            tracing::warn!(problem, "the changed certificates cannot be used: the old ones stay in use");
+            served.warned = Some(problem);
+        }
+    }
+}
