@@ -47,6 +47,7 @@ fn from_details(details: &[u8]) -> Option<Duration> {
 /// Seconds, with a fraction or without, or a date of HTTP.
 fn from_header(value: &str, now: SystemTime) -> Option<Duration> {
     match value.parse::<f64>() {
+        Ok(seconds) if !seconds.is_finite() => None,
         Ok(seconds) => Duration::try_from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())).ok(),
         Err(_) => Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()),
     }
