@@ -30,9 +30,41 @@ pub(crate) fn from_now(wait: std::time::Duration) -> tokio::time::Instant {
 pub(crate) fn new_id() -> Uuid {
     #[cfg(feature = "testing")]
     if let Ok(id) = moved::CURRENT.try_with(Clock::new_id) {
-        return id;
+        return noted(id);
     }
-    Uuid::now_v7()
+    noted(Uuid::now_v7())
+}
+
+/// An id that was made, which a rehearsal notes.
+pub(crate) fn noted(id: Uuid) -> Uuid {
+    #[cfg(feature = "testing")]
+    noting::note(id);
+    id
+}
+
+#[cfg(feature = "testing")]
+pub(crate) use noting::noting;
+
+/// Which ids the code of a rehearsal made: what others write to the same database meanwhile is none of it.
+#[cfg(feature = "testing")]
+mod noting {
+    use std::collections::HashSet;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use uuid::Uuid;
+
+    tokio::task_local! {
+        static NOTES: Arc<Mutex<HashSet<Uuid>>>;
+    }
+
+    /// Runs a future, and notes in `notes` the ids that it makes.
+    pub(crate) async fn noting<F: Future>(notes: Arc<Mutex<HashSet<Uuid>>>, future: F) -> F::Output {
+        NOTES.scope(notes, future).await
+    }
+
+    pub(super) fn note(id: Uuid) {
+        let _ = NOTES.try_with(|notes| notes.lock().unwrap_or_else(PoisonError::into_inner).insert(id));
+    }
 }
 
 #[cfg(feature = "testing")]

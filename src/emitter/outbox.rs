@@ -7,7 +7,7 @@ use sqlx::{Database, Executor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::{LONGEST, from_now};
+use crate::clock::{LONGEST, from_now, noted};
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
@@ -154,7 +154,7 @@ pub enum IdempotencyKey {
 
 /// A row to be, with what the emitter adds to the message.
 pub(super) fn prepare(mut event: CloudEvent, hold: Duration, default_key: IdempotencyKey) -> Stored {
-    let id = Uuid::now_v7();
+    let id = noted(Uuid::now_v7());
     event.stamp(EMITTER.0, EMITTER.1.to_owned());
     event.default_key(|event| match default_key {
         IdempotencyKey::Unique => id.simple().to_string(),

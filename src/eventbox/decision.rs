@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::emit::{check_all, emit_all_in};
 use super::event::{Event, EventId, LATE_COMMIT};
 use super::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::clock;
@@ -51,6 +52,20 @@ impl<B: Backend, S> Decision<B, S> {
     }
 }
 
+/// The one statement that emits, `None` when there is nothing to emit; the limits are checked at once.
+pub(super) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    check_all(&events)?;
+    Ok(Some(SideEffect::new(move |tx| {
+        Box::pin(async move {
+            emit_all_in::<B>(tx, &events).await?;
+            Ok(())
+        })
+    })))
+}
+
 /// The first and the last of the events, when all of them are removed, so many, and are so old that hardly anything commits between them any more.
 ///
 /// Removed as a range they cost half as much. The turn proves that all of them are there, and the number that nothing else is.
@@ -75,7 +90,7 @@ impl<'a> Batch<'a> {
     fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
         Ok(Step {
             consumed: self.remove(transition.consumed)?,
-            side_effect: transition.side_effect,
+            side_effect: SideEffect::chain([transition.side_effect, emit_effect(transition.emitted)?]),
             #[cfg(feature = "emitter")]
             published: transition.published,
             target: transition.target,

@@ -8,13 +8,15 @@ use std::sync::Mutex;
 
 use sqlx::Pool;
 
-use super::emit::{check_all, emit_all_in};
+use super::decision::emit_effect;
+#[cfg(feature = "runtime")]
+use super::emit::check_all;
 use super::event::Event;
 use super::process::{Turn, process_batch};
 use super::processor::{EVersion, Processor};
 use super::reducer::{Next, Outcome, Reducer};
 use super::state::{Json, StateCodec};
-use super::transition::{Mutation, SideEffect, Transition, panic_text};
+use super::transition::{Mutation, Transition, panic_text};
 use crate::error::{BoxError, Error, Result, StateError};
 use crate::recipient::Recipient;
 use crate::store::Backend;
@@ -227,20 +229,6 @@ fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<
     // A transition has one hook.
     let hooks = post_process.into_iter().map(|hook| Transition::stay().post_process(hook));
     Ok(hooks.fold(Mutation::from(transition), Mutation::then).garbage(&garbage))
-}
-
-/// The one statement that emits, `None` when there is nothing to emit; the limits are checked at once.
-fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>, BoxError> {
-    if events.is_empty() {
-        return Ok(None);
-    }
-    check_all(&events)?;
-    Ok(Some(SideEffect::new(move |tx| {
-        Box::pin(async move {
-            emit_all_in::<B>(tx, &events).await?;
-            Ok(())
-        })
-    })))
 }
 
 /// Makes a panic of the user's code an error, so that it ends this turn and not the worker.

@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::BoxError;
-use crate::eventbox::event::EventId;
+use crate::eventbox::event::{Event, EventId};
+use crate::recipient::Recipient;
 use crate::store::Backend;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -174,6 +175,7 @@ pub struct Transition<B: Backend, S> {
     pub(crate) side_effect: Option<SideEffect<B>>,
     #[cfg(feature = "emitter")]
     pub(crate) published: Vec<CloudEvent>,
+    pub(crate) emitted: Vec<(Recipient, Event)>,
     pub(crate) post_process: Option<PostProcess>,
     pub(crate) independent: bool,
 }
@@ -192,6 +194,7 @@ impl<B: Backend, S> Transition<B, S> {
             side_effect: None,
             #[cfg(feature = "emitter")]
             published: Vec::new(),
+            emitted: Vec::new(),
             post_process: None,
             independent: false,
         }
@@ -223,6 +226,25 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
+    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction, after the side effect; the limits are those
+    /// of [`emit_all`](crate::emit_all), checked before any SQL.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::{Event, Recipient, Transition};
+    ///
+    /// # let events = [Event::new("departed")];
+    /// let airport = Recipient::new("airport", "JFK")?;
+    /// let tell = Transition::<sqlx::Sqlite, u64>::stay().consuming(&events).emitting([(airport, Event::new("departed"))]);
+    /// # let _ = tell;
+    /// # Ok::<(), eventbox::Error>(())
+    /// ```
+    pub fn emitting(mut self, events: impl IntoIterator<Item = (Recipient, Event)>) -> Self {
+        self.emitted.extend(events);
+        self
+    }
+
     /// Sets the hook to run after the commit.
     pub fn post_process(mut self, hook: impl Into<Option<PostProcess>>) -> Self {
         self.post_process = hook.into();
@@ -238,6 +260,7 @@ impl<B: Backend, S> Transition<B, S> {
             side_effect: self.side_effect,
             #[cfg(feature = "emitter")]
             published: self.published,
+            emitted: self.emitted,
             post_process: self.post_process,
             independent: self.independent,
         }
@@ -258,7 +281,8 @@ impl<B: Backend, S> Transition<B, S> {
         if !self.published.is_empty() {
             return false;
         }
-        self.target.is_none() && self.consumed.is_empty() && self.side_effect.is_none() && self.post_process.is_none()
+        let acts = self.side_effect.is_some() || self.post_process.is_some() || !self.emitted.is_empty();
+        !acts && self.target.is_none() && self.consumed.is_empty()
     }
 }
 

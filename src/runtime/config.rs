@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
 use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison};
 
@@ -48,6 +49,9 @@ pub struct RuntimeConfig {
     /// The most messages in the outbox, delivered ones that are retained included, before the kinds that publish wait until nine tenths of
     /// so many are there; looked at every poll interval. `None` for no bound.
     pub outbox_quota: Option<NonZeroU64>,
+    /// The pruner of names that runs beside the workers; `None` when another service of the database runs a [`Pruner`](crate::Pruner), or when no
+    /// event has a name.
+    pub pruner: Option<PrunerConfig>,
     /// Whether an emit of this process wakes the workers at once.
     pub hints: bool,
     /// Whether processes wake each other up: by NOTIFY on Postgres, which needs a connection of its own that is no pooler's, and by the version
@@ -99,6 +103,7 @@ impl Default for RuntimeConfig {
             poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
             backoff: BackoffConfig::default(),
             outbox_quota: NonZeroU64::new(1_000_000),
+            pruner: Some(PrunerConfig::default()),
             hints: true,
             wake_ups: true,
             health_grace: Duration::from_secs(10),

@@ -20,7 +20,7 @@ use super::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
 use super::tasks::{Shared, turn_options};
 use super::work::{Left, Work};
-use super::{reserve, timers, wake};
+use super::{pruning, reserve, timers, wake};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
@@ -278,6 +278,7 @@ impl<B: Backend> Inner<B> {
                 others.spawn(wake::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
             }
         }
+        others.spawn(pruning::run(Arc::clone(&shared), stopping.clone()));
         others.close();
         let hints = if shared.config.hints { eventbox::listen() } else { Arc::default() };
         let work = Work::new(Arc::clone(&shared), owned.clone(), held, hints, heard);

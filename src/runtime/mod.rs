@@ -28,6 +28,7 @@ mod outage;
 mod outcome;
 mod poll;
 mod position;
+mod pruning;
 mod queue;
 mod reserve;
 mod resolve;

@@ -7,6 +7,11 @@ use super::Backend;
 /// A pool, on which an emit commits by itself, or a connection, perhaps in a transaction of the caller.
 ///
 /// The executors of sqlx that eventboxes know: `&Pool`, and `&mut` of a connection, as `&mut *tx` is one. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no place where events are emitted",
+    label = "expected `&pool`, `&mut *tx` or `&mut *connection`",
+    note = "in a transaction `tx`, write `&mut *tx` instead of `&mut tx`; with a pooled connection `conn`, write `&mut *conn`"
+)]
 pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + 'e {
     /// The pool, if it is one.
     #[doc(hidden)]

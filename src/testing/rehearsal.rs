@@ -40,8 +40,8 @@ pub struct Rehearsal<S> {
 ///
 /// # What comes back
 ///
-/// `None` when there is nothing to do. What is emitted and published is found by comparing the tables before and after, so nobody else should
-/// write to the test's database meanwhile.
+/// `None` when there is nothing to do. What is emitted and published is what the turn's own calls have made; what others write to the same
+/// database meanwhile is none of it, and neither is what a side effect writes by SQL of its own.
 ///
 /// # Errors
 ///

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::conformance::LOAD_DEADLINE;
 use super::rehearsal::Rehearsal;
+use crate::clock::noting;
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
@@ -21,6 +22,8 @@ use crate::store::Backend;
 pub(super) struct Seen<S> {
     pub(super) rehearsal: Rehearsal<Arc<S>>,
     pub(super) reread: Option<Reread<S>>,
+    /// The version and the events that it was decided on.
+    pub(super) from: (Option<EVersion>, Vec<EventId>),
 }
 
 /// What the processor's methods say after the state was saved, inside the same transaction.
@@ -43,11 +46,15 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let rehearsing = Rehearsing { processor, reread, notes: Mutex::new(Notes::default()) };
-    let done = process_batch(pool, to, &rehearsing, max_events).await;
+    let made = Arc::default();
+    let rehearsing = Rehearsing { processor, reread, made: Arc::clone(&made), notes: Mutex::new(Notes::default()) };
+    let done = noting(made, process_batch(pool, to, &rehearsing, max_events)).await;
     let notes = rehearsing.notes.into_inner().unwrap_or_else(PoisonError::into_inner);
     match done {
         Ok(_) => Ok(None),
+        Err(error) if error.is_contention() && notes.versions_differ => {
+            Err(Error::Processor { attempt: format!("rehearse a turn of {to}"), source: VersionsDiffer.into() })
+        }
         Err(Error::Processor { source, .. }) if source.is::<RolledBack>() => Ok(notes.seen),
         Err(error) => Err(error),
     }
@@ -58,9 +65,16 @@ where
 #[error("the rehearsal is over")]
 struct RolledBack;
 
+/// Another version is fetched than is loaded, in one transaction, so that nobody else can have written in between.
+#[derive(Debug, thiserror::Error)]
+#[error("load_state and fetch_eversion tell different versions")]
+pub(super) struct VersionsDiffer;
+
 struct Rehearsing<'a, P, S> {
     processor: &'a P,
     reread: bool,
+    /// The ids that the turn made. Others write to the same tables meanwhile, so what is new in them is not what the turn wrote.
+    made: Arc<Mutex<HashSet<Uuid>>>,
     notes: Mutex<Notes<S>>,
 }
 
@@ -69,13 +83,23 @@ struct Notes<S> {
     consumed: Vec<EventId>,
     garbage: Vec<EventId>,
     hooks: usize,
-    before: HashSet<Uuid>,
+    loaded: Option<EVersion>,
+    versions_differ: bool,
+    events: Vec<EventId>,
     seen: Option<Seen<S>>,
 }
 
 impl<S> Default for Notes<S> {
     fn default() -> Self {
-        Notes { consumed: Vec::new(), garbage: Vec::new(), hooks: 0, before: HashSet::new(), seen: None }
+        Notes {
+            consumed: Vec::new(),
+            garbage: Vec::new(),
+            hooks: 0,
+            loaded: None,
+            versions_differ: false,
+            events: Vec::new(),
+            seen: None,
+        }
     }
 }
 
@@ -102,6 +126,7 @@ where
 
     async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
         let (state, eversion) = self.processor.load_state(conn, to).await?;
+        self.note(|notes| *notes = Notes { loaded: Some(eversion), ..Notes::default() });
         Ok((Stage::Loaded(state), eversion))
     }
 
@@ -118,12 +143,10 @@ where
             return Ok(Mutation::none());
         }
         self.note(|notes| {
-            *notes = Notes {
-                consumed: mutation.transitions.iter().flat_map(|transition| transition.consumed.clone()).collect(),
-                garbage: mutation.garbage.clone(),
-                hooks: mutation.transitions.iter().filter(|transition| transition.post_process.is_some()).count(),
-                ..Notes::default()
-            };
+            notes.consumed = mutation.transitions.iter().flat_map(|transition| transition.consumed.clone()).collect();
+            notes.garbage.clone_from(&mutation.garbage);
+            notes.hooks = mutation.transitions.iter().filter(|transition| transition.post_process.is_some()).count();
+            notes.events = events.iter().map(Event::id).collect();
         });
         // First of all a state to save: it is replaced by a real one if there is any, and the last step is reached in any case.
         let transitions = mutation
@@ -136,8 +159,13 @@ where
 
     async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
         let eversion = self.processor.fetch_eversion(tx, to).await?;
-        let before = B::all_ids(tx).await.map_err(|fault| fault.0)?;
-        self.note(|notes| notes.before = before.into_iter().collect());
+        let loaded = self.note(|notes| notes.loaded);
+        if loaded.is_some_and(|loaded| loaded != eversion) {
+            // Somebody else may have written since the load; what is loaded now is as new as what was fetched.
+            let again = timeout(LOAD_DEADLINE, self.processor.load_state(tx, to)).await;
+            let differ = !matches!(again, Ok(Ok((_, now))) if now == eversion);
+            self.note(|notes| notes.versions_differ = differ);
+        }
         Ok(eversion)
     }
 
@@ -159,11 +187,11 @@ where
             }
             Stage::Loaded(_) | Stage::Unchanged => Next::Stay,
         };
-        let before = self.note(|notes| std::mem::take(&mut notes.before));
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let left: HashSet<Uuid> = B::all_ids(tx).await.map_err(|fault| fault.0)?.into_iter().collect();
-        let emitted = emitted::<B>(tx, &before).await?;
+        let emitted = emitted::<B>(tx, &made).await?;
         #[cfg(feature = "emitter")]
-        let published = published::<B>(tx, &before).await?;
+        let published = published::<B>(tx, &made).await?;
         self.note(|notes| {
             // An independent transition that failed has left its events.
             notes.consumed.retain(|id| !left.contains(id.as_uuid()));
@@ -176,7 +204,7 @@ where
                 published,
                 hooks: notes.hooks,
             };
-            notes.seen = Some(Seen { rehearsal, reread });
+            notes.seen = Some(Seen { rehearsal, reread, from: (notes.loaded, std::mem::take(&mut notes.events)) });
         });
         Err(RolledBack.into())
     }
@@ -204,19 +232,19 @@ impl<P, S> Rehearsing<'_, P, S> {
 
 async fn emitted<B: Backend>(
     tx: &mut B::Connection,
-    before: &HashSet<Uuid>,
+    made: &HashSet<Uuid>,
 ) -> Result<Vec<(Recipient, Event)>, BoxError> {
     let rows = B::all_events(tx).await.map_err(|fault| fault.0)?.into_iter();
     let timers = B::all_timers(tx).await.map_err(|fault| fault.0)?.into_iter();
     let all = rows.map(|(to, row)| (to, Event::listed(row))).chain(timers.map(|(to, row)| (to, Event::timed(row))));
-    let mut new: Vec<_> = all.filter(|(_, event)| !before.contains(event.id().as_uuid())).collect();
+    let mut new: Vec<_> = all.filter(|(_, event)| made.contains(event.id().as_uuid())).collect();
     new.sort_by_key(|(_, event)| event.id());
     new.into_iter().map(|(to, event)| Ok((to.parse()?, event))).collect()
 }
 
 #[cfg(feature = "emitter")]
-async fn published<B: Backend>(tx: &mut B::Connection, before: &HashSet<Uuid>) -> Result<Vec<CloudEvent>, BoxError> {
+async fn published<B: Backend>(tx: &mut B::Connection, made: &HashSet<Uuid>) -> Result<Vec<CloudEvent>, BoxError> {
     let rows = B::all_messages(tx).await.map_err(|fault| fault.0)?;
-    let new = rows.into_iter().filter(|(id, _)| !before.contains(id));
+    let new = rows.into_iter().filter(|(id, _)| made.contains(id));
     new.map(|(_, payload)| Ok(CloudEvent::decode(&payload)?)).collect()
 }

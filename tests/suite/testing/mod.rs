@@ -2,4 +2,5 @@
 
 mod clock;
 mod conformance;
+mod parallel;
 mod turns;

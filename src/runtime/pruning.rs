@@ -1,0 +1,18 @@
+//! The pruner of names, which runs beside the workers.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::tasks::Shared;
+use crate::dsset::Pruner;
+use crate::store::Backend;
+
+/// Prunes until `stopping`, if the settings say so; ends when the transaction that is under way has ended.
+pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: CancellationToken) {
+    let Some(config) = shared.config.pruner else { return };
+    let pruner = Pruner::new(shared.pool.clone(), config);
+    pruner.start();
+    stopping.cancelled().await;
+    pruner.stop().await;
+}
