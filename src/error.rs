@@ -256,6 +256,21 @@ pub enum Misuse {
         /// The limit.
         limit: std::time::Duration,
     },
+    /// The user's code ended the transaction of its turn, or the database did because of a statement of it.
+    #[error(
+        "the code of the turn ended its transaction (COMMIT, ROLLBACK, or an error that ends it): return an error to roll back, and use \
+         savepoints for parts"
+    )]
+    EndedTransaction,
+    /// A statement of the user's code failed in the transaction of its turn, and the code did not return the error.
+    #[error(
+        "a statement failed and its error was not returned, so the transaction cannot commit: return the error, or put the statement \
+         into a savepoint"
+    )]
+    SwallowedError,
+    /// The user's code that reads outside a transaction began one and did not end it.
+    #[error("the code left a transaction open on the connection that it was given: end it before returning")]
+    LeftOpen,
     /// A processor's decision names an event that is not in the batch it was given.
     #[error("the decision consumes event {id}, which is not in its batch")]
     NotListed {

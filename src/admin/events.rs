@@ -7,7 +7,7 @@ use super::{begin_moving, end};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Bound, Fault};
+use crate::store::{Backend, Bound, Fault, answered, hold};
 
 /// The most events that one listing answers.
 pub const MAX_LISTED: u32 = 1_000;
@@ -55,11 +55,11 @@ pub async fn events<B: Backend>(
     limit: u32,
 ) -> Result<Vec<Event>> {
     let after = after.map_or(Uuid::nil(), |after| after.0);
-    let read = async {
-        let conn = &mut *pool.acquire().await?;
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
         let bound = Bound::new(limit.min(MAX_LISTED).into(), MAX_LISTED_BYTES);
         B::list_events(conn, of.shard().into(), of.as_str(), after, bound).await
-    };
+    });
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the events of {of}")))?;
     Ok(rows.rows.into_iter().map(Event::listed).collect())
 }
@@ -98,7 +98,7 @@ pub struct Backlog {
 /// # Ok(()) }
 /// ```
 pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backlog> {
-    let read = async { B::measure_box(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let read = answered(pool, async { B::measure_box(&mut *hold(pool).await?, of.shard().into(), of.as_str()).await });
     let (events, oldest) = read.await.map_err(|fault: Fault| fault.during(format!("measure the box of {of}")))?;
     Ok(Backlog { events: events.unsigned_abs(), oldest: oldest.map(EventId) })
 }
@@ -180,12 +180,12 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64> {
     let attempt = || format!("purge all events of {of}");
     let (shard, recipient) = (of.shard().into(), of.as_str());
-    let newest = async {
-        let conn = &mut *pool.acquire().await?;
+    let newest = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
         // The timers come first, here and below: one that is moved in between is found in the box.
         let timer = B::newest_timer(conn, shard, recipient).await?;
         Ok(timer.max(B::newest_event(conn, shard, recipient).await?))
-    };
+    });
     let Some(newest) = newest.await.map_err(|fault: Fault| fault.during(attempt()))? else { return Ok(0) };
     let mut total = 0;
     loop {

@@ -7,7 +7,7 @@ use sqlx::Pool;
 use super::time_of;
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// Lets no turn of any recipient of a kind begin until [`resume_kind`]; `false` when it was paused already.
 ///
@@ -39,7 +39,7 @@ use crate::store::{Backend, Fault};
 pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
     let attempt = || format!("pause the kind {kind}");
     check(kind, &attempt)?;
-    let write = async { B::pause_kind(&mut *pool.acquire().await?, kind).await };
+    let write = answered(pool, async { B::pause_kind(&mut *hold(pool).await?, kind).await });
     write.await.map_err(|fault: Fault| fault.during(attempt()))
 }
 
@@ -59,7 +59,7 @@ pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> 
 pub async fn resume_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
     let attempt = || format!("resume the kind {kind}");
     check(kind, &attempt)?;
-    let write = async { B::resume_kind(&mut *pool.acquire().await?, kind).await };
+    let write = answered(pool, async { B::resume_kind(&mut *hold(pool).await?, kind).await });
     write.await.map_err(|fault: Fault| fault.during(attempt()))
 }
 
@@ -83,7 +83,7 @@ pub struct PausedKind {
 ///
 /// See [`pause_kind`].
 pub async fn paused_kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<PausedKind>> {
-    let read = async { B::list_paused_kinds(&mut *pool.acquire().await?).await };
+    let read = answered(pool, async { B::list_paused_kinds(&mut *hold(pool).await?).await });
     let paused = read.await.map_err(|fault: Fault| fault.during("list the paused kinds"))?;
     Ok(paused.into_iter().map(|(kind, since_us)| PausedKind { kind, paused_at: time_of(since_us) }).collect())
 }

@@ -48,24 +48,27 @@ pub use recipient::{
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use sqlx::{Pool, Transaction};
+use sqlx::Pool;
 use uuid::Uuid;
 
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, Tx, begin_tx};
 
 /// Begins a transaction that has moved the recipient's turn.
-async fn begin_moving<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Transaction<'static, B>, Fault> {
-    let mut tx = B::begin_write(pool).await?;
+async fn begin_moving<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Tx<B>, Fault> {
+    let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
     B::move_turn(&mut tx, of.shard().into(), of.as_str(), Uuid::new_v4()).await?;
     Ok(tx)
 }
 
 /// Commits what was changed; rolls back, and moves no turn, when that was nothing.
-async fn end<B: Backend>(tx: Transaction<'static, B>, changed: bool, attempt: impl fmt::Display) -> Result<()> {
-    let done = if changed { tx.commit().await } else { tx.rollback().await };
-    done.map_err(|error| Fault::from(error).during_commit(attempt))
+async fn end<B: Backend>(tx: Tx<B>, changed: bool, attempt: impl fmt::Display) -> Result<()> {
+    if changed {
+        return tx.commit().await.map_err(|fault| fault.during_commit(attempt));
+    }
+    tx.rollback().await;
+    Ok(())
 }
 
 fn time_of(since_us: i64) -> SystemTime {

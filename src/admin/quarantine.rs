@@ -10,7 +10,7 @@ use super::{begin_moving, end, time_of};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Event, EventId, mark};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict};
+use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict, answered, hold};
 
 /// How long a replay waits for a name that an open transaction of somebody else holds, milliseconds. Then it is contention.
 const REPLAY_NAME_WAIT_MS: u32 = 5_000;
@@ -89,11 +89,11 @@ pub async fn quarantined<B: Backend>(
     limit: u32,
 ) -> Result<Vec<Quarantined>> {
     let after = after.map_or(Uuid::nil(), |after| after.0);
-    let read = async {
-        let conn = &mut *pool.acquire().await?;
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
         let bound = Bound::new(limit.min(MAX_LISTED).into(), MAX_LISTED_BYTES);
         B::list_quarantined(conn, of.shard().into(), of.as_str(), after, bound).await
-    };
+    });
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the quarantine of {of}")))?;
     Ok(rows.rows.into_iter().map(Quarantined::of).collect())
 }

@@ -10,7 +10,7 @@ use super::{begin_moving, end, time_of};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::mark;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Forgetting};
+use crate::store::{Backend, Fault, Forgetting, answered, begin_tx, hold};
 
 /// How long nothing must have been written on a recipient before it can be forgotten, by the database's clock.
 ///
@@ -48,7 +48,8 @@ pub struct Standing {
 ///
 /// See [`pause`].
 pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Standing> {
-    let read = async { B::read_standing(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let read =
+        answered(pool, async { B::read_standing(&mut *hold(pool).await?, of.shard().into(), of.as_str()).await });
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the standing of {of}")))?;
     Ok(Standing {
         turn: row.turn,
@@ -145,7 +146,7 @@ pub struct StoredState {
 ///
 /// See [`set_state`].
 pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<StoredState> {
-    let read = async { B::read_state(&mut *pool.acquire().await?, of.shard().into(), of.as_str()).await };
+    let read = answered(pool, async { B::read_state(&mut *hold(pool).await?, of.shard().into(), of.as_str()).await });
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the stored state of {of}")))?;
     let (turn, state) = row.map_or((0, None), |row| (row.turn, row.state));
     Ok(StoredState { turn, state: state.map(Bytes::from) })
@@ -193,12 +194,12 @@ pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64,
         return Err(Error::misuse(attempt(), misuse));
     }
     let (shard, recipient) = (of.shard().into(), of.as_str());
-    let write = async {
-        let mut tx = B::begin_write(pool).await?;
+    let write = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let is_current = B::advance_turn(&mut tx, shard, recipient, at_turn, Uuid::new_v4()).await?
             && B::save_state(&mut tx, shard, recipient, state).await?;
         Ok((tx, is_current))
-    };
+    });
     let (tx, is_current) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
     end(tx, is_current, attempt()).await?;
     if is_current { Ok(at_turn + 1) } else { Err(Error::contention(attempt())) }
@@ -287,11 +288,11 @@ pub enum Forgotten {
 pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<Forgotten> {
     let attempt = || format!("forget {recipient}");
     let idle_us = i64::try_from(FORGET_AFTER.as_micros()).unwrap_or(i64::MAX);
-    let write = async {
-        let mut tx = B::begin_write(pool).await?;
+    let write = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let done = B::forget_recipient(&mut tx, recipient.shard().into(), recipient.as_str(), idle_us).await?;
         Ok((tx, done))
-    };
+    });
     let (tx, done) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
     end(tx, done == Forgetting::Done, attempt()).await?;
     Ok(match done {

@@ -72,6 +72,12 @@ pub enum Misuse {
     /// A limit on ids, values or their number.
     #[error(transparent)]
     Limit(crate::error::Misuse),
+    /// The caller's own statements undid what was popped, ended the transaction, or left it failed.
+    #[error(
+        "the transaction was ended, or failed, or what was popped in it was undone: return the errors of statements, and use savepoints \
+         only before finish_pop"
+    )]
+    Undone,
     /// A listing of another set.
     #[error("the listing is of {listed}: list this set")]
     ForeignListing {

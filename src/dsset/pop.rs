@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{Pool, Transaction};
+use sqlx::{Connection, Pool, Transaction};
 use uuid::Uuid;
 
 use super::error::{Error, Misuse};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, Tx, begin_tx, in_time};
 
 /// A transaction in which items are popped: sqlx's own, which knows itself again.
 ///
@@ -17,9 +17,17 @@ use crate::store::{Backend, Fault};
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped is rolled back"]
 pub struct PopTx<B: Backend> {
-    tx: Transaction<'static, B>,
+    tx: Inner<B>,
     number: u64,
     broken: bool,
+    /// The turns that were made, with the tokens that made them.
+    moved: Vec<(Recipient, Uuid)>,
+}
+
+#[derive(Debug)]
+enum Inner<B: Backend> {
+    Ours(Tx<B>),
+    Users(Transaction<'static, B>),
 }
 
 impl<B: Backend> PopTx<B> {
@@ -33,27 +41,36 @@ impl<B: Backend> PopTx<B> {
     ///
     /// Safe: a transaction that was begun is rolled back.
     pub async fn begin(pool: &Pool<B>) -> Result<Self, Error> {
-        let begun = B::begin_write(pool).await;
-        Ok(begun.map_err(|fault| Error::during(fault, "begin a transaction to pop in"))?.into())
+        let begun = begin_tx(pool, B::BEGIN_WRITE, false).await;
+        Ok(Self::of(Inner::Ours(begun.map_err(|fault| Error::during(fault, "begin a transaction to pop in"))?)))
     }
 
     /// Commits: what was popped is gone, together with the caller's own writes.
     ///
     /// # Errors
     ///
-    /// [`Misuse::NotFinished`] when [`finish_pop`] failed in this transaction; it is rolled back then. [`Error::Unknown`] when the connection
+    /// [`Misuse::NotFinished`] when [`finish_pop`] failed in this transaction, and [`Misuse::Undone`] when your statements have undone what it did;
+    /// it is rolled back then. [`Error::Unknown`] when the connection
     /// was lost, so that it may have happened: list again to see. Contention, transient and database errors: nothing was changed.
     ///
     /// # Cancel safety
     ///
     /// A dropped future may or may not have committed: list again to see.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<(), Error> {
         const ATTEMPT: &str = "commit what was popped";
         if self.broken {
             self.rollback().await?;
             return Err(Error::misuse(ATTEMPT, Misuse::NotFinished));
         }
-        self.tx.commit().await.map_err(|error| Error::during_commit(error.into(), ATTEMPT))
+        if !self.holds().await.map_err(|fault| Error::during(fault, ATTEMPT))? {
+            // What is open now is rolled back with the connection.
+            return Err(Error::misuse(ATTEMPT, Misuse::Undone));
+        }
+        let committed = match self.tx {
+            Inner::Ours(tx) => tx.commit().await,
+            Inner::Users(tx) => in_time::<B, _>(async { Ok(tx.commit().await?) }).await,
+        };
+        committed.map_err(|fault| Error::during_commit(fault, ATTEMPT))
     }
 
     /// Rolls back: nothing was popped.
@@ -66,7 +83,37 @@ impl<B: Backend> PopTx<B> {
     ///
     /// Safe: it is rolled back nevertheless.
     pub async fn rollback(self) -> Result<(), Error> {
-        self.tx.rollback().await.map_err(|error| Error::during(error.into(), "roll back what was popped"))
+        match self.tx {
+            Inner::Ours(tx) => tx.rollback().await,
+            Inner::Users(tx) => {
+                let rolled_back = in_time::<B, _>(async { Ok(tx.rollback().await?) }).await;
+                rolled_back.map_err(|fault| Error::during(fault, "roll back what was popped"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was popped is still so in this transaction, and it can commit: the caller's statements may have ended it, undone a part of it, or failed.
+    async fn holds(&mut self) -> Result<bool, Fault> {
+        if !self.is_in_transaction() {
+            return Ok(false);
+        }
+        let moved = std::mem::take(&mut self.moved);
+        for (of, token) in &moved {
+            let found = in_time::<B, _>(B::is_turn_of(&mut *self, of.shard().into(), of.as_str(), *token)).await;
+            match found {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(fault) if fault.is_of_a_failed_transaction() => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
+    }
+
+    fn of(tx: Inner<B>) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        PopTx { tx, number: NUMBERS.fetch_add(1, Ordering::Relaxed), broken: false, moved: Vec::new() }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -77,8 +124,7 @@ impl<B: Backend> PopTx<B> {
 /// Pops in a transaction that has begun already.
 impl<B: Backend> From<Transaction<'static, B>> for PopTx<B> {
     fn from(tx: Transaction<'static, B>) -> Self {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        PopTx { tx, number: NUMBERS.fetch_add(1, Ordering::Relaxed), broken: false }
+        Self::of(Inner::Users(tx))
     }
 }
 
@@ -86,13 +132,19 @@ impl<B: Backend> Deref for PopTx<B> {
     type Target = B::Connection;
 
     fn deref(&self) -> &B::Connection {
-        &self.tx
+        match &self.tx {
+            Inner::Ours(tx) => tx,
+            Inner::Users(tx) => tx,
+        }
     }
 }
 
 impl<B: Backend> DerefMut for PopTx<B> {
     fn deref_mut(&mut self) -> &mut B::Connection {
-        &mut self.tx
+        match &mut self.tx {
+            Inner::Ours(tx) => tx,
+            Inner::Users(tx) => tx,
+        }
     }
 }
 
@@ -177,12 +229,16 @@ async fn remove<B: Backend>(tx: &mut PopTx<B>, ops: &[PopOp]) -> Result<(), Erro
     let of = &first.of;
     let (shard, turn) = (of.shard().into(), first.turn);
     let during = |fault: Fault| Error::during(fault, attempt(of));
-    let is_same_turn = ops.iter().all(|op| op.turn == turn);
-    if !is_same_turn || !B::advance_turn(&mut *tx, shard, of.as_str(), turn, Uuid::new_v4()).await.map_err(during)? {
+    let (is_same_turn, token) = (ops.iter().all(|op| op.turn == turn), Uuid::new_v4());
+    if !is_same_turn
+        || !in_time::<B, _>(B::advance_turn(&mut *tx, shard, of.as_str(), turn, token)).await.map_err(during)?
+    {
         return Err(Error::contention(attempt(of)));
     }
+    tx.moved.retain(|(moved, _)| moved != of);
+    tx.moved.push((of.clone(), token));
     let events: Vec<Uuid> = ops.iter().flat_map(|op| &op.popped).map(|(_, event)| *event).collect();
-    let removed = B::delete_events(&mut *tx, shard, of.as_str(), &events).await.map_err(during)?;
+    let removed = in_time::<B, _>(B::delete_events(&mut *tx, shard, of.as_str(), &events)).await.map_err(during)?;
     if removed != events.len() as u64 {
         return Err(Error::contention(attempt(of)));
     }

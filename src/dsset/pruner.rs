@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::error::Error;
 use super::set::DEFAULT_TOMBSTONE_DELAY;
 use super::tombstone::{Pruned, Span, TombstoneKey, attempt};
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// The shortest time between two passes.
 pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
@@ -158,11 +158,11 @@ async fn pass<B: Backend>(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Pruned, Error> {
     let mut total = Pruned::default();
-    let shards = async { B::list_tombstone_shards(&mut *pool.acquire().await?).await };
+    let shards = answered(pool, async { B::list_tombstone_shards(&mut *hold(pool).await?).await });
     let shards = shards.await.map_err(|fault: Fault| Error::during(fault, "find the tombstones to prune"))?;
     for shard in shards.into_iter().filter_map(|shard| u8::try_from(shard).ok()) {
         let during = |fault: Fault| Error::during(fault, attempt(shard));
-        let last = async { B::last_tombstone(&mut *pool.acquire().await?, shard.into()).await };
+        let last = answered(pool, async { B::last_tombstone(&mut *hold(pool).await?, shard.into()).await });
         let Some((recipient, name)) = last.await.map_err(during)? else { continue };
         // The pass ends at the key that was last when it began, so that growing keys cannot keep it in this shard.
         let until = TombstoneKey { recipient, name };

@@ -13,7 +13,7 @@ use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
 use super::tombstone::micros;
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault};
+use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault, answered, begin_tx, hold};
 
 /// How long a name stays remembered after its item or event is gone, if not said otherwise.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -127,15 +127,15 @@ impl Set {
     /// See [the module](crate::dsset).
     pub async fn list<B: Backend>(&self, pool: &Pool<B>, max: NonZeroU32) -> Result<Listing, Error> {
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
-        let read = async {
-            let conn = &mut *pool.acquire().await?;
+        let read = answered(pool, async {
+            let conn = &mut *hold(pool).await?;
             // The clock comes before the items, so that the listing is never younger than it is taken for.
             let moment = B::read_moment(conn, shard, recipient).await?;
             let bound = Bound::new(i64::from(max.get()) + 1, MAX_LISTING_BYTES);
             let page = B::list_items(conn, shard, recipient, bound).await?;
             let garbage = B::expired_names(conn, shard, recipient, micros(self.delay), max.get().into()).await?;
             Ok((moment, page, garbage))
-        };
+        });
         let (moment, page, garbage) =
             read.await.map_err(|fault: Fault| Error::during(fault, format!("list the set of {}", self.of)))?;
         let mut rows = page.rows;
@@ -171,17 +171,17 @@ impl Set {
         }
         ids.iter().try_for_each(|id| check_key("item's id", id)).map_err(|misuse| Error::limit(attempt(), misuse))?;
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
-        let write = async {
-            let mut tx = B::begin_write(pool).await?;
+        let write = answered(pool, async {
+            let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
             B::move_turn(&mut tx, shard, recipient, Uuid::new_v4()).await?;
             let deleted = B::delete_named_events(&mut tx, shard, recipient, ids).await?;
             Ok((tx, deleted))
-        };
+        });
         let (tx, deleted) = write.await.map_err(|fault| Error::during(fault, attempt()))?;
         if deleted == 0 {
-            tx.rollback().await.map_err(|error| Error::during(error.into(), attempt()))?;
+            tx.rollback().await;
         } else {
-            tx.commit().await.map_err(|error| Error::during_commit(error.into(), attempt()))?;
+            tx.commit().await.map_err(|fault| Error::during_commit(fault, attempt()))?;
         }
         Ok(deleted)
     }

@@ -8,7 +8,7 @@ use sqlx::Pool;
 
 use super::error::Error;
 use super::listing::Listing;
-use crate::store::{Backend, Fault, PrunedSlice, Slice};
+use crate::store::{Backend, Fault, PrunedSlice, Slice, answered, begin_tx, hold, in_time};
 
 /// How many tombstones [`cleanup_garbage`] looks at in one transaction.
 const CLEANUP_SLICE: u32 = 1_000;
@@ -113,8 +113,8 @@ impl Span<'_> {
 
     /// The same in a transaction of its own.
     pub(super) async fn prune_on<B: Backend>(&self, pool: &Pool<B>) -> Result<Pruned, Fault> {
-        let mut tx = B::begin_write(pool).await?;
-        let pruned = self.prune::<B>(&mut tx).await?;
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
+        let pruned = in_time::<B, _>(self.prune::<B>(&mut tx)).await?;
         tx.commit().await?;
         Ok(pruned)
     }
@@ -154,7 +154,7 @@ pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) 
         listings.iter().map(|listing| ((listing.of.shard(), &listing.of), listing.delay)).collect();
     for ((shard, of), delay) in sets {
         let during = |fault: Fault| Error::during(fault, format!("clean up the set of {of}"));
-        let last = async { B::last_name(&mut *pool.acquire().await?, shard.into(), of.as_str()).await };
+        let last = answered(pool, async { B::last_name(&mut *hold(pool).await?, shard.into(), of.as_str()).await });
         let Some(name) = last.await.map_err(during)? else { continue };
         let until = TombstoneKey { recipient: of.to_string(), name };
         let mut after = TombstoneKey { recipient: of.to_string(), name: String::new() };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::cloudevent::{CloudEvent, CloudEventError};
 use crate::error::Result;
-use crate::store::{Backend, Bound, DeadRow, OutboxKey};
+use crate::store::{Backend, Bound, DeadRow, OutboxKey, answered, begin_tx, hold};
 
 /// The most dead letters of one call.
 pub const MAX_DEAD_LETTERS: u32 = 1_000;
@@ -99,10 +99,10 @@ pub async fn dead_letters<B: Backend>(
     limit: u32,
 ) -> Result<Vec<DeadLetter>> {
     let after = after.map_or(OutboxKey { shard: -1, id: Uuid::nil() }, |after| after.key);
-    let read = async {
-        let conn = &mut *pool.acquire().await?;
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
         B::list_dead(conn, after, Bound::new(limit.min(MAX_DEAD_LETTERS).into(), MAX_DEAD_LETTER_BYTES)).await
-    };
+    });
     let rows = read.await.map_err(|fault: crate::store::Fault| fault.during("list the dead letters"))?;
     Ok(rows.rows.into_iter().map(DeadLetter::of).collect())
 }
@@ -119,12 +119,12 @@ pub async fn dead_letters<B: Backend>(
 ///
 /// Safe: all of them are moved or none.
 pub async fn replay_dead_letters<B: Backend>(pool: &Pool<B>, ids: &[DeadLetterId]) -> Result<u64> {
-    let write = async {
-        let mut tx = B::begin_write(pool).await?;
+    let write = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let moved = B::replay_dead(&mut tx, &keys(ids)).await?;
         tx.commit().await?;
         Ok(moved)
-    };
+    });
     write.await.map_err(|fault: crate::store::Fault| fault.during("replay dead letters"))
 }
 
@@ -134,7 +134,7 @@ pub async fn replay_dead_letters<B: Backend>(pool: &Pool<B>, ids: &[DeadLetterId
 ///
 /// Transient and database errors.
 pub async fn delete_dead_letters<B: Backend>(pool: &Pool<B>, ids: &[DeadLetterId]) -> Result<u64> {
-    let write = async { B::delete_dead(&mut *pool.acquire().await?, &keys(ids)).await };
+    let write = answered(pool, async { B::delete_dead(&mut *hold(pool).await?, &keys(ids)).await });
     write.await.map_err(|fault: crate::store::Fault| fault.during("delete dead letters"))
 }
 

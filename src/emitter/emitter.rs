@@ -33,7 +33,7 @@ use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
 use crate::heartbeat::Heartbeats;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// How often [`DurableEmitter::flush`] looks.
 const FLUSH_POLL: Duration = Duration::from_millis(20);
@@ -246,7 +246,7 @@ impl<B: Backend> DurableEmitter<B> {
     }
 
     async fn has_undelivered(&self) -> Result<bool, EmitterError> {
-        let read = async { B::has_undelivered(&mut *self.inner.pool.acquire().await?).await };
+        let read = answered(&self.inner.pool, async { B::has_undelivered(&mut *hold(&self.inner.pool).await?).await });
         Ok(self.read("look into the outbox", read).await?)
     }
 
@@ -263,7 +263,9 @@ impl<B: Backend> DurableEmitter<B> {
         let config = self.inner.config();
         let ttl_us = config.expiry.map_or(i64::MAX, |expiry| micros(expiry.ttl));
         let lead_us = config.metrics.map_or(0, |metrics| micros(metrics.near_expiry_lead));
-        let read = async { B::observe_outbox(&mut *self.inner.pool.acquire().await?, ttl_us, lead_us).await };
+        let read = answered(&self.inner.pool, async {
+            B::observe_outbox(&mut *hold(&self.inner.pool).await?, ttl_us, lead_us).await
+        });
         Ok(QueueStats::of(self.read("observe the outbox", read).await?))
     }
 

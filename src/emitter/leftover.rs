@@ -10,7 +10,7 @@ use super::outbox::FIRST_CLAIM;
 use super::retransmit::no_place;
 use super::settle::run;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, OutboxKey};
+use crate::store::{Backend, OutboxKey, answered, hold};
 
 /// The most rows that wait to be released; more are due when their claims end.
 const MAX_LEFTOVERS: usize = 10_000;
@@ -58,7 +58,8 @@ impl<B: Backend> Inner<B> {
         }
         left.sort_unstable();
         let released: Vec<_> = left.into_iter().map(|key| no_place(key, FIRST_CLAIM)).collect();
-        let statement = async { B::reschedule_outbox(&mut *self.pool.acquire().await?, &released).await };
+        let statement =
+            answered(&self.pool, async { B::reschedule_outbox(&mut *hold(&self.pool).await?, &released).await });
         run(&self.settling, "reschedule", statement).await;
         self.nudge.notify_one();
     }

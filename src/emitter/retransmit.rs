@@ -14,7 +14,7 @@ use super::settle::{Entry, run};
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule};
+use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule, answered, hold};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.
 const ROOM_POLL: Duration = Duration::from_millis(5);
@@ -61,7 +61,7 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
             hold_us: micros(inner.config().retransmit_after),
         };
         let claimed_until = from_now(inner.config().retransmit_after);
-        let statement = async { B::claim_outbox(&mut *inner.pool.acquire().await?, claim).await };
+        let statement = answered(&inner.pool, async { B::claim_outbox(&mut *hold(&inner.pool).await?, claim).await });
         let Some(mut rows) = run(&inner.settling, "list_pending", statement).await else {
             inner.settling.metrics.retransmitted(true);
             break;
@@ -162,7 +162,8 @@ async fn hand_over<B: Backend>(
     if !released.is_empty() {
         swept.skipped_buffer_full += released.len();
         tracing::warn!(rows = released.len(), "the queue to the sender is full: claimed messages wait");
-        let statement = async { B::reschedule_outbox(&mut *inner.pool.acquire().await?, &released).await };
+        let statement =
+            answered(&inner.pool, async { B::reschedule_outbox(&mut *hold(&inner.pool).await?, &released).await });
         run(&inner.settling, "reschedule", statement).await;
     }
 }

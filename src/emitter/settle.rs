@@ -22,7 +22,7 @@ use super::struggling::Struggling;
 use super::unsettled::Unsettled;
 use crate::clock::from_now;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule};
+use crate::store::{Backend, Burial, Fault, OutboxKey, Reschedule, answered, begin_tx, hold};
 
 /// Rows between their hand-over to the sender and the statement that settles them. All queues behind the hand-over are as long as there
 /// are places, so none can overflow.
@@ -278,7 +278,7 @@ async fn settle_batch<B: Backend>(settling: &Settling, pool: &Pool<B>, mut batch
 
 /// Sets when rows are tried again; `false` when the statement failed.
 async fn reschedule<B: Backend>(settling: &Settling, pool: &Pool<B>, retries: &[Reschedule]) -> bool {
-    let statement = async { B::reschedule_outbox(&mut *pool.acquire().await?, retries).await };
+    let statement = answered(pool, async { B::reschedule_outbox(&mut *hold(pool).await?, retries).await });
     let rescheduled = run(settling, "reschedule", statement).await;
     settling.counters.rescheduled(rescheduled.unwrap_or(0));
     rescheduled.is_some()
@@ -293,7 +293,7 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
         (true, 1) => "mark_delivered",
         (true, _) => "mark_delivered_batch",
     };
-    let statement = async {
+    let statement = answered(pool, async {
         let removed = match settling.config.retain_delivered {
             None => B::delete_outbox(pool, delivered).await?,
             Some(_) => B::mark_outbox(pool, delivered).await?,
@@ -301,10 +301,10 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
         // A row that is gone may have been moved to the dead letters while its message was on the way.
         let count: u64 = removed.iter().map(|tally| tally.rows).sum();
         if usize::try_from(count).is_ok_and(|count| count < delivered.len()) {
-            B::delete_dead(&mut *pool.acquire().await?, delivered).await?;
+            B::delete_dead(&mut *hold(pool).await?, delivered).await?;
         }
         Ok(removed)
-    };
+    });
     let removed = run(settling, operation, statement).await;
     let hook = settling.config.hooks.on_batch_delete.as_deref();
     guarded("on_batch_delete", || hook.map(|hook| hook(started.elapsed(), delivered.len())));
@@ -316,12 +316,12 @@ async fn remove<B: Backend>(settling: &Settling, pool: &Pool<B>, delivered: &[Ou
 /// Moves rows to the dead letters; `false` when the statement failed.
 async fn bury<B: Backend>(settling: &Settling, pool: &Pool<B>, burials: Vec<(Burial, Pair)>) -> bool {
     let (burials, pairs): (Vec<Burial>, Vec<Pair>) = burials.into_iter().unzip();
-    let statement = async {
-        let mut tx = B::begin_write(pool).await?;
+    let statement = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let buried = B::bury_outbox(&mut tx, &burials).await?;
         tx.commit().await?;
         Ok(buried)
-    };
+    });
     let Some(buried) = run(settling, "dead_letter", statement).await else { return false };
     settling.counters.dead_lettered(u64::try_from(buried.len()).unwrap_or(u64::MAX));
     for (burial, pair) in burials.iter().zip(&pairs).filter(|(burial, _)| buried.contains(&burial.key)) {

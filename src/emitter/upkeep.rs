@@ -11,7 +11,7 @@ use super::metrics::whole;
 use super::outbox::micros;
 use super::settle::run;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, MAX_COUNTED_ROWS, OutboxSample};
+use crate::store::{Backend, MAX_COUNTED_ROWS, OutboxSample, answered, begin_tx, hold};
 
 /// The most rows of a shard that one statement lets expire.
 const EXPIRE_PER_SHARD: i64 = 50;
@@ -40,8 +40,11 @@ pub(super) async fn run_expiry<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
             }
         }
         if let Some(retention) = inner.config().dead_letter_retention {
-            let statement =
-                || async { B::prune_dead(&mut *inner.pool.acquire().await?, micros(retention), PRUNE_ROWS).await };
+            let statement = || {
+                answered(&inner.pool, async {
+                    B::prune_dead(&mut *hold(&inner.pool).await?, micros(retention), PRUNE_ROWS).await
+                })
+            };
             while run(&inner.settling, "prune_dead_letters", statement()).await.is_some_and(|rows| rows > 0) {
                 beat.beat();
                 if inner.stopping.is_cancelled() {
@@ -53,11 +56,13 @@ pub(super) async fn run_expiry<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
 }
 
 async fn expire<B: Backend>(inner: &Inner<B>, beat: &Beat, ttl: Duration) {
-    let statement = || async {
-        let mut tx = B::begin_write(&inner.pool).await?;
-        let rows = B::expire_outbox(&mut tx, micros(ttl), EXPIRE_PER_SHARD).await?;
-        tx.commit().await?;
-        Ok(rows)
+    let statement = || {
+        answered(&inner.pool, async {
+            let mut tx = begin_tx(&inner.pool, B::BEGIN_WRITE, false).await?;
+            let rows = B::expire_outbox(&mut tx, micros(ttl), EXPIRE_PER_SHARD).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
     };
     while let Some(tallies) =
         run(&inner.settling, "delete_expired", statement()).await.filter(|tallies| !tallies.is_empty())
@@ -77,7 +82,8 @@ pub(super) async fn run_purge<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
     let Retain { purge_interval, purge_batch_size } = inner.config().retain_delivered.unwrap_or_default();
     let limit = i64::try_from(purge_batch_size.get()).unwrap_or(i64::MAX);
     while tick(&inner, &beat, purge_interval).await {
-        let statement = || async { B::purge_outbox(&mut *inner.pool.acquire().await?, limit).await };
+        let statement =
+            || answered(&inner.pool, async { B::purge_outbox(&mut *hold(&inner.pool).await?, limit).await });
         while run(&inner.settling, "purge_delivered", statement()).await.is_some_and(|rows| rows > 0) {
             beat.beat();
             if inner.stopping.is_cancelled() {
@@ -132,7 +138,9 @@ async fn observe<B: Backend>(inner: &Inner<B>, config: MetricsConfig) {
 }
 
 async fn sample<B: Backend>(inner: &Inner<B>, ttl: Duration, lead: Duration) -> Option<QueueStats> {
-    let statement = async { B::observe_outbox(&mut *inner.pool.acquire().await?, micros(ttl), micros(lead)).await };
+    let statement = answered(&inner.pool, async {
+        B::observe_outbox(&mut *hold(&inner.pool).await?, micros(ttl), micros(lead)).await
+    });
     run(&inner.settling, "observe", statement).await.map(QueueStats::of)
 }
 

@@ -1,6 +1,6 @@
 //! The one transaction of a turn.
 
-use sqlx::{Connection, Pool};
+use sqlx::Pool;
 use uuid::Uuid;
 
 use super::decision::{Decision, Step};
@@ -9,14 +9,14 @@ use super::guard::Guard;
 use super::hint::in_transaction;
 use super::processor::{EVersion, Processor};
 use super::settle::settle;
-use super::transition::PostProcess;
+use super::transition::{PostProcess, SideEffect};
 #[cfg(feature = "emitter")]
 use crate::cloudevent::turn_key;
 #[cfg(feature = "emitter")]
 use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Misuse, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Claimed, Fault, Removed};
+use crate::store::{Backend, Claimed, Class, Fault, Intact, Removed, in_time};
 
 /// What the transaction of a turn is about.
 pub(super) struct Commit<'a, B: Backend, P> {
@@ -64,7 +64,11 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     async fn commit(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
         let token = Uuid::new_v4();
         let mut tx = B::begin_alone(self.pool).await.map_err(|fault| self.during(fault))?;
-        let outcome = self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await?;
+        let outcome = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.cause(&mut tx, error).await),
+        };
+        self.require_whole(B::check_to_commit(&mut tx)).await?;
         match B::commit_grouped(tx).await {
             Ok(()) => {}
             Err(fault) if fault.lost_the_answer() => settle(self.pool, self.to, self.turn, token, fault).await?,
@@ -74,7 +78,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     }
 
     #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
-    async fn apply(&self, tx: &mut B::Connection, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
+    async fn apply(&self, tx: &mut B::Grouped, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
         let together = decision.steps.iter().filter(|step| !step.independent);
         let ids: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
@@ -82,7 +86,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             Some((first, last)) => Removed::Range { first: first.0, last: last.0, count: ids.len() },
             None => Removed::Ids(&ids),
         };
-        let claimed = B::claim_turn(tx, shard, self.to.as_str(), self.turn, token, removed).await;
+        let claimed = in_time::<B, _>(B::claim_turn(tx, shard, self.to.as_str(), self.turn, token, removed)).await;
         if claimed.map_err(|fault| self.during(fault))? != Claimed::Done {
             return Err(Error::contention(self.attempt()));
         }
@@ -91,6 +95,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             let (now, loaded) = (eversion.0, self.eversion.0);
             return Err(Error::contention(format!("{} at eversion {now}, loaded {loaded}", self.attempt())));
         }
+        self.require_whole(B::check_intact(tx)).await?;
         #[cfg(feature = "emitter")]
         self.give_keys(&mut decision);
         let (mut outcome, target) = self.take_steps(tx, decision.steps, ids.len() - decision.garbage.len()).await?;
@@ -107,7 +112,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             self.guard.run("save the state", saved).await?;
         }
         if self.failing && outcome.failures.is_empty() {
-            B::clear_failures(tx, shard, self.to.as_str()).await.map_err(|fault| self.during(fault))?;
+            self.require_whole(B::check_intact(tx)).await?;
+            let cleared = in_time::<B, _>(B::clear_failures(tx, shard, self.to.as_str())).await;
+            cleared.map_err(|fault| self.during(fault))?;
         }
         Ok(outcome)
     }
@@ -115,7 +122,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Runs what the steps do, in order; answers the last target among those that hold.
     async fn take_steps(
         &self,
-        tx: &mut B::Connection,
+        tx: &mut B::Grouped,
         steps: Vec<Step<B, P::State>>,
         consumed: usize,
     ) -> Result<(Outcome, Option<P::State>)> {
@@ -142,6 +149,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
                 }
             } else if let Some(effect) = step.side_effect.take() {
                 self.guard.run("run a side effect", effect.run(tx)).await?;
+                self.require_whole(B::check_intact(tx)).await?;
             }
             outcome.transitions += 1;
             #[cfg(feature = "emitter")]
@@ -151,29 +159,75 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         #[cfg(feature = "emitter")]
         {
-            let written = write_outbox::<B>(tx, published, DEFAULT_HOLD).await;
+            let written = in_time::<B, _>(write_outbox::<B>(tx, published, DEFAULT_HOLD)).await;
             outcome.published = written.map_err(|fault| self.during(fault))?;
         }
         Ok((outcome, target))
     }
 
     /// An independent step, in a savepoint: its own failure is the inner error, and rolls back only what it did.
-    async fn take_alone(&self, tx: &mut B::Connection, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
-        let during = |error: sqlx::Error| self.during(error.into());
-        let mut savepoint = tx.begin().await.map_err(during)?;
-        self.remove(&mut savepoint, &step.consumed).await?;
-        if let Some(effect) = step.side_effect.take() {
-            match self.guard.run("run a side effect", effect.run(&mut savepoint)).await {
-                Ok(()) => {}
-                Err(Error::Processor { source, .. }) => {
-                    savepoint.rollback().await.map_err(during)?;
-                    return Ok(Err(source));
-                }
-                Err(error) => return Err(error),
-            }
+    ///
+    /// Its events go after its effect: what the user's code does to savepoints cannot keep the one and undo the other.
+    async fn take_alone(&self, tx: &mut B::Grouped, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
+        self.step(B::begin_step(tx)).await?;
+        if let Some(effect) = step.side_effect.take()
+            && let Err(error) = self.run_alone(tx, effect).await?
+        {
+            self.step(B::undo_step(tx)).await?;
+            return Ok(Err(error));
         }
-        savepoint.commit().await.map_err(during)?;
+        self.remove(tx, &step.consumed).await?;
+        self.step(B::keep_step(tx)).await?;
         Ok(Ok(()))
+    }
+
+    /// The effect of an independent step; what is its own failure is the inner error.
+    async fn run_alone(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
+        let done = self.guard.run("run a side effect", effect.run(tx)).await;
+        let source = match done {
+            Ok(()) => None,
+            Err(Error::Processor { source, .. }) => Some(source),
+            Err(error) => return Err(error),
+        };
+        match (in_time::<B, _>(B::check_intact(tx)).await.map_err(|fault| self.during(fault))?, source) {
+            (Intact::Ended, _) => Err(self.misuse(Misuse::EndedTransaction)),
+            (_, Some(source)) => Ok(Err(source)),
+            (Intact::Failed, None) => Ok(Err(self.misuse(Misuse::SwallowedError).into())),
+            (Intact::Whole, None) => Ok(Ok(())),
+        }
+    }
+
+    /// A savepoint of the library; only the user's code can have taken it away.
+    async fn step(&self, statement: impl Future<Output = Result<(), Fault>>) -> Result<()> {
+        in_time::<B, _>(statement).await.map_err(|fault| match fault.class() {
+            Class::Permanent => self.misuse(Misuse::EndedTransaction),
+            _ => self.during(fault),
+        })
+    }
+
+    /// Refuses to go on in another transaction than the one that was begun, or in none, or in one that cannot commit.
+    async fn require_whole(&self, found: impl Future<Output = Result<Intact, Fault>>) -> Result<()> {
+        match in_time::<B, _>(found).await.map_err(|fault| self.during(fault))? {
+            Intact::Whole => Ok(()),
+            Intact::Ended => Err(self.misuse(Misuse::EndedTransaction)),
+            Intact::Failed => Err(self.misuse(Misuse::SwallowedError)),
+        }
+    }
+
+    /// An error of the user's code, unless that code has ended the transaction as well.
+    async fn cause(&self, tx: &mut B::Grouped, error: Error) -> Error {
+        B::close_if_left_unfit(tx, &error);
+        if !matches!(error, Error::Processor { .. }) {
+            return error;
+        }
+        match in_time::<B, _>(B::check_intact(tx)).await {
+            Ok(Intact::Ended) => self.misuse(Misuse::EndedTransaction),
+            _ => error,
+        }
+    }
+
+    fn misuse(&self, misuse: Misuse) -> Error {
+        Error::misuse(self.attempt(), misuse)
     }
 
     /// Deletes events; all of them must be there.
@@ -181,7 +235,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         if ids.is_empty() {
             return Ok(());
         }
-        let removed = B::delete_events(tx, self.to.shard().into(), self.to.as_str(), ids).await;
+        let removed = in_time::<B, _>(B::delete_events(tx, self.to.shard().into(), self.to.as_str(), ids)).await;
         if removed.map_err(|fault| self.during(fault))? != ids.len() as u64 {
             return Err(Error::contention(self.attempt()));
         }

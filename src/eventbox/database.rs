@@ -1,77 +1,13 @@
-//! Making a database ready, and opening it as eventboxes need it.
+//! Opening a database as eventboxes need it, and beginning transactions in it.
 
-#[cfg(feature = "runtime")]
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-#[cfg(feature = "runtime")]
-use sqlx::migrate::Migrate;
-use sqlx::migrate::MigrateError;
-use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Pool, Transaction};
 
 use crate::error::{Error, Result};
-use crate::store::{Backend, Class, Fault};
-
-/// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
-///
-/// Call it when the program starts; it does nothing when the tables are current. The migrations are recorded in the table
-/// `eventbox_migration`, apart from your own.
-///
-/// # Errors
-///
-/// [`Error::Setup`] when the database is not fit (see [`check`]) or was migrated by a newer version of this crate; transient and database
-/// errors.
-///
-/// # Cancel safety
-///
-/// Safe: a migration that was begun goes on in the background.
-///
-/// # Examples
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
-/// eventbox::migrate(&pool).await?;
-/// # Ok(()) }
-/// ```
-pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
-    const ATTEMPT: &str = "migrate the tables of eventbox";
-    check(pool).await?;
-    let pool = pool.clone();
-    // In a task of its own: a caller who gives up must not leave a connection with a migration half done in the pool.
-    let migration = tokio::spawn(async move { run_migrations(&pool).await });
-    let done = migration.await.unwrap_or_else(|panic| Err(MigrateError::Source(panic.into())));
-    done.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => Error::setup(
-            ATTEMPT,
-            format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
-        ),
-        MigrateError::VersionMismatch(version) => Error::setup(
-            ATTEMPT,
-            format!("migration {version} in the database is not the one of this eventbox: was an unreleased version used on it?"),
-        ),
-        MigrateError::Execute(error) => Fault(error).during(ATTEMPT),
-        other => Error::Database { attempt: ATTEMPT.to_owned(), source: other.into() },
-    })
-}
-
-/// How often a migration that failed is tried again.
-const MIGRATE_RETRIES: usize = 5;
-
-/// SQLite has no lock for migrations: of several processes that start at once, all but one fail on what the first has just created. The
-/// failure is rolled back, and whoever looks again finds the migration done.
-async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<(), MigrateError> {
-    let mut done = B::migrator().run(pool).await;
-    for _ in 0..MIGRATE_RETRIES {
-        match done {
-            Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => done = B::migrator().run(pool).await,
-            _ => break,
-        }
-    }
-    done
-}
+use crate::store::{Backend, Class, Fault, Held, answered, hold};
 
 /// Checks that the database is fit for what eventboxes promise, without changing anything.
 ///
@@ -92,10 +28,10 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     let mut conn = acquire_first(pool).await.map_err(refused)?;
     if let Some(problem) = B::check_connections(pool, &mut conn).await.map_err(refused)? {
         // Its statements may be anywhere.
-        drop(conn.detach());
+        conn.close();
         return Err(Error::setup(ATTEMPT, problem));
     }
-    let found = B::check_settings(&mut conn).await.map_err(refused)?;
+    let found = answered(pool, B::check_settings(&mut conn)).await.map_err(refused)?;
     for warning in &found.warnings {
         tracing::warn!(engine = B::NAME, "{warning}");
     }
@@ -110,31 +46,6 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the tables are those that this version of the library knows; for whatever starts and goes on by itself.
-#[cfg(feature = "runtime")]
-pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
-    const ATTEMPT: &str = "check the database's tables";
-    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(ATTEMPT))?;
-    let migrator = B::migrator();
-    let known: BTreeSet<i64> = migrator.iter().map(|migration| migration.version).collect();
-    let applied = match conn.list_applied_migrations(&migrator.table_name).await {
-        Ok(applied) => applied.into_iter().map(|migration| migration.version).collect(),
-        Err(MigrateError::Execute(error)) => match Fault::from(error) {
-            // The table is not there.
-            fault if fault.class() == Class::Permanent => BTreeSet::new(),
-            fault => return Err(fault.during(ATTEMPT)),
-        },
-        Err(error) => return Err(Error::setup(ATTEMPT, error)),
-    };
-    if !known.is_subset(&applied) {
-        return Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first"));
-    }
-    if !applied.is_subset(&known) {
-        return Err(Error::setup(ATTEMPT, "the tables are newer than this version of eventbox: update the program"));
-    }
-    Ok(())
-}
-
 /// How often the first connection of a program is tried when the file is locked.
 const OPEN_RETRIES: usize = 10;
 
@@ -142,19 +53,19 @@ const OPEN_RETRIES: usize = 10;
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// SQLite does not wait for the busy timeout while it makes a new file a write-ahead one, which several processes may do at once.
-async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<PoolConnection<B>, Fault> {
+async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
     let pauses = backon::ExponentialBuilder::default()
         .with_min_delay(OPEN_PAUSE)
         .with_max_times(OPEN_RETRIES)
         .with_jitter()
         .build();
     for pause in pauses {
-        match pool.acquire().await.map_err(Fault::from) {
+        match hold(pool).await {
             Err(fault) if fault.class() == Class::Contention => tokio::time::sleep(pause).await,
             outcome => return outcome,
         }
     }
-    Ok(pool.acquire().await?)
+    hold(pool).await
 }
 
 /// Begins a transaction that may write from its first statement.

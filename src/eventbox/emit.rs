@@ -10,7 +10,7 @@ use super::timer::Due;
 use super::trace;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EmitExecutor, EventRow, Noted};
+use crate::store::{Backend, EmitExecutor, EventRow, Noted, in_time};
 
 /// The most bytes of an event's value.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
@@ -189,7 +189,7 @@ pub(super) async fn emit_slice_in<B: Backend>(
     let current = trace::current();
     let (positions, rows) = rows_of(events, current.as_deref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let noted = B::insert_events_in(tx, &rows).await.map_err(|fault| fault.during(attempt()))?;
+    let noted = in_time::<B, _>(B::insert_events_in(tx, &rows)).await.map_err(|fault| fault.during(attempt()))?;
     Ok(answers_of(events, positions, noted, false))
 }
 

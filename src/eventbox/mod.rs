@@ -8,6 +8,7 @@ mod event;
 mod guard;
 mod hint;
 mod metrics;
+mod migrate;
 mod options;
 mod pending;
 mod poison;
@@ -28,13 +29,11 @@ mod trace;
 mod transition;
 
 pub use commit::Failure;
-#[cfg(feature = "runtime")]
-pub(crate) use database::check_migrated;
 #[cfg(feature = "postgres")]
 pub use database::postgres_options;
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
-pub use database::{TRUSTED_IDLE, begin, check, migrate, pool_options};
+pub use database::{TRUSTED_IDLE, begin, check, pool_options};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::{Event, EventId, PayloadError};
 pub(crate) use hint::mark;
@@ -43,6 +42,9 @@ pub(crate) use hint::{Hinted, Hints, listen};
 pub use metrics::INSTRUMENTS;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};
+#[cfg(feature = "runtime")]
+pub(crate) use migrate::check_migrated;
+pub use migrate::migrate;
 #[cfg(feature = "runtime")]
 pub(crate) use options::Jury;
 pub use options::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};

@@ -4,7 +4,7 @@ use sqlx::Pool;
 
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, hold, in_time};
 
 /// The number of shards: fixed slices of the recipients, see [`Recipient::shard`].
 pub const SHARDS: u16 = 256;
@@ -46,10 +46,10 @@ pub async fn pending<B: Backend>(
     limit: u32,
 ) -> Result<Vec<Recipient>> {
     let during = |fault: Fault| fault.during(format!("list the pending recipients of shard {shard}"));
-    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
+    let mut conn = hold(pool).await.map_err(during)?;
     let after = after.map_or("", Recipient::as_str);
     let limit = i64::from(limit.min(MAX_PENDING));
-    let texts = B::list_recipients(&mut conn, shard.into(), after, limit).await.map_err(during)?;
+    let texts = in_time::<B, _>(B::list_recipients(&mut conn, shard.into(), after, limit)).await.map_err(during)?;
     let parsed = texts.into_iter().filter_map(|text| {
         text.parse().inspect_err(|error| tracing::warn!(shard, %error, "an event's recipient is not kind/key")).ok()
     });

@@ -13,7 +13,7 @@ use super::process::{Attempted, Turn, attempt_with_retries};
 use super::processor::Processor;
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Blame, Fault, Verdict, blame_of};
+use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of, hold};
 
 /// The code of an event in quarantine that made every batch fail.
 pub const POISON: &str = "POISON";
@@ -175,16 +175,17 @@ async fn take_aside<B: Backend>(
     let during = |fault: Fault| fault.during(attempt());
     let (reason, attempts) = (verdict.reason, verdict.attempts);
 
-    let mut tx = B::begin_write(pool).await.map_err(during)?;
-    let advanced = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await.map_err(during)?;
-    if !advanced
-        || B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await.map_err(during)?
-            != events.len() as u64
-    {
-        return Err(Error::contention(attempt()));
-    }
-    B::clear_failures(&mut tx, shard, to.as_str()).await.map_err(during)?;
-    tx.commit().await.map_err(|lost| Fault::from(lost).during_commit(attempt()))?;
+    let moving = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
+        let is_done = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await?
+            && B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await? == events.len() as u64;
+        if is_done {
+            B::clear_failures(&mut tx, shard, to.as_str()).await?;
+        }
+        Ok(is_done.then_some(tx))
+    });
+    let Some(tx) = moving.await.map_err(during)? else { return Err(Error::contention(attempt())) };
+    tx.commit().await.map_err(|lost| lost.during_commit(attempt()))?;
     tracing::warn!(recipient = %to, ?events, attempts, error = %reason, "what keeps failing is in quarantine");
     metrics::quarantined(to.kind(), events.len());
     Ok(())
@@ -202,9 +203,11 @@ async fn note<B: Backend>(
 ) -> Result<u32, Fault> {
     let micros = |pause: Duration| i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
     let (base, cap) = backoff.unwrap_or_default();
-    let mut conn = pool.acquire().await?;
     let pauses_us = (micros(base), micros(cap));
-    let failures = B::count_failure(&mut conn, to.shard().into(), to.as_str(), error, pauses_us).await?;
+    let counting = answered(pool, async {
+        B::count_failure(&mut *hold(pool).await?, to.shard().into(), to.as_str(), error, pauses_us).await
+    });
+    let failures = counting.await?;
     Ok(u32::try_from(failures).unwrap_or(u32::MAX))
 }
 

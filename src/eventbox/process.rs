@@ -19,9 +19,9 @@ use super::trace::Links;
 use super::transition::{HookErrors, PostProcess};
 #[cfg(feature = "emitter")]
 use crate::emitter::Stored;
-use crate::error::{Error, Result};
+use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, acquire, closed_if_left_unfit};
+use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
 
 /// How often [`process_batch`] starts anew when another writer came first, before it returns the contention.
 pub const MAX_CONTENTION_RETRIES: usize = 3;
@@ -337,13 +337,13 @@ where
     P: Processor<B>,
 {
     let during = |fault: Fault| fault.during(format!("load {to}"));
-    let mut conn = acquire(pool).await.map_err(during)?;
-    let loaded = load_on::<B, P>(&mut *conn, to, processor, guard, after, options).await;
-    loaded.inspect_err(|error| closed_if_left_unfit::<B>(&mut conn, error))
+    let mut conn = hold_for_user(pool).await.map_err(during)?;
+    let loaded = load_on(&mut conn, to, processor, guard, after, options).await;
+    loaded.inspect_err(|error| conn.close_if_left_unfit(error))
 }
 
 async fn load_on<B, P>(
-    conn: &mut B::Connection,
+    conn: &mut Held<B>,
     to: &Recipient,
     processor: &P,
     guard: &Guard<'_>,
@@ -358,7 +358,7 @@ where
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let max_events = options.max_events();
     let started = Instant::now();
-    let opened = B::open_turn(&mut *conn, shard, to.as_str(), after.0, options.bound()).await;
+    let opened = in_time::<B, _>(B::open_turn(conn, shard, to.as_str(), after.0, options.bound())).await;
     metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
     let opened = opened.map_err(during)?;
     if opened.paused {
@@ -371,6 +371,9 @@ where
         return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
     }
     let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
+    if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
+        return Err(Error::misuse(format!("load the state of {to}"), Misuse::LeftOpen));
+    }
     let mut rows = opened.events;
     let more_listed = opened.is_cut || rows.len() > max_events.get() as usize;
     rows.truncate(max_events.get() as usize);

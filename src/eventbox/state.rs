@@ -7,7 +7,7 @@ use sqlx::Pool;
 use crate::error::{BoxError, Error, Result, StateError};
 use crate::json;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, KeptRow};
+use crate::store::{Backend, Fault, KeptRow, answered, hold};
 
 /// The most bytes of an encoded state, unless its [`Reducer`](crate::Reducer) says otherwise.
 pub const MAX_STATE_BYTES: usize = 1 << 20;
@@ -186,6 +186,5 @@ where
 }
 
 async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Option<KeptRow>, Fault> {
-    let mut conn = pool.acquire().await?;
-    B::read_state(&mut conn, of.shard().into(), of.as_str()).await
+    answered(pool, async { B::read_state(&mut *hold(pool).await?, of.shard().into(), of.as_str()).await }).await
 }

@@ -7,7 +7,7 @@ use sqlx::Pool;
 use super::receipt::Receipt;
 use super::timer::Due;
 use crate::error::Result;
-use crate::store::{Backend, Fault, Whereabouts};
+use crate::store::{Backend, Fault, Whereabouts, answered, hold};
 
 /// What became of an event: [`status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +84,9 @@ pub enum Status {
 pub async fn status<B: Backend>(pool: &Pool<B>, of: &Receipt) -> Result<Status> {
     let to = of.to();
     let id = of.id().map(|id| id.0);
-    let read =
-        async { B::read_status(&mut *pool.acquire().await?, to.shard().into(), to.as_str(), id, of.name()).await };
+    let read = answered(pool, async {
+        B::read_status(&mut *hold(pool).await?, to.shard().into(), to.as_str(), id, of.name()).await
+    });
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the status of an event of {to}")))?;
     Ok(match row.whereabouts {
         Whereabouts::Nowhere => Status::Done { turn: row.turn },

@@ -11,7 +11,7 @@ use super::hint;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, Bound, DueRow, EmitExecutor, Fault, MovedShard};
+use crate::store::{Backend, Bound, DueRow, EmitExecutor, Fault, MovedShard, answered, hold};
 
 /// The furthest that a timer may be away: 100 years.
 pub const MAX_TIMER: Duration = Duration::from_secs(36_525 * 86_400);
@@ -147,11 +147,11 @@ pub async fn timers<B: Backend>(
     limit: u32,
 ) -> Result<Vec<Event>> {
     let after = after.map_or(Uuid::nil(), |after| after.0);
-    let read = async {
-        let conn = &mut *pool.acquire().await?;
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
         let bound = Bound::new(limit.min(MAX_LISTED_TIMERS).into(), MAX_LISTED_TIMER_BYTES);
         B::list_timers(conn, of.shard().into(), of.as_str(), after, bound).await
-    };
+    });
     let rows = read.await.map_err(|fault: Fault| fault.during(format!("list the timers of {of}")))?;
     Ok(rows.rows.into_iter().map(Event::timed).collect())
 }

@@ -28,7 +28,7 @@ use crate::eventbox::{self, Hints, Processor, Reducer, StateCodec, Typed};
 use crate::heartbeat::Heartbeats;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the
 /// leases.
@@ -114,7 +114,7 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;
-        let paused = async { B::list_paused_kinds(&mut *self.pool.acquire().await?).await };
+        let paused = answered(&self.pool, async { B::list_paused_kinds(&mut *hold(&self.pool).await?).await });
         let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
         let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
         let runtime = Runtime { inner: Arc::new(Inner::start(self, held)) };

@@ -19,7 +19,7 @@ use super::config::LeaseConfig;
 use super::metrics;
 use crate::heartbeat::Beat;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask};
+use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask, answered, hold};
 
 /// Members that have been silent for so many lease terms are removed.
 const SILENT_TERMS: u32 = 20;
@@ -63,8 +63,12 @@ impl<B: Backend> Membership<B> {
 
     /// One check; `exiting` gives everything away.
     pub(super) async fn check(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
+        answered(&self.pool, self.check_now(renew, exiting)).await
+    }
+
+    async fn check_now(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
         let ttl_us = micros(self.config.lease_ttl);
-        let mut conn = self.pool.acquire().await?;
+        let mut conn = hold(&self.pool).await?;
         if renew || exiting {
             B::beat_member(&mut conn, &self.row(exiting)).await?;
             B::renew_leases(&mut conn, self.worker, ttl_us).await?;
@@ -96,9 +100,12 @@ impl<B: Backend> Membership<B> {
     /// Leaves: what is held goes to the others at once, and nothing of this process stays.
     pub(super) async fn leave(&self) -> Result<(), Fault> {
         self.check(true, true).await?;
-        let mut conn = self.pool.acquire().await?;
-        B::release_leases(&mut conn, &ShardMask::new(0..=u8::MAX), self.worker).await?;
-        B::delete_member(&mut conn, self.worker).await
+        let leaving = async {
+            let mut conn = hold(&self.pool).await?;
+            B::release_leases(&mut conn, &ShardMask::new(0..=u8::MAX), self.worker).await?;
+            B::delete_member(&mut conn, self.worker).await
+        };
+        answered(&self.pool, leaving).await
     }
 
     fn row(&self, exiting: bool) -> MemberRow {

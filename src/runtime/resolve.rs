@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::handle::Runtime;
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// Who works on a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +32,13 @@ impl<B: Backend> Runtime<B> {
     pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
         let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
         let shard = recipient.shard();
-        let mut conn = self.pool().acquire().await.map_err(|error| during(error.into()))?;
-        let leases = B::list_leases(&mut conn).await.map_err(during)?;
+        let read = answered(self.pool(), async {
+            let mut conn = hold(self.pool()).await?;
+            Ok((B::list_leases(&mut conn).await?, B::list_members(&mut conn).await?))
+        });
+        let (leases, members) = read.await.map_err(during)?;
         let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
         let worker = held.and_then(|lease| lease.holder);
-        let members = B::list_members(&mut conn).await.map_err(during)?;
         let member = members.into_iter().find(|member| Some(member.worker) == worker);
         Ok(Resolution {
             shard,

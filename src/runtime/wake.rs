@@ -12,7 +12,7 @@ use super::metrics;
 use super::tasks::Shared;
 use crate::eventbox::{Hinted, Hints};
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, Told};
+use crate::store::{Backend, Fault, Told, answered, hold};
 
 /// The shortest and the longest time between two wake-ups that this process sends, on average: the more there is to be told, the more of it goes
 /// together.
@@ -75,7 +75,7 @@ pub(super) async fn send<B: Backend>(
 pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
     let recipients = hinted.recipients.iter().map(|to| to.as_str().to_owned()).collect();
     let told = Told { recipients, committed: hinted.committed, shards: hinted.shards };
-    let sent = async { B::send_wake_up(&mut *pool.acquire().await?, told).await };
+    let sent = answered(pool, async { B::send_wake_up(&mut *hold(pool).await?, told).await });
     if let Err::<(), Fault>(fault) = sent.await {
         tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
     }

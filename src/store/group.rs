@@ -6,6 +6,17 @@ use sqlx::{Database, Pool};
 
 use super::fault::Fault;
 
+/// What a transaction is after the user's code had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intact {
+    /// The transaction that was begun, and it can commit.
+    Whole,
+    /// It was ended, by the user's code or by the engine: what follows would commit by itself.
+    Ended,
+    /// A statement in it has failed, so that it can only be rolled back.
+    Failed,
+}
+
 /// Write transactions that take their turns, where an engine has one writer, and share commits.
 ///
 /// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and what shared it is told
@@ -27,6 +38,15 @@ pub trait GroupCommit: Database {
 
     /// Begins what has its transaction for itself, because the user's code runs in it.
     fn begin_alone(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+
+    /// What the transaction that was begun alone is now. Asked after the user's code, before anything else is done in it.
+    fn check_intact(part: &mut Self::Grouped) -> impl Future<Output = Result<Intact, Fault>> + Send;
+
+    /// The same, and lets the transaction commit, which the user's code could not.
+    fn check_to_commit(part: &mut Self::Grouped) -> impl Future<Output = Result<Intact, Fault>> + Send;
+
+    /// Lets the connection go with the transaction when the error says that it is unfit.
+    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static));
 
     /// Commits; returns when that is durable.
     ///

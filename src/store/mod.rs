@@ -16,6 +16,7 @@
 mod blocked;
 mod both;
 mod bound;
+mod connection;
 mod control;
 mod dead_letter;
 mod event;
@@ -26,17 +27,18 @@ mod item;
 mod kind;
 mod lease;
 mod outbox;
-mod pooled;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod quarantine;
 mod round;
 mod round_of_one;
 mod schema;
+mod session;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;
 mod status;
+mod step;
 mod takeover;
 mod timer;
 mod tombstone;
@@ -45,17 +47,19 @@ mod wake;
 mod written;
 
 pub(crate) use bound::Bound;
+pub use connection::{ANSWER_WAIT, RELEASE_WAIT};
+pub(crate) use connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time};
 pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub use event::NAME_WAIT;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
 pub use executor::EmitExecutor;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
+pub(crate) use group::Intact;
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 #[cfg(feature = "emitter")]
 pub(crate) use outbox::MAX_COUNTED_ROWS;
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
-pub(crate) use pooled::{acquire, closed_if_left_unfit};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]
@@ -93,6 +97,7 @@ pub trait Backend:
     + event::EventTable
     + item::ItemTable
     + status::StatusTable
+    + step::StepTable
     + timer::TimerTable
     + tombstone::TombstoneTable
     + state::StateTable

@@ -1,14 +1,24 @@
 //! The schema, the settings and the transactions of an engine.
 
 use sqlx::migrate::{Migrate, Migrator};
-use sqlx::{Database, Pool, Transaction};
+use sqlx::{Pool, Transaction};
 
 use super::fault::Fault;
+use super::session::Session;
 
 /// What an engine needs before its tables can be used.
-pub trait Schema: Database<Connection: Migrate> {
+pub trait Schema: Session<Connection: Migrate> {
+    /// What begins a transaction that writes from its first statement.
+    const BEGIN_WRITE: &'static str;
+
     /// Its migrations, in their own table.
     fn migrator() -> Migrator;
+
+    /// Whether the table in which the migrations are recorded is there.
+    fn has_migrations(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Why a migration was refused, and what to do, when that is known.
+    fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str>;
 
     /// What is wrong with the server's or file's settings: an error refuses to go on, with what to do; warnings are logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
@@ -22,10 +32,20 @@ pub trait Schema: Database<Connection: Migrate> {
     /// The same, told by an error.
     fn connection_problem(fault: &Fault) -> Option<&'static str>;
 
-    /// A transaction that may write from its first statement.
+    /// A transaction of sqlx that may write from its first statement, for users.
     ///
     /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.
-    fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send;
+    fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send {
+        let pool = pool.clone();
+        // In a task of its own, so that a caller who gives up does not cut the `BEGIN`.
+        let begun = tokio::spawn(async move { pool.begin_with(Self::BEGIN_WRITE).await });
+        async move {
+            match begun.await {
+                Ok(begun) => begun.map_err(Fault::before_any_statement),
+                Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+            }
+        }
+    }
 
     /// A pool of so many connections for what must go on when all of the caller's are taken, opened as that one opens them. `None` where the
     /// connections of a process wait for each other anyway.
@@ -42,14 +62,4 @@ pub struct SettingsCheck {
     pub refused: Option<String>,
     /// What a person should look at.
     pub warnings: Vec<String>,
-}
-
-/// Begins in a task of its own, so that a caller who gives up does not cancel the `BEGIN`.
-pub(super) async fn begin_detached<DB: Database>(
-    begin: impl Future<Output = Result<Transaction<'static, DB>, sqlx::Error>> + Send + 'static,
-) -> Result<Transaction<'static, DB>, Fault> {
-    match tokio::spawn(begin).await {
-        Ok(begun) => Ok(begun?),
-        Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
-    }
 }

@@ -49,6 +49,14 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<Settled, Fault>> + Send;
 
+    /// Whether `token` made the turn that is stored now, as this connection sees it.
+    fn is_turn_of(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+        token: Uuid,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
     /// The recipient's turn and the state that is kept for it; `None` when it never had a turn.
     fn read_state(
         conn: &mut Self::Connection,
@@ -112,6 +120,19 @@ on_both_engines! {
             ));
             let row = query.bind(shard).bind(recipient).bind(token).fetch_one(tx).await?;
             Ok(Settled { turn: row.try_get(0)?, ours: row.try_get(1)? })
+        }
+
+        async fn is_turn_of(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+            token: Uuid,
+        ) -> Result<bool, Fault> {
+            let query = sqlx::query::<Engine>("SELECT token FROM eventbox_state WHERE shard = $1 AND recipient = $2");
+            match query.bind(shard).bind(recipient).fetch_optional(conn).await? {
+                Some(row) => Ok(row.try_get::<Option<Uuid>, _>(0)? == Some(token)),
+                None => Ok(false),
+            }
         }
 
         async fn read_state(

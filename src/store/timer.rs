@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::both::on_both_engines;
 use super::bound::{Bound, Heavy, Page, fill, weigh};
+use super::connection::{answered, hold};
 use super::event::ListedRow;
 use super::fault::Fault;
-use super::pooled::{acquire, closed_if_unfit};
 use super::{BoxFuture, arguments_of};
 
 /// An event that is not due yet.
@@ -134,9 +134,12 @@ on_both_engines! {
             recipient: &str,
             name: &str,
         ) -> Result<bool, Fault> {
-            let mut conn = acquire(pool).await?;
-            let done = Self::cancel_timer(&mut *conn, shard, recipient, name).await;
-            closed_if_unfit(&mut conn, done)
+            let cancelling = async {
+                let mut conn = hold(pool).await?;
+                let done = Self::cancel_timer(&mut *conn, shard, recipient, name).await;
+                conn.close_if_unfit(done)
+            };
+            answered(pool, cancelling).await
         }
 
         async fn list_timers(

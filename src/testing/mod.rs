@@ -20,7 +20,7 @@ pub use crate::clock::Clock;
 use crate::error::Result;
 use crate::eventbox::Event;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Bound, Fault};
+use crate::store::{Backend, Bound, Fault, hold, in_time};
 
 pub use conformance::{LOAD_DEADLINE, Violation, check_processor};
 pub use drain::{DrainError, Drained, drain};
@@ -50,9 +50,9 @@ pub const MAX_EVENTS_OF: u32 = 100_000;
 /// ```
 pub async fn events_of<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Vec<Event>> {
     let during = |fault: Fault| fault.during(format!("list the events of {of}"));
-    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
+    let mut conn = hold(pool).await.map_err(during)?;
     // All of it, whatever its bytes: it is the box of a test.
     let bound = Bound::new(MAX_EVENTS_OF.into(), usize::MAX);
-    let rows = B::list_events(&mut conn, of.shard().into(), of.as_str(), Uuid::nil(), bound).await;
+    let rows = in_time::<B, _>(B::list_events(&mut conn, of.shard().into(), of.as_str(), Uuid::nil(), bound)).await;
     Ok(rows.map_err(during)?.rows.into_iter().map(Event::listed).collect())
 }

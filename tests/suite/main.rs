@@ -9,6 +9,7 @@ mod emitter;
 mod eventbox;
 mod examples;
 mod ingress;
+mod migrating;
 mod paths;
 #[cfg(feature = "tls")]
 mod postgres_tls;

@@ -15,7 +15,7 @@ use crate::eventbox::hint::in_transaction;
 use crate::eventbox::metrics;
 use crate::eventbox::process::Turn;
 use crate::eventbox::settle::settle;
-use crate::store::{Backend, Fault, Removed, RoundWrite};
+use crate::store::{Backend, Fault, Removed, RoundWrite, answered, hold, in_time};
 
 /// How long a round waits for the locks of somebody else's transaction before it is left to turns of one recipient, milliseconds.
 const LOCK_WAIT_MS: u32 = 200;
@@ -153,8 +153,8 @@ async fn write<B: Backend>(
 async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
     let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
-    let mut conn = pool.acquire().await.map_err(|error| during(error.into()))?;
-    match B::write_round(&mut conn, &writes, token, LOCK_WAIT_MS).await {
+    let written = answered(pool, async { B::write_round(&mut *hold(pool).await?, &writes, token, LOCK_WAIT_MS).await });
+    match written.await {
         Ok(Some(won)) => Ok(Written::Committed(won, Vec::new())),
         Ok(None) => Ok(Written::Shortfall),
         Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown((0..ready.len()).collect())),
@@ -199,7 +199,8 @@ async fn write_part<B: Backend>(
     during: impl Fn(Fault) -> Error,
 ) -> Result<Option<(Vec<usize>, Vec<Sent>)>> {
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
-    let Some(won) = B::write_round(tx, &writes, token, LOCK_WAIT_MS).await.map_err(&during)? else {
+    let written = in_time::<B, _>(B::write_round(tx, &writes, token, LOCK_WAIT_MS)).await;
+    let Some(won) = written.map_err(&during)? else {
         return Ok(None);
     };
     let mut emitted = Vec::new();
@@ -226,7 +227,7 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &
             messages.push(message);
         }
     }
-    let mut stored = write_outbox::<B>(tx, messages, DEFAULT_HOLD).await?.into_iter();
+    let mut stored = in_time::<B, _>(write_outbox::<B>(tx, messages, DEFAULT_HOLD)).await?.into_iter();
     Ok(counts.into_iter().map(|count| stored.by_ref().take(count).collect()).collect())
 }
 

@@ -25,7 +25,7 @@ use super::process::{MAX_TURN_AGE, Turn};
 use super::transition::PostProcess;
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Bound, Fault, RoundFrom, RoundRow};
+use crate::store::{Backend, Bound, RoundFrom, RoundRow, answered, hold};
 
 /// A recipient in a round, and the event behind which it is listed: a hint, the nil id lists from the start.
 pub(crate) struct Part<B> {
@@ -209,8 +209,8 @@ async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], bound: Bound) -> Re
             is_known: part.known.is_some(),
         })
         .collect();
-    let mut conn = pool.acquire().await.map_err(|error| Fault::from(error).during(attempt()))?;
-    B::list_round(&mut conn, &from, bound).await.map_err(|fault| fault.during(attempt()))
+    let listed = answered(pool, async { B::list_round(&mut *hold(pool).await?, &from, bound).await });
+    listed.await.map_err(|fault| fault.during(attempt()))
 }
 
 #[cfg(test)]

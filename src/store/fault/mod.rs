@@ -65,6 +65,11 @@ impl Fault {
         code.is_some_and(|code| code == "25006" || result_code::is_read_only(&code))
     }
 
+    /// True when an earlier statement of the transaction failed, so that it can only be rolled back.
+    pub(crate) fn is_of_a_failed_transaction(&self) -> bool {
+        self.0.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
+    }
+
     /// The error of the crate's front door, once it is known what was attempted.
     pub(crate) fn during(self, attempt: impl fmt::Display) -> Error {
         let attempt = attempt.to_string();

@@ -2,8 +2,8 @@
 
 use sqlx::{Pool, Postgres};
 
-use crate::store::acquire;
 use crate::store::blocked::Blocked;
+use crate::store::connection::{answered, hold};
 use crate::store::fault::Fault;
 
 const WAITS_FOR_A_LOCK: &str = "SELECT EXISTS (
@@ -16,6 +16,6 @@ impl Blocked for Postgres {
     async fn waits_for_a_lock(pool: &Pool<Self>, for_us: i64) -> Result<bool, Fault> {
         #[allow(clippy::cast_precision_loss, reason = "a deadline is far shorter than the precision")]
         let query = sqlx::query_scalar(WAITS_FOR_A_LOCK).bind(for_us as f64);
-        Ok(query.fetch_one(&mut *acquire(pool).await?).await?)
+        answered(pool, async { Ok(query.fetch_one(&mut *hold(pool).await?).await?) }).await
     }
 }

@@ -6,9 +6,9 @@ use sqlx::{Executor, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::{names, now_us};
+use crate::store::connection::{answered, hold};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
-use crate::store::pooled::{acquire, closed_if_unfit};
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
@@ -98,9 +98,12 @@ impl EventInsert for Postgres {
     }
 
     async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
-        let mut conn = acquire(pool).await?;
-        let done = Self::insert_event(&mut *conn, row).await;
-        closed_if_unfit(&mut conn, done)
+        let inserting = async {
+            let mut conn = hold(pool).await?;
+            let done = Self::insert_event(&mut *conn, row).await;
+            conn.close_if_unfit(done)
+        };
+        answered(pool, inserting).await
     }
 
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
@@ -117,9 +120,12 @@ impl EventInsert for Postgres {
         if rows.iter().any(|row| row.name.is_some()) {
             return names::insert(pool, rows).await;
         }
-        let mut conn = acquire(pool).await?;
-        let done = Self::insert_events(&mut *conn, rows).await;
-        closed_if_unfit(&mut conn, done)
+        let inserting = async {
+            let mut conn = hold(pool).await?;
+            let done = Self::insert_events(&mut *conn, rows).await;
+            conn.close_if_unfit(done)
+        };
+        answered(pool, inserting).await
     }
 
     const ONE_WRITER: bool = false;
@@ -128,9 +134,12 @@ impl EventInsert for Postgres {
         if rows.iter().any(|row| !row.is_plain()) {
             return insert_within(pool, rows, lock_wait).await;
         }
-        let mut conn = acquire(pool).await?;
-        let done = insert_plain_events(&mut *conn, rows).await;
-        closed_if_unfit(&mut conn, done)
+        let inserting = async {
+            let mut conn = hold(pool).await?;
+            let done = insert_plain_events(&mut *conn, rows).await;
+            conn.close_if_unfit(done)
+        };
+        answered(pool, inserting).await
     }
 
     async fn delete_events(
@@ -150,10 +159,13 @@ pub(super) async fn insert_within(
     rows: &[EventRow<'_>],
     lock_wait: Duration,
 ) -> Result<Vec<Noted>, Fault> {
-    let mut conn = acquire(pool).await?;
     let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
-    let done = insert_any_events(&mut *conn, rows, Some(lock_wait)).await;
-    closed_if_unfit(&mut conn, done)
+    let inserting = async {
+        let mut conn = hold(pool).await?;
+        let done = insert_any_events(&mut *conn, rows, Some(lock_wait)).await;
+        conn.close_if_unfit(done)
+    };
+    answered(pool, inserting).await
 }
 
 fn insert_plain_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>

@@ -13,6 +13,7 @@ mod quarantine;
 mod round;
 mod round_of_one;
 mod schema;
+mod session;
 mod timer;
 mod tombstone;
 mod turn;

@@ -5,12 +5,12 @@ use sqlx::{Executor, PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::{now_us, statement_us};
+use crate::store::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
     Burial, Claim, ClaimedRow, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally,
     sampled, tallied,
 };
-use crate::store::pooled::{acquire, closed_if_unfit};
 use crate::store::{BoxFuture, arguments_of};
 
 /// The time is asked for once and not per row, which costs as much as the insert of a row into an index.
@@ -103,9 +103,12 @@ impl OutboxTable for Postgres {
     }
 
     async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
-        let mut conn = acquire(pool).await?;
-        let done = insert(&mut *conn, rows, hold_us).await;
-        closed_if_unfit(&mut conn, done)
+        let storing = async {
+            let mut conn = hold(pool).await?;
+            let done = insert(&mut *conn, rows, hold_us).await;
+            conn.close_if_unfit(done)
+        };
+        answered(pool, storing).await
     }
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -125,7 +128,8 @@ impl OutboxTable for Postgres {
              SELECT source, type, count(*) FROM gone GROUP BY source, type",
         );
         let (shards, ids) = columns(keys);
-        tallied(&query.bind(shards).bind(ids).fetch_all(pool).await?)
+        let query = query.bind(shards).bind(ids);
+        tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
     async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
@@ -137,7 +141,8 @@ impl OutboxTable for Postgres {
              SELECT source, type, count(*) FROM gone GROUP BY source, type"
         ));
         let (shards, ids) = columns(keys);
-        tallied(&query.bind(shards).bind(ids).fetch_all(pool).await?)
+        let query = query.bind(shards).bind(ids);
+        tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{now_us, statement_us};
 use crate::store::bound::{Bound, Missing};
+use crate::store::connection::{begin, in_time};
 use crate::store::event::ListedRow;
 use crate::store::fault::Fault;
 use crate::store::round::{
@@ -161,9 +162,13 @@ impl RoundTable for Postgres {
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after.as_str()).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.last.as_deref()).collect::<Vec<_>>());
-        let mut tx = Self::begin_write(pool).await?;
-        sqlx::query(STEP_BY_INDEX).execute(&mut *tx).await?;
-        let rows = query.bind(per_shard).bind(kinds).fetch_all(&mut *tx).await?;
+        let mut tx = begin(pool, Self::BEGIN_WRITE, false).await?;
+        let query = query.bind(per_shard).bind(kinds);
+        let walking = in_time::<Self, _>(async {
+            sqlx::query(STEP_BY_INDEX).execute(&mut *tx).await?;
+            Ok(query.fetch_all(&mut *tx).await?)
+        });
+        let rows = walking.await?;
         tx.commit().await?;
         rows.iter().map(walked).collect()
     }

@@ -1,21 +1,41 @@
 //! Migrations, settings and transactions of Postgres.
 
 use sqlx::migrate::Migrator;
-use sqlx::{Pool, Postgres, Row, Transaction};
+use sqlx::{Pool, Postgres, Row};
 
 use super::check::check_access;
 use super::pooler;
 use crate::store::fault::Fault;
-use crate::store::schema::{Schema, SettingsCheck, begin_detached};
+use crate::store::schema::{Schema, SettingsCheck};
 
 /// The oldest server that the statements were tried on.
 const MIN_VERSION_NUM: i32 = 140_000;
 
 impl Schema for Postgres {
+    const BEGIN_WRITE: &'static str = "BEGIN";
+
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/postgres");
         migrator.dangerous_set_table_name("eventbox_migration");
+        // The lock would stay with a session whose migration failed. Without it the names that a migration creates decide who comes first.
+        migrator.set_locking(false);
         migrator
+    }
+
+    async fn has_migrations(conn: &mut sqlx::PgConnection) -> Result<bool, Fault> {
+        Ok(sqlx::query_scalar("SELECT to_regclass('eventbox_migration') IS NOT NULL").fetch_one(conn).await?)
+    }
+
+    fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str> {
+        match error.as_database_error()?.code()?.as_ref() {
+            "42P07" | "42710" => {
+                Some("something of that name is there already: drop or rename it, or use another database")
+            }
+            "42501" => Some("this role may not create tables: let one that may call eventbox::migrate once"),
+            "25006" => Some("this server or session is read only: migrate on one that can be written"),
+            "3F000" => Some("there is no schema to create tables in: set the role's search_path"),
+            _ => None,
+        }
     }
 
     async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
@@ -55,11 +75,6 @@ impl Schema for Postgres {
 
     fn connection_problem(fault: &Fault) -> Option<&'static str> {
         pooler::problem_of(fault)
-    }
-
-    async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
-        let pool = pool.clone();
-        begin_detached(async move { pool.begin().await }).await
     }
 
     fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>> {

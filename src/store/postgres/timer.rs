@@ -4,6 +4,7 @@ use sqlx::{PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::now_us;
+use crate::store::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::timer::{MovedShard, TimerMove};
 
@@ -67,7 +68,8 @@ const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
 
 impl TimerMove for Postgres {
     async fn move_timers(pool: &Pool<Self>, shards: &[i16], limit: i64) -> Result<Vec<MovedShard>, Fault> {
-        let rows = sqlx::query(MOVE_TIMERS).bind(shards).bind(limit).fetch_all(pool).await?;
+        let query = sqlx::query(MOVE_TIMERS).bind(shards).bind(limit);
+        let rows = answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?;
         rows.into_iter()
             .map(|row| Ok(MovedShard { shard: row.try_get(0)?, moved: row.try_get(1)?, next_in_us: row.try_get(2)? }))
             .collect()

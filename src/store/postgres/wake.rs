@@ -1,11 +1,14 @@
 //! Wake-ups on Postgres: NOTIFY.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{PgConnection, Pool, Postgres};
+use tokio::time::timeout;
 
 use crate::shard::ShardSet;
+use crate::store::connection::{ANSWER_WAIT, in_time};
 use crate::store::fault::Fault;
 use crate::store::wake::{Told, WakeUp};
 
@@ -14,6 +17,9 @@ const CHANNEL: &str = "eventbox";
 
 /// The most bytes of a payload; Postgres takes less than 8,000.
 const MAX_PAYLOAD_BYTES: usize = 7_900;
+
+/// How long a listener hears nothing before it asks whether its connection is still there.
+const ASK_AFTER: Duration = Duration::from_secs(5);
 
 /// What is reported when it is not known who has events.
 fn everything() -> Told {
@@ -46,12 +52,18 @@ impl WakeUp for Postgres {
     async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
         // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when it is idle.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let apart = apart.acquire_timeout(ANSWER_WAIT);
         let apart = apart.connect_lazy_with(pool.connect_options().as_ref().clone());
         let mut listener = PgListener::connect_with(&apart).await?;
-        listener.listen(CHANNEL).await?;
+        in_time::<Self, _>(async { Ok(listener.listen(CHANNEL).await?) }).await?;
         report(everything());
         loop {
-            match listener.try_recv().await? {
+            // What is heard in part is kept by the connection, so to stop listening loses nothing.
+            let Ok(heard) = timeout(ASK_AFTER, listener.try_recv()).await else {
+                in_time::<Self, _>(async { Ok(sqlx::raw_sql("SELECT 1").execute(&mut listener).await?) }).await?;
+                continue;
+            };
+            match heard? {
                 // Somebody else's use of the channel says nothing that is known here.
                 Some(notification) => report(told_by(notification.payload()).unwrap_or_else(everything)),
                 // It has connected again, and what came meanwhile was not heard.

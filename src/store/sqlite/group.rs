@@ -4,21 +4,21 @@
 //! savepoint; the last one commits for all. A part that fails is rolled back to its savepoint, and the others commit. The file's own lock decides
 //! between processes; the line only saves its waits, which are polls, and commits, each of which is a sync of the file.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Pool, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Pool, Sqlite, SqliteConnection};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::emits::Emits;
-use super::line::{Call, Lead, Line};
+use super::line::{Call, Lead};
+use super::watch::Watch;
+pub(super) use super::writers::{Writers, writers_of};
+use crate::store::connection::{Tx, begin};
 use crate::store::fault::{Class, Fault, SharedFault};
-use crate::store::group::GroupCommit;
+use crate::store::group::{GroupCommit, Intact};
 use crate::store::schema::Schema;
 
 /// The most parts of a transaction.
@@ -27,22 +27,12 @@ const MAX_PARTS: usize = 64;
 /// How long a transaction takes further parts.
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
-/// The lines, by the options of their pools: clones of a pool share these.
-static LINES: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
-
-/// The writers of a pool.
-pub(super) struct Writers {
-    pub(super) line: Arc<Line<Open>>,
-    pub(super) emits: Emits,
-    /// Kept, so that the options of no other pool are at the same place.
-    _options: Arc<SqliteConnectOptions>,
-}
-
 /// A transaction that was begun.
 pub(super) struct Open {
     // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
-    tx: Transaction<'static, Sqlite>,
+    tx: Tx<Sqlite>,
     done: Done,
+    watch: Option<Watch>,
     lead: Option<Lead<Open>>,
     /// Kept for as long as somebody writes.
     _writers: Arc<Writers>,
@@ -77,20 +67,6 @@ enum Place {
     Later,
 }
 
-pub(super) fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
-    let options = pool.connect_options();
-    let key = Arc::as_ptr(&options) as usize;
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let lines = lines.get_or_insert_default();
-    if let Some(writers) = lines.get(&key).and_then(Weak::upgrade) {
-        return writers;
-    }
-    lines.retain(|_, writers| writers.strong_count() > 0);
-    let writers = Arc::new(Writers { line: Arc::default(), emits: Emits::default(), _options: options });
-    lines.insert(key, Arc::downgrade(&writers));
-    writers
-}
-
 impl Done {
     fn tell(&mut self, result: &Result<(), SharedFault>) {
         for part in self.parts.drain(..) {
@@ -111,8 +87,24 @@ impl Drop for Done {
 
 impl Open {
     async fn begin(pool: &Pool<Sqlite>, writers: Arc<Writers>, lead: Option<Lead<Open>>) -> Result<Self, Fault> {
-        let tx = Sqlite::begin_write(pool).await?;
-        Ok(Open { tx, done: Done::default(), lead, _writers: writers, began: Instant::now() })
+        let tx = begin(pool, Sqlite::BEGIN_WRITE, false).await?;
+        Ok(Open { tx, done: Done::default(), watch: None, lead, _writers: writers, began: Instant::now() })
+    }
+
+    /// Begins what the user's code gets.
+    async fn begin_for_user(
+        pool: &Pool<Sqlite>,
+        writers: Arc<Writers>,
+        lead: Option<Lead<Open>>,
+    ) -> Result<Self, Fault> {
+        let mut tx = begin(pool, Sqlite::BEGIN_WRITE, true).await?;
+        let watch = Some(Watch::set(&mut tx).await?);
+        Ok(Open { tx, done: Done::default(), watch, lead, _writers: writers, began: Instant::now() })
+    }
+
+    fn intact(&self) -> Intact {
+        let is_ended = self.watch.as_ref().is_some_and(Watch::is_ended);
+        if is_ended || !self.tx.is_counted() { Intact::Ended } else { Intact::Whole }
     }
 
     /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
@@ -142,7 +134,7 @@ impl Open {
 
     async fn commit_here(mut self) -> Result<(), SharedFault> {
         self.done.committing = true;
-        let committed = self.tx.commit().await.map_err(|error| Fault(error).shared());
+        let committed = self.tx.commit().await.map_err(Fault::shared);
         self.done.tell(&committed);
         committed
     }
@@ -176,13 +168,28 @@ impl GroupCommit for Sqlite {
             Some(Call::Lead(lead)) => Some(lead),
             _ => None,
         };
-        Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::Alone })
+        Ok(Grouped { open: Open::begin_for_user(pool, writers, lead).await?, place: Place::Alone })
+    }
+
+    async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        Ok(part.open.intact())
+    }
+
+    async fn check_to_commit(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        Ok(part.open.intact())
+    }
+
+    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static)) {
+        part.open.tx.close_if_left_unfit(error);
     }
 
     async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
         let Grouped { mut open, place } = part;
         match place {
-            Place::Alone => return Ok(open.commit_here().await?),
+            Place::Alone => {
+                open.watch.iter().for_each(Watch::allow_commit);
+                return Ok(open.commit_here().await?);
+            }
             Place::First => {}
             Place::Later => {
                 sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?;
@@ -203,7 +210,7 @@ impl GroupCommit for Sqlite {
     async fn roll_back_grouped(part: Self::Grouped) {
         let Grouped { mut open, place } = part;
         if place != Place::Later {
-            let _ = open.tx.rollback().await;
+            open.tx.rollback().await;
             return;
         }
         // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the others.

@@ -14,11 +14,14 @@ mod quarantine;
 mod round;
 mod round_of_one;
 mod schema;
+mod session;
 mod statement;
 mod timer;
 mod tombstone;
 mod turn;
 mod wake;
+mod watch;
+mod writers;
 
 /// The text of the database's clock: microseconds since 1970.
 macro_rules! now_us {

@@ -1,19 +1,40 @@
 //! Migrations, settings and transactions of SQLite.
 
 use sqlx::migrate::Migrator;
-use sqlx::{Pool, Row, Sqlite, Transaction};
+use sqlx::{Pool, Row, Sqlite};
 
 use crate::store::fault::Fault;
-use crate::store::schema::{Schema, SettingsCheck, begin_detached};
+use crate::store::schema::{Schema, SettingsCheck};
 
 /// Older libraries can corrupt a WAL file that two connections use.
 const MIN_VERSION: (u32, u32, u32) = (3, 51, 3);
 
 impl Schema for Sqlite {
+    // Differs: a transaction that begins as a reader can fail when it first writes, without waiting for its turn.
+    const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
+
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/sqlite");
         migrator.dangerous_set_table_name("eventbox_migration");
         migrator
+    }
+
+    async fn has_migrations(conn: &mut sqlx::SqliteConnection) -> Result<bool, Fault> {
+        let query = sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'eventbox_migration'");
+        Ok(query.fetch_one(conn).await?)
+    }
+
+    fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str> {
+        const SQLITE_READONLY: u32 = 8;
+        let error = error.as_database_error()?;
+        let code: u32 = error.code()?.parse().ok()?;
+        match code & 0xff {
+            SQLITE_READONLY => Some("the file or its directory cannot be written"),
+            _ if ["already exists", "there is already"].iter().any(|text| error.message().contains(text)) => {
+                Some("something of that name is there already: drop or rename it, or use another file")
+            }
+            _ => None,
+        }
     }
 
     async fn check_settings(conn: &mut sqlx::SqliteConnection) -> Result<SettingsCheck, Fault> {
@@ -54,12 +75,6 @@ impl Schema for Sqlite {
 
     fn connection_problem(_fault: &Fault) -> Option<&'static str> {
         None
-    }
-
-    // Differs: a transaction that begins as a reader can fail when it first writes, without waiting for its turn.
-    async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
-        let pool = pool.clone();
-        begin_detached(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await
     }
 
     // Differs: connections of a process wait for the file, and a database in memory has only one.

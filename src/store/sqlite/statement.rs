@@ -3,6 +3,7 @@
 use sqlx::{Pool, Sqlite, SqliteConnection};
 
 use super::group::Grouped;
+use crate::store::connection::hold;
 use crate::store::fault::Fault;
 use crate::store::group::GroupCommit;
 
@@ -29,7 +30,7 @@ pub(super) async fn run_in_line<S: Statement>(pool: &Pool<Sqlite>, statement: S)
         if statement.is_atomic()
             && let Some(_lead) = Sqlite::lead_at_once(&pool)
         {
-            return statement.run(&mut *pool.acquire().await?).await;
+            return statement.run(&mut *hold(&pool).await?).await;
         }
         match run_in(Sqlite::begin_grouped(&pool).await?, statement.clone()).await {
             // Perhaps it was another part's fault.

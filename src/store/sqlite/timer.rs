@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::now_us;
 use super::packed::ids_json;
+use crate::store::connection::{begin, hold};
 use crate::store::fault::Fault;
 use crate::store::schema::Schema;
 use crate::store::timer::{MovedShard, TimerMove};
@@ -44,11 +45,11 @@ const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND rec
 impl TimerMove for Sqlite {
     async fn move_timers(pool: &Pool<Self>, shards: &[i16], limit: i64) -> Result<Vec<MovedShard>, Fault> {
         let shards = serde_json::to_string(shards).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        let first = first_timers(&mut *pool.acquire().await?, &shards).await?;
+        let first = first_timers(&mut *hold(pool).await?, &shards).await?;
         if !first.iter().any(is_due) {
             return Ok(first);
         }
-        let mut tx = Self::begin_write(pool).await?;
+        let mut tx = begin(pool, Self::BEGIN_WRITE, false).await?;
         let first = first_timers(&mut tx, &shards).await?;
         let due: Vec<i16> = first.iter().filter(|shard| is_due(shard)).map(|shard| shard.shard).collect();
         let part = (limit / i64::try_from(due.len().max(1)).unwrap_or(i64::MAX)).max(1);

@@ -3,6 +3,7 @@
 mod cases;
 mod contract;
 mod prune;
+mod undone;
 
 use std::num::NonZeroU32;
 

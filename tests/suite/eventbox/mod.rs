@@ -3,7 +3,12 @@
 mod bad_input;
 mod coming_back;
 mod crash;
+#[cfg(feature = "postgres")]
+mod dead_connections;
 mod emit;
+mod foreign_sql;
+#[cfg(feature = "sqlite")]
+mod full_disk;
 #[cfg(all(feature = "postgres", feature = "runtime"))]
 mod held_name;
 #[cfg(feature = "postgres")]

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +58,10 @@ struct Shared {
     cuts: watch::Sender<usize>,
     /// Whether new connections reach the server.
     open: watch::Sender<bool>,
+    /// How many connections there were.
+    made: AtomicUsize,
+    /// The connections before this one are silent: nothing comes through any more, and nothing says so.
+    silent_before: AtomicUsize,
 }
 
 impl Proxy {
@@ -65,8 +69,13 @@ impl Proxy {
     pub(crate) async fn start(upstream: PgConnectOptions) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared =
-            Arc::new(Shared { fates: Mutex::default(), cuts: watch::Sender::new(0), open: watch::Sender::new(true) });
+        let shared = Arc::new(Shared {
+            fates: Mutex::default(),
+            cuts: watch::Sender::new(0),
+            open: watch::Sender::new(true),
+            made: AtomicUsize::new(0),
+            silent_before: AtomicUsize::new(0),
+        });
         let accepting = tokio::spawn(accept(listener, upstream.clone(), Arc::clone(&shared)));
         Proxy { port, upstream, shared, accepting }
     }
@@ -76,11 +85,15 @@ impl Proxy {
         self.pool_of(1).await
     }
 
+    /// How the database is reached through the proxy.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.upstream.clone().host("127.0.0.1").port(self.port).ssl_mode(PgSslMode::Disable)
+    }
+
     /// A pool of several connections that go through the proxy; one of them is there already.
     pub(crate) async fn pool_of(&self, max_connections: u32) -> PgPool {
-        let options = self.upstream.clone().host("127.0.0.1").port(self.port).ssl_mode(PgSslMode::Disable);
         let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(Duration::from_secs(30));
-        pool.connect_with(options).await.expect("the server accepts connections without TLS")
+        pool.connect_with(self.options()).await.expect("the server accepts connections without TLS")
     }
 
     /// Says what happens to the next such message, after the ones that were said before.
@@ -91,6 +104,16 @@ impl Proxy {
     /// New connections wait (or do not wait any more) before they reach the server.
     pub(crate) fn hold_new_connections(&self, hold: bool) {
         self.shared.open.send_replace(!hold);
+    }
+
+    /// How many connections were made through it.
+    pub(crate) fn made(&self) -> usize {
+        self.shared.made.load(Ordering::SeqCst)
+    }
+
+    /// The first connections, so many, are silent from now on: as if their cable were cut.
+    pub(crate) fn silence(&self, first: usize) {
+        self.shared.silent_before.store(first, Ordering::SeqCst);
     }
 
     /// Waits until so many connections have met their fate.
@@ -146,9 +169,10 @@ async fn serve(client: TcpStream, server: Box<dyn Stream>, shared: &Shared) -> i
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let answer_is_lost = AtomicBool::new(false);
+    let number = shared.made.fetch_add(1, Ordering::SeqCst);
     let end = tokio::select! {
-        end = up(&mut from_client, &mut to_server, shared, &answer_is_lost) => end?,
-        end = down(&mut from_server, &mut to_client, &answer_is_lost) => end?,
+        end = up(&mut from_client, &mut to_server, shared, &answer_is_lost, number) => end?,
+        end = down(&mut from_server, &mut to_client, shared, &answer_is_lost, number) => end?,
     };
     drop((from_client, to_client));
     shared.cuts.send_modify(|cuts| *cuts += 1);
@@ -167,6 +191,7 @@ async fn up(
     server: &mut (impl AsyncWrite + Unpin),
     shared: &Shared,
     answer_is_lost: &AtomicBool,
+    number: usize,
 ) -> io::Result<End> {
     // The first message has no type.
     let length = client.read_u32().await?;
@@ -175,6 +200,7 @@ async fn up(
     server.write_all(&startup).await?;
     loop {
         let message = read_message(client).await?;
+        shared.unless_silent(number).await;
         match fate_of(&message, shared) {
             Some(Fate::CutBefore) => return Ok(End::Cut),
             Some(Fate::Orphaned(how)) => return Ok(End::Orphaned(message, how)),
@@ -189,15 +215,27 @@ async fn up(
 async fn down(
     server: &mut (impl AsyncRead + Unpin),
     client: &mut (impl AsyncWrite + Unpin),
+    shared: &Shared,
     answer_is_lost: &AtomicBool,
+    number: usize,
 ) -> io::Result<End> {
     loop {
         let message = read_message(server).await?;
+        shared.unless_silent(number).await;
         if !answer_is_lost.load(Ordering::SeqCst) {
             client.write_all(&message).await?;
         } else if message.first() == Some(&b'Z') {
             // The server is ready for the next query, so it has done this one.
             return Ok(End::Cut);
+        }
+    }
+}
+
+impl Shared {
+    /// Never returns for a connection that is silent.
+    async fn unless_silent(&self, number: usize) {
+        if number < self.silent_before.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
         }
     }
 }

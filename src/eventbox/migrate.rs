@@ -1,0 +1,155 @@
+//! The tables of eventboxes: making them, and knowing whether they are there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::Pool;
+use sqlx::migrate::{Migrate, MigrateError};
+use tokio::time::timeout;
+
+use super::database::check;
+use crate::error::{Error, Result};
+use crate::store::{Backend, Class, Fault, hold};
+
+/// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
+///
+/// Call it when the program starts; it does nothing when the tables are current. The migrations are recorded in the table
+/// `eventbox_migration`, apart from your own.
+///
+/// # Errors
+///
+/// [`Error::Setup`] when the database is not fit (see [`check`]), was migrated by a newer version of this crate, has a table of a name that is
+/// needed, or does not let this role create tables; transient and database errors. A migrated database needs no right to create anything.
+///
+/// # Cancel safety
+///
+/// Safe: a migration that was begun goes on in the background.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// eventbox::migrate(&pool).await?;
+/// # Ok(()) }
+/// ```
+pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    check(pool).await?;
+    let pool = pool.clone();
+    // In a task of its own: a caller who gives up must not leave a migration half done.
+    let migration = tokio::spawn(async move { timeout(MIGRATE_WAIT, run_migrations(&pool)).await });
+    match migration.await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(Error::Transient {
+            attempt: ATTEMPT.to_owned(),
+            source: format!("not done within {MIGRATE_WAIT:?}").into(),
+        }),
+        Err(panic) => Err(Error::Database { attempt: ATTEMPT.to_owned(), source: panic.into() }),
+    }
+}
+
+const ATTEMPT: &str = "migrate the tables of eventbox";
+
+/// The longest that all migrations together may take.
+const MIGRATE_WAIT: Duration = Duration::from_secs(30 * 60);
+
+/// How often migrating goes on when other processes that migrate at the same time came first.
+const MIGRATE_ATTEMPTS: usize = 50;
+
+/// The pause before a migration that met another one is tried again.
+const MIGRATE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What of the migrations is recorded.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    has_table: bool,
+    applied: usize,
+    is_current: bool,
+}
+
+/// Each migration commits with its record. Of several processes that migrate at once, all but one fail on what the first has created, look again,
+/// and find it done.
+async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    let during = |fault: Fault| fault.during(ATTEMPT);
+    let mut before = standing(pool, ATTEMPT).await?;
+    for _ in 0..MIGRATE_ATTEMPTS {
+        if before.is_current {
+            return Ok(());
+        }
+        let mut conn = hold(pool).await.map_err(during)?;
+        let Err(error) = B::migrator().run_direct(None, &mut *conn, false).await else { return Ok(()) };
+        drop(conn);
+        let now = standing(pool, ATTEMPT).await?;
+        let error = failure_of::<B>(error);
+        if now == before && !error.is_contention() {
+            return Err(error);
+        }
+        before = now;
+        tokio::time::sleep(MIGRATE_PAUSE).await;
+    }
+    Err(Error::contention(ATTEMPT))
+}
+
+fn failure_of<B: Backend>(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) => refusal_of::<B>(ATTEMPT.to_owned(), error),
+        MigrateError::ExecuteMigration(error, version) => {
+            refusal_of::<B>(format!("{ATTEMPT}, migration {version}"), error)
+        }
+        other => Error::Database { attempt: ATTEMPT.to_owned(), source: other.into() },
+    }
+}
+
+fn refusal_of<B: Backend>(attempt: String, error: sqlx::Error) -> Error {
+    match B::why_not_migrated(&error) {
+        Some(why) => Error::setup(attempt, format!("{why} ({error})")),
+        None => Fault(error).during(attempt),
+    }
+}
+
+/// Reads what is recorded, which needs no right but to read.
+async fn standing<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Standing> {
+    let during = |fault: Fault| fault.during(attempt);
+    let mut conn = hold(pool).await.map_err(during)?;
+    let migrator = B::migrator();
+    if !B::has_migrations(&mut conn).await.map_err(during)? {
+        return Ok(Standing { has_table: false, applied: 0, is_current: false });
+    }
+    let applied = match conn.list_applied_migrations(&migrator.table_name).await {
+        Ok(applied) => applied,
+        Err(MigrateError::Execute(error)) => match Fault(error) {
+            fault if fault.class() == Class::Permanent => {
+                let table = &migrator.table_name;
+                return Err(Error::setup(
+                    attempt,
+                    format!("the table {table} cannot be read, or is of something else ({})", fault.0),
+                ));
+            }
+            fault => return Err(during(fault)),
+        },
+        Err(error) => return Err(Error::setup(attempt, error)),
+    };
+    let known: BTreeMap<_, _> = migrator.iter().map(|known| (known.version, &known.checksum)).collect();
+    for migration in &applied {
+        let version = migration.version;
+        let problem = match known.get(&version) {
+            None => format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
+            Some(checksum) if **checksum != migration.checksum => format!(
+                "migration {version} in the database is not the one of this eventbox: was an unreleased version used on it?"
+            ),
+            Some(_) => continue,
+        };
+        return Err(Error::setup(attempt, problem));
+    }
+    Ok(Standing { has_table: true, applied: applied.len(), is_current: applied.len() == known.len() })
+}
+
+/// Checks that the tables are those that this version of the library knows; for whatever starts and goes on by itself.
+#[cfg(feature = "runtime")]
+pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    const ATTEMPT: &str = "check the database's tables";
+    if !standing(pool, ATTEMPT).await?.is_current {
+        return Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first"));
+    }
+    Ok(())
+}

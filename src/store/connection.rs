@@ -1,0 +1,325 @@
+//! Connections and transactions of the library's own: every wait on them has a bound, and one that may be unfit never goes back to its pool.
+//!
+//! A connection of sqlx that goes back to its pool is asked first whether it is still there. When it is dead, that question waits until the operating
+//! system gives up, and keeps a place of the pool. So the library gives back by itself, within a bound, what it takes from a pool.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Pool, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::timeout;
+
+use super::fault::{Fault, leaves_unfit};
+use super::session::Session;
+
+/// How long the library waits on Postgres for a connection of a pool, and for the answer to a statement of its own.
+///
+/// After it the library closes the connection. What was attempted is transient, or unknown when it was a commit. The statements of the user's code are
+/// bounded by the deadline of their turn instead.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it the library closes the connection.
+pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a transaction is begun on another connection when the one that the pool gave is unfit.
+const BEGIN_ATTEMPTS: usize = 3;
+
+/// The error of a wait that reached its bound.
+fn no_answer() -> Fault {
+    let text = format!("the database did not answer within {ANSWER_WAIT:?}, so the connection was closed");
+    Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
+}
+
+/// Waits for work that takes connections by [`hold`]; after [`ANSWER_WAIT`] it drops the work, which closes its connection.
+pub(crate) async fn answered<B: Session, T>(
+    pool: &Pool<B>,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match timeout(B::ANSWER_WAIT, work).await {
+        Ok(done) => done,
+        Err(_) => {
+            sift(pool);
+            Err(no_answer())
+        }
+    }
+}
+
+/// The same for a statement on a connection that is held already, which the caller drops after an error.
+pub(crate) async fn in_time<B: Session, T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    timeout(B::ANSWER_WAIT, work).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// Asks the idle connections of a pool whether they are still there, and closes those that do not answer.
+///
+/// A connection that is dead is seldom alone, and each of the others would cost a whole wait.
+fn sift<B: Session>(pool: &Pool<B>) {
+    for _ in 0..pool.num_idle() {
+        let Some(mut conn) = pool.try_acquire() else { return };
+        tokio::spawn(timeout(B::RELEASE_WAIT, conn.return_to_pool()));
+    }
+}
+
+/// A connection of a pool, held by the library.
+pub(crate) struct Held<B: Session> {
+    conn: OwnedMutexGuard<PoolConnection<B>>,
+    /// The same connection, for the task that gives it back.
+    slot: Arc<Mutex<PoolConnection<B>>>,
+    since: Instant,
+    is_fit: bool,
+    has_transaction: bool,
+    /// Whether the user's code had it, so that it is not known what is open now.
+    is_disturbed: bool,
+    /// What the session was before the user's code used it.
+    before: Option<B::Before>,
+}
+
+/// Takes a connection of a pool, within a bound.
+pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
+    match timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        Ok(conn) => {
+            let slot = Arc::new(Mutex::new(conn));
+            let conn = Arc::clone(&slot).lock_owned().await;
+            Ok(Held {
+                conn,
+                slot,
+                since: Instant::now(),
+                is_fit: true,
+                has_transaction: false,
+                is_disturbed: false,
+                before: None,
+            })
+        }
+        Err(error) => {
+            if matches!(error, sqlx::Error::PoolTimedOut) {
+                sift(pool);
+            }
+            Err(Fault::before_any_statement(error))
+        }
+    }
+}
+
+/// Takes a connection that the user's code may use: what that does to the session does not outlive the hold.
+pub(crate) async fn hold_for_user<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
+    let mut held = hold(pool).await?;
+    held.before = Some(in_time::<B, _>(B::note_session(pool, &mut held.conn)).await?);
+    held.is_disturbed = true;
+    Ok(held)
+}
+
+impl<B: Session> Held<B> {
+    /// Whether the user's code has left a transaction open, which is rolled back then.
+    pub(crate) async fn was_left_open(&mut self) -> Result<bool, Fault> {
+        let is_open = self.conn.is_in_transaction() || !B::is_outside_transaction(&mut self.conn).await?;
+        self.is_disturbed = is_open;
+        Ok(is_open)
+    }
+
+    /// Closes the connection instead of giving it back.
+    pub(crate) fn close(mut self) {
+        self.is_fit = false;
+    }
+
+    /// The outcome of a statement; a connection that it left unfit does not go back to the pool.
+    pub(crate) fn close_if_unfit<T>(&mut self, done: Result<T, Fault>) -> Result<T, Fault> {
+        done.inspect_err(|fault| self.is_fit &= !fault.connection_is_unfit())
+    }
+
+    /// The same for an error that may have one of the user's code in it.
+    pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
+        self.is_fit &= !leaves_unfit(error);
+    }
+
+    fn depth(&self) -> usize {
+        B::TransactionManager::get_transaction_depth(&self.conn)
+    }
+
+    /// Whether nothing is known against it. Statements of the library that took so long were given up.
+    fn is_fit(&self) -> bool {
+        self.is_fit && (self.before.is_some() || self.since.elapsed() < B::ANSWER_WAIT / 2)
+    }
+}
+
+impl<B: Session> Deref for Held<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        &self.conn
+    }
+}
+
+impl<B: Session> DerefMut for Held<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        &mut self.conn
+    }
+}
+
+impl<B: Session> Drop for Held<B> {
+    fn drop(&mut self) {
+        let runtime = Handle::try_current();
+        let (true, Ok(runtime)) = (self.is_fit(), runtime) else {
+            // Dropped, this closes the connection and frees its place in the pool.
+            drop(self.conn.return_to_pool());
+            return;
+        };
+        if self.has_transaction {
+            for _ in 0..self.depth() {
+                B::TransactionManager::start_rollback(&mut self.conn);
+            }
+        } else if self.before.is_none() {
+            runtime.spawn(timeout(B::RELEASE_WAIT, self.conn.return_to_pool()));
+            return;
+        }
+        let (slot, before, is_disturbed) = (Arc::clone(&self.slot), self.before.take(), self.is_disturbed);
+        runtime.spawn(async move {
+            let mut conn = slot.lock_owned().await;
+            let cleaning = clean::<B>(&mut conn, before, is_disturbed);
+            let is_clean = timeout(B::RELEASE_WAIT, cleaning).await.unwrap_or(false);
+            let returning = conn.return_to_pool();
+            if is_clean {
+                // One that is not done in time is closed.
+                let _ = timeout(B::RELEASE_WAIT, returning).await;
+            }
+        });
+    }
+}
+
+/// Makes a connection what it was before; false when that cannot be done.
+async fn clean<B: Session>(conn: &mut B::Connection, before: Option<B::Before>, is_disturbed: bool) -> bool {
+    // Behind it what was queued is done.
+    if conn.ping().await.is_err() {
+        return false;
+    }
+    let is_open = conn.is_in_transaction() || (is_disturbed && !B::is_outside_transaction(conn).await.unwrap_or(false));
+    if is_open && !B::repair(conn).await {
+        return false;
+    }
+    match before {
+        Some(before) => B::restore_session(conn, before).await.unwrap_or(false),
+        None => true,
+    }
+}
+
+/// A transaction of the library. Dropped without a commit it is rolled back.
+pub struct Tx<B: Session> {
+    held: Held<B>,
+}
+
+/// Begins a transaction that writes from its first statement. `statement` is what begins it.
+///
+/// In a task of its own, so that a caller who gives up does not cut the `BEGIN`; a connection that does not answer it is closed.
+pub(crate) async fn begin<B: Session>(
+    pool: &Pool<B>,
+    statement: &'static str,
+    is_for_user: bool,
+) -> Result<Tx<B>, Fault> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move {
+        let mut begun = Err(no_answer());
+        for _ in 0..BEGIN_ATTEMPTS {
+            begun = begin_here(&pool, statement, is_for_user).await;
+            if !matches!(begun, Err(Fault(sqlx::Error::InvalidSavePointStatement | sqlx::Error::BeginFailed))) {
+                break;
+            }
+        }
+        begun
+    });
+    begun.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
+}
+
+async fn begin_here<B: Session>(pool: &Pool<B>, statement: &'static str, is_for_user: bool) -> Result<Tx<B>, Fault> {
+    let mut held = if is_for_user { hold_for_user(pool).await? } else { hold(pool).await? };
+    if held.depth() > 0 && !B::repair(&mut held.conn).await {
+        held.is_fit = false;
+        return Err(Fault(sqlx::Error::BeginFailed));
+    }
+    let begin = B::TransactionManager::begin(&mut held.conn, Some(statement.into_sql_str()));
+    match timeout(B::ANSWER_WAIT, begin).await {
+        Ok(Ok(())) => {
+            held.has_transaction = true;
+            Ok(Tx { held })
+        }
+        Ok(Err(error)) => {
+            held.is_fit = B::begins_whole(&error);
+            Err(Fault::before_any_statement(error))
+        }
+        Err(_) => {
+            held.is_fit = false;
+            sift(pool);
+            Err(Fault::before_any_statement(no_answer().0))
+        }
+    }
+}
+
+impl<B: Session> Tx<B> {
+    /// Commits.
+    ///
+    /// A dropped future may or may not have committed.
+    pub(crate) async fn commit(mut self) -> Result<(), Fault> {
+        let held = &mut self.held;
+        if held.depth() != 1 {
+            held.is_fit = false;
+            return Err(Fault(sqlx::Error::InvalidSavePointStatement));
+        }
+        match timeout(B::ANSWER_WAIT, B::TransactionManager::commit(&mut held.conn)).await {
+            Ok(Ok(())) => {
+                held.has_transaction = false;
+                held.is_disturbed = false;
+                Ok(())
+            }
+            Ok(Err(error)) => held.close_if_unfit(Err(Fault(error))),
+            Err(_) => {
+                held.is_fit = false;
+                Err(no_answer())
+            }
+        }
+    }
+
+    /// Rolls back; what cannot be rolled back is closed.
+    pub(crate) async fn rollback(mut self) {
+        let held = &mut self.held;
+        for _ in 0..held.depth() {
+            let rolled_back = timeout(B::RELEASE_WAIT, B::TransactionManager::rollback(&mut held.conn)).await;
+            if !matches!(rolled_back, Ok(Ok(()))) {
+                held.is_fit = matches!(rolled_back, Ok(Err(_))) && B::repair(&mut held.conn).await;
+                break;
+            }
+        }
+        held.has_transaction = false;
+    }
+
+    /// As [`Held::close_if_left_unfit`].
+    pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
+        self.held.close_if_left_unfit(error);
+    }
+
+    /// Whether the driver still counts the one transaction that was begun.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.held.depth() == 1
+    }
+}
+
+impl<B: Session> Deref for Tx<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        &self.held
+    }
+}
+
+impl<B: Session> DerefMut for Tx<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        &mut self.held
+    }
+}
+
+impl<B: Session> std::fmt::Debug for Tx<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").field("is_counted", &self.is_counted()).finish_non_exhaustive()
+    }
+}

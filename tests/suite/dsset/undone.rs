@@ -1,0 +1,43 @@
+//! Transactions of callers whose own statements undo what was popped.
+
+use ::eventbox::Recipient;
+use ::eventbox::dsset::{Error, Item, Misuse, PopTx, Set, finish_pop};
+
+use crate::support::on_every_engine;
+
+on_every_engine! {
+    /// What the caller's statements have undone is told, and nothing is popped; in a transaction of ours, and in one of the caller's.
+    async fn what_is_undone_is_not_told_as_popped(db) {
+        let set = Set::new(Recipient::new("set", "1").unwrap());
+        set.add(&db.pool, &[Item::new("a", "x"), Item::new("b", "y")]).await.unwrap();
+        db.run("CREATE TABLE note (text varchar(9) PRIMARY KEY)").await;
+        let pool = db.open(1);
+        let undoing: &[&str] = match <Engine as crate::support::TestEngine>::FOLDER {
+            "postgres" => &["ROLLBACK TO SAVEPOINT mine", "ROLLBACK; BEGIN", "ROLLBACK", "SELECT 1/0", "ABORT AND CHAIN"],
+            _ => &["ROLLBACK TO SAVEPOINT mine", "ROLLBACK; BEGIN", "ROLLBACK"],
+        };
+        for (is_ours, sql) in [true, false].into_iter().flat_map(|ours| undoing.iter().map(move |sql| (ours, *sql))) {
+            let listing = set.list(&pool, 10.try_into().unwrap()).await.unwrap();
+            let mut tx: PopTx<Engine> = match is_ours {
+                true => PopTx::begin(&pool).await.unwrap(),
+                false => ::eventbox::begin(&pool).await.unwrap().into(),
+            };
+            sqlx::raw_sql("SAVEPOINT mine").execute(&mut *tx).await.unwrap();
+            let mut op = set.begin_pop(&mut tx, &listing).await.unwrap();
+            assert!(op.pop("a"));
+            assert_eq!(finish_pop(&mut tx, [op]).await.unwrap(), 1);
+            let _ = sqlx::raw_sql(sql).execute(&mut *tx).await;
+            let error = tx.commit().await.unwrap_err();
+            assert!(matches!(error, Error::Misuse { misuse: Misuse::Undone, .. }), "{sql}: {error:?}");
+            assert_eq!(db.count("eventbox_event").await, 2, "{sql}");
+        }
+        let listing = set.list(&pool, 10.try_into().unwrap()).await.unwrap();
+        let mut tx = PopTx::begin(&pool).await.unwrap();
+        let mut op = set.begin_pop(&mut tx, &listing).await.unwrap();
+        assert!(op.pop("a"));
+        finish_pop(&mut tx, [op]).await.unwrap();
+        sqlx::raw_sql("SAVEPOINT mine; INSERT INTO note VALUES ('x'); RELEASE SAVEPOINT mine").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((db.count("eventbox_event").await, db.count("note").await), (1, 1));
+    }
+}

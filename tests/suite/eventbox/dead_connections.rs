@@ -1,0 +1,147 @@
+//! Connections that die without a word: a cut cable, a frozen server. Only Postgres is reached over a network.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ::eventbox::runtime::{Runtime, RuntimeConfig};
+use ::eventbox::{
+    ANSWER_WAIT, BoxError, Error, Event, Outcome, RELEASE_WAIT, Recipient, Reducer, Sender, emit, process_batch,
+};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, Postgres};
+
+use crate::support::proxy::Proxy;
+use crate::support::{SOON, TestDb, drain, eventually, with_database};
+
+/// Two waits, one of which begins when the other has ended; more is a wait without a bound.
+const BACK_AT_WORK: Duration = Duration::from_secs(2 * ANSWER_WAIT.as_secs() + 2 * RELEASE_WAIT.as_secs());
+
+fn to() -> Recipient {
+    Recipient::new("tally", "1").unwrap()
+}
+
+/// A pool whose connections have all been made.
+async fn full_pool(options: PgPoolOptions, through: PgConnectOptions, size: usize) -> PgPool {
+    let pool = options.max_connections(u32::try_from(size).unwrap()).connect_with(through).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..size {
+        held.push(pool.acquire().await.unwrap());
+    }
+    drop(held);
+    eventually(SOON, async || pool.num_idle() == size).await;
+    pool
+}
+
+/// Emits until it works; answers how long that took.
+async fn emit_again_and_again(pool: &PgPool) -> Duration {
+    let started = Instant::now();
+    loop {
+        match emit(pool, &to(), Event::new("x").named("again")).await {
+            Ok(_) => return started.elapsed(),
+            Err(error) => assert!(matches!(error, Error::Transient { .. } | Error::Unknown { .. }), "{error:?}"),
+        }
+    }
+}
+
+/// Emits by pools of each kind, when all connections are dead and when only some are.
+async fn emits_go_on(options: fn() -> PgPoolOptions) {
+    with_database("emits_go_on_behind_dead_connections", async |db: &TestDb<Postgres>| {
+        for dead in [1, 3] {
+            let proxy = Proxy::start(db.options()).await;
+            let pool = full_pool(options(), proxy.options(), 3).await;
+            proxy.silence(dead);
+            let took = emit_again_and_again(&pool).await;
+            assert!(took < BACK_AT_WORK, "{dead} dead: {took:?}");
+            // None of the dead is in the way of the next ones.
+            let started = Instant::now();
+            for _ in 0..6 {
+                emit_again_and_again(&pool).await;
+            }
+            assert!(started.elapsed() < BACK_AT_WORK, "{dead} dead: {:?}", started.elapsed());
+            assert!(pool.size() <= 3);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn emits_go_on_with_a_pool_that_asks_before_use() {
+    emits_go_on(PgPoolOptions::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn emits_go_on_with_a_pool_that_trusts() {
+    emits_go_on(::eventbox::pool_options::<Postgres>).await;
+}
+
+/// A transaction of a turn, of an administrator, and the emits of a sender, on a pool of one dead connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_kind_of_call_has_a_bound() {
+    with_database("each_kind_of_call_has_a_bound", async |db: &TestDb<Postgres>| {
+        emit(&db.pool, &to(), Event::new("x")).await.unwrap();
+        let processor =
+            crate::support::Decider(|events: &[Event]| ::eventbox::Transition::stay().consuming(events).into());
+        for call in ["turn", "pause", "sender"] {
+            let proxy = Proxy::start(db.options()).await;
+            let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), proxy.options(), 1).await;
+            proxy.silence(proxy.made());
+            let started = Instant::now();
+            let done: Result<(), BoxError> = match call {
+                "turn" => process_batch(&pool, &to(), &processor, NonZeroU32::MIN).await.map(drop).map_err(Into::into),
+                "pause" => ::eventbox::admin::pause(&pool, &to()).await.map(drop).map_err(Into::into),
+                "sender" => Sender::new(pool.clone()).emit(&to(), Event::new("y")).await.map(drop).map_err(Into::into),
+                _ => ::eventbox::admin::standing(&pool, &to()).await.map(drop).map_err(Into::into),
+            };
+            let took = started.elapsed();
+            assert!(done.is_err() || call == "sender", "{call}: {done:?}");
+            assert!(took < BACK_AT_WORK, "{call}: {took:?}");
+            // The place in the pool is free again.
+            let back = tokio::time::timeout(BACK_AT_WORK, pool.acquire()).await;
+            back.unwrap_or_else(|_| panic!("{call}: the pool has no place")).unwrap().ping().await.unwrap();
+        }
+    })
+    .await;
+}
+
+struct Counting(Arc<AtomicUsize>);
+
+impl Reducer for Counting {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        self.0.fetch_add(events.len(), Ordering::Relaxed);
+        Ok(Outcome::to(count + events.len() as u64).consuming(events))
+    }
+}
+
+/// A runtime goes on when some of its connections die, and when all do, the listener's with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_goes_on() {
+    with_database("a_runtime_goes_on_behind_dead_connections", async |db: &TestDb<Postgres>| {
+        let proxy = Proxy::start(db.options()).await;
+        let pool = full_pool(PgPoolOptions::new(), proxy.options(), 4).await;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let runtime = Runtime::builder(pool.clone()).reducer("tally", Counting(Arc::clone(&calls)));
+        let runtime = runtime.config(RuntimeConfig::default()).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let mut emitted = 0;
+        for dead in [2, usize::MAX] {
+            proxy.silence(dead.min(proxy.made()));
+            let started = Instant::now();
+            for n in 0..20 {
+                emit(&db.pool, &Recipient::new("tally", format!("{n}")).unwrap(), Event::new("x")).await.unwrap();
+                emitted += 1;
+            }
+            eventually(2 * BACK_AT_WORK, async || db.count("eventbox_event").await == 0).await;
+            println!("{dead} dead: back after {:?}", started.elapsed());
+        }
+        let states = "SELECT coalesce(sum(turn), 0)::int8 FROM eventbox_state";
+        assert!(db.number(states).await > 0);
+        assert!(calls.load(Ordering::Relaxed) >= emitted);
+        runtime.stop(Duration::from_secs(20)).await;
+        assert!(drain(&db.pool, &to()).await.is_empty());
+    })
+    .await;
+}

@@ -1,0 +1,364 @@
+//! What the user's code may do to its transaction and to its connection.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ::eventbox::{
+    Backend, EVersion, Error, Event, Misuse, Mutation, Processor, Recipient, SideEffect, Transition, Turn,
+    process_batch,
+};
+use sqlx::{AssertSqlSafe, Pool};
+
+use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where foreign SQL is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Load,
+    Fetch,
+    Effect,
+    Alone,
+    Save,
+}
+
+/// A processor that adds the number of events to its entity and leaves a note for each turn; in one place it runs foreign SQL.
+struct Foreign {
+    place: Place,
+    sql: &'static str,
+    /// Whether the place returns an error behind it.
+    fails: bool,
+    calls: AtomicUsize,
+}
+
+fn entity() -> Recipient {
+    Recipient::new("entity", "one").unwrap()
+}
+
+trait ForeignEngine: TestEngine {
+    /// Runs statements, whose error the user's code does not return.
+    async fn swallow(conn: &mut Self::Connection, sql: &'static str);
+
+    fn run_on(conn: &mut Self::Connection, sql: String) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    fn number_on(conn: &mut Self::Connection, sql: &'static str) -> impl Future<Output = Result<i64, BoxError>> + Send;
+
+    /// Each ends the transaction, or leaves it so that it cannot commit.
+    const ENDINGS: &[&str];
+
+    /// Each changes the session; a query that tells whether it is changed.
+    const SETTINGS: &[(&str, &str)];
+}
+
+impl Foreign {
+    fn new(place: Place, sql: &'static str, fails: bool) -> Self {
+        Foreign { place, sql, fails, calls: AtomicUsize::new(0) }
+    }
+
+    async fn run<B: ForeignEngine>(&self, conn: &mut B::Connection, place: Place) -> Result<(), BoxError> {
+        foreign::<B>(conn, self.sql, place == self.place, self.fails).await
+    }
+}
+
+async fn foreign<B: ForeignEngine>(
+    conn: &mut B::Connection,
+    sql: &'static str,
+    is_here: bool,
+    fails: bool,
+) -> Result<(), BoxError> {
+    if is_here {
+        B::swallow(conn, sql).await;
+        if fails {
+            return Err("the code's own error".into());
+        }
+    }
+    Ok(())
+}
+
+macro_rules! foreign_engine {
+    ($engine:ty, $endings:expr, $settings:expr) => {
+        impl ForeignEngine for $engine {
+            const ENDINGS: &[&str] = $endings;
+            const SETTINGS: &[(&str, &str)] = $settings;
+
+            async fn swallow(conn: &mut Self::Connection, sql: &'static str) {
+                for sql in sql.split(';') {
+                    let _ = sqlx::raw_sql(sql).execute(&mut *conn).await;
+                }
+            }
+
+            async fn run_on(conn: &mut Self::Connection, sql: String) -> Result<(), BoxError> {
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await?;
+                Ok(())
+            }
+
+            async fn number_on(conn: &mut Self::Connection, sql: &'static str) -> Result<i64, BoxError> {
+                Ok(sqlx::query_scalar(sql).fetch_one(conn).await?)
+            }
+        }
+
+        impl Processor<$engine> for Foreign {
+            type State = i64;
+
+            async fn load_state(
+                &self,
+                conn: &mut <$engine as sqlx::Database>::Connection,
+                _: &Recipient,
+            ) -> Result<(i64, EVersion), BoxError> {
+                let total = <$engine>::number_on(conn, "SELECT total FROM entity").await?;
+                let eversion = EVersion(<$engine>::number_on(conn, "SELECT eversion FROM entity").await?);
+                self.run::<$engine>(conn, Place::Load).await?;
+                Ok((total, eversion))
+            }
+
+            async fn prepare_mutation(
+                &self,
+                _: &Recipient,
+                events: &[Event],
+                total: &i64,
+            ) -> Result<Mutation<$engine, i64>, BoxError> {
+                if events.is_empty() {
+                    return Ok(Mutation::none());
+                }
+                self.calls.fetch_add(1, Ordering::Relaxed);
+                let (sql, place, fails) = (self.sql, self.place, self.fails);
+                let first = SideEffect::new(move |tx| {
+                    Box::pin(async move {
+                        <$engine>::run_on(tx, "INSERT INTO note VALUES ('first')".to_owned()).await?;
+                        let is_here = matches!(place, Place::Effect | Place::Alone);
+                        foreign::<$engine>(tx, sql, is_here, fails).await
+                    })
+                });
+                let second = SideEffect::new(move |tx| {
+                    Box::pin(<$engine>::run_on(tx, "INSERT INTO note VALUES ('second')".to_owned()))
+                });
+                let mut all = Transition::to(total + events.len() as i64).consuming(events).side_effect(first);
+                if place == Place::Alone {
+                    all = all.independent();
+                }
+                Ok(Mutation::from(all).then(Transition::stay().side_effect(second)))
+            }
+
+            async fn fetch_eversion(
+                &self,
+                tx: &mut <$engine as sqlx::Database>::Connection,
+                _: &Recipient,
+            ) -> Result<EVersion, BoxError> {
+                let eversion = EVersion(<$engine>::number_on(tx, "SELECT eversion FROM entity").await?);
+                self.run::<$engine>(tx, Place::Fetch).await?;
+                Ok(eversion)
+            }
+
+            async fn save_state(
+                &self,
+                tx: &mut <$engine as sqlx::Database>::Connection,
+                _: &Recipient,
+                total: &i64,
+                eversion: EVersion,
+            ) -> Result<(), BoxError> {
+                let eversion = eversion.0;
+                let sql = format!("UPDATE entity SET total = {total}, eversion = {eversion}");
+                <$engine>::run_on(tx, sql).await?;
+                self.run::<$engine>(tx, Place::Save).await
+            }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+foreign_engine!(
+    sqlx::Postgres,
+    &[
+        "COMMIT",
+        "END",
+        "COMMIT AND CHAIN",
+        "COMMIT; BEGIN",
+        "ROLLBACK",
+        "ABORT",
+        "ROLLBACK AND CHAIN",
+        "ROLLBACK; BEGIN",
+        "ROLLBACK; BEGIN; SAVEPOINT _sqlx_savepoint_1",
+        "PREPARE TRANSACTION 'foreign'",
+        "SELECT 1/0",
+        "INSERT INTO note VALUES ('there')",
+        "SELECT * FROM not_there",
+        "RELEASE SAVEPOINT _sqlx_savepoint_1",
+        "ROLLBACK TO SAVEPOINT _sqlx_savepoint_1",
+    ],
+    &[
+        ("SET statement_timeout = '1min'", "SELECT (current_setting('statement_timeout') <> '0')::int::int8"),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SELECT (current_setting('default_transaction_read_only') = 'on')::int::int8"
+        ),
+        ("SET ROLE pg_monitor", "SELECT (current_setting('role') <> 'none')::int::int8"),
+        ("SET SESSION AUTHORIZATION pg_monitor", "SELECT (session_user = 'pg_monitor')::int::int8"),
+        ("SET search_path = pg_catalog", "SELECT (current_setting('search_path') = 'pg_catalog')::int::int8"),
+        ("DECLARE mine CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors WHERE is_holdable"),
+        ("SELECT set_config('work_mem', '12MB', false)", "SELECT (current_setting('work_mem') = '12MB')::int::int8"),
+        ("SET synchronous_commit = off", "SELECT (current_setting('synchronous_commit') = 'off')::int::int8"),
+        (
+            "SELECT pg_advisory_lock(7)",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ),
+        ("CREATE TEMP TABLE mine (x int)", "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()"),
+        ("LISTEN mine", "SELECT count(*) FROM pg_listening_channels()"),
+    ]
+);
+#[cfg(feature = "sqlite")]
+foreign_engine!(
+    sqlx::Sqlite,
+    &[
+        "COMMIT",
+        "END",
+        "COMMIT; BEGIN",
+        "COMMIT; BEGIN IMMEDIATE",
+        "ROLLBACK",
+        "ROLLBACK; BEGIN",
+        "ROLLBACK; BEGIN IMMEDIATE; SAVEPOINT _sqlx_savepoint_1",
+        "INSERT OR ROLLBACK INTO note VALUES ('there')",
+        "INSERT INTO bomb VALUES (1)",
+        "SAVEPOINT mine; COMMIT",
+    ],
+    &[
+        ("PRAGMA query_only = ON", "SELECT query_only FROM pragma_query_only"),
+        ("PRAGMA busy_timeout = 1", "SELECT timeout = 1 FROM pragma_busy_timeout"),
+        (
+            "PRAGMA ignore_check_constraints = ON",
+            "SELECT ignore_check_constraints FROM pragma_ignore_check_constraints"
+        ),
+        ("CREATE TEMP TABLE mine (x int)", "SELECT count(*) FROM sqlite_temp_schema"),
+    ]
+);
+
+async fn stage<B: ForeignEngine>(db: &TestDb<B>) {
+    db.run("CREATE TABLE entity (total bigint NOT NULL, eversion bigint NOT NULL)").await;
+    db.run("INSERT INTO entity VALUES (0, 0)").await;
+    db.run("CREATE TABLE note (text varchar(9) PRIMARY KEY)").await;
+    db.run("INSERT INTO note VALUES ('there')").await;
+    if B::FOLDER == "sqlite" {
+        db.run("CREATE TABLE bomb (x int)").await;
+        db.run("CREATE TRIGGER explodes BEFORE INSERT ON bomb BEGIN SELECT RAISE(ROLLBACK, 'it explodes'); END").await;
+    }
+    for _ in 0..2 {
+        emit_one(db).await;
+    }
+}
+
+async fn emit_one<B: ForeignEngine>(db: &TestDb<B>) {
+    ::eventbox::Sender::new(db.pool.clone()).emit(&entity(), Event::new("x")).await.unwrap();
+}
+
+async fn turn<B>(pool: &Pool<B>, processor: &Foreign) -> Result<Turn, Error>
+where
+    B: Backend,
+    Foreign: Processor<B>,
+{
+    process_batch(pool, &entity(), processor, NonZeroU32::new(10).unwrap()).await
+}
+
+/// The sum in the entity, the notes, and what waits.
+async fn seen<B: ForeignEngine>(db: &TestDb<B>) -> (i64, i64, i64) {
+    let notes = db.number("SELECT count(*) FROM note WHERE text <> 'there'").await;
+    (db.number("SELECT total FROM entity").await, notes, db.count("eventbox_event").await)
+}
+
+on_every_engine! {
+    async fn code_that_ends_its_transaction_changes_nothing(db) {
+        stage(db).await;
+        let pool = db.open(1);
+        for place in [Place::Effect, Place::Alone, Place::Fetch, Place::Save] {
+            for (fails, sql) in [false, true].into_iter().flat_map(|fails| <Engine as ForeignEngine>::ENDINGS.iter().map(move |sql| (fails, *sql))) {
+                let case = format!("{place:?}, {sql:?}, fails: {fails}");
+                let done = turn(&pool, &Foreign::new(place, sql, fails)).await;
+                let error = match done {
+                    // An independent step fails alone, and the rest of its turn is not applied to what it left.
+                    Ok(done) if place == Place::Alone => {
+                        assert_eq!((done.consumed, done.failures.len()), (0, 1), "{case}");
+                        db.run("DELETE FROM note WHERE text <> 'there'").await;
+                        assert_eq!(seen(db).await, (0, 0, 2), "{case}");
+                        continue;
+                    }
+                    done => done.expect_err(&case),
+                };
+                let is_misuse = matches!(
+                    error,
+                    Error::Misuse { misuse: Misuse::EndedTransaction | Misuse::SwallowedError, .. }
+                );
+                assert!(is_misuse || (fails && matches!(error, Error::Processor { .. })), "{case}: {error:?}");
+                assert_eq!(seen(db).await, (0, 0, 2), "{case}");
+            }
+        }
+        let done = turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await.unwrap();
+        assert_eq!((done.consumed, seen(db).await), (2, (2, 2, 0)));
+    }
+
+    async fn a_transaction_that_loading_leaves_open_is_found(db) {
+        stage(db).await;
+        let pool = db.open(1);
+        for fails in [false, true] {
+            for sql in ["BEGIN", "BEGIN; INSERT INTO note VALUES ('open')", "SAVEPOINT mine", "BEGIN; SELECT * FROM not_there"] {
+                // Postgres has no savepoint outside a transaction.
+                if Engine::FOLDER == "postgres" && sql.starts_with("SAVE") {
+                    continue;
+                }
+                let error = turn(&pool, &Foreign::new(Place::Load, sql, fails)).await.expect_err(sql);
+                assert!(fails || matches!(error, Error::Misuse { misuse: Misuse::LeftOpen, .. }), "{sql}: {error:?}");
+                assert_eq!(seen(db).await, (0, 0, 2), "{sql}");
+            }
+        }
+        let done = turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await.unwrap();
+        assert_eq!((done.consumed, seen(db).await), (2, (2, 2, 0)));
+    }
+
+    async fn what_code_sets_in_its_session_does_not_outlive_the_turn(db) {
+        stage(db).await;
+        let pool = db.open(1);
+        for place in [Place::Load, Place::Effect, Place::Save] {
+            for (sql, changed) in <Engine as ForeignEngine>::SETTINGS {
+                // The code may make its own turn fail.
+                let _ = turn(&pool, &Foreign::new(place, sql, false)).await;
+                // The connection comes back clean.
+                eventually(SOON, async || {
+                    let mut conn = pool.acquire().await.unwrap();
+                    Engine::number_on(&mut conn, changed).await.unwrap() == 0
+                }).await;
+                db.run("DELETE FROM note WHERE text <> 'there'").await;
+                emit_one(db).await;
+            }
+        }
+        turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await.unwrap();
+        assert_eq!(db.count("eventbox_event").await, 0);
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pool_sets_when_it_connects_stays() {
+    use sqlx::Postgres;
+    crate::support::with_database("what_a_pool_sets_stays", async |db: &TestDb<Postgres>| {
+        stage(db).await;
+        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).after_connect(|conn, _| {
+            Box::pin(async move {
+                sqlx::raw_sql("SET app.tenant = 'ours'; SET statement_timeout = '2min'").execute(conn).await.map(drop)
+            })
+        });
+        let pool = pool.connect_with(db.options()).await.unwrap();
+        let ours = "SELECT (current_setting('app.tenant') = 'ours' AND current_setting('statement_timeout') = '2min')::int::int8";
+        for sql in ["", "SET LOCAL app.tenant = 'other'", "SET work_mem = '9MB'", "SET statement_timeout = 0"] {
+            turn(&pool, &Foreign::new(Place::Effect, sql, false)).await.unwrap();
+            db.run("DELETE FROM note WHERE text <> 'there'").await;
+            emit_one(db).await;
+            eventually(SOON, async || {
+                let mut conn = pool.acquire().await.unwrap();
+                let work_mem = Postgres::number_on(&mut conn, "SELECT (current_setting('work_mem') = '9MB')::int::int8");
+                let work_mem = work_mem.await.unwrap();
+                (work_mem, Postgres::number_on(&mut conn, ours).await.unwrap()) == (0, 1)
+            })
+            .await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,111 @@
+//! Migrations that cannot be done, and databases that are migrated already.
+
+use ::eventbox::Error;
+
+use crate::support::{SOON, TestDb, on_every_engine};
+
+/// What migrating answers, within the time that an error may take.
+async fn refused<B: ::eventbox::Backend>(pool: &sqlx::Pool<B>) -> String {
+    let done = tokio::time::timeout(SOON, ::eventbox::migrate(pool)).await.expect("an error comes at once");
+    let error = done.unwrap_err();
+    assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+    error.to_string()
+}
+
+on_every_engine! {
+    /// A table, an index or a view of a name that is needed: an error that says so, again and again, and it hinders nobody else.
+    async fn a_name_that_is_taken_is_told(_db) {
+        for taken in [
+            "CREATE TABLE eventbox_event (x int)",
+            "CREATE VIEW eventbox_state AS SELECT 1 AS x",
+            "CREATE TABLE other (x int); CREATE INDEX eventbox_outbox ON other (x)",
+        ] {
+            let fresh = TestDb::<Engine>::empty("a_name_that_is_taken").await;
+            fresh.run(taken).await;
+            for _ in 0..2 {
+                let text = refused(&fresh.pool).await;
+                assert!(text.contains("of that name is there already"), "{taken}: {text}");
+            }
+            let what = taken.rsplit("CREATE ").next().unwrap().split(' ').take(2).collect::<Vec<_>>().join(" ");
+            fresh.run(format_args!("DROP {what}")).await;
+            ::eventbox::migrate(&fresh.pool).await.unwrap();
+            fresh.remove().await;
+        }
+    }
+
+    /// A table of something else under the name in which migrations are recorded.
+    async fn a_foreign_record_of_migrations_is_told(_db) {
+        let fresh = TestDb::<Engine>::empty("a_foreign_record").await;
+        fresh.run("CREATE TABLE eventbox_migration (x int)").await;
+        let text = refused(&fresh.pool).await;
+        assert!(text.contains("eventbox_migration"), "{text}");
+        fresh.remove().await;
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use sqlx::Postgres;
+
+    use super::*;
+    use crate::support::{TestEngine, with_database};
+
+    /// A role that may log in and nothing else, and a pool of it.
+    async fn role(db: &TestDb<Postgres>) -> (String, sqlx::PgPool) {
+        let name = format!("eventbox_{:.12}", uuid::Uuid::new_v4().simple());
+        db.run(format_args!("CREATE ROLE {name} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).await;
+        let options = db.options().username(&name);
+        (name, sqlx::postgres::PgPoolOptions::new().max_connections(4).connect_lazy_with(options))
+    }
+
+    async fn drop_role(db: &TestDb<Postgres>, name: &str, pool: sqlx::PgPool) {
+        pool.close().await;
+        db.run(format_args!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
+    }
+
+    /// Who may not create is told at once, and leaves no lock that others wait for.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_role_that_may_not_create_is_told_at_once() {
+        let fresh = TestDb::<Postgres>::empty("a_role_that_may_not_create").await;
+        let (name, pool) = role(&fresh).await;
+        for _ in 0..2 {
+            let text = refused(&pool).await;
+            assert!(text.contains("may not create tables"), "{text}");
+        }
+        assert_eq!(fresh.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await, 0);
+        tokio::time::timeout(SOON, ::eventbox::migrate(&fresh.pool)).await.unwrap().unwrap();
+        drop_role(&fresh, &name, pool).await;
+        fresh.remove().await;
+    }
+
+    /// A migrated database needs no right but those on its tables; a role that may not even read the record is told.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_migrated_database_needs_no_right_to_create() {
+        with_database("a_migrated_database_needs_no_right", async |db: &TestDb<Postgres>| {
+            let (name, pool) = role(db).await;
+            let text = refused(&pool).await;
+            assert!(text.contains("cannot be read"), "{text}");
+            db.run(format_args!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")).await;
+            ::eventbox::migrate(&pool).await.unwrap();
+            drop_role(db, &name, pool).await;
+        })
+        .await;
+    }
+
+    /// A migration that a failed one had left half done by another process is waited for, and found done.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_migration_under_way_is_waited_for() {
+        let fresh = TestDb::<Postgres>::empty("a_migration_under_way").await;
+        // Another process is in the middle of something that makes ours wait, and gives up.
+        let mut other = fresh.pool.begin().await.unwrap();
+        sqlx::raw_sql("CREATE TABLE eventbox_migration (x int)").execute(&mut *other).await.unwrap();
+        let pool = fresh.open(2);
+        let ours = tokio::spawn(async move { ::eventbox::migrate(&pool).await });
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        crate::support::eventually(SOON, async || Postgres::number(&fresh.pool, waits.to_owned()).await > 0).await;
+        other.rollback().await.unwrap();
+        ours.await.unwrap().unwrap();
+        fresh.remove().await;
+    }
+}
