@@ -157,7 +157,7 @@ pub(super) async fn open_file(path: &Path) -> Result<SqlitePool> {
     opened.map_err(|error| {
         let attempt = format!("open {}", path.display());
         match Fault::from(error).during(&attempt) {
-            Error::Database { source, .. } => {
+            Error::Database { source, .. } | Error::Transient { source, .. } => {
                 const ADVICE: &str = "name another file, in a directory that exists and may be written";
                 Error::setup(attempt, format!("it cannot be used as an SQLite file ({source}): {ADVICE}"))
             }

@@ -113,23 +113,48 @@ fn strangers_take_no_time_on_sqlite() {
     }));
 }
 
-on_every_engine! {
-    /// A look for work that hangs makes it unhealthy, although nothing fails and everything looks calm.
-    async fn who_finds_nothing_because_it_hangs_is_not_healthy(db) {
-        let mut config = config();
-        config.health_grace = Duration::from_millis(200);
-        let pool = db.open(4);
-        let runtime = tallying(pool.clone()).config(config).start().await.unwrap();
-        eventually(SOON, async || runtime.shards() == 256).await;
-        assert!(runtime.health().is_healthy());
-        let mut held = Vec::new();
-        for _ in 0..pool.options().get_max_connections() {
-            held.push(pool.acquire().await.unwrap());
-        }
-        eventually(SOON, async || runtime.health().problems.iter().any(|problem| problem.contains("finding"))).await;
-        drop(held);
-        eventually(SOON, async || runtime.health().is_healthy()).await;
-        runtime.stop(STOP).await;
-        assert_eq!(runtime.health().problems, ["stopped"]);
-    }
+/// A runtime whose scan hangs is unhealthy, although nothing fails; it is healthy again when the scan goes on.
+async fn is_unhealthy_while<B: CellEngine, H>(db: &TestDb<B>, hang: impl AsyncFnOnce(&sqlx::Pool<B>) -> H) {
+    let mut config = config();
+    config.health_grace = Duration::from_millis(200);
+    let pool = db.open(4);
+    let runtime = tallying(pool.clone()).config(config).start().await.unwrap();
+    eventually(SOON, async || runtime.shards() == 256).await;
+    eventually(SOON, async || runtime.health().is_healthy()).await;
+    let hanging = hang(&pool).await;
+    eventually(SOON, async || runtime.health().problems.iter().any(|problem| problem.contains("finding"))).await;
+    drop(hanging);
+    eventually(SOON, async || runtime.health().is_healthy()).await;
+    runtime.stop(STOP).await;
+    assert_eq!(runtime.health().problems, ["stopped"]);
+}
+
+/// On Postgres the scan has a connection of its own, so a lock makes it hang.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_that_waits_for_a_lock_is_not_healthy() {
+    with_database("a_scan_that_waits_for_a_lock_is_not_healthy", async |db: &TestDb<sqlx::Postgres>| {
+        is_unhealthy_while(db, async |_| {
+            let mut tx = db.pool.begin().await.unwrap();
+            sqlx::query("LOCK TABLE eventbox_event IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+            tx
+        })
+        .await;
+    })
+    .await;
+}
+
+/// On SQLite the scan takes a connection of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_that_waits_for_a_connection_is_not_healthy() {
+    with_database("a_scan_that_waits_for_a_connection_is_not_healthy", async |db: &TestDb<sqlx::Sqlite>| {
+        is_unhealthy_while(db, async |pool| {
+            let mut held = Vec::new();
+            for _ in 0..pool.options().get_max_connections() {
+                held.push(pool.acquire().await.unwrap());
+            }
+            held
+        })
+        .await;
+    })
+    .await;
 }
