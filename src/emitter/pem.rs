@@ -61,7 +61,7 @@ fn problem_of(text: &[u8]) -> Option<&'static str> {
     let Ok(text) = std::str::from_utf8(text) else { return Some("is not text") };
     let mut sections = text.split("-----BEGIN ").skip(1).peekable();
     if sections.peek().is_none() {
-        return Some("holds no certificate and no key in PEM");
+        return Some("holds no PEM: give a PEM certificate chain and its PEM key");
     }
     for section in sections {
         let whole = section.split_once("-----").and_then(|(label, rest)| {
