@@ -6,7 +6,7 @@ use super::outcome::{RetryClass, SendError};
 use super::refusal::Refusal;
 use super::settle::{Delivery, Settling};
 
-/// The code of a dead letter that was tried as often as [`Config::max_attempts`] allows.
+/// The code of a dead letter that was tried as often as [`Config::max_attempts`](crate::emitter::Config::max_attempts) allows.
 pub const ATTEMPTS_CODE: &str = "ATTEMPTS_EXHAUSTED";
 
 /// The most bytes of an error that a row keeps.
