@@ -206,6 +206,7 @@ async fn clean<B: Session>(conn: &mut B::Connection, before: Option<B::Before>, 
 }
 
 /// A transaction of the library. Dropped without a commit it is rolled back.
+#[cfg_attr(not(feature = "postgres"), allow(unreachable_pub, reason = "Postgres names it in a public trait"))]
 pub struct Tx<B: Session> {
     held: Held<B>,
 }

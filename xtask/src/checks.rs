@@ -25,6 +25,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         // Clippy and not check, so that warnings are errors without building the dependencies anew.
         checks.push(cargo([
             "clippy",
+            "--package",
+            "eventbox",
             "--no-default-features",
             "--features",
             features,
