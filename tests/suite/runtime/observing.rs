@@ -7,7 +7,7 @@ use eventbox::{BoxError, Event, Outcome, PostProcess, Recipient, Reducer, admin}
 
 use super::{STOP, Tally, config, emit, emit_all, idle, tally, tallying};
 use crate::support::recorded::{Recorded, Recording, recorded};
-use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine, with_database};
+use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
 
 /// Runs a hook after every turn.
 struct Hooked;
