@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::metrics;
 use super::tasks::Shared;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, Fault, hold, in_time};
+use crate::store::{Backend, Fault, answered, hold};
 
 /// The part of the outbox's quota below which kinds that were held for it go on.
 const GO_ON_BELOW: f64 = 0.9;
@@ -48,7 +48,7 @@ impl Publishers {
 /// What is held now, given what was held before.
 pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &Held) -> Result<Held, Fault> {
     let mut conn = hold(&shared.pool).await?;
-    let paused = in_time::<B, _>(B::list_paused_kinds(&mut conn)).await?.into_iter().map(|(kind, _)| kind).collect();
+    let paused = B::list_paused_kinds(&mut conn).await?.into_iter().map(|(kind, _)| kind).collect();
     let publishers = shared.publishers.all();
     let mut throttled = BTreeSet::new();
     if let Some(quota) = shared.config.outbox_quota
@@ -61,7 +61,7 @@ pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &Held) -> Resul
             reason = "a quota is far smaller than the precision"
         )]
         let limit = if before.throttled.is_empty() { quota } else { (quota as f64 * GO_ON_BELOW) as i64 };
-        if in_time::<B, _>(B::count_outbox(&mut conn, limit.saturating_add(1))).await? > limit {
+        if B::count_outbox(&mut conn, limit.saturating_add(1)).await? > limit {
             throttled = publishers;
         }
     }
@@ -79,7 +79,7 @@ pub(super) async fn run<B: Backend>(
         {
             let _busy = beat.busy();
             let before = held.borrow().clone();
-            match look(&shared, &before).await {
+            match answered(&shared.pool, look(&shared, &before)).await {
                 Ok(now) if now != before => {
                     tell(&before, &now);
                     held.send_replace(now);

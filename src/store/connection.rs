@@ -3,6 +3,7 @@
 //! A connection of sqlx that goes back to its pool is asked first whether it is still there. When it is dead, that question waits until the operating
 //! system gives up, and keeps a place of the pool. So the library gives back by itself, within a bound, what it takes from a pool.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -36,17 +37,39 @@ fn no_answer() -> Fault {
     Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
 }
 
+tokio::task_local! {
+    /// The connection that the work of an [`answered`] let go of last: its fate waits for the outcome of its statement.
+    static LET_GO: RefCell<Option<Box<dyn GiveBack>>>;
+}
+
 /// Waits for work that takes connections by [`hold`]; after [`ANSWER_WAIT`] it drops the work, which closes its connection.
+///
+/// An error that leaves a connection unfit closes the connection that the work used last.
 pub(crate) async fn answered<B: Session, T>(
     pool: &Pool<B>,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
+    // Boxed, because each of the futures around it would be as large again, and one such work is part of another.
+    let work = Box::pin(work);
+    let work = LET_GO.scope(RefCell::default(), async {
+        let done = work.await;
+        give_back_last(!done.as_ref().is_err_and(Fault::connection_is_unfit));
+        done
+    });
     match timeout(B::ANSWER_WAIT, work).await {
         Ok(done) => done,
         Err(_) => {
             sift(pool);
             Err(no_answer())
         }
+    }
+}
+
+/// Gives back, or closes, the connection that this work let go of last.
+fn give_back_last(is_fit: bool) {
+    // Outside an `answered` each connection goes back by itself.
+    if let Ok(Some(last)) = LET_GO.try_with(RefCell::take) {
+        last.give_back(is_fit);
     }
 }
 
@@ -81,6 +104,8 @@ pub(crate) struct Held<B: Session> {
 
 /// Takes a connection of a pool, within a bound.
 pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
+    // The statement before it worked, and the pool may have one connection only.
+    give_back_last(true);
     match timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
         Ok(conn) => {
             let slot = Arc::new(Mutex::new(conn));
@@ -161,24 +186,52 @@ impl<B: Session> DerefMut for Held<B> {
 
 impl<B: Session> Drop for Held<B> {
     fn drop(&mut self) {
-        let runtime = Handle::try_current();
-        let (true, Ok(runtime)) = (self.is_fit(), runtime) else {
+        if !self.is_fit() {
             // Dropped, this closes the connection and frees its place in the pool.
             drop(self.conn.return_to_pool());
             return;
-        };
+        }
         if self.has_transaction {
             for _ in 0..self.depth() {
                 B::TransactionManager::start_rollback(&mut self.conn);
             }
-        } else if self.before.is_none() {
-            runtime.spawn(timeout(B::RELEASE_WAIT, self.conn.return_to_pool()));
-            return;
         }
-        let (slot, before, is_disturbed) = (Arc::clone(&self.slot), self.before.take(), self.is_disturbed);
+        let returning = Box::new(Returning::<B> {
+            slot: Some(Arc::clone(&self.slot)),
+            is_clean: !self.has_transaction && self.before.is_none(),
+            is_disturbed: self.is_disturbed,
+            before: self.before.take(),
+        });
+        let mut returning: Option<Box<dyn GiveBack>> = Some(returning);
+        let earlier = LET_GO.try_with(|last| last.replace(returning.take()));
+        for done in earlier.ok().flatten().into_iter().chain(returning) {
+            done.give_back(true);
+        }
+    }
+}
+
+/// A connection that is on its way back to its pool. Dropped it is closed.
+trait GiveBack: Send {
+    /// Gives it back, or closes it when it is not fit.
+    fn give_back(self: Box<Self>, is_fit: bool);
+}
+
+struct Returning<B: Session> {
+    slot: Option<Arc<Mutex<PoolConnection<B>>>>,
+    /// Whether nothing of it has to be rolled back or restored.
+    is_clean: bool,
+    is_disturbed: bool,
+    before: Option<B::Before>,
+}
+
+impl<B: Session> GiveBack for Returning<B> {
+    fn give_back(mut self: Box<Self>, is_fit: bool) {
+        let (true, Ok(runtime)) = (is_fit, Handle::try_current()) else { return };
+        let Some(slot) = self.slot.take() else { return };
+        let (before, is_disturbed, is_clean) = (self.before.take(), self.is_disturbed, self.is_clean);
         runtime.spawn(async move {
             let mut conn = slot.lock_owned().await;
-            let cleaning = clean::<B>(&mut conn, before, is_disturbed);
+            let cleaning = async { is_clean || clean::<B>(&mut conn, before, is_disturbed).await };
             let is_clean = timeout(B::RELEASE_WAIT, cleaning).await.unwrap_or(false);
             let returning = conn.return_to_pool();
             if is_clean {
@@ -186,6 +239,15 @@ impl<B: Session> Drop for Held<B> {
                 let _ = timeout(B::RELEASE_WAIT, returning).await;
             }
         });
+    }
+}
+
+impl<B: Session> Drop for Returning<B> {
+    fn drop(&mut self) {
+        // Nobody else has it: what held it is gone.
+        if let Some(mut conn) = self.slot.take().and_then(|slot| slot.try_lock_owned().ok()) {
+            drop(conn.return_to_pool());
+        }
     }
 }
 
@@ -219,6 +281,8 @@ pub(crate) async fn begin<B: Session>(
     statement: &'static str,
     is_for_user: bool,
 ) -> Result<Tx<B>, Fault> {
+    // Before the task, which does not see what this work let go of.
+    give_back_last(true);
     let pool = pool.clone();
     let begun = tokio::spawn(async move {
         let mut begun = Err(no_answer());

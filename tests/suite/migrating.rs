@@ -53,8 +53,8 @@ mod on_postgres {
     /// A role that may log in and nothing else, and a pool of it.
     async fn role(db: &TestDb<Postgres>) -> (String, sqlx::PgPool) {
         let name = format!("eventbox_{:.12}", uuid::Uuid::new_v4().simple());
-        db.run(format_args!("CREATE ROLE {name} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).await;
-        let options = db.options().username(&name);
+        db.run(format_args!("CREATE ROLE {name} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).await;
+        let options = db.options().username(&name).password("x");
         (name, sqlx::postgres::PgPoolOptions::new().max_connections(4).connect_lazy_with(options))
     }
 

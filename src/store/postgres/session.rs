@@ -14,6 +14,7 @@ use crate::store::session::Session;
 /// What a session keeps that its users may have changed, and that the code of others would meet.
 ///
 /// `pg_settings` would tell all settings, and takes ten times as long; no view tells those that have a dot in their names.
+/// The statement releases the locks of the session unseen: to look for them costs more, the more locks all sessions have.
 const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     current_setting('role', true), current_setting('search_path', true),
     current_setting('statement_timeout', true), current_setting('lock_timeout', true),
@@ -43,10 +44,7 @@ const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     CASE WHEN pg_my_temp_schema() <> 0
          THEN (SELECT string_agg(relname::text, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema()) END,
     (SELECT string_agg(channel, ',') FROM pg_listening_channels() channel),
-    (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable))";
-
-/// The locks of a session are given up unseen: to look for them costs more the more all sessions have.
-const UNLOCK: &str = "SELECT pg_advisory_unlock_all()";
+    (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable), pg_advisory_unlock_all()::text)";
 
 /// Of a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";
@@ -108,11 +106,9 @@ impl Session for Postgres {
 
     // Closed and not reset: what `after_connect` has set is not known.
     async fn restore_session(conn: &mut PgConnection, before: Before) -> Result<bool, Fault> {
-        let now: String = sqlx::query_scalar(READ_SESSION).fetch_one(&mut *conn).await?;
+        let now: String = sqlx::query_scalar(READ_SESSION).fetch_one(conn).await?;
         let is_same = *now == *before.session;
-        if is_same {
-            sqlx::query(UNLOCK).execute(conn).await?;
-        } else {
+        if !is_same {
             before.forget();
         }
         Ok(is_same)

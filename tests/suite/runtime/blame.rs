@@ -350,7 +350,7 @@ mod postgres {
     /// event is blamed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_plan_that_is_stale_blames_nobody() {
-        for step in ["load"] {
+        for step in ["load", "fetch", "effect", "save"] {
             with_database("a_plan_that_is_stale_blames_nobody", async |db: &TestDb<Postgres>| {
                 db.run("CREATE TABLE seats (a INT, b INT)").await;
                 db.run("INSERT INTO seats VALUES (1, 2)").await;

@@ -15,6 +15,7 @@ mod late;
 mod leases;
 mod memory;
 mod observing;
+mod read_only;
 mod rounds;
 mod sharing;
 mod stopping;
