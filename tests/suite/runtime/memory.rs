@@ -2,7 +2,7 @@
 //! process is this test binary itself, started again with one test and an environment, which tells the most memory that
 //! it had.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Stdio;
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
@@ -26,6 +26,9 @@ const LARGE: usize = 1_000 << 10;
 
 /// The most memory of a child that does nothing large, with room for what allocators and drivers keep.
 const BASE_KIB: u64 = 80 << 10;
+
+/// Connections of a child. Few, because each connection of SQLite may keep 16 MiB of pages.
+const CONNECTIONS: u32 = 3;
 
 /// Counts bytes.
 struct Weigh;
@@ -67,11 +70,16 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         if url.starts_with("postgres") {
-            play(PoolOptions::<sqlx::Postgres>::new().connect(&url).await.unwrap(), &role).await;
+            play(PoolOptions::<sqlx::Postgres>::new().max_connections(CONNECTIONS).connect(&url).await.unwrap(), &role)
+                .await;
         } else {
             let file: sqlx::sqlite::SqliteConnectOptions = url.parse().unwrap();
             let options = eventbox::sqlite_options(file.get_filename());
-            play(PoolOptions::<sqlx::Sqlite>::new().connect_with(options).await.unwrap(), &role).await;
+            play(
+                PoolOptions::<sqlx::Sqlite>::new().max_connections(CONNECTIONS).connect_with(options).await.unwrap(),
+                &role,
+            )
+            .await;
         }
     });
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -82,7 +90,9 @@ fn child() {
 async fn play<B: TestEngine>(pool: sqlx::Pool<B>, role: &str) {
     match role {
         "rounds" => {
-            let config: RuntimeConfig = config();
+            // One round at a time: each that overlaps it has as many bytes again.
+            let mut config: RuntimeConfig = config();
+            config.rounds = NonZeroUsize::MIN;
             let runtime = Runtime::builder(pool.clone()).reducer("tally", Weigh).config(config).start().await.unwrap();
             let left = || B::number(&pool, "SELECT count(*) FROM eventbox_event".to_owned());
             eventually(4 * SOON, async || left().await == 0).await;
