@@ -92,7 +92,8 @@ fn fresh(port: u16, authority: &Authority) -> GrpcTransport {
 async fn certificates_are_read_again_and_requests_in_flight_are_answered() {
     let (old, new) = (Authority::new(), Authority::new());
     let files = Files::of(&old);
-    let slow = Faults { latency: Duration::from_millis(700), ..Faults::none() };
+    // The event is kept before the answer waits, so the test sees that the request has arrived.
+    let slow = Faults { answer_latency: Duration::from_millis(700), ..Faults::none() };
     let server = Ingress::builder().tls(files.server()).faults(slow).serve("127.0.0.1:0").await.unwrap();
     let port = server.local_addr().port();
     let client = client(port, files.client());
@@ -105,6 +106,7 @@ async fn certificates_are_read_again_and_requests_in_flight_are_answered() {
         async move { client.publish_batch(&batch, LIMIT).await }
     };
     let in_flight = tokio::spawn(in_flight);
+    eventually(SOON, async || server.log().counts().await.unwrap().kept == 1).await;
     files.become_of(&new);
     eventually(SOON, async || fresh(port, &new).ping(LIMIT).await.is_ok()).await;
     let answer = in_flight.await.unwrap().unwrap();
