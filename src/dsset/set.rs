@@ -211,7 +211,8 @@ impl Set {
         // The turn comes before the items: a turn that still matches at the end proves that what was seen here is still there.
         let moment = B::read_moment(&mut *tx, shard, recipient).await.map_err(during)?;
         let age_us = moment.now_us.saturating_sub(listing.listed_at_us);
-        if age_us > micros(self.delay) {
+        // A listing of the future is of a clock that has gone back since: it may be of any age.
+        if age_us.saturating_abs() > micros(self.delay) {
             let age = Duration::from_micros(age_us.unsigned_abs());
             return Err(Error::Stale { attempt: attempt(), age, delay: self.delay });
         }

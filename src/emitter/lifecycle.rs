@@ -14,7 +14,7 @@ use super::leftover::run_release;
 use super::metrics::describe;
 use super::retransmit;
 use super::settle::run_worker;
-use super::upkeep::{run_expiry, run_observer, run_purge};
+use super::upkeep::{RECALL_INTERVAL, run_expiry, run_observer, run_purge, run_recall};
 use crate::clock::{LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
@@ -67,6 +67,7 @@ impl<B: Backend> Inner<B> {
         if config.retransmit {
             let beating = beat("retransmit", config.retransmit_interval);
             self.loops.spawn(retransmit::run_loop(Arc::clone(self), beating));
+            self.loops.spawn(run_recall(Arc::clone(self), beat("recall", RECALL_INTERVAL)));
             if config.expiry.is_some() || config.dead_letter_retention.is_some() {
                 let beating = beat("expiry", config.expiry.unwrap_or_default().interval);
                 self.loops.spawn(run_expiry(Arc::clone(self), beating));

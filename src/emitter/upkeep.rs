@@ -11,7 +11,7 @@ use super::metrics::whole;
 use super::outbox::micros;
 use super::settle::run;
 use crate::heartbeat::Beat;
-use crate::store::{Backend, MAX_COUNTED_ROWS, OutboxSample, answered, begin_tx, hold};
+use crate::store::{Backend, Longest, MAX_COUNTED_ROWS, OutboxSample, answered, begin_tx, hold};
 
 /// The most rows of a shard that one statement lets expire.
 const EXPIRE_PER_SHARD: i64 = 50;
@@ -25,6 +25,47 @@ async fn tick<B: Backend>(inner: &Inner<B>, beat: &Beat, interval: Duration) -> 
     tokio::select! {
         () = inner.stopping.cancelled() => false,
         () = tokio::time::sleep(interval) => true,
+    }
+}
+
+/// How often rows are looked for that are due further ahead than they may be.
+pub(super) const RECALL_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A claim that lies no further ahead than this may be that of a host with other settings, or a wait that a server asked
+/// for.
+const LONGEST_CLAIM: Duration = Duration::from_secs(900);
+
+/// The most rows of a shard that one statement recalls.
+const RECALL_PER_SHARD: i64 = 100;
+
+/// Makes rows due that a clock of the database claimed or put off which has gone back since: at the start, and again and
+/// again.
+pub(super) async fn run_recall<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
+    let config = inner.config();
+    let (pause, slow) = (config.backoff, config.slow_backoff);
+    let longest = Longest {
+        claim_us: micros(LONGEST_CLAIM.max(config.retransmit_after.saturating_mul(4))),
+        first_pause_us: micros(pause.initial.max(slow.initial)),
+        pause_us: micros(pause.max.max(slow.max)),
+    };
+    loop {
+        let statement = answered(&inner.pool, async {
+            B::recall_outbox(&mut *hold(&inner.pool).await?, longest, RECALL_PER_SHARD).await
+        });
+        match run(&inner.settling, "recall", statement).await {
+            Some(rows) if rows > 0 => {
+                tracing::warn!(
+                    rows,
+                    "the database's clock has gone back: messages that were due far ahead are due now"
+                );
+                inner.nudge.notify_one();
+            }
+            _ if !tick(&inner, &beat, RECALL_INTERVAL).await => return,
+            _ => {}
+        }
+        if inner.stopping.is_cancelled() {
+            return;
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
 #[cfg(feature = "runtime")]
 pub(crate) use options::Jury;
+#[cfg(feature = "runtime")]
+pub(crate) use options::longest_pause_us;
 pub use options::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use pending::{MAX_PENDING, SHARDS, pending};
 pub use poison::{POISON, Poison};
@@ -58,7 +60,7 @@ pub use reducer::{Next, Outcome, Reducer};
 pub(crate) use reducing::with_state_error;
 pub use reducing::{Reducing, reduce_batch};
 #[cfg(feature = "runtime")]
-pub(crate) use round::{Done, KnownState, Part, Rounds, Typed, round};
+pub(crate) use round::{Done, KnownState, Limits, Part, Rounds, Typed, round};
 pub use sender::{Sender, SenderConfig, SenderStopped};
 #[cfg(feature = "emitter")]
 pub use state::Protobuf;

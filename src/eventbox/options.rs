@@ -28,6 +28,12 @@ pub(crate) trait Jury: Debug + Send + Sync {
     fn is_noted(&self);
 }
 
+/// The longest wait of a failing recipient that is taken for a pause, microseconds: twice the longest pause. One that lies further ahead was noted by a
+/// clock of the database that has gone back since.
+pub(crate) fn longest_pause_us(cap: Duration) -> i64 {
+    i64::try_from(cap.saturating_mul(2).as_micros()).unwrap_or(i64::MAX)
+}
+
 /// How [`process_batch_with`](crate::process_batch_with) processes.
 ///
 /// # Examples
@@ -130,9 +136,10 @@ impl TurnOptions {
         self.after
     }
 
-    /// Whether a recipient whose failures are noted is left alone until its pause is over.
-    pub(super) fn leaves_alone(&self) -> bool {
-        self.backoff.is_some() && !self.searching
+    /// Whether a recipient whose failures are noted is left alone that may be tried again in so long.
+    pub(super) fn leaves_alone(&self, wait_us: i64) -> bool {
+        let longest = self.backoff.map_or(0, |(_, cap)| longest_pause_us(cap));
+        !self.searching && (1..=longest).contains(&wait_us)
     }
 
     pub(super) fn max_events(&self) -> NonZeroU32 {

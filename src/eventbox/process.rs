@@ -364,7 +364,7 @@ where
     if opened.paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
-    if options.leaves_alone() && opened.wait_us > 0 {
+    if options.leaves_alone(opened.wait_us) {
         return Ok(None);
     }
     if opened.is_cut && opened.events.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
-use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison};
+use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison, longest_pause_us};
 
 /// How a runtime works. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
@@ -81,6 +81,19 @@ pub struct BackoffConfig {
     pub base: Duration,
     /// The longest pause.
     pub cap: Duration,
+}
+
+impl BackoffConfig {
+    /// Whether a failing recipient is left alone that may be tried again in so long. A time that lies further ahead than twice the longest pause is of a
+    /// clock of the database that has gone back since.
+    pub(super) fn leaves_alone(&self, wait_us: i64) -> bool {
+        (1..=self.longest_us()).contains(&wait_us)
+    }
+
+    /// The longest wait that is taken for a pause, microseconds.
+    pub(super) fn longest_us(&self) -> i64 {
+        longest_pause_us(self.cap)
+    }
 }
 
 impl Default for RuntimeConfig {

@@ -350,8 +350,8 @@ impl<B: Backend> Runtime<B> {
         }
     }
 
-    pub(super) fn pool(&self) -> &Pool<B> {
-        &self.inner.shared.pool
+    pub(super) fn shared(&self) -> &Shared<B> {
+        &self.inner.shared
     }
 
     /// The id of this runtime among the members.

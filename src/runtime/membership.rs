@@ -76,8 +76,8 @@ impl<B: Backend> Membership<B> {
         }
         let members = B::list_members(&mut conn).await?;
         let leases = B::list_leases(&mut conn).await?;
-        let assignment = Assignment::of(&candidates(&members, ttl_us));
-        let plan = Plan::of(self.worker, &assignment, &leases);
+        let assignment = Assignment::of(&candidates(&members, self.worker, ttl_us));
+        let plan = Plan::of(self.worker, &assignment, &leases, ttl_us);
         let mut owned = plan.kept;
         if !plan.free.is_empty() {
             B::claim_leases(&mut conn, &ShardMask::new(plan.free.iter()), self.worker, ttl_us).await?;
@@ -119,9 +119,10 @@ impl<B: Backend> Membership<B> {
     }
 }
 
-/// The members that may be given shards.
-fn candidates(members: &[MemberRow], ttl_us: i64) -> Vec<Candidate> {
-    let living = members.iter().filter(|member| !member.exiting && member.silent_us < ttl_us);
+/// The members that may be given shards. This process lives, whatever the clock makes of its heartbeat.
+fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate> {
+    let lives = |member: &&MemberRow| !member.exiting && (member.worker == worker || member.lives(ttl_us));
+    let living = members.iter().filter(lives);
     living
         .map(|member| Candidate { worker: member.worker, limit: usize::try_from(member.shard_limit).unwrap_or(0) })
         .collect()
@@ -139,11 +140,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(worker: Uuid, assignment: &Assignment, leases: &[LeaseRow]) -> Self {
+    fn of(worker: Uuid, assignment: &Assignment, leases: &[LeaseRow], ttl_us: i64) -> Self {
         let kept = held(leases, worker);
         let wanted = assignment.held_by(worker);
         let is_free =
-            |lease: &&LeaseRow| lease.holder.is_none() || (lease.left_us <= 0 && lease.holder != Some(worker));
+            |lease: &&LeaseRow| lease.holder.is_none() || (!lease.is_valid(ttl_us) && lease.holder != Some(worker));
         let free = leases.iter().filter(is_free).map(shard_of).filter(|shard| wanted.contains(*shard)).collect();
         let others = assignment.parts().filter(|(member, _)| *member != worker);
         let handed_over = others
@@ -162,6 +163,6 @@ fn shard_of(lease: &LeaseRow) -> u8 {
     u8::try_from(lease.shard).unwrap_or_default()
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

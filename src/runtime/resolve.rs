@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::handle::Runtime;
+use super::membership::micros;
 use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, answered, hold};
@@ -32,12 +33,14 @@ impl<B: Backend> Runtime<B> {
     pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
         let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
         let shard = recipient.shard();
-        let read = answered(self.pool(), async {
-            let mut conn = hold(self.pool()).await?;
+        let (pool, leases) = (&self.shared().pool, self.shared().config.leases);
+        let ttl_us = leases.map_or(i64::MAX, |leases| micros(leases.lease_ttl));
+        let read = answered(pool, async {
+            let mut conn = hold(pool).await?;
             Ok((B::list_leases(&mut conn).await?, B::list_members(&mut conn).await?))
         });
         let (leases, members) = read.await.map_err(during)?;
-        let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.left_us > 0);
+        let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.is_valid(ttl_us));
         let worker = held.and_then(|lease| lease.holder);
         let member = members.into_iter().find(|member| Some(member.worker) == worker);
         Ok(Resolution {

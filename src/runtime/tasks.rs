@@ -19,7 +19,7 @@ use super::walk::Walk;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error as EventboxError, Result};
-use crate::eventbox::{Done, EventId, Jury, KnownState, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Part, Phase, Turn, TurnOptions, round, spent};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
@@ -146,7 +146,12 @@ pub(super) async fn run_round<B: Backend>(
         })
         .collect();
     let config = &shared.config;
-    let mut done = round(&shared.pool, &with_reducers, config.max_events, config.max_event_bytes.get()).await;
+    let limits = Limits {
+        max_events: config.max_events,
+        max_bytes: config.max_event_bytes.get(),
+        longest_wait_us: config.backoff.longest_us(),
+    };
+    let mut done = round(&shared.pool, &with_reducers, limits).await;
     drop(with_reducers);
     if let Ok(done) = &mut done {
         // Beside each other, so that a hook that takes long delays no other one's.

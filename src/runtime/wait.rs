@@ -34,7 +34,7 @@ impl<B: Backend> Runtime<B> {
         let until = Instant::now() + deadline;
         let mut pause = LOOKS.0;
         loop {
-            let now = status(self.pool(), receipt).await?;
+            let now = status(&self.shared().pool, receipt).await?;
             let is_final = matches!(now, Status::Done { .. } | Status::Quarantined { .. } | Status::Paused);
             let left = until.saturating_duration_since(Instant::now());
             if is_final || left.is_zero() {

@@ -323,7 +323,7 @@ impl<B: Backend> Work<B> {
         };
         self.trouble.is_over();
         let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
-        let (outages, backoffs) = (&self.shared.outages, &self.backoffs);
+        let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
         self.walks.walked(walk, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
@@ -332,7 +332,7 @@ impl<B: Backend> Work<B> {
             }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
             let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
-            if row.paused || row.wait_us > 0 || waits {
+            if row.paused || backoff.leaves_alone(row.wait_us) || waits {
                 return Kept::Known;
             }
             let is_new = queue.found(to, EventId::from(row.first), registered.lane(), walk.began, now);

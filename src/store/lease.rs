@@ -44,6 +44,23 @@ pub struct LeaseRow {
     pub left_us: i64,
 }
 
+/// How many terms ahead an expiry may lie. One that lies further ahead was written by a clock that has gone back since, and is not valid.
+const TERMS_AHEAD: i64 = 2;
+
+impl MemberRow {
+    /// Whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone back since.
+    pub fn lives(&self, ttl_us: i64) -> bool {
+        (-ttl_us..ttl_us).contains(&self.silent_us)
+    }
+}
+
+impl LeaseRow {
+    /// Whether it has not expired, and lies no further ahead than leases of such a term may.
+    pub fn is_valid(&self, ttl_us: i64) -> bool {
+        self.left_us > 0 && self.left_us <= ttl_us.saturating_mul(TERMS_AHEAD)
+    }
+}
+
 /// Statements on members and leases.
 pub trait LeaseTable: Database {
     /// Shows that a worker lives.
@@ -52,7 +69,7 @@ pub trait LeaseTable: Database {
     /// Removes a worker.
     fn delete_member(conn: &mut Self::Connection, worker: Uuid) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Removes workers that have been silent for so long.
+    /// Removes workers that have been silent for so long, and those whose heartbeats lie as far ahead.
     fn delete_silent_members(
         conn: &mut Self::Connection,
         silent_us: i64,
@@ -64,7 +81,7 @@ pub trait LeaseTable: Database {
     /// All leases, by shard.
     fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
 
-    /// Takes those of the shards that nobody holds; answers how many.
+    /// Takes those of the shards that nobody holds, or whose lease is not valid; answers how many.
     fn claim_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
@@ -120,7 +137,7 @@ on_both_engines! {
             silent_us: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1"
+                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1 OR heartbeat_at_us > ", now_us!(), " + $1"
             ));
             Ok(query.bind(silent_us).execute(conn).await?.rows_affected())
         }
@@ -169,9 +186,11 @@ on_both_engines! {
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "UPDATE eventbox_lease SET holder = $2, generation = generation + 1, expires_at_us = ", now_us!(), " + $3
-                 WHERE substr($1, shard + 1, 1) = '1' AND (holder IS NULL OR expires_at_us < ", now_us!(), ")"
+                 WHERE substr($1, shard + 1, 1) = '1'
+                   AND (holder IS NULL OR expires_at_us < ", now_us!(), " OR expires_at_us > ", now_us!(), " + $4)"
             ));
-            Ok(query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).execute(conn).await?.rows_affected())
+            let query = query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).bind(ttl_us.saturating_mul(TERMS_AHEAD));
+            Ok(query.execute(conn).await?.rows_affected())
         }
 
         async fn renew_leases(

@@ -59,7 +59,7 @@ pub(crate) use group::Intact;
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
 #[cfg(feature = "emitter")]
 pub(crate) use outbox::MAX_COUNTED_ROWS;
-pub(crate) use outbox::{Burial, Claim, ClaimedRow, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
+pub(crate) use outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]

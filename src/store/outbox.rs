@@ -35,6 +35,17 @@ pub struct ClaimedRow {
     pub payload: Vec<u8>,
 }
 
+/// How far ahead the due time of a message may lie, microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Longest {
+    /// The longest claim, and the longest wait that a server may ask for.
+    pub claim_us: i64,
+    /// The first pause after a failure; it doubles with every attempt.
+    pub first_pause_us: i64,
+    /// The longest pause after a failure.
+    pub pause_us: i64,
+}
+
 /// Which messages to claim, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
@@ -142,6 +153,14 @@ pub trait OutboxTable: Database {
         conn: &mut Self::Connection,
         claim: Claim,
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
+
+    /// Makes messages due whose due time lies further ahead than a claim or a pause of theirs may; answers how many. The
+    /// clock of the database has gone back since that time was written.
+    fn recall_outbox(
+        conn: &mut Self::Connection,
+        longest: Longest,
+        per_shard: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
     fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;

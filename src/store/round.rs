@@ -186,11 +186,12 @@ pub trait RoundTable: Database {
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
     /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events; of one that is known, they are 0 and
-    /// `None`. The bound is of the rows of each and of the bytes of all; those who come first have theirs first.
+    /// `None`. A failing recipient is hindered that waits no longer than `longest_wait_us`: a longer wait is none. The bound is of the rows of each and of the bytes of all; those who come first have theirs first.
     fn list_round(
         conn: &mut Self::Connection,
         from: &[RoundFrom<'_>],
         bound: Bound,
+        longest_wait_us: i64,
     ) -> impl Future<Output = Result<Vec<RoundRow>, Fault>> + Send;
 
     /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each once.

@@ -28,13 +28,14 @@ pub trait RoundOfOne: RoundOfOneWrite {
         conn: &mut Self::Connection,
         from: &RoundFrom<'_>,
         bound: Bound,
+        longest_wait_us: i64,
     ) -> impl Future<Output = Result<RoundRow, Fault>> + Send;
 }
 
 on_both_engines! {
     /// The statement of [`RoundOfOne::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
     const LIST_ONE: &str = concat!(
-        "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us > ", now_us!(), ", NULL AS id, NULL, NULL, NULL, NULL
+        "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7, NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON NOT $5 AND s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
@@ -51,9 +52,10 @@ on_both_engines! {
             conn: &mut <Self as Database>::Connection,
             from: &RoundFrom<'_>,
             bound: Bound,
+            longest_wait_us: i64,
         ) -> Result<RoundRow, Fault> {
             let query = sqlx::query::<Engine>(LIST_ONE).bind(from.shard).bind(from.recipient).bind(from.after);
-            let query = query.bind(bound.rows()).bind(from.is_known).bind(bound.small(1));
+            let query = query.bind(bound.rows()).bind(from.is_known).bind(bound.small(1)).bind(longest_wait_us);
             let (mut round, mut events) = (RoundRow::default(), Weighing::default());
             let mut rows = query.fetch(&mut *conn);
             while let Some(row) = rows.try_next().await? {

@@ -29,7 +29,7 @@ pub struct PrunedSlice {
 /// Statements on tombstones that differ between the engines.
 pub trait TombstonePrune: Database {
     /// Looks at a slice of tombstones: stamps those whose event is gone, clears the stamp of those whose event is there, and deletes those
-    /// whose event is gone and that were stamped a delay ago.
+    /// whose event is gone and that were stamped a delay ago. A stamp that lies ahead is of a clock that has gone back since, and is made anew.
     fn prune_tombstones(
         tx: &mut Self::Connection,
         slice: Slice<'_>,

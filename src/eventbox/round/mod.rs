@@ -73,6 +73,15 @@ pub(crate) enum Done {
 /// The most events that a round lists; its recipients share them.
 const MAX_ROUND_EVENTS: u32 = 50_000;
 
+/// The bounds of a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_events: NonZeroU32,
+    pub(crate) max_bytes: usize,
+    /// The longest wait that is taken for the pause of a failing recipient, microseconds.
+    pub(crate) longest_wait_us: i64,
+}
+
 /// A recipient whose decision is ready.
 struct Ready {
     place: usize,
@@ -99,12 +108,8 @@ struct Ready {
 /// # Errors
 ///
 /// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed then.
-pub(crate) async fn round<B: Backend>(
-    pool: &Pool<B>,
-    parts: &[Part<B>],
-    max_events: NonZeroU32,
-    max_bytes: usize,
-) -> Result<Vec<Done>> {
+pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits: Limits) -> Result<Vec<Done>> {
+    let Limits { max_events, max_bytes, longest_wait_us } = limits;
     let started = Instant::now();
     let max_events = max_events.min(share_of(parts.len()));
     let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
@@ -114,7 +119,8 @@ pub(crate) async fn round<B: Backend>(
     let spent = |phase, since: Instant| {
         metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
     };
-    let rows = list(pool, parts, Bound::new(i64::from(max_events.get()) + 1, max_bytes)).await;
+    let bound = Bound::new(i64::from(max_events.get()) + 1, max_bytes);
+    let rows = list(pool, parts, bound, longest_wait_us).await;
     spent(Phase::Listing, started);
     let listed_at = Instant::now();
     for (place, verdict) in decide_all(parts, rows?, max_events).await {
@@ -198,7 +204,12 @@ fn slices(ready: Vec<Ready>, max_bytes: usize) -> Vec<Vec<Ready>> {
     slices
 }
 
-async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], bound: Bound) -> Result<Vec<RoundRow>> {
+async fn list<B: Backend>(
+    pool: &Pool<B>,
+    parts: &[Part<B>],
+    bound: Bound,
+    longest_wait_us: i64,
+) -> Result<Vec<RoundRow>> {
     let attempt = || format!("list a round of {} recipients", parts.len());
     let from: Vec<_> = parts
         .iter()
@@ -209,7 +220,7 @@ async fn list<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], bound: Bound) -> Re
             is_known: part.known.is_some(),
         })
         .collect();
-    let listed = answered(pool, async { B::list_round(&mut *hold(pool).await?, &from, bound).await });
+    let listed = answered(pool, async { B::list_round(&mut *hold(pool).await?, &from, bound, longest_wait_us).await });
     listed.await.map_err(|fault| fault.during(attempt()))
 }
 

@@ -8,8 +8,8 @@ use super::{now_us, statement_us};
 use crate::store::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
-    Burial, Claim, ClaimedRow, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally,
-    sampled, tallied,
+    Burial, Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule,
+    Tally, sampled, tallied,
 };
 use crate::store::{BoxFuture, arguments_of};
 
@@ -40,6 +40,27 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
 )
 UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM due, clock WHERE o.shard = due.shard AND o.id = due.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
+);
+
+/// The statement of [`OutboxTable::recall_outbox`]; it looks at what is due far ahead, by the index on the due time.
+pub(crate) const RECALL_OUTBOX: &str = concat!(
+    "WITH ahead AS MATERIALIZED (
+         SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
+         CROSS JOIN LATERAL (
+             SELECT o.shard, o.id FROM eventbox_outbox o
+             WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
+               AND o.next_attempt_at_us > ",
+    statement_us!(),
+    " + $1 AND o.delivered_at_us IS NULL
+               AND (o.last_code IS NULL OR o.next_attempt_at_us - ",
+    statement_us!(),
+    " > CASE WHEN o.attempts < 30 AND $2 * (1 << o.attempts) < $3 THEN $2 * (1 << o.attempts) ELSE $3 END)
+             LIMIT $4 FOR UPDATE SKIP LOCKED
+         ) d
+     )
+     UPDATE eventbox_outbox o SET next_attempt_at_us = ",
+    now_us!(),
+    " FROM ahead WHERE o.shard = ahead.shard AND o.id = ahead.id"
 );
 
 /// The statement of [`OutboxTable::expire_outbox`]. A row that is kept after its delivery is due at the end of time, so the index on the due
@@ -115,6 +136,11 @@ impl OutboxTable for Postgres {
         let query = sqlx::query(CLAIM_OUTBOX);
         let query = query.bind(i32::from(claim.from_shard)).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
+    }
+
+    async fn recall_outbox(conn: &mut PgConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
+        let query = sqlx::query(RECALL_OUTBOX).bind(longest.claim_us).bind(longest.first_pause_us);
+        Ok(query.bind(longest.pause_us).bind(per_shard).execute(conn).await?.rows_affected())
     }
 
     async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {

@@ -72,9 +72,9 @@ pub(crate) const LIST_ROUND: &str = concat!(
     "SELECT r.place, s.turn,
        CASE WHEN sum(octet_length(s.state)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(s.state) < $7
             THEN s.state END,
-       s.state IS NOT NULL, f.paused OR f.next_attempt_at_us > ",
+       s.state IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
     statement_us!(),
-    " AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
+    " BETWEEN 1 AND $8 AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
@@ -173,9 +173,14 @@ impl RoundTable for Postgres {
         rows.iter().map(walked).collect()
     }
 
-    async fn list_round(conn: &mut PgConnection, from: &[RoundFrom<'_>], bound: Bound) -> Result<Vec<RoundRow>, Fault> {
+    async fn list_round(
+        conn: &mut PgConnection,
+        from: &[RoundFrom<'_>],
+        bound: Bound,
+        longest_wait_us: i64,
+    ) -> Result<Vec<RoundRow>, Fault> {
         if let [one] = from {
-            return Ok(vec![Self::list_one(conn, one, bound).await?]);
+            return Ok(vec![Self::list_one(conn, one, bound, longest_wait_us).await?]);
         }
         let query = sqlx::query(LIST_ROUND)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
@@ -184,7 +189,8 @@ impl RoundTable for Postgres {
             .bind(bound.rows())
             .bind(from.iter().map(|from| from.is_known).collect::<Vec<_>>())
             .bind(bound.small(from.len()))
-            .bind(bound.bytes());
+            .bind(bound.bytes())
+            .bind(longest_wait_us);
         let mut parts = empty_parts(from.len());
         let mut rows = query.fetch(&mut *conn);
         while let Some(row) = rows.try_next().await? {

@@ -38,9 +38,11 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ) held
     WHERE l.lives = (l.gone_at_us IS NOT NULL)
-       OR (NOT l.lives AND l.gone_at_us <= ",
+       OR (NOT l.lives AND (l.gone_at_us > ",
     now_us!(),
-    " - $7)
+    " OR l.gone_at_us <= ",
+    now_us!(),
+    " - $7))
 ), packed AS MATERIALIZED (
     SELECT array_agg(recipient) AS recipients, array_agg(name) AS names, array_agg(id) AS ids, array_agg(lives) AS lives FROM due
 ), changed AS (
@@ -49,7 +51,9 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     " END
     FROM packed p CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
     WHERE t.shard = $1 AND t.recipient = u.recipient AND t.name = u.name AND t.id = u.id
-      AND u.lives = (t.gone_at_us IS NOT NULL)
+      AND (u.lives = (t.gone_at_us IS NOT NULL) OR (NOT u.lives AND t.gone_at_us > ",
+    now_us!(),
+    "))
     RETURNING u.lives
 ), deleted AS (
     DELETE FROM eventbox_tombstone t

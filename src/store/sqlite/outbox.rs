@@ -10,8 +10,8 @@ use super::packed::hex;
 use super::statement::{Statement, run_in_line};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
-    Burial, Claim, ClaimedRow, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule, Tally,
-    sampled, tallied,
+    Burial, Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule,
+    Tally, sampled, tallied,
 };
 use crate::store::{BoxFuture, arguments_of};
 
@@ -86,6 +86,25 @@ const MARK_OUTBOX: &str = concat!(
     " RETURNING source, type, 1"
 );
 
+/// Differs: as [`CLAIM_OUTBOX`].
+pub(crate) const RECALL_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox SET next_attempt_at_us = ",
+    now_us!(),
+    " WHERE (shard, id) IN (
+        SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
+            SELECT json_group_array(hex(id)) FROM (
+                SELECT id FROM eventbox_outbox
+                WHERE shard = s.value AND next_attempt_at_us < 9223372036854775807 AND next_attempt_at_us > ",
+    now_us!(),
+    " + $2 AND delivered_at_us IS NULL AND (last_code IS NULL OR next_attempt_at_us - ",
+    now_us!(),
+    " > CASE WHEN attempts < 30 AND $3 * (1 << attempts) < $4 THEN $3 * (1 << attempts) ELSE $4 END)
+                LIMIT $5 + 0
+            )
+        )) i
+    )"
+);
+
 /// Differs: as [`CLAIM_OUTBOX`]. A row that is kept after its delivery is due at the end of time.
 pub(crate) const FIND_EXPIRED: &str = concat!(
     "SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
@@ -142,6 +161,12 @@ impl OutboxTable for Sqlite {
         let shards = json((claim.from_shard..=255).collect::<Vec<_>>())?;
         let query = sqlx::query(CLAIM_OUTBOX).bind(shards).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
+    }
+
+    async fn recall_outbox(conn: &mut SqliteConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
+        let query = sqlx::query(RECALL_OUTBOX).bind(json((0..=255).collect::<Vec<_>>())?).bind(longest.claim_us);
+        let query = query.bind(longest.first_pause_us).bind(longest.pause_us).bind(per_shard);
+        Ok(query.execute(conn).await?.rows_affected())
     }
 
     async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {

@@ -73,9 +73,9 @@ pub(crate) const LIST_ROUND: &str = concat!(
 SELECT kept.place, coalesce(kept.turn, 0),
        CASE WHEN kept.before < $4 THEN
            (SELECT s.state FROM eventbox_state s WHERE s.shard = kept.shard AND s.recipient = kept.recipient) END,
-       kept.bytes IS NOT NULL, f.paused OR f.next_attempt_at_us > ",
+       kept.bytes IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
     now_us!(),
-    ", NULL, NULL, NULL, NULL, NULL
+    " BETWEEN 1 AND $5, NULL, NULL, NULL, NULL, NULL
 FROM kept LEFT JOIN eventbox_failure f ON f.shard = kept.shard AND f.recipient = kept.recipient
 UNION ALL
 SELECT part.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent,
@@ -139,14 +139,15 @@ impl RoundTable for Sqlite {
         conn: &mut SqliteConnection,
         from: &[RoundFrom<'_>],
         bound: Bound,
+        longest_wait_us: i64,
     ) -> Result<Vec<RoundRow>, Fault> {
         if let [one] = from {
-            return Ok(vec![Self::list_one(conn, one, bound).await?]);
+            return Ok(vec![Self::list_one(conn, one, bound, longest_wait_us).await?]);
         }
         let wanted: Vec<_> =
             from.iter().map(|from| (from.shard, from.recipient, hex(from.after), from.is_known)).collect();
         let query = sqlx::query(LIST_ROUND).bind(json(&wanted)?).bind(bound.rows());
-        let query = query.bind(bound.small(from.len())).bind(bound.bytes());
+        let query = query.bind(bound.small(from.len())).bind(bound.bytes()).bind(longest_wait_us);
         let mut parts = empty_parts(from.len());
         let mut rows = query.fetch(&mut *conn);
         while let Some(row) = rows.try_next().await? {

@@ -45,7 +45,9 @@ pub(crate) const STAMP_TOMBSTONES: &str = concat!(
     "UPDATE eventbox_tombstone SET gone_at_us = ",
     now_us!(),
     " WHERE shard = $1 AND (recipient, name) > ($2, $3) AND (recipient, name) <= ($4, $5)
-       AND gone_at_us IS NULL AND NOT ",
+       AND (gone_at_us IS NULL OR gone_at_us > ",
+    now_us!(),
+    ") AND NOT ",
     lives!()
 );
 

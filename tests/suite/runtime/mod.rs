@@ -11,6 +11,7 @@ mod handing;
 mod hints;
 mod holding;
 #[cfg(feature = "postgres")]
+mod jumps;
 mod late;
 mod leases;
 mod memory;

@@ -131,8 +131,8 @@ mod postgres {
             if cfg!(feature = "runtime") {
                 hot.push((
                     "LIST_ONE",
-                    "int2, text, uuid, int8, bool, int8",
-                    format!("3, 'airport/EWR', '{}', 101, false, 1000", uuid()),
+                    "int2, text, uuid, int8, bool, int8, int8",
+                    format!("3, 'airport/EWR', '{}', 101, false, 1000, 1000000", uuid()),
                 ));
                 hot.push((
                     "WRITE_NEXT_ONE",
@@ -157,9 +157,9 @@ mod postgres {
     #[tokio::test]
     async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
         let uuid = || uuid::Uuid::now_v7().to_string();
-        let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}, 1000", uuid()));
+        let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}, 1000, 1000000", uuid()));
         let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
-        uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool, int8", &lists).await;
+        uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool, int8, int8", &lists).await;
         let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
         let bounds = format!("'{}', '{}'", uuid(), uuid());
         let by_id = [1, 100].map(|count| format!("'{{{}}}', {bounds}, '200', '1', {count}", ids(count)));
@@ -228,8 +228,8 @@ mod postgres {
                 ),
                 (
                     "LIST_ROUND",
-                    "int2[], text[], uuid[], int8, bool[], int8, int8",
-                    format!("{shards}, {names}, {afters}, 101, {known}, 1000, 1000000"),
+                    "int2[], text[], uuid[], int8, bool[], int8, int8, int8",
+                    format!("{shards}, {names}, {afters}, 101, {known}, 1000, 1000000, 1000000"),
                 ),
                 (
                     "LARGE_OF_ROUND",
