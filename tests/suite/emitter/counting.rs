@@ -31,12 +31,14 @@ fn now_us() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
+/// How far ahead a row is due: no emitter takes it during a test, and it looks like a claim.
+const CLAIM_US: i64 = HOUR_US / 6;
+
 /// Puts rows into the outbox that nobody sends for now.
 async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
     let Rows { shard, from, count, age_us, kept, bytes } = rows;
     let (created, until) = (now_us() - age_us, from + count - 1);
-    let (next, delivered) =
-        if kept { (NEVER, created.to_string()) } else { (created + 1_000 * HOUR_US, "NULL".to_owned()) };
+    let (next, delivered) = if kept { (NEVER, created.to_string()) } else { (now_us() + CLAIM_US, "NULL".to_owned()) };
     let (series, id, payload) = match B::FOLDER {
         "postgres" => (
             format!("FROM generate_series({from}::int8, {until}) AS g (i)"),
