@@ -59,15 +59,23 @@ impl Fault {
         }
     }
 
+    /// The error that the database itself told, also of a fault that several callers share.
+    pub(crate) fn database_error(&self) -> Option<&(dyn DatabaseError + 'static)> {
+        match shared_in(&self.0) {
+            Some(shared) => shared.source_error().as_database_error(),
+            None => self.0.as_database_error(),
+        }
+    }
+
     /// True when the database takes no writes over this connection.
     pub(crate) fn is_read_only(&self) -> bool {
-        let code = self.0.as_database_error().and_then(DatabaseError::code);
+        let code = self.database_error().and_then(DatabaseError::code);
         code.is_some_and(|code| code == "25006" || result_code::is_read_only(&code))
     }
 
     /// True when an earlier statement of the transaction failed, so that it can only be rolled back.
     pub(crate) fn is_of_a_failed_transaction(&self) -> bool {
-        self.0.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
+        self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
     }
 
     /// The error of the crate's front door, once it is known what was attempted.

@@ -42,6 +42,11 @@ impl SharedFault {
         self.lost_the_answer
     }
 
+    /// What the driver told.
+    pub(super) fn source_error(&self) -> &sqlx::Error {
+        &self.source
+    }
+
     pub(super) fn ruling(&self) -> Ruling {
         self.ruling
     }

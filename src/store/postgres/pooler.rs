@@ -31,7 +31,7 @@ which leaves out what PgBouncer does not know; see docs/high-availability.md";
 
 /// Why the connections of a pool cannot be used, if an error says that a pooler stands in between.
 pub(super) fn problem_of(fault: &Fault) -> Option<&'static str> {
-    let error = fault.0.as_database_error()?;
+    let error = fault.database_error()?;
     if error.message().contains("startup parameter") {
         return Some(STARTUP);
     }
@@ -83,6 +83,6 @@ fn no_answer() -> Fault {
 }
 
 fn is_clash(fault: &Fault) -> bool {
-    let code = fault.0.as_database_error().and_then(|error| error.code());
+    let code = fault.database_error().and_then(|error| error.code());
     code.is_some_and(|code| CLASHES.contains(&code.as_ref()))
 }

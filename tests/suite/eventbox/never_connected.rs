@@ -11,7 +11,11 @@ use tokio::net::TcpListener;
 
 /// An error message of Postgres' protocol.
 fn refusal(severity: &str, code: &str) -> Vec<u8> {
-    let fields = format!("S{severity}\0V{severity}\0C{code}\0Mrefused by the test\0\0");
+    refusal_with(severity, code, "refused by the test")
+}
+
+fn refusal_with(severity: &str, code: &str, message: &str) -> Vec<u8> {
+    let fields = format!("S{severity}\0V{severity}\0C{code}\0M{message}\0\0");
     let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
     [b"E".as_slice(), &length, fields.as_bytes()].concat()
 }
@@ -61,6 +65,19 @@ async fn a_connection_that_was_never_opened_loses_no_answer() {
             let error = outcome.unwrap_err();
             assert!(!matches!(error, Error::Unknown { .. }), "{what}, call {at}: {error:?}");
             assert_eq!(error.is_transient(), helps, "{what}, call {at}: {error:?}");
+        }
+    }
+}
+
+/// PgBouncer 1.18 answers so to the parameters that sqlx sends by itself; newer ones name several.
+#[tokio::test]
+async fn a_pooler_that_refuses_a_parameter_is_named_with_the_way_out() {
+    for message in ["unsupported startup parameter: extra_float_digits", "unsupported startup parameter in options: x"]
+    {
+        let pool = answering(refusal_with("FATAL", "08P01", message)).await;
+        for error in [eventbox::check(&pool).await.unwrap_err(), eventbox::migrate(&pool).await.unwrap_err()] {
+            assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+            assert!(error.to_string().contains("eventbox::postgres_options"), "{error}");
         }
     }
 }
