@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::emit::Emitted;
 use super::event::EventId;
-use super::process::Turn;
+use super::turn::Turn;
 use crate::dsset::TOMBSTONES;
 use crate::error::{Error, Result};
 use crate::instrument::{Instrument, Kind};

@@ -1,6 +1,5 @@
 //! Starting and stopping.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,116 +11,24 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::complaints::Complaints;
-use super::config::RuntimeConfig;
-use super::hold::{self, Held, Publishers};
-use super::kinds::{Kind, Kinds};
-use super::membership::Membership;
+use super::builder::RuntimeBuilder;
+use super::failing::complaints::Complaints;
+use super::finding::notify;
+use super::shards::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
-use super::tasks::{Shared, turn_options};
-use super::work::{Left, Work};
-use super::{pruning, reserve, timers, wake};
-#[cfg(feature = "emitter")]
-use crate::emitter::DurableEmitter;
-use crate::error::{Error, Result};
-use crate::eventbox::{self, Hints, Processor, Reducer, StateCodec, Typed};
+use super::working::paused::{self, Held, Publishers};
+use super::working::scheduler::{Left, Work};
+use super::working::tasks::{Shared, turn_options};
+use super::{pruning, reserve, timers};
+use crate::error::Result;
+use crate::eventbox::{self, Hints};
 use crate::heartbeat::Heartbeats;
-use crate::recipient::Recipient;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, answered, hold};
+use crate::store::Backend;
 
 /// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the
 /// leases.
 const INTERRUPT_AFTER: f64 = 0.8;
-
-/// What a [`Runtime`] is made of.
-pub struct RuntimeBuilder<B: Backend> {
-    pool: Pool<B>,
-    config: RuntimeConfig,
-    kinds: Kinds<B>,
-    /// The first thing that was wrong; told at the start.
-    wrong: Option<String>,
-    #[cfg(feature = "emitter")]
-    emitter: Option<DurableEmitter<B>>,
-}
-
-impl<B: Backend> std::fmt::Debug for RuntimeBuilder<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kinds: Vec<_> = self.kinds.keys().collect();
-        f.debug_struct("RuntimeBuilder").field("kinds", &kinds).field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl<B: Backend> RuntimeBuilder<B> {
-    /// Registers a processor for a kind of recipients: `"order"` for `order/4711`.
-    pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
-        self.register(kind, Kind::Processor(Arc::new(processor)))
-    }
-
-    /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.
-    pub fn reducer<R, C>(self, kind: &str, reducer: R) -> Self
-    where
-        R: Reducer<C> + 'static,
-        C: StateCodec<R::State> + 'static,
-    {
-        self.register(kind, Kind::Reducer(Arc::new(Typed::<R, C>::new(reducer))))
-    }
-
-    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a
-    /// little later.
-    ///
-    /// The emitter stays the caller's, to start before and to stop after the runtime.
-    #[cfg(feature = "emitter")]
-    pub fn emitter(mut self, emitter: DurableEmitter<B>) -> Self {
-        self.emitter = Some(emitter);
-        self
-    }
-
-    /// Works by these settings instead of the defaults.
-    pub fn config(mut self, config: RuntimeConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    fn register(mut self, kind: &str, registered: Kind<B>) -> Self {
-        let problem = match Recipient::new(kind, "key") {
-            Err(error) => Some(error.to_string()),
-            Ok(_) if self.kinds.contains_key(kind) => Some(format!("the kind {kind} is registered twice")),
-            Ok(_) => None,
-        };
-        if let Some(problem) = problem {
-            self.wrong.get_or_insert(problem);
-        } else {
-            self.kinds.insert(kind.into(), registered);
-        }
-        self
-    }
-
-    /// Starts to work.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do;
-    /// transient and database errors. Nothing is started then.
-    pub async fn start(self) -> Result<Runtime<B>> {
-        let setup = |problem: &str| Error::setup("start the runtime", problem);
-        if let Some(wrong) = &self.wrong {
-            return Err(setup(wrong));
-        }
-        if self.kinds.is_empty() {
-            return Err(setup("no kind is registered: add a processor or a reducer"));
-        }
-        self.config.check(self.pool.options().get_max_connections())?;
-        eventbox::check(&self.pool).await?;
-        eventbox::check_migrated(&self.pool).await?;
-        let paused = answered(&self.pool, async { B::list_paused_kinds(&mut *hold(&self.pool).await?).await });
-        let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
-        let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
-        let runtime = Runtime { inner: Arc::new(Inner::start(self, held)) };
-        tracing::info!(worker = %runtime.inner.worker, engine = B::NAME, "runtime started");
-        Ok(runtime)
-    }
-}
 
 /// Workers for the boxes of a database; clones are the same workers.
 ///
@@ -271,11 +178,11 @@ impl<B: Backend> Inner<B> {
         others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
         let (tell_held, held) = watch::channel(held);
         let beating = hearts.add("hold", shared.config.poll_interval, grace);
-        others.spawn(hold::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
+        others.spawn(paused::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
         if shared.config.wake_ups {
-            others.spawn(wake::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
+            others.spawn(notify::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
             if B::SENDS_WAKE_UPS {
-                others.spawn(wake::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
+                others.spawn(notify::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
             }
         }
         others.spawn(pruning::run(Arc::clone(&shared), stopping.clone()));
@@ -338,16 +245,13 @@ impl<B: Backend> Inner<B> {
 }
 
 impl<B: Backend> Runtime<B> {
+    pub(super) fn run(builder: RuntimeBuilder<B>, held: Held) -> Self {
+        Runtime { inner: Arc::new(Inner::start(builder, held)) }
+    }
+
     /// What a runtime is made of: register kinds, then [`start`](RuntimeBuilder::start).
     pub fn builder(pool: Pool<B>) -> RuntimeBuilder<B> {
-        RuntimeBuilder {
-            pool,
-            config: RuntimeConfig::default(),
-            kinds: HashMap::new(),
-            wrong: None,
-            #[cfg(feature = "emitter")]
-            emitter: None,
-        }
+        RuntimeBuilder::new(pool)
     }
 
     pub(super) fn shared(&self) -> &Shared<B> {

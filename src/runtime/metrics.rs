@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::hold::Held;
+use super::working::paused::Held;
 use crate::instrument::{Instrument, Kind};
 
 const SHARDS: &str = "eventbox_runtime_shards";

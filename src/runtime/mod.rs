@@ -7,45 +7,30 @@
 //!
 //! # The parts
 //!
-//! `membership` and `assignment` decide which shards are ours, `walk` and `queue` what is next, `hold` what must wait, `work` gives it to rounds and turns, its
-//! `tasks`.
-//! `timers` moves what is due, `wake` lets processes wake each other up (`announcer` in one that only emits), `wait` waits for what was emitted.
+//! `shards` decides which shards this process works on. `finding` looks for recipients with events, and lets processes wake each other
+//! up. `working` gives them to rounds and turns. `failing` is what follows from failures. `timers` moves timers that are due; `wait`
+//! waits for what was emitted.
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
 
-mod announcer;
-mod assignment;
-mod backoffs;
-mod complaints;
+mod builder;
 mod config;
+mod failing;
+mod finding;
 mod handle;
-mod hold;
-mod idle;
-mod kinds;
-mod membership;
 mod metrics;
-mod outage;
-mod outcome;
-mod poll;
-mod position;
 mod pruning;
-mod queue;
 mod reserve;
-mod resolve;
-mod states;
+mod shards;
 mod stats;
-mod tasks;
 mod timers;
-mod trouble;
 mod wait;
-mod wake;
-mod walk;
-mod warnings;
-mod work;
+mod working;
 
-pub use announcer::Announcer;
+pub use builder::RuntimeBuilder;
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
-pub use handle::{Health, Runtime, RuntimeBuilder, RuntimeStopReport};
+pub use finding::announcer::Announcer;
+pub use handle::{Health, Runtime, RuntimeStopReport};
 pub use metrics::INSTRUMENTS;
-pub use resolve::Resolution;
+pub use shards::owner::Resolution;
 pub use stats::RuntimeStats;

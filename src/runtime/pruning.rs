@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::tasks::Shared;
+use super::working::tasks::Shared;
 use crate::dsset::Pruner;
 use crate::store::Backend;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
-use super::tasks::Shared;
+use super::working::tasks::Shared;
 use crate::store::Backend;
 
 /// How many there are on Postgres: one for walks, one for leases.

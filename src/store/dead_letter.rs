@@ -3,9 +3,9 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::fault::Fault;
+use super::macros::on_both_engines;
 use super::outbox::OutboxKey;
 
 /// A message that was given up.

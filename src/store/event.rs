@@ -4,9 +4,9 @@ use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
 
 use super::BoxFuture;
-use super::both::on_both_engines;
 use super::bound::{Bound, Page, fill, weigh};
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// An event on its way into a box.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,10 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::event::large_events;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// A named event as it lies in its box.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use sqlx::{Database, Row};
 
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// The kind of a recipient.
 pub(super) fn kind_of(recipient: &str) -> &str {

@@ -3,8 +3,8 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// A set of shards as a parameter that both engines take: one character for each, `1` for those in it.
 #[derive(Debug, Clone)]

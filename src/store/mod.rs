@@ -1,7 +1,7 @@
 //! Every SQL statement of the crate, and the seam between the two engines.
 //!
 //! [`Backend`] is the whole list of what we ask of a database: one trait per table group, implemented on `sqlx::Postgres` and
-//! `sqlx::Sqlite` themselves. Text that both engines accept is written once, in `both.rs`; where SQLite must differ, the statement
+//! `sqlx::Sqlite` themselves. Text that both engines accept is written once, in `macros.rs`; where SQLite must differ, the statement
 //! says why. Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
 #![cfg_attr(
@@ -14,18 +14,19 @@
 )]
 
 mod blocked;
-mod both;
 mod bound;
 mod connection;
-mod control;
 mod dead_letter;
 mod event;
 mod executor;
+mod failure;
 mod fault;
 mod group;
+mod inspect;
 mod item;
 mod kind;
 mod lease;
+mod macros;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -44,16 +45,15 @@ mod timer;
 mod tombstone;
 mod turn;
 mod wake;
-mod written;
 
 pub(crate) use bound::Bound;
 pub use connection::{ANSWER_WAIT, RELEASE_WAIT};
 pub(crate) use connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time};
-pub(crate) use control::Forgetting;
 pub(crate) use dead_letter::DeadRow;
 pub use event::NAME_WAIT;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
 pub use executor::EmitExecutor;
+pub(crate) use failure::Forgetting;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use group::Intact;
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
@@ -63,7 +63,7 @@ pub(crate) use outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow
 pub(crate) use quarantine::{QuarantinedRow, Verdict};
 pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
 #[cfg(feature = "ingress")]
-pub(crate) use sqlite::packed::Packed;
+pub(crate) use sqlite::params::json::Packed;
 pub(crate) use state::{KeptRow, Settled};
 pub(crate) use status::Whereabouts;
 pub(crate) use takeover::Gone;
@@ -102,7 +102,7 @@ pub trait Backend:
     + tombstone::TombstoneTable
     + state::StateTable
     + turn::TurnTable
-    + control::ControlTable
+    + failure::ControlTable
     + kind::KindTable
     + quarantine::QuarantineTable
     + outbox::OutboxShared
@@ -111,7 +111,7 @@ pub trait Backend:
     + round::RoundTable
     + round_of_one::RoundOfOne
     + wake::WakeUp
-    + written::WrittenRows
+    + inspect::WrittenRows
 {
 }
 

@@ -4,8 +4,8 @@ use sqlx::{Database, Executor, Pool, Row};
 use uuid::Uuid;
 
 use super::BoxFuture;
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// A message to keep until it is delivered.
 #[derive(Debug, Clone, Copy)]

@@ -4,10 +4,10 @@ use futures_util::TryStreamExt;
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::bound::{Bound, Weighing, fill};
 use super::event::{ListedRow, large_events};
 use super::fault::Fault;
+use super::macros::on_both_engines;
 use super::round::{RoundFrom, RoundRow, RoundWrite, hindrance};
 
 /// The commit of a round of one.

@@ -3,8 +3,8 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// Whose commit made the turn that is stored now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

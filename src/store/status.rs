@@ -3,9 +3,9 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::fault::Fault;
 use super::kind::kind_of;
+use super::macros::on_both_engines;
 
 /// Where an event is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use sqlx::Database;
 
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// Savepoints around the independent steps of a turn.
 ///

@@ -3,11 +3,11 @@
 use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::bound::{Bound, Heavy, Page, fill, weigh};
 use super::connection::{answered, hold};
 use super::event::ListedRow;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 use super::{BoxFuture, arguments_of};
 
 /// An event that is not due yet.

@@ -2,8 +2,8 @@
 
 use sqlx::{Database, Row};
 
-use super::both::on_both_engines;
 use super::fault::Fault;
+use super::macros::on_both_engines;
 
 /// A part of the tombstones of one shard, in key order: behind `after`, up to `until`.
 #[derive(Debug, Clone, Copy)]

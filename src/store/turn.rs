@@ -4,11 +4,11 @@ use futures_util::TryStreamExt;
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
-use super::both::on_both_engines;
 use super::bound::{Bound, Weighing, fill};
 use super::event::{ListedRow, large_events};
 use super::fault::Fault;
 use super::kind::kind_of;
+use super::macros::on_both_engines;
 use super::round::Removed;
 
 /// What a turn begins with.

@@ -10,11 +10,11 @@ use crate::cloudevent::{CloudEvent, turn_key};
 #[cfg(feature = "emitter")]
 use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{Error, Result};
+use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
-use crate::eventbox::hint::in_transaction;
 use crate::eventbox::metrics;
-use crate::eventbox::process::Turn;
-use crate::eventbox::settle::settle;
+use crate::eventbox::turn::Turn;
+use crate::eventbox::turn::read_back::settle;
 use crate::store::{Backend, Fault, Removed, RoundWrite, answered, hold, in_time};
 
 /// How long a round waits for the locks of somebody else's transaction before it is left to turns of one recipient, milliseconds.

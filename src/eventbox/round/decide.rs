@@ -13,15 +13,15 @@ use super::{Done, Part, Ready};
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
-use crate::eventbox::decision::{Batch, settled_range};
+use crate::eventbox::decide::reducer::{Outcome, Reducer};
+use crate::eventbox::decide::reducer_adapter::{NewState, Reducing, with_state_error};
+use crate::eventbox::decide::state::StateCodec;
+use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
-use crate::eventbox::options::TurnOptions;
-use crate::eventbox::process::{Turn, process_batch_with};
-use crate::eventbox::reducer::{Outcome, Reducer};
-use crate::eventbox::reducing::{NewState, Reducing, with_state_error};
-use crate::eventbox::state::StateCodec;
-use crate::eventbox::transition::PostProcess;
+use crate::eventbox::turn::decision::{Batch, settled_range};
+use crate::eventbox::turn::options::TurnOptions;
+use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture, RoundRow};
 

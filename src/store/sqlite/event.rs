@@ -7,11 +7,11 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::emits;
-use super::lists::{BySize, MAX_ROWS, hundred_rows, ten_rows};
 use super::now_us;
-use super::packed::{Packed, hex, ids_json};
-use super::statement::{Statement, run_in_line};
+use super::params::json::{Packed, hex, ids_json};
+use super::params::values::{BySize, MAX_ROWS, hundred_rows, ten_rows};
+use super::writer::emit_groups;
+use super::writer::statement::{Statement, run_in_line};
 use crate::store::event::{EventInsert, EventRow, Noted};
 use crate::store::fault::Fault;
 use crate::store::group::GroupCommit;
@@ -95,7 +95,7 @@ impl EventInsert for Sqlite {
 
     // Differs: those that come while somebody writes commit together.
     async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
-        emits::insert(pool, row).await
+        emit_groups::insert(pool, row).await
     }
 
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>

@@ -3,7 +3,7 @@
 use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::packed::{ids_json, texts_json};
+use super::params::json::{ids_json, texts_json};
 use crate::store::fault::Fault;
 use crate::store::item::ItemLookup;
 

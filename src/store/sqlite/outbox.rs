@@ -4,10 +4,10 @@ use serde::Serialize;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
-use super::lists::{BySize, MAX_ROWS, hundred_rows, ten_rows};
 use super::now_us;
-use super::packed::hex;
-use super::statement::{Statement, run_in_line};
+use super::params::json::hex;
+use super::params::values::{BySize, MAX_ROWS, hundred_rows, ten_rows};
+use super::writer::statement::{Statement, run_in_line};
 use crate::store::fault::Fault;
 use crate::store::outbox::{
     Burial, Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::event::DELETE_EVENTS;
 use super::now_us;
-use super::packed::ids_json;
+use super::params::json::ids_json;
 use crate::store::fault::Fault;
 use crate::store::quarantine::{QuarantineMove, Verdict};
 

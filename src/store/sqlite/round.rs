@@ -8,7 +8,7 @@ use sqlx::{Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
-use super::packed::{Packed, hex};
+use super::params::json::{Packed, hex};
 use crate::store::bound::Bound;
 use crate::store::event::{LARGE_EVENTS, ListedRow};
 use crate::store::fault::Fault;

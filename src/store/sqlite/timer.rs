@@ -4,7 +4,7 @@ use sqlx::{Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
-use super::packed::ids_json;
+use super::params::json::ids_json;
 use crate::store::connection::{begin, hold};
 use crate::store::fault::Fault;
 use crate::store::schema::Schema;

@@ -4,7 +4,7 @@ use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::now_us;
-use super::packed::ids_json;
+use super::params::json::ids_json;
 use crate::store::fault::Fault;
 use crate::store::round::Removed;
 use crate::store::turn::{Claimed, TurnClaim};

@@ -1,0 +1,10 @@
+//! What a service writes: how the pending events of a recipient change it.
+//!
+//! A [`Processor`](processor::Processor) keeps its state itself and answers a transition. A
+//! [`Reducer`](reducer::Reducer) leaves the state to the library; `reducer_adapter` makes a processor of it.
+
+pub(super) mod processor;
+pub(super) mod reducer;
+pub(super) mod reducer_adapter;
+pub(super) mod state;
+pub(super) mod transition;

@@ -1,0 +1,91 @@
+//! What a user implements.
+
+use crate::error::BoxError;
+use crate::eventbox::decide::transition::Mutation;
+use crate::eventbox::event::Event;
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// The version of the user's own entity: 0 when it does not exist yet, moved by one whenever its state is saved.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::EVersion;
+///
+/// let of_a_new_entity = EVersion(0);
+/// assert_eq!(of_a_new_entity.next(), EVersion(1));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct EVersion(pub i64);
+
+impl EVersion {
+    /// The version after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        EVersion(self.0.saturating_add(1))
+    }
+}
+
+/// Decides what the events of a recipient do to its state, which lives in tables of your own.
+///
+/// [`process_batch`](crate::process_batch) calls the methods in the order in which they stand here. Write them as plain `async fn`.
+///
+/// * [`load_state`](Processor::load_state) runs outside any transaction, on the connection it is given.
+/// * [`prepare_mutation`](Processor::prepare_mutation) runs with no connection held, so it may do slow I/O. It may run again for the same
+///   events when another writer came first, so it must not change anything itself: what should happen goes into the [`Mutation`].
+/// * [`fetch_eversion`](Processor::fetch_eversion) and [`save_state`](Processor::save_state) run inside the one transaction of the turn.
+///
+/// The library's own turn protects the events: each is consumed by exactly one committed turn, whatever these methods do. The entity's
+/// version protects the entity against writers that are not turns (an admin page, say): let `fetch_eversion` lock the row
+/// (`SELECT … FOR UPDATE` on Postgres), else such a writer can slip in between it and `save_state`.
+///
+/// An error of any method rolls the turn back; nothing is lost. An error that has a `sqlx::Error` of contention in its chain (a
+/// deadlock, say) is retried like any contention.
+///
+/// # Examples
+///
+/// The README has a whole one. Source: the contract is that of the eventbox of LUCI CV.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Processor` on `{B}`",
+    note = "implement `load_state`, `prepare_mutation`, `fetch_eversion` and `save_state` as `async fn` for this engine"
+)]
+pub trait Processor<B: Backend>: Send + Sync {
+    /// The state of an entity, as this processor sees it.
+    type State: Send + Sync;
+
+    /// Loads the state and its version; a default state and version 0 when the entity does not exist.
+    ///
+    /// Read with `conn` only, and the version together with the state.
+    fn load_state(
+        &self,
+        conn: &mut B::Connection,
+        to: &Recipient,
+    ) -> impl Future<Output = Result<(Self::State, EVersion), BoxError>> + Send;
+
+    /// Decides: which transitions the events cause, which events they consume, and which events are garbage.
+    ///
+    /// `events` are the oldest of the box, oldest first, none twice; it may be empty. Events that no transition consumes stay.
+    fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        state: &Self::State,
+    ) -> impl Future<Output = Result<Mutation<B, Self::State>, BoxError>> + Send;
+
+    /// The version of the entity as it is in the transaction; another one than was loaded rolls the turn back as contention.
+    fn fetch_eversion(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+    ) -> impl Future<Output = Result<EVersion, BoxError>> + Send;
+
+    /// Saves the state of the last transition that has one, with the new version; called once a turn at most.
+    fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        state: &Self::State,
+        eversion: EVersion,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+}

@@ -1,0 +1,219 @@
+//! What a user implements when the library keeps the state.
+
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::BoxError;
+use crate::eventbox::decide::state::{Json, MAX_STATE_BYTES, StateCodec};
+use crate::eventbox::decide::transition::PostProcess;
+use crate::eventbox::event::{Event, EventId};
+use crate::recipient::Recipient;
+
+/// Decides what the events of a recipient do to its state, which the library keeps. The fast path: decisions are plain data.
+///
+/// Use it unless the state has to live in tables of your own; for that there is [`Processor`](crate::Processor).
+/// [`reduce_batch`](crate::reduce_batch) takes one recipient through a turn; [`state`](fn@crate::state) reads its state from outside.
+///
+/// The state of an entity that does not exist yet, or is [gone](Outcome::gone), is the default. `C` is the [codec](StateCodec) that
+/// stores it, JSON when nothing is said.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
+///
+/// struct Counter;
+///
+/// impl Reducer for Counter {
+///     type State = u64;
+///
+///     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+///         Ok(Outcome::to(count + events.len() as u64).consuming(events))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// let airport = Recipient::new("airport", "JFK")?;
+/// eventbox::emit(&pool, &airport, Event::new("departed")).await?;
+/// let turn = eventbox::reduce_batch(&pool, &airport, &Counter, 100.try_into()?).await?;
+/// assert_eq!((turn.number, turn.consumed), (Some(1), 1));
+///
+/// let now = eventbox::state::<u64>(&pool, &airport).await?.ok_or("it had a turn")?;
+/// assert_eq!((now.turn, now.state), (1, Some(1)));
+/// # Ok(()) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Reducer`",
+    note = "implement `reduce`, with a `State` that is `Default + Send` and that the codec can encode"
+)]
+pub trait Reducer<C = Json>: Send + Sync
+where
+    C: StateCodec<Self::State>,
+{
+    /// The state of an entity.
+    type State: Default + Send;
+
+    /// Decides: the new state, which events are consumed, and what is sent.
+    ///
+    /// `events` are the oldest of the box, oldest first, none twice; it may be empty. Events that the outcome does not consume stay. It runs
+    /// with no connection held, and may run again for the same events, so it must be a function of its arguments. It should not block for
+    /// long: it occupies a thread of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// An error, or a panic, leaves everything as it was.
+    fn reduce(&self, to: &Recipient, events: &[Event], state: Self::State) -> Result<Outcome<Self::State>, BoxError>;
+
+    /// The most bytes that an encoded state may have; [`MAX_STATE_BYTES`] when not overridden.
+    ///
+    /// The whole state is read and written in every turn, so it should be far smaller.
+    fn max_state_bytes(&self) -> usize {
+        MAX_STATE_BYTES
+    }
+}
+
+/// What becomes of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next<S> {
+    /// It stays as it is stored.
+    Stay,
+    /// It is replaced.
+    To(S),
+    /// The entity is gone: no state is kept, and the next turn is given the default. Its turns go on.
+    Gone,
+}
+
+/// What a reducer decided about a batch, as plain data: one transaction does all of it or nothing.
+///
+/// It is built with the words of a [`Transition`](crate::Transition), and a test reads the fields. When the state is as it is stored and
+/// there is nothing else to do, there is no turn.
+///
+/// # Examples
+///
+/// ```
+/// use eventbox::{Event, Next, Outcome, Recipient};
+///
+/// let airport = Recipient::new("airport", "JFK")?;
+/// let outcome = Outcome::to(3).emitting([(airport, Event::new("departed"))]);
+/// assert_eq!(outcome.next, Next::To(3));
+/// assert_eq!(outcome.emitted.len(), 1);
+/// # Ok::<(), eventbox::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub struct Outcome<S> {
+    /// What becomes of the state.
+    pub next: Next<S>,
+    /// The events that are consumed.
+    pub consumed: Vec<EventId>,
+    /// The events that are superseded, and go with the turn.
+    pub garbage: Vec<EventId>,
+    /// The messages that are published, in order.
+    #[cfg(feature = "emitter")]
+    pub published: Vec<CloudEvent>,
+    /// The events that are emitted, in order.
+    pub emitted: Vec<(Recipient, Event)>,
+    /// The hooks to run after the commit, in order.
+    pub post_process: Vec<PostProcess>,
+}
+
+impl<S> Outcome<S> {
+    /// A new state, also one that was changed in place: it is saved when its bytes are not those that are stored.
+    pub fn to(state: S) -> Self {
+        Outcome { next: Next::To(state), ..Self::stay() }
+    }
+
+    /// The state stays as it is stored, whatever became of the one that was given.
+    pub fn stay() -> Self {
+        Outcome {
+            next: Next::Stay,
+            consumed: Vec::new(),
+            garbage: Vec::new(),
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
+            emitted: Vec::new(),
+            post_process: Vec::new(),
+        }
+    }
+
+    /// The entity is gone: no state is kept. Its turns go on from where they are.
+    pub fn gone() -> Self {
+        Outcome { next: Next::Gone, ..Self::stay() }
+    }
+
+    /// Adds events to consume: `&[Event]`, `[&event]`, `[event.id()]`.
+    pub fn consuming<I>(mut self, events: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<EventId>,
+    {
+        self.consumed.extend(events.into_iter().map(Into::into));
+        self
+    }
+
+    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at least once.
+    ///
+    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
+    /// turn's messages and its content, so that a receiver can make it exactly once.
+    #[cfg(feature = "emitter")]
+    pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
+        self.published.extend(messages);
+        self
+    }
+
+    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction; the limits are those of
+    /// [`emit_all`](crate::emit_all).
+    pub fn emitting(mut self, events: impl IntoIterator<Item = (Recipient, Event)>) -> Self {
+        self.emitted.extend(events);
+        self
+    }
+
+    /// Adds a hook to run after the commit.
+    pub fn post_process(mut self, hook: impl Into<Option<PostProcess>>) -> Self {
+        self.post_process.extend(hook.into());
+        self
+    }
+
+    /// Declares events superseded: they are removed with the turn, exactly like consumed ones.
+    pub fn garbage<I>(mut self, events: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<EventId>,
+    {
+        self.garbage.extend(events.into_iter().map(Into::into));
+        self
+    }
+}
+
+/// For rounds.
+#[cfg(feature = "runtime")]
+impl<S> Outcome<S> {
+    /// The same without the state, which has become bytes.
+    pub(super) fn without_state(self) -> Outcome<()> {
+        Outcome {
+            next: Next::Stay,
+            consumed: self.consumed,
+            garbage: self.garbage,
+            #[cfg(feature = "emitter")]
+            published: self.published,
+            emitted: self.emitted,
+            post_process: self.post_process,
+        }
+    }
+
+    /// True when there is nothing to do beside the state.
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.sends() && self.consumed.is_empty() && self.garbage.is_empty() && self.post_process.is_empty()
+    }
+
+    /// True when it emits or publishes.
+    pub(super) fn sends(&self) -> bool {
+        #[cfg(feature = "emitter")]
+        if !self.published.is_empty() {
+            return true;
+        }
+        !self.emitted.is_empty()
+    }
+}

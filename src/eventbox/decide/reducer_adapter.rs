@@ -1,0 +1,238 @@
+//! A reducer as a processor: the turn is the same one.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use sqlx::Pool;
+
+use super::processor::{EVersion, Processor};
+use super::reducer::{Next, Outcome, Reducer};
+use super::state::{Json, StateCodec};
+use super::transition::{Mutation, Transition, panic_text};
+use crate::error::{BoxError, Error, Result, StateError};
+#[cfg(feature = "runtime")]
+use crate::eventbox::emit::check_all;
+use crate::eventbox::event::Event;
+use crate::eventbox::turn::decision::emit_effect;
+use crate::eventbox::turn::{Turn, process_batch};
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// Takes the oldest events of a recipient through a reducer in one turn.
+///
+/// Exactly [`process_batch`](crate::process_batch), with the state in the library's own table: it is saved with the turn, so it needs no version
+/// and no statement of its own to check one.
+///
+/// # What comes back
+///
+/// As from [`process_batch`](crate::process_batch).
+///
+/// # Errors
+///
+/// As [`process_batch`](crate::process_batch); [`Error::State`] when the stored state cannot be decoded, or the new one cannot be encoded or is
+/// over [`max_state_bytes`](Reducer::max_state_bytes), before the transaction; [`Error::Processor`] when the reducer failed or panicked. Nothing
+/// was changed.
+///
+/// # Cancel safety
+///
+/// As [`process_batch`](crate::process_batch).
+///
+/// # Examples
+///
+/// See [`Reducer`].
+pub async fn reduce_batch<B, R, C>(pool: &Pool<B>, to: &Recipient, reducer: &R, max_events: NonZeroU32) -> Result<Turn>
+where
+    B: Backend,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    process_batch(pool, to, &Reducing::new(reducer), max_events).await.map_err(with_state_error)
+}
+
+/// An error of the adapter keeps its type; one of the user's own does not become one.
+pub(crate) fn with_state_error(error: Error) -> Error {
+    match error {
+        Error::Processor { attempt, source } => match source.downcast::<StateError>() {
+            Ok(source) => Error::State { attempt, source: *source },
+            Err(source) => Error::Processor { attempt, source },
+        },
+        other => other,
+    }
+}
+
+/// A state as it is to be stored; `None` when none is kept.
+pub(crate) type NewState = Option<Vec<u8>>;
+
+/// A [`Reducer`] where a [`Processor`] is wanted, on either engine.
+pub struct Reducing<'a, R, C = Json> {
+    reducer: &'a R,
+    codec: PhantomData<fn() -> C>,
+}
+
+impl<'a, R, C> Reducing<'a, R, C>
+where
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    /// The reducer as a processor.
+    pub fn new(reducer: &'a R) -> Self {
+        Reducing { reducer, codec: PhantomData }
+    }
+
+    fn decode(to: &Recipient, bytes: Option<&[u8]>) -> Result<R::State, BoxError> {
+        let Some(bytes) = bytes else { return Ok(R::State::default()) };
+        caught(|| C::decode(bytes)).map_err(|source| StateError::Decode { recipient: to.clone(), source }.into())
+    }
+
+    fn encode(&self, to: &Recipient, state: &R::State) -> Result<Vec<u8>, BoxError> {
+        let recipient = to.clone();
+        let bytes = match caught(|| C::encode(state)) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(StateError::Encode { recipient, source }.into()),
+        };
+        let limit = self.reducer.max_state_bytes();
+        if bytes.len() > limit {
+            return Err(StateError::TooLarge { recipient, bytes: bytes.len(), limit }.into());
+        }
+        Ok(bytes)
+    }
+
+    /// Refuses a new state that the next turn could not load.
+    fn prove(to: &Recipient, bytes: &[u8]) -> Result<(), BoxError> {
+        caught(|| C::read_back(bytes))
+            .map_err(|source| StateError::NotReadBack { recipient: to.clone(), source }.into())
+    }
+
+    /// The new state as it is to be stored; `None` when that is what is stored already.
+    fn target(
+        &self,
+        to: &Recipient,
+        next: &Next<R::State>,
+        stored: Option<&[u8]>,
+    ) -> Result<Option<NewState>, BoxError> {
+        let bytes = match next {
+            Next::Stay => return Ok(None),
+            Next::To(state) => Some(self.encode(to, state)?),
+            Next::Gone => None,
+        };
+        if bytes.as_deref() == stored {
+            return Ok(None);
+        }
+        if let Some(bytes) = &bytes {
+            Self::prove(to, bytes)?;
+        }
+        Ok(Some(bytes))
+    }
+
+    /// What the reducer decides about a batch, as a round commits it; the errors are those of a turn.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn decide(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: Option<&[u8]>,
+    ) -> Result<(Option<NewState>, Outcome<()>), BoxError> {
+        let state = Self::decode(to, stored)?;
+        let outcome = caught(|| self.reducer.reduce(to, events, state))?;
+        check_all(&outcome.emitted)?;
+        Ok((self.target(to, &outcome.next, stored)?, outcome.without_state()))
+    }
+}
+
+impl<R, C> fmt::Debug for Reducing<'_, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reducing")
+    }
+}
+
+/// A state as it is stored, and decoded once.
+pub struct Kept<S> {
+    pub(crate) bytes: Option<Vec<u8>>,
+    /// A reducer takes its state by value, and the state need not be `Sync`.
+    decoded: Mutex<Option<S>>,
+}
+
+impl<S> Kept<S> {
+    fn take(&self) -> Option<S> {
+        self.decoded.lock().ok().and_then(|mut decoded| decoded.take())
+    }
+}
+
+/// Shows the size of the state and not the state: payloads do not belong into logs.
+impl<S> fmt::Debug for Kept<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("bytes", &self.bytes.as_ref().map(Vec::len)).finish()
+    }
+}
+
+impl<B, R, C> Processor<B> for Reducing<'_, R, C>
+where
+    B: Backend,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    type State = Kept<R::State>;
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
+        let row = B::read_state(conn, to.shard().into(), to.as_str()).await.map_err(|fault| fault.0)?;
+        let bytes = row.and_then(|row| row.state);
+        let decoded = Self::decode(to, bytes.as_deref())?;
+        Ok((Kept { bytes, decoded: Mutex::new(Some(decoded)) }, CONSTANT))
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        stored: &Self::State,
+    ) -> Result<Mutation<B, Self::State>, BoxError> {
+        let state = match stored.take() {
+            Some(state) => state,
+            None => Self::decode(to, stored.bytes.as_deref())?,
+        };
+        let outcome = caught(|| self.reducer.reduce(to, events, state))?;
+        let target = self.target(to, &outcome.next, stored.bytes.as_deref())?;
+        mutation(target.map(|bytes| Kept { bytes, decoded: Mutex::new(None) }), outcome)
+    }
+
+    async fn fetch_eversion(&self, _tx: &mut B::Connection, _to: &Recipient) -> Result<EVersion, BoxError> {
+        Ok(CONSTANT)
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        state: &Self::State,
+        _eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        let saved = B::save_state(tx, to.shard().into(), to.as_str(), state.bytes.as_deref()).await;
+        match saved.map_err(|fault| fault.0)? {
+            true => Ok(()),
+            false => Err(Error::contention(format!("save the state of {to}")).into()),
+        }
+    }
+}
+
+/// Nobody but turns writes the state, so the turn alone protects it.
+const CONSTANT: EVersion = EVersion(0);
+
+fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<Mutation<B, T>, BoxError> {
+    let Outcome { consumed, garbage, emitted, post_process, .. } = outcome;
+    let transition = target.map_or_else(Transition::stay, Transition::to).consuming(&consumed);
+    #[cfg(feature = "emitter")]
+    let transition = transition.publishing(outcome.published);
+    let transition = transition.side_effect(emit_effect(emitted)?);
+    // A transition has one hook.
+    let hooks = post_process.into_iter().map(|hook| Transition::stay().post_process(hook));
+    Ok(hooks.fold(Mutation::from(transition), Mutation::then).garbage(&garbage))
+}
+
+/// Makes a panic of the user's code an error, so that it ends this turn and not the worker.
+fn caught<T>(run: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
+    // What the panic left behind is not looked at again: the state is dropped, and the next attempt reads everything anew.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
+}

@@ -1,0 +1,289 @@
+//! Putting events into boxes.
+
+pub(super) mod sender;
+pub(super) mod sender_groups;
+pub(super) mod wake_up;
+
+use std::collections::HashSet;
+
+use super::event::receipt::Receipt;
+use super::event::timer::Due;
+use super::event::trace;
+use super::event::{Event, EventId};
+use super::metrics;
+use crate::error::{Error, Misuse, Result};
+use crate::recipient::{Recipient, check_key};
+use crate::store::{Backend, EmitExecutor, EventRow, Noted, in_time};
+
+/// The most bytes of an event's value.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
+/// The most events of one [`emit_all`].
+pub const MAX_EMIT_EVENTS: usize = 10_000;
+
+/// The most bytes that the values of one [`emit_all`] have together.
+pub const MAX_EMIT_BYTES: usize = 64 << 20;
+
+/// How long what a decision emits waits for a name, with the transaction of its turn, milliseconds. After it the turn starts anew.
+const TURN_NAME_WAIT_MS: u32 = 1_000;
+
+/// What became of an event that was emitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Emitted {
+    /// It is in the box now, or it is a timer now.
+    Added,
+    /// The box holds an event of that name already, or it is a timer or in quarantine. Nothing was changed; the first value and due time stay.
+    Duplicate,
+    /// An event of that name was consumed or cancelled, not longer ago than the tombstone delay. Nothing was changed.
+    Tombstoned,
+}
+
+/// Puts one event into a recipient's eventbox.
+///
+/// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
+/// exactly if that commits. On SQLite, emits of a pool that come while another one writes share a commit. When it is there, a processor of the recipient will be given it: exactly one committed turn
+/// consumes it. An event with a [due time](Event::due_in) waits as a timer until then.
+///
+/// While an open transaction of somebody else holds the event's name, an emit on a pool waits for that transaction: [`NAME_WAIT`](crate::NAME_WAIT) at most, and then
+/// it is contention. At most a quarter of the pool's connections wait for names at once. In a transaction of the caller an emit waits as long as the
+/// `lock_timeout` of that transaction says.
+///
+/// The answer says what became of the event, and stands for it in [`status`](crate::status()).
+///
+/// # Errors
+///
+/// [`Error::Misuse`] before any SQL when a limit of [`Event`] is broken. [`Error::Unknown`] when the connection was lost and the event
+/// may be there or not: emit it again if it is named. Else contention, transient or database errors; nothing was changed, but a
+/// transaction of the caller may have to be rolled back.
+///
+/// # Cancel safety
+///
+/// A dropped future may or may not have emitted the event; name it if you mean to try again.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Emitted, Event, Recipient};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// let flight = Event::new("departed").named("2013-01-01/UA/1545");
+/// assert_eq!(eventbox::emit(&pool, &aircraft, flight.clone()).await?, Emitted::Added);
+/// assert_eq!(eventbox::emit(&pool, &aircraft, flight).await?, Emitted::Duplicate);
+///
+/// let mut tx = eventbox::begin(&pool).await?;
+/// eventbox::emit(&mut *tx, &aircraft, Event::new("landed")).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+pub async fn emit<'e, B, E>(executor: E, to: &Recipient, event: Event) -> Result<Receipt>
+where
+    B: Backend,
+    E: EmitExecutor<'e, Database = B>,
+{
+    check(to, &event)?;
+    let current = trace::current();
+    let id = EventId::mint();
+    let row = row_of(to, &event, id, current.as_deref());
+    let attempt = || format!("emit to {to}");
+    let pool = executor.pool();
+    let is_committed = pool.is_some();
+    if event.name().is_none() && event.due().is_none() {
+        let inserted = match pool {
+            Some(pool) => B::insert_on_pool(&pool, row).await,
+            None => B::insert_event(executor, row).await,
+        };
+        inserted.map_err(|fault| fault.during_commit(attempt()))?;
+        metrics::emitted(to, Emitted::Added);
+        wake_up::hint(&std::iter::once(to), is_committed);
+        return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
+    }
+    let noted = match pool {
+        Some(pool) => B::insert_all_on_pool(&pool, &[row]).await,
+        None => B::insert_events(executor, &[row]).await,
+    };
+    let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
+    let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
+    metrics::emitted(to, answer);
+    wake_up::hint(&std::iter::once(to), is_committed);
+    Ok(Receipt::new(to.clone(), answer, id, event.name()))
+}
+
+/// Puts many events into the boxes of many recipients, in one statement: all of them or none.
+///
+/// Use it instead of a loop: it is one round trip and one commit. The answers are in the order of `events`. Events of one recipient are
+/// listed in their order here. Of two events with one name for one recipient, the first one counts and the others are duplicates.
+///
+/// # Units and limits
+///
+/// At most [`MAX_EMIT_EVENTS`] events and [`MAX_EMIT_BYTES`] of values. None at all is fine and runs no SQL.
+///
+/// # Errors
+///
+/// As [`emit`]; the error of a bad event names its recipient, and no event is emitted.
+///
+/// # Cancel safety
+///
+/// As [`emit`].
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Emitted, Event, Recipient};
+///
+/// let events = [
+///     (Recipient::new("airport", "JFK")?, Event::new("departed").named("UA/1545")),
+///     (Recipient::new("airport", "EWR")?, Event::new("departed")),
+///     (Recipient::new("airport", "JFK")?, Event::new("departed").named("UA/1545")),
+/// ];
+/// let answers = eventbox::emit_all(&pool, &events).await?;
+/// assert_eq!(answers, [Emitted::Added, Emitted::Added, Emitted::Duplicate]);
+/// # Ok(()) }
+/// ```
+pub async fn emit_all<'e, B, E>(executor: E, events: &[(Recipient, Event)]) -> Result<Vec<Emitted>>
+where
+    B: Backend,
+    E: EmitExecutor<'e, Database = B>,
+{
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    check_all(events)?;
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let pool = executor.pool();
+    let is_committed = pool.is_some();
+    let noted = match pool {
+        Some(pool) => B::insert_all_on_pool(&pool, &rows).await,
+        None => B::insert_events(executor, &rows).await,
+    };
+    let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
+    Ok(answers_of(events, positions, noted, is_committed))
+}
+
+/// [`emit_all`] in a transaction, for code that is generic over the engine.
+pub(crate) async fn emit_all_in<B: Backend>(
+    tx: &mut B::Connection,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    check_all(events)?;
+    if events.iter().any(|(_, event)| event.name().is_some()) {
+        let during = |fault: crate::store::Fault| fault.during(format!("emit {} events", events.len()));
+        B::limit_lock_wait(tx, TURN_NAME_WAIT_MS).await.map_err(during)?;
+    }
+    emit_slice_in::<B>(tx, events).await
+}
+
+/// The same for events that were checked, of several recipients' decisions perhaps.
+pub(super) async fn emit_slice_in<B: Backend>(
+    tx: &mut B::Connection,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let noted = in_time::<B, _>(B::insert_events_in(tx, &rows)).await.map_err(|fault| fault.during(attempt()))?;
+    Ok(answers_of(events, positions, noted, false))
+}
+
+/// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
+fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec<usize>, Vec<EventRow<'a>>) {
+    // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
+    let mut rows: Vec<(usize, EventRow<'_>)> =
+        events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace)).enumerate().collect();
+    rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
+    let mut names = HashSet::new();
+    rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
+    rows.into_iter().unzip()
+}
+
+/// The answers in the order of `events`, counted and told.
+fn answers_of(
+    events: &[(Recipient, Event)],
+    positions: Vec<usize>,
+    noted: Vec<Noted>,
+    are_committed: bool,
+) -> Vec<Emitted> {
+    let mut answers = vec![Emitted::Duplicate; events.len()];
+    for (position, noted) in positions.into_iter().zip(noted) {
+        if let Some(answer) = answers.get_mut(position) {
+            *answer = noted.into();
+        }
+    }
+    for ((to, _), answer) in events.iter().zip(&answers) {
+        metrics::emitted(to, *answer);
+    }
+    wake_up::hint(&events.iter().map(|(to, _)| to), are_committed);
+    answers
+}
+
+impl From<Noted> for Emitted {
+    fn from(noted: Noted) -> Self {
+        match noted {
+            Noted::Added => Emitted::Added,
+            Noted::Duplicate => Emitted::Duplicate,
+            Noted::Tombstoned => Emitted::Tombstoned,
+        }
+    }
+}
+
+fn recipients(events: &[(Recipient, Event)]) -> usize {
+    events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
+}
+
+/// `trace` is for events that have no context of their own.
+pub(super) fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId, trace: Option<&'a str>) -> EventRow<'a> {
+    EventRow {
+        shard: to.shard().into(),
+        recipient: to.as_str(),
+        id: id.0,
+        name: event.name(),
+        traceparent: event.traceparent().or(trace),
+        value: event.value(),
+        due: event.due().map(Due::row),
+    }
+}
+
+/// Checks every limit of one [`emit_all`], without any SQL.
+pub(crate) fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
+    let attempt = || format!("emit {} events", events.len());
+    if events.len() > MAX_EMIT_EVENTS {
+        let misuse = Misuse::TooMany { count: events.len(), limit: MAX_EMIT_EVENTS };
+        return Err(Error::misuse(attempt(), misuse));
+    }
+    events.iter().try_for_each(|(to, event)| check(to, event))?;
+    let bytes = events.iter().map(|(_, event)| event.value().len()).sum();
+    if bytes > MAX_EMIT_BYTES {
+        let misuse = Misuse::TooLong { what: "sum of the values", bytes, limit: MAX_EMIT_BYTES };
+        return Err(Error::misuse(attempt(), misuse));
+    }
+    Ok(())
+}
+
+pub(super) fn check(to: &Recipient, event: &Event) -> Result<()> {
+    let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
+    if let Some(name) = event.name() {
+        check_key("event's name", name).map_err(misuse)?;
+    }
+    if let Some(due) = event.due() {
+        due.check().map_err(misuse)?;
+    }
+    if let Some(traceparent) = event.traceparent() {
+        trace::check(traceparent).map_err(misuse)?;
+    }
+    let bytes = event.value().len();
+    if bytes > MAX_VALUE_BYTES {
+        return Err(misuse(Misuse::TooLong { what: "event's value", bytes, limit: MAX_VALUE_BYTES }));
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What an emit leaves in the hands of its caller, to ask for the event later.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use super::EventId;
+use crate::error::{Error, Misuse, Result};
+use crate::eventbox::emit::Emitted;
+use crate::recipient::{Recipient, check_key};
+
+/// What [`emit`](crate::emit) answers: what became of the event, and a handle to ask for it later with [`status`](crate::status()).
+///
+/// Compare it with an [`Emitted`] where only the answer matters. It is cheap to clone, and it is a short text for another process:
+/// [`Display`](fmt::Display), [`FromStr`] and `serde` (as a string). The text holds the recipient, and the event's id or its name.
+///
+/// When the event was a duplicate or tombstoned, the receipt stands for the first copy, which is found by its name: as long as that is
+/// remembered. After that it stands for nothing, or for a later event under the same name.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{Emitted, Event, Receipt, Recipient};
+///
+/// let order = Recipient::new("order", "7")?;
+/// let receipt = eventbox::emit(&pool, &order, Event::new("a pencil").named("click-1")).await?;
+/// assert_eq!(receipt, Emitted::Added);
+/// assert_eq!(receipt.to(), &order);
+///
+/// let text = receipt.to_string();
+/// assert_eq!(text.parse::<Receipt>()?, receipt);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    to: Recipient,
+    sought: Sought,
+}
+
+/// By what the event is found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Sought {
+    /// The event that was added.
+    Added(EventId),
+    /// The one under a name, of which this was another copy.
+    Copy { tombstoned: bool, name: Box<str> },
+}
+
+impl Receipt {
+    /// What `emitted` says, of an event with this id and name.
+    pub(crate) fn new(to: Recipient, emitted: Emitted, id: EventId, name: Option<&str>) -> Self {
+        let sought = match (emitted, name) {
+            (Emitted::Duplicate, Some(name)) => Sought::Copy { tombstoned: false, name: name.into() },
+            (Emitted::Tombstoned, Some(name)) => Sought::Copy { tombstoned: true, name: name.into() },
+            _ => Sought::Added(id),
+        };
+        Receipt { to, sought }
+    }
+
+    /// What became of the event at its emit.
+    #[must_use]
+    pub fn emitted(&self) -> Emitted {
+        match self.sought {
+            Sought::Added(_) => Emitted::Added,
+            Sought::Copy { tombstoned: false, .. } => Emitted::Duplicate,
+            Sought::Copy { tombstoned: true, .. } => Emitted::Tombstoned,
+        }
+    }
+
+    /// The id of the event that was added; `None` when it was a copy, because the first copy has another one.
+    #[must_use]
+    pub fn id(&self) -> Option<EventId> {
+        match self.sought {
+            Sought::Added(id) => Some(id),
+            Sought::Copy { .. } => None,
+        }
+    }
+
+    /// Whom the event was emitted to.
+    #[must_use]
+    pub fn to(&self) -> &Recipient {
+        &self.to
+    }
+
+    /// The name by which a first copy is found.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.sought {
+            Sought::Added(_) => None,
+            Sought::Copy { name, .. } => Some(name),
+        }
+    }
+}
+
+/// So that `assert_eq!(eventbox::emit(…).await?, Emitted::Added)` reads as it should.
+impl PartialEq<Emitted> for Receipt {
+    fn eq(&self, emitted: &Emitted) -> bool {
+        self.emitted() == *emitted
+    }
+}
+
+impl From<Receipt> for Emitted {
+    fn from(receipt: Receipt) -> Self {
+        receipt.emitted()
+    }
+}
+
+/// `added:ID:RECIPIENT`, or `duplicate:N:NAMERECIPIENT` (or `tombstoned:…`) with a name of N bytes.
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.sought {
+            Sought::Added(id) => write!(f, "added:{id}:{}", self.to),
+            Sought::Copy { tombstoned, name } => {
+                let word = if *tombstoned { "tombstoned" } else { "duplicate" };
+                write!(f, "{word}:{}:{name}{}", name.len(), self.to)
+            }
+        }
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parsed(text).ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Error::misuse("read a receipt", Misuse::NotAReceipt { text: shown })
+        })
+    }
+}
+
+fn parsed(text: &str) -> Option<Receipt> {
+    let (word, rest) = text.split_once(':')?;
+    let (key, rest) = rest.split_once(':')?;
+    let tombstoned = match word {
+        "added" => {
+            let id = EventId(Uuid::try_parse(key).ok()?);
+            return Some(Receipt { to: rest.parse().ok()?, sought: Sought::Added(id) });
+        }
+        "duplicate" => false,
+        "tombstoned" => true,
+        _ => return None,
+    };
+    let (name, to) = rest.split_at_checked(key.parse().ok()?)?;
+    check_key("event's name", name).ok()?;
+    Some(Receipt { to: to.parse().ok()?, sought: Sought::Copy { tombstoned, name: name.into() } })
+}
+
+impl Serialize for Receipt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Receipt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

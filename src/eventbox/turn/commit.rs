@@ -1,0 +1,261 @@
+//! The one transaction of a turn.
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::decision::{Decision, Step};
+use super::guard::Guard;
+use super::read_back::settle;
+#[cfg(feature = "emitter")]
+use crate::cloudevent::turn_key;
+#[cfg(feature = "emitter")]
+use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
+use crate::error::{BoxError, Error, Misuse, Result};
+use crate::eventbox::decide::processor::{EVersion, Processor};
+use crate::eventbox::decide::transition::{PostProcess, SideEffect};
+use crate::eventbox::emit::wake_up::in_transaction;
+use crate::eventbox::event::EventId;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Claimed, Class, Fault, Intact, Removed, in_time};
+
+/// What the transaction of a turn is about.
+pub(super) struct Commit<'a, B: Backend, P> {
+    pub(super) pool: &'a Pool<B>,
+    pub(super) to: &'a Recipient,
+    pub(super) processor: &'a P,
+    pub(super) guard: &'a Guard<'a>,
+    /// The turn that was read.
+    pub(super) turn: i64,
+    /// The version that was loaded.
+    pub(super) eversion: EVersion,
+    /// Whether failures are noted for the recipient, which a turn without any takes back.
+    pub(super) failing: bool,
+    /// The first and the last of the events, when all that were listed are removed as a range.
+    pub(super) range: Option<(EventId, EventId)>,
+}
+
+/// An independent transition that failed and was rolled back, alone.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The events that it would have consumed; they are still in the box.
+    pub events: Vec<EventId>,
+    /// Why it failed.
+    pub error: BoxError,
+}
+
+/// What a committed turn leaves to its caller.
+pub(super) struct Outcome {
+    pub(super) consumed: usize,
+    pub(super) transitions: usize,
+    pub(super) failures: Vec<Failure>,
+    pub(super) post_process: Vec<PostProcess>,
+    #[cfg(feature = "emitter")]
+    pub(super) published: Vec<Stored>,
+}
+
+impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
+    /// Commits the decision, or nothing of it.
+    pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+        // Boxed, because the user's code is in it: a stack is small, and moving it costs.
+        in_transaction(Box::pin(self.commit(decision))).await
+    }
+
+    async fn commit(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+        let token = Uuid::new_v4();
+        let mut tx = B::begin_alone(self.pool).await.map_err(|fault| self.during(fault))?;
+        let outcome = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.cause(&mut tx, error).await),
+        };
+        self.require_whole(B::check_to_commit(&mut tx)).await?;
+        match B::commit_grouped(tx).await {
+            Ok(()) => {}
+            Err(fault) if fault.lost_the_answer() => settle(self.pool, self.to, self.turn, token, fault).await?,
+            Err(fault) => return Err(self.during(fault)),
+        }
+        Ok(outcome)
+    }
+
+    #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
+    async fn apply(&self, tx: &mut B::Grouped, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
+        let shard = self.to.shard().into();
+        let together = decision.steps.iter().filter(|step| !step.independent);
+        let ids: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
+        let removed = match self.range {
+            Some((first, last)) => Removed::Range { first: first.0, last: last.0, count: ids.len() },
+            None => Removed::Ids(&ids),
+        };
+        let claimed = in_time::<B, _>(B::claim_turn(tx, shard, self.to.as_str(), self.turn, token, removed)).await;
+        if claimed.map_err(|fault| self.during(fault))? != Claimed::Done {
+            return Err(Error::contention(self.attempt()));
+        }
+        let eversion = self.guard.run("fetch the eversion", self.processor.fetch_eversion(tx, self.to)).await?;
+        if eversion != self.eversion {
+            let (now, loaded) = (eversion.0, self.eversion.0);
+            return Err(Error::contention(format!("{} at eversion {now}, loaded {loaded}", self.attempt())));
+        }
+        self.require_whole(B::check_intact(tx)).await?;
+        #[cfg(feature = "emitter")]
+        self.give_keys(&mut decision);
+        let (mut outcome, target) = self.take_steps(tx, decision.steps, ids.len() - decision.garbage.len()).await?;
+        if outcome.transitions == 0 && decision.garbage.is_empty() {
+            let first = outcome
+                .failures
+                .drain(..)
+                .next()
+                .map_or_else(|| "nothing is left of it".into(), |failure| failure.error);
+            return Err(Error::Processor { attempt: self.attempt(), source: first });
+        }
+        if let Some(state) = target {
+            let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
+            self.guard.run("save the state", saved).await?;
+        }
+        if self.failing && outcome.failures.is_empty() {
+            self.require_whole(B::check_intact(tx)).await?;
+            let cleared = in_time::<B, _>(B::clear_failures(tx, shard, self.to.as_str())).await;
+            cleared.map_err(|fault| self.during(fault))?;
+        }
+        Ok(outcome)
+    }
+
+    /// Runs what the steps do, in order; answers the last target among those that hold.
+    async fn take_steps(
+        &self,
+        tx: &mut B::Grouped,
+        steps: Vec<Step<B, P::State>>,
+        consumed: usize,
+    ) -> Result<(Outcome, Option<P::State>)> {
+        let mut outcome = Outcome {
+            consumed,
+            transitions: 0,
+            failures: Vec::new(),
+            post_process: Vec::new(),
+            #[cfg(feature = "emitter")]
+            published: Vec::new(),
+        };
+        let mut target = None;
+        #[cfg(feature = "emitter")]
+        let mut published = Vec::new();
+        for mut step in steps {
+            if step.independent {
+                match self.take_alone(tx, &mut step).await? {
+                    Ok(()) => outcome.consumed += step.consumed.len(),
+                    Err(error) => {
+                        let events = step.consumed.into_iter().map(EventId).collect();
+                        outcome.failures.push(Failure { events, error });
+                        continue;
+                    }
+                }
+            } else if let Some(effect) = step.side_effect.take() {
+                self.guard.run("run a side effect", effect.run(tx)).await?;
+                self.require_whole(B::check_intact(tx)).await?;
+            }
+            outcome.transitions += 1;
+            #[cfg(feature = "emitter")]
+            published.extend(step.published);
+            outcome.post_process.extend(step.post_process);
+            target = step.target.or(target);
+        }
+        #[cfg(feature = "emitter")]
+        {
+            let written = in_time::<B, _>(write_outbox::<B>(tx, published, DEFAULT_HOLD)).await;
+            outcome.published = written.map_err(|fault| self.during(fault))?;
+        }
+        Ok((outcome, target))
+    }
+
+    /// An independent step, in a savepoint: its own failure is the inner error, and rolls back only what it did.
+    ///
+    /// Its events go after its effect: what the user's code does to savepoints cannot keep the one and undo the other.
+    async fn take_alone(&self, tx: &mut B::Grouped, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
+        self.step(B::begin_step(tx)).await?;
+        if let Some(effect) = step.side_effect.take()
+            && let Err(error) = self.run_alone(tx, effect).await?
+        {
+            self.step(B::undo_step(tx)).await?;
+            return Ok(Err(error));
+        }
+        self.remove(tx, &step.consumed).await?;
+        self.step(B::keep_step(tx)).await?;
+        Ok(Ok(()))
+    }
+
+    /// The effect of an independent step; what is its own failure is the inner error.
+    async fn run_alone(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
+        let done = self.guard.run("run a side effect", effect.run(tx)).await;
+        let source = match done {
+            Ok(()) => None,
+            Err(Error::Processor { source, .. }) => Some(source),
+            Err(error) => return Err(error),
+        };
+        match (in_time::<B, _>(B::check_intact(tx)).await.map_err(|fault| self.during(fault))?, source) {
+            (Intact::Ended, _) => Err(self.misuse(Misuse::EndedTransaction)),
+            (_, Some(source)) => Ok(Err(source)),
+            (Intact::Failed, None) => Ok(Err(self.misuse(Misuse::SwallowedError).into())),
+            (Intact::Whole, None) => Ok(Ok(())),
+        }
+    }
+
+    /// A savepoint of the library; only the user's code can have taken it away.
+    async fn step(&self, statement: impl Future<Output = Result<(), Fault>>) -> Result<()> {
+        in_time::<B, _>(statement).await.map_err(|fault| match fault.class() {
+            Class::Permanent => self.misuse(Misuse::EndedTransaction),
+            _ => self.during(fault),
+        })
+    }
+
+    /// Refuses to go on in another transaction than the one that was begun, or in none, or in one that cannot commit.
+    async fn require_whole(&self, found: impl Future<Output = Result<Intact, Fault>>) -> Result<()> {
+        match in_time::<B, _>(found).await.map_err(|fault| self.during(fault))? {
+            Intact::Whole => Ok(()),
+            Intact::Ended => Err(self.misuse(Misuse::EndedTransaction)),
+            Intact::Failed => Err(self.misuse(Misuse::SwallowedError)),
+        }
+    }
+
+    /// An error of the user's code, unless that code has ended the transaction as well.
+    async fn cause(&self, tx: &mut B::Grouped, error: Error) -> Error {
+        B::close_if_left_unfit(tx, &error);
+        if !matches!(error, Error::Processor { .. }) {
+            return error;
+        }
+        match in_time::<B, _>(B::check_intact(tx)).await {
+            Ok(Intact::Ended) => self.misuse(Misuse::EndedTransaction),
+            _ => error,
+        }
+    }
+
+    fn misuse(&self, misuse: Misuse) -> Error {
+        Error::misuse(self.attempt(), misuse)
+    }
+
+    /// Deletes events; all of them must be there.
+    async fn remove(&self, tx: &mut B::Connection, ids: &[Uuid]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let removed = in_time::<B, _>(B::delete_events(tx, self.to.shard().into(), self.to.as_str(), ids)).await;
+        if removed.map_err(|fault| self.during(fault))? != ids.len() as u64 {
+            return Err(Error::contention(self.attempt()));
+        }
+        Ok(())
+    }
+
+    /// Gives each message that has no idempotency key the one that its place in the turn makes.
+    #[cfg(feature = "emitter")]
+    fn give_keys(&self, decision: &mut Decision<B, P::State>) {
+        let messages = decision.steps.iter_mut().flat_map(|step| &mut step.published);
+        for (ordinal, message) in (0..).zip(messages) {
+            message.default_key(|message| turn_key(self.to.as_str(), self.turn + 1, ordinal, message));
+        }
+    }
+
+    fn attempt(&self) -> String {
+        format!("commit turn {} of {}", self.turn + 1, self.to)
+    }
+
+    fn during(&self, fault: Fault) -> Error {
+        fault.during(self.attempt())
+    }
+}

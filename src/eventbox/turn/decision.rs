@@ -1,0 +1,117 @@
+//! A mutation, checked against the batch that it was made for.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::clock;
+#[cfg(feature = "emitter")]
+use crate::cloudevent::CloudEvent;
+use crate::error::{Error, Misuse, Result};
+use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
+use crate::eventbox::emit::{check_all, emit_all_in};
+use crate::eventbox::event::{Event, EventId, LATE_COMMIT};
+use crate::recipient::Recipient;
+use crate::store::Backend;
+
+/// One step, as the transaction takes it.
+pub(super) struct Step<B: Backend, S> {
+    pub(super) consumed: Vec<Uuid>,
+    pub(super) side_effect: Option<SideEffect<B>>,
+    #[cfg(feature = "emitter")]
+    pub(super) published: Vec<CloudEvent>,
+    pub(super) target: Option<S>,
+    pub(super) post_process: Option<PostProcess>,
+    pub(super) independent: bool,
+}
+
+/// The steps that are to be taken, and the events that are garbage.
+pub(super) struct Decision<B: Backend, S> {
+    pub(super) steps: Vec<Step<B, S>>,
+    pub(super) garbage: Vec<Uuid>,
+}
+
+impl<B: Backend, S> Decision<B, S> {
+    /// Drops what does nothing, and refuses an event that was not listed or is removed twice.
+    pub(super) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
+        let mut batch = Batch::new(to, listed);
+        let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
+        let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
+        let garbage = batch.remove(mutation.garbage)?;
+        Ok(Decision { steps, garbage })
+    }
+
+    /// How many events are removed together, before any step is taken.
+    pub(super) fn removed_together(&self) -> usize {
+        let together = self.steps.iter().filter(|step| !step.independent);
+        together.map(|step| step.consumed.len()).sum::<usize>() + self.garbage.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.garbage.is_empty()
+    }
+}
+
+/// The one statement that emits, `None` when there is nothing to emit; the limits are checked at once.
+pub(crate) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    check_all(&events)?;
+    Ok(Some(SideEffect::new(move |tx| {
+        Box::pin(async move {
+            emit_all_in::<B>(tx, &events).await?;
+            Ok(())
+        })
+    })))
+}
+
+/// The first and the last of the events, when all of them are removed, so many, and are so old that hardly anything commits between them any more.
+///
+/// Removed as a range they cost half as much. The turn proves that all of them are there, and the number that nothing else is.
+pub(crate) fn settled_range(listed: &[Event], removed: usize) -> Option<(EventId, EventId)> {
+    let (first, last) = (listed.first()?.id(), listed.last()?.id());
+    let is_settled = clock::now().duration_since(last.emitted_at()).is_ok_and(|age| age >= LATE_COMMIT);
+    (removed == listed.len() && is_settled).then_some((first, last))
+}
+
+/// What was listed, and what of it a decision has removed so far.
+pub(crate) struct Batch<'a> {
+    to: &'a Recipient,
+    listed: HashSet<EventId>,
+    removed: HashSet<EventId>,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(to: &'a Recipient, listed: &[Event]) -> Self {
+        Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new() }
+    }
+
+    fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
+        Ok(Step {
+            consumed: self.remove(transition.consumed)?,
+            side_effect: SideEffect::chain([transition.side_effect, emit_effect(transition.emitted)?]),
+            #[cfg(feature = "emitter")]
+            published: transition.published,
+            target: transition.target,
+            post_process: transition.post_process,
+            independent: transition.independent,
+        })
+    }
+
+    /// The events that are removed, each of them listed and not removed before.
+    pub(crate) fn remove(&mut self, ids: Vec<EventId>) -> Result<Vec<Uuid>> {
+        let misuse = |misuse| Error::misuse(format!("apply the decision for {}", self.to), misuse);
+        let mut removed = Vec::with_capacity(ids.len());
+        for id in ids {
+            if !self.listed.contains(&id) {
+                return Err(misuse(Misuse::NotListed { id: id.to_string() }));
+            }
+            if !self.removed.insert(id) {
+                return Err(misuse(Misuse::ConsumedTwice { id: id.to_string() }));
+            }
+            removed.push(id.0);
+        }
+        Ok(removed)
+    }
+}

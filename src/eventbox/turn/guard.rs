@@ -1,0 +1,64 @@
+//! Running the user's code: a panic or an endless wait of it is an error of its recipient, and of nobody else.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{BoxError, Error, Result};
+use crate::eventbox::decide::transition::panic_text;
+use crate::recipient::Recipient;
+use crate::store::{Class, class_of};
+
+/// What the user's code of one attempt may take.
+pub(super) struct Guard<'a> {
+    to: &'a Recipient,
+    limit: Duration,
+    began: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Guard<'a> {
+    /// Counts from now.
+    pub(super) fn new(to: &'a Recipient, limit: Duration) -> Self {
+        let began = Instant::now();
+        Guard { to, limit, began, deadline: began + limit }
+    }
+
+    /// How long ago the attempt began.
+    pub(super) fn age(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.began)
+    }
+
+    /// Runs work of several steps until the deadline.
+    pub(super) async fn within<T>(
+        &self,
+        attempt: impl Fn() -> String,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match timeout_at(self.deadline, work).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Deadline { attempt: attempt(), limit: self.limit }),
+        }
+    }
+
+    /// Runs one step; its error is in the class of its cause, so that a deadlock in a side effect is contention.
+    pub(super) async fn run<T>(&self, step: &str, call: impl Future<Output = Result<T, BoxError>>) -> Result<T> {
+        let attempt = || format!("{step} of {}", self.to);
+        // What a panic leaves half done is dropped with the attempt: nothing of it is looked at again.
+        match timeout_at(self.deadline, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(answer)) => answer.map_err(|error| failed(attempt(), error)),
+            Ok(Err(panic)) => Err(Error::Processor { attempt: attempt(), source: panic_text(&*panic).into() }),
+            Err(_) => Err(Error::Deadline { attempt: attempt(), limit: self.limit }),
+        }
+    }
+}
+
+fn failed(attempt: String, source: BoxError) -> Error {
+    match class_of(&*source) {
+        Class::Contention => Error::Contention { attempt, source: Some(source) },
+        Class::Transient => Error::Transient { attempt, source },
+        Class::Permanent => Error::Processor { attempt, source },
+    }
+}

@@ -1,0 +1,169 @@
+//! The bounds of a turn.
+
+use std::error::Error as StdError;
+use std::fmt::Debug;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::poison::Poison;
+use crate::eventbox::event::EventId;
+use crate::recipient::Recipient;
+use crate::store::Bound;
+
+/// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
+pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many bytes the values of the events of one turn, or of one round, have at most, unless
+/// [`TurnOptions::max_bytes`] or the runtime's settings say otherwise. An event that is larger than that is taken
+/// alone.
+pub const DEFAULT_TURN_BYTES: usize = 32 << 20;
+
+/// Judges the failures of one recipient, for a host that sees those of many.
+pub(crate) trait Jury: Debug + Send + Sync {
+    /// Whether a failure is the recipient's own, so that it counts towards poison.
+    fn counts(&self, to: &Recipient, error: &(dyn StdError + 'static)) -> bool;
+
+    /// A failure that counts is noted in the database.
+    fn is_noted(&self);
+}
+
+/// The longest wait of a failing recipient that is taken for a pause, microseconds: twice the longest pause. One that lies further ahead was noted by a
+/// clock of the database that has gone back since.
+pub(crate) fn longest_pause_us(cap: Duration) -> i64 {
+    i64::try_from(cap.saturating_mul(2).as_micros()).unwrap_or(i64::MAX)
+}
+
+/// How [`process_batch_with`](crate::process_batch_with) processes.
+///
+/// # Examples
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+///
+/// use eventbox::{Poison, TurnOptions};
+///
+/// let three = NonZeroU32::new(3).ok_or("three is not zero")?;
+/// let options = TurnOptions::new(100.try_into()?)
+///     .deadline(Duration::from_secs(5))
+///     .poison(Poison::Isolate { after: three });
+/// # let _ = options;
+/// # Ok::<(), eventbox::BoxError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct TurnOptions {
+    max_events: NonZeroU32,
+    max_bytes: usize,
+    deadline: Duration,
+    poison: Poison,
+    /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
+    backoff: Option<(Duration, Duration)>,
+    searching: bool,
+    /// Asked before a failure counts; `None` counts every one.
+    jury: Option<Arc<dyn Jury>>,
+    /// The event behind which the listing begins; the nil id lists from the start.
+    after: EventId,
+}
+
+impl TurnOptions {
+    /// Turns of up to `max_events` events, with the defaults for everything else.
+    pub fn new(max_events: NonZeroU32) -> Self {
+        TurnOptions {
+            max_events,
+            max_bytes: DEFAULT_TURN_BYTES,
+            deadline: DEFAULT_TURN_DEADLINE,
+            poison: Poison::Block,
+            backoff: None,
+            searching: false,
+            jury: None,
+            after: EventId::NIL,
+        }
+    }
+
+    /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
+    /// [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Lists events up to so many bytes of values; [`DEFAULT_TURN_BYTES`] when nothing is said. The first event is
+    /// taken whatever its size, so 0 takes the events one by one. What does not fit is left for the next turn.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// What is done with a batch that keeps failing; [`Poison::Block`] when nothing is said.
+    pub fn poison(mut self, poison: Poison) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
+    pub(crate) fn searching(&self, max_events: NonZeroU32) -> Self {
+        TurnOptions { max_events, searching: true, ..self.clone() }
+    }
+
+    /// Notes every failure, and leaves the recipient alone for the first pause, doubled with every failure in a row up to the second.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
+        self.backoff = Some((base, cap));
+        self
+    }
+
+    /// Asks a jury before a failure counts.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn judged_by(mut self, jury: Arc<dyn Jury>) -> Self {
+        self.jury = Some(jury);
+        self
+    }
+
+    pub(super) fn jury(&self) -> Option<&dyn Jury> {
+        self.jury.as_deref()
+    }
+
+    /// Begins to list behind an event.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn behind(mut self, after: EventId) -> Self {
+        self.after = after;
+        self
+    }
+
+    pub(super) fn after(&self) -> EventId {
+        self.after
+    }
+
+    /// Whether a recipient whose failures are noted is left alone that may be tried again in so long.
+    pub(super) fn leaves_alone(&self, wait_us: i64) -> bool {
+        let longest = self.backoff.map_or(0, |(_, cap)| longest_pause_us(cap));
+        !self.searching && (1..=longest).contains(&wait_us)
+    }
+
+    pub(super) fn max_events(&self) -> NonZeroU32 {
+        self.max_events
+    }
+
+    /// What a turn lists: one event more than it takes, to know whether there are more.
+    pub(super) fn bound(&self) -> Bound {
+        Bound::new(i64::from(self.max_events.get()) + 1, self.max_bytes)
+    }
+
+    pub(super) fn is_searching(&self) -> bool {
+        self.searching
+    }
+
+    pub(super) fn backoff(&self) -> Option<(Duration, Duration)> {
+        self.backoff
+    }
+
+    pub(super) fn deadline_of_attempt(&self) -> Duration {
+        self.deadline
+    }
+
+    pub(super) fn poison_policy(&self) -> Poison {
+        self.poison
+    }
+}

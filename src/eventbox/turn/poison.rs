@@ -1,0 +1,227 @@
+//! A batch that keeps failing: the event that makes it fail is found by halving, and taken aside.
+
+use std::error::Error as StdError;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::options::TurnOptions;
+use super::{Attempted, Turn, attempt_with_retries};
+use crate::error::{Error, Result};
+use crate::eventbox::decide::processor::Processor;
+use crate::eventbox::metrics;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of, hold};
+
+/// The code of an event in quarantine that made every batch fail.
+pub const POISON: &str = "POISON";
+
+/// The most bytes of an error that are kept.
+const MAX_ERROR_BYTES: usize = 2_048;
+
+/// What is done with a batch that keeps failing by its own fault: an error of the processor, a panic, a wrong decision, a deadline, data that
+/// the database never takes.
+///
+/// What is nobody's fault, or the schema's, counts for no event: docs/errors.md has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Poison {
+    /// The batch fails again and again, and the events behind it wait, in order, until somebody mends it.
+    Block,
+    /// From the given number of failures in a row on, the batch is halved until one event fails alone; that one goes into quarantine
+    /// with its error (see [`admin`](crate::admin)), and the rest proceeds.
+    Isolate {
+        /// Failures in a row before that; counted in the database, for all processes together.
+        after: NonZeroU32,
+    },
+}
+
+/// True when an event is to blame, so that trying again later is not what helps.
+pub(super) fn is_poison(error: &Error) -> bool {
+    match error {
+        Error::Misuse { .. } | Error::Deadline { .. } => true,
+        // Data that the database never takes is the event's fault, also in a statement of the library.
+        Error::Processor { source, .. } | Error::Database { source, .. } => blame_of(&**source) == Blame::Event,
+        _ => false,
+    }
+}
+
+/// Notes a failure, and isolates its cause when there were enough.
+pub(super) async fn failed<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    options: &TurnOptions,
+    mut attempted: Attempted,
+    mut error: Error,
+) -> Result<Turn>
+where
+    B: Backend,
+    P: Processor<B>,
+{
+    if is_hindered(pool, to, options, &error).await || !counts(options, to, &error) {
+        return Err(error);
+    }
+    let after = match options.poison_policy() {
+        Poison::Isolate { after } => after.get(),
+        Poison::Block if options.backoff().is_none() => return Err(error),
+        Poison::Block => u32::MAX,
+    };
+    let failures = match note(pool, to, &text_of(&error), options.backoff()).await {
+        Ok(failures) => failures,
+        Err(fault) => {
+            tracing::warn!(recipient = %to, error = %fault.0, "a failure could not be noted");
+            return Err(error);
+        }
+    };
+    if let Some(jury) = options.jury() {
+        jury.is_noted();
+    }
+    if failures < after {
+        return Err(error);
+    }
+    while let Some(half) = attempted.events.checked_sub(1).and_then(|_| NonZeroU32::new(attempted.events / 2)) {
+        tracing::debug!(recipient = %to, half, "a batch keeps failing: trying half of it");
+        let (done, smaller) = attempt_with_retries(pool, to, processor, &options.searching(half)).await;
+        match done {
+            Ok(turn) if turn.number.is_some() => return Ok(Turn { more_remain: true, ..turn }),
+            // Half of it is nothing to decide on, so no single event can be blamed.
+            Ok(_) => return Err(error),
+            Err(smaller_error) if is_poison(&smaller_error) => {
+                // A smaller batch that is no smaller would go on for ever.
+                if smaller.events >= attempted.events {
+                    return Err(smaller_error);
+                }
+                (attempted, error) = (smaller, smaller_error);
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let Some(event) = attempted.first else {
+        // It fails without events.
+        return Err(error);
+    };
+    let text = text_of(&error);
+    take_aside(pool, to, attempted.turn, &[event], Verdict { code: POISON, reason: &text, attempts: count(failures) })
+        .await?;
+    Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
+}
+
+fn counts(options: &TurnOptions, to: &Recipient, error: &(dyn StdError + 'static)) -> bool {
+    options.jury().is_none_or(|jury| jury.counts(to, error))
+}
+
+/// Whether a deadline passed while the code waited for a lock that somebody else holds.
+async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnOptions, error: &Error) -> bool {
+    if !matches!(error, Error::Deadline { .. }) {
+        return false;
+    }
+    // Most of the time went by in the lock, so that the code alone would have been in time.
+    let most = options.deadline_of_attempt() / 2;
+    let waits = B::waits_for_a_lock(pool, i64::try_from(most.as_micros()).unwrap_or(i64::MAX)).await;
+    waits.unwrap_or_else(|fault| {
+        tracing::debug!(recipient = %to, error = %fault.0, "the server could not be asked about locks");
+        false
+    })
+}
+
+/// Notes that independent transitions of a committed turn failed, and takes the events of the oldest aside when that was often enough.
+pub(super) async fn failed_in_part<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    options: &TurnOptions,
+    mut turn: Turn,
+) -> Turn {
+    let Poison::Isolate { after } = options.poison_policy() else { return turn };
+    let own = turn.failures.iter().filter(|failure| blame_of(&*failure.error) == Blame::Event);
+    let (Some(number), Some(oldest)) = (turn.number, own.min_by_key(|failure| failure.events.first())) else {
+        return turn;
+    };
+    if !counts(options, to, &*oldest.error) {
+        return turn;
+    }
+    let text = text_of(&*oldest.error);
+    let events: Vec<Uuid> = oldest.events.iter().map(|event| event.0).collect();
+    let isolated = async {
+        let failures =
+            note(pool, to, &text, None).await.map_err(|fault| fault.during(format!("note a failure of {to}")))?;
+        if failures < after.get() || events.is_empty() {
+            return Ok(0);
+        }
+        take_aside(pool, to, number, &events, Verdict { code: POISON, reason: &text, attempts: count(failures) })
+            .await?;
+        Ok::<_, Error>(events.len())
+    };
+    // The turn has committed; what could not be taken aside is, after a later one.
+    match isolated.await {
+        Ok(quarantined) => turn.quarantined = quarantined,
+        Err(error) => tracing::debug!(recipient = %to, %error, "a failed transition could not be noted"),
+    }
+    turn
+}
+
+/// Moves the events into quarantine, in a turn of its own that only counts if nothing moved since `turn`.
+async fn take_aside<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    turn: i64,
+    events: &[Uuid],
+    verdict: Verdict<'_>,
+) -> Result<()> {
+    let shard = to.shard().into();
+    let attempt = || format!("quarantine what keeps failing at {to}");
+    let during = |fault: Fault| fault.during(attempt());
+    let (reason, attempts) = (verdict.reason, verdict.attempts);
+
+    let moving = answered(pool, async {
+        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
+        let is_done = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await?
+            && B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await? == events.len() as u64;
+        if is_done {
+            B::clear_failures(&mut tx, shard, to.as_str()).await?;
+        }
+        Ok(is_done.then_some(tx))
+    });
+    let Some(tx) = moving.await.map_err(during)? else { return Err(Error::contention(attempt())) };
+    tx.commit().await.map_err(|lost| lost.during_commit(attempt()))?;
+    tracing::warn!(recipient = %to, ?events, attempts, error = %reason, "what keeps failing is in quarantine");
+    metrics::quarantined(to.kind(), events.len());
+    Ok(())
+}
+
+fn count(failures: u32) -> i32 {
+    i32::try_from(failures).unwrap_or(i32::MAX)
+}
+
+async fn note<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    error: &str,
+    backoff: Option<(Duration, Duration)>,
+) -> Result<u32, Fault> {
+    let micros = |pause: Duration| i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+    let (base, cap) = backoff.unwrap_or_default();
+    let pauses_us = (micros(base), micros(cap));
+    let counting = answered(pool, async {
+        B::count_failure(&mut *hold(pool).await?, to.shard().into(), to.as_str(), error, pauses_us).await
+    });
+    let failures = counting.await?;
+    Ok(u32::try_from(failures).unwrap_or(u32::MAX))
+}
+
+/// The whole chain of an error, cut to what may be kept.
+fn text_of(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        text.push_str(": ");
+        text.push_str(&current.to_string());
+        cause = current.source();
+    }
+    // Postgres cannot store a NUL.
+    let mut text = text.replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+    text
+}

@@ -1,0 +1,69 @@
+//! Whose commit it was, when its answer was lost.
+
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder;
+use sqlx::Pool;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Class, Fault, Settled, begin_tx, in_time};
+
+/// How long reading back waits for the old backend to end; less than an answer is awaited.
+const LOCK_WAIT_MS: u32 = 8_000;
+
+/// How often reading back is tried again when the database is not available.
+const ATTEMPTS: usize = 8;
+
+/// The longest that is read back; then the outcome is unknown.
+const SETTLE_WAIT: Duration = Duration::from_secs(60);
+
+/// The first pause before reading back again; it doubles, with jitter, so that a database may be away for some seconds.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Reads back who made the turn behind `turn`: `Ok` when our attempt, which had `token`, committed; contention when it did not.
+pub(crate) async fn settle<B: Backend>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    turn: i64,
+    token: Uuid,
+    lost: Fault,
+) -> Result<()> {
+    let attempt = || format!("commit turn {} of {to}", turn + 1);
+    let pauses = backon::ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(ATTEMPTS).with_jitter();
+    let mut pauses = pauses.build();
+    let began = Instant::now();
+    let settled = loop {
+        match (read_back(pool, to, token).await, pauses.next()) {
+            (Ok(settled), _) => break settled,
+            (Err(fault), Some(pause)) if fault.class() != Class::Permanent && began.elapsed() < SETTLE_WAIT => {
+                tracing::debug!(recipient = %to, error = %fault.0, "reading back a commit: trying again");
+                tokio::time::sleep(pause).await;
+            }
+            (Err(_), _) => return Err(Error::Unknown { attempt: attempt(), source: lost.0.into() }),
+        }
+    };
+    match settled {
+        Settled { ours: true, .. } => Ok(()),
+        // Only our attempt or a competing one can have made this turn: not ours means that ours was rolled back.
+        Settled { turn: now, .. } if now <= turn + 1 => Err(Error::contention(attempt())),
+        Settled { .. } => Err(Error::Unknown { attempt: attempt(), source: lost.0.into() }),
+    }
+}
+
+async fn read_back<B: Backend>(pool: &Pool<B>, to: &Recipient, token: Uuid) -> Result<Settled, Fault> {
+    let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
+    let settled = in_time::<B, _>(async {
+        B::limit_lock_wait(&mut tx, LOCK_WAIT_MS).await?;
+        B::settle_turn(&mut tx, to.shard().into(), to.as_str(), token).await
+    });
+    let settled = settled.await?;
+    if settled.ours {
+        // The read wrote the row anew, so its commit waits for the standbys that the turn must have reached before anything leaves.
+        tx.commit().await?;
+    } else {
+        tx.rollback().await;
+    }
+    Ok(settled)
+}

@@ -1,0 +1,117 @@
+//! What a runtime is made of: its kinds, settings and emitter.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::Pool;
+
+use super::config::RuntimeConfig;
+use super::handle::Runtime;
+use super::working::paused::Held;
+use super::working::registry::{Kind, Kinds};
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::error::{Error, Result};
+use crate::eventbox::{self, Processor, Reducer, StateCodec, Typed};
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, answered, hold};
+
+/// What a [`Runtime`] is made of.
+pub struct RuntimeBuilder<B: Backend> {
+    pub(super) pool: Pool<B>,
+    pub(super) config: RuntimeConfig,
+    pub(super) kinds: Kinds<B>,
+    /// The first thing that was wrong; told at the start.
+    wrong: Option<String>,
+    #[cfg(feature = "emitter")]
+    pub(super) emitter: Option<DurableEmitter<B>>,
+}
+
+impl<B: Backend> std::fmt::Debug for RuntimeBuilder<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds: Vec<_> = self.kinds.keys().collect();
+        f.debug_struct("RuntimeBuilder").field("kinds", &kinds).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> RuntimeBuilder<B> {
+    pub(super) fn new(pool: Pool<B>) -> Self {
+        RuntimeBuilder {
+            pool,
+            config: RuntimeConfig::default(),
+            kinds: HashMap::new(),
+            wrong: None,
+            #[cfg(feature = "emitter")]
+            emitter: None,
+        }
+    }
+
+    /// Registers a processor for a kind of recipients: `"order"` for `order/4711`.
+    pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
+        self.register(kind, Kind::Processor(Arc::new(processor)))
+    }
+
+    /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.
+    pub fn reducer<R, C>(self, kind: &str, reducer: R) -> Self
+    where
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        self.register(kind, Kind::Reducer(Arc::new(Typed::<R, C>::new(reducer))))
+    }
+
+    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a
+    /// little later.
+    ///
+    /// The emitter stays the caller's, to start before and to stop after the runtime.
+    #[cfg(feature = "emitter")]
+    pub fn emitter(mut self, emitter: DurableEmitter<B>) -> Self {
+        self.emitter = Some(emitter);
+        self
+    }
+
+    /// Works by these settings instead of the defaults.
+    pub fn config(mut self, config: RuntimeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    fn register(mut self, kind: &str, registered: Kind<B>) -> Self {
+        let problem = match Recipient::new(kind, "key") {
+            Err(error) => Some(error.to_string()),
+            Ok(_) if self.kinds.contains_key(kind) => Some(format!("the kind {kind} is registered twice")),
+            Ok(_) => None,
+        };
+        if let Some(problem) = problem {
+            self.wrong.get_or_insert(problem);
+        } else {
+            self.kinds.insert(kind.into(), registered);
+        }
+        self
+    }
+
+    /// Starts to work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do;
+    /// transient and database errors. Nothing is started then.
+    pub async fn start(self) -> Result<Runtime<B>> {
+        let setup = |problem: &str| Error::setup("start the runtime", problem);
+        if let Some(wrong) = &self.wrong {
+            return Err(setup(wrong));
+        }
+        if self.kinds.is_empty() {
+            return Err(setup("no kind is registered: add a processor or a reducer"));
+        }
+        self.config.check(self.pool.options().get_max_connections())?;
+        eventbox::check(&self.pool).await?;
+        eventbox::check_migrated(&self.pool).await?;
+        let paused = answered(&self.pool, async { B::list_paused_kinds(&mut *hold(&self.pool).await?).await });
+        let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
+        let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
+        let runtime = Runtime::run(self, held);
+        tracing::info!(worker = %runtime.worker(), engine = B::NAME, "runtime started");
+        Ok(runtime)
+    }
+}

@@ -1,0 +1,298 @@
+//! Kinds whose recipients fail alike. That is the fault of what they share, such as a service that is away, and no
+//! event's.
+//!
+//! When [`MANY`] recipients of a kind fail and none succeeds in between, the kind is held: nothing of it is begun but
+//! one recipient at a time, a *probe*. The first one that succeeds lets the kind go on. When others succeed in
+//! between but [`MANY_BESIDE`] begin to fail within [`TOGETHER`], the kind goes on and those failures count for no
+//! event either.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoffs::pause_after;
+use crate::recipient::Recipient;
+
+/// So many recipients of a kind that fail, with no success in between, hold the kind.
+const MANY: usize = 5;
+
+/// So many recipients of a kind that begin to fail within [`TOGETHER`] while others succeed are no coincidence.
+const MANY_BESIDE: usize = 10;
+
+/// How long ago recipients may have begun to fail to be taken for failing together.
+const TOGETHER: Duration = Duration::from_secs(60);
+
+/// The pauses between the probes of a held kind.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// The most recipients of a held kind that are remembered for probes; a walk finds the others when the kind goes on.
+const MAX_PROBES: usize = 1_000;
+
+/// The most recipients of a kind whose failures are taken for their own.
+const MAX_OWN: usize = 10_000;
+
+/// How a turn of a recipient ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It committed.
+    Succeeded,
+    /// Its box held nothing to do, or its culprit is in quarantine: that says nothing about the kind.
+    Nothing,
+    /// Something else: contention, or a database that is away.
+    Otherwise,
+}
+
+/// What fails, by kind.
+#[derive(Debug, Default)]
+pub(crate) struct Outages {
+    /// Whether any kind has failures; asked before the lock is taken.
+    any: AtomicBool,
+    kinds: Mutex<BTreeMap<String, Failing>>,
+}
+
+#[derive(Debug, Default)]
+struct Failing {
+    /// Those that failed since a recipient of the kind succeeded.
+    suspects: HashSet<Recipient>,
+    /// Those that failed while others succeeded, and since when.
+    own: HashMap<Recipient, Instant>,
+    hold: Option<Hold>,
+    /// Those that waited while the kind was held.
+    released: Vec<Recipient>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    since: Instant,
+    cause: String,
+    /// Failures in a row.
+    failures: u32,
+    /// The next probe begins no earlier.
+    until: Instant,
+    probing: Option<Recipient>,
+    /// Those that have not failed come first.
+    untried: VecDeque<Recipient>,
+    tried: VecDeque<Recipient>,
+    known: HashSet<Recipient>,
+}
+
+impl Outages {
+    /// A recipient failed. True when that is its own fault, false when its kind is to blame.
+    pub(crate) fn failed(&self, to: &Recipient, cause: String) -> bool {
+        let now = Instant::now();
+        let mut kinds = self.kinds();
+        self.any.store(true, Ordering::Release);
+        let failing = kinds.entry(to.kind().to_owned()).or_default();
+        if let Some(hold) = &mut failing.hold {
+            hold.failed(to, cause, now);
+            return false;
+        }
+        if failing.own.contains_key(to) {
+            let together = failing.own.values().filter(|since| now.duration_since(**since) < TOGETHER).count();
+            return together < MANY_BESIDE;
+        }
+        failing.suspects.insert(to.clone());
+        if failing.suspects.len() < MANY {
+            return true;
+        }
+        let recipients = failing.suspects.len();
+        tracing::warn!(
+            kind = to.kind(),
+            recipients,
+            error = cause,
+            "a kind is held: many of its recipients fail alike"
+        );
+        failing.hold = Some(Hold::new(&failing.suspects, cause, now));
+        false
+    }
+
+    /// A turn of a recipient ended without a failure of its own.
+    pub(crate) fn ended(&self, to: &Recipient, how: Ended) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let mut kinds = self.kinds();
+        let Some(failing) = kinds.get_mut(to.kind()) else { return };
+        match how {
+            Ended::Succeeded => failing.succeeded(to),
+            Ended::Nothing => failing.has_nothing(to),
+            Ended::Otherwise => failing.probe_came_back(to),
+        }
+        kinds.retain(|_, failing| !failing.is_over());
+        self.any.store(!kinds.is_empty(), Ordering::Release);
+    }
+
+    /// Whether nothing of a kind is begun but probes.
+    pub(super) fn holds(&self, kind: &str) -> bool {
+        self.any.load(Ordering::Acquire) && self.kinds().get(kind).is_some_and(|failing| failing.hold.is_some())
+    }
+
+    /// Whether a recipient is remembered for a probe.
+    pub(crate) fn knows(&self, to: &Recipient) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let kinds = self.kinds();
+        kinds.get(to.kind()).and_then(|failing| failing.hold.as_ref()).is_some_and(|hold| hold.known.contains(to))
+    }
+
+    /// A recipient has events; true when its kind is held, so that it waits.
+    pub(crate) fn waits(&self, to: &Recipient) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut kinds = self.kinds();
+        let hold = kinds.get_mut(to.kind()).and_then(|failing| failing.hold.as_mut());
+        hold.map(|hold| hold.add(to)).is_some()
+    }
+
+    /// The next recipient to probe with, which is at work until its turn has ended.
+    pub(crate) fn next_probe(&self, now: Instant) -> Option<Recipient> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.kinds().values_mut().find_map(|failing| failing.next_probe(now))
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let kinds = self.kinds();
+        let holds = kinds.values().filter_map(|failing| failing.hold.as_ref());
+        holds.filter(|hold| hold.probing.is_none()).map(|hold| hold.until).min()
+    }
+
+    /// Those that waited for kinds that go on now.
+    pub(crate) fn take_released(&self) -> Vec<Recipient> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut kinds = self.kinds();
+        let released = kinds.values_mut().flat_map(|failing| std::mem::take(&mut failing.released)).collect();
+        kinds.retain(|_, failing| !failing.is_over());
+        self.any.store(!kinds.is_empty(), Ordering::Release);
+        released
+    }
+
+    /// One text for each kind that is held.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let kinds = self.kinds();
+        let held = kinds.iter().filter_map(|(kind, failing)| Some((kind, failing.hold.as_ref()?)));
+        held.map(|(kind, hold)| {
+            let (recipients, seconds) = (hold.tried.len() + usize::from(hold.probing.is_some()), hold.since.elapsed());
+            let seconds = seconds.as_secs();
+            format!("kind {kind} is held: {recipients} recipients fail alike since {seconds} s: {}", hold.cause)
+        })
+        .collect()
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, BTreeMap<String, Failing>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failing {
+    fn succeeded(&mut self, to: &Recipient) {
+        self.suspects.remove(to);
+        self.own.remove(to);
+        let now = Instant::now();
+        for suspect in self.suspects.drain() {
+            if self.own.len() < MAX_OWN {
+                self.own.entry(suspect).or_insert(now);
+            }
+        }
+        if let Some(hold) = self.hold.take() {
+            tracing::info!(
+                kind = to.kind(),
+                held_ms = hold.since.elapsed().as_millis(),
+                "a kind goes on: a probe succeeded"
+            );
+            self.released.extend(hold.known.into_iter().filter(|waiting| waiting != to));
+        }
+    }
+
+    fn has_nothing(&mut self, to: &Recipient) {
+        self.suspects.remove(to);
+        self.own.remove(to);
+        let Some(hold) = &mut self.hold else { return };
+        if hold.probing.as_ref() == Some(to) {
+            hold.probing = None;
+        }
+        hold.forget(to);
+        // Nobody is left to probe with, and whoever comes is tried again.
+        if hold.known.is_empty() {
+            self.hold = None;
+            self.suspects.clear();
+        }
+    }
+
+    fn probe_came_back(&mut self, to: &Recipient) {
+        if let Some(hold) = &mut self.hold
+            && hold.probing.as_ref() == Some(to)
+        {
+            hold.probing = None;
+            hold.until = Instant::now() + pause_after(hold.failures, PAUSES);
+            hold.tried.push_back(to.clone());
+        }
+    }
+
+    fn next_probe(&mut self, now: Instant) -> Option<Recipient> {
+        let hold = self.hold.as_mut()?;
+        if hold.probing.is_some() || hold.until > now {
+            return None;
+        }
+        hold.probing = hold.untried.pop_front().or_else(|| hold.tried.pop_front());
+        hold.probing.clone()
+    }
+
+    fn is_over(&self) -> bool {
+        self.suspects.is_empty() && self.own.is_empty() && self.hold.is_none() && self.released.is_empty()
+    }
+}
+
+impl Hold {
+    fn new(suspects: &HashSet<Recipient>, cause: String, now: Instant) -> Self {
+        Hold {
+            since: now,
+            cause,
+            failures: 0,
+            until: now + pause_after(0, PAUSES),
+            probing: None,
+            untried: VecDeque::new(),
+            tried: suspects.iter().cloned().collect(),
+            known: suspects.clone(),
+        }
+    }
+
+    fn failed(&mut self, to: &Recipient, cause: String, now: Instant) {
+        self.cause = cause;
+        if self.probing.as_ref() == Some(to) {
+            self.probing = None;
+            self.failures = self.failures.saturating_add(1);
+            self.until = now + pause_after(self.failures, PAUSES);
+            self.tried.push_back(to.clone());
+        } else if self.known.len() < MAX_PROBES && self.known.insert(to.clone()) {
+            // It was begun before the kind was held.
+            self.tried.push_back(to.clone());
+        }
+    }
+
+    /// Remembers a recipient, as long as there is room.
+    fn add(&mut self, to: &Recipient) {
+        if self.known.len() < MAX_PROBES && self.known.insert(to.clone()) {
+            self.untried.push_back(to.clone());
+        }
+    }
+
+    fn forget(&mut self, to: &Recipient) {
+        if self.known.remove(to) {
+            self.untried.retain(|waiting| waiting != to);
+            self.tried.retain(|waiting| waiting != to);
+        }
+    }
+}

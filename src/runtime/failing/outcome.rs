@@ -1,0 +1,156 @@
+//! What the loop of the workers does with the outcomes of rounds and turns.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outage::Ended;
+use crate::error::{Error, Result};
+use crate::eventbox::{Done, Turn};
+use crate::recipient::Recipient;
+use crate::runtime::working::ready::Lane;
+use crate::runtime::working::registry::Kind;
+use crate::runtime::working::scheduler::Work;
+use crate::runtime::working::tasks::{Chain, Judged};
+use crate::shard::ShardSet;
+use crate::store::{Backend, is_of_one_statement, retry_after};
+
+/// The longest pause of a recipient that fails through no fault of its events, unless its code asks for a longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What health calls an error of the infrastructure.
+const DATABASE: &str = "the database";
+
+impl<B: Backend> Work<B> {
+    pub(crate) fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
+        self.rounds -= 1;
+        let until = Instant::now() + self.shared.config.poll_interval;
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                for to in taken {
+                    self.states.forget(&to);
+                    self.queue.done(to, Lane::Rounds, false);
+                }
+                return self.in_trouble(&error);
+            }
+        };
+        self.trouble.is_over();
+        self.shared.counters.round();
+        let mut done = done.into_iter();
+        let mut taken: Vec<_> = taken.into_iter().map(|to| (to, done.next())).collect();
+        taken.sort_by_key(|(_, done)| !matches!(done, Some(Done::Deferred)));
+        for (to, done) in taken {
+            match done {
+                Some(Done::Committed { turn, known }) => {
+                    self.states.keep(&to, known);
+                    self.committed(to, Lane::Rounds, &turn);
+                }
+                Some(Done::Nothing { last: Some(last), more: true }) => {
+                    self.queue.more_remain(&to, last, true);
+                    self.queue.done(to, Lane::Rounds, true);
+                }
+                Some(Done::Nothing { last, .. }) => self.queue.rest(to, Lane::Rounds, until, last.is_some()),
+                Some(Done::Lost) => {
+                    self.shared.counters.contention(1);
+                    self.queue.done(to, Lane::Turns, true);
+                }
+                Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
+                Some(Done::Deferred) => self.queue.done(to, Lane::Rounds, true),
+                Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
+            }
+        }
+    }
+
+    pub(crate) fn turn_done(&mut self, to: Recipient, done: Result<Turn>, judged: Judged) {
+        self.turns -= 1;
+        let lane = self.shared.kinds.get(to.kind()).map_or(Lane::Turns, Kind::lane);
+        match done {
+            Ok(Turn { is_left_alone: true, .. }) => {
+                self.shared.outages.ended(&to, Ended::Otherwise);
+                self.queue.done(to, lane, false);
+            }
+            Ok(Turn { number: None, last, .. }) => {
+                self.shared.outages.ended(&to, Ended::Nothing);
+                self.backoffs.is_over(&to);
+                let until = Instant::now() + self.shared.config.poll_interval;
+                self.queue.rest(to, lane, until, last.is_some());
+            }
+            Ok(turn) => {
+                self.trouble.is_over();
+                self.committed(to, lane, &turn);
+            }
+            Err(error) => self.turn_failed(to, lane, &error, judged),
+        }
+    }
+
+    fn turn_failed(&mut self, to: Recipient, lane: Lane, error: &Error, judged: Judged) {
+        match (error, judged) {
+            // Others work on it too: a look at its shard a little later shows what they left.
+            (Error::Contention { .. }, _) => {
+                self.shared.outages.ended(&to, Ended::Otherwise);
+                self.shared.counters.contention(1);
+                self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
+                self.queue.done(to, lane, false);
+            }
+            (Error::Paused { .. }, _) => {
+                self.shared.outages.ended(&to, Ended::Nothing);
+                self.queue.done(to, lane, false);
+            }
+            (Error::Transient { .. } | Error::Unknown { .. }, _) if !is_of_one_statement(error) => {
+                self.shared.outages.ended(&to, Ended::Otherwise);
+                self.queue.done(to, lane, false);
+                self.in_trouble(error);
+            }
+            // The database leaves it alone.
+            (_, Judged::Noted) => {
+                self.shared.counters.failure();
+                tracing::warn!(recipient = %to, error = %Chain(error), "a recipient fails: it backs off");
+                self.queue.done(to, lane, false);
+            }
+            _ => self.backs_off(&to, error, judged),
+        }
+    }
+
+    /// A recipient fails, and the database knows nothing of it.
+    fn backs_off(&mut self, to: &Recipient, error: &Error, judged: Judged) {
+        self.shared.counters.failure();
+        self.queue.forget(to);
+        if self.shared.outages.holds(to.kind()) {
+            // It is among those that are probed with.
+            return;
+        }
+        let backoff = self.shared.config.backoff;
+        let (topic, longest) = match judged {
+            Judged::NotNoted => (format!("failures of kind {} cannot be noted", to.kind()), backoff.cap),
+            _ => (format!("kind {}", to.kind()), backoff.cap.min(LONGEST_PAUSE)),
+        };
+        let pauses = (backoff.base.min(longest), longest);
+        let pause = self.backoffs.failed(to, pauses, retry_after(error), Instant::now());
+        self.shared.complaints.raise(&topic, error, pause);
+    }
+
+    pub(super) fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
+        self.shared.counters.turn(turn);
+        self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
+        self.backoffs.is_over(&to);
+        if self.queue.was_untold(&to) {
+            self.walks.found_news(Instant::now());
+        }
+        match turn.last {
+            Some(last) if turn.more_remain => self.queue.more_remain(&to, last, turn.left_listed),
+            Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
+            _ => self.queue.list_anew(&to),
+        }
+        self.queue.done(to, lane, turn.more_remain);
+    }
+
+    /// An error of the infrastructure: nothing is begun until a pause is over, and the loop goes on.
+    pub(crate) fn in_trouble(&mut self, error: &dyn std::error::Error) {
+        self.queue.clear_waiting();
+        // Everybody who waited is to be found again.
+        self.walks.look_at(ShardSet::ALL);
+        let pause = self.trouble.goes_on();
+        self.shared.complaints.raise(DATABASE, error, pause);
+    }
+}

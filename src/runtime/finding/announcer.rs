@@ -1,0 +1,81 @@
+//! Wake-ups from a process that only emits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sqlx::Pool;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::notify;
+use crate::eventbox::{self, Hints};
+use crate::shard::ShardSet;
+use crate::store::Backend;
+
+/// Tells the runtimes of other processes about the emits of this one, which has no [`Runtime`](crate::runtime::Runtime) of its own.
+///
+/// Start one in a service that emits and leaves the work to others: without it, on Postgres, an event waits until the workers poll
+/// ([`poll_interval`](crate::runtime::RuntimeConfig::poll_interval), a second). It sends a `NOTIFY` after the emits, at once
+/// while they are few, and otherwise one every 1 to 50 ms for all of them together, on a connection of the pool that is held no longer than that
+/// takes. On SQLite the version of the file tells the others, and this does nothing. A [`Runtime`](crate::runtime::Runtime) tells the others by itself.
+///
+/// What it sends may be lost: events never are, they wait for the poll. Dropping it stops it.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::runtime::Announcer;
+///
+/// let announcer = Announcer::start(&pool);
+/// let order = eventbox::Recipient::new("order", "4711")?;
+/// eventbox::emit(&pool, &order, eventbox::Event::new("paid")).await?;
+/// announcer.stop().await;
+/// # Ok(()) }
+/// ```
+pub struct Announcer<B: Backend> {
+    pool: Pool<B>,
+    hints: Arc<Hints>,
+    task: Option<JoinHandle<()>>,
+    stopping: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl<B: Backend> Announcer<B> {
+    /// Starts to tell, in a task of its own.
+    #[must_use = "dropping it stops it"]
+    pub fn start(pool: &Pool<B>) -> Self {
+        let (hints, stopping) = (eventbox::listen(), CancellationToken::new());
+        let task = B::SENDS_WAKE_UPS.then(|| {
+            // No shard is worked on here, so all of them are somebody else's.
+            let (_, owned) = watch::channel(ShardSet::default());
+            tokio::spawn(notify::send(pool.clone(), Arc::clone(&hints), owned, stopping.clone()))
+        });
+        Announcer { pool: pool.clone(), hints, task, _guard: stopping.clone().drop_guard(), stopping }
+    }
+
+    /// Stops when it has told everything, so that a process may emit and end. It waits for a connection no longer than the pool does.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has stopped it, and may not have told the last.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        let Some(task) = self.task.take() else { return };
+        // It may be in the middle of telling; only the end of the runtime makes it fail.
+        let _ = task.await;
+        let last = self.hints.take();
+        if !last.is_empty() {
+            notify::tell(&self.pool, &last).await;
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Announcer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").finish_non_exhaustive()
+    }
+}

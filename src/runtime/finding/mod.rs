@@ -1,0 +1,8 @@
+//! Finding recipients with events: scans at intervals, and wake-ups in between.
+
+pub(super) mod announcer;
+pub(super) mod notify;
+pub(super) mod poll;
+pub(super) mod position;
+pub(super) mod scan;
+pub(super) mod warnings;

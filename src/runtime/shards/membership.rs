@@ -1,0 +1,168 @@
+//! The loop that keeps this process a member and its shards leased. What it decides saves work; what is right never rests on it.
+//!
+//! Every check reads members and leases, by the database's clock, and does three things: takes what should be ours and is nobody's, gives
+//! away what should be another living member's, and learns what was given to us. A shard that is given away is worked on until the next
+//! check, so that there is no gap; two processes at one shard are harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::assignment::{Assignment, Candidate};
+use crate::heartbeat::Beat;
+use crate::runtime::config::LeaseConfig;
+use crate::runtime::failing::complaints::Complaints;
+use crate::runtime::metrics;
+use crate::shard::ShardSet;
+use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask, answered, hold};
+
+/// Members that have been silent for so many lease terms are removed.
+const SILENT_TERMS: u32 = 20;
+
+/// This process among the others.
+pub(crate) struct Membership<B: Backend> {
+    pub(crate) pool: Pool<B>,
+    pub(crate) worker: Uuid,
+    pub(crate) address: String,
+    pub(crate) shard_limit: u32,
+    pub(crate) config: LeaseConfig,
+    pub(crate) complaints: Arc<Complaints>,
+    /// What this process works on.
+    pub(crate) owned: watch::Sender<ShardSet>,
+}
+
+impl<B: Backend> Membership<B> {
+    /// Checks and renews until `leaving`.
+    pub(crate) async fn run(self: Arc<Self>, leaving: CancellationToken, beat: Beat) {
+        let mut renewed = Instant::now();
+        let mut first = true;
+        while !leaving.is_cancelled() {
+            {
+                let _busy = beat.busy();
+                let renew = first || renewed.elapsed() >= self.config.renew_interval;
+                match self.check(renew, false).await {
+                    Ok(()) if renew => (first, renewed) = (false, Instant::now()),
+                    Ok(()) => {}
+                    Err(fault) => {
+                        self.complaints.raise("the leases on shards", &fault.0, self.config.check_interval);
+                    }
+                }
+                metrics::lease_age(renewed.elapsed());
+            }
+            tokio::select! {
+                () = leaving.cancelled() => {}
+                () = tokio::time::sleep(self.config.check_interval) => {}
+            }
+        }
+    }
+
+    /// One check; `exiting` gives everything away.
+    pub(super) async fn check(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
+        answered(&self.pool, self.check_now(renew, exiting)).await
+    }
+
+    async fn check_now(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
+        let ttl_us = micros(self.config.lease_ttl);
+        let mut conn = hold(&self.pool).await?;
+        if renew || exiting {
+            B::beat_member(&mut conn, &self.row(exiting)).await?;
+            B::renew_leases(&mut conn, self.worker, ttl_us).await?;
+            B::delete_silent_members(&mut conn, ttl_us.saturating_mul(SILENT_TERMS.into())).await?;
+        }
+        let members = B::list_members(&mut conn).await?;
+        let leases = B::list_leases(&mut conn).await?;
+        let assignment = Assignment::of(&candidates(&members, self.worker, ttl_us));
+        let plan = Plan::of(self.worker, &assignment, &leases, ttl_us);
+        let mut owned = plan.kept;
+        if !plan.free.is_empty() {
+            B::claim_leases(&mut conn, &ShardMask::new(plan.free.iter()), self.worker, ttl_us).await?;
+            owned = held(&B::list_leases(&mut conn).await?, self.worker);
+        }
+        for (to, shards) in plan.handed_over {
+            let given = B::hand_over_leases(&mut conn, &ShardMask::new(shards.iter()), self.worker, to, ttl_us).await?;
+            metrics::handed_over(given);
+            tracing::info!(%to, shards = given, "shards are handed over");
+        }
+        metrics::shards(owned.len(), members.len());
+        self.owned.send_if_modified(|now| {
+            let changed = *now != owned;
+            *now = owned;
+            changed
+        });
+        Ok(())
+    }
+
+    /// Leaves: what is held goes to the others at once, and nothing of this process stays.
+    pub(crate) async fn leave(&self) -> Result<(), Fault> {
+        self.check(true, true).await?;
+        let leaving = async {
+            let mut conn = hold(&self.pool).await?;
+            B::release_leases(&mut conn, &ShardMask::new(0..=u8::MAX), self.worker).await?;
+            B::delete_member(&mut conn, self.worker).await
+        };
+        answered(&self.pool, leaving).await
+    }
+
+    fn row(&self, exiting: bool) -> MemberRow {
+        MemberRow {
+            worker: self.worker,
+            address: self.address.clone(),
+            shard_limit: i32::try_from(self.shard_limit).unwrap_or(i32::MAX),
+            exiting,
+            silent_us: 0,
+        }
+    }
+}
+
+/// The members that may be given shards. This process lives, whatever the clock makes of its heartbeat.
+fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate> {
+    let lives = |member: &&MemberRow| !member.exiting && (member.worker == worker || member.lives(ttl_us));
+    let living = members.iter().filter(lives);
+    living
+        .map(|member| Candidate { worker: member.worker, limit: usize::try_from(member.shard_limit).unwrap_or(0) })
+        .collect()
+}
+
+/// What one check does.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// Ours, also what is being given away: it is worked on until the next check.
+    kept: ShardSet,
+    /// To be taken.
+    free: ShardSet,
+    /// To be given away.
+    handed_over: Vec<(Uuid, ShardSet)>,
+}
+
+impl Plan {
+    fn of(worker: Uuid, assignment: &Assignment, leases: &[LeaseRow], ttl_us: i64) -> Self {
+        let kept = held(leases, worker);
+        let wanted = assignment.held_by(worker);
+        let is_free =
+            |lease: &&LeaseRow| lease.holder.is_none() || (!lease.is_valid(ttl_us) && lease.holder != Some(worker));
+        let free = leases.iter().filter(is_free).map(shard_of).filter(|shard| wanted.contains(*shard)).collect();
+        let others = assignment.parts().filter(|(member, _)| *member != worker);
+        let handed_over = others
+            .map(|(member, shards)| (member, shards.iter().filter(|shard| kept.contains(*shard)).collect::<ShardSet>()))
+            .filter(|(_, shards)| !shards.is_empty())
+            .collect();
+        Plan { kept, free, handed_over }
+    }
+}
+
+fn held(leases: &[LeaseRow], worker: Uuid) -> ShardSet {
+    leases.iter().filter(|lease| lease.holder == Some(worker)).map(shard_of).collect()
+}
+
+fn shard_of(lease: &LeaseRow) -> u8 {
+    u8::try_from(lease.shard).unwrap_or_default()
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,5 @@
+//! Which shards this process works on, and where the others are.
+
+pub(super) mod assignment;
+pub(super) mod membership;
+pub(super) mod owner;

@@ -1,0 +1,112 @@
+//! Kinds of which nothing is begun for now: somebody paused them, or what they publish to is full.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::tasks::Shared;
+use crate::heartbeat::Beat;
+use crate::runtime::metrics;
+use crate::store::{Backend, Fault, answered, hold};
+
+/// The part of the outbox's quota below which kinds that were held for it go on.
+const GO_ON_BELOW: f64 = 0.9;
+
+/// The kinds that are held, and why.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) paused: BTreeSet<String>,
+    /// Those that publish, while the outbox is over its quota.
+    pub(crate) throttled: BTreeSet<String>,
+}
+
+impl Held {
+    pub(super) fn holds(&self, kind: &str) -> bool {
+        self.paused.contains(kind) || self.throttled.contains(kind)
+    }
+}
+
+/// The kinds that were seen to publish.
+#[derive(Debug, Default)]
+pub(crate) struct Publishers(RwLock<BTreeSet<String>>);
+
+impl Publishers {
+    #[cfg(feature = "emitter")]
+    pub(super) fn note(&self, kind: &str) {
+        if !self.0.read().unwrap_or_else(PoisonError::into_inner).contains(kind) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned());
+        }
+    }
+
+    fn all(&self) -> BTreeSet<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is held now, given what was held before.
+pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &Held) -> Result<Held, Fault> {
+    let mut conn = hold(&shared.pool).await?;
+    let paused = B::list_paused_kinds(&mut conn).await?.into_iter().map(|(kind, _)| kind).collect();
+    let publishers = shared.publishers.all();
+    let mut throttled = BTreeSet::new();
+    if let Some(quota) = shared.config.outbox_quota
+        && !publishers.is_empty()
+    {
+        let quota = i64::try_from(quota.get()).unwrap_or(i64::MAX - 1);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "a quota is far smaller than the precision"
+        )]
+        let limit = if before.throttled.is_empty() { quota } else { (quota as f64 * GO_ON_BELOW) as i64 };
+        if B::count_outbox(&mut conn, limit.saturating_add(1)).await? > limit {
+            throttled = publishers;
+        }
+    }
+    Ok(Held { paused, throttled })
+}
+
+/// Looks at every poll interval, until `stopping`.
+pub(crate) async fn run<B: Backend>(
+    shared: Arc<Shared<B>>,
+    held: watch::Sender<Held>,
+    stopping: CancellationToken,
+    beat: Beat,
+) {
+    while !stopping.is_cancelled() {
+        {
+            let _busy = beat.busy();
+            let before = held.borrow().clone();
+            match answered(&shared.pool, look(&shared, &before)).await {
+                Ok(now) if now != before => {
+                    tell(&before, &now);
+                    held.send_replace(now);
+                }
+                Ok(_) => {}
+                Err(fault) => {
+                    shared.complaints.raise("what is paused", &fault.0, shared.config.poll_interval);
+                }
+            }
+            metrics::held(&held.borrow());
+        }
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(shared.config.poll_interval) => {}
+        }
+    }
+}
+
+fn tell(before: &Held, now: &Held) {
+    if before.paused != now.paused {
+        tracing::info!(kinds = ?now.paused, "paused kinds");
+    }
+    match (before.throttled.is_empty(), now.throttled.is_empty()) {
+        (true, false) => {
+            tracing::warn!(kinds = ?now.throttled, "the outbox is over its quota: what publishes waits until it is delivered");
+        }
+        (false, true) => tracing::info!("the outbox is below its quota again"),
+        _ => {}
+    }
+}

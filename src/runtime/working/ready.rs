@@ -1,0 +1,400 @@
+//! The recipients that have events: waiting for their turn, at it, or left alone for a moment.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tokio::time::Instant;
+
+use crate::eventbox::EventId;
+use crate::recipient::Recipient;
+use crate::runtime::finding::position::Positions;
+
+/// Which queue a recipient waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Rounds,
+    Turns,
+}
+
+/// Where a recipient is. It is in one place only, so it is in at most one round or turn of this process at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Waiting,
+    /// At work; found again meanwhile, it waits again afterwards, and is listed from its start when something is there.
+    AtWork {
+        again: Again,
+        from_start: bool,
+    },
+    /// A turn found nothing to do with the events in the box: they are for later.
+    Resting(Instant),
+}
+
+/// Whether a recipient that is at work was found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    /// A walk saw this event, which may be one that is being consumed.
+    Seen(EventId),
+    Told,
+}
+
+/// First come, first served; a recipient that has more goes to the end, so that a hot one cannot starve the others.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    rounds: VecDeque<Recipient>,
+    turns: VecDeque<Recipient>,
+    places: HashMap<Recipient, Place>,
+    positions: Positions,
+    /// Who was found by a walk, and not told of since: a poll that finds such events is not in vain.
+    untold: HashSet<Recipient>,
+}
+
+impl Queue {
+    /// A walk that began then saw events of a recipient, this one first; whether it waits for its turn because of that.
+    pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
+        let is_late = self.positions.are_late(&to, first);
+        if is_late {
+            self.list_anew(&to);
+        } else if self.positions.were_behind(&to, first, began) {
+            // If it is another one that committed late, the next listing begins before it, and the next walk finds it.
+            return false;
+        }
+        match self.places.get_mut(&to) {
+            Some(Place::Waiting) => false,
+            Some(Place::AtWork { again, from_start }) => {
+                *from_start |= is_late;
+                if *again != Again::Told {
+                    *again = Again::Seen(first);
+                }
+                false
+            }
+            // Who rests had nothing behind its position.
+            Some(Place::Resting(until)) if *until > now && !is_late => false,
+            _ => {
+                self.untold.insert(to.clone());
+                self.wait(to, lane);
+                true
+            }
+        }
+    }
+
+    /// An emit to a recipient has committed, also when it was left alone.
+    pub(super) fn hinted(&mut self, to: Recipient, lane: Lane) {
+        self.untold.remove(&to);
+        match self.places.get_mut(&to) {
+            Some(Place::Waiting) => {}
+            Some(Place::AtWork { again, .. }) => *again = Again::Told,
+            Some(Place::Resting(_)) | None => self.wait(to, lane),
+        }
+    }
+
+    /// Whether a recipient whose events were consumed had been found by a walk, and nobody told of it until now.
+    pub(crate) fn was_untold(&self, to: &Recipient) -> bool {
+        self.untold.contains(to)
+    }
+
+    /// The next recipients of a lane; they are at work until they are [`done`](Queue::done).
+    pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+        let queue = self.lane(lane);
+        let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
+        for to in &taken {
+            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
+        }
+        taken
+    }
+
+    /// A recipient that does not wait is at work until it is [`done`](Queue::done); false when it is somewhere already.
+    pub(super) fn begin(&mut self, to: &Recipient) -> bool {
+        let is_free = matches!(self.places.get(to), None | Some(Place::Resting(_)));
+        if is_free {
+            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
+        }
+        is_free
+    }
+
+    /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
+    pub(crate) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
+        let found_again = self.was_found_again(&to);
+        self.untold.remove(&to);
+        if more || found_again {
+            self.wait(to, lane);
+        } else {
+            self.places.remove(&to);
+        }
+    }
+
+    /// A recipient is not at work and does not wait, whatever was found meanwhile.
+    pub(crate) fn forget(&mut self, to: &Recipient) {
+        self.untold.remove(to);
+        self.places.remove(to);
+    }
+
+    /// A recipient had nothing to do. When it left events, it is left alone until then, unless it was found again meanwhile; when its box was empty,
+    /// whatever is found in it is new.
+    pub(crate) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant, mut left_events: bool) {
+        // What it left behind is listed with what comes.
+        if self.positions.passed_over(&to) {
+            self.list_anew(&to);
+            left_events = true;
+        }
+        if self.was_found_again(&to) || !left_events {
+            self.done(to, lane, false);
+        } else {
+            self.untold.remove(&to);
+            self.places.insert(to, Place::Resting(until));
+        }
+    }
+
+    /// Where the listing of a recipient begins.
+    pub(super) fn position(&self, to: &Recipient) -> EventId {
+        self.positions.of(to)
+    }
+
+    /// Events up to this one were listed, and more remain: some that were left, or only others behind it.
+    pub(crate) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
+        self.positions.more_remain(to, last, left_some);
+        self.keep_position(to);
+    }
+
+    /// All events up to this one were listed and consumed, and there were no more: the next listing begins a little before it.
+    pub(crate) fn emptied(&mut self, to: &Recipient, last: EventId) {
+        self.positions.emptied(to, last);
+        self.keep_position(to);
+    }
+
+    /// The next listing begins with the first event.
+    pub(crate) fn list_anew(&mut self, to: &Recipient) {
+        self.positions.forget(to);
+    }
+
+    /// Forgets those who do not rest any more.
+    pub(super) fn forget_rested(&mut self, now: Instant) {
+        self.places.retain(|_, place| !matches!(place, Place::Resting(until) if *until <= now));
+    }
+
+    /// Those of a shard that was just marked are not left alone any more.
+    pub(super) fn wake(&mut self, is_marked: impl Fn(&Recipient) -> bool) {
+        self.places.retain(|to, place| !(matches!(place, Place::Resting(_)) && is_marked(to)));
+    }
+
+    /// How many wait in a lane.
+    pub(super) fn waiting(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Rounds => self.rounds.len(),
+            Lane::Turns => self.turns.len(),
+        }
+    }
+
+    /// Forgets everybody who waits: at a stop, and when the database is in trouble.
+    pub(crate) fn clear_waiting(&mut self) -> usize {
+        let waiting = self.rounds.len() + self.turns.len();
+        self.rounds.clear();
+        self.turns.clear();
+        self.untold.clear();
+        self.places.retain(|_, place| !matches!(place, Place::Waiting));
+        waiting
+    }
+
+    /// Whether something was found while it was at work that it has not consumed.
+    fn was_found_again(&self, to: &Recipient) -> bool {
+        match self.places.get(to) {
+            Some(Place::AtWork { again: Again::Told, .. }) => true,
+            Some(Place::AtWork { again: Again::Seen(first), .. }) => !self.positions.are_behind(to, *first),
+            _ => false,
+        }
+    }
+
+    fn wait(&mut self, to: Recipient, lane: Lane) {
+        self.places.insert(to.clone(), Place::Waiting);
+        self.lane(lane).push_back(to);
+    }
+
+    /// What a walk saw before a position while its recipient was at work is to be listed.
+    fn keep_position(&mut self, to: &Recipient) {
+        if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
+            self.list_anew(to);
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Recipient> {
+        match lane {
+            Lane::Rounds => &mut self.rounds,
+            Lane::Turns => &mut self.turns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn to(key: &str) -> Recipient {
+        Recipient::new("cell", key).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recipient_is_in_one_place() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it waits already");
+        assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it is at work");
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        queue.done(to("a"), Lane::Rounds, false);
+        assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");
+        queue.done(to("a"), Lane::Rounds, false);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_walk_saw_of_a_turn_at_work_is_not_listed_again() {
+        let (mut queue, began, a) = (Queue::default(), Instant::now(), to("a"));
+        let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
+        for (seen, is_listed_again) in [(first, false), (later, true)] {
+            queue.hinted(a.clone(), Lane::Rounds);
+            queue.take(Lane::Rounds, 1);
+            queue.found(a.clone(), seen, Lane::Rounds, began, began);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            queue.emptied(&a, last);
+            queue.done(a.clone(), Lane::Rounds, false);
+            assert_eq!(queue.take(Lane::Rounds, 1).len(), usize::from(is_listed_again));
+            queue.forget(&a);
+        }
+        assert!(
+            !queue.found(a.clone(), last, Lane::Rounds, began, Instant::now()),
+            "the walk began before the turn had ended"
+        );
+        assert!(queue.found(a.clone(), last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
+        queue.forget(&a);
+        let late = queue.position(&a);
+        assert!(
+            queue.found(a.clone(), late, Lane::Rounds, began, Instant::now()),
+            "no listing comes to it, however many turns end"
+        );
+        assert_eq!(queue.position(&a), EventId::NIL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_more_goes_to_the_end() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for key in ["hot", "b", "c"] {
+            queue.found(to(key), EventId::NIL, Lane::Turns, now, now);
+        }
+        let hot = queue.take(Lane::Turns, 1).remove(0);
+        queue.done(hot, Lane::Turns, true);
+        assert_eq!(queue.take(Lane::Turns, 3), [to("b"), to("c"), to("hot")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_is_found_when_the_time_is_over_or_the_shard_marked() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let until = now + Duration::from_secs(1);
+        queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
+        for woken in [true, false] {
+            assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+            queue.rest(to("a"), Lane::Rounds, until, true);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
+            assert_eq!(queue.waiting(Lane::Rounds), 0);
+            queue.wake(|_| woken);
+            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, if woken { now } else { until });
+        }
+        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_box_is_no_reason_to_rest() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (a, until) = (to("a"), now + Duration::from_secs(1));
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, until, false);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
+        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+        // Nothing was behind what it had passed over, and that is still there.
+        queue.more_remain(&a, last, true);
+        queue.rest(a.clone(), Lane::Rounds, until, false);
+        queue.found(a, last, Lane::Rounds, now, now);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_hinted_does_not_rest() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.hinted(to("a"), Lane::Turns);
+        queue.hinted(to("a"), Lane::Turns);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
+        queue.rest(to("a"), Lane::Turns, now + Duration::from_secs(1), true);
+        queue.hinted(to("a"), Lane::Turns);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
+        queue.hinted(to("a"), Lane::Turns);
+        queue.done(to("a"), Lane::Turns, false);
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")], "it was told of while it was at work");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_has_found_what_nobody_tells_of() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for key in ["a", "b"] {
+            queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
+        }
+        queue.take(Lane::Rounds, 2);
+        queue.hinted(to("b"), Lane::Rounds);
+        assert!(queue.was_untold(&to("a")) && !queue.was_untold(&to("b")));
+        queue.rest(to("a"), Lane::Rounds, now, true);
+        queue.hinted(to("a"), Lane::Rounds);
+        queue.done(to("b"), Lane::Rounds, false);
+        assert!(queue.untold.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn positions_are_forgotten_when_something_may_be_before_them() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let a = to("a");
+        queue.emptied(&a, last);
+        let behind = queue.position(&a);
+        assert!(behind < last && behind > EventId::NIL);
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, now, true);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
+        assert_eq!(queue.position(&a), behind, "nothing is before it");
+        queue.found(a.clone(), behind, Lane::Rounds, now, now);
+        assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something");
+
+        queue.emptied(&a, last);
+        queue.take(Lane::Rounds, 1);
+        for _ in 0..2 {
+            queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
+        }
+        queue.emptied(&a, last);
+        assert_eq!(queue.position(&a), EventId::NIL, "walks have seen something while it was at work");
+        queue.done(a.clone(), Lane::Rounds, false);
+        queue.take(Lane::Rounds, 1);
+
+        queue.more_remain(&a, last, true);
+        queue.emptied(&a, last);
+        assert_eq!(queue.position(&a), EventId::NIL, "something was left before it");
+        queue.more_remain(&a, last, true);
+        assert_eq!(queue.position(&a), last);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, now, true);
+        assert_eq!(queue.position(&a), EventId::NIL, "it is listed with what comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_ends_a_rest() {
+        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (a, until) = (to("a"), now + Duration::from_secs(1));
+        queue.emptied(&a, last);
+        queue.hinted(a.clone(), Lane::Rounds);
+        queue.take(Lane::Rounds, 1);
+        queue.rest(a.clone(), Lane::Rounds, until, true);
+        queue.found(a.clone(), last, Lane::Rounds, now, now);
+        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        let late = queue.position(&a);
+        queue.found(a.clone(), late, Lane::Rounds, now, now);
+        assert_eq!((queue.waiting(Lane::Rounds), queue.position(&a)), (1, EventId::NIL));
+    }
+}

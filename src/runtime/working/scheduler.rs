@@ -1,0 +1,342 @@
+//! The loop that finds recipients with events and gives them to rounds and turns.
+//!
+//! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::idle::Idle;
+use super::paused::Held;
+use super::ready::{Lane, Queue};
+use super::registry::Kind;
+use super::state_cache::States;
+use super::tasks::{Aim, Report, Shared, run_round, run_turn, run_walk};
+use crate::error::Result;
+use crate::eventbox::{EventId, Hinted, Hints};
+use crate::heartbeat::Beat;
+use crate::recipient::Recipient;
+use crate::runtime::failing::backoffs::Backoffs;
+use crate::runtime::failing::outage::Ended;
+use crate::runtime::failing::trouble::Trouble;
+use crate::runtime::finding::scan::{Kept, Walk, Walks};
+use crate::shard::ShardSet;
+use crate::store::{Backend, Fault, WalkedRow};
+
+/// What a task was about, to give its recipients back when it ends.
+enum Task {
+    Walk,
+    Round(Vec<Recipient>),
+    Turn(Recipient),
+}
+
+/// What the loop left behind when it stopped.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Left {
+    pub(crate) waiting: usize,
+    pub(crate) interrupted: usize,
+}
+
+pub(crate) struct Work<B: Backend> {
+    pub(crate) shared: Arc<Shared<B>>,
+    owned: watch::Receiver<ShardSet>,
+    hints: Arc<Hints>,
+    held: watch::Receiver<Held>,
+    /// What other processes say.
+    heard: Arc<Hints>,
+    pub(crate) walks: Walks,
+    pub(crate) queue: Queue,
+    pub(crate) states: States,
+    tasks: JoinSet<Report>,
+    running: HashMap<Id, Task>,
+    walking: bool,
+    pub(crate) rounds: usize,
+    pub(crate) turns: usize,
+    pub(crate) trouble: Trouble,
+    pub(crate) backoffs: Backoffs,
+    idle: Idle,
+}
+
+impl<B: Backend> Work<B> {
+    pub(crate) fn new(
+        shared: Arc<Shared<B>>,
+        owned: watch::Receiver<ShardSet>,
+        held: watch::Receiver<Held>,
+        hints: Arc<Hints>,
+        heard: Arc<Hints>,
+    ) -> Self {
+        let now = Instant::now();
+        Work {
+            walks: Walks::new(&shared.config, now),
+            states: States::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
+            shared,
+            owned,
+            held,
+            hints,
+            heard,
+            queue: Queue::default(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            walking: false,
+            rounds: 0,
+            turns: 0,
+            trouble: Trouble::none(now),
+            backoffs: Backoffs::default(),
+            idle: Idle::new(now),
+        }
+    }
+
+    /// Works until `stopping`, then waits for what is under way until `interrupt`.
+    pub(crate) async fn run(mut self, stopping: CancellationToken, interrupt: CancellationToken, beat: Beat) -> Left {
+        while !stopping.is_cancelled() {
+            beat.beat();
+            let now = Instant::now();
+            self.begin_what_is_due(now);
+            let next = self.next_wake(now);
+            let idle = self.tasks.is_empty();
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {}
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
+                () = self.hints.wait() => {
+                    let hinted = self.hints.take();
+                    self.take_in(hinted);
+                }
+                () = self.heard.wait() => {
+                    self.walks.hears(Instant::now());
+                    let hinted = self.heard.take();
+                    // What a file tells is no reason to wake those that rest: it tells of every commit.
+                    if B::SENDS_WAKE_UPS { self.take_in(hinted) } else { self.walks.poll_soon() }
+                }
+                // Hints about shards were passed over while they were somebody else's.
+                Ok(()) = self.owned.changed() => {
+                    self.walks.look_at(ShardSet::ALL);
+                    self.states.clear();
+                }
+                // What was passed over while it was held is found at once.
+                Ok(()) = self.held.changed() => self.walks.look_at(ShardSet::ALL),
+                () = sleep_until(next) => {}
+            }
+            if idle {
+                self.idle.add(now.elapsed(), *self.owned.borrow(), Instant::now());
+            }
+        }
+        let waiting = self.queue.clear_waiting();
+        while !self.tasks.is_empty() && !interrupt.is_cancelled() {
+            beat.beat();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => self.take(ended),
+                () = interrupt.cancelled() => {}
+            }
+            self.queue.clear_waiting();
+        }
+        let interrupted = self.running.values().filter(|task| !matches!(task, Task::Walk)).count();
+        // A dropped turn rolls back, or has committed; it counts as no failure.
+        self.tasks.shutdown().await;
+        Left { waiting, interrupted }
+    }
+
+    fn begin_what_is_due(&mut self, now: Instant) {
+        if self.trouble.pauses_until(now).is_some() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
+        self.begin_what_waited(now);
+        // The last one that may begin is for many, so that rounds are large when there is much to do.
+        let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
+        while self.rounds < most
+            && (self.queue.waiting(Lane::Rounds) > enough
+                || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
+        {
+            // A round of one is the cheapest for its recipient, where rounds do not wait for each other.
+            let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
+            let count = if !B::ONE_WRITER && waiting <= free { 1 } else { config.round_recipients.get() };
+            let taken = self.take_free(Lane::Rounds, count);
+            if taken.is_empty() {
+                continue;
+            }
+            let part = |to: &Recipient| (to.clone(), self.queue.position(to), self.states.get(to));
+            let parts = taken.iter().map(part).collect();
+            let task = run_round(Arc::clone(&self.shared), parts);
+            self.rounds += 1;
+            self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
+        }
+        while self.turns < config.workers.get() {
+            if self.queue.waiting(Lane::Turns) == 0 {
+                break;
+            }
+            let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
+            self.begin_turn(to, Aim::Work);
+        }
+        if !self.walking && self.wants_more() {
+            if self.walks.forgets_rested(now) {
+                self.queue.forget_rested(now);
+            }
+            let owned = *self.owned.borrow();
+            let room = config.max_ready.get().saturating_sub(self.waiting());
+            if let Some(walk) = self.walks.begin(owned, room, self.is_busy(), now) {
+                self.walking = true;
+                let task = run_walk(Arc::clone(&self.shared), self.held.borrow().clone(), walk);
+                self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
+            }
+        }
+    }
+
+    fn begin_turn(&mut self, to: Recipient, aim: Aim) {
+        self.states.forget(&to);
+        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to), aim);
+        self.turns += 1;
+        self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
+    }
+
+    /// Lets those wait again whose pauses are over or whose kinds go on. One recipient of each held kind is probed with.
+    fn begin_what_waited(&mut self, now: Instant) {
+        let released = self.shared.outages.take_released();
+        if !released.is_empty() {
+            self.walks.look_at(ShardSet::ALL);
+        }
+        let again: HashSet<Recipient> = self.backoffs.due(now).into_iter().chain(released).collect();
+        if !again.is_empty() {
+            self.named(again);
+        }
+        while self.turns < self.shared.config.workers.get() {
+            let Some(to) = self.shared.outages.next_probe(now) else { break };
+            if self.queue.begin(&to) {
+                self.begin_turn(to, Aim::Probe);
+            } else {
+                self.shared.outages.ended(&to, Ended::Otherwise);
+            }
+        }
+    }
+
+    fn take_in(&mut self, hinted: Hinted) {
+        let shards = hinted.committed.or(hinted.shards);
+        if !shards.is_empty() {
+            self.walks.look_at(hinted.committed);
+            self.walks.mark(hinted.shards, Instant::now());
+            self.queue.wake(|to| shards.contains(to.shard()));
+        }
+        self.named(hinted.recipients);
+    }
+
+    /// These recipients have events: they need no walk to be found.
+    fn named(&mut self, recipients: HashSet<Recipient>) {
+        let owned = *self.owned.borrow();
+        let held = self.held.borrow();
+        for to in recipients {
+            // Who is held is found by the walk that follows, and so are those of a kind that nobody here processes, to be warned about.
+            if !owned.contains(to.shard()) || held.holds(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
+                continue;
+            }
+            let Some(lane) = self.shared.kinds.get(to.kind()).map(Kind::lane) else { continue };
+            if self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns) < self.shared.config.max_ready.get() {
+                self.queue.hinted(to, lane);
+            } else {
+                self.walks.look_at([to.shard()].into_iter().collect());
+            }
+        }
+    }
+
+    /// The next recipients of a lane whose kinds are not held; the others are found again when they are not held any more.
+    fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+        let held = self.held.borrow();
+        let outages = &self.shared.outages;
+        let may_begin = |to: &Recipient| !held.holds(to.kind()) && !outages.waits(to);
+        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(may_begin);
+        drop(held);
+        let waiting: Vec<Recipient> = waiting;
+        waiting.into_iter().for_each(|to| self.queue.forget(&to));
+        taken
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
+    }
+
+    /// Whether as many wait or are at work as are begun at once.
+    fn is_busy(&self) -> bool {
+        let of_task = |task: &Task| if let Task::Round(taken) = task { taken.len() } else { 0 };
+        let of_rounds = self.queue.waiting(Lane::Rounds) + self.running.values().map(of_task).sum::<usize>();
+        let config = &self.shared.config;
+        of_rounds >= config.round_recipients.get() || self.queue.waiting(Lane::Turns) >= config.workers.get()
+    }
+
+    /// Whether walks should bring more: while few wait, compared with what is taken at once.
+    fn wants_more(&self) -> bool {
+        let config = &self.shared.config;
+        self.waiting() < (2 * config.rounds.get() * config.round_recipients.get()).min(config.max_ready.get())
+    }
+
+    fn next_wake(&self, now: Instant) -> Instant {
+        if let Some(until) = self.trouble.pauses_until(now) {
+            return until;
+        }
+        if self.walking || !self.wants_more() {
+            // A task that ends wakes the loop.
+            return now + self.shared.config.poll_interval;
+        }
+        let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
+        waits.fold(self.walks.next_due(*self.owned.borrow(), self.is_busy()), Instant::min)
+    }
+
+    fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, report)) => {
+                self.running.remove(&id);
+                match report {
+                    Report::Walked(walk, rows) => self.walked(&walk, rows),
+                    Report::Round(taken, done) => self.round_done(taken, done),
+                    Report::Turn(to, done, judged) => self.turn_done(to, done, judged),
+                }
+            }
+            Err(failed) => {
+                tracing::error!(error = %failed, "a task of the runtime failed: its recipients are found again");
+                match self.running.remove(&failed.id()) {
+                    Some(Task::Round(taken)) => self.round_done(taken, Ok(Vec::new())),
+                    Some(Task::Turn(to)) => {
+                        self.turns -= 1;
+                        self.shared.outages.ended(&to, Ended::Otherwise);
+                        self.queue.done(to, Lane::Turns, false);
+                    }
+                    Some(Task::Walk) => {
+                        self.walking = false;
+                        self.walks.look_at(ShardSet::ALL);
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
+        self.walking = false;
+        let now = Instant::now();
+        self.walks.ended(walk, rows.as_ref().map_or(0, Vec::len), now);
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(fault) => return self.in_trouble(&fault.0),
+        };
+        self.trouble.is_over();
+        let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
+        let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
+        self.walks.walked(walk, &rows, now, |row| {
+            let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
+            let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
+            if held.holds(kind) {
+                return Kept::HeldKind(kind);
+            }
+            let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
+            let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
+            if row.paused || backoff.leaves_alone(row.wait_us) || waits {
+                return Kept::Known;
+            }
+            let is_new = queue.found(to, EventId::from(row.first), registered.lane(), walk.began, now);
+            if is_new { Kept::New } else { Kept::Known }
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! The tasks that the loop of the workers begins: walks, rounds and turns.
+
+use std::error::Error;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use sqlx::Pool;
+use tokio::time::Instant;
+
+use super::paused::{Held, Publishers};
+use super::registry::{Kind, Kinds};
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::error::{Error as EventboxError, Result};
+use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Part, Phase, Turn, TurnOptions, round, spent};
+use crate::heartbeat::Beat;
+use crate::recipient::Recipient;
+use crate::runtime::config::RuntimeConfig;
+use crate::runtime::failing::complaints::Complaints;
+use crate::runtime::failing::outage::Outages;
+use crate::runtime::finding::scan::Walk;
+use crate::runtime::metrics;
+use crate::runtime::stats::Counters;
+use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
+
+/// What the tasks share.
+pub(crate) struct Shared<B: Backend> {
+    pub(crate) pool: Pool<B>,
+    /// For walks and leases, which go on while turns and emits hold every connection of the pool.
+    pub(crate) reserved: Pool<B>,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) kinds: Kinds<B>,
+    pub(crate) options: TurnOptions,
+    pub(crate) counters: Counters,
+    pub(crate) publishers: Publishers,
+    pub(crate) outages: Arc<Outages>,
+    pub(crate) complaints: Arc<Complaints>,
+    /// Beats while a look for recipients with events is under way.
+    pub(crate) finding: Beat,
+    #[cfg(feature = "emitter")]
+    pub(crate) emitter: Option<DurableEmitter<B>>,
+}
+
+/// What is known about the failure of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// It counts for no event.
+    Nobodys,
+    /// It is the recipient's own, and is noted in the database.
+    Noted,
+    /// It is the recipient's own, and could not be noted.
+    NotNoted,
+}
+
+/// What is found out about the failure of one turn.
+#[derive(Debug)]
+struct Hearing {
+    outages: Arc<Outages>,
+    verdict: Mutex<Option<Judged>>,
+}
+
+impl Jury for Hearing {
+    fn counts(&self, to: &Recipient, error: &(dyn Error + 'static)) -> bool {
+        let is_own = self.outages.failed(to, Chain(error).to_string());
+        self.set(if is_own { Judged::NotNoted } else { Judged::Nobodys });
+        is_own
+    }
+
+    fn is_noted(&self) {
+        self.set(Judged::Noted);
+    }
+}
+
+impl Hearing {
+    fn new(outages: &Arc<Outages>) -> Self {
+        Hearing { outages: Arc::clone(outages), verdict: Mutex::default() }
+    }
+
+    fn set(&self, verdict: Judged) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    }
+
+    /// The verdict; what was not asked about is judged now, unless it is contention or the database is away.
+    fn end(&self, to: &Recipient, error: Option<&EventboxError>) -> Judged {
+        if let Some(verdict) = *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
+            return verdict;
+        }
+        match error {
+            None | Some(EventboxError::Contention { .. } | EventboxError::Paused { .. }) => {}
+            Some(error) if error.is_transient() && !is_of_one_statement(error) => {}
+            Some(EventboxError::Unknown { .. }) => {}
+            Some(error) => {
+                self.outages.failed(to, Chain(error).to_string());
+            }
+        }
+        Judged::Nobodys
+    }
+}
+
+/// What a task reports.
+pub(crate) enum Report {
+    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
+    Round(Vec<Recipient>, Result<Vec<Done>>),
+    Turn(Recipient, Result<Turn>, Judged),
+}
+
+/// An error with its causes, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(current) = cause {
+            write!(f, ": {current}")?;
+            cause = current.source();
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, held: Held, walk: Walk) -> Report {
+    let began = Instant::now();
+    // While nothing is found the rest of the runtime looks calm.
+    let _busy = shared.finding.busy();
+    let per_shard = i64::try_from(walk.per_shard).unwrap_or(i64::MAX);
+    let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).filter(|kind| !held.holds(kind)).collect();
+    let rows = B::walk_recipients(&shared.reserved, &walk.from, per_shard, &kinds).await;
+    let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
+    spent(Phase::Listing, began.elapsed(), shards);
+    Report::Walked(walk, rows)
+}
+
+pub(super) async fn run_round<B: Backend>(
+    shared: Arc<Shared<B>>,
+    parts: Vec<(Recipient, EventId, Option<KnownState>)>,
+) -> Report {
+    let with_reducers: Vec<_> = parts
+        .iter()
+        .filter_map(|(to, after, known)| match shared.kinds.get(to.kind()) {
+            Some(Kind::Reducer(reducer)) => {
+                Some(Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) })
+            }
+            _ => None,
+        })
+        .collect();
+    let config = &shared.config;
+    let limits = Limits {
+        max_events: config.max_events,
+        max_bytes: config.max_event_bytes.get(),
+        longest_wait_us: config.backoff.longest_us(),
+    };
+    let mut done = round(&shared.pool, &with_reducers, limits).await;
+    drop(with_reducers);
+    if let Ok(done) = &mut done {
+        // Beside each other, so that a hook that takes long delays no other one's.
+        let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, ..))| match done {
+            Done::Committed { turn, .. } => Some(after_the_commit(&shared, to, turn)),
+            _ => None,
+        });
+        join_all(committed).await;
+    }
+    Report::Round(parts.into_iter().map(|(to, ..)| to).collect(), done)
+}
+
+/// Why a turn is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    Work,
+    /// To see whether a kind works again. One event is enough for that, and a bad one behind it does not hide the answer.
+    Probe,
+}
+
+pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId, aim: Aim) -> Report {
+    let hearing = Arc::new(Hearing::new(&shared.outages));
+    let options = match aim {
+        Aim::Work => shared.options.clone(),
+        Aim::Probe => shared.options.searching(NonZeroU32::MIN),
+    };
+    let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
+    let mut done = match shared.kinds.get(to.kind()) {
+        Some(kind) => kind.turn(&shared.pool, &to, &options).await,
+        None => Ok(Turn::default()),
+    };
+    if let Ok(turn) = &mut done {
+        after_the_commit(&shared, &to, turn).await;
+    }
+    let judged = hearing.end(&to, done.as_ref().err());
+    Report::Turn(to, done, judged)
+}
+
+/// Hands over what was published and runs the hooks.
+async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
+    #[cfg(feature = "emitter")]
+    if !turn.published.is_empty() {
+        shared.publishers.note(to.kind());
+    }
+    #[cfg(feature = "emitter")]
+    if let Some(emitter) = &shared.emitter {
+        for stored in turn.published.drain(..) {
+            emitter.deliver(stored);
+        }
+    }
+    if turn.post_process.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    match tokio::time::timeout(shared.config.hook_deadline, turn.run_hooks()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
+        Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
+    }
+    spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
+    metrics::hooks_ran(to.kind());
+}
+
+/// The options of a turn of a single recipient.
+pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
+    let max_events: NonZeroU32 = config.max_events;
+    TurnOptions::new(max_events)
+        .max_bytes(config.max_event_bytes.get())
+        .deadline(config.turn_deadline)
+        .poison(config.poison)
+        .backing_off(config.backoff.base, config.backoff.cap)
+}

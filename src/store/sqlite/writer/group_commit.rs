@@ -1,0 +1,396 @@
+//! Group commit: the writers of a pool take their turns in a line instead of at the file, and those that are short share a transaction.
+//!
+//! Whoever leads begins the transaction. When its part is done it hands the transaction to the next in line, who adds its part behind a
+//! savepoint; the last one commits for all. A part that fails is rolled back to its savepoint, and the others commit. The file's own lock decides
+//! between processes; the line only saves its waits, which are polls, and commits, each of which is a sync of the file.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Pool, Sqlite, SqliteConnection};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::queue::{Call, Lead};
+pub(super) use super::registry::{Writers, writers_of};
+use crate::store::connection::{Tx, begin};
+use crate::store::fault::{Class, Fault, SharedFault};
+use crate::store::group::{GroupCommit, Intact};
+use crate::store::schema::Schema;
+use crate::store::sqlite::watch::Watch;
+
+/// The most parts of a transaction.
+const MAX_PARTS: usize = 64;
+
+/// How long a transaction takes further parts.
+const MAX_OPEN: Duration = Duration::from_millis(20);
+
+/// A transaction that was begun.
+pub(super) struct Open {
+    // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
+    tx: Tx<Sqlite>,
+    done: Done,
+    watch: Option<Watch>,
+    lead: Option<Lead<Open>>,
+    /// Kept for as long as somebody writes.
+    _writers: Arc<Writers>,
+    began: Instant,
+}
+
+/// Those whose parts are done, and who wait for the commit.
+#[derive(Default)]
+struct Done {
+    parts: Vec<oneshot::Sender<Result<(), SharedFault>>>,
+    committing: bool,
+}
+
+/// A transaction, or a part of one.
+pub struct Grouped {
+    open: Open,
+    place: Place,
+}
+
+/// The lead of the line, by one who does not open a transaction.
+pub struct AtOnce {
+    _lead: Lead<Open>,
+    /// Kept for as long as somebody writes.
+    _writers: Arc<Writers>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Alone,
+    First,
+    /// Behind a savepoint.
+    Later,
+}
+
+impl Done {
+    fn tell(&mut self, result: &Result<(), SharedFault>) {
+        for part in self.parts.drain(..) {
+            let _ = part.send(result.clone());
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let fault = match self.committing {
+            true => Fault(sqlx::Error::WorkerCrashed).shared(),
+            false => rolled_back(),
+        };
+        self.tell(&Err(fault));
+    }
+}
+
+impl Open {
+    async fn begin(pool: &Pool<Sqlite>, writers: Arc<Writers>, lead: Option<Lead<Open>>) -> Result<Self, Fault> {
+        let tx = begin(pool, Sqlite::BEGIN_WRITE, false).await?;
+        Ok(Open { tx, done: Done::default(), watch: None, lead, _writers: writers, began: Instant::now() })
+    }
+
+    /// Begins what the user's code gets.
+    async fn begin_for_user(
+        pool: &Pool<Sqlite>,
+        writers: Arc<Writers>,
+        lead: Option<Lead<Open>>,
+    ) -> Result<Self, Fault> {
+        let mut tx = begin(pool, Sqlite::BEGIN_WRITE, true).await?;
+        let watch = Some(Watch::set(&mut tx).await?);
+        Ok(Open { tx, done: Done::default(), watch, lead, _writers: writers, began: Instant::now() })
+    }
+
+    fn intact(&self) -> Intact {
+        let is_ended = self.watch.as_ref().is_some_and(Watch::is_ended);
+        if is_ended || !self.tx.is_counted() { Intact::Ended } else { Intact::Whole }
+    }
+
+    /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
+    fn hand_over(mut self) -> Option<Self> {
+        if self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN {
+            return Some(self);
+        }
+        loop {
+            let Some(next) = self.lead.as_ref().and_then(Lead::next_to_join) else {
+                return Some(self);
+            };
+            match next.send(Call::Join(self)) {
+                Ok(()) => return None,
+                Err(Call::Join(back)) => self = back,
+                Err(Call::Lead(_)) => return None,
+            }
+        }
+    }
+
+    /// Commits for all, in a task of its own: whoever gives up must not take the others' commit with it.
+    async fn commit(self) -> Result<(), Fault> {
+        match tokio::spawn(self.commit_here()).await {
+            Ok(committed) => Ok(committed?),
+            Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    async fn commit_here(mut self) -> Result<(), SharedFault> {
+        self.done.committing = true;
+        let committed = self.tx.commit().await.map_err(Fault::shared);
+        self.done.tell(&committed);
+        committed
+    }
+}
+
+impl GroupCommit for Sqlite {
+    type Grouped = Grouped;
+    type Lead = AtOnce;
+
+    fn lead_at_once(pool: &Pool<Self>) -> Option<Self::Lead> {
+        let writers = writers_of(pool);
+        writers.line.lead_at_once().map(|lead| AtOnce { _lead: lead, _writers: writers })
+    }
+
+    async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+        let writers = writers_of(pool);
+        let lead = match writers.line.wait(true).await {
+            Some(Call::Join(mut open)) => {
+                sqlx::query("SAVEPOINT eventbox_part").execute(&mut *open.tx).await?;
+                return Ok(Grouped { open, place: Place::Later });
+            }
+            Some(Call::Lead(lead)) => Some(lead),
+            None => None,
+        };
+        Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::First })
+    }
+
+    async fn begin_alone(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+        let writers = writers_of(pool);
+        let lead = match writers.line.wait(false).await {
+            Some(Call::Lead(lead)) => Some(lead),
+            _ => None,
+        };
+        Ok(Grouped { open: Open::begin_for_user(pool, writers, lead).await?, place: Place::Alone })
+    }
+
+    async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        Ok(part.open.intact())
+    }
+
+    async fn check_to_commit(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        Ok(part.open.intact())
+    }
+
+    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static)) {
+        part.open.tx.close_if_left_unfit(error);
+    }
+
+    async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
+        let Grouped { mut open, place } = part;
+        match place {
+            Place::Alone => {
+                open.watch.iter().for_each(Watch::allow_commit);
+                return Ok(open.commit_here().await?);
+            }
+            Place::First => {}
+            Place::Later => {
+                sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?;
+            }
+        }
+        let (done, committed) = oneshot::channel();
+        open.done.parts.push(done);
+        if let Some(open) = open.hand_over() {
+            let is_alone = open.done.parts.len() == 1;
+            return if is_alone { Ok(open.commit_here().await?) } else { open.commit().await };
+        }
+        match committed.await {
+            Ok(committed) => Ok(committed?),
+            Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    async fn roll_back_grouped(part: Self::Grouped) {
+        let Grouped { mut open, place } = part;
+        if place != Place::Later {
+            open.tx.rollback().await;
+            return;
+        }
+        // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the others.
+        let undone = sqlx::raw_sql("ROLLBACK TO eventbox_part; RELEASE eventbox_part").execute(&mut *open.tx).await;
+        if undone.is_ok()
+            && let Some(open) = open.hand_over()
+        {
+            // The others hear of it from the commit itself.
+            let _ = open.commit().await;
+        }
+    }
+}
+
+fn rolled_back() -> SharedFault {
+    SharedFault::new(Class::Contention, "another part of its transaction was given up, and the transaction with it")
+}
+
+impl Deref for Grouped {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.open.tx
+    }
+}
+
+impl DerefMut for Grouped {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.open.tx
+    }
+}
+
+impl fmt::Debug for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grouped").field("parts_done", &self.open.done.parts.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        pool: Pool<Sqlite>,
+    }
+
+    async fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("g.sqlite3"))).await.unwrap();
+        sqlx::query("CREATE TABLE note (who TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
+        Fixture { _directory: directory, pool }
+    }
+
+    impl Fixture {
+        async fn notes(&self) -> Vec<String> {
+            notes(&mut self.pool.acquire().await.unwrap()).await
+        }
+
+        /// Begins in a task, and returns when that stands in line as the `place`th.
+        async fn in_line(&self, may_join: bool, place: usize) -> tokio::task::JoinHandle<Result<Grouped, Fault>> {
+            let pool = self.pool.clone();
+            let begin = async move {
+                match may_join {
+                    true => Sqlite::begin_grouped(&pool).await,
+                    false => Sqlite::begin_alone(&pool).await,
+                }
+            };
+            let task = tokio::spawn(begin);
+            while writers_of(&self.pool).line.waiting() < place {
+                tokio::task::yield_now().await;
+            }
+            task
+        }
+    }
+
+    async fn notes(conn: &mut SqliteConnection) -> Vec<String> {
+        sqlx::query_scalar("SELECT who FROM note ORDER BY who").fetch_all(conn).await.unwrap()
+    }
+
+    async fn note(part: &mut Grouped, who: &'static str) {
+        sqlx::query("INSERT INTO note VALUES ($1)").bind(who).execute(&mut **part).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_in_line_share_the_commit() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        note(&mut first, "first").await;
+        let mut committing = pin!(Sqlite::commit_grouped(first));
+        let mut second = tokio::select! {
+            _ = &mut committing => panic!("it does not commit without the second"),
+            second = second => second.unwrap().unwrap(),
+        };
+        assert_eq!(notes(&mut second).await, ["first"], "it is the same transaction");
+        assert!(db.notes().await.is_empty(), "nothing is committed yet");
+        note(&mut second, "second").await;
+        Sqlite::commit_grouped(second).await.unwrap();
+        committing.await.unwrap();
+        assert_eq!(db.notes().await, ["first", "second"]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_rolled_back_takes_nothing_with_it() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        let third = db.in_line(true, 2).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let mut second = second.await.unwrap().unwrap();
+        note(&mut second, "second").await;
+        let second = tokio::spawn(Sqlite::roll_back_grouped(second));
+        let mut third = third.await.unwrap().unwrap();
+        note(&mut third, "third").await;
+        Sqlite::commit_grouped(third).await.unwrap();
+        first.await.unwrap().unwrap();
+        second.await.unwrap();
+        assert_eq!(db.notes().await, ["first", "third"]);
+    }
+
+    #[tokio::test]
+    async fn the_others_commit_when_the_last_one_is_rolled_back() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let mut second = second.await.unwrap().unwrap();
+        note(&mut second, "second").await;
+        Sqlite::roll_back_grouped(second).await;
+        first.await.unwrap().unwrap();
+        assert_eq!(db.notes().await, ["first"]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_dropped_is_contention_for_the_others() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let second = db.in_line(true, 1).await;
+        let next = db.in_line(false, 2).await;
+        note(&mut first, "first").await;
+        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        drop(second.await.unwrap().unwrap());
+        let fault = first.await.unwrap().unwrap_err();
+        assert_eq!((fault.class(), fault.lost_the_answer()), (Class::Contention, false));
+        drop(next.await.unwrap().unwrap());
+        assert!(db.notes().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_to_be_alone_does_not_join_and_nobody_joins() {
+        let db = fixture().await;
+        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let alone = db.in_line(false, 1).await;
+        let behind = db.in_line(true, 2).await;
+        note(&mut first, "first").await;
+        Sqlite::commit_grouped(first).await.unwrap();
+        assert_eq!(db.notes().await, ["first"]);
+        let mut alone = alone.await.unwrap().unwrap();
+        note(&mut alone, "alone").await;
+        Sqlite::commit_grouped(alone).await.unwrap();
+        assert_eq!(db.notes().await, ["alone", "first"]);
+        drop(behind.await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_is_passed_over() {
+        let db = fixture().await;
+        for may_join in [true, false] {
+            let first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+            let gone = db.in_line(may_join, 1).await;
+            gone.abort();
+            assert!(gone.await.is_err());
+            let next = db.in_line(may_join, 2).await;
+            let first = tokio::spawn(Sqlite::commit_grouped(first));
+            Sqlite::commit_grouped(next.await.unwrap().unwrap()).await.unwrap();
+            first.await.unwrap().unwrap();
+        }
+        assert!(matches!(writers_of(&db.pool).line.wait(true).await, Some(Call::Lead(_))), "nobody leads");
+    }
+}

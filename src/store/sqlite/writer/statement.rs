@@ -1,0 +1,103 @@
+//! Single statements in the line of the writers.
+
+use sqlx::{Pool, Sqlite, SqliteConnection};
+
+use super::group_commit::Grouped;
+use crate::store::connection::hold;
+use crate::store::fault::Fault;
+use crate::store::group::GroupCommit;
+
+/// A statement that owns what it needs.
+pub(crate) trait Statement: Clone + Send + 'static {
+    /// What it answers.
+    type Answer: Send + 'static;
+
+    /// Whether it is a transaction by itself: several writes are not.
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    fn run(self, conn: &mut SqliteConnection) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
+}
+
+/// Runs a statement on a pool; returns when it is committed. Those that come while somebody writes commit together.
+///
+/// Each is a task of its own: whoever gives up must not take the others' commit with it.
+pub(crate) async fn run_in_line<S: Statement>(pool: &Pool<Sqlite>, statement: S) -> Result<S::Answer, Fault> {
+    let pool = pool.clone();
+    let done = tokio::spawn(async move {
+        // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by itself.
+        if statement.is_atomic()
+            && let Some(_lead) = Sqlite::lead_at_once(&pool)
+        {
+            return statement.run(&mut *hold(&pool).await?).await;
+        }
+        match run_in(Sqlite::begin_grouped(&pool).await?, statement.clone()).await {
+            // Perhaps it was another part's fault.
+            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_alone(&pool).await?, statement).await,
+            done => done,
+        }
+    });
+    done.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
+}
+
+async fn run_in<S: Statement>(mut part: Grouped, statement: S) -> Result<S::Answer, Fault> {
+    match statement.run(&mut part).await {
+        Ok(answer) => Sqlite::commit_grouped(part).await.map(|()| answer),
+        Err(fault) => {
+            Sqlite::roll_back_grouped(part).await;
+            Err(fault)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::group_commit::writers_of;
+    use super::*;
+
+    /// Writes two notes, the second of which may be refused.
+    #[derive(Clone)]
+    struct Two(&'static str, &'static str);
+
+    impl Statement for Two {
+        type Answer = ();
+
+        fn is_atomic(&self) -> bool {
+            false
+        }
+
+        async fn run(self, conn: &mut SqliteConnection) -> Result<(), Fault> {
+            for note in [self.0, self.1] {
+                sqlx::query("INSERT INTO note VALUES ($1)").bind(note).execute(&mut *conn).await?;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn several_writes_are_all_or_none_and_fail_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("s.sqlite3"))).await.unwrap();
+        sqlx::query("CREATE TABLE note (text TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
+        run_in_line(&pool, Two("a", "b")).await.unwrap();
+        assert!(run_in_line(&pool, Two("c", "a")).await.is_err(), "nobody writes");
+        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let behind = [Two("d", "e"), Two("f", "b"), Two("g", "h")].map(|two| {
+            let pool = pool.clone();
+            tokio::spawn(async move { run_in_line(&pool, two).await.is_ok() })
+        });
+        while writers_of(&pool).line.waiting() < behind.len() {
+            tokio::task::yield_now().await;
+        }
+        Sqlite::commit_grouped(writer).await.unwrap();
+        let mut done = Vec::new();
+        for two in behind {
+            done.push(two.await.unwrap());
+        }
+        assert_eq!(done, [true, false, true]);
+        let notes: Vec<String> =
+            sqlx::query_scalar("SELECT text FROM note ORDER BY text").fetch_all(&pool).await.unwrap();
+        assert_eq!(notes, ["a", "b", "d", "e", "g", "h"]);
+    }
+}
