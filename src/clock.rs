@@ -9,11 +9,16 @@ pub use moved::Clock;
 
 /// The time of the process.
 pub(crate) fn now() -> SystemTime {
+    moved().unwrap_or_else(SystemTime::now)
+}
+
+/// What a test has set, where one runs.
+pub(crate) fn moved() -> Option<SystemTime> {
     #[cfg(feature = "testing")]
     if let Ok(now) = moved::CURRENT.try_with(Clock::now) {
-        return now;
+        return Some(now);
     }
-    SystemTime::now()
+    None
 }
 
 /// The longest wait of all: what is longer ends then.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use md5::{Digest, Md5};
-use sqlx::{Database, Executor};
+use sqlx::Database;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clock::{LONGEST, from_now, noted};
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
-use crate::store::{Backend, Fault, OutboxKey, OutboxRow};
+use crate::store::{Backend, EmitExecutor, Fault, OutboxKey, OutboxRow};
 
 /// How long a row that was just written is left to whoever wrote it, before a host sends it: [`Config::retransmit_after`] by default.
 ///
@@ -106,7 +106,7 @@ pub enum Handover {
 pub async fn emit_in<'e, B, E>(executor: E, event: CloudEvent) -> Result<Stored>
 where
     B: Backend,
-    E: Executor<'e, Database = B> + 'e,
+    E: EmitExecutor<'e, Database = B>,
 {
     let mut stored = prepare(event, DEFAULT_HOLD, IdempotencyKey::Unique);
     B::insert_outbox(executor, &row(&stored), micros(DEFAULT_HOLD))

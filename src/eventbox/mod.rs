@@ -32,6 +32,8 @@ pub(crate) use emit::wake_up::{Hinted, Hints, listen};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::receipt::Receipt;
 pub use event::status::{Status, status};
+#[cfg(feature = "testing")]
+pub(crate) use event::timer::move_due_at;
 pub use event::timer::{
     Due, MAX_LISTED_TIMER_BYTES, MAX_LISTED_TIMERS, MAX_MOVED, MAX_TIMER, Moved, cancel, move_due, timers,
 };

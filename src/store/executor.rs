@@ -7,10 +7,26 @@ use super::Backend;
 /// A pool, on which an emit commits by itself, or a connection, perhaps in a transaction of the caller.
 ///
 /// The executors of sqlx that eventboxes know: `&Pool`, and `&mut` of a connection, as `&mut *tx` is one. Sealed.
+///
+/// # Examples
+///
+/// Of a transaction the connection is given, and not the transaction; the compiler says so:
+///
+/// ```compile_fail,E0277
+/// # async fn f(mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, to: eventbox::Recipient) {
+/// let _ = eventbox::emit(&mut tx, &to, eventbox::Event::new("x")).await;
+/// # }
+/// ```
+///
+/// ```
+/// # async fn f(mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, to: eventbox::Recipient) {
+/// let _ = eventbox::emit(&mut *tx, &to, eventbox::Event::new("x")).await;
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no place where events are emitted",
-    label = "expected `&pool`, `&mut *tx` or `&mut *connection`",
-    note = "in a transaction `tx`, write `&mut *tx` instead of `&mut tx`; with a pooled connection `conn`, write `&mut *conn`"
+    message = "an eventbox cannot write on `{Self}`: write `&mut *tx` for a transaction `tx`, or `&pool` for a pool",
+    label = "write `&mut *tx`, `&mut *conn` or `&pool` here",
+    note = "`&mut *tx` is the connection of the transaction `tx`; `&mut tx`, `&tx` and `tx` are not"
 )]
 pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + 'e {
     /// The pool, if it is one.

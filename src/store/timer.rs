@@ -41,11 +41,14 @@ pub trait TimerMove: Database {
     /// Moves what is due into the boxes, ids kept, in a transaction of its own: in each shard the first ones by (due, id), the shard whose first
     /// timer is due longest first. Each shard that has something due gets an equal part of `limit`, and at least one.
     ///
+    /// What is due is told by `now_us`, or by the database's clock where that is `None`.
+    ///
     /// Answers the shards that have timers; none of them when there is no timer at all.
     fn move_timers(
         pool: &sqlx::Pool<Self>,
         shards: &[i16],
         limit: i64,
+        now_us: Option<i64>,
     ) -> impl Future<Output = Result<Vec<MovedShard>, Fault>> + Send;
 
     /// Deletes timers of one recipient by id; answers how many were there. Waits for a move that is taking one of them.

@@ -7,6 +7,7 @@ use sqlx::Pool;
 
 use super::rehearsal::Rehearsal;
 use super::rehearsing::{Reread, VersionsDiffer, run};
+use super::resting::MAX_IDLE_TURNS;
 use crate::error::{Error, Result};
 use crate::eventbox::{Event, Next, Processor};
 use crate::recipient::Recipient;
@@ -47,13 +48,22 @@ pub enum Violation {
         /// What differed.
         what: &'static str,
     },
+    /// After [`MAX_IDLE_TURNS`] turns that removed no event it still decides something, so that it commits a turn whenever it is called.
+    #[error(
+        "it never rests: after {turns} turns that removed no event it still has transitions; answer Mutation::none when nothing is left to do"
+    )]
+    NeverRests {
+        /// How many turns there were.
+        turns: usize,
+    },
 }
 
 /// Finds mistakes in the methods of a [`Processor`]: rolls two turns back, and asks its methods inside them what they see.
 ///
 /// Emit events that make it save a new state to a recipient, and give it that recipient. It detects a `save_state` that forgets the version or a
-/// part of the state, a `load_state` that reads outside its connection, a `fetch_eversion` that does not follow the version, and a
-/// `prepare_mutation` that decides differently when it is asked again (as it is after contention). Nothing stays in the database. Tests that use
+/// part of the state, a `load_state` that reads outside its connection, a `fetch_eversion` that does not follow the version, a
+/// `prepare_mutation` that decides differently when it is asked again (as it is after contention), and one that never rests: with the events that
+/// it leaves, or without any where it [runs without events](Processor::runs_without_events). Nothing stays in the database. Tests that use
 /// the same database at the same time do no harm, as long as each has recipients of its own.
 ///
 /// Not for a processor that has no version because only turns write its entity, such as [`Reducing`](crate::Reducing).
@@ -126,6 +136,10 @@ where
     }
     let again = again.map(|seen| seen.rehearsal);
     violations.extend(difference(&first.rehearsal, again.as_ref()).map(|what| Violation::NotRepeatable { what }));
+    // With another mistake, a version that does not move say, it may never rest because of that.
+    if !first.comes_to_rest && violations.iter().all(|found| *found == Violation::NothingSaved) {
+        violations.push(Violation::NeverRests { turns: MAX_IDLE_TURNS });
+    }
     Ok(violations)
 }
 

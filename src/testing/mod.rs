@@ -3,7 +3,8 @@
 //! * [`drain`] processes a recipient until there is nothing left to do.
 //! * [`rehearse`] and [`rehearse_reducer`] run a whole turn, tell what it would do, and roll it back.
 //! * [`check_processor`] finds the mistakes that a [`Processor`](crate::Processor) can make in its four methods.
-//! * [`Clock`] moves the time that events and messages carry.
+//! * [`Clock`] moves the time that events and messages carry, and from which the waits of timers count.
+//! * [`fire_timers`] lets timers come that are due by a time that you say.
 //! * [`events_of`] tells what waits in a box.
 //!
 //! Switch it on for tests only: `[dev-dependencies] eventbox = { version = "…", features = ["testing"] }`.
@@ -12,6 +13,8 @@ mod conformance;
 mod drain;
 mod rehearsal;
 mod rehearsing;
+mod resting;
+mod timers;
 
 use sqlx::Pool;
 use uuid::Uuid;
@@ -25,6 +28,8 @@ use crate::store::{Backend, Bound, Fault, hold, in_time};
 pub use conformance::{LOAD_DEADLINE, Violation, check_processor};
 pub use drain::{DrainError, Drained, drain};
 pub use rehearsal::{Rehearsal, rehearse, rehearse_reducer};
+pub use resting::MAX_IDLE_TURNS;
+pub use timers::fire_timers;
 
 /// The most events that [`events_of`] answers.
 pub const MAX_EVENTS_OF: u32 = 100_000;

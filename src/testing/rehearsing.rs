@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::conformance::LOAD_DEADLINE;
 use super::rehearsal::Rehearsal;
+use super::resting::comes_to_rest;
 use crate::clock::noting;
 #[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
@@ -24,6 +25,8 @@ pub(super) struct Seen<S> {
     pub(super) reread: Option<Reread<S>>,
     /// The version and the events that it was decided on.
     pub(super) from: (Option<EVersion>, Vec<EventId>),
+    /// Whether it decides nothing any more after some turns with what is left; not asked without `reread`.
+    pub(super) comes_to_rest: bool,
 }
 
 /// What the processor's methods say after the state was saved, inside the same transaction.
@@ -85,7 +88,7 @@ struct Notes<S> {
     hooks: usize,
     loaded: Option<EVersion>,
     versions_differ: bool,
-    events: Vec<EventId>,
+    events: Vec<Event>,
     seen: Option<Seen<S>>,
 }
 
@@ -124,6 +127,10 @@ where
 {
     type State = Stage<P::State>;
 
+    fn runs_without_events(&self) -> bool {
+        self.processor.runs_without_events()
+    }
+
     async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
         let (state, eversion) = self.processor.load_state(conn, to).await?;
         self.note(|notes| *notes = Notes { loaded: Some(eversion), ..Notes::default() });
@@ -146,7 +153,7 @@ where
             notes.consumed = mutation.transitions.iter().flat_map(|transition| transition.consumed.clone()).collect();
             notes.garbage.clone_from(&mutation.garbage);
             notes.hooks = mutation.transitions.iter().filter(|transition| transition.post_process.is_some()).count();
-            notes.events = events.iter().map(Event::id).collect();
+            notes.events = events.to_vec();
         });
         // First of all a state to save: it is replaced by a real one if there is any, and the last step is reached in any case.
         let transitions = mutation
@@ -192,6 +199,11 @@ where
         let emitted = emitted::<B>(tx, &made).await?;
         #[cfg(feature = "emitter")]
         let published = published::<B>(tx, &made).await?;
+        let events = self.note(|notes| std::mem::take(&mut notes.events));
+        let from = events.iter().map(Event::id).collect();
+        let staying = events.into_iter().filter(|event| left.contains(event.id().as_uuid())).collect();
+        // Last, because its turns change what was read before.
+        let comes_to_rest = !self.reread || comes_to_rest(self.processor, tx, to, staying).await;
         self.note(|notes| {
             // An independent transition that failed has left its events.
             notes.consumed.retain(|id| !left.contains(id.as_uuid()));
@@ -204,7 +216,7 @@ where
                 published,
                 hooks: notes.hooks,
             };
-            notes.seen = Some(Seen { rehearsal, reread, from: (notes.loaded, std::mem::take(&mut notes.events)) });
+            notes.seen = Some(Seen { rehearsal, reread, from: (notes.loaded, from), comes_to_rest });
         });
         Err(RolledBack.into())
     }

@@ -54,6 +54,23 @@ pub trait Processor<B: Backend>: Send + Sync {
     /// The state of an entity, as this processor sees it.
     type State: Send + Sync;
 
+    /// Tells whether it is called for an empty box, too; `false` when not overridden.
+    ///
+    /// A call of [`process_batch`](crate::process_batch) asks when it has found no event, before
+    /// [`load_state`](Processor::load_state). With `true`, [`prepare_mutation`](Processor::prepare_mutation) is given no events, and what it
+    /// decides is a turn like any other. It must answer [`Mutation::none`] when the entity needs nothing; one that always has a
+    /// [`Transition::to`](crate::Transition::to) commits a turn in every call. `testing::check_processor` finds that.
+    ///
+    /// A Runtime begins turns only for recipients that have events. To have an entity looked at later, emit an event with a
+    /// [due time](crate::Event::due_in).
+    ///
+    /// # Examples
+    ///
+    /// See the guide `docs/writing-a-processor.md`.
+    fn runs_without_events(&self) -> bool {
+        false
+    }
+
     /// Loads the state and its version; a default state and version 0 when the entity does not exist.
     ///
     /// Read with `conn` only, and the version together with the state.
@@ -65,7 +82,8 @@ pub trait Processor<B: Backend>: Send + Sync {
 
     /// Decides: which transitions the events cause, which events they consume, and which events are garbage.
     ///
-    /// `events` are the oldest of the box, oldest first, none twice; it may be empty. Events that no transition consumes stay.
+    /// `events` are the oldest of the box, oldest first, none twice. There is at least one, unless the processor
+    /// [runs without events](Processor::runs_without_events). Events that no transition consumes stay.
     fn prepare_mutation(
         &self,
         to: &Recipient,

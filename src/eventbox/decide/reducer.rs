@@ -56,7 +56,7 @@ where
 
     /// Decides: the new state, which events are consumed, and what is sent.
     ///
-    /// `events` are the oldest of the box, oldest first, none twice; it may be empty. Events that the outcome does not consume stay. It runs
+    /// `events` are the oldest of the box, oldest first, none twice, and at least one. Events that the outcome does not consume stay. It runs
     /// with no connection held, and may run again for the same events, so it must be a function of its arguments. It should not block for
     /// long: it occupies a thread of the runtime.
     ///

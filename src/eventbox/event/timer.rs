@@ -31,7 +31,7 @@ pub const MAX_MOVED: u32 = 10_000;
 pub enum Due {
     /// When the database's clock shows this time.
     At(SystemTime),
-    /// So long after the emit, by the database's clock.
+    /// So long after the emit, by the database's clock. In a test that has set a `testing::Clock`, by that one.
     In(Duration),
 }
 
@@ -57,7 +57,11 @@ impl Due {
     pub(crate) fn row(self) -> DueRow {
         match self {
             Due::At(at) => DueRow::AtUs(micros(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())),
-            Due::In(wait) => DueRow::InUs(micros(wait)),
+            // In a test whose clock is moved, so long after the time that it shows.
+            Due::In(wait) => match clock::moved().and_then(|now| now.checked_add(wait)) {
+                Some(at) => Due::At(at).row(),
+                None => DueRow::InUs(micros(wait)),
+            },
         }
     }
 }
@@ -212,10 +216,21 @@ pub struct Moved {
 /// # Ok(()) }
 /// ```
 pub async fn move_due<B: Backend>(pool: &Pool<B>, shards: &[u8], max: NonZeroU32) -> Result<Moved> {
+    move_due_at(pool, shards, max, clock::moved()).await
+}
+
+/// [`move_due`] by a time that a test says, where there is one.
+pub(crate) async fn move_due_at<B: Backend>(
+    pool: &Pool<B>,
+    shards: &[u8],
+    max: NonZeroU32,
+    now: Option<SystemTime>,
+) -> Result<Moved> {
     let mut shards: Vec<i16> = shards.iter().copied().map(i16::from).collect();
     shards.sort_unstable();
     shards.dedup();
-    let done = B::move_timers(pool, &shards, max.get().min(MAX_MOVED).into()).await;
+    let now_us = now.map(|now| micros(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()));
+    let done = B::move_timers(pool, &shards, max.get().min(MAX_MOVED).into(), now_us).await;
     let done = done.map_err(|fault| fault.during(format!("move the timers of {} shards", shards.len())))?;
     let moved = moved(&done);
     moved.shards.iter().for_each(|shard| wake_up::mark(*shard));
@@ -236,4 +251,15 @@ fn moved(rows: &[MovedShard]) -> Moved {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock of the process plays no part in a wait: the statement adds it to the database's.
+    #[test]
+    fn a_wait_is_counted_by_the_clock_of_the_database() {
+        assert!(matches!(Due::In(Duration::from_secs(1)).row(), DueRow::InUs(1_000_000)));
+    }
 }

@@ -93,7 +93,8 @@ pub struct Turn {
 /// # What comes back
 ///
 /// A [`Turn`]; its hooks have not run yet. When the processor decides nothing, it is given the next `max_events`, up to the end of the box; when
-/// there is nothing to do in all of it, there was no transaction and [`Turn::number`] is `None`.
+/// there is nothing to do in all of it, there was no transaction and [`Turn::number`] is `None`. For an empty box the processor is not called,
+/// unless it [asks to be](Processor::runs_without_events).
 ///
 /// # Errors
 ///
@@ -211,8 +212,11 @@ where
     let mut after = options.after();
     let (loaded, decision) = loop {
         let began = Instant::now();
-        let Some(loaded) = load(pool, to, processor, &guard, after, options).await? else {
-            return Ok(Turn { is_left_alone: true, ..Turn::default() });
+        let before = (after != options.after()).then_some(after);
+        let loaded = match load(pool, to, processor, &guard, after, options).await? {
+            Look::Loaded(loaded) => loaded,
+            Look::Empty => return Ok(Turn { last: before, ..Turn::default() }),
+            Look::LeftAlone => return Ok(Turn { is_left_alone: true, ..Turn::default() }),
         };
         let listed_at = Instant::now();
         metrics::spent(Phase::Listing, listed_at - began, alone(to));
@@ -229,10 +233,7 @@ where
         // Events that a processor leaves for later must not hide those behind them.
         match loaded.events.last() {
             Some(last) if loaded.more_listed => after = last.id(),
-            last => {
-                let before = (after != options.after()).then_some(after);
-                return Ok(Turn { last: last.map(Event::id).or(before), ..Turn::default() });
-            }
+            last => return Ok(Turn { last: last.map(Event::id).or(before), ..Turn::default() }),
         }
     };
     if guard.age() >= MAX_TURN_AGE {
@@ -306,6 +307,15 @@ impl Turn {
     }
 }
 
+/// What was found in a box.
+enum Look<S> {
+    Loaded(Loaded<S>),
+    /// No event, for a processor that does not run without events.
+    Empty,
+    /// A recipient that is left alone after a failure.
+    LeftAlone,
+}
+
 /// What a turn is decided on.
 struct Loaded<S> {
     turn: i64,
@@ -329,8 +339,6 @@ impl<S> Loaded<S> {
 
 /// Reads the turn and the events, in one snapshot, and then the state. The order matters: any commit after the first read moves the turn, so a turn
 /// that still matches at the commit proves that every listed event was live and that the state is the one that was decided on.
-///
-/// `None` when the recipient is left alone after a failure.
 async fn load<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -338,7 +346,7 @@ async fn load<B, P>(
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Option<Loaded<P::State>>>
+) -> Result<Look<P::State>>
 where
     B: Backend,
     P: Processor<B>,
@@ -356,34 +364,37 @@ async fn load_on<B, P>(
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Option<Loaded<P::State>>>
+) -> Result<Look<P::State>>
 where
     B: Backend,
     P: Processor<B>,
 {
-    let shard = to.shard().into();
     let during = |fault: Fault| fault.during(format!("load {to}"));
-    let max_events = options.max_events();
+    let max_events = options.max_events().get() as usize;
     let started = Instant::now();
-    let opened = in_time::<B, _>(B::open_turn(conn, shard, to.as_str(), after.0, options.bound())).await;
+    let opened = in_time::<B, _>(B::open_turn(conn, to.shard().into(), to.as_str(), after.0, options.bound())).await;
     metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
     let opened = opened.map_err(during)?;
     if opened.paused {
         return Err(Error::Paused { attempt: format!("process {to}") });
     }
     if options.leaves_alone(opened.wait_us) {
-        return Ok(None);
+        return Ok(Look::LeftAlone);
     }
     if opened.is_cut && opened.events.is_empty() {
         return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
+    }
+    // Behind an event there may be none while the box holds some.
+    if opened.events.is_empty() && (after != EventId::NIL || !processor.runs_without_events()) {
+        return Ok(Look::Empty);
     }
     let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
     if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
         return Err(Error::misuse(format!("load the state of {to}"), Misuse::LeftOpen));
     }
     let mut rows = opened.events;
-    let more_listed = opened.is_cut || rows.len() > max_events.get() as usize;
-    rows.truncate(max_events.get() as usize);
+    let more_listed = opened.is_cut || rows.len() > max_events;
+    rows.truncate(max_events);
     let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Some(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
+    Ok(Look::Loaded(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
 }

@@ -14,9 +14,9 @@ use crate::store::timer::{MovedShard, TimerMove};
 /// holds (another move, a cancellation in an open transaction) are left for the next time. The look-ups are lateral, and the rows to delete
 /// are packed into arrays, to keep the planner from reading whole shards. Only what is taken is locked: the limit outside stops the scan.
 pub(crate) const MOVE_TIMERS: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT ",
+    "WITH clock AS MATERIALIZED (SELECT coalesce($3::int8, ",
     now_us!(),
-    " AS us), first AS MATERIALIZED (
+    ") AS us), first AS MATERIALIZED (
     SELECT s.shard, f.due_at_us
     FROM unnest($1::int2[]) AS s (shard)
     CROSS JOIN LATERAL (
@@ -67,8 +67,13 @@ const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
 ))";
 
 impl TimerMove for Postgres {
-    async fn move_timers(pool: &Pool<Self>, shards: &[i16], limit: i64) -> Result<Vec<MovedShard>, Fault> {
-        let query = sqlx::query(MOVE_TIMERS).bind(shards).bind(limit);
+    async fn move_timers(
+        pool: &Pool<Self>,
+        shards: &[i16],
+        limit: i64,
+        now_us: Option<i64>,
+    ) -> Result<Vec<MovedShard>, Fault> {
+        let query = sqlx::query(MOVE_TIMERS).bind(shards).bind(limit).bind(now_us);
         let rows = answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?;
         rows.into_iter()
             .map(|row| Ok(MovedShard { shard: row.try_get(0)?, moved: row.try_get(1)?, next_in_us: row.try_get(2)? }))

@@ -7,25 +7,25 @@ use eventbox::emitter::{DurableEmitter, Expiry, MAX_COUNTED};
 use super::support::{Fake, STOP, started};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-const HOUR_US: i64 = 3_600_000_000;
+pub(super) const HOUR_US: i64 = 3_600_000_000;
 
 /// The end of time, at which a kept row is due.
 const NEVER: i64 = i64::MAX;
 
 /// Rows that are alike.
 #[derive(Clone, Copy)]
-struct Rows {
-    shard: i16,
+pub(super) struct Rows {
+    pub(super) shard: i16,
     /// The first of their ids, so that some stand before others.
-    from: i64,
-    count: i64,
+    pub(super) from: i64,
+    pub(super) count: i64,
     /// How long ago they were made.
-    age_us: i64,
-    kept: bool,
-    bytes: i64,
+    pub(super) age_us: i64,
+    pub(super) kept: bool,
+    pub(super) bytes: i64,
 }
 
-const ROWS: Rows = Rows { shard: 7, from: 1, count: 1, age_us: 0, kept: false, bytes: 10 };
+pub(super) const ROWS: Rows = Rows { shard: 7, from: 1, count: 1, age_us: 0, kept: false, bytes: 10 };
 
 fn now_us() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
@@ -35,7 +35,7 @@ fn now_us() -> i64 {
 const CLAIM_US: i64 = HOUR_US / 6;
 
 /// Puts rows into the outbox that nobody sends for now.
-async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
+pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
     let Rows { shard, from, count, age_us, kept, bytes } = rows;
     let (created, until) = (now_us() - age_us, from + count - 1);
     let (next, delivered) = if kept { (NEVER, created.to_string()) } else { (now_us() + CLAIM_US, "NULL".to_owned()) };

@@ -6,6 +6,7 @@ mod counting;
 mod credentials;
 mod delivery;
 mod events;
+mod gauges;
 mod grpc;
 mod hosts;
 mod instruments;

@@ -29,3 +29,4 @@ mod timer;
 mod trace;
 mod turn;
 mod user_code;
+mod without_events;

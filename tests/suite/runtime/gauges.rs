@@ -7,8 +7,8 @@ use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, admin};
 
 use super::{STOP, Tally, config, emit, tallying};
-use crate::support::recorded::{Recording, recorded};
-use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
+use crate::support::recorded::{Recording, becomes, recorded, recorded_on_every_engine};
+use crate::support::{CellEngine, TestDb, with_database};
 
 /// Publishes every event.
 struct Publisher;
@@ -27,10 +27,6 @@ impl Reducer for Publisher {
 async fn start<B: CellEngine>(db: &TestDb<B>, config: RuntimeConfig) -> Runtime<B> {
     let runtime = Runtime::builder(db.open(6)).reducer("tally", Tally).reducer("publisher", Publisher);
     runtime.config(config).start().await.unwrap()
-}
-
-async fn becomes(recording: &Recording, gauge: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
-    eventually(SOON, async || recording.gauge(gauge, labels).is_some_and(&wanted)).await;
 }
 
 /// Shards and members, with one process and with two.
@@ -81,32 +77,6 @@ async fn held_kinds<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     db.run("DELETE FROM eventbox_outbox").await;
     becomes(recording, held, &[("reason", "outbox")], |value| value == 0.0).await;
     runtime.stop(STOP).await;
-}
-
-macro_rules! recorded_on_every_engine {
-    ($($name:ident)+) => {$(
-        mod $name {
-            use super::*;
-
-            #[cfg(feature = "postgres")]
-            #[test]
-            fn postgres() {
-                recorded(async |recording| {
-                    let body = async |db: &TestDb<sqlx::Postgres>| super::$name(db, recording).await;
-                    with_database(stringify!($name), body).await;
-                });
-            }
-
-            #[cfg(feature = "sqlite")]
-            #[test]
-            fn sqlite() {
-                recorded(async |recording| {
-                    let body = async |db: &TestDb<sqlx::Sqlite>| super::$name(db, recording).await;
-                    with_database(stringify!($name), body).await;
-                });
-            }
-        }
-    )+};
 }
 
 recorded_on_every_engine!(shards_and_members lease_age held_kinds);

@@ -43,7 +43,9 @@ mod postgres {
     async fn moving_finds_what_is_due_by_the_primary_key() {
         let db = filled().await;
         let shards: Vec<String> = (0..256).map(|shard| shard.to_string()).collect();
-        for plan in plans(&db, "MOVE_TIMERS", "int2[], int8", &format!("'{{{}}}', 100", shards.join(","))).await {
+        for plan in
+            plans(&db, "MOVE_TIMERS", "int2[], int8, int8", &format!("'{{{}}}', 100, NULL", shards.join(","))).await
+        {
             assert!(plan.contains("eventbox_timer_pkey"), "{plan}");
             assert!(!plan.contains("Seq Scan on eventbox_timer"), "{plan}");
             // No node has touched more than a row a shard and what was moved.

@@ -111,3 +111,34 @@ pub(crate) fn recorded(body: impl AsyncFnOnce(&Recording)) -> Recorded {
     recorded.read(&snapshotter);
     recorded
 }
+
+/// Waits until a gauge has a value that is wanted.
+pub(crate) async fn becomes(recording: &Recording, gauge: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
+    super::eventually(super::SOON, async || recording.gauge(gauge, labels).is_some_and(&wanted)).await;
+}
+
+/// Runs functions of a database and a recording on every engine, each with a recorder of its own.
+macro_rules! recorded_on_every_engine {
+    ($($name:ident)+) => {$(
+        mod $name {
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn postgres() {
+                crate::support::recorded::recorded(async |recording| {
+                    let body = async |db: &crate::support::TestDb<sqlx::Postgres>| super::$name(db, recording).await;
+                    crate::support::with_database(stringify!($name), body).await;
+                });
+            }
+
+            #[cfg(feature = "sqlite")]
+            #[test]
+            fn sqlite() {
+                crate::support::recorded::recorded(async |recording| {
+                    let body = async |db: &crate::support::TestDb<sqlx::Sqlite>| super::$name(db, recording).await;
+                    crate::support::with_database(stringify!($name), body).await;
+                });
+            }
+        }
+    )+};
+}
+pub(crate) use recorded_on_every_engine;

@@ -3,4 +3,5 @@
 mod clock;
 mod conformance;
 mod parallel;
+mod timers;
 mod turns;
