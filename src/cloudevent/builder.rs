@@ -11,6 +11,8 @@ use super::extension::ExtensionValue;
 use super::resource::{RESERVED_NAMES, resource_names};
 use super::wire::cloud_event::Data;
 use super::wire::cloud_event::cloud_event_attribute_value::Attr;
+use crate::json;
+
 use super::{CONTENT_TYPE, CloudEvent, CloudEventError, SPEC_VERSION, any, timestamp, value, whole_millis, wire};
 
 /// The content type of a payload that [`CloudEventBuilder::json`] writes.
@@ -75,7 +77,9 @@ impl CloudEventBuilder {
 
     /// Sets the payload to a value as JSON, with the content type [`JSON_CONTENT_TYPE`].
     ///
-    /// `build` answers [`CloudEventError::Json`] when the value cannot be written as JSON.
+    /// `build` answers [`CloudEventError::Json`], with the name of the field, when a reader of the JSON would not get the value back: a number
+    /// that is NaN or infinite, `Some(None)`, a map whose keys are no strings, and what is nested deeper than
+    /// [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH).
     ///
     /// # Examples
     ///
@@ -88,7 +92,7 @@ impl CloudEventBuilder {
     /// ```
     pub fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Self {
         self.content_type = JSON_CONTENT_TYPE.to_owned();
-        let written = serde_json::to_vec(value);
+        let written = json::to_vec(value);
         self.payload = written.map(Bytes::from).map_err(|error| CloudEventError::Json { problem: error.to_string() });
         self
     }

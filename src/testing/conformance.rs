@@ -173,11 +173,11 @@ fn difference<S: PartialEq>(first: &Rehearsal<S>, again: Option<&Rehearsal<S>>) 
     (first.hooks != again.hooks).then_some("hooks")
 }
 
-fn content_of((to, event): &(Recipient, Event)) -> (&Recipient, Option<&str>, &[u8]) {
+pub(super) fn content_of((to, event): &(Recipient, Event)) -> (&Recipient, Option<&str>, &[u8]) {
     (to, event.name(), event.value())
 }
 
 #[cfg(feature = "emitter")]
-fn message_of(message: &crate::cloudevent::CloudEvent) -> (&str, &str, Option<&str>, &[u8]) {
+pub(super) fn message_of(message: &crate::cloudevent::CloudEvent) -> (&str, &str, Option<&str>, &[u8]) {
     (message.source(), message.event_type(), message.subject(), message.payload())
 }

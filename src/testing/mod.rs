@@ -3,6 +3,7 @@
 //! * [`drain`] processes a recipient until there is nothing left to do.
 //! * [`rehearse`] and [`rehearse_reducer`] run a whole turn, tell what it would do, and roll it back.
 //! * [`check_processor`] finds the mistakes that a [`Processor`](crate::Processor) can make in its four methods.
+//! * [`check_reducer`] finds the mistakes of a [`Reducer`](crate::Reducer), without a database.
 //! * [`Clock`] moves the time that events and messages carry, and from which the waits of timers count.
 //! * [`fire_timers`] lets timers come that are due by a time that you say.
 //! * [`events_of`] tells what waits in a box.
@@ -11,6 +12,7 @@
 
 mod conformance;
 mod drain;
+mod reducers;
 mod rehearsal;
 mod rehearsing;
 mod resting;
@@ -27,6 +29,7 @@ use crate::store::{Backend, Bound, Fault, hold, in_time};
 
 pub use conformance::{LOAD_DEADLINE, Violation, check_processor};
 pub use drain::{DrainError, Drained, drain};
+pub use reducers::{ReducerViolation, check_reducer};
 pub use rehearsal::{Rehearsal, rehearse, rehearse_reducer};
 pub use resting::MAX_IDLE_TURNS;
 pub use timers::fire_timers;

@@ -202,14 +202,17 @@ impl<S> Outcome<S> {
             post_process: self.post_process,
         }
     }
+}
 
+#[cfg(any(feature = "runtime", feature = "testing"))]
+impl<S> Outcome<S> {
     /// True when there is nothing to do beside the state.
     pub(crate) fn is_nothing(&self) -> bool {
         !self.sends() && self.consumed.is_empty() && self.garbage.is_empty() && self.post_process.is_empty()
     }
 
     /// True when it emits or publishes.
-    pub(super) fn sends(&self) -> bool {
+    fn sends(&self) -> bool {
         #[cfg(feature = "emitter")]
         if !self.published.is_empty() {
             return true;

@@ -300,6 +300,12 @@ impl Event {
         Event { due: Some(Due::at_us(row.due_at_us)), ..Event::listed(row.event) }
     }
 
+    /// The same with another id, as an emit gives it one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_id(self, id: Uuid) -> Self {
+        Event { id: EventId(id), ..self }
+    }
+
     pub(crate) fn listed(row: ListedRow) -> Self {
         Event {
             id: EventId(row.id),

@@ -44,7 +44,8 @@ const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     CASE WHEN pg_my_temp_schema() <> 0
          THEN (SELECT string_agg(relname::text, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema()) END,
     (SELECT string_agg(channel, ',') FROM pg_listening_channels() channel),
-    (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable), pg_advisory_unlock_all()::text)";
+    (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable),
+    (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql), pg_advisory_unlock_all()::text)";
 
 /// Of a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
 use eventbox::{
-    BoxError, Error, Event, MAX_JSON_DEPTH, Outcome, Protobuf, Recipient, Reducer, StateCodec, StateError, admin,
+    BoxError, CloudEvent, CloudEventError, Error, Event, MAX_JSON_DEPTH, Outcome, Protobuf, Recipient, Reducer,
+    StateCodec, StateError, admin,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -346,4 +347,95 @@ fn a_payload_that_would_not_come_back_is_refused() {
     let deepest = nested(MAX_JSON_DEPTH);
     assert_eq!(Event::from_json(&deepest).unwrap().json::<Nested>().unwrap(), deepest);
     assert_eq!(Event::from_json(&74.850_000_000_000_01).unwrap().json::<f64>().unwrap(), 74.850_000_000_000_01);
+}
+
+/// The payload of a message, too, with the field in the error of `build`.
+#[test]
+fn a_message_that_would_not_come_back_is_refused() {
+    let build = |message: eventbox::CloudEventBuilder| match message.build() {
+        Err(CloudEventError::Json { problem }) => problem,
+        other => panic!("{other:?}"),
+    };
+    let message = || CloudEvent::builder("flights", "flight.delayed");
+    for (problem, words) in [
+        (build(message().json(&delays(f64::NAN))), "legs.1.UA 1545: NaN is no number of JSON"),
+        (build(message().json(&[1.0, f64::NEG_INFINITY])), "1: an infinite number"),
+        (build(message().json(&f32::NAN)), "NaN"),
+        (build(message().json(&nested(MAX_JSON_DEPTH + 1))), "MAX_JSON_DEPTH"),
+        (build(message().json(&Some(None::<u8>))), "would come back as `None`"),
+        (build(message().json(&HashMap::from([((1, 2), 3)]))), "key must be a string"),
+    ] {
+        assert!(problem.contains(words), "{problem}");
+    }
+    let deepest = nested(MAX_JSON_DEPTH);
+    let payload = message().json(&deepest).build().unwrap().payload().to_vec();
+    assert_eq!(serde_json::from_slice::<Nested>(&payload).unwrap(), deepest);
+    assert!(message().json("a text without a size").build().is_ok());
+}
+
+/// What an event's JSON holds when it arrives at its reader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Extremes {
+    unsigned: u128,
+    signed: i128,
+    floats: (f32, f64, f64),
+    keys: BTreeMap<i64, BTreeMap<bool, ()>>,
+    text: String,
+    either: (Either, Either),
+    nothing: Option<()>,
+}
+
+/// Publishes the JSON of each event as a message.
+struct Publishes;
+
+impl Reducer for Publishes {
+    type State = u64;
+
+    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+        let message = |event: &Event| {
+            Ok::<_, BoxError>(CloudEvent::builder("tests", "extreme").json(&event.json::<Extremes>()?).build()?)
+        };
+        let messages = events.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        Ok(Outcome::to(count + 1).consuming(events).publishing(messages))
+    }
+}
+
+on_every_engine! {
+    /// Through the box and through the outbox.
+    async fn payloads_come_back(db) {
+        let extremes = Extremes {
+            unsigned: u128::MAX,
+            signed: i128::MIN,
+            floats: (f32::MIN_POSITIVE, 5e-324, 74.850_000_000_000_01),
+            keys: BTreeMap::from([(i64::MIN, BTreeMap::from([(true, ())]))]),
+            text: "\u{0}\"\\\u{10ffff}é".repeat(20_000),
+            either: (Either::Float(0.5), Either::Float(7.0)),
+            nothing: None,
+        };
+        let to = airport("extreme");
+        emit(db, &to, Event::from_json(&extremes).unwrap()).await;
+        let turn = eventbox::reduce_batch(&db.pool, &to, &Publishes, MANY).await.unwrap();
+        assert_eq!((turn.consumed, turn.published.len()), (1, 1));
+        let published = turn.published[0].event();
+        assert_eq!(serde_json::from_slice::<Extremes>(published.payload()).unwrap(), extremes);
+    }
+
+    /// Too large is refused before any SQL, by the event and by the state; JSON that no text can hold is an error that names the event.
+    async fn what_is_too_large_or_no_text_is_refused(db) {
+        let large = "x".repeat(5 << 20);
+        let to = airport("large");
+        let error = eventbox::emit(&db.pool, &to, Event::from_json(&large).unwrap()).await.unwrap_err();
+        assert!(matches!(error, Error::Misuse { misuse: eventbox::Misuse::TooLong { .. }, .. }), "{error:?}");
+        emit_x(db, &to).await;
+        let error = eventbox::reduce_batch(&db.pool, &to, &Keeps(large), MANY).await.unwrap_err();
+        assert!(matches!(&error, Error::State { source: StateError::TooLarge { .. }, .. }), "{error:?}");
+        assert_eq!(db.count("eventbox_event").await, 1);
+        for half in [&br#""\ud800""#[..], br#""\udc00\ud800""#, b"\"\xff\""] {
+            let to = airport("half");
+            emit(db, &to, Event::new(half)).await;
+            let event = crate::support::drain(&db.pool, &to).await.remove(0);
+            let error = event.json::<String>().unwrap_err();
+            assert!(error.to_string().contains(&event.id().to_string()), "{error}");
+        }
+    }
 }

@@ -50,6 +50,9 @@ trait ForeignEngine: TestEngine {
 
     /// Each changes the session; a query that tells whether it is changed.
     const SETTINGS: &[(&str, &str)];
+
+    /// Each is the code's own business.
+    const HARMLESS: &[&str];
 }
 
 impl Foreign {
@@ -78,13 +81,14 @@ async fn foreign<B: ForeignEngine>(
 }
 
 macro_rules! foreign_engine {
-    ($engine:ty, $endings:expr, $settings:expr) => {
+    ($engine:ty, $endings:expr, $settings:expr, $harmless:expr) => {
         impl ForeignEngine for $engine {
             const ENDINGS: &[&str] = $endings;
             const SETTINGS: &[(&str, &str)] = $settings;
+            const HARMLESS: &[&str] = $harmless;
 
             async fn swallow(conn: &mut Self::Connection, sql: &'static str) {
-                for sql in sql.split(';') {
+                for sql in sql.split("; ") {
                     let _ = sqlx::raw_sql(sql).execute(&mut *conn).await;
                 }
             }
@@ -181,6 +185,15 @@ foreign_engine!(
         "ROLLBACK; BEGIN",
         "ROLLBACK; BEGIN; SAVEPOINT _sqlx_savepoint_1",
         "PREPARE TRANSACTION 'foreign'",
+        "END AND CHAIN",
+        "COMMIT; START TRANSACTION",
+        "COMMIT AND NO CHAIN",
+        "ROLLBACK; SAVEPOINT mine",
+        "DO $$ BEGIN COMMIT; END $$",
+        "DO $$ BEGIN ROLLBACK;END $$",
+        "DISCARD ALL",
+        "COMMIT PREPARED 'foreign'",
+        "VACUUM",
         "SELECT 1/0",
         "INSERT INTO note VALUES ('there')",
         "SELECT * FROM not_there",
@@ -205,6 +218,39 @@ foreign_engine!(
         ),
         ("CREATE TEMP TABLE mine (x int)", "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()"),
         ("LISTEN mine", "SELECT count(*) FROM pg_listening_channels()"),
+        ("PREPARE mine AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE from_sql"),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SELECT (current_setting('default_transaction_isolation') = 'serializable')::int::int8"
+        ),
+        ("SET TIME ZONE 'Asia/Tokyo'", "SELECT (current_setting('timezone') = 'Asia/Tokyo')::int::int8"),
+        ("SET lock_timeout = 17", "SELECT (current_setting('lock_timeout') = '17ms')::int::int8"),
+        (
+            "SET session_replication_role = replica",
+            "SELECT (current_setting('session_replication_role') = 'replica')::int::int8"
+        ),
+        (
+            "SET standard_conforming_strings = off",
+            "SELECT (current_setting('standard_conforming_strings') = 'off')::int::int8"
+        ),
+    ],
+    &[
+        "SAVEPOINT mine; ROLLBACK TO mine",
+        "SAVEPOINT mine; INSERT INTO note VALUES ('there'); ROLLBACK TO SAVEPOINT mine; RELEASE SAVEPOINT mine",
+        "SAVEPOINT mine; RELEASE mine",
+        "SAVEPOINT mine",
+        "BEGIN",
+        "START TRANSACTION",
+        "SET LOCAL work_mem = '9MB'",
+        "SET LOCAL statement_timeout = '1min'",
+        "SET CONSTRAINTS ALL DEFERRED",
+        "LOCK TABLE note",
+        "DECLARE mine CURSOR FOR SELECT 1",
+        "CREATE TEMP TABLE mine (x int) ON COMMIT DROP",
+        "PREPARE mine AS SELECT 1; DEALLOCATE mine",
+        "DISCARD PLANS",
+        "NOTIFY mine",
+        "SELECT pg_advisory_xact_lock(7)",
     ]
 );
 #[cfg(feature = "sqlite")]
@@ -221,6 +267,9 @@ foreign_engine!(
         "INSERT OR ROLLBACK INTO note VALUES ('there')",
         "INSERT INTO bomb VALUES (1)",
         "SAVEPOINT mine; COMMIT",
+        "END TRANSACTION",
+        "INSERT OR ROLLBACK INTO note VALUES ('there'); BEGIN IMMEDIATE",
+        "INSERT INTO bomb VALUES (1); BEGIN",
     ],
     &[
         ("PRAGMA query_only = ON", "SELECT query_only FROM pragma_query_only"),
@@ -230,6 +279,32 @@ foreign_engine!(
             "SELECT ignore_check_constraints FROM pragma_ignore_check_constraints"
         ),
         ("CREATE TEMP TABLE mine (x int)", "SELECT count(*) FROM sqlite_temp_schema"),
+        ("PRAGMA foreign_keys = OFF", "SELECT foreign_keys = 0 FROM pragma_foreign_keys"),
+        ("PRAGMA synchronous = OFF", "SELECT synchronous = 0 FROM pragma_synchronous"),
+        ("PRAGMA recursive_triggers = ON", "SELECT recursive_triggers FROM pragma_recursive_triggers"),
+        ("PRAGMA locking_mode = EXCLUSIVE", "SELECT locking_mode = 'exclusive' FROM pragma_locking_mode"),
+        ("PRAGMA writable_schema = ON", "SELECT writable_schema FROM pragma_writable_schema"),
+        ("PRAGMA read_uncommitted = ON", "SELECT read_uncommitted FROM pragma_read_uncommitted"),
+        ("PRAGMA legacy_alter_table = ON", "SELECT legacy_alter_table FROM pragma_legacy_alter_table"),
+        (
+            "PRAGMA reverse_unordered_selects = ON",
+            "SELECT reverse_unordered_selects FROM pragma_reverse_unordered_selects"
+        ),
+        ("ATTACH ':memory:' AS mine", "SELECT count(*) FROM pragma_database_list WHERE name = 'mine'"),
+    ],
+    &[
+        "SAVEPOINT mine; ROLLBACK TO mine",
+        "SAVEPOINT mine; INSERT INTO note VALUES ('there'); ROLLBACK TO mine; RELEASE mine",
+        "SAVEPOINT mine; RELEASE mine",
+        "SAVEPOINT mine",
+        "BEGIN",
+        "INSERT INTO note VALUES ('there')",
+        "INSERT OR IGNORE INTO note VALUES ('there')",
+        "INSERT OR FAIL INTO note VALUES ('there')",
+        "SELECT * FROM not_there",
+        "PRAGMA defer_foreign_keys = ON",
+        "PRAGMA journal_mode = DELETE",
+        "VACUUM",
     ]
 );
 
@@ -295,6 +370,21 @@ on_every_engine! {
         assert_eq!((done.consumed, seen(db).await), (2, (2, 2, 0)));
     }
 
+    async fn what_is_the_business_of_the_code_is_no_misuse(db) {
+        stage(db).await;
+        let pool = db.open(1);
+        for place in [Place::Effect, Place::Alone, Place::Fetch, Place::Save] {
+            for sql in <Engine as ForeignEngine>::HARMLESS {
+                let done = turn(&pool, &Foreign::new(place, sql, false)).await.unwrap_or_else(|error| panic!("{place:?}, {sql:?}: {error:?}"));
+                assert_eq!((done.consumed, done.failures.len(), seen(db).await), (2, 0, (2, 2, 0)), "{place:?}, {sql:?}");
+                db.run("DELETE FROM note WHERE text <> 'there'").await;
+                db.run("UPDATE entity SET total = 0").await;
+                emit_one(db).await;
+                emit_one(db).await;
+            }
+        }
+    }
+
     async fn a_transaction_that_loading_leaves_open_is_found(db) {
         stage(db).await;
         let pool = db.open(1);
@@ -358,6 +448,39 @@ async fn what_a_pool_sets_when_it_connects_stays() {
                 (work_mem, Postgres::number_on(&mut conn, ours).await.unwrap()) == (0, 1)
             })
             .await;
+        }
+    })
+    .await;
+}
+
+/// What the driver has prepared is gone, and it does not know that: the connection that says so is given up, and work goes on.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_forgets_what_the_driver_has_prepared_harms_no_later_turn() {
+    use sqlx::Postgres;
+    crate::support::with_database("forgets_prepared", async |db: &TestDb<Postgres>| {
+        stage(db).await;
+        let pool = db.open(1);
+        for (place, sql) in [
+            (Place::Effect, "DEALLOCATE ALL"),
+            (Place::Load, "DEALLOCATE ALL"),
+            (Place::Load, "DISCARD ALL"),
+            (Place::Save, "DEALLOCATE ALL"),
+        ] {
+            // Once or twice the turn may fail, and nothing is applied.
+            let _ = turn(&pool, &Foreign::new(place, sql, false)).await;
+            let mut failures = 0;
+            while db.count("eventbox_event").await > 0 {
+                if let Err(error) = turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await {
+                    failures += 1;
+                    assert!(failures <= 3, "{place:?}, {sql}: {error:?}");
+                }
+            }
+            assert_eq!(seen(db).await, (2, 2, 0), "{place:?}, {sql}");
+            db.run("DELETE FROM note WHERE text <> 'there'").await;
+            db.run("UPDATE entity SET total = 0").await;
+            emit_one(db).await;
+            emit_one(db).await;
         }
     })
     .await;

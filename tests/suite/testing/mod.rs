@@ -3,5 +3,6 @@
 mod clock;
 mod conformance;
 mod parallel;
+mod reducers;
 mod timers;
 mod turns;
