@@ -173,9 +173,6 @@ where
     };
     let outcome = reducer.reduce(to, batch, state).map_err(failed)?;
     let again = reducer.reduce(to, batch, same).map_err(failed)?;
-    if let Some(what) = difference(&outcome, &again) {
-        return Ok(Err(ReducerViolation::NotRepeatable { what }));
-    }
     let state = match &outcome.next {
         Next::Stay => stored.map(<[u8]>::to_vec),
         Next::Gone => None,
@@ -184,6 +181,10 @@ where
             Err(violation) => return Ok(Err(violation)),
         },
     };
+    // Behind the refusals: NaN differs from itself.
+    if let Some(what) = difference(&outcome, &again) {
+        return Ok(Err(ReducerViolation::NotRepeatable { what }));
+    }
     let acts = !outcome.is_nothing();
     let removed = outcome.consumed.into_iter().chain(outcome.garbage).collect();
     Ok(Ok(Turn { state, removed, acts }))
