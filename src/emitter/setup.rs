@@ -168,6 +168,8 @@ impl<B: Backend> Setup<B> {
             (elsewhere && self.tls.is_some(), "destination", "tls"),
             (elsewhere && self.insecure_connection, "destination", "insecure_connection"),
             (self.insecure_connection && self.tls.is_some(), "insecure_connection", "tls"),
+            // Without a time to live nothing is signed, and requests would go without credentials.
+            (auth.headers_ttl.is_zero() && auth.signer.is_some(), "auth.signer", "auth.headers_ttl = 0"),
             (
                 differs(self.shutdown_timeout, emitter.shutdown_timeout, plain.shutdown_timeout),
                 "shutdown_timeout",

@@ -29,7 +29,7 @@ type Change<B> = fn(&mut Setup<B>);
 
 on_every_engine! {
     async fn settings_that_contradict_each_other_are_refused_by_name(db) {
-        let contradictions: [(Change<Engine>, &str, &str); 13] = [
+        let contradictions: [(Change<Engine>, &str, &str); 15] = [
             (|setup| setup.emitter.retransmit = false, "retransmit_enabled", "emitter.retransmit = false"),
             (|setup| setup.destination = elsewhere(), "destination", "endpoint"),
             (|setup| {
@@ -44,6 +44,10 @@ on_every_engine! {
             (|setup| {
                 (setup.destination, setup.endpoint, setup.insecure_connection) = (elsewhere(), String::new(), true);
             }, "destination", "insecure_connection"),
+            (|setup| setup.auth.signer = Some(Arc::new(LazySigner::default())), "auth.signer", "auth.headers_ttl = 0"),
+            (|setup| {
+                (setup.batch_interval, setup.emitter.batch.batch_interval) = (Duration::from_secs(1), Duration::from_secs(2));
+            }, "batch_interval", "emitter.batch.batch_interval"),
             (|setup| (setup.insecure_connection, setup.tls) = (true, Some(Tls::system())), "insecure_connection", "tls"),
             (|setup| (setup.batch_size, setup.emitter.batch.batch_size) = (7, NonZeroUsize::MIN), "batch_size", "emitter.batch.batch_size"),
             (|setup| (setup.max_request_bytes, setup.emitter.batch.max_request_bytes) = (7, 8), "max_request_bytes", "emitter.batch.max_request_bytes"),
