@@ -31,7 +31,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError};
+use eventbox::chip::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, SendError};
+use eventbox::emitter::DurableEmitter;
 use eventbox::ingress::{Ingress, IngressHandle};
 use eventbox::proto::chipingress::pb::chip_ingress_server::{ChipIngress, ChipIngressServer};
 use eventbox::proto::chipingress::pb::{
@@ -236,7 +237,7 @@ async fn bare(events: usize, latency_ms: &str) -> f64 {
     for _ in 0..events {
         loop {
             let delivered = Arc::clone(&delivered);
-            let callback = Box::new(move |sent: eventbox::emitter::Sent| {
+            let callback = Box::new(move |sent: eventbox::chip::Sent| {
                 delivered.fetch_add(usize::from(sent.result.is_ok()), Ordering::Relaxed);
             });
             match client.queue(event(&payload), Some(callback)) {

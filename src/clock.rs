@@ -22,11 +22,9 @@ pub(crate) fn moved() -> Option<SystemTime> {
 }
 
 /// The longest wait of all: what is longer ends then.
-#[cfg(feature = "emitter")]
 pub(crate) const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// The end of a wait that begins now, on the clock of `tokio`; a wait of any length has one.
-#[cfg(feature = "emitter")]
 pub(crate) fn from_now(wait: std::time::Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + wait.min(LONGEST)
 }

@@ -32,3 +32,33 @@ pub struct Instrument {
     /// What it says.
     pub help: &'static str,
 }
+
+/// Declares a constant for the name of each instrument, and the table of them.
+#[cfg(feature = "emitter")]
+macro_rules! instruments {
+    (
+        $(#[$table_doc:meta])*
+        $($constant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:expr),*], $buckets:expr, $help:literal;)+
+    ) => {
+        $(pub(crate) const $constant: &str = $name;)+
+
+        $(#[$table_doc])*
+        pub const INSTRUMENTS: &[crate::instrument::Instrument] = &[$(crate::instrument::Instrument {
+            name: $name,
+            kind: crate::instrument::Kind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            buckets: $buckets,
+            help: $help,
+        }),+];
+    };
+}
+#[cfg(feature = "emitter")]
+pub(crate) use instruments;
+
+/// A count as a metric takes it; exact up to 2^53.
+#[cfg(feature = "emitter")]
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn whole(count: usize) -> f64 {
+    count as f64
+}

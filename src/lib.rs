@@ -3,7 +3,7 @@
 //! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into it, alone or inside the caller's
 //! own SQL transaction. A [`Processor`] decides what pending events do to the entity, and [`process_batch`] applies that in a *turn*: one
 //! transaction in which the entity's state is saved, the consumed events are removed, side effects run and messages are written to the outbox.
-//! The [`emitter`] delivers the outbox to Chip Ingress, at least once, under keys that let a receiver make it exactly once.
+//! The [`emitter`] delivers the [`outbox`] to Chip Ingress, at least once, under keys that let a receiver make it exactly once.
 //!
 //! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on [`sqlx::Postgres`] or [`sqlx::Sqlite`]
 //! ([`Backend`]).
@@ -21,15 +21,17 @@
 //! # The layout
 //!
 //! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (the set below), [`admin`]
-//! (looking and mending), [`emitter`] and [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
+//! (looking and mending), [`outbox`] (messages for the world outside), [`emitter`] (their delivery), [`chip`] (the client that delivers) and
+//! [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
 //!
 //! # What this is not
 //!
 //! Not a broker and not a stream: an event has one recipient, and is gone when that has consumed it.
 
 pub mod admin;
-mod clock;
 #[cfg(feature = "emitter")]
+pub mod chip;
+mod clock;
 mod cloudevent;
 pub mod dsset;
 #[cfg(feature = "emitter")]
@@ -42,7 +44,7 @@ mod heartbeat;
 pub mod ingress;
 mod instrument;
 mod json;
-#[cfg(feature = "emitter")]
+pub mod outbox;
 pub mod proto;
 mod recipient;
 #[cfg(feature = "runtime")]
@@ -52,7 +54,6 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-#[cfg(feature = "emitter")]
 pub use cloudevent::{
     AttributeValue, Attributes, CONTENT_TYPE, CloudEvent, CloudEventBuilder, CloudEventError, ExtensionValue,
     JSON_CONTENT_TYPE, RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,

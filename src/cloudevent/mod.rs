@@ -20,7 +20,9 @@ use wire::cloud_event::{CloudEventAttributeValue, Data};
 
 pub use attributes::{AttributeValue, Attributes};
 pub use builder::{CloudEventBuilder, JSON_CONTENT_TYPE};
-pub(crate) use digest::{hex, turn_key};
+#[cfg(feature = "emitter")]
+pub(crate) use digest::hex;
+pub(crate) use digest::turn_key;
 pub use extension::ExtensionValue;
 pub use resource::{RESERVED_NAMES, resource_names, resource_value};
 
@@ -169,6 +171,7 @@ impl CloudEvent {
     }
 
     /// An event that came out of [`into_wire`](Self::into_wire) and was not changed.
+    #[cfg(feature = "emitter")]
     pub(crate) fn trusted(event: wire::CloudEvent) -> Self {
         CloudEvent(event)
     }

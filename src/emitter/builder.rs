@@ -2,10 +2,10 @@
 
 use sqlx::Pool;
 
-use super::config::Config;
-use super::emitter::DurableEmitter;
-use super::error::EmitterError;
-use super::grpc::Destination;
+use crate::chip::transport::grpc::Destination;
+use crate::emitter::config::Config;
+use crate::emitter::emitter::DurableEmitter;
+use crate::emitter::error::EmitterError;
 use crate::store::Backend;
 
 /// An emitter that is being built; see [`DurableEmitter::builder`].
@@ -17,7 +17,7 @@ pub struct DurableEmitterBuilder<B: Backend> {
 }
 
 impl<B: Backend> DurableEmitterBuilder<B> {
-    pub(super) fn new(pool: Pool<B>, destination: Destination) -> Self {
+    pub(crate) fn new(pool: Pool<B>, destination: Destination) -> Self {
         DurableEmitterBuilder { pool, destination, config: Config::default() }
     }
 

@@ -5,10 +5,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch_config::BatchConfig;
-use super::error::{ConfigError, EmitterError};
-use super::outbox::{DEFAULT_HOLD, IdempotencyKey};
-use super::outcome::SendError;
+use crate::chip::answer::outcome::SendError;
+use crate::chip::client::config::BatchConfig;
+use crate::chip::error::ConfigError;
+use crate::emitter::error::EmitterError;
+use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey};
 
 /// The options of a [`DurableEmitter`](crate::emitter::DurableEmitter). Change what you need of the default.
 #[derive(Debug, Clone)]
@@ -74,7 +75,7 @@ impl Default for Config {
         Config {
             retransmit: true,
             retransmit_interval: Duration::from_secs(5),
-            retransmit_after: DEFAULT_HOLD,
+            retransmit_after: FIRST_CLAIM_TTL,
             retransmit_batch_size: NonZeroUsize::MIN.saturating_add(999),
             backoff: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
             slow_backoff: Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(3600) },
@@ -112,7 +113,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after so many attempts: between half of the step and all of it.
-    pub(super) fn after(&self, attempts: i32) -> Duration {
+    pub(crate) fn after(&self, attempts: i32) -> Duration {
         let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(30);
         let step = self.initial.saturating_mul(1 << doublings).min(self.max);
         step.mul_f64(0.5 + fastrand::f64() * 0.5)
@@ -197,7 +198,7 @@ impl fmt::Debug for Hooks {
 }
 
 impl Config {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let expiry = self.expiry.unwrap_or_default();
         let retain = self.retain_delivered.unwrap_or_default();
         let metrics = self.metrics.unwrap_or_default();

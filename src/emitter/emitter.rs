@@ -12,27 +12,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::batch::BatchClient;
-use super::builder::DurableEmitterBuilder;
-use super::coalesce::InsertQueue;
-use super::config::Config;
-use super::error::EmitterError;
-use super::fallback::Fallback;
-use super::grpc::Destination;
-use super::health::HealthReport;
-use super::leftover::Leftovers;
-use super::lifecycle::{NEW, STARTED, StopReport};
-use super::metrics::{EmitterMetrics, Pair, Phase};
-use super::outbox::{Handover, Stored, micros};
-use super::outcome::SendError;
-use super::settle::{Delivery, Settling, within};
-use super::stats::Stats;
-use super::transport::Transport;
-use super::upkeep::QueueStats;
+use crate::chip::answer::outcome::SendError;
+use crate::chip::client::batch::BatchClient;
+use crate::chip::transport::Transport;
+use crate::chip::transport::grpc::Destination;
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
+use crate::emitter::builder::DurableEmitterBuilder;
+use crate::emitter::config::Config;
+use crate::emitter::delivery::lifecycle::{NEW, STARTED, StopReport};
+use crate::emitter::delivery::release_queue::Leftovers;
+use crate::emitter::error::EmitterError;
+use crate::emitter::health::HealthReport;
+use crate::emitter::insert::Handover;
+use crate::emitter::insert::queue::InsertQueue;
+use crate::emitter::metrics::stats::Stats;
+use crate::emitter::metrics::{EmitterMetrics, Pair, Phase};
+use crate::emitter::outcomes::fallback::Fallback;
+use crate::emitter::outcomes::{Delivery, Settling, within};
 use crate::error::Error;
 use crate::heartbeat::Heartbeats;
+use crate::outbox::counts::{QueueStats, observe};
+use crate::outbox::row::Stored;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// How often [`DurableEmitter::flush`] looks.
@@ -77,43 +78,43 @@ impl<B: Backend> Clone for DurableEmitter<B> {
 }
 
 /// What the loops and the handles share.
-pub(super) struct Inner<B: Backend> {
-    pub(super) pool: Pool<B>,
-    pub(super) client: BatchClient,
-    pub(super) settling: Arc<Settling>,
-    pub(super) inserts: Option<InsertQueue>,
-    pub(super) stopping: CancellationToken,
+pub(crate) struct Inner<B: Backend> {
+    pub(crate) pool: Pool<B>,
+    pub(crate) client: BatchClient,
+    pub(crate) settling: Arc<Settling>,
+    pub(crate) inserts: Option<InsertQueue>,
+    pub(crate) stopping: CancellationToken,
     /// Wakes the retransmission before its tick.
-    pub(super) nudge: Notify,
+    pub(crate) nudge: Notify,
     /// Rows whose claims are to be given up.
-    pub(super) leftovers: Leftovers,
-    pub(super) state: AtomicU8,
+    pub(crate) leftovers: Leftovers,
+    pub(crate) state: AtomicU8,
     /// Emits that are under way.
-    pub(super) emits: TaskTracker,
-    pub(super) loops: TaskTracker,
-    pub(super) settlers: TaskTracker,
-    pub(super) finish: CancellationToken,
-    pub(super) hearts: Heartbeats,
-    pub(super) oldest_ms: AtomicU64,
+    pub(crate) emits: TaskTracker,
+    pub(crate) loops: TaskTracker,
+    pub(crate) settlers: TaskTracker,
+    pub(crate) finish: CancellationToken,
+    pub(crate) hearts: Heartbeats,
+    pub(crate) oldest_ms: AtomicU64,
     /// The most rows that an observation found.
-    pub(super) most_rows: AtomicI64,
-    pub(super) fallback: Option<Arc<Fallback>>,
+    pub(crate) most_rows: AtomicI64,
+    pub(crate) fallback: Option<Arc<Fallback>>,
     /// Empties the queue of asynchronous emits.
-    pub(super) asynchronous_loop: TaskTracker,
-    pub(super) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
+    pub(crate) asynchronous_loop: TaskTracker,
+    pub(crate) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
 }
 
 impl<B: Backend> Inner<B> {
-    pub(super) fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.settling.config
     }
 
-    pub(super) fn note_oldest(&self, age: Duration) {
+    pub(crate) fn note_oldest(&self, age: Duration) {
         self.oldest_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
-    pub(super) fn send(&self, event: CloudEvent, delivery: Delivery, phase: Phase) -> Result<(), SendError> {
+    pub(crate) fn send(&self, event: CloudEvent, delivery: Delivery, phase: Phase) -> Result<(), SendError> {
         let (claimed_until, attempt) = (delivery.claimed_until(), delivery.attempts());
         let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
         let pair = delivery.pair().clone();
@@ -131,13 +132,13 @@ impl<B: Backend> Inner<B> {
 }
 
 impl<B: Backend> DurableEmitter<B> {
-    /// Begins an emitter on a migrated database, to an endpoint: `host:port`, a [`GrpcConfig`](crate::emitter::GrpcConfig) or an
+    /// Begins an emitter on a migrated database, to an endpoint: `host:port`, a [`GrpcConfig`](crate::chip::GrpcConfig) or an
     /// `Arc<dyn Transport>`.
     pub fn builder(pool: Pool<B>, endpoint: impl Into<Destination>) -> DurableEmitterBuilder<B> {
         DurableEmitterBuilder::new(pool, endpoint.into())
     }
 
-    pub(super) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, EmitterError> {
+    pub(crate) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, EmitterError> {
         config.batch.shutdown_timeout = config.shutdown_timeout;
         config.check()?;
         let client = BatchClient::new(transport, config.batch.clone())?;
@@ -205,7 +206,7 @@ impl<B: Backend> DurableEmitter<B> {
         }
     }
 
-    /// Sends a row from memory that was just written by [`emit_in`](crate::emitter::emit_in) or a turn. Call it after the commit.
+    /// Sends a row from memory that was just written by [`publish_in`](crate::outbox::publish_in) or a turn. Call it after the commit.
     ///
     /// Never fails and never waits: a row that finds no place is sent by a host as soon as there is one, at the latest when the claim of its insert is
     /// over.
@@ -261,12 +262,9 @@ impl<B: Backend> DurableEmitter<B> {
     /// [`EmitterError::Database`] when the outbox cannot be read.
     pub async fn queue_stats(&self) -> Result<QueueStats, EmitterError> {
         let config = self.inner.config();
-        let ttl_us = config.expiry.map_or(i64::MAX, |expiry| micros(expiry.ttl));
-        let lead_us = config.metrics.map_or(0, |metrics| micros(metrics.near_expiry_lead));
-        let read = answered(&self.inner.pool, async {
-            B::observe_outbox(&mut *hold(&self.inner.pool).await?, ttl_us, lead_us).await
-        });
-        Ok(QueueStats::of(self.read("observe the outbox", read).await?))
+        let ttl = config.expiry.map_or(Duration::MAX, |expiry| expiry.ttl);
+        let lead = config.metrics.map_or(Duration::ZERO, |metrics| metrics.near_expiry_lead);
+        Ok(self.read("observe the outbox", observe(&self.inner.pool, ttl, lead)).await?)
     }
 
     /// What this emitter has done since its start.

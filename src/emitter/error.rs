@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::chip::error::ConfigError;
 use crate::cloudevent::CloudEventError;
 use crate::error::Error;
 
@@ -41,76 +42,4 @@ pub enum EmitterError {
     /// The global emitter did not take the event.
     #[error("durable emitter emit failed")]
     EmitFailed(#[source] Box<EmitterError>),
-}
-
-/// What is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A setting that must not be zero.
-    #[error("{setting} must not be zero")]
-    Zero {
-        /// The setting.
-        setting: &'static str,
-    },
-    /// The claim of a row would end while it is being sent.
-    #[error(
-        "retransmit_after ({retransmit_after_ms} ms) must be longer than publish_timeout ({publish_timeout_ms} ms), or two hosts could send a row at once"
-    )]
-    ClaimTooShort {
-        /// How long a claim lasts.
-        retransmit_after_ms: u128,
-        /// How long a request may last.
-        publish_timeout_ms: u128,
-    },
-    /// The address is not `host:port`.
-    #[error("invalid address format: {problem}")]
-    InvalidAddress {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A TLS setting that cannot be used.
-    #[error("the TLS settings cannot be used: {problem}")]
-    Tls {
-        /// What is wrong.
-        problem: String,
-    },
-    /// An authentication setting that cannot be used.
-    #[error("auth: {0}")]
-    Auth(AuthConfigError),
-    /// A setting that is required.
-    #[error("{problem}")]
-    Missing {
-        /// What is missing, and under which name to give it.
-        problem: &'static str,
-    },
-    /// Two settings that exclude each other.
-    #[error("{first} and {second} are both set: set only one of them")]
-    BothSet {
-        /// One of them.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
-}
-
-/// What is wrong with the settings of an authentication.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthConfigError {
-    /// No public key.
-    #[error("public key hex required for rotating auth (TTL > 0)")]
-    PublicKeyRequired,
-    /// A header that is valid too shortly.
-    #[error("headers TTL must be at least 10 minutes")]
-    TtlTooShort,
-    /// A public key that is not hex.
-    #[error("failed to decode public key hex: {problem}")]
-    InvalidPublicKey {
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Credentials would travel in the clear.
-    #[error("credentials need TLS: switch it on, or say `insecure` on purpose")]
-    NeedsTls,
 }

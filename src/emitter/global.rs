@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::auth::{LazySigner, Signer};
-use super::emitter::DurableEmitter;
-use super::error::EmitterError;
+use crate::chip::credentials::auth::{LazySigner, Signer};
 use crate::cloudevent::CloudEvent;
+use crate::emitter::emitter::DurableEmitter;
+use crate::emitter::error::EmitterError;
 use crate::store::Backend;
 
 /// Something that takes events: a [`DurableEmitter`] of any engine.
@@ -67,7 +67,7 @@ pub fn emit_async(event: CloudEvent) {
     }
 }
 
-pub(super) fn register_signer(signer: Option<LazySigner>) {
+pub(crate) fn register_signer(signer: Option<LazySigner>) {
     *SIGNER.write().unwrap_or_else(PoisonError::into_inner) = signer;
 }
 

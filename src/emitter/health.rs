@@ -14,7 +14,7 @@ pub struct HealthReport {
 }
 
 impl HealthReport {
-    pub(super) fn of(problems: &[String]) -> Self {
+    pub(crate) fn of(problems: &[String]) -> Self {
         let problem = if problems.is_empty() { None } else { Some(problems.join("; ")) };
         HealthReport { entries: BTreeMap::from([(SERVICE_NAME, problem)]) }
     }

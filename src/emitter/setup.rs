@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use sqlx::Pool;
 
-use super::auth::{AuthSettings, LazySigner};
-use super::config::Config;
-use super::emitter::DurableEmitter;
-use super::error::{ConfigError, EmitterError};
-use super::global::{register_signer, set_global};
-use super::grpc::{Destination, GrpcConfig};
-use super::tls::Tls;
+use crate::chip::credentials::auth::{AuthSettings, LazySigner};
+use crate::chip::credentials::tls::Tls;
+use crate::chip::error::ConfigError;
+use crate::chip::transport::grpc::{Destination, GrpcConfig};
+use crate::emitter::config::Config;
+use crate::emitter::emitter::DurableEmitter;
+use crate::emitter::error::EmitterError;
+use crate::emitter::global::{register_signer, set_global};
 use crate::store::Backend;
 
 /// The environment's name of the endpoint.

@@ -21,7 +21,6 @@ pub use decide::reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use decide::reducer_adapter::with_state_error;
 pub use decide::reducer_adapter::{Reducing, reduce_batch};
-#[cfg(feature = "emitter")]
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};

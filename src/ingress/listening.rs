@@ -16,8 +16,8 @@ use super::connection::{Connection, Incoming};
 use super::error::IngressError;
 use super::service::MAX_STREAMS_PER_CONNECTION;
 use super::tls::{Loaded, Tls};
+use crate::chip::TLS_READ_TIMEOUT;
 use crate::clock::LONGEST;
-use crate::emitter::TLS_READ_TIMEOUT;
 
 /// Connections that wait for the server to take them.
 const WAITING_CONNECTIONS: usize = 16;

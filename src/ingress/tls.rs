@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-use crate::emitter::{Pem, TLS_RELOAD_INTERVAL};
+use crate::chip::{Pem, TLS_RELOAD_INTERVAL};
 
 /// How long a client may take for its handshake.
 pub const MAX_TLS_HANDSHAKE: Duration = Duration::from_secs(10);

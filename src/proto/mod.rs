@@ -11,10 +11,12 @@ pub mod io {
     }
 }
 
+#[cfg(feature = "emitter")]
 pub mod chip_common {
     include!("chip_common.rs");
 }
 
+#[cfg(feature = "emitter")]
 pub mod chipingress {
     pub mod pb {
         include!("chipingress.pb.rs");

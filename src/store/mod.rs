@@ -57,7 +57,6 @@ pub(crate) use failure::Forgetting;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use group::Intact;
 pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
-#[cfg(feature = "emitter")]
 pub(crate) use outbox::MAX_COUNTED_ROWS;
 pub(crate) use outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 pub(crate) use quarantine::{QuarantinedRow, Verdict};

@@ -166,7 +166,6 @@ fn difference<S: PartialEq>(first: &Rehearsal<S>, again: Option<&Rehearsal<S>>) 
     if !first.emitted.iter().map(content_of).eq(again.emitted.iter().map(content_of)) {
         return Some("emitted events");
     }
-    #[cfg(feature = "emitter")]
     if !first.published.iter().map(message_of).eq(again.published.iter().map(message_of)) {
         return Some("published messages");
     }
@@ -177,7 +176,6 @@ pub(super) fn content_of((to, event): &(Recipient, Event)) -> (&Recipient, Optio
     (to, event.name(), event.value())
 }
 
-#[cfg(feature = "emitter")]
 pub(super) fn message_of(message: &crate::cloudevent::CloudEvent) -> (&str, &str, Option<&str>, &[u8]) {
     (message.source(), message.event_type(), message.subject(), message.payload())
 }

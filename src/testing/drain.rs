@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 
 use sqlx::Pool;
 
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::Error;
 use crate::eventbox::{Failure, HookErrors, Processor, process_batch};
@@ -24,7 +23,6 @@ pub struct Drained {
     /// Independent transitions that failed alone; their events are still in the box.
     pub failures: Vec<Failure>,
     /// The messages that were published, in order; they are in the outbox.
-    #[cfg(feature = "emitter")]
     pub published: Vec<CloudEvent>,
 }
 
@@ -120,7 +118,6 @@ where
         drained.turns += 1;
         drained.consumed += turn.consumed;
         drained.garbage += turn.garbage;
-        #[cfg(feature = "emitter")]
         drained.published.extend(turn.published.iter().map(|stored| stored.event().clone()));
         drained.failures.append(&mut turn.failures);
         let hooks = turn.run_hooks().await;

@@ -1,7 +1,6 @@
 //! The mistakes that a reducer can make, found without a database.
 
 use super::conformance::content_of;
-#[cfg(feature = "emitter")]
 use super::conformance::message_of;
 use super::resting::MAX_IDLE_TURNS;
 use crate::clock::new_id;
@@ -234,7 +233,6 @@ fn difference<S: PartialEq>(first: &Outcome<S>, again: &Outcome<S>) -> Option<&'
     if !first.emitted.iter().map(content_of).eq(again.emitted.iter().map(content_of)) {
         return Some("emitted events");
     }
-    #[cfg(feature = "emitter")]
     if !first.published.iter().map(message_of).eq(again.published.iter().map(message_of)) {
         return Some("published messages");
     }

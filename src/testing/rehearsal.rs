@@ -6,7 +6,6 @@ use std::sync::Arc;
 use sqlx::Pool;
 
 use super::rehearsing::run;
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{Error, Result, StateError};
 use crate::eventbox::{Event, EventId, Next, Processor, Reducer, Reducing, StateCodec};
@@ -27,7 +26,6 @@ pub struct Rehearsal<S> {
     /// The events that it would emit, in order, with the ids that they had. A named one that would be a duplicate is not among them.
     pub emitted: Vec<(Recipient, Event)>,
     /// The messages that it would publish, in order, with their idempotency keys.
-    #[cfg(feature = "emitter")]
     pub published: Vec<CloudEvent>,
     /// How many hooks were decided on. None has run.
     pub hooks: usize,
@@ -143,7 +141,6 @@ impl<S> Rehearsal<S> {
             consumed: self.consumed,
             garbage: self.garbage,
             emitted: self.emitted,
-            #[cfg(feature = "emitter")]
             published: self.published,
             hooks: self.hooks,
         }

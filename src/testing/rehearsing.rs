@@ -12,7 +12,6 @@ use super::conformance::LOAD_DEADLINE;
 use super::rehearsal::Rehearsal;
 use super::resting::comes_to_rest;
 use crate::clock::noting;
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
 use crate::eventbox::{EVersion, Event, EventId, Mutation, Next, Processor, Transition, process_batch};
@@ -197,7 +196,6 @@ where
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let left: HashSet<Uuid> = B::all_ids(tx).await.map_err(|fault| fault.0)?.into_iter().collect();
         let emitted = emitted::<B>(tx, &made).await?;
-        #[cfg(feature = "emitter")]
         let published = published::<B>(tx, &made).await?;
         let events = self.note(|notes| std::mem::take(&mut notes.events));
         let from = events.iter().map(Event::id).collect();
@@ -212,7 +210,6 @@ where
                 consumed: std::mem::take(&mut notes.consumed),
                 garbage: std::mem::take(&mut notes.garbage),
                 emitted,
-                #[cfg(feature = "emitter")]
                 published,
                 hooks: notes.hooks,
             };
@@ -254,7 +251,6 @@ async fn emitted<B: Backend>(
     new.into_iter().map(|(to, event)| Ok((to.parse()?, event))).collect()
 }
 
-#[cfg(feature = "emitter")]
 async fn published<B: Backend>(tx: &mut B::Connection, made: &HashSet<Uuid>) -> Result<Vec<CloudEvent>, BoxError> {
     let rows = B::all_messages(tx).await.map_err(|fault| fault.0)?;
     let new = rows.into_iter().filter(|(id, _)| made.contains(id));

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use eventbox::emitter::{DurableEmitter, Transport};
+use eventbox::chip::Transport;
+use eventbox::emitter::DurableEmitter;
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse, PublishResult};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as WireEvent;
 use eventbox::runtime::{Runtime, RuntimeConfig};

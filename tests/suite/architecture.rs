@@ -11,8 +11,8 @@ use crate::support::{TestDb, TestEngine};
 const LAYERS: [&[&str]; 6] = [
     &["dashboard", "ingress", "peer"],
     &["runtime", "admin", "testing"],
-    &["eventbox"],
-    &["emitter"],
+    &["emitter", "eventbox"],
+    &["chip", "outbox"],
     &["dsset"],
     &["store"],
 ];
@@ -67,6 +67,10 @@ fn arrows_point_down() {
 fn an_arrow_that_points_up_is_noticed() {
     assert!(fault_of_arrow("store", "eventbox").is_some());
     assert!(fault_of_arrow("emitter", "eventbox").is_some());
+    assert!(fault_of_arrow("eventbox", "emitter").is_some());
+    assert!(fault_of_arrow("chip", "outbox").is_some());
+    assert!(fault_of_arrow("outbox", "chip").is_some());
+    assert!(fault_of_arrow("chip", "emitter").is_some());
     assert!(fault_of_arrow("error", "store").is_some());
     assert!(fault_of_arrow("eventbox", "sqlite_options").is_some());
     assert!(fault_of_arrow("eventbox", "store").is_none());

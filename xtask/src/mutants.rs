@@ -23,7 +23,7 @@ struct Folder {
 }
 
 /// The folders that are worth their time, the quickest first.
-const FOLDERS: [Folder; 5] = [
+const FOLDERS: [Folder; 7] = [
     Folder {
         name: "round",
         files: "src/eventbox/round/**",
@@ -46,6 +46,18 @@ const FOLDERS: [Folder; 5] = [
     Folder {
         name: "emitter",
         files: "src/emitter/**",
+        has_unit_tests: true,
+        suite: &["emitter::", "runtime::handing", "paths::decisions"],
+    },
+    Folder {
+        name: "outbox",
+        files: "src/outbox/**",
+        has_unit_tests: true,
+        suite: &["emitter::", "runtime::handing", "paths::decisions"],
+    },
+    Folder {
+        name: "chip",
+        files: "src/chip/**",
         has_unit_tests: true,
         suite: &["emitter::", "runtime::handing", "paths::decisions"],
     },

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, GrpcConfig, GrpcTransport, SendError, Sent};
+use eventbox::chip::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, SendError, Sent};
+use eventbox::emitter::DurableEmitter;
 use eventbox::runtime::Runtime;
 
 use super::HANG_GUARD;

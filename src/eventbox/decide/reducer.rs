@@ -1,6 +1,5 @@
 //! What a user implements when the library keeps the state.
 
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::BoxError;
 use crate::eventbox::decide::state::{Json, MAX_STATE_BYTES, StateCodec};
@@ -111,7 +110,6 @@ pub struct Outcome<S> {
     /// The events that are superseded, and go with the turn.
     pub garbage: Vec<EventId>,
     /// The messages that are published, in order.
-    #[cfg(feature = "emitter")]
     pub published: Vec<CloudEvent>,
     /// The events that are emitted, in order.
     pub emitted: Vec<(Recipient, Event)>,
@@ -131,7 +129,6 @@ impl<S> Outcome<S> {
             next: Next::Stay,
             consumed: Vec::new(),
             garbage: Vec::new(),
-            #[cfg(feature = "emitter")]
             published: Vec::new(),
             emitted: Vec::new(),
             post_process: Vec::new(),
@@ -157,7 +154,6 @@ impl<S> Outcome<S> {
     ///
     /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
     /// turn's messages and its content, so that a receiver can make it exactly once.
-    #[cfg(feature = "emitter")]
     pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
         self.published.extend(messages);
         self
@@ -196,7 +192,6 @@ impl<S> Outcome<S> {
             next: Next::Stay,
             consumed: self.consumed,
             garbage: self.garbage,
-            #[cfg(feature = "emitter")]
             published: self.published,
             emitted: self.emitted,
             post_process: self.post_process,
@@ -213,7 +208,6 @@ impl<S> Outcome<S> {
 
     /// True when it emits or publishes.
     fn sends(&self) -> bool {
-        #[cfg(feature = "emitter")]
         if !self.published.is_empty() {
             return true;
         }

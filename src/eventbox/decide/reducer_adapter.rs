@@ -223,7 +223,6 @@ const CONSTANT: EVersion = EVersion(0);
 fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<Mutation<B, T>, BoxError> {
     let Outcome { consumed, garbage, emitted, post_process, .. } = outcome;
     let transition = target.map_or_else(Transition::stay, Transition::to).consuming(&consumed);
-    #[cfg(feature = "emitter")]
     let transition = transition.publishing(outcome.published);
     let transition = transition.side_effect(emit_effect(emitted)?);
     // A transition has one hook.

@@ -108,11 +108,9 @@ fn sorted(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Encodes a state that is a message of `prost`.
-#[cfg(feature = "emitter")]
 #[derive(Debug, Clone, Copy)]
 pub struct Protobuf;
 
-#[cfg(feature = "emitter")]
 impl<S: prost::Message + Default> StateCodec<S> for Protobuf {
     fn encode(state: &S) -> Result<Vec<u8>, BoxError> {
         Ok(state.encode_to_vec())

@@ -7,7 +7,6 @@ use std::pin::Pin;
 
 use futures_util::FutureExt;
 
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::BoxError;
 use crate::eventbox::event::{Event, EventId};
@@ -173,7 +172,6 @@ pub struct Transition<B: Backend, S> {
     pub(crate) target: Option<S>,
     pub(crate) consumed: Vec<EventId>,
     pub(crate) side_effect: Option<SideEffect<B>>,
-    #[cfg(feature = "emitter")]
     pub(crate) published: Vec<CloudEvent>,
     pub(crate) emitted: Vec<(Recipient, Event)>,
     pub(crate) post_process: Option<PostProcess>,
@@ -192,7 +190,6 @@ impl<B: Backend, S> Transition<B, S> {
             target: None,
             consumed: Vec::new(),
             side_effect: None,
-            #[cfg(feature = "emitter")]
             published: Vec::new(),
             emitted: Vec::new(),
             post_process: None,
@@ -220,7 +217,6 @@ impl<B: Backend, S> Transition<B, S> {
     ///
     /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
     /// turn's messages and its content, so that a receiver can make it exactly once.
-    #[cfg(feature = "emitter")]
     pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
         self.published.extend(messages);
         self
@@ -258,7 +254,6 @@ impl<B: Backend, S> Transition<B, S> {
             target: self.target.map(map),
             consumed: self.consumed,
             side_effect: self.side_effect,
-            #[cfg(feature = "emitter")]
             published: self.published,
             emitted: self.emitted,
             post_process: self.post_process,
@@ -277,7 +272,6 @@ impl<B: Backend, S> Transition<B, S> {
     }
 
     pub(crate) fn is_no_op(&self) -> bool {
-        #[cfg(feature = "emitter")]
         if !self.published.is_empty() {
             return false;
         }

@@ -143,7 +143,6 @@ impl Event {
     /// An event whose value is `message` in protobuf; [`protobuf`](Event::protobuf) reads it back.
     ///
     /// A message that holds itself more than 100 levels deep can be written, and no reader of protobuf takes it.
-    #[cfg(feature = "emitter")]
     #[must_use]
     pub fn from_protobuf(message: &impl prost::Message) -> Self {
         Event::new(message.encode_to_vec())
@@ -286,7 +285,6 @@ impl Event {
     /// assert!(Event::new("late").protobuf::<Departed>().is_err());
     /// # Ok::<(), eventbox::BoxError>(())
     /// ```
-    #[cfg(feature = "emitter")]
     pub fn protobuf<M: prost::Message + Default>(&self) -> Result<M, BoxError> {
         M::decode(&*self.value).map_err(|error| self.unreadable("protobuf", error))
     }

@@ -5,16 +5,14 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{KnownState, Ready};
-#[cfg(feature = "emitter")]
 use crate::cloudevent::{CloudEvent, turn_key};
-#[cfg(feature = "emitter")]
-use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{Error, Result};
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
 use crate::eventbox::metrics;
 use crate::eventbox::turn::Turn;
 use crate::eventbox::turn::read_back::settle;
+use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::store::{Backend, Fault, Removed, RoundWrite, answered, hold, in_time};
 
 /// How long a round waits for the locks of somebody else's transaction before it is left to turns of one recipient, milliseconds.
@@ -30,10 +28,7 @@ enum Written {
     Unknown(Vec<usize>),
 }
 
-#[cfg(feature = "emitter")]
 type Sent = Vec<Stored>;
-#[cfg(not(feature = "emitter"))]
-type Sent = ();
 
 /// Commits what is ready; answers those that won their races, with what is left to do after the commit.
 pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
@@ -77,7 +72,6 @@ pub(super) struct Committed {
 
 impl Ready {
     fn sends(&self) -> bool {
-        #[cfg(feature = "emitter")]
         if !self.decided.published.is_empty() {
             return true;
         }
@@ -88,10 +82,7 @@ impl Ready {
     pub(super) fn written_bytes(&self) -> usize {
         let state = self.decided.state.as_ref().and_then(Option::as_ref).map_or(0, Vec::len);
         let emitted: usize = self.decided.emitted.iter().map(|(_, event)| event.value().len()).sum();
-        #[cfg(feature = "emitter")]
         let published: usize = self.decided.published.iter().map(CloudEvent::encoded_len).sum();
-        #[cfg(not(feature = "emitter"))]
-        let published = 0;
         state + emitted + published
     }
 
@@ -112,7 +103,6 @@ impl Ready {
         }
     }
 
-    #[cfg_attr(not(feature = "emitter"), allow(unused_variables))]
     fn committed(self, sent: Sent, token: Uuid) -> Committed {
         let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
@@ -124,7 +114,6 @@ impl Ready {
             garbage,
             more_remain: self.more_listed || self.listed > removed,
             left_listed: self.listed > removed,
-            #[cfg(feature = "emitter")]
             published: sent,
             last: Some(self.last),
             ..Turn::default()
@@ -215,7 +204,6 @@ async fn write_part<B: Backend>(
 }
 
 /// Writes what the winners publish, with the keys that their places in their turns make.
-#[cfg(feature = "emitter")]
 async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &[usize]) -> Result<Vec<Sent>, Fault> {
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
@@ -227,17 +215,8 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &
             messages.push(message);
         }
     }
-    let mut stored = in_time::<B, _>(write_outbox::<B>(tx, messages, DEFAULT_HOLD)).await?.into_iter();
+    let mut stored = in_time::<B, _>(publish_all_in::<B>(tx, messages, FIRST_CLAIM_TTL)).await?.into_iter();
     Ok(counts.into_iter().map(|count| stored.by_ref().take(count).collect()).collect())
-}
-
-#[cfg(not(feature = "emitter"))]
-async fn publish<B: Backend>(
-    _tx: &mut B::Connection,
-    _ready: &mut [Ready],
-    _won: &[usize],
-) -> Result<Vec<Sent>, Fault> {
-    Ok(Vec::new())
 }
 
 /// Those of the candidates whose turn this round made, read back one by one.

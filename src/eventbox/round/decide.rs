@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{Done, Part, Ready};
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
 use crate::eventbox::decide::reducer::{Outcome, Reducer};
@@ -103,7 +102,6 @@ pub(crate) struct Decided {
     pub(super) removed: Vec<Uuid>,
     pub(super) garbage: usize,
     pub(super) emitted: Vec<(Recipient, Event)>,
-    #[cfg(feature = "emitter")]
     pub(super) published: Vec<CloudEvent>,
 }
 
@@ -119,14 +117,8 @@ impl Decided {
         let mut removed = batch.remove(outcome.consumed)?;
         let garbage = batch.remove(outcome.garbage)?;
         removed.extend_from_slice(&garbage);
-        let decided = Decided {
-            state,
-            removed,
-            garbage: garbage.len(),
-            emitted: outcome.emitted,
-            #[cfg(feature = "emitter")]
-            published: outcome.published,
-        };
+        let decided =
+            Decided { state, removed, garbage: garbage.len(), emitted: outcome.emitted, published: outcome.published };
         Ok((decided, outcome.post_process))
     }
 }

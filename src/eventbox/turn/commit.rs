@@ -6,15 +6,13 @@ use uuid::Uuid;
 use super::decision::{Decision, Step};
 use super::guard::Guard;
 use super::read_back::settle;
-#[cfg(feature = "emitter")]
 use crate::cloudevent::turn_key;
-#[cfg(feature = "emitter")]
-use crate::emitter::{DEFAULT_HOLD, Stored, write_outbox};
 use crate::error::{BoxError, Error, Misuse, Result};
 use crate::eventbox::decide::processor::{EVersion, Processor};
 use crate::eventbox::decide::transition::{PostProcess, SideEffect};
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
+use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Claimed, Class, Fault, Intact, Removed, in_time};
 
@@ -50,7 +48,6 @@ pub(super) struct Outcome {
     pub(super) transitions: usize,
     pub(super) failures: Vec<Failure>,
     pub(super) post_process: Vec<PostProcess>,
-    #[cfg(feature = "emitter")]
     pub(super) published: Vec<Stored>,
 }
 
@@ -77,7 +74,6 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(outcome)
     }
 
-    #[cfg_attr(not(feature = "emitter"), allow(unused_mut, reason = "only messages are given keys"))]
     async fn apply(&self, tx: &mut B::Grouped, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
         let together = decision.steps.iter().filter(|step| !step.independent);
@@ -96,7 +92,6 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             return Err(Error::contention(format!("{} at eversion {now}, loaded {loaded}", self.attempt())));
         }
         self.require_whole(B::check_intact(tx)).await?;
-        #[cfg(feature = "emitter")]
         self.give_keys(&mut decision);
         let (mut outcome, target) = self.take_steps(tx, decision.steps, ids.len() - decision.garbage.len()).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
@@ -126,16 +121,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         steps: Vec<Step<B, P::State>>,
         consumed: usize,
     ) -> Result<(Outcome, Option<P::State>)> {
-        let mut outcome = Outcome {
-            consumed,
-            transitions: 0,
-            failures: Vec::new(),
-            post_process: Vec::new(),
-            #[cfg(feature = "emitter")]
-            published: Vec::new(),
-        };
+        let mut outcome =
+            Outcome { consumed, transitions: 0, failures: Vec::new(), post_process: Vec::new(), published: Vec::new() };
         let mut target = None;
-        #[cfg(feature = "emitter")]
         let mut published = Vec::new();
         for mut step in steps {
             if step.independent {
@@ -152,14 +140,12 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
                 self.require_whole(B::check_intact(tx)).await?;
             }
             outcome.transitions += 1;
-            #[cfg(feature = "emitter")]
             published.extend(step.published);
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }
-        #[cfg(feature = "emitter")]
         {
-            let written = in_time::<B, _>(write_outbox::<B>(tx, published, DEFAULT_HOLD)).await;
+            let written = in_time::<B, _>(publish_all_in::<B>(tx, published, FIRST_CLAIM_TTL)).await;
             outcome.published = written.map_err(|fault| self.during(fault))?;
         }
         Ok((outcome, target))
@@ -243,7 +229,6 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     }
 
     /// Gives each message that has no idempotency key the one that its place in the turn makes.
-    #[cfg(feature = "emitter")]
     fn give_keys(&self, decision: &mut Decision<B, P::State>) {
         let messages = decision.steps.iter_mut().flat_map(|step| &mut step.published);
         for (ordinal, message) in (0..).zip(messages) {

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::clock;
-#[cfg(feature = "emitter")]
 use crate::cloudevent::CloudEvent;
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
@@ -18,7 +17,6 @@ use crate::store::Backend;
 pub(super) struct Step<B: Backend, S> {
     pub(super) consumed: Vec<Uuid>,
     pub(super) side_effect: Option<SideEffect<B>>,
-    #[cfg(feature = "emitter")]
     pub(super) published: Vec<CloudEvent>,
     pub(super) target: Option<S>,
     pub(super) post_process: Option<PostProcess>,
@@ -91,7 +89,6 @@ impl<'a> Batch<'a> {
         Ok(Step {
             consumed: self.remove(transition.consumed)?,
             side_effect: SideEffect::chain([transition.side_effect, emit_effect(transition.emitted)?]),
-            #[cfg(feature = "emitter")]
             published: transition.published,
             target: transition.target,
             post_process: transition.post_process,

@@ -24,9 +24,8 @@ use super::decide::transition::{HookErrors, PostProcess};
 use super::event::trace::Links;
 use super::event::{Event, EventId};
 use super::metrics::{self, Phase};
-#[cfg(feature = "emitter")]
-use crate::emitter::Stored;
 use crate::error::{Error, Misuse, Result};
+use crate::outbox::Stored;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
 
@@ -66,8 +65,7 @@ pub struct Turn {
     /// The hooks of the transitions, in order, for the caller to run.
     pub post_process: Vec<PostProcess>,
     /// The messages that were published, in order, for the caller to hand to
-    /// [`DurableEmitter::deliver`](crate::emitter::DurableEmitter::deliver). Dropping them is harmless: a host sends them a little later.
-    #[cfg(feature = "emitter")]
+    /// `DurableEmitter::deliver`. Dropping them is harmless: a host sends them a little later.
     pub published: Vec<Stored>,
     /// The last event that was listed, unless events before it were passed over; without a turn, the last one that was left.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
@@ -277,7 +275,6 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
         contention: 0,
         failures: outcome.failures,
         post_process: outcome.post_process,
-        #[cfg(feature = "emitter")]
         published: outcome.published,
         last: None,
         is_left_alone: false,

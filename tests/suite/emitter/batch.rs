@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbox::emitter::{BatchClient, BatchConfig, EmptyResults, MIN_REQUEST_BYTES, SendError, Transport};
+use eventbox::chip::{BatchClient, BatchConfig, EmptyResults, MIN_REQUEST_BYTES, SendError, Transport};
 use eventbox::proto::chipingress::pb::PublishResponse;
 use prost::Message;
 use tonic::{Code, Status};
@@ -39,7 +39,7 @@ impl Rig {
         let (name, outcomes) = (name.to_string(), Arc::clone(&self.outcomes));
         let callback = {
             let name = name.clone();
-            Box::new(move |sent: eventbox::emitter::Sent| outcomes.lock().unwrap().push((name, sent.result)))
+            Box::new(move |sent: eventbox::chip::Sent| outcomes.lock().unwrap().push((name, sent.result)))
         };
         self.client.queue(event(&name), Some(callback)).unwrap();
     }

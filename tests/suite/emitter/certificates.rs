@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use eventbox::emitter::{GrpcConfig, GrpcTransport, KeepAlive, RECONNECT_AFTER, Tls, Transport};
+use eventbox::chip::{GrpcConfig, GrpcTransport, KeepAlive, RECONNECT_AFTER, Tls, Transport};
 use eventbox::ingress::{self, Faults, Ingress};
 use eventbox::proto::chipingress::pb::CloudEventBatch;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use eventbox::emitter::{DurableEmitter, Expiry, MAX_COUNTED};
+use eventbox::emitter::{DurableEmitter, Expiry};
+use eventbox::outbox::MAX_COUNTED;
 
 use super::support::{Fake, STOP, started};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier};
 use eventbox::BoxError;
-use eventbox::emitter::{
+use eventbox::chip::{
     Auth, AuthConfigError, AuthSettings, ConfigError, GrpcConfig, GrpcTransport, LazySigner, Signer, Tls, Transport,
 };
 use tonic::{Code, Status};

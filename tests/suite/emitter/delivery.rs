@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventbox::CloudEvent;
-use eventbox::emitter::{self, DurableEmitter, Expiry, Handover, IdempotencyKey, Retain, Transport};
+use eventbox::chip;
+use eventbox::chip::Transport;
+use eventbox::emitter::{self, DurableEmitter, Expiry, Handover, Retain};
+use eventbox::outbox;
+use eventbox::outbox::IdempotencyKey;
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tonic::{Code, Status};
@@ -42,9 +46,9 @@ async fn leave<B: Emits>(db: &TestDb<B>, event: CloudEvent) {
     db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
 }
 
-async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> emitter::Stored {
+async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> outbox::Stored {
     let mut tx = eventbox::begin(&db.pool).await.unwrap();
-    let stored = B::emit_in(&mut tx, event).await;
+    let stored = B::publish_in(&mut tx, event).await;
     tx.commit().await.unwrap();
     stored
 }
@@ -136,14 +140,14 @@ on_every_engine! {
         emitter.emit(event("x")).await.unwrap();
         emptied(db).await;
         eventually(SOON, async || emitter.stats().expired == 1).await;
-        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
         assert_eq!((dead.code.as_str(), dead.source.as_str(), dead.event_type.as_str()), ("EXPIRED", "flights", "flight.departed"));
         let (id, key) = (dead.event().unwrap().id().to_owned(), dead.event().unwrap().idempotency_key().unwrap().to_owned());
         emitter.stop(STOP).await;
 
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        assert_eq!(emitter::replay_dead_letters(&db.pool, &[dead.id]).await.unwrap(), 1);
+        assert_eq!(outbox::replay_dead_letters(&db.pool, &[dead.id]).await.unwrap(), 1);
         assert!(emitter.flush(SOON).await.unwrap());
         let [sent] = fake.events().try_into().unwrap();
         assert_eq!((sent.id.clone(), text(&sent, "idempotencykey").unwrap()), (id, key));
@@ -388,7 +392,7 @@ on_every_engine! {
             emitter.emit(event(name)).await.unwrap();
         }
         eventually(SOON, async || db.count(DEAD).await == 2 && db.count(OUTBOX).await == 1).await;
-        let mut dead = emitter::dead_letters(&db.pool, None, 10).await.unwrap();
+        let mut dead = outbox::dead_letters(&db.pool, None, 10).await.unwrap();
         dead.sort_by(|a, b| a.code.cmp(&b.code));
         assert_eq!((dead[1].code.as_str(), dead[1].attempts), ("PUBLISH_ERROR_CODE_VALIDATION_FAILED", 1));
         assert!(dead[1].reason.contains("no subject"));
@@ -415,7 +419,7 @@ on_every_engine! {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |_| {}).await;
         emptied(db).await;
-        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
         assert_eq!(dead.code, "UNDECODABLE");
         assert!(dead.event().is_err());
         assert_eq!(fake.calls(), 0);
@@ -440,7 +444,7 @@ on_every_engine! {
     /// A rolled back transaction publishes nothing.
     async fn what_was_rolled_back_is_not_sent(db) {
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
-        drop(Engine::emit_in(&mut tx, event("x")).await);
+        drop(Engine::publish_in(&mut tx, event("x")).await);
         tx.rollback().await.unwrap();
         assert_eq!(db.count(OUTBOX).await, 0);
     }
@@ -468,11 +472,11 @@ on_every_engine! {
     async fn the_breaker_stops_sending_and_not_accepting(db) {
         let fake = Fake::failing(Code::Unimplemented);
         let emitter = started(&db.pool, &fake, |config| {
-            config.batch.breaker = Some(emitter::BreakerConfig { cool_down: Duration::from_millis(300), ..Default::default() });
+            config.batch.breaker = Some(chip::BreakerConfig { cool_down: Duration::from_millis(300), ..Default::default() });
             config.health_grace = Duration::from_millis(1);
         }).await;
         emitter.emit(event("opens it")).await.unwrap();
-        eventually(SOON, async || emitter.client().breaker_state() != emitter::BreakerState::Closed).await;
+        eventually(SOON, async || emitter.client().breaker_state() != chip::BreakerState::Closed).await;
         let calls = fake.calls();
         for name in 0..20 {
             emitter.emit(event(name)).await.unwrap();
@@ -483,7 +487,7 @@ on_every_engine! {
         fake.become_ok();
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         assert!(emitter.flush(SOON).await.unwrap());
-        assert_eq!(emitter.client().breaker_state(), emitter::BreakerState::Closed);
+        assert_eq!(emitter.client().breaker_state(), chip::BreakerState::Closed);
         emitter.stop(STOP).await;
     }
 
@@ -523,7 +527,7 @@ on_every_engine! {
         fake.set_open(true);
         let begun = std::time::Instant::now();
         emptied(db).await;
-        assert!(begun.elapsed() < emitter::DEFAULT_HOLD / 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < outbox::FIRST_CLAIM_TTL / 2, "{:?}", begun.elapsed());
         assert_eq!(fake.events().iter().map(payload).collect::<BTreeSet<_>>().len(), 10);
         emitter.stop(STOP).await;
     }
@@ -533,7 +537,7 @@ on_every_engine! {
         const ROWS: usize = 6_000;
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         for name in 0..ROWS {
-            let _ = Engine::emit_in(&mut tx, event(name)).await;
+            let _ = Engine::publish_in(&mut tx, event(name)).await;
         }
         tx.commit().await.unwrap();
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use eventbox::emitter::{EventErrorCode, RetryClass, SendError, error_code, resource_headers};
+use eventbox::chip::{EventErrorCode, RetryClass, SendError, error_code, resource_headers};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use eventbox::proto::io::cloudevents::v1::cloud_event::Data;
 use eventbox::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
@@ -61,7 +61,7 @@ fn a_built_event_is_as_given_and_valid() {
 /// chip-ingress 9: the server's rules are written apart from the builder's, and every built event passes them.
 #[tokio::test]
 async fn every_built_event_passes_the_servers_rules() {
-    use eventbox::emitter::{GrpcConfig, GrpcTransport, Transport};
+    use eventbox::chip::{GrpcConfig, GrpcTransport, Transport};
     use eventbox::proto::chipingress::pb::CloudEventBatch;
     let server = eventbox::ingress::Ingress::builder().serve("127.0.0.1:0").await.unwrap();
     let mut events = vec![full(), CloudEvent::builder("a", "b").build().unwrap()];

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use eventbox::emitter::{BreakerConfig, DurableEmitter, Expiry, MetricsConfig, Retain, Transport};
+use eventbox::chip::{BreakerConfig, Transport};
+use eventbox::emitter::{DurableEmitter, Expiry, MetricsConfig, Retain};
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tokio::sync::watch;

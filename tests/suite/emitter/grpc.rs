@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use eventbox::emitter::{
-    self, ConfigError, DurableEmitter, Expiry, GrpcConfig, GrpcTransport, HeaderProvider, NoopTransport, Tls,
-};
+use eventbox::chip;
+use eventbox::chip::{ConfigError, GrpcConfig, GrpcTransport, HeaderProvider, NoopTransport, Tls};
+use eventbox::emitter::{DurableEmitter, Expiry};
 use eventbox::ingress::Ingress;
+use eventbox::outbox;
 use eventbox::proto::chip_common::Schema;
 use tonic::{Code, Status};
 
@@ -43,7 +44,7 @@ async fn a_client_is_built_without_a_server() {
 async fn the_noop_client_agrees_to_everything() {
     assert_eq!(NoopTransport.ping(LIMIT).await.unwrap(), "pong");
     assert!(NoopTransport.register_schemas(vec![Schema::default()], LIMIT).await.unwrap().is_empty());
-    emitter::Transport::close(&NoopTransport).await;
+    chip::Transport::close(&NoopTransport).await;
 }
 
 struct Fixed(&'static str, &'static str);
@@ -274,7 +275,7 @@ on_every_engine! {
         futures_util::future::try_join_all(emits).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(server.log().counts().await.unwrap().kept, 63);
-        let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+        let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
         assert_eq!((dead.attempts, dead.event().unwrap().payload().len()), (1, 200_000), "{}", dead.reason);
         emitter.stop(STOP).await;
     }

@@ -12,7 +12,7 @@ on_every_engine! {
     async fn two_hosts_share_a_table(db) {
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         for name in 0..1_000 {
-            let _ = Engine::emit_in(&mut tx, event(name)).await;
+            let _ = Engine::publish_in(&mut tx, event(name)).await;
         }
         tx.commit().await.unwrap();
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
@@ -51,7 +51,7 @@ on_every_engine! {
     /// A backlog in one shard does not hold up the others, and every row is sent though the pages are small.
     async fn a_hot_shard_does_not_starve_the_others(db) {
         for name in 0..300 {
-            let _ = Engine::emit_in(&mut *db.pool.acquire().await.unwrap(), event(name)).await;
+            let _ = Engine::publish_in(&mut *db.pool.acquire().await.unwrap(), event(name)).await;
         }
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0, shard = CASE WHEN shard < 250 THEN 0 ELSE shard END").await;
         let fake = Fake::ok();

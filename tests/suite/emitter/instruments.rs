@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbox::emitter::{
-    self, BatchClient, BatchConfig, BreakerConfig, Expiry, INSTRUMENTS, Kind, MetricsConfig, Transport,
-};
+use eventbox::chip::{BatchClient, BatchConfig, BreakerConfig, Transport};
+use eventbox::emitter::{self, Expiry, MetricsConfig};
+use eventbox::{Instrument, Kind, chip};
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};
 use crate::support::recorded::recorded;
 use crate::support::{SOON, eventually};
+
+/// The tables of the emitter and of its client, one after the other.
+fn instruments() -> Vec<Instrument> {
+    [emitter::INSTRUMENTS, chip::INSTRUMENTS].concat()
+}
 
 async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
     let directory = tempfile::tempdir().unwrap();
@@ -96,16 +101,15 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         emitter.stop(STOP).await;
     });
 
-    recorded.is_as_told_by_with_optional_labels(INSTRUMENTS);
+    recorded.is_as_told_by_with_optional_labels(&instruments());
 }
 
 /// The names, kinds, units and labels of the two specifications, word for word; and whatever counts events says of which domain and entity.
 #[test]
 fn the_table_has_what_is_specified() {
-    let table: BTreeSet<_> = INSTRUMENTS
-        .iter()
-        .map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit))
-        .collect();
+    let all = instruments();
+    let table: BTreeSet<_> =
+        all.iter().map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit)).collect();
     for specified in [
         ("chip_ingress.batch.send_requests_total", "Counter", "{request}"),
         ("chip_ingress.batch.request_size_messages", "Histogram", "{event}"),
@@ -148,7 +152,7 @@ fn the_table_has_what_is_specified() {
     ] {
         assert!(table.contains(&(specified.0, specified.1.to_owned(), specified.2)), "{specified:?}");
     }
-    let labels = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().labels;
+    let labels = |name: &str| all.iter().find(|instrument| instrument.name == name).unwrap().labels;
     for (name, specified) in [
         ("chip_ingress.batch.send_requests_total", &["status"][..]),
         ("chip_ingress.batch.request_size_messages", &["max_batch_size"]),
@@ -178,7 +182,7 @@ fn the_table_has_what_is_specified() {
     ] {
         assert!(specified.iter().all(|label| labels(name).contains(label)), "{name}");
     }
-    for instrument in INSTRUMENTS {
+    for instrument in instruments() {
         let of_events = instrument.unit == "{event}" && instrument.kind == Kind::Counter;
         let emits = instrument.name.starts_with("durable_emitter.emit.") && instrument.kind == Kind::Counter;
         let named = ["domain", "entity"].iter().all(|label| instrument.labels.contains(label));
@@ -186,7 +190,7 @@ fn the_table_has_what_is_specified() {
         let of_client = instrument.name.starts_with("chip_ingress.batch.");
         assert!(!of_client || instrument.labels.contains(&"client_name"), "{}", instrument.name);
     }
-    let buckets = |name: &str| INSTRUMENTS.iter().find(|instrument| instrument.name == name).unwrap().buckets;
+    let buckets = |name: &str| all.iter().find(|instrument| instrument.name == name).unwrap().buckets;
     assert_eq!(buckets("chip_ingress.batch.request_size_messages").len(), 13);
     assert_eq!(buckets("chip_ingress.batch.request_size_bytes").len(), 14);
     assert_eq!(buckets("durable_emitter.emit.duration").len(), 15);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use eventbox::emitter::{
-    ConfigError, DurableEmitter, EmitterError, Expiry, MetricsConfig, Retain, SERVICE_NAME, Setup, Transport, global,
-};
+use eventbox::chip::{ConfigError, Transport};
+use eventbox::emitter::{DurableEmitter, EmitterError, Expiry, MetricsConfig, Retain, SERVICE_NAME, Setup, global};
 use sqlx::Connection;
 
 use super::support::{Fake, STOP, builder, event, payload, started};
@@ -311,7 +310,7 @@ on_every_engine! {
     async fn the_signer_of_the_process_may_come_late(db) {
         struct Nobody;
         #[async_trait::async_trait]
-        impl eventbox::emitter::Signer for Nobody {
+        impl eventbox::chip::Signer for Nobody {
             async fn sign(&self, _: &str, _: &[u8]) -> Result<Vec<u8>, eventbox::BoxError> {
                 Err("nobody signs".into())
             }

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbox::emitter::{
-    ConfigError, Destination, DurableEmitter, EmitterError, GrpcConfig, LazySigner, Setup, Tls, Transport, global,
-};
+use eventbox::chip::{ConfigError, Destination, GrpcConfig, LazySigner, Tls, Transport};
+use eventbox::emitter::{DurableEmitter, EmitterError, Setup, global};
 use eventbox::ingress::{self, Credential, Ingress};
 use rcgen::{CertificateParams, KeyPair};
 
@@ -92,7 +91,7 @@ on_every_engine! {
         let server = server.accept(Credential::headers([("x-key", "secret")])).serve("127.0.0.1:0").await.unwrap();
         let endpoint = format!("localhost:{}", server.local_addr().port());
         let settings = |with: bool| {
-            let mut auth = eventbox::emitter::AuthSettings::default();
+            let mut auth = eventbox::chip::AuthSettings::default();
             if with {
                 auth.headers.insert("x-key".to_owned(), "secret".to_owned());
             }
@@ -103,7 +102,7 @@ on_every_engine! {
             (setup.auth, setup.tls) = (auth, tls);
             setup.build().unwrap()
         };
-        let by_builder = |auth: eventbox::emitter::AuthSettings, tls: Option<Tls>| {
+        let by_builder = |auth: eventbox::chip::AuthSettings, tls: Option<Tls>| {
             let config = GrpcConfig::new(endpoint.clone()).tls(tls.unwrap_or_else(Tls::system));
             let config = match auth.select().unwrap() {
                 Some(auth) => config.auth(auth),

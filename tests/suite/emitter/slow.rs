@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use eventbox::emitter::{BatchClient, BatchConfig, DurableEmitter, SendError, Transport};
+use eventbox::chip::{BatchClient, BatchConfig, SendError, Transport};
+use eventbox::emitter::DurableEmitter;
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tonic::Status;
@@ -55,7 +56,7 @@ async fn deliver(client: &Arc<BatchClient>, names: impl Iterator<Item = usize>) 
         async move {
             loop {
                 let (tell, told) = tokio::sync::oneshot::channel();
-                let callback = Box::new(move |sent: eventbox::emitter::Sent| drop(tell.send(sent.result)));
+                let callback = Box::new(move |sent: eventbox::chip::Sent| drop(tell.send(sent.result)));
                 match client.queue(event(name), Some(callback)) {
                     Ok(()) if told.await.unwrap().is_ok() => return,
                     Ok(()) | Err(SendError::BufferFull) => tokio::time::sleep(Duration::from_secs(1)).await,
@@ -105,7 +106,7 @@ on_every_engine! {
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
             (config.batch.publish_timeout, config.retransmit_after) = (Duration::from_millis(500), Duration::from_secs(5));
             config.batch.batch_size = NonZeroUsize::new(50).unwrap();
-            config.batch.breaker = Some(eventbox::emitter::BreakerConfig::default());
+            config.batch.breaker = Some(eventbox::chip::BreakerConfig::default());
         });
         let emitter = emitter.start().await.unwrap();
         futures_util::future::try_join_all((0..600).map(|name| emitter.emit(event(name)))).await.unwrap();

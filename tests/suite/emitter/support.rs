@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use eventbox::CloudEvent;
-use eventbox::emitter::{Config, DurableEmitter, DurableEmitterBuilder, Transport};
+use eventbox::chip::Transport;
+use eventbox::emitter::{Config, DurableEmitter, DurableEmitterBuilder};
 use eventbox::proto::chipingress::pb::chip_ingress_server::{ChipIngress, ChipIngressServer};
 use eventbox::proto::chipingress::pb::{
     CloudEventBatch, EmptyRequest, PingResponse, PublishError, PublishResponse, PublishResult, RegisterSchemaRequest,
@@ -298,19 +299,19 @@ pub(crate) async fn started<B: eventbox::Backend>(
 
 pub(crate) const STOP: Duration = Duration::from_secs(20);
 
-/// `emit_in` into a transaction, for tests that are generic over the engine.
+/// `publish_in` into a transaction, for tests that are generic over the engine.
 pub(crate) trait Emits: crate::support::TestEngine {
-    async fn emit_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::emitter::Stored;
+    async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored;
 }
 
 impl Emits for sqlx::Postgres {
-    async fn emit_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::emitter::Stored {
-        eventbox::emitter::emit_in(tx, event).await.unwrap()
+    async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
+        eventbox::outbox::publish_in(tx, event).await.unwrap()
     }
 }
 
 impl Emits for sqlx::Sqlite {
-    async fn emit_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::emitter::Stored {
-        eventbox::emitter::emit_in(tx, event).await.unwrap()
+    async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
+        eventbox::outbox::publish_in(tx, event).await.unwrap()
     }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use eventbox::BoxError;
-use eventbox::emitter::{
-    self, Auth, DEFAULT_HOLD, DurableEmitter, Expiry, GrpcConfig, GrpcTransport, Handover, MAX_FALLBACKS,
-    MetricsConfig, RotatingAuth, Signer, Transport,
-};
+use eventbox::chip;
+use eventbox::chip::{Auth, GrpcConfig, GrpcTransport, RotatingAuth, Signer, Transport};
+use eventbox::emitter::{DurableEmitter, Expiry, Handover, MAX_FALLBACKS, MetricsConfig};
+use eventbox::outbox;
+use eventbox::outbox::FIRST_CLAIM_TTL;
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tokio::sync::watch;
@@ -22,9 +23,9 @@ use crate::support::{SOON, TestDb, eventually, on_every_engine};
 const OUTBOX: &str = "eventbox_outbox";
 const DEAD: &str = "eventbox_dead_letter";
 
-async fn stored<B: Emits>(db: &TestDb<B>) -> emitter::Stored {
+async fn stored<B: Emits>(db: &TestDb<B>) -> outbox::Stored {
     let mut tx = eventbox::begin(&db.pool).await.unwrap();
-    let stored = B::emit_in(&mut tx, event("x")).await;
+    let stored = B::publish_in(&mut tx, event("x")).await;
     tx.commit().await.unwrap();
     stored
 }
@@ -108,7 +109,7 @@ on_every_engine! {
             }).await;
             emitter.stop(STOP).await;
             let mut codes: Vec<_> =
-                emitter::dead_letters(&db.pool, None, 10).await.unwrap().into_iter().map(|dead| dead.code).collect();
+                outbox::dead_letters(&db.pool, None, 10).await.unwrap().into_iter().map(|dead| dead.code).collect();
             codes.sort();
             assert_eq!(codes, ["InvalidArgument", "PUBLISH_ERROR_CODE_VALIDATION_FAILED"], "by_unary: {by_unary}");
             for code in ["PUBLISH_ERROR_CODE_SCHEMA_MISSING", "DeadlineExceeded"] {
@@ -146,10 +147,10 @@ on_every_engine! {
     /// A message whose request could end after its claim is not sent.
     async fn no_request_ends_after_its_claim(db) {
         let fake = Fake::ok();
-        let hurry = DEFAULT_HOLD - Duration::from_millis(20);
+        let hurry = FIRST_CLAIM_TTL - Duration::from_millis(20);
         let emitter = started(&db.pool, &fake, |config| {
             config.retransmit = false;
-            (config.batch.publish_timeout, config.retransmit_after) = (hurry, DEFAULT_HOLD);
+            (config.batch.publish_timeout, config.retransmit_after) = (hurry, FIRST_CLAIM_TTL);
         }).await;
         let late = stored(db).await;
         let begun = Instant::now();
@@ -213,9 +214,9 @@ on_every_engine! {
             emitter.emit(event(name)).await.unwrap();
         }
         eventually(SOON, async || db.count(DEAD).await == 3).await;
-        let dead = emitter::dead_letters(&db.pool, None, 10).await.unwrap();
-        assert_eq!(emitter::delete_dead_letters(&db.pool, &[dead[1].id]).await.unwrap(), 1);
-        let left: Vec<_> = emitter::dead_letters(&db.pool, None, 10).await.unwrap().iter().map(|dead| dead.id).collect();
+        let dead = outbox::dead_letters(&db.pool, None, 10).await.unwrap();
+        assert_eq!(outbox::delete_dead_letters(&db.pool, &[dead[1].id]).await.unwrap(), 1);
+        let left: Vec<_> = outbox::dead_letters(&db.pool, None, 10).await.unwrap().iter().map(|dead| dead.id).collect();
         assert_eq!(left, [dead[0].id, dead[2].id]);
         emitter.stop(STOP).await;
 
@@ -269,7 +270,7 @@ fn a_request_of_which_some_events_failed_is_partial() {
             let results = results.map(|(index, event)| if index == 0 { refused(event, 2, "") } else { ok(event) });
             Ok(PublishResponse { results: results.collect() })
         });
-        let client = emitter::BatchClient::new(fake as Arc<dyn Transport>, emitter::BatchConfig::default()).unwrap();
+        let client = chip::BatchClient::new(fake as Arc<dyn Transport>, chip::BatchConfig::default()).unwrap();
         client.queue(event("x"), None).unwrap();
         client.queue(event("y"), None).unwrap();
         client.start();
@@ -288,7 +289,7 @@ fn the_gauges_tell_what_lies_in_the_outbox() {
         eventbox::migrate(&pool).await.unwrap();
         let fake = Fake::failing(Code::Unauthenticated);
         let emitter = started(&pool, &fake, |config| {
-            config.batch.breaker = Some(emitter::BreakerConfig::default());
+            config.batch.breaker = Some(chip::BreakerConfig::default());
             config.expiry = Some(Expiry::default());
             config.metrics = Some(MetricsConfig {
                 poll_interval: Duration::from_millis(5),

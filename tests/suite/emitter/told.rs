@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbox::emitter::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, Transport};
+use eventbox::chip::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, Transport};
 use eventbox::proto::chipingress::pb::PublishResponse;
 use tonic::{Code, Status};
 use tracing_subscriber::fmt::MakeWriter;

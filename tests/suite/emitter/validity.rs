@@ -250,7 +250,7 @@ async fn stored_and_sent<B: Emits>(db: &TestDb<B>, events: Vec<CloudEvent>) {
     for event in events {
         assert_eq!(CloudEvent::decode(&event.encode()).as_ref(), Ok(&event));
         assert_eq!(CloudEvent::from_wire(event.clone().into_wire()).as_ref(), Ok(&event));
-        let stored = B::emit_in(&mut tx, event.clone()).await;
+        let stored = B::publish_in(&mut tx, event.clone()).await;
         given.push((stored.event().idempotency_key().unwrap().to_owned(), event));
     }
     tx.commit().await.unwrap();

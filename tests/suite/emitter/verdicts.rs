@@ -5,10 +5,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eventbox::emitter::{
-    self, ATTEMPTS_CODE, Backoff, BatchClient, BatchConfig, BreakerConfig, BreakerState, FLAP_OPENINGS, GrpcConfig,
-    GrpcTransport, SendError, Transport,
+use eventbox::chip;
+use eventbox::chip::{
+    BatchClient, BatchConfig, BreakerConfig, BreakerState, FLAP_OPENINGS, GrpcConfig, GrpcTransport, SendError,
+    Transport,
 };
+use eventbox::emitter::{self, ATTEMPTS_CODE, Backoff};
+use eventbox::outbox;
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -52,7 +55,7 @@ async fn one_batch(fake: &Arc<Fake>, events: usize, change: impl FnOnce(&mut Bat
     let failed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     for name in 0..events {
         let failed = Arc::clone(&failed);
-        let callback = Box::new(move |sent: emitter::Sent| {
+        let callback = Box::new(move |sent: chip::Sent| {
             if sent.result.is_err() {
                 failed.lock().unwrap().insert(name.to_string());
             }
@@ -280,7 +283,7 @@ on_every_engine! {
             let emitter = started(&db.pool, &fake, |config| config.max_attempts = NonZeroU32::new(limit)).await;
             emitter.emit(event("x")).await.unwrap();
             eventually(SOON, async || db.count(OUTBOX).await == 0).await;
-            let [dead] = emitter::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
+            let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
             assert_eq!((dead.code.as_str(), dead.attempts), (ATTEMPTS_CODE, i32::try_from(limit).unwrap()));
             assert!(dead.reason.contains(&format!("{code:?}")) && dead.reason.contains("scripted"), "{}", dead.reason);
             assert_eq!(fake.calls(), usize::try_from(limit).unwrap());

@@ -66,7 +66,7 @@ impl Door {
             Door::EmitAll => B::emit_all_on(pool, &[(to.clone(), event)]).await?[0],
             Door::Transaction => {
                 let mut tx = eventbox::begin(pool).await?;
-                let emitted = B::emit_in(&mut tx, to, event).await?.emitted();
+                let emitted = B::publish_in(&mut tx, to, event).await?.emitted();
                 let committed = tx.commit().await;
                 committed.map_err(|error| Refusal { is_misuse: false, text: error.to_string() })?;
                 emitted

@@ -5,8 +5,9 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eventbox::dsset::prune_slice;
+use eventbox::outbox;
 use eventbox::runtime::LeaseConfig;
-use eventbox::{BoxError, CloudEvent, DEFAULT_TOMBSTONE_DELAY, Event, Outcome, Recipient, Reducer, emitter};
+use eventbox::{BoxError, CloudEvent, DEFAULT_TOMBSTONE_DELAY, Event, Outcome, Recipient, Reducer};
 use uuid::Uuid;
 
 use super::{STOP, Tally, config, emit, idle, seen, tally, tallying};
@@ -121,7 +122,7 @@ on_every_engine! {
 
     async fn a_message_is_not_due_later_than_a_claim_or_a_pause_may_be(db) {
         for n in 0..5 {
-            drop(emitter::emit_in(&db.pool, message(&n.to_string())).await.unwrap());
+            drop(outbox::publish_in(&db.pool, message(&n.to_string())).await.unwrap());
         }
         // Claims, and a pause after a first failure.
         db.run(format!("UPDATE eventbox_outbox SET created_at_us = {0}, next_attempt_at_us = {0}", ahead_us())).await;
@@ -136,7 +137,7 @@ on_every_engine! {
     /// What was delivered and is kept is due at the end of time, and a long pause is one.
     async fn a_message_that_waits_for_long_goes_on_waiting(db) {
         for n in 0..2 {
-            drop(emitter::emit_in(&db.pool, message(&n.to_string())).await.unwrap());
+            drop(outbox::publish_in(&db.pool, message(&n.to_string())).await.unwrap());
         }
         db.run(
             "UPDATE eventbox_outbox SET delivered_at_us = 1, next_attempt_at_us = 9223372036854775807

@@ -40,7 +40,7 @@ pub(crate) trait CellEngine: TestEngine {
         to: &Recipient,
         event: Event,
     ) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
-    fn emit_in(
+    fn publish_in(
         tx: &mut Self::Connection,
         to: &Recipient,
         event: Event,
@@ -103,7 +103,7 @@ macro_rules! cell_engine {
                 eventbox::emit(pool, to, event).await
             }
 
-            async fn emit_in(
+            async fn publish_in(
                 tx: &mut <Self as sqlx::Database>::Connection,
                 to: &Recipient,
                 event: Event,

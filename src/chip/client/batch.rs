@@ -1,0 +1,318 @@
+//! The batch client: a bounded queue in front of a transport.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::chip::answer::outcome::SendError;
+use crate::chip::client::breaker::{Breaker, BreakerState};
+use crate::chip::client::config::BatchConfig;
+use crate::chip::client::message::{Settled, Work};
+use crate::chip::client::request::Sender;
+use crate::chip::error::ConfigError;
+use crate::chip::metrics::BatchMetrics;
+use crate::chip::transport::Transport;
+use crate::clock::from_now;
+use crate::cloudevent::CloudEvent;
+use crate::heartbeat::Beat;
+
+/// What became of an event that the client accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Whether the server has it.
+    pub result: Result<(), SendError>,
+    /// Whether it was the only event of its request, so that the error is about it and nothing else.
+    pub alone: bool,
+    /// The time since it was queued.
+    pub elapsed: Duration,
+    /// The event as it was sent, with its sequence number; `None` when the transport panicked over it.
+    pub event: Option<CloudEvent>,
+}
+
+/// Called exactly once for every event that was accepted.
+pub type Callback = Box<dyn FnOnce(Sent) + Send>;
+
+/// What a stop left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchStop {
+    /// Whether everything was sent and every callback ran in time.
+    pub complete: bool,
+}
+
+/// Collects events into batches and publishes them, with sequence numbers, splitting by size, bisecting, and exactly one callback per
+/// accepted event.
+///
+/// Batches are sent when they are full or when their first event is [`batch_interval`](BatchConfig::batch_interval) old. Up to
+/// [`max_concurrent_sends`](BatchConfig::max_concurrent_sends) are on their way at once, so batches may overtake each other. When the
+/// server is slow the queue fills, and [`queue`](Self::queue) refuses: that is the back-pressure.
+///
+/// Dropping the client without [`stop`](Self::stop) gives every waiting event its callback with [`SendError::Shutdown`].
+pub struct BatchClient {
+    queue: mpsc::Sender<Work>,
+    waiting: Mutex<Option<mpsc::Receiver<Work>>>,
+    config: BatchConfig,
+    sender: Arc<Sender>,
+    /// No new events; what is queued is sent.
+    draining: CancellationToken,
+    /// Nothing is sent any more.
+    abandoned: CancellationToken,
+    tasks: TaskTracker,
+    closed: AtomicBool,
+}
+
+impl BatchClient {
+    /// A client that is not started: it accepts events, up to its buffer, and sends none.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Zero`].
+    pub fn new(transport: Arc<dyn Transport>, config: BatchConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let (queue, waiting) = mpsc::channel(config.message_buffer.get());
+        let breaker = Breaker::new(config.breaker);
+        let abandoned = CancellationToken::new();
+        let metrics = BatchMetrics::new(config.client_name.as_deref());
+        let sender = Sender::new(transport, config.clone(), breaker, abandoned.clone(), metrics);
+        Ok(BatchClient {
+            queue,
+            waiting: Mutex::new(Some(waiting)),
+            config,
+            sender: Arc::new(sender),
+            draining: CancellationToken::new(),
+            abandoned,
+            tasks: TaskTracker::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The options it runs with.
+    #[must_use]
+    pub fn config(&self) -> &BatchConfig {
+        &self.config
+    }
+
+    /// Begins to send. A second call does nothing.
+    ///
+    /// Must be called in a Tokio runtime.
+    pub fn start(&self) {
+        self.start_watched(None);
+    }
+
+    /// The same, with a heart that is seen when batches find no slot.
+    pub(crate) fn start_watched(&self, beat: Option<Beat>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waiting) = waiting {
+            self.sender.metrics().config_info(&self.config);
+            let batcher = Batcher {
+                waiting,
+                sender: Arc::clone(&self.sender),
+                slots: Arc::new(Semaphore::new(self.config.max_concurrent_sends.get())),
+                tasks: self.tasks.clone(),
+                draining: self.draining.clone(),
+                abandoned: self.abandoned.clone(),
+                beat,
+            };
+            self.tasks.spawn(batcher.run());
+            let (failures, stopping) = (Arc::clone(self.sender.failures()), self.draining.clone());
+            self.tasks.spawn(async move { failures.run(stopping).await });
+        }
+    }
+
+    /// Accepts an event to be sent, without waiting. With `Ok`, the callback will run exactly once, also when the client is stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::BufferFull`] and [`SendError::Shutdown`]; then the callback is dropped and the event's number is a gap in the
+    /// sequence.
+    pub fn queue(&self, event: CloudEvent, callback: Option<Callback>) -> Result<(), SendError> {
+        self.queue_until(event, 1, None, callback)
+    }
+
+    /// The same for an attempt to send an event that must not be sent when it is too late for that.
+    pub(crate) fn queue_until(
+        &self,
+        mut event: CloudEvent,
+        attempt: i32,
+        send_before: Option<Instant>,
+        callback: Option<Callback>,
+    ) -> Result<(), SendError> {
+        if self.draining.is_cancelled() {
+            return Err(SendError::Shutdown);
+        }
+        self.sender.stamp(&mut event);
+        match self.queue.try_send(Work::new(event, attempt, send_before, callback)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(work)) => {
+                work.refuse();
+                Err(SendError::BufferFull)
+            }
+            Err(mpsc::error::TrySendError::Closed(work)) => {
+                work.refuse();
+                Err(SendError::Shutdown)
+            }
+        }
+    }
+
+    pub(crate) fn sender(&self) -> &Arc<Sender> {
+        &self.sender
+    }
+
+    /// How many events the queue would take now.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    /// What the breaker lets through now. Without one it is closed, except for as long as the server asks to be left alone.
+    #[must_use]
+    pub fn breaker_state(&self) -> BreakerState {
+        self.sender.breaker().state()
+    }
+
+    /// How long the breaker has not been closed.
+    #[must_use]
+    pub fn breaker_open_for(&self) -> Duration {
+        self.sender.breaker().open_for()
+    }
+
+    /// How often the breaker opened of late, when that is so often that it flaps: [`FLAP_OPENINGS`] times or more within
+    /// [`FLAP_WINDOW`].
+    ///
+    /// [`FLAP_OPENINGS`]: crate::chip::FLAP_OPENINGS
+    /// [`FLAP_WINDOW`]: crate::chip::FLAP_WINDOW
+    #[must_use]
+    pub fn breaker_flaps(&self) -> Option<usize> {
+        self.sender.breaker().flapping()
+    }
+
+    /// The most events of a request now: the batch size, or fewer when the destination does not answer so many in time.
+    #[must_use]
+    pub fn request_size(&self) -> usize {
+        self.sender.sizing.limit()
+    }
+
+    /// [`stop`](Self::stop) within [`BatchConfig::shutdown_timeout`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`stop`](Self::stop).
+    pub async fn close(&self) -> BatchStop {
+        self.stop(self.config.shutdown_timeout).await
+    }
+
+    /// Accepts nothing more, sends what is queued, lets the callbacks run and closes the transport, all within `limit`.
+    ///
+    /// What could not be sent shortly before that, at most [`ABANDON_GRACE`], gets its callback with [`SendError::Shutdown`]. A second
+    /// stop does nothing more; without a start it returns at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the stop goes on; call it again to wait for it.
+    pub async fn stop(&self, limit: Duration) -> BatchStop {
+        let deadline = from_now(limit);
+        let send_until = deadline.checked_sub(ABANDON_GRACE.min(limit / 2)).unwrap_or(deadline);
+        self.draining.cancel();
+        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.tasks.close();
+        let mut complete = timeout_at(send_until, self.tasks.wait()).await.is_ok();
+        if !complete {
+            tracing::warn!("timed out waiting for shutdown to finish, force closing");
+            self.abandoned.cancel();
+            // What is left now only runs callbacks, which do not wait for anything.
+            let _ = timeout_at(deadline, self.tasks.wait()).await;
+        }
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            self.sender.forget_numbers();
+            self.sender.failures().tell_the_rest();
+            complete &= timeout_at(deadline, self.sender.transport().close()).await.is_ok();
+        }
+        BatchStop { complete }
+    }
+}
+
+/// The most of a stop's time that is kept for the last callbacks and the closing of the transport, when there is too much to send.
+pub const ABANDON_GRACE: Duration = Duration::from_millis(250);
+
+impl Drop for BatchClient {
+    fn drop(&mut self) {
+        self.draining.cancel();
+        self.abandoned.cancel();
+    }
+}
+
+impl std::fmt::Debug for BatchClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchClient").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Makes batches of what is queued.
+struct Batcher {
+    waiting: mpsc::Receiver<Work>,
+    sender: Arc<Sender>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    abandoned: CancellationToken,
+    beat: Option<Beat>,
+}
+
+impl Batcher {
+    async fn run(mut self) {
+        while let Some(batch) = self.next_batch().await {
+            let busy = self.beat.as_ref().map(Beat::busy);
+            let slot = tokio::select! {
+                slot = Arc::clone(&self.slots).acquire_owned() => slot,
+                // The batch and the queue are dropped, and with that every event gets its callback.
+                () = self.abandoned.cancelled() => return,
+            };
+            let Ok(slot) = slot else { return };
+            drop(busy);
+            let sender = Arc::clone(&self.sender);
+            // Bounded by the slots, apart from the short time of the callbacks.
+            self.tasks.spawn(async move {
+                let settled = sender.send(batch).await;
+                drop(slot);
+                settled.into_iter().for_each(Settled::run);
+            });
+        }
+    }
+
+    /// The next batch: full, or as old as the interval, or all that is left. `None` when nothing comes any more.
+    async fn next_batch(&mut self) -> Option<Vec<Work>> {
+        let first = loop {
+            tokio::select! {
+                biased;
+                work = self.waiting.recv() => break work?,
+                () = self.draining.cancelled(), if !self.waiting.is_closed() => self.waiting.close(),
+            }
+        };
+        let full = self.sender.sizing.limit();
+        let due = from_now(self.sender.config().batch_interval);
+        let mut batch = Vec::with_capacity(full.min(self.waiting.len() + 1));
+        batch.push(first);
+        while batch.len() < full {
+            let work = tokio::select! {
+                biased;
+                work = self.waiting.recv() => work,
+                () = self.draining.cancelled(), if !self.waiting.is_closed() => {
+                    self.waiting.close();
+                    continue;
+                }
+                () = tokio::time::sleep_until(due) => None,
+            };
+            match work {
+                Some(work) => batch.push(work),
+                None => break,
+            }
+        }
+        Some(batch)
+    }
+}

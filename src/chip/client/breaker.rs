@@ -1,0 +1,287 @@
+//! The circuit breaker of an endpoint: it stops sending, never accepting.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time in which openings are counted.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
+
+/// Openings within [`FLAP_WINDOW`] from which on the breaker is reported as flapping.
+pub const FLAP_OPENINGS: usize = 3;
+
+/// When the breaker opens, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerConfig {
+    /// Requests that fail in a row until it opens.
+    pub failures: NonZeroU32,
+    /// How long it stays open at first; twice as long after each failed probe.
+    pub cool_down: Duration,
+    /// The longest it stays open without a probe.
+    pub max_cool_down: Duration,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        BreakerConfig {
+            failures: NonZeroU32::MIN.saturating_add(4),
+            cool_down: Duration::from_secs(1),
+            max_cool_down: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the breaker lets through now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// Nothing, for this long.
+    Open {
+        /// Until the next probe.
+        remaining: Duration,
+    },
+    /// One request at a time, to see whether the endpoint is back.
+    HalfOpen,
+}
+
+/// Per endpoint. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Breaker {
+    /// `None`: it opens only when the server asks to be left alone.
+    config: Option<BreakerConfig>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    failures: u32,
+    /// Open, and until when; half-open after that.
+    open: Option<Open>,
+    /// When it opened for failures, the last few times.
+    openings: VecDeque<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: Instant,
+    until: Instant,
+    cool_down: Duration,
+    probing: bool,
+}
+
+/// The leave to send one request. Say how it went; dropping it says nothing and lets another probe through.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    breaker: Breaker,
+    probe: bool,
+}
+
+impl Breaker {
+    pub(crate) fn new(config: Option<BreakerConfig>) -> Self {
+        let inner = Inner { failures: 0, open: None, openings: VecDeque::new() };
+        Breaker { config, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.lock().open {
+            None => BreakerState::Closed,
+            Some(open) => match open.until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => BreakerState::HalfOpen,
+                remaining => BreakerState::Open { remaining },
+            },
+        }
+    }
+
+    /// How long it has not been closed.
+    pub(crate) fn open_for(&self) -> Duration {
+        self.lock().open.map_or(Duration::ZERO, |open| open.since.elapsed())
+    }
+
+    /// How often it opened within [`FLAP_WINDOW`], when that is [`FLAP_OPENINGS`] times or more.
+    pub(crate) fn flapping(&self) -> Option<usize> {
+        let mut inner = self.lock();
+        inner.openings.retain(|at| at.elapsed() < FLAP_WINDOW);
+        Some(inner.openings.len()).filter(|openings| *openings >= FLAP_OPENINGS)
+    }
+
+    pub(crate) fn pass(&self) -> Option<Pass> {
+        let mut inner = self.lock();
+        let probe = match &mut inner.open {
+            None => false,
+            Some(open) if open.probing || Instant::now() < open.until => return None,
+            Some(open) => {
+                open.probing = true;
+                true
+            }
+        };
+        Some(Pass { breaker: self.clone(), probe })
+    }
+}
+
+impl Pass {
+    /// Whether it is the one request that looks whether the endpoint is back.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// The endpoint answered; `true` when that closed the circuit.
+    pub(crate) fn success(mut self) -> bool {
+        self.probe = false;
+        let mut inner = self.breaker.lock();
+        inner.failures = 0;
+        let closed = inner.open.take().is_some();
+        if closed {
+            tracing::info!("the circuit to the endpoint is closed again");
+        }
+        closed
+    }
+
+    /// The endpoint failed; `for_certain` opens at once. `true` when the circuit opened.
+    pub(crate) fn failure(mut self, for_certain: bool) -> bool {
+        let probe = std::mem::take(&mut self.probe);
+        let config = self.breaker.config;
+        let mut inner = self.breaker.lock();
+        inner.failures = inner.failures.saturating_add(1);
+        let now = Instant::now();
+        let BreakerConfig { failures, cool_down, max_cool_down } = config.unwrap_or_default();
+        match inner.open {
+            Some(open) if probe => {
+                let cool_down = (open.cool_down * 2).min(max_cool_down);
+                inner.open = Some(Open { until: now + jittered(cool_down), cool_down, probing: false, ..open });
+                false
+            }
+            // A request from before it opened.
+            Some(_) => false,
+            None if config.is_some() && (for_certain || inner.failures >= failures.get()) => {
+                let failures = inner.failures;
+                tracing::warn!(failures, "the circuit to the endpoint is open: it is probed from time to time");
+                inner.open = Some(Open { since: now, until: now + jittered(cool_down), cool_down, probing: false });
+                if inner.openings.len() >= MAX_OPENINGS {
+                    inner.openings.pop_front();
+                }
+                inner.openings.push_back(now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The endpoint asked to be left alone for so long. `true` when the circuit opened.
+    pub(crate) fn hold(mut self, wait: Duration) -> bool {
+        self.probe = false;
+        let mut inner = self.breaker.lock();
+        let until = Instant::now() + wait;
+        if let Some(open) = &mut inner.open {
+            open.until = open.until.max(until);
+            open.probing = false;
+            return false;
+        }
+        tracing::warn!(wait_ms = wait.as_millis(), "the endpoint asks to be left alone: the circuit is open");
+        let cool_down = self.breaker.config.unwrap_or_default().cool_down;
+        inner.open = Some(Open { since: Instant::now(), until, cool_down, probing: false });
+        true
+    }
+}
+
+/// The most openings that are remembered.
+const MAX_OPENINGS: usize = 100;
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.probe
+            && let Some(open) = &mut self.breaker.lock().open
+        {
+            open.probing = false;
+        }
+    }
+}
+
+/// Between three quarters of the duration and all of it, so that hosts do not probe in step.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.75 + fastrand::f64() * 0.25)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(Some(BreakerConfig { failures: NonZeroU32::new(2).unwrap(), ..BreakerConfig::default() }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_probes_once_and_closes() {
+        let breaker = breaker();
+        breaker.pass().unwrap().failure(false);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        breaker.pass().unwrap().failure(false);
+        assert!(matches!(breaker.state(), BreakerState::Open { .. }));
+        assert!(breaker.pass().is_none());
+
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        let probe = breaker.pass().unwrap();
+        assert!(breaker.pass().is_none(), "one probe at a time");
+        probe.failure(false);
+        assert!(breaker.pass().is_none());
+
+        tokio::time::advance(Duration::from_secs(2)).await;
+        drop(breaker.pass().unwrap());
+        breaker.pass().expect("a probe that was given up lets another through").success();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert!(breaker.pass().is_some() && breaker.pass().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_resets_the_count_and_certainty_needs_none() {
+        let breaker = breaker();
+        breaker.pass().unwrap().failure(false);
+        breaker.pass().unwrap().success();
+        breaker.pass().unwrap().failure(false);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        breaker.pass().unwrap().success();
+        breaker.pass().unwrap().failure(true);
+        assert!(breaker.pass().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opening_again_and_again_is_flapping() {
+        let breaker = breaker();
+        for opening in 1..=3 {
+            assert!(breaker.flapping().is_none());
+            assert!(breaker.pass().unwrap().failure(true));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // A probe that fails is not another opening.
+            assert!(opening > 1 || !breaker.pass().unwrap().failure(false));
+            tokio::time::advance(Duration::from_secs(2)).await;
+            assert!(breaker.pass().unwrap().success());
+        }
+        assert_eq!(breaker.flapping(), Some(3));
+        tokio::time::advance(FLAP_WINDOW).await;
+        assert_eq!(breaker.flapping(), None, "that was long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_endpoint_is_left_alone_for_as_long_as_it_asks_also_without_a_configuration() {
+        for breaker in [breaker(), Breaker::new(None)] {
+            assert!(breaker.pass().unwrap().hold(Duration::from_secs(20)));
+            tokio::time::advance(Duration::from_secs(19)).await;
+            assert!(breaker.pass().is_none());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(breaker.pass().unwrap().success());
+            assert_eq!(breaker.flapping(), None, "that is no failure");
+        }
+        let off = Breaker::new(None);
+        (0..100).for_each(|_| assert!(!off.pass().unwrap().failure(true)));
+        assert_eq!(off.state(), BreakerState::Closed);
+    }
+}

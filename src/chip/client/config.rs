@@ -1,0 +1,124 @@
+//! The options of the batch client.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::chip::client::breaker::BreakerConfig;
+use crate::chip::error::ConfigError;
+
+/// The least that [`BatchConfig::max_request_bytes`] can be; smaller values are raised to it.
+pub const MIN_REQUEST_BYTES: usize = 1 << 20;
+
+/// What of [`BatchConfig::max_request_bytes`] is left to the framing.
+pub const FRAMING_RESERVE_BYTES: usize = 10 << 10;
+
+/// What a gRPC OK without any result means in partial mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmptyResults {
+    /// All events were published: how servers behave that do not fill the results. Counted and warned about once.
+    #[default]
+    Success,
+    /// No event is known to be published: all are sent again.
+    Mismatch,
+}
+
+/// The options of a [`BatchClient`](crate::chip::BatchClient).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchConfig {
+    /// The most events of a request.
+    pub batch_size: NonZeroUsize,
+    /// The most bytes of a request, framing included; at least [`MIN_REQUEST_BYTES`].
+    pub max_request_bytes: usize,
+    /// Batches that are sent at the same time.
+    pub max_concurrent_sends: NonZeroUsize,
+    /// The age of its first event at which a batch is sent though it is not full.
+    pub batch_interval: Duration,
+    /// The deadline of a request.
+    pub publish_timeout: Duration,
+    /// How long a stop may take altogether, when its caller does not say. A durable emitter has its own,
+    /// `Config::shutdown_timeout`, and puts that here.
+    pub shutdown_timeout: Duration,
+    /// Events that wait for their batch; more are refused.
+    pub message_buffer: NonZeroUsize,
+    /// Whether each request is published as a whole or not at all.
+    pub transaction_enabled: bool,
+    /// Whether a transactional batch that is too large may be split, so that only each part is a whole.
+    pub split_transactions: bool,
+    /// What a gRPC OK without any result means.
+    pub empty_results: EmptyResults,
+    /// The `client_name` of all metrics.
+    pub client_name: Option<String>,
+    /// When the breaker opens; `None` for no breaker.
+    pub breaker: Option<BreakerConfig>,
+}
+
+impl Default for BatchConfig {
+    /// For a library that embeds the client: small batches, one at a time.
+    fn default() -> Self {
+        BatchConfig {
+            batch_size: count(10),
+            max_request_bytes: 10 << 20,
+            max_concurrent_sends: count(1),
+            batch_interval: Duration::from_millis(100),
+            publish_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
+            message_buffer: count(200),
+            transaction_enabled: false,
+            split_transactions: false,
+            empty_results: EmptyResults::Success,
+            client_name: None,
+            breaker: None,
+        }
+    }
+}
+
+impl BatchConfig {
+    /// What a durable emitter uses unless told otherwise.
+    #[must_use]
+    pub fn durable() -> Self {
+        BatchConfig {
+            batch_size: count(50),
+            max_concurrent_sends: count(4),
+            batch_interval: Duration::from_millis(50),
+            message_buffer: count(10_000),
+            shutdown_timeout: Duration::from_secs(30),
+            client_name: Some("durable_emitter".to_owned()),
+            breaker: Some(BreakerConfig::default()),
+            ..BatchConfig::default()
+        }
+    }
+
+    /// The configured limit, raised to the least there is.
+    #[must_use]
+    pub fn request_limit(&self) -> usize {
+        self.max_request_bytes.max(MIN_REQUEST_BYTES)
+    }
+
+    /// The limit of a part when a batch is split.
+    #[must_use]
+    pub fn effective_request_limit(&self) -> usize {
+        self.request_limit() - FRAMING_RESERVE_BYTES
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for (setting, duration) in [
+            ("batch_interval", self.batch_interval),
+            ("publish_timeout", self.publish_timeout),
+            ("batch.shutdown_timeout", self.shutdown_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(ConfigError::Zero { setting });
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn count(number: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(number) {
+        Some(number) => number,
+        None => NonZeroUsize::MIN,
+    }
+}

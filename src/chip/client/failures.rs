@@ -1,0 +1,108 @@
+//! What failed at a destination, told in the log: one line a minute for each code, with counts.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often a failure of one code is told about again.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The most characters of a server's words in a line.
+const MAX_TEXT: usize = 200;
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Requests,
+    Events,
+}
+
+/// The failures of a destination. There is one entry for each code, and codes are few.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    destination: String,
+    counts: Mutex<BTreeMap<(About, Cow<'static, str>), Count>>,
+    waiting: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    told_at: Option<Instant>,
+    requests: u64,
+    events: u64,
+    text: String,
+}
+
+impl Failures {
+    pub(crate) fn new(destination: String) -> Self {
+        Failures { destination, counts: Mutex::default(), waiting: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(About, Cow<'static, str>), Count>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request with so many events failed.
+    pub(crate) fn request(&self, code: Cow<'static, str>, events: usize, text: &str) {
+        self.count(About::Requests, code, 1, events, text);
+    }
+
+    /// The server took a request and refused so many of its events.
+    pub(crate) fn events(&self, code: Cow<'static, str>, events: usize, text: &str) {
+        self.count(About::Events, code, 0, events, text);
+    }
+
+    fn count(&self, about: About, code: Cow<'static, str>, requests: u64, events: usize, text: &str) {
+        let (mut counts, name) = (self.lock(), code.clone());
+        let count = counts.entry((about, code)).or_default();
+        count.requests += requests;
+        count.events += u64::try_from(events).unwrap_or(u64::MAX);
+        count.text = text.chars().take(MAX_TEXT).collect();
+        if count.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            self.tell(about, &name, count);
+        } else {
+            self.waiting.notify_one();
+        }
+    }
+
+    fn tell(&self, about: About, code: &str, count: &mut Count) {
+        let (destination, events, text) = (self.destination.as_str(), count.events, count.text.as_str());
+        match about {
+            About::Requests => {
+                let requests = count.requests;
+                tracing::warn!(destination, code, requests, events, error = text, "requests to the destination failed");
+            }
+            About::Events => {
+                tracing::warn!(destination, code, events, error = text, "the destination refused events");
+            }
+        }
+        *count = Count { told_at: Some(Instant::now()), ..Count::default() };
+    }
+
+    /// Tells what was counted since the last line.
+    pub(crate) fn tell_the_rest(&self) {
+        for ((about, code), count) in self.lock().iter_mut().filter(|(_, count)| count.events > 0 || count.requests > 0)
+        {
+            self.tell(*about, code, count);
+        }
+    }
+
+    /// Tells what is left a minute after it was counted, until the client stops.
+    pub(crate) async fn run(&self, stopping: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = self.waiting.notified() => {}
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(TELL_EVERY) => self.tell_the_rest(),
+            }
+        }
+    }
+}

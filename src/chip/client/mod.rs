@@ -1,0 +1,13 @@
+//! The batch client: a bounded queue of messages, requests that are split and numbered, and one callback for each message.
+
+pub(crate) mod batch;
+pub(crate) mod breaker;
+pub(crate) mod config;
+pub(crate) mod failures;
+pub(crate) mod isolate;
+pub(crate) mod message;
+pub(crate) mod request;
+pub(crate) mod results;
+pub(crate) mod seqnum;
+pub(crate) mod sizing;
+pub(crate) mod split;

@@ -1,0 +1,233 @@
+//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the
+//! log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::chip::answer::outcome::{EventErrorCode, SendError};
+use crate::chip::client::breaker::{Breaker, Pass};
+use crate::chip::client::config::BatchConfig;
+use crate::chip::client::failures::Failures;
+use crate::chip::client::message::{Work, request_bytes};
+use crate::chip::client::seqnum::Sequences;
+use crate::chip::client::sizing::Sizing;
+use crate::chip::client::split::field_bytes;
+use crate::chip::metrics::{BatchMetrics, RequestStatus};
+use crate::chip::transport::Transport;
+use crate::clock::from_now;
+use crate::cloudevent::CloudEvent;
+use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResponse};
+use crate::proto::io::cloudevents::v1::CloudEvent as Wire;
+
+/// Sends batches over a transport.
+pub(crate) struct Sender {
+    transport: Arc<dyn Transport>,
+    config: BatchConfig,
+    breaker: Breaker,
+    abandoned: CancellationToken,
+    metrics: BatchMetrics,
+    failures: Arc<Failures>,
+    pub(crate) sizing: Sizing,
+    /// Requests that the server took.
+    pub(crate) taken: AtomicU64,
+    /// The bytes of the largest of them; 0 when that says nothing any more.
+    pub(crate) largest_taken: AtomicUsize,
+    pub(crate) warned_of_empty: AtomicBool,
+    sequences: Sequences,
+}
+
+/// How a request went, with the leave that it had; `None` when no request was made.
+pub(crate) struct Answer<T> {
+    pub(crate) result: Result<T, SendError>,
+    pub(crate) pass: Option<Pass>,
+}
+
+impl<T> Answer<T> {
+    fn not_made(error: SendError) -> Self {
+        Answer { result: Err(error), pass: None }
+    }
+}
+
+impl Sender {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        config: BatchConfig,
+        breaker: Breaker,
+        abandoned: CancellationToken,
+        metrics: BatchMetrics,
+    ) -> Self {
+        let failures = Arc::new(Failures::new(transport.destination()));
+        Sender {
+            transport,
+            sizing: Sizing::new(config.batch_size.get()),
+            config,
+            breaker,
+            abandoned,
+            metrics,
+            failures,
+            taken: AtomicU64::new(0),
+            largest_taken: AtomicUsize::new(0),
+            warned_of_empty: AtomicBool::new(false),
+            sequences: Sequences::new(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &BatchConfig {
+        &self.config
+    }
+
+    pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    pub(crate) fn metrics(&self) -> &BatchMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    pub(crate) fn failures(&self) -> &Arc<Failures> {
+        &self.failures
+    }
+
+    /// Numbers an event; every way to the wire goes through here.
+    pub(crate) fn stamp(&self, event: &mut CloudEvent) {
+        self.sequences.stamp(event);
+    }
+
+    pub(crate) fn forget_numbers(&self) {
+        self.sequences.clear();
+    }
+
+    fn options(&self) -> PublishOptions {
+        PublishOptions { transaction_enabled: Some(self.config.transaction_enabled) }
+    }
+
+    pub(crate) fn options_bytes(&self) -> usize {
+        field_bytes(self.options().encoded_len())
+    }
+
+    /// Sends events in one request.
+    pub(crate) async fn request(
+        &self,
+        mut piece: Vec<Work>,
+        may_refresh: bool,
+    ) -> (Vec<Work>, Answer<Vec<Result<(), SendError>>>) {
+        let Some(pass) = self.breaker.pass() else {
+            return (piece, Answer::not_made(SendError::CircuitOpen));
+        };
+        let bytes = request_bytes(self.options_bytes(), &piece);
+        let events = piece.iter_mut().filter_map(|work| work.event.take()).map(CloudEvent::into_wire).collect();
+        let batch = CloudEventBatch { events, options: Some(self.options()) };
+        let answer = self.answered(Call::Batch(&batch), bytes, may_refresh).await;
+        let result = answer.map(|response| self.results(&batch, response));
+        for (work, event) in piece.iter_mut().zip(batch.events) {
+            work.event = Some(CloudEvent::trusted(event));
+        }
+        (piece, Answer { result, pass: Some(pass) })
+    }
+
+    /// Sends one event by the unary call.
+    pub(crate) async fn request_alone(&self, event: CloudEvent) -> (CloudEvent, Result<(), SendError>) {
+        let Some(pass) = self.breaker.pass() else { return (event, Err(SendError::CircuitOpen)) };
+        let bytes = event.encoded_len();
+        let wire = event.into_wire();
+        let answer = self.answered(Call::Alone(&wire), bytes, true).await;
+        let result = answer.and_then(|response| {
+            let result = result_of(response);
+            self.tell_refused(std::slice::from_ref(&result));
+            result
+        });
+        self.note(pass, &result, 1);
+        (CloudEvent::trusted(wire), result)
+    }
+
+    /// The answer of a call, which is repeated once with new credentials when the old ones were refused.
+    async fn answered(&self, call: Call<'_>, bytes: usize, may_refresh: bool) -> Result<PublishResponse, SendError> {
+        // Both attempts end by one deadline, which is before the claim of the rows ends.
+        let deadline = from_now(self.config.publish_timeout);
+        let mut answer = self.within(deadline, call, bytes).await;
+        if let Err(SendError::Status(status)) = &answer
+            && may_refresh
+            && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            && timeout_at(deadline, self.transport.refresh_credentials()).await.is_ok()
+        {
+            answer = self.within(deadline, call, bytes).await;
+        }
+        if let Err(error @ SendError::Status(_)) = &answer {
+            self.failures.request(error.code(), call.events(), &error.to_string());
+        }
+        answer
+    }
+
+    /// One call of the transport within the deadline.
+    async fn within(&self, deadline: Instant, call: Call<'_>, bytes: usize) -> Result<PublishResponse, SendError> {
+        let started = Instant::now();
+        let limit = deadline.saturating_duration_since(started);
+        let late = || Status::deadline_exceeded("the request took longer than publish_timeout");
+        let answer = tokio::select! {
+            biased;
+            () = self.abandoned.cancelled() => return Err(SendError::Shutdown),
+            answer = timeout_at(deadline, call.make(&*self.transport, limit)) => answer.unwrap_or_else(|_| Err(late())),
+        };
+        // The channel has the same deadline and calls it by another name.
+        let answer = answer.map_err(|status| match status.code() {
+            Code::Cancelled if Instant::now() + CLOCK_GRAIN >= deadline => late(),
+            _ => status,
+        });
+        let status = match &answer {
+            Ok(response) if response.results.iter().any(|result| result.error.is_some()) => RequestStatus::Partial,
+            Ok(_) => RequestStatus::Success,
+            Err(_) => RequestStatus::Failure,
+        };
+        self.metrics.request(status, call.events(), bytes, started.elapsed(), &self.config);
+        if answer.is_ok() {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.largest_taken.fetch_max(bytes, Ordering::Relaxed);
+            self.sizing.answered(call.events(), started.elapsed(), self.config.publish_timeout);
+        }
+        answer.map_err(SendError::Status)
+    }
+}
+
+/// A call of the transport.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Batch(&'a CloudEventBatch),
+    Alone(&'a Wire),
+}
+
+impl Call<'_> {
+    fn events(&self) -> usize {
+        match self {
+            Call::Batch(batch) => batch.events.len(),
+            Call::Alone(_) => 1,
+        }
+    }
+
+    async fn make(&self, transport: &dyn Transport, limit: Duration) -> Result<PublishResponse, Status> {
+        match self {
+            Call::Batch(batch) => transport.publish_batch(batch, limit).await,
+            Call::Alone(event) => transport.publish(event, limit).await,
+        }
+    }
+}
+
+/// By how much the clocks of the channel and of this client may differ about a deadline.
+const CLOCK_GRAIN: Duration = Duration::from_millis(20);
+
+/// The result of a unary publish, which may be an error in an OK answer.
+pub(crate) fn result_of(response: PublishResponse) -> Result<(), SendError> {
+    match response.results.into_iter().next().and_then(|result| result.error) {
+        None => Ok(()),
+        Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),
+    }
+}

@@ -1,0 +1,254 @@
+//! Credentials: basic, fixed headers, or a signed header that is made anew as it ages.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::{Instant, timeout};
+
+use crate::chip::error::{AuthConfigError, ConfigError};
+use crate::cloudevent::hex;
+use crate::error::BoxError;
+
+/// The header that carries a signed token; HTTP/2 has it in lower case.
+pub const AUTH_HEADER: &str = "X-Beholder-Node-Auth-Token";
+
+/// The shortest time that a signed header may live.
+pub const MIN_HEADERS_TTL: Duration = Duration::from_secs(600);
+
+/// How long a signature may take.
+pub const SIGNER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes signatures with a key that stays where it is.
+#[async_trait]
+pub trait Signer: Send + Sync + 'static {
+    /// The Ed25519 signature (64 bytes, no prehash) over `data` with the key of that id, which is its public key in lower-case hex.
+    async fn sign(&self, key_id: &str, data: &[u8]) -> Result<Vec<u8>, BoxError>;
+}
+
+/// A signer that may get its key later: until then, signing fails.
+#[derive(Clone, Default)]
+pub struct LazySigner(Arc<Mutex<Option<Arc<dyn Signer>>>>);
+
+impl LazySigner {
+    /// Gives it the key, at any time, also in place of another.
+    pub fn set(&self, signer: Arc<dyn Signer>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(signer);
+    }
+
+    /// Whether it has a key.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+#[async_trait]
+impl Signer for LazySigner {
+    async fn sign(&self, key_id: &str, data: &[u8]) -> Result<Vec<u8>, BoxError> {
+        let signer = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        signer.ok_or("keystore not yet available for signing")?.sign(key_id, data).await
+    }
+}
+
+/// Why there is no header for a call.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to create auth header: {problem}")]
+pub struct AuthError {
+    problem: String,
+}
+
+/// The credentials of a transport.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Auth {
+    /// A user and a password.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// Headers that are sent as they are.
+    Static(BTreeMap<String, String>),
+    /// A signed header.
+    Rotating(Arc<RotatingAuth>),
+}
+
+/// The settings from which the credentials are selected.
+#[derive(Clone, Default)]
+pub struct AuthSettings {
+    /// Fixed headers; with a TTL, the first values of the rotating ones.
+    pub headers: BTreeMap<String, String>,
+    /// How long a signed header lives; zero for none.
+    pub headers_ttl: Duration,
+    /// The public key, 32 bytes in hex.
+    pub public_key_hex: String,
+    /// Who signs; may come later through a [`LazySigner`].
+    pub signer: Option<Arc<dyn Signer>>,
+}
+
+impl AuthSettings {
+    /// With a TTL: rotating; else with headers: static; else nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Auth`] when the key is missing or no hex, or the TTL too short.
+    pub fn select(self) -> Result<Option<Auth>, ConfigError> {
+        if self.headers_ttl.is_zero() {
+            return Ok(if self.headers.is_empty() { None } else { Some(Auth::Static(self.headers)) });
+        }
+        let key = decode_key(&self.public_key_hex).map_err(ConfigError::Auth)?;
+        if self.headers_ttl < MIN_HEADERS_TTL {
+            return Err(ConfigError::Auth(AuthConfigError::TtlTooShort));
+        }
+        let signer = self.signer.unwrap_or_else(|| Arc::new(LazySigner::default()));
+        Ok(Some(Auth::Rotating(Arc::new(RotatingAuth::new(key, self.headers_ttl, signer, self.headers)))))
+    }
+}
+
+impl Auth {
+    /// The headers of one call.
+    pub(crate) async fn headers(&self) -> Result<BTreeMap<String, String>, AuthError> {
+        match self {
+            Auth::Basic { user, password } => {
+                let value = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+                Ok(BTreeMap::from([("authorization".to_owned(), value)]))
+            }
+            Auth::Static(headers) => Ok(headers.clone()),
+            Auth::Rotating(rotating) => rotating.headers().await,
+        }
+    }
+
+    /// Makes the next call use new credentials, if there can be any.
+    pub(crate) fn refresh(&self) {
+        if let Auth::Rotating(rotating) = self {
+            rotating.lock().made_at = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Auth {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Auth::Basic { .. } => "Auth::Basic",
+            Auth::Static(_) => "Auth::Static",
+            Auth::Rotating(_) => "Auth::Rotating",
+        })
+    }
+}
+
+/// A signed header, made when it is first needed and again ahead of its end.
+///
+/// At 80 % of its life it is renewed in the background while the old one serves on. Only when there is none, or it is too old, a call waits;
+/// any number of calls wait for one signature. When that fails the call fails: an old header is not used again, and the next call
+/// tries anew.
+pub struct RotatingAuth {
+    public_key: [u8; 32],
+    ttl: Duration,
+    signer: Arc<dyn Signer>,
+    current: Mutex<Current>,
+    signing: tokio::sync::Mutex<()>,
+}
+
+struct Current {
+    headers: BTreeMap<String, String>,
+    made_at: Option<Instant>,
+    renewing: bool,
+}
+
+impl RotatingAuth {
+    /// A header of a key, with a life and a signer. Initial headers count as made now; those that are not the token are always sent.
+    #[must_use]
+    pub fn new(
+        public_key: [u8; 32],
+        ttl: Duration,
+        signer: Arc<dyn Signer>,
+        initial: BTreeMap<String, String>,
+    ) -> Self {
+        let made_at = (!initial.is_empty()).then(Instant::now);
+        let current = Mutex::new(Current { headers: initial, made_at, renewing: false });
+        RotatingAuth { public_key, ttl, signer, current, signing: tokio::sync::Mutex::new(()) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The headers if they are young enough, and whether they should be renewed soon.
+    fn fresh(&self) -> Option<(BTreeMap<String, String>, bool)> {
+        let current = self.lock();
+        let age = current.made_at?.elapsed();
+        (age <= self.ttl).then(|| (current.headers.clone(), age > self.ttl.mul_f64(0.8)))
+    }
+
+    async fn headers(self: &Arc<Self>) -> Result<BTreeMap<String, String>, AuthError> {
+        if let Some((headers, soon)) = self.fresh() {
+            if soon && !std::mem::replace(&mut self.lock().renewing, true) {
+                let this = Arc::clone(self);
+                // At most one at a time, and bounded by the signer's timeout.
+                tokio::spawn(async move {
+                    let signing = this.signing.lock().await;
+                    if let Err(error) = this.renew().await {
+                        tracing::warn!(%error, "the auth header could not be renewed ahead of its end");
+                    }
+                    drop(signing);
+                    this.lock().renewing = false;
+                });
+            }
+            return Ok(headers);
+        }
+        let _signing = self.signing.lock().await;
+        if let Some((headers, _)) = self.fresh() {
+            return Ok(headers);
+        }
+        self.renew().await
+    }
+
+    async fn renew(&self) -> Result<BTreeMap<String, String>, AuthError> {
+        let token = self.token().await?;
+        let mut current = self.lock();
+        current.headers.retain(|name, _| !name.eq_ignore_ascii_case(AUTH_HEADER));
+        current.headers.insert(AUTH_HEADER.to_owned(), token);
+        current.made_at = Some(Instant::now());
+        Ok(current.headers.clone())
+    }
+
+    /// Version 2: the key, the time in nanoseconds, and a signature over both.
+    async fn token(&self) -> Result<String, AuthError> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let key_id = hex(&self.public_key);
+        let mut data = [0; 40];
+        let (key, time) = data.split_at_mut(32);
+        key.copy_from_slice(&self.public_key);
+        time.copy_from_slice(&nanoseconds.to_be_bytes());
+        match timeout(SIGNER_TIMEOUT, self.signer.sign(&key_id, &data)).await {
+            Ok(Ok(signature)) => Ok(format!("2:{key_id}:{nanoseconds}:{}", hex(&signature))),
+            Ok(Err(error)) => Err(AuthError { problem: error.to_string() }),
+            Err(_) => Err(AuthError { problem: format!("the signer took longer than {} s", SIGNER_TIMEOUT.as_secs()) }),
+        }
+    }
+}
+
+fn decode_key(text: &str) -> Result<[u8; 32], AuthConfigError> {
+    if text.is_empty() {
+        return Err(AuthConfigError::PublicKeyRequired);
+    }
+    let invalid = |problem: String| AuthConfigError::InvalidPublicKey { problem };
+    if text.len() % 2 == 1 {
+        return Err(invalid("odd length hex string".to_owned()));
+    }
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let digits = digits.ok_or_else(|| invalid("invalid hex digit".to_owned()))?;
+    let bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + u8::try_from(*digit).unwrap_or(0)))
+        .collect();
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| invalid(format!("a public key has 32 bytes, not {length}")))
+}

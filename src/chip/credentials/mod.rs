@@ -1,0 +1,6 @@
+//! What a client shows to the server, and what it trusts: signed headers, certificates and keys.
+
+pub(crate) mod auth;
+pub(crate) mod headers;
+pub(crate) mod pem;
+pub(crate) mod tls;

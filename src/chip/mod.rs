@@ -1,0 +1,40 @@
+//! A client of Chip Ingress: messages from memory, in batches, over gRPC. It knows no database.
+//!
+//! A [`BatchClient`] queues events in front of a [`Transport`]. It numbers them, splits requests by size, isolates the event that
+//! a server refuses, and calls back exactly once for each event. A breaker stops requests while the destination fails.
+//!
+//! # What a failure means
+//!
+#![doc = include_str!("answer/retry_classes.md")]
+
+pub(crate) mod answer;
+pub(crate) mod client;
+pub(crate) mod credentials;
+pub(crate) mod error;
+pub(crate) mod instruments;
+pub(crate) mod metrics;
+pub(crate) mod transport;
+
+pub use answer::outcome::{EventErrorCode, RetryClass, SendError, error_code};
+pub use answer::retry_hint::MAX_RETRY_AFTER;
+pub use client::batch::{ABANDON_GRACE, BatchClient, BatchStop, Callback, Sent};
+pub use client::breaker::{BreakerConfig, BreakerState, FLAP_OPENINGS, FLAP_WINDOW};
+pub use client::config::{BatchConfig, EmptyResults, FRAMING_RESERVE_BYTES, MIN_REQUEST_BYTES};
+pub use client::seqnum::MAX_SEQUENCES;
+pub use credentials::auth::{
+    AUTH_HEADER, Auth, AuthError, AuthSettings, LazySigner, MIN_HEADERS_TTL, RotatingAuth, SIGNER_TIMEOUT, Signer,
+};
+pub use credentials::headers::{HeaderProvider, resource_headers};
+#[cfg(feature = "ingress")]
+pub(crate) use credentials::pem::Pem;
+pub use credentials::pem::{MAX_PEM_BYTES, TLS_READ_TIMEOUT, TLS_RELOAD_INTERVAL};
+pub use credentials::tls::Tls;
+pub use error::{AuthConfigError, ConfigError};
+pub use instruments::INSTRUMENTS;
+pub use transport::Transport;
+pub use transport::connection::RECONNECT_AFTER;
+pub use transport::grpc::{
+    CONNECT_TIMEOUT, Destination, GrpcConfig, GrpcTransport, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, KeepAlive,
+    MAX_RESPONSE_BYTES, TCP_KEEPALIVE, UNARY_ATTEMPTS,
+};
+pub use transport::noop::NoopTransport;

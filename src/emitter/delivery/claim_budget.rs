@@ -1,0 +1,62 @@
+//! How many claimed rows may wait for the sender: no more than it gets round to while their claims last.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The least time over which a rate is measured.
+const MEASURED_OVER: Duration = Duration::from_millis(250);
+
+/// The rate at which messages are answered, measured while rows are sent again.
+///
+/// What is claimed and not sent within its claim was claimed in vain: it is counted as an attempt, and waits until the claim is over.
+pub(crate) struct Pace {
+    since: Instant,
+    answered: u64,
+    /// Messages per second; `None` before the first measurement.
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// Begins to measure, with what was answered so far.
+    pub(crate) fn new(answered: u64) -> Self {
+        Pace { since: Instant::now(), answered, rate: None }
+    }
+
+    /// Takes note of what was answered up to now.
+    pub(crate) fn note(&mut self, answered: u64) {
+        let elapsed = self.since.elapsed();
+        if elapsed >= MEASURED_OVER {
+            let new =
+                crate::instrument::whole(usize::try_from(answered.saturating_sub(self.answered)).unwrap_or(usize::MAX));
+            *self = Pace { since: Instant::now(), answered, rate: Some(new / elapsed.as_secs_f64()) };
+        }
+    }
+
+    /// How many may wait so that the last is sent within `window`, at least `least`. Before anything is known it is `least`.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn may_wait(&self, window: Duration, least: usize) -> usize {
+        self.rate.map_or(least, |rate| least.max((rate * window.as_secs_f64()) as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_wait_follows_the_rate_and_not_below_the_least() {
+        let mut pace = Pace::new(100);
+        let window = Duration::from_secs(2);
+        assert_eq!(pace.may_wait(window, 200), 200);
+        tokio::time::advance(MEASURED_OVER / 2).await;
+        pace.note(100_000);
+        assert_eq!(pace.may_wait(window, 200), 200, "too short a time says nothing");
+        tokio::time::advance(MEASURED_OVER / 2).await;
+        pace.note(600);
+        assert_eq!(pace.may_wait(window, 200), 4_000);
+        tokio::time::advance(MEASURED_OVER).await;
+        pace.note(601);
+        assert_eq!(pace.may_wait(window, 200), 200);
+    }
+}

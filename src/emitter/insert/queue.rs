@@ -1,0 +1,162 @@
+//! Emits that share their inserts.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::clock::from_now;
+use crate::emitter::insert::closed;
+use crate::emitter::outcomes::within;
+use crate::error::Error;
+use crate::outbox::row::{Stored, micros, row};
+use crate::store::{Backend, Class, Fault};
+
+/// What an emit hears of its insert.
+pub(crate) type Inserted = Result<Uuid, Arc<Error>>;
+
+/// An emit that waits for its insert.
+pub(crate) struct Request {
+    pub(crate) stored: Stored,
+    pub(crate) reply: oneshot::Sender<Inserted>,
+    /// When it gives up, unless its insert has begun.
+    pub(crate) insert_by: Instant,
+}
+
+/// Why a request is not in the queue.
+pub(crate) enum NotQueued {
+    /// The emitter is stopping.
+    Closed,
+    /// There was no room in time.
+    Late,
+}
+
+/// The queue of inserts.
+pub(crate) struct InsertQueue {
+    sender: SyncMutex<Option<mpsc::Sender<Request>>>,
+    weak: mpsc::WeakSender<Request>,
+    waiting: Mutex<mpsc::Receiver<Request>>,
+    capacity: usize,
+    workers: AtomicUsize,
+}
+
+impl InsertQueue {
+    pub(crate) fn new(batch_size: usize) -> Self {
+        let capacity = batch_size.saturating_mul(200).clamp(10_000, 1_000_000);
+        let (sender, waiting) = mpsc::channel(capacity);
+        InsertQueue {
+            weak: sender.downgrade(),
+            sender: SyncMutex::new(Some(sender)),
+            waiting: Mutex::new(waiting),
+            capacity,
+            workers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a worker, for as long as what comes back lives.
+    pub(crate) fn worker(&self) -> Worker<'_> {
+        self.workers.fetch_add(1, Ordering::AcqRel);
+        Worker(self)
+    }
+
+    /// Waits for room, at most until the request gives up, and queues. Until it is queued, the caller may give up too.
+    pub(crate) async fn push(&self, request: Request) -> Result<(), NotQueued> {
+        let sender = self.weak.upgrade().ok_or(NotQueued::Closed)?;
+        let place = timeout_at(request.insert_by, sender.reserve()).await;
+        place.map_err(|_| NotQueued::Late)?.map_err(|_| NotQueued::Closed)?.send(request);
+        Ok(())
+    }
+
+    /// Lets the workers finish what is queued and end.
+    pub(crate) fn close(&self) {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(crate) fn fill_ratio(&self) -> f64 {
+        let free = self.weak.upgrade().map_or(self.capacity, |sender| sender.capacity());
+        crate::instrument::whole(self.capacity - free) / crate::instrument::whole(self.capacity)
+    }
+
+    /// The next requests that share an insert: what is there, and what comes within `linger`. `None` when it is closed and empty.
+    pub(crate) async fn next(&self, full: usize, linger: Duration) -> Option<Vec<Request>> {
+        let mut waiting = self.waiting.lock().await;
+        let mut batch = Vec::new();
+        waiting.recv_many(&mut batch, full).await;
+        let due = from_now(linger);
+        while !batch.is_empty() && batch.len() < full && !linger.is_zero() {
+            match tokio::time::timeout_at(due, waiting.recv()).await {
+                Ok(Some(request)) => batch.push(request),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+/// A task that inserts what is queued. When the last one is gone, with its runtime, nothing is queued any more, and
+/// what is queued is refused.
+pub(crate) struct Worker<'a>(&'a InsertQueue);
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if self.0.workers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.0.close();
+        // Nobody else holds it: there is no other worker.
+        if let Ok(mut waiting) = self.0.waiting.try_lock() {
+            waiting.close();
+            while let Ok(request) = waiting.try_recv() {
+                let _ = request.reply.send(Err(Arc::new(closed())));
+            }
+        }
+    }
+}
+
+/// Inserts messages in one statement; if that fails because of one of them, each by itself.
+///
+/// Answers in the order of the messages.
+pub(crate) async fn insert_all<B: Backend>(
+    pool: &Pool<B>,
+    turns: &Semaphore,
+    stored: &mut [Stored],
+    hold: Duration,
+    limit: Duration,
+) -> Vec<Result<(), Arc<Error>>> {
+    let during = |fault: Fault| Arc::new(fault.during_commit("store messages in the outbox"));
+    match insert(pool, turns, stored, hold, limit).await {
+        Ok(()) => vec![Ok(()); stored.len()],
+        Err(fault) if stored.len() > 1 && fault.class() == Class::Permanent => {
+            let mut answers = Vec::with_capacity(stored.len());
+            for one in stored {
+                answers.push(insert(pool, turns, std::slice::from_mut(one), hold, limit).await.map_err(during));
+            }
+            answers
+        }
+        Err(fault) => {
+            let error = during(fault);
+            vec![Err(error); stored.len()]
+        }
+    }
+}
+
+async fn insert<B: Backend>(
+    pool: &Pool<B>,
+    turns: &Semaphore,
+    stored: &mut [Stored],
+    hold: Duration,
+    limit: Duration,
+) -> Result<(), Fault> {
+    let claimed_until = from_now(hold);
+    stored.iter_mut().for_each(|stored| stored.claimed_until = claimed_until);
+    let rows: Vec<_> = stored.iter().map(row).collect();
+    let statement = async {
+        let _turn = turns.acquire().await;
+        B::insert_outbox_on_pool(pool, &rows, micros(hold)).await
+    };
+    within(limit, statement).await
+}

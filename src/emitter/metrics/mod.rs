@@ -1,0 +1,188 @@
+//! Every instrument of the emitter, and the one place where each is recorded.
+
+pub(crate) mod instruments;
+pub(crate) mod process_usage;
+pub(crate) mod stats;
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::chip::metrics::client_label;
+use crate::emitter::metrics::instruments::{self as names, INSTRUMENTS};
+use crate::instrument::Kind;
+use crate::store::Tally;
+
+/// The most pairs of domain and entity that have labels of their own; the rest is `other`.
+pub const MAX_LABEL_PAIRS: usize = 500;
+
+/// Tells the recorder what every instrument is. The emitter does it at its start.
+pub fn describe() {
+    for instrument in crate::chip::INSTRUMENTS.iter().chain(INSTRUMENTS) {
+        let unit = match instrument.unit {
+            "s" => Unit::Seconds,
+            "ms" => Unit::Milliseconds,
+            "By" => Unit::Bytes,
+            _ => Unit::Count,
+        };
+        match instrument.kind {
+            Kind::Counter => describe_counter!(instrument.name, unit, instrument.help),
+            Kind::Gauge => describe_gauge!(instrument.name, unit, instrument.help),
+            Kind::Histogram => describe_histogram!(instrument.name, unit, instrument.help),
+        }
+    }
+}
+
+/// How a message came to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Batch,
+    Retransmit,
+}
+
+impl Phase {
+    fn label(self) -> Label {
+        Label::from_static_parts("phase", if self == Phase::Batch { "batch" } else { "retransmit" })
+    }
+}
+
+/// The instruments of a durable emitter.
+#[derive(Debug, Clone)]
+pub(crate) struct EmitterMetrics {
+    client: Vec<Label>,
+}
+
+impl EmitterMetrics {
+    pub(crate) fn new(client_name: Option<&str>) -> Self {
+        EmitterMetrics { client: client_label(client_name) }
+    }
+
+    pub(crate) fn emitted(&self, pair: &Pair, failed: bool, took: Duration) {
+        let name = if failed { names::EMIT_FAILURE } else { names::EMIT_SUCCESS };
+        counter!(name, Vec::from(pair.labels())).increment(1);
+        histogram!(names::EMIT_TOTAL_DURATION).record(took.as_secs_f64());
+    }
+
+    pub(crate) fn inserted(&self, failed: bool, took: Duration) {
+        histogram!(names::EMIT_DURATION, vec![error_label(failed)]).record(took.as_secs_f64());
+    }
+
+    pub(crate) fn published(&self, phase: Phase, pair: &Pair, failed: bool, took: Duration) {
+        let name = if failed { names::PUBLISH_FAILURE } else { names::PUBLISH_SUCCESS };
+        let with = |more: &[Label]| [self.client.as_slice(), &[phase.label()], more].concat();
+        counter!(name, with(&pair.labels())).increment(1);
+        histogram!(names::PUBLISH_DURATION, with(&[error_label(failed)])).record(took.as_secs_f64());
+    }
+
+    /// Rows that were delivered; answers how many.
+    pub(crate) fn delivered(&self, tallies: &[Tally]) -> u64 {
+        tally(names::DELIVERED, tallies)
+    }
+
+    pub(crate) fn dead_lettered(&self, code: &str, pair: &Pair) {
+        let [domain, entity] = pair.labels();
+        counter!(names::DEAD_LETTERED, vec![Label::new("code", code.to_owned()), domain, entity]).increment(1);
+    }
+
+    /// Rows that expired; answers how many.
+    pub(crate) fn expired(&self, tallies: &[Tally]) -> u64 {
+        tally(names::EXPIRED, tallies)
+    }
+
+    pub(crate) fn buffer_full(&self, phase: Phase, pair: &Pair) {
+        let [domain, entity] = pair.labels();
+        counter!(names::BUFFER_FULL, vec![phase.label(), domain, entity]).increment(1);
+    }
+
+    pub(crate) fn async_dropped(&self, pair: &Pair) {
+        counter!(names::ASYNC_DROPPED, Vec::from(pair.labels())).increment(1);
+    }
+
+    /// A second chance by the unary call.
+    pub(crate) fn published_alone(&self, failed: bool) {
+        counter!(if failed { names::IMMEDIATE_FAILURE } else { names::IMMEDIATE_SUCCESS }).increment(1);
+    }
+
+    /// A claim of due rows: made, and with room for all of them, or not.
+    pub(crate) fn retransmitted(&self, failed: bool) {
+        counter!(if failed { names::RETRANSMIT_FAILURE } else { names::RETRANSMIT_SUCCESS }).increment(1);
+    }
+
+    pub(crate) fn store_operation(&self, operation: &'static str, failed: bool, took: Duration) {
+        let operation = Label::from_static_parts("operation", operation);
+        counter!(names::STORE_OPERATIONS, vec![operation.clone(), error_label(failed)]).increment(1);
+        histogram!(names::STORE_DURATION, vec![operation]).record(took.as_secs_f64());
+    }
+
+    pub(crate) fn fallbacks_in_flight(&self, change: f64) {
+        gauge!(names::FALLBACK_IN_FLIGHT).increment(change);
+    }
+
+    pub(crate) fn gauge(&self, name: &'static str, value: f64) {
+        gauge!(name).set(value);
+    }
+}
+
+fn tally(name: &'static str, tallies: &[Tally]) -> u64 {
+    for tally in tallies {
+        counter!(name, Vec::from(Pair::of(&tally.source, &tally.r#type).labels())).increment(tally.rows);
+    }
+    tallies.iter().map(|tally| tally.rows).sum()
+}
+
+/// A domain and an entity as labels, cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    domain: Arc<str>,
+    entity: Arc<str>,
+}
+
+/// The pairs of the process that have labels of their own: by domain, then by entity.
+#[derive(Default)]
+struct Pairs {
+    known: HashMap<String, HashMap<String, Pair>>,
+    count: usize,
+}
+
+impl Pair {
+    /// The pair, or `other` for all beyond the first [`MAX_LABEL_PAIRS`] of the process.
+    pub(crate) fn of(source: &str, event_type: &str) -> Self {
+        static PAIRS: LazyLock<RwLock<Pairs>> = LazyLock::new(RwLock::default);
+        let find = |pairs: &Pairs| pairs.known.get(source).and_then(|types| types.get(event_type)).cloned();
+        let known = {
+            let pairs = PAIRS.read().unwrap_or_else(PoisonError::into_inner);
+            find(&pairs).or_else(|| (pairs.count >= MAX_LABEL_PAIRS).then(Pair::other))
+        };
+        known.unwrap_or_else(|| {
+            let mut pairs = PAIRS.write().unwrap_or_else(PoisonError::into_inner);
+            find(&pairs).unwrap_or_else(|| pairs.add(source, event_type))
+        })
+    }
+
+    fn other() -> Self {
+        static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("other"));
+        Pair { domain: Arc::clone(&OTHER), entity: Arc::clone(&OTHER) }
+    }
+
+    fn labels(&self) -> [Label; 2] {
+        [Label::new("domain", Arc::clone(&self.domain)), Label::new("entity", Arc::clone(&self.entity))]
+    }
+}
+
+impl Pairs {
+    fn add(&mut self, source: &str, event_type: &str) -> Pair {
+        if self.count >= MAX_LABEL_PAIRS {
+            return Pair::other();
+        }
+        self.count += 1;
+        let pair = Pair { domain: Arc::from(source), entity: Arc::from(event_type) };
+        self.known.entry(source.to_owned()).or_default().insert(event_type.to_owned(), pair.clone());
+        pair
+    }
+}
+
+fn error_label(failed: bool) -> Label {
+    Label::from_static_parts("error", if failed { "true" } else { "false" })
+}

@@ -1,0 +1,112 @@
+//! Counts since the start, for reports and tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::chip::answer::outcome::{RetryClass, SendError};
+
+/// What an emitter has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Events that were stored by `emit`.
+    pub emitted: u64,
+    /// Events that the server took at their first attempt of this process.
+    pub sent_fresh: u64,
+    /// Events that the server took after they were claimed again.
+    pub sent_again: u64,
+    /// Attempts that failed, for whatever reason.
+    pub failed_attempts: u64,
+    /// Rows that left the outbox because they were delivered. Less than what was sent: a repeated delivery, or a delete yet to come.
+    pub delivered: u64,
+    /// Rows that were given another time.
+    pub rescheduled: u64,
+    /// Rows that became dead letters.
+    pub dead_lettered: u64,
+    /// Rows that expired into dead letters.
+    pub expired: u64,
+    /// Rows that were left to the retransmission, because the queue to the sender was full.
+    pub left_waiting: u64,
+    /// Asynchronous emits that were dropped.
+    pub async_dropped: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    emitted: AtomicU64,
+    sent_fresh: AtomicU64,
+    sent_again: AtomicU64,
+    failed_attempts: AtomicU64,
+    delivered: AtomicU64,
+    rescheduled: AtomicU64,
+    dead_lettered: AtomicU64,
+    expired: AtomicU64,
+    left_waiting: AtomicU64,
+    async_dropped: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            emitted: read(&self.emitted),
+            sent_fresh: read(&self.sent_fresh),
+            sent_again: read(&self.sent_again),
+            failed_attempts: read(&self.failed_attempts),
+            delivered: read(&self.delivered),
+            rescheduled: read(&self.rescheduled),
+            dead_lettered: read(&self.dead_lettered),
+            expired: read(&self.expired),
+            left_waiting: read(&self.left_waiting),
+            async_dropped: read(&self.async_dropped),
+        }
+    }
+
+    /// Messages whose fate the server decided.
+    pub(crate) fn answered(&self) -> u64 {
+        [&self.sent_fresh, &self.sent_again, &self.failed_attempts]
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .iter()
+            .sum()
+    }
+
+    pub(crate) fn emitted(&self) {
+        add(&self.emitted, 1);
+    }
+
+    pub(crate) fn sent(&self, again: bool, error: Option<&SendError>) {
+        match error {
+            None if again => add(&self.sent_again, 1),
+            None => add(&self.sent_fresh, 1),
+            Some(error) if error.class(false) == RetryClass::NotTried => {}
+            Some(_) => add(&self.failed_attempts, 1),
+        }
+    }
+
+    pub(crate) fn delivered(&self, rows: u64) {
+        add(&self.delivered, rows);
+    }
+
+    pub(crate) fn rescheduled(&self, rows: u64) {
+        add(&self.rescheduled, rows);
+    }
+
+    pub(crate) fn dead_lettered(&self, rows: u64) {
+        add(&self.dead_lettered, rows);
+    }
+
+    pub(crate) fn expired(&self, rows: u64) {
+        add(&self.expired, rows);
+    }
+
+    pub(crate) fn left_waiting(&self) {
+        add(&self.left_waiting, 1);
+    }
+
+    pub(crate) fn async_dropped(&self) {
+        add(&self.async_dropped, 1);
+    }
+}

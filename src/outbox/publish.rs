@@ -1,0 +1,72 @@
+//! Writes messages into the outbox, in a transaction of the caller or alone.
+
+use std::time::Duration;
+
+use sqlx::Database;
+
+use crate::cloudevent::CloudEvent;
+use crate::error::Result;
+use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, row};
+use crate::store::{Backend, EmitExecutor, Fault};
+
+/// Puts a message into the outbox, alone or inside the caller's transaction, without a running emitter.
+///
+/// `&mut *tx` joins the caller's transaction: the message goes out exactly if that commits. It is delivered at least once, by
+/// `DurableEmitter::deliver` at once or by any host on this database after [`FIRST_CLAIM_TTL`].
+/// Without an idempotency key of its own it gets one that is unique to this call.
+///
+/// # Errors
+///
+/// Contention, transient or database errors; [`Error::Unknown`](crate::Error::Unknown) when the connection was lost and the message may be
+/// there or not.
+///
+/// # Cancel safety
+///
+/// A dropped future may or may not have stored the message; in a transaction, roll back.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::{CloudEvent, outbox};
+///
+/// let mut tx = eventbox::begin(&pool).await?;
+/// let event = CloudEvent::builder("flights", "flight.departed").payload("UA 1545").build()?;
+/// let stored = outbox::publish_in(&mut *tx, event).await?;
+/// tx.commit().await?;
+/// // emitter.deliver(stored) sends it now; without that, a host sends it a little later.
+/// # drop(stored);
+/// # Ok(()) }
+/// ```
+pub async fn publish_in<'e, B, E>(executor: E, event: CloudEvent) -> Result<Stored>
+where
+    B: Backend,
+    E: EmitExecutor<'e, Database = B>,
+{
+    let mut stored = prepare(event, FIRST_CLAIM_TTL, IdempotencyKey::Unique);
+    B::insert_outbox(executor, &row(&stored), micros(FIRST_CLAIM_TTL))
+        .await
+        .map_err(|fault| fault.during_commit("store a message in the outbox"))?;
+    stored.payload = Vec::new();
+    Ok(stored)
+}
+
+/// Writes the messages of turns, in order; each has its key already.
+pub(crate) async fn publish_all_in<B: Backend>(
+    tx: &mut <B as Database>::Connection,
+    events: Vec<CloudEvent>,
+    claim_ttl: Duration,
+) -> Result<Vec<Stored>, Fault> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut stored: Vec<Stored> =
+        events.into_iter().map(|event| prepare(event, claim_ttl, IdempotencyKey::Unique)).collect();
+    lay_together(&mut stored);
+    let rows: Vec<_> = stored.iter().map(row).collect();
+    B::insert_outbox_in(tx, &rows, micros(claim_ttl)).await?;
+    stored.iter_mut().for_each(|stored| stored.payload = Vec::new());
+    Ok(stored)
+}

@@ -1,0 +1,113 @@
+//! A row of the outbox, as it is made from a message.
+
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::clock::{LONGEST, from_now, noted};
+use crate::cloudevent::CloudEvent;
+use crate::store::{OutboxKey, OutboxRow};
+
+/// How long a row that was just written is left to whoever wrote it, before a host sends it: [`Config::retransmit_after`] by default.
+///
+pub const FIRST_CLAIM_TTL: Duration = Duration::from_secs(10);
+
+/// The claim that the insert is.
+pub(crate) const FIRST_CLAIM: i32 = 1;
+
+/// The extension that says who sends, and its value.
+const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
+
+/// A message that was just written to the outbox: hand it to [`DurableEmitter::deliver`] after the commit, to send it from memory without
+/// reading it back.
+///
+/// Dropping it is harmless: a host sends the row when the first claim, which is the insert, is over.
+///
+#[derive(Debug)]
+#[must_use = "hand it to `DurableEmitter::deliver` after the commit, or let a host send it later"]
+pub struct Stored {
+    pub(crate) key: OutboxKey,
+    pub(crate) event: CloudEvent,
+    /// The event as it goes into the row; empty as soon as it is there.
+    pub(crate) payload: Vec<u8>,
+    /// The claim that the insert was.
+    #[cfg_attr(not(feature = "emitter"), allow(dead_code, reason = "only delivery sends from memory"))]
+    pub(crate) attempts: i32,
+    /// When somebody else may send it; counted from before the insert, so it is never later than the database thinks.
+    #[cfg_attr(not(feature = "emitter"), allow(dead_code, reason = "only delivery sends from memory"))]
+    pub(crate) claimed_until: Instant,
+}
+
+impl Stored {
+    /// The shard of the row, 0 to 255.
+    #[must_use]
+    pub fn shard(&self) -> i16 {
+        self.key.shard
+    }
+
+    /// The id of the row.
+    #[must_use]
+    pub fn id(&self) -> &Uuid {
+        &self.key.id
+    }
+
+    /// The message as it was stored, with its idempotency key.
+    #[must_use]
+    pub fn event(&self) -> &CloudEvent {
+        &self.event
+    }
+}
+
+/// Puts messages that are inserted together into one shard, any one: rows that come together lie together then, in one place of each index.
+pub(crate) fn lay_together(stored: &mut [Stored]) {
+    let shard = fastrand::u8(..).into();
+    stored.iter_mut().for_each(|stored| stored.key.shard = shard);
+}
+
+/// The idempotency key of a message whose sender gave it none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdempotencyKey {
+    /// One of its own: every emit is another fact.
+    #[default]
+    Unique,
+    /// The [`content_hash`](CloudEvent::content_hash): emits of equal content are one fact, and a receiver that deduplicates drops all but the
+    /// first.
+    ContentHash,
+}
+
+/// A row to be, with what the emitter adds to the message.
+pub(crate) fn prepare(mut event: CloudEvent, hold: Duration, default_key: IdempotencyKey) -> Stored {
+    let id = noted(Uuid::now_v7());
+    event.stamp(EMITTER.0, EMITTER.1.to_owned());
+    event.default_key(|event| match default_key {
+        IdempotencyKey::Unique => id.simple().to_string(),
+        IdempotencyKey::ContentHash => event.content_hash(),
+    });
+    let key = OutboxKey { shard: shard_of(id).into(), id };
+    let payload = event.encode();
+    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(hold) }
+}
+
+pub(crate) fn row(stored: &Stored) -> OutboxRow<'_> {
+    OutboxRow {
+        shard: stored.key.shard,
+        id: stored.key.id,
+        source: stored.event.source(),
+        r#type: stored.event.event_type(),
+        payload: &stored.payload,
+    }
+}
+
+/// A message without a recipient lies in the shard of its id.
+fn shard_of(id: Uuid) -> u8 {
+    let [first, ..] = <[u8; 16]>::from(Md5::digest(id.as_bytes()));
+    first
+}
+
+/// A duration as the statements take it; a time can be added to it without overflow.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
+}
