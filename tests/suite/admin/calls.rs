@@ -1,4 +1,4 @@
-//! What the calls answer and refuse.
+//! Results and refusals of the administrative calls.
 
 use eventbox::{Error, Event, EventId, Misuse, Recipient, admin};
 
@@ -18,23 +18,23 @@ on_every_engine! {
             seen.extend(page.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()));
         }
         assert_eq!((seen, pages), ((0..25).map(|n| format!("{n:02}")).collect(), 3));
-        assert_eq!(turn(db).await, 0, "looking is no write");
+        assert_eq!(turn(db).await, 0, "reading moves no turn");
         let written_down: EventId = (*after.unwrap().as_uuid()).into();
         assert_eq!(written_down, after.unwrap());
     }
 
-    async fn purging_forgets_no_names(db) {
+    async fn a_purge_forgets_no_names(db) {
         let ids = emit(db, &["a", "b", "c"]).await;
         assert_eq!(admin::purge(&db.pool, &cell(), &[ids[2], ids[0], ids[0]]).await.unwrap(), 2);
         assert_eq!((values(db).await, turn(db).await), (vec!["b".to_owned()], 1));
         assert_eq!(admin::purge(&db.pool, &cell(), &ids[..1]).await.unwrap(), 0);
         assert_eq!(admin::purge(&db.pool, &cell(), &[]).await.unwrap(), 0);
-        assert_eq!(turn(db).await, 1, "what changes nothing moves no turn");
+        assert_eq!(turn(db).await, 1, "a call that changes nothing moves no turn");
         let again = eventbox::emit_all(&db.pool, &[(cell(), Event::new("a").named("a"))]).await.unwrap();
         assert_eq!(again, [eventbox::Emitted::Tombstoned]);
     }
 
-    async fn purging_all_goes_in_slices_and_leaves_others_alone(db) {
+    async fn purge_all_works_in_slices_and_leaves_other_recipients_alone(db) {
         let other = Recipient::new("cell", "2").unwrap();
         eventbox::emit(&db.pool, &other, Event::new("stays")).await.unwrap();
         let events: Vec<_> = (0..admin::PURGE_SLICE).map(|_| (cell(), Event::new(""))).collect();

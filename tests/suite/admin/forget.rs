@@ -1,4 +1,4 @@
-//! Forgetting a recipient.
+//! `forget`, which removes the turn and the state of an idle recipient.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::races::{op, turn_first};
 use super::{MANY, cell, emit, turn};
 use crate::support::{CellEngine, Cells, TestDb, TestEngine, create_cells, drain, on_every_engine, with_database};
 
-/// Lets an hour pass since the last write.
+/// Makes the last write older by an hour.
 async fn let_an_hour_pass<B: TestEngine>(db: &TestDb<B>) {
     db.run("UPDATE eventbox_state SET updated_at_us = updated_at_us - 3600000001").await;
 }
@@ -20,13 +20,13 @@ async fn forget<B: TestEngine>(db: &TestDb<B>) -> Forgotten {
     admin::forget(&db.pool, &cell()).await.unwrap()
 }
 
-/// Takes a turn whatever the box holds.
+/// A processor that takes a turn with any events, also with none.
 fn counting<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| Ok(Mutation::from(Transition::to(population + 1).consuming(events))))
 }
 
 on_every_engine! {
-    /// DESIGN §5.
+    /// A recipient can be forgotten an hour after its last write, without events and while not paused.
     async fn a_recipient_is_forgotten_an_hour_after_its_last_write(db) {
         assert_eq!(forget(db).await, Forgotten::NothingKept);
         emit(db, &["a"]).await;
@@ -49,7 +49,7 @@ on_every_engine! {
         assert_eq!(forget(db).await, Forgotten::NothingKept);
     }
 
-    /// DESIGN §5: the recipient is forgotten while a turn of it decides: the turn does not match and starts anew, at the first turn.
+    /// A recipient is forgotten while its turn decides. The turn does not match any more and starts again, as turn 1.
     async fn a_turn_in_flight_does_not_outlive_its_recipient(db) {
         create_cells(db).await;
         process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
@@ -68,7 +68,7 @@ on_every_engine! {
         assert_eq!((done.number, done.contention), (Some(1), 1));
     }
 
-    /// A turn commits while the administrator waits for it: the last write is too recent.
+    /// A turn commits while `forget` waits for it, so the last write is too recent.
     async fn a_recipient_is_not_forgotten_under_a_turn(db) {
         create_cells(db).await;
         process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
@@ -80,9 +80,9 @@ on_every_engine! {
     }
 }
 
-/// A turn that was loaded when the recipient had none, is decided for longer than [`MAX_TURN_AGE`], and would make turn 1 of a recipient that
-/// had turns and was forgotten meanwhile: it is refused before its transaction and decided anew.
-async fn a_turn_that_is_too_old_starts_anew<B: CellEngine>() {
+/// A turn that decides for longer than [`MAX_TURN_AGE`] is refused before its transaction, and starts again.
+/// Otherwise it could commit turn 1 of a recipient that had turns and was forgotten meanwhile.
+async fn a_turn_that_is_too_old_starts_again<B: CellEngine>() {
     with_database("a_turn_that_is_too_old", async |db: &TestDb<B>| {
         create_cells(db).await;
         let fetched = Arc::new(AtomicBool::new(false));
@@ -113,12 +113,12 @@ async fn a_turn_that_is_too_old_starts_anew<B: CellEngine>() {
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn a_turn_that_is_too_old_starts_anew_on_postgres() {
-    a_turn_that_is_too_old_starts_anew::<sqlx::Postgres>().await;
+async fn a_turn_that_is_too_old_starts_again_on_postgres() {
+    a_turn_that_is_too_old_starts_again::<sqlx::Postgres>().await;
 }
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_turn_that_is_too_old_starts_anew_on_sqlite() {
-    a_turn_that_is_too_old_starts_anew::<sqlx::Sqlite>().await;
+async fn a_turn_that_is_too_old_starts_again_on_sqlite() {
+    a_turn_that_is_too_old_starts_again::<sqlx::Sqlite>().await;
 }

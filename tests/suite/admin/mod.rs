@@ -1,4 +1,4 @@
-//! The administration of a box.
+//! The administration of an eventbox.
 
 mod calls;
 mod forget;
@@ -17,7 +17,7 @@ fn cell() -> Recipient {
     Recipient::new("cell", "1").unwrap()
 }
 
-/// Emits events with these values, which are their names too; answers their ids.
+/// Emits events with these values, which are also their names. Returns their ids.
 async fn emit<B: CellEngine>(db: &TestDb<B>, values: &[&str]) -> Vec<EventId> {
     let mut conn = db.pool.acquire().await.unwrap();
     for value in values {

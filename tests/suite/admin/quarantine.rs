@@ -1,11 +1,11 @@
-//! Events aside, their names, and the pruner.
+//! Events in quarantine, their names, and the pruner.
 
 use eventbox::{Emitted, Event, Pruner, PrunerConfig, admin};
 
 use super::{cell, emit, listed, turn, values};
 use crate::support::{TestDb, TestEngine, drain, on_every_engine};
 
-/// Prunes with no delay at all, so that whatever may be stamped is deleted at the second pass.
+/// Prunes without a delay, so that the second pass deletes every stamped tombstone.
 async fn prune<B: TestEngine>(db: &TestDb<B>) -> [u64; 3] {
     let config = PrunerConfig { tombstone_delay: std::time::Duration::ZERO, ..PrunerConfig::default() };
     let pruned = Pruner::new(db.pool.clone(), config).run_once().await.unwrap();
@@ -32,7 +32,7 @@ on_every_engine! {
         assert_eq!(admin::quarantined(&db.pool, &cell(), Some(ids[1]), 10).await.unwrap().len(), 1);
 
         assert_eq!(admin::replay(&db.pool, &cell(), &[before[3].id(), ids[1]]).await.unwrap(), 2);
-        assert_eq!(admin::events(&db.pool, &cell(), None, 10).await.unwrap(), before, "in their old places");
+        assert_eq!(admin::events(&db.pool, &cell(), None, 10).await.unwrap(), before, "the events are back in their old order");
         assert_eq!(admin::replay(&db.pool, &cell(), &[ids[1]]).await.unwrap(), 0);
         assert_eq!((turn(db).await, db.count("eventbox_dead_letter").await), (2, 0));
     }
@@ -48,8 +48,9 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_dead_letter").await, db.count("eventbox_state").await), (1, 1));
     }
 
-    /// DESIGN §5, EB-13: the name of an event in quarantine is that of a living one; replayed, consumed and discarded it goes its usual way.
-    async fn a_name_lives_as_long_as_its_event_is_somewhere(db) {
+    /// The name of an event in quarantine is a duplicate and is not pruned. A replay does not change that.
+    /// Once the event is consumed or discarded, its name is remembered for the delay.
+    async fn a_name_lives_as_long_as_its_event_exists_anywhere(db) {
         let id = emit(db, &["a"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[id], "why").await.unwrap();
         assert_eq!((prune(db).await, resend!(db, "a")), ([0, 0, 0], Emitted::Duplicate));
@@ -66,8 +67,9 @@ on_every_engine! {
         assert_eq!((resend!(db, "a"), prune(db).await), (Emitted::Tombstoned, [1, 0, 0]));
     }
 
-    /// DESIGN §5: a replay clears a stamp in its own transaction, without waiting for the pruner: consumed right after it, the event is remembered anew.
-    async fn a_replay_remembers_the_name_anew(db) {
+    /// A replay clears the stamp of the name in its own transaction, without the pruner.
+    /// When the event is consumed after the replay, the delay starts again.
+    async fn a_replay_clears_the_stamp_of_the_name(db) {
         let id = emit(db, &["a"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[id], "why").await.unwrap();
         for tombstone in ["UPDATE eventbox_tombstone SET gone_at_us = 1", "DELETE FROM eventbox_tombstone"] {
@@ -83,7 +85,7 @@ on_every_engine! {
     }
 }
 
-/// What only an engine with many writers can show.
+/// Tests that need an engine with many writers.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
@@ -98,7 +100,7 @@ mod on_postgres {
         [pruned.stamped, pruned.revived, pruned.deleted]
     }
 
-    /// The pruner holds the tombstone when the replay comes: the replay waits, and what it writes stands.
+    /// The pruner has locked the tombstone when the replay begins. The replay waits, and its write is the last.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_replay_waits_for_the_pruner() {
         with_database("a_replay_waits_for_the_pruner", async |db: &TestDb<Engine>| {
@@ -120,10 +122,10 @@ mod on_postgres {
         .await;
     }
 
-    /// A write that brings an event back holds its tombstone, whose stamp is old enough to be deleted: the pruner leaves it alone, and sees
-    /// at its next pass that the event lives.
+    /// A write that restores an event has locked its tombstone, whose stamp is old enough for a deletion.
+    /// The pruner skips the tombstone, and sees at its next pass that the event exists.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_pruner_leaves_alone_what_a_replay_holds() {
+    async fn the_pruner_skips_a_tombstone_that_a_replay_has_locked() {
         with_database("the_pruner_leaves_alone", async |db: &TestDb<Engine>| {
             emit(db, &["a"]).await;
             drain(&db.pool, &cell()).await;

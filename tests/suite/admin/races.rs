@@ -1,5 +1,5 @@
-//! Every write of an administrator against a turn in flight, in both orders: the write commits while the turn decides, and the write comes
-//! while the turn is committing.
+//! Every administrative write against a turn in flight, in both orders.
+//! Either the write commits while the turn decides, or the write begins while the turn commits.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{MANY, cell, emit, turn, values};
 use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine};
 
-/// What an administrator does, on a pool of his own.
+/// An administrative call, on a pool of its own.
 pub(super) type Op<B, T> = Arc<dyn Fn(Pool<B>) -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
 pub(super) fn op<B, T, F, Fut>(does: F) -> Op<B, T>
@@ -29,7 +29,7 @@ macro_rules! op {
     };
 }
 
-/// Consumes everything, with a note an event and what else is to be done in the transaction; takes a turn also with an empty box.
+/// Returns a processor that consumes everything, also nothing, with a note for each event and one more side effect.
 fn consuming<B: CellEngine>(also: impl Fn() -> Option<SideEffect<B>> + Send + Sync + 'static) -> Cells<B> {
     Cells::deciding(move |_, events, population| {
         let notes = events.iter().map(|event: &Event| Some(noting(String::from_utf8_lossy(event.value()))));
@@ -38,7 +38,7 @@ fn consuming<B: CellEngine>(also: impl Fn() -> Option<SideEffect<B>> + Send + Sy
     })
 }
 
-/// The administrator commits while the first attempt of the turn decides.
+/// Runs the call while the first attempt of the turn decides.
 async fn op_first<B: CellEngine, T: Send + 'static>(db: &TestDb<B>, op: Op<B, T>) -> (Result<Turn>, T) {
     let answer = Arc::new(Mutex::new(None));
     let (pool, kept) = (db.open(1), Arc::clone(&answer));
@@ -56,7 +56,7 @@ async fn op_first<B: CellEngine, T: Send + 'static>(db: &TestDb<B>, op: Op<B, T>
     (turn, answer)
 }
 
-/// The administrator comes while the transaction of the turn is open, and (where that can be seen) waits for it.
+/// Runs the call while the transaction of the turn is open. On Postgres it checks that the call waits for the turn.
 pub(super) async fn turn_first<B: CellEngine, T: Send + 'static>(db: &TestDb<B>, op: Op<B, T>) -> (Result<Turn>, T) {
     let (open, is_open) = oneshot::channel::<()>();
     let (commit, may_commit) = oneshot::channel::<()>();
@@ -101,7 +101,7 @@ on_every_engine! {
         let a = emit(db, &["a", "b"]).await[0];
         let (turn, purged) = op_first(db, op!(|pool| admin::purge(&pool, &cell(), &[a]).await.unwrap())).await;
         assert_eq!((contended(&turn), purged), ((Some(2), 1, 1), 1));
-        assert_eq!(notes(db).await, ["b"], "what was purged is not applied");
+        assert_eq!(notes(db).await, ["b"], "the purged event is not applied");
     }
 
     async fn a_purge_comes_after_a_turn(db) {
@@ -148,7 +148,7 @@ on_every_engine! {
         let a = emit(db, &["a", "b"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[a], "bad").await.unwrap();
         let (done, moved) = op_first(db, op!(|pool| admin::replay(&pool, &cell(), &[a]).await.unwrap())).await;
-        assert_eq!((contended(&done), moved), ((Some(3), 2, 1), 1), "the next attempt sees it, in its old place");
+        assert_eq!((contended(&done), moved), ((Some(3), 2, 1), 1), "the next attempt sees the event, in its old place");
         assert_eq!(notes(db).await, ["a", "b"]);
     }
 
@@ -173,13 +173,13 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_dead_letter").await, turn(db).await), (0, 6));
     }
 
-    /// When `pause` has returned, no turn that began before commits: the attempt that was deciding is not the one that consumed.
+    /// After `pause` has returned, no turn that began before it commits.
     async fn a_pause_comes_first(db) {
         create_cells(db).await;
         emit(db, &["a"]).await;
         let (done, paused) = op_first(db, op!(|pool| {
             let paused = admin::pause(&pool, &cell()).await.unwrap();
-            // What is emitted now can only be consumed by an attempt that began after the pause.
+            // Only an attempt that began after the pause can consume this event.
             eventbox::emit(&pool, &cell(), Event::new("later")).await.unwrap();
             paused
         })).await;
@@ -203,7 +203,7 @@ on_every_engine! {
             db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({shard}, 'cell/1', 3, 'why')")).await;
             let op = op!(|pool| admin::resume(&pool, &cell()).await.unwrap());
             let (done, resumed) = if first { op_first(db, op).await } else { turn_first(db, op).await };
-            // A turn takes the failures back itself, so that one that came first leaves nothing to resume.
+            // A turn resets the failures itself, so after a turn there is nothing to resume.
             assert_eq!((contended(&done).1, contended(&done).2, resumed), (1, usize::from(first), first));
             assert_eq!(db.count("eventbox_failure").await, 0);
         }
@@ -214,7 +214,7 @@ on_every_engine! {
         emit(db, &["a"]).await;
         drain(&db.pool, &cell()).await;
         let (done, at) = op_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap())).await;
-        assert_eq!((contended(&done), at), ((Some(3), 0, 1), 2), "the turn was decided anew, on the edited state");
+        assert_eq!((contended(&done), at), ((Some(3), 0, 1), 2), "the turn was decided again, on the edited state");
         let stored = admin::stored_state(&db.pool, &cell()).await.unwrap();
         assert_eq!((stored.turn, stored.state.as_deref()), (3, Some(b"edited".as_slice())));
     }
@@ -225,7 +225,7 @@ on_every_engine! {
         drain(&db.pool, &cell()).await;
         let (done, error) = turn_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap_err())).await;
         assert_eq!(contended(&done), (Some(2), 0, 0));
-        assert!(error.is_contention(), "it was edited as it is no more: {error:?}");
+        assert!(error.is_contention(), "the edit expected an older state: {error:?}");
         assert_eq!(admin::stored_state(&db.pool, &cell()).await.unwrap().state, None);
     }
 

@@ -1,4 +1,4 @@
-//! The acceptance cases of the set, by their numbers.
+//! The set: adding, listing, popping and deleting items, and the life of their ids.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -11,7 +11,7 @@ use sqlx::Pool;
 use super::{MANY, airport, ids, item, let_the_delay_pass, set, turn_of};
 use crate::support::on_every_engine;
 
-/// Pops what a listing holds, in a transaction of its own; answers the ids that were popped.
+/// Pops all items of a listing in a transaction of its own. Returns the ids that were popped.
 async fn pop_all<B: Backend>(pool: &Pool<B>, set: &Set, listing: &Listing) -> Result<Vec<String>, Error> {
     let mut tx = PopTx::begin(pool).await?;
     let mut op = set.begin_pop(&mut tx, listing).await?;
@@ -22,10 +22,10 @@ async fn pop_all<B: Backend>(pool: &Pool<B>, set: &Set, listing: &Listing) -> Re
 }
 
 on_every_engine! {
-    /// eventbox 1, 2, 3: the life of an item and of its id. Case 2 has a stronger outcome here: the id that is added again is refused at once,
-    /// so it leaves no storage behind and is never garbage before its delay is over.
+    /// An item is popped once. Its id is refused until the delay has passed and the tombstone is cleaned up.
+    /// A refused id stores no event, so it is no garbage before the delay is over.
     async fn an_item_lives_once_and_its_id_is_remembered(db) {
-        // 1.
+        // The item is added, listed and popped.
         assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
         let listing = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&listing), listing.garbage().len()), (vec!["abc"], 0));
@@ -35,25 +35,25 @@ on_every_engine! {
         let empty = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
 
-        // 2.
+        // The id is refused at once, and the old listing pops nothing.
         assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned]);
         assert_eq!(db.count("eventbox_event").await, 0);
         let empty = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
-        assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap(), [""; 0], "the old listing pops it no second time");
+        assert_eq!(pop_all(&db.pool, &set(), &listing).await.unwrap(), [""; 0], "the old listing pops nothing");
 
-        // 3.
+        // After the delay the id is garbage, and after the cleanup it can be added again.
         let_the_delay_pass(db).await;
         let expired = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&expired).len(), expired.garbage()), (0, ["abc".to_owned()].as_slice()));
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned], "it is remembered until it is pruned");
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned], "remembered until it is pruned");
         assert_eq!(cleanup_garbage(&db.pool, &[&expired]).await.unwrap().deleted, 1);
         assert!(set().list(&db.pool, MANY).await.unwrap().garbage().is_empty());
         assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
         assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["abc"]);
     }
 
-    /// eventbox 4.
+    /// A listing returns at most its limit of items, the oldest first, and says whether more remain.
     async fn a_listing_has_a_limit(db) {
         set().add(&db.pool, &[item("c"), item("a"), item("b")]).await.unwrap();
         let two = set().list(&db.pool, NonZeroU32::new(2).unwrap()).await.unwrap();
@@ -62,18 +62,18 @@ on_every_engine! {
         assert_eq!((ids(&three).len(), three.more_remain()), (3, false));
     }
 
-    /// eventbox 5.
+    /// `delete` removes items in a transaction of its own, remembers their ids, and moves the turn if it removed any.
     async fn deleting_needs_no_transaction_of_the_caller(db) {
         set().add(&db.pool, &[item("a"), item("b"), item("c")]).await.unwrap();
         assert_eq!(set().delete(&db.pool, &["a", "c", "never added"]).await.unwrap(), 2);
         assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["b"]);
-        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Added::Tombstoned], "it does not come back at once (W-5)");
+        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Added::Tombstoned], "refused until the delay is over");
         assert_eq!(turn_of(db, &airport()).await, 1);
         assert_eq!(set().delete(&db.pool, &["a"]).await.unwrap(), 0);
-        assert_eq!(turn_of(db, &airport()).await, 1, "what changes nothing moves no turn");
+        assert_eq!(turn_of(db, &airport()).await, 1, "a call that changes nothing moves no turn");
     }
 
-    /// eventbox 6.
+    /// Three producers of the same ids and five consumers run at the same time: each id is popped once.
     async fn racing_producers_and_consumers_pop_each_id_once(db) {
         const IDS: usize = 100;
         let producers = (0..3).map(|producer| {
@@ -116,8 +116,8 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_tombstone").await), (0, IDS as i64));
     }
 
-    /// eventbox 33 (W-1): the value is sent again between the listing and the commit, and between the pop and the commit.
-    async fn the_first_value_wins_over_one_that_comes_while_it_is_popped(db) {
+    /// The first value of an id wins over values added between the listing and the commit, and after the pop.
+    async fn the_first_value_wins_over_values_added_during_a_pop(db) {
         set().add(&db.pool, &[Item::new("abc", "first")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!(set().add(&db.pool, &[Item::new("abc", "second")]).await.unwrap(), [Added::Duplicate]);
@@ -125,7 +125,8 @@ on_every_engine! {
         let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
         assert!(op.pop("abc"));
         finish_pop(&mut tx, [op]).await.unwrap();
-        // In the popping transaction itself the item is gone; from outside it is not, until the commit. SQLite has one writer, so no outside.
+        // In the popping transaction the item is gone. Other transactions see it until the commit.
+        // SQLite has one writer, so the test adds inside the popping transaction.
         assert_eq!(set().add(&mut *tx, &[Item::new("abc", "third")]).await.unwrap(), [Added::Tombstoned]);
         tx.commit().await.unwrap();
         assert_eq!(listing.items()[0].value(), b"first");
@@ -133,8 +134,9 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 0);
     }
 
-    /// eventbox 35 (W-8), with 3,000 pops instead of 600,000: what is left behind is one small row an id, and goes when its delay is over.
-    async fn popping_without_end_leaves_no_more_than_a_delays_worth(db) {
+    /// A popped id leaves one small row, which the pruner deletes after the delay. 3,000 pops never leave more than
+    /// the ids of one delay.
+    async fn popping_leaves_tombstones_for_one_delay_only(db) {
         const ROUNDS: usize = 6;
         const BLOCK: usize = 500;
         let pruner = Pruner::new(db.pool.clone(), PrunerConfig { slice: NonZeroU32::new(128).unwrap(), ..PrunerConfig::default() });
@@ -146,7 +148,7 @@ on_every_engine! {
             let pruned = pruner.run_once().await.unwrap();
             let expected_deleted = if round == 0 { 0 } else { BLOCK as u64 };
             assert_eq!((pruned.stamped, pruned.deleted), (BLOCK as u64, expected_deleted));
-            assert_eq!(db.count("eventbox_tombstone").await, BLOCK as i64, "one delay's worth");
+            assert_eq!(db.count("eventbox_tombstone").await, BLOCK as i64, "only the ids of one delay remain");
             let_the_delay_pass(db).await;
         }
         assert_eq!((turn_of(db, &airport()).await, db.count("eventbox_state").await), (ROUNDS as i64, 1));
@@ -190,7 +192,7 @@ on_every_engine! {
         assert_eq!((turn_of(db, &airport()).await, db.count("eventbox_event").await), (0, 1));
     }
 
-    /// Events without a name are no items: a set neither lists nor removes them.
+    /// A set neither lists nor removes events without a name.
     async fn events_without_a_name_are_no_items(db) {
         eventbox::emit(&db.pool, &airport(), eventbox::Event::new("no name")).await.unwrap();
         eventbox::emit(&db.pool, &airport(), eventbox::Event::new("value").named("named")).await.unwrap();

@@ -1,6 +1,8 @@
-//! eventbox 7: what is refused, and the races of pops. That listing inside a transaction, a limit of 0, popping outside of a transaction and
-//! finishing twice are refused by the types is shown in the documentation of the module, whose examples must not compile; a tombstone that
-//! was not cleaned cannot be in the way, because a pop touches none.
+//! Misuses of the set that are refused, and races of pops.
+//!
+//! The types refuse a listing inside a transaction, a limit of 0, a pop outside of a transaction, and a second finish.
+//! The documentation of the module shows these misuses in examples that must not compile.
+//! A pop touches no tombstone, so an old tombstone cannot make a pop fail.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -28,7 +30,7 @@ on_every_engine! {
         assert!(error.to_string().contains("airport/EWR"), "{error}");
     }
 
-    async fn an_operation_is_finished_in_its_own_transaction(db) {
+    async fn an_operation_must_be_finished_in_its_own_transaction(db) {
         set().add(&db.pool, &[item("a")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
@@ -41,7 +43,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (1, 0));
     }
 
-    async fn two_operations_do_not_pop_one_item(db) {
+    async fn two_operations_cannot_pop_the_same_item(db) {
         set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
@@ -58,7 +60,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1), "one set, one turn");
     }
 
-    /// EB-18.
+    /// A set refuses a listing that is older than its tombstone delay; the caller lists again.
     async fn a_listing_that_is_older_than_the_delay_is_stale(db) {
         let hasty = set().tombstone_delay(Duration::ZERO);
         hasty.add(&db.pool, &[item("a")]).await.unwrap();
@@ -75,7 +77,7 @@ on_every_engine! {
         assert!(matches!(error, Error::Stale { .. }) && error.is_transient() && !error.is_contention(), "{error:?}");
 
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
-        assert!(set().begin_pop(&mut tx, &listing).await.unwrap().can_pop("a"), "the age is that of the set it is popped from");
+        assert!(set().begin_pop(&mut tx, &listing).await.unwrap().can_pop("a"), "the delay of the popping set counts");
     }
 
     async fn limits_are_refused_before_any_sql(db) {
@@ -98,8 +100,8 @@ on_every_engine! {
         assert!(error.is_transient() && !error.is_contention(), "{error:?}");
     }
 
-    /// A turn consumes an item between its listing and the pop's begin, and (where two can write) between the begin and the end.
-    async fn a_pop_does_not_take_what_a_turn_consumed(db) {
+    /// A turn consumes the items between the listing and the begin of the pop; the pop cannot pop them.
+    async fn a_pop_does_not_take_items_that_a_turn_consumed(db) {
         set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!(drain(&db.pool, &airport()).await.len(), 2);
@@ -110,8 +112,8 @@ on_every_engine! {
         tx.rollback().await.unwrap();
     }
 
-    /// DESIGN §5: a pop commits while a turn decides: the turn starts anew and finds nothing.
-    async fn a_turn_does_not_apply_what_was_popped(db) {
+    /// A pop commits while a turn decides. The turn starts again and does not apply the popped item.
+    async fn a_turn_does_not_apply_a_popped_item(db) {
         set().add(&db.pool, &[item("a")]).await.unwrap();
         crate::support::create_cells(db).await;
         let other = db.open(1);
@@ -134,18 +136,19 @@ on_every_engine! {
             }
         });
         let turn = process_batch(&db.pool, &airport(), &cells, MANY).await.unwrap();
-        assert_eq!((turn.number, turn.consumed, turn.contention), (Some(2), 1, 1), "only what came later");
+        assert_eq!((turn.number, turn.consumed, turn.contention), (Some(2), 1, 1), "only the later event is consumed");
         assert_eq!(db.count("effect").await, 1);
     }
 }
 
-/// What only an engine with many writers can show.
+/// Tests that need an engine with many writers.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
     use crate::support::{TestDb, with_database};
 
-    /// Two pops of one item are both begun; the second to finish waits for the first and then fails as contention.
+    /// Two pops of one item run at the same time. The second waits for the first, and fails as contention if the first
+    /// commits.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn of_two_pops_at_once_one_wins() {
         with_database("of_two_pops_at_once_one_wins", async |db: &TestDb<sqlx::Postgres>| {
@@ -184,7 +187,7 @@ mod on_postgres {
         .await;
     }
 
-    /// A turn commits between the begin of a pop and its end.
+    /// A turn commits between the begin of a pop and its end; the pop is contention.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_pop_that_a_turn_overtook_is_contention() {
         with_database("a_pop_that_a_turn_overtook_is_contention", async |db: &TestDb<sqlx::Postgres>| {

@@ -1,4 +1,4 @@
-//! The set below the inbox, and how names are forgotten.
+//! The set, and the pruner, which forgets names.
 
 mod cases;
 mod contract;
@@ -30,7 +30,7 @@ fn ids(listing: &Listing) -> Vec<&str> {
     listing.items().iter().map(Item::id).collect()
 }
 
-/// Lets the tombstone delay of all stamped tombstones pass.
+/// Makes all stamps older by the tombstone delay.
 async fn let_the_delay_pass<B: TestEngine>(db: &TestDb<B>) {
     db.run("UPDATE eventbox_tombstone SET gone_at_us = gone_at_us - 300000001").await;
 }

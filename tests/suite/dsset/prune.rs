@@ -1,4 +1,4 @@
-//! The pruner: when a name is forgotten, and what happens when something else is going on. Expiry is made by moving the stamps, not by waiting.
+//! The pruner: when it forgets a name, and its races with turns and senders. Tests move the stamps instead of waiting.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn named(name: &str) -> Event {
     Event::new("value").named(name)
 }
 
-/// A pass over everything, three tombstones a transaction.
+/// Runs a pass over all tombstones, three in each transaction.
 async fn prune<B: TestEngine>(db: &TestDb<B>) -> Pruned {
     let slice = NonZeroU32::new(3).unwrap();
     Pruner::new(db.pool.clone(), PrunerConfig { slice, ..PrunerConfig::default() }).run_once().await.unwrap()
@@ -30,7 +30,7 @@ async fn stamped<B: TestEngine>(db: &TestDb<B>) -> i64 {
 }
 
 on_every_engine! {
-    /// EB-6.
+    /// The pruner stamps a tombstone after its event is gone, and deletes it when the delay after the stamp has passed.
     async fn a_name_is_forgotten_a_delay_after_its_event(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         assert_eq!(counts(&prune(db).await), [0, 0, 0], "the event lives");
@@ -46,7 +46,7 @@ on_every_engine! {
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);
     }
 
-    /// EB-6 (W-9): recipients where nothing happens any more, in many shards, in more slices than one; and those that live stay.
+    /// A pass prunes idle recipients in many shards, in several slices. Tombstones of waiting events stay.
     async fn idle_recipients_are_pruned_slice_by_slice(db) {
         let boxes: Vec<Recipient> = (0..20).map(|n| Recipient::new("idle", n.to_string()).unwrap()).collect();
         let events: Vec<_> = boxes.iter().flat_map(|to| (0..11).map(|n| (to.clone(), named(&format!("n{n}"))))).collect();
@@ -61,7 +61,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (110, 110));
     }
 
-    /// DESIGN §5.
+    /// A slice takes at most its limit of tombstones, in the order of the key, and returns where the next one begins.
     async fn a_slice_is_bounded_and_in_key_order(db) {
         for name in ["c", "a", "d", "b", "e"] {
             emit(&db.pool, &airport(), named(name)).await.unwrap();
@@ -83,20 +83,19 @@ on_every_engine! {
         assert_eq!(walked, [(2, 2, Some("b".to_owned())), (2, 2, Some("d".to_owned())), (1, 1, None)]);
     }
 
-    /// DESIGN §5: the stamp of a tombstone whose event is there again is cleared, so that the delay counts from when it goes for good; seen on an event
-    /// that is consumed between the stamping and the deleting.
-    async fn an_event_that_is_consumed_after_the_stamping_is_remembered_anew(db) {
+    /// The pruner clears the stamp of a tombstone whose event exists. The delay starts again when the event is gone.
+    async fn the_delay_starts_again_when_the_event_of_a_stamped_name_is_consumed(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         db.run("UPDATE eventbox_tombstone SET gone_at_us = 1").await;
-        assert_eq!(counts(&prune(db).await), [0, 1, 0], "it is not deleted, however old the stamp is");
+        assert_eq!(counts(&prune(db).await), [0, 1, 0], "the tombstone is not deleted, however old the stamp is");
         assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
         assert_eq!(counts(&prune(db).await), [1, 0, 0]);
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);
         assert_eq!(emit(&db.pool, &airport(), named("n")).await.unwrap(), Emitted::Tombstoned);
     }
 
-    /// DESIGN §5: a re-send in a user's open transaction, and the deletion of its name at the same time. First the re-send: it was told the truth of its
-    /// moment. Then the deletion: the re-send comes after it and is added.
+    /// A re-send in an open transaction races with the deletion of its name.
+    /// If the re-send comes first, the name is still remembered. If the deletion comes first, the re-send is added.
     async fn a_resend_and_a_deletion_come_in_one_order_or_the_other(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         drain(&db.pool, &airport()).await;
@@ -104,7 +103,7 @@ on_every_engine! {
         let_the_delay_pass(db).await;
         let mut user = eventbox::begin(&db.pool).await.unwrap();
         assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Added::Tombstoned]);
-        // SQLite's pruner waits for the user's transaction; that of Postgres need not.
+        // On SQLite the pruner waits for the user's transaction; on Postgres it does not.
         let pruner = Pruner::new(db.open(1), PrunerConfig::default());
         let pruning = tokio::spawn(async move { pruner.run_once().await.unwrap() });
         if Engine::FOLDER == "postgres" {
@@ -121,8 +120,8 @@ on_every_engine! {
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);
     }
 
-    /// DESIGN §5: the deletion is under way and not committed when the name is sent again: the sender waits, and is told how it ended.
-    async fn a_resend_waits_for_a_deletion_under_way(db) {
+    /// A sender of a name whose deletion is not committed waits for the end of the deletion, and gets its outcome.
+    async fn a_resend_waits_for_a_deletion_in_flight(db) {
         for deletion_commits in [false, true] {
             db.run("DELETE FROM eventbox_tombstone").await;
             emit(&db.pool, &airport(), named("n")).await.unwrap();
@@ -181,11 +180,11 @@ on_every_engine! {
         pruner.start();
         assert!(pruner.stop().await);
         assert_eq!(stamped(db).await, 0, "once stopped, it does not start again");
-        assert_eq!(counts(&pruner.run_once().await.unwrap()), [1, 0, 0], "a pass can be asked for nevertheless");
+        assert_eq!(counts(&pruner.run_once().await.unwrap()), [1, 0, 0], "a single pass still works");
     }
 
-    /// A database that is away for a while does not end the pruner.
-    async fn a_pass_that_fails_is_tried_again(db) {
+    /// A pass that fails does not end the pruner.
+    async fn a_pass_that_fails_is_retried(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         drain(&db.pool, &airport()).await;
         db.run("ALTER TABLE eventbox_tombstone RENAME TO away").await;
@@ -199,7 +198,7 @@ on_every_engine! {
     }
 }
 
-/// What only an engine with many writers can show.
+/// Tests that need an engine with many writers.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
@@ -207,9 +206,9 @@ mod on_postgres {
 
     type Engine = sqlx::Postgres;
 
-    /// DESIGN §5: a turn has deleted the event and not committed: for the pruner it lives. The stamp is that of a pass after the commit.
+    /// For the pruner an event exists until the turn that consumes it commits. A pass after the commit stamps its name.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_turn_that_is_not_committed_has_consumed_nothing() {
+    async fn an_event_exists_until_its_turn_commits() {
         with_database("a_turn_not_committed", async |db: &TestDb<Engine>| {
             emit(&db.pool, &airport(), named("n")).await.unwrap();
             let other = db.open(1);
@@ -233,7 +232,7 @@ mod on_postgres {
         .await;
     }
 
-    /// Two pruners at once: what one of them holds the other leaves alone, without waiting.
+    /// Two pruners at the same time: each skips the rows that the other has locked, without waiting.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn pruners_do_not_wait_for_each_other() {
         with_database("pruners_do_not_wait", async |db: &TestDb<Engine>| {
@@ -255,10 +254,11 @@ mod on_postgres {
         .await;
     }
 
-    /// DESIGN §5 (W-10): the clock is that of the moment and not of the transaction's begin: a stamp made in an old transaction is not older than the removal.
+    /// A stamp is the time of its statement, and not of the begin of its transaction.
+    /// So a stamp made in an old transaction is not older than the removal of the event.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_stamp_is_of_the_moment() {
-        with_database("a_stamp_is_of_the_moment", async |db: &TestDb<Engine>| {
+    async fn a_stamp_is_the_time_of_its_statement() {
+        with_database("a_stamp_is_the_time_of_its_statement", async |db: &TestDb<Engine>| {
             emit(&db.pool, &airport(), named("n")).await.unwrap();
             let mut old = eventbox::begin(&db.pool).await.unwrap();
             sqlx::raw_sql("SELECT 1").execute(&mut *old).await.unwrap();

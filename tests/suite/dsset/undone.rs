@@ -1,4 +1,4 @@
-//! Transactions of callers whose own statements undo what was popped.
+//! Transactions of callers whose own statements undo a pop.
 
 use ::eventbox::Recipient;
 use ::eventbox::dsset::{Error, Item, Misuse, PopTx, Set, finish_pop};
@@ -6,8 +6,9 @@ use ::eventbox::dsset::{Error, Item, Misuse, PopTx, Set, finish_pop};
 use crate::support::on_every_engine;
 
 on_every_engine! {
-    /// What the caller's statements have undone is told, and nothing is popped; in a transaction of ours, and in one of the caller's.
-    async fn what_is_undone_is_not_told_as_popped(db) {
+    /// A commit reports when the caller's statements have undone the pop, and pops nothing.
+    /// This holds for a transaction of the set, and for a transaction of the caller.
+    async fn a_pop_that_was_undone_is_reported(db) {
         let set = Set::new(Recipient::new("set", "1").unwrap());
         set.add(&db.pool, &[Item::new("a", "x"), Item::new("b", "y")]).await.unwrap();
         db.run("CREATE TABLE note (text varchar(9) PRIMARY KEY)").await;

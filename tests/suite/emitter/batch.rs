@@ -58,7 +58,7 @@ impl Rig {
     }
 }
 
-/// durable-emitter 34. A negative size cannot be said here.
+/// Every option reaches its field, a request limit below the minimum is raised to it, and the defaults are these.
 #[tokio::test]
 async fn options_reach_their_fields_and_the_size_is_clamped() {
     for (given, limit) in [(512, MIN_REQUEST_BYTES), (0, MIN_REQUEST_BYTES), (1 << 20, 1 << 20), (4 << 20, 4 << 20)] {
@@ -79,9 +79,9 @@ async fn options_reach_their_fields_and_the_size_is_clamped() {
     assert_eq!(durable.client_name.as_deref(), Some("durable_emitter"));
 }
 
-/// durable-emitter 35. A null event cannot be said here.
+/// A full buffer refuses the next event. The buffered event is sent as it was given.
 #[tokio::test]
-async fn a_full_buffer_refuses_and_what_was_buffered_is_the_event() {
+async fn a_full_buffer_refuses_and_the_buffered_event_is_sent_as_given() {
     let rig = rig(Fake::ok(), |config| config.message_buffer = size(1));
     let first = event("first");
     rig.client.queue(first.clone(), None).unwrap();
@@ -93,9 +93,9 @@ async fn a_full_buffer_refuses_and_what_was_buffered_is_the_event() {
     assert_eq!((sent.id.as_str(), payload(&sent)), (first.id(), "first".to_owned()));
 }
 
-/// durable-emitter 36 and 37.
+/// A batch is sent when it is full, when it is as old as the interval, and at the stop; an empty batch is never sent.
 #[tokio::test]
-async fn batches_go_by_size_by_age_and_at_the_stop() {
+async fn batches_are_sent_by_size_by_age_and_at_the_stop() {
     let by_size =
         rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(3), Duration::from_secs(3600)));
     (1..=3).for_each(|name| by_size.queue(name));
@@ -130,9 +130,9 @@ async fn batches_go_by_size_by_age_and_at_the_stop() {
     assert_eq!(none.fake.calls(), 0);
 }
 
-/// The interval is the maximum age of a batch and no debounce: events that keep coming do not put it off.
+/// The interval is the maximum age of a batch and no debounce: further events do not postpone the send.
 #[tokio::test(start_paused = true)]
-async fn a_trickle_does_not_put_off_a_batch() {
+async fn a_trickle_does_not_postpone_a_batch() {
     let rig =
         rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(1000), Duration::from_millis(100)));
     rig.client.start();
@@ -143,9 +143,9 @@ async fn a_trickle_does_not_put_off_a_batch() {
     assert!(rig.fake.calls() >= 2, "{:?}", rig.fake.sizes());
 }
 
-/// durable-emitter 38.
+/// Events beyond the request limit are sent in several requests, in their order.
 #[tokio::test]
-async fn a_batch_that_is_too_large_goes_in_parts_in_order() {
+async fn a_batch_that_is_too_large_is_sent_in_parts_in_order() {
     let rig = rig(Fake::ok(), |config| {
         (config.max_request_bytes, config.batch_interval) = (1 << 20, Duration::from_secs(3600));
     });
@@ -163,7 +163,7 @@ async fn a_batch_that_is_too_large_goes_in_parts_in_order() {
     assert!(rig.outcomes(5).await.iter().all(|(_, result)| result.is_ok()));
 }
 
-/// durable-emitter 39.
+/// An event above the request limit fails alone, and the events around it are sent.
 #[tokio::test]
 async fn an_event_that_is_too_large_is_not_sent_and_the_others_are() {
     let rig = rig(Fake::ok(), |config| config.max_request_bytes = 1 << 20);
@@ -179,7 +179,7 @@ async fn an_event_that_is_too_large_is_not_sent_and_the_others_are() {
     assert_eq!(rig.names(), [["before"], ["after"]]);
 }
 
-/// A transactional batch is never silently torn apart.
+/// The client splits a transactional batch only when `split_transactions` allows it; otherwise its events fail.
 #[tokio::test]
 async fn a_transactional_batch_is_split_only_on_request() {
     for allowed in [false, true] {
@@ -197,7 +197,7 @@ async fn a_transactional_batch_is_split_only_on_request() {
     }
 }
 
-/// durable-emitter 41; chip-ingress 23: every callback gets exactly the error, in both modes.
+/// The client calls each callback once, with exactly the server's error, in both modes.
 #[tokio::test]
 async fn every_event_gets_one_callback() {
     for transactional in [false, true] {
@@ -216,7 +216,7 @@ async fn every_event_gets_one_callback() {
     }
 }
 
-/// REQ-13.
+/// A callback that panics does not prevent the other callbacks.
 #[tokio::test]
 async fn a_callback_that_panics_harms_no_other() {
     let rig = rig(Fake::ok(), |_| {});
@@ -227,7 +227,7 @@ async fn a_callback_that_panics_harms_no_other() {
     assert_eq!(rig.outcomes(1).await.len(), 1);
 }
 
-/// durable-emitter 42.
+/// Repeated stops close the transport once. After a stop the client refuses events.
 #[tokio::test]
 async fn stopping_closes_once_and_refuses_afterwards() {
     let idle = rig(Fake::ok(), |_| {});
@@ -244,7 +244,7 @@ async fn stopping_closes_once_and_refuses_afterwards() {
     assert_eq!(rig.client.queue(event("late"), None).unwrap_err().to_string(), "client is shutdown");
 }
 
-/// REQ-12: what is queued is sent at the stop, however much it is.
+/// A stop sends all queued events, however many there are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stop_drains_the_queue() {
     let rig = rig(Fake::ok(), |config| config.message_buffer = size(5_000));
@@ -256,7 +256,7 @@ async fn the_stop_drains_the_queue() {
     assert!(outcomes.iter().all(|(_, result)| result.is_ok()));
 }
 
-/// REQ-12: with a server that hangs, every callback comes by the deadline.
+/// With a server that hangs, the client calls every callback by the deadline of the stop.
 #[tokio::test]
 async fn a_stop_that_runs_out_of_time_still_calls_back() {
     let rig = rig(Fake::ok(), |config| config.batch_size = size(2));
@@ -272,7 +272,7 @@ async fn a_stop_that_runs_out_of_time_still_calls_back() {
     rig.fake.set_open(true);
 }
 
-/// durable-emitter 43.
+/// Sequence numbers count per source and type, from 1, without a repetition. A refused event uses up its number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sequences_count_per_source_and_type() {
     let numbers =
@@ -339,7 +339,9 @@ async fn outcome_texts(fake: Arc<Fake>, events: usize, change: impl FnOnce(&mut 
         .collect()
 }
 
-/// durable-emitter 46; chip-ingress 18, 19, 20, 21, 22, 24 and 25. A null entry cannot be said here.
+/// The client assigns results to events by position, and not by id.
+/// Too few results are a mismatch for the events without a result. Too many results are ignored.
+/// A transactional batch has one outcome, and its results are not read.
 #[tokio::test]
 async fn results_belong_to_events_by_position() {
     let mixed = with_results(|batch| PublishResponse {
@@ -385,7 +387,7 @@ async fn results_belong_to_events_by_position() {
     assert_eq!(outcome_texts(unread, 2, |config| config.transaction_enabled = true).await, ["ok", "ok"]);
 }
 
-/// chip-ingress 16. Without an option it is false, and always there.
+/// Every request carries the option `transaction_enabled`; it is false by default.
 #[tokio::test]
 async fn the_transaction_option_is_always_on_the_wire() {
     for (given, wire) in [(None, false), (Some(false), false), (Some(true), true)] {
@@ -397,7 +399,7 @@ async fn the_transaction_option_is_always_on_the_wire() {
     }
 }
 
-/// chip-ingress 15.
+/// Events arrive in the order of the queue, and unchanged but for their sequence number and epoch.
 #[tokio::test]
 async fn order_and_attributes_are_kept() {
     for count in [0, 1, 2, 100] {
@@ -415,8 +417,8 @@ async fn order_and_attributes_are_kept() {
     }
 }
 
-/// The batch is halved until the event that the server will not have stands alone; one that is refused with a reason of its own size is
-/// permanent, and a rate limit ends the halving.
+/// The client halves a refused batch until the refused event is alone.
+/// An event whose own size is refused fails permanently. A rate limit ends the halving.
 #[tokio::test]
 async fn a_refused_batch_is_halved() {
     for code in [Code::InvalidArgument, Code::ResourceExhausted] {
@@ -439,10 +441,10 @@ async fn a_refused_batch_is_halved() {
     (0..64).for_each(|name| limited.queue(name));
     limited.client.start();
     limited.stop().await;
-    assert_eq!(limited.fake.sizes(), [64, 1], "one small request tells a rate from a size");
+    assert_eq!(limited.fake.sizes(), [64, 1], "one small request distinguishes a rate limit from a size limit");
 }
 
-/// Credentials that are refused are made anew once, and the request repeated.
+/// After refused credentials the client refreshes them once and repeats the request.
 #[tokio::test]
 async fn refused_credentials_are_refreshed_once() {
     let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unauthenticated("old")) } else { Ok(all_ok(batch)) });

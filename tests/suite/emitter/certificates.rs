@@ -1,4 +1,4 @@
-//! Connections: certificates that change while requests are in flight, pings that servers accept, and connections that are dead.
+//! Connections: certificates that change while requests are in flight, pings that servers accept, and dead connections.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::support::{SOON, eventually};
 const OFTEN: Duration = Duration::from_millis(5);
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// An authority that certifies `localhost`.
+/// A certificate authority for `localhost`.
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -42,7 +42,7 @@ impl Authority {
     }
 }
 
-/// The files of a server and of its clients.
+/// The certificate files of a server and its clients.
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -82,7 +82,7 @@ fn client(port: u16, tls: Tls) -> GrpcTransport {
     GrpcTransport::new(&GrpcConfig::new(format!("localhost:{port}")).tls(tls)).unwrap()
 }
 
-/// A client that knows only what is in the files now.
+/// Returns a client with a new certificate of this authority, which it alone trusts.
 fn fresh(port: u16, authority: &Authority) -> GrpcTransport {
     let (chain, key) = authority.certify();
     client(port, Tls::ca(authority.pem.clone()).client_certificate(chain, key))
@@ -92,7 +92,7 @@ fn fresh(port: u16, authority: &Authority) -> GrpcTransport {
 async fn certificates_are_read_again_and_requests_in_flight_are_answered() {
     let (old, new) = (Authority::new(), Authority::new());
     let files = Files::of(&old);
-    // The event is kept before the answer waits, so the test sees that the request has arrived.
+    // The server stores the event before the latency, so the test sees that the request has arrived.
     let slow = Faults { answer_latency: Duration::from_millis(700), ..Faults::none() };
     let server = Ingress::builder().tls(files.server()).faults(slow).serve("127.0.0.1:0").await.unwrap();
     let port = server.local_addr().port();
@@ -116,7 +116,7 @@ async fn certificates_are_read_again_and_requests_in_flight_are_answered() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_leave_the_old_certificates() {
+async fn unusable_files_leave_the_old_certificates_in_use() {
     let (log, _guard) = Log::listen();
     let authority = Authority::new();
     let files = Files::of(&authority);
@@ -147,11 +147,11 @@ async fn files_that_cannot_be_used_leave_the_old_certificates() {
     .await;
     assert!(
         GrpcTransport::new(&GrpcConfig::new("localhost:1").tls(files.client())).is_err(),
-        "at first they must be good"
+        "the first read must succeed"
     );
 }
 
-/// Forwards connections, counts the pings of clients, and can let the connections that are open go dead.
+/// A proxy that counts the pings of clients and can make its open connections dead.
 struct Wire {
     address: SocketAddr,
     pings: Arc<AtomicUsize>,
@@ -183,7 +183,7 @@ impl Wire {
         wire
     }
 
-    /// Nothing gets through any more on the connections that are open.
+    /// Stops all traffic on the open connections, without closing them.
     fn cut(&self) {
         self.dead.store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -209,7 +209,7 @@ async fn forward(
     }
 }
 
-/// The frames of HTTP/2 that a client sends.
+/// Reader of the HTTP/2 frames that a client sends.
 struct Frames {
     pings: Arc<AtomicUsize>,
     seen: Vec<u8>,
@@ -239,7 +239,7 @@ impl Frames {
     }
 }
 
-/// Moves the clock, and lets what is due then go over the wire.
+/// Moves the clock by minutes, and lets the tasks that are due send.
 async fn pass(minutes: u64) {
     for _ in 0..minutes {
         tokio::time::pause();
@@ -252,7 +252,7 @@ async fn pass(minutes: u64) {
 }
 
 #[tokio::test]
-async fn a_connection_at_rest_is_not_pinged_unless_that_is_asked_for() {
+async fn an_idle_connection_is_pinged_only_when_configured() {
     let server = GrpcServer::start(Fake::ok()).await;
     let wire = Wire::to(server.address).await;
     let often = KeepAlive { interval: Some(Duration::from_secs(10)), while_idle: true, ..KeepAlive::default() };
@@ -267,15 +267,15 @@ async fn a_connection_at_rest_is_not_pinged_unless_that_is_asked_for() {
     server.stop().await;
 }
 
-/// While a request waits, the server is asked no more often than once in five minutes.
+/// The default keep-alive pings at most once in five minutes, and never on an idle connection.
 #[test]
-fn the_default_is_what_servers_of_grpc_accept() {
+fn the_default_keep_alive_is_one_that_grpc_servers_accept() {
     let KeepAlive { interval, while_idle, .. } = KeepAlive::default();
     assert!(interval.is_none_or(|interval| interval > Duration::from_secs(300)) && !while_idle);
 }
 
 #[tokio::test]
-async fn a_dead_connection_is_replaced_after_a_few_requests_without_an_answer() {
+async fn a_dead_connection_is_replaced_after_requests_without_a_response() {
     let server = GrpcServer::start(Fake::ok()).await;
     let wire = Wire::to(server.address).await;
     let transport = GrpcTransport::new(&GrpcConfig::new(wire.address.to_string())).unwrap();
@@ -286,7 +286,7 @@ async fn a_dead_connection_is_replaced_after_a_few_requests_without_an_answer() 
     }
     transport.ping(LIMIT).await.unwrap();
     assert_eq!(wire.accepted.load(Ordering::SeqCst), 2);
-    // A server that answers with errors is alive: its connection stays.
+    // A server that returns errors is alive, so the client keeps the connection.
     server.fake.fail_unary(tonic::Code::DeadlineExceeded);
     for _ in 0..5 {
         transport.publish(&event("x").into_wire(), LIMIT).await.unwrap_err();

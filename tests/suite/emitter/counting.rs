@@ -1,4 +1,4 @@
-//! What the outbox is said to hold, and what expires: the same on both engines, behind any number of rows that are kept.
+//! Counts of the outbox, and expiry: the same on both engines, behind any number of kept rows.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,17 +10,17 @@ use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 pub(super) const HOUR_US: i64 = 3_600_000_000;
 
-/// The end of time, at which a kept row is due.
+/// Due time of a kept row: the latest possible time.
 const NEVER: i64 = i64::MAX;
 
-/// Rows that are alike.
+/// A group of equal rows.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     pub(super) shard: i16,
-    /// The first of their ids, so that some stand before others.
+    /// The first of their ids, which places them before or after other rows.
     pub(super) from: i64,
     pub(super) count: i64,
-    /// How long ago they were made.
+    /// Age of the rows in microseconds.
     pub(super) age_us: i64,
     pub(super) kept: bool,
     pub(super) bytes: i64,
@@ -32,10 +32,10 @@ fn now_us() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
-/// How far ahead a row is due: no emitter takes it during a test, and it looks like a claim.
+/// Time after which a row is due. No emitter claims such a row during a test, and it looks like a claimed row.
 const CLAIM_US: i64 = HOUR_US / 6;
 
-/// Puts rows into the outbox that nobody sends for now.
+/// Puts rows into the outbox that no emitter sends during the test.
 pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
     let Rows { shard, from, count, age_us, kept, bytes } = rows;
     let (created, until) = (now_us() - age_us, from + count - 1);
@@ -61,7 +61,7 @@ pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
     .await;
 }
 
-/// An emitter that only keeps books.
+/// Starts an emitter that only counts and expires rows.
 async fn idle<B: TestEngine>(db: &TestDb<B>, ttl: Option<Duration>) -> DurableEmitter<B> {
     let fake = Fake::ok();
     started(&db.pool, &fake, |config| {
@@ -71,7 +71,7 @@ async fn idle<B: TestEngine>(db: &TestDb<B>, ttl: Option<Duration>) -> DurableEm
 }
 
 on_every_engine! {
-    /// The numbers are the numbers: of a few rows, of a thousand in one shard or in many, behind rows that are kept, and after they are gone.
+    /// The counts are exact: of one row, of a thousand in one shard or in many, behind kept rows, and after a deletion.
     async fn the_queue_is_counted_exactly(db) {
         let emitter = idle(db, None).await;
         let told = async || {
@@ -82,7 +82,7 @@ on_every_engine! {
         assert_eq!(told().await, (0, 0, 0));
         assert_eq!(emitter.queue_stats().await.unwrap().oldest_pending_age, Duration::ZERO);
 
-        // One row behind 200 that are kept and older.
+        // One row behind 200 older rows that are kept.
         put(db, Rows { count: 200, age_us: 9 * HOUR_US, kept: true, ..ROWS }).await;
         put(db, Rows { from: 1_000, age_us: 5 * HOUR_US, ..ROWS }).await;
         assert_eq!(told().await, (1, 201, 10));
@@ -103,8 +103,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// Beyond the bound the numbers say that there is at least so much, and each says it for itself.
-    async fn beyond_the_bound_it_says_at_least(db) {
+    /// Above `MAX_COUNTED` a count is marked as a lower bound; each count has a mark of its own.
+    async fn a_count_above_the_bound_is_marked_as_at_least(db) {
         let emitter = idle(db, None).await;
         put(db, Rows { count: MAX_COUNTED, bytes: 1, kept: true, ..ROWS }).await;
         put(db, Rows { from: 1 << 40, age_us: 2 * HOUR_US, ..ROWS }).await;
@@ -122,9 +122,9 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// What is old expires, wherever it stands: behind kept rows, behind younger ones, more than one statement takes, and with a dead letter of
-    /// its key that was left behind. What is younger or kept stays.
-    async fn what_is_old_expires_wherever_it_stands(db) {
+    /// Old rows expire behind kept rows and behind younger rows, also more of them than one statement takes.
+    /// A dead letter with the same key is replaced. Younger and kept rows stay.
+    async fn old_rows_expire_wherever_they_are(db) {
         put(db, Rows { count: 200, age_us: 9 * HOUR_US, kept: true, ..ROWS }).await;
         put(db, Rows { from: 1_000, count: 60, age_us: HOUR_US / 2, ..ROWS }).await;
         put(db, Rows { from: 2_000, count: 130, age_us: 2 * HOUR_US, ..ROWS }).await;

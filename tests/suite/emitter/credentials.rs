@@ -63,7 +63,7 @@ impl Signer for Keystore {
         if self.broken.load(Ordering::SeqCst) {
             return Err("the keystore is locked".into());
         }
-        // A signature takes its time, so that callers meet.
+        // A signature takes 20 ms, so that concurrent callers meet.
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok(self.key.sign(data).to_bytes().to_vec())
     }
@@ -91,9 +91,9 @@ fn tokens(server: &GrpcServer) -> Vec<Option<String>> {
     seen.iter().map(|headers| headers.get(HEADER).map(|value| value.to_str().unwrap().to_owned())).collect()
 }
 
-/// chip-ingress 26.
+/// Basic credentials arrive as a header. Without TLS they need `insecure`.
 #[tokio::test]
-async fn basic_credentials_and_their_need_of_tls() {
+async fn basic_credentials_need_tls_or_insecure() {
     let server = GrpcServer::start(Fake::ok()).await;
     for (user, password, value) in [("user", "pass", "Basic dXNlcjpwYXNz"), ("", "", "Basic Og==")] {
         let basic = Auth::Basic { user: user.to_owned(), password: password.to_owned() };
@@ -106,7 +106,7 @@ async fn basic_credentials_and_their_need_of_tls() {
     }
 }
 
-/// chip-ingress 27.
+/// The settings select no credentials, fixed headers, or rotating credentials.
 #[test]
 fn credentials_are_selected_by_the_settings() {
     let keystore = Keystore::new();
@@ -122,7 +122,7 @@ fn credentials_are_selected_by_the_settings() {
     }
 }
 
-/// chip-ingress 28.
+/// Wrong settings of rotating credentials are refused with exactly these texts.
 #[test]
 fn wrong_settings_are_refused_in_these_words() {
     let keystore = Keystore::new();
@@ -145,7 +145,7 @@ fn wrong_settings_are_refused_in_these_words() {
     }
 }
 
-/// chip-ingress 30: checked against a verifier that is not ours, and then by the server of this crate.
+/// An independent verifier accepts the signature of the header.
 #[tokio::test]
 async fn the_signed_header_verifies() {
     let (server, keystore) = (GrpcServer::start(Fake::ok()).await, Keystore::new());
@@ -170,9 +170,10 @@ async fn the_signed_header_verifies() {
     assert!(keystore.key_ids.lock().unwrap().iter().all(|id| *id == keystore.public_hex()));
 }
 
-/// chip-ingress 29, and refresh ahead of the end; headers that are not the token stay.
+/// The initial headers are used until they expire. Then one signature serves all concurrent callers.
+/// The client refreshes a header before it expires. Headers other than the token stay.
 #[tokio::test]
-async fn initial_headers_serve_and_then_one_signature_is_made_for_all() {
+async fn initial_headers_are_used_until_they_expire() {
     let (server, keystore) = (GrpcServer::start(Fake::ok()).await, Keystore::new());
     let initial =
         BTreeMap::from([(HEADER.to_owned(), "initial".to_owned()), ("x-mine".to_owned(), "stays".to_owned())]);
@@ -190,7 +191,7 @@ async fn initial_headers_serve_and_then_one_signature_is_made_for_all() {
     assert!(renewed.iter().all(|token| token == &renewed[0] && token.as_deref() != Some("initial")));
     assert!(server.seen.lock().unwrap().iter().all(|headers| headers.get("x-mine").unwrap() == "stays"));
 
-    // At 80 % the old one is served while a new one is made.
+    // After 80 % of its life the old header is used while the client makes a new one.
     tokio::time::pause();
     tokio::time::advance(TEN_MINUTES.mul_f64(0.85)).await;
     tokio::time::resume();
@@ -205,7 +206,7 @@ async fn initial_headers_serve_and_then_one_signature_is_made_for_all() {
     assert_eq!(keystore.signatures(), 2);
 }
 
-/// chip-ingress 31.
+/// A signer that fails fails the call. The next call asks the signer again.
 #[tokio::test]
 async fn a_signer_that_fails_fails_the_call_and_is_asked_again() {
     let (server, keystore) = (GrpcServer::start(Fake::ok()).await, Keystore::new());
@@ -234,9 +235,9 @@ async fn a_signer_that_fails_fails_the_call_and_is_asked_again() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
-/// chip-ingress 32.
+/// A lazy signer fails until its key is set, and signs after that.
 #[tokio::test]
-async fn a_key_may_come_late() {
+async fn a_lazy_signer_works_once_its_key_is_set() {
     let keystore = Keystore::new();
     let lazy = LazySigner::default();
     assert!(!lazy.is_set() && lazy.sign("", &[]).await.is_err());

@@ -1,4 +1,4 @@
-//! From the outbox to the server and what becomes of the rows, on both engines.
+//! The way of a message from the outbox to the server, and the fate of its row, on both engines.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -21,7 +21,7 @@ use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 const OUTBOX: &str = "eventbox_outbox";
 const DEAD: &str = "eventbox_dead_letter";
 
-/// Takes its time for each request.
+/// A transport that takes 125 ms for each request.
 struct Slow;
 
 #[async_trait::async_trait]
@@ -40,7 +40,7 @@ async fn emptied<B: TestEngine>(db: &TestDb<B>) {
     eventually(SOON, async || db.count(OUTBOX).await == 0).await;
 }
 
-/// A row as another process would have left it: due at once.
+/// Stores a row as another process would have left it: due at once.
 async fn leave<B: Emits>(db: &TestDb<B>, event: CloudEvent) {
     let _ = leave_in::<B>(db, event).await;
     db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
@@ -54,7 +54,7 @@ async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> outbox::Stored
 }
 
 on_every_engine! {
-    /// durable-emitter 1 and 12.
+    /// The emitter sends a stored event once and deletes its row, with or without retransmission.
     async fn an_emit_is_delivered_and_its_row_gone(db) {
         for host in [true, false] {
             let fake = Fake::ok();
@@ -69,7 +69,7 @@ on_every_engine! {
         }
     }
 
-    /// durable-emitter 2.
+    /// A row whose send failed stays in the outbox, also after the stop of the emitter.
     async fn a_failed_send_leaves_the_row(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| config.retransmit = false).await;
@@ -80,7 +80,7 @@ on_every_engine! {
         assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 1));
     }
 
-    /// durable-emitter 3. What has no source or type cannot become an event.
+    /// Attributes without a source or a type do not build an event, and nothing is stored.
     async fn an_event_without_attributes_is_refused(db) {
         let attributes = eventbox::Attributes::default();
         let error = CloudEvent::from_attributes(&attributes, "x").unwrap_err();
@@ -90,7 +90,7 @@ on_every_engine! {
         assert_eq!(db.count(OUTBOX).await, 0);
     }
 
-    /// durable-emitter 5.
+    /// Fifty concurrent emits become fifty deliveries, each of a payload of its own.
     async fn fifty_emits_are_fifty_deliveries(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |_| {}).await;
@@ -102,8 +102,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 8.
-    async fn a_failed_send_is_made_good(db) {
+    /// The emitter sends an event again whose first sends failed, until the server accepts it.
+    async fn a_failed_send_is_retried_until_it_succeeds(db) {
         let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |_| {}).await;
         emitter.emit(event("x")).await.unwrap();
@@ -122,7 +122,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 9.
+    /// The emitter claims and delivers a due row that another process left in the outbox.
     async fn a_row_of_another_process_is_delivered(db) {
         leave(db, event("left behind")).await;
         let fake = Fake::ok();
@@ -132,8 +132,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 10 and 31: what expires is a dead letter, and is delivered after all when it is replayed.
-    async fn what_expires_becomes_a_dead_letter(db) {
+    /// A row past its time to live becomes a dead letter. A replay of the dead letter delivers it, with its id and key.
+    async fn an_expired_row_becomes_a_dead_letter(db) {
         let fake = Fake::failing(Code::Internal);
         let expiry = Expiry { ttl: Duration::from_millis(50), interval: Duration::from_millis(10) };
         let emitter = started(&db.pool, &fake, |config| config.expiry = Some(expiry)).await;
@@ -155,7 +155,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 11.
+    /// An emitter that is a plugin sends a row once; it never claims due rows and expires none.
     async fn a_plugin_neither_retransmits_nor_expires(db) {
         let fake = Fake::failing(Code::Unavailable);
         let expiry = Expiry { ttl: Duration::from_millis(20), interval: Duration::from_millis(5) };
@@ -164,7 +164,7 @@ on_every_engine! {
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
         let old = "SELECT count(*) FROM eventbox_outbox WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
         eventually(SOON, async || {
-            // Many ticks are over when rows that were written after them are older than the time to live.
+            // Ten rows that are older than the newest one prove that many ticks of the loops have passed.
             let _ = leave_in(db, event("clock")).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             db.number(old).await >= 10
@@ -173,8 +173,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 13.
-    async fn poison_does_not_hold_up_what_is_behind_it(db) {
+    /// Rows that the server always refuses do not delay the rows behind them, though each claim takes two rows only.
+    async fn refused_rows_do_not_delay_the_rows_behind_them(db) {
         for name in ["poison 1", "poison 2", "good 1", "good 2", "good 3"] {
             let _ = leave_in(db, event(name)).await;
         }
@@ -190,13 +190,13 @@ on_every_engine! {
         let poison = async || fake.events().iter().filter(|event| payload(event).starts_with("poison")).count() >= 4;
         eventually(SOON, poison).await;
         assert_eq!(db.count(OUTBOX).await, 2);
-        // A delivery counts when the answer of the statement that deleted its row has come back.
+        // A delivery counts once the statement that deletes its row has returned.
         eventually(SOON, async || emitter.stats().delivered == 3).await;
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 14. Rows of one moment, two at a time: each is claimed once.
-    async fn rows_of_one_moment_are_each_claimed_once(db) {
+    /// Rows with the same creation time, claimed two at a time, are each claimed once.
+    async fn rows_of_the_same_time_are_each_claimed_once(db) {
         for name in 0..6 {
             let _ = leave_in(db, event(name)).await;
         }
@@ -207,13 +207,13 @@ on_every_engine! {
         let mut payloads: Vec<_> = fake.events().iter().map(payload).collect();
         payloads.sort();
         assert_eq!(payloads, ["0", "1", "2", "3", "4", "5"]);
-        // A delivery counts when the answer of the statement that deleted its row has come back.
+        // A delivery counts once the statement that deletes its row has returned.
         eventually(SOON, async || emitter.stats().delivered == 6).await;
         assert_eq!(emitter.stats().sent_again, 6, "the claim after the last finds nothing");
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 16.
+    /// One statement deletes the rows of several deliveries.
     async fn deletes_are_shared(db) {
         let counts = Arc::new(Mutex::new(Vec::new()));
         let fake = Fake::ok();
@@ -230,8 +230,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 17.
-    async fn what_waits_to_be_deleted_is_deleted_at_the_stop(db) {
+    /// A stop deletes the rows of delivered messages whose deletion is still queued.
+    async fn a_stop_deletes_the_rows_of_delivered_messages(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| {
             (config.delete_batch_size, config.delete_flush_interval) = (100, Duration::from_secs(3600));
@@ -243,7 +243,7 @@ on_every_engine! {
         assert_eq!(db.count(OUTBOX).await, 0);
     }
 
-    /// durable-emitter 18 and 19.
+    /// The emitter calls each hook once per event. A hook that panics harms nothing.
     async fn hooks_are_called_once_per_event(db) {
         let calls = Arc::new(Mutex::new((Vec::new(), Vec::new(), 0)));
         let fake = Fake::new(|_, batch| Ok(PublishResponse {
@@ -274,7 +274,7 @@ on_every_engine! {
         assert_eq!((published, deleted, inserted), (vec![false, true, true], vec![1, 1], 3));
     }
 
-    /// durable-emitter 22; REQ-8: the key is unique unless the caller or the configuration says otherwise.
+    /// The idempotency key is unique unless the caller sets one or the configuration asks for the content hash.
     async fn every_event_has_an_idempotency_key(db) {
         let keys = async |choice| {
             let fake = Fake::ok();
@@ -295,7 +295,7 @@ on_every_engine! {
         assert_eq!((&first, &second), (&event("same").content_hash(), &event("same").content_hash()));
     }
 
-    /// durable-emitter 26.
+    /// With `fallback`, an event whose batch failed is sent by the unary call. If that fails too, the row stays.
     async fn a_fallback_gives_a_second_chance(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
@@ -311,7 +311,7 @@ on_every_engine! {
         assert_eq!(fake.closed.load(std::sync::atomic::Ordering::SeqCst), 1);
     }
 
-    /// durable-emitter 32.
+    /// All rows whose first send failed are delivered once the server recovers, by batches and not by the unary call.
     async fn after_a_failure_all_rows_recover(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
@@ -324,7 +324,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 47.
+    /// A stop sends every queued message and deletes its row.
     async fn a_stop_sends_and_settles_all_that_is_queued(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_interval = Duration::from_secs(3600)).await;
@@ -334,7 +334,7 @@ on_every_engine! {
         assert_eq!((fake.events().len(), db.count(OUTBOX).await), (1_000, 0));
     }
 
-    /// durable-emitter 48.
+    /// A stop returns by its deadline while the server hangs. Responses after the stop change no row.
     async fn a_stop_returns_by_its_deadline_and_late_answers_are_harmless(db) {
         let fake = Fake::ok();
         fake.set_open(false);
@@ -348,7 +348,7 @@ on_every_engine! {
         assert_eq!((emitter.stats().delivered, db.count(OUTBOX).await), (0, 50));
     }
 
-    /// durable-emitter 51; REQ-19: with sends that take longer than the claims of rows, no row is sent while it is on its way.
+    /// The emitter never sends a row that is in flight, even with sends that last nearly as long as a claim.
     async fn a_row_in_flight_is_not_sent_again(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| {
@@ -361,7 +361,7 @@ on_every_engine! {
         emitter.emit(event("slow")).await.unwrap();
         eventually(SOON, async || fake.calls() == 1).await;
         emitter.emit(event("behind it")).await.unwrap();
-        // Each request ends by its deadline, before the claim of its row; only then the row is claimed again.
+        // Each request ends by its deadline, before the claim of its row ends. The row is claimed again after that.
         eventually(SOON, async || fake.calls() >= 3 && db.number("SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox").await >= 3).await;
         fake.set_open(true);
         emptied(db).await;
@@ -371,8 +371,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 52.
-    async fn permanent_failures_are_buried_and_slow_ones_parked(db) {
+    /// A permanent refusal makes a dead letter at the first attempt. A missing schema is retried with slow back-off.
+    async fn permanent_failures_become_dead_letters_and_slow_failures_wait(db) {
         let tried_at = Arc::new(Mutex::new(Vec::new()));
         let tries = Arc::clone(&tried_at);
         let fake = Fake::new(move |_, batch| Ok(PublishResponse {
@@ -408,8 +408,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// REQ-21.
-    async fn a_row_that_cannot_be_decoded_is_buried_at_once(db) {
+    /// A row whose payload cannot be decoded becomes a dead letter without a send.
+    async fn a_row_that_cannot_be_decoded_becomes_a_dead_letter_at_once(db) {
         leave(db, event("x")).await;
         db.run(if <Engine as sqlx::Database>::NAME == "SQLite" {
             "UPDATE eventbox_outbox SET payload = x'ff'"
@@ -426,7 +426,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// A row that was just written goes out from memory, before anybody may claim it, and one that finds no emitter waits.
+    /// A running emitter delivers a new row from memory, before the row may be claimed.
+    /// Without a running emitter the row waits in the outbox.
     async fn a_stored_row_is_delivered_from_memory(db) {
         let fake = Fake::ok();
         let emitter = builder(&db.pool, &fake).build().unwrap();
@@ -442,14 +443,14 @@ on_every_engine! {
     }
 
     /// A rolled back transaction publishes nothing.
-    async fn what_was_rolled_back_is_not_sent(db) {
+    async fn a_message_of_a_rolled_back_transaction_is_not_sent(db) {
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         drop(Engine::publish_in(&mut tx, event("x")).await);
         tx.rollback().await.unwrap();
         assert_eq!(db.count(OUTBOX).await, 0);
     }
 
-    /// Delivered rows can be kept for a while.
+    /// With `retain_delivered`, delivered rows stay until the next purge, and are not sent again.
     async fn delivered_rows_can_be_retained(db) {
         let fake = Fake::ok();
         let retain = Retain { purge_interval: Duration::from_secs(3600), ..Retain::default() };
@@ -468,7 +469,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// The breaker stops sending and never accepting; when the endpoint is back everything goes out.
+    /// An open breaker stops sends and never emits. When the endpoint is back, the emitter delivers every row.
     async fn the_breaker_stops_sending_and_not_accepting(db) {
         let fake = Fake::failing(Code::Unimplemented);
         let emitter = started(&db.pool, &fake, |config| {
@@ -491,7 +492,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// A delivery that finds its row among the dead letters takes it from there.
+    /// A delivery whose row became a dead letter meanwhile deletes the dead letter.
     async fn a_late_delivery_removes_the_dead_letter(db) {
         let fake = Fake::ok();
         fake.set_open(false);
@@ -509,8 +510,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// The same for rows that were written before: they are due at once, and not when the claim of their insert ends.
-    async fn what_is_delivered_to_a_full_queue_is_due_at_once(db) {
+    /// Rows handed to `deliver` while the queue is full are due at once, and not when the claim of their insert ends.
+    async fn a_row_that_finds_the_queue_full_is_due_at_once(db) {
         let fake = Fake::ok();
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |config| {
@@ -532,7 +533,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// No more is claimed than the server lets go out within the claims: else rows would wait in vain, be claimed again, and count attempts.
+    /// The emitter claims no more rows than the server accepts within the claims.
+    /// Otherwise rows would wait in memory past their claims, be claimed again, and count attempts.
     async fn a_slow_server_does_not_have_rows_claimed_twice(db) {
         const ROWS: usize = 6_000;
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
@@ -543,7 +545,8 @@ on_every_engine! {
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let transport: Arc<dyn Transport> = Arc::new(Slow);
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
-            // Two seconds are left for waiting, in which 3,200 rows go out, and the buffer takes all of them.
+            // Two seconds of each claim are left for waiting. The server accepts 3,200 rows in that time.
+            // The buffer has a place for all of them.
             config.retransmit_after = config.batch.publish_timeout + Duration::from_secs(2);
             config.retain_delivered = Some(Retain { purge_interval: Duration::from_secs(3_600), ..Retain::default() });
         });
@@ -551,12 +554,13 @@ on_every_engine! {
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!((emitter.stats().sent_again, emitter.stats().rescheduled), (ROWS as u64, 0));
         let again = db.number("SELECT count(*) FROM eventbox_outbox WHERE attempts > 2").await;
-        // A few may have been held up by the machine.
+        // A slow machine may delay some of the rows.
         assert!(again < 500, "{again} rows were claimed more than once");
         emitter.stop(STOP).await;
     }
 
-    /// A full queue delays delivery and never an emit; what found no place is due as soon as there is one, and not when its claim ends.
+    /// A full queue delays delivery and never an emit.
+    /// Rows without a place in the queue are due as soon as a place is free, and not when their claim ends.
     async fn a_full_queue_leaves_rows_to_the_retransmission(db) {
         let fake = Fake::ok();
         fake.set_open(false);

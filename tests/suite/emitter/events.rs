@@ -1,4 +1,4 @@
-//! Building events, and what travels with them.
+//! The builder of events, their attributes, headers and error codes.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,7 +25,7 @@ fn full() -> CloudEvent {
         .unwrap()
 }
 
-/// chip-ingress 8 and 9.
+/// A built event has the attributes that were given, trimmed, and the builder refuses wrong attributes.
 #[test]
 fn a_built_event_is_as_given_and_valid() {
     let event = full();
@@ -58,7 +58,7 @@ fn a_built_event_is_as_given_and_valid() {
     assert!(matches!(refused(reserved.build()), CloudEventError::ReservedExtension { .. }));
 }
 
-/// chip-ingress 9: the server's rules are written apart from the builder's, and every built event passes them.
+/// Every built event passes the server's rules, which are written independently of the builder's.
 #[tokio::test]
 async fn every_built_event_passes_the_servers_rules() {
     use eventbox::chip::{GrpcConfig, GrpcTransport, Transport};
@@ -78,7 +78,7 @@ async fn every_built_event_passes_the_servers_rules() {
     assert_eq!(response.results.len(), count);
 }
 
-/// chip-ingress 10.
+/// An empty idempotency key is no key.
 #[test]
 fn an_empty_key_is_none() {
     let key = |key: &str| CloudEvent::builder("a", "b").idempotency_key(key).build().unwrap();
@@ -87,7 +87,7 @@ fn an_empty_key_is_none() {
     assert_eq!(CloudEvent::builder("a", "b").build().unwrap().idempotency_key(), None);
 }
 
-/// chip-ingress 11, 12 and 13.
+/// Resource attributes get legal names, and never replace attributes that the event has.
 #[test]
 fn resource_attributes_are_named_and_never_override() {
     let named = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -120,7 +120,7 @@ fn resource_attributes_are_named_and_never_override() {
     assert_eq!(event.extension("chainid"), Some(ExtensionValue::from("real")));
 }
 
-/// chip-ingress 14 and 17.
+/// An event that is encoded and decoded is equal to the original.
 #[test]
 fn an_event_survives_the_wire() {
     for payload in ["UA 1545", ""] {
@@ -133,7 +133,7 @@ fn an_event_survives_the_wire() {
         let Some(Data::ProtoData(any)) = event.into_wire().data else { panic!("the payload is no proto_data") };
         assert_eq!((any.type_url.as_str(), any.value.as_slice()), ("urn:s", payload.as_bytes()));
     }
-    // What other senders write: another place of the payload, and a schema that is a string.
+    // Other senders put the payload into another field, and write the schema as a string.
     for data in [Data::BinaryData("p".into()), Data::TextData("p".to_owned())] {
         let mut wire: Wire = full().into_wire();
         wire.data = Some(data);
@@ -145,7 +145,7 @@ fn an_event_survives_the_wire() {
     assert!(nothing.contains("could not convert proto to event"), "{nothing}");
 }
 
-/// chip-ingress 33.
+/// Resource attributes in headers have printable ASCII values; reserved header names are dropped.
 #[test]
 fn metadata_values_are_made_printable() {
     let attributes: Vec<(String, String)> =
@@ -154,7 +154,7 @@ fn metadata_values_are_made_printable() {
     assert_eq!(headers, [("city".to_owned(), "caf??".to_owned()), ("k8spodname".to_owned(), "a?b".to_owned())]);
 }
 
-/// chip-ingress 34, and the classes of the same table.
+/// Every error has a code from a bounded set and a retry class.
 #[test]
 fn error_codes_are_bounded() {
     let status = |code| SendError::Status(Status::new(code, "any words"));
@@ -197,7 +197,7 @@ fn error_codes_are_bounded() {
     assert_eq!((too_large.class(true), too_large.class(false)), (Permanent, Transient));
 }
 
-/// chip-ingress 35.
+/// An attribute list without a last value is an error at once.
 #[test]
 fn a_dangling_attribute_is_an_error_at_once() {
     let started = Instant::now();
@@ -206,9 +206,9 @@ fn a_dangling_attribute_is_an_error_at_once() {
     assert_eq!(dangling.to_string(), "the attribute \"type\" has no value");
 }
 
-/// chip-ingress §5: the legacy names, the first of each pair winning, and values of the wrong type ignored.
+/// Legacy attribute names are accepted, and a new name wins over its legacy name. A time that is text is ignored.
 #[test]
-fn attributes_by_their_legacy_names() {
+fn legacy_attribute_names_are_accepted() {
     let attributes =
         Attributes::from_list(["beholder_domain", "old", "beholder_entity", "old", "type", "new"]).unwrap();
     let event = CloudEvent::from_attributes(&attributes.with("time", "no time").with("subject", "s"), "p").unwrap();

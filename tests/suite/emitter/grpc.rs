@@ -1,4 +1,4 @@
-//! The transport over real gRPC.
+//! The transport, over real gRPC.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn client(server: &GrpcServer) -> GrpcTransport {
     GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap()
 }
 
-/// chip-ingress 1 and 2.
+/// A client is built without a connection. A malformed address is refused.
 #[tokio::test]
 async fn a_client_is_built_without_a_server() {
     GrpcTransport::new(&GrpcConfig::new("localhost:8080")).unwrap();
@@ -39,9 +39,9 @@ async fn a_client_is_built_without_a_server() {
     }
 }
 
-/// chip-ingress 4.
+/// The no-op transport reports success for every call.
 #[tokio::test]
-async fn the_noop_client_agrees_to_everything() {
+async fn the_noop_transport_reports_success() {
     assert_eq!(NoopTransport.ping(LIMIT).await.unwrap(), "pong");
     assert!(NoopTransport.register_schemas(vec![Schema::default()], LIMIT).await.unwrap().is_empty());
     chip::Transport::close(&NoopTransport).await;
@@ -60,7 +60,7 @@ impl HeaderProvider for Fixed {
     }
 }
 
-/// chip-ingress 5.
+/// The headers of the provider, of the options and of the resource attributes each arrive once.
 #[tokio::test]
 async fn all_headers_arrive_once() {
     let server = GrpcServer::start(Fake::ok()).await;
@@ -76,7 +76,7 @@ async fn all_headers_arrive_once() {
     assert!(agent.starts_with("eventbox/") && agent.contains("tonic"), "{agent}");
 }
 
-/// chip-ingress 6, and a provider that fails.
+/// The client refuses illegal headers itself, and reports a header provider that fails. Nothing reaches the server.
 #[tokio::test]
 async fn illegal_headers_fail_locally() {
     let server = GrpcServer::start(Fake::ok()).await;
@@ -96,7 +96,7 @@ async fn illegal_headers_fail_locally() {
     GrpcTransport::new(&config).unwrap().ping(LIMIT).await.unwrap();
 }
 
-/// chip-ingress 7.
+/// One call registers several schemas and returns their versions.
 #[tokio::test]
 async fn schemas_are_registered_in_one_call() {
     let server = GrpcServer::start(Fake::ok()).await;
@@ -109,7 +109,7 @@ async fn schemas_are_registered_in_one_call() {
     assert_eq!(streaming.message(), "not implemented: StreamEvents is experimental and not supported yet");
 }
 
-/// The unary calls are tried again when the server is not there, and never beyond their limit.
+/// The client retries unary calls while the server is unavailable, and never beyond their time limit.
 #[tokio::test]
 async fn unary_calls_are_retried_within_their_limit() {
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -121,9 +121,9 @@ async fn unary_calls_are_retried_within_their_limit() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
-/// chip-ingress 3: what the client says in the clear, before anything is encrypted: the host of the address as SNI, and h2 as ALPN.
+/// The TLS hello, which is not encrypted, carries the host of the address as SNI and h2 as ALPN.
 #[tokio::test]
-async fn the_first_words_of_tls_name_the_host_and_h2() {
+async fn the_tls_hello_names_the_host_and_h2() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = GrpcConfig::new(format!("localhost:{}", listener.local_addr().unwrap().port())).tls(Tls::system());
     let transport = GrpcTransport::new(&config).unwrap();
@@ -139,14 +139,15 @@ async fn the_first_words_of_tls_name_the_host_and_h2() {
         transport.ping(Duration::from_millis(500)),
     );
     let says = |bytes: &[u8]| hello.windows(bytes.len()).any(|window| window == bytes);
-    // server_name: the length of the list, the type, the length of the name; ALPN: of the extension, of the list, of the name.
+    // server_name: length of the list, type, length of the name.
+    // ALPN: length of the extension, of the list, of the name.
     assert!(says(b"\0\0\0\x0e\0\x0c\0\0\x09localhost"), "{hello:?}");
     assert!(says(b"\0\x10\0\x05\0\x03\x02h2"), "{hello:?}");
 }
 
-/// chip-ingress 3: TLS with a custom authority and a client certificate; the name in the certificate must be the host's.
+/// TLS works with a custom authority and a client certificate. The certificate must name the host.
 #[tokio::test]
-async fn tls_is_spoken_with_the_host_of_the_address() {
+async fn tls_checks_the_host_of_the_address() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -171,7 +172,7 @@ async fn tls_is_spoken_with_the_host_of_the_address() {
         ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting().server_name("localhost"))).await.unwrap(),
         "pong"
     );
-    // Another name than the certificate's, no certificate of ours, the system's authorities, and no TLS at all.
+    // Refused: another host name than the certificate's, no client certificate, the system's authorities, and no TLS.
     ping(GrpcConfig::new(address("127.0.0.1")).tls(trusting())).await.unwrap_err();
     ping(GrpcConfig::new(address("localhost")).tls(Tls::ca(ca_pem.clone()))).await.unwrap_err();
     ping(GrpcConfig::new(address("localhost")).tls(Tls::system())).await.unwrap_err();
@@ -179,13 +180,13 @@ async fn tls_is_spoken_with_the_host_of_the_address() {
     let Err(ConfigError::Tls { .. }) =
         GrpcTransport::new(&GrpcConfig::new("localhost:1").tls(Tls::ca("no pem"))).map(drop)
     else {
-        // An authority that holds no certificate trusts nobody, which shows at the first call.
+        // An authority without a certificate trusts no server. The first call fails then.
         return;
     };
 }
 
 on_every_engine! {
-    /// durable-emitter 27, 30 and 33.
+    /// The emitter sends events over gRPC with their source and type unchanged, and 500 concurrent events once each.
     async fn events_arrive_over_grpc_unchanged(db) {
         let server = GrpcServer::start(Fake::ok()).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
@@ -203,8 +204,8 @@ on_every_engine! {
         server.stop().await;
     }
 
-    /// durable-emitter 28.
-    async fn an_unavailable_server_is_outlived(db) {
+    /// The emitter retries while the server is unavailable, until the event is delivered.
+    async fn an_unavailable_server_is_retried(db) {
         let calls = AtomicUsize::new(0);
         let fake = Fake::new(move |_, batch| {
             if calls.fetch_add(1, Ordering::SeqCst) < 2 { Err(Status::unavailable("not yet")) } else { Ok(all_ok(batch)) }
@@ -217,8 +218,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 31: what the server cannot take for as long as it lives expires, into the dead letters.
-    async fn what_always_fails_expires(db) {
+    /// An event that the server refuses for its whole time to live becomes a dead letter.
+    async fn an_event_that_always_fails_expires(db) {
         let server = GrpcServer::start(Fake::failing(Code::Internal)).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
             config.expiry = Some(Expiry { ttl: Duration::from_millis(100), interval: Duration::from_millis(10) });
@@ -230,7 +231,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 32.
+    /// Five events whose sends failed are delivered once the server recovers.
     async fn five_that_failed_recover(db) {
         let server = GrpcServer::start(Fake::failing(Code::Unavailable)).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
@@ -245,8 +246,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// durable-emitter 29.
-    async fn what_a_dead_server_missed_another_gets(db) {
+    /// An event that a dead server did not get is delivered to another server after a restart.
+    async fn an_event_that_a_dead_server_missed_reaches_another(db) {
         let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let emitter = DurableEmitter::builder(db.pool.clone(), nobody.to_string()).configure(quick).start().await.unwrap();
         emitter.emit(event("x")).await.unwrap();
@@ -262,8 +263,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// chip-ingress 36, against a server with a limit of its own: 64 events in one batch, one of them too large for it.
-    async fn only_the_event_that_is_too_large_is_given_up(db) {
+    /// In a batch of 64 events with one above the server's limit, only the large event becomes a dead letter.
+    async fn only_the_event_that_is_too_large_becomes_a_dead_letter(db) {
         let server = Ingress::builder().max_request_bytes(64 << 10).serve("127.0.0.1:0").await.unwrap();
         let endpoint = server.local_addr().to_string();
         let emitter = DurableEmitter::builder(db.pool.clone(), endpoint).configure(quick);
@@ -280,8 +281,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// A server that does the work and loses the answer gets the event again, under the same key, and with a new number.
-    async fn a_lost_answer_is_a_repetition_under_the_same_key(db) {
+    /// When a response is lost, the emitter sends the event again, with the same id and key and a new sequence number.
+    async fn a_lost_response_repeats_the_event_under_the_same_key(db) {
         let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("lost")) } else { Ok(all_ok(batch)) });
         let server = GrpcServer::start(fake).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();

@@ -8,7 +8,7 @@ use super::support::{Emits, Fake, STOP, builder, event, payload, started};
 use crate::support::{SOON, eventually, on_every_engine};
 
 on_every_engine! {
-    /// durable-emitter 53. The fakes are one endpoint, so what two hosts sent twice would be seen.
+    /// Two hosts on one table send each row once. Both use one fake endpoint, which would see a second copy.
     async fn two_hosts_share_a_table(db) {
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         for name in 0..1_000 {
@@ -30,10 +30,10 @@ on_every_engine! {
         two.stop(STOP).await;
     }
 
-    /// REQ-6 and REQ-43: what a plugin could not send, the host sends.
+    /// The host sends the rows that a plugin could not send.
     async fn a_host_picks_up_what_a_plugin_leaves(db) {
         let broken = Fake::failing(tonic::Code::Unavailable);
-        // Claims that do not end while a slow machine gets round to sending: those rows would be nobody's to settle.
+        // Long claims, because on a slow machine a claim could end before its send, and then the plugin settles no row.
         let plugin = builder(&db.pool, &broken).configure(|config| config.retransmit_after = Duration::from_secs(60));
         let plugin = plugin.plugin().start().await.unwrap();
         for name in 0..5 {
@@ -48,7 +48,7 @@ on_every_engine! {
         host.stop(STOP).await;
     }
 
-    /// A backlog in one shard does not hold up the others, and every row is sent though the pages are small.
+    /// A backlog in one shard does not delay the other shards. Every row is sent, though each claim takes few rows.
     async fn a_hot_shard_does_not_starve_the_others(db) {
         for name in 0..300 {
             let _ = Engine::publish_in(&mut *db.pool.acquire().await.unwrap(), event(name)).await;

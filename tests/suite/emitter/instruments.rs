@@ -1,4 +1,4 @@
-//! Every instrument, as a recorder sees it.
+//! The instruments of the emitter and the batch client, as a recorder sees them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ async fn sqlite() -> (tempfile::TempDir, sqlx::SqlitePool) {
     (directory, pool)
 }
 
-/// REQ-39, REQ-40 and REQ-41: what is in the table is recorded, what is recorded is in the table, with its kind and all of its labels.
+/// The table and the recorded instruments are the same, with kinds and all labels.
 #[test]
 fn every_instrument_is_in_the_table_and_is_recorded() {
     let recorded = recorded(async |recording| {
         let (_directory, pool) = sqlite().await;
-        // One after the other: success, a mismatch, a failure that is made good by a fallback or not, and a permanent one.
+        // In this order: a mismatch, a failure with a fallback, a permanent failure, and successes.
         let fake = Fake::new(|call, batch| match call {
             0 => Ok(Default::default()),
             1 => Err(Status::unavailable("once")),
@@ -62,7 +62,7 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         (0..20).for_each(|name| emitter.emit_async(event(name)));
         assert!(emitter.flush(SOON).await.unwrap());
 
-        // A row that expires, and a buffer that is full.
+        // A row that expires, and a full buffer.
         fake.set_open(false);
         let full = emitter::DurableEmitter::builder(pool.clone(), Arc::clone(&fake) as Arc<dyn Transport>);
         let full = full.configure(quick).configure(|config| {
@@ -79,7 +79,7 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         full.stop(STOP).await;
         emitter.stop(STOP).await;
 
-        // A second chance that fails too, and claims that fail.
+        // A fallback that fails too, and claims that fail.
         let failing = Fake::failing(Code::Unavailable);
         failing.fail_unary(Code::Unavailable);
         let emitter = emitter::DurableEmitter::builder(pool.clone(), failing as Arc<dyn Transport>).configure(quick);
@@ -104,9 +104,10 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
     recorded.is_as_told_by_with_optional_labels(&instruments());
 }
 
-/// The names, kinds, units and labels of the two specifications, word for word; and whatever counts events says of which domain and entity.
+/// The table has the names, kinds, units and labels of the two specifications, word for word.
+/// Every counter of events has the labels of the domain and the entity.
 #[test]
-fn the_table_has_what_is_specified() {
+fn the_table_has_every_specified_instrument() {
     let all = instruments();
     let table: BTreeSet<_> =
         all.iter().map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit)).collect();
@@ -196,9 +197,9 @@ fn the_table_has_what_is_specified() {
     assert_eq!(buckets("durable_emitter.emit.duration").len(), 15);
 }
 
-/// durable-emitter 20 and 21.
+/// The metrics separate first sends from retransmissions, and show the remaining time to live.
 #[test]
-fn phases_are_told_apart() {
+fn metrics_separate_first_sends_from_retransmissions() {
     let recorded = recorded(async |_| {
         let (_directory, pool) = sqlite().await;
         let fake =
@@ -231,7 +232,7 @@ fn phases_are_told_apart() {
     assert_eq!((duration("batch", "true"), duration("retransmit", "false")), (1.0, 1.0));
 }
 
-/// durable-emitter 44 and 45, and the metrics of 38 and 39.
+/// The batch client counts requests, sizes, splits and refusals, with its client name as a label.
 #[test]
 fn the_batch_client_counts_and_is_named() {
     for client_name in [None, Some("mine")] {
@@ -265,7 +266,7 @@ fn the_batch_client_counts_and_is_named() {
     }
 }
 
-/// chip-ingress 19, 20, 22 and 25: results that do not match are counted once per answer, and a batch as a whole is not looked at.
+/// A response whose results do not match counts as one mismatch. Results of a transactional batch are not read.
 #[test]
 fn mismatches_are_counted() {
     use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse, PublishResult};
@@ -292,7 +293,7 @@ fn mismatches_are_counted() {
     }
 }
 
-/// REQ-39: the first 500 pairs have labels of their own.
+/// The first 500 pairs of domain and entity have labels of their own; the others share a label.
 #[test]
 fn pairs_of_labels_are_capped() {
     let recorded = recorded(async |_| {

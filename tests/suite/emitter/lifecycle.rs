@@ -1,4 +1,4 @@
-//! Starting, stopping, health, set-up and the emitter of the process.
+//! Start, stop, health, set-up, and the global emitter of the process.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use sqlx::Connection;
 use super::support::{Fake, STOP, builder, event, payload, started};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-/// Makes every write on the outbox wait until the connection is closed.
+/// Makes every write on the outbox wait until the returned connection is closed.
 async fn locked<B: TestEngine>(db: &TestDb<B>, lock: &'static str) -> B::Connection
 where
     for<'c> &'c mut B::Connection: sqlx::Executor<'c, Database = B>,
@@ -27,7 +27,7 @@ fn lock_of<B: TestEngine>() -> &'static str {
 }
 
 on_every_engine! {
-    /// durable-emitter 4.
+    /// An emitter before its start or after its stop refuses emits. It starts once.
     async fn an_emitter_that_does_not_run_refuses(db) {
         let emitter = builder(&db.pool, &Fake::ok()).build().unwrap();
         let refused = async || emitter.emit(event("x")).await.unwrap_err().to_string();
@@ -43,7 +43,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
 
-    /// durable-emitter 7.
+    /// A running emitter is healthy and ready; a stopped emitter is not healthy.
     async fn a_running_emitter_is_healthy(db) {
         let emitter = started(&db.pool, &Fake::ok(), |_| {}).await;
         let health = emitter.health();
@@ -54,8 +54,8 @@ on_every_engine! {
         assert!(!emitter.health().is_healthy());
     }
 
-    /// durable-emitter 15.
-    async fn a_stop_waits_for_inserts_under_way(db) {
+    /// A stop waits for the inserts in flight, and delivers their rows.
+    async fn a_stop_waits_for_inserts_in_flight(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| config.retransmit = false).await;
         let lock = locked(db, lock_of::<Engine>()).await;
         let mut emitting = Box::pin(emitter.emit(event("x")));
@@ -73,8 +73,9 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
 
-    /// durable-emitter 23, 24 and 25: the emitter of the process is one for all tests, so its cases are one test.
-    async fn the_emitter_of_the_process(db) {
+    /// Without a global emitter, emits fail at once. `global::emit` returns after the insert, `emit_async` before it.
+    /// One test, because all tests share the global emitter.
+    async fn the_global_emitter_stores_before_it_returns(db) {
         let _alone = ONE_GLOBAL.lock().await;
         let begun = Instant::now();
         for _ in 0..5 {
@@ -92,10 +93,10 @@ on_every_engine! {
             let begun = Instant::now();
             global::emit(event(name)).await.unwrap();
             took.push(begun.elapsed());
-            assert_eq!(emitter.stats().emitted, name + 1, "it is stored when the call returns");
+            assert_eq!(emitter.stats().emitted, name + 1, "the row is stored when the call returns");
         }
         assert!(took.iter().min() < Some(&Duration::from_millis(100)), "{took:?}");
-        assert!(took.iter().min() >= Some(&Duration::from_millis(50)), "each alone waits for company: {took:?}");
+        assert!(took.iter().min() >= Some(&Duration::from_millis(50)), "each emit waits for the interval: {took:?}");
         let in_turn: Duration = took.iter().sum();
 
         let begun = Instant::now();
@@ -112,7 +113,7 @@ on_every_engine! {
         global::set_global(None);
     }
 
-    /// REQ-7.
+    /// Asynchronous emits beyond `async_buffer` are dropped and counted. A stop finishes the others.
     async fn asynchronous_emits_are_bounded_and_finished_at_the_stop(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.async_buffer = NonZeroUsize::new(10).unwrap()).await;
@@ -127,8 +128,8 @@ on_every_engine! {
         assert_eq!(fake.events().len() as u64, 200 - dropped);
     }
 
-    /// durable-emitter 50; REQ-34.
-    async fn a_loop_that_stands_still_is_seen(db) {
+    /// A retransmit loop that hangs in the database makes the emitter unhealthy, and the report names it.
+    async fn a_loop_that_hangs_is_reported(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| {
             (config.retransmit_interval, config.health_grace) = (Duration::from_millis(300), Duration::from_millis(1));
         }).await;
@@ -144,8 +145,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// REQ-34: whatever loop hangs is named, each by its own heart.
-    async fn each_loop_that_stands_still_is_named(db) {
+    /// The health report names each loop that hangs, because each loop has a heartbeat of its own.
+    async fn each_loop_that_hangs_is_named(db) {
         let server = Fake::new(|_, _| Err(tonic::Status::unavailable("scripted")));
         let emitter = started(&db.pool, &server, |config| {
             config.health_grace = Duration::from_millis(1);
@@ -153,7 +154,7 @@ on_every_engine! {
             config.expiry = Some(Expiry { interval: Duration::from_millis(100), ..Expiry::default() });
             config.retain_delivered = Some(Retain { purge_interval: Duration::from_millis(100), ..Retain::default() });
             config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(100), ..MetricsConfig::default() });
-            // Requests that each end in time, but a batch of many of them does not.
+            // Each request ends in time, but the batch is split into several requests, which together do not.
             (config.batch.publish_timeout, config.batch.max_request_bytes) = (Duration::from_millis(400), 1 << 20);
             config.batch.max_concurrent_sends = NonZeroUsize::MIN;
             config.batch.batch_size = NonZeroUsize::new(8).unwrap();
@@ -168,7 +169,7 @@ on_every_engine! {
 
         let on_sqlite = lock_of::<Engine>() == "BEGIN IMMEDIATE";
         let lock = locked(db, if on_sqlite { "BEGIN IMMEDIATE" } else { "BEGIN; LOCK TABLE eventbox_outbox" }).await;
-        // Readers of SQLite wait for nobody.
+        // Readers on SQLite wait for no writer.
         let waiting = ["retransmit", "expiry", "purge", "observe"];
         let waiting = if on_sqlite { &waiting[..3] } else { &waiting[..] };
         eventually(SOON, async || named(waiting)).await;
@@ -185,7 +186,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// REQ-5: neither a database that hangs, in any of the loops, nor a transport that does not close holds up a stop beyond its deadline.
+    /// Neither a database that hangs nor a transport that does not close delays a stop beyond its deadline.
     async fn a_hanging_database_does_not_block_a_stop(db) {
         let fake = Fake::ok();
         fake.hang_on_close.store(true, Ordering::SeqCst);
@@ -217,10 +218,10 @@ on_every_engine! {
         }
         let begun = Instant::now();
         emitter.stop(STOP).await;
-        assert!(begun.elapsed() < Duration::from_secs(10), "a second stop waits for the rest and no longer: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "a second stop waits for the rest: {:?}", begun.elapsed());
     }
 
-    /// An emit waits for its insert to begin no longer than `database_timeout`, however many wait before it, and the health says why.
+    /// An emit waits at most `database_timeout` for its insert to begin, however many emits wait before it.
     async fn an_emit_gives_up_when_the_database_hangs(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| {
             (config.retransmit, config.insert_batch_size, config.insert_workers) = (false, 1, 1);
@@ -239,8 +240,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// Waits of any length are waits, and no overflow.
-    async fn a_wait_may_be_for_ever(db) {
+    /// Settings of `Duration::MAX` do not overflow.
+    async fn a_setting_may_be_the_longest_duration(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| {
             config.retransmit_after = Duration::MAX;
             config.delete_flush_interval = Duration::MAX;
@@ -254,7 +255,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
 
-    /// durable-emitter 6 and 49; REQ-18, REQ-35 and REQ-37. What cannot be missing by its type is not asked for.
+    /// `Setup` and the builder refuse a wrong setting with an error that names the setting.
     async fn a_wrong_setup_is_refused_by_name(db) {
         let text = |setup: Setup<Engine>| match setup.build() {
             Err(EmitterError::Config(error)) => error.to_string(),
@@ -306,8 +307,8 @@ on_every_engine! {
         global::set_global(None);
     }
 
-    /// chip-ingress 32: the key of the process' rotating credentials may come after they were set up.
-    async fn the_signer_of_the_process_may_come_late(db) {
+    /// The process may set the signer of its rotating credentials after the setup.
+    async fn the_signer_may_be_set_after_the_setup(db) {
         struct Nobody;
         #[async_trait::async_trait]
         impl eventbox::chip::Signer for Nobody {
@@ -335,7 +336,7 @@ on_every_engine! {
         global::set_global(None);
     }
 
-    /// TRAP-6 and REQ-10: an event that cannot be stored fails alone, and is told so.
+    /// An event above the size limit fails alone, with an error of its own.
     async fn an_event_that_is_too_large_fails_alone(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.batch.max_request_bytes = 1 << 20).await;
@@ -349,5 +350,5 @@ on_every_engine! {
     }
 }
 
-/// The emitter of the process is one for all tests.
+/// Lock of the global emitter, which all tests share.
 pub(super) static ONE_GLOBAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -1,4 +1,4 @@
-//! `Setup` beside the builder: what it is told, it does, and what contradicts itself it refuses by name.
+//! `Setup` uses every setting that it is given, and refuses settings that contradict each other by their names.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ on_every_engine! {
                 other => panic!("{first} and {second}: {other:?}"),
             }
         }
-        // The same value twice, or a plugin by its switch, contradicts nothing.
+        // The same value in both settings is no contradiction, and neither is `retransmit_enabled = false` alone.
         let mut same = to(db, "localhost:1");
         (same.batch_size, same.emitter.batch.batch_size) = (7, NonZeroUsize::new(7).unwrap());
         (same.retransmit_enabled, same.emitter.retransmit) = (false, false);
@@ -83,7 +83,8 @@ on_every_engine! {
         global::set_global(None);
     }
 
-    /// A server that takes only TLS and credentials gets both, from `Setup` and from the builder, and neither goes without.
+    /// A server that requires TLS and credentials gets both from `Setup` and from the builder.
+    /// Without the credentials or the authority nothing is delivered.
     async fn tls_and_credentials_are_used(db) {
         let key = KeyPair::generate().unwrap();
         let pem = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap().pem();

@@ -1,4 +1,5 @@
-//! A server that is slow by the event: requests get smaller until they are answered in time, and few events arrive twice.
+//! A server whose time per request grows with the number of events.
+//! Requests get smaller until the server answers in time, and few events arrive twice.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use tonic::Status;
 use super::support::{STOP, all_ok, event, ok, payload, quick};
 use crate::support::{SOON, eventually, on_every_engine};
 
-/// Takes so long for each event of a request, and counts what arrives.
+/// A transport that waits for each event of a request, and counts the events that arrive.
 struct PerEvent {
     each: Mutex<Duration>,
     arrived: Mutex<BTreeMap<String, usize>>,
@@ -49,7 +50,7 @@ impl Transport for PerEvent {
     }
 }
 
-/// Sends events until all are taken, each again a second after it failed.
+/// Sends events until the server accepted all of them; a failed event is sent again after a second.
 async fn deliver(client: &Arc<BatchClient>, names: impl Iterator<Item = usize>) {
     let deliveries = names.map(|name| {
         let client = Arc::clone(client);
@@ -99,7 +100,7 @@ async fn the_size_grows_again_when_the_server_is_fast_again() {
 }
 
 on_every_engine! {
-    /// The same from the outbox, ten times as fast.
+    /// With the outbox, and a server ten times as fast, no event is lost and few arrive twice.
     async fn a_slow_server_settles_everything_with_few_copies(db) {
         let server = PerEvent::new(Duration::from_millis(15));
         let transport: Arc<dyn Transport> = Arc::clone(&server) as _;

@@ -1,4 +1,4 @@
-//! A transport that does what a test says, the same behind real gRPC, and shorthands.
+//! A scripted transport, the same behind a real gRPC server, and shorthands.
 #![allow(clippy::needless_pass_by_value)]
 
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) type Answer = Result<PublishResponse, Status>;
 type Behaviour = Arc<dyn Fn(usize, &CloudEventBatch) -> Answer + Send + Sync>;
 
-/// Answers as it is told and remembers what it was asked.
+/// A transport with scripted responses, which remembers its requests.
 pub(crate) struct Fake {
     behaviour: Mutex<Behaviour>,
     unary_fails: Mutex<Option<Code>>,
     batches: Mutex<Vec<CloudEventBatch>>,
     unary: Mutex<Vec<Wire>>,
     open: watch::Sender<bool>,
-    /// How long an answer takes.
+    /// Time that a response takes.
     pub(crate) delay: Mutex<Duration>,
     pub(crate) closed: AtomicUsize,
     pub(crate) hang_on_close: AtomicBool,
@@ -74,7 +74,7 @@ impl Fake {
         *self.unary_fails.lock().unwrap() = Some(code);
     }
 
-    /// Closed, calls hang.
+    /// Opens or closes the fake. While it is closed, calls hang.
     pub(crate) fn set_open(&self, open: bool) {
         self.open.send_replace(open);
     }
@@ -91,7 +91,7 @@ impl Fake {
         self.batches().iter().map(|batch| batch.events.len()).collect()
     }
 
-    /// All events of all calls, in the order of the calls.
+    /// Returns the events of all batch calls, in the order of the calls.
     pub(crate) fn events(&self) -> Vec<Wire> {
         self.batches().into_iter().flat_map(|batch| batch.events).collect()
     }
@@ -119,7 +119,7 @@ impl Fake {
     }
 }
 
-/// A call that was not answered or given up yet.
+/// A call without a response so far; the drop lowers the counter.
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Drop for UnderWay<'_> {
@@ -167,7 +167,7 @@ pub(crate) fn all_ok(batch: &CloudEventBatch) -> PublishResponse {
     PublishResponse { results: batch.events.iter().map(ok).collect() }
 }
 
-/// A fake behind a real gRPC server.
+/// A gRPC server that answers with a fake.
 pub(crate) struct GrpcServer {
     pub(crate) fake: Arc<Fake>,
     pub(crate) address: SocketAddr,
@@ -252,7 +252,7 @@ impl GrpcServer {
     }
 }
 
-/// An event that is told from others by its payload.
+/// Builds an event that its payload identifies.
 pub(crate) fn event(payload: impl ToString) -> CloudEvent {
     of("flights", "flight.departed", payload)
 }
@@ -273,7 +273,7 @@ pub(crate) fn payload(event: &Wire) -> String {
     String::from_utf8(event.payload().to_vec()).unwrap()
 }
 
-/// Short waits, so that a test is quick.
+/// Sets short intervals, so that a test is quick.
 pub(crate) fn quick(config: &mut Config) {
     config.retransmit_interval = Duration::from_millis(10);
     config.retransmit_after = Duration::from_millis(5_500);
@@ -299,7 +299,7 @@ pub(crate) async fn started<B: eventbox::Backend>(
 
 pub(crate) const STOP: Duration = Duration::from_secs(20);
 
-/// `publish_in` into a transaction, for tests that are generic over the engine.
+/// `publish_in` for tests that are generic over the engine.
 pub(crate) trait Emits: crate::support::TestEngine {
     async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored;
 }

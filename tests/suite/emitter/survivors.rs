@@ -1,4 +1,4 @@
-//! Promises that no other test would miss.
+//! Promises that no other test guards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ async fn stored<B: Emits>(db: &TestDb<B>) -> outbox::Stored {
     stored
 }
 
-/// Refuses every batch and lets the unary calls hang.
+/// A transport that refuses every batch, and whose unary calls hang.
 struct Hanging {
     open: watch::Sender<bool>,
     now: AtomicUsize,
@@ -52,7 +52,7 @@ impl Transport for Hanging {
     }
 }
 
-/// Judges each event by its payload, in batches of one or by the unary call; what comes by the other way is not available.
+/// A transport that decides by the payload, in batches of one event or in unary calls. The other way is unavailable.
 struct Judge {
     by_unary: bool,
     refreshed: AtomicUsize,
@@ -90,8 +90,8 @@ impl Transport for Judge {
 }
 
 on_every_engine! {
-    /// What a batch promises, a second chance promises too.
-    async fn a_second_chance_judges_as_a_batch_does(db) {
+    /// The fallback by the unary call treats each outcome as a batch does.
+    async fn a_fallback_treats_outcomes_as_a_batch_does(db) {
         for by_unary in [false, true] {
             let judge = Arc::new(Judge { by_unary, refreshed: AtomicUsize::new(0) });
             let transport: Arc<dyn Transport> = Arc::clone(&judge) as _;
@@ -122,7 +122,7 @@ on_every_engine! {
         }
     }
 
-    /// A row that was claimed again while its message is on the way is not sent a second time.
+    /// A row that is claimed again while its message is in flight is not sent a second time.
     async fn a_row_in_flight_is_not_sent_twice_by_one_process(db) {
         let fake = Fake::ok();
         fake.set_open(false);
@@ -134,7 +134,7 @@ on_every_engine! {
             let claimed = "SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox";
             eventually(SOON, async || db.number(claimed).await == claims).await;
         }
-        // What is queued behind it is sent in another request, and the row is not in that.
+        // The event queued behind it is sent in another request, which does not contain the row.
         emitter.emit(event("y")).await.unwrap();
         eventually(SOON, async || fake.calls() == 2).await;
         assert_eq!(fake.sizes(), [1, 1]);
@@ -144,7 +144,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// A message whose request could end after its claim is not sent.
+    /// The emitter does not send a message whose request could end after its claim.
     async fn no_request_ends_after_its_claim(db) {
         let fake = Fake::ok();
         let hurry = FIRST_CLAIM_TTL - Duration::from_millis(20);
@@ -162,7 +162,7 @@ on_every_engine! {
         assert_eq!((fake.calls(), db.count(OUTBOX).await, report.left), (0, 1, 1));
     }
 
-    /// A row that somebody else claimed is not rescheduled by the one before.
+    /// An emitter whose claim was replaced by another claim does not reschedule the row.
     async fn only_the_claim_in_force_reschedules(db) {
         let fake = Fake::failing(Code::Unavailable);
         fake.set_open(false);
@@ -178,7 +178,7 @@ on_every_engine! {
         assert_eq!(db.number(untouched).await, 1);
     }
 
-    async fn second_chances_are_bounded(db) {
+    async fn fallbacks_in_flight_are_bounded(db) {
         let server = Arc::new(Hanging { open: watch::Sender::new(false), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
         let transport: Arc<dyn Transport> = Arc::clone(&server) as _;
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
@@ -195,8 +195,8 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// After a deadline the server may be at work on the message: a second chance would be a second copy.
-    async fn a_deadline_is_no_reason_for_a_second_chance(db) {
+    /// No fallback after a deadline: the server may still process the message, and a fallback would be a second copy.
+    async fn a_deadline_causes_no_fallback(db) {
         for code in [Code::DeadlineExceeded, Code::ResourceExhausted] {
             let fake = Fake::failing(code);
             let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
@@ -207,7 +207,7 @@ on_every_engine! {
         }
     }
 
-    async fn dead_letters_go_when_they_are_old_or_deleted(db) {
+    async fn dead_letters_are_removed_by_age_or_by_request(db) {
         let fake = Fake::failing(Code::InvalidArgument);
         let emitter = started(&db.pool, &fake, |_| {}).await;
         for name in 0..3 {
@@ -228,14 +228,14 @@ on_every_engine! {
         db.run("UPDATE eventbox_dead_letter SET dead_at_us = 0 WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)").await;
         eventually(SOON, async || db.count(DEAD).await == 1).await;
         long.stop(STOP).await;
-        assert_eq!(db.count(DEAD).await, 1, "what is younger stays");
+        assert_eq!(db.count(DEAD).await, 1, "the younger dead letter stays");
         let short = retention(Duration::from_millis(1)).await;
         eventually(SOON, async || db.count(DEAD).await == 0).await;
         short.stop(STOP).await;
     }
 }
 
-/// An old header is not used again when a new one cannot be made.
+/// The client does not send an expired header when the signer fails to make a new one.
 #[tokio::test]
 async fn stale_credentials_are_not_sent() {
     struct Broken;
@@ -281,7 +281,7 @@ fn a_request_of_which_some_events_failed_is_partial() {
 }
 
 #[test]
-fn the_gauges_tell_what_lies_in_the_outbox() {
+fn the_gauges_show_the_contents_of_the_outbox() {
     let recorded = recorded(async |recording| {
         let directory = tempfile::tempdir().unwrap();
         let options = eventbox::sqlite_options(directory.path().join("gauges.sqlite3"));
@@ -301,7 +301,7 @@ fn the_gauges_tell_what_lies_in_the_outbox() {
         for name in 0..3 {
             emitter.emit(event(name)).await.unwrap();
         }
-        // Reading takes the values away, so each gauge is looked at until its next observation.
+        // Reading a gauge clears its value, so the test polls each gauge until its next observation.
         let becomes = async |name: &str, right: &dyn Fn(f64) -> bool| {
             eventually(SOON, async || right(recording.total(&format!("durable_emitter.{name}")))).await;
         };
@@ -311,7 +311,7 @@ fn the_gauges_tell_what_lies_in_the_outbox() {
         becomes("queue.payload_bytes", &|bytes| bytes > 300.0 && bytes < 3_000.0).await;
         becomes("queue.capacity_usage_ratio", &|ratio| ratio > 0.000_3 && ratio < 0.003).await;
         becomes("queue.ttl_budget_seconds", &|budget| budget > 3_500.0 && budget < 3_600.0).await;
-        // Rows that are older than a second are within an hour less a second of their end.
+        // Rows older than one second have less than 3,599 s left of their hour.
         becomes("queue.near_ttl", &|rows| rows == 3.0).await;
         becomes("process.memory.heap_inuse_bytes", &|bytes| bytes > 1_000_000.0).await;
         sqlx::query("DELETE FROM eventbox_outbox").execute(&pool).await.unwrap();

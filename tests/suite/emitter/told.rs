@@ -1,4 +1,4 @@
-//! What failed is told in the log, once a minute for each code, with destination and counts.
+//! The log reports failures once a minute for each code, with the destination and the counts.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::support::{Fake, GrpcServer, STOP, event, ok, refused};
 use crate::support::{SOON, eventually};
 
-/// The lines that were written.
+/// The log lines of one test.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -43,7 +43,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber.finish()))
     }
 
-    /// The lines with all of these words.
+    /// Returns the lines that contain all of these words.
     pub(super) fn lines(&self, words: &[&str]) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
@@ -69,7 +69,7 @@ fn client(transport: Arc<dyn Transport>) -> BatchClient {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_requests_are_told_once_a_minute_with_counts() {
+async fn failed_requests_are_logged_once_a_minute_with_counts() {
     for code in ["Unavailable", "DeadlineExceeded", "Internal"] {
         let (log, _guard) = Log::listen();
         let scripted = match code {
@@ -94,12 +94,12 @@ async fn failed_requests_are_told_once_a_minute_with_counts() {
         send(&client, 0..2).await;
         client.stop(STOP).await;
         let lines = log.lines(&words);
-        assert!(lines.len() == 3 && lines[2].contains("requests=2"), "a stop tells the rest: {lines:?}");
+        assert!(lines.len() == 3 && lines[2].contains("requests=2"), "a stop logs the rest: {lines:?}");
     }
 }
 
 #[tokio::test]
-async fn refused_events_are_told_by_their_codes() {
+async fn refused_events_are_logged_with_their_codes() {
     let (log, _guard) = Log::listen();
     let fake = Fake::new(|_, batch| {
         let code = if batch.events.len() == 1 { 1 } else { 2 };
@@ -117,7 +117,7 @@ async fn refused_events_are_told_by_their_codes() {
 }
 
 #[tokio::test]
-async fn the_destination_is_named_by_its_address() {
+async fn the_log_names_the_destination_by_its_address() {
     let (log, _guard) = Log::listen();
     let server = GrpcServer::start(Fake::new(|_, _| Err(Status::data_loss("scripted")))).await;
     let transport = GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap();

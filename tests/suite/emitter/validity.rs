@@ -1,4 +1,5 @@
-//! What an event may hold: the builder and the wire refuse the same, and whatever they take is stored, sent and equal.
+//! Rules of valid events: the builder and the wire refuse the same values.
+//! Every accepted event is stored and sent unchanged.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,10 +15,10 @@ use prost_types::Timestamp;
 use super::support::{Emits, Fake, STOP, started};
 use crate::support::{SOON, TestDb, on_every_engine};
 
-/// Events of the property on each engine and by each path.
+/// Number of random events on each engine and by each path.
 const EVENTS: usize = 400;
 
-/// The first and the last second of a protobuf timestamp, and their neighbours.
+/// Seconds at the limits of a protobuf timestamp, and their neighbours.
 const EDGES: [i64; 8] =
     [-62_135_596_801, -62_135_596_800, -1, 0, 1_700_000_000, 253_402_300_799, 253_402_300_800, 1 << 40];
 
@@ -67,7 +68,7 @@ fn a_nul_character_is_refused_with_the_name_of_its_attribute() {
     names(CloudEvent::from_wire(Wire { id: "\0".to_owned(), ..wire() }), "id");
     names(CloudEvent::from_wire(Wire { source: "a\0b".to_owned(), ..wire() }), "source");
     names(CloudEvent::from_wire(Wire { r#type: "a\0b".to_owned(), ..wire() }), "type");
-    // A payload is bytes, and bytes may be zero.
+    // A payload is bytes, and a byte may be zero.
     assert!(builder().payload(vec![0]).extension("raw", bytes::Bytes::from_static(b"\0")).build().is_ok());
 }
 
@@ -78,7 +79,7 @@ fn the_wire_takes_only_names_that_the_builder_takes() {
         names(CloudEvent::builder("a", "b").extension(name, "x").build(), name.trim_matches('\0'));
         names(CloudEvent::from_wire(with(name, Attr::CeString("x".to_owned()))), name.trim_matches('\0'));
     }
-    // What the system owns comes from the wire, and only the system may set it.
+    // The wire accepts the attributes of the system; the builder does not let a caller set them.
     for name in ["seqnum", "seqepoch", "emitter", "idempotencykey"] {
         names(CloudEvent::builder("a", "b").extension(name, "x").build(), name);
         assert!(CloudEvent::from_wire(with(name, Attr::CeString("x".to_owned()))).is_ok());
@@ -86,7 +87,7 @@ fn the_wire_takes_only_names_that_the_builder_takes() {
 }
 
 #[test]
-fn times_are_of_the_years_that_a_timestamp_can_say() {
+fn times_outside_the_range_of_a_timestamp_are_refused() {
     for seconds in EDGES {
         let legal = (-62_135_596_800..=253_402_300_799).contains(&seconds);
         let built = CloudEvent::builder("a", "b").time(time(seconds)).build();
@@ -125,7 +126,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_the_name_of_its_attribute() {
     names(CloudEvent::from_wire(Wire { source: "a b".to_owned(), ..wire() }), "source");
     names(CloudEvent::from_wire(with("dataschema", Attr::CeUri("a b".to_owned()))), "data schema");
     names(CloudEvent::from_wire(Wire { r#type: " ".to_owned(), ..wire() }), "type");
-    // An empty value is none, as it is for the builder.
+    // An empty value is no value, as with the builder.
     for name in ["subject", "idempotencykey"] {
         let event = CloudEvent::from_wire(with(name, Attr::CeString(String::new()))).unwrap();
         assert!(event.attribute_names().all(|there| there != name));
@@ -223,7 +224,7 @@ fn received() -> impl Strategy<Value = Result<CloudEvent, CloudEventError>> {
     })
 }
 
-/// Those that were taken of so many, which is a part of them and not all.
+/// Returns the accepted events of `EVENTS` random ones. Checks that some were accepted and some refused.
 fn taken(events: &impl Strategy<Value = Result<CloudEvent, CloudEventError>>) -> Vec<CloudEvent> {
     let mut runner = TestRunner::deterministic();
     let all: Vec<_> = (0..EVENTS).map(|_| events.new_tree(&mut runner).unwrap().current()).collect();
@@ -232,7 +233,7 @@ fn taken(events: &impl Strategy<Value = Result<CloudEvent, CloudEventError>>) ->
     taken
 }
 
-/// What the emitter adds is taken away, so that the rest can be compared.
+/// Removes the attributes that the emitter added, so that the event can be compared with the given one.
 fn as_given(event: &Wire, given: &CloudEvent) -> Wire {
     let mut event = event.clone();
     for name in ["emitter", "seqnum", "seqepoch", "idempotencykey"] {
@@ -272,11 +273,11 @@ async fn stored_and_sent<B: Emits>(db: &TestDb<B>, events: Vec<CloudEvent>) {
 }
 
 on_every_engine! {
-    async fn what_the_builder_takes_is_stored_sent_and_equal(db) {
+    async fn an_event_that_the_builder_accepts_is_stored_and_sent_unchanged(db) {
         stored_and_sent(db, taken(&built())).await;
     }
 
-    async fn what_the_wire_takes_is_stored_sent_and_equal(db) {
+    async fn an_event_that_the_wire_accepts_is_stored_and_sent_unchanged(db) {
         stored_and_sent(db, taken(&received())).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Only what the server said about an event decides about that event: neighbours do not share a fate.
+//! The outcome of an event depends only on the server's response about this event, and not on its neighbours.
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -21,7 +21,7 @@ use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 const OUTBOX: &str = "eventbox_outbox";
 const DEAD: &str = "eventbox_dead_letter";
 
-/// Codes that may be about one event of a request or about the whole destination.
+/// Codes that may concern one event of a request or the whole destination.
 const DOUBTFUL: [Code; 9] = [
     Code::Internal,
     Code::Unknown,
@@ -34,10 +34,10 @@ const DOUBTFUL: [Code; 9] = [
     Code::Cancelled,
 ];
 
-/// Codes that are about the request and never about the destination.
+/// Codes that concern the request and never the destination.
 const CERTAIN: [Code; 3] = [Code::InvalidArgument, Code::OutOfRange, Code::FailedPrecondition];
 
-/// A server that refuses every request with one of these events in it.
+/// Returns a server that refuses every request that contains one of these events.
 fn refusing(code: Code, bad: &'static [&'static str]) -> Arc<Fake> {
     Fake::new(move |_, batch| match batch.events.iter().any(|event| bad.contains(&payload(event).as_str())) {
         true => Err(Status::new(code, "scripted")),
@@ -45,7 +45,7 @@ fn refusing(code: Code, bad: &'static [&'static str]) -> Arc<Fake> {
     })
 }
 
-/// Sends so many events as one batch and answers those that failed.
+/// Sends `events` events as one batch and returns the names of the failed ones.
 async fn one_batch(fake: &Arc<Fake>, events: usize, change: impl FnOnce(&mut BatchConfig)) -> BTreeSet<String> {
     let mut config = BatchConfig::default();
     (config.batch_size, config.batch_interval) = (NonZeroUsize::new(events).unwrap(), Duration::from_secs(3_600));
@@ -81,7 +81,7 @@ async fn neighbours_of_a_refused_event_are_delivered() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_nothing_is_not_asked_more() {
+async fn a_server_that_refuses_everything_gets_few_requests() {
     for (code, text, most) in [
         (Code::Unavailable, "down", 1),
         (Code::Unauthenticated, "who are you", 2),
@@ -97,7 +97,7 @@ async fn a_server_that_takes_nothing_is_not_asked_more() {
     }
 }
 
-/// Each server refuses what is larger than it takes, in words of its own.
+/// The client recognizes a refused size, whatever code and text the server uses.
 #[tokio::test]
 async fn a_size_is_refused_in_any_words() {
     for (code, text) in [
@@ -134,12 +134,13 @@ async fn a_size_is_refused_in_any_words() {
         for told in (0..100).map(|_| queue(1_000)).collect::<Vec<_>>() {
             assert!(told.await.unwrap().result.is_ok());
         }
-        assert!(fake.calls() - before <= 20, "{code:?}: the size is not found anew each time: {:?}", fake.sizes());
+        assert!(fake.calls() - before <= 20, "{code:?}: the client must remember the size: {:?}", fake.sizes());
         client.stop(STOP).await;
     }
 }
 
-/// A server that drops the connection when a request is large looks unavailable; small requests after the probe find its size.
+/// A server that drops the connection at a large request looks unavailable.
+/// Small requests after the breaker's probe find the size that it accepts.
 #[tokio::test(start_paused = true)]
 async fn a_size_that_looks_like_an_outage_is_found_after_the_probe() {
     let fake = Fake::new(|_, batch| match batch.events.len() > 10 {
@@ -192,13 +193,13 @@ fn asks_to_wait_by_header(code: Code, seconds: &str) -> Status {
     status
 }
 
-/// How long the rows wait that were rescheduled, at least.
+/// Returns the shortest wait of the rescheduled rows, in seconds.
 async fn least_wait<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT CAST(min(next_attempt_at_us - created_at_us) AS BIGINT) FROM eventbox_outbox").await / 1_000_000
 }
 
 on_every_engine! {
-    /// One bad event among 49: the others go within seconds, the bad one waits by itself, and health names it.
+    /// Of 50 events one is refused: the others are delivered within seconds, it waits alone, and the health names it.
     async fn one_refused_event_holds_up_no_other(db) {
         for code in [Code::Internal, Code::Unknown, Code::PermissionDenied, Code::NotFound, Code::Unimplemented] {
             let fake = refusing(code, &["25"]);
@@ -217,8 +218,8 @@ on_every_engine! {
         }
     }
 
-    /// What is refused for certain is a dead letter after its first attempt, and the others are delivered at theirs.
-    async fn a_certain_refusal_buries_one_and_delivers_the_rest(db) {
+    /// A certain refusal makes a dead letter at the first attempt. The other events are delivered at theirs.
+    async fn a_certain_refusal_makes_one_dead_letter_and_delivers_the_rest(db) {
         let fake = refusing(Code::InvalidArgument, &["3", "4"]);
         let emitter = started(&db.pool, &fake, |_| {}).await;
         futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
@@ -246,7 +247,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    async fn the_server_says_when_to_try_again(db) {
+    async fn the_server_decides_when_to_retry(db) {
         for status in [asks_to_wait(30), asks_to_wait_by_header(Code::Unavailable, "30"), asks_to_wait_by_header(Code::ResourceExhausted, "30")] {
             let asked = status.clone();
             let fake = Fake::new(move |_, _| Err(asked.clone()));
@@ -257,13 +258,13 @@ on_every_engine! {
             emitter.emit(event("y")).await.unwrap();
             assert!(matches!(emitter.client().breaker_state(), BreakerState::Open { remaining } if remaining > Duration::from_secs(20)));
             emitter.stop(STOP).await;
-            assert_eq!(fake.calls(), 1, "the endpoint is left alone");
+            assert_eq!(fake.calls(), 1, "no further request is sent");
             db.run("DELETE FROM eventbox_outbox").await;
         }
     }
 
-    /// The same when the server says it over the wire.
-    async fn the_wait_arrives_over_grpc(db) {
+    /// The emitter obeys the delay that a server sends over gRPC.
+    async fn the_servers_delay_is_obeyed_over_grpc(db) {
         for status in [asks_to_wait(30), asks_to_wait_by_header(Code::ResourceExhausted, "30")] {
             let server = GrpcServer::start(Fake::new(move |_, _| Err(status.clone()))).await;
             let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap());
@@ -303,7 +304,7 @@ on_every_engine! {
         assert_eq!((db.count(OUTBOX).await, db.count(DEAD).await), (1, 0));
     }
 
-    /// A stop tells the truth about what hangs, what waits in the queue, and what the breaker did not let through.
+    /// The report of a stop counts the rows in flight, in the queue, and held back by the breaker.
     async fn a_stop_says_how_many_rows_are_left(db) {
         for events in [100, 700] {
             let fake = Fake::ok();
@@ -329,7 +330,7 @@ on_every_engine! {
 }
 
 #[tokio::test]
-async fn a_batch_that_must_stay_whole_gets_smaller_until_the_culprit_is_alone() {
+async fn transactional_batches_get_smaller_until_the_refused_event_is_alone() {
     let fake = refusing(Code::InvalidArgument, &["7"]);
     let mut config = BatchConfig::default();
     (config.batch_size, config.transaction_enabled) = (NonZeroUsize::new(16).unwrap(), true);
