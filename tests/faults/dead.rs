@@ -1,4 +1,4 @@
-//! Connections that are no good any more.
+//! Dead connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::report::{Report, Result};
 use crate::server::{Server, home};
 use crate::service::Service;
 
-/// How long a server stands still.
+/// Time that a server stays frozen.
 const FROZEN: Duration = Duration::from_secs(12);
 
 pub(crate) async fn pool(url: &str, connections: u32) -> Result<PgPool> {
@@ -41,7 +41,7 @@ pub(crate) async fn run() -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// The server stands still, and goes on: for a service that is a network that is away.
+/// Freezes the server and lets it continue, which looks like a network failure to the service.
 async fn frozen(home: &std::path::Path) -> Result<Report> {
     let server = Server::start(home, "frozen", &[])?;
     let mut report = Report::new("dead connections: a frozen server");

@@ -1,4 +1,4 @@
-//! Full disks: a small file system in memory, filled up to the last byte and emptied again.
+//! Full disks: a small file system in memory, which the program fills to the last byte and empties again.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::report::{Report, Result};
 use crate::server::{Account, Server, home};
 use crate::service::{Engine, Service};
 
-/// How long the disk stays full.
+/// Time that the disk stays full.
 const FULL: Duration = Duration::from_secs(8);
 
-/// A mounted file system in memory; dropped, it is gone.
+/// A mounted file system in memory. Dropping it unmounts it.
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
@@ -33,7 +33,7 @@ impl<'a> SmallDisk<'a> {
         Ok(SmallDisk(at))
     }
 
-    /// Takes all the room that is left.
+    /// Fills all free space.
     fn fill(&self) -> Result<()> {
         let mut ballast = std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("ballast"))?;
         for size in [1 << 20, 4 << 10, 1] {
@@ -71,7 +71,7 @@ pub(crate) async fn run() -> Result<Vec<Report>> {
     Ok(vec![on_sqlite, on_postgres])
 }
 
-/// Fills the disk under load twice, and wants the service back at work when there is room again.
+/// Fills the disk twice under load, and checks that the service works again once space is free.
 async fn full<B: Engine>(
     mut report: Report,
     disk: &SmallDisk<'_>,
@@ -82,7 +82,7 @@ async fn full<B: Engine>(
         service.works_for(400).await;
         disk.fill()?;
         let before = service.acknowledged();
-        // What the database frees by itself is taken, too.
+        // Fills the space that the database frees, too.
         for _ in 0..FULL.as_secs() {
             sleep(Duration::from_secs(1)).await;
             disk.fill()?;

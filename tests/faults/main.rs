@@ -1,8 +1,9 @@
 //! Faults of the infrastructure, with real servers: `cargo xtask faults`.
 //!
-//! Each program runs a service under load, as a user would write it, breaks something, and counts what was acknowledged, applied and delivered.
+//! Each program runs a service under load, as a user would write it, and breaks something.
+//! It then counts the acknowledged, applied and delivered events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output is its purpose")]
 
 mod dead;
 mod disks;
@@ -18,18 +19,18 @@ use std::process::ExitCode;
 use report::{Report, Result};
 
 const HELP: &str = "\
-Faults of the infrastructure, each with an oracle that counts what was acknowledged, applied and delivered.
+Faults of the infrastructure. Each program counts the acknowledged, applied and delivered events.
 
   cargo xtask faults [--json] [PROGRAM…]
 
-  dead      connections that die without a word, all or some, and a server that stands still
+  dead      connections that die without notice, all or some, and a frozen server
   standby   a synchronous standby: a fail-over under load, and commits that a restart interrupts
   disks     full disks on both engines; needs the right to mount a tmpfs
   poolers   PgBouncer in session, transaction and statement mode
 
-Without a PROGRAM all of them run. They need the programs of a Postgres server, and poolers needs pgbouncer.
+Without a PROGRAM all of them run. All need the programs of a Postgres server, and poolers needs pgbouncer.
 
-Exit codes: 0 when every oracle is content, 1 when one is not, 2 when something is missing.";
+Exit codes: 0 success, 1 check failed, 2 error (a program could not run).";
 
 const PROGRAMS: [&str; 4] = ["dead", "standby", "disks", "poolers"];
 
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
         reports.iter().for_each(|report| println!("{report}"));
     }
     let failed = reports.iter().filter(|report| !report.problems.is_empty()).count();
-    eprintln!("faults: {} of {} are content", reports.len() - failed, reports.len());
+    eprintln!("faults: {} of {} passed", reports.len() - failed, reports.len());
     ExitCode::from(u8::from(failed > 0))
 }
 

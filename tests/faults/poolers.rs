@@ -1,4 +1,4 @@
-//! PgBouncer: in session mode everything holds, and what cannot be right is refused at the start.
+//! PgBouncer: session mode works. The library refuses the other modes at the start.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -14,13 +14,13 @@ use crate::report::{Report, Result};
 use crate::server::{Account, Server, free_port, home};
 use crate::service::Service;
 
-/// The program; this variable names another one.
+/// Environment variable that names the program instead of `pgbouncer`.
 const PROGRAM: &str = "PGBOUNCER";
 
-/// How long a pooler may take until it listens.
+/// Longest time until a pooler listens.
 const START: Duration = Duration::from_secs(20);
 
-/// A running pooler; dropping it ends it.
+/// A running pooler. Dropping it ends the process.
 struct Pooler {
     process: Child,
     port: u16,
@@ -39,7 +39,7 @@ impl Pooler {
             users.display(),
             home.join(format!("pooler-{port}.log")).display(),
         );
-        // Any user may come, as the one that the database names.
+        // Any user may connect; the pooler uses the user of the database's line.
         let text = text.replace(&format!("port={}\n", server.port), &format!("port={} user=postgres\n", server.port));
         std::fs::write(&settings, text)?;
         account.own(&users)?;
@@ -96,7 +96,7 @@ pub(crate) async fn run() -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// A service under load in session mode.
+/// Runs a service under load in session mode.
 async fn works(pooler: &Pooler) -> Result<Report> {
     let mut report = Report::new("pooler: session mode");
     let service = Service::start(pooler.pool(8)?).await?;
@@ -105,7 +105,7 @@ async fn works(pooler: &Pooler) -> Result<Report> {
     Ok(report)
 }
 
-/// What sqlx sends by itself is refused in words that name the way out.
+/// Checks that the error about a startup parameter of sqlx names `postgres_options` as the way out.
 async fn startup(pooler: &Pooler) -> Result<Report> {
     let mut report = Report::new("pooler: a parameter that it refuses");
     let checked = eventbox::check(&pool_of(pooler.url().parse()?, 2)).await;
@@ -115,7 +115,7 @@ async fn startup(pooler: &Pooler) -> Result<Report> {
     Ok(report)
 }
 
-/// A pooler that shares servers between sessions is refused, also when many others use it meanwhile.
+/// Checks that a pooler that shares servers between sessions is refused, also while many other clients use it.
 async fn refused(mode: &str, pooler: &Pooler) -> Result<Report> {
     let mut report = Report::new(format!("pooler: {mode} mode"));
     for connections in [1, 4] {

@@ -1,4 +1,4 @@
-//! What stands between a service and its server, and may fall silent or lead to another server.
+//! A proxy between a service and its server. It can make connections silent, and lead to another server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::report::Result;
 
-/// Which of the connections say nothing any more: those before a number, of which one in so many.
+/// The silent connections: one in `one_in` of the connections before number `before`.
 #[derive(Clone, Copy)]
 struct Silent {
     before: u64,
@@ -40,12 +40,12 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// One in so many of the connections that are open now says nothing any more, and is not closed either. New ones work.
+    /// Makes one in `one_in` of the open connections silent, without closing it. New connections work.
     pub(crate) fn silence(&self, one_in: u64) {
         self.silent.send_replace(Silent { before: self.opened.load(Ordering::Relaxed), one_in });
     }
 
-    /// New connections lead to another server.
+    /// Forwards new connections to another server.
     pub(crate) fn lead_to(&self, port: u16) {
         self.upstream.send_replace(port);
     }
@@ -60,13 +60,13 @@ async fn carry(mut client: TcpStream, upstream: u16, number: u64, mut silent: wa
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
         () = falls_silent(number, &mut silent) => {
-            // Held open: neither end hears anything, as of a cut cable.
+            // The connection stays open without traffic, as with a cut cable.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Returns when a connection is among those that say nothing any more.
+/// Returns when the connection becomes silent.
 async fn falls_silent(number: u64, silent: &mut watch::Receiver<Silent>) {
     let is_silent = |silent: &Silent| number < silent.before && number.is_multiple_of(silent.one_in);
     if silent.wait_for(is_silent).await.is_err() {

@@ -1,31 +1,31 @@
-//! What a program found.
+//! The results of a program.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What is missing to run a program at all.
+/// A result whose error says why a program could not run.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What one case of a program counted.
+/// The counts of one case of a program.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) case: String,
-    /// Events whose emit was answered with success.
+    /// Events whose emit succeeded.
     pub(crate) acknowledged: usize,
-    /// Events in the states, each once.
+    /// Distinct events in the states.
     pub(crate) applied: usize,
     /// Acknowledged events that are in no state.
     pub(crate) lost: usize,
     /// Events that are in a state more than once.
     pub(crate) twice: usize,
-    /// Messages that arrived, each once.
+    /// Distinct messages that arrived.
     pub(crate) delivered: usize,
-    /// Messages that arrived, of turns that are not there.
+    /// Messages that arrived although their turn did not commit.
     pub(crate) of_no_turn: usize,
-    /// Messages of turns that are there, which did not arrive.
+    /// Messages of committed turns that did not arrive.
     pub(crate) undelivered: usize,
-    /// How long after the end of the fault a new event was emitted and applied, seconds.
+    /// Seconds from the end of each fault until new events were emitted and applied.
     pub(crate) back_at_work_s: Vec<f64>,
     pub(crate) notes: Vec<String>,
     pub(crate) problems: Vec<String>,
@@ -48,7 +48,7 @@ impl Report {
         }
     }
 
-    /// What holds after every fault.
+    /// Checks the promises that hold after every fault.
     pub(crate) fn judge(&mut self) {
         self.wants(self.acknowledged > 0, "nothing was acknowledged, so nothing was tested");
         self.wants(self.lost == 0, format!("{} acknowledged events are lost", self.lost));
@@ -57,7 +57,7 @@ impl Report {
         self.wants(self.undelivered == 0, format!("{} messages did not arrive", self.undelivered));
     }
 
-    /// Notes how long it took to be back at work, and that it must not be longer than 15 s.
+    /// Records the recovery time, and a problem if it is over 15 s.
     pub(crate) fn back_at_work(&mut self, seconds: f64) {
         self.note(format!("back at work after {seconds:.1} s"));
         self.back_at_work_s.push(seconds);

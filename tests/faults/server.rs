@@ -1,4 +1,4 @@
-//! Clusters of Postgres that a program may stop, freeze and promote.
+//! Postgres clusters that a program can stop, freeze and promote.
 
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::report::Result;
 
-/// As whom servers run: Postgres refuses to run as root.
+/// The account of the servers, because Postgres refuses to run as root.
 #[derive(Clone, Copy)]
 pub(crate) struct Account(Option<(u32, u32)>);
 
@@ -49,7 +49,7 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A cluster; dropping it ends the server. Its files go with the directory of its program.
+/// A cluster. Dropping it ends the server. The directory of the program removes its files.
 pub(crate) struct Server {
     account: Account,
     programs: PathBuf,
@@ -57,7 +57,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
 }
 
-/// Of every cluster here: a dead client's transaction does not hold its locks for ever, and nothing is kept from a loss.
+/// Settings of every cluster: the transaction of a dead client ends after 5 s, and every commit reaches the disk.
 const SETTINGS: [&str; 6] = [
     "listen_addresses = '127.0.0.1'",
     "unix_socket_directories = ''",
@@ -68,12 +68,12 @@ const SETTINGS: [&str; 6] = [
 ];
 
 impl Server {
-    /// A new cluster in a directory, started.
+    /// Creates a cluster in a directory and starts it.
     pub(crate) fn start(home: &Path, name: &str, settings: &[&str]) -> Result<Self> {
         let account = Account::of_servers()?;
         let server = Server { account, programs: programs()?, data: home.join(name), port: free_port()? };
         let data = server.data.display().to_string();
-        // Small files of the log, so that a small disk has room for some.
+        // Small log segments, so that several fit on a small disk.
         server.run(
             "initdb",
             &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--wal-segsize=1"],
@@ -84,7 +84,7 @@ impl Server {
         Ok(server)
     }
 
-    /// A standby of this one, started.
+    /// Creates a standby of this server and starts it.
     pub(crate) fn standby(&self, home: &Path, name: &str) -> Result<Self> {
         let Server { account, programs, .. } = self;
         let standby =
@@ -97,7 +97,7 @@ impl Server {
         Ok(standby)
     }
 
-    /// Appends settings to its file; a start or a reload takes them.
+    /// Appends settings to the configuration. They take effect at a start or a reload.
     pub(crate) fn configure(&self, settings: &[&str]) -> Result<()> {
         let path = self.data.join("postgresql.auto.conf");
         let mut text = std::fs::read_to_string(&path)?;
@@ -111,7 +111,7 @@ impl Server {
         self.control(&["start", "-w", "-t", "60", "-o", &port, "-l", &log])
     }
 
-    /// Ends it: `smart`, `fast`, or `immediate`, as a crash.
+    /// Stops the server: `smart`, `fast`, or `immediate`, which is like a crash.
     pub(crate) fn down(&self, mode: &str) -> Result<()> {
         self.control(&["stop", "-w", "-t", "60", "-m", mode])
     }
@@ -129,20 +129,20 @@ impl Server {
         self.run("pg_isready", &["-h", "127.0.0.1", "-p", &port, "-q"]).is_ok()
     }
 
-    /// What a query answers, on one line a row.
+    /// Returns the result of a query, with one line for each row.
     pub(crate) fn ask(&self, sql: &str) -> Result<String> {
         let port = self.port.to_string();
         self.run("psql", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-XAtc", sql])
     }
 
-    /// Stops every process of the server where it stands, or lets all go on.
+    /// Freezes every process of the server, or lets all of them continue.
     pub(crate) fn freeze(&self, is_frozen: bool) -> Result<()> {
         let main = std::fs::read_to_string(self.data.join("postmaster.pid"))?;
         let main = main.lines().next().unwrap_or_default().trim().to_owned();
         let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children"))?;
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         let all = std::iter::once(main.as_str()).chain(children.split_whitespace());
-        // A process that has just ended is none to stop.
+        // A process that has just ended cannot be stopped.
         let _ = Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status()?;
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Server {
     fn control(&self, arguments: &[&str]) -> Result<()> {
         let data = self.data.display().to_string();
         let mut command = self.account.command(self.programs.join("pg_ctl"));
-        // Not piped: the server would keep the pipe open.
+        // No pipe, because the server would keep it open.
         let status =
             command.args(["-D", &data]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         if !status.success() {
@@ -181,7 +181,7 @@ impl Drop for Server {
     }
 }
 
-/// Where the newest server's programs are.
+/// Returns the folder of the programs of the newest server.
 fn programs() -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
@@ -194,7 +194,7 @@ fn programs() -> Result<PathBuf> {
     found.ok_or_else(|| "no programs of a Postgres server were found: install the package postgresql".into())
 }
 
-/// A directory that the account of servers can use; it goes with all that is in it.
+/// Creates a directory for the account of the servers. Dropping it removes everything in it.
 pub(crate) fn home() -> Result<tempfile::TempDir> {
     let home = tempfile::Builder::new().prefix("eventbox-faults-").tempdir_in("/tmp")?;
     Account::of_servers()?.own(home.path())?;

@@ -1,4 +1,4 @@
-//! A service as a user would write it, under load, and the oracle that counts.
+//! A service under load, as a user would write it, and the counts that judge it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,19 +19,19 @@ use tonic::Status;
 
 use crate::report::{Report, Result};
 
-/// How many boxes there are.
+/// Number of boxes.
 const BOXES: u64 = 24;
 
-/// How many tasks emit.
+/// Number of tasks that emit.
 const SENDERS: usize = 6;
 
-/// How long the service may take to finish what it has after the last fault.
+/// Longest time for the service to finish its backlog after the last fault.
 const FINISH: Duration = Duration::from_secs(150);
 
-/// How long it is waited for until it is back at work.
+/// Longest wait for the service to recover.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
-/// An engine, without generic executors.
+/// An engine, with an emit on a pool, so that the service needs no generic executor.
 pub(crate) trait Engine: Backend {
     fn put(pool: &Pool<Self>, to: &Recipient, event: Event) -> impl Future<Output = eventbox::Result<Receipt>> + Send;
 }
@@ -48,7 +48,7 @@ impl Engine for Sqlite {
     }
 }
 
-/// Remembers every event, and tells of it.
+/// A reducer that remembers every event and publishes a message about it.
 struct Ledger;
 
 impl Reducer for Ledger {
@@ -67,7 +67,7 @@ impl Reducer for Ledger {
 
 type Result2<T> = std::result::Result<T, BoxError>;
 
-/// The receiver: counts what arrives.
+/// The receiver, which counts the messages that arrive.
 #[derive(Default)]
 struct Arrived(Mutex<HashMap<u64, u32>>);
 
@@ -96,7 +96,7 @@ impl Transport for Arrived {
     }
 }
 
-/// What the senders know.
+/// Shared state of the senders.
 #[derive(Default)]
 struct Sent {
     next: AtomicU64,
@@ -114,14 +114,14 @@ pub(crate) struct Service<B: Engine> {
     senders: JoinSet<()>,
 }
 
-/// Half of the boxes are worked on in rounds, and half in turns of their own.
+/// Returns the box of an event. Half of the boxes are processed in rounds, and half in turns of their own.
 fn box_of(number: u64) -> Recipient {
     let kind = if number.is_multiple_of(2) { "rounds" } else { "turns" };
     Recipient::new(kind, (number % BOXES).to_string()).unwrap()
 }
 
 impl<B: Engine> Service<B> {
-    /// Migrates, starts the workers and the delivery, and begins to emit.
+    /// Migrates, starts the workers and the delivery, and starts the senders.
     pub(crate) async fn start(pool: Pool<B>) -> Result<Self> {
         eventbox::migrate(&pool).await?;
         let arrived = Arc::new(Arrived::default());
@@ -146,7 +146,7 @@ impl<B: Engine> Service<B> {
         self.arrived.0.lock().unwrap().len()
     }
 
-    /// Waits until so many more events are acknowledged.
+    /// Waits until `events` more events are acknowledged.
     pub(crate) async fn works_for(&self, events: usize) {
         let (began, before) = (Instant::now(), self.acknowledged());
         while self.acknowledged() < before + events && began.elapsed() < GIVE_UP {
@@ -154,7 +154,7 @@ impl<B: Engine> Service<B> {
         }
     }
 
-    /// How long it takes from now on until new events of all boxes are emitted and applied, seconds.
+    /// Emits a new event to every box. Returns the seconds until all of them are applied.
     pub(crate) async fn back_at_work(&self) -> f64 {
         let began = Instant::now();
         let fresh: Vec<u64> = (0..BOXES).map(|_| self.sent.next.fetch_add(1, Ordering::Relaxed)).collect();
@@ -175,7 +175,7 @@ impl<B: Engine> Service<B> {
         began.elapsed().as_secs_f64()
     }
 
-    /// Ends the load, lets the service finish, and counts.
+    /// Ends the load, lets the service finish, and counts the events and messages.
     pub(crate) async fn audit(mut self, report: &mut Report) {
         self.sent.over.store(true, Ordering::Relaxed);
         while self.senders.join_next().await.is_some() {}
@@ -213,7 +213,7 @@ impl<B: Engine> Service<B> {
         self.pool.close().await;
     }
 
-    /// All events in the states, in no order.
+    /// Returns all events in the states, in no order, or `None` if a state could not be read.
     async fn applied(&self) -> Option<Vec<u64>> {
         let mut all = Vec::new();
         for number in 0..BOXES {
@@ -232,7 +232,7 @@ async fn send<B: Engine>(pool: Pool<B>, sent: Arc<Sent>) {
     }
 }
 
-/// Emits an event under its name, again until that is acknowledged or the load is over.
+/// Emits an event under its name, and retries until it is acknowledged or the load is over.
 async fn put<B: Engine>(pool: &Pool<B>, sent: &Sent, number: u64) {
     let began = Instant::now();
     while began.elapsed() < GIVE_UP {

@@ -1,4 +1,4 @@
-//! A synchronous standby: what was acknowledged is there after a fail-over, and what was delivered happened.
+//! A synchronous standby: after a fail-over every acknowledged event exists, and every delivered message has its turn.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::report::{Report, Result};
 use crate::server::{Server, home};
 use crate::service::Service;
 
-/// How long commits wait for a standby that is away before they are interrupted.
+/// Time that commits wait for the stopped standby before they are interrupted.
 const WAITING: Duration = Duration::from_secs(2);
 
-/// How long after an interruption it is watched what leaves.
+/// Time after an interruption in which the program counts the messages that leave.
 const WATCHED: Duration = Duration::from_secs(6);
 
-/// How the commits that wait for the standby are interrupted.
+/// Interruption of the commits that wait for the standby.
 #[derive(Clone, Copy)]
 enum Interruption {
     None,
-    /// Their backends are terminated, one by one, as an operator might do.
+    /// An operator terminates their backends, one by one.
     Terminated,
-    /// The primary is restarted, as after a change of a setting.
+    /// An operator restarts the primary, as after a change of a setting.
     Restarted,
 }
 
@@ -93,7 +93,7 @@ async fn fail_over(home: &std::path::Path, name: &str, case: &str, interruption:
     Ok(report)
 }
 
-/// What commits only here must not leave, as long as the standby is away.
+/// Checks that no message left while the standby was stopped. Its turn would exist on the primary only.
 fn nothing_left(report: &mut Report, before: usize, service: &Service<sqlx::Postgres>) {
     let left = service.delivered() - before;
     report.note(format!("{left} messages left while the standby was away"));

@@ -1,4 +1,4 @@
-//! The house rules that a machine can check.
+//! The rules of the code that a test can check.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use proc_macro2::TokenTree;
 use crate::support::source::{all_files, every_run, is_ident, is_sql, paths_from_root, root, source_files, string_of};
 use crate::support::{TestDb, TestEngine};
 
-/// The modules from the top to the bottom: each may use what stands below it.
+/// Modules from the top to the bottom. Each may use the modules below it.
 const LAYERS: [&[&str]; 6] = [
     &["dashboard", "ingress", "peer"],
     &["runtime", "admin", "testing"],
@@ -17,15 +17,15 @@ const LAYERS: [&[&str]; 6] = [
     &["store"],
 ];
 
-/// Modules that everything may use, and that use only each other.
+/// Modules that every module may use, and that use only each other.
 const LEAVES: [&str; 9] =
     ["clock", "cloudevent", "error", "heartbeat", "instrument", "json", "proto", "recipient", "shard"];
 
-/// The most lines of a file.
+/// Largest number of lines of a file.
 const MAX_LINES: usize = 400;
 
-/// Where SQL stands beside `src/store`: the tables of the ingress server and of the demo are their own, and so are those of the yardsticks that
-/// the benchmark measures against, with its looks at what an engine counts.
+/// Places outside of `src/store` that may contain SQL. The ingress server and the demo have tables of their own.
+/// So have the yardsticks of the benchmark, which also reads the counters of an engine.
 const SQL_ELSEWHERE: [&str; 3] = ["ingress/store.rs", "cli/demo/", "cli/bench/yardstick/"];
 
 fn layer(module: &str) -> Option<usize> {
@@ -36,7 +36,7 @@ fn module_of(path: &str) -> &str {
     path.split('/').next().unwrap_or(path).trim_end_matches(".rs")
 }
 
-/// What is wrong with one module using another.
+/// Returns the problem with a use of one module by another, if there is one.
 fn fault_of_arrow(from: &str, to: &str) -> Option<&'static str> {
     let is_leaf = |module| LEAVES.contains(&module);
     match (layer(from), layer(to)) {
@@ -144,10 +144,10 @@ fn files_are_short() {
     let long = files.iter().map(|file| (file.text.lines().count(), &file.path)).filter(|(lines, _)| *lines > MAX_LINES);
     let long: Vec<_> = long.collect();
     assert!(long.is_empty(), "over {MAX_LINES} lines: {long:?}");
-    assert!(files.len() > 20, "the walk over src found too little to prove anything");
+    assert!(files.len() > 20, "too few files of src were found");
 }
 
-/// What ARCHITECTURE.md says to be guarded by a test is.
+/// Every test that ARCHITECTURE.md names exists.
 #[test]
 fn the_tests_of_the_invariants_exist() {
     fn read(directory: &std::path::Path, all: &mut String) {
@@ -173,7 +173,7 @@ fn the_tests_of_the_invariants_exist() {
             false => !tests.contains(&format!("fn {guard}")),
         })
         .collect();
-    assert!(missing.is_empty(), "named in ARCHITECTURE.md and not to be found: {missing:?}");
+    assert!(missing.is_empty(), "named in ARCHITECTURE.md, but not found: {missing:?}");
     assert!(rows.len() > 20, "the table was not found");
 }
 
@@ -187,7 +187,8 @@ fn migrations_have_the_same_names() {
     assert!(!names("postgres").is_empty());
 }
 
-/// Same tables, same columns, same keys, and types that hold the same; asked from the databases, so that it is about what is there.
+/// Both engines have the same tables, columns and keys, and types that hold the same values.
+/// The test reads them from the migrated databases.
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 #[tokio::test]
 async fn migrations_are_twins() {

@@ -14,8 +14,8 @@ on_every_engine! {
         assert!(before > 0);
     }
 
-    /// Several processes start at once on a new database.
-    async fn many_migrate_at_once(db) {
+    /// Several processes migrate a new database at the same time.
+    async fn concurrent_migrations_are_done_once(db) {
         let fresh = TestDb::<Engine>::empty("many_migrate_at_once_fresh").await;
         let pools: Vec<_> = (0..4).map(|_| fresh.open(1)).collect();
         let done = futures_util::future::join_all(pools.iter().map(eventbox::migrate)).await;
@@ -41,7 +41,7 @@ on_every_engine! {
         assert!(text.contains("9999") && text.contains("update this program"), "{text}");
     }
 
-    /// Of the tests' own support: other processes reach a test's database by its URL.
+    /// The harness reaches the database of a test by a connection, by its URL, and by another pool.
     async fn a_test_database_is_reached_in_several_ways(db) {
         db.connect().await.ping().await.unwrap();
         let pool = PoolOptions::<Engine>::new().max_connections(1).connect(&db.url()).await.unwrap();
@@ -50,7 +50,7 @@ on_every_engine! {
         pool.close().await;
     }
 
-    async fn a_fit_database_passes_the_check(db) {
+    async fn a_migrated_database_passes_the_check(db) {
         eventbox::check(&db.pool).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The examples run, and say what they did. They assert the rest themselves.
+//! The examples run and print their results. They assert the rest themselves.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,10 +8,10 @@ use tokio::process::Command;
 
 use crate::support::source::{root, source_files};
 
-/// How long an example may take, with building it when that was not done.
+/// Longest time of an example, including its build.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs an example as a reader would; the program that `cargo test` has built, when it is current.
+/// Runs an example as a reader would. Uses the program that `cargo test` has built if it is current.
 async fn run(name: &str) -> String {
     let built = std::env::current_exe().unwrap();
     let built = built.parent().and_then(Path::parent).unwrap().join("examples").join(name);
@@ -35,7 +35,7 @@ async fn run(name: &str) -> String {
     stdout.into_owned()
 }
 
-/// Whether a program is newer than what it is made of.
+/// Returns whether a program is newer than its sources.
 fn is_current(built: &Path, name: &str) -> bool {
     let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
     let Some(built) = changed(built) else { return false };

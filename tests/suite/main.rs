@@ -1,4 +1,4 @@
-//! Every behaviour that is promised, tested on every engine.
+//! Tests of every promised behaviour, on every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod admin;

@@ -1,10 +1,10 @@
-//! Migrations that cannot be done, and databases that are migrated already.
+//! Migrations that fail, and databases that are already migrated.
 
 use ::eventbox::Error;
 
 use crate::support::{SOON, TestDb, on_every_engine};
 
-/// What migrating answers, within the time that an error may take.
+/// Migrates and returns the error, which must come within `SOON`.
 async fn refused<B: ::eventbox::Backend>(pool: &sqlx::Pool<B>) -> String {
     let done = tokio::time::timeout(SOON, ::eventbox::migrate(pool)).await.expect("an error comes at once");
     let error = done.unwrap_err();
@@ -13,8 +13,9 @@ async fn refused<B: ::eventbox::Backend>(pool: &sqlx::Pool<B>) -> String {
 }
 
 on_every_engine! {
-    /// A table, an index or a view of a name that is needed: an error that says so, again and again, and it hinders nobody else.
-    async fn a_name_that_is_taken_is_told(_db) {
+    /// A table, an index or a view with a name that the migration needs is an error, at every attempt.
+    /// After the object is dropped, the migration succeeds.
+    async fn a_name_that_is_taken_is_an_error(_db) {
         for taken in [
             "CREATE TABLE eventbox_event (x int)",
             "CREATE VIEW eventbox_state AS SELECT 1 AS x",
@@ -33,8 +34,8 @@ on_every_engine! {
         }
     }
 
-    /// A table of something else under the name in which migrations are recorded.
-    async fn a_foreign_record_of_migrations_is_told(_db) {
+    /// A foreign table with the name of the migration record is an error that names the table.
+    async fn a_foreign_record_of_migrations_is_an_error(_db) {
         let fresh = TestDb::<Engine>::empty("a_foreign_record").await;
         fresh.run("CREATE TABLE eventbox_migration (x int)").await;
         let text = refused(&fresh.pool).await;
@@ -50,7 +51,7 @@ mod on_postgres {
     use super::*;
     use crate::support::{TestEngine, with_database};
 
-    /// A role that may log in and nothing else, and a pool of it.
+    /// Creates a role that may only log in, and a pool of this role.
     async fn role(db: &TestDb<Postgres>) -> (String, sqlx::PgPool) {
         let name = format!("eventbox_{:.12}", uuid::Uuid::new_v4().simple());
         db.run(format_args!("CREATE ROLE {name} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).await;
@@ -63,9 +64,9 @@ mod on_postgres {
         db.run(format_args!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
     }
 
-    /// Who may not create is told at once, and leaves no lock that others wait for.
+    /// A role without the right to create gets an error at once, and leaves no lock behind.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_role_that_may_not_create_is_told_at_once() {
+    async fn a_role_that_may_not_create_fails_at_once() {
         let fresh = TestDb::<Postgres>::empty("a_role_that_may_not_create").await;
         let (name, pool) = role(&fresh).await;
         for _ in 0..2 {
@@ -78,7 +79,7 @@ mod on_postgres {
         fresh.remove().await;
     }
 
-    /// A migrated database needs no right but those on its tables; a role that may not even read the record is told.
+    /// On a migrated database a role needs only rights on the tables. A role that cannot read the record gets an error.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_migrated_database_needs_no_right_to_create() {
         with_database("a_migrated_database_needs_no_right", async |db: &TestDb<Postgres>| {
@@ -92,11 +93,11 @@ mod on_postgres {
         .await;
     }
 
-    /// A migration that a failed one had left half done by another process is waited for, and found done.
+    /// A migration waits for the open transaction of another process, and succeeds when that rolls back.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_migration_under_way_is_waited_for() {
+    async fn a_migration_waits_for_another_in_flight() {
         let fresh = TestDb::<Postgres>::empty("a_migration_under_way").await;
-        // Another process is in the middle of something that makes ours wait, and gives up.
+        // Another process has an open transaction that makes this migration wait, and then gives up.
         let mut other = fresh.pool.begin().await.unwrap();
         sqlx::raw_sql("CREATE TABLE eventbox_migration (x int)").execute(&mut *other).await.unwrap();
         let pool = fresh.open(2);

@@ -1,4 +1,4 @@
-//! TLS to Postgres: the URL asks for it, and what is not encrypted or not trusted is refused.
+//! TLS to Postgres: the URL decides, and a connection without the demanded encryption or trust is refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::support::{TestDb, with_database};
 
-/// The request for TLS, as the first message of a client.
+/// First message of a client, which requests TLS.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// A server that speaks TLS to its clients, or says that it does not, and hands what they say to a database.
+/// A proxy that offers or denies TLS to its clients, and forwards their messages to a database.
 struct Front {
     at: SocketAddr,
     encrypted: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ async fn serve(mut client: TcpStream, database: SocketAddr, tls: Option<TlsAccep
     if client.read_exact(&mut first).await.is_err() {
         return;
     }
-    assert_eq!(first, SSL_REQUEST, "the client asks for TLS first");
+    assert_eq!(first, SSL_REQUEST, "the client requests TLS first");
     let mut server = TcpStream::connect(database).await.unwrap();
     let Some(tls) = tls else {
         client.write_all(b"N").await.unwrap();
@@ -58,7 +58,7 @@ async fn serve(mut client: TcpStream, database: SocketAddr, tls: Option<TlsAccep
     }
 }
 
-/// What a server with a certificate of its own needs, and the certificate.
+/// Returns a TLS acceptor with a self-signed certificate, and this certificate.
 fn certified() -> (TlsAcceptor, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
@@ -69,7 +69,7 @@ fn certified() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), cert.pem())
 }
 
-/// The URL of the test's database, at another address and with these parameters.
+/// Returns the URL of the test's database at another address, with these parameters.
 fn url_of(db: &TestDb<Postgres>, at: SocketAddr, parameters: &str) -> String {
     let options = db.options();
     let (user, database) = (options.get_username(), options.get_database().unwrap());
@@ -86,8 +86,8 @@ async fn open(url: &str) -> eventbox::Result<PgPool> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_url_asks_for_tls() {
-    with_database("a_url_asks_for_tls", async |db: &TestDb<Postgres>| {
+async fn the_url_decides_about_tls() {
+    with_database("the_url_decides_about_tls", async |db: &TestDb<Postgres>| {
         let database: SocketAddr = format!("{}:{}", db.options().get_host(), db.options().get_port()).parse().unwrap();
         let (tls, certificate) = certified();
         let directory = tempfile::tempdir().unwrap();
@@ -116,13 +116,13 @@ async fn a_url_asks_for_tls() {
             }
             pool.close().await;
         }
-        assert!(front.encrypted.load(Ordering::Relaxed) >= 3, "what asked for TLS had it");
+        assert!(front.encrypted.load(Ordering::Relaxed) >= 3, "connections that asked for TLS are encrypted");
     })
     .await;
 }
 
 #[test]
-fn a_url_that_cannot_be_read_is_said_to_be_one() {
+fn an_unreadable_url_is_an_error_without_the_secret() {
     for url in ["postgres//x", "postgres://u:secret@h/d?sslmode=sometimes"] {
         let error = postgres_options(url).unwrap_err();
         let text = error.to_string();

@@ -1,4 +1,4 @@
-//! What must hold beside the tests.
+//! The checks of `cargo xtask ci`, which must pass in addition to the tests.
 
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::run::{cargo, exit_code, status_of, words_of};
 /// Features that must build by themselves.
 const FEATURES: [&str; 5] = ["postgres", "sqlite", "sqlite,emitter", "sqlite,runtime", "postgres,testing"];
 
-/// Runs all checks, the quick ones first, and stops at the first that fails.
+/// Runs all checks, the quick checks first, and stops at the first failure.
 pub(crate) fn run() -> Result<ExitCode> {
     let started = Instant::now();
     let mut doc = cargo(["doc", "--workspace", "--all-features", "--no-deps"]);
@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         doc,
     ];
     for features in FEATURES {
-        // Clippy and not check, so that warnings are errors without building the dependencies anew.
+        // Clippy and not `cargo check`, so that warnings are errors without a new build of the dependencies.
         checks.push(cargo([
             "clippy",
             "--package",
@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     let server = postgres::server()?;
     bare_runtime(&server.url())?;
-    // As the tests build it, whose build is there; `cargo run` would choose other features of the dependencies and build them anew.
+    // With the features of the tests, whose build exists. `cargo run` would choose other features and build again.
     let mut build = cargo(["build", "--workspace", "--all-features", "--bins"]);
     announce(&build);
     if !status_of(&mut build)?.success() {
@@ -61,11 +61,11 @@ pub(crate) fn run() -> Result<ExitCode> {
     };
     run(&[])?;
     run(&["--database-url", &server.url()])?;
-    eprintln!("xtask: everything holds ({} s)", started.elapsed().as_secs());
+    eprintln!("xtask: all checks passed ({} s)", started.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The tests of the runtime that must pass without what only makes it faster, and those among them that are about just that.
+/// Tests of the runtime that must pass without leases, hints and wake-ups, which only make the runtime faster.
 const BARE: [&str; 6] = ["finding", "failing", "holding", "rounds", "stopping", "waiting"];
 const NOT_BARE: [&str; 4] = [
     "a_hint_is_faster_than_a_poll",
@@ -87,7 +87,7 @@ fn bare_runtime(database_url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the demo, shows what it answered, and wants it verified.
+/// Runs the demo, prints its output, and fails unless the output is verified.
 fn demo(mut command: Command) -> Result<()> {
     announce(&command);
     let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
@@ -103,7 +103,7 @@ fn demo(mut command: Command) -> Result<()> {
 }
 
 fn announce(command: &Command) {
-    // Never the URL of a database: it has a password.
+    // Never the URL of a database, because it contains a password.
     let words = words_of(command);
     let shown = words.split(" postgres://").next().unwrap_or_default();
     eprintln!("xtask: {shown}");
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_true_answer_is_verified() {
+    fn only_a_true_result_is_verified() {
         assert!(is_verified(r#"{"rows":1,"verified":true,"seconds":1.5}"#));
         assert!(is_verified("{\n  \"verified\": true\n}"));
         assert!(!is_verified(r#"{"verified":false}"#));

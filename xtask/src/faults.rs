@@ -1,4 +1,4 @@
-//! The programs of tests/faults, with what they need.
+//! The programs of tests/faults, and their prerequisites.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use crate::postgres;
 use crate::run::{cargo, exit_code, outlive_interrupts, status_of};
 
-/// What a person can do when we cannot.
+/// Advice for the user when the installation failed.
 const ADVICE: &str = "PgBouncer was not found: install the package pgbouncer (Debian, Ubuntu: sudo apt-get install pgbouncer), \
 or name the other programs: cargo xtask faults dead standby disks";
 
-/// Runs them all, or those that are named.
+/// Runs all programs, or the named programs.
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     outlive_interrupts()?;
     postgres::has_programs()?;
@@ -24,7 +24,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     exit_code(status_of(tests.args(args))?)
 }
 
-/// PgBouncer, installed where that may be done.
+/// Checks that PgBouncer exists, and tries to install it otherwise.
 fn has_pooler() -> Result<()> {
     let is_here =
         || which::which_in("pgbouncer", Some("/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin"), "/").is_ok();

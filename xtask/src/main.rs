@@ -1,5 +1,5 @@
 //! The chores of the project: `cargo xtask`.
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is what it is for")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is its purpose")]
 
 mod checks;
 mod faults;
@@ -18,23 +18,23 @@ const HELP: &str = "\
 The chores of eventbox.
 
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
-  cargo xtask ci             what must hold beside the tests: formatting, clippy, documentation,
+  cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and hints,
                              and the demo on both engines
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
-                             changes the code in many small ways, and tells which change no test notices and
-                             xtask/mutants/FOLDER.txt does not know; FOLDER is round, dsset, runtime, store or
+                             changes the code in many small ways, and lists the changes that no test notices and
+                             that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store or
                              emitter; OPTIONS go to `cargo mutants`: `--shard 0/8`, `--in-diff FILE`. A mutant takes
                              one to two minutes, and all of them a day; it wants cargo-mutants
-  cargo xtask pg -- CMD…     runs a command beside a throw-away Postgres, with DATABASE_URL and PGHOST,
+  cargo xtask pg -- CMD…     runs a command with a throw-away Postgres, with DATABASE_URL and PGHOST,
                              PGPORT … set: `cargo xtask pg -- psql`
 
 Postgres is the server that DATABASE_URL names, else a cluster that is made for the run and removed after it, from the newest server
 programs on this machine; where there are none, they are installed if that may be done.
 
-Exit codes: that of the tests or of the command, 2 when something is missing, 130 when interrupted.";
+Exit codes: the exit code of the tests or the command, 2 error, 130 interrupted.";
 
 fn main() -> ExitCode {
     match chore(std::env::args_os().skip(1).collect()) {

@@ -1,4 +1,4 @@
-//! Mutants: small changes of the code, each of which some test should notice.
+//! Mutants: small changes of the code, each of which a test should notice.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -11,18 +11,18 @@ use anyhow::{Context, Result, bail};
 use crate::postgres;
 use crate::run::{cargo, interrupted, status_of, words_of};
 
-/// A folder of `src`, and the tests that are about it.
+/// A folder of `src` with its tests.
 struct Folder {
-    /// What the list of its survivors is called.
+    /// Name of the folder, and of the list of its known survivors.
     name: &'static str,
     files: &'static str,
-    /// Whether the unit tests are run first: they build quickly, and need no database.
+    /// Whether the unit tests run first, which build quickly and need no database.
     has_unit_tests: bool,
-    /// Which tests of the suite are run; all of them would take minutes a mutant.
+    /// Tests of the suite to run. The whole suite would take minutes for each mutant.
     suite: &'static [&'static str],
 }
 
-/// The folders that are worth their time, the quickest first.
+/// Folders to test, the quickest first.
 const FOLDERS: [Folder; 7] = [
     Folder {
         name: "round",
@@ -63,16 +63,16 @@ const FOLDERS: [Folder; 7] = [
     },
 ];
 
-/// The most time of the tests of one mutant, seconds; a mutant that makes them hang is as good as caught.
+/// Time limit of the tests of one mutant, in seconds. A mutant that makes the tests hang counts as timed out.
 const TEST_TIMEOUT: &str = "600";
 
-/// The most time of the build of one mutant, seconds.
+/// Time limit of the build of one mutant, in seconds.
 const BUILD_TIMEOUT: &str = "1800";
 
-/// What a person can do when the program is missing.
+/// Advice for the user when the program is missing.
 const ADVICE: &str = "cargo-mutants is not installed: cargo install cargo-mutants --locked";
 
-/// The figures of a folder.
+/// The results of a folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Figures {
     caught: usize,
@@ -81,7 +81,7 @@ struct Figures {
     timeout: usize,
 }
 
-/// Tries the mutants of some folders, of all when none is named; other arguments go to `cargo mutants`.
+/// Tests the mutants of the named folders, or of all folders. Other arguments go to `cargo mutants`.
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     let (chosen, passed) = chosen(args)?;
     let is_there = cargo(["mutants", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     Ok(if all_known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The folders that the arguments name, up to the first that begins with a dash, and the other arguments.
+/// Returns the folders that the arguments name, and the arguments from the first option on.
 fn chosen(args: &[OsString]) -> Result<(Vec<&'static Folder>, Vec<OsString>)> {
     let is_option = |arg: &OsString| arg.to_string_lossy().starts_with('-');
     let first_option = args.iter().position(is_option).unwrap_or(args.len());
@@ -133,10 +133,10 @@ fn chosen(args: &[OsString]) -> Result<(Vec<&'static Folder>, Vec<OsString>)> {
 }
 
 impl Folder {
-    /// Runs the unit tests on all mutants, and the suite on those that survive.
+    /// Runs the unit tests on all mutants, and the suite on the survivors.
     fn figures(&self, passed: &[OsString], database_url: &str) -> Result<Figures> {
         let output = root().join("target/mutants").join(self.name);
-        // What an earlier run has caught is caught by other code.
+        // The results of an earlier run belong to other code.
         if output.exists() {
             std::fs::remove_dir_all(&output).context("remove what the last run wrote")?;
         }
@@ -174,12 +174,12 @@ impl Folder {
             mutants.args(["--", "--"]).args(self.suite);
         }
         mutants.env("DATABASE_URL", database_url).env("CARGO_TARGET_DIR", root().join("target/mutants/build"));
-        // Nobody looks at a backtrace of theirs, and half of the time is spent on them.
+        // No debug information: the backtraces of mutants are not read, and it takes half of the build time.
         mutants.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
         mutants.env(runner_variable()?, runner()?);
         eprintln!("xtask: {}", words_of(&mutants));
         let status = status_of(&mut mutants)?;
-        // 2 and 3 say that some survived or timed out.
+        // 2 means that mutants survived, 3 that tests timed out.
         if interrupted() || !matches!(status.code(), Some(0 | 2 | 3)) {
             bail!("cargo mutants ended with {status}");
         }
@@ -203,7 +203,7 @@ impl Figures {
     }
 }
 
-/// `file: what` of `file:line:column: what`, because lines move.
+/// Returns `file: change` of `file:line:column: change`, because line numbers change.
 fn without_place(mutant: &str) -> String {
     let mut parts = mutant.splitn(4, ':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -212,7 +212,7 @@ fn without_place(mutant: &str) -> String {
     }
 }
 
-/// Reads the survivors that the list of a folder knows. Each has a line of its own, below a line `# …` with the reason.
+/// Reads the known survivors of a folder. Each has a line of its own, below a line `# …` with the reason.
 fn known(folder: &str) -> Result<BTreeSet<String>> {
     let path = root().join("xtask/mutants").join(folder).with_extension("txt");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -224,7 +224,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The variable that names the program by which cargo runs tests.
+/// Returns the variable that names the program with which cargo runs tests.
 fn runner_variable() -> Result<String> {
     let version = Command::new("rustc").arg("-vV").output().context("ask rustc for its target")?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -232,16 +232,16 @@ fn runner_variable() -> Result<String> {
     Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
 }
 
-/// Ourselves, as that program.
+/// Returns this program as the program that runs tests.
 fn runner() -> Result<String> {
     let program = std::env::current_exe().context("find this program")?;
     Ok(format!("{} {FIRST_FAILURE}", program.display()))
 }
 
-/// The chore that runs tests for `cargo mutants`.
+/// Name of the chore that runs tests for `cargo mutants`.
 pub(crate) const FIRST_FAILURE: &str = "first-failure";
 
-/// Runs tests and ends them at the first that fails: the others have nothing to add about a mutant.
+/// Runs tests and ends them at the first failure, because one failure decides about a mutant.
 pub(crate) fn first_failure(args: &[OsString]) -> Result<ExitCode> {
     let Some((program, args)) = args.split_first() else { bail!("which tests?") };
     let mut tests = Command::new(program).args(args).stdout(Stdio::piped()).spawn().context("start the tests")?;
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mutant_is_known_wherever_it_stands() {
+    fn a_mutant_is_known_on_any_line() {
         let at = |line: u32| format!("src/a.rs:{line}:5: replace f -> Result<T, E> with Ok(a::b())");
         assert_eq!(without_place(&at(7)), "src/a.rs: replace f -> Result<T, E> with Ok(a::b())");
         assert_eq!(without_place(&at(7)), without_place(&at(8)));

@@ -1,4 +1,4 @@
-//! Running other programs, and what an interrupt means meanwhile.
+//! Runs other programs, and handles interrupts meanwhile.
 
 use std::ffi::OsStr;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -9,22 +9,22 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The exit code after an interrupt.
+/// Exit code after an interrupt.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 static WAS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// The process that is waited for now, 0 when there is none.
+/// Process that this program waits for, or 0.
 static RUNNING: AtomicI32 = AtomicI32::new(0);
 
-/// True when the user wants everything to end.
+/// Returns whether the user has interrupted this program.
 pub(crate) fn interrupted() -> bool {
     WAS_INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// From now on an interrupt ends the program that is running, and leaves ourselves the time to clean up.
+/// Makes an interrupt end the running program, so that this program can clean up.
 ///
-/// Ctrl-C in a terminal reaches that program anyway; a signal that was sent to us alone does not.
+/// Ctrl-C in a terminal reaches both programs. A signal to this program alone is passed on.
 pub(crate) fn outlive_interrupts() -> Result<()> {
     static ONCE: Once = Once::new();
     let mut outcome = Ok(());
@@ -39,12 +39,12 @@ pub(crate) fn outlive_interrupts() -> Result<()> {
 
 fn end(pid: i32) {
     if pid != 0 {
-        // It may just have ended by itself.
+        // The process may have ended by itself.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
 }
 
-/// Runs a program to its end, with our own input and output.
+/// Runs a program to its end, with the input and output of this program.
 pub(crate) fn status_of(command: &mut Command) -> Result<ExitStatus> {
     let mut child = command.spawn().with_context(|| format!("start {}", words_of(command)))?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
@@ -60,7 +60,7 @@ pub(crate) fn status_of(command: &mut Command) -> Result<ExitStatus> {
     Ok(status?)
 }
 
-/// The exit code to end with, that of another program.
+/// Returns the exit code of another program.
 pub(crate) fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     match status.code() {
         Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
@@ -68,14 +68,14 @@ pub(crate) fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     }
 }
 
-/// The cargo that runs us, in the project's folder.
+/// Returns a command for the cargo that runs this program, in the folder of the project.
 pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command
 }
 
-/// A command as a person would type it.
+/// Returns a command as a user would type it.
 pub(crate) fn words_of(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

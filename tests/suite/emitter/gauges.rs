@@ -1,4 +1,4 @@
-//! The gauges of an emitter tell what is, through a recorder, and change when it changes.
+//! The gauges of an emitter, as a recorder sees them: they follow the outbox and the client.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::support::{TestDb, TestEngine};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What the queue's gauges are to tell; times may be a minute later.
+/// Expected values of the gauges of the queue. Times may be up to a minute later.
 #[derive(Debug, Clone, Copy)]
 struct Queue {
     depth: f64,
@@ -33,7 +33,7 @@ fn metrics(near_expiry_lead: Duration) -> Option<MetricsConfig> {
     Some(MetricsConfig { poll_interval: Duration::from_millis(5), max_queue_payload_bytes: 1_000, near_expiry_lead })
 }
 
-/// An emitter that only looks: nothing is due, and nothing expires while the test runs.
+/// Starts an emitter that only observes: no row is due or expires during the test.
 async fn looking<B: TestEngine>(db: &TestDb<B>, lead: Duration) -> DurableEmitter<B> {
     started(&db.pool, &Fake::ok(), |config| {
         config.expiry = Some(Expiry { ttl: 2 * HOUR, interval: HOUR });
@@ -57,7 +57,7 @@ async fn tells(recording: &Recording, queue: Queue) {
     gauge("ttl_budget_seconds", &|value| (7_200.0 - age - late - 1.0..=7_200.0 - age).contains(&value)).await;
 }
 
-/// Each of the seven: nothing, some rows, rows that are over their time, fewer rows, and nothing again.
+/// The seven gauges of the queue are right without rows, with rows, with expired rows, and after deletions.
 async fn queue<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let emitter = looking(db, HOUR).await;
     let nothing = Queue { depth: 0.0, most: 0.0, bytes: 0.0, age: 0.0, near: 0.0 };
@@ -66,7 +66,7 @@ async fn queue<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     put(db, Rows { shard: 8, count: 4, bytes: 20, ..ROWS }).await;
     put(db, Rows { shard: 9, count: 5, age_us: HOUR_US * 19 / 10, kept: true, bytes: 100, ..ROWS }).await;
     tells(recording, Queue { depth: 12.0, most: 12.0, bytes: 110.0, age: 5_400.0, near: 3.0 }).await;
-    // What is over its time is not near it any more.
+    // A row past its time to live is not near its end any more.
     put(db, Rows { shard: 10, count: 2, age_us: HOUR_US * 3, ..ROWS }).await;
     tells(recording, Queue { depth: 14.0, most: 14.0, bytes: 130.0, age: 10_800.0, near: 3.0 }).await;
     db.run("DELETE FROM eventbox_outbox WHERE shard IN (7, 10)").await;
@@ -79,7 +79,7 @@ async fn queue<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     emitter.stop(STOP).await;
 }
 
-/// A lead that is as long as the time to live would make every row near it, so it counts none.
+/// With a lead as long as the time to live, every row would be near its end. The gauge counts none then.
 async fn a_lead_that_is_too_long<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     put(db, Rows { count: 3, age_us: HOUR_US, ..ROWS }).await;
     let emitter = looking(db, 2 * HOUR).await;
@@ -87,8 +87,8 @@ async fn a_lead_that_is_too_long<B: TestEngine>(db: &TestDb<B>, recording: &Reco
     emitter.stop(STOP).await;
 }
 
-/// Without a time to live and a greatest size there is nothing to tell of them.
-async fn what_is_not_set_has_no_gauge<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
+/// Without a time to live and a largest size, their gauges do not exist.
+async fn unset_limits_have_no_gauge<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let emitter = started(&db.pool, &Fake::ok(), |config| {
         config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(5), ..MetricsConfig::default() });
     })
@@ -101,7 +101,7 @@ async fn what_is_not_set_has_no_gauge<B: TestEngine>(db: &TestDb<B>, recording: 
     emitter.stop(STOP).await;
 }
 
-/// 1 while the circuit is open, and 0 before and after.
+/// The gauge of the breaker is 1 while the breaker is open, and 0 before and after.
 async fn breaker<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let open = "durable_emitter.breaker.open";
     let fake = Fake::failing(Code::Unavailable);
@@ -119,7 +119,7 @@ async fn breaker<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     emitter.stop(STOP).await;
 }
 
-/// Batches fail, and second chances wait until the gate opens.
+/// A transport whose batches fail, and whose unary calls wait until the gate opens.
 struct Gate(watch::Sender<bool>);
 
 #[async_trait]
@@ -134,8 +134,8 @@ impl Transport for Gate {
     }
 }
 
-/// As many second chances as are under way, and none at the end.
-async fn second_chances<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
+/// The gauge of fallbacks shows the fallbacks in flight, and 0 at the end.
+async fn fallbacks<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let in_flight = "durable_emitter.fallback.in_flight";
     let gate = Arc::new(Gate(watch::Sender::new(false)));
     let emitter = DurableEmitter::builder(db.pool.clone(), Arc::clone(&gate) as Arc<dyn Transport>)
@@ -154,7 +154,8 @@ async fn second_chances<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     emitter.stop(STOP).await;
 }
 
-/// The queue of outcomes is told by the name that fits what becomes of delivered rows; the other one says 0, and both do at the end.
+/// The fill of the outcome queue has the name of the outcome: delete, or mark with `retain_delivered`.
+/// The other gauge is 0, and both are 0 at the end.
 async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let fill = |which| format!("durable_emitter.{which}_coalescer.queue_fill_ratio");
     let other = db.open(1);
@@ -170,7 +171,7 @@ async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
         for name in 0..20 {
             emitter.emit(event(name)).await.unwrap();
         }
-        // Somebody else's transaction keeps every outcome waiting but the first.
+        // Another transaction makes every outcome wait except the first.
         let hold = match B::FOLDER {
             "postgres" => "BEGIN; LOCK TABLE eventbox_outbox IN EXCLUSIVE MODE",
             _ => "BEGIN IMMEDIATE",
@@ -188,4 +189,4 @@ async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     other.close().await;
 }
 
-recorded_on_every_engine!(queue a_lead_that_is_too_long what_is_not_set_has_no_gauge breaker second_chances fills);
+recorded_on_every_engine!(queue a_lead_that_is_too_long unset_limits_have_no_gauge breaker fallbacks fills);

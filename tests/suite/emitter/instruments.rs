@@ -101,7 +101,7 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         emitter.stop(STOP).await;
     });
 
-    recorded.is_as_told_by_with_optional_labels(&instruments());
+    recorded.matches_with_optional_labels(&instruments());
 }
 
 /// The table has the names, kinds, units and labels of the two specifications, word for word.

@@ -96,7 +96,7 @@ async fn eventbox_emit<B: CellEngine>(db: &TestDb<B>, event: Event) {
 /// EB-17 and spec §3: what is in the table is recorded, what is recorded is in the table, with its kind and its labels, and the numbers are
 /// those of the run.
 fn instruments_tell_what_happened(recorded: &Recorded) {
-    recorded.is_as_told_by(INSTRUMENTS);
+    recorded.matches_exactly(INSTRUMENTS);
     let kinds = recorded.0.values().flatten().filter_map(|(_, labels, _)| labels.get("kind"));
     assert_eq!(kinds.collect::<BTreeSet<_>>(), BTreeSet::from([&"cell".to_owned()]));
 

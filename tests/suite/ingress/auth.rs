@@ -1,4 +1,4 @@
-//! The three authentications of chip-ingress §8, as the server checks them, and TLS.
+//! The three kinds of credentials that the server checks, and TLS.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ async fn guarded(credentials: Vec<Credential>) -> IngressHandle {
     builder.serve("127.0.0.1:0").await.unwrap()
 }
 
-/// The status of a publish with these headers.
+/// Publishes with these headers and returns the status.
 async fn with_headers(server: &IngressHandle, headers: &[(&'static str, &str)]) -> (Code, String) {
     let mut request = Request::new(event("a", "k", "1"));
     for (name, value) in headers {
@@ -55,7 +55,7 @@ async fn basic_authentication_is_checked() {
         let (code, message) = with_headers(&server, &headers).await;
         assert_eq!((code, message.as_str()), (Code::Unauthenticated, told));
     }
-    assert_eq!(counts(&server).await.0, 1, "what was refused is not kept");
+    assert_eq!(counts(&server).await.0, 1, "a refused event is not kept");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn every_call_is_guarded() {
 }
 
 #[tokio::test]
-async fn static_headers_must_all_be_there() {
+async fn all_static_headers_are_required() {
     let server = guarded(vec![Credential::headers([("X-A", "1"), ("X-B", "2")])]).await;
     assert_eq!(with_headers(&server, &[("x-a", "1"), ("x-b", "2"), ("x-c", "3")]).await.0, Code::Ok);
     assert_eq!(with_headers(&server, &[("x-a", "1")]).await.0, Code::Unauthenticated);
@@ -113,7 +113,7 @@ async fn the_rotating_header_is_verified() {
 }
 
 #[tokio::test]
-async fn version_1_of_the_header_is_accepted_only_when_asked_for() {
+async fn version_1_of_the_header_is_accepted_only_when_configured() {
     let key = SigningKey::from_bytes(&[7; 32]);
     let public = key.verifying_key().to_bytes();
     let value = format!("1:{}:{}", hex(&public), hex(&key.sign(&public).to_bytes()));
@@ -126,7 +126,7 @@ async fn version_1_of_the_header_is_accepted_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn any_of_several_credentials_lets_in() {
+async fn any_of_several_credentials_is_accepted() {
     let server = guarded(vec![Credential::basic("", ""), Credential::headers([("x-a", "1")])]).await;
     assert_eq!(with_headers(&server, &[("authorization", "Basic Og==")]).await.0, Code::Ok);
     assert_eq!(with_headers(&server, &[("x-a", "1")]).await.0, Code::Ok);
@@ -139,7 +139,7 @@ fn secrets_do_not_show() {
     assert_eq!(shown, r#"["authorization"] ["x-a"]"#);
 }
 
-/// A certificate authority for one test.
+/// The certificate authority of one test.
 pub(crate) struct Authority {
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -154,7 +154,7 @@ impl Authority {
         Authority { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// The PEM certificate and key of a name.
+    /// Issues a certificate for a name. Returns the certificate and its key as PEM.
     pub(crate) fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
@@ -201,7 +201,7 @@ async fn clients_need_a_certificate_of_the_authority() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_told_at_the_start() {
+async fn an_unusable_key_is_reported_at_the_start() {
     let error = Ingress::builder().tls(Tls::new("no certificate", "no key")).serve("127.0.0.1:0").await.unwrap_err();
     assert_eq!(error.to_string(), "set up TLS: give a PEM certificate chain and its PEM key");
 }

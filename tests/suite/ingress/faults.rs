@@ -1,4 +1,4 @@
-//! Each way in which the server can be made to fail.
+//! Each fault that a test can inject into the server.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ fn code<T>(result: Result<T, Status>) -> Code {
 }
 
 #[tokio::test]
-async fn a_call_fails_as_often_as_asked_and_nothing_of_it_is_done() {
+async fn a_failed_call_stores_nothing() {
     let (server, mut client) = with(Faults::none().with(Fault::Code(Code::Internal), When::ALWAYS.times(2))).await;
     for wanted in [Code::Internal, Code::Internal, Code::Ok, Code::Ok] {
         assert_eq!(code(publish(&mut client, vec![event("a", "", "1")]).await), wanted);
@@ -82,7 +82,7 @@ async fn sizes_are_refused() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_goes_on_when_it_is_let_go() {
+async fn a_hanging_call_continues_when_it_is_released() {
     let (server, mut first) = with(Faults::none().with(Fault::Hang, When::ALWAYS)).await;
     let mut impatient = tonic::Request::new(EmptyRequest {});
     impatient.set_timeout(Duration::from_millis(50));
@@ -99,31 +99,31 @@ async fn a_hanging_call_goes_on_when_it_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_does_not_hold_up_the_stop() {
+async fn a_hanging_call_does_not_delay_the_stop() {
     let (server, mut client) = with(Faults::none().with(Fault::Hang, When::of_type("order.paid"))).await;
     let hanging = tokio::spawn({
         let mut client = client.clone();
         async move { client.publish(event("a", "", "1")).await }
     });
-    // Both calls are on one connection, in this order.
+    // Both calls use one connection, in this order.
     client.ping(EmptyRequest {}).await.unwrap();
     assert!(server.stop(PATIENCE).await);
     assert_eq!(code(tokio::time::timeout(PATIENCE, hanging).await.unwrap().unwrap()), Code::Unavailable);
 }
 
 #[tokio::test]
-async fn a_dropped_connection_loses_the_answer_and_not_the_events() {
+async fn a_dropped_connection_loses_the_response_and_not_the_events() {
     let (server, mut client) = with(Faults::none().with(Fault::Drop, When::ALWAYS.times(1))).await;
     let events = vec![event("a", "ka", "1"), event("b", "kb", "1")];
     let lost = publish(&mut client, events.clone()).await.unwrap_err();
-    assert!(!lost.message().contains("asked for"), "nothing of an answer gets out: {lost}");
+    assert!(!lost.message().contains("asked for"), "no part of a response is sent: {lost}");
     assert_eq!(counts(&server).await, (2, 0, 0, 0));
     assert_eq!(summary(&publish(&mut client, events).await.unwrap()), ["a", "b"]);
     assert_eq!(counts(&server).await, (2, 2, 0, 0));
 }
 
 #[tokio::test]
-async fn a_drop_takes_only_its_own_connection() {
+async fn a_drop_ends_only_its_own_connection() {
     let (server, mut one) = with(Faults::none().with(Fault::Drop, When::of_type("order.sent"))).await;
     let mut two = client(&server).await;
     let (_requests, open) = tokio::sync::mpsc::channel::<StreamEventsRequest>(1);
@@ -135,7 +135,7 @@ async fn a_drop_takes_only_its_own_connection() {
 }
 
 #[tokio::test]
-async fn results_come_short_or_not_at_all() {
+async fn results_are_too_few_or_missing() {
     let faults =
         Faults::none().with(Fault::Results(0), When::ALWAYS.times(1)).with(Fault::Results(2), When::ALWAYS.times(1));
     let (server, mut client) = with(faults).await;
@@ -146,7 +146,7 @@ async fn results_come_short_or_not_at_all() {
     assert_eq!(counts(&server).await, (3, 6, 0, 0));
 }
 
-/// Each latency alone: before the work a client that gives up has published nothing, after the work everything.
+/// With latency before the work, a client that gives up has published nothing; with latency after it, everything.
 #[tokio::test]
 async fn latency_comes_before_or_after_the_work() {
     const LATENCY: Duration = Duration::from_millis(60);
@@ -167,7 +167,7 @@ async fn latency_comes_before_or_after_the_work() {
 }
 
 #[tokio::test]
-async fn faults_are_switched_while_it_runs() {
+async fn faults_are_changed_while_the_server_runs() {
     let (server, mut client) = with(Faults::none()).await;
     assert_eq!(code(client.ping(EmptyRequest {}).await), Code::Ok);
     let faults = Faults::none().with(Fault::Code(Code::Unavailable), When::ALWAYS.times(1));
@@ -179,7 +179,7 @@ async fn faults_are_switched_while_it_runs() {
     }
 }
 
-/// A call that outlives the deadline of the stop is cut off.
+/// A stop cuts off a call that is not finished at its deadline.
 #[tokio::test]
 async fn a_slow_call_is_cut_at_the_deadline_of_the_stop() {
     let answer_latency = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! What is kept, once, and through restarts and races.
+//! The server keeps each event once, also through restarts and races.
 
 use std::collections::HashSet;
 
@@ -46,9 +46,9 @@ async fn an_empty_batch_is_answered_without_results() {
     assert!(response.results.is_empty());
 }
 
-/// The stamps of a sender do not make another content; anything else does.
+/// The sequence and time attributes of a sender do not change the content; any other difference does.
 #[tokio::test]
-async fn copies_are_counted_and_other_content_is_kept_apart() {
+async fn copies_are_counted_and_other_content_is_kept_as_a_conflict() {
     let server = server().await;
     let mut client = client(&server).await;
     let first = event("a", "k\"1\u{1}ä", "1");
@@ -88,7 +88,7 @@ async fn events_without_a_key_are_each_kept() {
 }
 
 #[tokio::test]
-async fn a_restart_on_the_same_file_goes_on() {
+async fn a_restart_continues_with_the_same_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ingress.sqlite3");
     for round in 0..3 {
@@ -106,7 +106,7 @@ async fn a_restart_on_the_same_file_goes_on() {
 }
 
 #[tokio::test]
-async fn it_lives_beside_the_callers_own_tables() {
+async fn the_server_shares_a_database_with_other_tables() {
     let directory = tempfile::tempdir().unwrap();
     let options = eventbox::sqlite_options(directory.path().join("app.sqlite3"));
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
@@ -117,7 +117,7 @@ async fn it_lives_beside_the_callers_own_tables() {
     assert_eq!(kept, 1);
 }
 
-/// The same keys from eight connections at once: each is kept once, and every copy is accounted for.
+/// Eight connections send the same keys at the same time: each is kept once, and every copy is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_batches_keep_each_key_once() {
     let directory = tempfile::tempdir().unwrap();
@@ -147,7 +147,7 @@ async fn racing_batches_keep_each_key_once() {
     assert_eq!((log.len(), keys.len()), (51, 51));
 }
 
-/// Two servers on one file, as when one is started before the other has ended.
+/// Two servers use one file, as when one starts before the other has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_share_a_file() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Registered schemas, and events that need one.
+//! Registered schemas, and events that need a schema.
 
 use eventbox::ingress::schema_subject;
 use eventbox::proto::chip_common::Schema;
@@ -17,7 +17,7 @@ async fn register(client: &mut Client, schemas: Vec<Schema>) -> Result<Vec<(Stri
 }
 
 #[tokio::test]
-async fn each_new_text_of_a_subject_is_a_version_and_stays() {
+async fn each_new_text_of_a_subject_is_a_new_version() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ingress.sqlite3");
     let server = Ingress::builder().store_file(&file).serve("127.0.0.1:0").await.unwrap();
@@ -48,7 +48,7 @@ async fn all_schemas_of_a_call_are_registered_or_none() {
 }
 
 #[tokio::test]
-async fn a_strict_server_wants_known_domains_and_schemas() {
+async fn a_strict_server_requires_known_domains_and_schemas() {
     let builder = Ingress::builder().require_schemas().domains(["shop"]);
     let server = builder.serve("127.0.0.1:0").await.unwrap();
     let mut client = client(&server).await;
@@ -85,7 +85,7 @@ async fn streamed_events_are_answered_one_by_one() {
     assert_eq!(counts(&server).await, (1, 1, 0, 2));
 }
 
-/// A stream that its client leaves open does not hold up the stop.
+/// A stream that its client leaves open does not delay the stop.
 #[tokio::test]
 async fn an_open_stream_ends_with_the_server() {
     let server = server().await;

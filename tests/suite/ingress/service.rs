@@ -1,18 +1,18 @@
-//! The calls of the service besides PublishBatch.
+//! The calls of the service other than PublishBatch.
 
 use eventbox::proto::chipingress::pb::StreamEventsRequest;
 
 use super::*;
 
 #[tokio::test]
-async fn ping_says_pong() {
+async fn a_ping_returns_pong() {
     let server = server().await;
     let pong = client(&server).await.ping(eventbox::proto::chipingress::pb::EmptyRequest {}).await.unwrap();
     assert_eq!(pong.into_inner().message, "pong");
 }
 
 #[tokio::test]
-async fn too_large_requests_are_refused_in_the_usual_words() {
+async fn a_request_that_is_too_large_is_refused_in_the_usual_words() {
     let server = Ingress::builder().max_request_bytes(1000).serve("127.0.0.1:0").await.unwrap();
     let mut client = client(&server).await;
     let refused = publish(&mut client, vec![event("a", "k", &"x".repeat(2000))]).await.unwrap_err();
@@ -27,7 +27,7 @@ async fn too_large_requests_are_refused_in_the_usual_words() {
     assert_eq!(counts(&server).await, (1, 0, 0, 0));
 }
 
-/// tonic's own limit is 4 MiB; the default here is 16 MiB.
+/// The default limit of the server is 16 MiB, and not the 4 MiB of tonic.
 #[tokio::test]
 async fn a_request_of_ten_mebibytes_is_accepted() {
     let server = server().await;
@@ -36,7 +36,7 @@ async fn a_request_of_ten_mebibytes_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_taken_address_is_told() {
+async fn an_address_in_use_is_reported() {
     let server = server().await;
     let error = Ingress::builder().serve(server.local_addr()).await.unwrap_err();
     let wanted = format!("listen on {}: choose another address, or stop what uses it", server.local_addr());
@@ -49,7 +49,7 @@ async fn a_stopped_server_accepts_nothing() {
     let mut client = client(&server).await;
     publish(&mut client, vec![event("a", "k", "1")]).await.unwrap();
     assert!(server.stop(PATIENCE).await);
-    assert!(server.stop(PATIENCE).await, "a second stop waits for the same end");
+    assert!(server.stop(PATIENCE).await, "a second stop waits for the end of the first");
     assert_eq!(publish(&mut client, vec![event("a", "l", "1")]).await.unwrap_err().code(), tonic::Code::Unavailable);
     assert_eq!(counts(&server).await, (1, 0, 0, 0));
 }

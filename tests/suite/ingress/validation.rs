@@ -1,10 +1,10 @@
-//! Which events are refused, and why.
+//! Events that the server refuses, with the reasons.
 
 use super::*;
 
 type Spoil = fn(&mut CloudEvent);
 
-/// What is done to a valid event, and what its sender is told.
+/// Changes that make a valid event invalid, with the reason that the sender gets.
 const SPOILED: [(&str, Spoil, &str); 15] = [
     ("id", |event| event.id.clear(), "the id is missing"),
     ("source", |event| event.source.clear(), "the source is missing"),
@@ -30,7 +30,7 @@ const SPOILED: [(&str, Spoil, &str); 15] = [
 ];
 
 #[tokio::test]
-async fn each_way_to_spoil_an_event_is_named() {
+async fn each_invalid_event_is_refused_with_its_reason() {
     let server = server().await;
     let mut client = client(&server).await;
     for (what, spoil, reason) in SPOILED {

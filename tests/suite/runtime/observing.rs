@@ -52,7 +52,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
         .copied()
         .collect();
     let recorded = Recorded(recorded.0.clone().into_iter().filter(|(name, _)| of_runtime(name)).collect());
-    recorded.is_as_told_by(&ours);
+    recorded.matches_exactly(&ours);
     for phase in ["listing", "preparing", "committing", "post-processing", "idle"] {
         let series = recorded.0["eventbox_phase_us_total"].iter().filter(|(_, labels, _)| labels["phase"] == phase);
         assert!(series.count() > 0, "{phase}");

@@ -1,4 +1,4 @@
-//! Servers that take no writes, and roles that do not see what they write.
+//! Servers that accept no writes, and roles that cannot read the rows that they write.
 
 use eventbox::{Error, Event, Recipient};
 use sqlx::postgres::PgPoolOptions;
@@ -13,10 +13,10 @@ async fn refusal(pool: &PgPool) -> String {
     }
 }
 
-/// Transactions are read only for a while: `check` says so, emits may be tried again, and they work on once writes
-/// are allowed.
+/// While transactions are read only, `check` reports it and the errors of emits are transient.
+/// Emits succeed again as soon as the server allows writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_only_server_is_told_and_recovers_at_once() {
+async fn a_read_only_server_is_reported_and_recovers_at_once() {
     with_database("a_read_only_server_is_told", async |db: &TestDb<Postgres>| {
         let database = db.texts("SELECT current_database()::text").await.remove(0);
         let to = Recipient::new("cell", "1").unwrap();
@@ -33,7 +33,7 @@ async fn a_read_only_server_is_told_and_recovers_at_once() {
         let read_only = db.open(1);
         sqlx::query("SELECT 1").execute(&read_only).await.unwrap();
         db.run(format_args!("ALTER DATABASE {database} RESET default_transaction_read_only")).await;
-        // The connection that is open is read only for ever: one refusal closes it.
+        // The open connection stays read only; the first refusal closes it.
         assert!(eventbox::emit(&read_only, &to, Event::new("x")).await.unwrap_err().is_transient());
         for _ in 0..8 {
             eventbox::emit(&read_only, &to, Event::new("x")).await.unwrap();
@@ -44,10 +44,10 @@ async fn a_read_only_server_is_told_and_recovers_at_once() {
     .await;
 }
 
-/// Row-level security that lets a role write and not read is refused; one that may hide rows is not, as long as a
-/// policy lets it see some.
+/// `check` refuses row-level security under which a role can write rows and read none.
+/// It accepts row-level security with a policy that lets the role read rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_does_not_see_what_it_writes_is_refused() {
+async fn a_role_that_cannot_read_its_writes_is_refused() {
     with_database("a_role_that_does_not_see", async |db: &TestDb<Postgres>| {
         let role = format!("eventbox_blind_{:.12}", uuid::Uuid::new_v4().simple());
         db.run(format_args!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await;

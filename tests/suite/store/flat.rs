@@ -1,16 +1,16 @@
-//! The cost of a listing does not grow with the backlog: counted in pages, not in time.
+//! The cost of a listing, counted in pages, does not grow with the backlog.
 
 use crate::support::TestDb;
 use crate::support::source::statement;
 
-/// A listing, as a turn of 100 events makes it.
+/// Limit of the listing that a turn of at most 100 events makes.
 const LIMIT: u32 = 101;
 
-/// How many pages the listing of a box touches.
+/// Fills a box with events and returns the number of pages that its listing touches.
 async fn pages(db: &TestDb<sqlx::Postgres>, key: &str, events: u32) -> u64 {
     let to = eventbox::Recipient::new("cell", key).unwrap();
     let shard = to.shard();
-    // Keys in the order of their emits, as UUIDv7 are, and values of a usual size.
+    // Keys in the order of their emits, like UUIDv7, and values of 100 bytes.
     db.run(format!(
         "INSERT INTO eventbox_event SELECT {shard}, '{to}', lpad(to_hex(n), 32, '0')::uuid, NULL, NULL, convert_to(repeat('x', 100), 'UTF8')
          FROM generate_series(1, {events}) n"
@@ -34,7 +34,7 @@ async fn pages(db: &TestDb<sqlx::Postgres>, key: &str, events: u32) -> u64 {
     ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|blocks| top[blocks].as_u64().unwrap()).sum()
 }
 
-/// Promise 9, W-6: 100 times the backlog is not twice the pages.
+/// A listing in a backlog 100 times as long touches at most twice as many pages.
 #[tokio::test]
 async fn listing_a_long_box_touches_few_pages() {
     let db = TestDb::empty("flat").await;

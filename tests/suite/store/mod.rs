@@ -1,4 +1,4 @@
-//! The statements themselves.
+//! The SQL statements: the engines accept them, and their plans use the primary keys.
 
 #[cfg(feature = "postgres")]
 mod access;

@@ -1,4 +1,4 @@
-//! The plans of the hot statements: they must find their rows by the primary key however many there are.
+//! The plans of the hot statements, which must find their rows by the primary key, however many rows there are.
 
 use crate::support::TestDb;
 use crate::support::source::statement;
@@ -26,10 +26,10 @@ mod postgres {
         db
     }
 
-    /// The plan of a statement, made for these arguments or for any.
+    /// Returns the plan of a statement: for these arguments, or generic, by `mode`.
     async fn plan(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &str, mode: &str) -> String {
         let sql = statement("postgres", name);
-        // One connection, because settings and prepared statements are its own.
+        // One connection, because settings and prepared statements belong to a connection.
         let pool = db.open(1);
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET plan_cache_mode = {mode}; PREPARE hot ({types}) AS {sql}")))
             .execute(&pool)
@@ -52,7 +52,7 @@ mod postgres {
                 let arguments: String = arguments.chars().take(60).collect();
                 assert!(plan.contains("eventbox_event_pkey"), "{name}, {mode}, {arguments}:\n{plan}");
                 assert!(!plan.contains("Seq Scan on eventbox_event"), "{name}, {mode}, {arguments}:\n{plan}");
-                // Sorting a box that has less than the limit is as good as walking it; sorting a backlog is not.
+                // A sort of a box below the limit costs as much as a read in key order. A sort of a backlog costs more.
                 let may_sort = arguments.contains("aircraft/");
                 assert!(may_sort || !plan.contains("Sort"), "{name}, {mode}, {arguments}:\n{plan}");
             }
@@ -61,7 +61,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn listing_walks_the_primary_key() {
+    async fn a_listing_uses_the_primary_key() {
         let nil = uuid::Uuid::nil();
         let boxes =
             [("3, 'aircraft/7'", 101), ("3, 'airport/EWR'", 101), ("3, 'airport/EWR'", 1001), ("7, 'none/such'", 1)];
@@ -78,8 +78,8 @@ mod postgres {
         uses_the_primary_key("LARGE_EVENTS", "int2, text, uuid, uuid, int8, int8", &[&large]).await;
     }
 
-    /// Whatever the statistics make of a box, what is removed from it is looked up by its ids: a planner that thinks that every box is short would
-    /// rather read all of it, and most are.
+    /// Checks that a statement looks up the rows that it removes by their ids, whatever the statistics say.
+    /// Most boxes are short, so the planner would like to read a whole box.
     async fn looks_up_ids(name: &str, types: &str, arguments: &[&str]) {
         looks_up_ids_by("eventbox_event_pkey", name, types, arguments).await;
     }
@@ -105,9 +105,9 @@ mod postgres {
         db.remove().await;
     }
 
-    /// A box is empty most of the time. Plans that are made then, and kept, must not read the table as a whole when it is full.
+    /// A box is empty most of the time. A plan made then and kept must not read the whole table once the box is full.
     #[tokio::test]
-    async fn plans_that_are_made_while_all_is_empty_use_the_primary_keys() {
+    async fn plans_made_on_empty_tables_use_the_primary_keys() {
         let db = filled().await;
         db.run("DELETE FROM eventbox_event; DELETE FROM eventbox_state").await;
         let new = TestDb::empty("plans").await;
@@ -180,7 +180,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn a_turn_finds_what_it_removes_by_the_primary_key() {
+    async fn a_turn_finds_the_events_it_removes_by_the_primary_key() {
         let uuid = uuid::Uuid::now_v7;
         let ids = |count| (0..count).map(|_| uuid().to_string()).collect::<Vec<_>>().join(",");
         let bounds = format!("'{}', '{}'", uuid(), uuid());
@@ -195,11 +195,12 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn finding_recipients_walks_the_primary_key() {
+    async fn finding_recipients_uses_the_primary_key() {
         uses_the_primary_key("LIST_RECIPIENTS", "int2, text, int8", &["3, '', 100", "3, 'airport/A', 1"]).await;
     }
 
-    /// The statements of rounds read no table as a whole, for one recipient and for hundreds, whatever the planner thinks of the arrays.
+    /// The statements of rounds read no whole table, for one recipient and for hundreds,
+    /// whatever sizes of arrays the planner assumes.
     #[cfg(feature = "runtime")]
     #[tokio::test]
     async fn rounds_find_their_rows_by_the_primary_keys() {
@@ -260,7 +261,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn popping_finds_its_events_by_the_primary_key() {
+    async fn a_pop_finds_its_events_by_the_primary_key() {
         let boxes = [1, 100, 1000].map(|count| {
             let ids: Vec<String> = (0..count).map(|_| uuid::Uuid::now_v7().to_string()).collect();
             format!("3, 'airport/EWR', '{{{}}}'", ids.join(","))
@@ -277,10 +278,10 @@ mod postgres {
         looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
     }
 
-    /// A long outbox of which only a few messages are due.
+    /// In a long outbox with few due rows, a claim uses the index of due rows.
     #[cfg(feature = "emitter")]
     #[tokio::test]
-    async fn claiming_finds_what_is_due_by_its_index() {
+    async fn a_claim_finds_due_rows_by_the_index() {
         let db = TestDb::empty("plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
         db.run(
@@ -316,7 +317,7 @@ mod sqlite {
         db
     }
 
-    /// The plan of each statement of a text.
+    /// Returns the plan of each statement of a text.
     async fn plans(db: &TestDb<sqlx::Sqlite>, name: &str) -> Vec<Vec<String>> {
         plans_of(db, &statement("sqlite", name)).await
     }
@@ -331,7 +332,7 @@ mod sqlite {
         plans
     }
 
-    /// What a trigger writes, with parameters in place of the row.
+    /// Returns the writes of a trigger, with parameters in place of the columns of the row.
     async fn writes_of_trigger(db: &TestDb<sqlx::Sqlite>, name: &str) -> String {
         let text = db.texts(&format!("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = '{name}'")).await;
         let text = text.concat();
@@ -359,14 +360,14 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn listing_walks_the_primary_key() {
+    async fn a_listing_uses_the_primary_key() {
         uses_the_primary_key("LIST_EVENTS").await;
         uses_the_primary_key("LARGE_EVENTS").await;
         uses_the_primary_key("OPEN_TURN").await;
         uses_the_primary_key("LIST_ONE").await;
     }
 
-    /// The statements of rounds read no table as a whole.
+    /// The statements of rounds read no whole table.
     #[cfg(feature = "runtime")]
     #[tokio::test]
     async fn rounds_find_their_rows_by_the_primary_keys() {
@@ -393,11 +394,11 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn finding_recipients_walks_the_primary_key() {
+    async fn finding_recipients_uses_the_primary_key() {
         uses_the_primary_key("LIST_RECIPIENTS").await;
     }
 
-    /// What is removed from a box is looked up by its ids.
+    /// Checks that a statement looks up the events that it removes by their ids.
     async fn looks_up_ids(name: &str) {
         let db = filled().await;
         let plan = plans(&db, name).await.concat();
@@ -408,14 +409,14 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn popping_finds_its_events_by_the_primary_key() {
+    async fn a_pop_finds_its_events_by_the_primary_key() {
         uses_the_primary_key("DELETE_EVENTS").await;
         looks_up_ids("DELETE_EVENTS").await;
     }
 
-    /// The turn moves, and the events are removed, in one call.
+    /// One call moves the turn and removes the events, both by the primary keys.
     #[tokio::test]
-    async fn a_turn_finds_what_it_removes_by_the_primary_key() {
+    async fn a_turn_finds_the_events_it_removes_by_the_primary_key() {
         let db = filled().await;
         let mut texts = vec![statement("sqlite", "CLAIM_FIRST_TURN"), statement("sqlite", "CLAIM_NEXT_TURN")];
         texts.push(writes_of_trigger(&db, "eventbox_round_of_one_insert").await);
@@ -437,14 +438,14 @@ mod sqlite {
 
     #[cfg(feature = "runtime")]
     #[tokio::test]
-    async fn rounds_look_up_what_they_remove() {
+    async fn rounds_look_up_the_events_they_remove() {
         looks_up_ids("REMOVE_EVENTS").await;
         looks_up_ids("REMOVE_RANGES").await;
     }
 
     #[cfg(feature = "emitter")]
     #[tokio::test]
-    async fn claiming_finds_what_is_due_by_its_index() {
+    async fn a_claim_finds_due_rows_by_the_index() {
         let db = filled().await;
         let plan = plans(&db, "CLAIM_OUTBOX").await.concat();
         let of_table: Vec<_> = plan.iter().filter(|line| line.contains("eventbox_outbox")).collect();

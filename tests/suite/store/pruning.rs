@@ -1,4 +1,4 @@
-//! The plans of the pruner and of the set: key-order walks, whatever the tables hold.
+//! The plans of the pruner and of the set, which must follow the primary keys, whatever the tables hold.
 
 use crate::support::TestDb;
 use crate::support::source::statement;
@@ -7,7 +7,7 @@ use crate::support::source::statement;
 mod postgres {
     use super::*;
 
-    /// 20,000 names in one shard, half of which have their event, beside as many events without a name.
+    /// Creates a database with 20,000 names in one shard, half of them with their event, and 20,000 unnamed events.
     async fn filled() -> TestDb<sqlx::Postgres> {
         let db = TestDb::empty("pruning_plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
@@ -37,7 +37,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn pruning_walks_the_primary_keys() {
+    async fn pruning_uses_the_primary_keys() {
         let db = filled().await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let types = "(int2, text, text, text, text, int8, int8)";
@@ -51,13 +51,13 @@ mod postgres {
             for table in ["eventbox_tombstone", "eventbox_event", "eventbox_timer"] {
                 assert!(!plan.contains(&format!("Seq Scan on {table}")), "{mode}:\n{plan}");
             }
-            assert!(!plan.contains("Hash"), "a hash would read a whole box, {mode}:\n{plan}");
+            assert!(!plan.contains("Hash"), "a hash join reads a whole box, {mode}:\n{plan}");
         }
         db.remove().await;
     }
 
     #[tokio::test]
-    async fn a_set_is_listed_along_the_primary_key() {
+    async fn a_set_is_listed_by_the_primary_key() {
         let db = filled().await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let plan = plan(&db, "LIST_ITEMS", "(int2, text, int8, int8)", "(3, 'airport/EWR', 100, 1000)", mode).await;
@@ -67,7 +67,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn shards_are_found_by_skipping() {
+    async fn shards_are_found_by_the_primary_key() {
         let db = filled().await;
         let plan = plan(&db, "LIST_TOMBSTONE_SHARDS", "", "", "force_generic_plan").await;
         assert!(plan.contains("eventbox_tombstone_pkey") && !plan.contains("Seq Scan"), "{plan}");
@@ -80,7 +80,7 @@ mod sqlite {
     use super::*;
 
     #[tokio::test]
-    async fn pruning_walks_the_primary_keys() {
+    async fn pruning_uses_the_primary_keys() {
         let db = TestDb::<sqlx::Sqlite>::empty("pruning_plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
         for name in [

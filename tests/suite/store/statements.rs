@@ -1,4 +1,4 @@
-//! Every statement of the store is prepared by the engine that it is for.
+//! Every statement of the store, prepared by its engine.
 
 use crate::support::source::statements;
 use crate::support::{TestEngine, on_every_engine};
@@ -24,10 +24,10 @@ on_every_engine! {
     }
 }
 
-/// SQLite plans a statement anew for every value that is bound to a bare parameter of LIMIT or OFFSET.
+/// SQLite plans a statement again for every value bound to a bare parameter of LIMIT or OFFSET.
 #[test]
 fn no_limit_on_sqlite_is_a_bare_parameter() {
-    fn is_planned_anew(sql: &str) -> bool {
+    fn is_planned_again(sql: &str) -> bool {
         let words: Vec<&str> = sql.split_whitespace().collect();
         words.iter().enumerate().any(|(at, word)| {
             let is_parameter = words.get(at + 1).is_some_and(|next| next.starts_with('$'));
@@ -35,9 +35,9 @@ fn no_limit_on_sqlite_is_a_bare_parameter() {
             ["LIMIT", "OFFSET"].contains(word) && is_parameter && !is_part
         })
     }
-    assert!(is_planned_anew("SELECT 1 LIMIT $1") && is_planned_anew("SELECT (SELECT 1 LIMIT 1 OFFSET $2) AS one"));
-    assert!(!is_planned_anew("SELECT 1 LIMIT $1 + 0") && !is_planned_anew("SELECT 1 LIMIT 1 OFFSET $2 - 1"));
+    assert!(is_planned_again("SELECT 1 LIMIT $1") && is_planned_again("SELECT (SELECT 1 LIMIT 1 OFFSET $2) AS one"));
+    assert!(!is_planned_again("SELECT 1 LIMIT $1 + 0") && !is_planned_again("SELECT 1 LIMIT 1 OFFSET $2 - 1"));
     let statements = statements("sqlite");
-    let faults: Vec<_> = statements.iter().filter(|statement| is_planned_anew(&statement.sql)).collect();
+    let faults: Vec<_> = statements.iter().filter(|statement| is_planned_again(&statement.sql)).collect();
     assert!(faults.is_empty(), "{:#?}", faults.iter().map(|fault| (&fault.place, &fault.sql)).collect::<Vec<_>>());
 }

@@ -1,4 +1,4 @@
-//! The plans of the statements on timers: what is not due costs nothing, however much it is.
+//! The plans of the statements on timers: timers that are not due cost nothing, however many there are.
 
 use crate::support::TestDb;
 use crate::support::source::statement;
@@ -7,7 +7,7 @@ use crate::support::source::statement;
 mod postgres {
     use super::*;
 
-    /// A long future in 16 shards, of which a part belongs to one recipient.
+    /// Creates a database with 100,000 future timers in 16 shards, half of them of one recipient, and 300 due timers.
     async fn filled() -> TestDb<sqlx::Postgres> {
         let db = TestDb::empty("timing_plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
@@ -40,7 +40,7 @@ mod postgres {
     }
 
     #[tokio::test]
-    async fn moving_finds_what_is_due_by_the_primary_key() {
+    async fn a_move_finds_due_timers_by_the_primary_key() {
         let db = filled().await;
         let shards: Vec<String> = (0..256).map(|shard| shard.to_string()).collect();
         for plan in
@@ -48,18 +48,18 @@ mod postgres {
         {
             assert!(plan.contains("eventbox_timer_pkey"), "{plan}");
             assert!(!plan.contains("Seq Scan on eventbox_timer"), "{plan}");
-            // No node has touched more than a row a shard and what was moved.
+            // No node of the plan touches more rows than one for each shard, or the moved ones.
             let most = plan.split("rows=").filter_map(|text| text.split([' ', ')']).next()?.parse::<u64>().ok()).max();
             assert!(most.is_some_and(|most| most <= 256), "{plan}");
             assert!(plan.contains("Delete on eventbox_timer"), "{plan}");
         }
-        // Both runs have moved their part.
+        // Both runs moved 100 timers.
         assert_eq!(db.count("eventbox_event").await, 200);
         db.remove().await;
     }
 
     #[tokio::test]
-    async fn a_timer_is_cancelled_and_listed_by_its_keys() {
+    async fn timers_are_cancelled_and_listed_by_their_keys() {
         let db = filled().await;
         for plan in plans(&db, "CANCEL_TIMER", "int2, text, text", "3, 'airport/EWR', 'n'").await {
             assert!(plan.contains("eventbox_timer_id") && plan.contains("eventbox_tombstone"), "{plan}");
@@ -82,7 +82,7 @@ mod sqlite {
     use super::*;
 
     #[tokio::test]
-    async fn moving_finds_what_is_due_by_the_primary_key() {
+    async fn a_move_finds_due_timers_by_the_primary_key() {
         let db = TestDb::<sqlx::Sqlite>::empty("timing_plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
         for name in ["FIRST_TIMERS", "DUE_TIMERS", "COPY_TIMERS", "DELETE_MOVED_TIMERS", "CANCEL_TIMER", "LIST_TIMERS"]

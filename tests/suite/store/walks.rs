@@ -1,4 +1,4 @@
-//! What a walk brings: each recipient once, with its first event, however long its box is.
+//! The rows of a scan: each recipient once, with its first event, however long its box is.
 
 use sqlx::AssertSqlSafe;
 use sqlx::types::Uuid;
@@ -6,17 +6,17 @@ use sqlx::types::Uuid;
 use crate::support::source::statement;
 use crate::support::{TestDb, TestEngine, on_every_engine};
 
-/// The kinds that somebody works on.
+/// Kinds that a worker registered.
 const KINDS: [&str; 2] = ["cell", "order"];
 
-/// A recipient, its first event, and the last recipient of the pass as far as it is told.
+/// A recipient, its first event, and the last recipient of the pass if the scan reports it.
 type Row = (String, Uuid, Option<String>);
 
 trait WalkEngine: TestEngine {
-    /// A walk over shard 3.
+    /// Scans shard 3.
     async fn walk(db: &TestDb<Self>, after: &str, last: Option<&str>, limit: i64) -> Vec<Row>;
 
-    /// Bytes as the SQL of this engine writes them, or an id.
+    /// Returns bytes or an id as a literal of this engine.
     fn literal(hex: &str) -> String;
 }
 
@@ -46,7 +46,7 @@ impl WalkEngine for sqlx::Sqlite {
     }
 }
 
-/// The statement, and of what it answers a [`Row`].
+/// Returns the statement, reduced to the columns of a [`Row`].
 fn walk_statement<B: TestEngine>() -> String {
     let sql = statement(B::FOLDER, "WALK_RECIPIENTS");
     format!(
@@ -55,8 +55,9 @@ fn walk_statement<B: TestEngine>() -> String {
 }
 
 on_every_engine! {
-    /// A walk brings the next recipients in order, each once and with its first event, and of a kind that nobody works on one alone.
-    async fn a_walk_brings_each_recipient_once(db) {
+    /// A scan returns the next recipients in order, each once, with its first event.
+    /// Of a kind that no worker registered it returns one recipient only.
+    async fn a_scan_returns_each_recipient_once(db) {
         let mut wanted: Vec<(String, Uuid)> = Vec::new();
         let mut rows = Vec::new();
         for (kind, count) in [("alien", 30), ("cell", 150), ("order", 20), ("zoo", 5)] {

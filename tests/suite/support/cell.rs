@@ -1,4 +1,5 @@
-//! An entity with a table of its own, for tests of turns: a cell with a population, and a table of what side effects did.
+//! An entity for tests of turns: a cell with a population, stored in a table of its own.
+//! A second table records the side effects.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +14,9 @@ type Decide<B> = dyn Fn(&Recipient, &[Event], i64) -> Result<Mutation<B, i64>, B
 type Hook = dyn Fn(usize) -> BoxFuture + Send + Sync;
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The statements on the test's own tables, on either engine.
+/// Statements on the tables of the test, for each engine.
 pub(crate) trait CellEngine: TestEngine {
-    /// What side effects did, numbered: a table has no order of its own, and places of deleted rows are taken again.
+    /// Statement that creates the table of side effects. Its rows are numbered, because a table has no order.
     const EFFECTS: &'static str;
 
     fn load(conn: &mut Self::Connection, key: &str) -> impl Future<Output = Result<(i64, i64), sqlx::Error>> + Send;
@@ -132,29 +133,29 @@ macro_rules! cell_engine {
 cell_engine!(Postgres, " FOR UPDATE", "BIGINT GENERATED ALWAYS AS IDENTITY");
 cell_engine!(Sqlite, "", "INTEGER PRIMARY KEY");
 
-/// Creates the test's own tables.
+/// Creates the tables of cells and of side effects.
 pub(crate) async fn create_cells<B: CellEngine>(db: &TestDb<B>) {
     db.run("CREATE TABLE cell (key TEXT PRIMARY KEY, eversion BIGINT NOT NULL, population BIGINT NOT NULL)").await;
     db.run(B::EFFECTS).await;
 }
 
-/// The notes that side effects left, in order.
+/// Returns the notes of the side effects, in order.
 pub(crate) async fn effects<B: TestEngine>(db: &TestDb<B>) -> Vec<String> {
     db.texts("SELECT text FROM effect ORDER BY n").await
 }
 
-/// A side effect that leaves a note.
+/// Returns a side effect that writes a note.
 pub(crate) fn noting<B: CellEngine>(text: impl Into<String>) -> SideEffect<B> {
     let text = text.into();
     SideEffect::new(move |tx| Box::pin(async move { Ok(B::note(tx, text).await?) }))
 }
 
-/// A side effect that fails.
+/// Returns a side effect that fails.
 pub(crate) fn failing<B: CellEngine>(with: &'static str) -> SideEffect<B> {
     SideEffect::new(move |_tx| Box::pin(async move { Err(with.into()) }))
 }
 
-/// The processor of cells: the state is the population. What it decides, and what happens at each step, is the test's.
+/// The processor of cells, whose state is the population. The test gives the decision and hooks for the steps.
 pub(crate) struct Cells<B: CellEngine> {
     decide: Box<Decide<B>>,
     after_load: Option<Box<Hook>>,
@@ -191,7 +192,7 @@ impl<B: CellEngine> Cells<B> {
         Cells { fail_save: true, ..self }
     }
 
-    /// Lets something happen between the load of the state and the listing of the events; it is told which attempt this is, from 1.
+    /// Runs a hook between the load of the state and the listing of the events. The hook gets the attempt, from 1.
     pub(crate) fn after_load<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(usize) -> Fut + Send + Sync + 'static,
@@ -201,7 +202,7 @@ impl<B: CellEngine> Cells<B> {
         self
     }
 
-    /// Lets something happen between the listing and the transaction; it is told which attempt this is, from 1.
+    /// Runs a hook between the listing and the transaction. The hook gets the attempt, from 1.
     pub(crate) fn before_deciding<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(usize) -> Fut + Send + Sync + 'static,

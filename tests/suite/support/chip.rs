@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 pub(crate) type Client = ChipIngressClient<Channel>;
 
-/// How long anything may take before a test fails.
+/// Longest time that a step may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn server() -> IngressHandle {
@@ -28,7 +28,7 @@ pub(crate) async fn connect(address: &str) -> Client {
     ChipIngressClient::connect(format!("http://{address}")).await.unwrap()
 }
 
-/// A valid event, without a key when that is empty.
+/// Returns a valid event; an empty `key` means no key.
 pub(crate) fn event(id: &str, key: &str, payload: &str) -> CloudEvent {
     let mut event = CloudEvent {
         id: id.to_owned(),
@@ -61,7 +61,7 @@ pub(crate) async fn publish(client: &mut Client, events: Vec<CloudEvent>) -> Res
     Ok(client.publish_batch(batch(events, false)).await?.into_inner())
 }
 
-/// Each result as "id" or "id: code reason".
+/// Returns each result as "id" or "id: code reason".
 pub(crate) fn summary(response: &PublishResponse) -> Vec<String> {
     let one = |result: &eventbox::proto::chipingress::pb::PublishResult| match &result.error {
         None => result.event_id.clone(),
@@ -70,7 +70,7 @@ pub(crate) fn summary(response: &PublishResponse) -> Vec<String> {
     response.results.iter().map(one).collect()
 }
 
-/// The whole log, page by page.
+/// Reads the whole log, page by page.
 pub(crate) async fn log(server: &IngressHandle) -> Vec<KeptEvent> {
     let mut events: Vec<KeptEvent> = Vec::new();
     loop {
@@ -83,7 +83,7 @@ pub(crate) async fn log(server: &IngressHandle) -> Vec<KeptEvent> {
     }
 }
 
-/// (kept, duplicates, conflicts, rejected)
+/// Returns (kept, duplicates, conflicts, rejected).
 pub(crate) async fn counts(server: &IngressHandle) -> (u64, u64, u64, u64) {
     let counts = server.log().counts().await.unwrap();
     (counts.kept, counts.duplicates, counts.conflicts, counts.rejected)

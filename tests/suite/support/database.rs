@@ -1,4 +1,4 @@
-//! A database of its own for each test.
+//! A separate database for each test.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -9,50 +9,50 @@ use sqlx::pool::PoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Pool, Postgres, SqlSafeStr, Sqlite};
 use tempfile::TempDir;
 
-/// How many connections a test's own pool has. Many tests run at once on one server, so it is small.
+/// Number of connections of a test's pool. It is small, because many tests run at the same time on one server.
 const POOL_CONNECTIONS: u32 = 4;
 
-/// How long a test waits for a connection before it fails.
+/// Time that a test waits for a connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Options<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
 
-/// What a test needs of an engine beyond what the crate promises: to make and remove databases, and to look into tables.
+/// Engine functions for tests only: create and remove databases, and read tables.
 pub(crate) trait TestEngine: Backend {
-    /// The engine's folder in `src/store` and in `migrations`.
+    /// Folder of the engine in `src/store` and in `migrations`.
     const FOLDER: &'static str;
 
-    /// What keeps the database there.
+    /// Owner of the database, which removes it.
     type Home: Send + Sync;
 
     /// Creates an empty database.
     async fn create(test: &str) -> (Options<Self>, Self::Home);
 
-    /// Removes the database, as far as that works.
+    /// Removes the database, and ignores errors.
     async fn remove(home: Self::Home);
 
     /// Runs statements without parameters.
     fn run(pool: &Pool<Self>, sql: String) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// The number that a query answers.
+    /// Returns the number that a query selects.
     fn number(pool: &Pool<Self>, sql: String) -> impl Future<Output = i64> + Send;
 
-    /// The texts that a query answers.
+    /// Returns the texts that a query selects.
     fn texts(pool: &Pool<Self>, sql: String) -> impl Future<Output = Vec<String>> + Send;
 
-    /// Has the engine parse a statement, without running it.
+    /// Makes the engine parse a statement without running it.
     fn prepare(pool: &Pool<Self>, sql: String) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
-/// A test's own database, created and migrated for it.
+/// The database of one test, created and migrated for it.
 pub(crate) struct TestDb<B: TestEngine> {
-    /// A small pool; [`TestDb::open`] gives more of them.
+    /// A small pool; [`TestDb::open`] returns more pools.
     pub(crate) pool: Pool<B>,
     options: Options<B>,
     home: B::Home,
 }
 
-/// Runs a test on a database of its own, which is removed when the test has passed and stays for looking at when it has failed.
+/// Runs a test on a database of its own. The database is removed if the test passes, and stays if it fails.
 pub(crate) async fn with_database<B, F>(test: &str, body: F)
 where
     B: TestEngine,
@@ -65,29 +65,29 @@ where
 }
 
 impl<B: TestEngine> TestDb<B> {
-    /// A database without tables.
+    /// Creates a database without tables.
     pub(crate) async fn empty(test: &str) -> Self {
         let (options, home) = B::create(test).await;
         let pool = pool_of(&options, POOL_CONNECTIONS);
         TestDb { pool, options, home }
     }
 
-    /// How the database is reached, to reach it in another way.
+    /// Returns the connect options of the database.
     pub(crate) fn options(&self) -> Options<B> {
         self.options.clone()
     }
 
-    /// The URL of the database, for another process.
+    /// Returns the URL of the database, for another process.
     pub(crate) fn url(&self) -> String {
         self.options.to_url_lossy().to_string()
     }
 
-    /// Another pool on the same database, as another process would have.
+    /// Opens another pool on the same database, as another process would.
     pub(crate) fn open(&self, max_connections: u32) -> Pool<B> {
         pool_of(&self.options, max_connections)
     }
 
-    /// A connection apart from any pool.
+    /// Opens a connection outside of any pool.
     pub(crate) async fn connect(&self) -> B::Connection {
         self.options.connect().await.expect("the test's database accepts connections")
     }
@@ -97,17 +97,17 @@ impl<B: TestEngine> TestDb<B> {
         B::run(&self.pool, sql.to_string()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// The number that a query answers.
+    /// Returns the number that a query selects.
     pub(crate) async fn number(&self, sql: impl Display) -> i64 {
         B::number(&self.pool, sql.to_string()).await
     }
 
-    /// The texts that a query answers.
+    /// Returns the texts that a query selects.
     pub(crate) async fn texts(&self, sql: impl Display) -> Vec<String> {
         B::texts(&self.pool, sql.to_string()).await
     }
 
-    /// How many rows a table has.
+    /// Returns the number of rows of a table.
     pub(crate) async fn count(&self, table: &str) -> i64 {
         self.number(format_args!("SELECT count(*) FROM {table}")).await
     }
@@ -119,7 +119,7 @@ impl<B: TestEngine> TestDb<B> {
     }
 }
 
-/// Opens lazily: a pool that is never used costs no connection.
+/// Returns a pool that connects lazily, so that an unused pool costs no connection.
 fn pool_of<B: sqlx::Database>(options: &Options<B>, max_connections: u32) -> Pool<B> {
     let pool = PoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_TIMEOUT);
     pool.connect_lazy_with(options.clone())
@@ -159,7 +159,7 @@ impl TestEngine for Postgres {
              (or set DATABASE_URL=postgres://… to a server on which databases may be created)",
         );
         let server: sqlx::postgres::PgConnectOptions = url.parse().expect("DATABASE_URL is a URL of Postgres");
-        // At most 63 bytes, and never the same twice.
+        // At most 63 bytes, and unique.
         let name = format!("eventbox_{test:.32}_{:.12}", uuid::Uuid::new_v4().simple());
         let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
         let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");

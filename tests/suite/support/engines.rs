@@ -1,26 +1,26 @@
-//! A test runs on every engine, and waits for a condition instead of sleeping.
+//! Tests on every engine, and waits for a condition instead of sleeps.
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that should happen soon. Generous: it is reached only when the test fails.
+/// Time that a test waits for a condition. It is long, because only a failing test reaches it.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// How often [`eventually`] looks.
+/// Interval at which [`eventually`] checks its condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Writes a test once and runs it on every engine, each run with a migrated database of its own, on two threads.
+/// Defines a test that runs on every engine, each time with a migrated database of its own, on two threads.
 ///
 /// ```ignore
 /// on_every_engine! {
-///     /// eventbox 7.
+///     /// A committed event is listed.
 ///     async fn an_event_is_listed(db) {
 ///         eventbox::emit(&db.pool, &to, Event::new("x")).await.unwrap();
 ///     }
 /// }
 /// ```
 ///
-/// gives the tests `an_event_is_listed::postgres` and `an_event_is_listed::sqlite`. In the body, `db` is a `&TestDb<Engine>` and
-/// `Engine` is the engine.
+/// defines the tests `an_event_is_listed::postgres` and `an_event_is_listed::sqlite`.
+/// In the body, `db` is a `&TestDb<Engine>` and `Engine` is the engine.
 macro_rules! on_every_engine {
     ($($(#[$meta:meta])* async fn $name:ident($db:ident) $body:block)+) => {$(
         $(#[$meta])*
@@ -44,7 +44,7 @@ macro_rules! on_every_engine {
 }
 pub(crate) use on_every_engine;
 
-/// Waits until `condition` holds, looking again and again; panics at the deadline, at the caller's line.
+/// Waits until `condition` holds, and checks it repeatedly. Panics after `deadline`, and names the caller's line.
 #[track_caller]
 pub(crate) fn eventually(deadline: Duration, mut condition: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();

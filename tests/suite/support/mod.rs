@@ -1,4 +1,4 @@
-//! What the tests stand on: a database of its own for each test on each engine, waiting without sleeping, and ready-made processors.
+//! The harness of the tests: a database for each test and engine, waits without sleeps, and ready-made processors.
 
 mod cell;
 pub(crate) mod chip;

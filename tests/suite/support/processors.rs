@@ -1,4 +1,4 @@
-//! Processors that tests share. Their state is `()`, so that one implementation fits both engines.
+//! Processors that tests share. Their state is `()`, so that one implementation works on both engines.
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use eventbox::{Backend, BoxError, EVersion, Event, Mutation, Processor, Recipient, Transition};
 use sqlx::Pool;
 
-/// Decides with a closure; has no state of its own.
+/// A processor that decides with a closure and has no state.
 pub(crate) struct Decider<F>(pub(crate) F);
 
 impl<B, F> Processor<B> for Decider<F>
@@ -44,12 +44,12 @@ where
     }
 }
 
-/// Consumes whatever it is given and remembers what it decided on, in order; also what a failed attempt was given.
+/// A recorder of the events that a processor decided on, in order, including those of failed attempts.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Event>>);
 
 impl Recorder {
-    /// A processor that consumes everything.
+    /// Returns a processor that consumes everything.
     fn processor<B: Backend>(&self) -> Decider<impl Fn(&[Event]) -> Mutation<B, ()> + Send + Sync> {
         Decider(|events: &[Event]| {
             self.0.lock().unwrap().extend_from_slice(events);
@@ -57,13 +57,13 @@ impl Recorder {
         })
     }
 
-    /// What was given so far.
+    /// Returns the events recorded so far.
     fn seen(&self) -> Vec<Event> {
         self.0.lock().unwrap().clone()
     }
 }
 
-/// Consumes the whole box, a few events a turn, and answers the events in the order of their listing.
+/// Consumes the whole box, seven events a turn. Returns the events in the order of their listing.
 pub(crate) async fn drain<B: Backend>(pool: &Pool<B>, to: &Recipient) -> Vec<Event> {
     let recorder = Recorder::default();
     let max_events = NonZeroU32::new(7).unwrap();

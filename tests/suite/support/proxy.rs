@@ -1,7 +1,7 @@
-//! A proxy between a pool and Postgres that loses what it is told to lose.
+//! A proxy between a pool and Postgres that loses the messages and responses that a test chooses.
 //!
-//! It understands just enough of the protocol to see messages: one that ends a transaction (`COMMIT`) or runs a statement (Execute)
-//! can meet a [`Fate`].
+//! The proxy parses the protocol only as far as needed to recognize messages.
+//! A test gives a [`Fate`] to messages that end a transaction (`COMMIT`) or run a statement (Execute).
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What a client's message is.
+/// Kind of a client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
     /// `COMMIT`.
@@ -24,27 +24,27 @@ pub(crate) enum Message {
     Execute,
 }
 
-/// What happens to a message and its answer.
+/// Fate of a message and its response.
 #[derive(Debug)]
 pub(crate) enum Fate {
-    /// The server does what it is asked and answers; the client's connection is cut instead of delivering the answer.
+    /// The server executes the message and responds. The proxy cuts the client's connection instead of the response.
     AnswerLost,
-    /// Both connections are cut before the server has seen the message.
+    /// The proxy cuts both connections before the server has seen the message.
     CutBefore,
-    /// The client's connection is cut; the server does not notice until it is told how it ends.
+    /// The proxy cuts the client's connection. The server does not notice until the test sends an [`Orphan`].
     Orphaned(oneshot::Receiver<Orphan>),
 }
 
-/// How an orphaned connection of the server ends.
+/// End of an orphaned connection of the server.
 #[derive(Debug)]
 pub(crate) enum Orphan {
-    /// The message arrives after all.
+    /// The proxy delivers the message late.
     Delivered,
     /// The server notices that the client is gone.
     Cut,
 }
 
-/// The proxy; it ends, with all connections, when dropped.
+/// The proxy. Dropping it ends all connections.
 pub(crate) struct Proxy {
     port: u16,
     upstream: PgConnectOptions,
@@ -54,18 +54,18 @@ pub(crate) struct Proxy {
 
 struct Shared {
     fates: Mutex<VecDeque<(Message, Fate)>>,
-    /// How many connections met their fate.
+    /// Number of connections that met their fate.
     cuts: watch::Sender<usize>,
     /// Whether new connections reach the server.
     open: watch::Sender<bool>,
-    /// How many connections there were.
+    /// Number of connections that were made.
     made: AtomicUsize,
-    /// The connections before this one are silent: nothing comes through any more, and nothing says so.
+    /// Number of the first connection that works. Those before it are silent: open, but without traffic.
     silent_before: AtomicUsize,
 }
 
 impl Proxy {
-    /// A proxy in front of a database.
+    /// Starts a proxy in front of a database.
     pub(crate) async fn start(upstream: PgConnectOptions) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -80,43 +80,43 @@ impl Proxy {
         Proxy { port, upstream, shared, accepting }
     }
 
-    /// A pool of one connection that goes through the proxy; the connection is there already.
+    /// Opens a pool of one connection through the proxy, and connects it.
     pub(crate) async fn pool(&self) -> PgPool {
         self.pool_of(1).await
     }
 
-    /// How the database is reached through the proxy.
+    /// Returns the connect options through the proxy.
     pub(crate) fn options(&self) -> PgConnectOptions {
         self.upstream.clone().host("127.0.0.1").port(self.port).ssl_mode(PgSslMode::Disable)
     }
 
-    /// A pool of several connections that go through the proxy; one of them is there already.
+    /// Opens a pool of several connections through the proxy, and connects one of them.
     pub(crate) async fn pool_of(&self, max_connections: u32) -> PgPool {
         let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(Duration::from_secs(30));
         pool.connect_with(self.options()).await.expect("the server accepts connections without TLS")
     }
 
-    /// Says what happens to the next such message, after the ones that were said before.
+    /// Queues a fate for a message. Each matching message takes the next fate of the queue.
     pub(crate) fn next(&self, message: Message, fate: Fate) {
         self.shared.fates.lock().unwrap().push_back((message, fate));
     }
 
-    /// New connections wait (or do not wait any more) before they reach the server.
+    /// Makes new connections wait before they reach the server, or releases them.
     pub(crate) fn hold_new_connections(&self, hold: bool) {
         self.shared.open.send_replace(!hold);
     }
 
-    /// How many connections were made through it.
+    /// Returns the number of connections made through the proxy.
     pub(crate) fn made(&self) -> usize {
         self.shared.made.load(Ordering::SeqCst)
     }
 
-    /// The first connections, so many, are silent from now on: as if their cable were cut.
+    /// Makes the first `first` connections silent, as if their cable were cut.
     pub(crate) fn silence(&self, first: usize) {
         self.shared.silent_before.store(first, Ordering::SeqCst);
     }
 
-    /// Waits until so many connections have met their fate.
+    /// Waits until `count` connections have met their fate.
     pub(crate) async fn cut(&self, count: usize) {
         let mut cuts = self.shared.cuts.subscribe();
         let cut = tokio::time::timeout(super::SOON, cuts.wait_for(|cuts| *cuts >= count)).await;
@@ -146,20 +146,20 @@ async fn connect(upstream: &PgConnectOptions) -> io::Result<Box<dyn Stream>> {
 }
 
 async fn accept(listener: TcpListener, upstream: PgConnectOptions, shared: Arc<Shared>) {
-    // Dropping the set ends the connections with the proxy.
+    // Dropping the set ends the connections together with the proxy.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let (upstream, shared) = (upstream.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             let _ = shared.open.subscribe().wait_for(|open| *open).await;
-            // An error here is a connection that one side has closed.
+            // An error means that one side has closed the connection.
             let _ = serve(client, connect(&upstream).await?, &shared).await;
             io::Result::Ok(())
         });
     }
 }
 
-/// What ended a connection.
+/// Reason of the end of a connection.
 enum End {
     Cut,
     Orphaned(Vec<u8>, oneshot::Receiver<Orphan>),
@@ -185,7 +185,7 @@ async fn serve(client: TcpStream, server: Box<dyn Stream>, shared: &Shared) -> i
     Ok(())
 }
 
-/// Client to server.
+/// Forwards messages from the client to the server.
 async fn up(
     client: &mut (impl AsyncRead + Unpin),
     server: &mut (impl AsyncWrite + Unpin),
@@ -193,7 +193,7 @@ async fn up(
     answer_is_lost: &AtomicBool,
     number: usize,
 ) -> io::Result<End> {
-    // The first message has no type.
+    // The first message has no type byte.
     let length = client.read_u32().await?;
     let mut startup = length.to_be_bytes().to_vec();
     client.take(u64::from(length) - 4).read_to_end(&mut startup).await?;
@@ -211,7 +211,7 @@ async fn up(
     }
 }
 
-/// Server to client.
+/// Forwards messages from the server to the client.
 async fn down(
     server: &mut (impl AsyncRead + Unpin),
     client: &mut (impl AsyncWrite + Unpin),
@@ -225,14 +225,14 @@ async fn down(
         if !answer_is_lost.load(Ordering::SeqCst) {
             client.write_all(&message).await?;
         } else if message.first() == Some(&b'Z') {
-            // The server is ready for the next query, so it has done this one.
+            // The server is ready for the next query, so it has finished the last one.
             return Ok(End::Cut);
         }
     }
 }
 
 impl Shared {
-    /// Never returns for a connection that is silent.
+    /// Returns at once for a working connection, and never for a silent one.
     async fn unless_silent(&self, number: usize) {
         if number < self.silent_before.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -250,7 +250,7 @@ fn fate_of(message: &[u8], shared: &Shared) -> Option<Fate> {
     fates.pop_front_if(|(wanted, _)| *wanted == kind).map(|(_, fate)| fate)
 }
 
-/// One whole message: type, length, body.
+/// Reads one whole message: type, length, body.
 async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut message = vec![0; 5];
     from.read_exact(&mut message).await?;

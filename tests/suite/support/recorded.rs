@@ -1,4 +1,4 @@
-//! What goes through the `metrics` facade while a test runs.
+//! The values that pass the `metrics` facade while a test runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -9,21 +9,21 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// What was recorded: by name, the kind and the label sets with their values; of a histogram, how many values there were.
+/// Recorded values by the name of the instrument: kind, labels and value. A histogram has the number of its values.
 #[derive(Default)]
 pub(crate) struct Recorded(pub(crate) BTreeMap<String, Vec<(MetricKind, Labels, f64)>>);
 
 impl Recorded {
-    /// The sum over all series that have these labels.
+    /// Returns the sum over all series that have these labels.
     pub(crate) fn total(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
         let matches =
             |labels: &Labels| wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value));
         self.0.get(name).into_iter().flatten().filter(|(_, labels, _)| matches(labels)).map(|(_, _, value)| value).sum()
     }
 
-    /// What was recorded is in the table, with its kind and all of its labels, and what is in the table was recorded.
-    pub(crate) fn is_as_told_by(&self, table: &[Instrument]) {
-        for (name, instrument) in self.is_told_by(table) {
+    /// Checks that the recorded instruments and the table are the same, with kinds and all labels.
+    pub(crate) fn matches_exactly(&self, table: &[Instrument]) {
+        for (name, instrument) in self.matches_by_name(table) {
             for (_, labels, _) in &self.0[name] {
                 let found: BTreeSet<&str> = labels.keys().map(String::as_str).collect();
                 assert_eq!(found, instrument.labels.iter().copied().collect(), "{name}");
@@ -31,17 +31,17 @@ impl Recorded {
         }
     }
 
-    /// The same where a series may go without some of the labels; each of them was recorded at least once.
-    pub(crate) fn is_as_told_by_with_optional_labels(&self, table: &[Instrument]) {
-        for (name, instrument) in self.is_told_by(table) {
+    /// Checks the same where a series may lack some labels, and each label was recorded at least once.
+    pub(crate) fn matches_with_optional_labels(&self, table: &[Instrument]) {
+        for (name, instrument) in self.matches_by_name(table) {
             let labels = self.0[name].iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str));
             let wanted: BTreeSet<&str> = instrument.labels.iter().copied().collect();
             assert_eq!(labels.collect::<BTreeSet<_>>(), wanted, "{name}");
         }
     }
 
-    /// Ours are in the table with their kinds, and all of the table were recorded; answers the table by name.
-    fn is_told_by<'a>(&self, table: &'a [Instrument]) -> BTreeMap<&'a str, &'a Instrument> {
+    /// Checks that the recorded instruments and the table are the same, with kinds. Returns the table by name.
+    fn matches_by_name<'a>(&self, table: &'a [Instrument]) -> BTreeMap<&'a str, &'a Instrument> {
         let by_name: BTreeMap<_, _> = table.iter().map(|instrument| (instrument.name, instrument)).collect();
         assert_eq!(by_name.len(), table.len(), "a name is there twice");
         for (name, series) in &self.0 {
@@ -58,7 +58,7 @@ impl Recorded {
         by_name
     }
 
-    /// Adds what was recorded since the last time; a snapshot takes the counts away.
+    /// Adds the values recorded since the last call. A snapshot resets the counts.
     fn read(&mut self, snapshotter: &Snapshotter) {
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let (kind, key) = key.into_parts();
@@ -78,19 +78,19 @@ impl Recorded {
     }
 }
 
-/// The recording while it goes on.
+/// The recording during the test.
 #[derive(Clone)]
 pub(crate) struct Recording(Arc<Mutex<Recorded>>, Snapshotter);
 
 impl Recording {
-    /// The sum so far over all series of a name.
+    /// Returns the current sum over all series of a name.
     pub(crate) fn total(&self, name: &str) -> f64 {
         let mut recorded = self.0.lock().unwrap();
         recorded.read(&self.1);
         recorded.total(name, &[])
     }
 
-    /// What the one series with these labels has now; `None` when it was never recorded.
+    /// Returns the current value of the one series with these labels, or `None` if it was never recorded.
     pub(crate) fn gauge(&self, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
         let mut recorded = self.0.lock().unwrap();
         recorded.read(&self.1);
@@ -98,7 +98,7 @@ impl Recording {
     }
 }
 
-/// Runs a body on one thread, so that all its recording is seen by a recorder of its own.
+/// Runs a body on one thread, so that a recorder of its own gets all of its values.
 pub(crate) fn recorded(body: impl AsyncFnOnce(&Recording)) -> Recorded {
     let recorder = DebuggingRecorder::new();
     let recording = Recording(Arc::default(), recorder.snapshotter());

@@ -1,4 +1,4 @@
-//! The source as data: for tests that check the house rules, and for those that try every statement.
+//! The source as data, for tests that check the rules of the code or try every SQL statement.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,38 +7,38 @@ use proc_macro2::{Delimiter, Ident, Literal, TokenStream, TokenTree};
 
 /// One file of the source.
 pub(crate) struct SourceFile {
-    /// Its path below `src`, with slashes; that of a file of the command line begins with `cli/`.
+    /// Path below `src`, with slashes; the path of a file of the command line begins with `cli/`.
     pub(crate) path: String,
-    /// Its text.
+    /// Text of the file.
     pub(crate) text: String,
-    /// Its tokens, without comments, documentation and unit tests.
+    /// Tokens, without comments, documentation and unit tests.
     pub(crate) code: Vec<TokenTree>,
 }
 
 /// A statement of the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
-    /// The file and line, for messages.
+    /// File and line, for messages.
     pub(crate) place: String,
-    /// The name of its constant, when it has one.
+    /// Name of its constant, if it has one.
     pub(crate) name: Option<String>,
-    /// Its text.
+    /// Text of the statement.
     pub(crate) sql: String,
 }
 
-/// The project's folder.
+/// Returns the folder of the project.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files of the library, without the generated ones.
+/// Returns all files of the library, without the generated ones.
 pub(crate) fn source_files() -> Vec<SourceFile> {
     let mut files = files_below("src", "");
     files.retain(|file| !file.path.starts_with("proto/"));
     files
 }
 
-/// All files of the library and of the command line; the paths of the latter begin with `cli/`.
+/// Returns all files of the library and of the command line. The paths of the latter begin with `cli/`.
 pub(crate) fn all_files() -> Vec<SourceFile> {
     let mut files = source_files();
     files.extend(files_below("cli/src", "cli/"));
@@ -70,7 +70,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// Leaves out attributes (documentation is one) and what follows `#[cfg(test)]`.
+/// Removes attributes, also documentation, and the item after each `#[cfg(test)]`.
 fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
     let mut kept = Vec::new();
     let mut tokens = tokens.into_iter().peekable();
@@ -104,7 +104,7 @@ fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
     kept
 }
 
-/// Calls `see` with every run of tokens: that of the file, and that of every group in it.
+/// Calls `see` with every run of tokens: the run of the file, and the run of every group in it.
 pub(crate) fn every_run(code: &[TokenTree], see: &mut impl FnMut(&[TokenTree])) {
     see(code);
     for token in code {
@@ -114,12 +114,12 @@ pub(crate) fn every_run(code: &[TokenTree], see: &mut impl FnMut(&[TokenTree])) 
     }
 }
 
-/// The string that a literal is.
+/// Returns the value of a string literal.
 pub(crate) fn string_of(literal: &Literal) -> Option<String> {
     syn::parse_str::<syn::LitStr>(&literal.to_string()).ok().map(|literal| literal.value())
 }
 
-/// Whether a text is a statement of SQL.
+/// Returns whether a text is an SQL statement.
 pub(crate) fn is_sql(text: &str) -> bool {
     const VERBS: [&str; 14] = [
         "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "CREATE", "ALTER", "DROP", "TRUNCATE", "BEGIN", "SET",
@@ -128,7 +128,7 @@ pub(crate) fn is_sql(text: &str) -> bool {
     text.split_whitespace().next().is_some_and(|word| VERBS.contains(&word.trim_end_matches(';')))
 }
 
-/// The statements of the store that an engine (`postgres` or `sqlite`) runs: its own, and those that both engines accept.
+/// Returns the statements that an engine (`postgres` or `sqlite`) runs: its own and the shared ones.
 pub(crate) fn statements(engine: &str) -> Vec<Statement> {
     let files = source_files();
     let texts = texts_of_macros(&files, engine);
@@ -154,13 +154,13 @@ pub(crate) fn statements(engine: &str) -> Vec<Statement> {
     found
 }
 
-/// The statement of a constant.
+/// Returns the statement of a constant.
 pub(crate) fn statement(engine: &str, name: &str) -> String {
     let found = statements(engine).into_iter().find(|statement| statement.name.as_deref() == Some(name));
     found.unwrap_or_else(|| panic!("src/store has no statement {name} for {engine}")).sql
 }
 
-/// The text that begins at a token: a literal, or what `concat!` makes.
+/// Returns the text that begins at a token: a literal, or the value of a `concat!`.
 fn text_at(run: &[TokenTree], at: usize, texts: &HashMap<String, String>) -> Option<(String, usize)> {
     match &run[at] {
         TokenTree::Literal(literal) => Some((string_of(literal)?, literal.span().start().line)),
@@ -186,7 +186,7 @@ fn concatenated(parts: TokenStream, texts: &HashMap<String, String>) -> String {
     text
 }
 
-/// The parts of a `concat!` are separated by commas, and so are arguments: only a run that has nothing but literals, macros and commas is one.
+/// Returns whether a run is the body of a `concat!`: only literals, macros and commas.
 fn is_inside_concat(run: &[TokenTree], at: usize) -> bool {
     let is_part = |token: &TokenTree| match token {
         TokenTree::Literal(_) | TokenTree::Ident(_) => true,
@@ -200,7 +200,7 @@ fn is_bang(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == '!')
 }
 
-/// `X` of `const X: &str =`, when that is what stands before.
+/// Returns the `X` of `const X: &str =` if the tokens end with this.
 fn const_name(before: &[TokenTree]) -> Option<String> {
     let [.., TokenTree::Ident(keyword), TokenTree::Ident(name), _, _, _, TokenTree::Punct(equals)] = before else {
         return None;
@@ -208,7 +208,7 @@ fn const_name(before: &[TokenTree]) -> Option<String> {
     (keyword == "const" && equals.as_char() == '=').then(|| name.to_string())
 }
 
-/// What the macros that are nothing but a text stand for: `macro_rules! now_us { () => { "…" } }`.
+/// Returns the texts of macros that are only a text: `macro_rules! now_us { () => { "…" } }`.
 fn texts_of_macros(files: &[SourceFile], engine: &str) -> HashMap<String, String> {
     let mut texts = HashMap::new();
     let of_engine = format!("store/{engine}/");
@@ -229,7 +229,7 @@ fn texts_of_macros(files: &[SourceFile], engine: &str) -> HashMap<String, String
     texts
 }
 
-/// The one literal in a macro's body.
+/// Returns the only literal in the body of a macro.
 fn only_literal(body: TokenStream) -> Option<String> {
     let mut found = Vec::new();
     let body: Vec<TokenTree> = body.into_iter().collect();
@@ -242,7 +242,7 @@ fn only_literal(body: TokenStream) -> Option<String> {
     (found.len() == 1).then(|| found.remove(0))
 }
 
-/// The names that follow `crate::` (or `super::` up to the root), with their lines.
+/// Returns the names after `crate::`, or after `super::` up to the root, with their lines.
 pub(crate) fn paths_from_root(file: &SourceFile) -> Vec<(String, usize)> {
     let depth = file.path.split('/').filter(|part| *part != "mod.rs").count();
     let mut found = Vec::new();
@@ -269,7 +269,7 @@ fn named(name: &Ident) -> (String, usize) {
     (name.to_string(), name.span().start().line)
 }
 
-/// The first name of each path in `{a::b, c}`.
+/// Returns the first name of each path in `{a::b, c}`.
 fn first_names(group: TokenStream) -> Vec<(String, usize)> {
     let mut first = true;
     let mut names = Vec::new();
@@ -286,7 +286,7 @@ fn first_names(group: TokenStream) -> Vec<(String, usize)> {
     names
 }
 
-/// Whether a token is this word.
+/// Returns whether a token is this word.
 pub(crate) fn is_ident(token: Option<&TokenTree>, word: &str) -> bool {
     matches!(token, Some(TokenTree::Ident(ident)) if ident == word)
 }

@@ -32,7 +32,7 @@ on_every_engine! {
         assert_eq!(times, [new_year(), new_year(), new_year(), minute_later, minute_later]);
         assert_eq!(message.recorded_time(), Some(minute_later));
         let values: Vec<_> = events.iter().map(Event::value).collect();
-        assert_eq!(values, [b"x", b"x", b"x", b"y", b"z"], "emits of one moment keep their order");
+        assert_eq!(values, [b"x", b"x", b"x", b"y", b"z"], "emits at the same time keep their order");
 
         eventbox::emit(&db.pool, &airport, Event::new("now")).await.unwrap();
         let last = events_of(&db.pool, &airport).await.unwrap().pop().unwrap();
@@ -41,7 +41,7 @@ on_every_engine! {
     }
 }
 
-/// DESIGN §2, promise 6: the ids go on growing when the clock is set back; the clock of the process is not pushed by a moved one.
+/// Ids keep growing when the clock is set back. A moved clock does not change the ids outside of its scope.
 #[tokio::test]
 async fn a_clock_can_be_set_back() {
     let db = crate::support::TestDb::<sqlx::Sqlite>::empty("set_back").await;

@@ -1,4 +1,4 @@
-//! Each mistake of a processor is found, and a right processor has none.
+//! The conformance check finds each mistake of a processor, and none in a correct processor.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,7 +26,7 @@ enum Mistake {
     NeverSaves,
 }
 
-/// The processor of cells, with a mistake.
+/// The processor of cells with one mistake.
 struct Cells<B: CellEngine> {
     mistake: Mistake,
     elsewhere: Pool<B>,
@@ -101,20 +101,20 @@ async fn found<B: CellEngine>(db: &TestDb<B>, to: &Recipient, mistake: Mistake) 
     }
     let violations = check_processor(&db.pool, to, &cells, MANY).await.unwrap();
     for (table, before) in tables.into_iter().zip(before) {
-        assert_eq!(db.count(table).await, before, "{table} is as it was");
+        assert_eq!(db.count(table).await, before, "{table} is unchanged");
     }
     cells.elsewhere.close().await;
     violations
 }
 
 on_every_engine! {
-    async fn a_right_processor_has_no_mistake(db) {
+    async fn a_correct_processor_has_no_mistake(db) {
         create_cells(db).await;
         let to = Recipient::new("cell", "65").unwrap();
         for _ in 0..2 {
             eventbox::emit(&db.pool, &to, Event::new("+")).await.unwrap();
             assert_eq!(found(db, &to, Mistake::None).await, []);
-            // The second time on an entity that exists.
+            // The second pass runs on an entity that exists.
             let cells = Cells { mistake: Mistake::None, elsewhere: db.open(1), decisions: AtomicI64::new(0) };
             assert_eq!(eventbox::process_batch(&db.pool, &to, &cells, MANY).await.unwrap().consumed, 1);
         }
@@ -145,7 +145,7 @@ on_every_engine! {
     }
 }
 
-/// A load that waits for what the transaction itself has locked would wait for ever.
+/// The check finds a load that waits for a row which its own transaction has locked; it would never end.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_waits_for_its_own_transaction_is_found() {

@@ -1,4 +1,4 @@
-//! What users have for their own tests.
+//! The module `testing`, which users have for their own tests.
 
 mod clock;
 mod conformance;

@@ -1,4 +1,4 @@
-//! Tests that share a database do not disturb each other's checks.
+//! Tests that share a database do not affect each other's checks.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use crate::support::{CellEngine, Cells, create_cells, on_every_engine};
 const MANY: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 on_every_engine! {
-    /// A right processor is found right, and only its own events are told, while others emit without a pause.
-    async fn a_right_processor_is_right_while_others_write(db) {
+    /// While other tasks emit without a pause, a correct processor passes, and only its own events are reported.
+    async fn a_correct_processor_passes_while_others_write(db) {
         create_cells(db).await;
         let (to, neighbour) = (Recipient::new("cell", "1").unwrap(), Recipient::new("cell", "neighbour").unwrap());
         Engine::emit_on(&db.pool, &to, Event::new("grows")).await.unwrap();
@@ -50,7 +50,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'cell/neighbour'").await, 0);
     }
 
-    /// What a transition emits comes with its turn, and a broken limit is told before any SQL.
+    /// The events of a transition are emitted with its turn. A broken limit is refused before any SQL.
     async fn a_transition_emits(db) {
         create_cells(db).await;
         let to = Recipient::new("cell", "1").unwrap();
@@ -69,7 +69,7 @@ on_every_engine! {
         assert_eq!(db.texts("SELECT recipient FROM eventbox_event").await, ["cell/2"]);
     }
 
-    /// A runtime forgets names by itself, unless it is told not to.
+    /// A runtime prunes names by itself, unless its configuration disables the pruner.
     async fn a_runtime_prunes_names(db) {
         use eventbox::runtime::{Runtime, RuntimeConfig};
         let to = Recipient::new("cell", "1").unwrap();

@@ -1,4 +1,4 @@
-//! Each mistake of a reducer is found, and a right reducer has none.
+//! The check finds each mistake of a reducer, and none in a correct reducer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use eventbox::{BoxError, CloudEvent, Error, Event, Outcome, PostProcess, Recipie
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Decides with a closure.
+/// A reducer that decides with a closure.
 struct Decides<S, F>(F, std::marker::PhantomData<fn() -> S>);
 
 impl<S, F> Reducer for Decides<S, F>
@@ -65,7 +65,7 @@ struct HalfRead {
 struct Nested(Vec<Nested>);
 
 #[test]
-fn a_right_reducer_has_no_mistake() {
+fn a_correct_reducer_has_no_mistake() {
     assert_eq!(
         found(|events, sum: u64| {
             let sum = events.iter().try_fold(sum, |sum, event| Ok::<_, BoxError>(sum + event.json::<u64>()?))?;
@@ -73,7 +73,7 @@ fn a_right_reducer_has_no_mistake() {
         }),
         []
     );
-    // One event a turn, garbage, events that are left, and an entity that goes.
+    // Correct: one event a turn, garbage, events that stay, and an entity that is removed.
     assert_eq!(found(|events, last: u64| { Ok(Outcome::to(last + 1).consuming(events.iter().take(1))) }), []);
     assert_eq!(
         found(|events, _: u64| {
@@ -86,7 +86,7 @@ fn a_right_reducer_has_no_mistake() {
     );
     assert_eq!(found(|events, _: u64| Ok(Outcome::gone().consuming(events))), []);
     assert_eq!(found(|_, _: u64| Ok(Outcome::stay())), []);
-    // Maps without an order.
+    // Correct: a map without an order.
     assert_eq!(
         found(|events, mut seen: HashMap<String, u8>| {
             seen.extend(events.iter().map(|event| (String::from_utf8_lossy(event.value()).into_owned(), 1)));
@@ -106,7 +106,7 @@ fn a_right_reducer_has_no_mistake() {
 }
 
 #[test]
-fn a_state_that_does_not_come_back_is_found() {
+fn a_state_that_cannot_be_read_back_is_found() {
     let nan = found(|events, _: Vec<f64>| Ok(Outcome::to(vec![0.5, f64::NAN]).consuming(events)));
     assert!(refused(&nan).starts_with("1: NaN"), "{nan:?}");
     let deep = |levels| (0..levels).fold(Nested::default(), |inner, _| Nested(vec![inner]));
@@ -159,7 +159,7 @@ fn a_state_that_depends_on_the_batches_is_found() {
     assert_eq!(batches, [ReducerViolation::DependsOnBatches { sizes: &[1] }]);
     let largest = found(|events, largest: usize| Ok(Outcome::to(largest.max(events.len())).consuming(events)));
     assert_eq!(largest, [ReducerViolation::DependsOnBatches { sizes: &[1] }]);
-    // Right in batches of one, wrong in those of two: the last of a batch is taken for all of it.
+    // Correct in batches of one event, wrong in batches of two: the last event stands for the whole batch.
     let last = found(|events, sum: u64| {
         let last: u64 = events.last().map_or(Ok(0), Event::json)?;
         Ok(Outcome::to(sum + last).consuming(events))
@@ -168,14 +168,14 @@ fn a_state_that_depends_on_the_batches_is_found() {
 }
 
 #[test]
-fn one_that_never_rests_is_found() {
+fn a_reducer_that_never_rests_is_found() {
     let never = [ReducerViolation::NeverRests { turns: MAX_IDLE_TURNS }];
     assert_eq!(found(|_, turns: u64| Ok(Outcome::to(turns + 1))), never);
     assert_eq!(found(|_, _: u64| Ok(Outcome::stay().emitting([(airport(), Event::new("again"))]))), never);
 }
 
 #[test]
-fn one_that_fails_is_an_error() {
+fn a_reducer_that_fails_is_an_error() {
     let failing = Decides(|_: &[Event], _: u64| Err("a bad one".into()), std::marker::PhantomData);
     let error = check_reducer(&failing, &airport(), &numbers(1)).unwrap_err();
     assert!(matches!(&error, Error::Processor { source, .. } if source.to_string() == "a bad one"), "{error:?}");

@@ -1,4 +1,4 @@
-//! Timers of a test come when it says so, and nothing waits for them.
+//! A test fires timers when it wants, without waiting.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ fn order(key: &str) -> Recipient {
     Recipient::new("order", key).unwrap()
 }
 
-/// Counts reminders, and emits the next one, up to three.
+/// A reducer that counts reminders and emits the next reminder, up to three.
 struct Reminders;
 
 impl Reducer for Reminders {
@@ -29,7 +29,7 @@ impl Reducer for Reminders {
 }
 
 on_every_engine! {
-    async fn a_timer_in_thirty_days_comes_at_once(db) {
+    async fn a_timer_of_thirty_days_fires_at_once(db) {
         let before = SystemTime::now();
         let mut receipts = Vec::new();
         for (key, wait) in [("early", DAY), ("7", 30 * DAY), ("late", 60 * DAY)] {
@@ -44,12 +44,12 @@ on_every_engine! {
         assert_eq!(timers(&db.pool, &order("late"), None, 10).await.unwrap().len(), 1);
         assert_eq!(status(&db.pool, &receipts[1]).await.unwrap(), Status::Waiting);
         let again = eventbox::emit(&db.pool, &order("7"), Event::new("7").named("7")).await.unwrap();
-        assert_eq!(again, Emitted::Duplicate, "its name and id are kept");
+        assert_eq!(again, Emitted::Duplicate, "the timer keeps its name and id");
         assert_eq!(fire_timers(&db.pool, before + 31 * DAY).await.unwrap(), 0);
     }
 
-    /// In all shards; ids, and so the order, are those of the emits.
-    async fn all_that_is_due_comes(db) {
+    /// All due timers fire, in all shards. They keep the ids, and so the order, of their emits.
+    async fn all_due_timers_fire(db) {
         let events: Vec<_> = (0..300u64)
             .map(|number| (order(&(number % 100).to_string()), Event::new(number.to_string()).due_in(DAY * (1 + (number % 3) as u32))))
             .collect();
@@ -63,8 +63,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_timer").await, 0);
     }
 
-    /// A chain of reminders, by a clock that is years away from the database's.
-    async fn waits_count_from_the_moved_clock(db) {
+    /// A chain of reminders fires by a clock that is years away from the clock of the database.
+    async fn delays_count_from_the_moved_clock(db) {
         let clock = Clock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_356_998_400));
         let reminders = Reducing::new(&Reminders);
         clock.scope(async {
@@ -75,7 +75,7 @@ on_every_engine! {
                 let all: Vec<u8> = (0..=255).collect();
                 assert_eq!(move_due(&db.pool, &all, MANY).await.unwrap().moved, 0);
                 clock.advance(Duration::from_secs(1));
-                // In the scope of a clock the move itself goes by it, too.
+                // In the scope of a clock, `move_due` uses this clock, too.
                 let fired = match reminder {
                     2 => move_due(&db.pool, &all, MANY).await.unwrap().moved,
                     _ => fire_timers(&db.pool, clock.now()).await.unwrap(),

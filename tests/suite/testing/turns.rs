@@ -1,4 +1,4 @@
-//! Draining, and turns that are rolled back.
+//! `drain`, and rehearsals, which are turns that are rolled back.
 
 use std::num::NonZeroU32;
 
@@ -17,7 +17,7 @@ fn airport() -> Recipient {
     Recipient::new("airport", "JFK").unwrap()
 }
 
-/// Counts, and passes each event on to itself as often as it says.
+/// A reducer that counts, and emits an event to itself as often as the event says.
 struct Echo;
 
 impl Reducer for Echo {
@@ -58,8 +58,8 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &airport(), &echo, FEW, MANY).await.unwrap().turns, 0);
     }
 
-    /// The bound is exact: as many turns as are needed are enough, and one fewer is not.
-    async fn a_recipient_that_is_never_idle_is_told(db) {
+    /// The bound of turns is exact: the needed number is enough, and one less is an error.
+    async fn a_recipient_that_is_never_idle_is_an_error(db) {
         let echo = Reducing::new(&Echo);
         let turns = |count: u32| NonZeroU32::new(count).unwrap();
         eventbox::emit(&db.pool, &airport(), Event::new("4")).await.unwrap();
@@ -68,8 +68,8 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &airport(), &echo, FEW, turns(3)).await.unwrap().turns, 3);
     }
 
-    /// Hooks are run, messages are told, and a failing hook is an error.
-    async fn draining_runs_the_hooks(db) {
+    /// `drain` runs the hooks and returns the published messages. A failing hook is an error.
+    async fn a_drain_runs_the_hooks(db) {
         eventbox::emit(&db.pool, &airport(), Event::new("x")).await.unwrap();
         let publishing = Decider(|events: &[Event]| {
             if events.is_empty() {
@@ -85,7 +85,7 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &airport(), &publishing, FEW, MANY).await.unwrap().published.len(), 0);
     }
 
-    /// A rehearsal tells everything that the turn would do, and leaves nothing.
+    /// A rehearsal reports everything that the turn would do, and changes nothing.
     async fn a_rehearsed_turn_leaves_nothing(db) {
         create_cells(db).await;
         let to = Recipient::new("cell", "65").unwrap();
@@ -127,8 +127,8 @@ on_every_engine! {
         assert!(rehearse(&db.pool, &to, &cells, MANY).await.unwrap().is_none(), "nothing is left to do");
     }
 
-    /// A turn that saves no state, garbage alone, and a decision that is wrong.
-    async fn other_turns_are_rehearsed_too(db) {
+    /// A rehearsal covers a turn without a state, a turn with garbage only, and a wrong decision.
+    async fn every_kind_of_turn_can_be_rehearsed(db) {
         eventbox::emit(&db.pool, &airport(), Event::new("x")).await.unwrap();
         let staying = Decider(|events: &[Event]| Mutation::<Engine, ()>::from(Transition::stay().consuming(events)));
         let rehearsal = rehearse(&db.pool, &airport(), &staying, MANY).await.unwrap().unwrap();
@@ -144,7 +144,7 @@ on_every_engine! {
         assert_eq!(rows(db).await, [1, 0, 0, 0]);
     }
 
-    /// What an independent transition that fails would have consumed is not told as consumed.
+    /// A rehearsal does not report the events of a failed independent transition as consumed.
     async fn an_independent_failure_is_rehearsed(db) {
         create_cells(db).await;
         for value in ["good", "bad"] {
@@ -161,7 +161,7 @@ on_every_engine! {
         let good = events_of(&db.pool, &airport()).await.unwrap()[0].id();
         assert_eq!((rehearsal.next, rehearsal.consumed), (Next::To(1), vec![good]));
         let error = drain(&db.pool, &airport(), &cells, MANY, MANY).await.unwrap_err();
-        assert!(matches!(error, DrainError::Turn(Error::Processor { .. })), "nothing is left of the second turn: {error:?}");
+        assert!(matches!(error, DrainError::Turn(Error::Processor { .. })), "the second turn is gone: {error:?}");
         assert_eq!(events_of(&db.pool, &airport()).await.unwrap().len(), 1);
     }
 

@@ -1,4 +1,4 @@
-//! Installing a server where that may be done.
+//! The installation of a Postgres server.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::run::{status_of, words_of};
 
-/// What a person can do when we cannot.
+/// Advice for the user when the installation failed.
 pub(crate) const ADVICE: &str = "no server of Postgres (14 or newer) was found. Install one and run this again:
     Debian, Ubuntu    sudo apt-get install postgresql
     Fedora, RHEL      sudo dnf install postgresql-server
@@ -18,7 +18,7 @@ or name one that runs already, with a user who may create databases:
 
 type Commands = &'static [&'static [&'static str]];
 
-/// Package managers, whether they want root, and what to run.
+/// Package managers, whether they need root, and their commands.
 const MANAGERS: [(&str, bool, Commands); 4] = [
     (
         "apt-get",
@@ -30,7 +30,7 @@ const MANAGERS: [(&str, bool, Commands); 4] = [
     ("brew", false, &[&["brew", "install", "postgresql@17"]]),
 ];
 
-/// Installs the packages of a server, or says what to do.
+/// Installs the packages of a server. The error advises the user.
 pub(crate) fn install() -> Result<()> {
     let root = geteuid().is_root();
     let usable = MANAGERS.iter().find(|(program, wants_root, _)| *wants_root == root && which::which(program).is_ok());

@@ -1,6 +1,6 @@
-//! A server of Postgres for the tests: the one that `DATABASE_URL` names, or a throw-away cluster.
+//! A Postgres server for the tests: the server that `DATABASE_URL` names, or a throw-away cluster.
 
-#[allow(dead_code, reason = "the benchmark of the binary, which shares it, wants more of it")]
+#[allow(dead_code, reason = "the benchmark of the binary shares this module and uses more of it")]
 #[path = "../../../cli/src/cluster/mod.rs"]
 mod cluster;
 mod install;
@@ -11,18 +11,18 @@ use anyhow::{Context, Result};
 
 use cluster::{Account, Cluster, Programs, newest};
 
-/// Room for many tests at once.
+/// Settings of the cluster, which allow many concurrent tests.
 const SETTINGS: [&str; 1] = ["max_connections=300"];
 
-/// A server that is up for as long as this lives.
+/// A running server.
 pub(crate) enum Server {
-    /// Somebody else's.
+    /// The server of the user.
     Given(String),
-    /// Ours; dropping it stops the server and removes its files.
+    /// A throw-away cluster. Dropping it stops the server and removes its files.
     Own(Cluster),
 }
 
-/// Finds or starts a server, telling the user about it.
+/// Finds or starts a server, and prints which one.
 pub(crate) fn server() -> Result<Server> {
     crate::run::outlive_interrupts()?;
     if let Ok(url) = std::env::var("DATABASE_URL") {
@@ -46,7 +46,7 @@ pub(crate) fn server() -> Result<Server> {
     Ok(Server::Own(cluster))
 }
 
-/// Sees to it that the programs of a server are here.
+/// Checks that the programs of a server exist, and tries to install them otherwise.
 pub(crate) fn has_programs() -> Result<()> {
     let account = Account::for_a_server()?;
     match newest(&account) {
@@ -57,12 +57,12 @@ pub(crate) fn has_programs() -> Result<()> {
 
 fn installed(account: &Account) -> Result<Programs> {
     install::install()?;
-    // The installation may have made the account that such servers usually have.
+    // The installation may have created the usual account of such servers.
     newest(account).context(install::ADVICE)
 }
 
 impl Server {
-    /// Where it is, for `DATABASE_URL`.
+    /// Returns the URL of the server, for `DATABASE_URL`.
     pub(crate) fn url(&self) -> String {
         match self {
             Server::Given(url) => url.clone(),
@@ -72,7 +72,7 @@ impl Server {
         }
     }
 
-    /// The variables from which `psql` and its like know where to go.
+    /// Returns the environment variables by which `psql` and similar programs find the server.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
             Server::Given(_) => Vec::new(),
