@@ -1,4 +1,5 @@
-//! `src/proto/*.rs` is generated from `proto/*.proto`. It is committed, so that building needs neither `protoc` nor a build script.
+//! The files of `src/proto` are generated from `proto/*.proto`.
+//! They are committed, so that a build needs neither `protoc` nor a build script.
 
 use std::path::Path;
 

@@ -25,8 +25,8 @@ The chores of eventbox.
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and lists the changes that no test notices and
-                             that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store or
-                             emitter; OPTIONS go to `cargo mutants`: `--shard 0/8`, `--in-diff FILE`. A mutant takes
+                             that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
+                             emitter, outbox or chip; OPTIONS go to `cargo mutants`, as `--shard 0/8`. A mutant takes
                              one to two minutes, and all of them a day; it wants cargo-mutants
   cargo xtask pg -- CMD…     runs a command with a throw-away Postgres, with DATABASE_URL and PGHOST,
                              PGPORT … set: `cargo xtask pg -- psql`

@@ -150,7 +150,8 @@ on_every_engine! {
         }
     }
 
-    /// A name whose first copy is in a user's open transaction: there is nothing to prune, and when it commits it lives.
+    /// The pruner finds nothing to prune while the first copy of a name is in an open transaction.
+    /// After the commit the event exists.
     async fn a_first_copy_that_is_not_committed_is_left_alone(db) {
         let mut user = eventbox::begin(&db.pool).await.unwrap();
         Engine::emit(&mut user, &airport(), named("n")).await.unwrap();

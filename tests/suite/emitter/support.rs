@@ -167,7 +167,7 @@ pub(crate) fn all_ok(batch: &CloudEventBatch) -> PublishResponse {
     PublishResponse { results: batch.events.iter().map(ok).collect() }
 }
 
-/// A gRPC server that answers with a fake.
+/// A gRPC server that returns the responses of a fake.
 pub(crate) struct GrpcServer {
     pub(crate) fake: Arc<Fake>,
     pub(crate) address: SocketAddr,
