@@ -1,4 +1,4 @@
-//! Putting events into boxes.
+//! Emitting: puts events into eventboxes.
 
 pub(super) mod sender;
 pub(super) mod sender_groups;
@@ -15,51 +15,56 @@ use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EmitExecutor, EventRow, Noted, in_time};
 
-/// The most bytes of an event's value.
+/// Most bytes of an event's value.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// The most events of one [`emit_all`].
+/// Most events of one [`emit_all`].
 pub const MAX_EMIT_EVENTS: usize = 10_000;
 
-/// The most bytes that the values of one [`emit_all`] have together.
+/// Most bytes of the values of one [`emit_all`] together.
 pub const MAX_EMIT_BYTES: usize = 64 << 20;
 
-/// How long what a decision emits waits for a name, with the transaction of its turn, milliseconds. After it the turn starts anew.
+/// Time for which the events of a decision wait for a name, with the transaction of their turn, in milliseconds. After
+/// that the turn starts again.
 const TURN_NAME_WAIT_MS: u32 = 1_000;
 
-/// What became of an event that was emitted.
+/// Result of emitting an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Emitted {
-    /// It is in the box now, or it is a timer now.
+    /// The event is in the eventbox now, or a timer.
     Added,
-    /// The box holds an event of that name already, or it is a timer or in quarantine. Nothing was changed; the first value and due time stay.
+    /// The recipient has an event of that name already: in the eventbox, as a timer, or in quarantine. Nothing was
+    /// changed; the first value and due time stay.
     Duplicate,
-    /// An event of that name was consumed or cancelled, not longer ago than the tombstone delay. Nothing was changed.
+    /// An event of that name was consumed or cancelled within the tombstone delay. Nothing was changed.
     Tombstoned,
 }
 
 /// Puts one event into a recipient's eventbox.
 ///
-/// The executor decides how far it is atomic: `&pool` commits by itself; `&mut *tx` joins the caller's transaction, and the event is there
-/// exactly if that commits. On SQLite, emits of a pool that come while another one writes share a commit. When it is there, a processor of the recipient will be given it: exactly one committed turn
-/// consumes it. An event with a [due time](Event::due_in) waits as a timer until then.
+/// The executor decides what commits together. `&pool` commits by itself. `&mut *tx` joins the caller's transaction,
+/// and the event exists exactly if that transaction commits. On SQLite, emits on a pool that arrive while another emit
+/// writes share a commit.
 ///
-/// While an open transaction of somebody else holds the event's name, an emit on a pool waits for that transaction: [`NAME_WAIT`](crate::NAME_WAIT) at most, and then
-/// it is contention. At most a quarter of the pool's connections wait for names at once. In a transaction of the caller an emit waits as long as the
-/// `lock_timeout` of that transaction says.
+/// Exactly one committed turn of the recipient consumes the event. An event with a [due time](Event::due_in) waits as a
+/// timer until then.
 ///
-/// The answer says what became of the event, and stands for it in [`status`](crate::status()).
+/// While another open transaction holds the event's name, an emit on a pool waits for that transaction:
+/// [`NAME_WAIT`](crate::NAME_WAIT) at most, and then it returns contention. At most a quarter of the pool's connections
+/// wait for names at once. In a caller's transaction an emit waits for the `lock_timeout` of that transaction.
+///
+/// The returned [`Receipt`] says what became of the event. Pass it to [`status`](crate::status()) to ask again later.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when a limit of [`Event`] is broken. [`Error::Unknown`] when the connection was lost and the event
-/// may be there or not: emit it again if it is named. Else contention, transient or database errors; nothing was changed, but a
-/// transaction of the caller may have to be rolled back.
+/// * [`Error::Misuse`] before any SQL when the event breaks a limit of [`Event`].
+/// * [`Error::Unknown`] when the connection was lost and the event may exist or not. Emit it again if it is named.
+/// * Contention, transient and database errors: nothing was changed. A caller's transaction may have to be rolled back.
 ///
 /// # Cancel safety
 ///
-/// A dropped future may or may not have emitted the event; name it if you mean to try again.
+/// A dropped future may or may not have emitted the event. Name the event if you mean to emit it again.
 ///
 /// # Examples
 ///
@@ -112,18 +117,19 @@ where
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
-/// Puts many events into the boxes of many recipients, in one statement: all of them or none.
+/// Puts many events into the eventboxes of many recipients, in one statement: all of them or none.
 ///
-/// Use it instead of a loop: it is one round trip and one commit. The answers are in the order of `events`. Events of one recipient are
-/// listed in their order here. Of two events with one name for one recipient, the first one counts and the others are duplicates.
+/// Use it instead of a loop: it takes one round trip and one commit. The results are in the order of `events`. Events
+/// of one recipient are listed in their order here. Of two events with one name for one recipient, the first counts and
+/// the others are duplicates.
 ///
 /// # Units and limits
 ///
-/// At most [`MAX_EMIT_EVENTS`] events and [`MAX_EMIT_BYTES`] of values. None at all is fine and runs no SQL.
+/// At most [`MAX_EMIT_EVENTS`] events and [`MAX_EMIT_BYTES`] of values. An empty slice is allowed and runs no SQL.
 ///
 /// # Errors
 ///
-/// As [`emit`]; the error of a bad event names its recipient, and no event is emitted.
+/// As [`emit`]. The error of a bad event names its recipient, and no event is emitted.
 ///
 /// # Cancel safety
 ///
@@ -168,7 +174,7 @@ where
     Ok(answers_of(events, positions, noted, is_committed))
 }
 
-/// [`emit_all`] in a transaction, for code that is generic over the engine.
+/// Does what [`emit_all`] does in a transaction, for code that is generic over the engine.
 pub(crate) async fn emit_all_in<B: Backend>(
     tx: &mut B::Connection,
     events: &[(Recipient, Event)],
@@ -184,7 +190,8 @@ pub(crate) async fn emit_all_in<B: Backend>(
     emit_slice_in::<B>(tx, events).await
 }
 
-/// The same for events that were checked, of several recipients' decisions perhaps.
+/// Does the same as [`emit_all_in`] for events that were checked already. They may come from the decisions of several
+/// recipients.
 pub(super) async fn emit_slice_in<B: Backend>(
     tx: &mut B::Connection,
     events: &[(Recipient, Event)],
@@ -196,9 +203,11 @@ pub(super) async fn emit_slice_in<B: Backend>(
     Ok(answers_of(events, positions, noted, false))
 }
 
-/// The rows to insert, and the place of each in `events`. Of two events with one name for one recipient, only the first is among them.
+/// Returns the rows to insert, and the index of each in `events`. Of two events with one name for one recipient, only
+/// the first gets a row.
 fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec<usize>, Vec<EventRow<'a>>) {
-    // Minted in the caller's order, which thereby is the order of listing; sent in key order, which is the order of locking.
+    // Ids are minted in the caller's order, which is the order of listing. Rows are sent in key order, which is the
+    // order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
         events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace)).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
@@ -207,7 +216,7 @@ fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec
     rows.into_iter().unzip()
 }
 
-/// The answers in the order of `events`, counted and told.
+/// Returns the results in the order of `events`, counts them, and sends a wake-up for each recipient.
 fn answers_of(
     events: &[(Recipient, Event)],
     positions: Vec<usize>,
@@ -241,7 +250,7 @@ fn recipients(events: &[(Recipient, Event)]) -> usize {
     events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
 }
 
-/// `trace` is for events that have no context of their own.
+/// Makes the row of an event. `trace` is used for events that have no context of their own.
 pub(super) fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId, trace: Option<&'a str>) -> EventRow<'a> {
     EventRow {
         shard: to.shard().into(),

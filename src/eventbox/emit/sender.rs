@@ -1,4 +1,4 @@
-//! Emits that share their inserts.
+//! The `Sender`: emits of many tasks that share their inserts.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,30 +15,32 @@ use crate::eventbox::event::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// The bounds of a [`Sender`].
+/// Bounds of a [`Sender`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderConfig {
-    /// How many events may wait or be under way; an emit beyond that waits for room.
+    /// Most events that are queued or in flight; a further emit waits for room.
     pub queue_events: NonZeroU32,
-    /// How many bytes their values may have together; an emit beyond that waits for room. A value that is larger than this waits until
-    /// nothing else is there.
+    /// Most bytes of the values of these events together; a further emit waits for room. A larger value waits until the
+    /// sender holds no other event.
     pub queue_bytes: NonZeroU32,
-    /// How many events one group has at most; cut to [`MAX_EMIT_EVENTS`](crate::MAX_EMIT_EVENTS).
+    /// Most events of one group; cut to [`MAX_EMIT_EVENTS`](crate::MAX_EMIT_EVENTS).
     pub group_events: NonZeroU32,
-    /// How many bytes the values of a group have at most; one event is always a group.
+    /// Most bytes of the values of a group; a single event may be larger.
     pub group_bytes: NonZeroU32,
-    /// How many groups of unnamed events commit at once, and how many of named ones: each takes a connection. SQLite has one writer, and takes
-    /// one group at a time whatever this says.
+    /// Number of groups of unnamed events that commit at once, and of groups of named events: each group takes a
+    /// connection. SQLite has one writer and always takes one group at a time.
     pub concurrent_groups: NonZeroU32,
-    /// How long a group of named events waits for somebody else's lock before its events go one by one. Milliseconds are what counts; at
-    /// least one.
+    /// Time for which a group of named events waits for another transaction's lock. Then its events go singly. Rounded
+    /// to milliseconds; at least 1 ms.
     pub lock_wait: Duration,
-    /// How long a named event is tried again when somebody else holds its name or its answer was lost. Then it is contention, or unknown.
+    /// Time for which the sender retries a named event whose name another transaction holds, or whose answer was lost.
+    /// Then the caller gets contention, or unknown.
     pub retry_for: Duration,
 }
 
 impl Default for SenderConfig {
-    /// 10,000 events and 64 MiB queued; groups of 1,000 events and 4 MiB; two groups at once; 50 ms for a lock; 30 s of retries.
+    /// Returns: 10,000 events and 64 MiB queued; groups of 1,000 events and 4 MiB; two groups at once; 50 ms for a
+    /// lock; 30 s of retries.
     fn default() -> Self {
         let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         SenderConfig {
@@ -53,18 +55,20 @@ impl Default for SenderConfig {
     }
 }
 
-/// A handle that groups the emits of many tasks into few inserts: far more events a second than one commit for each.
+/// Groups the emits of many tasks into few inserts, for far more events a second than with one commit each.
 ///
-/// Use it where many tasks of a process emit at once, on a pool. Each caller returns after its own event is committed. Nothing is delayed on
-/// purpose: a group is what came while the groups before it were committing. Clones are the same sender. For many events of *one* caller,
-/// [`emit_all`](crate::emit_all) is the way, and for an event of a transaction, [`emit`](crate::emit).
+/// Use it where many tasks of a process emit at once, on a pool. Each caller returns after its own event is committed.
+/// The sender adds no delay: a group holds the events that arrived while earlier groups were committing. Clones are the
+/// same sender. For many events of *one* caller use [`emit_all`](crate::emit_all), and for an event in a transaction
+/// [`emit`](crate::emit).
 ///
-/// An event whose group fails because of another event is not affected: the group is taken apart. Events with and without names are never in
-/// one group, so an unnamed one waits for nobody's name; a named one whose name, or whose group mate's name, is held by an open
-/// transaction is tried by itself, and delays no others.
+/// When one event makes its group fail, the sender takes the group apart, and the other events are emitted. Named and
+/// unnamed events never share a group on Postgres, so an unnamed event never waits for a name. When an open transaction
+/// holds a name of a group, the sender retries the events of that group singly, and later groups are not delayed.
 ///
-/// Tasks of several tokio runtimes may share a sender. What one runtime was sending when it ended is sent again if it
-/// is named, and else unknown to its callers; what waited goes on with the runtimes that are left.
+/// Tasks of several tokio runtimes may share a sender. When a runtime ends in the middle of sending, its named events
+/// are sent again; for its unnamed events the callers get [`Error::Unknown`]. The remaining runtimes send the queued
+/// events.
 ///
 /// # Examples
 ///
@@ -101,61 +105,69 @@ impl<B: Backend> Clone for Sender<B> {
     }
 }
 
-/// What a sender that was stopped leaves.
+/// Result of [`Sender::stop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SenderStopped {
-    /// How many events had no outcome at the deadline. Those that were still waiting were refused, and are nowhere; those under way are told
-    /// to their callers when it is known.
+    /// Number of events without an outcome at the deadline. Queued events were refused and not stored. Events in flight
+    /// still report to their callers.
     pub left: usize,
 }
 
-/// How often a named event is sent whose runtime ends in the middle of that, before the answer is unknown.
+/// Number of times a named event is sent whose runtime ends in the middle, before the sender returns
+/// [`Error::Unknown`].
 const MAX_TAKEOVERS: usize = 3;
 
 impl<B: Backend> Sender<B> {
-    /// A sender with the default bounds. It needs no start; it has no task while nothing is emitted.
+    /// Returns a sender with the default bounds. It needs no start, and has no task while no event is queued.
     #[must_use]
     pub fn new(pool: Pool<B>) -> Self {
         Sender::with(pool, SenderConfig::default())
     }
 
-    /// A sender with these bounds.
+    /// Returns a sender with these bounds.
     ///
-    /// The pool should have a connection for each of twice [`SenderConfig::concurrent_groups`], and some for named events that go by themselves.
+    /// The pool should have two times [`SenderConfig::concurrent_groups`] connections, and some for named events that
+    /// go singly.
     #[must_use]
     pub fn with(pool: Pool<B>, config: SenderConfig) -> Self {
         Sender { shared: Arc::new(Shared::new(pool, config)) }
     }
 
-    /// Puts one event into a recipient's eventbox, as [`emit`](crate::emit) on a pool does, and returns when that is committed.
+    /// Puts one event into a recipient's eventbox, as [`emit`](crate::emit) on a pool does, and returns after the
+    /// commit.
     ///
-    /// Waits for room when the queue is full. The order in which one task emits, one after the other or all at once, is the order of listing.
+    /// Waits for room when the queue is full. The order of one task's emits, in sequence or concurrent, is the order of
+    /// listing.
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] when a limit of [`Event`] is broken, or the sender was stopped; nothing was emitted. [`Error::Unknown`] when the
-    /// connection was lost: an unnamed event may be there or not. A named one was tried again first, for [`SenderConfig::retry_for`]; in rare
-    /// cases it is then told to be a duplicate of itself. Contention, transient and database errors: nothing was changed.
+    /// * [`Error::Misuse`] when the event breaks a limit of [`Event`], or the sender was stopped; the event was not
+    ///   emitted.
+    /// * [`Error::Unknown`] when the connection was lost: an unnamed event may exist or not. A named event was retried
+    ///   first, for [`SenderConfig::retry_for`]; in rare cases the retry reports `Duplicate` for the event it added
+    ///   itself.
+    /// * Contention, transient and database errors: nothing was changed.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future that still waits for room has emitted nothing. After that the event is emitted without anybody hearing of it.
+    /// A future that is dropped while it waits for room has emitted nothing. After that the event is emitted, and its
+    /// result is lost.
     pub async fn emit(&self, to: &Recipient, event: Event) -> Result<Receipt> {
         check(to, &event)?;
         let is_named = event.name().is_some();
         let mut id = None;
         for attempt in 1..=MAX_TAKEOVERS {
             let Some(room) = self.shared.room(event.value().len()).await else { break };
-            // Minted when there is room and before anything else is waited for, so that ids are in the order of the
+            // The id is minted as soon as there is room and before any other wait, so that ids are in the order of the
             // queue.
             let id = *id.get_or_insert_with(EventId::mint);
             let (request, answer) = Request::new(to.clone(), event.clone(), id, room);
             self.shared.push(request);
             match self.shared.answer(is_named, answer).await {
                 Ok(answer) => return answer,
-                // Only the end of a runtime drops a request unanswered. A named event is sent again: its id tells it
-                // from a copy.
+                // Only the end of a runtime drops a request without an answer. A named event is sent again: its id
+                // tells it from a copy.
                 Err(_) if is_named && attempt < MAX_TAKEOVERS => {}
                 Err(_) => {
                     let source = "the runtime that sent it was shut down in the middle of that".into();
@@ -166,13 +178,13 @@ impl<B: Backend> Sender<B> {
         Err(Error::misuse(format!("emit to {to}"), Misuse::Stopped { what: "sender" }))
     }
 
-    /// Takes no more events and waits until those that it has are committed, until the deadline.
+    /// Closes the sender, and waits until its events are committed, until the deadline.
     ///
-    /// Callers that wait for room are refused at once. Stopping again waits again.
+    /// Callers that wait for room are refused at once. A second call waits again.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the sender closed; what is queued is sent nevertheless.
+    /// A dropped future leaves the sender closed; it still sends its queued events.
     pub async fn stop(&self, deadline: Duration) -> SenderStopped {
         self.shared.close();
         let until = Instant::now().checked_add(deadline);

@@ -1,4 +1,4 @@
-//! How a [`Sender`](crate::eventbox::Sender) works: queues, groups, and what is done when a group fails.
+//! The queues and groups of a [`Sender`](crate::eventbox::Sender), and what happens when a group fails.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,42 +23,42 @@ use crate::eventbox::metrics;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Class, EventRow, Fault, Gone, Noted};
 
-/// The pause before the first retry; each further one is twice as long, up to [`MAX_PAUSE`].
+/// Pause before the first retry; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause between retries.
+/// Longest pause between retries.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// What all clones of a sender share.
+/// State that all clones of a sender share.
 pub(super) struct Shared<B: Backend> {
     pub(crate) pool: Pool<B>,
     pub(crate) config: SenderConfig,
     events: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// Connections for events that go one by one.
+    /// Permits for events that go singly, each on its own connection.
     singles: Semaphore,
     under_way: Arc<UnderWay>,
-    /// Unnamed events, and named ones.
+    /// The lane of unnamed events, and the lane of named events.
     lanes: Mutex<[Lane; 2]>,
-    /// Told when a task that sends goes away with its runtime.
+    /// Notified when a task that sends ends with its runtime.
     gone: Gone,
 }
 
-/// Requests of one kind, and how many tasks send them.
+/// Queued requests, named or unnamed, and the number of tasks that send them.
 #[derive(Default)]
 struct Lane {
     queue: VecDeque<Request>,
     tasks: u32,
 }
 
-/// How many events have no outcome yet.
+/// Count of the events that have no outcome yet.
 #[derive(Default)]
 struct UnderWay {
     count: AtomicUsize,
     none: Notify,
 }
 
-/// The place of an event in the queue, until it has an outcome.
+/// Permits of an event's place in the queue, held until the event has an outcome.
 pub(super) struct Room {
     _event: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
@@ -78,7 +78,7 @@ pub(super) struct Request {
     to: Recipient,
     event: Event,
     id: EventId,
-    /// The context of the caller's span, for an event that has none.
+    /// Trace context of the caller's span, for an event that has none.
     trace: Option<String>,
     reply: oneshot::Sender<Result<Receipt>>,
     room: Room,
@@ -107,7 +107,7 @@ impl Request {
         row_of(&self.to, &self.event, self.id, self.trace.as_deref())
     }
 
-    /// Tells the caller, who may not be there any more, and gives the room back.
+    /// Sends the result to the caller, who may have stopped waiting, and gives the room back.
     fn answer(self, emitted: Emitted) {
         metrics::emitted(&self.to, emitted);
         wake_up::hint(&std::iter::once(&self.to), true);
@@ -137,10 +137,11 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// Waits for room; `None` when the sender is closed.
+    /// Waits for room. Returns `None` when the sender is closed.
     pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.config.queue_bytes.get());
-        // Unconstrained, because a task whose budget of polls is used up is woken in no particular order, and its emits have one.
+        // Unconstrained: tokio wakes a task whose poll budget is used up in no particular order, but its emits have an
+        // order.
         let room = async {
             let event = Arc::clone(&self.events).acquire_owned().await.ok()?;
             Some((event, Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?))
@@ -150,7 +151,7 @@ impl<B: Backend> Shared<B> {
         Some(Room { _event: event, _bytes: bytes, under_way: Arc::clone(&self.under_way) })
     }
 
-    /// Queues a request, and sees to it that a task takes it.
+    /// Queues a request, and starts a task for it unless there are enough.
     pub(super) fn push(self: &Arc<Self>, request: Request) {
         let lane = Self::lane_of(request.event.name().is_some());
         if let Some(entry) = self.lanes().get_mut(lane) {
@@ -159,7 +160,7 @@ impl<B: Backend> Shared<B> {
         self.see_to(lane);
     }
 
-    /// Waits for the answer to a request that was pushed; the error means that the task that sent it is gone, with its
+    /// Waits for the result of a queued request. The error means that the task that sent the request ended with its
     /// runtime.
     pub(super) async fn answer(
         self: &Arc<Self>,
@@ -170,12 +171,12 @@ impl<B: Backend> Shared<B> {
         self.gone.answer(answer, || self.see_to(lane)).await
     }
 
-    /// One lane where there is one writer: there, no name is ever waited for.
+    /// Returns the lane. An engine with one writer needs one lane, because there no emit waits for a name.
     fn lane_of(is_named: bool) -> usize {
         usize::from(is_named && !B::ONE_WRITER)
     }
 
-    /// Begins a task for what waits in a lane, unless there are enough.
+    /// Starts a task for the queue of a lane, unless there are enough.
     fn see_to(self: &Arc<Self>, lane: usize) {
         let most = if B::ONE_WRITER { 1 } else { self.config.concurrent_groups.get() };
         {
@@ -209,7 +210,7 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// Refuses what is queued; answers how many requests have no outcome until then.
+    /// Refuses the queued requests. Returns how many requests had no outcome until now.
     pub(super) fn abandon(&self) -> usize {
         let left = self.under_way.count.load(Ordering::Acquire);
         let queued: Vec<Request> = self.lanes().iter_mut().flat_map(|lane| lane.queue.drain(..)).collect();
@@ -223,7 +224,7 @@ impl<B: Backend> Shared<B> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next group: what waits, as far as it fits. `None` ends the task, which was counted out.
+    /// Takes the next group: the queued requests that fit. `None` ends the task, and its lane no longer counts it.
     fn take(&self, lane: usize) -> Option<Vec<Request>> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(lane)?;
@@ -259,7 +260,7 @@ impl<B: Backend> Shared<B> {
             };
             lost |= fault.lost_the_answer();
             let is_busy = B::ONE_WRITER && fault.class() == Class::Contention;
-            // Only sending the names again tells whether a lost answer was a success.
+            // Only sending the names again shows whether a lost commit succeeded.
             let again = is_busy || (lost && all_named && fault.class() == Class::Transient);
             if !again || !retries.pause().await {
                 break fault;
@@ -267,7 +268,7 @@ impl<B: Backend> Shared<B> {
         };
         let lost = lost && all_named;
         let splits = fault.class() != Class::Transient && !(B::ONE_WRITER && fault.class() == Class::Contention);
-        // A group of one is taken apart too when it is contention: by itself it is tried again.
+        // A single request with contention goes to `send_alone` too, which retries it.
         if splits && (group.len() > 1 || fault.class() == Class::Contention) {
             for request in group {
                 tokio::spawn(Arc::clone(self).send_alone(request, lost));
@@ -278,10 +279,10 @@ impl<B: Backend> Shared<B> {
         group.into_iter().for_each(|request| request.refuse(|attempt| fault.during_commit(attempt, lost)));
     }
 
-    /// What became of the requests of a sorted group, in one statement.
+    /// Inserts a sorted group in one statement. Returns the result of each request.
     async fn insert(&self, group: &[Request]) -> Result<Vec<Emitted>, Fault> {
         let mut rows: Vec<EventRow<'_>> = Vec::with_capacity(group.len());
-        // Copies of a name stand side by side, and the oldest is the first of them.
+        // Copies of a name are adjacent, and the oldest comes first.
         let mut places = Vec::with_capacity(group.len());
         let mut before: Option<&Request> = None;
         for request in group {
@@ -301,13 +302,13 @@ impl<B: Backend> Shared<B> {
         Ok(places.into_iter().map(answer).collect())
     }
 
-    /// Sends one request by itself, again and again where that may help.
+    /// Sends a single request, and retries it after contention, and after a lost answer.
     async fn send_alone(self: Arc<Self>, request: Request, mut lost: bool) {
         let is_named = request.event.name().is_some();
         let mut retries = Retries::new(self.config.retry_for);
         loop {
             let inserted = {
-                // The semaphore is never closed; without a permit the bound is lost and nothing else.
+                // The semaphore is never closed. Without a permit only the bound would be lost.
                 let _permit = self.singles.acquire().await;
                 self.insert(std::slice::from_ref(&request)).await
             };
@@ -329,7 +330,8 @@ impl<B: Backend> Shared<B> {
     }
 }
 
-/// A task that sends what waits in a lane. When it goes away with its runtime, or panics, another one is begun.
+/// A task that sends the queue of a lane. When the task is dropped with its runtime, or panics, another task is
+/// started.
 struct Sending<B: Backend> {
     shared: Arc<Shared<B>>,
     lane: usize,
@@ -356,7 +358,7 @@ impl<B: Backend> Drop for Sending<B> {
     }
 }
 
-/// A bounded number of retries, with growing pauses.
+/// Retries with growing pauses, until a time limit.
 struct Retries {
     until: Instant,
     pause: Duration,
@@ -368,7 +370,7 @@ impl Retries {
         Retries { until: now.checked_add(limit).unwrap_or(now), pause: FIRST_PAUSE }
     }
 
-    /// Pauses before the next one; false when the time is over.
+    /// Pauses before the next retry. Returns false when the time limit would pass.
     async fn pause(&mut self) -> bool {
         if Instant::now() + self.pause > self.until {
             return false;

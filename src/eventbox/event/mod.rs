@@ -1,4 +1,4 @@
-//! What lies in a box.
+//! Events: the content of an eventbox.
 
 pub(super) mod receipt;
 pub(super) mod status;
@@ -17,25 +17,26 @@ use crate::error::BoxError;
 use crate::json;
 use crate::store::{ListedRow, TimerRow};
 
-/// How long after its emit an event may well commit. What is older is removed as a range; what commits later still makes that round fall back to
-/// ids.
+/// Time after its emit within which an event is still expected to commit. A turn deletes older events as an id range.
+/// An event that commits later makes the turn fall back to deleting by ids.
 pub(super) const LATE_COMMIT: Duration = Duration::from_secs(1);
 
-/// How long after its emit an event may commit and still be listed before what its sender emits after that commit: emits that wait for a connection
-/// or a name, and transactions of the sender. A runtime that consumes a box faster lists the last minute again, and finds nothing there.
+/// Time after its emit within which an event may commit and still be listed before later events of its sender: emits
+/// that wait for a connection or a name, and transactions of the sender. A runtime that consumes an eventbox faster
+/// lists the last minute again, and finds nothing.
 #[cfg(feature = "runtime")]
 const LATEST_COMMIT: Duration = Duration::from_secs(60);
 
-/// The id of an event: unique, minted at its emit, and ordered as the events of one process were emitted.
+/// Id of an event: unique, minted at its emit. The ids of one process are in the order of its emits.
 ///
-/// It is a UUIDv7, so it carries the time of the emit in milliseconds.
+/// The id is a UUIDv7, so it carries the time of the emit in milliseconds.
 ///
 /// # Examples
 ///
 /// ```
 /// use eventbox::{Event, EventId};
 ///
-/// // Written down on a page, and back.
+/// // An id can be stored as its UUID, and read back.
 /// let id = Event::new("departed").id();
 /// assert_eq!(EventId::from(*id.as_uuid()), id);
 /// ```
@@ -43,22 +44,22 @@ const LATEST_COMMIT: Duration = Duration::from_secs(60);
 pub struct EventId(pub(crate) Uuid);
 
 impl EventId {
-    /// Before every id; what an event has that is not emitted yet.
+    /// The id before every other; events that are not emitted yet have it.
     pub(crate) const NIL: EventId = EventId(Uuid::nil());
 
-    /// A new id, greater than every id that this process minted before, also when its clock goes backwards.
+    /// Mints an id, greater than every id that this process minted before, also when its clock goes backwards.
     pub(crate) fn mint() -> Self {
         EventId(clock::new_id())
     }
 
-    /// When the event was emitted, by the clock of the process that emitted it.
+    /// Returns when the event was emitted, by the clock of the process that emitted it.
     #[must_use]
     pub fn emitted_at(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.0.get_timestamp().map_or((0, 0), |stamp| stamp.to_unix());
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
     }
 
-    /// This id, or one before the ids of the last [`LATEST_COMMIT`], whichever is smaller.
+    /// Returns this id or a lower bound for the ids of the last [`LATEST_COMMIT`], whichever is smaller.
     #[cfg(feature = "runtime")]
     pub(crate) fn before_late_ones(self) -> Self {
         let now = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -67,7 +68,7 @@ impl EventId {
         EventId(Uuid::from_u128(self.0.as_u128().min(settled)))
     }
 
-    /// The id as its UUID.
+    /// Returns the id as its UUID.
     #[must_use]
     pub fn as_uuid(&self) -> &Uuid {
         &self.0
@@ -80,7 +81,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// An id that was written down, on an administrator's page, say.
+/// Makes an id from a UUID that was stored or shown before, on an administrator's page, say.
 impl From<Uuid> for EventId {
     fn from(id: Uuid) -> Self {
         EventId(id)
@@ -101,7 +102,7 @@ impl From<&Event> for EventId {
 
 /// One message of an eventbox: a value, and a name when the sender may have to send it again.
 ///
-/// Cheap to clone. The id is minted when the event is emitted; before that it is the nil UUID.
+/// An event is cheap to clone. Its id is minted when the event is emitted, and is the nil UUID before.
 ///
 /// # Examples
 ///
@@ -122,34 +123,36 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event without a name: every emit of it is another event.
+    /// Makes an event without a name: every emit of it adds another event.
     ///
-    /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit; far smaller is better.
+    /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit. Keep the value far smaller.
     #[must_use]
     pub fn new(value: impl Into<Bytes>) -> Self {
         Event { id: EventId::NIL, name: None, traceparent: None, due: None, value: value.into() }
     }
 
-    /// An event whose value is `value` as JSON; [`json`](Event::json) reads it back.
+    /// Makes an event whose value is `value` as JSON; [`json`](Event::json) reads it back.
     ///
     /// # Errors
     ///
-    /// When JSON cannot say it, with the name of the field: a number that is NaN or infinite, `Some(None)`, a map whose keys are no strings,
-    /// or what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Its reader would not give that back.
+    /// When JSON cannot express the value, with the name of the field: a number that is NaN or infinite, `Some(None)`,
+    /// a map whose keys are no strings, or values nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). A
+    /// reader of the JSON would not get the value back.
     pub fn from_json<T: serde::Serialize>(value: &T) -> Result<Self, BoxError> {
         Ok(Event::new(json::to_vec(value)?))
     }
 
-    /// An event whose value is `message` in protobuf; [`protobuf`](Event::protobuf) reads it back.
+    /// Makes an event whose value is `message` in protobuf; [`protobuf`](Event::protobuf) reads it back.
     ///
-    /// A message that holds itself more than 100 levels deep can be written, and no reader of protobuf takes it.
+    /// A message that nests more than 100 levels deep can be written, but readers of protobuf refuse it.
     #[must_use]
     pub fn from_protobuf(message: &impl prost::Message) -> Self {
         Event::new(message.encode_to_vec())
     }
 
-    /// Names the event (its idempotency key): while it lives, and for the tombstone delay after, emitting the name again to the same recipient
-    /// changes nothing and answers [`Duplicate`](crate::Emitted::Duplicate) or [`Tombstoned`](crate::Emitted::Tombstoned).
+    /// Names the event (its idempotency key). While the event exists, and for the tombstone delay after, a second emit
+    /// of the name to the same recipient changes nothing. It returns [`Duplicate`](crate::Emitted::Duplicate) or
+    /// [`Tombstoned`](crate::Emitted::Tombstoned).
     ///
     /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the same name.
     #[must_use]
@@ -158,11 +161,12 @@ impl Event {
         self
     }
 
-    /// Gives the event the context of a trace, as a [W3C `traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header): whoever
-    /// processes the event is given it back ([`traceparent`](Event::traceparent)).
+    /// Gives the event the context of a trace, as a [W3C
+    /// `traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header). The processor reads it with
+    /// [`traceparent`](Event::traceparent).
     ///
-    /// Version, trace id, span id and flags, 55 bytes in lower case; checked at the emit. With the feature `opentelemetry` an event that
-    /// has none is given that of the current span.
+    /// The text has version, trace id, span id and flags, 55 bytes in lower case, checked at the emit. With the feature
+    /// `opentelemetry` an event without a context gets that of the current span.
     ///
     /// # Examples
     ///
@@ -179,14 +183,16 @@ impl Event {
         self
     }
 
-    /// Makes the event a timer: it comes into the box when the database's clock shows this time, or soon after.
+    /// Makes the event a timer, which moves into the eventbox after the database's clock has reached this time.
     ///
-    /// A time that is over is fine: it comes with the next move. See [`move_due`](crate::move_due) for who moves timers, and
-    /// [`cancel`](crate::cancel()) for taking a named one back. The last of `due_at` and `due_in` counts.
+    /// A time in the past is allowed: the timer moves with the next call of [`move_due`](crate::move_due), which a
+    /// runtime makes by itself. [`cancel`](crate::cancel()) takes a named timer back. The last call of `due_at` and
+    /// `due_in` counts.
     ///
     /// # Units and limits
     ///
-    /// Kept in microseconds (SQLite's clock shows milliseconds); at most [`MAX_TIMER`](crate::MAX_TIMER) from now, checked at the emit.
+    /// Stored in microseconds (SQLite's clock has milliseconds). At most [`MAX_TIMER`](crate::MAX_TIMER) from now,
+    /// checked at the emit.
     ///
     /// # Examples
     ///
@@ -204,9 +210,9 @@ impl Event {
         self
     }
 
-    /// Makes the event a timer that comes into the box so long after its emit, by the database's clock.
+    /// Makes the event a timer that moves into the eventbox after this time since its emit, by the database's clock.
     ///
-    /// As [`due_at`](Event::due_at), and better than it where the clock of this process may be wrong.
+    /// As [`due_at`](Event::due_at), but independent of this process's clock, which may be wrong.
     ///
     /// # Examples
     ///
@@ -223,51 +229,53 @@ impl Event {
         self
     }
 
-    /// When the event is to come into its box; `None` when that is at once, and for what was listed from a box.
+    /// Returns when the event moves into its eventbox; `None` when it moves at once, and for an event that was listed
+    /// from an eventbox.
     #[must_use]
     pub fn due(&self) -> Option<Due> {
         self.due
     }
 
-    /// The event's id; nil before it is emitted.
+    /// Returns the event's id; nil before the emit.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.id
     }
 
-    /// The name that the sender gave.
+    /// Returns the name that the sender gave.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The context of the trace in which the event was emitted, as a W3C `traceparent`; `None` when the sender had none.
+    /// Returns the context of the trace in which the event was emitted, as a W3C `traceparent`; `None` when the sender
+    /// had none.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
 
-    /// The bytes that the sender gave.
+    /// Returns the bytes that the sender gave.
     #[must_use]
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
-    /// The value, read as JSON.
+    /// Reads the value as JSON.
     ///
     /// # Errors
     ///
-    /// When the value is no JSON or not a `T`; the error names the event, and what `serde_json` says is its source.
+    /// When the value is no JSON or not a `T`. The error names the event; the error of `serde_json` is its source.
     pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, BoxError> {
         serde_json::from_slice(&self.value).map_err(|error| self.unreadable("JSON", error))
     }
 
-    /// The value, read as a message in protobuf.
+    /// Reads the value as a message in protobuf.
     ///
     /// # Errors
     ///
-    /// When the value is no `M`; the error names the event, and what `prost` says is its source. Protobuf does not tell types apart: the
-    /// bytes of another message may well be read as an `M`.
+    /// When the value is no `M`. The error names the event; the error of `prost` is its source. Protobuf does not tell
+    /// types apart: the bytes of another message may be readable as an `M`.
     ///
     /// # Examples
     ///
@@ -293,12 +301,12 @@ impl Event {
         PayloadError { id: self.id, encoding, source: source.into() }.into()
     }
 
-    /// What becomes an event of the box when it is due.
+    /// Makes a timer's event from its row.
     pub(crate) fn timed(row: TimerRow) -> Self {
         Event { due: Some(Due::at_us(row.due_at_us)), ..Event::listed(row.event) }
     }
 
-    /// The same with another id, as an emit gives it one.
+    /// Returns the event with another id, as an emit does.
     #[cfg(feature = "testing")]
     pub(crate) fn with_id(self, id: Uuid) -> Self {
         Event { id: EventId(id), ..self }
@@ -315,20 +323,20 @@ impl Event {
     }
 }
 
-/// An event whose value is not what its reader wants: [`Event::json`] and [`Event::protobuf`] return it, boxed.
+/// An event whose value cannot be read as the wanted type: [`Event::json`] and [`Event::protobuf`] return it, boxed.
 #[derive(Debug, thiserror::Error)]
 #[error("event {id} cannot be read as {encoding}")]
 #[non_exhaustive]
 pub struct PayloadError {
-    /// The event.
+    /// Id of the event.
     pub id: EventId,
-    /// What it was read as: `JSON` or `protobuf`.
+    /// Encoding that the reader expected: `JSON` or `protobuf`.
     pub encoding: &'static str,
-    /// What the decoder said.
+    /// Error of the decoder.
     pub source: BoxError,
 }
 
-/// Shows the size of the value and not the value: payloads do not belong into logs.
+/// Shows the size of the value instead of the value: payloads do not belong into logs.
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")

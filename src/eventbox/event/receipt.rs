@@ -1,4 +1,4 @@
-//! What an emit leaves in the hands of its caller, to ask for the event later.
+//! The receipt of an emit, with which the caller asks for the event later.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,13 +11,14 @@ use crate::error::{Error, Misuse, Result};
 use crate::eventbox::emit::Emitted;
 use crate::recipient::{Recipient, check_key};
 
-/// What [`emit`](crate::emit) answers: what became of the event, and a handle to ask for it later with [`status`](crate::status()).
+/// Result of [`emit`](crate::emit): what became of the event, and a handle for [`status`](crate::status()).
 ///
-/// Compare it with an [`Emitted`] where only the answer matters. It is cheap to clone, and it is a short text for another process:
-/// [`Display`](fmt::Display), [`FromStr`] and `serde` (as a string). The text holds the recipient, and the event's id or its name.
+/// Compare it with an [`Emitted`] where only the result matters. A receipt is cheap to clone. It has a short text for
+/// other processes: [`Display`](fmt::Display), [`FromStr`] and `serde` (as a string). The text holds the recipient, and
+/// the event's id or its name.
 ///
-/// When the event was a duplicate or tombstoned, the receipt stands for the first copy, which is found by its name: as long as that is
-/// remembered. After that it stands for nothing, or for a later event under the same name.
+/// When the event was a duplicate or tombstoned, the receipt stands for the first copy, found by its name while the
+/// name is remembered. After that the receipt stands for no event, or for a later event under the same name.
 ///
 /// # Examples
 ///
@@ -42,17 +43,17 @@ pub struct Receipt {
     sought: Sought,
 }
 
-/// By what the event is found.
+/// Key by which the event is found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Sought {
-    /// The event that was added.
+    /// Id of the event that was added.
     Added(EventId),
-    /// The one under a name, of which this was another copy.
+    /// Name of the first copy of the event.
     Copy { tombstoned: bool, name: Box<str> },
 }
 
 impl Receipt {
-    /// What `emitted` says, of an event with this id and name.
+    /// Makes a receipt of an emit with this result, id and name.
     pub(crate) fn new(to: Recipient, emitted: Emitted, id: EventId, name: Option<&str>) -> Self {
         let sought = match (emitted, name) {
             (Emitted::Duplicate, Some(name)) => Sought::Copy { tombstoned: false, name: name.into() },
@@ -62,7 +63,7 @@ impl Receipt {
         Receipt { to, sought }
     }
 
-    /// What became of the event at its emit.
+    /// Returns what became of the event at its emit.
     #[must_use]
     pub fn emitted(&self) -> Emitted {
         match self.sought {
@@ -72,7 +73,7 @@ impl Receipt {
         }
     }
 
-    /// The id of the event that was added; `None` when it was a copy, because the first copy has another one.
+    /// Returns the id of the event that was added; `None` for a copy, because the first copy has another id.
     #[must_use]
     pub fn id(&self) -> Option<EventId> {
         match self.sought {
@@ -81,13 +82,13 @@ impl Receipt {
         }
     }
 
-    /// Whom the event was emitted to.
+    /// Returns the recipient of the event.
     #[must_use]
     pub fn to(&self) -> &Recipient {
         &self.to
     }
 
-    /// The name by which a first copy is found.
+    /// Returns the name by which a first copy is found.
     pub(super) fn name(&self) -> Option<&str> {
         match &self.sought {
             Sought::Added(_) => None,
@@ -96,7 +97,7 @@ impl Receipt {
     }
 }
 
-/// So that `assert_eq!(eventbox::emit(…).await?, Emitted::Added)` reads as it should.
+/// Allows `assert_eq!(eventbox::emit(…).await?, Emitted::Added)`.
 impl PartialEq<Emitted> for Receipt {
     fn eq(&self, emitted: &Emitted) -> bool {
         self.emitted() == *emitted
@@ -109,7 +110,7 @@ impl From<Receipt> for Emitted {
     }
 }
 
-/// `added:ID:RECIPIENT`, or `duplicate:N:NAMERECIPIENT` (or `tombstoned:…`) with a name of N bytes.
+/// Writes `added:ID:RECIPIENT`, or `duplicate:N:NAMERECIPIENT` (or `tombstoned:…`) with a name of N bytes.
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.sought {

@@ -1,4 +1,4 @@
-//! What became of an event that was emitted.
+//! The status of an event after its emit.
 
 use std::time::SystemTime;
 
@@ -9,49 +9,49 @@ use super::timer::Due;
 use crate::error::Result;
 use crate::store::{Backend, Fault, Whereabouts, answered, hold};
 
-/// What became of an event: [`status`].
+/// Status of an event, as [`status`] returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// It is in its box, and nothing is wrong with its recipient.
+    /// The event is in its eventbox, and its recipient has no problem.
     Waiting,
-    /// It is a timer that has not come into its box yet.
+    /// The event is a timer that has not moved into its eventbox yet.
     Due {
-        /// When it is due, by the database's clock.
+        /// Time at which the timer is due, by the database's clock.
         at: SystemTime,
     },
-    /// It is gone: a turn has consumed it.
+    /// The event is gone: a turn has consumed it.
     Done {
-        /// The recipient's turn at the moment at which the event was seen to be gone. The turn that consumed it is this one or an earlier one,
-        /// so a state that is read at this turn or a later one includes it. 0 when the recipient has no turn.
+        /// Turn of the recipient when the statement found the event gone. This turn or an earlier turn consumed it, so
+        /// a state read at this turn or a later turn includes the event. 0 when the recipient has no turn.
         turn: i64,
     },
-    /// It was taken aside: it waits in quarantine for an operator.
+    /// The event is in quarantine and waits for an operator.
     Quarantined {
-        /// Why, as a word.
+        /// Reason as a word.
         code: String,
-        /// Why, in a sentence.
+        /// Reason as a sentence.
         reason: String,
     },
-    /// It is in its box, and its recipient or all of its kind is paused.
+    /// The event is in its eventbox, and its recipient or its kind is paused.
     Paused,
-    /// It is in its box, and its recipient's turns fail.
+    /// The event is in its eventbox, and its recipient's turns fail.
     Failing {
-        /// How often in a row.
+        /// Number of failures in a row.
         attempts: u32,
-        /// How it failed last.
+        /// Text of the last error.
         error: String,
     },
 }
 
-/// What became of the event that a receipt stands for, now.
+/// Returns the current status of the event of a receipt.
 ///
-/// One statement, so all of the answer is of one moment. [`Status::Done`] is said of every event that is in none of box, timers and
-/// quarantine, and its turn is read in that same moment: everything that consumes an event moves the turn in the same transaction, so a
-/// state at that turn or a later one includes the event.
+/// One statement reads all of the status in one snapshot. [`Status::Done`] is returned for every event that is in none
+/// of eventbox, timers and quarantine. Its turn is read in the same snapshot. Every transaction that consumes an event
+/// also moves the turn, so a state at that turn or a later turn includes the event.
 ///
-/// *Gone* is all that can be told, so what was purged by an operator, or cancelled, is done as well. So is **what was emitted in a
-/// transaction that has not committed, or was rolled back**: ask only after your commit.
+/// An event that an operator purged, or that was cancelled, is done as well. So is **an event of a transaction that has
+/// not committed, or was rolled back**: call this only after your commit.
 ///
 /// # Errors
 ///
