@@ -1,4 +1,4 @@
-//! Finding the boxes that have something to do.
+//! Finds the recipients that have events.
 
 use sqlx::Pool;
 
@@ -9,13 +9,13 @@ use crate::store::{Backend, Fault, hold, in_time};
 /// The number of shards: fixed slices of the recipients, see [`Recipient::shard`].
 pub const SHARDS: u16 = 256;
 
-/// The most recipients that one call of [`pending`] answers.
+/// Most recipients that one call of [`pending`] returns.
 pub const MAX_PENDING: u32 = 1_000;
 
-/// The recipients of one shard that have events waiting, in key order behind `after`.
+/// Lists the recipients of one shard that have events, in key order after `after`.
 ///
-/// Walk it to find work: begin with `after` = `None`, go on behind the last recipient of the answer, and stop at an empty answer. It costs the
-/// same for a box with one event and for a box with a million.
+/// Scan a shard to find work: begin with `after` = `None`, pass the last recipient of each result to the next call, and
+/// stop at an empty result. A call costs the same for an eventbox with one event and with a million.
 ///
 /// # Units and limits
 ///

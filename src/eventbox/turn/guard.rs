@@ -1,4 +1,4 @@
-//! Running the user's code: a panic or an endless wait of it is an error of its recipient, and of nobody else.
+//! Runs the user's code: a panic or an endless wait in it becomes an error of its recipient alone.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::eventbox::decide::transition::panic_text;
 use crate::recipient::Recipient;
 use crate::store::{Class, class_of};
 
-/// What the user's code of one attempt may take.
+/// Time limit of the user's code in one attempt.
 pub(super) struct Guard<'a> {
     to: &'a Recipient,
     limit: Duration,
@@ -20,13 +20,13 @@ pub(super) struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// Counts from now.
+    /// Starts the time limit now.
     pub(super) fn new(to: &'a Recipient, limit: Duration) -> Self {
         let began = Instant::now();
         Guard { to, limit, began, deadline: began + limit }
     }
 
-    /// How long ago the attempt began.
+    /// Returns how long ago the attempt began.
     pub(super) fn age(&self) -> Duration {
         Instant::now().saturating_duration_since(self.began)
     }

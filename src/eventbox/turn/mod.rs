@@ -29,36 +29,37 @@ use crate::outbox::Stored;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
 
-/// How often [`process_batch`] starts anew when another writer came first, before it returns the contention.
+/// Number of times [`process_batch`] retries after contention before it returns [`Error::Contention`].
 pub const MAX_CONTENTION_RETRIES: usize = 3;
 
-/// How old what was loaded may be when the transaction begins; a turn that took longer to decide starts anew.
+/// Longest time between loading a turn and beginning its transaction; after that the turn starts again.
 ///
 /// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin again, under a turn in flight.
 pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// The first pause before starting anew; it doubles, with jitter.
+/// Pause before the first retry; it doubles, with jitter.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 
 /// The name of a turn's span.
 pub(super) const TURN_SPAN: &str = "eventbox.turn";
 
-/// What a call of [`process_batch`] did.
+/// Result of a call of [`process_batch`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Turn {
     /// The number of the committed turn: 1, 2, 3 … without a gap. `None` when there was nothing to do.
     pub number: Option<i64>,
-    /// How many events were consumed.
+    /// Number of events that were consumed.
     pub consumed: usize,
-    /// How many events were removed as garbage.
+    /// Number of events that were removed as garbage.
     pub garbage: usize,
-    /// How many events were taken aside because they made every batch fail (see [`Poison`](crate::Poison)); such a turn does nothing else.
+    /// Number of events that went into quarantine because they made every batch fail (see [`Poison`](crate::Poison));
+    /// such a turn does nothing else.
     pub quarantined: usize,
     /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do;
     /// events of failed independent transitions do not count.
     pub more_remain: bool,
-    /// How often another writer came first before it worked.
+    /// Number of retries after contention.
     pub contention: usize,
     /// Independent transitions that failed alone.
     pub failures: Vec<Failure>,
@@ -73,7 +74,7 @@ pub struct Turn {
     /// Whether the turn left events in the box that it had listed.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime passes over them"))]
     pub(crate) left_listed: bool,
-    /// Whether nothing was listed, because a failure is not long enough ago.
+    /// Whether the call skipped the recipient, because it is backing off after a failure.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime leaves recipients alone"))]
     pub(crate) is_left_alone: bool,
 }
@@ -153,17 +154,17 @@ where
     done
 }
 
-/// What an attempt was about, for whoever must find out what made it fail.
+/// The batch of an attempt; the search for a poison event starts from it.
 #[derive(Debug, Default)]
 pub(super) struct Attempted {
     pub(super) turn: i64,
-    /// How many events were given to the processor.
+    /// Number of events that the processor was given.
     pub(super) events: u32,
     /// The oldest of them.
     pub(super) first: Option<Uuid>,
 }
 
-/// Attempts a turn, anew when another writer came first, as often as that is allowed.
+/// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times.
 pub(super) async fn attempt_with_retries<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -304,16 +305,16 @@ impl Turn {
     }
 }
 
-/// What was found in a box.
+/// Result of loading a recipient.
 enum Look<S> {
     Loaded(Loaded<S>),
     /// No event, for a processor that does not run without events.
     Empty,
-    /// A recipient that is left alone after a failure.
+    /// A recipient that is backing off after a failure.
     LeftAlone,
 }
 
-/// What a turn is decided on.
+/// The input of a decision.
 struct Loaded<S> {
     turn: i64,
     state: S,

@@ -1,4 +1,4 @@
-//! A batch that keeps failing: the event that makes it fail is found by halving, and taken aside.
+//! Poison: a batch that keeps failing is halved until one event fails alone, and that event goes into quarantine.
 
 use std::error::Error as StdError;
 use std::num::NonZeroU32;
@@ -15,30 +15,30 @@ use crate::eventbox::metrics;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of, hold};
 
-/// The code of an event in quarantine that made every batch fail.
+/// Code of an event in quarantine that made every batch fail.
 pub const POISON: &str = "POISON";
 
-/// The most bytes of an error that are kept.
+/// Most bytes of an error that are kept.
 const MAX_ERROR_BYTES: usize = 2_048;
 
-/// What is done with a batch that keeps failing by its own fault: an error of the processor, a panic, a wrong decision, a deadline, data that
-/// the database never takes.
+/// Policy for a batch that keeps failing by its own fault: an error of the processor, a panic, a wrong decision, a
+/// deadline, data that the database never takes.
 ///
-/// What is nobody's fault, or the schema's, counts for no event: docs/errors.md has the table.
+/// Errors of the infrastructure and of the schema count for no event: docs/errors.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Poison {
-    /// The batch fails again and again, and the events behind it wait, in order, until somebody mends it.
+    /// The batch is retried, and the events behind it wait, in order, until the cause is repaired.
     Block,
     /// From the given number of failures in a row on, the batch is halved until one event fails alone; that one goes into quarantine
     /// with its error (see [`admin`](crate::admin)), and the rest proceeds.
     Isolate {
-        /// Failures in a row before that; counted in the database, for all processes together.
+        /// Number of failures in a row before the search; counted in the database, for all processes together.
         after: NonZeroU32,
     },
 }
 
-/// True when an event is to blame, so that trying again later is not what helps.
+/// Returns whether an event is to blame, so that a later retry does not help.
 pub(super) fn is_poison(error: &Error) -> bool {
     match error {
         Error::Misuse { .. } | Error::Deadline { .. } => true,
@@ -90,7 +90,7 @@ where
             // Half of it is nothing to decide on, so no single event can be blamed.
             Ok(_) => return Err(error),
             Err(smaller_error) if is_poison(&smaller_error) => {
-                // A smaller batch that is no smaller would go on for ever.
+                // The search would not end if the half were no smaller than the batch.
                 if smaller.events >= attempted.events {
                     return Err(smaller_error);
                 }
@@ -113,12 +113,12 @@ fn counts(options: &TurnOptions, to: &Recipient, error: &(dyn StdError + 'static
     options.jury().is_none_or(|jury| jury.counts(to, error))
 }
 
-/// Whether a deadline passed while the code waited for a lock that somebody else holds.
+/// Returns whether a deadline passed while the code waited for a lock of another transaction.
 async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnOptions, error: &Error) -> bool {
     if !matches!(error, Error::Deadline { .. }) {
         return false;
     }
-    // Most of the time went by in the lock, so that the code alone would have been in time.
+    // The lock took at least half of the deadline, so that the code alone would have been in time.
     let most = options.deadline_of_attempt() / 2;
     let waits = B::waits_for_a_lock(pool, i64::try_from(most.as_micros()).unwrap_or(i64::MAX)).await;
     waits.unwrap_or_else(|fault| {
@@ -211,7 +211,7 @@ async fn note<B: Backend>(
     Ok(u32::try_from(failures).unwrap_or(u32::MAX))
 }
 
-/// The whole chain of an error, cut to what may be kept.
+/// Returns the text of an error with its causes, cut to [`MAX_ERROR_BYTES`].
 fn text_of(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Whose commit it was, when its answer was lost.
+//! Reads back after a lost answer whether a commit happened.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,20 @@ use crate::error::{Error, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Class, Fault, Settled, begin_tx, in_time};
 
-/// How long reading back waits for the old backend to end; less than an answer is awaited.
+/// Time for which reading back waits for the old backend to end, in milliseconds; shorter than the wait for an answer.
 const LOCK_WAIT_MS: u32 = 8_000;
 
-/// How often reading back is tried again when the database is not available.
+/// Number of retries of reading back while the database is not available.
 const ATTEMPTS: usize = 8;
 
-/// The longest that is read back; then the outcome is unknown.
+/// Time after which reading back stops and the outcome is unknown.
 const SETTLE_WAIT: Duration = Duration::from_secs(60);
 
-/// The first pause before reading back again; it doubles, with jitter, so that a database may be away for some seconds.
+/// Pause before the first retry of reading back; it doubles, with jitter, so that the database may be away for seconds.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads back who made the turn behind `turn`: `Ok` when our attempt, which had `token`, committed; contention when it did not.
+/// Reads back which attempt made the turn after `turn`. Returns `Ok` when the attempt with `token` committed, and
+/// contention when it did not.
 pub(crate) async fn settle<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -60,7 +61,8 @@ async fn read_back<B: Backend>(pool: &Pool<B>, to: &Recipient, token: Uuid) -> R
     });
     let settled = settled.await?;
     if settled.ours {
-        // The read wrote the row anew, so its commit waits for the standbys that the turn must have reached before anything leaves.
+        // The read has written the row again, so its commit waits for the standbys that the turn must have reached
+        // before its messages leave.
         tx.commit().await?;
     } else {
         tx.rollback().await;
