@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
     let pencils = Recipient::new("shelf", "pencils")?;
     for change in [Change::Filled(5), Change::Sold(4)] {
         eventbox::emit(&pool, &pencils, Event::from_json(&change)?).await?;
-        eventbox::reduce_batch(&pool, &pencils, &Shelves, 100.try_into()?).await?;
+        let _ = eventbox::reduce_batch(&pool, &pencils, &Shelves, 100.try_into()?).await?;
         let shelf = eventbox::state::<Shelf>(&pool, &pencils).await?.and_then(|at| at.state).ok_or("a state")?;
         println!("{change:?}: {shelf:?}");
     }

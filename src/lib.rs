@@ -49,6 +49,7 @@ pub mod proto;
 mod recipient;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+mod service;
 mod shard;
 mod store;
 #[cfg(feature = "testing")]
@@ -64,6 +65,7 @@ pub use eventbox::*;
 pub use instrument::{Instrument, Kind};
 pub use json::MAX_JSON_DEPTH;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
+pub use service::{Health, StopReport};
 pub use store::{ANSWER_WAIT, Backend, EmitExecutor, NAME_WAIT, RELEASE_WAIT};
 
 /// The README's code is compiled and run.

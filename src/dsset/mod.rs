@@ -81,6 +81,6 @@ pub use item::{Added, Item, MAX_ITEM_BYTES, MAX_ITEMS, MAX_ITEMS_BYTES};
 pub use listing::Listing;
 pub use pop::{PopOp, PopTx, finish_pop};
 pub(crate) use pruner::TOMBSTONES;
-pub use pruner::{MIN_PRUNE_INTERVAL, PRUNER_STOP_TIMEOUT, Pruner, PrunerConfig};
+pub use pruner::{MIN_PRUNE_INTERVAL, Pruner, PrunerConfig};
 pub use set::{DEFAULT_TOMBSTONE_DELAY, MAX_LISTING_BYTES, Set};
 pub use tombstone::{Pruned, TombstoneKey, cleanup_garbage, prune_slice};

@@ -11,13 +11,11 @@ use tokio::task::JoinHandle;
 use super::error::Error;
 use super::set::DEFAULT_TOMBSTONE_DELAY;
 use super::tombstone::{Pruned, Span, TombstoneKey, attempt};
+use crate::service::StopReport;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// The shortest time between two passes.
 pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long [`Pruner::stop`] waits for the transaction that is under way.
-pub const PRUNER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gauge of the names that a whole pass left remembered.
 pub(crate) const TOMBSTONES: &str = "eventbox_tombstones";
@@ -56,11 +54,13 @@ impl Default for PrunerConfig {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
+/// use std::time::Duration;
+///
 /// use eventbox::{Pruner, PrunerConfig};
 ///
 /// let pruner = Pruner::new(pool, PrunerConfig::default());
 /// pruner.start();
-/// assert!(pruner.stop().await);
+/// assert!(pruner.stop(Duration::from_secs(10)).await.complete);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -88,17 +88,17 @@ impl<B: Backend> Pruner<B> {
         }
     }
 
-    /// Stops it after the transaction that is under way; `false` when that took longer than [`PRUNER_STOP_TIMEOUT`].
+    /// Stops the pruner after the transaction in flight; the report is not complete when that took longer than `limit`.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it stops nevertheless.
-    pub async fn stop(&self) -> bool {
+    /// Safe: the pruner stops nevertheless.
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         self.stopping.send_replace(true);
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         match running {
-            Some(running) => tokio::time::timeout(PRUNER_STOP_TIMEOUT, running).await.is_ok(),
-            None => true,
+            Some(running) => StopReport::in_time(tokio::time::timeout(limit, running).await.is_ok()),
+            None => StopReport::COMPLETE,
         }
     }
 

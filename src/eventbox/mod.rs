@@ -20,11 +20,11 @@ pub use decide::processor::{EVersion, Processor};
 pub use decide::reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use decide::reducer_adapter::with_state_error;
-pub use decide::reducer_adapter::{Reducing, reduce_batch};
+pub use decide::reducer_adapter::{Reducing, reduce_batch, reduce_batch_with};
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
-pub use emit::sender::{Sender, SenderConfig, SenderStopped};
+pub use emit::sender::{Sender, SenderConfig};
 pub(crate) use emit::wake_up::mark;
 #[cfg(feature = "runtime")]
 pub(crate) use emit::wake_up::{Hinted, Hints, listen};
@@ -51,6 +51,6 @@ pub use turn::commit::Failure;
 pub(crate) use turn::options::Jury;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::longest_pause_us;
-pub use turn::options::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
+pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use turn::poison::{POISON, Poison};
 pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};

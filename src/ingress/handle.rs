@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::faults::FaultSwitch;
 use super::log::IngressLog;
+use crate::service::StopReport;
 
 /// A running server. Dropping it cuts all connections and ends the server; [`stop`](Self::stop) ends it in good order.
 #[derive(Debug)]
@@ -50,22 +51,22 @@ impl IngressHandle {
         &self.faults
     }
 
-    /// Listens no more, answers the calls in flight, and ends; calls still open after `deadline` are cut off unanswered.
+    /// Listens no more, answers the calls in flight, and ends; cuts off calls that are still open after `limit`.
     ///
-    /// Comes back when everything has ended: after the deadline that is at most one transaction later. A second call waits for the same end.
-    /// True when nothing had to be cut.
+    /// Returns when everything has ended: at most one transaction after the limit. A second call waits for the same end.
+    /// The report is complete when no call was cut off.
     ///
     /// # Cancel safety
     ///
     /// Safe: the server goes on ending, without the deadline.
-    pub async fn stop(&self, deadline: Duration) -> bool {
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         self.stopping.cancel();
-        let in_time = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        let in_time = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
         if !in_time {
             self.cut_all.cancel();
             self.tasks.wait().await;
         }
-        in_time
+        StopReport::in_time(in_time)
     }
 }
 

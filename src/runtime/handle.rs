@@ -23,6 +23,7 @@ use super::{pruning, reserve, timers};
 use crate::error::Result;
 use crate::eventbox::{self, Hints};
 use crate::heartbeat::Heartbeats;
+use crate::service::{Health, StopReport};
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
@@ -101,35 +102,6 @@ struct Loops {
     membership: Option<JoinHandle<()>>,
 }
 
-/// What a stop left behind. Nothing is lost: what waits is in the boxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RuntimeStopReport {
-    /// Whether everything that was under way was finished, and the leases were given up, in time.
-    pub complete: bool,
-    /// Recipients that were known to have events and had not been begun.
-    pub waiting: usize,
-    /// Rounds and turns that were interrupted: rolled back, or committed without their hooks. It counts as no failure
-    /// of theirs.
-    pub interrupted: usize,
-}
-
-/// How a runtime is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Health {
-    /// What is wrong; empty when nothing is.
-    pub problems: Vec<String>,
-}
-
-impl Health {
-    /// True when nothing is wrong.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.problems.is_empty()
-    }
-}
-
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: Held) -> Self {
         let RuntimeBuilder { pool, config, kinds, .. } = builder;
@@ -204,11 +176,11 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    async fn stop(&self, limit: Duration) -> RuntimeStopReport {
+    async fn stop(&self, limit: Duration) -> StopReport {
         let (begun, deadline) = (Instant::now(), Instant::now() + limit);
         self.stopping.cancel();
         let Some(mut loops) = self.loops.lock().await.take() else {
-            return RuntimeStopReport { complete: true, waiting: 0, interrupted: 0 };
+            return StopReport::COMPLETE;
         };
         let interrupt_at = begun + limit.mul_f64(INTERRUPT_AFTER);
         let left = match timeout_at(interrupt_at, &mut loops.work).await {
@@ -240,7 +212,7 @@ impl<B: Backend> Inner<B> {
         reserve::close(&self.shared, deadline).await;
         let complete = left.interrupted == 0 && others_ended && left_membership;
         tracing::info!(worker = %self.worker, complete, left.waiting, left.interrupted, "runtime stopped");
-        RuntimeStopReport { complete, waiting: left.waiting, interrupted: left.interrupted }
+        StopReport { complete, left: left.waiting, interrupted: left.interrupted }
     }
 }
 
@@ -273,7 +245,7 @@ impl<B: Backend> Runtime<B> {
     /// # Cancel safety
     ///
     /// A dropped future leaves the runtime stopping; its leases run out by themselves.
-    pub async fn stop(&self, limit: Duration) -> RuntimeStopReport {
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         self.inner.stop(limit).await
     }
 

@@ -30,7 +30,7 @@ mod working;
 pub use builder::RuntimeBuilder;
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
 pub use finding::announcer::Announcer;
-pub use handle::{Health, Runtime, RuntimeStopReport};
+pub use handle::Runtime;
 pub use metrics::INSTRUMENTS;
 pub use shards::owner::Resolution;
 pub use stats::RuntimeStats;

@@ -1,6 +1,7 @@
 //! The pruner of names, which runs beside the workers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,11 +9,14 @@ use super::working::tasks::Shared;
 use crate::dsset::Pruner;
 use crate::store::Backend;
 
+/// Time for the transaction of the pruner that is in flight at a stop.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
 /// Prunes until `stopping`, if the settings say so; ends when the transaction that is under way has ended.
 pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: CancellationToken) {
     let Some(config) = shared.config.pruner else { return };
     let pruner = Pruner::new(shared.pool.clone(), config);
     pruner.start();
     stopping.cancelled().await;
-    pruner.stop().await;
+    let _ = pruner.stop(STOP_WAIT).await;
 }

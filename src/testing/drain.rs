@@ -120,8 +120,9 @@ where
         drained.garbage += turn.garbage;
         drained.published.extend(turn.published.iter().map(|stored| stored.event().clone()));
         drained.failures.append(&mut turn.failures);
-        let hooks = turn.run_hooks().await;
-        hooks.map_err(|source| DrainError::Hook { recipient: to.clone(), turn: number, source })?;
+        if let Some(source) = turn.hook_errors {
+            return Err(DrainError::Hook { recipient: to.clone(), turn: number, source });
+        }
     }
 }
 

@@ -18,8 +18,8 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Modules that every module may use, and that use only each other.
-const LEAVES: [&str; 9] =
-    ["clock", "cloudevent", "error", "heartbeat", "instrument", "json", "proto", "recipient", "shard"];
+const LEAVES: [&str; 10] =
+    ["clock", "cloudevent", "error", "heartbeat", "instrument", "json", "proto", "recipient", "service", "shard"];
 
 /// Largest number of lines of a file.
 const MAX_LINES: usize = 400;

@@ -184,7 +184,7 @@ async fn turns<B: Engine>(bench: &Bench<'_, B>, keys: &[Key]) -> Result<f64> {
         let event = || (key.to.clone(), Event::new(values.any().to_vec()));
         B::emit_all(pool, &std::iter::repeat_with(event).take(max.get() as usize).collect::<Vec<_>>()).await?;
         let since = Instant::now();
-        eventbox::reduce_batch(pool, &key.to, &Counter, max).await?;
+        let _ = eventbox::reduce_batch(pool, &key.to, &Counter, max).await?;
         times.push(since.elapsed().as_secs_f64() * 1e3);
     }
     pool.close().await;

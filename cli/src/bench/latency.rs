@@ -76,7 +76,7 @@ async fn sample<B: Engine>(bench: &Bench<'_, B>, side: Side, across: bool) -> Re
         let announcer = (side == Side::Ours).then(|| Announcer::start(&sending));
         send(&sending, side, &keys, bench.scale.timed).await?;
         if let Some(announcer) = announcer {
-            announcer.stop().await;
+            let _ = announcer.stop(Duration::from_secs(10)).await;
         }
         until_empty(bench, side).await?;
         // The child's connections must be closed before the costs are counted.

@@ -114,7 +114,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Done {
     writeln!(out, "listening on {}", server.local_addr())?;
     out.flush()?;
     asked_to_stop.await;
-    if !server.stop(stop_timeout).await {
+    if !server.stop(stop_timeout).await.complete {
         writeln!(
             io::stderr(),
             "eventbox: closed the calls that were still in flight after {} s",

@@ -17,7 +17,8 @@ use crate::error::{BoxError, Error, Result, StateError};
 use crate::eventbox::emit::check_all;
 use crate::eventbox::event::Event;
 use crate::eventbox::turn::decision::emit_effect;
-use crate::eventbox::turn::{Turn, process_batch};
+use crate::eventbox::turn::options::TurnOptions;
+use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
@@ -49,7 +50,30 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    process_batch(pool, to, &Reducing::new(reducer), max_events).await.map_err(with_state_error)
+    reduce_batch_with(pool, to, reducer, &TurnOptions::new(max_events)).await
+}
+
+/// [`reduce_batch`] with other bounds than the defaults.
+///
+/// # Errors
+///
+/// As [`reduce_batch`].
+///
+/// # Cancel safety
+///
+/// As [`reduce_batch`].
+pub async fn reduce_batch_with<B, R, C>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    reducer: &R,
+    options: &TurnOptions,
+) -> Result<Turn>
+where
+    B: Backend,
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    process_batch_with(pool, to, &Reducing::new(reducer), options).await.map_err(with_state_error)
 }
 
 /// An error of the adapter keeps its type; one of the user's own does not become one.

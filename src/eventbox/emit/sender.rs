@@ -13,6 +13,7 @@ use crate::error::{Error, Misuse, Result};
 use crate::eventbox::event::receipt::Receipt;
 use crate::eventbox::event::{Event, EventId};
 use crate::recipient::Recipient;
+use crate::service::StopReport;
 use crate::store::Backend;
 
 /// Bounds of a [`Sender`].
@@ -105,15 +106,6 @@ impl<B: Backend> Clone for Sender<B> {
     }
 }
 
-/// Result of [`Sender::stop`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SenderStopped {
-    /// Number of events without an outcome at the deadline. Queued events were refused and not stored. Events in flight
-    /// still report to their callers.
-    pub left: usize,
-}
-
 /// Number of times a named event is sent whose runtime ends in the middle, before the sender returns
 /// [`Error::Unknown`].
 const MAX_TAKEOVERS: usize = 3;
@@ -178,25 +170,27 @@ impl<B: Backend> Sender<B> {
         Err(Error::misuse(format!("emit to {to}"), Misuse::Stopped { what: "sender" }))
     }
 
-    /// Closes the sender, and waits until its events are committed, until the deadline.
+    /// Takes no more events and waits until the sender has committed those that it has, at most for `limit`.
     ///
-    /// Callers that wait for room are refused at once. A second call waits again.
+    /// The sender refuses callers that wait for room at once. A second stop waits again. [`StopReport::left`] counts the
+    /// events without an outcome: those that still waited were refused and are nowhere; the callers of those in flight
+    /// get the outcome when it is known.
     ///
     /// # Cancel safety
     ///
     /// A dropped future leaves the sender closed; it still sends its queued events.
-    pub async fn stop(&self, deadline: Duration) -> SenderStopped {
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         self.shared.close();
-        let until = Instant::now().checked_add(deadline);
+        let until = Instant::now().checked_add(limit);
         let idle = self.shared.idle();
         match until {
             Some(until) => {
                 if tokio::time::timeout_at(until, idle).await.is_err() {
-                    return SenderStopped { left: self.shared.abandon() };
+                    return StopReport { complete: false, left: self.shared.abandon(), ..StopReport::COMPLETE };
                 }
             }
             None => idle.await,
         }
-        SenderStopped { left: 0 }
+        StopReport::COMPLETE
     }
 }

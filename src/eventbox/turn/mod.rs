@@ -1,5 +1,6 @@
-//! A turn: load, decide, commit.
+//! A turn: attempts, then the isolation of an event that fails, then the hooks.
 
+mod attempt;
 pub(super) mod commit;
 pub(super) mod decision;
 pub(super) mod guard;
@@ -10,24 +11,20 @@ pub(super) mod read_back;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
 use sqlx::Pool;
-use uuid::Uuid;
 
-use self::commit::{Commit, Failure, Outcome};
-use self::decision::{Decision, settled_range};
-use self::guard::Guard;
+use self::attempt::attempt_with_retries;
+use self::commit::Failure;
 use self::options::TurnOptions;
 use self::poison::{failed, failed_in_part, is_poison};
-use super::decide::processor::{EVersion, Processor};
+use super::decide::processor::Processor;
 use super::decide::transition::{HookErrors, PostProcess};
-use super::event::trace::Links;
-use super::event::{Event, EventId};
-use super::metrics::{self, Phase};
-use crate::error::{Error, Misuse, Result};
+use super::event::EventId;
+use super::metrics;
+use crate::error::Result;
 use crate::outbox::Stored;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
+use crate::store::Backend;
 
 /// Number of times [`process_batch`] retries after contention before it returns [`Error::Contention`].
 pub const MAX_CONTENTION_RETRIES: usize = 3;
@@ -37,15 +34,13 @@ pub const MAX_CONTENTION_RETRIES: usize = 3;
 /// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin again, under a turn in flight.
 pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// Pause before the first retry; it doubles, with jitter.
-const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
-
 /// The name of a turn's span.
 pub(super) const TURN_SPAN: &str = "eventbox.turn";
 
 /// Result of a call of [`process_batch`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
+#[must_use = "it says whether more events remain, and which hooks and transitions failed"]
 pub struct Turn {
     /// The number of the committed turn: 1, 2, 3 … without a gap. `None` when there was nothing to do.
     pub number: Option<i64>,
@@ -63,7 +58,9 @@ pub struct Turn {
     pub contention: usize,
     /// Independent transitions that failed alone.
     pub failures: Vec<Failure>,
-    /// The hooks of the transitions, in order, for the caller to run.
+    /// The errors of the hooks that failed after the commit; the turn stands.
+    pub hook_errors: Option<HookErrors>,
+    /// The hooks of the transitions, in order, when [`TurnOptions::return_hooks`] leaves them to the caller; else empty.
     pub post_process: Vec<PostProcess>,
     /// The messages that were published, in order, for the caller to hand to
     /// `DurableEmitter::deliver`. Dropping them is harmless: a host sends them a little later.
@@ -91,9 +88,10 @@ pub struct Turn {
 ///
 /// # What comes back
 ///
-/// A [`Turn`]; its hooks have not run yet. When the processor decides nothing, it is given the next `max_events`, up to the end of the box; when
-/// there is nothing to do in all of it, there was no transaction and [`Turn::number`] is `None`. For an empty box the processor is not called,
-/// unless it [asks to be](Processor::runs_without_events).
+/// A [`Turn`], after its hooks have run; [`Turn::hook_errors`] has the errors of those that failed. When the processor
+/// decides nothing, it is given the next `max_events`, up to the end of the box. When there is nothing to do in all of
+/// it, there was no transaction and [`Turn::number`] is `None`. For an empty box the processor is not called, unless it
+/// [asks to be](Processor::runs_without_events).
 ///
 /// # Errors
 ///
@@ -105,7 +103,7 @@ pub struct Turn {
 ///
 /// # Cancel safety
 ///
-/// Safe: a dropped future rolls back, or its turn has committed; then its hooks are lost.
+/// Safe: a dropped future rolls back, or its turn has committed; then the hooks that have not run are lost.
 ///
 /// # Examples
 ///
@@ -151,134 +149,28 @@ where
         done => done,
     };
     metrics::processed(to.kind(), started.elapsed(), &done);
-    done
-}
-
-/// The batch of an attempt; the search for a poison event starts from it.
-#[derive(Debug, Default)]
-pub(super) struct Attempted {
-    pub(super) turn: i64,
-    /// Number of events that the processor was given.
-    pub(super) events: u32,
-    /// The oldest of them.
-    pub(super) first: Option<Uuid>,
-}
-
-/// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times.
-pub(super) async fn attempt_with_retries<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
-    options: &TurnOptions,
-) -> (Result<Turn>, Attempted)
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
-    let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
-    let mut contention = 0;
-    let mut links = Links::default();
-    loop {
-        let mut attempted = Attempted::default();
-        match attempt(pool, to, processor, options, &mut attempted, &mut links).await {
-            Err(error) if error.is_contention() => {
-                metrics::contention(to.kind());
-                let Some(pause) = pauses.next() else { return (Err(error), attempted) };
-                contention += 1;
-                tracing::debug!(recipient = %to, contention, "another writer came first: starting anew");
-                tokio::time::sleep(pause).await;
-            }
-            Err(error) => return (Err(error), attempted),
-            Ok(turn) => return (Ok(Turn { contention, ..turn }), attempted),
-        }
+    let mut turn = done?;
+    if !options.returns_hooks() {
+        run_hooks_of(to, options, &mut turn).await;
     }
+    Ok(turn)
 }
 
-async fn attempt<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
-    options: &TurnOptions,
-    attempted: &mut Attempted,
-    links: &mut Links,
-) -> Result<Turn>
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let guard = Guard::new(to, options.deadline_of_attempt());
-    let mut after = options.after();
-    let (loaded, decision) = loop {
-        let began = Instant::now();
-        let before = (after != options.after()).then_some(after);
-        let loaded = match load(pool, to, processor, &guard, after, options).await? {
-            Look::Loaded(loaded) => loaded,
-            Look::Empty => return Ok(Turn { last: before, ..Turn::default() }),
-            Look::LeftAlone => return Ok(Turn { is_left_alone: true, ..Turn::default() }),
-        };
-        let listed_at = Instant::now();
-        metrics::spent(Phase::Listing, listed_at - began, alone(to));
-        *attempted = loaded.attempted();
-        links.add(&loaded.events);
-        let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
-        let mutation = guard.run("prepare a mutation", prepared).await;
-        metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
-        let mutation = mutation?;
-        let decision = Decision::check(to, &loaded.events, mutation)?;
-        if !decision.is_empty() {
-            break (loaded, decision);
-        }
-        // Events that a processor leaves for later must not hide those behind them.
-        match loaded.events.last() {
-            Some(last) if loaded.more_listed => after = last.id(),
-            last => return Ok(Turn { last: last.map(Event::id).or(before), ..Turn::default() }),
+/// Runs the hooks of a committed turn within their deadline.
+async fn run_hooks_of(to: &Recipient, options: &TurnOptions, turn: &mut Turn) {
+    if turn.post_process.is_empty() {
+        return;
+    }
+    let limit = options.deadline_of_hooks();
+    turn.hook_errors = match tokio::time::timeout(limit, turn.run_hooks()).await {
+        Ok(done) => done.err(),
+        Err(_) => {
+            turn.post_process.clear();
+            Some(HookErrors(vec![format!("the hooks were not done within {limit:?}").into()]))
         }
     };
-    if guard.age() >= MAX_TURN_AGE {
-        return Err(Error::contention(format!(
-            "commit turn {} of {to}, which was loaded too long ago",
-            loaded.turn + 1
-        )));
-    }
-    let garbage = decision.garbage.len();
-    let Loaded { turn, eversion, .. } = loaded;
-    let failing = loaded.failing && !options.is_searching();
-    let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
-    let began = Instant::now();
-    let range = settled_range(&loaded.events, decision.removed_together());
-    let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
-    let outcome = commit.run(decision).await;
-    metrics::spent(Phase::Committing, began.elapsed(), alone(to));
-    let outcome = outcome?;
-    consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
-    metrics::consumed(to.kind(), consumed);
-    metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
-    // What was left on the pages before is listed with what comes.
-    let last = loaded.events.last().map(Event::id).filter(|_| after == options.after());
-    Ok(Turn { last, ..finished(&loaded, garbage, outcome) })
-}
-
-/// The shard of a recipient that has a turn of its own.
-fn alone(to: &Recipient) -> std::iter::Once<(u8, u32)> {
-    std::iter::once((to.shard(), 1))
-}
-
-fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
-    let failed: usize = outcome.failures.iter().map(|failure| failure.events.len()).sum();
-    Turn {
-        number: Some(loaded.turn + 1),
-        consumed: outcome.consumed,
-        garbage,
-        quarantined: 0,
-        more_remain: loaded.more_listed || loaded.events.len() > outcome.consumed + garbage + failed,
-        left_listed: loaded.events.len() > outcome.consumed + garbage,
-        contention: 0,
-        failures: outcome.failures,
-        post_process: outcome.post_process,
-        published: outcome.published,
-        last: None,
-        is_left_alone: false,
+    if let Some(errors) = &turn.hook_errors {
+        tracing::warn!(recipient = %to, %errors, "hooks failed; the turn stands");
     }
 }
 
@@ -298,101 +190,10 @@ impl Turn {
     /// See the guide `docs/turn.md`.
     pub async fn run_hooks(&mut self) -> Result<(), HookErrors> {
         let mut errors = Vec::new();
-        for hook in self.post_process.drain(..) {
-            errors.extend(hook.run().await.err());
+        while !self.post_process.is_empty() {
+            // Taken before it runs: a dropped future leaves the others to be run.
+            errors.extend(self.post_process.remove(0).run().await.err());
         }
         if errors.is_empty() { Ok(()) } else { Err(HookErrors(errors)) }
     }
-}
-
-/// Result of loading a recipient.
-enum Look<S> {
-    Loaded(Loaded<S>),
-    /// No event, for a processor that does not run without events.
-    Empty,
-    /// A recipient that is backing off after a failure.
-    LeftAlone,
-}
-
-/// The input of a decision.
-struct Loaded<S> {
-    turn: i64,
-    state: S,
-    eversion: EVersion,
-    events: Vec<Event>,
-    more_listed: bool,
-    /// Whether failures are noted for the recipient.
-    failing: bool,
-}
-
-impl<S> Loaded<S> {
-    fn attempted(&self) -> Attempted {
-        Attempted {
-            turn: self.turn,
-            events: u32::try_from(self.events.len()).unwrap_or(u32::MAX),
-            first: self.events.first().map(|event| event.id().0),
-        }
-    }
-}
-
-/// Reads the turn and the events, in one snapshot, and then the state. The order matters: any commit after the first read moves the turn, so a turn
-/// that still matches at the commit proves that every listed event was live and that the state is the one that was decided on.
-async fn load<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
-    guard: &Guard<'_>,
-    after: EventId,
-    options: &TurnOptions,
-) -> Result<Look<P::State>>
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let during = |fault: Fault| fault.during(format!("load {to}"));
-    let mut conn = hold_for_user(pool).await.map_err(during)?;
-    let loaded = load_on(&mut conn, to, processor, guard, after, options).await;
-    loaded.inspect_err(|error| conn.close_if_left_unfit(error))
-}
-
-async fn load_on<B, P>(
-    conn: &mut Held<B>,
-    to: &Recipient,
-    processor: &P,
-    guard: &Guard<'_>,
-    after: EventId,
-    options: &TurnOptions,
-) -> Result<Look<P::State>>
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let during = |fault: Fault| fault.during(format!("load {to}"));
-    let max_events = options.max_events().get() as usize;
-    let started = Instant::now();
-    let opened = in_time::<B, _>(B::open_turn(conn, to.shard().into(), to.as_str(), after.0, options.bound())).await;
-    metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
-    let opened = opened.map_err(during)?;
-    if opened.paused {
-        return Err(Error::Paused { attempt: format!("process {to}") });
-    }
-    if options.leaves_alone(opened.wait_us) {
-        return Ok(Look::LeftAlone);
-    }
-    if opened.is_cut && opened.events.is_empty() {
-        return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
-    }
-    // Behind an event there may be none while the box holds some.
-    if opened.events.is_empty() && (after != EventId::NIL || !processor.runs_without_events()) {
-        return Ok(Look::Empty);
-    }
-    let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
-    if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
-        return Err(Error::misuse(format!("load the state of {to}"), Misuse::LeftOpen));
-    }
-    let mut rows = opened.events;
-    let more_listed = opened.is_cut || rows.len() > max_events;
-    rows.truncate(max_events);
-    let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Look::Loaded(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
 }

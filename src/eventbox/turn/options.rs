@@ -14,6 +14,9 @@ use crate::store::Bound;
 /// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
 pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Time for the hooks of one turn, unless [`TurnOptions::hook_deadline`] says otherwise.
+pub const DEFAULT_HOOK_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How many bytes the values of the events of one turn, or of one round, have at most, unless
 /// [`TurnOptions::max_bytes`] or the runtime's settings say otherwise. An event that is larger than that is taken
 /// alone.
@@ -57,6 +60,8 @@ pub struct TurnOptions {
     max_events: NonZeroU32,
     max_bytes: usize,
     deadline: Duration,
+    hook_deadline: Duration,
+    returns_hooks: bool,
     poison: Poison,
     /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
     backoff: Option<(Duration, Duration)>,
@@ -74,6 +79,8 @@ impl TurnOptions {
             max_events,
             max_bytes: DEFAULT_TURN_BYTES,
             deadline: DEFAULT_TURN_DEADLINE,
+            hook_deadline: DEFAULT_HOOK_DEADLINE,
+            returns_hooks: false,
             poison: Poison::Block,
             backoff: None,
             searching: false,
@@ -86,6 +93,21 @@ impl TurnOptions {
     /// [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Bounds the time of the hooks of one turn together; [`DEFAULT_HOOK_DEADLINE`] by default. After it
+    /// [`Turn::hook_errors`](crate::Turn::hook_errors) says so, and the hooks that have not run are dropped.
+    pub fn hook_deadline(mut self, deadline: Duration) -> Self {
+        self.hook_deadline = deadline;
+        self
+    }
+
+    /// Leaves the hooks to the caller, in [`Turn::post_process`](crate::Turn::post_process), instead of running them.
+    ///
+    /// Use it to run them elsewhere, or after something of your own; [`Turn::run_hooks`](crate::Turn::run_hooks) runs all.
+    pub fn return_hooks(mut self) -> Self {
+        self.returns_hooks = true;
         self
     }
 
@@ -161,6 +183,14 @@ impl TurnOptions {
 
     pub(super) fn deadline_of_attempt(&self) -> Duration {
         self.deadline
+    }
+
+    pub(super) fn deadline_of_hooks(&self) -> Duration {
+        self.hook_deadline
+    }
+
+    pub(super) fn returns_hooks(&self) -> bool {
+        self.returns_hooks
     }
 
     pub(super) fn poison_policy(&self) -> Poison {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use sqlx::Pool;
 use uuid::Uuid;
 
+use super::Turn;
+use super::attempt::{Attempted, attempt_with_retries};
 use super::options::TurnOptions;
-use super::{Attempted, Turn, attempt_with_retries};
 use crate::error::{Error, Result};
 use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::metrics;

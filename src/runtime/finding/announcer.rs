@@ -1,15 +1,18 @@
 //! Wake-ups from a process that only emits.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::notify;
 use crate::eventbox::{self, Hints};
+use crate::service::StopReport;
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
@@ -28,18 +31,20 @@ use crate::store::Backend;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
+/// use std::time::Duration;
+///
 /// use eventbox::runtime::Announcer;
 ///
 /// let announcer = Announcer::start(&pool);
 /// let order = eventbox::Recipient::new("order", "4711")?;
 /// eventbox::emit(&pool, &order, eventbox::Event::new("paid")).await?;
-/// announcer.stop().await;
+/// let _ = announcer.stop(Duration::from_secs(5)).await;
 /// # Ok(()) }
 /// ```
 pub struct Announcer<B: Backend> {
     pool: Pool<B>,
     hints: Arc<Hints>,
-    task: Option<JoinHandle<()>>,
+    task: Mutex<Option<JoinHandle<()>>>,
     stopping: CancellationToken,
     _guard: DropGuard,
 }
@@ -54,23 +59,28 @@ impl<B: Backend> Announcer<B> {
             let (_, owned) = watch::channel(ShardSet::default());
             tokio::spawn(notify::send(pool.clone(), Arc::clone(&hints), owned, stopping.clone()))
         });
-        Announcer { pool: pool.clone(), hints, task, _guard: stopping.clone().drop_guard(), stopping }
+        Announcer { pool: pool.clone(), hints, task: Mutex::new(task), _guard: stopping.clone().drop_guard(), stopping }
     }
 
-    /// Stops when it has told everything, so that a process may emit and end. It waits for a connection no longer than the pool does.
+    /// Stops the announcer after its last wake-ups, within `limit`, so that a process may emit and end. A second stop
+    /// does nothing.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has stopped it, and may not have told the last.
-    pub async fn stop(mut self) {
+    /// A dropped future has stopped the announcer, and may have sent the last wake-ups or not.
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         self.stopping.cancel();
-        let Some(task) = self.task.take() else { return };
-        // It may be in the middle of telling; only the end of the runtime makes it fail.
-        let _ = task.await;
-        let last = self.hints.take();
-        if !last.is_empty() {
-            notify::tell(&self.pool, &last).await;
-        }
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(task) = task else { return StopReport::COMPLETE };
+        let sending = async {
+            // The task may be sending now. Only the end of the tokio runtime makes it fail.
+            let _ = task.await;
+            let last = self.hints.take();
+            if !last.is_empty() {
+                notify::tell(&self.pool, &last).await;
+            }
+        };
+        StopReport::in_time(timeout(limit, sending).await.is_ok())
     }
 }
 

@@ -221,6 +221,7 @@ pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
     TurnOptions::new(max_events)
         .max_bytes(config.max_event_bytes.get())
         .deadline(config.turn_deadline)
+        .return_hooks()
         .poison(config.poison)
         .backing_off(config.backoff.base, config.backoff.cap)
 }

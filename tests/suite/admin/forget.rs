@@ -52,8 +52,8 @@ on_every_engine! {
     /// A recipient is forgotten while its turn decides. The turn does not match any more and starts again, as turn 1.
     async fn a_turn_in_flight_does_not_outlive_its_recipient(db) {
         create_cells(db).await;
-        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
-        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        let _ = process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        let _ = process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
         let_an_hour_pass(db).await;
         let other = db.open(1);
         let cells = counting::<Engine>().before_deciding(move |attempt| {
@@ -71,7 +71,7 @@ on_every_engine! {
     /// A turn commits while `forget` waits for it, so the last write is too recent.
     async fn a_recipient_is_not_forgotten_under_a_turn(db) {
         create_cells(db).await;
-        process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
+        let _ = process_batch(&db.pool, &cell(), &counting::<Engine>(), MANY).await.unwrap();
         let_an_hour_pass(db).await;
         let forgetting = op::<Engine, _, _, _>(|pool| async move { admin::forget(&pool, &cell()).await.unwrap() });
         let (done, forgotten) = turn_first(db, forgetting).await;

@@ -174,12 +174,12 @@ on_every_engine! {
         eventually(SOON, async || stamped(db).await == 1).await;
         let_the_delay_pass(db).await;
         eventually(SOON, async || db.count("eventbox_tombstone").await == 0).await;
-        assert!(pruner.stop().await && pruner.stop().await);
+        assert!(pruner.stop(SOON).await.complete && pruner.stop(SOON).await.complete);
 
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         drain(&db.pool, &airport()).await;
         pruner.start();
-        assert!(pruner.stop().await);
+        assert!(pruner.stop(SOON).await.complete);
         assert_eq!(stamped(db).await, 0, "once stopped, it does not start again");
         assert_eq!(counts(&pruner.run_once().await.unwrap()), [1, 0, 0], "a single pass still works");
     }
@@ -195,7 +195,7 @@ on_every_engine! {
         pruner.start();
         db.run("ALTER TABLE away RENAME TO eventbox_tombstone").await;
         eventually(SOON, async || stamped(db).await == 1).await;
-        assert!(pruner.stop().await);
+        assert!(pruner.stop(SOON).await.complete);
     }
 }
 

@@ -106,7 +106,7 @@ on_every_engine! {
         assert_eq!(eventbox::emit(&db.pool, &to, named("\"second\"")).await.unwrap(), Emitted::Duplicate);
         let both = [(to.clone(), named("\"third\"")), (to.clone(), Event::new("\"fourth\"").named("m")), (to.clone(), Event::new("\"fifth\"").named("m"))];
         assert_eq!(eventbox::emit_all(&db.pool, &both).await.unwrap(), [Emitted::Duplicate, Emitted::Added, Emitted::Duplicate]);
-        eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap();
         let words = eventbox::state::<Vec<String>>(&db.pool, &to).await.unwrap().unwrap().state.unwrap();
         assert_eq!(words, ["first", "fourth"]);
     }
@@ -128,7 +128,7 @@ on_every_engine! {
         }
         eventbox::emit(&mut *tx, &to, Event::new("\"after\"")).await.unwrap();
         tx.commit().await.unwrap();
-        eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap();
         let words = eventbox::state::<Vec<String>>(&db.pool, &to).await.unwrap().unwrap().state.unwrap();
         assert_eq!(words, ["before", "after"]);
     }

@@ -38,7 +38,7 @@ where
 {
     let to = airport(&uuid::Uuid::new_v4().to_string());
     B::emit_on(&db.pool, &to, Event::new("x")).await.unwrap();
-    eventbox::reduce_batch(&db.pool, &to, &Keeps(state.clone()), MANY).await.unwrap();
+    let _ = eventbox::reduce_batch(&db.pool, &to, &Keeps(state.clone()), MANY).await.unwrap();
     let read = eventbox::state::<S>(&db.pool, &to).await.unwrap().unwrap();
     assert_eq!((read.turn, read.state), (1, Some(state)));
 }
@@ -57,7 +57,7 @@ where
     };
     assert!(*recipient == to && source.to_string().contains(words), "{source}");
     assert!(eventbox::state::<S>(&db.pool, &to).await.unwrap().is_none());
-    eventbox::reduce_batch(&db.pool, &to, &Keeps(S::default()), MANY).await.unwrap();
+    let _ = eventbox::reduce_batch(&db.pool, &to, &Keeps(S::default()), MANY).await.unwrap();
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -239,7 +239,7 @@ on_every_engine! {
             let Error::State { source: StateError::NotReadBack { source, .. }, .. } = &error else { panic!("{error:?}") };
             assert_eq!(source.to_string(), words);
         }
-        eventbox::reduce_batch(&db.pool, &to, &Counting::<Broken, u64>(PhantomData, 7), MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Broken, u64>(PhantomData, 7), MANY).await.unwrap();
 
         let deep = |levels| (0..levels).fold(Deep::default(), |inner, _| Deep { inner: Some(Box::new(inner)) });
         let to = airport("EWR");
@@ -247,7 +247,7 @@ on_every_engine! {
         let too_deep = Counting::<Protobuf, Deep>(PhantomData, deep(150));
         let error = eventbox::reduce_batch(&db.pool, &to, &too_deep, MANY).await.unwrap_err();
         assert!(matches!(error, Error::State { source: StateError::NotReadBack { .. }, .. }), "{error:?}");
-        eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY).await.unwrap();
         assert_eq!(eventbox::state_as::<Protobuf, Deep>(&db.pool, &to).await.unwrap().unwrap().state, Some(deep(50)));
     }
 
@@ -280,7 +280,7 @@ on_every_engine! {
         let (alone, in_a_round) = (airport("alone"), airport("round"));
         let empty = || Event::from_json(&"").unwrap();
         emit(db, &alone, empty()).await;
-        eventbox::reduce_batch(&db.pool, &alone, &Rename, MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &alone, &Rename, MANY).await.unwrap();
         emit(db, &in_a_round, empty()).await;
         let runtime = eventbox::runtime::Runtime::builder(db.open(4)).reducer("airport", Rename).start().await.unwrap();
         crate::support::eventually(crate::support::SOON, async || db.count("eventbox_event").await == 0).await;
@@ -304,7 +304,7 @@ on_every_engine! {
         let stored = admin::stored_state(&db.pool, &to).await.unwrap();
         assert_eq!((stored.turn, stored.state.as_deref()), (1, Some(&b"{\"legs\":[{\"UA\":NaN}]}"[..])));
         assert_eq!(admin::set_state(&db.pool, &to, 1, Some(b"{\"legs\":[]}")).await.unwrap(), 2);
-        eventbox::reduce_batch(&db.pool, &to, &Keeps(delays(1.0)), MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Keeps(delays(1.0)), MANY).await.unwrap();
         assert_eq!(eventbox::state::<Delays>(&db.pool, &to).await.unwrap().unwrap().state, Some(delays(1.0)));
 
         admin::set_state(&db.pool, &to, 3, Some(b"\xff\0")).await.unwrap();
@@ -318,7 +318,7 @@ on_every_engine! {
 /// Minus zero is equal to zero, so its bits are looked at.
 async fn keep_minus_zero<B: CellEngine>(db: &TestDb<B>, to: &Recipient) {
     emit_x(db, to).await;
-    eventbox::reduce_batch(&db.pool, to, &Keeps((-0.0_f64, -0.0_f32)), MANY).await.unwrap();
+    let _ = eventbox::reduce_batch(&db.pool, to, &Keeps((-0.0_f64, -0.0_f32)), MANY).await.unwrap();
     let (wide, narrow) = eventbox::state::<(f64, f32)>(&db.pool, to).await.unwrap().unwrap().state.unwrap();
     assert!(wide.is_sign_negative() && narrow.is_sign_negative());
 }

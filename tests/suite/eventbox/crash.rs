@@ -88,7 +88,9 @@ fn child() {
 async fn play<B: CellEngine>(pool: sqlx::Pool<B>, role: &str) {
     match role {
         "die between commit and hooks" => {
-            let turn = eventbox::process_batch(&pool, &order(), &with_work_after(pool.clone()), MANY).await.unwrap();
+            let options = eventbox::TurnOptions::new(MANY).return_hooks();
+            let work = with_work_after(pool.clone());
+            let turn = eventbox::process_batch_with(&pool, &order(), &work, &options).await.unwrap();
             assert_eq!(turn.post_process.len(), 1);
             println!("{COMMITTED}");
             std::future::pending::<()>().await;

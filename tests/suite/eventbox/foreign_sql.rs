@@ -419,7 +419,7 @@ on_every_engine! {
                 emit_one(db).await;
             }
         }
-        turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await.unwrap();
+        let _ = turn(&pool, &Foreign::new(Place::Nowhere, "", false)).await.unwrap();
         assert_eq!(db.count("eventbox_event").await, 0);
     }
 }
@@ -438,7 +438,7 @@ async fn what_a_pool_sets_when_it_connects_stays() {
         let pool = pool.connect_with(db.options()).await.unwrap();
         let ours = "SELECT (current_setting('app.tenant') = 'ours' AND current_setting('statement_timeout') = '2min')::int::int8";
         for sql in ["", "SET LOCAL app.tenant = 'other'", "SET work_mem = '9MB'", "SET statement_timeout = 0"] {
-            turn(&pool, &Foreign::new(Place::Effect, sql, false)).await.unwrap();
+            let _ = turn(&pool, &Foreign::new(Place::Effect, sql, false)).await.unwrap();
             db.run("DELETE FROM note WHERE text <> 'there'").await;
             emit_one(db).await;
             eventually(SOON, async || {

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use ::eventbox::{
-    Emitted, Error, Event, Mutation, PostProcess, Processor, Recipient, SideEffect, Transition, Turn, emit,
-    process_batch,
+    Emitted, Error, Event, Mutation, PostProcess, Processor, Recipient, SideEffect, Transition, Turn, TurnOptions,
+    emit, process_batch_with,
 };
 use sqlx::{PgPool, Postgres};
 use tokio::sync::oneshot;
@@ -41,7 +41,8 @@ fn processor() -> impl Processor<Postgres, State = ()> {
 }
 
 async fn turn(pool: &PgPool) -> Result<Turn> {
-    process_batch(pool, &aircraft(), &processor(), NonZeroU32::new(10).unwrap()).await
+    let options = TurnOptions::new(NonZeroU32::new(10).unwrap()).return_hooks();
+    process_batch_with(pool, &aircraft(), &processor(), &options).await
 }
 
 /// Emits an event and processes it, past the proxy.
@@ -205,7 +206,7 @@ at_turns_0_and_3! {
         proxy.next(Message::Commit, Fate::CutBefore);
         let (ours, ()) = tokio::join!(turn(&pool), async {
             proxy.cut(1).await;
-            turn(&db.pool).await.unwrap();
+            let _ = turn(&db.pool).await.unwrap();
             overtake(db).await;
             proxy.hold_new_connections(false);
         });

@@ -82,7 +82,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
         eventbox_emit(db, Event::new("waits")).await;
     }
     let leaving = Cells::<B>::deciding(|_, _, _| Ok(Mutation::none()));
-    eventbox::process_batch(&db.pool, &cell(), &leaving, MANY).await.unwrap();
+    let _ = eventbox::process_batch(&db.pool, &cell(), &leaving, MANY).await.unwrap();
     Pruner::new(db.pool.clone(), PrunerConfig { tombstone_delay: Duration::from_secs(300), ..PrunerConfig::default() })
         .run_once()
         .await

@@ -66,7 +66,7 @@ on_every_engine! {
                 let (other, key) = (other.clone(), key.clone());
                 async move {
                     if attempt == 1 {
-                        eventbox::process_batch(&other, &key, &adding::<Engine>(), MANY).await.unwrap();
+                        let _ = eventbox::process_batch(&other, &key, &adding::<Engine>(), MANY).await.unwrap();
                         eventbox::emit(&other, &key, Event::new("later")).await.unwrap();
                     }
                 }
@@ -87,7 +87,7 @@ on_every_engine! {
     async fn a_state_that_comes_back_is_a_change(db) {
         create_cells(db).await;
         let there_and_back = Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
-        eventbox::process_batch(&db.pool, &cell(1), &there_and_back, MANY).await.unwrap();
+        let _ = eventbox::process_batch(&db.pool, &cell(1), &there_and_back, MANY).await.unwrap();
         assert_eq!((state_of(db, &cell(1)).await, there_and_back.saves.load(Ordering::SeqCst)), ((0, 1), 1));
     }
 
@@ -107,7 +107,7 @@ on_every_engine! {
             let other = other.clone();
             async move {
                 if attempt == 1 {
-                    eventbox::process_batch(&other, &cell(1), &keeping(b"B"), MANY).await.unwrap();
+                    let _ = eventbox::process_batch(&other, &cell(1), &keeping(b"B"), MANY).await.unwrap();
                 }
             }
         });
@@ -129,7 +129,7 @@ on_every_engine! {
                 assert_eq!(answer, Emitted::Duplicate);
             }
         });
-        eventbox::process_batch(&db.pool, &cell(1), &ours, MANY).await.unwrap();
+        let _ = eventbox::process_batch(&db.pool, &cell(1), &ours, MANY).await.unwrap();
         assert_eq!(eventbox::emit(&db.pool, &cell(1), again("third")).await.unwrap(), Emitted::Tombstoned);
         let answers = eventbox::emit_all(&db.pool, &[(cell(1), again("fourth")), (cell(2), again("another box"))]).await.unwrap();
         assert_eq!(answers, [Emitted::Tombstoned, Emitted::Added]);

@@ -72,7 +72,7 @@ on_every_engine! {
         db.run("UPDATE eventbox_timer SET due_at_us = 0").await;
         move_due(&db.pool, &[order().shard()], MANY).await.unwrap();
         assert_eq!(status(&db.pool, &copy).await.unwrap(), Status::Waiting);
-        reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap();
+        let _ = reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap();
         assert_eq!(status(&db.pool, &copy).await.unwrap(), Status::Done { turn: 1 });
 
         let other = emit(&db.pool, &order(), Event::new("x").named("m").due_at(at)).await.unwrap();
@@ -86,7 +86,7 @@ on_every_engine! {
         let copy = emit(&db.pool, &order(), named()).await.unwrap();
         assert!(first == Emitted::Added && copy == Emitted::Duplicate && first.id().is_some());
         assert_eq!(status(&db.pool, &copy).await.unwrap(), Status::Waiting);
-        reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap();
+        let _ = reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap();
         let late = emit(&db.pool, &order(), named()).await.unwrap();
         assert_eq!(late, Emitted::Tombstoned);
         for receipt in [first, copy, late] {

@@ -77,11 +77,47 @@ on_every_engine! {
                 .into_iter()
                 .fold(Mutation::none(), |mutation, what| mutation.then(Transition::stay().post_process(hook(what)))))
         });
-        let mut turn = eventbox::process_batch(&db.pool, &cell(), &cells, MANY).await.unwrap();
-        let errors = turn.run_hooks().await.unwrap_err();
-        assert_eq!(ran.load(Ordering::SeqCst), 4);
-        assert_eq!(errors.to_string(), "2 hooks failed; first fails; it panicked: third panics");
+        let said = "2 hooks failed; first fails; it panicked: third panics";
+        let turn = eventbox::process_batch(&db.pool, &cell(), &cells, MANY).await.unwrap();
+        assert_eq!((ran.load(Ordering::SeqCst), turn.post_process.len()), (4, 0));
+        assert_eq!(turn.hook_errors.unwrap().to_string(), said);
+
+        let options = TurnOptions::new(MANY).return_hooks();
+        let mut turn = eventbox::process_batch_with(&db.pool, &cell(), &cells, &options).await.unwrap();
+        assert_eq!((ran.load(Ordering::SeqCst), turn.post_process.len()), (4, 4));
+        assert!(turn.hook_errors.is_none());
+        assert_eq!(turn.run_hooks().await.unwrap_err().to_string(), said);
+        assert_eq!(ran.load(Ordering::SeqCst), 8);
         turn.run_hooks().await.unwrap();
+    }
+
+    async fn hooks_that_take_too_long_are_given_up_and_the_turn_stands(db) {
+        create_cells(db).await;
+        let ran = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ran);
+        let cells = Cells::<Engine>::deciding(move |_, _, _| {
+            let count = Arc::clone(&count);
+            let endless = PostProcess::new(std::future::pending);
+            let counting = PostProcess::new(move || async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            });
+            let transition = Transition::stay().post_process(endless);
+            Ok(Mutation::none().then(transition).then(Transition::stay().post_process(counting)))
+        });
+        let limit = Duration::from_millis(20);
+        let options = TurnOptions::new(MANY).hook_deadline(limit);
+        let turn = eventbox::process_batch_with(&db.pool, &cell(), &cells, &options).await.unwrap();
+        assert_eq!(turn.number, Some(1));
+        assert_eq!(turn.hook_errors.unwrap().to_string(), "1 hooks failed; the hooks were not done within 20ms");
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
+
+        // The caller who runs them may give up one and go on with the others.
+        let options = TurnOptions::new(MANY).return_hooks();
+        let mut turn = eventbox::process_batch_with(&db.pool, &cell(), &cells, &options).await.unwrap();
+        tokio::time::timeout(limit, turn.run_hooks()).await.unwrap_err();
+        turn.run_hooks().await.unwrap();
+        assert_eq!(ran.load(Ordering::SeqCst), 1);
     }
 
     /// eventbox 38 (W-13, EB-12): an independent transition fails alone; its events stay, the others commit.

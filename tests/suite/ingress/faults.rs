@@ -107,7 +107,7 @@ async fn a_hanging_call_does_not_delay_the_stop() {
     });
     // Both calls use one connection, in this order.
     client.ping(EmptyRequest {}).await.unwrap();
-    assert!(server.stop(PATIENCE).await);
+    assert!(server.stop(PATIENCE).await.complete);
     assert_eq!(code(tokio::time::timeout(PATIENCE, hanging).await.unwrap().unwrap()), Code::Unavailable);
 }
 
@@ -190,6 +190,6 @@ async fn a_slow_call_is_cut_at_the_deadline_of_the_stop() {
         assert!(Instant::now() < deadline, "the event was not kept");
         tokio::task::yield_now().await;
     }
-    assert!(!server.stop(Duration::from_millis(10)).await);
+    assert!(!server.stop(Duration::from_millis(10)).await.complete);
     tokio::time::timeout(PATIENCE, slow).await.unwrap().unwrap().unwrap_err();
 }

@@ -96,7 +96,7 @@ async fn a_restart_continues_with_the_same_file() {
         let fresh = format!("fresh{round}");
         let events = vec![event("a", "same", "1"), event("b", &fresh, "2"), event("c", "same", &fresh)];
         publish(&mut client(&server).await, events).await.unwrap();
-        assert!(server.stop(PATIENCE).await);
+        assert!(server.stop(PATIENCE).await.complete);
         assert_eq!(counts(&server).await, (round + 2, round, round + 1, 0));
     }
     let log = eventbox::ingress::IngressLog::open(&file).await.unwrap();

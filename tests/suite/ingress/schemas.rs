@@ -27,7 +27,7 @@ async fn each_new_text_of_a_subject_is_a_new_version() {
     assert_eq!(registered, [named("a", 1), named("b", 1)]);
     let registered = register(&mut first, vec![schema("a", "2"), schema("b", "1")]).await.unwrap();
     assert_eq!(registered, [named("a", 2), named("b", 1)]);
-    assert!(server.stop(PATIENCE).await);
+    assert!(server.stop(PATIENCE).await.complete);
 
     let server = Ingress::builder().store_file(&file).serve("127.0.0.1:0").await.unwrap();
     let registered = register(&mut client(&server).await, vec![schema("a", "3"), schema("a", "3")]).await.unwrap();
@@ -94,6 +94,6 @@ async fn an_open_stream_ends_with_the_server() {
     let requests_in = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut answers = client(&server).await.stream_events(requests_in).await.unwrap().into_inner();
     assert_eq!(answers.message().await.unwrap().unwrap().status, "success");
-    assert!(server.stop(PATIENCE).await);
+    assert!(server.stop(PATIENCE).await.complete);
     assert_eq!(answers.message().await.unwrap_err().code(), tonic::Code::Unavailable);
 }

@@ -48,8 +48,8 @@ async fn a_stopped_server_accepts_nothing() {
     let server = server().await;
     let mut client = client(&server).await;
     publish(&mut client, vec![event("a", "k", "1")]).await.unwrap();
-    assert!(server.stop(PATIENCE).await);
-    assert!(server.stop(PATIENCE).await, "a second stop waits for the end of the first");
+    assert!(server.stop(PATIENCE).await.complete);
+    assert!(server.stop(PATIENCE).await.complete, "a second stop waits for the end of the first");
     assert_eq!(publish(&mut client, vec![event("a", "l", "1")]).await.unwrap_err().code(), tonic::Code::Unavailable);
     assert_eq!(counts(&server).await, (1, 0, 0, 0));
 }

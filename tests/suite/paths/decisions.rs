@@ -115,7 +115,7 @@ by_every_way! {
                 Ok(Outcome::stay().consuming(events).publishing([message("same")]))
             }
         }
-        eventbox::reduce_batch(&db.pool, &neighbour, &Publishing, 10.try_into().unwrap()).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &neighbour, &Publishing, 10.try_into().unwrap()).await.unwrap();
         let keys: Vec<_> =
             published(db).await.iter().map(|message| message.idempotency_key().unwrap().to_owned()).collect();
         assert!(!first.contains(&keys[0]), "another recipient makes other keys");

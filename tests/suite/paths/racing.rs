@@ -88,7 +88,7 @@ by_every_way! {
                 async move {
                     if decision == 1 {
                         let one = NonZeroU32::MIN;
-                        eventbox::reduce_batch(&rival, &it(), &reduce(remember), one).await.unwrap();
+                        let _ = eventbox::reduce_batch(&rival, &it(), &reduce(remember), one).await.unwrap();
                         eventbox::emit(&rival, &it(), Event::new("later")).await.unwrap();
                     }
                 }
@@ -131,7 +131,7 @@ by_every_way! {
             let rival = rival.clone();
             async move {
                 if decision == 1 {
-                    eventbox::reduce_batch(&rival, &it(), &Keeping("B"), MANY).await.unwrap();
+                    let _ = eventbox::reduce_batch(&rival, &it(), &Keeping("B"), MANY).await.unwrap();
                 }
             }
         });

@@ -69,7 +69,7 @@ by_every_way! {
             let rival = rival.clone();
             async move {
                 if decision == 1 {
-                    eventbox::reduce_batch(&rival, &it(), &reduce(remember), NonZeroU32::MIN).await.unwrap();
+                    let _ = eventbox::reduce_batch(&rival, &it(), &reduce(remember), NonZeroU32::MIN).await.unwrap();
                 }
             }
         });

@@ -183,7 +183,7 @@ on_every_engine! {
             idle(db).await;
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         }
-        announcer.stop().await;
+        announcer.stop(STOP).await;
         runtime.stop(STOP).await;
     }
 }
@@ -230,7 +230,7 @@ mod wake_ups {
             eventually(SOON, async || calls.load(Ordering::Relaxed) > 0).await;
             let started = Instant::now();
             emit(db, &tally("a"), ["2"]).await;
-            announcer.stop().await;
+            announcer.stop(STOP).await;
             idle(db).await;
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
             runtime.stop(STOP).await;

@@ -313,7 +313,7 @@ on_every_engine! {
             let (stopping, reached, go_on) = Stopping::new();
             for n in 0..events_before {
                 emit(db, &tally(of), [n.to_string().as_str()]).await;
-                eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
+                let _ = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
             }
             emit(db, &tally(of), ["stop", "next"]).await;
             let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();

@@ -37,7 +37,7 @@ on_every_engine! {
         let report = stopping.await.unwrap();
         assert!(report.complete, "{report:?}");
         assert_eq!((report.interrupted, db.count("eventbox_event").await), (0, 2));
-        assert_eq!(runtime.stop(STOP).await.waiting, 0, "a second stop has nothing to do");
+        assert_eq!(runtime.stop(STOP).await.left, 0, "a second stop has nothing to do");
     }
 
     /// What does not end in time is interrupted: rolled back, no failure counted, and the report says so. The leases are given up nevertheless.

@@ -216,6 +216,11 @@ impl<B: CellEngine> Cells<B> {
 impl<B: CellEngine> Processor<B> for Cells<B> {
     type State = i64;
 
+    /// A cell grows by itself.
+    fn runs_without_events(&self) -> bool {
+        true
+    }
+
     async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(i64, EVersion), BoxError> {
         let (population, eversion) = B::load(conn, to.as_str()).await?;
         let attempt = self.loads.fetch_add(1, Ordering::SeqCst) + 1;
