@@ -47,6 +47,7 @@ mod json;
 pub mod outbox;
 pub mod proto;
 mod recipient;
+mod room;
 #[cfg(feature = "runtime")]
 pub mod runtime;
 mod service;

@@ -15,6 +15,7 @@ pub(crate) mod instruments;
 pub(crate) mod metrics;
 pub(crate) mod transport;
 
+pub use crate::room::MAX_QUEUE_BYTES;
 pub use answer::outcome::{EventErrorCode, RetryClass, SendError, error_code};
 pub use answer::retry_hint::MAX_RETRY_AFTER;
 pub use client::batch::{ABANDON_GRACE, BatchClient, BatchStop, Callback, Sent};

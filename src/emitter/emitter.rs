@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::heartbeat::Heartbeats;
 use crate::outbox::counts::{QueueStats, observe};
 use crate::outbox::row::Stored;
+use crate::room::{Place, Room};
 use crate::store::{Backend, Fault, answered, hold};
 
 /// How often [`DurableEmitter::flush`] looks.
@@ -101,7 +102,8 @@ pub(crate) struct Inner<B: Backend> {
     pub(crate) fallback: Option<Arc<Fallback>>,
     /// Empties the queue of asynchronous emits.
     pub(crate) asynchronous_loop: TaskTracker,
-    pub(crate) asynchronous: Mutex<Option<mpsc::Sender<CloudEvent>>>,
+    pub(crate) asynchronous: Mutex<Option<mpsc::Sender<(CloudEvent, Place)>>>,
+    pub(crate) asynchronous_room: Room,
 }
 
 impl<B: Backend> Inner<B> {
@@ -166,6 +168,7 @@ impl<B: Backend> DurableEmitter<B> {
             fallback,
             asynchronous_loop: TaskTracker::new(),
             asynchronous: Mutex::new(None),
+            asynchronous_room: Room::new(),
         };
         Ok(DurableEmitter { inner: Arc::new(inner) })
     }
@@ -196,11 +199,13 @@ impl<B: Backend> DurableEmitter<B> {
     }
 
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
-    /// [`async_buffer`](Config::async_buffer) are waiting or the emitter is not running.
+    /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
     pub fn emit_async(&self, event: CloudEvent) {
         let pair = Pair::of(event.source(), event.event_type());
         let queue = self.inner.asynchronous.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.as_ref().is_none_or(|queue| queue.try_send(event).is_err()) {
+        let place = self.inner.asynchronous_room.try_take(event.encoded_len());
+        let queued = queue.as_ref().zip(place).is_some_and(|(queue, place)| queue.try_send((event, place)).is_ok());
+        if !queued {
             self.inner.settling.counters.async_dropped();
             self.inner.settling.metrics.async_dropped(&pair);
         }

@@ -7,7 +7,8 @@ use sqlx::Database;
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, row};
-use crate::store::{Backend, EmitExecutor, Fault};
+use crate::room::fitting;
+use crate::store::{Backend, EmitExecutor, Fault, in_time};
 
 /// Puts a message into the outbox, alone or inside the caller's transaction, without a running emitter.
 ///
@@ -46,9 +47,11 @@ where
     E: EmitExecutor<'e, Database = B>,
 {
     let mut stored = prepare(event, FIRST_CLAIM_TTL, IdempotencyKey::Unique);
-    B::insert_outbox(executor, &row(&stored), micros(FIRST_CLAIM_TTL))
-        .await
-        .map_err(|fault| fault.during_commit("store a message in the outbox"))?;
+    let inserted = match executor.pool() {
+        Some(pool) => B::insert_outbox_on_pool(&pool, &[row(&stored)], micros(FIRST_CLAIM_TTL)).await,
+        None => in_time::<B, _>(B::insert_outbox(executor, &row(&stored), micros(FIRST_CLAIM_TTL))).await,
+    };
+    inserted.map_err(|fault| fault.during_commit("store a message in the outbox"))?;
     stored.payload = Vec::new();
     Ok(stored)
 }
@@ -65,8 +68,15 @@ pub(crate) async fn publish_all_in<B: Backend>(
     let mut stored: Vec<Stored> =
         events.into_iter().map(|event| prepare(event, claim_ttl, IdempotencyKey::Unique)).collect();
     lay_together(&mut stored);
-    let rows: Vec<_> = stored.iter().map(row).collect();
-    B::insert_outbox_in(tx, &rows, micros(claim_ttl)).await?;
-    stored.iter_mut().for_each(|stored| stored.payload = Vec::new());
+    let mut left = stored.as_mut_slice();
+    while !left.is_empty() {
+        let fits = fitting(left.iter().map(|stored| stored.payload.len())).min(left.len());
+        let (now, later) = left.split_at_mut(fits);
+        let rows: Vec<_> = now.iter().map(row).collect();
+        B::insert_outbox_in(tx, &rows, micros(claim_ttl)).await?;
+        drop(rows);
+        now.iter_mut().for_each(|stored| stored.payload = Vec::new());
+        left = later;
+    }
     Ok(stored)
 }

@@ -3,7 +3,7 @@
 //! What is bound to a limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite: that engine plans a statement anew for
 //! every value that is bound to a bare one, which takes longer than to run it.
 
-/// Implements a table's trait for both engines from one body, in which `Engine` is the engine and `now_us!()` is the text of its clock.
+/// Implements a table's trait for both engines from one body, in which `Engine` is the engine and `now_us!()` is the text of its clock and `replicated!()` one that makes a commit wait.
 macro_rules! on_both_engines {
     ($($body:tt)*) => {
         #[cfg(feature = "postgres")]
@@ -11,7 +11,7 @@ macro_rules! on_both_engines {
             #[allow(unused_imports)]
             use super::*;
             #[allow(unused_imports)]
-            use crate::store::postgres::now_us;
+            use crate::store::postgres::{now_us, replicated};
             type Engine = sqlx::Postgres;
             $($body)*
         }
@@ -20,7 +20,7 @@ macro_rules! on_both_engines {
             #[allow(unused_imports)]
             use super::*;
             #[allow(unused_imports)]
-            use crate::store::sqlite::now_us;
+            use crate::store::sqlite::{now_us, replicated};
             type Engine = sqlx::Sqlite;
             $($body)*
         }

@@ -55,6 +55,8 @@ pub struct Claim {
     pub per_shard: i64,
     /// The most messages altogether.
     pub limit: i64,
+    /// The most bytes of their payloads; one message is always claimed.
+    pub bytes: i64,
     /// How long nobody else may claim them, microseconds.
     pub hold_us: i64,
 }

@@ -39,20 +39,25 @@ pub trait StatusTable: Database {
     ) -> impl Future<Output = Result<StatusRow, Fault>> + Send;
 }
 
-/// One statement, so that the turn is of the moment at which the event was seen, or seen to be gone. All look-ups are by key.
-pub(crate) const READ_STATUS: &str = "WITH sought AS (
-    SELECT coalesce($3, (SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $4)) AS id
-)
-SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0), f.error
-FROM sought
-LEFT JOIN eventbox_event e ON e.shard = $1 AND e.recipient = $2 AND e.id = sought.id
-LEFT JOIN eventbox_timer m ON m.shard = $1 AND m.recipient = $2 AND m.id = sought.id
-LEFT JOIN eventbox_dead_letter d ON d.shard = $1 AND d.id = sought.id AND d.recipient = $2
-LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
-LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
-LEFT JOIN eventbox_paused_kind k ON k.kind = $5";
-
 on_both_engines! {
+    /// One statement, so that the turn is of the moment at which the event was seen, or seen to be gone. All look-ups are by key.
+    ///
+    /// An event that is gone may be so by a commit that no synchronous standby has: the answer waits until one has it.
+    pub(crate) const READ_STATUS: &str = concat!(
+        "WITH sought AS (
+            SELECT coalesce($3, (SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $4)) AS id
+        )
+        SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL,
+               coalesce(f.attempts, 0), f.error, CASE WHEN e.id IS NULL AND m.id IS NULL THEN ", replicated!(), " END
+        FROM sought
+        LEFT JOIN eventbox_event e ON e.shard = $1 AND e.recipient = $2 AND e.id = sought.id
+        LEFT JOIN eventbox_timer m ON m.shard = $1 AND m.recipient = $2 AND m.id = sought.id
+        LEFT JOIN eventbox_dead_letter d ON d.shard = $1 AND d.id = sought.id AND d.recipient = $2
+        LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
+        LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
+        LEFT JOIN eventbox_paused_kind k ON k.kind = $5"
+    );
+
     impl StatusTable for Engine {
         async fn read_status(
             conn: &mut <Self as Database>::Connection,

@@ -18,8 +18,19 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Modules that every module may use, and that use only each other.
-const LEAVES: [&str; 10] =
-    ["clock", "cloudevent", "error", "heartbeat", "instrument", "json", "proto", "recipient", "service", "shard"];
+const LEAVES: [&str; 11] = [
+    "clock",
+    "cloudevent",
+    "error",
+    "heartbeat",
+    "instrument",
+    "json",
+    "proto",
+    "recipient",
+    "room",
+    "service",
+    "shard",
+];
 
 /// Largest number of lines of a file.
 const MAX_LINES: usize = 400;

@@ -20,6 +20,7 @@ use crate::chip::transport::Transport;
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
+use crate::room::Room;
 
 /// What became of an event that the client accepted.
 #[derive(Debug)]
@@ -51,11 +52,13 @@ pub struct BatchStop {
 ///
 /// Batches are sent when they are full or when their first event is [`batch_interval`](BatchConfig::batch_interval) old. Up to
 /// [`max_concurrent_sends`](BatchConfig::max_concurrent_sends) are on their way at once, so batches may overtake each other. When the
-/// server is slow the queue fills, and [`queue`](Self::queue) refuses: that is the back-pressure.
+/// server is slow the queue fills, and [`queue`](Self::queue) refuses: that is the back-pressure. Full is what has
+/// [`message_buffer`](BatchConfig::message_buffer) events, or [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES).
 ///
 /// Dropping the client without [`stop`](Self::stop) gives every waiting event its callback with [`SendError::Shutdown`].
 pub struct BatchClient {
     queue: mpsc::Sender<Work>,
+    room: Room,
     waiting: Mutex<Option<mpsc::Receiver<Work>>>,
     config: BatchConfig,
     sender: Arc<Sender>,
@@ -82,6 +85,7 @@ impl BatchClient {
         let sender = Sender::new(transport, config.clone(), breaker, abandoned.clone(), metrics);
         Ok(BatchClient {
             queue,
+            room: Room::new(),
             waiting: Mutex::new(Some(waiting)),
             config,
             sender: Arc::new(sender),
@@ -147,7 +151,8 @@ impl BatchClient {
             return Err(SendError::Shutdown);
         }
         self.sender.stamp(&mut event);
-        match self.queue.try_send(Work::new(event, attempt, send_before, callback)) {
+        let Some(place) = self.room.try_take(event.encoded_len()) else { return Err(SendError::BufferFull) };
+        match self.queue.try_send(Work::new(event, place, attempt, send_before, callback)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(work)) => {
                 work.refuse();
@@ -168,6 +173,12 @@ impl BatchClient {
     #[must_use]
     pub fn free(&self) -> usize {
         self.queue.capacity()
+    }
+
+    /// How many bytes of events the queue would take now, of [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES). What is being sent counts, too.
+    #[must_use]
+    pub fn free_bytes(&self) -> usize {
+        self.room.free()
     }
 
     /// What the breaker lets through now. Without one it is closed, except for as long as the server asks to be left alone.

@@ -8,6 +8,7 @@ use crate::chip::answer::outcome::SendError;
 use crate::chip::client::batch::{Callback, Sent};
 use crate::chip::client::split::field_bytes;
 use crate::cloudevent::CloudEvent;
+use crate::room::Place;
 
 /// An event on its way, with what is to happen when its fate is known. Dropping it is a fate too.
 pub(crate) struct Work {
@@ -19,17 +20,20 @@ pub(crate) struct Work {
     send_before: Option<Instant>,
     queued_at: Instant,
     callback: Option<Callback>,
+    /// Its place in the queue, which it keeps while it is sent.
+    _place: Place,
 }
 
 impl Work {
     pub(crate) fn new(
         event: CloudEvent,
+        place: Place,
         attempt: i32,
         send_before: Option<Instant>,
         callback: Option<Callback>,
     ) -> Self {
         let bytes = event.encoded_len();
-        Work { event: Some(event), bytes, attempt, send_before, queued_at: Instant::now(), callback }
+        Work { event: Some(event), bytes, attempt, send_before, queued_at: Instant::now(), callback, _place: place }
     }
 
     /// Forgets the callback: the caller is told in another way.

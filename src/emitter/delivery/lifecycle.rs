@@ -18,6 +18,7 @@ use crate::emitter::error::EmitterError;
 use crate::emitter::metrics::describe;
 use crate::emitter::outcomes::run_worker;
 use crate::heartbeat::Beat;
+use crate::room::Place;
 use crate::store::Backend;
 
 /// Asynchronous emits that are stored at the same time.
@@ -92,9 +93,9 @@ impl<B: Backend> Inner<B> {
         Ok(())
     }
 
-    async fn run_asynchronous(self: Arc<Self>, mut waiting: mpsc::Receiver<CloudEvent>, beat: Beat) {
+    async fn run_asynchronous(self: Arc<Self>, mut waiting: mpsc::Receiver<(CloudEvent, Place)>, beat: Beat) {
         let mut running = tokio::task::JoinSet::new();
-        while let Some(event) = waiting.recv().await {
+        while let Some((event, place)) = waiting.recv().await {
             if running.len() >= ASYNC_CONCURRENCY {
                 let _busy = beat.busy();
                 running.join_next().await;
@@ -104,6 +105,7 @@ impl<B: Backend> Inner<B> {
                 if let Err(error) = inner.emit(event).await {
                     tracing::warn!(%error, "an asynchronous emit failed");
                 }
+                drop(place);
             });
         }
         while running.join_next().await.is_some() {}

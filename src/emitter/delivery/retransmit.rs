@@ -14,6 +14,7 @@ use crate::emitter::metrics::{Pair, Phase};
 use crate::emitter::outcomes::{Entry, run};
 use crate::heartbeat::Beat;
 use crate::outbox::row::micros;
+use crate::room::MAX_OUTBOX_BYTES;
 use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule, answered, hold};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.
@@ -54,10 +55,12 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
     let mut pace = Pace::new(inner.settling.counters.answered());
     while let Some(room) = room(inner, beat, &mut pace).await {
         let per_shard = room.div_ceil(SHARDS_PER_PAGE);
+        let bytes = inner.client.free_bytes().min(MAX_OUTBOX_BYTES);
         let claim = Claim {
             from_shard,
             per_shard: count(per_shard),
             limit: count(room),
+            bytes: count(bytes),
             hold_us: micros(inner.config().retransmit_after),
         };
         let claimed_until = from_now(inner.config().retransmit_after);
@@ -70,9 +73,11 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
         swept.claimed += rows.len();
         let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
         let shard_was_full = rows.chunk_by(|a, b| a.key.shard == b.key.shard).any(|rows| rows.len() >= per_shard);
+        // The next message of a claim that is heavy may be what did not fit into it.
+        let was_heavy = rows.iter().map(|row| row.payload.len()).sum::<usize>() > bytes / 2;
         hand_over(inner, rows, claimed_until, &mut swept).await;
         from_shard = match last {
-            Some(last) if page >= room => (last + 1) % SHARDS,
+            Some(last) if page >= room || was_heavy => (last + 1) % SHARDS,
             // The end of the shards; once more from the start, unless this was everything.
             _ if from_shard > 0 || shard_was_full => 0,
             _ => break,
@@ -106,7 +111,9 @@ async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat, pace: &mut Pace) -
         let free = may_wait.saturating_sub(waiting).min(inner.settling.free_places()).min(page);
         let enough = page.min(may_wait / 2).max(1);
         match inner.client.breaker_state() {
-            BreakerState::Closed if free >= enough => return Some(free),
+            BreakerState::Closed if free >= enough && inner.client.free_bytes() >= MAX_OUTBOX_BYTES => {
+                return Some(free);
+            }
             BreakerState::Closed => {}
             // Enough for the probe, and no more than that is claimed in vain if it fails.
             BreakerState::HalfOpen if inner.settling.unsettled() == 0 => {

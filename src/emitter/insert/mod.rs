@@ -22,6 +22,7 @@ use crate::emitter::outcomes::{Entry, guarded};
 use crate::error::Error;
 use crate::heartbeat::Beat;
 use crate::outbox::row::{Stored, lay_together, prepare};
+use crate::room::MAX_QUEUE_BYTES;
 use crate::store::{Backend, Fault, OutboxKey};
 
 impl<B: Backend> Inner<B> {
@@ -64,7 +65,7 @@ impl<B: Backend> Inner<B> {
         };
         let (reply, inserted) = oneshot::channel();
         let insert_by = from_now(self.config().database_timeout);
-        match inserts.push(Request { stored, reply, insert_by }).await {
+        match inserts.push(Request { stored, reply, insert_by, place: None }).await {
             Ok(()) => inserted.await.unwrap_or_else(|_| Err(Arc::new(interrupted()))),
             Err(NotQueued::Closed) => Err(Arc::new(closed())),
             Err(NotQueued::Late) => Err(Arc::new(late())),
@@ -108,13 +109,13 @@ impl<B: Backend> Inner<B> {
                 let _ = request.reply.send(Err(Arc::new(late())));
             }
             let (stored, replies): (Vec<_>, Vec<_>) =
-                requests.into_iter().map(|request| (request.stored, request.reply)).unzip();
+                requests.into_iter().map(|request| (request.stored, (request.reply, request.place))).unzip();
             if stored.is_empty() {
                 continue;
             }
-            self.wait_for_the_sender(stored.len()).await;
+            self.wait_for_the_sender(&stored).await;
             let (inserted, left) = self.insert(stored).await;
-            for (reply, inserted) in replies.into_iter().zip(inserted) {
+            for ((reply, _place), inserted) in replies.into_iter().zip(inserted) {
                 // A caller that gave up does not wait for the answer; its event is stored all the same.
                 let _ = reply.send(inserted);
             }
@@ -124,10 +125,11 @@ impl<B: Backend> Inner<B> {
 
     /// Lets the sender keep up: what finds no place there costs a claim later. Never longer than [`HANDOVER_WAIT`], and not at all when nothing
     /// is sent anyhow, because what is emitted must be accepted.
-    async fn wait_for_the_sender(&self, rows: usize) {
+    async fn wait_for_the_sender(&self, rows: &[Stored]) {
         let until = from_now(HANDOVER_WAIT);
-        let enough = rows.min(self.config().batch.message_buffer.get());
-        while self.client.free() < enough
+        let enough = rows.len().min(self.config().batch.message_buffer.get());
+        let bytes = rows.iter().map(|stored| stored.payload.len()).sum::<usize>().min(MAX_QUEUE_BYTES);
+        while (self.client.free() < enough || self.client.free_bytes() < bytes)
             && self.client.breaker_state() == BreakerState::Closed
             && !self.stopping.is_cancelled()
             && Instant::now() < until

@@ -14,6 +14,7 @@ use crate::emitter::insert::closed;
 use crate::emitter::outcomes::within;
 use crate::error::Error;
 use crate::outbox::row::{Stored, micros, row};
+use crate::room::{MAX_OUTBOX_BYTES, Place, Room};
 use crate::store::{Backend, Class, Fault};
 
 /// What an emit hears of its insert.
@@ -25,6 +26,14 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Inserted>,
     /// When it gives up, unless its insert has begun.
     pub(crate) insert_by: Instant,
+    /// Its place in the queue, which it keeps until it is stored.
+    pub(crate) place: Option<Place>,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.stored.payload.len()
+    }
 }
 
 /// Why a request is not in the queue.
@@ -39,9 +48,17 @@ pub(crate) enum NotQueued {
 pub(crate) struct InsertQueue {
     sender: SyncMutex<Option<mpsc::Sender<Request>>>,
     weak: mpsc::WeakSender<Request>,
-    waiting: Mutex<mpsc::Receiver<Request>>,
+    waiting: Mutex<Waiting>,
+    room: Room,
     capacity: usize,
     workers: AtomicUsize,
+}
+
+/// What waits in the queue.
+struct Waiting {
+    queue: mpsc::Receiver<Request>,
+    /// What did not fit into the last insert; it comes first.
+    held_back: Option<Request>,
 }
 
 impl InsertQueue {
@@ -51,7 +68,8 @@ impl InsertQueue {
         InsertQueue {
             weak: sender.downgrade(),
             sender: SyncMutex::new(Some(sender)),
-            waiting: Mutex::new(waiting),
+            waiting: Mutex::new(Waiting { queue: waiting, held_back: None }),
+            room: Room::new(),
             capacity,
             workers: AtomicUsize::new(0),
         }
@@ -64,8 +82,9 @@ impl InsertQueue {
     }
 
     /// Waits for room, at most until the request gives up, and queues. Until it is queued, the caller may give up too.
-    pub(crate) async fn push(&self, request: Request) -> Result<(), NotQueued> {
+    pub(crate) async fn push(&self, mut request: Request) -> Result<(), NotQueued> {
         let sender = self.weak.upgrade().ok_or(NotQueued::Closed)?;
+        request.place = Some(self.room.take(request.bytes(), request.insert_by).await.ok_or(NotQueued::Late)?);
         let place = timeout_at(request.insert_by, sender.reserve()).await;
         place.map_err(|_| NotQueued::Late)?.map_err(|_| NotQueued::Closed)?.send(request);
         Ok(())
@@ -84,16 +103,27 @@ impl InsertQueue {
     /// The next requests that share an insert: what is there, and what comes within `linger`. `None` when it is closed and empty.
     pub(crate) async fn next(&self, full: usize, linger: Duration) -> Option<Vec<Request>> {
         let mut waiting = self.waiting.lock().await;
-        let mut batch = Vec::new();
-        waiting.recv_many(&mut batch, full).await;
-        let due = from_now(linger);
-        while !batch.is_empty() && batch.len() < full && !linger.is_zero() {
-            match tokio::time::timeout_at(due, waiting.recv()).await {
-                Ok(Some(request)) => batch.push(request),
-                Ok(None) | Err(_) => break,
+        let first = match waiting.held_back.take() {
+            Some(request) => request,
+            None => waiting.queue.recv().await?,
+        };
+        let (mut bytes, due) = (first.bytes(), from_now(linger));
+        let mut batch = vec![first];
+        while batch.len() < full {
+            let next = match waiting.queue.try_recv() {
+                Ok(request) => Some(request),
+                Err(_) if linger.is_zero() => None,
+                Err(_) => timeout_at(due, waiting.queue.recv()).await.ok().flatten(),
+            };
+            let Some(request) = next else { break };
+            bytes += request.bytes();
+            if bytes > MAX_OUTBOX_BYTES {
+                waiting.held_back = Some(request);
+                break;
             }
+            batch.push(request);
         }
-        (!batch.is_empty()).then_some(batch)
+        Some(batch)
     }
 }
 
@@ -109,8 +139,9 @@ impl Drop for Worker<'_> {
         self.0.close();
         // Nobody else holds it: there is no other worker.
         if let Ok(mut waiting) = self.0.waiting.try_lock() {
-            waiting.close();
-            while let Ok(request) = waiting.try_recv() {
+            waiting.queue.close();
+            let held_back = waiting.held_back.take();
+            for request in held_back.into_iter().chain(std::iter::from_fn(|| waiting.queue.try_recv().ok())) {
                 let _ = request.reply.send(Err(Arc::new(closed())));
             }
         }

@@ -27,6 +27,16 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// What makes a statement that only reads wait for the synchronous standbys, where there are to be some, so that they have what it saw.
+macro_rules! replicated {
+    () => {
+        "CASE WHEN current_setting('synchronous_standby_names') <> '' AND NOT pg_is_in_recovery()
+                   AND current_setting('transaction_read_only') = 'off'
+              THEN pg_logical_emit_message(true, 'eventbox', '')::text END"
+    };
+}
+pub(in crate::store) use replicated;
+
 /// The same for the start of the statement, as an index can look it up.
 macro_rules! statement_us {
     () => {

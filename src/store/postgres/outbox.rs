@@ -30,15 +30,20 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
     " AS us), due AS MATERIALIZED (
-    SELECT d.shard, d.id FROM generate_series($1::int4, 255) AS s (shard)
+    SELECT d.shard, d.id, d.bytes FROM generate_series($1::int4, 255) AS s (shard)
     CROSS JOIN LATERAL (
-        SELECT o.shard, o.id FROM eventbox_outbox o
+        SELECT o.shard, o.id, octet_length(o.payload) AS bytes FROM eventbox_outbox o
         WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
     statement_us!(),
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
     ) d LIMIT $3
+), weighed AS (
+    SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total FROM due
+), fitting AS MATERIALIZED (
+    SELECT shard, id FROM weighed WHERE place = 1 OR total <= $5
 )
-UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM due, clock WHERE o.shard = due.shard AND o.id = due.id
+UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM fitting, clock
+WHERE o.shard = fitting.shard AND o.id = fitting.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
 );
 
@@ -134,7 +139,12 @@ impl OutboxTable for Postgres {
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
         let query = sqlx::query(CLAIM_OUTBOX);
-        let query = query.bind(i32::from(claim.from_shard)).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
+        let query = query
+            .bind(i32::from(claim.from_shard))
+            .bind(claim.per_shard)
+            .bind(claim.limit)
+            .bind(claim.hold_us)
+            .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 

@@ -25,3 +25,11 @@ macro_rules! now_us {
     };
 }
 pub(in crate::store) use now_us;
+
+/// There is no standby.
+macro_rules! replicated {
+    () => {
+        "NULL"
+    };
+}
+pub(in crate::store) use replicated;

@@ -59,13 +59,17 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET attempts = attempts + 1, next_attempt_at_us = ",
     now_us!(),
     " + $4 WHERE (shard, id) IN (
-        SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
-            SELECT json_group_array(hex(id)) FROM (
-                SELECT id FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
+        SELECT shard, id FROM (
+            SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total FROM (
+                SELECT s.value AS shard, unhex(i.value ->> 0) AS id, i.value ->> 1 AS bytes FROM json_each($1) s, json_each((
+                    SELECT json_group_array(json_array(hex(id), octet_length(payload))) FROM (
+                        SELECT id, payload FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
     now_us!(),
-    "           ORDER BY next_attempt_at_us LIMIT $2 + 0
+    "                   ORDER BY next_attempt_at_us LIMIT $2 + 0
+                    )
+                )) i LIMIT $3 + 0
             )
-        )) i LIMIT $3 + 0
+        ) WHERE place = 1 OR total <= $5
     ) RETURNING shard, id, source, type, attempts, payload"
 );
 
@@ -159,7 +163,12 @@ impl OutboxTable for Sqlite {
 
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
         let shards = json((claim.from_shard..=255).collect::<Vec<_>>())?;
-        let query = sqlx::query(CLAIM_OUTBOX).bind(shards).bind(claim.per_shard).bind(claim.limit).bind(claim.hold_us);
+        let query = sqlx::query(CLAIM_OUTBOX)
+            .bind(shards)
+            .bind(claim.per_shard)
+            .bind(claim.limit)
+            .bind(claim.hold_us)
+            .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 

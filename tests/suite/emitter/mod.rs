@@ -1,6 +1,7 @@
 //! The durable emitter and the client of Chip Ingress.
 
 mod batch;
+mod bytes;
 mod certificates;
 mod counting;
 mod credentials;

@@ -6,6 +6,8 @@ mod crash;
 #[cfg(feature = "postgres")]
 mod dead_connections;
 mod emit;
+#[cfg(all(feature = "sqlite", feature = "runtime", target_os = "linux"))]
+mod file_limit;
 mod foreign_sql;
 #[cfg(feature = "sqlite")]
 mod full_disk;
@@ -24,6 +26,8 @@ mod reducer;
 mod rules;
 mod runtimes;
 mod sender;
+#[cfg(all(feature = "postgres", feature = "runtime", target_os = "linux"))]
+mod standby;
 mod status;
 mod timer;
 mod trace;

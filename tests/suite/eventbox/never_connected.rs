@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use eventbox::{Error, Event, Recipient, Sender};
+use eventbox::{CloudEvent, Error, Event, Recipient, Sender};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +50,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>, bool)> {
 #[tokio::test]
 async fn a_connection_that_was_never_opened_loses_no_answer() {
     let to = Recipient::new("cell", "1").unwrap();
+    let message = CloudEvent::builder("tests", "told").payload("x").build().unwrap();
     for (what, bytes, helps) in answers() {
         let pool = answering(bytes).await;
         let named = || Event::new("x").named("n");
@@ -60,6 +61,12 @@ async fn a_connection_that_was_never_opened_loses_no_answer() {
             eventbox::emit_all(&pool, &[(to.clone(), Event::new("x"))]).await.map(drop),
             eventbox::cancel(&pool, &to, "n").await.map(drop),
             sender.emit(&to, Event::new("x")).await.map(drop),
+            ::eventbox::outbox::publish_in(&pool, message.clone()).await.map(drop),
+            eventbox::begin(&pool).await.map(drop),
+            eventbox::admin::pause(&pool, &to).await.map(drop),
+            eventbox::admin::standing(&pool, &to).await.map(drop),
+            eventbox::check(&pool).await,
+            eventbox::migrate(&pool).await,
         ];
         for (at, outcome) in outcomes.into_iter().enumerate() {
             let error = outcome.unwrap_err();

@@ -4,9 +4,12 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Stdio;
+use std::sync::Arc;
 
+use eventbox::chip::{MAX_QUEUE_BYTES, NoopTransport, Transport};
+use eventbox::emitter::DurableEmitter;
 use eventbox::runtime::{Runtime, RuntimeConfig};
-use eventbox::{BoxError, DEFAULT_TURN_BYTES, Event, Outcome, Recipient, Reducer, admin, reduce_batch};
+use eventbox::{BoxError, CloudEvent, DEFAULT_TURN_BYTES, Event, Outcome, Recipient, Reducer, admin, reduce_batch};
 use sqlx::pool::PoolOptions;
 use tokio::process::Command;
 
@@ -104,6 +107,13 @@ async fn play<B: TestEngine>(pool: sqlx::Pool<B>, role: &str) {
                 while reduce_batch(&pool, &to, &Weigh, most).await.unwrap().more_remain {}
             }
         }
+        "sends" => {
+            let transport: Arc<dyn Transport> = Arc::new(NoopTransport);
+            let emitter = DurableEmitter::builder(pool.clone(), transport).start().await.unwrap();
+            let left = || B::number(&pool, "SELECT count(*) FROM eventbox_outbox".to_owned());
+            eventually(4 * SOON, async || left().await == 0).await;
+            emitter.stop(STOP).await;
+        }
         _ => {
             for to in boxes(1) {
                 let mut after = None;
@@ -146,6 +156,19 @@ on_every_engine! {
         let most = most_memory(db, "turns").await;
         assert!(most < BASE_KIB + 2 * (DEFAULT_TURN_BYTES as u64 >> 10), "{} MiB", most >> 10);
         assert_eq!(weight(db, &boxes(1).next().unwrap()).await, 200 * LARGE as u64);
+    }
+
+    /// 800 MiB are due in the outbox. A claim has at most 16 MiB of them, and the queue of the client 64 MiB. A message
+    /// is in memory as a row, as an event and in its request.
+    async fn what_an_emitter_claims_is_bounded_by_bytes(db) {
+        let payload = vec![b'x'; 5 << 20];
+        for _ in 0..160 {
+            let event = CloudEvent::builder("tests", "large").payload(payload.clone()).build().unwrap();
+            drop(eventbox::outbox::publish_in(&db.pool, event).await.unwrap());
+        }
+        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+        let most = most_memory(db, "sends").await;
+        assert!(most < BASE_KIB + (5 * MAX_QUEUE_BYTES as u64 >> 10), "{} MiB", most >> 10);
     }
 
     async fn a_listing_of_large_events_is_bounded_by_bytes(db) {

@@ -292,7 +292,8 @@ mod postgres {
         )
         .await;
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let plan = plan(&db, "CLAIM_OUTBOX", "int4, int8, int8, int8", "0, 10, 100, 10000000", mode).await;
+            let plan =
+                plan(&db, "CLAIM_OUTBOX", "int4, int8, int8, int8, int8", "0, 10, 100, 10000000, 1000000", mode).await;
             assert!(plan.contains("eventbox_outbox_due"), "{mode}:\n{plan}");
             assert!(!plan.contains("Seq Scan on eventbox_outbox"), "{mode}:\n{plan}");
         }

@@ -2,6 +2,7 @@
 
 mod cell;
 pub(crate) mod chip;
+pub(crate) mod cluster;
 mod database;
 mod engines;
 mod processors;

@@ -1,0 +1,89 @@
+//! The room of a queue, in bytes.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// Largest number of bytes of messages in each queue of an emitter, beside the number of messages: the queue of the batch
+/// client with the requests in flight, the queue of inserts, and that of `DurableEmitter::emit_async`.
+///
+/// A queue that is full in bytes behaves as one that is full in messages. A larger message passes when the queue is empty.
+pub const MAX_QUEUE_BYTES: usize = 64 << 20;
+
+/// Largest number of bytes of messages in one statement that stores them in the outbox, and in one claim of rows. A
+/// statement always takes one message, whatever its size.
+pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
+
+/// What places are counted in, so that their number fits into a semaphore's.
+const UNIT: usize = 64;
+
+const UNITS: usize = MAX_QUEUE_BYTES / UNIT;
+
+/// The bytes that a queue still has room for.
+#[derive(Clone)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// The place of an event, until it is dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Room(Arc::new(Semaphore::new(UNITS)))
+    }
+
+    /// The place of so many bytes, if there is room now.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Place> {
+        Arc::clone(&self.0).try_acquire_many_owned(units(bytes)).ok()
+    }
+
+    /// The same, waiting for room until then.
+    pub(crate) async fn take(&self, bytes: usize, until: Instant) -> Option<Place> {
+        timeout_at(until, Arc::clone(&self.0).acquire_many_owned(units(bytes))).await.ok()?.ok()
+    }
+
+    /// How many bytes it has room for.
+    pub(crate) fn free(&self) -> usize {
+        self.0.available_permits() * UNIT
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT).clamp(1, UNITS)).unwrap_or(u32::MAX)
+}
+
+/// How many of these sizes, from the first on, one statement takes: at least one, and no more than [`MAX_OUTBOX_BYTES`] together.
+pub(crate) fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0_usize;
+    let fits = sizes.take_while(|size| {
+        bytes = bytes.saturating_add(*size);
+        bytes <= MAX_OUTBOX_BYTES
+    });
+    fits.count().max(1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_holds_so_many_bytes_or_one_larger_event() {
+        let room = Room::new();
+        let half = room.try_take(MAX_QUEUE_BYTES / 2).unwrap();
+        assert!(room.try_take(MAX_QUEUE_BYTES).is_none());
+        assert_eq!(room.free(), MAX_QUEUE_BYTES / 2);
+        drop(half);
+        let _larger = room.try_take(10 * MAX_QUEUE_BYTES).unwrap();
+        assert_eq!(room.free(), 0);
+        assert!(room.try_take(0).is_none());
+    }
+
+    #[test]
+    fn a_statement_takes_so_many_bytes_or_one_larger_event() {
+        let mib = |count: usize| std::iter::repeat_n(1 << 20, count);
+        assert_eq!(fitting(mib(100)), 16);
+        assert_eq!(fitting(mib(3)), 3);
+        assert_eq!(fitting([2 * MAX_OUTBOX_BYTES, 1].into_iter()), 1);
+    }
+}
