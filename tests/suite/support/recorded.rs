@@ -1,9 +1,11 @@
 //! The values that pass the `metrics` facade while a test runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eventbox::{Instrument, Kind};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
@@ -58,8 +60,17 @@ impl Recorded {
         by_name
     }
 
-    /// Adds the values recorded since the last call. A snapshot resets the counts.
-    fn read(&mut self, snapshotter: &Snapshotter) {
+    /// Adds the values recorded since the last call. A snapshot resets the counts; the gauges keep their values.
+    fn read(&mut self, snapshotter: &Snapshotter, gauges: &Gauges) {
+        for (key, bits) in gauges.lock().unwrap().iter() {
+            let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
+            let value = f64::from_bits(bits.load(Ordering::SeqCst));
+            let series = self.0.entry(key.name().to_owned()).or_default();
+            match series.iter_mut().find(|(_, known, _)| *known == labels) {
+                Some(known) => known.2 = value,
+                None => series.push((MetricKind::Gauge, labels, value)),
+            }
+        }
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let (kind, key) = key.into_parts();
             let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
@@ -70,7 +81,6 @@ impl Recorded {
             };
             let series = self.0.entry(key.name().to_owned()).or_default();
             match series.iter_mut().find(|(_, known, _)| *known == labels) {
-                Some(known) if kind == MetricKind::Gauge => known.2 = value,
                 Some(known) => known.2 += value,
                 None => series.push((kind, labels, value)),
             }
@@ -78,22 +88,51 @@ impl Recorded {
     }
 }
 
-/// The recording during the test.
+type Gauges = Arc<Mutex<HashMap<Key, Arc<AtomicU64>>>>;
+
+/// A recorder whose gauges keep their values: a snapshot of the one of `metrics-util` sets them to 0.
+struct Keeping(DebuggingRecorder, Gauges);
+
+impl Recorder for Keeping {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, help: SharedString) {
+        self.0.describe_counter(key, unit, help);
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, help: SharedString) {
+        self.0.describe_histogram(key, unit, help);
+    }
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.0.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::clone(self.1.lock().unwrap().entry(key.clone()).or_default()))
+    }
+
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        self.0.register_histogram(key, metadata)
+    }
+}
+
+/// The recording while it goes on.
 #[derive(Clone)]
-pub(crate) struct Recording(Arc<Mutex<Recorded>>, Snapshotter);
+pub(crate) struct Recording(Arc<Mutex<Recorded>>, Snapshotter, Gauges);
 
 impl Recording {
     /// Returns the current sum over all series of a name.
     pub(crate) fn total(&self, name: &str) -> f64 {
         let mut recorded = self.0.lock().unwrap();
-        recorded.read(&self.1);
+        recorded.read(&self.1, &self.2);
         recorded.total(name, &[])
     }
 
     /// Returns the current value of the one series with these labels, or `None` if it was never recorded.
     pub(crate) fn gauge(&self, name: &str, wanted: &[(&str, &str)]) -> Option<f64> {
         let mut recorded = self.0.lock().unwrap();
-        recorded.read(&self.1);
+        recorded.read(&self.1, &self.2);
         recorded.0.contains_key(name).then(|| recorded.total(name, wanted))
     }
 }
@@ -101,14 +140,15 @@ impl Recording {
 /// Runs a body on one thread, so that a recorder of its own gets all of its values.
 pub(crate) fn recorded(body: impl AsyncFnOnce(&Recording)) -> Recorded {
     let recorder = DebuggingRecorder::new();
-    let recording = Recording(Arc::default(), recorder.snapshotter());
+    let recording = Recording(Arc::default(), recorder.snapshotter(), Gauges::default());
+    let recorder = Keeping(recorder, Arc::clone(&recording.2));
     metrics::with_local_recorder(&recorder, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(body(&recording));
     });
-    let Recording(recorded, snapshotter) = recording;
+    let Recording(recorded, snapshotter, gauges) = recording;
     let mut recorded = std::mem::take(&mut *recorded.lock().unwrap());
-    recorded.read(&snapshotter);
+    recorded.read(&snapshotter, &gauges);
     recorded
 }
 
