@@ -22,7 +22,7 @@ use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
 /// Pause before the first retry; it doubles, with jitter.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(2);
 
-/// Result of a call of [`process_batch`].
+/// The batch of an attempt; the search for a poison event starts from it.
 #[derive(Debug, Default)]
 pub(super) struct Attempted {
     pub(super) turn: i64,
@@ -181,8 +181,10 @@ impl<S> Loaded<S> {
     }
 }
 
-/// Reads the turn and the events, in one snapshot, and then the state. The order matters: any commit after the first read moves the turn, so a turn
-/// that still matches at the commit proves that every listed event was live and that the state is the one that was decided on.
+/// Reads the turn and the events, in one snapshot, and then the state.
+///
+/// The order matters. Any commit after the first read moves the turn. So a turn that still matches at the commit proves
+/// that every listed event was live, and that the decision used the current state.
 async fn load<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
