@@ -1,5 +1,6 @@
-//! What a user may get wrong, and what only looks wrong: a clear error, nothing lost, nothing written. Decisions that are wrong are in
-//! `turn.rs`, panics and endless waits in `user_code.rs`, states that cannot be encoded in `reducer.rs`, broken protobuf in `payload.rs`.
+//! Faults of a user, and inputs that only look like faults: a clear error, no event lost, nothing written. Other files
+//! have wrong decisions (`turn.rs`), panics and endless waits (`user_code.rs`), states that cannot be encoded
+//! (`reducer.rs`) and broken protobuf (`payload.rs`).
 
 use std::num::NonZeroU32;
 
@@ -20,7 +21,7 @@ fn misuse(error: Error) -> (String, Misuse) {
     }
 }
 
-/// Kinds and keys: refused when the recipient is named, long before any database.
+/// Invalid kinds and keys are refused when the recipient is named, before any use of a database.
 #[test]
 fn a_recipient_has_limits() {
     let long = "x".repeat(MAX_KEY_BYTES);
@@ -39,7 +40,7 @@ fn a_recipient_has_limits() {
     }
     assert!(matches!(of("a/b", "7").1, Misuse::NotARecipient { .. }));
     assert!(matches!(misuse("no slash".parse::<Recipient>().unwrap_err()).1, Misuse::NotARecipient { .. }));
-    // In bytes and not in characters: the last of these is one byte too long.
+    // The limit counts bytes and not characters: the last of these keys is one byte too long.
     assert!(Recipient::new("k", "é".repeat((MAX_KEY_BYTES - 2) / 2)).is_ok());
     assert!(Recipient::new("kk", "é".repeat((MAX_KEY_BYTES - 2) / 2)).is_err());
 }
@@ -63,7 +64,7 @@ impl Reducer for Words {
 }
 
 on_every_engine! {
-    /// Recipients, names and values that look like SQL, like patterns, like JSON or like another encoding are texts like any other.
+    /// Recipients, names and values that look like SQL, patterns, JSON or another encoding are plain text.
     async fn what_looks_like_sql_is_only_a_text(db) {
         let texts = [
             "'; DROP TABLE eventbox_event; --", "x' OR '1'='1", "$1", "?1", ":recipient", "%", "_", "\\", "\\x00", "{}", "[\"a\"]", "\"",
@@ -84,7 +85,8 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_tombstone").await), (0, texts.len() as i64));
     }
 
-    /// Bytes that are no UTF-8 are a value like any other; whoever reads them as JSON is told which event it is, and it stays.
+    /// Bytes that are no UTF-8 are a valid value. A reader that expects JSON returns an error that names the event, and
+    /// the event stays.
     async fn bytes_that_are_no_text_are_a_value(db) {
         let to = Recipient::new("words", "1").unwrap();
         for value in [&b"\xff\xfe\x00"[..], b"\"\xff\"", b"\0"] {
@@ -98,7 +100,8 @@ on_every_engine! {
         }
     }
 
-    /// A name that is sent again with another value changes nothing: the first value is the one that is processed, and the sender is told.
+    /// A re-send of a name with another value changes nothing: the first value is processed, and the sender's result
+    /// says duplicate.
     async fn a_name_has_one_value(db) {
         let to = Recipient::new("words", "1").unwrap();
         let named = |value: &'static str| Event::new(value).named("n");
@@ -111,7 +114,7 @@ on_every_engine! {
         assert_eq!(words, ["first", "fourth"]);
     }
 
-    /// One event over a limit in a list, or in a transaction of the caller's: nothing of the list is written, and the transaction goes on.
+    /// One event of a list is over a limit. No event of the list is written, and the caller's transaction stays usable.
     async fn a_refused_event_leaves_the_callers_transaction_whole(db) {
         let to = Recipient::new("words", "1").unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
@@ -133,7 +136,7 @@ on_every_engine! {
         assert_eq!(words, ["before", "after"]);
     }
 
-    /// The largest value and the longest key and name go through both ways of emitting, and come back.
+    /// The largest value and the longest key and name pass through both ways of emitting, and come back.
     async fn the_limits_themselves_are_allowed(db) {
         let to = Recipient::new("k", "k".repeat(MAX_KEY_BYTES - 2)).unwrap();
         let largest = || Event::new(vec![0xa5; MAX_VALUE_BYTES]);

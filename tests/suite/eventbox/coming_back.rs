@@ -1,4 +1,4 @@
-//! A state comes back as it went in, or it does not go in: what a codec would not give back is an error of the turn that made it.
+//! A state comes back as it went in, or the turn that made it fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use crate::support::{CellEngine, TestDb, on_every_engine};
 
 const MANY: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
-/// Keeps what it is made with, whatever the events say.
+/// Returns the state that it was made with, whatever the events say.
 struct Keeps<S>(S);
 
 impl<S: Serialize + DeserializeOwned + Default + Clone + Send + Sync> Reducer for Keeps<S> {
@@ -31,7 +31,7 @@ fn airport(code: &str) -> Recipient {
     Recipient::new("airport", code).unwrap()
 }
 
-/// The state is stored, and the next turn and a reader outside are given the same.
+/// Stores the state, and checks that the next turn and an outside reader see the same state.
 async fn comes_back<B: CellEngine, S>(db: &TestDb<B>, state: S)
 where
     S: Serialize + DeserializeOwned + Default + Clone + Send + Sync + PartialEq + std::fmt::Debug,
@@ -43,7 +43,8 @@ where
     assert_eq!((read.turn, read.state), (1, Some(state)));
 }
 
-/// The turn fails with an error of the state that has these words; nothing was changed, and another state may still come.
+/// Checks that the turn fails with an error of the state that contains these words. Nothing has changed, and another
+/// state can still be stored.
 async fn is_refused<B: CellEngine, S>(db: &TestDb<B>, state: S, words: &str)
 where
     S: Serialize + DeserializeOwned + Default + Clone + Send + Sync,
@@ -97,7 +98,7 @@ struct Unit;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Wrapped<T>(T);
 
-/// Its own field and one of the flattened may have one name.
+/// A field of the struct and a field of the flattened struct have one name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Flat {
     total: u64,
@@ -105,14 +106,14 @@ struct Flat {
     rest: BTreeMap<String, u64>,
 }
 
-/// A number that serde cannot hold back for a flattened struct.
+/// A number that serde cannot keep for a flattened struct.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Wide {
     #[serde(flatten)]
     rest: BTreeMap<String, u128>,
 }
 
-/// Both are numbers of JSON; the first that fits is read.
+/// Both variants are JSON numbers. Serde reads the first variant that fits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Either {
@@ -126,7 +127,7 @@ impl Default for Either {
     }
 }
 
-/// It is written, and never read.
+/// Serde writes this field and never reads it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct HalfRead {
     #[serde(skip_deserializing)]
@@ -174,11 +175,11 @@ on_every_engine! {
         is_refused(db, Either::Whole(7), "comes back as another state").await;
     }
 
-    /// What JSON can say comes back with every bit.
+    /// Values that JSON can hold come back with every bit.
     async fn what_goes_in_comes_back(db) {
         let sum: f64 = (0..300).map(|n| 0.1 + f64::from(n) / 1_000.0).sum();
         comes_back(db, sum).await;
-        // A generator of bits that needs no seed: every float that is finite, 5,000 of each width.
+        // Generates bits without a seed: 5,000 finite floats of each width.
         let bits = (1..=5_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((n % 64) as u32));
         let wide: Vec<f64> = bits.clone().map(f64::from_bits).filter(|float| float.is_finite()).collect();
         let narrow: Vec<f32> = bits.map(|n| f32::from_bits((n >> 20) as u32)).filter(|float| float.is_finite()).collect();
@@ -199,7 +200,7 @@ on_every_engine! {
         comes_back(db, serde_json::json!({"a": [1.5, null, {"b": -0.0}], "": {}})).await;
         comes_back(db, delays(75.0)).await;
         comes_back(db, Flat { total: 1, rest: BTreeMap::from([("others".to_owned(), 2)]) }).await;
-        // Sets and maps without an order are no reason to refuse.
+        // Sets and maps without an order are accepted.
         comes_back(db, (0..500).map(|n| (format!("key {n}"), (n..n + 40).collect())).collect::<HashMap<String, HashSet<u32>>>()).await;
         comes_back(db, (0..40).collect::<BTreeSet<i8>>()).await;
     }
@@ -251,7 +252,7 @@ on_every_engine! {
         assert_eq!(eventbox::state_as::<Protobuf, Deep>(&db.pool, &to).await.unwrap().unwrap().state, Some(deep(50)));
     }
 
-    /// A state of no bytes is a state, and not the default.
+    /// A state of zero bytes is a state, and not the default.
     async fn no_bytes_are_a_state(db) {
         #[derive(Debug, Clone, PartialEq)]
         struct Name(String);
@@ -291,7 +292,8 @@ on_every_engine! {
         }
     }
 
-    /// A state that cannot be decoded is looked at and mended, with the turn moved; the event that waits is no victim.
+    /// A state that cannot be decoded can be read raw and repaired, and the repair raises the turn. The waiting event
+    /// is not blamed.
     async fn an_unreadable_state_is_mended(db) {
         let to = airport("JFK");
         admin::set_state(&db.pool, &to, 0, Some(b"{\"legs\":[{\"UA\":NaN}]}")).await.unwrap();
@@ -315,7 +317,7 @@ on_every_engine! {
     }
 }
 
-/// Minus zero is equal to zero, so its bits are looked at.
+/// The comparison looks at the bits, because minus zero equals zero.
 async fn keep_minus_zero<B: CellEngine>(db: &TestDb<B>, to: &Recipient) {
     emit_x(db, to).await;
     let _ = eventbox::reduce_batch(&db.pool, to, &Keeps((-0.0_f64, -0.0_f32)), MANY).await.unwrap();
@@ -331,7 +333,7 @@ async fn emit<B: CellEngine>(db: &TestDb<B>, to: &Recipient, event: Event) {
     B::emit_on(&db.pool, to, event).await.unwrap();
 }
 
-/// A payload is refused like a state.
+/// A payload that would not come back is refused like such a state.
 #[test]
 fn a_payload_that_would_not_come_back_is_refused() {
     for (refused, words) in [
@@ -349,7 +351,7 @@ fn a_payload_that_would_not_come_back_is_refused() {
     assert_eq!(Event::from_json(&74.850_000_000_000_01).unwrap().json::<f64>().unwrap(), 74.850_000_000_000_01);
 }
 
-/// The payload of a message, too, with the field in the error of `build`.
+/// A message's payload is refused too. The error of `build` names the field.
 #[test]
 fn a_message_that_would_not_come_back_is_refused() {
     let build = |message: eventbox::CloudEventBuilder| match message.build() {
@@ -373,7 +375,7 @@ fn a_message_that_would_not_come_back_is_refused() {
     assert!(message().json("a text without a size").build().is_ok());
 }
 
-/// What an event's JSON holds when it arrives at its reader.
+/// Returns the JSON of an event as its reader receives it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Extremes {
     unsigned: u128,
@@ -401,7 +403,7 @@ impl Reducer for Publishes {
 }
 
 on_every_engine! {
-    /// Through the box and through the outbox.
+    /// JSON comes back through the box and through the outbox.
     async fn payloads_come_back(db) {
         let extremes = Extremes {
             unsigned: u128::MAX,
@@ -420,7 +422,8 @@ on_every_engine! {
         assert_eq!(serde_json::from_slice::<Extremes>(published.payload()).unwrap(), extremes);
     }
 
-    /// Too large is refused before any SQL, by the event and by the state; JSON that no text can hold is an error that names the event.
+    /// The event and the state refuse a value that is too large before any SQL. JSON that no text column can hold is an
+    /// error that names the event.
     async fn what_is_too_large_or_no_text_is_refused(db) {
         let large = "x".repeat(5 << 20);
         let to = airport("large");

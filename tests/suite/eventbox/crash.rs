@@ -1,4 +1,5 @@
-//! Processes that are killed with -9. The child is this test binary itself, started again with one test and an environment.
+//! Processes that are killed with -9. A child is this test binary, started again with one test's name and its
+//! environment.
 
 use std::num::NonZeroU32;
 use std::process::Stdio;
@@ -18,24 +19,24 @@ use crate::support::{
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
-/// Of a child: the database.
+/// Environment variable of a child: the database.
 const URL: &str = "EVENTBOX_TEST_CHILD_URL";
-/// Of a child: what it does.
+/// Environment variable of a child: its job.
 const ROLE: &str = "EVENTBOX_TEST_CHILD_ROLE";
 
-/// What a child says when its turn is committed and no hook has run.
+/// Line that a child prints after its turn has committed and before any hook has run.
 const COMMITTED: &str = "the turn is committed";
 
 fn order() -> Recipient {
     Recipient::new("order", "7").unwrap()
 }
 
-/// Where the durable work after the turn waits.
+/// Recipient of the durable work after the turn.
 fn after() -> Recipient {
     Recipient::new("after", "order-7").unwrap()
 }
 
-/// Consumes everything; what must happen after the commit is an event to another box and a message, and what may be lost is a hook.
+/// Consumes all events. The durable work after the commit is an event to another box and a message. A hook may be lost.
 fn with_work_after<B: CellEngine>(hooks: sqlx::Pool<B>) -> Cells<B> {
     Cells::deciding(move |_, events, population| {
         if events.is_empty() {
@@ -53,7 +54,7 @@ fn with_work_after<B: CellEngine>(hooks: sqlx::Pool<B>) -> Cells<B> {
     })
 }
 
-/// Consumes all it is given, counts it, and leaves a note for each event.
+/// Consumes all events, counts them, and writes a note for each event.
 fn taking_all<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|to, events, population| {
         if events.is_empty() {
@@ -65,7 +66,7 @@ fn taking_all<B: CellEngine>() -> Cells<B> {
     })
 }
 
-/// Not a test by itself: what a child does, when a test started it.
+/// Runs the job of a child when a test has started this process, and else nothing.
 #[test]
 #[ignore = "a child process of the tests of this file"]
 fn child() {
@@ -102,7 +103,8 @@ async fn play<B: CellEngine>(pool: sqlx::Pool<B>, role: &str) {
     }
 }
 
-/// Processes every pending recipient once, beginning with a shard; answers how many events it consumed or saw waiting.
+/// Processes every pending recipient once, beginning with a shard. Returns the number of events consumed or seen
+/// waiting.
 async fn consume_a_round<B: CellEngine>(pool: &sqlx::Pool<B>, first: u8) -> usize {
     let (cells, few) = (taking_all::<B>(), NonZeroU32::new(4).unwrap());
     let mut seen = 0;
@@ -125,8 +127,8 @@ fn start<B: CellEngine>(db: &TestDb<B>, role: &str) -> Child {
 }
 
 on_every_engine! {
-    /// eventbox 37 (W-12, EB-15): a process is killed after its commit and before its hooks. The hook is lost, which is what hooks promise; the durable
-    /// ones, an event and a message of the same transaction, are there and are done after the restart.
+    /// A process is killed after its commit and before its hooks. The hook is lost, which hooks allow. The event and
+    /// the message of the same transaction are stored, and are processed after the restart.
     async fn durable_work_after_a_turn_outlives_the_process(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &order(), Event::new("paid")).await.unwrap();
@@ -143,13 +145,13 @@ on_every_engine! {
         assert!(committed.await.unwrap(), "the child commits a turn");
         process.kill().await.unwrap();
 
-        // The restart: nothing of the turn is to be done again, and what was to come after it is.
+        // After the restart the turn does not run again, and its durable work does.
         let again = eventbox::process_batch(&db.pool, &order(), &with_work_after(db.pool.clone()), MANY).await.unwrap();
         assert_eq!(again.number, None);
         assert_eq!(db.count("effect").await, 0, "the hook died with its process");
         assert_eq!(drain(&db.pool, &after()).await.iter().map(|event| event.value().to_vec()).collect::<Vec<_>>(), [b"send the invoice"]);
 
-        // The dead process had claimed its message for some seconds, which pass.
+        // The dead process has a claim on its message for some seconds. The test lets them pass.
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let fake = Fake::ok();
         let emitter = builder(&db.pool, &fake).start().await.unwrap();
@@ -159,8 +161,8 @@ on_every_engine! {
         assert_eq!((sent.len(), sent[0].r#type.as_str()), (1, "order.paid"));
     }
 
-    /// eventbox 40: 8 processes over 1,000 recipients with 10,000 events, killed at random moments and replaced, without leases. Every event is
-    /// consumed once, in turns without a gap.
+    /// Eight processes work on 10,000 events of 1,000 recipients, without leases. The test kills them at random moments
+    /// and replaces them. Every event is consumed once, in turns without a gap.
     async fn processes_that_are_killed_consume_everything_once(db) {
         const PROCESSES: usize = 8;
         const RECIPIENTS: usize = 1_000;
@@ -180,7 +182,7 @@ on_every_engine! {
         let mut kills = 0;
         while db.count("eventbox_event").await > 0 {
             assert!(started.elapsed() < SOON * 10, "{} events are left", db.count("eventbox_event").await);
-            // A random moment, and no wait for anything.
+            // The moment is random, so the test waits for no condition here.
             tokio::time::sleep(Duration::from_millis(random.random_range(20..250))).await;
             let victim = &mut processes[random.random_range(0..PROCESSES)];
             if victim.try_wait().unwrap().is_none() {

@@ -1,4 +1,4 @@
-//! Connections that die without a word: a cut cable, a frozen server. Only Postgres is reached over a network.
+//! Connections that die silently: a cut cable, a frozen server. Only Postgres is reached over a network.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use sqlx::{Connection, Postgres};
 use crate::support::proxy::Proxy;
 use crate::support::{SOON, TestDb, drain, eventually, with_database};
 
-/// Two waits, one of which begins when the other has ended; more is a wait without a bound.
+/// Longest time of two waits in a row. A longer time shows a wait without a bound.
 const BACK_AT_WORK: Duration = Duration::from_secs(2 * ANSWER_WAIT.as_secs() + 2 * RELEASE_WAIT.as_secs());
 
 fn to() -> Recipient {
     Recipient::new("tally", "1").unwrap()
 }
 
-/// A pool whose connections have all been made.
+/// Returns a pool that has opened all its connections.
 async fn full_pool(options: PgPoolOptions, through: PgConnectOptions, size: usize) -> PgPool {
     let pool = options.max_connections(u32::try_from(size).unwrap()).connect_with(through).await.unwrap();
     let mut held = Vec::new();
@@ -34,7 +34,7 @@ async fn full_pool(options: PgPoolOptions, through: PgConnectOptions, size: usiz
     pool
 }
 
-/// Emits until it works; answers how long that took.
+/// Emits until an emit succeeds. Returns the time that this took.
 async fn emit_again_and_again(pool: &PgPool) -> Duration {
     let started = Instant::now();
     loop {
@@ -54,7 +54,7 @@ async fn emits_go_on(options: fn() -> PgPoolOptions) {
             proxy.silence(dead);
             let took = emit_again_and_again(&pool).await;
             assert!(took < BACK_AT_WORK, "{dead} dead: {took:?}");
-            // None of the dead is in the way of the next ones.
+            // No dead connection is left to disturb the next emits.
             let started = Instant::now();
             for _ in 0..6 {
                 emit_again_and_again(&pool).await;
@@ -76,7 +76,7 @@ async fn emits_go_on_with_a_pool_that_trusts() {
     emits_go_on(::eventbox::pool_options::<Postgres>).await;
 }
 
-/// A transaction of a turn, of an administrator, and the emits of a sender, on a pool of one dead connection.
+/// A turn, an administrator's transaction and the emits of a sender run on a pool with one dead connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kind_of_call_has_a_bound() {
     with_database("each_kind_of_call_has_a_bound", async |db: &TestDb<Postgres>| {
@@ -116,7 +116,7 @@ impl Reducer for Counting {
     }
 }
 
-/// A runtime goes on when some of its connections die, and when all do, the listener's with them.
+/// A runtime keeps working when some of its connections die, and when all die, including the listener's connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_goes_on() {
     with_database("a_runtime_goes_on_behind_dead_connections", async |db: &TestDb<Postgres>| {

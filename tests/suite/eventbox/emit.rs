@@ -30,7 +30,8 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &aircraft()).await, []);
     }
 
-    /// EB-7, promise 4.
+    /// A name is accepted once per box while its event lives, and is refused as `Tombstoned` after that. The first
+    /// value stays.
     async fn a_name_is_accepted_once_and_the_first_value_stays(db) {
         assert_eq!(emit(&db.pool, &aircraft(), Event::new("first").named("n")).await.unwrap(), Emitted::Added);
         assert_eq!(emit(&db.pool, &aircraft(), Event::new("second").named("n")).await.unwrap(), Emitted::Duplicate);
@@ -55,7 +56,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), ["", "", ""]);
     }
 
-    /// Statements have room for certain numbers of rows; nothing is lost, and nothing appears, at their limits.
+    /// Statements take fixed numbers of rows. At these limits no row is lost and no row is added.
     async fn lists_of_every_length_come_out_as_they_went_in(db) {
         const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         for count in [1, 9, 10, 11, 99, 100, 101, 499, 500, 501, 1_200] {
@@ -80,7 +81,7 @@ on_every_engine! {
         assert_eq!(emit_all(&db.pool, &[]).await.unwrap(), []);
     }
 
-    /// EB-7, EB-8: many events, many recipients, one statement.
+    /// Many events to many recipients take one statement.
     async fn the_answers_are_in_the_order_of_the_events(db) {
         emit(&db.pool, &aircraft(), Event::new("").named("consumed")).await.unwrap();
         drain(&db.pool, &aircraft()).await;
@@ -102,10 +103,11 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &airport()).await), ["", "z", "b elsewhere", "a"]);
     }
 
-    /// EB-9, promise 6.
+    /// Events are listed in the order of their emits: single emits, lists and emits in a transaction, with and without
+    /// names.
     async fn events_are_listed_in_the_order_of_their_emit(db) {
         let event = |number: usize| match number % 3 {
-            // Names that sort against the order of the emits.
+            // The names sort in the opposite order of the emits.
             0 => Event::new(number.to_string()).named(format!("{:04}", 9999 - number)),
             _ => Event::new(number.to_string()),
         };
@@ -124,7 +126,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), wanted);
     }
 
-    /// EB-8.
+    /// Emits in a transaction of the caller commit or roll back with that transaction, their names too.
     async fn an_emit_shares_the_fate_of_the_callers_transaction(db) {
         let mut tx = ::eventbox::begin(&db.pool).await.unwrap();
         emit(&mut *tx, &aircraft(), Event::new("unnamed")).await.unwrap();
@@ -134,16 +136,16 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 0);
         assert_eq!(db.count("eventbox_tombstone").await, 0);
 
-        // The name was rolled back too, so it is new.
+        // The name was rolled back with its event, so it is free.
         let mut tx = ::eventbox::begin(&db.pool).await.unwrap();
         assert_eq!(emit(&mut *tx, &aircraft(), Event::new("named").named("n")).await.unwrap(), Emitted::Added);
         tx.commit().await.unwrap();
         assert_eq!(values(&drain(&db.pool, &aircraft()).await), ["named"]);
     }
 
-    /// EB-19, DESIGN §9.
+    /// A limit is checked before any SQL, and its error names the limit.
     async fn limits_are_refused_before_any_sql(db) {
-        // A closed pool answers every statement with an error of its own.
+        // A closed pool returns its own error for every statement.
         db.pool.close().await;
         let long = "x".repeat(MAX_KEY_BYTES + 1);
         let heavy = vec![0; MAX_VALUE_BYTES + 1];

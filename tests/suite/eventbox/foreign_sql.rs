@@ -1,4 +1,4 @@
-//! What the user's code may do to its transaction and to its connection.
+//! User code that changes its transaction or its connection.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where foreign SQL is run.
+/// Step of the turn at which foreign SQL runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Nowhere,
@@ -24,11 +24,12 @@ enum Place {
     Save,
 }
 
-/// A processor that adds the number of events to its entity and leaves a note for each turn; in one place it runs foreign SQL.
+/// A processor that adds the number of events to its entity and writes a note for each turn. It runs foreign SQL at one
+/// step.
 struct Foreign {
     place: Place,
     sql: &'static str,
-    /// Whether the place returns an error behind it.
+    /// Whether the step returns an error after its SQL.
     fails: bool,
     calls: AtomicUsize,
 }
@@ -38,20 +39,20 @@ fn entity() -> Recipient {
 }
 
 trait ForeignEngine: TestEngine {
-    /// Runs statements, whose error the user's code does not return.
+    /// Runs statements, and drops their errors as careless user code does.
     async fn swallow(conn: &mut Self::Connection, sql: &'static str);
 
     fn run_on(conn: &mut Self::Connection, sql: String) -> impl Future<Output = Result<(), BoxError>> + Send;
 
     fn number_on(conn: &mut Self::Connection, sql: &'static str) -> impl Future<Output = Result<i64, BoxError>> + Send;
 
-    /// Each ends the transaction, or leaves it so that it cannot commit.
+    /// Statements that end the transaction, or leave it unable to commit.
     const ENDINGS: &[&str];
 
-    /// Each changes the session; a query that tells whether it is changed.
+    /// Statements that change the session, each with a query that shows the change.
     const SETTINGS: &[(&str, &str)];
 
-    /// Each is the code's own business.
+    /// Statements that user code may run freely.
     const HARMLESS: &[&str];
 }
 
@@ -349,7 +350,8 @@ on_every_engine! {
                 let case = format!("{place:?}, {sql:?}, fails: {fails}");
                 let done = turn(&pool, &Foreign::new(place, sql, fails)).await;
                 let error = match done {
-                    // An independent step fails alone, and the rest of its turn is not applied to what it left.
+                    // An independent step fails alone, and the later steps of its turn are not applied to the broken
+                    // transaction.
                     Ok(done) if place == Place::Alone => {
                         assert_eq!((done.consumed, done.failures.len()), (0, 1), "{case}");
                         db.run("DELETE FROM note WHERE text <> 'there'").await;
@@ -408,7 +410,7 @@ on_every_engine! {
         let pool = db.open(1);
         for place in [Place::Load, Place::Effect, Place::Save] {
             for (sql, changed) in <Engine as ForeignEngine>::SETTINGS {
-                // The code may make its own turn fail.
+                // The code may fail its own turn.
                 let _ = turn(&pool, &Foreign::new(place, sql, false)).await;
                 // The connection comes back clean.
                 eventually(SOON, async || {
@@ -453,7 +455,8 @@ async fn what_a_pool_sets_when_it_connects_stays() {
     .await;
 }
 
-/// What the driver has prepared is gone, and it does not know that: the connection that says so is given up, and work goes on.
+/// The server has dropped the statements that the driver prepared, and the driver does not know. The pool closes the
+/// connection that reports this, and work continues.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_forgets_what_the_driver_has_prepared_harms_no_later_turn() {
@@ -467,7 +470,7 @@ async fn code_that_forgets_what_the_driver_has_prepared_harms_no_later_turn() {
             (Place::Load, "DISCARD ALL"),
             (Place::Save, "DEALLOCATE ALL"),
         ] {
-            // Once or twice the turn may fail, and nothing is applied.
+            // The turn may fail once or twice. A failed turn applies nothing.
             let _ = turn(&pool, &Foreign::new(place, sql, false)).await;
             let mut failures = 0;
             while db.count("eventbox_event").await > 0 {

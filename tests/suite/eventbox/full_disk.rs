@@ -1,4 +1,4 @@
-//! A file that cannot grow, and statements that SQLite interrupts: when the cause is gone, everything goes on.
+//! A database file that cannot grow, and statements that SQLite interrupts. Work continues when the cause is gone.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn to(key: u32) -> Recipient {
     Recipient::new("order", key.to_string()).unwrap()
 }
 
-/// A pool each of whose connections may use as many pages as `pages` says when it is acquired.
+/// Returns a pool whose connections are limited to `pages` pages at each acquire.
 async fn limited(db: &TestDb<Sqlite>, connections: u32) -> (SqlitePool, Arc<AtomicI64>) {
     let pages = Arc::new(AtomicI64::new(ROOM));
     let limit = Arc::clone(&pages);
@@ -29,7 +29,7 @@ async fn limited(db: &TestDb<Sqlite>, connections: u32) -> (SqlitePool, Arc<Atom
         })
     });
     let pool = pool.connect_with(db.options()).await.unwrap();
-    // The hook is not run on a connection that was just made.
+    // sqlx does not run the hook on a connection that it has just opened.
     drop(pool.acquire().await.unwrap());
     (pool, pages)
 }
@@ -38,7 +38,7 @@ async fn fill(db: &TestDb<Sqlite>, pages: &AtomicI64) {
     pages.store(db.number("SELECT page_count + 1 FROM pragma_page_count").await, Ordering::SeqCst);
 }
 
-/// No connection of the pool has a transaction, for the engine or for the driver.
+/// Checks that no connection of the pool has an open transaction, for the engine or for the driver.
 async fn nothing_is_open(pool: &SqlitePool, connections: u32) {
     let mut held = Vec::new();
     for _ in 0..connections {
@@ -106,7 +106,7 @@ async fn emits_and_turns_go_on_when_there_is_room_again() {
     .await;
 }
 
-/// The code of a turn that does not return the error with which SQLite has ended its transaction.
+/// User code that drops the error with which SQLite ended its transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_engine_ends_is_found() {
     with_database("what_the_engine_ends_is_found", async |db: &TestDb<Sqlite>| {
@@ -134,7 +134,7 @@ async fn what_the_engine_ends_is_found() {
     .await;
 }
 
-/// A statement that is interrupted in the middle ends its transaction as well.
+/// An interrupt in the middle of a statement also ends its transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupt_is_over_when_it_is_over() {
     with_database("an_interrupt_is_over", async |db: &TestDb<Sqlite>| {

@@ -1,4 +1,5 @@
-//! A name that an open transaction holds delays its own senders, for a bounded time, and nobody else. On SQLite emits wait for the file instead.
+//! A name in an open transaction delays only senders of that name, for a bounded time. On SQLite emits wait for the
+//! file instead.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{SOON, TestDb, eventually, with_database};
 
-/// How many connections the pool of a service has.
+/// Number of connections in the pool of a service.
 const POOL: u32 = 10;
 
 /// How long what nobody holds may take on a busy machine: far less than names are held here.
@@ -32,7 +33,7 @@ impl Reducer for Count {
     }
 }
 
-/// Emits a named event to another recipient for each one that it consumes.
+/// Emits a named event to another recipient for each consumed event.
 struct Forward;
 
 impl Reducer for Forward {
@@ -54,7 +55,7 @@ fn config() -> RuntimeConfig {
     config
 }
 
-/// Somebody's transaction that holds so many names of one recipient, and is not committed yet.
+/// An open transaction of a caller that holds a number of names of one recipient.
 async fn hold(db: &TestDb<Postgres>, names: usize) -> Transaction<'static, Postgres> {
     let mut tx = begin(&db.pool).await.unwrap();
     for name in 0..names {
@@ -63,7 +64,7 @@ async fn hold(db: &TestDb<Postgres>, names: usize) -> Transaction<'static, Postg
     tx
 }
 
-/// Emits what nobody holds, with a name and without, one after the other; each is prompt.
+/// Emits events under free names and without names, one by one, and checks that each emit is prompt.
 async fn others_go_on(pool: &PgPool, round: usize) {
     for n in 0..10 {
         let began = Instant::now();
@@ -73,7 +74,7 @@ async fn others_go_on(pool: &PgPool, round: usize) {
     }
 }
 
-/// Waits until so many statements wait for the transaction.
+/// Waits until at least `count` statements of the database wait for a lock.
 async fn waits(db: &TestDb<Postgres>, count: i64) {
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -113,7 +114,7 @@ async fn a_held_name_delays_only_those_who_send_it_again() {
         assert!(runtime.health().is_healthy(), "{:?}", runtime.health());
         tx.commit().await.unwrap();
         for was_duplicate in again.join_all().await {
-            // The first one may have been consumed already: then its name is a tombstone.
+            // The first event may have been consumed already. Then its name is a tombstone.
             was_duplicate.unwrap();
         }
         runtime.stop(SOON).await;
@@ -133,7 +134,7 @@ async fn a_name_that_is_held_for_long_is_contention() {
             async move { emit(&pool, &order("held"), Event::new("again").named("name 0")).await }
         });
         waits(db, 1).await;
-        // Also a pool of one connection has it for others.
+        // A pool of one connection still serves the other senders.
         others_go_on(&pool, 0).await;
         let error = again.await.unwrap().unwrap_err();
         assert!(matches!(error, Error::Contention { .. }), "{error:?}");

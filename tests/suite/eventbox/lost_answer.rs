@@ -1,4 +1,4 @@
-//! What becomes of a turn, or an emit, whose connection is lost at the worst moment. Only Postgres is reached over a network.
+//! Turns and emits whose connection is lost at the worst moment. Only Postgres is reached over a network.
 
 use std::num::NonZeroU32;
 
@@ -59,7 +59,7 @@ async fn waiting(db: &TestDb<Postgres>) -> i64 {
     db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'aircraft/N14228'").await
 }
 
-/// Waits until a backend waits for another one.
+/// Waits until a backend waits for another backend.
 async fn someone_waits_for_a_lock(db: &TestDb<Postgres>) {
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -134,7 +134,7 @@ at_turns_0_and_3! {
         assert_eq!((consumed(db).await, waiting(db).await), (turns, 1));
     }
 
-    /// The network between us and the old backend is gone, and its COMMIT arrives while we read back.
+    /// The network to the old backend is lost, and its COMMIT takes effect while the library reads back.
     async fn reading_back_waits_for_a_commit_that_arrives_late(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
         let (end, how) = oneshot::channel();
@@ -150,7 +150,7 @@ at_turns_0_and_3! {
         assert_eq!((consumed(db).await, waiting(db).await), (turns + 1, 0));
     }
 
-    /// The same, and the old backend rolls back.
+    /// The network is lost in the same way, and the old backend rolls back.
     async fn reading_back_waits_for_a_rollback(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
         let (end, how) = oneshot::channel();
@@ -165,7 +165,7 @@ at_turns_0_and_3! {
         assert_eq!((consumed(db).await, waiting(db).await), (turns + 1, 0));
     }
 
-    /// Our commit did not arrive, and another processor made the turn that we wanted: that is contention, and there is nothing left to do.
+    /// The commit did not arrive, and another processor made the wanted turn. That is contention, and no event is left.
     async fn another_processor_took_the_turn(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
         proxy.hold_new_connections(true);
@@ -181,7 +181,7 @@ at_turns_0_and_3! {
         assert_eq!((consumed(db).await, waiting(db).await), (turns + 1, 0));
     }
 
-    /// Our commit happened, its token was overwritten by the next turn: nobody can tell any more.
+    /// The commit took effect, and the next turn has overwritten its token. The outcome can no longer be found out.
     async fn a_commit_that_was_overtaken_is_unknown(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
         proxy.hold_new_connections(true);
@@ -195,11 +195,11 @@ at_turns_0_and_3! {
         assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
         assert!(!error.is_transient() && !error.is_contention());
         assert!(error.to_string().contains("aircraft/N14228"), "{error}");
-        // What happened, happened once.
+        // The turn took effect once.
         assert_eq!((consumed(db).await, waiting(db).await), (turns + 2, 0));
     }
 
-    /// Our commit did not happen, and another processor made two turns since.
+    /// The commit did not take effect, and another processor has made two turns since.
     async fn overtaken_twice_is_unknown(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
         proxy.hold_new_connections(true);
@@ -216,8 +216,8 @@ at_turns_0_and_3! {
     }
 }
 
-/// eventbox 36 (W-11): the reply is lost on the wire; sent again under its name, the event is there once. The one without a name is not tried again by the
-/// library: it answers that it does not know.
+/// The reply is lost on the wire. An event sent again under its name is in the box once. The library does not retry an
+/// event without a name, and returns `Unknown`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emit_whose_answer_was_lost_is_unknown() {
     with_database("an_emit_whose_answer_was_lost_is_unknown", async |db: &TestDb<Postgres>| {

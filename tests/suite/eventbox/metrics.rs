@@ -31,7 +31,8 @@ fn halving<B: CellEngine>() -> Cells<B> {
     })
 }
 
-/// Emits 12 events of which 2 are duplicates; consumes 4 in 2 turns, throws 2 away, is overtaken once, fails twice and quarantines 1.
+/// Emits 12 events of which 2 are duplicates. Consumes 4 in 2 turns, removes 2 as garbage, loses one race, fails twice
+/// and quarantines 1.
 async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     create_cells(db).await;
     Sender::new(db.pool.clone()).emit(&cell(), Event::new("a")).await.unwrap();
@@ -44,7 +45,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     let backlog = admin::backlog(&db.pool, &cell()).await.unwrap();
     assert_eq!((backlog.events, backlog.oldest.is_some()), (5, true));
 
-    // 5 events: 3 consumed, 2 garbage; another writer comes first once.
+    // Of 5 events 3 are consumed and 2 are garbage. Another writer commits first once.
     let other = db.open(1);
     let overtaken = halving::<B>().before_deciding(move |attempt| {
         let other = other.clone();
@@ -59,7 +60,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     assert_eq!((turn.consumed, turn.garbage, turn.contention), (3, 2, 1));
     assert_eq!(eventbox::process_batch(&db.pool, &cell(), &halving(), MANY).await.unwrap().number, None);
 
-    // One that is consumed, one that fails alone and goes aside.
+    // One event is consumed, and one event fails alone and goes to quarantine.
     eventbox_emit(db, Event::new("good")).await;
     assert_eq!(eventbox::process_batch(&db.pool, &cell(), &halving(), MANY).await.unwrap().consumed, 1);
     eventbox_emit(db, Event::new("bad")).await;
@@ -93,8 +94,8 @@ async fn eventbox_emit<B: CellEngine>(db: &TestDb<B>, event: Event) {
     B::emit_on(&db.pool, &cell(), event).await.unwrap();
 }
 
-/// EB-17 and spec §3: what is in the table is recorded, what is recorded is in the table, with its kind and its labels, and the numbers are
-/// those of the run.
+/// Every instrument of the table is recorded, and every recorded instrument is in the table, with its kind and labels.
+/// The numbers are those of the run.
 fn instruments_tell_what_happened(recorded: &Recorded) {
     recorded.matches_exactly(INSTRUMENTS);
     let kinds = recorded.0.values().flatten().filter_map(|(_, labels, _)| labels.get("kind"));
@@ -111,7 +112,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     assert!((0.0..60.0).contains(&age), "{age}");
     assert_eq!(recorded.total("eventbox_tombstones", &[]), 1.0);
     let results = |name: &str, result: &str| recorded.total(name, &[("kind", "cell"), ("result", result)]);
-    // The isolation is a call that committed a turn, and nothing but that.
+    // The call that isolates the event commits a turn and has no other outcome.
     let processed = ["committed", "nothing", "failed"].map(|result| results("eventbox_process_duration_ms", result));
     assert_eq!(processed, [3.0, 2.0, 2.0]);
     assert_eq!(of("eventbox_process_duration_ms"), 7.0);

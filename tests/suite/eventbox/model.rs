@@ -1,5 +1,5 @@
-//! A simple model beside the real thing: random senders, re-sends, racing processors, processes that die between any two statements, and names
-//! that are forgotten when their tombstones expire.
+//! Compares the library with a simple model: random senders, re-sends, racing processors, processes that die between
+//! any two statements, and names that the pruner forgets.
 //!
 //! A death is a future that is dropped after a number of polls: whatever it had sent is sent, what it had not is not, and its
 //! transaction is rolled back. `EVENTBOX_SEED` repeats a run; `EVENTBOX_CASES` sets its length.
@@ -22,7 +22,7 @@ use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, 
 /// Cases on each engine.
 const CASES: u32 = 1_000;
 
-/// Boxes and names are few, so that things meet.
+/// Boxes and names are few, so that the actions collide.
 const BOXES: u8 = 2;
 const NAMES: u8 = 4;
 
@@ -30,9 +30,9 @@ const NAMES: u8 = 4;
 enum Step {
     /// One statement with these (box, name) pairs.
     Emit(Vec<(u8, Option<u8>)>),
-    /// A transaction of a caller, with its fate.
+    /// A transaction of the caller, with its outcome.
     EmitInTransaction { to: u8, name: Option<u8>, commits: bool },
-    /// A sender that dies after some polls, and sends again.
+    /// A sender that dies after some polls, and then sends again.
     DyingSender { to: u8, name: u8, polls: usize },
     /// Processors that race on a box; one of them may die after some polls.
     Process { to: u8, max_events: u32, racers: usize, dies_after: Option<usize> },
@@ -52,10 +52,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must be true of a case, whatever happened in it.
+/// Facts that must hold in a case, whatever happened in it.
 #[derive(Default)]
 struct Model {
-    /// Names that were accepted and are not forgotten, per box.
+    /// Names that were accepted and are still remembered, per box.
     names: BTreeSet<(u8, u8)>,
     /// Events that were accepted, per box, in the order of their emits.
     accepted: BTreeMap<u8, Vec<String>>,
@@ -63,7 +63,7 @@ struct Model {
 }
 
 impl Model {
-    /// The event that comes next; its value says when it was emitted.
+    /// Number of the next event. The value of an event is its number in the order of emits.
     fn next(&mut self, name: Option<u8>) -> (String, Event) {
         self.emits += 1;
         let value = format!("{:06}", self.emits);
@@ -71,7 +71,7 @@ impl Model {
         (value, name.iter().fold(event, |event, name| event.named(format!("name-{name}"))))
     }
 
-    /// Checks an answer, and notes what was accepted.
+    /// Checks a result, and notes the accepted events.
     fn answered(&mut self, to: u8, name: Option<u8>, value: String, answer: Emitted) -> Result<(), TestCaseError> {
         let new = name.is_none_or(|name| self.names.insert((to, name)));
         prop_assert_eq!(answer == Emitted::Added, new, "box {}, name {:?}: {:?}", to, name, answer);
@@ -88,7 +88,7 @@ struct Case<'a, B: CellEngine> {
     model: Model,
 }
 
-/// Runs a future for so many polls, and then drops it.
+/// Polls a future a number of times, and then drops it.
 async fn dying<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -103,7 +103,7 @@ async fn dying<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Consumes all it is given, which must be in order, counts it, and leaves a note for each event.
+/// Consumes all events, which must be in order, counts them, and writes a note for each event.
 fn taking_all<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|to, events, population| {
         if events.is_empty() {
@@ -160,7 +160,8 @@ impl<B: CellEngine> Case<'_, B> {
                 let again = B::emit_on(&self.db.pool, &recipient, event).await.unwrap();
                 match first {
                     Some(answer) => self.model.answered(to, Some(name), value.clone(), answer.unwrap().emitted())?,
-                    // The copy of the dead sender may have got in or not: either way the event is there once now.
+                    // The emit of the dead sender may have committed or not. In both cases the event is in the box
+                    // once.
                     None if self.model.names.insert((to, name)) => {
                         self.model.accepted.entry(to).or_default().push(value);
                         return Ok(());
@@ -187,9 +188,9 @@ impl<B: CellEngine> Case<'_, B> {
         Ok(())
     }
 
-    /// Before the delay has passed nothing is forgotten; after it exactly the names whose events are gone.
+    /// The pruner forgets no name before the delay has passed, and after it exactly the names whose events are gone.
     async fn prune(&mut self, delay_passes: bool) -> Result<(), TestCaseError> {
-        // What a dead process has sent may still be on its way; a connection that is back in its pool has nothing under way.
+        // Statements of a dead process may still run. A connection that is back in its pool runs none.
         eventually(SOON, async || self.db.pool.num_idle() as u32 == self.db.pool.size()).await;
         let pruner = Pruner::new(self.db.pool.clone(), PrunerConfig::default());
         pruner.run_once().await.unwrap();
@@ -204,7 +205,7 @@ impl<B: CellEngine> Case<'_, B> {
         Ok(())
     }
 
-    /// The names of this case that a table holds.
+    /// Returns the names of this case that a table holds.
     async fn names_in(&self, table: &str) -> BTreeSet<(u8, u8)> {
         let mut names = BTreeSet::new();
         for to in 0..BOXES {
@@ -215,7 +216,7 @@ impl<B: CellEngine> Case<'_, B> {
         names
     }
 
-    /// Drains the boxes, and compares: every accepted event took effect once, in turns without a gap.
+    /// Drains the boxes and compares: every accepted event took effect once, in turns without a gap.
     async fn verify(&self) -> Result<(), TestCaseError> {
         for to in 0..BOXES {
             let recipient = self.to(to);

@@ -1,5 +1,4 @@
-//! What a server that is none answers while a connection is being opened: nothing was asked of it, so nothing can
-//! have been committed.
+//! Errors of a server while a connection is being opened. No statement has been sent, so nothing can be committed.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ fn refusal_with(severity: &str, code: &str, message: &str) -> Vec<u8> {
     [b"E".as_slice(), &length, fields.as_bytes()].concat()
 }
 
-/// A pool on a server that answers each new connection with these bytes, and closes it.
+/// Returns a pool on a server that sends these bytes to each new connection, and closes it.
 async fn answering(bytes: Vec<u8>) -> PgPool {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", listener.local_addr().unwrap().port());
@@ -33,7 +32,7 @@ async fn answering(bytes: Vec<u8>) -> PgPool {
     PgPoolOptions::new().acquire_timeout(Duration::from_secs(1)).connect_lazy(&url).unwrap()
 }
 
-/// Every answer of a server that lets nobody in, and whether trying again may help.
+/// Every refusal of a server that accepts no connection, and whether a retry may help.
 fn answers() -> Vec<(&'static str, Vec<u8>, bool)> {
     let mut answers = vec![
         ("nothing", Vec::new(), true),
@@ -76,7 +75,7 @@ async fn a_connection_that_was_never_opened_loses_no_answer() {
     }
 }
 
-/// PgBouncer 1.18 answers so to the parameters that sqlx sends by itself; newer ones name several.
+/// PgBouncer 1.18 refuses a parameter that sqlx sends by itself with this text. Newer versions name several parameters.
 #[tokio::test]
 async fn a_pooler_that_refuses_a_parameter_is_named_with_the_way_out() {
     for message in ["unsupported startup parameter: extra_float_digits", "unsupported startup parameter in options: x"]

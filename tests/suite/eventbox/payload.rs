@@ -1,4 +1,4 @@
-//! Typed payloads: what is put in comes back, and what is not readable is told with its event.
+//! Typed payloads: a payload comes back as it went in, and an unreadable payload is an error that names its event.
 
 use std::num::NonZeroU32;
 
@@ -20,7 +20,7 @@ struct Landed<'a> {
     tailnum: &'a str,
 }
 
-/// Adds up the delays; protobuf is expected.
+/// Adds up the delays of events in protobuf.
 struct Delays;
 
 impl Reducer for Delays {
@@ -46,7 +46,7 @@ on_every_engine! {
         let to = Recipient::new("airport", "JFK").unwrap();
         let good = Event::from_protobuf(&Departed { tailnum: "N14228".to_owned(), delay_minutes: 75 });
         eventbox::emit(&db.pool, &to, good).await.unwrap();
-        // A string of which fewer bytes follow than it says.
+        // A string whose bytes end before its stated length.
         eventbox::emit(&db.pool, &to, Event::new(&b"\x0a\x07N1"[..])).await.unwrap();
         let all = NonZeroU32::new(10).unwrap();
         let error = eventbox::reduce_batch(&db.pool, &to, &Delays, all).await.unwrap_err();

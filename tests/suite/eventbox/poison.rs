@@ -1,4 +1,4 @@
-//! Batches that keep failing: blocked, or the cause found by halving and taken aside.
+//! Batches that keep failing: the box is blocked, or halving finds the poison event and moves it to quarantine.
 
 use std::num::NonZeroU32;
 
@@ -18,7 +18,7 @@ fn isolating() -> TurnOptions {
     TurnOptions::new(MANY).poison(Poison::Isolate { after: TWICE })
 }
 
-/// Cannot decide on any batch with an event `bad` in it; notes every other event that it consumes, in order.
+/// Fails on any batch with an event `bad` in it. Notes every other event that it consumes, in order.
 fn refusing<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| {
         if events.iter().any(|event| event.value().starts_with(b"bad")) {
@@ -32,7 +32,7 @@ fn refusing<B: CellEngine>() -> Cells<B> {
     })
 }
 
-/// Each event is a transition of its own; those that are `bad` fail alone.
+/// Makes a transition of each event. A transition of an event `bad` fails alone.
 fn independent<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| {
         Ok(events.iter().fold(Mutation::none(), |mutation, event| {
@@ -49,7 +49,7 @@ async fn emit<B: CellEngine>(db: &TestDb<B>, values: impl IntoIterator<Item = &s
     }
 }
 
-/// Processes as a loop of a service would, until the box holds nothing more to do; answers the turns and the failures.
+/// Processes like the loop of a service, until the box has nothing more to do. Returns the turns and the failures.
 async fn work<B: CellEngine>(pool: &Pool<B>, cells: &Cells<B>, options: &TurnOptions) -> (Vec<Turn>, Vec<Error>) {
     let (mut turns, mut errors) = (Vec::new(), Vec::new());
     for _ in 0..100 {
@@ -71,8 +71,8 @@ async fn failures<B: CellEngine>(db: &TestDb<B>) -> i64 {
 }
 
 on_every_engine! {
-    /// eventbox 38 (W-13): of a thousand events one is poison; it is in quarantine with its reason after the second failure, and all
-    /// others are processed, each once and in order.
+    /// One event of a thousand is poison. It is in quarantine with its reason after the second failure. All others are
+    /// processed, each once and in order.
     async fn one_poison_event_is_taken_aside_and_the_rest_proceeds(db) {
         create_cells(db).await;
         let values: Vec<String> = (0..1_000).map(|n| if n == 617 { "bad".to_owned() } else { n.to_string() }).collect();
@@ -97,7 +97,7 @@ on_every_engine! {
         assert_eq!(failures(db).await, 0);
     }
 
-    /// Several poison events, also beside each other and at both ends, are each taken aside.
+    /// Several poison events go to quarantine, also adjacent events and the first and the last of a box.
     async fn every_poison_event_is_found(db) {
         create_cells(db).await;
         emit(db, ["bad 1", "a", "bad 2", "bad 3", "b", "c", "bad 4"]).await;
@@ -109,7 +109,7 @@ on_every_engine! {
         assert_eq!(values, ["bad 1", "bad 2", "bad 3", "bad 4"]);
     }
 
-    /// The failures in a row are counted in the database, so that processes count together, and a turn takes them back.
+    /// The database counts the failures in a row, so the processes count together. A turn resets the count.
     async fn failures_are_counted_together_and_taken_back(db) {
         create_cells(db).await;
         let options = TurnOptions::new(MANY).poison(Poison::Isolate { after: NonZeroU32::new(3).unwrap() });
@@ -120,13 +120,13 @@ on_every_engine! {
         }
         let standing = admin::standing(&db.pool, &cell()).await.unwrap();
         assert_eq!((standing.attempts, standing.paused), (2, false));
-        // A mended processor: the same events pass, and nothing was lost.
+        // A repaired processor accepts the same events. No event was lost.
         let mended = tolerant();
         let turn = eventbox::process_batch_with(&db.pool, &cell(), &mended, &options).await.unwrap();
         assert_eq!((turn.consumed, turn.quarantined, failures(db).await), (1, 0, 0));
     }
 
-    /// With the policy to block, the events wait in order, however often the batch fails, and nothing is counted.
+    /// With the policy to block, the events wait in order, however often the batch fails. No failure is counted.
     async fn a_blocked_box_waits_in_order(db) {
         create_cells(db).await;
         emit(db, ["a", "bad", "b"]).await;
@@ -137,8 +137,8 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, failures(db).await, db.count("eventbox_dead_letter").await), (3, 0, 0));
     }
 
-    /// eventbox 38 (W-14): a transition that fails alone lets the others commit, and its events are in quarantine after the second time,
-    /// although turns go on in between.
+    /// A transition that fails alone lets the others commit. Its events go to quarantine after the second failure,
+    /// although turns commit in between.
     async fn a_failing_transition_is_taken_aside(db) {
         create_cells(db).await;
         emit(db, ["a", "bad", "b"]).await;
@@ -152,7 +152,7 @@ on_every_engine! {
         assert_eq!(admin::quarantined(&db.pool, &cell(), None, 10).await.unwrap()[0].reason, "bad event");
     }
 
-    /// A failure that is not of the events is nobody's fault: a lost race and a batch that fails without events take nothing aside.
+    /// A lost race, and a batch that fails without events, count against no recipient and move no event to quarantine.
     async fn nothing_is_taken_aside_without_a_culprit(db) {
         create_cells(db).await;
         let never = Cells::<Engine>::deciding(|_, _, _| Err("no state to decide on".into()));
@@ -164,7 +164,7 @@ on_every_engine! {
             let pool = db.open(1);
             move |_| {
                 let pool = pool.clone();
-                // Each attempt is overtaken.
+                // Another turn commits before each attempt.
                 Box::pin(async move { drop(admin::set_state(&pool, &cell(), admin::standing(&pool, &cell()).await.unwrap().turn, None).await) })
             }
         });
@@ -175,7 +175,7 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_dead_letter").await), (1, 0));
     }
 
-    /// An event that another turn consumed while the culprit was searched is not taken aside: moving it is a turn, which then comes too late.
+    /// A purge removes the poison event during the search. No event goes to quarantine.
     async fn a_culprit_that_is_gone_is_left_alone(db) {
         create_cells(db).await;
         emit(db, ["bad"]).await;
@@ -196,7 +196,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_dead_letter").await, 0);
     }
 
-    /// A paused recipient is not processed: a typed error that says so, before any of the user's code runs.
+    /// A paused recipient is not processed. The typed error says so before any user code runs.
     async fn a_paused_recipient_is_not_processed(db) {
         create_cells(db).await;
         emit(db, ["a"]).await;

@@ -1,4 +1,4 @@
-//! Races, scheduled: what happens in between is put there by the test. Numbers are those of the acceptance cases.
+//! Races in a fixed order: the test puts the other transaction between two steps of the turn.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ async fn state_of<B: CellEngine>(db: &TestDb<B>, to: &Recipient) -> (i64, i64) {
     B::load(&mut *db.pool.acquire().await.unwrap(), to.as_str()).await.unwrap()
 }
 
-/// Consumes everything, adds it up, and leaves a note an event.
+/// Consumes all events, adds their number to the population, and writes a note for each event.
 fn adding<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| match events {
         [] => Ok(Mutation::none()),
@@ -31,7 +31,8 @@ fn adding<B: CellEngine>() -> Cells<B> {
 }
 
 on_every_engine! {
-    /// eventbox 29 (W-2): both see the same event and leave the state as it is; the foreign turn commits before ours begins its transaction.
+    /// Two turns list the same event and keep the state. The other turn commits before this turn begins its
+    /// transaction, so this turn has no side effect.
     async fn a_side_effect_of_a_turn_that_lost_does_not_happen(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(1), Event::new("publish me")).await.unwrap();
@@ -53,7 +54,8 @@ on_every_engine! {
         assert_eq!((db.count("effect").await, db.count("eventbox_event").await), (1, 0));
     }
 
-    /// eventbox 30 (W-3): a foreign turn commits between the load of our state and our listing, and one between our listing and our commit.
+    /// Another turn commits between the load of the state and the listing, or between the listing and the commit. The
+    /// turn starts again in both cases.
     async fn an_event_is_never_applied_to_a_state_that_has_it_already(db) {
         for between_load_and_list in [true, false] {
             let to = cell(u32::from(between_load_and_list));
@@ -83,7 +85,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'later'").await, 2);
     }
 
-    /// eventbox 31 (W-4): from A to B and back to A is a change, and it is saved with a version of its own.
+    /// A state that goes from A to B and back to A in one decision is saved once, with a new version.
     async fn a_state_that_comes_back_is_a_change(db) {
         create_cells(db).await;
         let there_and_back = Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
@@ -91,7 +93,7 @@ on_every_engine! {
         assert_eq!((state_of(db, &cell(1)).await, there_and_back.saves.load(Ordering::SeqCst)), ((0, 1), 1));
     }
 
-    /// eventbox 32 (W-5): each of two processors takes the other's event for garbage; only one of them can commit that.
+    /// Each of two processors calls the other's event garbage. Only one of them commits, so one event takes effect.
     async fn two_that_disagree_about_garbage_do_not_lose_both(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(1), Event::new("A")).await.unwrap();
@@ -116,7 +118,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'B'").await, 1);
     }
 
-    /// eventbox 33 (W-1), 36 (W-11): a re-send meets the name, before the turn and after it; the first value is the one that counts.
+    /// A re-send under the same name is refused before the turn and after the turn. The first value counts.
     async fn a_name_that_is_sent_again_changes_nothing(db) {
         create_cells(db).await;
         let again = |value: &'static str| Event::new(value).named("order-7");
@@ -138,7 +140,8 @@ on_every_engine! {
         assert_eq!(db.count("effect").await, 1);
     }
 
-    /// eventbox 36 (W-11): a sender gives up waiting at any moment and sends again: the event is there once. (A reply lost on the wire: `lost_answer.rs`.)
+    /// A sender that stops waiting after any poll can send again: the event is in the box once. `lost_answer.rs` has
+    /// the reply lost on the wire.
     async fn a_sender_that_gave_up_sends_again(db) {
         use std::task::Poll;
         for polls in 0..12 {
@@ -162,7 +165,7 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &cell(1)).await.len(), 12);
     }
 
-    /// eventbox 34 (W-6): events that a processor leaves for later do not hide those behind them, and a walk over them ends.
+    /// Events that a processor leaves for later do not hide the events behind them. The pages over them end.
     async fn events_that_are_left_hide_nothing(db) {
         create_cells(db).await;
         let left: Vec<_> = (0..25).map(|_| (cell(1), Event::new("later"))).collect();
@@ -179,7 +182,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 25);
     }
 
-    /// eventbox 40, without the kills: processors race over few boxes; every event is consumed once, in the order it was emitted.
+    /// Processors race over six boxes. Every event is consumed once, in the order of the emits.
     async fn racing_processors_consume_everything_once(db) {
         const RECIPIENTS: u32 = 6;
         const EVENTS: u32 = 120;
@@ -215,7 +218,7 @@ on_every_engine! {
         }
     }
 
-    /// DESIGN §5: eight senders send the same names at once, one by one and in lists: each name is in the box once.
+    /// Eight senders send the same names at the same time, singly and in lists. Each name is in the box once.
     async fn racing_senders_add_each_name_once(db) {
         let senders = (0..8).map(|sender| {
             let pool = db.open(1);
@@ -241,7 +244,7 @@ on_every_engine! {
     }
 }
 
-/// What only an engine with many writers can show.
+/// Races that only an engine with many writers can have.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
@@ -249,7 +252,7 @@ mod on_postgres {
 
     type Engine = sqlx::Postgres;
 
-    /// DESIGN §5: two transactions emit to the same boxes in opposite order: neither waits for the other, so they cannot deadlock.
+    /// Two transactions emit to the same boxes in opposite order. Neither waits for the other, so they cannot deadlock.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn emitters_do_not_wait_for_each_other() {
         with_database("emitters_do_not_wait_for_each_other", async |db: &TestDb<Engine>| {
@@ -266,7 +269,8 @@ mod on_postgres {
         .await;
     }
 
-    /// DESIGN §5: a turn begun while the first event of its name is not committed: the second sender waits for the outcome, and is told the truth.
+    /// The first sender of a name has not committed. The second sender of that name waits for the outcome, and returns
+    /// the true result.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_second_copy_waits_for_the_first() {
         with_database("a_second_copy_waits_for_the_first", async |db: &TestDb<Engine>| {

@@ -1,4 +1,4 @@
-//! The built-in state: what a reducer decides is done in one turn, whole or not at all. Numbers are those of the acceptance cases.
+//! The built-in state: the decision of a reducer commits as a whole in one turn, or not at all.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -69,7 +69,7 @@ fn counts<const N: usize>(of: [(&str, i64); N]) -> Counts {
 }
 
 on_every_engine! {
-    /// Promise 2: reducers that race, a few events a turn, count each event once; the turns have no gap.
+    /// Reducers that race with small batches count each event once. The turns have no gap.
     async fn racing_reducers_count_each_event_once(db) {
         const EVENTS: usize = 120;
         let to = airport("JFK");
@@ -101,7 +101,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 0);
     }
 
-    /// Promise 2: the state, the removal, the messages and the emitted events commit together.
+    /// The state, the removal of the events, the messages and the emitted events commit together.
     async fn everything_of_an_outcome_commits_together(db) {
         let (to, other) = (airport("JFK"), airport("EWR"));
         emit(db, &to, &["a", "b", "old"]).await;
@@ -137,7 +137,7 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (2, Some(counts([("again", 1), ("seen", 2)]))));
     }
 
-    /// Messages that are written together lie together, each complete, however many they are.
+    /// The messages of one turn are stored together and complete, whatever their number.
     async fn what_is_published_lies_in_the_outbox(db) {
         let to = airport("JFK");
         for count in [1, 10, 11, 100, 101, 500, 501, 1_200] {
@@ -165,7 +165,7 @@ on_every_engine! {
         }
     }
 
-    /// Promise 2: or not at all.
+    /// A turn that fails stores none of its parts.
     async fn a_failure_anywhere_changes_nothing(db) {
         let to = airport("JFK");
         emit(db, &to, &["a"]).await;
@@ -196,7 +196,7 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (1, Some(counts([("seen", 1)]))));
     }
 
-    /// DESIGN §5: an entity that is gone keeps its turn, and begins from the default.
+    /// A removed entity keeps its turn, and begins again from the default state.
     async fn a_gone_state_keeps_the_turn(db) {
         let to = airport("JFK");
         emit(db, &to, &["a", "b"]).await;
@@ -218,7 +218,8 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (3, Some(counts([("c", 1)]))));
     }
 
-    /// eventbox 31 (W-4): what was changed in place is saved, and A → B → A moves the turn; 19: what is stored already is no turn.
+    /// A state that was changed in place is saved. A → B → A raises the turn. A state equal to the stored state is no
+    /// turn.
     async fn a_state_changed_in_place_is_saved(db) {
         let to = airport("JFK");
         let toggling = reduce(|_, events, mut counts| {
@@ -242,7 +243,7 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (4, Some(counts([("open", 1)]))), "staying keeps what is stored");
     }
 
-    /// W-4 in a race: a turn that was decided on A does not commit after A → B → A.
+    /// A turn that was decided on A does not commit after another writer went A → B → A.
     async fn a_decision_on_an_old_state_is_made_anew(db) {
         let to = airport("JFK");
         emit(db, &to, &["a"]).await;
@@ -268,7 +269,7 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await, (4, Some(counts([("a", 2)]))));
     }
 
-    /// A state over the limit is refused by an error that names the recipient and the limit; nothing is lost.
+    /// A state over the limit is refused with an error that names the recipient and the limit. No event is lost.
     async fn a_state_over_its_limit_is_refused(db) {
         struct Small(usize);
         impl Reducer for Small {
@@ -297,7 +298,7 @@ on_every_engine! {
         assert_eq!(reduce(counting).max_state_bytes(), 1 << 20);
     }
 
-    /// A state that cannot be encoded, and one that cannot be decoded, are told as such; nothing is lost.
+    /// A state that cannot be encoded, or cannot be decoded, is reported as such. No event is lost.
     async fn a_state_without_encoding_loses_nothing(db) {
         struct Picky;
         impl StateCodec<i64> for Picky {
@@ -351,7 +352,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 1);
     }
 
-    /// Reading from outside: no turn, the state of another codec, and the state of a recipient that only looks alike.
+    /// A read from outside returns nothing before the first turn, the state in the codec that the caller names, and
+    /// nothing for a recipient with a similar key.
     async fn a_state_is_read_from_outside(db) {
         #[derive(Clone, PartialEq, prost::Message)]
         struct Seen {
@@ -374,7 +376,7 @@ on_every_engine! {
         assert!(eventbox::state_as::<Protobuf, Seen>(&db.pool, &airport("JF")).await.unwrap().is_none());
     }
 
-    /// A reducer that fails or panics ends its turn and nothing else.
+    /// A reducer that fails or panics ends its own turn and nothing else.
     async fn a_panic_is_an_error(db) {
         let to = airport("JFK");
         emit(db, &to, &["a"]).await;
@@ -392,7 +394,7 @@ on_every_engine! {
         assert_eq!(counts_of(db, &to).await.0, 1);
     }
 
-    /// eventbox 20: nothing decided, no turn.
+    /// A reducer without a decision makes no turn.
     async fn nothing_is_no_turn(db) {
         let to = airport("JFK");
         emit(db, &to, &["a"]).await;
@@ -401,7 +403,7 @@ on_every_engine! {
     }
 }
 
-/// The decision is data: it can be tested without a database.
+/// A decision is data, so a test needs no database.
 #[test]
 fn an_outcome_can_be_read() {
     let outcome = counting(&airport("JFK"), &[Event::new("a")], Counts::new()).unwrap();

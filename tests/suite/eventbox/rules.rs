@@ -1,4 +1,4 @@
-//! The rules of a turn, one by one: each is broken on purpose at a named step, and must be noticed.
+//! The rules of a turn, one by one: a test breaks each rule at a named step, and the library must notice.
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ fn cell(key: u32) -> Recipient {
     Recipient::new("cell", key.to_string()).unwrap()
 }
 
-/// Consumes everything, and leaves a note an event.
+/// Consumes all events, and writes a note for each event.
 fn taking<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| match events {
         [] => Ok(Mutation::none()),
@@ -30,12 +30,12 @@ fn taking<B: CellEngine>() -> Cells<B> {
     })
 }
 
-/// The clock of an hour ago, and some seconds later.
+/// Returns a clock that shows the time of one hour ago, plus some seconds.
 fn hour_ago(later_s: u64) -> Clock {
     Clock::at(SystemTime::now() - Duration::from_secs(3_600) + Duration::from_secs(later_s))
 }
 
-/// Runs a statement of somebody who does not know the rules, while the first attempt of a turn decides.
+/// Runs a foreign statement that breaks the rules, while the first attempt of a turn decides.
 async fn meddled<B: CellEngine>(db: &crate::support::TestDb<B>, sql: &'static str) -> Turn {
     let other = db.open(1);
     let cells = taking::<B>().before_deciding(move |attempt| {
@@ -49,7 +49,7 @@ async fn meddled<B: CellEngine>(db: &crate::support::TestDb<B>, sql: &'static st
     eventbox::process_batch(&db.pool, &cell(1), &cells, MANY).await.unwrap()
 }
 
-/// A turn that stops in the middle of its own transaction, says so, and goes on when it is told.
+/// A turn that stops inside its own transaction, reports that, and continues when the test allows it.
 fn stopping<B: CellEngine>(stopped: oneshot::Sender<()>, go_on: oneshot::Receiver<()>) -> Cells<B> {
     let steps = Mutex::new(Some((stopped, go_on)));
     Cells::deciding(move |_, events, population| {
@@ -66,8 +66,8 @@ fn stopping<B: CellEngine>(stopped: oneshot::Sender<()>, go_on: oneshot::Receive
 }
 
 on_every_engine! {
-    /// DESIGN §6.4, EB-4: the turn's row is the lock. Both have listed the same event; the second waits for the first, at the first turn (an insert)
-    /// and at a later one (an update), and has then done nothing.
+    /// The row of the turn is the lock. Two turns have listed the same event, and the second waits for the first: at
+    /// the first turn (an insert) and at a later turn (an update). The second then has no effect.
     async fn of_two_transactions_at_once_the_second_does_nothing(db) {
         create_cells(db).await;
         for number in [1, 2] {
@@ -76,7 +76,7 @@ on_every_engine! {
             let (go_on, may_go_on) = oneshot::channel();
             let (decided, has_decided) = oneshot::channel();
             let decided = Mutex::new(Some(decided));
-            // It has no state of its own, so that it waits for nothing but the turn.
+            // This entity has no state of its own, so the second turn waits only for the row of the turn.
             let rival = Decider(move |events: &[Event]| -> Mutation<Engine, ()> {
                 decided.lock().unwrap().take().into_iter().for_each(|decided| decided.send(()).unwrap());
                 Transition::stay().consuming(events).side_effect((!events.is_empty()).then(|| noting("theirs"))).into()
@@ -104,7 +104,8 @@ on_every_engine! {
         }
     }
 
-    /// DESIGN §6.4, EB-1: an event that went away without moving the turn (nobody who keeps the rules does that) is missed by the count.
+    /// A foreign statement removed an event without a change of the turn. The count of removed rows shows that the
+    /// event is missing.
     async fn an_event_that_vanished_is_missed(db) {
         create_cells(db).await;
         for value in ["stays", "vanishes"] {
@@ -115,7 +116,7 @@ on_every_engine! {
         assert_eq!(effects(db).await, ["stays"]);
     }
 
-    /// The same for old events, which are removed as a range.
+    /// The count also shows a missing event among old events, which are removed as a range.
     async fn an_old_event_that_vanished_is_missed(db) {
         create_cells(db).await;
         let values = ["first", "vanishes", "last"].map(|value| (cell(1), Event::new(value).named(value)));
@@ -125,7 +126,8 @@ on_every_engine! {
         assert_eq!(effects(db).await, ["first", "last"]);
     }
 
-    /// An event that commits late between old ones is not removed with them: the turn starts anew, and has it too.
+    /// An event that commits late between old events is not removed with them. The turn starts again and consumes this
+    /// event too.
     async fn what_commits_late_between_old_events_is_not_lost(db) {
         create_cells(db).await;
         for (value, later_s) in [("1", 0), ("3", 20)] {
@@ -145,7 +147,7 @@ on_every_engine! {
         assert_eq!(effects(db).await, ["1", "2", "3"]);
     }
 
-    /// DESIGN §6.4, EB-5: the same for garbage, which is counted with what is consumed.
+    /// Garbage is counted together with the consumed events, so a missing garbage event is noticed as well.
     async fn garbage_that_vanished_is_missed(db) {
         create_cells(db).await;
         for value in ["garbage", "stays"] {
@@ -168,7 +170,7 @@ on_every_engine! {
         assert_eq!((turn.consumed, turn.garbage, turn.contention), (1, 0, 1));
     }
 
-    /// DESIGN §6.4: a turn that was read and whose row is gone does not match: the missing row is no turn 0.
+    /// A turn that was read and whose row is gone does not match. A missing row is not turn 0.
     async fn a_missing_row_matches_no_turn(db) {
         create_cells(db).await;
         for value in ["first", "second"] {
@@ -181,7 +183,7 @@ on_every_engine! {
         assert_eq!((turn.number, turn.contention), (Some(1), 1));
     }
 
-    /// DESIGN §6.4: and a row that came while the first turn was decided is not inserted over.
+    /// A row that another writer inserts while the first turn is decided is not overwritten.
     async fn a_row_that_came_first_is_not_overwritten(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(1), Event::new("x")).await.unwrap();
@@ -199,7 +201,7 @@ on_every_engine! {
         assert_eq!(admin::stored_state(&db.pool, &cell(1)).await.unwrap().state.as_deref(), Some(&b"theirs"[..]));
     }
 
-    /// DESIGN §6.1, EB-3: what is emitted after the listing is not in the batch, is not consumed, and is told as remaining at the next turn.
+    /// An event emitted after the listing is neither in the batch nor consumed. The next turn finds it.
     async fn an_event_that_comes_after_the_listing_waits(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(1), Event::new("listed")).await.unwrap();
@@ -216,8 +218,8 @@ on_every_engine! {
         assert_eq!(drain(&db.pool, &cell(1)).await.len(), 1);
     }
 
-    /// eventbox 34 (W-6, W-7), EB-9: behind 10,000 names that are dead and are sent again, a listing of 100 finds what lives, oldest first. A re-send
-    /// leaves no row here, so there is nothing to hide behind.
+    /// Senders re-send 10,000 names that are tombstones. A listing of 100 still returns the live events, oldest first,
+    /// because a re-send of a tombstone inserts no row.
     async fn the_dead_do_not_hide_the_living(db) {
         let dead: Vec<_> = (0..10_000).map(|n| (cell(1), Event::new("dead").named(n.to_string()))).collect();
         eventbox::emit_all(&db.pool, &dead).await.unwrap();
@@ -234,7 +236,7 @@ on_every_engine! {
     }
 }
 
-/// DESIGN §4, §6: a deadlock that side effects run into is contention, and contention is tried again: both turns commit.
+/// A deadlock between side effects is contention, and the library retries contention: both turns commit.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_in_side_effects_is_contention() {

@@ -1,4 +1,4 @@
-//! Several tokio runtimes in one process, as tests and embedders have them: what is shared between them outlives each
+//! Several tokio runtimes in one process, as tests and embedders have them. State that the runtimes share outlives each
 //! of them.
 
 use std::num::NonZeroU32;
@@ -14,14 +14,14 @@ fn order(key: &str) -> Recipient {
     Recipient::new("order", key).unwrap()
 }
 
-/// A runtime of its own in a thread. It begins some work, and goes away when that is told, in the middle of it.
+/// A tokio runtime in a thread of its own. It starts some work, and shuts down in the middle of it on request.
 struct Dying {
     ends: mpsc::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Dying {
-    /// Returns when the work has begun and has nothing more to do but to wait.
+    /// Returns when the work has begun and only waits.
     async fn begin(work: impl Future<Output = ()> + Send + 'static) -> Self {
         let ((ends, is_ended), (begun, is_begun)) = (mpsc::channel(), oneshot::channel());
         let thread = std::thread::spawn(move || {
@@ -46,7 +46,7 @@ impl Dying {
     }
 }
 
-/// Sends one group at a time, which waits for locks for as long as a test takes.
+/// Returns a sender that sends one group at a time, and that waits for locks as long as a test takes.
 fn config() -> SenderConfig {
     let lock_wait = 4 * SOON;
     SenderConfig { concurrent_groups: NonZeroU32::MIN, lock_wait, ..SenderConfig::default() }
@@ -74,7 +74,7 @@ on_every_engine! {
                 let _ = theirs.emit(&order("held"), first).await;
             })
             .await;
-            // These wait behind what the other runtime sends.
+            // These emits wait behind the group of the other runtime.
             let waiting: Vec<_> = (0..3)
                 .map(|n| {
                     let (sender, event) = (sender.clone(), event(&format!("behind {n}")));
@@ -94,7 +94,8 @@ on_every_engine! {
         assert_eq!(sender.stop(SOON).await.left, 0);
     }
 
-    /// A named event that another runtime was sending is sent again; of one without a name it is not known.
+    /// The sender retries a named event that another runtime was sending. The outcome of an event without a name is
+    /// unknown.
     async fn what_a_runtime_was_sending_when_it_ended_has_an_outcome(db) {
         for named in [true, false] {
             let sender = Sender::with(db.pool.clone(), config());
@@ -103,7 +104,7 @@ on_every_engine! {
             let (begun, is_begun) = oneshot::channel();
             let (ours, event) = (sender.clone(), Event::new("x"));
             let event = if named { event.named("ours") } else { event };
-            // Both are in one group: pushed before the task of the runtime takes them.
+            // Both events are in one group: the test adds them before the runtime's task takes any.
             let mate = tokio::spawn(async move {
                 is_begun.await.unwrap();
                 ours.emit(&order("held"), event).await
@@ -122,7 +123,7 @@ on_every_engine! {
         }
     }
 
-    /// Emits that come while somebody writes share a part on SQLite.
+    /// On SQLite emits that arrive during a write wait for it.
     async fn emits_on_a_pool_outlive_the_runtime_that_writes_them(db) {
         let tx = hold(db).await;
         let pool = db.pool.clone();
@@ -142,7 +143,7 @@ on_every_engine! {
         dying.end();
         tx.rollback().await.unwrap();
         for emitting in emits {
-            // A part that was under way with the other runtime is not known; what waited is there.
+            // An emit in flight on the other runtime may have an unknown outcome.
             match soon(emitting).await {
                 Ok(receipt) => assert_eq!(receipt, Emitted::Added),
                 Err(error) => assert!(matches!(error, Error::Unknown { .. }), "{error}"),

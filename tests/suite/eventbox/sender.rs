@@ -1,4 +1,4 @@
-//! The sender: groups, their bounds, and what happens to a group's mates.
+//! The sender: groups, their bounds, and failures of other events in the same group.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn values(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| str::from_utf8(event.value()).unwrap()).collect()
 }
 
-/// Refuses the events that say so, as a constraint that somebody added to the table would.
+/// Refuses events that ask for it, like a constraint that a user added to the table.
 async fn refuse_bad_events<B: TestEngine>(db: &TestDb<B>) {
     db.run(match B::FOLDER {
         "postgres" => "ALTER TABLE eventbox_event ADD CHECK (value <> 'bad')",
@@ -61,7 +61,7 @@ on_every_engine! {
         assert!(cancel(&db.pool, &Recipient::new("order", "1").unwrap(), "t1").await.unwrap());
     }
 
-    /// Two copies of a name in one group: one is added, the other is told so.
+    /// Of two copies of a name in one group the first is added, and the other is a duplicate.
     async fn copies_in_one_group_are_one_event(db) {
         let sender = Sender::new(db.pool.clone());
         let mut tasks = JoinSet::new();
@@ -92,7 +92,7 @@ on_every_engine! {
         assert_eq!(values(&drain(&db.pool, &order()).await), wanted);
     }
 
-    /// What one event of a group breaks is broken for it alone.
+    /// An event that breaks a group fails alone.
     async fn one_bad_event_does_not_fail_its_mates(db) {
         refuse_bad_events(db).await;
         let sender = Sender::new(db.pool.clone());
@@ -115,7 +115,8 @@ on_every_engine! {
         assert!(matches!(error, Error::Misuse { misuse: Misuse::Empty { .. }, .. }), "{error:?}");
     }
 
-    /// A writer in the middle of a long transaction: the queue fills, the next emit waits for room, and the ones that gave up have done nothing.
+    /// Another writer is in a long transaction. The queue fills, and the next emit waits for room. Emits whose callers
+    /// gave up have no effect.
     async fn a_full_queue_holds_its_callers_back(db) {
         let config = SenderConfig { queue_events: number(3), ..SenderConfig::default() };
         let sender = Sender::with(db.open(2), config);
@@ -177,7 +178,8 @@ mod on_postgres {
     use crate::support::proxy::{Fate, Message, Proxy};
     use crate::support::with_database;
 
-    /// A user's open transaction holds a name: its group mates and all unnamed events go on, and the held one ends when the user does.
+    /// An open transaction of a user holds a name. The other events of the group proceed, and the held event ends when
+    /// that transaction ends.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_name_that_is_held_delays_nobody_else() {
         with_database("a_name_that_is_held", async |db: &TestDb<Postgres>| {
@@ -216,7 +218,7 @@ mod on_postgres {
         .await;
     }
 
-    /// A name that stays held is contention in the end, and nothing of it is there.
+    /// A name that stays held is contention in the end, and its event is not stored.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_name_that_stays_held_is_contention() {
         with_database("a_name_that_stays_held", async |db: &TestDb<Postgres>| {
@@ -231,8 +233,8 @@ mod on_postgres {
         .await;
     }
 
-    /// The connection dies in the middle of a group, before and after its commit: unnamed events are unknown, each of them; named ones are
-    /// sent again, are there once, and are told to be the ones that were added.
+    /// The connection dies in the middle of a group, before or after its commit. Each event without a name is unknown.
+    /// Named events are sent again, are stored once, and return `Added`.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_lost_answer_is_unknown_or_settled_by_the_name() {
         with_database("a_lost_answer_of_a_group", async |db: &TestDb<Postgres>| {
@@ -260,7 +262,7 @@ mod on_postgres {
         .await;
     }
 
-    /// Groups hold what their bounds say.
+    /// Groups stay within their bounds.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn groups_are_bounded() {
         with_database("groups_are_bounded", async |db: &TestDb<Postgres>| {

@@ -1,4 +1,4 @@
-//! Receipts, and what became of what they stand for.
+//! Receipts, and the status of the events that they stand for.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ fn order() -> Recipient {
     Recipient::new("order", "7").unwrap()
 }
 
-/// Fails while there is an event that says so.
+/// Fails while an event that asks for it is in the batch.
 struct Counter;
 
 impl Reducer for Counter {
@@ -34,7 +34,7 @@ impl Reducer for Counter {
 on_every_engine! {
     async fn an_event_is_followed_to_its_turn(db) {
         let receipt = emit(&db.pool, &order(), Event::new("x")).await.unwrap();
-        // Read by another process.
+        // Another process reads the receipt.
         let receipt: Receipt = serde_json::from_str(&serde_json::to_string(&receipt).unwrap()).unwrap();
         let ask = async || status(&db.pool, &receipt).await.unwrap();
         assert_eq!(ask().await, Status::Waiting);
@@ -95,7 +95,8 @@ on_every_engine! {
         }
     }
 
-    /// The turn and the absence are of one moment: whenever it says done at turn t, the state at t has the event.
+    /// The status reads the turn and the absence of the event in one snapshot: after "done at turn t", the state at t
+    /// has the event.
     async fn done_is_never_said_of_a_turn_before(db) {
         let pool = db.open(2);
         let worker = tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! Timers: when they come, that they come once, and what a name means meanwhile. Time passes by moving due times, not by waiting.
+//! Timers: when they fire, that they fire once, and how long their names are taken. The tests move due times instead of
+//! waiting.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -150,7 +151,7 @@ on_every_engine! {
         assert!(matches!(error, Error::Misuse { misuse: Misuse::Empty { .. }, .. }), "{error:?}");
     }
 
-    /// Bounded, those that are due longest first, and no shard starves another.
+    /// A move is bounded and takes the timers that have been due longest. No shard starves another.
     async fn a_move_is_bounded_in_due_order_and_fair(db) {
         let other = Recipient::new("order", "9").unwrap();
         assert_ne!(order().shard(), other.shard());
@@ -169,7 +170,7 @@ on_every_engine! {
         let third = move_due(&db.pool, &[order().shard(), order().shard()], MANY).await.unwrap();
         assert_eq!((third.moved, third.next_in), (5, None));
         assert_eq!(drain(&db.pool, &order()).await.len(), 15);
-        // More shards than may be moved: still bounded.
+        // More shards have due timers than one move may take. The move is still bounded.
         let wide: Vec<_> = (0..200).map(|n| (Recipient::new("order", n.to_string()).unwrap(), over("x"))).collect();
         emit_all(&db.pool, &wide).await.unwrap();
         let moved = move_all(db, 3).await;
@@ -177,7 +178,7 @@ on_every_engine! {
         assert_eq!(move_due(&db.pool, &[], MANY).await.unwrap(), Moved::default());
     }
 
-    /// Equal waits of one call end in the order of the events.
+    /// Timers of one call with equal waits fire in the order of the events.
     async fn timers_of_one_emit_come_in_its_order(db) {
         let events: Vec<_> = (0..50).map(|n| (order(), Event::new(n.to_string()).due_in(HOUR))).collect();
         emit_all(&db.pool, &events).await.unwrap();
@@ -226,7 +227,8 @@ on_every_engine! {
         assert!(cancel(&db.pool, &order(), "reminder").await.unwrap());
     }
 
-    /// Movers, cancellers, re-senders and a pruner without patience, all at once: each timer comes once or is cancelled, and no name is free.
+    /// Movers, cancellers, re-senders and a pruner without a delay run at the same time. Each timer fires once or is
+    /// cancelled, and its name stays taken.
     async fn racing_movers_cancellers_resenders_and_pruners(db) {
         const TIMERS: usize = 300;
         let to = |n: usize| Recipient::new("order", (n % 7).to_string()).unwrap();
@@ -257,7 +259,7 @@ on_every_engine! {
         });
         let pool = db.open(1);
         let resender = tokio::spawn(async move {
-            // The even ones are never cancelled.
+            // The test never cancels the even timers.
             for n in (0..TIMERS).step_by(2) {
                 assert_eq!(emit(&pool, &to(n), Event::new("again").named(name(n))).await.unwrap(), Emitted::Duplicate);
             }
@@ -277,7 +279,7 @@ on_every_engine! {
         assert_eq!(stamped, cancelled as i64, "only what was cancelled is gone");
     }
 
-    /// A second copy waits for a named timer whose emit is in a user's open transaction, and is told how that ended.
+    /// A named timer is in an open transaction of a user. A second copy waits for the outcome, and returns it.
     async fn a_second_copy_waits_for_a_timer_that_is_not_committed(db) {
         for commits in [false, true] {
             let mut user = ::eventbox::begin(&db.pool).await.unwrap();
@@ -308,7 +310,7 @@ async fn someone_waits<B: CellEngine>(db: &TestDb<B>) {
     .await;
 }
 
-/// What only an engine with many writers can show, scheduled.
+/// Races in a fixed order that only an engine with many writers can have.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use sqlx::Postgres;
@@ -316,8 +318,8 @@ mod on_postgres {
     use super::*;
     use crate::support::with_database;
 
-    /// A cancellation in an open transaction holds its timer: the move takes the others without waiting, and what was held comes when the
-    /// cancellation is taken back, and not when it is committed.
+    /// A cancellation in an open transaction holds its timer. The move takes the other timers without waiting. The held
+    /// timer fires if the cancellation rolls back, and does not if it commits.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_move_does_not_wait_for_a_cancellation() {
         with_database("a_move_does_not_wait", async |db: &TestDb<Postgres>| {
@@ -342,11 +344,12 @@ mod on_postgres {
         .await;
     }
 
-    /// The move is under way and not committed: who cancels, purges or forgets waits or sees one of both, and nothing is lost.
+    /// The move is in flight. A cancel, a purge or a forget waits, or sees the timer in one place or the other. No
+    /// timer is lost.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_cancellation_waits_for_a_move_under_way() {
         with_database("a_cancellation_waits", async |db: &TestDb<Postgres>| {
-            // The move's own commit is held up by a trigger that waits for a lock.
+            // A trigger that waits for a lock delays the commit of the move.
             db.run(
                 "CREATE TABLE gate (x int); INSERT INTO gate VALUES (1);
                  CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS

@@ -1,4 +1,4 @@
-//! The context of a trace, from the sender's span to the span of the turn.
+//! The trace context, from the span of the sender to the span of the turn.
 
 use eventbox::{Error, Event, Misuse, Recipient, admin};
 
@@ -11,7 +11,8 @@ fn cell(key: u32) -> Recipient {
 }
 
 on_every_engine! {
-    /// What the sender gave comes back, alone and in a list, named or not, and from quarantine; who gave nothing gets nothing.
+    /// The context of the sender comes back for single emits and lists, with and without a name, and from quarantine.
+    /// An event without a context has none.
     async fn a_context_comes_back(db) {
         let traced = |name: Option<&str>| name.into_iter().fold(Event::new("x").traced(REQUEST), |event, name| event.named(name));
         eventbox::emit(&db.pool, &cell(1), traced(None)).await.unwrap();
@@ -26,9 +27,9 @@ on_every_engine! {
         assert_eq!(contexts, [Some(REQUEST), Some(REQUEST), Some(REQUEST), Some(REQUEST), None]);
     }
 
-    /// What is no traceparent is refused before any SQL, with the recipient.
+    /// An invalid traceparent is refused before any SQL, and the error names the recipient.
     async fn a_malformed_context_is_refused(db) {
-        // A closed pool answers every statement with an error of its own.
+        // A closed pool returns its own error for every statement.
         db.pool.close().await;
         for bad in ["", "00-1-2-3", &REQUEST.to_uppercase(), &REQUEST.replace("00-4", "ff-4"), "'; DROP TABLE eventbox_event; --", "a\0b"] {
             let event = Event::new("x").traced(bad);
@@ -42,7 +43,7 @@ on_every_engine! {
     }
 }
 
-/// With spans that OpenTelemetry knows.
+/// Tests with spans that OpenTelemetry records.
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry_spans {
     use std::num::NonZeroU32;
@@ -82,7 +83,7 @@ mod opentelemetry_spans {
         true
     }
 
-    /// What a test keeps as long as it looks at spans: when the provider goes, the spans go.
+    /// Guard that a test keeps while it looks at spans: the spans go with the provider.
     type Collecting = (InMemorySpanExporter, SdkTracerProvider, tracing::subscriber::DefaultGuard);
 
     /// Spans of these targets, on this thread.
@@ -103,7 +104,8 @@ mod opentelemetry_spans {
         format!("00-{}-{}-01", span.span_context.trace_id(), span.span_context.span_id())
     }
 
-    /// Consumes everything and emits an event to another box in a side effect; overtaken once, so that it starts anew.
+    /// Consumes all events and emits an event to another box in a side effect. Another turn commits first once, so this
+    /// turn starts again.
     fn forwarding<B: CellEngine>(overtake: sqlx::Pool<B>) -> Cells<B> {
         let overtake = Arc::new(Mutex::new(Some(overtake)));
         Cells::deciding(|_, events, _| {
@@ -123,8 +125,9 @@ mod opentelemetry_spans {
     }
 
     on_every_engine! {
-        /// The sender's span is the context of what it emits, unless the event has one; the turn is linked to both, once, also when it starts
-        /// anew, and is the context of what its side effects emit.
+        /// The sender's span is the context of an emitted event without a context of its own. The turn links to each
+        /// sender's span once, also after it starts again. The turn's span is the context of the events that its side
+        /// effects emit.
         async fn a_turn_is_linked_to_the_senders_spans(db) {
             if is_done_alone().await {
                 return;
@@ -155,7 +158,7 @@ mod opentelemetry_spans {
             assert_eq!(forwarded[0].traceparent(), Some(traceparent(&turns[0]).as_str()));
         }
 
-        /// Outside of any span there is no context, and a turn whose span is filtered out links nothing of its caller's.
+        /// Outside of any span there is no context. A turn whose span is filtered out links nothing of its caller.
         async fn without_a_span_there_is_no_context(db) {
             if is_done_alone().await {
                 return;

@@ -1,4 +1,4 @@
-//! A turn: what commits together, what rolls back together, and what is no turn at all. Numbers are those of the acceptance cases.
+//! A turn: the writes that commit together, the writes that roll back together, and decisions that are no turn.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ async fn process<B: CellEngine>(db: &TestDb<B>, to: &Recipient, cells: &Cells<B>
     eventbox::process_batch(&db.pool, to, cells, MANY).await
 }
 
-/// What waits in a box, oldest first.
+/// Returns the values of the events in a box, oldest first.
 async fn waiting<B: CellEngine>(db: &TestDb<B>, to: &Recipient) -> Vec<String> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
@@ -39,12 +39,12 @@ async fn waiting<B: CellEngine>(db: &TestDb<B>, to: &Recipient) -> Vec<String> {
     Arc::try_unwrap(seen).unwrap_or_else(|shared| Mutex::new(shared.lock().unwrap().clone())).into_inner().unwrap()
 }
 
-/// The population and the version of a cell.
+/// Returns the population and the version of a cell.
 async fn state_of<B: CellEngine>(db: &TestDb<B>, to: &Recipient) -> (i64, i64) {
     B::load(&mut *db.pool.acquire().await.unwrap(), to.as_str()).await.unwrap()
 }
 
-/// Consumes everything, and saves how many there were.
+/// Consumes all events, and adds their number to the population.
 fn counting<B: CellEngine>() -> Cells<B> {
     Cells::deciding(|_, events, population| match events {
         [] => Ok(Mutation::none()),
@@ -52,7 +52,8 @@ fn counting<B: CellEngine>() -> Cells<B> {
     })
 }
 
-/// The life of a cell, as the acceptance cases 8 to 13 describe it.
+/// Builds a cell. With `-` it shrinks, and with `+` it grows by 1 an event. Without events it grows by 3 from
+/// population 1 or 2. An empty cell sends `-` to the next cell.
 fn life<B: CellEngine>() -> Cells<B> {
     fn sending<B: CellEngine>(to: Recipient, sign: &'static str) -> SideEffect<B> {
         SideEffect::new(move |tx| Box::pin(async move { Ok(B::emit(tx, &to, Event::new(sign)).await?) }))
@@ -76,7 +77,8 @@ fn life<B: CellEngine>() -> Cells<B> {
 }
 
 on_every_engine! {
-    /// eventbox 8, 9.
+    /// A turn consumes the event and saves the state. A turn without events may still save. A cell with nothing to do
+    /// has no turn.
     async fn a_cell_takes_an_event_then_grows_then_rests(db) {
         create_cells(db).await;
         emit(db, &cell(65), "+").await;
@@ -90,7 +92,7 @@ on_every_engine! {
         assert_eq!(state_of(db, &cell(65)).await, (4, 2));
     }
 
-    /// eventbox 10, 11, 13: a turn that leaves the state as it is has its side effect and moves the turn, but not the entity's version.
+    /// A turn that keeps the state runs its side effect and raises the turn's number, but not the entity's version.
     async fn cells_send_to_each_other(db) {
         create_cells(db).await;
         emit(db, &cell(65), "+").await;
@@ -112,13 +114,13 @@ on_every_engine! {
         assert_eq!(waiting(db, &cell(63)).await.len(), 0);
     }
 
-    /// eventbox 12: a batch that decides on one thing at a time needs several turns.
+    /// A batch needs several turns when a decision takes one `+` at a time.
     async fn a_crowded_cell_takes_one_thing_a_turn(db) {
         create_cells(db).await;
         for sign in ["+", "-", "+", "-", "+"] {
             emit(db, &cell(49), sign).await;
         }
-        // The '-' of an empty cell are consumed with one '+', as they come together.
+        // The `-` events are consumed together with one `+`, as they come in one batch.
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             let (plus, minus): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.value() == b"+");
             let steps = Mutation::none();
@@ -135,7 +137,7 @@ on_every_engine! {
         assert_eq!(waiting(db, &cell(49)).await.len(), 0);
     }
 
-    /// eventbox 14.
+    /// An error of the decision is permanent and names the recipient. The event stays, and no state is stored.
     async fn an_error_of_the_decision_leaves_the_events(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -146,7 +148,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_state").await, 0);
     }
 
-    /// eventbox 15; EB-16: contention is tried again so often and not oftener.
+    /// A version that another writer has changed is contention. The turn is retried `MAX_CONTENTION_RETRIES` times, and
+    /// no side effect remains.
     async fn another_version_is_contention_and_no_side_effect_runs(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -167,7 +170,7 @@ on_every_engine! {
         assert_eq!((db.count("effect").await, waiting(db, &cell(1)).await.len()), (0, 1));
     }
 
-    /// eventbox 16.
+    /// An error of one side effect rolls back the side effect before it, the state and the removal of the events.
     async fn a_failing_side_effect_rolls_the_turn_back(db) {
         create_cells(db).await;
         emit(db, &cell(1), "a").await;
@@ -184,7 +187,7 @@ on_every_engine! {
         assert_eq!((state_of(db, &cell(1)).await, db.count("eventbox_state").await), ((0, 0), 0));
     }
 
-    /// eventbox 17, 18: with a save that fails nothing is visible; with one that works everything is.
+    /// A failed save leaves no trace of the turn. The same decision with a save that works commits all of it.
     async fn a_failing_save_rolls_the_turn_back(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -197,7 +200,7 @@ on_every_engine! {
         assert_eq!((state_of(db, &cell(1)).await, working.saves.load(Ordering::SeqCst)), ((5, 1), 1));
     }
 
-    /// eventbox 19, 20: a decision that does nothing is no transaction; each of the things that a transition can have makes one.
+    /// A decision that does nothing opens no transaction. Each part that a transition can have opens one.
     async fn nothing_to_do_is_no_turn(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -221,7 +224,7 @@ on_every_engine! {
         }
     }
 
-    /// eventbox 21: garbage goes with the turn, also alone; with an error it stays (the reference removes it even then).
+    /// Garbage is removed with the turn, also when the turn has nothing else. An error keeps the garbage in the box.
     async fn garbage_goes_with_the_turn(db) {
         create_cells(db).await;
         emit(db, &cell(1), "old").await;
@@ -238,7 +241,7 @@ on_every_engine! {
         assert_eq!(waiting(db, &cell(1)).await, ["new"]);
     }
 
-    /// eventbox 22.
+    /// The turn returns the hooks in the order of the transitions, and runs none of them.
     async fn hooks_come_back_in_order(db) {
         create_cells(db).await;
         let ran = Arc::new(Mutex::new(Vec::new()));
@@ -264,7 +267,7 @@ on_every_engine! {
         assert_eq!(state_of(db, &cell(1)).await, (2, 1));
     }
 
-    /// eventbox 23.
+    /// A chain skips its empty places, runs the side effects in order, and stops at the first error.
     async fn chained_side_effects_run_in_order_until_one_fails(db) {
         create_cells(db).await;
         assert!(SideEffect::<Engine>::chain([None, None]).is_none());
@@ -280,7 +283,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'f1'").await, 1);
     }
 
-    /// DESIGN §6.3, EB-1: what was not given, or is given twice, is refused before any SQL, and loses nothing.
+    /// An event that was not listed, or that a decision names twice, is refused before any SQL. No event is lost.
     async fn a_wrong_decision_is_refused(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -304,7 +307,7 @@ on_every_engine! {
         assert_eq!((waiting(db, &cell(1)).await.len(), waiting(db, &cell(2)).await.len()), (1, 1));
     }
 
-    /// EB-9: a batch takes the oldest events and says that more remain.
+    /// A batch takes the oldest events and says that more remain.
     async fn a_batch_takes_the_oldest_and_tells_of_more(db) {
         create_cells(db).await;
         for value in ["1", "2", "3", "4", "5"] {
@@ -322,7 +325,7 @@ on_every_engine! {
         assert_eq!(turns, [(Some(1), 2, true), (Some(2), 2, true), (Some(3), 1, false)]);
     }
 
-    /// EB-14, promise 3: what a turn publishes is in the outbox exactly if it commits, with a key that the place in the turn makes.
+    /// A message of a turn is in the outbox exactly if the turn commits. Its key is made from its place in the turn.
     async fn messages_commit_with_the_turn(db) {
         create_cells(db).await;
         let message = |text: &'static str| eventbox::CloudEvent::builder("cells", "cell.grown").payload(text).build().unwrap();
@@ -346,7 +349,8 @@ on_every_engine! {
         assert_eq!(again, in_order, "the same turn of the same recipient makes the same keys");
     }
 
-    /// DESIGN §6.2: a processor may have a pool of one connection: none is held while it decides, and never two at once.
+    /// A processor may use a pool of one connection: the library holds no connection while the processor decides, and
+    /// never two at once.
     async fn a_pool_of_one_is_enough(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
@@ -360,7 +364,7 @@ on_every_engine! {
         assert_eq!(state_of(db, &cell(1)).await, (1, 1));
     }
 
-    /// EB-2 as DESIGN §11 has it: versions are the user's: the turn hands out the loaded one plus one.
+    /// The version of an entity belongs to the user. The turn passes the loaded version plus one.
     async fn the_saved_version_is_the_loaded_one_plus_one(db) {
         create_cells(db).await;
         Engine::save(&mut *db.pool.acquire().await.unwrap(), "cell/1", 9, 41).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the user's code may do wrong, and what it may declare: panics, endless waits, failing hooks, independent transitions.
+//! Faults and declarations of user code: panics, endless waits, failing hooks, independent transitions.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ fn cell() -> Recipient {
 }
 
 on_every_engine! {
-    /// DESIGN §6, W-14: a panic, wherever it is, is an error of this recipient: rolled back, nothing lost, and the pool goes on.
+    /// A panic at any step is an error of this recipient. The turn rolls back, no event is lost, and the pool stays
+    /// usable.
     async fn a_panic_is_an_error(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(), Event::new("x")).await.unwrap();
@@ -35,7 +36,7 @@ on_every_engine! {
         assert_eq!(drain(&one, &cell()).await.len(), 1);
     }
 
-    /// Code that never returns is given up at the deadline, before the transaction and in it; nothing of it holds.
+    /// The deadline ends code that never returns, before the transaction and inside it. Nothing of the turn is stored.
     async fn what_never_returns_is_given_up(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(), Event::new("x")).await.unwrap();
@@ -56,7 +57,7 @@ on_every_engine! {
         assert_eq!(drain(&one, &cell()).await.len(), 1);
     }
 
-    /// eventbox 22, ours (EB-15): all hooks run, also behind one that fails or panics, and their errors come back together.
+    /// All hooks run, also those behind a hook that fails or panics. Their errors come back together.
     async fn all_hooks_run_and_their_errors_are_joined(db) {
         create_cells(db).await;
         let ran = Arc::new(AtomicUsize::new(0));
@@ -120,7 +121,7 @@ on_every_engine! {
         assert_eq!(ran.load(Ordering::SeqCst), 1);
     }
 
-    /// eventbox 38 (W-13, EB-12): an independent transition fails alone; its events stay, the others commit.
+    /// An independent transition fails alone: its events stay, and the other transitions commit.
     async fn an_independent_transition_fails_alone(db) {
         create_cells(db).await;
         for value in ["good", "bad", "better"] {
@@ -142,7 +143,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT population FROM cell").await, 1);
     }
 
-    /// A turn of which nothing is left does not happen: the failure is the answer.
+    /// When every transition of a turn fails, the turn does not commit and returns the failure.
     async fn independent_failures_alone_are_no_turn(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(), Event::new("bad")).await.unwrap();

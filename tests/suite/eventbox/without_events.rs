@@ -134,7 +134,7 @@ on_every_engine! {
         assert_eq!(eager.calls(), (0, 0));
     }
 
-    /// Events that it left are events: it is called, and the page behind the last one is not a call of its own.
+    /// Events that the processor left are events: it is called, and the page after the last event causes no call.
     async fn events_that_are_left_are_given_again_and_nothing_behind_them(db) {
         create_cells(db).await;
         let calls = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

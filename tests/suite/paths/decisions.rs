@@ -46,7 +46,7 @@ async fn keys_of<B: CellEngine>(db: &TestDb<B>, way: Way, payloads: &'static [&'
 type Decision = dyn Fn(&[Event]) -> Outcome<Seen> + Send + Sync;
 
 by_every_way! {
-    /// Promise 2: the state, the removal, the messages, the emitted events and the hooks are of one turn.
+    /// The state, the removal of the events, the messages, the emitted events and the hooks belong to one turn.
     async fn everything_of_a_decision_commits_together(db, way) {
         emit(db, ["a", "b", "old"]).await;
         let notes = Arc::new(Notes::default());
@@ -86,7 +86,7 @@ by_every_way! {
         );
     }
 
-    /// Promise 3: the key of a message is made of the recipient, the turn, the place in the turn and the content, and
+    /// The key of a message is made of the recipient, the turn, the place in the turn and the content, and
     /// of nothing else: all ways make the same keys.
     async fn the_keys_of_messages_are_made_of_their_place(db, way) {
         let payloads = &["same", "same", "other"];
@@ -132,7 +132,7 @@ by_every_way! {
         assert_eq!(published(db).await[0].idempotency_key(), Some("mine"));
     }
 
-    /// Promise 2, the other half: when one part of it cannot be written, nothing is; and it is done when it can.
+    /// When one part of a decision cannot be written, no part is. A retry writes all of it once the cause is gone.
     async fn a_failure_of_one_part_is_one_of_all(db, way) {
         emit(db, ["a"]).await;
         db.run("ALTER TABLE eventbox_outbox RENAME TO elsewhere").await;

@@ -92,7 +92,7 @@ async fn prune<B: CellEngine>(db: &TestDb<B>) {
 }
 
 by_every_door! {
-    /// Promise 4: a name is accepted once while its event lives and as long as it is remembered, and then anew; the
+    /// A name is accepted once while its event lives and as long as it is remembered, and then anew; the
     /// first value counts.
     async fn a_name_is_accepted_once(db, door) {
         let send = async |value: &str| door.send(&db.pool, &order(), "n", value.as_bytes()).await.unwrap();
@@ -137,7 +137,7 @@ by_every_door! {
         assert_eq!(db.count("eventbox_event").await, 0);
     }
 
-    /// Promise 6: what one sender sent is listed in that order, whatever the names.
+    /// Events of one sender are listed in the order of its emits, whatever their names.
     async fn the_order_of_sending_is_the_order_of_listing(db, door) {
         let wanted: Vec<_> = (0..25).map(|n| n.to_string().into_bytes()).collect();
         for (n, value) in wanted.iter().enumerate() {
