@@ -1,4 +1,4 @@
-//! Opening a database as eventboxes need it, and beginning transactions in it.
+//! Opens a database with the settings that eventboxes need, and begins transactions.
 
 use std::time::Duration;
 
@@ -9,16 +9,15 @@ use sqlx::{Connection, Pool, Transaction};
 use crate::error::{Error, Result};
 use crate::store::{Backend, Class, Fault, Held, answered, hold};
 
-/// Checks that the database is fit for what eventboxes promise, without changing anything.
+/// Checks that the database can keep the promises of eventboxes, without changing anything.
 ///
-/// What is merely dangerous (`fsync` off, SQLite's `synchronous` below FULL) is logged as a warning.
+/// Dangerous settings (`fsync` off, SQLite's `synchronous` below FULL) are logged as warnings.
 ///
 /// # Errors
 ///
-/// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other than UTF-8, a server
-/// or file that takes no writes, row-level security that hides from this role what it writes, or a connection pooler that shares server connections
-/// between sessions.
-/// Transient and database errors.
+/// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other
+/// than UTF-8, a server or file that takes no writes, row-level security that hides from this role what it writes, or a
+/// connection pooler that shares server connections between sessions. Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
     let refused = |fault: Fault| match B::connection_problem(&fault) {
@@ -27,7 +26,7 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     };
     let mut conn = acquire_first(pool).await.map_err(refused)?;
     if let Some(problem) = B::check_connections(pool, &mut conn).await.map_err(refused)? {
-        // Its statements may be anywhere.
+        // The pooler may have run its statements on any server connection.
         conn.close();
         return Err(Error::setup(ATTEMPT, problem));
     }
@@ -39,20 +38,22 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
         Some(problem) => return Err(Error::setup(ATTEMPT, problem)),
         None => drop(conn),
     }
-    // Where one writer begins at a time, the beginning says whether the file can be written. Other errors are not about that.
+    // On an engine with one writer, beginning a write shows whether the file can be written. Other errors do not answer
+    // that.
     if B::ONE_WRITER && B::begin_write(pool).await.is_err_and(|fault| fault.is_read_only()) {
         return Err(Error::setup(ATTEMPT, "the file is read only: let this process write the file and its directory"));
     }
     Ok(())
 }
 
-/// How often the first connection of a program is tried when the file is locked.
+/// Number of retries of the first connection while the file is locked.
 const OPEN_RETRIES: usize = 10;
 
-/// The pause before the first connection is tried again; it doubles, with jitter.
+/// Pause before the first connection is retried; it doubles, with jitter.
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
-/// SQLite does not wait for the busy timeout while it makes a new file a write-ahead one, which several processes may do at once.
+/// Opens the first connection, with retries. SQLite does not wait for the busy timeout while it turns a new file into a
+/// write-ahead file, which several processes may do at once.
 async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
     let pauses = backon::ExponentialBuilder::default()
         .with_min_delay(OPEN_PAUSE)
@@ -70,28 +71,29 @@ async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
 
 /// Begins a transaction that may write from its first statement.
 ///
-/// Prefer it to `pool.begin()` on SQLite, where a transaction that begins as a reader fails when somebody else writes before it does
-/// (this one is `BEGIN IMMEDIATE`), and wherever the future may be dropped: it is safe to cancel.
+/// Prefer it to `pool.begin()` on SQLite: there a transaction that begins as a reader fails when another transaction
+/// writes first, and this one is `BEGIN IMMEDIATE`. Prefer it also wherever the future may be dropped: it is safe to
+/// cancel.
 ///
 /// # Errors
 ///
-/// Contention when SQLite's writer did not make room within the busy timeout, transient when no connection could be had.
+/// Contention when SQLite's writer did not finish within the busy timeout, transient when the pool had no connection.
 ///
 /// # Cancel safety
 ///
-/// Safe: a transaction that was begun is rolled back.
+/// Safe: the transaction is rolled back.
 pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>> {
     B::begin_write(pool).await.map_err(|fault| fault.during("begin a transaction"))
 }
 
-/// How long a connection may have lain in a pool of [`pool_options`] without being asked whether it is still there.
+/// Idle time after which a pool of [`pool_options`] pings a connection before its use.
 pub const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// The options of a pool that takes less time: it does not ask a connection whether it is still there, which is a round trip, before every use, but
-/// only when it was not used for [`TRUSTED_IDLE`].
+/// Returns options for a faster pool. It pings a connection, which is a round trip, only when the connection was idle
+/// for [`TRUSTED_IDLE`].
 ///
-/// Use it where emits and turns are many. A connection that broke in the second before it is used is noticed by the statement, and not
-/// before it: what that does not commit is told as transient, and an emit that may have been there as [`Error::Unknown`].
+/// Use it for many emits and turns. A connection that broke within the last second is noticed by the next statement:
+/// the caller gets a transient error, or [`Error::Unknown`] for an emit that may have committed.
 ///
 /// # Examples
 ///
@@ -115,11 +117,12 @@ pub fn pool_options<B: Backend>() -> PoolOptions<B> {
     })
 }
 
-/// How to open a Postgres database by its URL, also behind a connection pooler.
+/// Returns options to open a Postgres database by its URL, also behind a connection pooler.
 ///
-/// PgBouncer refuses a connection that sends `extra_float_digits`, as sqlx does; these options leave it out. Servers since version 12 do without it.
-/// Behind a pooler, let it pool sessions (`pool_mode = session`). [`check`] refuses a pooler that breaks prepared statements. With
-/// `?sslmode=require` in the URL the connection is encrypted, which needs the feature `tls`.
+/// PgBouncer refuses a connection that sends `extra_float_digits`, as sqlx does; these options leave it out. Servers
+/// since version 12 do not need it. Behind a pooler, let it pool sessions (`pool_mode = session`). [`check`] refuses a
+/// pooler that breaks prepared statements. With `?sslmode=require` in the URL the connection is encrypted, which needs
+/// the feature `tls`.
 ///
 /// # Errors
 ///
@@ -141,10 +144,11 @@ pub fn postgres_options(url: &str) -> Result<sqlx::postgres::PgConnectOptions> {
     Ok(options.extra_float_digits(None))
 }
 
-/// How to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.
+/// Returns options to open an SQLite file (created when missing), so that an acknowledged commit survives a power loss.
 ///
-/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`], a cache of [`SQLITE_CACHE_KIB`], foreign keys, and temporary tables and
-/// journals in memory (`temp_store`). `:memory:` works for tests, in a pool of one connection.
+/// Write-ahead log, `synchronous = FULL`, a busy timeout of [`SQLITE_BUSY_TIMEOUT`], a cache of [`SQLITE_CACHE_KIB`],
+/// foreign keys, and temporary tables and journals in memory (`temp_store`). `:memory:` works for tests, in a pool of
+/// one connection.
 ///
 /// # Examples
 ///
@@ -161,10 +165,10 @@ pub fn sqlite_options(path: impl AsRef<std::path::Path>) -> sqlx::sqlite::Sqlite
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
     let options = SqliteConnectOptions::new().create_if_missing(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
     let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
-    // Without room for the inner pages of its tables and what one statement changes, SQLite writes pages to the log and reads them back
+    // With a smaller cache, SQLite writes pages to the log and reads them back
     // in the middle of a statement.
     let options = options.pragma("cache_size", format!("-{SQLITE_CACHE_KIB}"));
-    // To undo one statement of a transaction SQLite keeps what its pages were, which would be a file that is written and thrown away.
+    // To undo one statement of a transaction SQLite keeps the old pages, which would be a temporary file.
     let options = options.pragma("temp_store", "memory");
     match path.as_ref() {
         path if path == std::path::Path::new(":memory:") => options.in_memory(true).filename(":memory:"),
@@ -172,10 +176,10 @@ pub fn sqlite_options(path: impl AsRef<std::path::Path>) -> sqlx::sqlite::Sqlite
     }
 }
 
-/// The most KiB of pages that a connection of [`sqlite_options`] keeps in memory; taken only as they are needed.
+/// Most KiB of pages that a connection of [`sqlite_options`] keeps in memory, allocated as needed.
 #[cfg(feature = "sqlite")]
 pub const SQLITE_CACHE_KIB: u32 = 16 << 10;
 
-/// How long a connection of [`sqlite_options`] waits for another writer.
+/// Time for which a connection of [`sqlite_options`] waits for another writer.
 #[cfg(feature = "sqlite")]
 pub const SQLITE_BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! What eventboxes tell through the `metrics` facade. The label is the recipient's kind, except where events of several kinds are counted together; counts are made after the commit.
+//! The instruments of eventboxes, in the `metrics` facade. The label is the recipient's kind, except where events of
+//! several kinds are counted together. Counts are made after the commit.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,8 @@ use crate::instrument::{Instrument, Kind};
 use crate::recipient::Recipient;
 use crate::store::{Class, Fault, ListedRow};
 
-/// The ends of the buckets that the reference has, thinned out: 1 ms to about ten minutes, each 10^0.29 times the one before.
+/// Upper ends of the buckets of the reference, thinned out: 1 ms to about ten minutes, each 10^0.29 times the one
+/// before.
 const MILLISECONDS: &[f64] = &[
     1.0, 2.0, 3.8, 7.4, 14.5, 28.2, 55.0, 107.0, 209.0, 407.0, 794.0, 1_550.0, 3_020.0, 5_890.0, 11_500.0, 22_400.0,
     43_700.0, 85_100.0, 166_000.0, 324_000.0, 631_000.0,
@@ -30,8 +32,8 @@ macro_rules! instruments {
 
         /// All instruments of the inbox.
         ///
-        /// `kind` is the recipient's, so that there are as many series as there are kinds and not as many as there are entities. What a turn did is
-        /// counted after its commit, with the numbers of what was really removed.
+        /// `kind` is the recipient's kind, so the number of series is the number of kinds, independent of the number of
+        /// entities. The effects of a turn are counted after its commit, with the numbers that were really removed.
         pub const INSTRUMENTS: &[Instrument] = &[$(Instrument {
             name: $constant, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
         }),+];
@@ -57,10 +59,10 @@ instruments! {
     TOMBSTONES_KEPT = TOMBSTONES, Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
 }
 
-/// The shards by name, made once.
+/// Shard numbers as texts, made once.
 static SHARD_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..=u8::MAX).map(|shard| shard.to_string()).collect());
 
-/// What a task does with its time.
+/// Phase in which a task spends its time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Phase {
     Listing,
@@ -72,7 +74,7 @@ pub(crate) enum Phase {
     Idle,
 }
 
-/// Time was spent for shards, each of which is given with its number of recipients; they share it.
+/// Counts time that the recipients of these shards share; each shard is given with its number of recipients.
 pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: impl Iterator<Item = (u8, u32)> + Clone) {
     let phase = match phase {
         Phase::Listing => "listing",
@@ -92,7 +94,7 @@ pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: impl Iterator<Item 
     }
 }
 
-/// A turn consumed events.
+/// Records the wait of events that a turn consumed.
 pub(super) fn consumed(kind: &str, ids: impl IntoIterator<Item = Uuid>) {
     let now = SystemTime::now();
     let waited = histogram!(EMIT_TO_COMMIT, "kind" => kind.to_owned());
@@ -101,12 +103,12 @@ pub(super) fn consumed(kind: &str, ids: impl IntoIterator<Item = Uuid>) {
     }
 }
 
-/// Events were taken aside because they kept failing.
+/// Counts events that went into quarantine because they kept failing.
 pub(super) fn quarantined(kind: &str, events: usize) {
     counter!(QUARANTINED, "kind" => kind.to_owned()).increment(events as u64);
 }
 
-/// A listing ended.
+/// Records the time and result of a listing.
 pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &Fault>) {
     let result = match rows {
         Ok(_) => "OK",
@@ -119,7 +121,7 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
     }
 }
 
-/// A box was listed: what lies in it.
+/// Records the size and age of a listed eventbox.
 pub(super) fn seen(kind: &str, rows: &[ListedRow]) {
     #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
     gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
@@ -128,24 +130,24 @@ pub(super) fn seen(kind: &str, rows: &[ListedRow]) {
     gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
 }
 
-/// An emit was answered. Inside a caller's transaction that is before its commit.
+/// Counts an emit when its statement returned. In a caller's transaction that is before the commit.
 pub(super) fn emitted(to: &Recipient, answer: Emitted) {
     let name = if answer == Emitted::Added { SENT } else { DUPLICATES };
     counter!(name, "kind" => to.kind().to_owned()).increment(1);
 }
 
-/// A sender puts so many events into one insert.
+/// Records the number of events of a sender's insert.
 pub(super) fn sent_group(events: usize) {
     #[allow(clippy::cast_precision_loss, reason = "a group is far smaller than the precision")]
     histogram!(SEND_GROUP_EVENTS).record(events as f64);
 }
 
-/// Another writer came first.
+/// Counts an attempt that another writer overtook.
 pub(super) fn contention(kind: &str) {
     counter!(CONTENTION, "kind" => kind.to_owned()).increment(1);
 }
 
-/// A turn committed.
+/// Counts a committed turn.
 pub(super) fn committed(kind: &str, events: usize, transitions: usize, consumed: usize, garbage: usize) {
     #[allow(clippy::cast_precision_loss, reason = "a batch is far smaller than the precision")]
     histogram!(BATCH_EVENTS, "kind" => kind.to_owned()).record(events as f64);
@@ -154,7 +156,7 @@ pub(super) fn committed(kind: &str, events: usize, transitions: usize, consumed:
     }
 }
 
-/// A call ended, with a turn or without one.
+/// Records the time and result of a call, with a turn or without.
 pub(super) fn processed(kind: &str, elapsed: Duration, done: &Result<Turn>) {
     let result = match done {
         Ok(Turn { number: Some(_), .. }) => "committed",

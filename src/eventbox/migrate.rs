@@ -1,4 +1,4 @@
-//! The tables of eventboxes: making them, and knowing whether they are there.
+//! Creates the tables of eventboxes, and checks that they are current.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,17 +13,18 @@ use crate::store::{Backend, Class, Fault, hold};
 
 /// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
 ///
-/// Call it when the program starts; it does nothing when the tables are current. The migrations are recorded in the table
-/// `eventbox_migration`, apart from your own.
+/// Call it when the program starts; it does nothing when the tables are current. The migrations are recorded in the
+/// table `eventbox_migration`, apart from your own.
 ///
 /// # Errors
 ///
-/// [`Error::Setup`] when the database is not fit (see [`check`]), was migrated by a newer version of this crate, has a table of a name that is
-/// needed, or does not let this role create tables; transient and database errors. A migrated database needs no right to create anything.
+/// [`Error::Setup`] when the database is not fit (see [`check`]), was migrated by a newer version of this crate, has
+/// another table of a needed name, or does not let this role create tables. Transient and database errors. A migrated
+/// database needs no right to create anything.
 ///
 /// # Cancel safety
 ///
-/// Safe: a migration that was begun goes on in the background.
+/// Safe: a started migration continues in the background.
 ///
 /// # Examples
 ///
@@ -36,7 +37,7 @@ use crate::store::{Backend, Class, Fault, hold};
 pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
     check(pool).await?;
     let pool = pool.clone();
-    // In a task of its own: a caller who gives up must not leave a migration half done.
+    // In its own task: a caller who drops the future must not leave a migration half done.
     let migration = tokio::spawn(async move { timeout(MIGRATE_WAIT, run_migrations(&pool)).await });
     match migration.await {
         Ok(Ok(done)) => done,
@@ -50,16 +51,16 @@ pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
 
 const ATTEMPT: &str = "migrate the tables of eventbox";
 
-/// The longest that all migrations together may take.
+/// Time after which the migrations together are given up.
 const MIGRATE_WAIT: Duration = Duration::from_secs(30 * 60);
 
-/// How often migrating goes on when other processes that migrate at the same time came first.
+/// Number of attempts when other processes migrate at the same time.
 const MIGRATE_ATTEMPTS: usize = 50;
 
-/// The pause before a migration that met another one is tried again.
+/// Pause before a migration is retried after another process came first.
 const MIGRATE_PAUSE: Duration = Duration::from_millis(20);
 
-/// What of the migrations is recorded.
+/// Recorded migrations of a database.
 #[derive(Debug, PartialEq, Eq)]
 struct Standing {
     has_table: bool,
@@ -67,8 +68,8 @@ struct Standing {
     is_current: bool,
 }
 
-/// Each migration commits with its record. Of several processes that migrate at once, all but one fail on what the first has created, look again,
-/// and find it done.
+/// Runs the migrations; each commits with its record. When several processes migrate at once, all but one fail on
+/// tables that the first has created, look again, and find the migration done.
 async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<()> {
     let during = |fault: Fault| fault.during(ATTEMPT);
     let mut before = standing(pool, ATTEMPT).await?;
@@ -107,7 +108,7 @@ fn refusal_of<B: Backend>(attempt: String, error: sqlx::Error) -> Error {
     }
 }
 
-/// Reads what is recorded, which needs no right but to read.
+/// Reads the recorded migrations, which needs only the right to read.
 async fn standing<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Standing> {
     let during = |fault: Fault| fault.during(attempt);
     let mut conn = hold(pool).await.map_err(during)?;
@@ -144,7 +145,7 @@ async fn standing<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<S
     Ok(Standing { has_table: true, applied: applied.len(), is_current: applied.len() == known.len() })
 }
 
-/// Checks that the tables are those that this version of the library knows; for whatever starts and goes on by itself.
+/// Checks that this version of the library knows the tables; for services that start and run by themselves.
 #[cfg(feature = "runtime")]
 pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's tables";

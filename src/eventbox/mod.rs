@@ -1,4 +1,4 @@
-//! The inbox: events in, turns out. Private; its names are re-exported at the front page.
+//! The inbox: emitting events, and turns that process them. Private; lib.rs exports its names.
 
 mod database;
 mod decide;

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, hold, in_time};
 
-/// The number of shards: fixed slices of the recipients, see [`Recipient::shard`].
+/// Number of shards: fixed slices of the recipients, see [`Recipient::shard`].
 pub const SHARDS: u16 = 256;
 
 /// Most recipients that one call of [`pending`] returns.
@@ -23,7 +23,8 @@ pub const MAX_PENDING: u32 = 1_000;
 ///
 /// # Errors
 ///
-/// Transient and database errors. A row whose recipient is not `kind/key` (written by something else) is left out with a warning.
+/// Transient and database errors. A row whose recipient is not `kind/key` (written by something else) is left out with
+/// a warning.
 ///
 /// # Examples
 ///

@@ -1,6 +1,6 @@
-//! What a service writes: how the pending events of a recipient change it.
+//! The code that a service writes: how the events of a recipient change its state.
 //!
-//! A [`Processor`](processor::Processor) keeps its state itself and answers a transition. A
+//! A [`Processor`](processor::Processor) keeps its state itself and returns transitions. A
 //! [`Reducer`](reducer::Reducer) leaves the state to the library; `reducer_adapter` makes a processor of it.
 
 pub(super) mod processor;

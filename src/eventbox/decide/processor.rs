@@ -1,4 +1,4 @@
-//! What a user implements.
+//! The trait that a user implements when the state is in tables of the user.
 
 use crate::error::BoxError;
 use crate::eventbox::decide::transition::Mutation;
@@ -6,7 +6,7 @@ use crate::eventbox::event::Event;
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// The version of the user's own entity: 0 when it does not exist yet, moved by one whenever its state is saved.
+/// Version of the user's own entity: 0 when the entity does not exist yet, plus one with every save of its state.
 ///
 /// # Examples
 ///
@@ -20,7 +20,7 @@ use crate::store::Backend;
 pub struct EVersion(pub i64);
 
 impl EVersion {
-    /// The version after this one.
+    /// Returns the next version.
     #[must_use]
     pub fn next(self) -> Self {
         EVersion(self.0.saturating_add(1))
@@ -29,40 +29,44 @@ impl EVersion {
 
 /// Decides what the events of a recipient do to its state, which lives in tables of your own.
 ///
-/// [`process_batch`](crate::process_batch) calls the methods in the order in which they stand here. Write them as plain `async fn`.
+/// [`process_batch`](crate::process_batch) calls the methods in the order below. Write them as plain `async fn`.
 ///
 /// * [`load_state`](Processor::load_state) runs outside any transaction, on the connection it is given.
-/// * [`prepare_mutation`](Processor::prepare_mutation) runs with no connection held, so it may do slow I/O. It may run again for the same
-///   events when another writer came first, so it must not change anything itself: what should happen goes into the [`Mutation`].
-/// * [`fetch_eversion`](Processor::fetch_eversion) and [`save_state`](Processor::save_state) run inside the one transaction of the turn.
+/// * [`prepare_mutation`](Processor::prepare_mutation) runs with no connection held, so it may do slow I/O. It may run
+///   again for the same events after contention, so it must not change anything itself: its effects go into the
+///   [`Mutation`].
+/// * [`fetch_eversion`](Processor::fetch_eversion) and [`save_state`](Processor::save_state) run inside the one
+///   transaction of the turn.
 ///
-/// The library's own turn protects the events: each is consumed by exactly one committed turn, whatever these methods do. The entity's
-/// version protects the entity against writers that are not turns (an admin page, say): let `fetch_eversion` lock the row
-/// (`SELECT … FOR UPDATE` on Postgres), else such a writer can slip in between it and `save_state`.
+/// The library's own turn protects the events: each is consumed by exactly one committed turn, whatever these methods
+/// do. The entity's version protects the entity against writers that are not turns (an admin page, say): let
+/// `fetch_eversion` lock the row (`SELECT … FOR UPDATE` on Postgres), else such a writer can slip in between it and
+/// `save_state`.
 ///
-/// An error of any method rolls the turn back; nothing is lost. An error that has a `sqlx::Error` of contention in its chain (a
-/// deadlock, say) is retried like any contention.
+/// An error of any method rolls the turn back; nothing is lost. An error that has a `sqlx::Error` of contention in its
+/// chain (a deadlock, say) is retried like any contention.
 ///
 /// # Examples
 ///
-/// The README has a whole one. Source: the contract is that of the eventbox of LUCI CV.
+/// The README has a complete one. Source: the contract is that of the eventbox of LUCI CV.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `Processor` on `{B}`",
     note = "implement `load_state`, `prepare_mutation`, `fetch_eversion` and `save_state` as `async fn` for this engine"
 )]
 pub trait Processor<B: Backend>: Send + Sync {
-    /// The state of an entity, as this processor sees it.
+    /// State of an entity, as this processor sees it.
     type State: Send + Sync;
 
     /// Tells whether it is called for an empty box, too; `false` when not overridden.
     ///
     /// A call of [`process_batch`](crate::process_batch) asks when it has found no event, before
-    /// [`load_state`](Processor::load_state). With `true`, [`prepare_mutation`](Processor::prepare_mutation) is given no events, and what it
-    /// decides is a turn like any other. It must answer [`Mutation::none`] when the entity needs nothing; one that always has a
-    /// [`Transition::to`](crate::Transition::to) commits a turn in every call. `testing::check_processor` finds that.
+    /// [`load_state`](Processor::load_state). With `true`, [`prepare_mutation`](Processor::prepare_mutation) is given
+    /// no events, and what it decides is a turn like any other. It must answer [`Mutation::none`] when the entity needs
+    /// nothing; one that always has a [`Transition::to`](crate::Transition::to) commits a turn in every call.
+    /// `testing::check_processor` finds that.
     ///
-    /// A Runtime begins turns only for recipients that have events. To have an entity looked at later, emit an event with a
-    /// [due time](crate::Event::due_in).
+    /// A Runtime begins turns only for recipients that have events. To have an entity looked at later, emit an event
+    /// with a [due time](crate::Event::due_in).
     ///
     /// # Examples
     ///
@@ -71,9 +75,9 @@ pub trait Processor<B: Backend>: Send + Sync {
         false
     }
 
-    /// Loads the state and its version; a default state and version 0 when the entity does not exist.
+    /// Loads the state and its version: a default state and version 0 when the entity does not exist.
     ///
-    /// Read with `conn` only, and the version together with the state.
+    /// Read with `conn` only, and read the version together with the state.
     fn load_state(
         &self,
         conn: &mut B::Connection,
@@ -91,14 +95,15 @@ pub trait Processor<B: Backend>: Send + Sync {
         state: &Self::State,
     ) -> impl Future<Output = Result<Mutation<B, Self::State>, BoxError>> + Send;
 
-    /// The version of the entity as it is in the transaction; another one than was loaded rolls the turn back as contention.
+    /// Returns the version of the entity in the transaction; a version other than the loaded one rolls the turn back as
+    /// contention.
     fn fetch_eversion(
         &self,
         tx: &mut B::Connection,
         to: &Recipient,
     ) -> impl Future<Output = Result<EVersion, BoxError>> + Send;
 
-    /// Saves the state of the last transition that has one, with the new version; called once a turn at most.
+    /// Saves the state of the last transition that has one, with the new version. Called at most once a turn.
     fn save_state(
         &self,
         tx: &mut B::Connection,

@@ -1,4 +1,4 @@
-//! What a user implements when the library keeps the state.
+//! The trait that a user implements when the library keeps the state.
 
 use crate::cloudevent::CloudEvent;
 use crate::error::BoxError;
@@ -7,13 +7,15 @@ use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::{Event, EventId};
 use crate::recipient::Recipient;
 
-/// Decides what the events of a recipient do to its state, which the library keeps. The fast path: decisions are plain data.
+/// Decides what the events of a recipient do to its state, which the library keeps. This is the fast path, because
+/// decisions are plain data.
 ///
-/// Use it unless the state has to live in tables of your own; for that there is [`Processor`](crate::Processor).
-/// [`reduce_batch`](crate::reduce_batch) takes one recipient through a turn; [`state`](fn@crate::state) reads its state from outside.
+/// Use it unless the state has to be in tables of your own; for that there is [`Processor`](crate::Processor).
+/// [`reduce_batch`](crate::reduce_batch) takes one recipient through a turn; [`state`](fn@crate::state) reads its state
+/// from outside.
 ///
-/// The state of an entity that does not exist yet, or is [gone](Outcome::gone), is the default. `C` is the [codec](StateCodec) that
-/// stores it, JSON when nothing is said.
+/// The state of an entity that does not exist yet, or is [gone](Outcome::gone), is the default. `C` is the
+/// [codec](StateCodec) that stores it, JSON by default.
 ///
 /// # Examples
 ///
@@ -50,43 +52,44 @@ pub trait Reducer<C = Json>: Send + Sync
 where
     C: StateCodec<Self::State>,
 {
-    /// The state of an entity.
+    /// State of an entity.
     type State: Default + Send;
 
-    /// Decides: the new state, which events are consumed, and what is sent.
+    /// Decides the new state, which events are consumed, and which messages and events are sent.
     ///
-    /// `events` are the oldest of the box, oldest first, none twice, and at least one. Events that the outcome does not consume stay. It runs
-    /// with no connection held, and may run again for the same events, so it must be a function of its arguments. It should not block for
-    /// long: it occupies a thread of the runtime.
+    /// `events` holds the oldest events of the eventbox: at least one, oldest first, none twice. Events that the
+    /// outcome does not consume stay. The method runs with no connection held, and may run again for the same events,
+    /// so it must be a function of its arguments. It occupies a thread of the runtime, so it should return within
+    /// milliseconds.
     ///
     /// # Errors
     ///
-    /// An error, or a panic, leaves everything as it was.
+    /// An error or a panic rolls the turn back; nothing was changed.
     fn reduce(&self, to: &Recipient, events: &[Event], state: Self::State) -> Result<Outcome<Self::State>, BoxError>;
 
-    /// The most bytes that an encoded state may have; [`MAX_STATE_BYTES`] when not overridden.
+    /// Returns the most bytes that an encoded state may have; [`MAX_STATE_BYTES`] when not overridden.
     ///
-    /// The whole state is read and written in every turn, so it should be far smaller.
+    /// Every turn reads and writes the whole state, so keep it far smaller.
     fn max_state_bytes(&self) -> usize {
         MAX_STATE_BYTES
     }
 }
 
-/// What becomes of a state.
+/// Next state of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next<S> {
-    /// It stays as it is stored.
+    /// The stored state stays.
     Stay,
-    /// It is replaced.
+    /// This state replaces the stored state.
     To(S),
-    /// The entity is gone: no state is kept, and the next turn is given the default. Its turns go on.
+    /// The entity is gone: no state is kept, and the next turn gets the default. Its turns keep counting.
     Gone,
 }
 
-/// What a reducer decided about a batch, as plain data: one transaction does all of it or nothing.
+/// Decision of a reducer about a batch, as plain data: one transaction does all of it or nothing.
 ///
-/// It is built with the words of a [`Transition`](crate::Transition), and a test reads the fields. When the state is as it is stored and
-/// there is nothing else to do, there is no turn.
+/// Its methods have the names of those of [`Transition`](crate::Transition), and a test reads the fields. When the new
+/// state equals the stored state and nothing else is decided, there is no turn.
 ///
 /// # Examples
 ///
@@ -103,27 +106,27 @@ pub enum Next<S> {
 #[must_use]
 #[non_exhaustive]
 pub struct Outcome<S> {
-    /// What becomes of the state.
+    /// Next state.
     pub next: Next<S>,
-    /// The events that are consumed.
+    /// Events that are consumed.
     pub consumed: Vec<EventId>,
-    /// The events that are superseded, and go with the turn.
+    /// Events that are superseded, and are removed with the turn.
     pub garbage: Vec<EventId>,
-    /// The messages that are published, in order.
+    /// Messages that are published, in order.
     pub published: Vec<CloudEvent>,
-    /// The events that are emitted, in order.
+    /// Events that are emitted, in order.
     pub emitted: Vec<(Recipient, Event)>,
-    /// The hooks to run after the commit, in order.
+    /// Hooks to run after the commit, in order.
     pub post_process: Vec<PostProcess>,
 }
 
 impl<S> Outcome<S> {
-    /// A new state, also one that was changed in place: it is saved when its bytes are not those that are stored.
+    /// Sets a new state, also when it was changed in place. It is saved when its bytes differ from the stored bytes.
     pub fn to(state: S) -> Self {
         Outcome { next: Next::To(state), ..Self::stay() }
     }
 
-    /// The state stays as it is stored, whatever became of the one that was given.
+    /// Keeps the stored state, and ignores changes to the state that `reduce` was given.
     pub fn stay() -> Self {
         Outcome {
             next: Next::Stay,
@@ -135,7 +138,7 @@ impl<S> Outcome<S> {
         }
     }
 
-    /// The entity is gone: no state is kept. Its turns go on from where they are.
+    /// Removes the entity: no state is kept. Its turns keep counting.
     pub fn gone() -> Self {
         Outcome { next: Next::Gone, ..Self::stay() }
     }
@@ -150,17 +153,18 @@ impl<S> Outcome<S> {
         self
     }
 
-    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at least once.
+    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at
+    /// least once.
     ///
-    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
-    /// turn's messages and its content, so that a receiver can make it exactly once.
+    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position
+    /// among the turn's messages and its content, so that a receiver can make it exactly once.
     pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
         self.published.extend(messages);
         self
     }
 
-    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction; the limits are those of
-    /// [`emit_all`](crate::emit_all).
+    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction; the limits are
+    /// those of [`emit_all`](crate::emit_all).
     pub fn emitting(mut self, events: impl IntoIterator<Item = (Recipient, Event)>) -> Self {
         self.emitted.extend(events);
         self
@@ -172,7 +176,7 @@ impl<S> Outcome<S> {
         self
     }
 
-    /// Declares events superseded: they are removed with the turn, exactly like consumed ones.
+    /// Declares events superseded: the turn removes them exactly like consumed events.
     pub fn garbage<I>(mut self, events: I) -> Self
     where
         I: IntoIterator,
@@ -183,10 +187,10 @@ impl<S> Outcome<S> {
     }
 }
 
-/// For rounds.
+/// Methods for rounds.
 #[cfg(feature = "runtime")]
 impl<S> Outcome<S> {
-    /// The same without the state, which has become bytes.
+    /// Returns the outcome without the state, which has become bytes.
     pub(super) fn without_state(self) -> Outcome<()> {
         Outcome {
             next: Next::Stay,
@@ -201,12 +205,12 @@ impl<S> Outcome<S> {
 
 #[cfg(any(feature = "runtime", feature = "testing"))]
 impl<S> Outcome<S> {
-    /// True when there is nothing to do beside the state.
+    /// Returns whether the outcome does nothing apart from the state.
     pub(crate) fn is_nothing(&self) -> bool {
         !self.sends() && self.consumed.is_empty() && self.garbage.is_empty() && self.post_process.is_empty()
     }
 
-    /// True when it emits or publishes.
+    /// Returns whether the outcome emits or publishes.
     fn sends(&self) -> bool {
         if !self.published.is_empty() {
             return true;

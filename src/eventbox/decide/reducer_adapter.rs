@@ -1,4 +1,4 @@
-//! A reducer as a processor: the turn is the same one.
+//! Adapts a reducer to a processor, so that both use the same turn.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,8 +24,8 @@ use crate::store::Backend;
 
 /// Takes the oldest events of a recipient through a reducer in one turn.
 ///
-/// Exactly [`process_batch`](crate::process_batch), with the state in the library's own table: it is saved with the turn, so it needs no version
-/// and no statement of its own to check one.
+/// Works exactly as [`process_batch`](crate::process_batch), with the state in the library's own table. The state is
+/// saved with the turn, so it needs no version and no statement that checks one.
 ///
 /// # What comes back
 ///
@@ -33,9 +33,12 @@ use crate::store::Backend;
 ///
 /// # Errors
 ///
-/// As [`process_batch`](crate::process_batch); [`Error::State`] when the stored state cannot be decoded, or the new one cannot be encoded or is
-/// over [`max_state_bytes`](Reducer::max_state_bytes), before the transaction; [`Error::Processor`] when the reducer failed or panicked. Nothing
-/// was changed.
+/// * Those of [`process_batch`](crate::process_batch).
+/// * [`Error::State`], before the transaction, when the stored state cannot be decoded, or the new state cannot be
+///   encoded or is over [`max_state_bytes`](Reducer::max_state_bytes).
+/// * [`Error::Processor`] when the reducer failed or panicked.
+///
+/// After an error nothing was changed.
 ///
 /// # Cancel safety
 ///
@@ -76,7 +79,8 @@ where
     process_batch_with(pool, to, &Reducing::new(reducer), options).await.map_err(with_state_error)
 }
 
-/// An error of the adapter keeps its type; one of the user's own does not become one.
+/// Turns a [`StateError`] of the adapter into [`Error::State`]; other errors of the user's code stay
+/// [`Error::Processor`].
 pub(crate) fn with_state_error(error: Error) -> Error {
     match error {
         Error::Processor { attempt, source } => match source.downcast::<StateError>() {
@@ -87,10 +91,10 @@ pub(crate) fn with_state_error(error: Error) -> Error {
     }
 }
 
-/// A state as it is to be stored; `None` when none is kept.
+/// Bytes of a state to store; `None` removes the state.
 pub(crate) type NewState = Option<Vec<u8>>;
 
-/// A [`Reducer`] where a [`Processor`] is wanted, on either engine.
+/// Adapts a [`Reducer`] to a [`Processor`], on either engine.
 pub struct Reducing<'a, R, C = Json> {
     reducer: &'a R,
     codec: PhantomData<fn() -> C>,
@@ -101,7 +105,7 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    /// The reducer as a processor.
+    /// Wraps the reducer.
     pub fn new(reducer: &'a R) -> Self {
         Reducing { reducer, codec: PhantomData }
     }
@@ -130,7 +134,7 @@ where
             .map_err(|source| StateError::NotReadBack { recipient: to.clone(), source }.into())
     }
 
-    /// The new state as it is to be stored; `None` when that is what is stored already.
+    /// Returns the new state to store; `None` when the same bytes are stored already.
     fn target(
         &self,
         to: &Recipient,
@@ -151,7 +155,7 @@ where
         Ok(Some(bytes))
     }
 
-    /// What the reducer decides about a batch, as a round commits it; the errors are those of a turn.
+    /// Returns the reducer's decision about a batch, as a round commits it. The errors are those of a turn.
     #[cfg(feature = "runtime")]
     pub(crate) fn decide(
         &self,
@@ -172,10 +176,10 @@ impl<R, C> fmt::Debug for Reducing<'_, R, C> {
     }
 }
 
-/// A state as it is stored, and decoded once.
+/// A stored state, decoded once.
 pub struct Kept<S> {
     pub(crate) bytes: Option<Vec<u8>>,
-    /// A reducer takes its state by value, and the state need not be `Sync`.
+    /// State for the reducer, which takes it by value. The mutex is there because the state need not be `Sync`.
     decoded: Mutex<Option<S>>,
 }
 
@@ -185,7 +189,7 @@ impl<S> Kept<S> {
     }
 }
 
-/// Shows the size of the state and not the state: payloads do not belong into logs.
+/// Shows the size of the state instead of the state: payloads do not belong into logs.
 impl<S> fmt::Debug for Kept<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").field("bytes", &self.bytes.as_ref().map(Vec::len)).finish()
@@ -241,7 +245,7 @@ where
     }
 }
 
-/// Nobody but turns writes the state, so the turn alone protects it.
+/// Constant version: only turns write the state, so the turn alone protects it.
 const CONSTANT: EVersion = EVersion(0);
 
 fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<Mutation<B, T>, BoxError> {
@@ -254,8 +258,9 @@ fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<
     Ok(hooks.fold(Mutation::from(transition), Mutation::then).garbage(&garbage))
 }
 
-/// Makes a panic of the user's code an error, so that it ends this turn and not the worker.
+/// Makes a panic of the user's code an error, so that it ends this turn instead of the worker.
 fn caught<T>(run: impl FnOnce() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    // What the panic left behind is not looked at again: the state is dropped, and the next attempt reads everything anew.
+    // Values that the panic left half changed are not used again: the state is dropped, and the next attempt reads
+    // everything again.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
 }

@@ -1,4 +1,4 @@
-//! The state that the library keeps: how it is encoded, and reading it from outside.
+//! The state that the library keeps: its encoding, and reading it from outside.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,13 +9,13 @@ use crate::json;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, KeptRow, answered, hold};
 
-/// The most bytes of an encoded state, unless its [`Reducer`](crate::Reducer) says otherwise.
+/// Most bytes of an encoded state, unless its [`Reducer`](crate::Reducer) overrides the limit.
 pub const MAX_STATE_BYTES: usize = 1 << 20;
 
-/// How a state becomes bytes and comes back. [`Json`] is the default; [`Protobuf`](crate::Protobuf) is there too.
+/// Encodes and decodes a state. [`Json`] is the default; [`Protobuf`](crate::Protobuf) is the alternative.
 ///
-/// It is a type and not a value, named beside the reducer's state: `impl Reducer<Protobuf> for Counters`. What it encodes should be the same
-/// bytes for equal states, else a state that did not change is saved nevertheless.
+/// A codec is a type, named with the reducer's state: `impl Reducer<Protobuf> for Counters`. It should encode equal
+/// states as the same bytes, or else turns save a state that did not change.
 ///
 /// # Examples
 ///
@@ -41,25 +41,25 @@ pub const MAX_STATE_BYTES: usize = 1 << 20;
     note = "derive `serde::Serialize` and `serde::Deserialize` for the state, or name another codec: `impl Reducer<MyCodec> for …`"
 )]
 pub trait StateCodec<S> {
-    /// The state as bytes.
+    /// Encodes the state.
     ///
     /// # Errors
     ///
     /// When the state has no encoding; the turn is rolled back.
     fn encode(state: &S) -> Result<Vec<u8>, BoxError>;
 
-    /// The state from what [`encode`](StateCodec::encode) made.
+    /// Decodes bytes that [`encode`](StateCodec::encode) made.
     ///
     /// # Errors
     ///
     /// When the bytes are no state; the turn does not begin.
     fn decode(bytes: &[u8]) -> Result<S, BoxError>;
 
-    /// Proves that what [`encode`](StateCodec::encode) made can be read again. Each new state is asked before its transaction, so that no
-    /// turn commits a state that the next turn cannot load.
+    /// Proves that what [`encode`](StateCodec::encode) made can be read again. Each new state is asked before its
+    /// transaction, so that no turn commits a state that the next turn cannot load.
     ///
-    /// By default it decodes. [`Json`] and [`Protobuf`](crate::Protobuf) also encode again in a build with debug assertions: the answer must be
-    /// the same bytes, in whatever order.
+    /// By default it decodes. [`Json`] and [`Protobuf`](crate::Protobuf) also encode again in a build with debug
+    /// assertions: the answer must be the same bytes, in whatever order.
     ///
     /// # Errors
     ///
@@ -71,8 +71,9 @@ pub trait StateCodec<S> {
 
 /// Encodes a state as JSON, by `serde`.
 ///
-/// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map whose keys are no
-/// strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Floats come back with the same bits.
+/// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map
+/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Floats come
+/// back with the same bits.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
@@ -125,20 +126,20 @@ impl<S: prost::Message + Default> StateCodec<S> for Protobuf {
     }
 }
 
-/// A state as it was at a turn.
+/// State after a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateAt<S> {
-    /// The recipient's last turn: 1, 2, 3 … without a gap.
+    /// Last turn of the recipient: 1, 2, 3 … without a gap.
     pub turn: i64,
-    /// The state after that turn; `None` when the entity is gone, or when its state is not kept by the library.
+    /// State after that turn; `None` when the entity is gone, or when the library does not keep its state.
     pub state: Option<S>,
 }
 
-/// Reads the state that a [`Reducer`](crate::Reducer) made, from outside: for a page, a check, a test.
+/// Reads the state of a recipient with a [`Reducer`](crate::Reducer), from outside: for a page, a check, a test.
 ///
-/// It is the state after the last committed turn. `None` when the recipient never had a turn. Decodes [`Json`]; use [`state_as`] for
-/// another codec.
+/// Returns the state after the last committed turn; `None` when the recipient never had a turn. Decodes [`Json`]; use
+/// [`state_as`] for another codec.
 ///
 /// # Errors
 ///
@@ -163,7 +164,7 @@ where
     state_as::<Json, S>(pool, of).await
 }
 
-/// [`state()`] with another codec: `state_as::<Protobuf, Counters>(&pool, &recipient)`.
+/// Reads a state as [`state()`] does, with another codec: `state_as::<Protobuf, Counters>(&pool, &recipient)`.
 ///
 /// # Errors
 ///

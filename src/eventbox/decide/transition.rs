@@ -1,4 +1,4 @@
-//! What a processor decides.
+//! The decision of a processor: transitions, side effects and hooks.
 
 use std::any::Any;
 use std::fmt;
@@ -17,9 +17,10 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Effect<B> =
     dyn for<'t> FnOnce(&'t mut <B as sqlx::Database>::Connection) -> BoxFuture<'t, Result<(), BoxError>> + Send;
 
-/// Work inside the transaction of the turn: it takes effect exactly once, together with the turn, or not at all.
+/// Work inside the transaction of the turn: it takes effect exactly once, with the turn, or not at all.
 ///
-/// It gets the real connection of the engine, so it may run any statement and [`emit`](crate::emit) to other recipients.
+/// The effect gets the real connection of the engine, so it may run any statement and [`emit`](crate::emit) to other
+/// recipients.
 ///
 /// # Examples
 ///
@@ -38,7 +39,7 @@ type Effect<B> =
 pub struct SideEffect<B: Backend>(Box<Effect<B>>);
 
 impl<B: Backend> SideEffect<B> {
-    /// A side effect from a closure. Pass the closure directly, so that the compiler infers its lifetimes.
+    /// Makes a side effect from a closure. Pass the closure directly, so that the compiler infers its lifetimes.
     pub fn new<F>(effect: F) -> Self
     where
         F: for<'t> FnOnce(&'t mut B::Connection) -> BoxFuture<'t, Result<(), BoxError>> + Send + 'static,
@@ -46,9 +47,9 @@ impl<B: Backend> SideEffect<B> {
         SideEffect(Box::new(effect))
     }
 
-    /// Several side effects as one: they run in order, and the first error stops the rest and rolls the turn back.
+    /// Makes one side effect of several. They run in order, and the first error stops the rest and rolls the turn back.
     ///
-    /// `None` when there is none, so that the transition it goes into may still be a no-op.
+    /// Returns `None` without effects, so that the transition may still be a no-op.
     #[must_use]
     pub fn chain(effects: impl IntoIterator<Item = Option<SideEffect<B>>>) -> Option<Self> {
         let effects: Vec<_> = effects.into_iter().flatten().collect();
@@ -76,9 +77,10 @@ impl<B: Backend> fmt::Debug for SideEffect<B> {
     }
 }
 
-/// Work after the commit of the turn, in memory: best effort, for what may be lost in a crash (a cache, a metric, a wake-up).
+/// Work in memory after the commit of the turn. Best effort, for work that a crash may lose (a cache, a metric, a
+/// wake-up).
 ///
-/// What must not be lost belongs into a [`SideEffect`].
+/// Work that must not be lost belongs into a [`SideEffect`].
 ///
 /// # Examples
 ///
@@ -93,7 +95,7 @@ impl<B: Backend> fmt::Debug for SideEffect<B> {
 pub struct PostProcess(Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>);
 
 impl PostProcess {
-    /// A hook from a closure.
+    /// Makes a hook from a closure.
     pub fn new<F, Fut>(hook: F) -> Self
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -106,23 +108,23 @@ impl PostProcess {
     ///
     /// # Errors
     ///
-    /// The hook's own, or what it panicked with; the turn stands nevertheless.
+    /// The hook's own error, or the text of its panic. The turn stays committed.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the hook in the middle; the turn stands.
+    /// A dropped future stops the hook in the middle. The turn stays committed.
     pub async fn run(self) -> Result<(), BoxError> {
         let hook = AssertUnwindSafe(async { (self.0)().await });
         hook.catch_unwind().await.unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
     }
 }
 
-/// What the hooks of a turn that failed said, in their order.
+/// Errors of the failed hooks of a turn, in their order.
 #[derive(Debug)]
 pub struct HookErrors(pub(crate) Vec<BoxError>);
 
 impl HookErrors {
-    /// The errors, one for each hook that failed.
+    /// Returns one error for each hook that failed.
     #[must_use]
     pub fn errors(&self) -> &[BoxError] {
         &self.0
@@ -138,7 +140,7 @@ impl fmt::Display for HookErrors {
 
 impl std::error::Error for HookErrors {}
 
-/// What a panic says.
+/// Returns the text of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("with a value that is no text"))
@@ -150,8 +152,8 @@ impl fmt::Debug for PostProcess {
     }
 }
 
-/// One step of a turn: an optional new state, events to consume, an optional side effect in the transaction, messages to
-/// publish, and an optional hook after the commit.
+/// One step of a turn: an optional new state, events to consume, an optional side effect in the transaction, messages
+/// to publish, and an optional hook after the commit.
 ///
 /// A transition that has none of these is dropped.
 ///
@@ -179,12 +181,12 @@ pub struct Transition<B: Backend, S> {
 }
 
 impl<B: Backend, S> Transition<B, S> {
-    /// A step to a new state, which is saved with the next version, also when it is equal to the old one.
+    /// Makes a step to a new state, which is saved with the next version, also when it equals the old state.
     pub fn to(state: S) -> Self {
         Transition { target: Some(state), ..Self::stay() }
     }
 
-    /// A step that leaves the state as it is.
+    /// Makes a step that leaves the state unchanged.
     pub fn stay() -> Self {
         Transition {
             target: None,
@@ -197,7 +199,7 @@ impl<B: Backend, S> Transition<B, S> {
         }
     }
 
-    /// Consumes events: they are removed with the turn. Takes events or their ids; adds to what was given before.
+    /// Consumes events: the turn removes them. Takes events or their ids, and adds to those of earlier calls.
     pub fn consuming<I>(mut self, events: I) -> Self
     where
         I: IntoIterator,
@@ -207,23 +209,24 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
-    /// Sets the side effect; to have several, [`SideEffect::chain`] them.
+    /// Sets the side effect. [`SideEffect::chain`] makes one of several.
     pub fn side_effect(mut self, effect: impl Into<Option<SideEffect<B>>>) -> Self {
         self.side_effect = effect.into();
         self
     }
 
-    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at least once.
+    /// Publishes messages: they go into the outbox in the transaction of the turn, and from there to Chip Ingress, at
+    /// least once.
     ///
-    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position among the
-    /// turn's messages and its content, so that a receiver can make it exactly once.
+    /// A message without an idempotency key gets one that is a pure function of the recipient, the turn, its position
+    /// among the turn's messages and its content, so that a receiver can make it exactly once.
     pub fn publishing(mut self, messages: impl IntoIterator<Item = CloudEvent>) -> Self {
         self.published.extend(messages);
         self
     }
 
-    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction, after the side effect; the limits are those
-    /// of [`emit_all`](crate::emit_all), checked before any SQL.
+    /// Emits events, to other recipients or to this one, in one statement of the turn's transaction, after the side
+    /// effect; the limits are those of [`emit_all`](crate::emit_all), checked before any SQL.
     ///
     /// # Examples
     ///
@@ -247,7 +250,7 @@ impl<B: Backend, S> Transition<B, S> {
         self
     }
 
-    /// The same step with another type of state.
+    /// Returns the same step with another type of state.
     #[cfg(feature = "testing")]
     pub(crate) fn map_state<T>(self, map: impl FnOnce(S) -> T) -> Transition<B, T> {
         Transition {
@@ -261,11 +264,12 @@ impl<B: Backend, S> Transition<B, S> {
         }
     }
 
-    /// Lets the transition fail alone: when its side effect fails, it is rolled back to a savepoint and its events stay, while the others of
-    /// the turn commit; [`Turn::failures`](crate::Turn::failures) tells. Its target is then left out too, so others must not build on it.
+    /// Lets the transition fail alone. When its side effect fails, the effect is rolled back to a savepoint and its
+    /// events stay, while the other transitions of the turn commit. [`Turn::failures`](crate::Turn::failures) reports
+    /// the failure. Its target is then left out too, so other transitions must not build on it.
     ///
-    /// Contention and a database that is not available still roll the whole turn back, and so does a turn of which nothing is left.
-    /// It costs two statements more.
+    /// Contention and an unavailable database still roll the whole turn back. So does a failure that leaves nothing to
+    /// commit. An independent transition costs two more statements.
     pub fn independent(mut self) -> Self {
         self.independent = true;
         self
@@ -280,7 +284,7 @@ impl<B: Backend, S> Transition<B, S> {
     }
 }
 
-/// What a processor decided about a batch: transitions, applied in order, and garbage.
+/// Decision of a processor about a batch: transitions, applied in order, and garbage.
 ///
 /// # Examples
 ///
@@ -298,7 +302,7 @@ pub struct Mutation<B: Backend, S> {
 }
 
 impl<B: Backend, S> Mutation<B, S> {
-    /// Nothing is to be done now: no transaction, and the events stay.
+    /// Decides nothing: no transaction, and the events stay.
     pub fn none() -> Self {
         Mutation { transitions: Vec::new(), garbage: Vec::new() }
     }
@@ -309,7 +313,7 @@ impl<B: Backend, S> Mutation<B, S> {
         self
     }
 
-    /// Declares events superseded: they are removed with the turn, exactly like consumed ones.
+    /// Declares events superseded: the turn removes them exactly like consumed events.
     pub fn garbage<I>(mut self, events: I) -> Self
     where
         I: IntoIterator,

@@ -154,7 +154,8 @@ impl Event {
     /// of the name to the same recipient changes nothing. It returns [`Duplicate`](crate::Emitted::Duplicate) or
     /// [`Tombstoned`](crate::Emitted::Tombstoned).
     ///
-    /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the same name.
+    /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the
+    /// same name.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into());

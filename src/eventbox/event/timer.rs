@@ -1,4 +1,4 @@
-//! Events for later.
+//! Timers: events that move into their eventbox at a later time.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -13,25 +13,25 @@ use crate::eventbox::emit::wake_up;
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, Bound, DueRow, EmitExecutor, Fault, MovedShard, answered, hold};
 
-/// The furthest that a timer may be away: 100 years.
+/// Longest time from now to a timer: 100 years.
 pub const MAX_TIMER: Duration = Duration::from_secs(36_525 * 86_400);
 
-/// The most timers that one call of [`timers`] answers.
+/// Most timers that one call of [`timers`] returns.
 pub const MAX_LISTED_TIMERS: u32 = 1_000;
 
-/// The most bytes that the values of one call of [`timers`] have together; one timer is always listed.
+/// Most bytes of the values of one call of [`timers`] together; a single timer may be larger.
 pub const MAX_LISTED_TIMER_BYTES: usize = 32 << 20;
 
-/// The most timers that one call of [`move_due`] moves.
+/// Most timers that one call of [`move_due`] moves.
 pub const MAX_MOVED: u32 = 10_000;
 
-/// When an event comes into its box: [`Event::due_at`], [`Event::due_in`].
+/// Time at which an event moves into its eventbox: [`Event::due_at`], [`Event::due_in`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Due {
-    /// When the database's clock shows this time.
+    /// Due when the database's clock has reached this time.
     At(SystemTime),
-    /// So long after the emit, by the database's clock. In a test that has set a `testing::Clock`, by that one.
+    /// Due this long after the emit, by the database's clock. In a test that has set a `testing::Clock`, by that clock.
     In(Duration),
 }
 
@@ -44,7 +44,7 @@ impl Due {
         SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(since_us).unwrap_or(0))
     }
 
-    /// Checks the limit, by the clock of this process where it is a time.
+    /// Checks [`MAX_TIMER`]; a time is compared with the clock of this process.
     pub(crate) fn check(self) -> Result<(), Misuse> {
         let wait = match self {
             Due::At(at) => at.duration_since(clock::now()).unwrap_or_default(),
@@ -53,11 +53,11 @@ impl Due {
         if wait > MAX_TIMER { Err(Misuse::TooFar { wait, limit: MAX_TIMER }) } else { Ok(()) }
     }
 
-    /// What is stored. A time before 1970 is over like any other.
+    /// Returns the stored form. A time before 1970 is in the past like any other.
     pub(crate) fn row(self) -> DueRow {
         match self {
             Due::At(at) => DueRow::AtUs(micros(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())),
-            // In a test whose clock is moved, so long after the time that it shows.
+            // In a test whose clock is moved, the wait begins at the time of that clock.
             Due::In(wait) => match clock::moved().and_then(|now| now.checked_add(wait)) {
                 Some(at) => Due::At(at).row(),
                 None => DueRow::InUs(micros(wait)),
@@ -66,18 +66,21 @@ impl Due {
     }
 }
 
-/// Takes a timer back; `true` when there was one, and it will not come.
+/// Cancels a timer. Returns `true` when there was one, which then never moves.
 ///
-/// `false` when the recipient has no timer of that name: it never had one, it is in the box already, or it was cancelled before. Against a
-/// move at the same moment, one of the two wins, wholly. The executor decides how far it is atomic, as in [`emit`](crate::emit).
+/// Returns `false` when the recipient has no timer of that name: it never had one, it moved into the eventbox already,
+/// or it was cancelled before. When `cancel` and a move run at the same time, exactly one of them wins. The executor
+/// decides what commits together, as in [`emit`](crate::emit).
 ///
-/// The name stays remembered for the tombstone delay: until then a re-send of it is [`Tombstoned`](crate::Emitted::Tombstoned). To move a timer to
-/// another time, emit it under a new name. An unnamed timer cannot be cancelled; `admin::purge` takes its id.
+/// The name is remembered for the tombstone delay: until then a second emit of it is
+/// [`Tombstoned`](crate::Emitted::Tombstoned). To change the time of a timer, emit it under a new name. An unnamed
+/// timer cannot be cancelled; `admin::purge` takes its id.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when the name breaks a limit. [`Error::Unknown`] when the connection was lost: cancel again. Contention,
-/// transient and database errors: nothing was changed.
+/// * [`Error::Misuse`] before any SQL when the name breaks a limit.
+/// * [`Error::Unknown`] when the connection was lost: cancel again.
+/// * Contention, transient and database errors: nothing was changed.
 ///
 /// # Cancel safety
 ///
@@ -96,7 +99,7 @@ impl Due {
 /// let reminder = Event::new("not paid yet?").named("reminder").due_in(Duration::from_secs(3 * 86_400));
 /// eventbox::emit(&pool, &order, reminder).await?;
 ///
-/// // It is paid, in the transaction that notes it:
+/// // The customer paid: cancel the reminder in the transaction that stores the payment.
 /// let mut tx = eventbox::begin(&pool).await?;
 /// assert!(eventbox::cancel(&mut *tx, &order, "reminder").await?);
 /// tx.commit().await?;
@@ -118,12 +121,13 @@ where
     cancelled.map_err(|fault| fault.during_commit(attempt()))
 }
 
-/// The timers of a recipient in the order of their emits, behind `after` (`None`: from the oldest); [`Event::due`] says when each comes.
+/// Lists the timers of a recipient in the order of their emits, after `after` (`None`: from the oldest). [`Event::due`]
+/// returns the time of each.
 ///
 /// # Units and limits
 ///
-/// `limit` is cut to [`MAX_LISTED_TIMERS`], and the answer ends where its values have [`MAX_LISTED_TIMER_BYTES`]. Go on
-/// behind the last one of the answer, until the answer is empty.
+/// `limit` is cut to [`MAX_LISTED_TIMERS`], and the list ends where its values have [`MAX_LISTED_TIMER_BYTES`]. Pass
+/// the last event of the list to the next call, until the list is empty.
 ///
 /// # Errors
 ///
@@ -160,28 +164,30 @@ pub async fn timers<B: Backend>(
     Ok(rows.rows.into_iter().map(Event::timed).collect())
 }
 
-/// What one call of [`move_due`] did.
+/// Result of one call of [`move_due`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Moved {
-    /// How many timers came into their boxes.
+    /// Number of timers that moved into their eventboxes.
     pub moved: u64,
-    /// The shards that they are in, in order: where a worker finds work now.
+    /// Shards of these timers, in order: a worker finds new events there.
     pub shards: Vec<u8>,
-    /// How long, by the database's clock, until the next one is due; zero when the call stopped at its limit. `None` when the shards have no
-    /// other timers. Sleep no longer than your poll interval all the same: another process may emit an earlier one, and timers that
-    /// somebody else was holding are not counted.
+    /// Time until the next timer is due, by the database's clock; zero when the call stopped at its limit. `None` when
+    /// the shards have no other timers. Sleep no longer than your poll interval all the same: another process may emit
+    /// an earlier timer, and timers locked by other transactions are not counted.
     pub next_in: Option<Duration>,
 }
 
-/// Moves the timers of these shards that are due, by the database's clock, into their boxes: each exactly once, whoever else moves.
+/// Moves the due timers of these shards, by the database's clock, into their eventboxes. Each moves exactly once, also
+/// when several processes call this.
 ///
-/// Call it in a loop where no runtime does; any number of processes may. It commits by itself. In each shard those that are due longest come
-/// first; when there are more than `max`, the shards share it equally. A call costs one look-up a shard when nothing is due, however
-/// many timers there are.
+/// A runtime calls this by itself. Without a runtime, call it in a loop, in any number of processes. It commits by
+/// itself. In each shard the timers that are due longest move first. When more than `max` are due, the shards share
+/// `max` equally. A call with no due timer costs one look-up per shard, independent of the number of timers.
 ///
-/// An event keeps the id of its emit, and a box is listed in the order of ids: a timer that has come is listed before what was emitted after
-/// it. A timer that was due long ago, because nobody moved, comes once, and late.
+/// An event keeps the id of its emit, and an eventbox is listed in the order of ids: a moved timer is listed before
+/// events that were emitted after it. A timer that was due long ago, because no process moved timers, moves once, and
+/// late.
 ///
 /// # Units and limits
 ///
@@ -189,8 +195,8 @@ pub struct Moved {
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors: nothing was moved. When the connection is lost, what was to be moved is in its box or
-/// still a timer; call again.
+/// Contention, transient and database errors: nothing was moved. When the connection is lost, each timer is either in
+/// its eventbox or still a timer; call again.
 ///
 /// # Cancel safety
 ///
@@ -219,7 +225,7 @@ pub async fn move_due<B: Backend>(pool: &Pool<B>, shards: &[u8], max: NonZeroU32
     move_due_at(pool, shards, max, clock::moved()).await
 }
 
-/// [`move_due`] by a time that a test says, where there is one.
+/// Does what [`move_due`] does, by the time of a test's clock if there is one.
 pub(crate) async fn move_due_at<B: Backend>(
     pool: &Pool<B>,
     shards: &[u8],

@@ -1,7 +1,7 @@
-//! The context of a trace: from the sender's span, beside the event, to the span of the turn.
+//! The context of a trace: taken from the sender's span, stored with the event, and linked to the span of the turn.
 //!
-//! Without the feature `opentelemetry` the library knows no spans but those of `tracing`, which have no context: events then have what
-//! their senders gave them.
+//! Without the feature `opentelemetry` the library only sees spans of `tracing`, which have no context. Events then
+//! have only the context that their senders set.
 
 #[cfg(feature = "opentelemetry")]
 use std::collections::HashSet;
@@ -13,11 +13,11 @@ use crate::recipient::shortened;
 /// `vv-tttttttttttttttttttttttttttttttt-ssssssssssssssss-ff`
 const TRACEPARENT_BYTES: usize = 55;
 
-/// The most spans that a turn's span is linked to; it is what the SDK of OpenTelemetry keeps by default.
+/// Most spans that a turn's span is linked to: the default limit of the SDK of OpenTelemetry.
 #[cfg(feature = "opentelemetry")]
 const MAX_LINKS: usize = 128;
 
-/// The parts of a `traceparent`.
+/// Parts of a `traceparent`.
 #[cfg_attr(not(feature = "opentelemetry"), allow(dead_code, reason = "only a link needs the parts"))]
 struct Parts<'a> {
     trace: &'a str,
@@ -25,7 +25,7 @@ struct Parts<'a> {
     flags: &'a str,
 }
 
-/// Checks the form: the version is not the forbidden one, the ids are not the forbidden ones.
+/// Checks the form of a `traceparent`, and that its version and ids are not the forbidden values.
 pub(crate) fn check(traceparent: &str) -> Result<(), Misuse> {
     match parts(traceparent) {
         Some(_) => Ok(()),
@@ -48,13 +48,13 @@ fn parts(traceparent: &str) -> Option<Parts<'_>> {
     (version != "ff" && !is_zero(trace) && !is_zero(span)).then_some(Parts { trace, span, flags })
 }
 
-/// The context of the current span.
+/// Returns the context of the current span.
 #[cfg(not(feature = "opentelemetry"))]
 pub(crate) fn current() -> Option<String> {
     None
 }
 
-/// The context of the current span; also of one that OpenTelemetry alone knows.
+/// Returns the context of the current span, also of a span that only OpenTelemetry knows.
 #[cfg(feature = "opentelemetry")]
 pub(crate) fn current() -> Option<String> {
     use opentelemetry::Context;
@@ -71,7 +71,7 @@ pub(crate) fn current() -> Option<String> {
     span.is_valid().then(|| of(span.trace_flags().to_u8()))
 }
 
-/// What the span of a turn is linked to, so that starting anew links nothing twice.
+/// Spans that a turn's span is linked to; a retry of the turn links none twice.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     #[cfg(feature = "opentelemetry")]
@@ -84,8 +84,8 @@ impl Links {
     #[allow(clippy::unused_self, reason = "there is nothing to link")]
     pub(crate) fn add(&mut self, _events: &[Event]) {}
 
-    /// Links the span of the turn to the spans in which these events were emitted, [`MAX_LINKS`] at most. They are links and no parents,
-    /// because a turn has many events and one parent.
+    /// Links the span of the turn to the spans in which these events were emitted, [`MAX_LINKS`] at most. These are
+    /// links instead of parents, because a turn has many events and one parent.
     #[cfg(feature = "opentelemetry")]
     pub(crate) fn add(&mut self, events: &[Event]) {
         use tracing_opentelemetry::OpenTelemetrySpanExt;

@@ -1,4 +1,4 @@
-//! The one transaction of a round.
+//! Commits a round in one transaction.
 
 use bytes::Bytes;
 use sqlx::Pool;
@@ -15,22 +15,23 @@ use crate::eventbox::turn::read_back::settle;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::store::{Backend, Fault, Removed, RoundWrite, answered, hold, in_time};
 
-/// How long a round waits for the locks of somebody else's transaction before it is left to turns of one recipient, milliseconds.
+/// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
+/// milliseconds.
 const LOCK_WAIT_MS: u32 = 200;
 
-/// What the transaction of a round did.
+/// Result of the transaction of a round.
 enum Written {
-    /// These won their races, and with them what was published, in the order of the winners.
+    /// Indexes of the recipients whose turns committed, and their published messages, in the same order.
     Committed(Vec<usize>, Vec<Sent>),
-    /// A winner did not have the events that it removes: nothing was committed.
+    /// Events to remove were missing for one recipient: nothing was committed.
     Shortfall,
-    /// The answer was lost; if it was committed, these won.
+    /// The answer to the commit was lost. These recipients won if it committed.
     Unknown(Vec<usize>),
 }
 
 type Sent = Vec<Stored>;
 
-/// Commits what is ready; answers those that won their races, with what is left to do after the commit.
+/// Commits the ready decisions. Returns the recipients whose turns committed, with their work after the commit.
 pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let token = Uuid::new_v4();
@@ -43,9 +44,11 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
     let (won, mut sent) = match written {
         Ok(Written::Committed(won, sent)) => (won, sent),
         Ok(Written::Shortfall) => return Ok(Vec::new()),
-        // What was published is not pushed from memory, because it was not told apart; a host sends it a little later.
+        // The messages are not delivered from memory, because the lost answer hides which rows are whose; a delivery
+        // process claims them later.
         Ok(Written::Unknown(candidates)) => (settled(pool, &ready, candidates, token).await, Vec::new()),
-        // Somebody holds a recipient or a name for long, or what one of them sends is refused: each goes alone, so that it delays only itself.
+        // Another transaction holds a recipient or a name for long, or the database refuses an emit or a message: each
+        // recipient gets its own turn, so that it delays only itself.
         Err(Error::Contention { .. } | Error::Database { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
@@ -56,14 +59,14 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
     Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent, token))).collect())
 }
 
-/// How events are removed: in ranges where that can be, or all one by one.
+/// Method of removing events: as ranges where possible, or all by ids.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Removal {
     Ranges,
     Ids,
 }
 
-/// A turn that committed, and whose it is.
+/// A turn that committed, with the index of its recipient.
 pub(super) struct Committed {
     pub(super) place: usize,
     pub(super) known: KnownState,
@@ -78,7 +81,7 @@ impl Ready {
         !self.decided.emitted.is_empty()
     }
 
-    /// How many bytes its states and messages have.
+    /// Returns the bytes of its state, emitted events and messages.
     pub(super) fn written_bytes(&self) -> usize {
         let state = self.decided.state.as_ref().and_then(Option::as_ref).map_or(0, Vec::len);
         let emitted: usize = self.decided.emitted.iter().map(|(_, event)| event.value().len()).sum();
@@ -106,7 +109,7 @@ impl Ready {
     fn committed(self, sent: Sent, token: Uuid) -> Committed {
         let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
-        // Those that were consumed stand before the garbage.
+        // Consumed events come before the garbage.
         metrics::consumed(self.to.kind(), self.decided.removed.iter().take(removed - garbage).copied());
         let turn = Turn {
             number: Some(self.turn + 1),
@@ -138,7 +141,7 @@ async fn write<B: Backend>(
     }
 }
 
-/// The one statement, which is the transaction.
+/// Writes the round as one statement that is the whole transaction.
 async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
     let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
@@ -151,7 +154,7 @@ async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid,
     }
 }
 
-/// The statement, and what the winners emit and publish, in one transaction.
+/// Writes the statement, and the emits and messages of the winners, in one transaction.
 async fn write_in_group<B: Backend>(
     pool: &Pool<B>,
     ready: &mut [Ready],
@@ -179,7 +182,8 @@ async fn write_in_group<B: Backend>(
     }
 }
 
-/// What is written before the commit: the winners, and what they published; `None` when events of one of them are not there.
+/// Writes everything before the commit. Returns the winners and their messages; `None` when events of one recipient are
+/// missing.
 async fn write_part<B: Backend>(
     tx: &mut B::Connection,
     ready: &mut [Ready],
@@ -203,7 +207,7 @@ async fn write_part<B: Backend>(
     Ok(Some((won, sent)))
 }
 
-/// Writes what the winners publish, with the keys that their places in their turns make.
+/// Writes the messages of the winners, with keys made from their positions in their turns.
 async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &[usize]) -> Result<Vec<Sent>, Fault> {
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
@@ -219,7 +223,7 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &
     Ok(counts.into_iter().map(|count| stored.by_ref().take(count).collect()).collect())
 }
 
-/// Those of the candidates whose turn this round made, read back one by one.
+/// Returns the candidates whose turn this round made, reading them back singly.
 async fn settled<B: Backend>(pool: &Pool<B>, ready: &[Ready], candidates: Vec<usize>, token: Uuid) -> Vec<usize> {
     let mut won = Vec::new();
     for at in candidates {

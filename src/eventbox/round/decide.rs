@@ -1,4 +1,4 @@
-//! What the reducers of a round decide: beside each other, because nothing of it touches the database.
+//! Runs the reducers of a round in parallel, because a decision does not touch the database.
 
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -24,15 +24,15 @@ use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture, RoundRow};
 
-/// The fewest recipients for which another task is worth its while.
+/// Fewest recipients for which another task saves time.
 const MIN_CHUNK: usize = 32;
 
-/// How many threads there are; to ask takes longer than a small round decides.
+/// Number of threads; asking the system takes longer than a small round.
 static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
-/// A reducer without its types.
+/// A reducer with its types erased.
 pub(crate) trait Rounds<B: Backend>: Send + Sync {
-    /// What it decides about a batch, and the hooks of that; `None` for nothing.
+    /// Decides about a batch. Returns the decision and its hooks; `None` for no turn.
     fn decide(
         &self,
         to: &Recipient,
@@ -40,7 +40,7 @@ pub(crate) trait Rounds<B: Backend>: Send + Sync {
         stored: Option<&[u8]>,
     ) -> Result<Option<(Decided, Vec<PostProcess>)>>;
 
-    /// One recipient through a turn of its own.
+    /// Takes one recipient through its own turn.
     fn turn<'a>(
         &'a self,
         pool: &'a Pool<B>,
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// A checked decision, as it is committed.
+/// A checked decision, ready to commit.
 pub(crate) struct Decided {
     pub(super) state: Option<NewState>,
     pub(super) removed: Vec<Uuid>,
@@ -106,7 +106,7 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
-    /// The hooks are kept apart, because a hook must not be shared between threads and what is being committed is.
+    /// Returns the hooks separately: a hook must not be shared between threads, and a decision being committed is.
     fn check(
         to: &Recipient,
         listed: &[Event],
@@ -123,12 +123,12 @@ impl Decided {
     }
 }
 
-/// What became of one recipient: ready to be committed, with its hooks, or done without that.
+/// Result for one recipient: ready to commit, with its hooks, or done without a commit.
 pub(super) type Verdict = Result<(Ready, Vec<PostProcess>), Box<Done>>;
 
-/// Decides about all rows, on as many threads as there are; answers a verdict for each place, in no order.
+/// Decides about all rows, on all threads. Returns a verdict for each index, in any order.
 ///
-/// What is left out was in a task that failed.
+/// Recipients without a verdict were in a task that failed.
 pub(super) async fn decide_all<B: Backend>(
     parts: &[Part<B>],
     rows: Vec<RoundRow>,
@@ -171,7 +171,7 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     if row.is_cut && row.events.is_empty() {
         return Err(Box::new(Done::Deferred));
     }
-    // Somebody has processed them since they were found; a box that is empty is nothing to decide about.
+    // Another process has consumed the events since they were found; a reducer is not called for an empty eventbox.
     if row.events.is_empty() {
         return Err(Box::new(Done::Nothing { last: None, more: false }));
     }

@@ -1,8 +1,8 @@
 //! A round: one turn of many recipients at once, for reducers, whose decisions are data.
 //!
-//! One statement lists all of them with their states, the reducers decide, and one transaction commits all of them: a recipient that lost
-//! its race drops out and the others commit. What cannot be done together (a reducer that fails, a lost race, events that are missing) is
-//! left to turns of one recipient, which know how to retry and how to find a culprit.
+//! One statement lists all recipients with their states, the reducers decide, and one transaction commits all of them.
+//! A recipient that lost its race drops out and the others commit. The remaining cases (a reducer that fails, a lost
+//! race, missing events) get turns of one recipient, which retry and search for poison.
 
 mod commit;
 mod decide;
@@ -27,11 +27,11 @@ use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, RoundFrom, RoundRow, answered, hold};
 
-/// A recipient in a round, and the event behind which it is listed: a hint, the nil id lists from the start.
+/// A recipient in a round, and the event after which it is listed. The nil id lists from the start.
 pub(crate) struct Part<B> {
     pub(crate) to: Recipient,
     pub(crate) after: EventId,
-    /// What a round before this one committed; `None` to read it.
+    /// State that an earlier round committed; `None` to read it.
     pub(crate) known: Option<KnownState>,
     pub(crate) reducer: Arc<dyn Rounds<B>>,
 }
@@ -43,9 +43,9 @@ impl<B> Clone for Part<B> {
     }
 }
 
-/// A state as a round committed it. It may meet only a listing that begins after that commit was answered.
+/// State that a round committed. Use it only for a listing that begins after the answer to that commit.
 ///
-/// The token is of that commit, so that it can be taken for no other's, whatever has happened to the recipient since.
+/// The token identifies that commit, so no other commit of the recipient can be taken for it.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownState {
     pub(crate) turn: i64,
@@ -53,32 +53,33 @@ pub(crate) struct KnownState {
     pub(crate) state: Option<Bytes>,
 }
 
-/// What a round did with one recipient.
+/// Result of a round for one recipient.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// Its turn committed, and left this state.
+    /// The turn committed and left this state.
     Committed { turn: Turn, known: KnownState },
-    /// There was nothing to decide; `last` is the last event that was listed, if any was, and `more` whether there are more behind it.
+    /// The reducer decided nothing. `last` is the last event that was listed, if any, and `more` whether more events
+    /// follow.
     Nothing { last: Option<EventId>, more: bool },
-    /// Another writer came first, or holds what it needs: it is for a turn of its own.
+    /// Contention: the recipient needs its own turn.
     Lost,
-    /// Its reducer failed, or failures of before are noted for it: it is for a turn of its own.
+    /// The reducer failed, or the recipient has stored failures: it needs its own turn.
     Alone,
-    /// It is paused, or left alone after a failure.
+    /// The recipient is paused, or is backing off after a failure.
     Hindered,
-    /// Others took the bytes of this round: it is for the next one.
+    /// Other recipients used up the bytes of this round: the recipient waits for the next round.
     Deferred,
 }
 
-/// The most events that a round lists; its recipients share them.
+/// Most events that a round lists; its recipients share them.
 const MAX_ROUND_EVENTS: u32 = 50_000;
 
-/// The bounds of a round.
+/// Bounds of a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) max_events: NonZeroU32,
     pub(crate) max_bytes: usize,
-    /// The longest wait that is taken for the pause of a failing recipient, microseconds.
+    /// Longest wait that is taken for the back-off of a failing recipient, in microseconds.
     pub(crate) longest_wait_us: i64,
 }
 
@@ -87,27 +88,27 @@ struct Ready {
     place: usize,
     to: Recipient,
     turn: i64,
-    /// Whose commit made that turn, when it was not read.
+    /// Token of the commit that made that turn, when the turn comes from memory.
     token: Option<Uuid>,
-    /// The state that was decided on.
+    /// State that was decided on.
     before: Option<Bytes>,
     listed: usize,
     last: EventId,
     more_listed: bool,
     decided: Decided,
-    /// The first and the last of the events, when all of them are removed and nothing is likely to commit late between them.
+    /// First and last event, when all are removed and no late commit between them is expected.
     range: Option<(EventId, EventId)>,
 }
 
-/// Takes many recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each, none twice;
-/// answers what became of each, in the order of `parts`.
+/// Takes many different recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each.
+/// Returns the results in the order of `parts`.
 ///
-/// The values that are listed have `max_bytes` together, and so have the states; the first event and the first state
-/// are taken whatever their size. What is written has no more than so many bytes in each transaction.
+/// The listed values have at most `max_bytes` together, and so have the states; the first event and the first state are
+/// listed whatever their size. Each transaction writes at most `max_bytes`.
 ///
 /// # Errors
 ///
-/// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed then.
+/// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed.
 pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits: Limits) -> Result<Vec<Done>> {
     let Limits { max_events, max_bytes, longest_wait_us } = limits;
     let started = Instant::now();
@@ -127,7 +128,7 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits:
         let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) else { continue };
         match verdict {
             Ok((decided, its_hooks)) => {
-                // Until the commit says otherwise.
+                // Replaced when the commit succeeds.
                 *done = Done::Lost;
                 ready.push(decided);
                 *hooks = its_hooks;
@@ -149,7 +150,7 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits:
         }
     }
     spent(Phase::Committing, decided_at);
-    // What was committed before an error must be told, and the others are tried again.
+    // Turns that committed before an error must be reported; the other recipients are tried again.
     if !done.iter().any(|done| matches!(done, Done::Committed { .. })) {
         committing?;
     }
@@ -159,13 +160,13 @@ pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits:
     Ok(done)
 }
 
-/// What each of so many recipients may take.
+/// Returns the share of each recipient.
 fn share_of(recipients: usize) -> NonZeroU32 {
     let recipients = u32::try_from(recipients).unwrap_or(u32::MAX).max(1);
     NonZeroU32::new(MAX_ROUND_EVENTS / recipients).unwrap_or(NonZeroU32::MIN)
 }
 
-/// How many parts there are of each shard.
+/// Counts the parts of each shard.
 fn shards_of<B>(parts: &[Part<B>]) -> BTreeMap<u8, u32> {
     let mut shards = BTreeMap::new();
     for part in parts {
@@ -174,7 +175,7 @@ fn shards_of<B>(parts: &[Part<B>]) -> BTreeMap<u8, u32> {
     shards
 }
 
-/// What committed, with its hooks.
+/// Stores the committed turns, with their hooks.
 fn note(committed: Vec<Committed>, done: &mut [Done], hooks: &mut [Vec<PostProcess>]) {
     for Committed { place, known, mut turn } in committed {
         if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
@@ -184,7 +185,7 @@ fn note(committed: Vec<Committed>, done: &mut [Done], hooks: &mut [Vec<PostProce
     }
 }
 
-/// Parts that commit together: what they write has so many bytes at most, or is of one recipient.
+/// Groups parts that commit together: each group writes at most `max_bytes`, or is a single recipient.
 fn slices(ready: Vec<Ready>, max_bytes: usize) -> Vec<Vec<Ready>> {
     let mut slices: Vec<Vec<Ready>> = Vec::new();
     let mut left = 0;

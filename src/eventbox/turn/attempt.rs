@@ -28,7 +28,7 @@ pub(super) struct Attempted {
     pub(super) turn: i64,
     /// Number of events that the processor was given.
     pub(super) events: u32,
-    /// The oldest of them.
+    /// Oldest of these events.
     pub(super) first: Option<Uuid>,
 }
 

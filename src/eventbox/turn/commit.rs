@@ -1,4 +1,4 @@
-//! The one transaction of a turn.
+//! Commits a turn in one transaction.
 
 use sqlx::Pool;
 use uuid::Uuid;
@@ -16,33 +16,33 @@ use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Claimed, Class, Fault, Intact, Removed, in_time};
 
-/// What the transaction of a turn is about.
+/// Input of the transaction of a turn.
 pub(super) struct Commit<'a, B: Backend, P> {
     pub(super) pool: &'a Pool<B>,
     pub(super) to: &'a Recipient,
     pub(super) processor: &'a P,
     pub(super) guard: &'a Guard<'a>,
-    /// The turn that was read.
+    /// Turn that was read.
     pub(super) turn: i64,
-    /// The version that was loaded.
+    /// Version that was loaded.
     pub(super) eversion: EVersion,
-    /// Whether failures are noted for the recipient, which a turn without any takes back.
+    /// Whether failures of the recipient are stored; a turn without failures clears them.
     pub(super) failing: bool,
-    /// The first and the last of the events, when all that were listed are removed as a range.
+    /// First and last event, when all listed events are removed as a range.
     pub(super) range: Option<(EventId, EventId)>,
 }
 
-/// An independent transition that failed and was rolled back, alone.
+/// An independent transition that failed and was rolled back, while its turn committed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The events that it would have consumed; they are still in the box.
+    /// Events that the transition would have consumed; they are still in the eventbox.
     pub events: Vec<EventId>,
-    /// Why it failed.
+    /// Cause of the failure.
     pub error: BoxError,
 }
 
-/// What a committed turn leaves to its caller.
+/// Result of a committed turn.
 pub(super) struct Outcome {
     pub(super) consumed: usize,
     pub(super) transitions: usize,
@@ -52,9 +52,9 @@ pub(super) struct Outcome {
 }
 
 impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
-    /// Commits the decision, or nothing of it.
+    /// Commits all of the decision, or nothing.
     pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
-        // Boxed, because the user's code is in it: a stack is small, and moving it costs.
+        // Boxed, because the future holds the user's code: a large future fills the stack, and moving it costs time.
         in_transaction(Box::pin(self.commit(decision))).await
     }
 
@@ -114,7 +114,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(outcome)
     }
 
-    /// Runs what the steps do, in order; answers the last target among those that hold.
+    /// Runs the steps in order. Returns the last target among the steps that succeeded.
     async fn take_steps(
         &self,
         tx: &mut B::Grouped,
@@ -151,9 +151,11 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok((outcome, target))
     }
 
-    /// An independent step, in a savepoint: its own failure is the inner error, and rolls back only what it did.
+    /// Runs an independent step in a savepoint. The inner error is the step's own failure, and rolls back only this
+    /// step.
     ///
-    /// Its events go after its effect: what the user's code does to savepoints cannot keep the one and undo the other.
+    /// The events are removed after the effect, so that no use of savepoints in the user's code can keep one and undo
+    /// the other.
     async fn take_alone(&self, tx: &mut B::Grouped, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
         self.step(B::begin_step(tx)).await?;
         if let Some(effect) = step.side_effect.take()
@@ -167,7 +169,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(Ok(()))
     }
 
-    /// The effect of an independent step; what is its own failure is the inner error.
+    /// Runs the effect of an independent step. The inner error is the effect's own failure.
     async fn run_alone(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
         let done = self.guard.run("run a side effect", effect.run(tx)).await;
         let source = match done {
@@ -183,7 +185,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
     }
 
-    /// A savepoint of the library; only the user's code can have taken it away.
+    /// Runs a savepoint statement of the library. A permanent error means that the user's code ended the transaction.
     async fn step(&self, statement: impl Future<Output = Result<(), Fault>>) -> Result<()> {
         in_time::<B, _>(statement).await.map_err(|fault| match fault.class() {
             Class::Permanent => self.misuse(Misuse::EndedTransaction),
@@ -191,7 +193,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         })
     }
 
-    /// Refuses to go on in another transaction than the one that was begun, or in none, or in one that cannot commit.
+    /// Returns an error when the transaction was ended, was replaced by another, or cannot commit.
     async fn require_whole(&self, found: impl Future<Output = Result<Intact, Fault>>) -> Result<()> {
         match in_time::<B, _>(found).await.map_err(|fault| self.during(fault))? {
             Intact::Whole => Ok(()),
@@ -200,7 +202,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
     }
 
-    /// An error of the user's code, unless that code has ended the transaction as well.
+    /// Returns the error of the user's code, or a misuse when that code has also ended the transaction.
     async fn cause(&self, tx: &mut B::Grouped, error: Error) -> Error {
         B::close_if_left_unfit(tx, &error);
         if !matches!(error, Error::Processor { .. }) {
@@ -216,7 +218,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Error::misuse(self.attempt(), misuse)
     }
 
-    /// Deletes events; all of them must be there.
+    /// Deletes events. Returns contention unless all of them were there.
     async fn remove(&self, tx: &mut B::Connection, ids: &[Uuid]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
@@ -228,7 +230,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(())
     }
 
-    /// Gives each message that has no idempotency key the one that its place in the turn makes.
+    /// Sets the missing idempotency keys of messages, made from their positions in the turn.
     fn give_keys(&self, decision: &mut Decision<B, P::State>) {
         let messages = decision.steps.iter_mut().flat_map(|step| &mut step.published);
         for (ordinal, message) in (0..).zip(messages) {

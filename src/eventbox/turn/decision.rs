@@ -1,4 +1,4 @@
-//! A mutation, checked against the batch that it was made for.
+//! Checks a mutation against its batch.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::eventbox::event::{Event, EventId, LATE_COMMIT};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// One step, as the transaction takes it.
+/// One step of the transaction.
 pub(super) struct Step<B: Backend, S> {
     pub(super) consumed: Vec<Uuid>,
     pub(super) side_effect: Option<SideEffect<B>>,
@@ -23,14 +23,14 @@ pub(super) struct Step<B: Backend, S> {
     pub(super) independent: bool,
 }
 
-/// The steps that are to be taken, and the events that are garbage.
+/// Checked steps and garbage of a turn.
 pub(super) struct Decision<B: Backend, S> {
     pub(super) steps: Vec<Step<B, S>>,
     pub(super) garbage: Vec<Uuid>,
 }
 
 impl<B: Backend, S> Decision<B, S> {
-    /// Drops what does nothing, and refuses an event that was not listed or is removed twice.
+    /// Drops transitions that do nothing. Refuses an event that was not listed or is removed twice.
     pub(super) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
         let mut batch = Batch::new(to, listed);
         let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
@@ -39,7 +39,7 @@ impl<B: Backend, S> Decision<B, S> {
         Ok(Decision { steps, garbage })
     }
 
-    /// How many events are removed together, before any step is taken.
+    /// Returns the number of events that are removed in one statement, before the first step.
     pub(super) fn removed_together(&self) -> usize {
         let together = self.steps.iter().filter(|step| !step.independent);
         together.map(|step| step.consumed.len()).sum::<usize>() + self.garbage.len()
@@ -50,7 +50,7 @@ impl<B: Backend, S> Decision<B, S> {
     }
 }
 
-/// The one statement that emits, `None` when there is nothing to emit; the limits are checked at once.
+/// Makes the side effect that emits all events in one statement; `None` without events. Checks the limits first.
 pub(crate) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>> {
     if events.is_empty() {
         return Ok(None);
@@ -64,16 +64,18 @@ pub(crate) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result
     })))
 }
 
-/// The first and the last of the events, when all of them are removed, so many, and are so old that hardly anything commits between them any more.
+/// Returns the first and last event if the decision removes every listed event and the newest is older than
+/// [`LATE_COMMIT`].
 ///
-/// Removed as a range they cost half as much. The turn proves that all of them are there, and the number that nothing else is.
+/// Deleting a range costs half as much as deleting by ids. The turn proves that all listed events are still there, and
+/// the count proves that the range holds no others.
 pub(crate) fn settled_range(listed: &[Event], removed: usize) -> Option<(EventId, EventId)> {
     let (first, last) = (listed.first()?.id(), listed.last()?.id());
     let is_settled = clock::now().duration_since(last.emitted_at()).is_ok_and(|age| age >= LATE_COMMIT);
     (removed == listed.len() && is_settled).then_some((first, last))
 }
 
-/// What was listed, and what of it a decision has removed so far.
+/// Listed events, and those that a decision has removed so far.
 pub(crate) struct Batch<'a> {
     to: &'a Recipient,
     listed: HashSet<EventId>,
@@ -96,7 +98,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The events that are removed, each of them listed and not removed before.
+    /// Returns the ids to remove. Each must be listed and not removed before.
     pub(crate) fn remove(&mut self, ids: Vec<EventId>) -> Result<Vec<Uuid>> {
         let misuse = |misuse| Error::misuse(format!("apply the decision for {}", self.to), misuse);
         let mut removed = Vec::with_capacity(ids.len());

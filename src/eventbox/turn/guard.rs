@@ -46,7 +46,7 @@ impl<'a> Guard<'a> {
     /// Runs one step; its error is in the class of its cause, so that a deadlock in a side effect is contention.
     pub(super) async fn run<T>(&self, step: &str, call: impl Future<Output = Result<T, BoxError>>) -> Result<T> {
         let attempt = || format!("{step} of {}", self.to);
-        // What a panic leaves half done is dropped with the attempt: nothing of it is looked at again.
+        // The attempt drops all values that a panic left half changed; no code uses them again.
         match timeout_at(self.deadline, AssertUnwindSafe(call).catch_unwind()).await {
             Ok(Ok(answer)) => answer.map_err(|error| failed(attempt(), error)),
             Ok(Err(panic)) => Err(Error::Processor { attempt: attempt(), source: panic_text(&*panic).into() }),

@@ -31,7 +31,8 @@ pub const MAX_CONTENTION_RETRIES: usize = 3;
 
 /// Longest time between loading a turn and beginning its transaction; after that the turn starts again.
 ///
-/// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin again, under a turn in flight.
+/// Half of [`FORGET_AFTER`](crate::admin::FORGET_AFTER), so that a recipient cannot be forgotten, and its turns begin
+/// again, under a turn in flight.
 pub const MAX_TURN_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// The name of a turn's span.
@@ -51,24 +52,25 @@ pub struct Turn {
     /// Number of events that went into quarantine because they made every batch fail (see [`Poison`](crate::Poison));
     /// such a turn does nothing else.
     pub quarantined: usize,
-    /// Whether the box held more events than the batch took, or events that the turn left: process again. False when there was nothing to do;
-    /// events of failed independent transitions do not count.
+    /// Whether the eventbox held more events than the batch took, or events that the turn left: process again. False
+    /// without a turn; events of failed independent transitions do not count.
     pub more_remain: bool,
     /// Number of retries after contention.
     pub contention: usize,
-    /// Independent transitions that failed alone.
+    /// Independent transitions that failed, while the turn committed.
     pub failures: Vec<Failure>,
     /// The errors of the hooks that failed after the commit; the turn stands.
     pub hook_errors: Option<HookErrors>,
     /// The hooks of the transitions, in order, when [`TurnOptions::return_hooks`] leaves them to the caller; else empty.
     pub post_process: Vec<PostProcess>,
-    /// The messages that were published, in order, for the caller to hand to
-    /// `DurableEmitter::deliver`. Dropping them is harmless: a host sends them a little later.
+    /// Published messages, in order, for the caller to hand to `DurableEmitter::deliver`. Dropping them is harmless: a
+    /// delivery process claims them from the outbox later.
     pub published: Vec<Stored>,
-    /// The last event that was listed, unless events before it were passed over; without a turn, the last one that was left.
+    /// Last event that was listed; `None` when a turn skipped a page of events before it. Without a turn, the last
+    /// event that stays.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime goes on behind it"))]
     pub(crate) last: Option<EventId>,
-    /// Whether the turn left events in the box that it had listed.
+    /// Whether the turn left listed events in the eventbox.
     #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime passes over them"))]
     pub(crate) left_listed: bool,
     /// Whether the call skipped the recipient, because it is backing off after a failure.
@@ -79,12 +81,12 @@ pub struct Turn {
 /// Processes the oldest events of a recipient in one turn.
 ///
 /// Reads the turn and lists up to `max_events` of the oldest events, and no more than fit into
-/// [`DEFAULT_TURN_BYTES`](crate::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and
-/// then, in one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version, runs
-/// the side effects in order and saves the state. Everything commits together or not at all, and each event is consumed by exactly one
-/// committed turn, however many processes call this at once.
+/// [`DEFAULT_TURN_BYTES`](crate::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and then, in
+/// one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version,
+/// runs the side effects in order and saves the state. Everything commits together or not at all, and each event is
+/// consumed by exactly one committed turn, however many processes call this at once.
 ///
-/// It takes one connection of the pool at a time, and none while the processor decides.
+/// The call takes one connection of the pool at a time, and none while the processor decides.
 ///
 /// # What comes back
 ///
@@ -95,11 +97,13 @@ pub struct Turn {
 ///
 /// # Errors
 ///
-/// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an event twice or one that it was not
-/// given; [`Error::Processor`](crate::Error::Processor) with the processor's own error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
-/// [`DEFAULT_TURN_DEADLINE`](crate::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing was
-/// changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading back could not tell what happened: nothing
-/// is lost and nothing will happen twice, but the hooks of that turn will not run.
+/// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an
+/// event twice or one that it was not given; [`Error::Processor`](crate::Error::Processor) with the processor's own
+/// error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
+/// [`DEFAULT_TURN_DEADLINE`](crate::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing
+/// was changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading
+/// back could not tell what happened: nothing is lost and nothing will happen twice, but the hooks of that turn will
+/// not run.
 ///
 /// # Cancel safety
 ///
@@ -111,8 +115,9 @@ pub struct Turn {
 ///
 /// # Tracing
 ///
-/// The call is a span `eventbox.turn` at the level of debug, with the recipient's kind. With the feature `opentelemetry` it is linked to the spans in
-/// which the events were emitted (128 at most), and what side effects emit belongs to it.
+/// The call is a span `eventbox.turn` at the level of debug, with the recipient's kind. With the feature
+/// `opentelemetry` it is linked to the spans in which the events were emitted (128 at most), and what side effects emit
+/// belongs to it.
 pub async fn process_batch<B, P>(pool: &Pool<B>, to: &Recipient, processor: &P, max_events: NonZeroU32) -> Result<Turn>
 where
     B: Backend,
@@ -121,7 +126,7 @@ where
     process_batch_with(pool, to, processor, &TurnOptions::new(max_events)).await
 }
 
-/// [`process_batch`] with other bounds than the defaults.
+/// Does what [`process_batch`] does, with other bounds than the defaults.
 ///
 /// # Errors
 ///
@@ -175,15 +180,16 @@ async fn run_hooks_of(to: &Recipient, options: &TurnOptions, turn: &mut Turn) {
 }
 
 impl Turn {
-    /// Runs all hooks in order, also behind one that fails.
+    /// Runs all hooks in order, also after a hook that fails.
     ///
     /// # Errors
     ///
-    /// The errors of those that failed, joined into one; the turn stands nevertheless. A panic of a hook is such an error.
+    /// The errors of all failed hooks, joined into one. A panic of a hook is such an error. The turn stays committed.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has run some of them; the one that was running is dropped in the middle, and the others can still be run.
+    /// A dropped future has run some of the hooks. It stops the running hook in the middle; the remaining hooks can
+    /// still be run.
     ///
     /// # Examples
     ///

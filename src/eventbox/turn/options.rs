@@ -1,4 +1,4 @@
-//! The bounds of a turn.
+//! Bounds of a turn.
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -11,33 +11,33 @@ use crate::eventbox::event::EventId;
 use crate::recipient::Recipient;
 use crate::store::Bound;
 
-/// How long the user's code and the locks of one attempt may take, unless [`TurnOptions::deadline`] says otherwise.
+/// Time that the user's code and the locks of one attempt may take together, unless [`TurnOptions::deadline`] says
+/// otherwise.
 pub const DEFAULT_TURN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Time for the hooks of one turn, unless [`TurnOptions::hook_deadline`] says otherwise.
 pub const DEFAULT_HOOK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many bytes the values of the events of one turn, or of one round, have at most, unless
-/// [`TurnOptions::max_bytes`] or the runtime's settings say otherwise. An event that is larger than that is taken
-/// alone.
+/// Most bytes of the values of the events of one turn, or of one round, unless [`TurnOptions::max_bytes`] or the
+/// runtime's settings say otherwise. A larger event gets a turn without other events.
 pub const DEFAULT_TURN_BYTES: usize = 32 << 20;
 
-/// Judges the failures of one recipient, for a host that sees those of many.
+/// Judges failures of recipients, for a runtime that sees the failures of many.
 pub(crate) trait Jury: Debug + Send + Sync {
-    /// Whether a failure is the recipient's own, so that it counts towards poison.
+    /// Returns whether a failure is the recipient's own, so that it counts towards poison.
     fn counts(&self, to: &Recipient, error: &(dyn StdError + 'static)) -> bool;
 
-    /// A failure that counts is noted in the database.
+    /// Reports that a failure that counts is stored in the database.
     fn is_noted(&self);
 }
 
-/// The longest wait of a failing recipient that is taken for a pause, microseconds: twice the longest pause. One that lies further ahead was noted by a
-/// clock of the database that has gone back since.
+/// Returns the longest wait of a failing recipient that is taken for a back-off, in microseconds: twice the longest
+/// pause. A longer wait was stored before the database's clock went back.
 pub(crate) fn longest_pause_us(cap: Duration) -> i64 {
     i64::try_from(cap.saturating_mul(2).as_micros()).unwrap_or(i64::MAX)
 }
 
-/// How [`process_batch_with`](crate::process_batch_with) processes.
+/// Options of [`process_batch_with`](crate::process_batch_with).
 ///
 /// # Examples
 ///
@@ -63,17 +63,17 @@ pub struct TurnOptions {
     hook_deadline: Duration,
     returns_hooks: bool,
     poison: Poison,
-    /// The first and the longest pause of a failing recipient; `None` when its failures are not the caller's to note.
+    /// First and longest pause of a failing recipient; `None`: failures are not recorded.
     backoff: Option<(Duration, Duration)>,
     searching: bool,
-    /// Asked before a failure counts; `None` counts every one.
+    /// Jury that decides whether a failure counts; `None` counts every failure.
     jury: Option<Arc<dyn Jury>>,
-    /// The event behind which the listing begins; the nil id lists from the start.
+    /// Event after which the listing begins; the nil id lists from the start.
     after: EventId,
 }
 
 impl TurnOptions {
-    /// Turns of up to `max_events` events, with the defaults for everything else.
+    /// Makes options for turns of up to `max_events` events, with the defaults for all other bounds.
     pub fn new(max_events: NonZeroU32) -> Self {
         TurnOptions {
             max_events,
@@ -89,8 +89,8 @@ impl TurnOptions {
         }
     }
 
-    /// How long the user's code and the locks of one attempt may take together, before it is rolled back with
-    /// [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
+    /// Sets the time that the user's code and the locks of one attempt may take together. After that the attempt is
+    /// rolled back with [`Error::Deadline`](crate::Error::Deadline). Code that blocks its thread cannot be stopped.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -111,32 +111,34 @@ impl TurnOptions {
         self
     }
 
-    /// Lists events up to so many bytes of values; [`DEFAULT_TURN_BYTES`] when nothing is said. The first event is
-    /// taken whatever its size, so 0 takes the events one by one. What does not fit is left for the next turn.
+    /// Sets the most bytes of the values of one turn; [`DEFAULT_TURN_BYTES`] by default. The first event is listed
+    /// whatever its size, so 0 makes turns of one event. The other events wait for the next turn.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// What is done with a batch that keeps failing; [`Poison::Block`] when nothing is said.
+    /// Sets the policy for a batch that keeps failing; [`Poison::Block`] by default.
     pub fn poison(mut self, poison: Poison) -> Self {
         self.poison = poison;
         self
     }
 
-    /// The same for a part of a batch that keeps failing: its success does not take the failures back, so that the search goes on at once.
+    /// Returns options for a part of a failing batch. Its success does not clear the failures, so that the search
+    /// continues at once.
     pub(crate) fn searching(&self, max_events: NonZeroU32) -> Self {
         TurnOptions { max_events, searching: true, ..self.clone() }
     }
 
-    /// Notes every failure, and leaves the recipient alone for the first pause, doubled with every failure in a row up to the second.
+    /// Stores every failure, and pauses the recipient: first for `base`, doubled with every failure in a row up to
+    /// `cap`.
     #[cfg(feature = "runtime")]
     pub(crate) fn backing_off(mut self, base: Duration, cap: Duration) -> Self {
         self.backoff = Some((base, cap));
         self
     }
 
-    /// Asks a jury before a failure counts.
+    /// Sets the jury that decides whether a failure counts.
     #[cfg(feature = "runtime")]
     pub(crate) fn judged_by(mut self, jury: Arc<dyn Jury>) -> Self {
         self.jury = Some(jury);
@@ -147,7 +149,7 @@ impl TurnOptions {
         self.jury.as_deref()
     }
 
-    /// Begins to list behind an event.
+    /// Lists only events after this one.
     #[cfg(feature = "runtime")]
     pub(crate) fn behind(mut self, after: EventId) -> Self {
         self.after = after;
@@ -158,7 +160,7 @@ impl TurnOptions {
         self.after
     }
 
-    /// Whether a recipient whose failures are noted is left alone that may be tried again in so long.
+    /// Returns whether a recipient that may be retried in `wait_us` is skipped because it is backing off.
     pub(super) fn leaves_alone(&self, wait_us: i64) -> bool {
         let longest = self.backoff.map_or(0, |(_, cap)| longest_pause_us(cap));
         !self.searching && (1..=longest).contains(&wait_us)
@@ -168,7 +170,7 @@ impl TurnOptions {
         self.max_events
     }
 
-    /// What a turn lists: one event more than it takes, to know whether there are more.
+    /// Returns the bound of a listing: one event more than the turn takes, to know whether there are more.
     pub(super) fn bound(&self) -> Bound {
         Bound::new(i64::from(self.max_events.get()) + 1, self.max_bytes)
     }

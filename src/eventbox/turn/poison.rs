@@ -31,8 +31,8 @@ const MAX_ERROR_BYTES: usize = 2_048;
 pub enum Poison {
     /// The batch is retried, and the events behind it wait, in order, until the cause is repaired.
     Block,
-    /// From the given number of failures in a row on, the batch is halved until one event fails alone; that one goes into quarantine
-    /// with its error (see [`admin`](crate::admin)), and the rest proceeds.
+    /// From the given number of failures in a row on, the batch is halved until one event fails alone; that one goes
+    /// into quarantine with its error (see [`admin`](crate::admin)), and the rest proceeds.
     Isolate {
         /// Number of failures in a row before the search; counted in the database, for all processes together.
         after: NonZeroU32,
@@ -43,13 +43,13 @@ pub enum Poison {
 pub(super) fn is_poison(error: &Error) -> bool {
     match error {
         Error::Misuse { .. } | Error::Deadline { .. } => true,
-        // Data that the database never takes is the event's fault, also in a statement of the library.
+        // Data that the database never accepts is the event's fault, also in a statement of the library.
         Error::Processor { source, .. } | Error::Database { source, .. } => blame_of(&**source) == Blame::Event,
         _ => false,
     }
 }
 
-/// Notes a failure, and isolates its cause when there were enough.
+/// Stores a failure, and isolates its cause when the recipient failed often enough.
 pub(super) async fn failed<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -88,7 +88,7 @@ where
         let (done, smaller) = attempt_with_retries(pool, to, processor, &options.searching(half)).await;
         match done {
             Ok(turn) if turn.number.is_some() => return Ok(Turn { more_remain: true, ..turn }),
-            // Half of it is nothing to decide on, so no single event can be blamed.
+            // The processor decides nothing on half of the batch, so no single event can be blamed.
             Ok(_) => return Err(error),
             Err(smaller_error) if is_poison(&smaller_error) => {
                 // The search would not end if the half were no smaller than the batch.
@@ -101,7 +101,7 @@ where
         }
     }
     let Some(event) = attempted.first else {
-        // It fails without events.
+        // The batch fails without events.
         return Err(error);
     };
     let text = text_of(&error);
@@ -128,7 +128,8 @@ async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnO
     })
 }
 
-/// Notes that independent transitions of a committed turn failed, and takes the events of the oldest aside when that was often enough.
+/// Stores that independent transitions of a committed turn failed. Moves the events of the oldest failed transition
+/// into quarantine when it failed often enough.
 pub(super) async fn failed_in_part<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -155,7 +156,7 @@ pub(super) async fn failed_in_part<B: Backend>(
             .await?;
         Ok::<_, Error>(events.len())
     };
-    // The turn has committed; what could not be taken aside is, after a later one.
+    // The turn has committed. A later turn quarantines events for which it failed here.
     match isolated.await {
         Ok(quarantined) => turn.quarantined = quarantined,
         Err(error) => tracing::debug!(recipient = %to, %error, "a failed transition could not be noted"),
@@ -163,7 +164,7 @@ pub(super) async fn failed_in_part<B: Backend>(
     turn
 }
 
-/// Moves the events into quarantine, in a turn of its own that only counts if nothing moved since `turn`.
+/// Moves the events into quarantine in their own turn, which commits only if the recipient is still at `turn`.
 async fn take_aside<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
