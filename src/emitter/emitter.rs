@@ -199,7 +199,7 @@ impl<B: Backend> DurableEmitter<B> {
     }
 
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
-    /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
+    /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
     pub fn emit_async(&self, event: CloudEvent) {
         let pair = Pair::of(event.source(), event.event_type());
         let queue = self.inner.asynchronous.lock().unwrap_or_else(PoisonError::into_inner);

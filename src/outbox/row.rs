@@ -10,8 +10,7 @@ use crate::clock::{LONGEST, from_now, noted};
 use crate::cloudevent::CloudEvent;
 use crate::store::{OutboxKey, OutboxRow};
 
-/// How long a row that was just written is left to whoever wrote it, before a host sends it: [`Config::retransmit_after`] by default.
-///
+/// Time for which only the process that wrote a row sends it; the default of the emitter's `retransmit_after`.
 pub const FIRST_CLAIM_TTL: Duration = Duration::from_secs(10);
 
 /// The claim that the insert is.
@@ -20,11 +19,10 @@ pub(crate) const FIRST_CLAIM: i32 = 1;
 /// The extension that says who sends, and its value.
 const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 
-/// A message that was just written to the outbox: hand it to [`DurableEmitter::deliver`] after the commit, to send it from memory without
-/// reading it back.
+/// A message that was just written to the outbox.
 ///
-/// Dropping it is harmless: a host sends the row when the first claim, which is the insert, is over.
-///
+/// Hand it to `DurableEmitter::deliver` after the commit, to send it from memory without reading the row. Dropping it is
+/// harmless: another process sends the row when the first claim, which is the insert, has ended.
 #[derive(Debug)]
 #[must_use = "hand it to `DurableEmitter::deliver` after the commit, or let a host send it later"]
 pub struct Stored {

@@ -53,7 +53,7 @@ pub struct BatchStop {
 /// Batches are sent when they are full or when their first event is [`batch_interval`](BatchConfig::batch_interval) old. Up to
 /// [`max_concurrent_sends`](BatchConfig::max_concurrent_sends) are on their way at once, so batches may overtake each other. When the
 /// server is slow the queue fills, and [`queue`](Self::queue) refuses: that is the back-pressure. Full is what has
-/// [`message_buffer`](BatchConfig::message_buffer) events, or [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES).
+/// [`message_buffer`](BatchConfig::message_buffer) events, or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES).
 ///
 /// Dropping the client without [`stop`](Self::stop) gives every waiting event its callback with [`SendError::Shutdown`].
 pub struct BatchClient {
@@ -175,7 +175,7 @@ impl BatchClient {
         self.queue.capacity()
     }
 
-    /// How many bytes of events the queue would take now, of [`MAX_QUEUE_BYTES`](crate::emitter::MAX_QUEUE_BYTES). What is being sent counts, too.
+    /// How many bytes of events the queue would take now, of [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES). What is being sent counts, too.
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.room.free()

@@ -26,7 +26,7 @@ use crate::outbox::Stored;
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// Number of times [`process_batch`] retries after contention before it returns [`Error::Contention`].
+/// Number of times [`process_batch`] retries after contention before it returns [`Error::Contention`](crate::Error::Contention).
 pub const MAX_CONTENTION_RETRIES: usize = 3;
 
 /// Longest time between loading a turn and beginning its transaction; after that the turn starts again.
