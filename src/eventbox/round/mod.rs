@@ -57,7 +57,7 @@ pub(crate) struct KnownState {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// The turn committed and left this state.
-    Committed { turn: Turn, known: KnownState },
+    Committed { turn: Box<Turn>, known: KnownState },
     /// The reducer decided nothing. `last` is the last event that was listed, if any, and `more` whether more events
     /// follow.
     Nothing { last: Option<EventId>, more: bool },
@@ -180,7 +180,7 @@ fn note(committed: Vec<Committed>, done: &mut [Done], hooks: &mut [Vec<PostProce
     for Committed { place, known, mut turn } in committed {
         if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
             turn.post_process = std::mem::take(hooks);
-            *done = Done::Committed { turn, known };
+            *done = Done::Committed { turn: Box::new(turn), known };
         }
     }
 }

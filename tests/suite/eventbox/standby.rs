@@ -74,8 +74,8 @@ async fn interrupt(cluster: &Cluster, watch: &PgPool, how: Interruption) {
 }
 
 /// A cluster with tables and an event, whose commits wait for a standby from now on.
-async fn stage(events: usize) -> Option<(Cluster, PgPool, PgPool)> {
-    let cluster = Cluster::start()?;
+async fn stage(events: usize) -> (Cluster, PgPool, PgPool) {
+    let cluster = Cluster::start();
     let pool = cluster.pool(6);
     ::eventbox::migrate(&pool).await.unwrap();
     for _ in 0..events {
@@ -85,7 +85,7 @@ async fn stage(events: usize) -> Option<(Cluster, PgPool, PgPool)> {
     let watch = cluster.pool(2);
     let shown = async || sqlx::query_scalar::<_, String>("SHOW synchronous_standby_names").fetch_one(&pool).await;
     eventually(SOON, async || shown().await.is_ok_and(|names| names == "nobody")).await;
-    Some((cluster, pool, watch))
+    (cluster, pool, watch)
 }
 
 /// A call whose commits are interrupted again and again has no answer before they are acknowledged; then it has a good one.
@@ -109,7 +109,7 @@ async fn answers_late<T: Send + 'static>(
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 async fn turns(how: Interruption) {
-    let Some((cluster, pool, watch)) = stage(1).await else { return };
+    let (cluster, pool, watch) = stage(1).await;
     let used = pool.clone();
     let call = async move {
         let hook = || PostProcess::new(|| async { Ok(()) });
@@ -141,7 +141,7 @@ async fn a_turn_that_a_restart_interrupts_waits_for_the_standby() {
 /// A turn of a reducer, and what its receipt says meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receipt_is_not_done_before_the_standby_has_it() {
-    let Some((cluster, pool, watch)) = stage(0).await else { return };
+    let (cluster, pool, watch) = stage(0).await;
     cluster.wants_a_standby(false);
     let off = async || waiting(&watch).await == 0;
     eventually(SOON, off).await;
@@ -169,7 +169,7 @@ async fn a_receipt_is_not_done_before_the_standby_has_it() {
 /// A named emit whose commit was interrupted: its second copy is not called a duplicate before the standby has the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_waits_for_the_standby() {
-    let Some((cluster, pool, watch)) = stage(0).await else { return };
+    let (cluster, pool, watch) = stage(0).await;
     let used = pool.clone();
     let emitting = move || {
         let used = used.clone();
@@ -192,7 +192,7 @@ async fn a_duplicate_waits_for_the_standby() {
 }
 
 async fn rounds(how: Interruption) {
-    let Some((cluster, pool, watch)) = stage(1).await else { return };
+    let (cluster, pool, watch) = stage(1).await;
     let (hooks, fake) = (Arc::new(AtomicUsize::new(0)), Fake::ok());
     cluster.wants_a_standby(false);
     let emitter = started(&cluster.pool(4), &fake, |config| config.retransmit_after = Duration::from_secs(6)).await;

@@ -168,7 +168,7 @@ on_every_engine! {
         }
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let most = most_memory(db, "sends").await;
-        assert!(most < BASE_KIB + (5 * MAX_QUEUE_BYTES as u64 >> 10), "{} MiB", most >> 10);
+        assert!(most < BASE_KIB + ((5 * MAX_QUEUE_BYTES as u64) >> 10), "{} MiB", most >> 10);
     }
 
     async fn a_listing_of_large_events_is_bounded_by_bytes(db) {
