@@ -47,6 +47,7 @@ mod json;
 pub mod outbox;
 pub mod proto;
 mod recipient;
+#[cfg(feature = "emitter")]
 mod room;
 #[cfg(feature = "runtime")]
 pub mod runtime;

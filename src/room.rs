@@ -11,10 +11,6 @@ use tokio::time::{Instant, timeout_at};
 /// A queue that is full in bytes behaves as one that is full in messages. A larger message passes when the queue is empty.
 pub const MAX_QUEUE_BYTES: usize = 64 << 20;
 
-/// Largest number of bytes of messages in one statement that stores them in the outbox, and in one claim of rows. A
-/// statement always takes one message, whatever its size.
-pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
-
 /// What places are counted in, so that their number fits into a semaphore's.
 const UNIT: usize = 64;
 
@@ -52,16 +48,6 @@ fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT).clamp(1, UNITS)).unwrap_or(u32::MAX)
 }
 
-/// How many of these sizes, from the first on, one statement takes: at least one, and no more than [`MAX_OUTBOX_BYTES`] together.
-pub(crate) fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
-    let mut bytes = 0_usize;
-    let fits = sizes.take_while(|size| {
-        bytes = bytes.saturating_add(*size);
-        bytes <= MAX_OUTBOX_BYTES
-    });
-    fits.count().max(1)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -77,13 +63,5 @@ mod tests {
         let _larger = room.try_take(10 * MAX_QUEUE_BYTES).unwrap();
         assert_eq!(room.free(), 0);
         assert!(room.try_take(0).is_none());
-    }
-
-    #[test]
-    fn a_statement_takes_so_many_bytes_or_one_larger_event() {
-        let mib = |count: usize| std::iter::repeat_n(1 << 20, count);
-        assert_eq!(fitting(mib(100)), 16);
-        assert_eq!(fitting(mib(3)), 3);
-        assert_eq!(fitting([2 * MAX_OUTBOX_BYTES, 1].into_iter()), 1);
     }
 }

@@ -14,12 +14,11 @@ pub(crate) mod dead_letter;
 pub(crate) mod publish;
 pub(crate) mod row;
 
-pub use crate::room::MAX_OUTBOX_BYTES;
 pub use counts::{MAX_COUNTED, QueueStats, queue_stats};
 pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters,
     replay_dead_letters,
 };
 pub(crate) use publish::publish_all_in;
-pub use publish::publish_in;
+pub use publish::{MAX_OUTBOX_BYTES, publish_in};
 pub use row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored};

@@ -7,8 +7,11 @@ use sqlx::Database;
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, row};
-use crate::room::fitting;
 use crate::store::{Backend, EmitExecutor, Fault, in_time};
+
+/// Largest number of bytes of messages in one statement that stores them in the outbox, and in one claim of rows. A
+/// statement always takes one message, whatever its size.
+pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
 
 /// Puts a message into the outbox, alone or inside the caller's transaction, without a running emitter.
 ///
@@ -79,4 +82,28 @@ pub(crate) async fn publish_all_in<B: Backend>(
         left = later;
     }
     Ok(stored)
+}
+
+/// Number of these sizes, from the first on, that one statement takes: at least one, and at most [`MAX_OUTBOX_BYTES`]
+/// together.
+fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0_usize;
+    let fits = sizes.take_while(|size| {
+        bytes = bytes.saturating_add(*size);
+        bytes <= MAX_OUTBOX_BYTES
+    });
+    fits.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_takes_16_mib_or_one_larger_message() {
+        let mib = |count: usize| std::iter::repeat_n(1 << 20, count);
+        assert_eq!(fitting(mib(100)), 16);
+        assert_eq!(fitting(mib(3)), 3);
+        assert_eq!(fitting([2 * MAX_OUTBOX_BYTES, 1].into_iter()), 1);
+    }
 }

@@ -13,8 +13,8 @@ use crate::emitter::emitter::Inner;
 use crate::emitter::metrics::{Pair, Phase};
 use crate::emitter::outcomes::{Entry, run};
 use crate::heartbeat::Beat;
+use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::micros;
-use crate::room::MAX_OUTBOX_BYTES;
 use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule, answered, hold};
 
 /// How often the loop looks whether there is room again, or whether the breaker lets something through.

@@ -13,8 +13,9 @@ use crate::clock::from_now;
 use crate::emitter::insert::closed;
 use crate::emitter::outcomes::within;
 use crate::error::Error;
+use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::{Stored, micros, row};
-use crate::room::{MAX_OUTBOX_BYTES, Place, Room};
+use crate::room::{Place, Room};
 use crate::store::{Backend, Class, Fault};
 
 /// What an emit hears of its insert.
