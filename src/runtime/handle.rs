@@ -19,7 +19,7 @@ use super::stats::{Counters, RuntimeStats};
 use super::working::paused::{self, Held, Publishers};
 use super::working::scheduler::{Left, Work};
 use super::working::tasks::{Shared, turn_options};
-use super::{pruning, reserve, timers};
+use super::{reserve, timers, upkeep};
 use crate::error::Result;
 use crate::eventbox::{self, Hints};
 use crate::heartbeat::Heartbeats;
@@ -138,6 +138,7 @@ impl<B: Backend> Inner<B> {
             publishers: Publishers::default(),
             outages: Arc::default(),
             complaints,
+            slow_scans: watch::Sender::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             kinds,
@@ -157,7 +158,7 @@ impl<B: Backend> Inner<B> {
                 others.spawn(notify::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
             }
         }
-        others.spawn(pruning::run(Arc::clone(&shared), stopping.clone()));
+        upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let hints = if shared.config.hints { eventbox::listen() } else { Arc::default() };
         let work = Work::new(Arc::clone(&shared), owned.clone(), held, hints, heard);

@@ -24,6 +24,7 @@ mod reserve;
 mod shards;
 mod stats;
 mod timers;
+mod upkeep;
 mod wait;
 mod working;
 

@@ -27,6 +27,7 @@ mod item;
 mod kind;
 mod lease;
 mod macros;
+mod old_transaction;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -104,6 +105,7 @@ pub trait Backend:
     + failure::ControlTable
     + kind::KindTable
     + quarantine::QuarantineTable
+    + old_transaction::OldTransactions
     + outbox::OutboxShared
     + dead_letter::DeadLetterTable
     + lease::LeaseTable

@@ -2,6 +2,7 @@
 
 pub(super) mod announcer;
 pub(super) mod notify;
+pub(super) mod old_transactions;
 pub(super) mod poll;
 pub(super) mod position;
 pub(super) mod scan;

@@ -150,10 +150,9 @@ impl Walks {
     }
 
     /// A walk has ended: the next one waits a little.
-    pub(crate) fn ended(&mut self, walk: &Walk, brought: usize, now: Instant) {
+    pub(crate) fn ended(&mut self, walk: &Walk, now: Instant) {
         let took = now - walk.began;
         crate::runtime::metrics::walked(took);
-        self.warnings.walked(took, brought, now);
         self.rests_until = now + took.min(self.polls.pauses().1);
     }
 
@@ -248,7 +247,7 @@ mod tests {
         let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(took).await;
         let now = Instant::now();
-        walks.ended(&walk, 0, now);
+        walks.ended(&walk, now);
         walks.walked(&walk, &[], now, |_| Kept::Known);
     }
 
@@ -281,7 +280,7 @@ mod tests {
         let mut walks = walks();
         let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         walks.look_at([7].into_iter().collect());
-        walks.ended(&walk, 0, Instant::now());
+        walks.ended(&walk, Instant::now());
         walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
         let next = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         assert_eq!(next.from.iter().map(|from| from.shard).collect::<Vec<_>>(), [7]);
@@ -336,7 +335,7 @@ mod tests {
             let rows: Vec<_> = (0..250).map(row).collect();
             tokio::time::advance(Duration::from_millis(20)).await;
             let now = Instant::now();
-            walks.ended(&walk, rows.len(), now);
+            walks.ended(&walk, now);
             walks.walked(&walk, &rows, now, |_| if is_new { Kept::New } else { Kept::Known });
             walks.found_news(now);
             let rested = Duration::from_millis(20);
@@ -355,7 +354,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(30)).await;
         // Also when it is asked for while a walk is under way.
         walks.poll_soon();
-        walks.ended(&walk, 0, Instant::now());
+        walks.ended(&walk, Instant::now());
         walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
         assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), MAX_ASKED_PAUSE);
     }
@@ -366,7 +365,7 @@ mod tests {
         let walk = walks.begin(mine, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
         let now = Instant::now();
-        walks.ended(&walk, 0, now);
+        walks.ended(&walk, now);
         walks.walked(&walk, &[], now, |_| Kept::Known);
         assert_eq!(walks.next_due(mine, false) - now, Duration::from_millis(270));
         walks.look_at(ShardSet::ALL);

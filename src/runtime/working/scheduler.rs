@@ -23,6 +23,7 @@ use crate::recipient::Recipient;
 use crate::runtime::failing::backoffs::Backoffs;
 use crate::runtime::failing::outage::Ended;
 use crate::runtime::failing::trouble::Trouble;
+use crate::runtime::finding::old_transactions;
 use crate::runtime::finding::scan::{Kept, Walk, Walks};
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, WalkedRow};
@@ -316,7 +317,8 @@ impl<B: Backend> Work<B> {
     fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
         self.walking = false;
         let now = Instant::now();
-        self.walks.ended(walk, rows.as_ref().map_or(0, Vec::len), now);
+        self.walks.ended(walk, now);
+        old_transactions::scanned(&self.shared.slow_scans, now - walk.began, rows.as_ref().map_or(0, Vec::len));
         let rows = match rows {
             Ok(rows) => rows,
             Err(fault) => return self.in_trouble(&fault.0),

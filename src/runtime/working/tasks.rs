@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use sqlx::Pool;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::paused::{Held, Publishers};
@@ -19,6 +20,7 @@ use crate::recipient::Recipient;
 use crate::runtime::config::RuntimeConfig;
 use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::failing::outage::Outages;
+use crate::runtime::finding::old_transactions::SlowScan;
 use crate::runtime::finding::scan::Walk;
 use crate::runtime::metrics;
 use crate::runtime::stats::Counters;
@@ -36,6 +38,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) publishers: Publishers,
     pub(crate) outages: Arc<Outages>,
     pub(crate) complaints: Arc<Complaints>,
+    /// The last slow scan.
+    pub(crate) slow_scans: watch::Sender<SlowScan>,
     /// Beats while a look for recipients with events is under way.
     pub(crate) finding: Beat,
     #[cfg(feature = "emitter")]

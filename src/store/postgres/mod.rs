@@ -7,6 +7,7 @@ mod event;
 mod group;
 mod item;
 mod names;
+mod old_transaction;
 mod outbox;
 mod pooler;
 mod quarantine;

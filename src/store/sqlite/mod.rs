@@ -4,6 +4,7 @@ mod blocked;
 mod dead_letter;
 mod event;
 mod item;
+mod old_transaction;
 mod outbox;
 pub(in crate::store) mod params;
 mod quarantine;

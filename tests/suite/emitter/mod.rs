@@ -16,6 +16,6 @@ mod setup;
 mod slow;
 pub(crate) mod support;
 mod survivors;
-mod told;
+pub(crate) mod told;
 mod validity;
 mod verdicts;

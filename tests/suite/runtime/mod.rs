@@ -19,6 +19,8 @@ mod observing;
 mod read_only;
 mod rounds;
 mod sharing;
+#[cfg(feature = "postgres")]
+mod slow_scans;
 mod stopping;
 mod waiting;
 

@@ -50,6 +50,12 @@ impl Cluster {
         self.control(&["reload"]);
     }
 
+    /// Changes a setting, and restarts the server with it.
+    pub(crate) fn set(&self, setting: &str) {
+        self.configure(setting);
+        self.restart();
+    }
+
     /// Restarts it as an operator does after a change of a setting.
     pub(crate) fn restart(&self) {
         self.control(&["restart", "-m", "fast", "-o", &format!("-p {}", self.port), "-l", &self.log()]);

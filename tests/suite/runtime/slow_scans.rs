@@ -1,0 +1,79 @@
+//! After a slow scan the log names the old transactions that make scans slow, and says nothing without them.
+
+use std::time::Duration;
+
+use eventbox::runtime::Runtime;
+use sqlx::{PgPool, Postgres};
+
+use super::{STOP, tallying};
+use crate::emitter::told::Log;
+use crate::support::cluster::Cluster;
+use crate::support::{SOON, TestDb, eventually, with_database};
+
+/// Number of sessions of this database that have asked for old transactions.
+const ASKED: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND query LIKE 'SELECT sort, pid, name%'";
+
+/// Number of sessions that have waited for a table for longer than a scan may take.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '150 ms'";
+
+async fn number(pool: &PgPool, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
+}
+
+/// Holds up a scan until it is slow, and waits until the runtime has asked for old transactions.
+async fn slow_scan(pool: &PgPool, of_runtime: PgPool) -> Runtime<Postgres> {
+    let runtime = tallying(of_runtime).start().await.unwrap();
+    eventually(SOON, async || runtime.shards() == 256).await;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE eventbox_event IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+    eventually(SOON, async || number(pool, WAITING).await > 0).await;
+    tx.rollback().await.unwrap();
+    eventually(SOON, async || number(pool, ASKED).await > 0).await;
+    runtime
+}
+
+/// Opens a transaction with a snapshot on a connection of the pool, and returns it with the id of its process.
+async fn reading(pool: &PgPool, application: &'static str) -> (sqlx::Transaction<'static, Postgres>, i32) {
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    sqlx::query("SELECT set_config('application_name', $1, false)").bind(application).execute(&mut *tx).await.unwrap();
+    // Another table than the one that is locked.
+    let pid = "SELECT pg_backend_pid() FROM eventbox_migration LIMIT 1";
+    let pid = sqlx::query_scalar(pid).fetch_one(&mut *tx).await.unwrap();
+    (tx, pid)
+}
+
+#[tokio::test]
+async fn a_slow_scan_without_an_old_transaction_is_no_warning() {
+    let (log, _guard) = Log::listen();
+    with_database("slow_scan_alone", async |db: &TestDb<Postgres>| {
+        // Open, and younger than 5 s when the runtime asks.
+        let (young, _) = reading(&db.pool, "young").await;
+        slow_scan(&db.pool, db.open(5)).await.stop(STOP).await;
+        young.rollback().await.unwrap();
+    })
+    .await;
+    assert_eq!(log.lines(&["looking for work"]), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_slow_scan_names_the_old_transactions() {
+    let (log, _guard) = Log::listen();
+    let cluster = Cluster::start();
+    cluster.set("max_prepared_transactions = 5");
+    let pool = cluster.pool(6);
+    eventbox::migrate(&pool).await.unwrap();
+    sqlx::raw_sql("BEGIN; CREATE TABLE mine (n int); PREPARE TRANSACTION 'left-over'").execute(&pool).await.unwrap();
+    let (reader, pid) = reading(&pool, "reports").await;
+    let old = "SELECT count(*) FROM pg_prepared_xacts WHERE prepared < clock_timestamp() - interval '6 s'";
+    eventually(Duration::from_secs(30), async || number(&pool, old).await > 0).await;
+
+    let runtime = slow_scan(&pool, cluster.pool(6)).await;
+    let session = format!("session {pid} (role postgres, application \\\"reports\\\", idle in transaction)");
+    let prepared = "prepared transaction \\\"left-over\\\" (role postgres)";
+    eventually(SOON, async || log.lines(&["end that transaction", &session, prepared]).len() == 1).await;
+    runtime.stop(STOP).await;
+    drop(reader);
+    assert_eq!(log.lines(&["looking for work"]).len(), 1, "once a minute");
+}
