@@ -92,6 +92,10 @@ pub const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Returns options for a faster pool. It pings a connection, which is a round trip, only when the connection was idle
 /// for [`TRUSTED_IDLE`].
 ///
+/// On Postgres each connection also sets `client_connection_check_interval` to 5 s, in `after_connect`: the server then
+/// ends the statement of a closed connection. Without that setting, statements that the library gave up while a table was
+/// locked stay on the server until the lock is gone, and may take all its connections.
+///
 /// Use it for many emits and turns. A connection that broke within the last second is noticed by the next statement:
 /// the caller gets a transient error, or [`Error::Unknown`] for an emit that may have committed.
 ///
@@ -107,7 +111,13 @@ pub const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// ```
 #[must_use]
 pub fn pool_options<B: Backend>() -> PoolOptions<B> {
-    PoolOptions::new().test_before_acquire(false).before_acquire(|conn: &mut B::Connection, of| {
+    let options = PoolOptions::new().after_connect(|conn: &mut B::Connection, _| {
+        Box::pin(async move {
+            B::on_connect(conn).await;
+            Ok(())
+        })
+    });
+    options.test_before_acquire(false).before_acquire(|conn: &mut B::Connection, of| {
         Box::pin(async move {
             if of.idle_for >= TRUSTED_IDLE {
                 conn.ping().await?;

@@ -32,6 +32,9 @@ pub trait Schema: Session<Connection: Migrate> {
     /// The same, told by an error.
     fn connection_problem(fault: &Fault) -> Option<&'static str>;
 
+    /// Prepares a new connection of a pool that [`pool_options`](crate::pool_options) made.
+    fn on_connect(conn: &mut Self::Connection) -> impl Future<Output = ()> + Send;
+
     /// A transaction of sqlx that may write from its first statement, for users.
     ///
     /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.

@@ -11,6 +11,10 @@ use crate::store::schema::{Schema, SettingsCheck};
 /// The oldest server that the statements were tried on.
 const MIN_VERSION_NUM: i32 = 140_000;
 
+/// The server then ends the statement of a client that has closed its connection. Without it a statement that waits for
+/// a lock keeps its process on the server until it has the lock, and each retry of the client adds another process.
+const NOTICE_CLOSED_CLIENTS: &str = "SET client_connection_check_interval = '5s'";
+
 impl Schema for Postgres {
     const BEGIN_WRITE: &'static str = "BEGIN";
 
@@ -75,6 +79,13 @@ impl Schema for Postgres {
 
     fn connection_problem(fault: &Fault) -> Option<&'static str> {
         pooler::problem_of(fault)
+    }
+
+    async fn on_connect(conn: &mut sqlx::PgConnection) {
+        if let Err(error) = sqlx::raw_sql(NOTICE_CLOSED_CLIENTS).execute(conn).await {
+            // Some systems do not tell a server that a socket was closed.
+            tracing::debug!(%error, "the server cannot notice closed clients");
+        }
     }
 
     fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>> {

@@ -77,6 +77,9 @@ impl Schema for Sqlite {
         None
     }
 
+    // Differs: the connection is a part of this process.
+    async fn on_connect(_conn: &mut sqlx::SqliteConnection) {}
+
     // Differs: connections of a process wait for the file, and a database in memory has only one.
     fn reserve(_pool: &Pool<Self>, _connections: u32) -> Option<Pool<Self>> {
         None

@@ -145,3 +145,21 @@ async fn a_runtime_goes_on() {
     })
     .await;
 }
+
+/// Each connection that the library gives up while a table is locked would stay on the server until the lock is gone. A
+/// server that has no room for more connections refuses those of everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_was_given_up_does_not_stay_on_the_server() {
+    with_database("a_statement_that_was_given_up", async |db: &TestDb<Postgres>| {
+        let pool = full_pool(::eventbox::pool_options::<Postgres>(), db.options(), 1).await;
+        let mut tx = db.pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE eventbox_event IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+        emit(&pool, &to(), Event::new("x")).await.unwrap_err();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock'";
+        eventually(SOON, async || db.number(waiting).await == 0).await;
+        tx.rollback().await.unwrap();
+        emit(&pool, &to(), Event::new("x")).await.unwrap();
+    })
+    .await;
+}
