@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, admin};
+use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use super::{STOP, Tally, config, emit, tallying};
 use crate::support::recorded::{Recording, becomes, recorded, recorded_on_every_engine};
@@ -93,14 +94,14 @@ fn listening_is_told() {
             becomes(recording, listening, &[], |value| value == 1.0).await;
             let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                        WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-            // It would be back before anybody looks.
-            let allow = |yes| {
-                format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I ALLOW_CONNECTIONS {yes}', current_database()); END $$")
-            };
-            db.run(allow(false)).await;
+            // Without this the listener is back before the test looks. A session cannot close its own database.
+            let mut conn = db.options().database("postgres").connect().await.unwrap();
+            let name: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&db.pool).await.unwrap();
+            let allow = |yes| AssertSqlSafe(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {yes}"));
+            sqlx::raw_sql(allow(false)).execute(&mut conn).await.unwrap();
             assert_eq!(db.number(end).await, 1);
             becomes(recording, listening, &[], |value| value == 0.0).await;
-            db.run(allow(true)).await;
+            sqlx::raw_sql(allow(true)).execute(&mut conn).await.unwrap();
             becomes(recording, listening, &[], |value| value == 1.0).await;
             runtime.stop(STOP).await;
         })
