@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use uuid::Uuid;
 
 use super::emit::Emitted;
@@ -44,8 +44,6 @@ instruments! {
     LIST_DURATION = "eventbox_list_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a listing; the result is OK, TIMEOUT (the database is not available) or FAILURE";
     SENT = "eventbox_sent_total", Counter, "{event}", ["kind"], NONE, "Events that were added, counted when the statement was answered: before the commit of a caller's transaction";
     REMOVED = "eventbox_removed_total", Counter, "{event}", ["kind"], NONE, "Events that left their box in a committed turn: consumed, or garbage";
-    SIZE = "eventbox_size", Gauge, "{event}", ["kind"], NONE, "Events of the last listing, one more than a batch at most; the exact size is a query (admin::backlog)";
-    OLDEST_AGE = "eventbox_oldest_age_seconds", Gauge, "s", ["kind"], NONE, "Age of the oldest event of the last listing, 0 when there is none";
     CONTENTION = "eventbox_contention_total", Counter, "{attempt}", ["kind"], NONE, "Attempts of a turn that another writer overtook";
     PROCESS_DURATION = "eventbox_process_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a call of process_batch; the result is committed, nothing, contention, transient, unknown, paused or failed";
     BATCH_EVENTS = "eventbox_batch_events", Histogram, "{event}", ["kind"], EVENTS, "Events that a committed turn was decided on";
@@ -116,18 +114,6 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
         Err(_) => "FAILURE",
     };
     histogram!(LIST_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));
-    if let Ok(rows) = rows {
-        seen(kind, rows);
-    }
-}
-
-/// Records the size and age of a listed eventbox.
-pub(super) fn seen(kind: &str, rows: &[ListedRow]) {
-    #[allow(clippy::cast_precision_loss, reason = "a page of a box is far smaller than the precision")]
-    gauge!(SIZE, "kind" => kind.to_owned()).set(rows.len() as f64);
-    let emitted_at = rows.first().map(|row| EventId(row.id).emitted_at());
-    let age = emitted_at.and_then(|emitted_at| SystemTime::now().duration_since(emitted_at).ok());
-    gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(age.unwrap_or_default().as_secs_f64());
 }
 
 /// Counts an emit when its statement returned. In a caller's transaction that is before the commit.

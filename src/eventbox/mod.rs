@@ -1,5 +1,6 @@
 //! The inbox: emitting events, and turns that process them. Private; lib.rs exports its names.
 
+mod backlog;
 mod database;
 mod decide;
 mod emit;
@@ -11,6 +12,7 @@ mod pending;
 mod round;
 mod turn;
 
+pub use backlog::{KindBacklog, MAX_COUNTED_EVENTS, Precision, backlog};
 #[cfg(feature = "postgres")]
 pub use database::postgres_options;
 #[cfg(feature = "sqlite")]

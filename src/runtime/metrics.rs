@@ -1,10 +1,11 @@
 //! What the workers tell through the `metrics` facade.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge, histogram};
 
 use super::working::paused::Held;
+use crate::eventbox::KindBacklog;
 use crate::instrument::{Instrument, Kind};
 
 const SHARDS: &str = "eventbox_runtime_shards";
@@ -16,6 +17,9 @@ const HELD: &str = "eventbox_runtime_held_kinds";
 const HOOKS: &str = "eventbox_runtime_hooks_total";
 pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 
+const SIZE: &str = "eventbox_size";
+const OLDEST_AGE: &str = "eventbox_oldest_age_seconds";
+
 const WALK: &str = "eventbox_runtime_walk_ms";
 
 const NONE: &[f64] = &[];
@@ -24,6 +28,23 @@ const MILLISECONDS: &[f64] = &[0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0,
 
 /// All instruments of the runtime.
 pub const INSTRUMENTS: &[Instrument] = &[
+    Instrument {
+        name: SIZE,
+        kind: Kind::Gauge,
+        unit: "{event}",
+        labels: &["kind"],
+        buckets: NONE,
+        help: "Events that wait in the eventboxes of a registered kind, of the whole database: take the maximum over the \
+               processes. Counted every 10 s; beyond the bound of eventbox::backlog an estimate or a lower bound",
+    },
+    Instrument {
+        name: OLDEST_AGE,
+        kind: Kind::Gauge,
+        unit: "s",
+        labels: &["kind"],
+        buckets: NONE,
+        help: "Age of the oldest event that eventbox_size has counted, 0 without events",
+    },
     Instrument {
         name: SHARDS,
         kind: Kind::Gauge,
@@ -97,6 +118,14 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "How often a walk met a recipient of a kind that nobody here processes",
     },
 ];
+
+/// Records the number of waiting events of a kind, and the age of the oldest.
+pub(super) fn waiting(backlog: &KindBacklog, now: SystemTime) {
+    #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
+    gauge!(SIZE, "kind" => backlog.kind.clone()).set(backlog.events as f64);
+    let age = backlog.oldest.and_then(|oldest| now.duration_since(oldest.emitted_at()).ok());
+    gauge!(OLDEST_AGE, "kind" => backlog.kind.clone()).set(age.unwrap_or_default().as_secs_f64());
+}
 
 pub(super) fn shards(owned: usize, members: usize) {
     #[allow(clippy::cast_precision_loss, reason = "there are 256 shards, and fewer processes than the precision")]

@@ -13,6 +13,7 @@
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
 
+mod backlog;
 mod builder;
 mod config;
 mod failing;

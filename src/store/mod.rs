@@ -13,6 +13,7 @@
     )
 )]
 
+mod backlog;
 mod blocked;
 mod bound;
 mod connection;
@@ -92,6 +93,7 @@ fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -
 pub trait Backend:
     sqlx::Database
     + schema::Schema
+    + backlog::BacklogTable
     + blocked::Blocked
     + group::GroupCommit
     + event::EventTable

@@ -17,7 +17,6 @@ use crate::eventbox::decide::reducer_adapter::{NewState, Reducing, with_state_er
 use crate::eventbox::decide::state::StateCodec;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::{Event, EventId};
-use crate::eventbox::metrics;
 use crate::eventbox::turn::decision::{Batch, settled_range};
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
@@ -165,7 +164,6 @@ fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32)
     if row.hindered {
         return Err(Box::new(Done::Hindered));
     }
-    metrics::seen(part.to.kind(), &row.events);
     let more_listed = row.is_cut || row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
     if row.is_cut && row.events.is_empty() {

@@ -1,5 +1,6 @@
 //! Postgres, shared by many processes.
 
+mod backlog;
 mod blocked;
 mod check;
 mod dead_letter;

@@ -1,5 +1,6 @@
 //! Embedded SQLite, one file, one writer at a time.
 
+mod backlog;
 mod blocked;
 mod dead_letter;
 mod event;

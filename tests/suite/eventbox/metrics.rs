@@ -107,9 +107,6 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     assert_eq!((of("eventbox_transitions_total"), of("eventbox_contention_total")), (4.0, 1.0));
     assert_eq!(of("eventbox_emit_to_commit_ms"), 4.0, "once for every event that was consumed");
     assert_eq!((of("eventbox_quarantined_total"), of("eventbox_batch_events")), (1.0, 2.0));
-    assert_eq!(of("eventbox_size"), 3.0);
-    let age = of("eventbox_oldest_age_seconds");
-    assert!((0.0..60.0).contains(&age), "{age}");
     assert_eq!(recorded.total("eventbox_tombstones", &[]), 1.0);
     let results = |name: &str, result: &str| recorded.total(name, &[("kind", "cell"), ("result", result)]);
     // The call that isolates the event commits a turn and has no other outcome.
@@ -144,12 +141,10 @@ fn the_table_has_what_is_specified() {
         .iter()
         .map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit, instrument.labels))
         .collect();
-    let specified: [(&str, &str, &str, &[&str]); 16] = [
+    let specified: [(&str, &str, &str, &[&str]); 14] = [
         ("eventbox_list_duration_ms", "Histogram", "ms", &["kind", "result"]),
         ("eventbox_sent_total", "Counter", "{event}", &["kind"]),
         ("eventbox_removed_total", "Counter", "{event}", &["kind"]),
-        ("eventbox_size", "Gauge", "{event}", &["kind"]),
-        ("eventbox_oldest_age_seconds", "Gauge", "s", &["kind"]),
         ("eventbox_contention_total", "Counter", "{attempt}", &["kind"]),
         ("eventbox_process_duration_ms", "Histogram", "ms", &["kind", "result"]),
         ("eventbox_batch_events", "Histogram", "{event}", &["kind"]),

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
-use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, admin};
+use eventbox::{BoxError, CloudEvent, Event, Outcome, Precision, Recipient, Reducer, admin};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use super::{STOP, Tally, config, emit, tallying};
@@ -80,7 +80,33 @@ async fn held_kinds<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     runtime.stop(STOP).await;
 }
 
-recorded_on_every_engine!(shards_and_members lease_age held_kinds);
+/// The number and the oldest age of waiting events are those of the database, and 0 when nothing waits. A kind that is
+/// not registered has no series.
+async fn backlog<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let of = |kind| [("kind", kind)];
+    admin::pause_kind(&db.pool, "tally").await.unwrap();
+    emit(db, &Recipient::new("tally", "1").unwrap(), 0..5).await;
+    emit(db, &Recipient::new("tally", "2").unwrap(), 0..2).await;
+    emit(db, &Recipient::new("stranger", "1").unwrap(), 0..3).await;
+    let counted = eventbox::backlog(&db.pool, &["publisher", "stranger", "tally"]).await.unwrap();
+    let numbers: Vec<_> = counted.iter().map(|kind| (kind.events, kind.precision)).collect();
+    assert_eq!(numbers, [0, 3, 7].map(|events| (events, Precision::Exact)));
+    let oldest = admin::backlog(&db.pool, &Recipient::new("tally", "1").unwrap()).await.unwrap().oldest;
+    assert_eq!(counted[2].oldest, oldest);
+    assert!(eventbox::backlog(&db.pool, &["a/b"]).await.is_err());
+
+    let runtime = start(db, config()).await;
+    becomes(recording, "eventbox_size", &of("tally"), |value| value == 7.0).await;
+    becomes(recording, "eventbox_oldest_age_seconds", &of("tally"), |value| value > 0.0 && value < 60.0).await;
+    becomes(recording, "eventbox_size", &of("publisher"), |value| value == 0.0).await;
+    admin::resume_kind(&db.pool, "tally").await.unwrap();
+    becomes(recording, "eventbox_size", &of("tally"), |value| value == 0.0).await;
+    becomes(recording, "eventbox_oldest_age_seconds", &of("tally"), |value| value == 0.0).await;
+    assert_eq!(recording.total("eventbox_size"), 0.0, "the kind that is not registered has no series");
+    runtime.stop(STOP).await;
+}
+
+recorded_on_every_engine!(shards_and_members lease_age held_kinds backlog);
 
 /// Whether wake-ups are heard: 1 while the connection is there, 0 while it is not, and 1 again. Only Postgres has
 /// such a connection.

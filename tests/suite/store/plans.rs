@@ -61,6 +61,11 @@ mod postgres {
     }
 
     #[tokio::test]
+    async fn a_count_of_kinds_uses_the_primary_key() {
+        uses_the_primary_key("COUNT_BACKLOG", "text[], int8", &["ARRAY['aircraft', 'airport'], 1000"]).await;
+    }
+
+    #[tokio::test]
     async fn a_listing_uses_the_primary_key() {
         let nil = uuid::Uuid::nil();
         let boxes =
