@@ -7,7 +7,7 @@ use sqlx::Pool;
 
 use super::config::RuntimeConfig;
 use super::handle::Runtime;
-use super::working::paused::Held;
+use super::working::paused::PausedKinds;
 use super::working::registry::{Kind, Kinds};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -109,7 +109,7 @@ impl<B: Backend> RuntimeBuilder<B> {
         eventbox::check_migrated(&self.pool).await?;
         let paused = answered(&self.pool, async { B::list_paused_kinds(&mut *hold(&self.pool).await?).await });
         let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
-        let held = Held { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..Held::default() };
+        let held = PausedKinds { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..PausedKinds::default() };
         let runtime = Runtime::run(self, held);
         tracing::info!(worker = %runtime.worker(), engine = B::NAME, "runtime started");
         Ok(runtime)

@@ -7,90 +7,91 @@ use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
 use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison, longest_pause_us};
 
-/// How a runtime works. The defaults are for a service that does other things too.
+/// Settings of a runtime. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RuntimeConfig {
-    /// How others may reach this process, told by [`resolve`](crate::runtime::Runtime::resolve); not used otherwise.
+    /// Address at which other processes reach this one, returned by [`resolve`](crate::runtime::Runtime::resolve);
+    /// not used otherwise.
     pub address: String,
-    /// The leases on shards; `None` switches them off, and every process works on every shard.
+    /// Leases on shards; `None` switches them off, and every process works on every shard.
     pub leases: Option<LeaseConfig>,
-    /// The most shards that this process takes, 1 to 256.
+    /// Most shards of this process, 1 to 256.
     pub shard_limit: NonZeroU32,
-    /// The longest that an event stays unnoticed when every hint is lost.
+    /// Longest time that an event stays unnoticed when every wake-up is lost.
     pub poll_interval: Duration,
-    /// The shortest time between two polls of a busy database.
+    /// Shortest time between two polls of a busy database.
     pub min_poll_interval: Duration,
-    /// The most events that a turn takes; the recipients of a round share 50,000, so that it holds no more of them in memory.
+    /// Most events of a turn. The recipients of a round share 50,000.
     pub max_events: NonZeroU32,
-    /// The most bytes of values that a turn lists, or a round for all of its recipients; what does not fit is for the
-    /// next one, and an event that is larger is taken alone. States are bounded by as much again. So the process holds
-    /// no more than `rounds` + `workers` times twice this.
+    /// Most bytes of values that a turn lists, or a round for all of its recipients. Larger events go one by one,
+    /// and what does not fit waits for the next turn. StateCache have the same bound. So the process holds at most
+    /// `rounds` + `workers` times twice this.
     pub max_event_bytes: NonZeroUsize,
-    /// The most recipients of a round.
+    /// Most recipients of a round.
     pub round_recipients: NonZeroUsize,
-    /// The most rounds at the same time.
+    /// Most rounds at the same time.
     pub rounds: NonZeroUsize,
-    /// The most turns of single recipients at the same time.
+    /// Most turns of single recipients at the same time.
     pub workers: NonZeroUsize,
-    /// The most recipients that are known to have events and wait for their turn in memory.
+    /// Most ready recipients in memory.
     pub max_ready: NonZeroUsize,
-    /// The most bytes of the states of reducers that are kept in memory, so that a round need not read what this process has written. 0 switches it
-    /// off, as does `leases` = `None`, where other processes write them.
+    /// Most bytes of reducer states in memory, so that a round need not read what this process has written. 0
+    /// switches the cache off, as does `leases` = `None`, where other processes write the states.
     pub state_cache_bytes: usize,
-    /// The most time of one attempt of a turn.
+    /// Longest time of one attempt of a turn.
     pub turn_deadline: Duration,
-    /// The most time of the post-process hooks of one turn.
+    /// Longest time of the post-process hooks of one turn.
     pub hook_deadline: Duration,
-    /// What happens to a batch that keeps failing.
+    /// Treatment of a batch that keeps failing.
     pub poison: Poison,
-    /// How long a failing recipient is left alone.
+    /// Pauses of a failing recipient.
     pub backoff: BackoffConfig,
-    /// The most messages in the outbox, delivered ones that are retained included, before the kinds that publish wait until nine tenths of
-    /// so many are there; looked at every poll interval. `None` for no bound.
+    /// Most messages in the outbox, with the delivered ones that are retained. Above it the kinds that publish wait
+    /// until nine tenths are left. Read at every poll interval. `None` for no bound.
     pub outbox_quota: Option<NonZeroU64>,
-    /// The pruner of names that runs beside the workers; `None` when another service of the database runs a [`Pruner`](crate::Pruner), or when no
-    /// event has a name.
+    /// The pruner of names that runs beside the workers; `None` when another service of the database runs a
+    /// [`Pruner`](crate::Pruner), or when no event has a name.
     pub pruner: Option<PrunerConfig>,
-    /// Whether an emit of this process wakes the workers at once.
+    /// Whether an emit of this process wakes up its workers at once.
     pub hints: bool,
-    /// Whether processes wake each other up: by NOTIFY on Postgres, which needs a connection of its own that is no pooler's, and by the version
-    /// of the file on SQLite.
+    /// Whether processes wake each other up: by NOTIFY on Postgres, on a connection of its own that no pooler
+    /// shares, and by the version of the file on SQLite.
     pub wake_ups: bool,
-    /// How long a loop may give no sign of life before the runtime is not healthy.
+    /// Longest time without a sign of life of a loop before the runtime is unhealthy.
     pub health_grace: Duration,
 }
 
-/// The leases on shards.
+/// Settings of the leases on shards.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct LeaseConfig {
-    /// How long a lease holds; the shards of a process that died are worked on again after so long.
+    /// Term of a lease; after it other processes work on the shards of a process that died.
     pub lease_ttl: Duration,
-    /// How often leases are prolonged.
+    /// Time between two renewals.
     pub renew_interval: Duration,
-    /// How often a process looks what it should hold.
+    /// Time between two checks of the assignment.
     pub check_interval: Duration,
 }
 
-/// The pauses of a failing recipient: `base`, doubled with every failure in a row up to `cap`, of which a random half is taken off.
+/// Pauses of a failing recipient: `base`, doubled with every failure in a row up to `cap`, minus a random half.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BackoffConfig {
-    /// The pause after the first failure.
+    /// First pause.
     pub base: Duration,
-    /// The longest pause.
+    /// Longest pause.
     pub cap: Duration,
 }
 
 impl BackoffConfig {
-    /// Whether a failing recipient is left alone that may be tried again in so long. A time that lies further ahead than twice the longest pause is of a
-    /// clock of the database that has gone back since.
+    /// Returns whether a failing recipient with this wait is backing off. A wait of more than twice the longest
+    /// pause comes from a clock of the database that has gone back since.
     pub(super) fn leaves_alone(&self, wait_us: i64) -> bool {
         (1..=self.longest_us()).contains(&wait_us)
     }
 
-    /// The longest wait that is taken for a pause, microseconds.
+    /// Returns the longest wait that counts as a pause, microseconds.
     pub(super) fn longest_us(&self) -> i64 {
         longest_pause_us(self.cap)
     }
@@ -141,7 +142,7 @@ impl Default for BackoffConfig {
 }
 
 impl RuntimeConfig {
-    /// Refuses what cannot work, by the name of the setting.
+    /// Refuses a setting that cannot work, by its name.
     pub(super) fn check(&self, pool_size: u32) -> Result<()> {
         let wrong = |problem: String| Err(Error::setup("start the runtime", problem));
         for (name, value) in [
@@ -168,7 +169,7 @@ impl RuntimeConfig {
         if let Some(leases) = self.leases {
             leases.check().or_else(wrong)?;
         }
-        // One for every round and worker that may be at the database, one to find work and one for the leases.
+        // One for every round and worker, one for scans and one for leases.
         if pool_size < MIN_CONNECTIONS {
             return wrong(format!(
                 "the pool's max_connections is {pool_size}: the runtime needs {MIN_CONNECTIONS} or more, so that turns never keep the leases waiting"
@@ -178,7 +179,7 @@ impl RuntimeConfig {
     }
 }
 
-/// One connection for turns, one for finding work, one for the leases.
+/// Fewest connections: one for turns, one for scans, one for leases.
 const MIN_CONNECTIONS: u32 = 3;
 
 impl LeaseConfig {

@@ -16,8 +16,8 @@ use super::failing::complaints::Complaints;
 use super::finding::notify;
 use super::shards::membership::Membership;
 use super::stats::{Counters, RuntimeStats};
-use super::working::paused::{self, Held, Publishers};
-use super::working::scheduler::{Left, Work};
+use super::working::paused::{self, PausedKinds, Publishers};
+use super::working::scheduler::{Left, Scheduler};
 use super::working::tasks::{Shared, turn_options};
 use super::{reserve, timers, upkeep};
 use crate::error::Result;
@@ -103,7 +103,7 @@ struct Loops {
 }
 
 impl<B: Backend> Inner<B> {
-    fn start(builder: RuntimeBuilder<B>, held: Held) -> Self {
+    fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         let RuntimeBuilder { pool, config, kinds, .. } = builder;
         let reserved = reserve::of(&pool);
         let worker = Uuid::new_v4();
@@ -161,7 +161,7 @@ impl<B: Backend> Inner<B> {
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let hints = if shared.config.hints { eventbox::listen() } else { Arc::default() };
-        let work = Work::new(Arc::clone(&shared), owned.clone(), held, hints, heard);
+        let work = Scheduler::new(Arc::clone(&shared), owned.clone(), held, hints, heard);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,
@@ -218,7 +218,7 @@ impl<B: Backend> Inner<B> {
 }
 
 impl<B: Backend> Runtime<B> {
-    pub(super) fn run(builder: RuntimeBuilder<B>, held: Held) -> Self {
+    pub(super) fn run(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         Runtime { inner: Arc::new(Inner::start(builder, held)) }
     }
 

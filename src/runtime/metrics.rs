@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{counter, gauge, histogram};
 
-use super::working::paused::Held;
+use super::working::paused::PausedKinds;
 use crate::eventbox::KindBacklog;
 use crate::instrument::{Instrument, Kind};
 
@@ -20,7 +20,7 @@ pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 const SIZE: &str = "eventbox_size";
 const OLDEST_AGE: &str = "eventbox_oldest_age_seconds";
 
-const WALK: &str = "eventbox_runtime_walk_ms";
+const SCAN: &str = "eventbox_runtime_walk_ms";
 
 const NONE: &[f64] = &[];
 
@@ -102,7 +102,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Turns whose post-process hooks were run",
     },
     Instrument {
-        name: WALK,
+        name: SCAN,
         kind: Kind::Histogram,
         unit: "ms",
         labels: &[],
@@ -115,7 +115,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "{recipient}",
         labels: &["kind"],
         buckets: NONE,
-        help: "How often a walk met a recipient of a kind that nobody here processes",
+        help: "How often a scan met a recipient of a kind that nobody here processes",
     },
 ];
 
@@ -135,14 +135,14 @@ pub(super) fn shards(owned: usize, members: usize) {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "there are few kinds")]
-pub(super) fn held(held: &Held) {
+pub(super) fn held(held: &PausedKinds) {
     for (reason, kinds) in [("paused", &held.paused), ("outbox", &held.throttled)] {
         gauge!(HELD, "reason" => reason).set(kinds.len() as f64);
     }
 }
 
-pub(super) fn walked(took: Duration) {
-    histogram!(WALK).record(took.as_secs_f64() * 1e3);
+pub(super) fn scanned(took: Duration) {
+    histogram!(SCAN).record(took.as_secs_f64() * 1e3);
 }
 
 pub(super) fn lease_age(age: Duration) {

@@ -1,4 +1,4 @@
-//! The connections of a runtime beside its pool's.
+//! The connections of a runtime besides those of its pool.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use tokio::time::{Instant, timeout_at};
 use super::working::tasks::Shared;
 use crate::store::Backend;
 
-/// How many there are on Postgres: one for walks, one for leases.
+/// Number of these connections on Postgres: one for scans, one for leases.
 const CONNECTIONS: u32 = 2;
 
-/// A pool for walks and leases; the caller's where its engine has no use for another.
+/// Returns a pool for scans and leases; the caller's pool where the engine needs no other.
 pub(super) fn of<B: Backend>(pool: &Pool<B>) -> Pool<B> {
     B::reserve(pool, CONNECTIONS).unwrap_or_else(|| pool.clone())
 }
 
-/// Closes it, unless it is the caller's.
+/// Closes that pool, unless it is the caller's.
 pub(super) async fn close<B: Backend>(shared: &Shared<B>, deadline: Instant) {
     if !Arc::ptr_eq(&shared.reserved.connect_options(), &shared.pool.connect_options()) {
         let _ = timeout_at(deadline, shared.reserved.close()).await;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::eventbox::Turn;
 
-/// What a runtime has done since its start; of this process alone, and gone with it.
+/// Counts of a runtime since its start, of this process alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuntimeStats {
@@ -16,11 +16,11 @@ pub struct RuntimeStats {
     pub consumed: u64,
     /// Events that were removed as garbage.
     pub garbage: u64,
-    /// Events that were taken aside because they made every batch fail.
+    /// Events that went to quarantine because they made every batch fail.
     pub quarantined: u64,
-    /// How often another writer came first.
+    /// Number of times another writer came first.
     pub contention: u64,
-    /// Turns that failed, of whatever recipient, and were put off.
+    /// Turns that failed and were retried later.
     pub failures: u64,
 }
 
@@ -58,7 +58,7 @@ impl Counters {
         add(&self.rounds, 1);
     }
 
-    /// A turn came back, with or without having done anything.
+    /// Counts a turn, also one without an effect.
     pub(super) fn turn(&self, turn: &Turn) {
         add(&self.turns, usize::from(turn.number.is_some()));
         add(&self.consumed, turn.consumed);

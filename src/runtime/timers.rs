@@ -1,4 +1,4 @@
-//! The loop that moves timers of our shards into their boxes when they are due.
+//! The loop that moves due timers of this process's shards into their boxes.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::heartbeat::Beat;
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
-/// The most timers that one transaction moves.
+/// Most timers of one transaction.
 const MOVE_AT_ONCE: NonZeroU32 = match NonZeroU32::new(1_000) {
     Some(timers) => timers,
     None => NonZeroU32::MIN,
 };
 
-/// The shortest pause between two looks, so that timers that are due one after the other are moved together.
+/// Shortest pause between two moves, so that timers that become due one after the other move together.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// Moves until `stopping`. Every process that works on a shard does it; each timer is moved once, whoever else moves.
+/// Moves timers until `stopping`. Every process that works on a shard does it; each timer moves once.
 pub(super) async fn run<B: Backend>(
     shared: Arc<Shared<B>>,
     mut owned: watch::Receiver<ShardSet>,
@@ -36,7 +36,7 @@ pub(super) async fn run<B: Backend>(
         } else {
             let _busy = beat.busy();
             match move_due(&shared.pool, &shards, MOVE_AT_ONCE).await {
-                // Others may emit an earlier one, so the pause is never longer than a poll.
+                // Another process may emit an earlier one, so the pause is never longer than a poll interval.
                 Ok(moved) => moved.next_in.unwrap_or(shared.config.poll_interval),
                 Err(error) => {
                     shared.complaints.raise("timers", &error, shared.config.poll_interval);

@@ -1,4 +1,4 @@
-//! Waiting for what was emitted: reading one's own writes.
+//! Waits until an emitted event was consumed: a service reads its own writes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::eventbox::{Receipt, Status, status};
 use crate::store::Backend;
 
-/// The first and the longest pause between two looks.
+/// First and longest pause between two reads of the status.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 impl<B: Backend> Runtime<B> {

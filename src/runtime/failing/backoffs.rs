@@ -1,5 +1,5 @@
-//! Recipients that this process leaves alone for a while, without a word in the database: what failed was nobody's
-//! fault, or the failure could not be noted.
+//! Back-off of recipients in the memory of this process: no event was to blame, or the database could not note the
+//! failure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use crate::recipient::Recipient;
 
-/// The most recipients that are remembered; who comes after that is tried again when a walk finds it.
+/// Most recipients that are remembered. A later one is tried again when a scan finds it.
 const MAX_REMEMBERED: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Backoffs {
     failing: HashMap<Recipient, Failing>,
-    /// Those that wait, by when they are due.
+    /// Recipients that wait, by due time.
     waiting: BTreeSet<(Instant, Recipient)>,
 }
 
@@ -25,13 +25,13 @@ struct Failing {
     until: Instant,
 }
 
-/// A pause that doubles with every failure in a row from `base` to `cap`, of which a random half is taken off.
+/// Returns a pause that doubles with every failure in a row from `base` to `cap`, minus a random half.
 pub(super) fn pause_after(failures: u32, (base, cap): (Duration, Duration)) -> Duration {
     base.saturating_mul(1 << failures.min(16)).min(cap).mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
 impl Backoffs {
-    /// A recipient failed; answers how long it is left alone, which is `at_least` that.
+    /// Notes a failure, and returns the pause of the recipient, `at_least` that long.
     pub(super) fn failed(
         &mut self,
         to: &Recipient,
@@ -53,19 +53,19 @@ impl Backoffs {
         pause
     }
 
-    /// A recipient does not fail any more.
+    /// Forgets a recipient that succeeded.
     pub(super) fn is_over(&mut self, to: &Recipient) {
         if let Some(failing) = self.failing.remove(to) {
             self.waiting.remove(&(failing.until, to.clone()));
         }
     }
 
-    /// Whether a recipient is left alone.
+    /// Returns whether a recipient is backing off.
     pub(crate) fn leaves_alone(&self, to: &Recipient, now: Instant) -> bool {
         self.failing.get(to).is_some_and(|failing| failing.until > now)
     }
 
-    /// Those whose pauses are over, once each.
+    /// Returns the recipients whose pauses have ended, once each.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Recipient> {
         let mut due = Vec::new();
         while self.next().is_some_and(|next| next <= now) {
@@ -74,7 +74,7 @@ impl Backoffs {
         due
     }
 
-    /// When the next pause is over.
+    /// Returns when the next pause ends.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)
     }

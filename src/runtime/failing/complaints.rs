@@ -1,4 +1,4 @@
-//! What is nobody's fault: told by health while it lasts, and by one line of the log a minute.
+//! Failures that no event is to blame for: health lists them while they last, and the log names each once a minute.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::runtime::working::tasks::Chain;
 
-/// How long health tells of a complaint that is not repeated.
+/// Time for which health lists a complaint that is not repeated.
 const SHOWN_FOR: Duration = Duration::from_secs(10);
 
-/// How often the log tells of one that goes on.
+/// Time between two lines of the log about one complaint.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
-/// The most complaints that are remembered.
+/// Most complaints that are remembered.
 const MAX_TOPICS: usize = 1_000;
 
-/// What is wrong at present, by topic.
+/// The current complaints, by topic.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints(Mutex<BTreeMap<String, Complaint>>);
 
@@ -27,14 +27,14 @@ struct Complaint {
     since: Instant,
     shown_until: Instant,
     logged: Instant,
-    /// How often it was raised since the log told of it.
+    /// Number of repetitions since the last line of the log.
     unlogged: u64,
     count: u64,
     cause: String,
 }
 
 impl Complaints {
-    /// Something failed, and is tried again after `pause`. True when the log told of it now.
+    /// Notes a failure that is retried after `pause`. Returns whether the log named it now.
     pub(crate) fn raise(&self, topic: &str, error: &dyn Error, pause: Duration) -> bool {
         let (now, cause) = (Instant::now(), Chain(error).to_string());
         let mut topics = self.topics();
@@ -65,7 +65,7 @@ impl Complaints {
         is_told
     }
 
-    /// One text for each complaint that goes on.
+    /// Returns one text for each current complaint.
     pub(crate) fn problems(&self) -> Vec<String> {
         let now = Instant::now();
         let topics = self.topics();

@@ -1,10 +1,9 @@
-//! Kinds whose recipients fail alike. That is the fault of what they share, such as a service that is away, and no
-//! event's.
+//! Kinds whose recipients fail alike. The cause is something that they share, such as a service that is away, and no
+//! event.
 //!
-//! When [`MANY`] recipients of a kind fail and none succeeds in between, the kind is held: nothing of it is begun but
-//! one recipient at a time, a *probe*. The first one that succeeds lets the kind go on. When others succeed in
-//! between but [`MANY_BESIDE`] begin to fail within [`TOGETHER`], the kind goes on and those failures count for no
-//! event either.
+//! When [`MANY`] recipients of a kind fail and none succeeds in between, the kind is held: only one recipient at a
+//! time is tried, a *probe*. The first success ends the hold. When others succeed in between, but [`MANY_BESIDE`]
+//! begin to fail within [`TOGETHER`], the kind goes on, and those failures count for no event either.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,51 +15,52 @@ use tokio::time::Instant;
 use super::backoffs::pause_after;
 use crate::recipient::Recipient;
 
-/// So many recipients of a kind that fail, with no success in between, hold the kind.
+/// Number of failing recipients of a kind, without a success in between, that hold the kind.
 const MANY: usize = 5;
 
-/// So many recipients of a kind that begin to fail within [`TOGETHER`] while others succeed are no coincidence.
+/// Number of recipients of a kind that begin to fail within [`TOGETHER`], while others succeed, that is no
+/// coincidence.
 const MANY_BESIDE: usize = 10;
 
-/// How long ago recipients may have begun to fail to be taken for failing together.
+/// Time within which recipients begin to fail together.
 const TOGETHER: Duration = Duration::from_secs(60);
 
-/// The pauses between the probes of a held kind.
+/// Pauses between the probes of a held kind.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// The most recipients of a held kind that are remembered for probes; a walk finds the others when the kind goes on.
+/// Most recipients of a held kind that are remembered for probes. A scan finds the others when the kind goes on.
 const MAX_PROBES: usize = 1_000;
 
-/// The most recipients of a kind whose failures are taken for their own.
+/// Most recipients of a kind whose failures count as their own.
 const MAX_OWN: usize = 10_000;
 
-/// How a turn of a recipient ended.
+/// Result of a turn of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// It committed.
     Succeeded,
-    /// Its box held nothing to do, or its culprit is in quarantine: that says nothing about the kind.
+    /// Nothing was to do, or the poison event is in quarantine. That says nothing about the kind.
     Nothing,
-    /// Something else: contention, or a database that is away.
+    /// Something else: contention, or an outage of the database.
     Otherwise,
 }
 
-/// What fails, by kind.
+/// Failing recipients, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Outages {
-    /// Whether any kind has failures; asked before the lock is taken.
+    /// Whether any kind has failures; read before the lock is taken.
     any: AtomicBool,
     kinds: Mutex<BTreeMap<String, Failing>>,
 }
 
 #[derive(Debug, Default)]
 struct Failing {
-    /// Those that failed since a recipient of the kind succeeded.
+    /// Recipients that failed since the last success of the kind.
     suspects: HashSet<Recipient>,
-    /// Those that failed while others succeeded, and since when.
+    /// Recipients that failed while others succeeded, with the start of that.
     own: HashMap<Recipient, Instant>,
     hold: Option<Hold>,
-    /// Those that waited while the kind was held.
+    /// Recipients that wait while the kind is held.
     released: Vec<Recipient>,
 }
 
@@ -70,17 +70,17 @@ struct Hold {
     cause: String,
     /// Failures in a row.
     failures: u32,
-    /// The next probe begins no earlier.
+    /// Earliest start of the next probe.
     until: Instant,
     probing: Option<Recipient>,
-    /// Those that have not failed come first.
+    /// Recipients for probes; those that have not failed come first.
     untried: VecDeque<Recipient>,
     tried: VecDeque<Recipient>,
     known: HashSet<Recipient>,
 }
 
 impl Outages {
-    /// A recipient failed. True when that is its own fault, false when its kind is to blame.
+    /// Notes a failure. Returns true when the recipient is to blame, false when its kind is.
     pub(crate) fn failed(&self, to: &Recipient, cause: String) -> bool {
         let now = Instant::now();
         let mut kinds = self.kinds();
@@ -109,7 +109,7 @@ impl Outages {
         false
     }
 
-    /// A turn of a recipient ended without a failure of its own.
+    /// Notes the end of a turn without a failure of its recipient.
     pub(crate) fn ended(&self, to: &Recipient, how: Ended) {
         if !self.any.load(Ordering::Acquire) {
             return;
@@ -125,12 +125,12 @@ impl Outages {
         self.any.store(!kinds.is_empty(), Ordering::Release);
     }
 
-    /// Whether nothing of a kind is begun but probes.
+    /// Returns whether a kind is held, so that only probes start.
     pub(super) fn holds(&self, kind: &str) -> bool {
         self.any.load(Ordering::Acquire) && self.kinds().get(kind).is_some_and(|failing| failing.hold.is_some())
     }
 
-    /// Whether a recipient is remembered for a probe.
+    /// Returns whether a recipient is remembered for a probe.
     pub(crate) fn knows(&self, to: &Recipient) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
@@ -139,7 +139,7 @@ impl Outages {
         kinds.get(to.kind()).and_then(|failing| failing.hold.as_ref()).is_some_and(|hold| hold.known.contains(to))
     }
 
-    /// A recipient has events; true when its kind is held, so that it waits.
+    /// Returns true when the kind of a recipient with events is held, and remembers the recipient.
     pub(crate) fn waits(&self, to: &Recipient) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
@@ -149,7 +149,7 @@ impl Outages {
         hold.map(|hold| hold.add(to)).is_some()
     }
 
-    /// The next recipient to probe with, which is at work until its turn has ended.
+    /// Returns the next recipient to probe. It is in flight until its turn ends.
     pub(crate) fn next_probe(&self, now: Instant) -> Option<Recipient> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -157,7 +157,7 @@ impl Outages {
         self.kinds().values_mut().find_map(|failing| failing.next_probe(now))
     }
 
-    /// When the next probe is due.
+    /// Returns when the next probe is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -167,7 +167,7 @@ impl Outages {
         holds.filter(|hold| hold.probing.is_none()).map(|hold| hold.until).min()
     }
 
-    /// Those that waited for kinds that go on now.
+    /// Returns the recipients that waited for kinds that have recovered.
     pub(crate) fn take_released(&self) -> Vec<Recipient> {
         if !self.any.load(Ordering::Acquire) {
             return Vec::new();
@@ -179,7 +179,7 @@ impl Outages {
         released
     }
 
-    /// One text for each kind that is held.
+    /// Returns one text for each held kind.
     pub(crate) fn problems(&self) -> Vec<String> {
         let kinds = self.kinds();
         let held = kinds.iter().filter_map(|(kind, failing)| Some((kind, failing.hold.as_ref()?)));
@@ -224,7 +224,7 @@ impl Failing {
             hold.probing = None;
         }
         hold.forget(to);
-        // Nobody is left to probe with, and whoever comes is tried again.
+        // No recipient is left to probe with, so the next ones are tried again.
         if hold.known.is_empty() {
             self.hold = None;
             self.suspects.clear();
@@ -277,7 +277,7 @@ impl Hold {
             self.until = now + pause_after(self.failures, PAUSES);
             self.tried.push_back(to.clone());
         } else if self.known.len() < MAX_PROBES && self.known.insert(to.clone()) {
-            // It was begun before the kind was held.
+            // The turn began before the kind was held.
             self.tried.push_back(to.clone());
         }
     }

@@ -1,4 +1,4 @@
-//! What the loop of the workers does with the outcomes of rounds and turns.
+//! How the loop of the workers handles the outcomes of rounds and turns.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::eventbox::{Done, Turn};
 use crate::recipient::Recipient;
 use crate::runtime::working::ready::Lane;
 use crate::runtime::working::registry::Kind;
-use crate::runtime::working::scheduler::Work;
+use crate::runtime::working::scheduler::Scheduler;
 use crate::runtime::working::tasks::{Chain, Judged};
 use crate::shard::ShardSet;
 use crate::store::{Backend, is_of_one_statement, retry_after};
 
-/// The longest pause of a recipient that fails through no fault of its events, unless its code asks for a longer one.
+/// Longest pause of a recipient that fails without a fault of its events, unless its code asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What health calls an error of the infrastructure.
+/// Topic of infrastructure errors in health.
 const DATABASE: &str = "the database";
 
-impl<B: Backend> Work<B> {
+impl<B: Backend> Scheduler<B> {
     pub(crate) fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
         self.rounds -= 1;
         let until = Instant::now() + self.shared.config.poll_interval;
@@ -32,7 +32,7 @@ impl<B: Backend> Work<B> {
                     self.states.forget(&to);
                     self.queue.done(to, Lane::Rounds, false);
                 }
-                return self.in_trouble(&error);
+                return self.interrupted_by(&error);
             }
         };
         self.trouble.is_over();
@@ -86,11 +86,11 @@ impl<B: Backend> Work<B> {
 
     fn turn_failed(&mut self, to: Recipient, lane: Lane, error: &Error, judged: Judged) {
         match (error, judged) {
-            // Others work on it too: a look at its shard a little later shows what they left.
+            // Another process works on the recipient too: a scan of its shard shows what it left.
             (Error::Contention { .. }, _) => {
                 self.shared.outages.ended(&to, Ended::Otherwise);
                 self.shared.counters.contention(1);
-                self.walks.mark([to.shard()].into_iter().collect(), Instant::now());
+                self.scans.mark([to.shard()].into_iter().collect(), Instant::now());
                 self.queue.done(to, lane, false);
             }
             (Error::Paused { .. }, _) => {
@@ -100,9 +100,9 @@ impl<B: Backend> Work<B> {
             (Error::Transient { .. } | Error::Unknown { .. }, _) if !is_of_one_statement(error) => {
                 self.shared.outages.ended(&to, Ended::Otherwise);
                 self.queue.done(to, lane, false);
-                self.in_trouble(error);
+                self.interrupted_by(error);
             }
-            // The database leaves it alone.
+            // The database has its back-off.
             (_, Judged::Noted) => {
                 self.shared.counters.failure();
                 tracing::warn!(recipient = %to, error = %Chain(error), "a recipient fails: it backs off");
@@ -112,12 +112,12 @@ impl<B: Backend> Work<B> {
         }
     }
 
-    /// A recipient fails, and the database knows nothing of it.
+    /// Backs off a recipient whose failure the database does not have.
     fn backs_off(&mut self, to: &Recipient, error: &Error, judged: Judged) {
         self.shared.counters.failure();
         self.queue.forget(to);
         if self.shared.outages.holds(to.kind()) {
-            // It is among those that are probed with.
+            // It is one of the recipients for probes.
             return;
         }
         let backoff = self.shared.config.backoff;
@@ -135,7 +135,7 @@ impl<B: Backend> Work<B> {
         self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
         self.backoffs.is_over(&to);
         if self.queue.was_untold(&to) {
-            self.walks.found_news(Instant::now());
+            self.scans.found_news(Instant::now());
         }
         match turn.last {
             Some(last) if turn.more_remain => self.queue.more_remain(&to, last, turn.left_listed),
@@ -145,11 +145,11 @@ impl<B: Backend> Work<B> {
         self.queue.done(to, lane, turn.more_remain);
     }
 
-    /// An error of the infrastructure: nothing is begun until a pause is over, and the loop goes on.
-    pub(crate) fn in_trouble(&mut self, error: &dyn std::error::Error) {
+    /// Pauses the start of new work after an infrastructure error; the loop goes on.
+    pub(crate) fn interrupted_by(&mut self, error: &dyn std::error::Error) {
         self.queue.clear_waiting();
-        // Everybody who waited is to be found again.
-        self.walks.look_at(ShardSet::ALL);
+        // The next scan finds all ready recipients again.
+        self.scans.look_at(ShardSet::ALL);
         let pause = self.trouble.goes_on();
         self.shared.complaints.raise(DATABASE, error, pause);
     }

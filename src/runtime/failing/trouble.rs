@@ -1,4 +1,4 @@
-//! The pauses after errors of the infrastructure: they are nobody's failure, and stop what is begun for a moment.
+//! Back-off after infrastructure errors, which count against no recipient. They pause the start of new work.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use tokio::time::Instant;
 
 use super::backoffs::pause_after;
 
-/// The first and the longest pause; it doubles with every error in a row, and a random half is taken off.
+/// First and longest pause. The pause doubles with every error in a row, minus a random half.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Interruption {
     /// Errors in a row.
     errors: u32,
     until: Instant,
 }
 
-impl Trouble {
+impl Interruption {
     pub(crate) fn none(now: Instant) -> Self {
-        Trouble { errors: 0, until: now }
+        Interruption { errors: 0, until: now }
     }
 
-    /// Until when nothing is begun, if that is not over.
+    /// Returns the end of the pause, if there is one.
     pub(crate) fn pauses_until(&self, now: Instant) -> Option<Instant> {
         (self.until > now).then_some(self.until)
     }
 
-    /// Something worked.
+    /// Ends the pauses: something worked.
     pub(crate) fn is_over(&mut self) {
         self.errors = 0;
     }
 
-    /// Something did not work; answers how long nothing is begun.
+    /// Notes an error, and returns the length of the pause.
     pub(super) fn goes_on(&mut self) -> Duration {
         let pause = pause_after(self.errors, PAUSES);
         self.errors = self.errors.saturating_add(1);
@@ -46,9 +46,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_until_something_works() {
-        let mut trouble = Trouble::none(Instant::now());
+        let mut trouble = Interruption::none(Instant::now());
         assert_eq!(trouble.pauses_until(Instant::now()), None);
-        let pause = |times: u32, trouble: &mut Trouble| {
+        let pause = |times: u32, trouble: &mut Interruption| {
             for _ in 0..times {
                 trouble.goes_on();
             }

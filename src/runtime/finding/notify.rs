@@ -1,4 +1,4 @@
-//! Waking up other processes, and being woken up by them. Everything works without it, at the pace of the poll.
+//! Wake-ups between processes. Everything works without them, at the pace of polls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use crate::runtime::working::tasks::Shared;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, Told, answered, hold};
 
-/// The shortest and the longest time between two wake-ups that this process sends, on average: the more there is to be told, the more of it goes
-/// together.
+/// Shortest and longest average time between two wake-ups of this process. With more to tell, one wake-up carries
+/// more.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// How many wake-ups may go at once after a time without any: what comes in ones does not wait for a window to end.
+/// Number of wake-ups that may go at once after a pause: isolated wake-ups are sent at once.
 const BURST: u32 = 20;
 
-/// The time between two wake-ups doubles when more recipients and shards than this are told of in one.
+/// Number of recipients and shards in one wake-up above which the time between two wake-ups doubles.
 const MANY: usize = 16;
 
-/// How long a listener that lost its connection waits before it tries again.
+/// Wait of a listener that lost its connection before it tries again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// When the next wake-up may go.
+/// The earliest time of the next wake-up.
 struct Pace {
     window: Duration,
-    /// When all that went would have been due, one in each window.
+    /// Time at which all wake-ups so far would have been due, one in each window.
     due: Instant,
 }
 
@@ -39,7 +39,7 @@ impl Pace {
         Pace { window: WINDOW.0, due: now }
     }
 
-    /// Takes note of a wake-up that began then and told of so many; no other one goes before what comes back.
+    /// Counts a wake-up, and returns the earliest time of the next one.
     fn told(&mut self, began: Instant, count: usize) -> Instant {
         let ahead = self.due.saturating_duration_since(began) + self.window;
         self.due = began + ahead;
@@ -48,7 +48,7 @@ impl Pace {
     }
 }
 
-/// Tells the others about emits of this process to shards that are theirs, until `stopping`.
+/// Sends wake-ups for emits of this process to shards of other processes, until `stopping`.
 pub(crate) async fn send<B: Backend>(
     pool: Pool<B>,
     hints: Arc<Hints>,
@@ -71,7 +71,7 @@ pub(crate) async fn send<B: Backend>(
     }
 }
 
-/// Tells the others.
+/// Sends one wake-up.
 pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
     let recipients = hinted.recipients.iter().map(|to| to.as_str().to_owned()).collect();
     let told = Told { recipients, committed: hinted.committed, shards: hinted.shards };
@@ -81,7 +81,7 @@ pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
     }
 }
 
-/// Reports what the others say into `heard`, until `stopping`.
+/// Puts the wake-ups of other processes into `heard`, until `stopping`.
 pub(crate) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, stopping: CancellationToken) {
     let hearing = |told: Told| {
         metrics::listening(true);

@@ -1,56 +1,58 @@
-//! When everything is looked at: at `min_poll_interval` while that finds what nobody told of, slower and slower while it does not, and at `poll_interval`
-//! while there is much to do; at once when something asks for one.
+//! When every shard is scanned: at `min_poll_interval` while polls find events without a wake-up, at twice the
+//! interval after each poll that does not, and at `poll_interval` while the queue is full; at once when a poll is
+//! requested.
 //!
-//! A look steps over everything that was removed and is still kept for somebody's long snapshot, so what it takes can grow without end: polls take
-//! a tenth of the time (a quarter, when they are asked for), or as much as one in each longest pause takes.
+//! A scan steps over removed rows that the engine keeps for a long snapshot, so its time can grow without end. Polls
+//! therefore take a tenth of the time (a quarter when requested), or as much as one poll in each longest pause
+//! takes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many times as long as a poll took the next one waits, but no longer than the longest pause. A walk that brings a new recipient in
-/// each [`WORTH_IT`] is not counted.
+/// The next poll waits this many times the duration of the last, but not longer than the longest pause. A scan that
+/// returns a new recipient in each [`WORTH_IT`] does not count.
 const PAUSES_A_POLL: u32 = 9;
 
-/// How many times as long as a poll took the next one waits when something asks for it: what asks has seen a change.
+/// The same factor for a requested poll: whatever requests it has seen a change.
 const PAUSES_ASKED: u32 = 3;
 
-/// The most that a poll waits for which something asks, however long the one before it took: a moment in which the disk was slow must not make events
-/// of other processes wait for long.
+/// Longest wait of a requested poll, however long the last poll took. One slow disk access must not delay events of
+/// other processes for long.
 pub(super) const MAX_ASKED_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long an asked poll waits after one that was in vain, behind another one that was; twice as long after each, up to [`MAX_ASKED_PAUSE`]. What asks
-/// may be this process' own commits, of which it knows.
+/// Delay of a requested poll once two in a row found nothing; it doubles up to [`MAX_ASKED_PAUSE`]. The requests may
+/// come from commits of this process, which it knows.
 const IN_VAIN: Duration = Duration::from_millis(2);
 
-/// What a walk may take for each recipient that it brings and that was not known to have events.
+/// Time of a scan that is worth one new recipient.
 const WORTH_IT: Duration = Duration::from_micros(100);
 
-/// The polls so far, and the next one.
+/// The last polls, and the next one.
 #[derive(Debug)]
 pub(super) struct Polls {
     next: Instant,
-    /// When the last one began.
+    /// Start of the last poll.
     began: Instant,
-    /// None begins earlier by itself, and none that is asked for.
+    /// Earliest start of the next poll, by itself and when requested.
     none_before: Instant,
     none_asked_before: Instant,
-    /// Whether one was asked for that has not begun.
+    /// Whether a poll is requested that has not started.
     asked: bool,
-    /// Whether the one that is under way was, and whether it brought anything new.
+    /// Whether the poll in flight was requested, and whether it found anything new.
     is_asked: bool,
     has_news: bool,
-    /// How many that were asked for brought nothing, in a row.
+    /// Number of requested polls in a row that found nothing.
     in_vain: u32,
-    /// What the walks of the one that is under way have taken so far.
+    /// Time that the scans of the poll in flight have taken so far.
     taking: Option<Duration>,
     pause: Duration,
-    /// Between two polls of a busy and of an idle database.
+    /// Pauses between two polls of a busy and of an idle database.
     pauses: (Duration, Duration),
 }
 
 impl Polls {
-    /// The first one is under way.
+    /// Starts with the first poll in flight.
     pub(super) fn new(min_pause: Duration, max_pause: Duration, now: Instant) -> Self {
         Polls {
             next: now + min_pause,
@@ -67,23 +69,24 @@ impl Polls {
         }
     }
 
-    /// When the next one is due. While there is much to do, what it finds would only wait behind that, if nothing asks for it.
+    /// Returns when the next poll is due. While the queue is full, its results would only wait, unless the poll is
+    /// requested.
     pub(super) fn next(&self, is_busy: bool) -> Instant {
         if is_busy && !self.asked { self.next.max(self.began + self.pauses.1) } else { self.next }
     }
 
-    /// Between two polls of a busy and of an idle database.
+    /// Returns the pauses between two polls of a busy and of an idle database.
     pub(super) fn pauses(&self) -> (Duration, Duration) {
         self.pauses
     }
 
-    /// One is wanted as soon as that does not take too much of the time.
+    /// Requests a poll, which starts when polls have not taken too much of the time.
     pub(super) fn ask(&mut self) {
         self.asked = true;
         self.next = self.next.min(self.none_asked_before);
     }
 
-    /// Whether one begins now.
+    /// Returns whether a poll starts now.
     pub(super) fn begin(&mut self, is_busy: bool, now: Instant) -> bool {
         let begins = now >= self.next(is_busy);
         if begins {
@@ -97,14 +100,14 @@ impl Polls {
         begins
     }
 
-    /// One found what nobody had told of: the next one comes soon.
+    /// Notes that a poll found events without a wake-up: the next poll comes soon.
     pub(super) fn found_news(&mut self, now: Instant) {
         self.pause = self.pauses.0;
         self.next = self.next.min(now + self.pause).max(self.none_before);
     }
 
-    /// A walk took so long, and brought so many that were not known to have events.
-    pub(super) fn walked(&mut self, took: Duration, new: u32) {
+    /// Adds the time of a scan, and the number of new recipients that it found.
+    pub(super) fn scanned(&mut self, took: Duration, new: u32) {
         self.has_news |= new > 0;
         if let Some(taking) = &mut self.taking
             && took > WORTH_IT.saturating_mul(new)
@@ -113,7 +116,7 @@ impl Polls {
         }
     }
 
-    /// Everything was looked at.
+    /// Notes that the poll has scanned every shard.
     pub(super) fn ended(&mut self, now: Instant) {
         let Some(took) = self.taking.take() else { return };
         self.none_before = now + took.saturating_mul(PAUSES_A_POLL).min(self.pauses.1);
@@ -155,7 +158,7 @@ mod tests {
         let mut polls = Polls::new(Duration::from_millis(10), Duration::from_secs(1), Instant::now());
         let mut pause_after = |new: u32| {
             let now = Instant::now();
-            polls.walked(Duration::ZERO, new);
+            polls.scanned(Duration::ZERO, new);
             polls.ended(now);
             polls.ask();
             let next = polls.next(false);

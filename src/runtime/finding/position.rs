@@ -1,10 +1,12 @@
-//! Where listings begin. Removed rows that somebody's long snapshot still keeps make the front of a box slow to read, so a listing begins behind what
-//! is known to be gone.
+//! Where listings start. Removed rows that the engine keeps for a long snapshot make the front of a box slow to
+//! read, so a listing starts after the events that are known to be consumed.
 //!
-//! Hints, because an event may commit late: a walk that sees one before a position forgets that.
+//! Positions are hints, because an event may commit late: a scan that sees an event before a position forgets the
+//! position.
 //!
-//! A sender's event that commits late must be listed before what its sender emits after that commit. So a position behind consumed events stays
-//! before the ids of the last minute. Only behind events that a processor left in the box does a position follow the listing at once.
+//! A sender's event that commits late must be listed before the events that its sender emits after that commit. So a
+//! position after consumed events stays before the ids of the last minute. Only after events that a processor left
+//! in the box does a position follow the listing at once.
 
 use std::collections::HashMap;
 
@@ -13,58 +15,58 @@ use tokio::time::Instant;
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 
-/// The most recipients whose position is remembered; when there are more, all are forgotten, and those that are used come back.
+/// Most recipients with a position. At the bound all positions are forgotten; those in use come back.
 const MAX_POSITIONS: usize = 20_000;
 
-/// Where the next listings begin.
+/// Starts of the next listings.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(HashMap<Recipient, Position>);
 
 #[derive(Debug, Clone, Copy)]
 struct Position {
     behind: EventId,
-    /// Up to which event everything was consumed, and when, if nothing before the position was passed over.
+    /// Event up to which everything was consumed, and the time of that, if the listing skipped nothing.
     emptied: Option<(EventId, Instant)>,
 }
 
 impl Positions {
-    /// Behind which event the listing of a recipient begins.
+    /// Returns the event after which the listing of a recipient starts.
     pub(crate) fn of(&self, to: &Recipient) -> EventId {
         self.0.get(to).map_or(EventId::NIL, |position| position.behind)
     }
 
-    /// Whether the listing passes over events that were there when they were listed.
+    /// Returns whether the listing skips events that were there when they were listed.
     pub(crate) fn passed_over(&self, to: &Recipient) -> bool {
         self.0.get(to).is_some_and(|position| position.emptied.is_none())
     }
 
-    /// Whether an event that a walk saw is one that the listing would not come to.
+    /// Returns whether the listing would not reach an event that a scan saw.
     pub(crate) fn are_late(&self, to: &Recipient, seen: EventId) -> bool {
         self.0.get(to).is_some_and(|position| position.behind >= seen)
     }
 
-    /// Whether everything up to an event was consumed.
+    /// Returns whether everything up to an event was consumed.
     pub(crate) fn are_behind(&self, to: &Recipient, seen: EventId) -> bool {
         self.emptied_of(to).is_some_and(|(last, _)| seen <= last)
     }
 
-    /// Whether that was known only after a walk had begun that saw the event.
+    /// Returns whether that became known only after the scan had begun that saw the event.
     pub(crate) fn were_behind(&self, to: &Recipient, seen: EventId, walk_began: Instant) -> bool {
         self.emptied_of(to).is_some_and(|(last, at)| seen <= last && walk_began < at)
     }
 
-    /// Events up to this one were listed, and more remain: some that were left, or only others behind it.
+    /// Notes that events up to this one were listed, and that events remain: some before it, or only later ones.
     pub(crate) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
-        // To begin before events that were passed over would list them again.
+        // A start before the skipped events would list them again.
         if left_some || self.passed_over(to) {
             return self.set(to, Position { behind: last, emptied: None });
         }
         self.behind_consumed(to, last);
     }
 
-    /// All events up to this one were listed and consumed, and there were no more.
+    /// Notes that all events up to this one were consumed, and that no more were there.
     pub(crate) fn emptied(&mut self, to: &Recipient, last: EventId) {
-        // Behind a position something may have been left, and who is not at its start does not know.
+        // A listing that started at a position cannot know what is before it.
         if self.passed_over(to) {
             return self.forget(to);
         }
@@ -75,7 +77,7 @@ impl Positions {
         self.set(to, Position { behind: last.before_late_ones(), emptied: Some((last, Instant::now())) });
     }
 
-    /// The next listing begins with the first event.
+    /// Lets the next listing start with the first event.
     pub(crate) fn forget(&mut self, to: &Recipient) {
         self.0.remove(to);
     }

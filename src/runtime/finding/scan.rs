@@ -1,10 +1,12 @@
-//! Finding work: which shards to look at next, and where. The rows of the boxes are the truth; marks and positions only make it faster.
+//! Finds recipients with events: which shards to scan next, and from which recipient. The rows are the truth; marks
+//! and positions only save time.
 //!
-//! A [poll](Polls) makes every shard due. A *mark* makes one shard due at once and a few times more with growing gaps, because an emit inside a
-//! transaction cannot know when that commits. A *pass* over a shard goes on where the last walk ended, until the recipient that was last when it
-//! began.
+//! A [poll](Polls) makes every shard due. A *mark* makes one shard due at once and a few more times with growing
+//! gaps, because an emit inside a transaction cannot know when that commits. A *pass* over a shard goes on where the
+//! last scan ended, until the recipient that was last when the pass began.
 //!
-//! Walks take half of the time at most: each rests as long as the one before it took, but no longer than the longest pause of polls.
+//! Scans take half of the time at most: each waits as long as the one before it took, but not longer than the
+//! longest pause of polls.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,28 +19,28 @@ use crate::runtime::config::RuntimeConfig;
 use crate::shard::ShardSet;
 use crate::store::{WalkFrom, WalkedRow};
 
-/// The gaps between the looks at a shard that was marked, milliseconds.
+/// Gaps between the scans of a marked shard, milliseconds.
 const PROBE_GAPS_MS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// The most recipients that one walk brings of one shard.
+/// Most recipients of one shard that a scan returns.
 const MAX_PER_SHARD: usize = 1_000;
 
-/// The fewest.
+/// Fewest recipients of one shard that a scan returns.
 const MIN_PER_SHARD: usize = 4;
 
-/// How long the first walk waits until others are listened to: one that began before that would have to be repeated.
+/// Longest wait of the first scan for the listener: a scan before that would have to be repeated.
 const LISTENING_WITHIN: Duration = Duration::from_millis(100);
 
-/// Where to look next.
+/// The shards that are due, and the start of their next scans.
 #[derive(Debug)]
-pub(crate) struct Walks {
+pub(crate) struct Scans {
     shards: Vec<ShardWalk>,
     due: ShardSet,
     polls: Polls,
     rested_forgotten_at: Instant,
-    /// The next walk begins no earlier.
+    /// Earliest start of the next scan.
     rests_until: Instant,
-    /// Whether that is because nobody is listened to yet.
+    /// Whether the first scan still waits for the listener.
     awaits_listener: bool,
     warnings: Warnings,
 }
@@ -47,22 +49,22 @@ pub(crate) struct Walks {
 struct ShardWalk {
     after: String,
     last: Option<String>,
-    /// When to look again, and which gap follows.
+    /// Time of the next scan, and the index of the gap after it.
     probe: Option<(Instant, usize)>,
 }
 
-/// A walk that was begun.
+/// A scan that was started.
 #[derive(Debug)]
-pub(crate) struct Walk {
+pub(crate) struct Scan {
     pub(crate) from: Vec<WalkFrom>,
     pub(crate) per_shard: usize,
     pub(crate) began: Instant,
 }
 
-impl Walks {
-    /// Everything is due, as soon as others are listened to.
+impl Scans {
+    /// Makes every shard due, once the listener is there.
     pub(crate) fn new(config: &RuntimeConfig, now: Instant) -> Self {
-        Walks {
+        Scans {
             shards: vec![ShardWalk::default(); 256],
             due: ShardSet::ALL,
             polls: Polls::new(config.min_poll_interval, config.poll_interval, now),
@@ -73,33 +75,33 @@ impl Walks {
         }
     }
 
-    /// Others are listened to.
+    /// Notes that the listener hears other processes.
     pub(crate) fn hears(&mut self, now: Instant) {
         if std::mem::take(&mut self.awaits_listener) {
             self.rests_until = self.rests_until.min(now);
         }
     }
 
-    /// These shards may have new events.
+    /// Marks shards that may have new events.
     pub(crate) fn mark(&mut self, shards: ShardSet, now: Instant) {
         for shard in shards.iter() {
-            if let Some(walk) = self.shards.get_mut(usize::from(shard)) {
-                walk.probe = Some((now, 0));
+            if let Some(scan) = self.shards.get_mut(usize::from(shard)) {
+                scan.probe = Some((now, 0));
             }
         }
     }
 
-    /// These shards are to be looked at once.
+    /// Makes these shards due once.
     pub(crate) fn look_at(&mut self, shards: ShardSet) {
         self.due = self.due.or(shards);
     }
 
-    /// All shards are to be looked at, as soon as that does not take too much of the time.
+    /// Requests a poll, which starts when scans have not taken too much of the time.
     pub(crate) fn poll_soon(&mut self) {
         self.polls.ask();
     }
 
-    /// When something is due next; while there is much to do, polls wait.
+    /// Returns when the next scan is due. Polls wait while the queue is full.
     pub(crate) fn next_due(&self, owned: ShardSet, is_busy: bool) -> Instant {
         if !self.due.and(owned).is_empty() {
             return self.rests_until;
@@ -108,7 +110,7 @@ impl Walks {
         probes.map(|(at, _)| at).fold(self.polls.next(is_busy), Instant::min).max(self.rests_until)
     }
 
-    /// True once in a poll interval: who does not rest any more is to be forgotten.
+    /// Returns true once in a poll interval, when recipients whose rest has ended should be forgotten.
     pub(crate) fn forgets_rested(&mut self, now: Instant) -> bool {
         let forgets = now.duration_since(self.rested_forgotten_at) >= self.polls.pauses().1;
         if forgets {
@@ -117,8 +119,8 @@ impl Walks {
         forgets
     }
 
-    /// The next walk, over everything that is due; `None` when nothing is, or when it is too early.
-    pub(crate) fn begin(&mut self, owned: ShardSet, room: usize, is_busy: bool, now: Instant) -> Option<Walk> {
+    /// Returns the next scan, over everything that is due; `None` when nothing is due, or it is too early.
+    pub(crate) fn begin(&mut self, owned: ShardSet, room: usize, is_busy: bool, now: Instant) -> Option<Scan> {
         if now < self.rests_until {
             return None;
         }
@@ -127,54 +129,54 @@ impl Walks {
             self.due = ShardSet::ALL;
         }
         for shard in owned.iter() {
-            let Some(walk) = self.shards.get_mut(usize::from(shard)) else { continue };
-            if let Some((at, gap)) = walk.probe
+            let Some(scan) = self.shards.get_mut(usize::from(shard)) else { continue };
+            if let Some((at, gap)) = scan.probe
                 && at <= now
             {
                 self.due.insert(shard);
-                walk.probe = PROBE_GAPS_MS.get(gap).map(|gap_ms| (now + Duration::from_millis(*gap_ms), gap + 1));
+                scan.probe = PROBE_GAPS_MS.get(gap).map(|gap_ms| (now + Duration::from_millis(*gap_ms), gap + 1));
             }
         }
         let due = self.due.and(owned);
         if due.is_empty() {
             return None;
         }
-        // Those of others are looked at when they come here.
+        // Shards of other processes become due when they come here.
         self.due = ShardSet::default();
         let per_shard = (room / due.len()).clamp(MIN_PER_SHARD, MAX_PER_SHARD);
         let from = due.iter().filter_map(|shard| {
-            let walk = self.shards.get(usize::from(shard))?;
-            Some(WalkFrom { shard: shard.into(), after: walk.after.clone(), last: walk.last.clone() })
+            let scan = self.shards.get(usize::from(shard))?;
+            Some(WalkFrom { shard: shard.into(), after: scan.after.clone(), last: scan.last.clone() })
         });
-        Some(Walk { from: from.collect(), per_shard, began: now })
+        Some(Scan { from: from.collect(), per_shard, began: now })
     }
 
-    /// A walk has ended: the next one waits a little.
-    pub(crate) fn ended(&mut self, walk: &Walk, now: Instant) {
-        let took = now - walk.began;
-        crate::runtime::metrics::walked(took);
+    /// Notes the end of a scan: the next one waits as long as this one took.
+    pub(crate) fn ended(&mut self, scan: &Scan, now: Instant) {
+        let took = now - scan.began;
+        crate::runtime::metrics::scanned(took);
         self.rests_until = now + took.min(self.polls.pauses().1);
     }
 
-    /// A walk found what nobody had told of: the next poll comes soon.
+    /// Notes that a scan found events without a wake-up: the next poll comes soon.
     pub(crate) fn found_news(&mut self, now: Instant) {
         self.polls.found_news(now);
     }
 
-    /// Takes what a walk brought into account; `keep` is asked about every recipient and says what is thought of it.
-    pub(crate) fn walked(
+    /// Takes the rows of a scan; asks `keep` about each recipient.
+    pub(crate) fn scanned(
         &mut self,
-        walk: &Walk,
+        scan: &Scan,
         rows: &[WalkedRow],
         now: Instant,
-        mut keep: impl FnMut(&WalkedRow) -> Kept<'_>,
+        mut keep: impl FnMut(&WalkedRow) -> Seen<'_>,
     ) {
         let mut of_shard: HashMap<i16, Vec<&WalkedRow>> = HashMap::new();
         for row in rows {
             of_shard.entry(row.shard).or_default().push(row);
         }
         let mut new = 0;
-        for from in &walk.from {
+        for from in &scan.from {
             let Ok(shard) = u8::try_from(from.shard) else { continue };
             let Some(state) = self.shards.get_mut(usize::from(shard)) else { continue };
             let (mut count, mut at_end, mut behind) = (0, true, None);
@@ -183,48 +185,48 @@ impl Walks {
                 at_end = Some(&row.recipient) == row.last.as_ref();
                 state.last.clone_from(&row.last);
                 behind = Some(match keep(row) {
-                    Kept::New => {
+                    Seen::New => {
                         new += 1;
                         row.recipient.clone()
                     }
-                    Kept::Known => row.recipient.clone(),
-                    Kept::UnknownKind(kind) => {
+                    Seen::Known => row.recipient.clone(),
+                    Seen::UnknownKind(kind) => {
                         self.warnings.found_unknown(kind);
                         behind_kind(kind)
                     }
-                    Kept::HeldKind(kind) => behind_kind(kind),
+                    Seen::HeldKind(kind) => behind_kind(kind),
                 });
             }
-            if at_end || count < walk.per_shard {
+            if at_end || count < scan.per_shard {
                 *state = ShardWalk { probe: state.probe, ..ShardWalk::default() };
             } else if let Some(behind) = behind {
                 state.after = behind;
                 self.due.insert(shard);
             }
         }
-        self.polls.walked(now - walk.began, new);
+        self.polls.scanned(now - scan.began, new);
         if self.due.is_empty() {
             self.polls.ended(now);
         } else {
-            // The pass goes on, and there is much to be found.
+            // The pass goes on, because more recipients follow.
             self.rests_until = self.rests_until.min(now + self.polls.pauses().0);
         }
     }
 }
 
-/// What was thought of a recipient that a walk brought.
-pub(crate) enum Kept<'a> {
-    /// It waits for its turn now.
+/// Verdict on a recipient that a scan returned.
+pub(crate) enum Seen<'a> {
+    /// It became ready.
     New,
-    /// There was nothing to do about it.
+    /// It was known, or is backing off.
     Known,
-    /// Nobody here processes this kind: its events stay.
+    /// No process here handles its kind: its events stay.
     UnknownKind(&'a str),
-    /// Nothing of this kind is begun for now.
+    /// Its kind is on hold.
     HeldKind(&'a str),
 }
 
-/// Behind every recipient of a kind.
+/// A key after every recipient of a kind.
 fn behind_kind(kind: &str) -> String {
     format!("{kind}0")
 }
@@ -236,71 +238,71 @@ mod tests {
 
     const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-    fn walks() -> Walks {
+    fn scans() -> Scans {
         let mut config = RuntimeConfig::default();
         (config.min_poll_interval, config.poll_interval, config.wake_ups) = (PAUSES.0, PAUSES.1, false);
-        Walks::new(&config, Instant::now())
+        Scans::new(&config, Instant::now())
     }
 
-    /// A walk that found nothing and took so long.
-    async fn walk_for(walks: &mut Walks, took: Duration) {
-        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
+    /// Plays a scan that found nothing and took this time.
+    async fn walk_for(scans: &mut Scans, took: Duration) {
+        let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(took).await;
         let now = Instant::now();
-        walks.ended(&walk, now);
-        walks.walked(&walk, &[], now, |_| Kept::Known);
+        scans.ended(&scan, now);
+        scans.scanned(&scan, &[], now, |_| Seen::Known);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_walk_waits_until_others_are_listened_to_but_not_for_long() {
         for (hears, waited) in [(true, Duration::from_millis(7)), (false, LISTENING_WITHIN)] {
             let began = Instant::now();
-            let mut walks = Walks::new(&RuntimeConfig::default(), began);
-            assert!(walks.begin(ShardSet::ALL, 1_000, false, began).is_none());
+            let mut scans = Scans::new(&RuntimeConfig::default(), began);
+            assert!(scans.begin(ShardSet::ALL, 1_000, false, began).is_none());
             tokio::time::advance(Duration::from_millis(7)).await;
             if hears {
-                walks.hears(Instant::now());
-                walks.look_at(ShardSet::ALL);
+                scans.hears(Instant::now());
+                scans.look_at(ShardSet::ALL);
             }
-            assert_eq!(walks.next_due(ShardSet::ALL, false).max(Instant::now()) - began, waited, "hears: {hears}");
+            assert_eq!(scans.next_due(ShardSet::ALL, false).max(Instant::now()) - began, waited, "hears: {hears}");
             tokio::time::advance(LISTENING_WITHIN).await;
-            walk_for(&mut walks, Duration::from_millis(30)).await;
-            let rests_until = walks.rests_until;
-            walks.hears(Instant::now());
+            walk_for(&mut scans, Duration::from_millis(30)).await;
+            let rests_until = scans.rests_until;
+            scans.hears(Instant::now());
             assert!(
-                walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(),
+                scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(),
                 "who listens late ends no rest"
             );
-            assert!(walks.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one walk was enough");
+            assert!(scans.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one walk was enough");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_said_during_a_walk_is_looked_at_after_it() {
-        let mut walks = walks();
-        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
-        walks.look_at([7].into_iter().collect());
-        walks.ended(&walk, Instant::now());
-        walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
-        let next = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
+        let mut scans = scans();
+        let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
+        scans.look_at([7].into_iter().collect());
+        scans.ended(&scan, Instant::now());
+        scans.scanned(&scan, &[], Instant::now(), |_| Seen::Known);
+        let next = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         assert_eq!(next.from.iter().map(|from| from.shard).collect::<Vec<_>>(), [7]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_may_commit_late_is_looked_at_more_than_once_and_what_is_committed_is_not() {
         for (is_committed, looks) in [(false, 1 + PROBE_GAPS_MS.len()), (true, 1)] {
-            let mut walks = walks();
-            walk_for(&mut walks, Duration::ZERO).await;
+            let mut scans = scans();
+            walk_for(&mut scans, Duration::ZERO).await;
             let (shards, began) = ([7].into_iter().collect(), Instant::now());
             if is_committed {
-                walks.look_at(shards);
+                scans.look_at(shards);
             } else {
-                walks.mark(shards, began);
+                scans.mark(shards, began);
             }
             let mut looked = 0;
             for _ in 0..200 {
-                let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now());
-                looked += usize::from(walk.is_some_and(|walk| walk.from.len() == 1));
+                let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now());
+                looked += usize::from(scan.is_some_and(|scan| scan.from.len() == 1));
                 tokio::time::advance(Duration::from_millis(1)).await;
             }
             assert_eq!(looked, looks, "committed: {is_committed}");
@@ -309,21 +311,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn polls_take_a_tenth_of_the_time_at_most() {
-        let mut walks = walks();
-        walk_for(&mut walks, Duration::from_millis(30)).await;
-        walks.found_news(Instant::now());
-        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(270));
+        let mut scans = scans();
+        walk_for(&mut scans, Duration::from_millis(30)).await;
+        scans.found_news(Instant::now());
+        assert_eq!(scans.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(270));
         tokio::time::advance(Duration::from_millis(270)).await;
-        // An event is not unnoticed for longer than is allowed because a walk takes long.
-        walk_for(&mut walks, Duration::from_millis(500)).await;
-        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), PAUSES.1);
+        // A long scan must not make an event wait longer than allowed.
+        walk_for(&mut scans, Duration::from_millis(500)).await;
+        assert_eq!(scans.next_due(ShardSet::ALL, false) - Instant::now(), PAUSES.1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_is_worth_what_is_new() {
         for (is_new, pause) in [(true, PAUSES.0), (false, Duration::from_millis(180))] {
-            let mut walks = walks();
-            let walk = walks.begin(ShardSet::ALL, 10_000, false, Instant::now()).unwrap();
+            let mut scans = scans();
+            let scan = scans.begin(ShardSet::ALL, 10_000, false, Instant::now()).unwrap();
             let row = |n: i16| WalkedRow {
                 shard: n,
                 recipient: format!("cell/{n}"),
@@ -335,53 +337,53 @@ mod tests {
             let rows: Vec<_> = (0..250).map(row).collect();
             tokio::time::advance(Duration::from_millis(20)).await;
             let now = Instant::now();
-            walks.ended(&walk, now);
-            walks.walked(&walk, &rows, now, |_| if is_new { Kept::New } else { Kept::Known });
-            walks.found_news(now);
+            scans.ended(&scan, now);
+            scans.scanned(&scan, &rows, now, |_| if is_new { Seen::New } else { Seen::Known });
+            scans.found_news(now);
             let rested = Duration::from_millis(20);
-            assert_eq!(walks.next_due(ShardSet::ALL, false) - now, pause.max(rested), "new: {is_new}");
+            assert_eq!(scans.next_due(ShardSet::ALL, false) - now, pause.max(rested), "new: {is_new}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_is_asked_for_waits_a_moment_only() {
-        let mut walks = walks();
-        walk_for(&mut walks, Duration::from_millis(2)).await;
-        walks.poll_soon();
-        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(6));
+        let mut scans = scans();
+        walk_for(&mut scans, Duration::from_millis(2)).await;
+        scans.poll_soon();
+        assert_eq!(scans.next_due(ShardSet::ALL, false) - Instant::now(), Duration::from_millis(6));
         tokio::time::advance(Duration::from_millis(6)).await;
-        let walk = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
+        let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
-        // Also when it is asked for while a walk is under way.
-        walks.poll_soon();
-        walks.ended(&walk, Instant::now());
-        walks.walked(&walk, &[], Instant::now(), |_| Kept::Known);
-        assert_eq!(walks.next_due(ShardSet::ALL, false) - Instant::now(), MAX_ASKED_PAUSE);
+        // The same for a request during a scan.
+        scans.poll_soon();
+        scans.ended(&scan, Instant::now());
+        scans.scanned(&scan, &[], Instant::now(), |_| Seen::Known);
+        assert_eq!(scans.next_due(ShardSet::ALL, false) - Instant::now(), MAX_ASKED_PAUSE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn shards_of_others_leave_nothing_to_do() {
-        let (mut walks, mine) = (walks(), [1, 2].into_iter().collect());
-        let walk = walks.begin(mine, 1_000, false, Instant::now()).unwrap();
+        let (mut scans, mine) = (scans(), [1, 2].into_iter().collect());
+        let scan = scans.begin(mine, 1_000, false, Instant::now()).unwrap();
         tokio::time::advance(Duration::from_millis(30)).await;
         let now = Instant::now();
-        walks.ended(&walk, now);
-        walks.walked(&walk, &[], now, |_| Kept::Known);
-        assert_eq!(walks.next_due(mine, false) - now, Duration::from_millis(270));
-        walks.look_at(ShardSet::ALL);
+        scans.ended(&scan, now);
+        scans.scanned(&scan, &[], now, |_| Seen::Known);
+        assert_eq!(scans.next_due(mine, false) - now, Duration::from_millis(270));
+        scans.look_at(ShardSet::ALL);
         tokio::time::advance(Duration::from_millis(30)).await;
-        let all = walks.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
+        let all = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         assert_eq!(all.from.len(), 256, "those that come here are looked at");
     }
 
     #[tokio::test(start_paused = true)]
     async fn polls_that_find_nothing_are_further_and_further_apart() {
-        let mut walks = walks();
+        let mut scans = scans();
         let mut gaps = Vec::new();
         for _ in 0..10 {
-            walk_for(&mut walks, Duration::ZERO).await;
+            walk_for(&mut scans, Duration::ZERO).await;
             let now = Instant::now();
-            gaps.push(walks.next_due(ShardSet::ALL, false) - now);
+            gaps.push(scans.next_due(ShardSet::ALL, false) - now);
             tokio::time::advance(gaps[gaps.len() - 1]).await;
         }
         assert!(gaps.is_sorted() && gaps[1] < PAUSES.0 * 5 && gaps[9] == PAUSES.1, "{gaps:?}");

@@ -1,20 +1,20 @@
-//! What is said to a person about finding work, each thing once in a while.
+//! Warnings about events that no process here handles, once for each kind.
 
 use std::collections::HashSet;
 
 use crate::runtime::metrics;
 
-/// The most kinds that a warning is remembered for.
+/// Most kinds whose warnings are remembered.
 const MAX_UNKNOWN_KINDS: usize = 1_000;
 
-/// What was said.
+/// The warnings so far.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     unknown: HashSet<String>,
 }
 
 impl Warnings {
-    /// A walk found events of a kind that nobody here processes.
+    /// Notes events of a kind that this process does not handle.
     pub(super) fn found_unknown(&mut self, kind: &str) {
         ::metrics::counter!(metrics::UNREGISTERED, "kind" => kind.to_owned()).increment(1);
         if self.unknown.len() < MAX_UNKNOWN_KINDS && self.unknown.insert(kind.to_owned()) {

@@ -1,35 +1,36 @@
-//! Who should work on which shard: a pure function of the living members, so that all of them come to the same answer.
+//! The assignment of shards: a pure function of the living members, so that all of them compute the same.
 //!
-//! Rendezvous hashing with a bound: a shard goes to the member with the highest hash of (member, shard) that has room left. When a member
-//! comes or goes, few shards move.
+//! It is rendezvous hashing with a bound: a shard goes to the member with the highest hash of (member, shard) that
+//! has room. When a member comes or goes, few shards move.
 
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
 use crate::shard::ShardSet;
 
-/// How many shards there are.
+/// Number of shards.
 const SHARDS: usize = 256;
 
-/// A member that may be given shards.
+/// A member that takes shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) worker: Uuid,
-    /// The most shards that it takes.
+    /// Most shards that it takes.
     pub(crate) limit: usize,
 }
 
-/// Who should hold what. A shard that nobody has room for is in no set.
+/// The shards of each member. A shard without a member that has room is in no set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Assignment(Vec<(Uuid, ShardSet)>);
 
 impl Assignment {
-    /// The assignment for these members, in any order.
+    /// Computes the assignment for these members, in any order.
     pub(crate) fn of(members: &[Candidate]) -> Self {
         let share = SHARDS.div_ceil(members.len().max(1));
         let mut members = members.to_vec();
         members.sort_by_key(|member| member.worker);
-        // A member with a low limit leaves more to the others, so the bound grows until everything fits or everybody is full.
+        // A member with a low limit leaves more to the others, so the bound grows until all shards fit or all
+        // members are full.
         let mut bound = share;
         loop {
             let assigned = Self::bounded(&members, bound);
@@ -55,12 +56,12 @@ impl Assignment {
         Assignment(held)
     }
 
-    /// What one member should hold.
+    /// Returns the shards of one member.
     pub(crate) fn held_by(&self, worker: Uuid) -> ShardSet {
         self.0.iter().find(|(member, _)| *member == worker).map(|(_, shards)| *shards).unwrap_or_default()
     }
 
-    /// Everybody's part.
+    /// Returns the shards of each member.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (Uuid, ShardSet)> + '_ {
         self.0.iter().copied()
     }

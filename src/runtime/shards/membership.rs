@@ -1,8 +1,10 @@
-//! The loop that keeps this process a member and its shards leased. What it decides saves work; what is right never rests on it.
+//! The loop that keeps this process a member and its shards leased. Its decisions save work; correctness never rests
+//! on them.
 //!
-//! Every check reads members and leases, by the database's clock, and does three things: takes what should be ours and is nobody's, gives
-//! away what should be another living member's, and learns what was given to us. A shard that is given away is worked on until the next
-//! check, so that there is no gap; two processes at one shard are harmless.
+//! Every check reads members and leases, by the database's clock. It takes free shards that should belong to this
+//! process, hands over shards that should belong to another living member, and learns which shards were handed to
+//! this process. A shard is worked on until the check after its hand-over, so that there is no gap. Two processes on
+//! one shard are harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +23,10 @@ use crate::runtime::metrics;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask, answered, hold};
 
-/// Members that have been silent for so many lease terms are removed.
+/// Number of lease terms of silence after which a member is removed.
 const SILENT_TERMS: u32 = 20;
 
-/// This process among the others.
+/// This process as a member.
 pub(crate) struct Membership<B: Backend> {
     pub(crate) pool: Pool<B>,
     pub(crate) worker: Uuid,
@@ -32,7 +34,7 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) shard_limit: u32,
     pub(crate) config: LeaseConfig,
     pub(crate) complaints: Arc<Complaints>,
-    /// What this process works on.
+    /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
 }
 
@@ -61,7 +63,7 @@ impl<B: Backend> Membership<B> {
         }
     }
 
-    /// One check; `exiting` gives everything away.
+    /// Makes one check; `exiting` hands over all shards.
     pub(super) async fn check(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
         answered(&self.pool, self.check_now(renew, exiting)).await
     }
@@ -97,7 +99,7 @@ impl<B: Backend> Membership<B> {
         Ok(())
     }
 
-    /// Leaves: what is held goes to the others at once, and nothing of this process stays.
+    /// Leaves: hands over all shards at once, and removes this member.
     pub(crate) async fn leave(&self) -> Result<(), Fault> {
         self.check(true, true).await?;
         let leaving = async {
@@ -119,7 +121,7 @@ impl<B: Backend> Membership<B> {
     }
 }
 
-/// The members that may be given shards. This process lives, whatever the clock makes of its heartbeat.
+/// Returns the members that take shards. This process lives, whatever the clock says of its heartbeat.
 fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate> {
     let lives = |member: &&MemberRow| !member.exiting && (member.worker == worker || member.lives(ttl_us));
     let living = members.iter().filter(lives);
@@ -128,14 +130,14 @@ fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate
         .collect()
 }
 
-/// What one check does.
+/// The decisions of one check.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
-    /// Ours, also what is being given away: it is worked on until the next check.
+    /// Shards of this process, with those in hand-over: it works on them until the next check.
     kept: ShardSet,
-    /// To be taken.
+    /// Shards to take.
     free: ShardSet,
-    /// To be given away.
+    /// Shards to hand over.
     handed_over: Vec<(Uuid, ShardSet)>,
 }
 

@@ -1,4 +1,4 @@
-//! Who works on a recipient.
+//! The process that works on a recipient.
 
 use uuid::Uuid;
 
@@ -8,24 +8,25 @@ use crate::recipient::Recipient;
 use crate::runtime::handle::Runtime;
 use crate::store::{Backend, Fault, answered, hold};
 
-/// Who works on a recipient.
+/// The process that works on a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolution {
-    /// The recipient's shard, 0 to 255.
+    /// Shard of the recipient, 0 to 255.
     pub shard: u8,
-    /// The process that holds it; `None` when nobody does at the moment, or when leases are switched off.
+    /// Process that holds the shard; `None` when no process holds it now, or when leases are switched off.
     pub worker: Option<Uuid>,
-    /// How that process may be reached, as it says itself ([`RuntimeConfig::address`](crate::runtime::RuntimeConfig::address)).
+    /// Address of that process, as it says itself
+    /// ([`RuntimeConfig::address`](crate::runtime::RuntimeConfig::address)).
     pub address: Option<String>,
-    /// Whether it is this runtime.
+    /// Whether that process is this runtime.
     pub is_here: bool,
 }
 
 impl<B: Backend> Runtime<B> {
-    /// Who works on a recipient: to send a request to the process that has it at hand.
+    /// Returns the process that works on a recipient, to send it a request.
     ///
-    /// An answer may be outdated when it arrives; whoever is asked can resolve again.
+    /// The result may be outdated when it arrives; the process that gets the request can resolve again.
     ///
     /// # Errors
     ///

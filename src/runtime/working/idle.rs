@@ -1,4 +1,4 @@
-//! The time in which nothing was under way, told together: every shard has a counter, and most wake-ups are about one recipient.
+//! Idle time, reported once a second: each shard has a counter, and most wake-ups are about one recipient.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use crate::eventbox::{Phase, spent};
 use crate::shard::ShardSet;
 
-/// How often it is told.
+/// Time between two reports.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// What has not been told yet.
+/// Idle time that is not reported yet.
 #[derive(Debug)]
 pub(super) struct Idle {
     time: Duration,
@@ -23,7 +23,7 @@ impl Idle {
         Idle { time: Duration::ZERO, of: ShardSet::default(), told_at: now }
     }
 
-    /// Nothing was under way for so long, while these shards were worked on.
+    /// Adds idle time of these shards.
     pub(super) fn add(&mut self, time: Duration, owned: ShardSet, now: Instant) {
         if owned != self.of {
             self.tell(now);
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// What was told since the last look, by the names of shards.
+    /// Returns the time reported since the last call, by the names of shards.
     fn told(snapshotter: &Snapshotter) -> Vec<(String, u64)> {
         let told = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
             let shard = key.key().labels().find(|label| label.key() == "shard")?.value().to_owned();

@@ -1,4 +1,4 @@
-//! Kinds of which nothing is begun for now: somebody paused them, or what they publish to is full.
+//! Kinds on hold: paused by an operator, or throttled because the outbox is over its quota.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,24 +11,24 @@ use crate::heartbeat::Beat;
 use crate::runtime::metrics;
 use crate::store::{Backend, Fault, answered, hold};
 
-/// The part of the outbox's quota below which kinds that were held for it go on.
+/// Part of the outbox's quota below which throttled kinds go on.
 const GO_ON_BELOW: f64 = 0.9;
 
-/// The kinds that are held, and why.
+/// The kinds on hold, by reason.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct PausedKinds {
     pub(crate) paused: BTreeSet<String>,
-    /// Those that publish, while the outbox is over its quota.
+    /// Kinds that publish, while the outbox is over its quota.
     pub(crate) throttled: BTreeSet<String>,
 }
 
-impl Held {
+impl PausedKinds {
     pub(super) fn holds(&self, kind: &str) -> bool {
         self.paused.contains(kind) || self.throttled.contains(kind)
     }
 }
 
-/// The kinds that were seen to publish.
+/// Kinds that have published.
 #[derive(Debug, Default)]
 pub(crate) struct Publishers(RwLock<BTreeSet<String>>);
 
@@ -45,8 +45,8 @@ impl Publishers {
     }
 }
 
-/// What is held now, given what was held before.
-pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &Held) -> Result<Held, Fault> {
+/// Reads the kinds on hold, given the last result.
+pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &PausedKinds) -> Result<PausedKinds, Fault> {
     let mut conn = hold(&shared.pool).await?;
     let paused = B::list_paused_kinds(&mut conn).await?.into_iter().map(|(kind, _)| kind).collect();
     let publishers = shared.publishers.all();
@@ -65,13 +65,13 @@ pub(super) async fn look<B: Backend>(shared: &Shared<B>, before: &Held) -> Resul
             throttled = publishers;
         }
     }
-    Ok(Held { paused, throttled })
+    Ok(PausedKinds { paused, throttled })
 }
 
-/// Looks at every poll interval, until `stopping`.
+/// Reads the kinds on hold at every poll interval, until `stopping`.
 pub(crate) async fn run<B: Backend>(
     shared: Arc<Shared<B>>,
-    held: watch::Sender<Held>,
+    held: watch::Sender<PausedKinds>,
     stopping: CancellationToken,
     beat: Beat,
 ) {
@@ -98,7 +98,7 @@ pub(crate) async fn run<B: Backend>(
     }
 }
 
-fn tell(before: &Held, now: &Held) {
+fn tell(before: &PausedKinds, now: &PausedKinds) {
     if before.paused != now.paused {
         tracing::info!(kinds = ?now.paused, "paused kinds");
     }

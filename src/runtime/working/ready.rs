@@ -1,4 +1,4 @@
-//! The recipients that have events: waiting for their turn, at it, or left alone for a moment.
+//! Recipients that have events: ready, in flight, or resting.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -8,54 +8,54 @@ use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 use crate::runtime::finding::position::Positions;
 
-/// Which queue a recipient waits in.
+/// The queue of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     Rounds,
     Turns,
 }
 
-/// Where a recipient is. It is in one place only, so it is in at most one round or turn of this process at a time.
+/// State of a recipient. A recipient has one state, so at most one round or turn of this process works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Waiting,
-    /// At work; found again meanwhile, it waits again afterwards, and is listed from its start when something is there.
+    /// In flight. If it is found meanwhile, it becomes ready again, and is listed from the front when events are there.
     AtWork {
         again: Again,
         from_start: bool,
     },
-    /// A turn found nothing to do with the events in the box: they are for later.
+    /// Resting: a turn found nothing to do with the events in the box.
     Resting(Instant),
 }
 
-/// Whether a recipient that is at work was found again.
+/// Whether a recipient in flight was found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Again {
     No,
-    /// A walk saw this event, which may be one that is being consumed.
+    /// A scan saw this event. The task in flight may be consuming it.
     Seen(EventId),
     Told,
 }
 
-/// First come, first served; a recipient that has more goes to the end, so that a hot one cannot starve the others.
+/// A first-in-first-out queue. A recipient with more events goes to the end, so that it cannot starve the others.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(crate) struct ReadySet {
     rounds: VecDeque<Recipient>,
     turns: VecDeque<Recipient>,
     places: HashMap<Recipient, Place>,
     positions: Positions,
-    /// Who was found by a walk, and not told of since: a poll that finds such events is not in vain.
+    /// Recipients that a scan found and no wake-up has named since. They show that polling still finds work.
     untold: HashSet<Recipient>,
 }
 
-impl Queue {
-    /// A walk that began then saw events of a recipient, this one first; whether it waits for its turn because of that.
+impl ReadySet {
+    /// Adds a recipient whose first event a scan saw. Returns whether the recipient becomes ready because of that.
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
         let is_late = self.positions.are_late(&to, first);
         if is_late {
             self.list_anew(&to);
         } else if self.positions.were_behind(&to, first, began) {
-            // If it is another one that committed late, the next listing begins before it, and the next walk finds it.
+            // If another event committed late, the next listing starts before it, and the next scan finds it.
             return false;
         }
         match self.places.get_mut(&to) {
@@ -67,7 +67,7 @@ impl Queue {
                 }
                 false
             }
-            // Who rests had nothing behind its position.
+            // A resting recipient has no events after its position.
             Some(Place::Resting(until)) if *until > now && !is_late => false,
             _ => {
                 self.untold.insert(to.clone());
@@ -77,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// An emit to a recipient has committed, also when it was left alone.
+    /// Makes a recipient ready after the commit of an emit, also when it was resting.
     pub(super) fn hinted(&mut self, to: Recipient, lane: Lane) {
         self.untold.remove(&to);
         match self.places.get_mut(&to) {
@@ -87,12 +87,12 @@ impl Queue {
         }
     }
 
-    /// Whether a recipient whose events were consumed had been found by a walk, and nobody told of it until now.
+    /// Returns whether a scan found the recipient, and no wake-up named it until now.
     pub(crate) fn was_untold(&self, to: &Recipient) -> bool {
         self.untold.contains(to)
     }
 
-    /// The next recipients of a lane; they are at work until they are [`done`](Queue::done).
+    /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
     pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let queue = self.lane(lane);
         let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
@@ -102,7 +102,7 @@ impl Queue {
         taken
     }
 
-    /// A recipient that does not wait is at work until it is [`done`](Queue::done); false when it is somewhere already.
+    /// Puts a recipient in flight until [`done`](ReadySet::done). Returns false when it has a state already.
     pub(super) fn begin(&mut self, to: &Recipient) -> bool {
         let is_free = matches!(self.places.get(to), None | Some(Place::Resting(_)));
         if is_free {
@@ -111,7 +111,7 @@ impl Queue {
         is_free
     }
 
-    /// A recipient is not at work any more; it waits again at the end when there is more, or when it was found meanwhile.
+    /// Ends the flight of a recipient; with more events, or when it was found meanwhile, it goes to the end of the queue.
     pub(crate) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
         let found_again = self.was_found_again(&to);
         self.untold.remove(&to);
@@ -122,16 +122,15 @@ impl Queue {
         }
     }
 
-    /// A recipient is not at work and does not wait, whatever was found meanwhile.
+    /// Forgets a recipient, whatever was found meanwhile.
     pub(crate) fn forget(&mut self, to: &Recipient) {
         self.untold.remove(to);
         self.places.remove(to);
     }
 
-    /// A recipient had nothing to do. When it left events, it is left alone until then, unless it was found again meanwhile; when its box was empty,
-    /// whatever is found in it is new.
+    /// Lets a recipient rest that left events, unless it was found meanwhile. After an empty box any event is new.
     pub(crate) fn rest(&mut self, to: Recipient, lane: Lane, until: Instant, mut left_events: bool) {
-        // What it left behind is listed with what comes.
+        // The next listing has the events that it left.
         if self.positions.passed_over(&to) {
             self.list_anew(&to);
             left_events = true;
@@ -144,39 +143,40 @@ impl Queue {
         }
     }
 
-    /// Where the listing of a recipient begins.
+    /// Returns the start of the next listing of a recipient.
     pub(super) fn position(&self, to: &Recipient) -> EventId {
         self.positions.of(to)
     }
 
-    /// Events up to this one were listed, and more remain: some that were left, or only others behind it.
+    /// Notes that events up to this one were listed, and that events remain: some before it, or only later ones.
     pub(crate) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
         self.positions.more_remain(to, last, left_some);
         self.keep_position(to);
     }
 
-    /// All events up to this one were listed and consumed, and there were no more: the next listing begins a little before it.
+    /// Notes that all events up to this one were consumed. The next listing starts before the ids of the last
+    /// minute.
     pub(crate) fn emptied(&mut self, to: &Recipient, last: EventId) {
         self.positions.emptied(to, last);
         self.keep_position(to);
     }
 
-    /// The next listing begins with the first event.
+    /// Lets the next listing start with the first event.
     pub(crate) fn list_anew(&mut self, to: &Recipient) {
         self.positions.forget(to);
     }
 
-    /// Forgets those who do not rest any more.
+    /// Forgets the recipients whose rest has ended.
     pub(super) fn forget_rested(&mut self, now: Instant) {
         self.places.retain(|_, place| !matches!(place, Place::Resting(until) if *until <= now));
     }
 
-    /// Those of a shard that was just marked are not left alone any more.
+    /// Wakes up the resting recipients of shards that were marked.
     pub(super) fn wake(&mut self, is_marked: impl Fn(&Recipient) -> bool) {
         self.places.retain(|to, place| !(matches!(place, Place::Resting(_)) && is_marked(to)));
     }
 
-    /// How many wait in a lane.
+    /// Returns the number of ready recipients of a lane.
     pub(super) fn waiting(&self, lane: Lane) -> usize {
         match lane {
             Lane::Rounds => self.rounds.len(),
@@ -184,7 +184,7 @@ impl Queue {
         }
     }
 
-    /// Forgets everybody who waits: at a stop, and when the database is in trouble.
+    /// Forgets all ready recipients: at a stop, and during an outage of the database.
     pub(crate) fn clear_waiting(&mut self) -> usize {
         let waiting = self.rounds.len() + self.turns.len();
         self.rounds.clear();
@@ -194,7 +194,7 @@ impl Queue {
         waiting
     }
 
-    /// Whether something was found while it was at work that it has not consumed.
+    /// Returns whether a scan found an event that the task in flight has not consumed.
     fn was_found_again(&self, to: &Recipient) -> bool {
         match self.places.get(to) {
             Some(Place::AtWork { again: Again::Told, .. }) => true,
@@ -208,7 +208,7 @@ impl Queue {
         self.lane(lane).push_back(to);
     }
 
-    /// What a walk saw before a position while its recipient was at work is to be listed.
+    /// Lets the next listing include an event before the position that a scan saw during the flight.
     fn keep_position(&mut self, to: &Recipient) {
         if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
             self.list_anew(to);
@@ -235,7 +235,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (ReadySet::default(), Instant::now());
         assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now));
         assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it waits already");
         assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
@@ -249,7 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_walk_saw_of_a_turn_at_work_is_not_listed_again() {
-        let (mut queue, began, a) = (Queue::default(), Instant::now(), to("a"));
+        let (mut queue, began, a) = (ReadySet::default(), Instant::now(), to("a"));
         let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
         for (seen, is_listed_again) in [(first, false), (later, true)] {
             queue.hinted(a.clone(), Lane::Rounds);
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_more_goes_to_the_end() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (ReadySet::default(), Instant::now());
         for key in ["hot", "b", "c"] {
             queue.found(to(key), EventId::NIL, Lane::Turns, now, now);
         }
@@ -288,7 +288,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_rests_is_found_when_the_time_is_over_or_the_shard_marked() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (ReadySet::default(), Instant::now());
         let until = now + Duration::from_secs(1);
         queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
         for woken in [true, false] {
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_box_is_no_reason_to_rest() {
-        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
         queue.hinted(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(queue.waiting(Lane::Rounds), 0);
         queue.found(a.clone(), last, Lane::Rounds, now, now);
         assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
-        // Nothing was behind what it had passed over, and that is still there.
+        // No event was after those that the turn had left, and these are still there.
         queue.more_remain(&a, last, true);
         queue.rest(a.clone(), Lane::Rounds, until, false);
         queue.found(a, last, Lane::Rounds, now, now);
@@ -321,7 +321,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_hinted_does_not_rest() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (ReadySet::default(), Instant::now());
         queue.hinted(to("a"), Lane::Turns);
         queue.hinted(to("a"), Lane::Turns);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
@@ -335,7 +335,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_has_found_what_nobody_tells_of() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (ReadySet::default(), Instant::now());
         for key in ["a", "b"] {
             queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
         }
@@ -350,7 +350,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn positions_are_forgotten_when_something_may_be_before_them() {
-        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let a = to("a");
         queue.emptied(&a, last);
         let behind = queue.position(&a);
@@ -385,7 +385,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_late_ends_a_rest() {
-        let (mut queue, now, last) = (Queue::default(), Instant::now(), EventId::mint());
+        let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
         queue.emptied(&a, last);
         queue.hinted(a.clone(), Lane::Rounds);

@@ -1,4 +1,4 @@
-//! What is registered: the processor or the reducer of each kind.
+//! The registered processor or reducer of each kind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ impl<B: Backend, P: Processor<B>> Turns<B> for P {
     }
 }
 
-/// How a kind is processed.
+/// The handler of a kind.
 pub(crate) enum Kind<B: Backend> {
-    /// One recipient at a time.
+    /// Takes one recipient at a time, in turns.
     Processor(Arc<dyn Turns<B>>),
-    /// Many recipients in a round.
+    /// Takes many recipients at a time, in rounds.
     Reducer(Arc<dyn Rounds<B>>),
 }
 
-/// All kinds, by name.
+/// Handlers by kind.
 pub(crate) type Kinds<B> = HashMap<Arc<str>, Kind<B>>;
 
 impl<B: Backend> Kind<B> {

@@ -1,6 +1,7 @@
 //! The loop that finds recipients with events and gives them to rounds and turns.
 //!
-//! One task owns all of it, so nothing is locked: walks, rounds and turns are tasks that report back, and every number of them is bounded.
+//! One task owns all state, so nothing is locked. Scans, rounds and turns are tasks that report back. Each number of
+//! tasks has a bound.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,92 +12,92 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::idle::Idle;
-use super::paused::Held;
-use super::ready::{Lane, Queue};
+use super::paused::PausedKinds;
+use super::ready::{Lane, ReadySet};
 use super::registry::Kind;
-use super::state_cache::States;
-use super::tasks::{Aim, Report, Shared, run_round, run_turn, run_walk};
+use super::state_cache::StateCache;
+use super::tasks::{Aim, Report, Shared, run_round, run_scan, run_turn};
 use crate::error::Result;
 use crate::eventbox::{EventId, Hinted, Hints};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::runtime::failing::backoffs::Backoffs;
 use crate::runtime::failing::outage::Ended;
-use crate::runtime::failing::trouble::Trouble;
+use crate::runtime::failing::trouble::Interruption;
 use crate::runtime::finding::old_transactions;
-use crate::runtime::finding::scan::{Kept, Walk, Walks};
+use crate::runtime::finding::scan::{Scan, Scans, Seen};
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, WalkedRow};
 
-/// What a task was about, to give its recipients back when it ends.
+/// The recipients of a task, to give them back when the task ends.
 enum Task {
-    Walk,
+    Scan,
     Round(Vec<Recipient>),
     Turn(Recipient),
 }
 
-/// What the loop left behind when it stopped.
+/// The work that is left when the loop stops.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Left {
     pub(crate) waiting: usize,
     pub(crate) interrupted: usize,
 }
 
-pub(crate) struct Work<B: Backend> {
+pub(crate) struct Scheduler<B: Backend> {
     pub(crate) shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
     hints: Arc<Hints>,
-    held: watch::Receiver<Held>,
-    /// What other processes say.
+    held: watch::Receiver<PausedKinds>,
+    /// Wake-ups from other processes.
     heard: Arc<Hints>,
-    pub(crate) walks: Walks,
-    pub(crate) queue: Queue,
-    pub(crate) states: States,
+    pub(crate) scans: Scans,
+    pub(crate) queue: ReadySet,
+    pub(crate) states: StateCache,
     tasks: JoinSet<Report>,
     running: HashMap<Id, Task>,
-    walking: bool,
+    scanning: bool,
     pub(crate) rounds: usize,
     pub(crate) turns: usize,
-    pub(crate) trouble: Trouble,
+    pub(crate) trouble: Interruption,
     pub(crate) backoffs: Backoffs,
     idle: Idle,
 }
 
-impl<B: Backend> Work<B> {
+impl<B: Backend> Scheduler<B> {
     pub(crate) fn new(
         shared: Arc<Shared<B>>,
         owned: watch::Receiver<ShardSet>,
-        held: watch::Receiver<Held>,
+        held: watch::Receiver<PausedKinds>,
         hints: Arc<Hints>,
         heard: Arc<Hints>,
     ) -> Self {
         let now = Instant::now();
-        Work {
-            walks: Walks::new(&shared.config, now),
-            states: States::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
+        Scheduler {
+            scans: Scans::new(&shared.config, now),
+            states: StateCache::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
             owned,
             held,
             hints,
             heard,
-            queue: Queue::default(),
+            queue: ReadySet::default(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
-            walking: false,
+            scanning: false,
             rounds: 0,
             turns: 0,
-            trouble: Trouble::none(now),
+            trouble: Interruption::none(now),
             backoffs: Backoffs::default(),
             idle: Idle::new(now),
         }
     }
 
-    /// Works until `stopping`, then waits for what is under way until `interrupt`.
+    /// Works until `stopping`, then waits for the tasks in flight until `interrupt`.
     pub(crate) async fn run(mut self, stopping: CancellationToken, interrupt: CancellationToken, beat: Beat) -> Left {
         while !stopping.is_cancelled() {
             beat.beat();
             let now = Instant::now();
-            self.begin_what_is_due(now);
+            self.start_due(now);
             let next = self.next_wake(now);
             let idle = self.tasks.is_empty();
             tokio::select! {
@@ -105,21 +106,21 @@ impl<B: Backend> Work<B> {
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
                 () = self.hints.wait() => {
                     let hinted = self.hints.take();
-                    self.take_in(hinted);
+                    self.on_wake_up(hinted);
                 }
                 () = self.heard.wait() => {
-                    self.walks.hears(Instant::now());
+                    self.scans.hears(Instant::now());
                     let hinted = self.heard.take();
-                    // What a file tells is no reason to wake those that rest: it tells of every commit.
-                    if B::SENDS_WAKE_UPS { self.take_in(hinted) } else { self.walks.poll_soon() }
+                    // A file wakes up for every commit, so its wake-ups name no resting recipient.
+                    if B::SENDS_WAKE_UPS { self.on_wake_up(hinted) } else { self.scans.poll_soon() }
                 }
-                // Hints about shards were passed over while they were somebody else's.
+                // Wake-ups of these shards were skipped while another process had them.
                 Ok(()) = self.owned.changed() => {
-                    self.walks.look_at(ShardSet::ALL);
+                    self.scans.look_at(ShardSet::ALL);
                     self.states.clear();
                 }
-                // What was passed over while it was held is found at once.
-                Ok(()) = self.held.changed() => self.walks.look_at(ShardSet::ALL),
+                // Recipients skipped while their kind was on hold become due at once.
+                Ok(()) = self.held.changed() => self.scans.look_at(ShardSet::ALL),
                 () = sleep_until(next) => {}
             }
             if idle {
@@ -135,26 +136,26 @@ impl<B: Backend> Work<B> {
             }
             self.queue.clear_waiting();
         }
-        let interrupted = self.running.values().filter(|task| !matches!(task, Task::Walk)).count();
-        // A dropped turn rolls back, or has committed; it counts as no failure.
+        let interrupted = self.running.values().filter(|task| !matches!(task, Task::Scan)).count();
+        // A dropped turn rolls back, or has committed. It counts as no failure.
         self.tasks.shutdown().await;
         Left { waiting, interrupted }
     }
 
-    fn begin_what_is_due(&mut self, now: Instant) {
+    fn start_due(&mut self, now: Instant) {
         if self.trouble.pauses_until(now).is_some() {
             return;
         }
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
-        self.begin_what_waited(now);
-        // The last one that may begin is for many, so that rounds are large when there is much to do.
+        self.start_waiting(now);
+        // The last free round waits for many recipients, so that rounds are large under load.
         let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
         while self.rounds < most
             && (self.queue.waiting(Lane::Rounds) > enough
                 || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
         {
-            // A round of one is the cheapest for its recipient, where rounds do not wait for each other.
+            // Where rounds do not wait for each other, a round of one is the fastest for its recipient.
             let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
             let count = if !B::ONE_WRITER && waiting <= free { 1 } else { config.round_recipients.get() };
             let taken = self.take_free(Lane::Rounds, count);
@@ -174,16 +175,16 @@ impl<B: Backend> Work<B> {
             let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
             self.begin_turn(to, Aim::Work);
         }
-        if !self.walking && self.wants_more() {
-            if self.walks.forgets_rested(now) {
+        if !self.scanning && self.wants_more() {
+            if self.scans.forgets_rested(now) {
                 self.queue.forget_rested(now);
             }
             let owned = *self.owned.borrow();
             let room = config.max_ready.get().saturating_sub(self.waiting());
-            if let Some(walk) = self.walks.begin(owned, room, self.is_busy(), now) {
-                self.walking = true;
-                let task = run_walk(Arc::clone(&self.shared), self.held.borrow().clone(), walk);
-                self.running.insert(self.tasks.spawn(task).id(), Task::Walk);
+            if let Some(scan) = self.scans.begin(owned, room, self.is_busy(), now) {
+                self.scanning = true;
+                let task = run_scan(Arc::clone(&self.shared), self.held.borrow().clone(), scan);
+                self.running.insert(self.tasks.spawn(task).id(), Task::Scan);
             }
         }
     }
@@ -195,11 +196,11 @@ impl<B: Backend> Work<B> {
         self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
     }
 
-    /// Lets those wait again whose pauses are over or whose kinds go on. One recipient of each held kind is probed with.
-    fn begin_what_waited(&mut self, now: Instant) {
+    /// Makes recipients ready again whose back-off has ended or whose kind has recovered, and probes each held kind.
+    fn start_waiting(&mut self, now: Instant) {
         let released = self.shared.outages.take_released();
         if !released.is_empty() {
-            self.walks.look_at(ShardSet::ALL);
+            self.scans.look_at(ShardSet::ALL);
         }
         let again: HashSet<Recipient> = self.backoffs.due(now).into_iter().chain(released).collect();
         if !again.is_empty() {
@@ -215,22 +216,22 @@ impl<B: Backend> Work<B> {
         }
     }
 
-    fn take_in(&mut self, hinted: Hinted) {
+    fn on_wake_up(&mut self, hinted: Hinted) {
         let shards = hinted.committed.or(hinted.shards);
         if !shards.is_empty() {
-            self.walks.look_at(hinted.committed);
-            self.walks.mark(hinted.shards, Instant::now());
+            self.scans.look_at(hinted.committed);
+            self.scans.mark(hinted.shards, Instant::now());
             self.queue.wake(|to| shards.contains(to.shard()));
         }
         self.named(hinted.recipients);
     }
 
-    /// These recipients have events: they need no walk to be found.
+    /// Makes recipients with events ready, without a scan.
     fn named(&mut self, recipients: HashSet<Recipient>) {
         let owned = *self.owned.borrow();
         let held = self.held.borrow();
         for to in recipients {
-            // Who is held is found by the walk that follows, and so are those of a kind that nobody here processes, to be warned about.
+            // The next scan finds recipients of kinds on hold, and warns about kinds that no process here handles.
             if !owned.contains(to.shard()) || held.holds(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
                 continue;
             }
@@ -238,12 +239,12 @@ impl<B: Backend> Work<B> {
             if self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns) < self.shared.config.max_ready.get() {
                 self.queue.hinted(to, lane);
             } else {
-                self.walks.look_at([to.shard()].into_iter().collect());
+                self.scans.look_at([to.shard()].into_iter().collect());
             }
         }
     }
 
-    /// The next recipients of a lane whose kinds are not held; the others are found again when they are not held any more.
+    /// Takes the next recipients of a lane whose kinds are not on hold. A later scan finds the others again.
     fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let held = self.held.borrow();
         let outages = &self.shared.outages;
@@ -259,7 +260,7 @@ impl<B: Backend> Work<B> {
         self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
     }
 
-    /// Whether as many wait or are at work as are begun at once.
+    /// Returns whether the queue and the tasks are as full as one start can make them.
     fn is_busy(&self) -> bool {
         let of_task = |task: &Task| if let Task::Round(taken) = task { taken.len() } else { 0 };
         let of_rounds = self.queue.waiting(Lane::Rounds) + self.running.values().map(of_task).sum::<usize>();
@@ -267,7 +268,7 @@ impl<B: Backend> Work<B> {
         of_rounds >= config.round_recipients.get() || self.queue.waiting(Lane::Turns) >= config.workers.get()
     }
 
-    /// Whether walks should bring more: while few wait, compared with what is taken at once.
+    /// Returns whether scans should bring more recipients: the queue is short compared with one start.
     fn wants_more(&self) -> bool {
         let config = &self.shared.config;
         self.waiting() < (2 * config.rounds.get() * config.round_recipients.get()).min(config.max_ready.get())
@@ -277,12 +278,12 @@ impl<B: Backend> Work<B> {
         if let Some(until) = self.trouble.pauses_until(now) {
             return until;
         }
-        if self.walking || !self.wants_more() {
-            // A task that ends wakes the loop.
+        if self.scanning || !self.wants_more() {
+            // The end of a task wakes up the loop.
             return now + self.shared.config.poll_interval;
         }
         let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
-        waits.fold(self.walks.next_due(*self.owned.borrow(), self.is_busy()), Instant::min)
+        waits.fold(self.scans.next_due(*self.owned.borrow(), self.is_busy()), Instant::min)
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -290,7 +291,7 @@ impl<B: Backend> Work<B> {
             Ok((id, report)) => {
                 self.running.remove(&id);
                 match report {
-                    Report::Walked(walk, rows) => self.walked(&walk, rows),
+                    Report::Scanned(scan, rows) => self.scanned(&scan, rows),
                     Report::Round(taken, done) => self.round_done(taken, done),
                     Report::Turn(to, done, judged) => self.turn_done(to, done, judged),
                 }
@@ -304,9 +305,9 @@ impl<B: Backend> Work<B> {
                         self.shared.outages.ended(&to, Ended::Otherwise);
                         self.queue.done(to, Lane::Turns, false);
                     }
-                    Some(Task::Walk) => {
-                        self.walking = false;
-                        self.walks.look_at(ShardSet::ALL);
+                    Some(Task::Scan) => {
+                        self.scanning = false;
+                        self.scans.look_at(ShardSet::ALL);
                     }
                     None => {}
                 }
@@ -314,31 +315,31 @@ impl<B: Backend> Work<B> {
         }
     }
 
-    fn walked(&mut self, walk: &Walk, rows: Result<Vec<WalkedRow>, Fault>) {
-        self.walking = false;
+    fn scanned(&mut self, scan: &Scan, rows: Result<Vec<WalkedRow>, Fault>) {
+        self.scanning = false;
         let now = Instant::now();
-        self.walks.ended(walk, now);
-        old_transactions::scanned(&self.shared.slow_scans, now - walk.began, rows.as_ref().map_or(0, Vec::len));
+        self.scans.ended(scan, now);
+        old_transactions::scanned(&self.shared.slow_scans, now - scan.began, rows.as_ref().map_or(0, Vec::len));
         let rows = match rows {
             Ok(rows) => rows,
-            Err(fault) => return self.in_trouble(&fault.0),
+            Err(fault) => return self.interrupted_by(&fault.0),
         };
         self.trouble.is_over();
         let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
         let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
-        self.walks.walked(walk, &rows, now, |row| {
+        self.scans.scanned(scan, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
-            let Some(registered) = kinds.get(kind) else { return Kept::UnknownKind(kind) };
+            let Some(registered) = kinds.get(kind) else { return Seen::UnknownKind(kind) };
             if held.holds(kind) {
-                return Kept::HeldKind(kind);
+                return Seen::HeldKind(kind);
             }
-            let Ok(to) = row.recipient.parse::<Recipient>() else { return Kept::Known };
+            let Ok(to) = row.recipient.parse::<Recipient>() else { return Seen::Known };
             let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
             if row.paused || backoff.leaves_alone(row.wait_us) || waits {
-                return Kept::Known;
+                return Seen::Known;
             }
-            let is_new = queue.found(to, EventId::from(row.first), registered.lane(), walk.began, now);
-            if is_new { Kept::New } else { Kept::Known }
+            let is_new = queue.found(to, EventId::from(row.first), registered.lane(), scan.began, now);
+            if is_new { Seen::New } else { Seen::Known }
         });
     }
 }

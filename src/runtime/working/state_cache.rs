@@ -1,27 +1,28 @@
-//! The states of recipients as this process committed them, so that a round need not read them.
+//! StateCache of recipients as this process committed them, so that a round need not read them.
 //!
-//! It saves time only: the commit takes the turn of nobody whose token is another one than the kept one's. While somebody's snapshot is open for
-//! long, a state that is written often is slow to read, because all its versions are kept.
+//! The cache only saves time: the commit compares tokens, and fails for a recipient whose token is another than the
+//! cached one. Under a long snapshot a state that is written often is slow to read, because the engine keeps all its
+//! versions.
 
 use std::collections::HashMap;
 
 use crate::eventbox::KnownState;
 use crate::recipient::Recipient;
 
-/// What an entry takes beside its recipient and its state, bytes.
+/// Bytes of an entry besides its recipient and its state.
 const ENTRY_BYTES: usize = 200;
 
-/// At most so many bytes; when they are used up, all are forgotten, and those that are used come back.
+/// A cache with a bound in bytes. At the bound it forgets all states; the states in use come back.
 #[derive(Debug)]
-pub(crate) struct States {
+pub(crate) struct StateCache {
     kept: HashMap<Recipient, KnownState>,
     bytes: usize,
     max_bytes: usize,
 }
 
-impl States {
+impl StateCache {
     pub(super) fn new(max_bytes: usize) -> Self {
-        States { kept: HashMap::new(), bytes: 0, max_bytes }
+        StateCache { kept: HashMap::new(), bytes: 0, max_bytes }
     }
 
     pub(super) fn get(&self, of: &Recipient) -> Option<KnownState> {
@@ -41,7 +42,7 @@ impl States {
         self.kept.insert(of.clone(), known);
     }
 
-    /// Others may have written it.
+    // Another process may have written the state.
     pub(crate) fn forget(&mut self, of: &Recipient) {
         if let Some(known) = self.kept.remove(of) {
             self.bytes -= bytes_of(of, &known);
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn it_stays_within_its_bytes() {
-        let mut states = States::new(10_000);
+        let mut states = StateCache::new(10_000);
         for n in 0..1_000 {
             states.keep(&to(n), known(1, n % 900));
             assert!(states.bytes <= 10_000);
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_last_one_counts_until_it_is_forgotten() {
-        let mut states = States::new(10_000);
+        let mut states = StateCache::new(10_000);
         states.keep(&to(1), known(1, 10));
         states.keep(&to(1), known(2, 20));
         assert_eq!(states.get(&to(1)).map(|known| known.turn), Some(2));

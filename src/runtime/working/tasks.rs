@@ -1,4 +1,4 @@
-//! The tasks that the loop of the workers begins: walks, rounds and turns.
+//! The tasks that the loop of the workers starts: scans, rounds and turns.
 
 use std::error::Error;
 use std::num::NonZeroU32;
@@ -9,7 +9,7 @@ use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::paused::{Held, Publishers};
+use super::paused::{PausedKinds, Publishers};
 use super::registry::{Kind, Kinds};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -21,15 +21,15 @@ use crate::runtime::config::RuntimeConfig;
 use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::failing::outage::Outages;
 use crate::runtime::finding::old_transactions::SlowScan;
-use crate::runtime::finding::scan::Walk;
+use crate::runtime::finding::scan::Scan;
 use crate::runtime::metrics;
 use crate::runtime::stats::Counters;
 use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
 
-/// What the tasks share.
+/// State that the loop shares with its tasks.
 pub(crate) struct Shared<B: Backend> {
     pub(crate) pool: Pool<B>,
-    /// For walks and leases, which go on while turns and emits hold every connection of the pool.
+    /// Connections for scans and leases, which go on while turns and emits hold every connection of the pool.
     pub(crate) reserved: Pool<B>,
     pub(crate) config: RuntimeConfig,
     pub(crate) kinds: Kinds<B>,
@@ -40,24 +40,24 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) complaints: Arc<Complaints>,
     /// The last slow scan.
     pub(crate) slow_scans: watch::Sender<SlowScan>,
-    /// Beats while a look for recipients with events is under way.
+    /// Beats while a scan is in flight.
     pub(crate) finding: Beat,
     #[cfg(feature = "emitter")]
     pub(crate) emitter: Option<DurableEmitter<B>>,
 }
 
-/// What is known about the failure of a turn.
+/// Verdict on the failure of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judged {
     /// It counts for no event.
     Nobodys,
-    /// It is the recipient's own, and is noted in the database.
+    /// It is the recipient's own, and the database has it.
     Noted,
-    /// It is the recipient's own, and could not be noted.
+    /// It is the recipient's own, and the database does not have it.
     NotNoted,
 }
 
-/// What is found out about the failure of one turn.
+/// Collects the verdict on the failure of one turn.
 #[derive(Debug)]
 struct Hearing {
     outages: Arc<Outages>,
@@ -85,7 +85,8 @@ impl Hearing {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
     }
 
-    /// The verdict; what was not asked about is judged now, unless it is contention or the database is away.
+    /// Returns the verdict. Judges now an error that no step asked about, except contention and an outage of the
+    /// database.
     fn end(&self, to: &Recipient, error: Option<&EventboxError>) -> Judged {
         if let Some(verdict) = *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) {
             return verdict;
@@ -102,14 +103,14 @@ impl Hearing {
     }
 }
 
-/// What a task reports.
+/// Report of a task.
 pub(crate) enum Report {
-    Walked(Walk, Result<Vec<WalkedRow>, Fault>),
+    Scanned(Scan, Result<Vec<WalkedRow>, Fault>),
     Round(Vec<Recipient>, Result<Vec<Done>>),
     Turn(Recipient, Result<Turn>, Judged),
 }
 
-/// An error with its causes, on one line.
+/// Shows an error with its causes on one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
@@ -124,16 +125,16 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-pub(super) async fn run_walk<B: Backend>(shared: Arc<Shared<B>>, held: Held, walk: Walk) -> Report {
+pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKinds, scan: Scan) -> Report {
     let began = Instant::now();
-    // While nothing is found the rest of the runtime looks calm.
+    // While a scan waits, the rest of the runtime looks idle.
     let _busy = shared.finding.busy();
-    let per_shard = i64::try_from(walk.per_shard).unwrap_or(i64::MAX);
+    let per_shard = i64::try_from(scan.per_shard).unwrap_or(i64::MAX);
     let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).filter(|kind| !held.holds(kind)).collect();
-    let rows = B::walk_recipients(&shared.reserved, &walk.from, per_shard, &kinds).await;
-    let shards = walk.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
+    let rows = B::walk_recipients(&shared.reserved, &scan.from, per_shard, &kinds).await;
+    let shards = scan.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
     spent(Phase::Listing, began.elapsed(), shards);
-    Report::Walked(walk, rows)
+    Report::Scanned(scan, rows)
 }
 
 pub(super) async fn run_round<B: Backend>(
@@ -158,7 +159,7 @@ pub(super) async fn run_round<B: Backend>(
     let mut done = round(&shared.pool, &with_reducers, limits).await;
     drop(with_reducers);
     if let Ok(done) = &mut done {
-        // Beside each other, so that a hook that takes long delays no other one's.
+        // Hooks run concurrently, so that a slow hook delays no other recipient.
         let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, ..))| match done {
             Done::Committed { turn, .. } => Some(after_the_commit(&shared, to, turn)),
             _ => None,
@@ -168,11 +169,11 @@ pub(super) async fn run_round<B: Backend>(
     Report::Round(parts.into_iter().map(|(to, ..)| to).collect(), done)
 }
 
-/// Why a turn is begun.
+/// Purpose of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
     Work,
-    /// To see whether a kind works again. One event is enough for that, and a bad one behind it does not hide the answer.
+    /// To see whether a kind has recovered. One event is enough, and a bad event behind it cannot hide the answer.
     Probe,
 }
 
@@ -194,7 +195,7 @@ pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, 
     Report::Turn(to, done, judged)
 }
 
-/// Hands over what was published and runs the hooks.
+/// Hands published messages to the emitter, then runs the hooks.
 async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
     #[cfg(feature = "emitter")]
     if !turn.published.is_empty() {
@@ -219,7 +220,7 @@ async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: 
     metrics::hooks_ran(to.kind());
 }
 
-/// The options of a turn of a single recipient.
+/// Returns the options of the turns of single recipients.
 pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
     let max_events: NonZeroU32 = config.max_events;
     TurnOptions::new(max_events)
