@@ -1,4 +1,4 @@
-//! What time it is, for everything that takes it from the process. A test may move it.
+//! The clock of the process. Tests may move it.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ pub(crate) fn now() -> SystemTime {
     moved().unwrap_or_else(SystemTime::now)
 }
 
-/// What a test has set, where one runs.
+/// The time that a test has set.
 pub(crate) fn moved() -> Option<SystemTime> {
     #[cfg(feature = "testing")]
     if let Ok(now) = moved::CURRENT.try_with(Clock::now) {
@@ -128,7 +128,7 @@ mod moved {
             Clock(Arc::new(Inner { now: Mutex::new(now), ids: Mutex::new(ContextV7::new()) }))
         }
 
-        /// What it shows.
+        /// Time that the clock shows.
         #[must_use]
         pub fn now(&self) -> SystemTime {
             *self.0.now.lock().unwrap_or_else(PoisonError::into_inner)

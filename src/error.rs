@@ -7,7 +7,7 @@ use crate::recipient::Recipient;
 /// An error of the user's own code, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What a function of this crate returns.
+/// Result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation on an eventbox did not succeed.
@@ -22,17 +22,17 @@ pub enum Error {
     /// Another writer of the same recipient came first, or the database asked to try again.
     #[error("{attempt}: another writer came first")]
     Contention {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database said, if it was the database.
+        /// Error of the database, if the database failed.
         source: Option<BoxError>,
     },
     /// The database could not be reached or is too busy. Nothing was changed.
     #[error("{attempt}: the database is not available")]
     Transient {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database or the network said.
+        /// Error of the database or the network.
         source: BoxError,
     },
     /// The connection was lost during a commit, and whether it happened cannot be told any more.
@@ -41,17 +41,17 @@ pub enum Error {
     /// again: its events are either consumed or still there.
     #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
     Unknown {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// How the connection was lost.
+        /// Error that ended the connection.
         source: BoxError,
     },
     /// The call itself is wrong. Refused before any SQL, so nothing was changed.
     #[error("{attempt}: {misuse}")]
     Misuse {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What is wrong.
+        /// The problem.
         misuse: Misuse,
     },
     /// The user's own code failed, and the turn was rolled back.
@@ -67,37 +67,37 @@ pub enum Error {
     Deadline {
         /// The step, with the recipient.
         attempt: String,
-        /// What a turn may take.
+        /// Longest time of a turn.
         limit: std::time::Duration,
     },
     /// The state that the library keeps for a recipient cannot be read or written. Nothing was changed.
     #[error("{attempt}: its state is not usable")]
     State {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What is wrong with the state.
+        /// The problem with the state.
         source: StateError,
     },
     /// The recipient is paused: its events wait until it is resumed.
     #[error("{attempt}: the recipient is paused; resume it with eventbox::admin::resume")]
     Paused {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
     },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
     Database {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database said.
+        /// Error of the database.
         source: BoxError,
     },
     /// The database is not fit for eventboxes; the text says what to do.
     #[error("{attempt}: {problem}")]
     Setup {
-        /// What was attempted.
+        /// The attempt.
         attempt: String,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         problem: String,
     },
 }
@@ -151,7 +151,7 @@ impl Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("something that the code needs is away: to be tried again after {retry_after:?}")]
 pub struct Outage {
-    /// How long the recipient is left alone.
+    /// Pause of the recipient.
     pub retry_after: std::time::Duration,
 }
 
@@ -188,7 +188,7 @@ impl UnknownEvent {
     }
 }
 
-/// What is wrong with a call.
+/// Misuse of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -217,7 +217,7 @@ pub enum Misuse {
     /// A recipient's kind with a slash, or a recipient's text without one.
     #[error("{text:?} is not a recipient: write kind/key, with no slash in the kind")]
     NotARecipient {
-        /// What was given.
+        /// The given value.
         text: String,
     },
     /// A text that should be the context of a trace.
@@ -225,13 +225,13 @@ pub enum Misuse {
         "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all zeros"
     )]
     NotATraceparent {
-        /// What was given, or its start.
+        /// The given value, or its start.
         text: String,
     },
     /// More events in one call than it takes.
     #[error("{count} events in one call, over the limit of {limit}: make several calls")]
     TooMany {
-        /// How many were given.
+        /// Number of events given.
         count: usize,
         /// The limit.
         limit: usize,
@@ -239,7 +239,7 @@ pub enum Misuse {
     /// A call on something that was stopped.
     #[error("the {what} was stopped")]
     Stopped {
-        /// What was stopped.
+        /// The service that was stopped.
         what: &'static str,
     },
     /// A text that is no [`Receipt`](crate::Receipt).
@@ -251,7 +251,7 @@ pub enum Misuse {
     /// A timer further away than timers may be; is the unit wrong?
     #[error("the event is due in {wait:?}, over the limit of {limit:?}")]
     TooFar {
-        /// How far away it is.
+        /// Time until it is due.
         wait: std::time::Duration,
         /// The limit.
         limit: std::time::Duration,
@@ -294,7 +294,7 @@ pub enum StateError {
     Encode {
         /// Whose state.
         recipient: Recipient,
-        /// What the codec said.
+        /// Error of the codec.
         source: BoxError,
     },
     /// The codec encoded the new state, and cannot read back what it wrote.
@@ -302,7 +302,7 @@ pub enum StateError {
     NotReadBack {
         /// Whose state.
         recipient: Recipient,
-        /// What does not come back.
+        /// The part that does not come back.
         source: BoxError,
     },
     /// The codec could not decode the stored state: another type, another codec, or an older form of it.
@@ -313,7 +313,7 @@ pub enum StateError {
     Decode {
         /// Whose state.
         recipient: Recipient,
-        /// What the codec said.
+        /// Error of the codec.
         source: BoxError,
     },
     /// The new state is over the limit of its reducer.

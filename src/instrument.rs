@@ -1,6 +1,6 @@
-//! What an instrument is, for the tables of all instruments.
+//! The description of an instrument, for the tables of all instruments.
 
-/// What kind of instrument it is.
+/// Kind of an instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -29,7 +29,7 @@ pub struct Instrument {
     pub labels: &'static [&'static str],
     /// Where the buckets of a histogram should end, in the unit; none: the exporter's default.
     pub buckets: &'static [f64],
-    /// What it says.
+    /// Meaning of the value.
     pub help: &'static str,
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, BoxErr
     }
 }
 
-/// What JSON cannot say.
+/// A value that JSON cannot express.
 #[derive(Debug, thiserror::Error)]
 #[error("{at}{why}")]
 struct Refused {
@@ -46,7 +46,7 @@ const NOTHING: &str =
     "`Some` of a value that is null in JSON would come back as `None`: store a type that tells them apart";
 const TOO_DEEP: &str = "it is nested deeper than MAX_JSON_DEPTH (120): store it flat";
 
-/// What was refused, and the way to it.
+/// The refused value, and the path to it.
 #[derive(Default)]
 struct Trail {
     refused: Cell<Option<&'static str>>,

@@ -1,4 +1,4 @@
-//! Who owns an eventbox.
+//! The owner of an eventbox.
 
 use std::fmt;
 use std::str::FromStr;

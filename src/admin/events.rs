@@ -19,7 +19,7 @@ pub const MAX_LISTED_BYTES: usize = 32 << 20;
 /// The most ids that one call takes.
 pub const MAX_IDS: usize = 10_000;
 
-/// How many events [`purge_all`] deletes in one transaction.
+/// Number of events that [`purge_all`] deletes in one transaction.
 pub const PURGE_SLICE: u32 = 10_000;
 
 /// The events of a box, oldest first, behind `after` (`None`: from the oldest); at most `limit` and [`MAX_LISTED`], and
@@ -64,11 +64,11 @@ pub async fn events<B: Backend>(
     Ok(rows.rows.into_iter().map(Event::listed).collect())
 }
 
-/// What waits in a box, exactly.
+/// Exact number and oldest of the events in a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backlog {
-    /// How many events wait.
+    /// Number of events in the box.
     pub events: u64,
     /// The oldest of them; [`EventId::emitted_at`] tells when it was emitted. `None` when none waits.
     pub oldest: Option<EventId>,

@@ -31,7 +31,7 @@ pub struct Quarantined {
     pub code: String,
     /// Why, in words.
     pub reason: String,
-    /// How often processing it was tried, as far as that was counted.
+    /// Number of counted attempts to process it.
     pub attempts: u32,
     /// When it was taken aside, by the database's clock.
     pub quarantined_at: SystemTime,

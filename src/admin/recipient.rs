@@ -20,7 +20,7 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 /// The most bytes of a state that is set here.
 pub const MAX_EDIT_BYTES: usize = 16 << 20;
 
-/// What is known of a recipient beside its events.
+/// State of a recipient besides its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Standing {
@@ -28,13 +28,15 @@ pub struct Standing {
     pub turn: i64,
     /// When that was, by the database's clock.
     pub updated_at: Option<SystemTime>,
-    /// Whether it is paused.
+    /// Whether the recipient itself is paused, by [`pause`].
     pub paused: bool,
-    /// How often in a row it has failed.
+    /// Whether its whole kind is paused, by [`pause_kind`](crate::admin::pause_kind).
+    pub kind_paused: bool,
+    /// Failures in a row.
     pub attempts: u32,
     /// When it is tried again after failing, by the database's clock; `None` when it is not failing.
     pub next_attempt_at: Option<SystemTime>,
-    /// How it failed last.
+    /// Last error.
     pub error: Option<String>,
 }
 
@@ -55,6 +57,7 @@ pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Stan
         turn: row.turn,
         updated_at: row.updated_at_us.map(time_of),
         paused: row.paused,
+        kind_paused: row.kind_paused,
         attempts: u32::try_from(row.attempts).unwrap_or(0),
         next_attempt_at: (row.attempts > 0).then(|| time_of(row.next_attempt_at_us)),
         error: row.error,

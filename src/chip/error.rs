@@ -1,6 +1,6 @@
 //! Errors of a configuration.
 
-/// What is wrong with a configuration.
+/// Problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -15,21 +15,21 @@ pub enum ConfigError {
         "retransmit_after ({retransmit_after_ms} ms) must be longer than publish_timeout ({publish_timeout_ms} ms), or two hosts could send a row at once"
     )]
     ClaimTooShort {
-        /// How long a claim lasts.
+        /// Term of a claim.
         retransmit_after_ms: u128,
-        /// How long a request may last.
+        /// Longest time of a request.
         publish_timeout_ms: u128,
     },
     /// The address is not `host:port`.
     #[error("invalid address format: {problem}")]
     InvalidAddress {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A TLS setting that cannot be used.
     #[error("the TLS settings cannot be used: {problem}")]
     Tls {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// An authentication setting that cannot be used.
@@ -38,7 +38,7 @@ pub enum ConfigError {
     /// A setting that is required.
     #[error("{problem}")]
     Missing {
-        /// What is missing, and under which name to give it.
+        /// The missing setting, with its name.
         problem: &'static str,
     },
     /// Two settings that exclude each other.
@@ -51,7 +51,7 @@ pub enum ConfigError {
     },
 }
 
-/// What is wrong with the settings of an authentication.
+/// Problem of the settings of an authentication.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthConfigError {
@@ -64,7 +64,7 @@ pub enum AuthConfigError {
     /// A public key that is not hex.
     #[error("failed to decode public key hex: {problem}")]
     InvalidPublicKey {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// Credentials would travel in the clear.

@@ -9,7 +9,7 @@ use crate::chip::client::config::BatchConfig;
 use crate::chip::instruments as names;
 use crate::instrument::whole;
 
-/// How a request went.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestStatus {
     Success,

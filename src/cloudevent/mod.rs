@@ -63,7 +63,7 @@ pub enum CloudEventError {
     /// The source (domain) is not a URI reference.
     #[error("the source (domain) {text:?} of the event is not a URI reference")]
     InvalidSource {
-        /// What was given.
+        /// The given value.
         text: String,
     },
     /// The type (entity) is empty.
@@ -72,19 +72,19 @@ pub enum CloudEventError {
     /// The data schema is not a URI reference.
     #[error("the data schema {text:?} of the event is not a URI reference")]
     InvalidDataSchema {
-        /// What was given.
+        /// The given value.
         text: String,
     },
     /// An extension's name has other characters than `a` to `z` and `0` to `9`, or none.
     #[error("{name:?} is not the name of an extension: use lower-case letters and digits only")]
     InvalidExtensionName {
-        /// What was given.
+        /// The given value.
         name: String,
     },
     /// An extension's name means something else already.
     #[error("the extension name {name:?} is reserved")]
     ReservedExtension {
-        /// What was given.
+        /// The given value.
         name: String,
     },
     /// An attribute has a value that the database, the protobuf format or the receiver refuses.
@@ -98,7 +98,7 @@ pub enum CloudEventError {
     /// A payload could not be written as JSON.
     #[error("the payload of the event cannot be written as JSON: {problem}")]
     Json {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A list of keys and values ends with a key.

@@ -1,4 +1,4 @@
-//! What can go wrong with a set.
+//! Errors of a set.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,56 +16,56 @@ pub enum Error {
     /// The listing is older than the tombstone delay, by the database's clock: list again.
     #[error("{attempt}: the listing is stale ({age:?} old, over the tombstone delay of {delay:?}): list again")]
     Stale {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// How old the listing is.
+        /// Age of the listing.
         age: Duration,
-        /// How old it may be.
+        /// Largest age of a listing.
         delay: Duration,
     },
     /// Another writer of the same recipient came first: roll back, list again and try again.
     #[error("{attempt}: another writer came first")]
     Contention {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database said, if it was the database.
+        /// Error of the database, if the database failed.
         source: Option<BoxError>,
     },
     /// The database could not be reached or is too busy.
     #[error("{attempt}: the database is not available")]
     Transient {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database or the network said.
+        /// Error of the database or the network.
         source: BoxError,
     },
     /// The connection was lost during a commit, so whether it happened is not known: list again to see.
     #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
     Unknown {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// How the connection was lost.
+        /// Error that ended the connection.
         source: BoxError,
     },
     /// The call itself is wrong; trying again does not help.
     #[error("{attempt}: {misuse}")]
     Misuse {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What is wrong.
+        /// The problem.
         misuse: Misuse,
     },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
     Database {
-        /// What was attempted, with the recipient.
+        /// The attempt, with the recipient.
         attempt: String,
-        /// What the database said.
+        /// Error of the database.
         source: BoxError,
     },
 }
 
-/// What is wrong with a call on a set.
+/// Misuse of a set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {

@@ -1,4 +1,4 @@
-//! What lies in a set.
+//! Items of a set.
 
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl fmt::Debug for Item {
     }
 }
 
-/// What became of an item that was added.
+/// Result of adding an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Added {

@@ -1,4 +1,4 @@
-//! What a set held at a moment.
+//! Items of a set at one moment.
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ impl<B: Backend> PopTx<B> {
             return Err(Error::misuse(ATTEMPT, Misuse::NotFinished));
         }
         if !self.holds().await.map_err(|fault| Error::during(fault, ATTEMPT))? {
-            // What is open now is rolled back with the connection.
+            // An open transaction is rolled back with the connection.
             return Err(Error::misuse(ATTEMPT, Misuse::Undone));
         }
         let committed = match self.tx {

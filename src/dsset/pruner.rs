@@ -20,15 +20,15 @@ pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 /// The gauge of the names that a whole pass left remembered.
 pub(crate) const TOMBSTONES: &str = "eventbox_tombstones";
 
-/// How a [`Pruner`] works.
+/// Settings of a [`Pruner`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunerConfig {
-    /// How long a name stays remembered after its event was found to be gone.
+    /// Time for which a name stays remembered after its event was found to be gone.
     pub tombstone_delay: Duration,
     /// The time from the end of a pass to the next, with up to a tenth of jitter; at least [`MIN_PRUNE_INTERVAL`]. A name lives up to two of
     /// them longer than the delay.
     pub interval: Duration,
-    /// How many tombstones are looked at in one transaction.
+    /// Number of tombstones that one transaction reads.
     pub slice: NonZeroU32,
 }
 

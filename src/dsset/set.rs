@@ -15,7 +15,7 @@ use super::tombstone::micros;
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault, answered, begin_tx, hold};
 
-/// How long a name stays remembered after its item or event is gone, if not said otherwise.
+/// Default time for which a name stays remembered after its item or event is gone.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// The most bytes that the values of one [`Listing`] have together; one item is always listed.

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::listing::Listing;
 use crate::store::{Backend, Fault, PrunedSlice, Slice, answered, begin_tx, hold, in_time};
 
-/// How many tombstones [`cleanup_garbage`] looks at in one transaction.
+/// Number of tombstones that [`cleanup_garbage`] reads in one transaction.
 const CLEANUP_SLICE: u32 = 1_000;
 
 /// Names a tombstone within its shard.
@@ -23,17 +23,17 @@ pub struct TombstoneKey {
     pub name: String,
 }
 
-/// What was done to tombstones.
+/// Counts of a pruning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// How many tombstones were looked at.
+    /// Number of tombstones that were read.
     pub walked: u64,
-    /// How many got the time at which their event was found to be gone.
+    /// Number of tombstones that got the time at which their event was found to be gone.
     pub stamped: u64,
-    /// How many lost that time, because their event is there again.
+    /// Number of tombstones that lost that time, because their event is there again.
     pub revived: u64,
-    /// How many were deleted: their names are free again.
+    /// Number of tombstones that were deleted: their names are free again.
     pub deleted: u64,
     /// Where to go on; `None` at the end.
     pub next: Option<TombstoneKey>,

@@ -17,7 +17,7 @@ use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey};
 pub struct Config {
     /// Host (true) or plugin (false): whether rows that are left in the table, by whomever, are claimed and sent again, and expired ones moved.
     pub retransmit: bool,
-    /// How often due rows are looked for when there were none.
+    /// Time between two searches for due rows when the last one found none.
     pub retransmit_interval: Duration,
     /// How long a row belongs to whoever inserted or claimed it; longer than the publish timeout.
     pub retransmit_after: Duration,
@@ -39,13 +39,13 @@ pub struct Config {
     pub database_timeout: Duration,
     /// The most emits that share an insert; 0: each has its own.
     pub insert_batch_size: usize,
-    /// How long an insert waits for more emits to share it; zero: only as long as the statement before it takes.
+    /// Time for which an insert waits for more messages; zero waits only for the statement in flight.
     pub insert_flush_interval: Duration,
     /// Inserts at the same time; 0: as many as the engine can use.
     pub insert_workers: usize,
     /// The most outcomes that share a statement; 0: each has its own.
     pub delete_batch_size: usize,
-    /// How long an outcome waits for others to share its statement.
+    /// Time for which an outcome waits for others to share its statement.
     pub delete_flush_interval: Duration,
     /// Statements of outcomes at the same time, as far as the engine can use them: one on SQLite.
     pub delete_workers: NonZeroUsize,
@@ -62,7 +62,7 @@ pub struct Config {
     /// The least time after which a loop that gives no sign of life is reported, if three of its intervals are shorter; and how long the
     /// breaker may be open before health is bad.
     pub health_grace: Duration,
-    /// How long a stop may take altogether, when its caller does not say.
+    /// Longest time of a stop whose caller gives no limit.
     pub shutdown_timeout: Duration,
     /// Your own code, told what happens.
     pub hooks: Hooks,
@@ -125,7 +125,7 @@ impl Backoff {
 pub struct Expiry {
     /// The age.
     pub ttl: Duration,
-    /// How often it is looked for.
+    /// Time between two searches.
     pub interval: Duration,
 }
 
@@ -135,10 +135,10 @@ impl Default for Expiry {
     }
 }
 
-/// How delivered rows are removed that were kept.
+/// Removal of delivered rows that were retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retain {
-    /// How often.
+    /// Time between two runs.
     pub purge_interval: Duration,
     /// The most rows of a statement.
     pub purge_batch_size: NonZeroUsize,
@@ -150,14 +150,14 @@ impl Default for Retain {
     }
 }
 
-/// What is observed for gauges.
+/// Observation of the outbox for gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricsConfig {
-    /// How often.
+    /// Time between two runs.
     pub poll_interval: Duration,
     /// The bytes of undelivered payload that count as full; 0 for no such ratio.
     pub max_queue_payload_bytes: u64,
-    /// How long before its expiry a row counts as near it; must be shorter than the time to live to count.
+    /// Time before its expiry at which a row counts as near it. Counts only when shorter than the time to live.
     pub near_expiry_lead: Duration,
 }
 

@@ -37,7 +37,7 @@ use crate::outbox::row::Stored;
 use crate::room::{Place, Room};
 use crate::store::{Backend, Fault, answered, hold};
 
-/// How often [`DurableEmitter::flush`] looks.
+/// Time between two checks of [`DurableEmitter::flush`].
 const FLUSH_POLL: Duration = Duration::from_millis(20);
 
 /// Delivers the outbox of a database to Chip Ingress, at least once, and stores events of its own.
@@ -78,7 +78,7 @@ impl<B: Backend> Clone for DurableEmitter<B> {
     }
 }
 
-/// What the loops and the handles share.
+/// State that the loops and the handles share.
 pub(crate) struct Inner<B: Backend> {
     pub(crate) pool: Pool<B>,
     pub(crate) client: BatchClient,
@@ -260,7 +260,7 @@ impl<B: Backend> DurableEmitter<B> {
         within(self.inner.config().database_timeout, read).await.map_err(|fault| fault.during(attempt))
     }
 
-    /// What lies in the outbox.
+    /// Returns the counts of the outbox.
     ///
     /// # Errors
     ///
@@ -272,7 +272,7 @@ impl<B: Backend> DurableEmitter<B> {
         Ok(self.read("observe the outbox", observe(&self.inner.pool, ttl, lead)).await?)
     }
 
-    /// What this emitter has done since its start.
+    /// Returns the counts of this emitter since its start.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.settling.counters.snapshot()

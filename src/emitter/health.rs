@@ -1,11 +1,11 @@
-//! How the emitter is.
+//! Health of the emitter.
 
 use std::collections::BTreeMap;
 
 /// The name under which the emitter reports its health.
 pub const SERVICE_NAME: &str = "DurableEmitter";
 
-/// How the emitter is: one entry, [`SERVICE_NAME`], with what is wrong.
+/// Health of the emitter: one entry, [`SERVICE_NAME`], with its problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthReport {

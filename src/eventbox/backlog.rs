@@ -16,7 +16,7 @@ const MIN_COUNTED_EVENTS: u32 = 10_000;
 /// Number of pages of the table that an estimate reads on Postgres.
 const SAMPLED_PAGES: u32 = 1_000;
 
-/// How a [`KindBacklog`] knows its number.
+/// Precision of the number of a [`KindBacklog`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {
@@ -36,7 +36,7 @@ pub struct KindBacklog {
     pub kind: String,
     /// Number of events in their eventboxes.
     pub events: u64,
-    /// How the number is known.
+    /// Precision of the number.
     pub precision: Precision,
     /// The oldest event; `None` without events. Beyond the bound of the count the oldest of those that were counted, so
     /// there may be an older one.

@@ -68,7 +68,7 @@ impl Tls {
         self
     }
 
-    /// How often files are looked at; `None` when there are none.
+    /// Time between two checks of the files; `None` without files.
     pub(super) fn reload_interval(&self) -> Option<Duration> {
         let files = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
         files.into_iter().flatten().any(Pem::is_file).then_some(self.reload_every)

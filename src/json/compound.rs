@@ -1,4 +1,4 @@
-//! What holds other values.
+//! Sequences, maps and structs, which hold other values.
 
 use serde::Serialize;
 use serde::ser::{

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::kind::kind_of;
 use super::macros::on_both_engines;
 
-/// What is known of a recipient beside its events.
+/// State of a recipient besides its events.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// 0 when it never had one.

@@ -1,4 +1,4 @@
-//! What a server answered, and what follows: the classes of errors, what a refusal is about, when to ask again.
+//! Answers of a server: the classes of errors, the subject of a refusal, the time of a retry.
 
 pub(crate) mod outcome;
 pub(crate) mod refusal;

@@ -1,4 +1,4 @@
-//! What became of a message that was sent, and what to do about it.
+//! The outcome of a message that was sent, and the next step.
 #![doc = include_str!("retry_classes.md")]
 
 use std::borrow::Cow;
@@ -78,7 +78,7 @@ impl fmt::Display for EventErrorCode {
     }
 }
 
-/// What to do about a message that was not delivered; the table is at the head of this page.
+/// Next step for a message that was not delivered; the table is at the head of this page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryClass {

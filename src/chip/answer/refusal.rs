@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use crate::chip::answer::outcome::SendError;
 use crate::chip::answer::retry_hint::retry_after;
 
-/// What may be behind a request that failed.
+/// Possible causes of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No request was made.
@@ -44,7 +44,7 @@ impl SendError {
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// Pause that the server asks for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             SendError::Status(status) => retry_after(status),

@@ -22,7 +22,7 @@ use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
 use crate::room::Room;
 
-/// What became of an event that the client accepted.
+/// Result of an event that the client accepted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Sent {
@@ -39,7 +39,7 @@ pub struct Sent {
 /// Called exactly once for every event that was accepted.
 pub type Callback = Box<dyn FnOnce(Sent) + Send>;
 
-/// What a stop left behind.
+/// Result of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchStop {
@@ -169,7 +169,7 @@ impl BatchClient {
         &self.sender
     }
 
-    /// How many events the queue would take now.
+    /// Returns the number of events that the queue would take now.
     #[must_use]
     pub fn free(&self) -> usize {
         self.queue.capacity()
@@ -187,7 +187,7 @@ impl BatchClient {
         self.sender.breaker().state()
     }
 
-    /// How long the breaker has not been closed.
+    /// Returns the time since the breaker was last closed.
     #[must_use]
     pub fn breaker_open_for(&self) -> Duration {
         self.sender.breaker().open_for()
@@ -236,7 +236,7 @@ impl BatchClient {
         if !complete {
             tracing::warn!("timed out waiting for shutdown to finish, force closing");
             self.abandoned.cancel();
-            // What is left now only runs callbacks, which do not wait for anything.
+            // The tasks that are left only run callbacks, which wait for nothing.
             let _ = timeout_at(deadline, self.tasks.wait()).await;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {

@@ -18,7 +18,7 @@ pub const FLAP_OPENINGS: usize = 3;
 pub struct BreakerConfig {
     /// Requests that fail in a row until it opens.
     pub failures: NonZeroU32,
-    /// How long it stays open at first; twice as long after each failed probe.
+    /// First time for which the breaker stays open; it doubles after each failed probe.
     pub cool_down: Duration,
     /// The longest it stays open without a probe.
     pub max_cool_down: Duration,
@@ -34,7 +34,7 @@ impl Default for BreakerConfig {
     }
 }
 
-/// What the breaker lets through now.
+/// State of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BreakerState {
@@ -101,12 +101,12 @@ impl Breaker {
         }
     }
 
-    /// How long it has not been closed.
+    /// Returns the time since the breaker was last closed.
     pub(crate) fn open_for(&self) -> Duration {
         self.lock().open.map_or(Duration::ZERO, |open| open.since.elapsed())
     }
 
-    /// How often it opened within [`FLAP_WINDOW`], when that is [`FLAP_OPENINGS`] times or more.
+    /// Returns the number of openings within [`FLAP_WINDOW`], from [`FLAP_OPENINGS`] on.
     pub(crate) fn flapping(&self) -> Option<usize> {
         let mut inner = self.lock();
         inner.openings.retain(|at| at.elapsed() < FLAP_WINDOW);

@@ -9,10 +9,10 @@ use crate::chip::error::ConfigError;
 /// The least that [`BatchConfig::max_request_bytes`] can be; smaller values are raised to it.
 pub const MIN_REQUEST_BYTES: usize = 1 << 20;
 
-/// What of [`BatchConfig::max_request_bytes`] is left to the framing.
+/// Part of [`BatchConfig::max_request_bytes`] for the framing.
 pub const FRAMING_RESERVE_BYTES: usize = 10 << 10;
 
-/// What a gRPC OK without any result means in partial mode.
+/// Meaning of a gRPC OK without any result in partial mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EmptyResults {
@@ -46,7 +46,7 @@ pub struct BatchConfig {
     pub transaction_enabled: bool,
     /// Whether a transactional batch that is too large may be split, so that only each part is a whole.
     pub split_transactions: bool,
-    /// What a gRPC OK without any result means.
+    /// Meaning of a gRPC OK without any result.
     pub empty_results: EmptyResults,
     /// The `client_name` of all metrics.
     pub client_name: Option<String>,
@@ -75,7 +75,7 @@ impl Default for BatchConfig {
 }
 
 impl BatchConfig {
-    /// What a durable emitter uses unless told otherwise.
+    /// Returns the defaults of a durable emitter.
     #[must_use]
     pub fn durable() -> Self {
         BatchConfig {

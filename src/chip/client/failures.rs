@@ -1,4 +1,4 @@
-//! What failed at a destination, told in the log: one line a minute for each code, with counts.
+//! Failures at a destination in the log: one line a minute for each code, with counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a failure of one code is told about again.
+/// Time between two lines about failures of one code.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The most characters of a server's words in a line.
 const MAX_TEXT: usize = 200;
 
-/// What a line is about.
+/// Subject of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
     Requests,

@@ -1,4 +1,4 @@
-//! How many events a request should hold: as many as the destination answers in time.
+//! The number of events of a request: as many as the destination answers in time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -19,7 +19,7 @@ pub const AUTH_HEADER: &str = "X-Beholder-Node-Auth-Token";
 /// The shortest time that a signed header may live.
 pub const MIN_HEADERS_TTL: Duration = Duration::from_secs(600);
 
-/// How long a signature may take.
+/// Longest time of a signature.
 pub const SIGNER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes signatures with a key that stays where it is.
@@ -83,7 +83,7 @@ pub enum Auth {
 pub struct AuthSettings {
     /// Fixed headers; with a TTL, the first values of the rotating ones.
     pub headers: BTreeMap<String, String>,
-    /// How long a signed header lives; zero for none.
+    /// Time to live of a signed header; zero signs every call.
     pub headers_ttl: Duration,
     /// The public key, 32 bytes in hex.
     pub public_key_hex: String,

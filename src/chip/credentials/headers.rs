@@ -1,4 +1,4 @@
-//! What travels with every call beside the message.
+//! The headers of every call.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a client shows to the server, and what it trusts: signed headers, certificates and keys.
+//! Credentials of a client: signed headers, certificates and keys.
 
 pub(crate) mod auth;
 pub(crate) mod headers;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// How often files of certificates and keys are read again to see whether they changed.
+/// Time between two checks of the files of certificates and keys.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long reading them may take before what is there is used on.
+/// Longest time of reading the files. After it the last contents stay in use.
 pub const TLS_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The largest file of certificates or of a key.

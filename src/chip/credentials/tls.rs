@@ -69,7 +69,7 @@ impl Tls {
         self
     }
 
-    /// How often files are looked at; `None` when there are none.
+    /// Time between two checks of the files; `None` without files.
     pub(crate) fn reload_interval(&self) -> Option<Duration> {
         let client = self.client.as_ref().is_some_and(|(chain, key)| chain.is_file() || key.is_file());
         (client || self.ca.as_ref().is_some_and(Pem::is_file)).then_some(self.reload_every)

@@ -36,7 +36,7 @@ pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
 /// connections that ask more often than every five minutes, unless they are told otherwise.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
 
-/// How long it may take to answer that.
+/// Longest wait for the answer.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection is silent before the system looks whether the other side is there; the server does not see that.
@@ -62,7 +62,7 @@ impl Default for KeepAlive {
     }
 }
 
-/// How long connecting may take.
+/// Longest time of connecting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Attempts of a unary call other than `PublishBatch`, when the server is not available or has enough for now.

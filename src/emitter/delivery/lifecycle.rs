@@ -1,4 +1,4 @@
-//! How an emitter starts, how it stops, and what is wrong with it in between.
+//! Start, stop and health of an emitter.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -31,7 +31,7 @@ pub(crate) const NEW: u8 = 0;
 pub(crate) const STARTED: u8 = 1;
 pub(crate) const STOPPED: u8 = 2;
 
-/// What a stop left behind.
+/// Result of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {

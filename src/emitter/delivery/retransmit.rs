@@ -17,7 +17,7 @@ use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::micros;
 use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule, answered, hold};
 
-/// How often the loop looks whether there is room again, or whether the breaker lets something through.
+/// Time between two checks for room in the queue, or for a breaker that has closed.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// The shards of a database.
@@ -40,7 +40,7 @@ pub(crate) async fn run_loop<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
     }
 }
 
-/// What a sweep did.
+/// Counts of a sweep.
 #[derive(Default)]
 struct Swept {
     enqueued: usize,
@@ -93,7 +93,7 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
     }
 }
 
-/// How many rows may be claimed now, after waiting for room; `None` when the sweep should end.
+/// Waits for room, and returns the number of rows to claim; `None` when the sweep should end.
 async fn room<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat, pace: &mut Pace) -> Option<usize> {
     let config = inner.config();
     let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());

@@ -29,7 +29,7 @@ async fn tick<B: Backend>(inner: &Inner<B>, beat: &Beat, interval: Duration) -> 
     }
 }
 
-/// How often rows are looked for that are due further ahead than they may be.
+/// Time between two searches for rows that are due too far ahead.
 pub(crate) const RECALL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A claim that lies no further ahead than this may be that of a host with other settings, or a wait that a server asked

@@ -158,7 +158,7 @@ impl<B: Backend> Inner<B> {
     }
 }
 
-/// What became of a row that was handed over.
+/// Result of handing over a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Handover {
@@ -168,10 +168,10 @@ pub enum Handover {
     LeftWaiting,
 }
 
-/// How long an insert may wait for places in the queue to the sender.
+/// Longest wait of an insert for places in the queue of the client.
 const HANDOVER_WAIT: Duration = Duration::from_millis(50);
 
-/// How often it looks for them.
+/// Time between two checks for places.
 const HANDOVER_POLL: Duration = Duration::from_millis(1);
 
 const ATTEMPT: &str = "store a message in the outbox";

@@ -18,7 +18,7 @@ use crate::outbox::row::{Stored, micros, row};
 use crate::room::{Place, Room};
 use crate::store::{Backend, Class, Fault};
 
-/// What an emit hears of its insert.
+/// Result of an insert, for its caller.
 pub(crate) type Inserted = Result<Uuid, Arc<Error>>;
 
 /// An emit that waits for its insert.
@@ -55,10 +55,10 @@ pub(crate) struct InsertQueue {
     workers: AtomicUsize,
 }
 
-/// What waits in the queue.
+/// The requests in the queue.
 struct Waiting {
     queue: mpsc::Receiver<Request>,
-    /// What did not fit into the last insert; it comes first.
+    /// The request that did not fit into the last insert; it comes first.
     held_back: Option<Request>,
 }
 
@@ -138,7 +138,7 @@ impl Drop for Worker<'_> {
             return;
         }
         self.0.close();
-        // Nobody else holds it: there is no other worker.
+        // No other worker holds the queue.
         if let Ok(mut waiting) = self.0.waiting.try_lock() {
             waiting.queue.close();
             let held_back = waiting.held_back.take();

@@ -35,7 +35,7 @@ pub fn describe() {
     }
 }
 
-/// How a message came to be sent.
+/// Reason of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Batch,

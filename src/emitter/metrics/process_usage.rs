@@ -1,4 +1,4 @@
-//! What the process uses, as far as the system tells without unsafe code: Linux' `/proc`.
+//! Resources of the process, as Linux tells them in `/proc`, without unsafe code.
 
 use crate::emitter::metrics::instruments as names;
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::chip::answer::outcome::{RetryClass, SendError};
 
-/// What an emitter has done since its start.
+/// Counts of an emitter since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -43,7 +43,7 @@ impl Fallback {
             this.sender.stamp(&mut event);
             let (event, result) = this.sender.request_alone(event).await;
             this.settling.metrics.published_alone(result.is_err());
-            // What was not tried leaves the outcome of the batch.
+            // Messages that were not tried keep the outcome of the batch.
             if !matches!(result, Err(SendError::CircuitOpen | SendError::Shutdown)) {
                 (sent.result, sent.alone) = (result, true);
             }

@@ -155,7 +155,7 @@ impl Settling {
         self.unsettled() + self.unsettled.count()
     }
 
-    /// How full the queue of outcomes is, 0 to 1.
+    /// Returns the fill of the queue of outcomes, 0 to 1.
     pub(crate) fn fill_ratio(&self) -> f64 {
         crate::instrument::whole(self.place_count - self.queue.capacity()) / crate::instrument::whole(self.place_count)
     }

@@ -1,4 +1,4 @@
-//! What is to be done about a row whose message was answered.
+//! The next step for a row whose message has an answer.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub const ATTEMPTS_CODE: &str = "ATTEMPTS_EXHAUSTED";
 /// The most bytes of an error that a row keeps.
 const MAX_ERROR_BYTES: usize = 1024;
 
-/// What becomes of a row.
+/// Next step for a row.
 pub(crate) enum Fate {
     Delivered,
     Retry { code: String, error: String, delay: Duration },
@@ -20,7 +20,7 @@ pub(crate) enum Fate {
 }
 
 impl Settling {
-    /// What is to be done about a row; `None` leaves it as it is.
+    /// Returns the next step for a row; `None` leaves the row as it is.
     pub(crate) fn fate_of(&self, error: Option<&SendError>, alone: bool, attempts: i32) -> Option<Fate> {
         let Some(error) = error else { return Some(Fate::Delivered) };
         let (class, code) = (error.class(alone), error.dead_letter_code().into_owned());
@@ -58,7 +58,7 @@ impl Settling {
     }
 }
 
-/// What a column can hold: not too much, and no NUL.
+/// Cuts a text to the limit of a column, and replaces NUL.
 fn shortened(text: &str) -> String {
     let end =
         text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= MAX_ERROR_BYTES).last();

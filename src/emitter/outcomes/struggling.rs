@@ -15,7 +15,7 @@ pub const STRUGGLES_AFTER: i32 = 5;
 /// The most messages that are remembered; of more, some are not reported.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// How long after its next attempt a message is still reported when nothing is heard of it.
+/// Time after its next attempt for which a message without news is still reported.
 const LINGER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]

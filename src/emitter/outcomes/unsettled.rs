@@ -35,7 +35,7 @@ impl Unsettled {
         self.lock().remove(&key);
     }
 
-    /// How many are still of this process.
+    /// Returns the number of rows that this process still has.
     pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
         self.lock().values().filter(|until| **until > now).count()

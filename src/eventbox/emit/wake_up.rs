@@ -21,7 +21,7 @@ const MAX_NAMED: usize = 10_000;
 
 static LISTENERS: RwLock<Vec<Weak<Hints>>> = RwLock::new(Vec::new());
 
-/// How many listeners there are, so that an emit without any costs one load.
+/// Number of listeners, so that an emit without a listener costs one load.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 tokio::task_local! {
@@ -29,7 +29,7 @@ tokio::task_local! {
     static IN_TRANSACTION: RefCell<Hinted>;
 }
 
-/// What was said since a listener took it.
+/// Wake-ups since the listener took the last ones.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Hinted {
     /// These have events that are committed.
@@ -125,12 +125,12 @@ impl Hinted {
         self.recipients.is_empty() && self.committed.is_empty() && self.shards.is_empty()
     }
 
-    /// How many recipients and shards there are.
+    /// Returns the number of recipients and shards.
     pub(crate) fn len(&self) -> usize {
         self.recipients.len() + self.committed.len() + self.shards.len()
     }
 
-    /// What is not of these shards.
+    /// Returns the wake-ups of other shards.
     pub(crate) fn without(mut self, shards: ShardSet) -> Self {
         self.recipients.retain(|to| !shards.contains(to.shard()));
         Hinted {
@@ -150,7 +150,7 @@ impl Hints {
         let mut hinted = self.hinted();
         let told_before = !hinted.is_empty();
         say(&mut hinted);
-        // Whoever said something before has woken the listener.
+        // The first wake-up has woken the listener.
         if !told_before && !hinted.is_empty() {
             self.wake.notify_one();
         }

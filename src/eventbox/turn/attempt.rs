@@ -122,7 +122,7 @@ where
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
     metrics::consumed(to.kind(), consumed);
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
-    // What was left on the pages before is listed with what comes.
+    // The next listing has the events that were left on earlier pages.
     let last = loaded.events.last().map(Event::id).filter(|_| after == options.after());
     Ok(Turn { last, ..finished(&loaded, garbage, outcome) })
 }

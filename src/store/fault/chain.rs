@@ -89,7 +89,7 @@ fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
     }
     match pointed::<Error>(error) {
         Some(Error::Contention { source: None, .. }) => Some(CONTENTION),
-        // What the cause says is more exact.
+        // The cause is more exact.
         Some(_) => None,
         None => by_text(&error.to_string()),
     }

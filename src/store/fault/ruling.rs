@@ -1,6 +1,6 @@
-//! What a code means: one row of the table, and how a row is found.
+//! The meaning of a code: the rows of the table, and the search for a row.
 
-/// What a caller can do about an error.
+/// Classes of errors, by what a caller can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Read anew and try again.
@@ -22,7 +22,7 @@ pub(crate) enum Blame {
     Nobody,
 }
 
-/// What the library does about a code.
+/// Ruling about a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ruling {
     pub(super) class: Class,

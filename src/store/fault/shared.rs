@@ -42,7 +42,7 @@ impl SharedFault {
         self.lost_the_answer
     }
 
-    /// What the driver told.
+    /// Returns the error of the driver.
     pub(super) fn source_error(&self) -> &sqlx::Error {
         &self.source
     }

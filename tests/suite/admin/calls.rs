@@ -45,6 +45,19 @@ on_every_engine! {
         assert_eq!((admin::purge_all(&db.pool, &cell()).await.unwrap(), turn(db).await), (0, 2));
     }
 
+    async fn the_standing_tells_a_paused_kind_from_a_paused_recipient(db) {
+        let paused = async || {
+            let standing = admin::standing(&db.pool, &cell()).await.unwrap();
+            (standing.paused, standing.kind_paused)
+        };
+        admin::pause_kind(&db.pool, "cell").await.unwrap();
+        assert_eq!(paused().await, (false, true));
+        admin::pause(&db.pool, &cell()).await.unwrap();
+        assert_eq!(paused().await, (true, true));
+        admin::resume_kind(&db.pool, "cell").await.unwrap();
+        assert_eq!(paused().await, (true, false));
+    }
+
     async fn a_recipient_has_a_standing_before_it_exists(db) {
         let nothing = admin::standing(&db.pool, &cell()).await.unwrap();
         assert_eq!((nothing.turn, nothing.updated_at, nothing.paused, nothing.attempts), (0, None, false, 0));
