@@ -58,7 +58,7 @@ pub enum ReducerViolation {
 ///
 /// # Units and limits
 ///
-/// Every decision is made twice, and each state is written once and read twice: some microseconds for a state of a kilobyte.
+/// Every decision is made twice, and each state is written once and read twice.
 ///
 /// # Errors
 ///
