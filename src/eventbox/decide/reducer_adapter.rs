@@ -20,7 +20,7 @@ use crate::eventbox::turn::decision::emit_effect;
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
-use crate::store::Backend;
+use crate::store::{Backend, in_time};
 
 /// Takes the oldest events of a recipient through a reducer in one turn.
 ///
@@ -205,7 +205,9 @@ where
     type State = Kept<R::State>;
 
     async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
-        let row = B::read_state(conn, to.shard().into(), to.as_str()).await.map_err(|fault| fault.0)?;
+        // A statement of the library in the place of the user's: it has the library's bound, not the turn's.
+        let read = in_time::<B, _>(B::read_state(conn, to.shard().into(), to.as_str()));
+        let row = read.await.map_err(|fault| fault.0)?;
         let bytes = row.and_then(|row| row.state);
         let decoded = Self::decode(to, bytes.as_deref())?;
         Ok((Kept { bytes, decoded: Mutex::new(Some(decoded)) }, CONSTANT))
@@ -237,7 +239,7 @@ where
         state: &Self::State,
         _eversion: EVersion,
     ) -> Result<(), BoxError> {
-        let saved = B::save_state(tx, to.shard().into(), to.as_str(), state.bytes.as_deref()).await;
+        let saved = in_time::<B, _>(B::save_state(tx, to.shard().into(), to.as_str(), state.bytes.as_deref())).await;
         match saved.map_err(|fault| fault.0)? {
             true => Ok(()),
             false => Err(Error::contention(format!("save the state of {to}")).into()),

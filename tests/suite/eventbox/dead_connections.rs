@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use ::eventbox::runtime::{Runtime, RuntimeConfig};
 use ::eventbox::{
-    ANSWER_WAIT, BoxError, Error, Event, Outcome, RELEASE_WAIT, Recipient, Reducer, Sender, emit, process_batch,
+    ANSWER_WAIT, BoxError, EVersion, Error, Event, Mutation, Outcome, Processor, RELEASE_WAIT, Recipient, Reducer,
+    Reducing, Sender, emit, process_batch,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, Postgres};
+use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::support::proxy::Proxy;
 use crate::support::{SOON, TestDb, drain, eventually, with_database};
@@ -160,6 +161,83 @@ async fn a_statement_that_was_given_up_does_not_stay_on_the_server() {
         eventually(SOON, async || db.number(waiting).await == 0).await;
         tx.rollback().await.unwrap();
         emit(&pool, &to(), Event::new("x")).await.unwrap();
+    })
+    .await;
+}
+
+/// A reducer in the place of a processor whose connection dies before one of its statements.
+struct DyingBefore {
+    statement: &'static str,
+    reducer: Counting,
+    proxy: Proxy,
+}
+
+impl DyingBefore {
+    fn reach(&self, statement: &str) {
+        if self.statement == statement {
+            self.proxy.silence(self.proxy.made());
+        }
+    }
+
+    fn inner(&self) -> impl Processor<Postgres, State = Kept<'_>> {
+        Reducing::<Counting>::new(&self.reducer)
+    }
+}
+
+type Kept<'a> = <Reducing<'a, Counting> as Processor<Postgres>>::State;
+
+impl Processor<Postgres> for DyingBefore {
+    type State = Kept<'static>;
+
+    async fn load_state(&self, conn: &mut PgConnection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
+        self.reach("load");
+        self.inner().load_state(conn, to).await
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        state: &Self::State,
+    ) -> Result<Mutation<Postgres, Self::State>, BoxError> {
+        self.inner().prepare_mutation(to, events, state).await
+    }
+
+    async fn fetch_eversion(&self, tx: &mut PgConnection, to: &Recipient) -> Result<EVersion, BoxError> {
+        self.inner().fetch_eversion(tx, to).await
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut PgConnection,
+        to: &Recipient,
+        state: &Self::State,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        self.reach("save");
+        self.inner().save_state(tx, to, state, eversion).await
+    }
+}
+
+/// The statements of a reducer in the place of a processor are the library's, so the deadline of a turn (60 s) is not
+/// their bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reducer_in_the_place_of_a_processor_has_the_bound_of_the_library() {
+    with_database("a_reducer_in_the_place_of_a_processor", async |db: &TestDb<Postgres>| {
+        emit(&db.pool, &to(), Event::new("x")).await.unwrap();
+        for statement in ["load", "save"] {
+            let proxy = Proxy::start(db.options()).await;
+            let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), proxy.options(), 1).await;
+            let dying = DyingBefore { statement, reducer: Counting(Arc::default()), proxy };
+            let started = Instant::now();
+            let error = process_batch(&pool, &to(), &dying, NonZeroU32::MIN).await.unwrap_err();
+            let took = started.elapsed();
+            assert!(took < BACK_AT_WORK, "{statement}: {took:?}: {error}");
+            assert_eq!(db.count("eventbox_dead_letter").await, 0);
+        }
+        // The event waits, and the next turn consumes it.
+        let turn = ::eventbox::reduce_batch(&db.pool, &to(), &Counting(Arc::default()), NonZeroU32::MIN).await.unwrap();
+        assert_eq!(turn.consumed, 1);
     })
     .await;
 }
