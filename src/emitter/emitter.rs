@@ -20,7 +20,7 @@ use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::emitter::builder::DurableEmitterBuilder;
 use crate::emitter::config::Config;
-use crate::emitter::delivery::lifecycle::{NEW, STARTED, StopReport};
+use crate::emitter::delivery::lifecycle::{NEW, STARTED};
 use crate::emitter::delivery::release_queue::Leftovers;
 use crate::emitter::error::EmitterError;
 use crate::emitter::health::HealthReport;
@@ -35,6 +35,7 @@ use crate::heartbeat::Heartbeats;
 use crate::outbox::counts::{QueueStats, observe};
 use crate::outbox::row::Stored;
 use crate::room::{Place, Room};
+use crate::service::StopReport;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// Time between two checks of [`DurableEmitter::flush`].
@@ -299,16 +300,17 @@ impl<B: Backend> DurableEmitter<B> {
         HealthReport::of(&self.inner.problems())
     }
 
-    /// Accepts nothing more, stores what was accepted, sends what is queued, settles what was sent and closes the transport: all within one
-    /// deadline. Rows that are left stay in the table.
+    /// Accepts no more messages, stores the accepted ones, sends the queued ones, writes the outcomes and closes the
+    /// transport, all within `limit`.
     ///
-    /// A second stop returns soon. The database must outlive it.
+    /// [`StopReport::left`] counts the rows without an outcome. They stay in the outbox, and are sent again when their
+    /// claims have ended. A second stop returns soon. The database must outlive it.
     ///
     /// # Cancel safety
     ///
     /// Safe: call it again to wait for the rest.
-    pub async fn stop(&self, deadline: Duration) -> StopReport {
-        self.inner.stop(deadline).await
+    pub async fn stop(&self, limit: Duration) -> StopReport {
+        self.inner.stop(limit).await
     }
 
     /// [`stop`](Self::stop) within [`Config::shutdown_timeout`].

@@ -30,7 +30,6 @@ pub(crate) mod setup;
 
 pub use builder::DurableEmitterBuilder;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
-pub use delivery::lifecycle::StopReport;
 pub use emitter::DurableEmitter;
 pub use error::EmitterError;
 pub use health::{HealthReport, SERVICE_NAME};

@@ -20,7 +20,9 @@ pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: Cancellati
         loop {
             match backlog(&shared.reserved, &kinds).await {
                 Ok(counted) => counted.iter().for_each(|kind| waiting(kind, SystemTime::now())),
-                Err(error) => tracing::debug!(%error, "the events that wait could not be counted"),
+                Err(error) => {
+                    shared.complaints.raise("count of waiting events", &error, COUNT_INTERVAL);
+                }
             }
             tokio::time::sleep(COUNT_INTERVAL).await;
         }

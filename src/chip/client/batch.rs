@@ -21,6 +21,7 @@ use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
 use crate::room::Room;
+use crate::service::StopReport;
 
 /// Result of an event that the client accepted.
 #[derive(Debug)]
@@ -38,14 +39,6 @@ pub struct Sent {
 
 /// Called exactly once for every event that was accepted.
 pub type Callback = Box<dyn FnOnce(Sent) + Send>;
-
-/// Result of a stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BatchStop {
-    /// Whether everything was sent and every callback ran in time.
-    pub complete: bool,
-}
 
 /// Collects events into batches and publishes them, with sequence numbers, splitting by size, bisecting, and exactly one callback per
 /// accepted event.
@@ -214,7 +207,7 @@ impl BatchClient {
     /// # Cancel safety
     ///
     /// As [`stop`](Self::stop).
-    pub async fn close(&self) -> BatchStop {
+    pub async fn close(&self) -> StopReport {
         self.stop(self.config.shutdown_timeout).await
     }
 
@@ -226,7 +219,7 @@ impl BatchClient {
     /// # Cancel safety
     ///
     /// Safe: the stop goes on; call it again to wait for it.
-    pub async fn stop(&self, limit: Duration) -> BatchStop {
+    pub async fn stop(&self, limit: Duration) -> StopReport {
         let deadline = from_now(limit);
         let send_until = deadline.checked_sub(ABANDON_GRACE.min(limit / 2)).unwrap_or(deadline);
         self.draining.cancel();
@@ -244,7 +237,7 @@ impl BatchClient {
             self.sender.failures().tell_the_rest();
             complete &= timeout_at(deadline, self.sender.transport().close()).await.is_ok();
         }
-        BatchStop { complete }
+        StopReport::in_time(complete)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::emitter::metrics::describe;
 use crate::emitter::outcomes::run_worker;
 use crate::heartbeat::Beat;
 use crate::room::Place;
+use crate::service::StopReport;
 use crate::store::Backend;
 
 /// Asynchronous emits that are stored at the same time.
@@ -30,17 +31,6 @@ const SETTLE_SHARE: u32 = 5;
 pub(crate) const NEW: u8 = 0;
 pub(crate) const STARTED: u8 = 1;
 pub(crate) const STOPPED: u8 = 2;
-
-/// Result of a stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StopReport {
-    /// Whether everything that was accepted was sent and settled in time.
-    pub complete: bool,
-    /// Rows that this process had taken and did not settle: not sent, sent without an answer, or answered and not yet noted.
-    /// They are in the table, and sent again when their claims are over.
-    pub left: usize,
-}
 
 impl<B: Backend> Inner<B> {
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), EmitterError> {
@@ -140,7 +130,7 @@ impl<B: Backend> Inner<B> {
         if was == STARTED {
             tracing::info!(complete, left, "durable emitter stopped");
         }
-        StopReport { complete: complete && left == 0, left }
+        StopReport { complete: complete && left == 0, left, ..StopReport::COMPLETE }
     }
 
     pub(crate) fn problems(&self) -> Vec<String> {

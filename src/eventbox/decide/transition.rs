@@ -133,7 +133,8 @@ impl HookErrors {
 
 impl fmt::Display for HookErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} hooks failed", self.0.len())?;
+        let hooks = if self.0.len() == 1 { "hook" } else { "hooks" };
+        write!(f, "{} {hooks} failed", self.0.len())?;
         self.0.iter().try_for_each(|error| write!(f, "; {error}"))
     }
 }

@@ -171,7 +171,7 @@ async fn run_hooks_of(to: &Recipient, options: &TurnOptions, turn: &mut Turn) {
         Ok(done) => done.err(),
         Err(_) => {
             turn.post_process.clear();
-            Some(HookErrors(vec![format!("the hooks were not done within {limit:?}").into()]))
+            Some(HookErrors(vec![format!("not done within {limit:?}: the hooks behind it did not run").into()]))
         }
     };
     if let Some(errors) = &turn.hook_errors {

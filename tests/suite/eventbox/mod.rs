@@ -1,5 +1,6 @@
 //! The inbox: emits and turns.
 
+mod backlog;
 mod bad_input;
 mod coming_back;
 mod crash;
