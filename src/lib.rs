@@ -47,6 +47,7 @@ mod json;
 pub mod outbox;
 pub mod proto;
 mod recipient;
+mod retry;
 #[cfg(feature = "emitter")]
 mod room;
 #[cfg(feature = "runtime")]

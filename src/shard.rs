@@ -1,8 +1,11 @@
-//! Sets of shards.
+//! Shards: fixed slices of the recipients, and sets of them.
 #![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only hints use it"))]
 
 use std::fmt;
 use std::str::FromStr;
+
+/// Number of shards: fixed slices of the recipients, see [`Recipient::shard`](crate::Recipient::shard).
+pub const SHARDS: u16 = 256;
 
 /// A set of shards, 0 to 255.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

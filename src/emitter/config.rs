@@ -10,6 +10,7 @@ use crate::chip::client::config::BatchConfig;
 use crate::chip::error::ConfigError;
 use crate::emitter::error::EmitterError;
 use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey};
+use crate::retry::pause_after;
 
 /// The options of a [`DurableEmitter`](crate::emitter::DurableEmitter). Change what you need of the default.
 #[derive(Debug, Clone)]
@@ -112,11 +113,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after so many attempts: between half of the step and all of it.
+    /// Returns the pause after this number of attempts: between half of its step and all of it.
     pub(crate) fn after(&self, attempts: i32) -> Duration {
-        let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(30);
-        let step = self.initial.saturating_mul(1 << doublings).min(self.max);
-        step.mul_f64(0.5 + fastrand::f64() * 0.5)
+        pause_after(u32::try_from(attempts.saturating_sub(1)).unwrap_or(0), self.initial, self.max)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use backon::BackoffBuilder;
 use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Pool, Transaction};
 
 use crate::error::{Error, Result};
+use crate::retry::pauses;
 use crate::store::{Backend, Class, Fault, Held, answered, hold};
 
 /// Checks that the database can keep the promises of eventboxes, without changing anything.
@@ -55,12 +55,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(2);
 /// Opens the first connection, with retries. SQLite does not wait for the busy timeout while it turns a new file into a
 /// write-ahead file, which several processes may do at once.
 async fn acquire_first<B: Backend>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
-    let pauses = backon::ExponentialBuilder::default()
-        .with_min_delay(OPEN_PAUSE)
-        .with_max_times(OPEN_RETRIES)
-        .with_jitter()
-        .build();
-    for pause in pauses {
+    for pause in pauses(OPEN_PAUSE, OPEN_RETRIES) {
         match hold(pool).await {
             Err(fault) if fault.class() == Class::Contention => tokio::time::sleep(pause).await,
             outcome => return outcome,

@@ -12,6 +12,7 @@ mod pending;
 mod round;
 mod turn;
 
+pub use crate::shard::SHARDS;
 pub use backlog::{KindBacklog, MAX_COUNTED_EVENTS, Precision, backlog};
 #[cfg(feature = "postgres")]
 pub use database::postgres_options;
@@ -45,7 +46,7 @@ pub(crate) use metrics::{Phase, spent};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
-pub use pending::{MAX_PENDING, SHARDS, pending};
+pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
 pub(crate) use round::{Done, KnownState, Limits, Part, Rounds, Typed, round};
 pub use turn::commit::Failure;

@@ -6,9 +6,6 @@ use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, hold, in_time};
 
-/// Number of shards: fixed slices of the recipients, see [`Recipient::shard`].
-pub const SHARDS: u16 = 256;
-
 /// Most recipients that one call of [`pending`] returns.
 pub const MAX_PENDING: u32 = 1_000;
 

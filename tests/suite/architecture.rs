@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Modules that every module may use, and that use only each other.
-const LEAVES: [&str; 11] = [
+const LEAVES: [&str; 12] = [
     "clock",
     "cloudevent",
     "error",
@@ -27,6 +27,7 @@ const LEAVES: [&str; 11] = [
     "json",
     "proto",
     "recipient",
+    "retry",
     "room",
     "service",
     "shard",

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::retry::pause_after;
+
 /// The time in which openings are counted.
 pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
 
@@ -18,7 +20,7 @@ pub const FLAP_OPENINGS: usize = 3;
 pub struct BreakerConfig {
     /// Requests that fail in a row until it opens.
     pub failures: NonZeroU32,
-    /// First time for which the breaker stays open; it doubles after each failed probe.
+    /// First time for which the breaker stays open; it doubles after each failed probe. Jitter takes off up to half.
     pub cool_down: Duration,
     /// The longest it stays open without a probe.
     pub max_cool_down: Duration,
@@ -70,7 +72,8 @@ struct Inner {
 struct Open {
     since: Instant,
     until: Instant,
-    cool_down: Duration,
+    /// Probes that failed since then.
+    failed_probes: u32,
     probing: bool,
 }
 
@@ -155,8 +158,9 @@ impl Pass {
         let BreakerConfig { failures, cool_down, max_cool_down } = config.unwrap_or_default();
         match inner.open {
             Some(open) if probe => {
-                let cool_down = (open.cool_down * 2).min(max_cool_down);
-                inner.open = Some(Open { until: now + jittered(cool_down), cool_down, probing: false, ..open });
+                let failed_probes = open.failed_probes.saturating_add(1);
+                let until = now + pause_after(failed_probes, cool_down, max_cool_down);
+                inner.open = Some(Open { until, failed_probes, probing: false, ..open });
                 false
             }
             // A request from before it opened.
@@ -164,7 +168,8 @@ impl Pass {
             None if config.is_some() && (for_certain || inner.failures >= failures.get()) => {
                 let failures = inner.failures;
                 tracing::warn!(failures, "the circuit to the endpoint is open: it is probed from time to time");
-                inner.open = Some(Open { since: now, until: now + jittered(cool_down), cool_down, probing: false });
+                let until = now + pause_after(0, cool_down, max_cool_down);
+                inner.open = Some(Open { since: now, until, failed_probes: 0, probing: false });
                 if inner.openings.len() >= MAX_OPENINGS {
                     inner.openings.pop_front();
                 }
@@ -186,8 +191,7 @@ impl Pass {
             return false;
         }
         tracing::warn!(wait_ms = wait.as_millis(), "the endpoint asks to be left alone: the circuit is open");
-        let cool_down = self.breaker.config.unwrap_or_default().cool_down;
-        inner.open = Some(Open { since: Instant::now(), until, cool_down, probing: false });
+        inner.open = Some(Open { since: Instant::now(), until, failed_probes: 0, probing: false });
         true
     }
 }
@@ -203,11 +207,6 @@ impl Drop for Pass {
             open.probing = false;
         }
     }
-}
-
-/// Between three quarters of the duration and all of it, so that hosts do not probe in step.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.75 + fastrand::f64() * 0.25)
 }
 
 #[cfg(test)]

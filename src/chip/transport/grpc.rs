@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable};
+use backon::Retryable;
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use tokio::time::timeout;
@@ -28,6 +28,7 @@ use crate::proto::chipingress::pb::{
     CloudEventBatch, EmptyRequest, PingResponse, PublishResponse, RegisterSchemaRequest, RegisterSchemaResponse,
 };
 use crate::proto::io::cloudevents::v1::CloudEvent;
+use crate::retry::pauses;
 
 /// The largest answer that is read.
 pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
@@ -67,6 +68,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Attempts of a unary call other than `PublishBatch`, when the server is not available or has enough for now.
 pub const UNARY_ATTEMPTS: usize = 3;
+
+/// First pause before such a call is retried.
+const UNARY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to send, and as whom.
 #[derive(Clone)]
@@ -280,14 +284,8 @@ impl GrpcTransport {
     ) -> Result<A, Status> {
         let encoded = Bytes::from(message.encode_to_vec());
         let attempt = || self.call(method, encoded.clone(), limit);
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(Duration::from_secs(1))
-            .with_factor(2.0)
-            .with_max_times(UNARY_ATTEMPTS - 1)
-            .with_jitter();
         let retried = attempt
-            .retry(pauses)
+            .retry(pauses(UNARY_PAUSE, UNARY_ATTEMPTS - 1))
             .sleep(tokio::time::sleep)
             .when(|status| matches!(status.code(), Code::Unavailable | Code::ResourceExhausted));
         timeout(limit, retried)

@@ -15,13 +15,11 @@ use crate::emitter::outcomes::{Entry, run};
 use crate::heartbeat::Beat;
 use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::micros;
+use crate::shard::SHARDS;
 use crate::store::{Backend, Claim, ClaimedRow, OutboxKey, Reschedule, answered, hold};
 
 /// Time between two checks for room in the queue, or for a breaker that has closed.
 const ROOM_POLL: Duration = Duration::from_millis(5);
-
-/// The shards of a database.
-const SHARDS: i16 = 256;
 
 /// How many shards a full page should at least be made of, so that one with a backlog does not hold up the others.
 const SHARDS_PER_PAGE: usize = 16;
@@ -77,7 +75,7 @@ async fn sweep<B: Backend>(inner: &Arc<Inner<B>>, beat: &Beat) {
         let was_heavy = rows.iter().map(|row| row.payload.len()).sum::<usize>() > bytes / 2;
         hand_over(inner, rows, claimed_until, &mut swept).await;
         from_shard = match last {
-            Some(last) if page >= room || was_heavy => (last + 1) % SHARDS,
+            Some(last) if page >= room || was_heavy => (last + 1) % SHARDS.cast_signed(),
             // The end of the shards; once more from the start, unless this was everything.
             _ if from_shard > 0 || shard_was_full => 0,
             _ => break,

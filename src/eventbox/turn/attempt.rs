@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
 use sqlx::Pool;
 use uuid::Uuid;
 
@@ -17,6 +16,7 @@ use crate::eventbox::event::trace::Links;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics::{self, Phase};
 use crate::recipient::Recipient;
+use crate::retry::pauses;
 use crate::store::{Backend, Fault, Held, hold_for_user, in_time};
 
 /// Pause before the first retry; it doubles, with jitter.
@@ -43,8 +43,7 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let pauses = backon::ExponentialBuilder::default().with_min_delay(CONTENTION_PAUSE).with_jitter();
-    let mut pauses = pauses.with_max_times(MAX_CONTENTION_RETRIES).build();
+    let mut pauses = pauses(CONTENTION_PAUSE, MAX_CONTENTION_RETRIES);
     let mut contention = 0;
     let mut links = Links::default();
     loop {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
 use sqlx::Pool;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::recipient::Recipient;
+use crate::retry::pauses;
 use crate::store::{Backend, Class, Fault, Settled, begin_tx, in_time};
 
 /// Time for which reading back waits for the old backend to end, in milliseconds; shorter than the wait for an answer.
@@ -32,8 +32,7 @@ pub(crate) async fn settle<B: Backend>(
     lost: Fault,
 ) -> Result<()> {
     let attempt = || format!("commit turn {} of {to}", turn + 1);
-    let pauses = backon::ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(ATTEMPTS).with_jitter();
-    let mut pauses = pauses.build();
+    let mut pauses = pauses(PAUSE, ATTEMPTS);
     let began = Instant::now();
     let settled = loop {
         match (read_back(pool, to, token).await, pauses.next()) {
