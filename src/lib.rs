@@ -57,6 +57,7 @@ mod shard;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 
 pub use cloudevent::{
     AttributeValue, Attributes, CONTENT_TYPE, CloudEvent, CloudEventBuilder, CloudEventError, ExtensionValue,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use md5::{Digest, Md5};
 
 use crate::error::{Error, Misuse, Result};
+use crate::text::shortened;
 
 /// The most bytes of a recipient (`kind/key`) and of an event's name.
 pub const MAX_KEY_BYTES: usize = 512;
@@ -137,14 +138,4 @@ pub(crate) fn check_key(what: &'static str, text: &str) -> Result<(), Misuse> {
         return Err(Misuse::Nul { what });
     }
     Ok(())
-}
-
-/// The start of a text that may be far too long for an error.
-pub(crate) fn shortened(text: &str) -> impl fmt::Display {
-    const SHOWN_CHARS: usize = 64;
-    let mut shown: String = text.chars().take(SHOWN_CHARS).collect::<String>().escape_debug().collect();
-    if text.chars().nth(SHOWN_CHARS).is_some() {
-        shown.push('…');
-    }
-    shown
 }

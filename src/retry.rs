@@ -14,14 +14,19 @@ pub(crate) fn pauses(first: Duration, retries: usize) -> ExponentialBackoff {
     ExponentialBuilder::new().with_min_delay(first).with_max_times(retries).with_jitter().build()
 }
 
+/// Returns pauses without end. Each is between half of its step and all of it. The first step is `first`, every next one
+/// is twice the last, and none is longer than `longest`.
+pub(crate) fn endless_pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
+    // `backon` adds up to a step to each step.
+    let steps = ExponentialBuilder::new().with_min_delay(first.min(longest) / 2).with_max_delay(longest / 2);
+    steps.without_max_times().with_jitter().build()
+}
+
 /// Returns the pause after `doublings` further failures: between half of its step and all of it. The first step is
 /// `first`, every next one is twice the last, and none is longer than `longest`.
 #[cfg(any(feature = "emitter", feature = "runtime"))]
 pub(crate) fn pause_after(doublings: u32, first: Duration, longest: Duration) -> Duration {
-    // `backon` adds up to a step to each step.
-    let steps = ExponentialBuilder::new().with_min_delay(first.min(longest) / 2).with_max_delay(longest / 2);
-    let mut pauses = steps.without_max_times().with_jitter().build();
-    pauses.nth(usize::try_from(doublings.min(MAX_DOUBLINGS)).unwrap_or(0)).unwrap_or(longest)
+    endless_pauses(first, longest).nth(usize::try_from(doublings.min(MAX_DOUBLINGS)).unwrap_or(0)).unwrap_or(longest)
 }
 
 #[cfg(all(test, any(feature = "emitter", feature = "runtime")))]

@@ -144,7 +144,7 @@ async fn run<B: Backend>(pool: Pool<B>, config: PrunerConfig, mut stopping: watc
         }
         let interval = config.interval.max(MIN_PRUNE_INTERVAL);
         // Hosts that started together should not walk together.
-        let jitter = interval.mul_f64(f64::from(uuid::Uuid::new_v4().as_fields().1) / f64::from(u16::MAX) / 10.0);
+        let jitter = interval.mul_f64(fastrand::f64() / 10.0);
         // An error says that the pruner was dropped.
         if tokio::time::timeout(interval + jitter, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
             return;

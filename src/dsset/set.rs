@@ -12,6 +12,7 @@ use super::item::{Added, Item, MAX_ITEMS, check_items};
 use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
 use super::tombstone::micros;
+use crate::clock::new_id;
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault, answered, begin_tx, hold};
 
@@ -80,7 +81,7 @@ impl Set {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let row = |item| (Uuid::now_v7(), item);
+        let row = |item| (new_id(), item);
         let mut rows: Vec<(usize, (Uuid, &Item))> = items.iter().map(row).enumerate().collect();
         // In the order of the key, which is the order of locking; of items with one id the first counts.
         rows.sort_by(|(_, (a_id, a)), (_, (b_id, b))| (a.id(), a_id).cmp(&(b.id(), b_id)));

@@ -2,7 +2,7 @@
 //! several kinds are counted together. Counts are made after the commit.
 
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use metrics::{counter, histogram};
 use uuid::Uuid;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::emit::Emitted;
 use super::event::EventId;
 use super::turn::Turn;
+use crate::clock;
 use crate::dsset::TOMBSTONES;
 use crate::error::{Error, Result};
 use crate::instrument::{Instrument, Kind};
@@ -94,7 +95,7 @@ pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: impl Iterator<Item 
 
 /// Records the wait of events that a turn consumed.
 pub(super) fn consumed(kind: &str, ids: impl IntoIterator<Item = Uuid>) {
-    let now = SystemTime::now();
+    let now = clock::now();
     let waited = histogram!(EMIT_TO_COMMIT, "kind" => kind.to_owned());
     for id in ids {
         waited.record(milliseconds(now.duration_since(EventId(id).emitted_at()).unwrap_or_default()));

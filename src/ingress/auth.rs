@@ -1,7 +1,7 @@
 //! Who may call: the three kinds of credentials that clients send as headers.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -11,6 +11,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use super::error::IngressError;
+use crate::clock;
 
 /// The header of signed credentials.
 pub const SIGNED_HEADER: &str = "x-beholder-node-auth-token";
@@ -172,7 +173,7 @@ impl Gate {
 
 impl Interceptor for Gate {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut refusal = None;
         for credential in &self.credentials {
             match credential.check(request.metadata(), now) {

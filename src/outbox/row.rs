@@ -6,7 +6,7 @@ use md5::{Digest, Md5};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::{LONGEST, from_now, noted};
+use crate::clock::{LONGEST, from_now, new_id};
 use crate::cloudevent::CloudEvent;
 use crate::store::{OutboxKey, OutboxRow};
 
@@ -78,7 +78,7 @@ pub enum IdempotencyKey {
 
 /// A row to be, with what the emitter adds to the message.
 pub(crate) fn prepare(mut event: CloudEvent, hold: Duration, default_key: IdempotencyKey) -> Stored {
-    let id = noted(Uuid::now_v7());
+    let id = new_id();
     event.stamp(EMITTER.0, EMITTER.1.to_owned());
     event.default_key(|event| match default_key {
         IdempotencyKey::Unique => id.simple().to_string(),

@@ -1,12 +1,13 @@
 //! The loop that counts the events of the registered kinds, for the gauges.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::waiting;
 use super::working::tasks::Shared;
+use crate::clock;
 use crate::eventbox::backlog;
 use crate::store::Backend;
 
@@ -19,7 +20,7 @@ pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: Cancellati
     let counting = async {
         loop {
             match backlog(&shared.reserved, &kinds).await {
-                Ok(counted) => counted.iter().for_each(|kind| waiting(kind, SystemTime::now())),
+                Ok(counted) => counted.iter().for_each(|kind| waiting(kind, clock::now())),
                 Err(error) => {
                     shared.complaints.raise("count of waiting events", &error, COUNT_INTERVAL);
                 }

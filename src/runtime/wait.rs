@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::handle::Runtime;
 use crate::error::Result;
 use crate::eventbox::{Receipt, Status, status};
+use crate::retry::endless_pauses;
 use crate::store::Backend;
 
 /// First and longest pause between two reads of the status.
@@ -32,7 +33,7 @@ impl<B: Backend> Runtime<B> {
     /// Safe: it only reads.
     pub async fn wait_processed(&self, receipt: &Receipt, deadline: Duration) -> Result<Status> {
         let until = Instant::now() + deadline;
-        let mut pause = LOOKS.0;
+        let mut pauses = endless_pauses(LOOKS.0, LOOKS.1);
         loop {
             let now = status(&self.shared().pool, receipt).await?;
             let is_final = matches!(now, Status::Done { .. } | Status::Quarantined { .. } | Status::Paused);
@@ -40,8 +41,7 @@ impl<B: Backend> Runtime<B> {
             if is_final || left.is_zero() {
                 return Ok(now);
             }
-            tokio::time::sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LOOKS.1);
+            tokio::time::sleep(pauses.next().unwrap_or(LOOKS.1).min(left)).await;
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use prost::Message;
 use tonic::Status;
 
+use crate::clock;
+
 /// The longest wait that a server can ask for; a longer one is cut.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -32,7 +34,7 @@ struct RetryInfo {
 pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
     let wait = from_details(status.details()).or_else(|| {
         let value = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
-        from_header(value.trim(), SystemTime::now())
+        from_header(value.trim(), clock::now())
     })?;
     Some(wait.min(MAX_RETRY_AFTER))
 }

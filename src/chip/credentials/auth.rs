@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::time::{Instant, timeout};
 
 use crate::chip::error::{AuthConfigError, ConfigError};
+use crate::clock;
 use crate::cloudevent::hex;
 use crate::error::BoxError;
 
@@ -220,7 +221,7 @@ impl RotatingAuth {
 
     /// Version 2: the key, the time in nanoseconds, and a signature over both.
     async fn token(&self) -> Result<String, AuthError> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let key_id = hex(&self.public_key);
         let mut data = [0; 40];

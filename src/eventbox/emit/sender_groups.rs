@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use sqlx::Pool;
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -21,6 +22,7 @@ use crate::eventbox::event::trace;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
 use crate::recipient::Recipient;
+use crate::retry::endless_pauses;
 use crate::store::{Backend, Class, EventRow, Fault, Gone, Noted};
 
 /// Pause before the first retry; it doubles up to [`MAX_PAUSE`].
@@ -361,22 +363,22 @@ impl<B: Backend> Drop for Sending<B> {
 /// Retries with growing pauses, until a time limit.
 struct Retries {
     until: Instant,
-    pause: Duration,
+    pauses: ExponentialBackoff,
 }
 
 impl Retries {
     fn new(limit: Duration) -> Self {
         let now = Instant::now();
-        Retries { until: now.checked_add(limit).unwrap_or(now), pause: FIRST_PAUSE }
+        Retries { until: now.checked_add(limit).unwrap_or(now), pauses: endless_pauses(FIRST_PAUSE, MAX_PAUSE) }
     }
 
     /// Pauses before the next retry. Returns false when the time limit would pass.
     async fn pause(&mut self) -> bool {
-        if Instant::now() + self.pause > self.until {
+        let pause = self.pauses.next().unwrap_or(MAX_PAUSE);
+        if Instant::now() + pause > self.until {
             return false;
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        tokio::time::sleep(pause).await;
         true
     }
 }

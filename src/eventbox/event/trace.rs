@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::Event;
 use crate::error::Misuse;
-use crate::recipient::shortened;
+use crate::text::shortened;
 
 /// `vv-tttttttttttttttttttttttttttttttt-ssssssssssssssss-ff`
 const TRACEPARENT_BYTES: usize = 55;

@@ -15,6 +15,7 @@ use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::metrics;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of, hold};
+use crate::text::{Chain, fit};
 
 /// Code of an event in quarantine that made every batch fail.
 pub const POISON: &str = "POISON";
@@ -215,15 +216,5 @@ async fn note<B: Backend>(
 
 /// Returns the text of an error with its causes, cut to [`MAX_ERROR_BYTES`].
 fn text_of(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        text.push_str(": ");
-        text.push_str(&current.to_string());
-        cause = current.source();
-    }
-    // Postgres cannot store a NUL.
-    let mut text = text.replace('\0', "\u{fffd}");
-    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-    text
+    fit(&Chain(error).to_string(), MAX_ERROR_BYTES)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::recipient::Recipient;
+use crate::retry::pause_after;
 
 /// Most recipients that are remembered. A later one is tried again when a scan finds it.
 const MAX_REMEMBERED: usize = 10_000;
@@ -25,23 +26,18 @@ struct Failing {
     until: Instant,
 }
 
-/// Returns a pause that doubles with every failure in a row from `base` to `cap`, minus a random half.
-pub(super) fn pause_after(failures: u32, (base, cap): (Duration, Duration)) -> Duration {
-    base.saturating_mul(1 << failures.min(16)).min(cap).mul_f64(0.5 + 0.5 * fastrand::f64())
-}
-
 impl Backoffs {
     /// Notes a failure, and returns the pause of the recipient, `at_least` that long.
     pub(super) fn failed(
         &mut self,
         to: &Recipient,
-        pauses: (Duration, Duration),
+        (first, longest): (Duration, Duration),
         at_least: Option<Duration>,
         now: Instant,
     ) -> Duration {
         let before = self.failing.get(to).copied();
         let failures = before.map_or(0, |failing| failing.failures);
-        let pause = at_least.unwrap_or_else(|| pause_after(failures, pauses));
+        let pause = at_least.unwrap_or_else(|| pause_after(failures, first, longest));
         if let Some(failing) = before {
             self.waiting.remove(&(failing.until, to.clone()));
         } else if self.failing.len() >= MAX_REMEMBERED {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::runtime::working::tasks::Chain;
+use crate::text::Chain;
 
 /// Time for which health lists a complaint that is not repeated.
 const SHOWN_FOR: Duration = Duration::from_secs(10);

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backoffs::pause_after;
 use crate::recipient::Recipient;
+use crate::retry::pause_after;
 
 /// Number of failing recipients of a kind, without a success in between, that hold the kind.
 const MANY: usize = 5;
@@ -236,7 +236,7 @@ impl Failing {
             && hold.probing.as_ref() == Some(to)
         {
             hold.probing = None;
-            hold.until = Instant::now() + pause_after(hold.failures, PAUSES);
+            hold.until = Instant::now() + pause_after(hold.failures, PAUSES.0, PAUSES.1);
             hold.tried.push_back(to.clone());
         }
     }
@@ -261,7 +261,7 @@ impl Hold {
             since: now,
             cause,
             failures: 0,
-            until: now + pause_after(0, PAUSES),
+            until: now + pause_after(0, PAUSES.0, PAUSES.1),
             probing: None,
             untried: VecDeque::new(),
             tried: suspects.iter().cloned().collect(),
@@ -274,7 +274,7 @@ impl Hold {
         if self.probing.as_ref() == Some(to) {
             self.probing = None;
             self.failures = self.failures.saturating_add(1);
-            self.until = now + pause_after(self.failures, PAUSES);
+            self.until = now + pause_after(self.failures, PAUSES.0, PAUSES.1);
             self.tried.push_back(to.clone());
         } else if self.known.len() < MAX_PROBES && self.known.insert(to.clone()) {
             // The turn began before the kind was held.

@@ -11,9 +11,10 @@ use crate::recipient::Recipient;
 use crate::runtime::working::ready::Lane;
 use crate::runtime::working::registry::Kind;
 use crate::runtime::working::scheduler::Scheduler;
-use crate::runtime::working::tasks::{Chain, Judged};
+use crate::runtime::working::tasks::Judged;
 use crate::shard::ShardSet;
 use crate::store::{Backend, is_of_one_statement, retry_after};
+use crate::text::Chain;
 
 /// Longest pause of a recipient that fails without a fault of its events, unless its code asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backoffs::pause_after;
+use crate::retry::pause_after;
 
 /// First and longest pause. The pause doubles with every error in a row, minus a random half.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -33,7 +33,7 @@ impl Interruption {
 
     /// Notes an error, and returns the length of the pause.
     pub(super) fn goes_on(&mut self) -> Duration {
-        let pause = pause_after(self.errors, PAUSES);
+        let pause = pause_after(self.errors, PAUSES.0, PAUSES.1);
         self.errors = self.errors.saturating_add(1);
         self.until = Instant::now() + pause;
         pause

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::poll::Polls;
 use super::warnings::Warnings;
 use crate::runtime::config::RuntimeConfig;
-use crate::shard::ShardSet;
+use crate::shard::{SHARDS, ShardSet};
 use crate::store::{WalkFrom, WalkedRow};
 
 /// Gaps between the scans of a marked shard, milliseconds.
@@ -65,7 +65,7 @@ impl Scans {
     /// Makes every shard due, once the listener is there.
     pub(crate) fn new(config: &RuntimeConfig, now: Instant) -> Self {
         Scans {
-            shards: vec![ShardWalk::default(); 256],
+            shards: vec![ShardWalk::default(); usize::from(SHARDS)],
             due: ShardSet::ALL,
             polls: Polls::new(config.min_poll_interval, config.poll_interval, now),
             rested_forgotten_at: now,
@@ -373,7 +373,7 @@ mod tests {
         scans.look_at(ShardSet::ALL);
         tokio::time::advance(Duration::from_millis(30)).await;
         let all = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
-        assert_eq!(all.from.len(), 256, "those that come here are looked at");
+        assert_eq!(all.from.len(), usize::from(SHARDS), "those that come here are looked at");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,10 +6,7 @@
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
-use crate::shard::ShardSet;
-
-/// Number of shards.
-const SHARDS: usize = 256;
+use crate::shard::{SHARDS, ShardSet};
 
 /// A member that takes shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +23,8 @@ pub(crate) struct Assignment(Vec<(Uuid, ShardSet)>);
 impl Assignment {
     /// Computes the assignment for these members, in any order.
     pub(crate) fn of(members: &[Candidate]) -> Self {
-        let share = SHARDS.div_ceil(members.len().max(1));
+        let all = usize::from(SHARDS);
+        let share = all.div_ceil(members.len().max(1));
         let mut members = members.to_vec();
         members.sort_by_key(|member| member.worker);
         // A member with a low limit leaves more to the others, so the bound grows until all shards fit or all
@@ -35,7 +33,7 @@ impl Assignment {
         loop {
             let assigned = Self::bounded(&members, bound);
             let held: usize = assigned.0.iter().map(|(_, shards)| shards.len()).sum();
-            if held == SHARDS || members.iter().all(|member| member.limit <= bound) {
+            if held == all || members.iter().all(|member| member.limit <= bound) {
                 return assigned;
             }
             bound += share;

@@ -25,6 +25,7 @@ use crate::runtime::finding::scan::Scan;
 use crate::runtime::metrics;
 use crate::runtime::stats::Counters;
 use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
+use crate::text::Chain;
 
 /// State that the loop shares with its tasks.
 pub(crate) struct Shared<B: Backend> {
@@ -108,21 +109,6 @@ pub(crate) enum Report {
     Scanned(Scan, Result<Vec<WalkedRow>, Fault>),
     Round(Vec<Recipient>, Result<Vec<Done>>),
     Turn(Recipient, Result<Turn>, Judged),
-}
-
-/// Shows an error with its causes on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(current) = cause {
-            write!(f, ": {current}")?;
-            cause = current.source();
-        }
-        Ok(())
-    }
 }
 
 pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKinds, scan: Scan) -> Report {
