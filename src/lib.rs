@@ -70,7 +70,7 @@ pub use instrument::{Instrument, Kind};
 pub use json::MAX_JSON_DEPTH;
 pub use recipient::{MAX_KEY_BYTES, Recipient};
 pub use service::{Health, StopReport};
-pub use store::{ANSWER_WAIT, Backend, EmitExecutor, NAME_WAIT, RELEASE_WAIT};
+pub use store::{ANSWER_WAIT, Backend, EmitExecutor, IDLE_LIMIT, NAME_WAIT, RELEASE_WAIT};
 
 /// The README's code is compiled and run.
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]

@@ -6,11 +6,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Pool, SqlSafeStr};
+#[cfg(feature = "postgres")]
+use sqlx::{Transaction, pool::MaybePoolConnection};
 use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -27,6 +30,16 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it the library closes the connection.
 pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+/// Time for which a step of the user's code may leave its connection idle on Postgres, before the library takes the
+/// connection for dead.
+///
+/// The library looks after steps that take longer than this. A step that computes or calls a service for longer, while
+/// it holds the connection, fails as transient. Do that in `prepare_mutation`, which holds no connection.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(8);
+
+/// Interval at which the library asks for the session of a step that takes longer than [`IDLE_LIMIT`].
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a transaction is begun on another connection when the one that the pool gave is unfit.
 const BEGIN_ATTEMPTS: usize = 3;
@@ -65,6 +78,30 @@ pub(crate) async fn answered<B: Session, T>(
     }
 }
 
+/// Waits for a step of the user's code that holds the connection with this session, as long as the server hears of it.
+///
+/// A statement may take its time, but the answer from a dead connection never comes.
+pub(crate) async fn while_alive<B: Session, T>(
+    pool: &Pool<B>,
+    session_id: Option<i32>,
+    step: impl Future<Output = T>,
+) -> Result<T, Fault> {
+    let Some(session_id) = session_id else { return Ok(step.await) };
+    let mut step = pin!(step);
+    let mut wait = IDLE_LIMIT;
+    loop {
+        match timeout(wait, &mut step).await {
+            Ok(done) => return Ok(done),
+            Err(_) if B::is_alive(pool, session_id).await => wait = LOOK_INTERVAL,
+            Err(_) => {
+                sift(pool);
+                let text = format!("the connection died, or the code left it idle for {IDLE_LIMIT:?}");
+                return Err(Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))));
+            }
+        }
+    }
+}
+
 /// Gives back, or closes, the connection that this work let go of last.
 fn give_back_last(is_fit: bool) {
     // Outside an `answered` each connection goes back by itself.
@@ -89,7 +126,8 @@ fn sift<B: Session>(pool: &Pool<B>) {
 }
 
 /// A connection of a pool, held by the library.
-pub(crate) struct Held<B: Session> {
+#[cfg_attr(not(feature = "postgres"), allow(unreachable_pub, reason = "Postgres names it in a public trait"))]
+pub struct Held<B: Session> {
     conn: OwnedMutexGuard<PoolConnection<B>>,
     /// The same connection, for the task that gives it back.
     slot: Arc<Mutex<PoolConnection<B>>>,
@@ -100,6 +138,8 @@ pub(crate) struct Held<B: Session> {
     is_disturbed: bool,
     /// What the session was before the user's code used it.
     before: Option<B::Before>,
+    /// Number of the session, when it is known.
+    session_id: Option<i32>,
 }
 
 /// Takes a connection of a pool, within a bound.
@@ -118,6 +158,7 @@ pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
                 has_transaction: false,
                 is_disturbed: false,
                 before: None,
+                session_id: None,
             })
         }
         Err(error) => {
@@ -143,6 +184,19 @@ impl<B: Session> Held<B> {
         let is_open = self.conn.is_in_transaction() || !B::is_outside_transaction(&mut self.conn).await?;
         self.is_disturbed = is_open;
         Ok(is_open)
+    }
+
+    /// Whether the session is still what it was before the user's code used it.
+    pub(crate) async fn is_unchanged(&mut self) -> Result<bool, Fault> {
+        match &self.before {
+            Some(before) => B::is_unchanged(&mut self.conn, before).await,
+            None => Ok(true),
+        }
+    }
+
+    /// Notes the number of the session.
+    pub(crate) fn note_session_id(&mut self, session_id: Option<i32>) {
+        self.session_id = session_id;
     }
 
     /// Closes the connection instead of giving it back.
@@ -253,8 +307,8 @@ impl<B: Session> Drop for Returning<B> {
 
 /// Makes a connection what it was before; false when that cannot be done.
 async fn clean<B: Session>(conn: &mut B::Connection, before: Option<B::Before>, is_disturbed: bool) -> bool {
-    // Behind it what was queued is done.
-    if conn.ping().await.is_err() {
+    // The answer to any statement comes after the rollback that was queued.
+    if before.is_none() && conn.ping().await.is_err() {
         return false;
     }
     let is_open = conn.is_in_transaction() || (is_disturbed && !B::is_outside_transaction(conn).await.unwrap_or(false));
@@ -281,13 +335,31 @@ pub(crate) async fn begin<B: Session>(
     statement: &'static str,
     is_for_user: bool,
 ) -> Result<Tx<B>, Fault> {
+    begin_on(pool, None, statement, is_for_user).await
+}
+
+/// The same, on a connection that is held already if there is one.
+pub(crate) async fn begin_on<B: Session>(
+    pool: &Pool<B>,
+    mut at_hand: Option<Held<B>>,
+    statement: &'static str,
+    is_for_user: bool,
+) -> Result<Tx<B>, Fault> {
     // Before the task, which does not see what this work let go of.
     give_back_last(true);
     let pool = pool.clone();
     let begun = tokio::spawn(async move {
         let mut begun = Err(no_answer());
         for _ in 0..BEGIN_ATTEMPTS {
-            begun = begin_here(&pool, statement, is_for_user).await;
+            let held = match at_hand.take() {
+                Some(held) => Ok(held),
+                None if is_for_user => hold_for_user(&pool).await,
+                None => hold(&pool).await,
+            };
+            begun = match held {
+                Ok(held) => begin_here(&pool, held, statement).await,
+                Err(fault) => Err(fault),
+            };
             if !matches!(begun, Err(Fault(sqlx::Error::InvalidSavePointStatement | sqlx::Error::BeginFailed))) {
                 break;
             }
@@ -297,8 +369,7 @@ pub(crate) async fn begin<B: Session>(
     begun.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
 }
 
-async fn begin_here<B: Session>(pool: &Pool<B>, statement: &'static str, is_for_user: bool) -> Result<Tx<B>, Fault> {
-    let mut held = if is_for_user { hold_for_user(pool).await? } else { hold(pool).await? };
+async fn begin_here<B: Session>(pool: &Pool<B>, mut held: Held<B>, statement: &'static str) -> Result<Tx<B>, Fault> {
     if held.depth() > 0 && !B::repair(&mut held.conn).await {
         held.is_fit = false;
         return Err(Fault(sqlx::Error::BeginFailed));
@@ -319,6 +390,32 @@ async fn begin_here<B: Session>(pool: &Pool<B>, statement: &'static str, is_for_
             Err(Fault::before_any_statement(no_answer().0))
         }
     }
+}
+
+/// Begins a transaction of sqlx, which is the caller's.
+///
+/// sqlx has no bound for a `BEGIN`, and its transaction cannot be closed from outside. So the library asks the connection
+/// first whether it is alive, which has a bound.
+#[cfg(feature = "postgres")]
+pub(crate) async fn begin_for_caller<B: Session>(
+    pool: &Pool<B>,
+    statement: &'static str,
+) -> Result<Transaction<'static, B>, Fault> {
+    let pool = pool.clone();
+    // In a task of its own, so that a caller who gives up does not cut the `BEGIN`.
+    let begun = tokio::spawn(async move {
+        let acquired = timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let mut conn = acquired.map_err(Fault::before_any_statement)?;
+        if !matches!(timeout(B::ANSWER_WAIT, conn.ping()).await, Ok(Ok(()))) {
+            // Dropped, this closes the connection and frees its place in the pool.
+            drop(conn.return_to_pool());
+            sift(&pool);
+            return Err(Fault::before_any_statement(no_answer().0));
+        }
+        let begun = Transaction::begin(MaybePoolConnection::PoolConnection(conn), Some(statement.into_sql_str()));
+        begun.await.map_err(Fault::before_any_statement)
+    });
+    begun.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
 }
 
 impl<B: Session> Tx<B> {
@@ -361,6 +458,14 @@ impl<B: Session> Tx<B> {
     /// As [`Held::close_if_left_unfit`].
     pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.held.close_if_left_unfit(error);
+    }
+
+    /// Returns the number of the session, which it asks for when it is not known yet.
+    pub(crate) async fn session_id(&mut self) -> Result<Option<i32>, Fault> {
+        if self.held.session_id.is_none() {
+            self.held.session_id = B::session_id(&mut self.held.conn).await?;
+        }
+        Ok(self.held.session_id)
     }
 
     /// Whether the driver still counts the one transaction that was begun.

@@ -2,9 +2,11 @@
 
 use std::ops::DerefMut;
 
-use sqlx::{Database, Pool};
+use sqlx::Pool;
 
+use super::connection::Held;
 use super::fault::Fault;
+use super::session::Session;
 
 /// What a transaction is after the user's code had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub enum Intact {
 ///
 /// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and what shared it is told
 /// that it was contention.
-pub trait GroupCommit: Database {
+pub trait GroupCommit: Session {
     /// A transaction, or a part of one.
     type Grouped: DerefMut<Target = Self::Connection> + Send;
 
@@ -36,8 +38,15 @@ pub trait GroupCommit: Database {
     /// Begins what may share its transaction with others that are short: only statements of ours, without the user's code.
     fn begin_grouped(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
 
-    /// Begins what has its transaction for itself, because the user's code runs in it.
-    fn begin_alone(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+    /// Begins what has its transaction for itself, because the user's code runs in it; on the connection at hand where an engine
+    /// has many writers.
+    fn begin_alone(
+        pool: &Pool<Self>,
+        at_hand: Option<Held<Self>>,
+    ) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+
+    /// The number of the session of a transaction that was begun alone; see [`Session::session_id`].
+    fn session_of(part: &mut Self::Grouped) -> impl Future<Output = Result<Option<i32>, Fault>> + Send;
 
     /// What the transaction that was begun alone is now. Asked after the user's code, before anything else is done in it.
     fn check_intact(part: &mut Self::Grouped) -> impl Future<Output = Result<Intact, Fault>> + Send;

@@ -49,8 +49,8 @@ mod turn;
 mod wake;
 
 pub(crate) use bound::Bound;
-pub use connection::{ANSWER_WAIT, RELEASE_WAIT};
-pub(crate) use connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time};
+pub use connection::{ANSWER_WAIT, IDLE_LIMIT, RELEASE_WAIT};
+pub(crate) use connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive};
 pub(crate) use dead_letter::DeadRow;
 pub use event::NAME_WAIT;
 pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};

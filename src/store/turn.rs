@@ -22,6 +22,8 @@ pub struct OpenedTurn {
     pub failing: bool,
     /// How long it is still left alone; not positive when it is due.
     pub wait_us: i64,
+    /// Number of the session, where there is a server.
+    pub session_id: Option<i32>,
     /// The oldest events, oldest first.
     pub events: Vec<ListedRow>,
     /// Whether events were left out because of their bytes.
@@ -69,7 +71,7 @@ on_both_engines! {
     /// The statement of [`TurnTable::open_turn`]; its plan must use the primary keys.
     const OPEN_TURN: &str = concat!(
         "SELECT coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0) > 0,
-                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes
+                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes, ", session_id!(), "
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
@@ -96,6 +98,7 @@ on_both_engines! {
             while let Some(row) = rows.try_next().await? {
                 (opened.turn, opened.paused) = (row.try_get(0)?, row.try_get(1)?);
                 (opened.failing, opened.wait_us) = (row.try_get(2)?, row.try_get(3)?);
+                opened.session_id = row.try_get(9)?;
                 if let Some(id) = row.try_get(4)? {
                     let (name, traceparent) = (row.try_get(5)?, row.try_get(6)?);
                     let listed = ListedRow { id, name, traceparent, value: Vec::new() };

@@ -32,9 +32,9 @@ impl EVersion {
 /// [`process_batch`](crate::process_batch) calls the methods in the order below. Write them as plain `async fn`.
 ///
 /// * [`load_state`](Processor::load_state) runs outside any transaction, on the connection it is given.
-/// * [`prepare_mutation`](Processor::prepare_mutation) runs with no connection held, so it may do slow I/O. It may run
-///   again for the same events after contention, so it must not change anything itself: its effects go into the
-///   [`Mutation`].
+/// * [`prepare_mutation`](Processor::prepare_mutation) may do slow I/O: the turn gives its connection back as soon as
+///   the method waits for anything. It may run again for the same events after contention, so it must not change
+///   anything itself: its effects go into the [`Mutation`].
 /// * [`fetch_eversion`](Processor::fetch_eversion) and [`save_state`](Processor::save_state) run inside the one
 ///   transaction of the turn.
 ///

@@ -1,5 +1,8 @@
 //! One attempt of a turn: load, decide, commit; again when another writer came first.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sqlx::Pool;
@@ -76,11 +79,11 @@ where
 {
     let guard = Guard::new(to, options.deadline_of_attempt());
     let mut after = options.after();
-    let (loaded, decision) = loop {
+    let (loaded, decision, at_hand) = loop {
         let began = Instant::now();
         let before = (after != options.after()).then_some(after);
-        let loaded = match load(pool, to, processor, &guard, after, options).await? {
-            Look::Loaded(loaded) => loaded,
+        let (loaded, mut at_hand) = match load(pool, to, processor, &guard, after, options).await? {
+            Look::Loaded(loaded, at_hand) => (loaded, at_hand),
             Look::Empty => return Ok(Turn { last: before, ..Turn::default() }),
             Look::LeftAlone => return Ok(Turn { is_left_alone: true, ..Turn::default() }),
         };
@@ -89,12 +92,12 @@ where
         *attempted = loaded.attempted();
         links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
-        let mutation = guard.run("prepare a mutation", prepared).await;
+        let mutation = at_once_or(guard.run("prepare a mutation", prepared), || drop(at_hand.take())).await;
         metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
         let mutation = mutation?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
         if !decision.is_empty() {
-            break (loaded, decision);
+            break (loaded, decision, at_hand);
         }
         // Events that a processor leaves for later must not hide those behind them.
         match loaded.events.last() {
@@ -115,7 +118,7 @@ where
     let began = Instant::now();
     let range = settled_range(&loaded.events, decision.removed_together());
     let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
-    let outcome = commit.run(decision).await;
+    let outcome = commit.run(at_hand, decision).await;
     metrics::spent(Phase::Committing, began.elapsed(), alone(to));
     let outcome = outcome?;
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
@@ -124,6 +127,16 @@ where
     // The next listing has the events that were left on earlier pages.
     let last = loaded.events.last().map(Event::id).filter(|_| after == options.after());
     Ok(Turn { last, ..finished(&loaded, garbage, outcome) })
+}
+
+/// Waits for the work; calls `pending` first, unless the work is done at once.
+async fn at_once_or<T>(work: impl Future<Output = T>, pending: impl FnOnce()) -> T {
+    let mut work = pin!(work);
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        return done;
+    }
+    pending();
+    work.await
 }
 
 /// The shard of a recipient that has a turn of its own.
@@ -151,8 +164,9 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
 }
 
 /// Result of loading a recipient.
-enum Look<S> {
-    Loaded(Loaded<S>),
+enum Look<B: Backend, S> {
+    /// The input of a decision, and the connection if the commit may use it, too.
+    Loaded(Loaded<S>, Option<Held<B>>),
     /// No event, for a processor that does not run without events.
     Empty,
     /// A recipient that is backing off after a failure.
@@ -191,25 +205,36 @@ async fn load<B, P>(
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Look<P::State>>
+) -> Result<Look<B, P::State>>
 where
     B: Backend,
     P: Processor<B>,
 {
     let during = |fault: Fault| fault.during(format!("load {to}"));
     let mut conn = hold_for_user(pool).await.map_err(during)?;
-    let loaded = load_on(&mut conn, to, processor, guard, after, options).await;
-    loaded.inspect_err(|error| conn.close_if_left_unfit(error))
+    match load_on(&mut conn, pool, to, processor, guard, after, options).await {
+        // An engine with one writer lets the commit wait in a queue, without a connection.
+        Ok(Look::Loaded(loaded, _)) if !B::ONE_WRITER => {
+            let is_unchanged = in_time::<B, _>(conn.is_unchanged()).await.map_err(during)?;
+            Ok(Look::Loaded(loaded, is_unchanged.then_some(conn)))
+        }
+        Ok(look) => Ok(look),
+        Err(error) => {
+            conn.close_if_left_unfit(&error);
+            Err(error)
+        }
+    }
 }
 
 async fn load_on<B, P>(
     conn: &mut Held<B>,
+    pool: &Pool<B>,
     to: &Recipient,
     processor: &P,
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Look<P::State>>
+) -> Result<Look<B, P::State>>
 where
     B: Backend,
     P: Processor<B>,
@@ -233,7 +258,9 @@ where
     if opened.events.is_empty() && (after != EventId::NIL || !processor.runs_without_events()) {
         return Ok(Look::Empty);
     }
-    let (state, eversion) = guard.run("load the state", processor.load_state(conn, to)).await?;
+    conn.note_session_id(opened.session_id);
+    let load = processor.load_state(conn, to);
+    let (state, eversion) = guard.run_on("load the state", pool, opened.session_id, load).await?;
     if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
         return Err(Error::misuse(format!("load the state of {to}"), Misuse::LeftOpen));
     }
@@ -241,5 +268,6 @@ where
     let more_listed = opened.is_cut || rows.len() > max_events;
     rows.truncate(max_events);
     let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Look::Loaded(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
+    let loaded = Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing };
+    Ok(Look::Loaded(loaded, None))
 }

@@ -14,7 +14,7 @@ use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Claimed, Class, Fault, Intact, Removed, in_time};
+use crate::store::{Backend, Claimed, Class, Fault, Held, Intact, Removed, in_time};
 
 /// Input of the transaction of a turn.
 pub(super) struct Commit<'a, B: Backend, P> {
@@ -52,15 +52,15 @@ pub(super) struct Outcome {
 }
 
 impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
-    /// Commits all of the decision, or nothing.
-    pub(super) async fn run(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+    /// Commits all of the decision, or nothing; on the connection at hand, if there is one.
+    pub(super) async fn run(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Outcome> {
         // Boxed, because the future holds the user's code: a large future fills the stack, and moving it costs time.
-        in_transaction(Box::pin(self.commit(decision))).await
+        in_transaction(Box::pin(self.commit(at_hand, decision))).await
     }
 
-    async fn commit(&self, decision: Decision<B, P::State>) -> Result<Outcome> {
+    async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Outcome> {
         let token = Uuid::new_v4();
-        let mut tx = B::begin_alone(self.pool).await.map_err(|fault| self.during(fault))?;
+        let mut tx = B::begin_alone(self.pool, at_hand).await.map_err(|fault| self.during(fault))?;
         let outcome = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
             Ok(outcome) => outcome,
             Err(error) => return Err(self.cause(&mut tx, error).await),
@@ -86,7 +86,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         if claimed.map_err(|fault| self.during(fault))? != Claimed::Done {
             return Err(Error::contention(self.attempt()));
         }
-        let eversion = self.guard.run("fetch the eversion", self.processor.fetch_eversion(tx, self.to)).await?;
+        let session = self.session_of(tx).await?;
+        let fetched = self.processor.fetch_eversion(tx, self.to);
+        let eversion = self.guard.run_on("fetch the eversion", self.pool, session, fetched).await?;
         if eversion != self.eversion {
             let (now, loaded) = (eversion.0, self.eversion.0);
             return Err(Error::contention(format!("{} at eversion {now}, loaded {loaded}", self.attempt())));
@@ -104,7 +106,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         if let Some(state) = target {
             let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
-            self.guard.run("save the state", saved).await?;
+            self.guard.run_on("save the state", self.pool, session, saved).await?;
         }
         if self.failing && outcome.failures.is_empty() {
             self.require_whole(B::check_intact(tx)).await?;
@@ -136,7 +138,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
                     }
                 }
             } else if let Some(effect) = step.side_effect.take() {
-                self.guard.run("run a side effect", effect.run(tx)).await?;
+                self.run_effect(tx, effect).await?;
                 self.require_whole(B::check_intact(tx)).await?;
             }
             outcome.transitions += 1;
@@ -171,7 +173,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
 
     /// Runs the effect of an independent step. The inner error is the effect's own failure.
     async fn run_alone(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
-        let done = self.guard.run("run a side effect", effect.run(tx)).await;
+        let done = self.run_effect(tx, effect).await;
         let source = match done {
             Ok(()) => None,
             Err(Error::Processor { source, .. }) => Some(source),
@@ -183,6 +185,15 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             (Intact::Failed, None) => Ok(Err(self.misuse(Misuse::SwallowedError).into())),
             (Intact::Whole, None) => Ok(Ok(())),
         }
+    }
+
+    async fn run_effect(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<()> {
+        let session = self.session_of(tx).await?;
+        self.guard.run_on("run a side effect", self.pool, session, effect.run(tx)).await
+    }
+
+    async fn session_of(&self, tx: &mut B::Grouped) -> Result<Option<i32>> {
+        in_time::<B, _>(B::session_of(tx)).await.map_err(|fault| self.during(fault))
     }
 
     /// Runs a savepoint statement of the library. A permanent error means that the user's code ended the transaction.

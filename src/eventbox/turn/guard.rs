@@ -4,12 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{BoxError, Error, Result};
 use crate::eventbox::decide::transition::panic_text;
 use crate::recipient::Recipient;
-use crate::store::{Class, class_of};
+use crate::store::{Backend, Class, class_of, while_alive};
 
 /// Time limit of the user's code in one attempt.
 pub(super) struct Guard<'a> {
@@ -52,6 +53,20 @@ impl<'a> Guard<'a> {
             Ok(Err(panic)) => Err(Error::Processor { attempt: attempt(), source: panic_text(&*panic).into() }),
             Err(_) => Err(Error::Deadline { attempt: attempt(), limit: self.limit }),
         }
+    }
+}
+
+impl Guard<'_> {
+    /// Runs one step that uses a connection; the step ends with a transient error when its connection is dead.
+    pub(super) async fn run_on<B: Backend, T>(
+        &self,
+        step: &str,
+        pool: &Pool<B>,
+        session_id: Option<i32>,
+        call: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T> {
+        let done = while_alive(pool, session_id, self.run(step, call)).await;
+        done.unwrap_or_else(|fault| Err(fault.during(format!("{step} of {}", self.to))))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sqlx::{Pool, Postgres};
 
-use crate::store::connection::{Tx, begin};
+use crate::store::connection::{Held, Tx, begin, begin_on};
 use crate::store::fault::Fault;
 use crate::store::group::{GroupCommit, Intact};
 
@@ -30,8 +30,12 @@ impl GroupCommit for Postgres {
         begin(pool, "BEGIN", false).await
     }
 
-    async fn begin_alone(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
-        begin(pool, BEGIN_TURN, true).await
+    async fn begin_alone(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::Grouped, Fault> {
+        begin_on(pool, at_hand, BEGIN_TURN, true).await
+    }
+
+    async fn session_of(part: &mut Self::Grouped) -> Result<Option<i32>, Fault> {
+        part.session_id().await
     }
 
     async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {

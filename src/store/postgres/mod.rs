@@ -29,6 +29,14 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// The text of the number of the session.
+macro_rules! session_id {
+    () => {
+        "pg_backend_pid()"
+    };
+}
+pub(in crate::store) use session_id;
+
 /// What makes a statement that only reads wait for the synchronous standbys, where there are to be some, so that they have what it saw.
 macro_rules! replicated {
     () => {

@@ -1,10 +1,11 @@
 //! Migrations, settings and transactions of Postgres.
 
 use sqlx::migrate::Migrator;
-use sqlx::{Pool, Postgres, Row};
+use sqlx::{Pool, Postgres, Row, Transaction};
 
 use super::check::check_access;
 use super::pooler;
+use crate::store::connection::begin_for_caller;
 use crate::store::fault::Fault;
 use crate::store::schema::{Schema, SettingsCheck};
 
@@ -86,6 +87,10 @@ impl Schema for Postgres {
             // Some systems do not tell a server that a socket was closed.
             tracing::debug!(%error, "the server cannot notice closed clients");
         }
+    }
+
+    async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
+        begin_for_caller(pool, Self::BEGIN_WRITE).await
     }
 
     fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>> {

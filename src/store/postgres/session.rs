@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{PgConnection, Pool, Postgres, Row};
+use sqlx::{Connection, PgConnection, Pool, Postgres, Row};
+use tokio::time::timeout;
 
 use crate::store::connection;
 use crate::store::fault::Fault;
@@ -47,6 +48,10 @@ const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable),
     (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql), pg_advisory_unlock_all()::text)";
 
+/// Whether a session runs a statement, or has done so within the last seconds.
+const IS_ALIVE: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $1
+    AND (state NOT LIKE 'idle%' OR state_change > clock_timestamp() - $2 * interval '1 second')";
+
 /// Of a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";
 
@@ -87,6 +92,14 @@ fn place_of(options: &Arc<PgConnectOptions>) -> usize {
     Arc::as_ptr(options) as usize
 }
 
+async fn ask_for(options: &PgConnectOptions, session_id: i32) -> Result<bool, sqlx::Error> {
+    let mut conn = PgConnection::connect_with(options).await?;
+    let query = sqlx::query_scalar(IS_ALIVE).bind(session_id).bind(connection::IDLE_LIMIT.as_secs_f64());
+    let is_alive = query.fetch_one(&mut conn).await?;
+    conn.close().await?;
+    Ok(is_alive)
+}
+
 impl Session for Postgres {
     const ANSWER_WAIT: Duration = connection::ANSWER_WAIT;
 
@@ -105,8 +118,7 @@ impl Session for Postgres {
         Ok(before)
     }
 
-    // Closed and not reset: what `after_connect` has set is not known.
-    async fn restore_session(conn: &mut PgConnection, before: Before) -> Result<bool, Fault> {
+    async fn is_unchanged(conn: &mut PgConnection, before: &Before) -> Result<bool, Fault> {
         let now: String = sqlx::query_scalar(READ_SESSION).fetch_one(conn).await?;
         let is_same = *now == *before.session;
         if !is_same {
@@ -115,12 +127,32 @@ impl Session for Postgres {
         Ok(is_same)
     }
 
+    // Closed and not reset, because the library does not know what `after_connect` has set.
+    async fn restore_session(conn: &mut PgConnection, before: Before) -> Result<bool, Fault> {
+        Self::is_unchanged(conn, &before).await
+    }
+
     async fn is_outside_transaction(conn: &mut PgConnection) -> Result<bool, Fault> {
         const IN_FAILED_TRANSACTION: &str = "25P02";
         match sqlx::raw_sql(IS_OUTSIDE).fetch_one(conn).await {
             Ok(row) => Ok(row.try_get(0)?),
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(IN_FAILED_TRANSACTION) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn session_id(conn: &mut PgConnection) -> Result<Option<i32>, Fault> {
+        Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn).await?)
+    }
+
+    async fn is_alive(pool: &Pool<Self>, session_id: i32) -> bool {
+        let options = pool.connect_options();
+        // Dropped at the bound, the connection is closed: it belongs to no pool.
+        match timeout(connection::RELEASE_WAIT, ask_for(&options, session_id)).await {
+            Ok(Ok(is_alive)) => is_alive,
+            // The server is there, and refuses to tell.
+            Ok(Err(sqlx::Error::Database(_))) => true,
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 

@@ -28,6 +28,14 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// There is no server.
+macro_rules! session_id {
+    () => {
+        "NULL"
+    };
+}
+pub(in crate::store) use session_id;
+
 /// There is no standby.
 macro_rules! replicated {
     () => {

@@ -40,9 +40,13 @@ impl Session for Sqlite {
         Ok(sqlx::query_scalar(READ_SESSION).fetch_one(conn).await?)
     }
 
+    async fn is_unchanged(conn: &mut SqliteConnection, before: &String) -> Result<bool, Fault> {
+        let now: String = sqlx::query_scalar(READ_SESSION).fetch_one(conn).await?;
+        Ok(now == *before)
+    }
+
     async fn restore_session(conn: &mut SqliteConnection, before: String) -> Result<bool, Fault> {
-        let now: String = sqlx::query_scalar(READ_SESSION).fetch_one(&mut *conn).await?;
-        if now == before {
+        if Self::is_unchanged(conn, &before).await? {
             return Ok(true);
         }
         let is_in_memory = before.starts_with('m');
@@ -54,6 +58,14 @@ impl Session for Sqlite {
 
     async fn is_outside_transaction(conn: &mut SqliteConnection) -> Result<bool, Fault> {
         Ok(sqlx::raw_sql("BEGIN; ROLLBACK").execute(conn).await.is_ok())
+    }
+
+    async fn session_id(_conn: &mut SqliteConnection) -> Result<Option<i32>, Fault> {
+        Ok(None)
+    }
+
+    async fn is_alive(_pool: &Pool<Self>, _session_id: i32) -> bool {
+        true
     }
 
     // The driver counts a transaction that the engine has ended: it is given one again, which it can end.

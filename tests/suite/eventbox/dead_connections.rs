@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ::eventbox::runtime::{Runtime, RuntimeConfig};
 use ::eventbox::{
-    ANSWER_WAIT, BoxError, EVersion, Error, Event, Mutation, Outcome, Processor, RELEASE_WAIT, Recipient, Reducer,
-    Reducing, Sender, emit, process_batch,
+    BoxError, EVersion, Error, Event, IDLE_LIMIT, Mutation, Outcome, Processor, Recipient, Reducer, Reducing, Sender,
+    SideEffect, Transition, begin, emit, process_batch,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
@@ -16,8 +16,8 @@ use sqlx::{Connection, PgConnection, Postgres};
 use crate::support::proxy::Proxy;
 use crate::support::{SOON, TestDb, drain, eventually, with_database};
 
-/// Longest time of two waits in a row. A longer time shows a wait without a bound.
-const BACK_AT_WORK: Duration = Duration::from_secs(2 * ANSWER_WAIT.as_secs() + 2 * RELEASE_WAIT.as_secs());
+/// Longest time until work goes on after connections died.
+const BACK_AT_WORK: Duration = Duration::from_secs(15);
 
 fn to() -> Recipient {
     Recipient::new("tally", "1").unwrap()
@@ -84,7 +84,7 @@ async fn each_kind_of_call_has_a_bound() {
         emit(&db.pool, &to(), Event::new("x")).await.unwrap();
         let processor =
             crate::support::Decider(|events: &[Event]| ::eventbox::Transition::stay().consuming(events).into());
-        for call in ["turn", "pause", "sender"] {
+        for call in ["turn", "pause", "sender", "begin"] {
             let proxy = Proxy::start(db.options()).await;
             let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), proxy.options(), 1).await;
             proxy.silence(proxy.made());
@@ -92,6 +92,7 @@ async fn each_kind_of_call_has_a_bound() {
             let done: Result<(), BoxError> = match call {
                 "turn" => process_batch(&pool, &to(), &processor, NonZeroU32::MIN).await.map(drop).map_err(Into::into),
                 "pause" => ::eventbox::admin::pause(&pool, &to()).await.map(drop).map_err(Into::into),
+                "begin" => begin(&pool).await.map(drop).map_err(Into::into),
                 "sender" => Sender::new(pool.clone()).emit(&to(), Event::new("y")).await.map(drop).map_err(Into::into),
                 _ => ::eventbox::admin::standing(&pool, &to()).await.map(drop).map_err(Into::into),
             };
@@ -135,7 +136,7 @@ async fn a_runtime_goes_on() {
                 emit(&db.pool, &Recipient::new("tally", format!("{n}")).unwrap(), Event::new("x")).await.unwrap();
                 emitted += 1;
             }
-            eventually(2 * BACK_AT_WORK, async || db.count("eventbox_event").await == 0).await;
+            eventually(BACK_AT_WORK, async || db.count("eventbox_event").await == 0).await;
             println!("{dead} dead: back after {:?}", started.elapsed());
         }
         let states = "SELECT coalesce(sum(turn), 0)::int8 FROM eventbox_state";
@@ -238,6 +239,109 @@ async fn a_reducer_in_the_place_of_a_processor_has_the_bound_of_the_library() {
         // The event waits, and the next turn consumes it.
         let turn = ::eventbox::reduce_batch(&db.pool, &to(), &Counting(Arc::default()), NonZeroU32::MIN).await.unwrap();
         assert_eq!(turn.consumed, 1);
+    })
+    .await;
+}
+
+/// A step of a service's own processor: it may lose its connection, and then runs a statement.
+#[derive(Clone)]
+struct Step {
+    name: &'static str,
+    statement: &'static str,
+    proxy: Option<Arc<Proxy>>,
+}
+
+impl Step {
+    async fn reach(&self, name: &str, conn: &mut PgConnection) -> Result<(), BoxError> {
+        if self.name == name {
+            if let Some(proxy) = &self.proxy {
+                proxy.silence(proxy.made());
+            }
+            sqlx::raw_sql(self.statement).execute(conn).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the decision waits, so that the commit takes another connection than the load.
+    fn waits(&self) -> bool {
+        self.name == "save after a wait"
+    }
+}
+
+impl Processor<Postgres> for Step {
+    type State = ();
+
+    async fn load_state(&self, conn: &mut PgConnection, _to: &Recipient) -> Result<((), EVersion), BoxError> {
+        self.reach("load", conn).await?;
+        Ok(((), EVersion(0)))
+    }
+
+    async fn prepare_mutation(
+        &self,
+        _to: &Recipient,
+        events: &[Event],
+        (): &(),
+    ) -> Result<Mutation<Postgres, ()>, BoxError> {
+        if self.waits() {
+            tokio::task::yield_now().await;
+        }
+        let step = self.clone();
+        let effect = SideEffect::new(move |tx| Box::pin(async move { step.reach("effect", tx).await }));
+        Ok(Transition::to(()).consuming(events).side_effect(effect).into())
+    }
+
+    async fn fetch_eversion(&self, tx: &mut PgConnection, _to: &Recipient) -> Result<EVersion, BoxError> {
+        self.reach("fetch", tx).await?;
+        Ok(EVersion(0))
+    }
+
+    async fn save_state(&self, tx: &mut PgConnection, _to: &Recipient, (): &(), _: EVersion) -> Result<(), BoxError> {
+        self.reach(if self.waits() { "save after a wait" } else { "save" }, tx).await
+    }
+}
+
+const STEPS: [&str; 5] = ["load", "fetch", "effect", "save", "save after a wait"];
+
+/// Runs a turn of each step, of a recipient of its own. Returns the results and how long each turn took.
+async fn turns_of_each_step(
+    db: &TestDb<Postgres>,
+    statement: &'static str,
+    is_dying: bool,
+) -> Vec<(&'static str, Result<usize, Error>, Duration)> {
+    let turn = async |name: &'static str| {
+        let recipient = Recipient::new("tally", name.replace(' ', "_")).unwrap();
+        emit(&db.pool, &recipient, Event::new("x")).await.unwrap();
+        let proxy = Arc::new(Proxy::start(db.options()).await);
+        let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), proxy.options(), 2).await;
+        let step = Step { name, statement, proxy: is_dying.then(|| Arc::clone(&proxy)) };
+        let started = Instant::now();
+        let done = process_batch(&pool, &recipient, &step, NonZeroU32::MIN).await;
+        (name, done.map(|turn| turn.consumed), started.elapsed())
+    };
+    futures_util::future::join_all(STEPS.map(turn)).await
+}
+
+/// A statement of the user's code may take its time, but it waits for no answer of a dead connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_step_of_a_processor_waits_for_a_dead_connection() {
+    with_database("no_step_waits_for_a_dead_connection", async |db: &TestDb<Postgres>| {
+        for (name, done, took) in turns_of_each_step(db, "SELECT 1", true).await {
+            assert!(done.as_ref().is_err_and(Error::is_transient), "{name}: {done:?}");
+            assert!(took < BACK_AT_WORK, "{name}: {took:?}: {done:?}");
+        }
+        assert_eq!((db.count("eventbox_event").await, db.count("eventbox_dead_letter").await), (5, 0));
+    })
+    .await;
+}
+
+/// The server works for such a session, so its connection is not taken for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_of_a_processor_may_take_long() {
+    with_database("a_statement_may_take_long", async |db: &TestDb<Postgres>| {
+        for (name, done, took) in turns_of_each_step(db, "SELECT pg_sleep(10.5)", false).await {
+            assert!(matches!(done, Ok(1)), "{name}: {done:?}");
+            assert!(took > IDLE_LIMIT + Duration::from_secs(2), "{name}: the statement did not run");
+        }
     })
     .await;
 }

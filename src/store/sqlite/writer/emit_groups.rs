@@ -198,7 +198,7 @@ mod tests {
 
     /// Emits many at once while somebody writes; answers what became of each.
     async fn emit_behind_a_writer(pool: &Pool<Sqlite>, values: &[&'static str]) -> Vec<crate::Result<crate::Receipt>> {
-        let writer = Sqlite::begin_alone(pool).await.unwrap();
+        let writer = Sqlite::begin_alone(pool, None).await.unwrap();
         let emits: Vec<_> = values
             .iter()
             .copied()
@@ -247,7 +247,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         let log = directory.path().join("e.sqlite3-wal");
-        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
         let before = log.metadata().unwrap().len();
         let lists: Vec<_> = (0..20)
             .map(|n| {
@@ -276,7 +276,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         refuse_bad(&pool).await;
-        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
         let to = Recipient::new("cell", "1").unwrap();
         let lists = [["1", "2"], ["3", "bad"], ["4", "5"]].map(|list| {
             let (pool, events) = (pool.clone(), list.map(|value| (to.clone(), Event::new(value))));
@@ -311,7 +311,7 @@ mod tests {
     async fn who_does_not_wait_any_more_keeps_nobody_waiting() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
-        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
         let to = Recipient::new("cell", "1").unwrap();
         {
             let gone = std::pin::pin!(crate::emit(&pool, &to, Event::new("gone")));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::queue::{Call, Lead};
 pub(super) use super::registry::{Writers, writers_of};
-use crate::store::connection::{Tx, begin};
+use crate::store::connection::{Held, Tx, begin};
 use crate::store::fault::{Class, Fault, SharedFault};
 use crate::store::group::{GroupCommit, Intact};
 use crate::store::schema::Schema;
@@ -162,13 +162,19 @@ impl GroupCommit for Sqlite {
         Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::First })
     }
 
-    async fn begin_alone(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+    async fn begin_alone(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::Grouped, Fault> {
+        // A connection that waits in the queue would be missing for reads.
+        drop(at_hand);
         let writers = writers_of(pool);
         let lead = match writers.line.wait(false).await {
             Some(Call::Lead(lead)) => Some(lead),
             _ => None,
         };
         Ok(Grouped { open: Open::begin_for_user(pool, writers, lead).await?, place: Place::Alone })
+    }
+
+    async fn session_of(_part: &mut Self::Grouped) -> Result<Option<i32>, Fault> {
+        Ok(None)
     }
 
     async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
@@ -276,7 +282,7 @@ mod tests {
             let begin = async move {
                 match may_join {
                     true => Sqlite::begin_grouped(&pool).await,
-                    false => Sqlite::begin_alone(&pool).await,
+                    false => Sqlite::begin_alone(&pool, None).await,
                 }
             };
             let task = tokio::spawn(begin);

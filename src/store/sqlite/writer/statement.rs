@@ -34,7 +34,7 @@ pub(crate) async fn run_in_line<S: Statement>(pool: &Pool<Sqlite>, statement: S)
         }
         match run_in(Sqlite::begin_grouped(&pool).await?, statement.clone()).await {
             // Perhaps it was another part's fault.
-            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_alone(&pool).await?, statement).await,
+            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_alone(&pool, None).await?, statement).await,
             done => done,
         }
     });
@@ -82,7 +82,7 @@ mod tests {
         sqlx::query("CREATE TABLE note (text TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
         run_in_line(&pool, Two("a", "b")).await.unwrap();
         assert!(run_in_line(&pool, Two("c", "a")).await.is_err(), "nobody writes");
-        let writer = Sqlite::begin_alone(&pool).await.unwrap();
+        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
         let behind = [Two("d", "e"), Two("f", "b"), Two("g", "h")].map(|two| {
             let pool = pool.clone();
             tokio::spawn(async move { run_in_line(&pool, two).await.is_ok() })
