@@ -8,7 +8,7 @@
 macro_rules! on_both_engines {
     ($($body:tt)*) => {
         #[cfg(feature = "postgres")]
-        mod on_postgres {
+        pub(super) mod on_postgres {
             #[allow(unused_imports)]
             use super::*;
             #[allow(unused_imports)]
@@ -17,7 +17,7 @@ macro_rules! on_both_engines {
             $($body)*
         }
         #[cfg(feature = "sqlite")]
-        mod on_sqlite {
+        pub(super) mod on_sqlite {
             #[allow(unused_imports)]
             use super::*;
             #[allow(unused_imports)]

@@ -46,6 +46,9 @@ mod takeover;
 mod timer;
 mod tombstone;
 mod turn;
+#[cfg(test)]
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod twins;
 mod wake;
 
 pub(crate) use bound::Bound;

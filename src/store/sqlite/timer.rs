@@ -67,11 +67,22 @@ impl TimerMove for Sqlite {
         }
         let mut after = first_timers(&mut tx, &shards, now_us).await?;
         tx.commit().await?;
-        for (shard, moved) in counts.into_iter().filter(|(_, moved)| *moved > 0) {
-            match after.iter_mut().find(|row| row.shard == shard) {
-                Some(row) => row.moved = moved,
-                None => after.push(MovedShard { shard, moved, next_in_us: None }),
+        for (shard, moved) in counts {
+            let place = match after.iter().position(|row| row.shard == shard) {
+                Some(place) => place,
+                None => {
+                    after.push(MovedShard { shard, moved: 0, next_in_us: None });
+                    after.len() - 1
+                }
+            };
+            if let Some(row) = after.get_mut(place) {
+                row.moved = moved;
+                // At its limit a move knows nothing of the timers after those that it took.
+                row.next_in_us = if moved >= part || left <= 0 { Some(0) } else { row.next_in_us };
             }
+        }
+        for row in &mut after {
+            row.next_in_us = row.next_in_us.map(|wait| wait.max(0));
         }
         Ok(after)
     }

@@ -1,0 +1,152 @@
+//! Statements on the outbox and its dead letters.
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::fixture::Twin;
+use super::tables::SHARDS;
+use super::{MINUTE, Transcript, label, minutes};
+use crate::store::macros::on_both_engines;
+use crate::store::outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
+
+fn claimed(row: &ClaimedRow) -> String {
+    let (key, size) = (row.key, row.payload.len());
+    format!("{} {} {} {} {} {size}", key.shard, label(key.id), row.source, row.r#type, row.attempts)
+}
+
+fn tallies(rows: &[Tally]) -> Vec<String> {
+    rows.iter().map(|tally| format!("{} {} {}", tally.source, tally.r#type, tally.rows)).collect()
+}
+
+on_both_engines! {
+    use crate::store::dead_letter::{DeadLetterMove, DeadLetterTable};
+    use crate::store::outbox::{OutboxShared, OutboxTable};
+    use crate::store::bound::Bound;
+
+    pub(in crate::store::twins) async fn run(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        insert(pool, transcript).await;
+        observe(pool, "all", transcript).await;
+        let rows = claims(pool, transcript).await;
+        <Engine as Twin>::dump(pool, "claimed", transcript).await;
+        outcomes(pool, &rows, transcript).await;
+        <Engine as Twin>::dump(pool, "outcomes", transcript).await;
+        observe(pool, "after the outcomes", transcript).await;
+        let mut conn = pool.acquire().await.unwrap();
+        let longest = Longest { claim_us: 20 * MINUTE + MINUTE / 2, first_pause_us: MINUTE, pause_us: 30 * MINUTE + MINUTE / 2 };
+        for per_shard in [2, 1_000] {
+            let recalled = Engine::recall_outbox(&mut conn, longest, per_shard).await.unwrap();
+            transcript.note(format!("recall_outbox {per_shard}"), recalled);
+        }
+        drop(conn);
+        <Engine as Twin>::dump(pool, "recalled", transcript).await;
+        let mut conn = pool.acquire().await.unwrap();
+        for (ttl, per_shard) in [(250 * MINUTE + MINUTE / 2, 2), (100 * MINUTE + MINUTE / 2, 50), (MINUTE, 3)] {
+            let expired = Engine::expire_outbox(&mut conn, ttl, per_shard).await.unwrap();
+            transcript.note_unordered(format!("expire_outbox {ttl} {per_shard}"), tallies(&expired));
+        }
+        drop(conn);
+        <Engine as Twin>::dump(pool, "expired", transcript).await;
+        dead(pool, transcript).await;
+        let mut conn = pool.acquire().await.unwrap();
+        transcript.note("purge_outbox", Engine::purge_outbox(&mut conn, 1_000_000).await.unwrap());
+        transcript.note("has_undelivered", Engine::has_undelivered(&mut conn).await.unwrap());
+        drop(conn);
+        <Engine as Twin>::dump(pool, "purged", transcript).await;
+        observe(pool, "at the end", transcript).await;
+    }
+
+    async fn observe(pool: &Pool<Engine>, title: &str, transcript: &mut Transcript) {
+        let mut conn = pool.acquire().await.unwrap();
+        transcript.note(format!("has_undelivered {title}"), Engine::has_undelivered(&mut conn).await.unwrap());
+        for limit in [1, 10, 100_000] {
+            transcript.note(format!("count_outbox {title} {limit}"), Engine::count_outbox(&mut conn, limit).await.unwrap());
+        }
+        for (ttl, lead) in [(100 * MINUTE, MINUTE / 2), (300 * MINUTE, 120 * MINUTE + MINUTE / 2), (0, 0)] {
+            let sample = Engine::observe_outbox(&mut conn, ttl, lead).await.unwrap();
+            let sample = OutboxSample { oldest_age_us: minutes(sample.oldest_age_us), ..sample };
+            transcript.note(format!("observe_outbox {title} {ttl} {lead}"), sample);
+        }
+    }
+
+    async fn insert(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        let row = |n: u128| OutboxRow {
+            shard: SHARDS[n as usize % 4],
+            id: Uuid::from_u128((1 << 64) + n),
+            source: "new",
+            r#type: "x",
+            payload: b"payload",
+        };
+        let rows: Vec<_> = (0..9).map(row).collect();
+        Engine::insert_outbox_on_pool(pool, &rows[..4], -MINUTE).await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        Engine::insert_outbox_in(&mut tx, &rows[4..8], 5 * MINUTE).await.unwrap();
+        Engine::insert_outbox(&mut *tx, &rows[8], 7 * MINUTE).await.unwrap();
+        tx.commit().await.unwrap();
+        <Engine as Twin>::dump(pool, "messages", transcript).await;
+    }
+
+    async fn claims(pool: &Pool<Engine>, transcript: &mut Transcript) -> Vec<ClaimedRow> {
+        let mut conn = pool.acquire().await.unwrap();
+        let mut all = Vec::new();
+        for (from_shard, per_shard, limit, bytes) in
+            [(0, 1, 3, 100_000), (7, 2, 100, 100_000), (100, 50, 5, 2_000), (255, 3, 7, 1), (8, 1_000, 1_000, 30_000), (0, 1_000, 40, 10_000_000)]
+        {
+            let claim = Claim { from_shard, per_shard, limit, bytes, hold_us: 10 * MINUTE };
+            let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
+            transcript.note_unordered(format!("claim_outbox {claim:?}"), rows.iter().map(claimed).collect());
+            all.extend(rows);
+        }
+        all.sort_by_key(|row| row.key);
+        all
+    }
+
+    async fn outcomes(pool: &Pool<Engine>, rows: &[ClaimedRow], transcript: &mut Transcript) {
+        let keys: Vec<OutboxKey> = rows.iter().map(|row| row.key).collect();
+        let unknown = OutboxKey { shard: 0, id: Uuid::from_u128(3) };
+        let of = |place: usize| -> Vec<OutboxKey> { keys.iter().copied().skip(place).step_by(4).chain([unknown]).collect() };
+        for _ in 0..2 {
+            transcript.note_unordered("delete_outbox", tallies(&Engine::delete_outbox(pool, &of(0)).await.unwrap()));
+            transcript.note_unordered("mark_outbox", tallies(&Engine::mark_outbox(pool, &of(1)).await.unwrap()));
+        }
+        let attempts_of = |key: &OutboxKey| rows.iter().find(|row| row.key == *key).map_or(1, |row| row.attempts);
+        let mut conn = pool.acquire().await.unwrap();
+        // Every third row has been claimed again since.
+        let later: Vec<_> = of(2).iter().enumerate().map(|(place, key)| Reschedule {
+            key: *key,
+            attempts: attempts_of(key) - i32::from(place % 3 == 2),
+            delay_us: 25 * MINUTE,
+            code: "UNAVAILABLE".to_owned(),
+            error: "no server".to_owned(),
+        }).collect();
+        transcript.note("reschedule_outbox", Engine::reschedule_outbox(&mut conn, &later).await.unwrap());
+        let buried: Vec<_> = of(3).iter().enumerate().map(|(place, key)| Burial {
+            key: *key,
+            attempts: attempts_of(key) - i32::from(place % 3 == 2),
+            code: "TOO_LARGE".to_owned(),
+            reason: "over the limit".to_owned(),
+        }).collect();
+        let done = Engine::bury_outbox(&mut conn, &buried).await.unwrap();
+        transcript.note_unordered("bury_outbox", done.iter().map(|key| format!("{key:?}")).collect());
+    }
+
+    async fn dead(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        let mut conn = pool.acquire().await.unwrap();
+        let after = OutboxKey { shard: -1, id: Uuid::nil() };
+        let page = Engine::list_dead(&mut conn, after, Bound::new(1_000, 100_000_000)).await.unwrap();
+        let keys: Vec<_> = page.rows.iter().map(|row| row.key).collect();
+        let of = |place: usize| -> Vec<OutboxKey> { keys.iter().copied().skip(place).step_by(5).collect() };
+        for _ in 0..2 {
+            transcript.note("replay_dead", Engine::replay_dead(&mut conn, &of(0)).await.unwrap());
+            transcript.note("delete_dead", Engine::delete_dead(&mut conn, &of(1)).await.unwrap());
+        }
+        drop(conn);
+        <Engine as Twin>::dump(pool, "replayed", transcript).await;
+        let mut conn = pool.acquire().await.unwrap();
+        for (retention, limit) in [(280 * MINUTE + MINUTE / 2, 1_000_000), (100 * MINUTE + MINUTE / 2, 1_000_000)] {
+            let pruned = Engine::prune_dead(&mut conn, retention, limit).await.unwrap();
+            transcript.note(format!("prune_dead {retention} {limit}"), pruned);
+        }
+        drop(conn);
+        <Engine as Twin>::dump(pool, "dead letters", transcript).await;
+    }
+}

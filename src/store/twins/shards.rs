@@ -1,0 +1,67 @@
+//! Statements on members and leases.
+
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::{MINUTE, Transcript, minutes};
+use crate::store::lease::{MemberRow, ShardMask};
+use crate::store::macros::on_both_engines;
+
+const TERM: i64 = 10 * MINUTE;
+
+on_both_engines! {
+    use crate::store::lease::LeaseTable;
+
+    type Conn = <Engine as sqlx::Database>::Connection;
+
+    pub(in crate::store::twins) async fn run(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        let mut conn = pool.acquire().await.unwrap();
+        let [first, second] = [1, 2].map(Uuid::from_u128);
+        for (worker, exiting) in [(second, false), (first, false), (second, true)] {
+            let member = MemberRow { worker, address: "a".to_owned(), shard_limit: 9, exiting, silent_us: 0 };
+            Engine::beat_member(&mut conn, &member).await.unwrap();
+        }
+        // A silent member, and one whose clock was ahead.
+        for (worker, minutes) in [(3, -30), (4, 30), (5, -5)] {
+            let sql = concat!("INSERT INTO eventbox_member VALUES ($1, 'b', 1, $3, $2 + ", now_us!(), ")");
+            let query = sqlx::query::<Engine>(sql).bind(Uuid::from_u128(worker)).bind(minutes * MINUTE).bind(false);
+            query.execute(&mut *conn).await.unwrap();
+        }
+        note(&mut conn, "members", transcript).await;
+        transcript.note("delete_silent_members", Engine::delete_silent_members(&mut conn, TERM).await.unwrap());
+        Engine::delete_member(&mut conn, Uuid::from_u128(5)).await.unwrap();
+        let claim = async |conn: &mut Conn, shards: std::ops::Range<u8>, holder, term| {
+            Engine::claim_leases(conn, &ShardMask::new(shards), holder, term).await.unwrap()
+        };
+        transcript.note("claim_leases", claim(&mut conn, 0..10, first, TERM).await);
+        transcript.note("claim_leases of another", claim(&mut conn, 5..15, second, TERM).await);
+        transcript.note("claim_leases again", claim(&mut conn, 0..10, first, TERM).await);
+        // Leases that have expired, and leases that lie too far ahead.
+        for (shard, minutes) in [(1, -1), (2, 19), (3, 21), (4, 10), (12, -30)] {
+            let sql = concat!("UPDATE eventbox_lease SET expires_at_us = $2 + ", now_us!(), " WHERE shard = $1");
+            sqlx::query::<Engine>(sql).bind(shard).bind(minutes * MINUTE + MINUTE / 4).execute(&mut *conn).await.unwrap();
+        }
+        note(&mut conn, "expired", transcript).await;
+        transcript.note("claim_leases expired", claim(&mut conn, 0..20, second, TERM).await);
+        note(&mut conn, "claimed", transcript).await;
+        transcript.note("renew_leases", Engine::renew_leases(&mut conn, second, TERM * 2).await.unwrap());
+        let some = ShardMask::new(0..8);
+        transcript.note("hand_over_leases", Engine::hand_over_leases(&mut conn, &some, first, second, TERM).await.unwrap());
+        note(&mut conn, "handed over", transcript).await;
+        transcript.note("release_leases", Engine::release_leases(&mut conn, &some, second).await.unwrap());
+        transcript.note("release_leases again", Engine::release_leases(&mut conn, &some, second).await.unwrap());
+        note(&mut conn, "released", transcript).await;
+    }
+
+    async fn note(conn: &mut Conn, title: &str, transcript: &mut Transcript) {
+        for mut member in Engine::list_members(conn).await.unwrap() {
+            member.silent_us = minutes(member.silent_us);
+            transcript.note(title, member);
+        }
+        for mut lease in Engine::list_leases(conn).await.unwrap() {
+            // A lease that nobody ever held expired in 1970.
+            lease.left_us = minutes(lease.left_us).max(-1_000);
+            transcript.note(title, lease);
+        }
+    }
+}
