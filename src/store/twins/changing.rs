@@ -100,7 +100,7 @@ on_both_engines! {
                 shard: places[place].0,
                 recipient: places[place].1,
                 id: ids[place],
-                name: (place % 3 > 0).then_some(names[place].as_str()),
+                name: (!place.is_multiple_of(3)).then_some(names[place].as_str()),
                 traceparent: None,
                 value: b"inserted",
                 due: match place % 4 {
