@@ -19,8 +19,16 @@ type Effect<B> =
 
 /// Work inside the transaction of the turn: it takes effect exactly once, with the turn, or not at all.
 ///
-/// The effect gets the real connection of the engine, so it may run any statement and [`emit`](crate::emit) to other
-/// recipients.
+/// The effect gets the real connection of the engine, so it may run any statement in the transaction and
+/// [`emit`](crate::emit) to other recipients. It must not end the transaction:
+///
+/// | Statement of the effect | Result |
+/// | --- | --- |
+/// | `COMMIT`, `ROLLBACK`, also with a new `BEGIN` | [`Misuse`](crate::Error::Misuse); nothing of the turn is applied |
+/// | a statement that fails, whose error the effect drops | on Postgres the same, because the transaction cannot commit |
+/// | `CLOSE ALL` on Postgres | the same, because the library guards the transaction with a cursor |
+/// | `CLOSE ALL` and then `COMMIT` on Postgres | the error comes too late: the events are removed without the turn's state |
+/// | `SET` of a session | in force until the turn ends; then the library closes the connection |
 ///
 /// # Examples
 ///

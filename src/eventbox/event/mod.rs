@@ -264,6 +264,9 @@ impl Event {
 
     /// Reads the value as JSON.
     ///
+    /// A type that borrows (`&str`) reads only texts without escapes, because an escaped text has to be written anew. Use
+    /// `String`, or `Cow<str>` with `#[serde(borrow)]`.
+    ///
     /// # Errors
     ///
     /// When the value is no JSON or not a `T`. The error names the event; the error of `serde_json` is its source.

@@ -92,7 +92,7 @@ on_both_engines! {
     const MESSAGE: &str = concat!(
         "INSERT INTO eventbox_outbox
              (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, delivered_at_us, last_code, last_error, payload)
-         VALUES ($1, $2, $3, $4, $5, $6 + ", now_us!(), ", $7 + ", now_us!(), ", $8 + ", now_us!(), ", NULL, NULL, $9)"
+         VALUES ($1, $2, $3, $4, $5, $6 + ", now_us!(), ", $7 + ", now_us!(), ", $8 + ", now_us!(), ", $10, NULL, $9)"
     );
 
     /// Fills the tables; each box gets about `rows` events.
@@ -111,10 +111,14 @@ on_both_engines! {
                 // Most rows that are delivered, and kept, come before the others.
                 let delivered = (number < rows * 3 && dice.below(10) < 9).then(|| dice.time(-200, 0));
                 let query = sqlx::query::<Engine>(MESSAGE).bind(shard).bind(dice.id()).bind(source).bind(kind);
-                let query = query.bind(dice.below(4) as i32).bind(dice.time(-300, 0) + i64::from(number));
+                // Rows of many attempts have the longest pauses.
+                let attempts = if dice.once_in(3) { 28 + dice.below(6) } else { dice.below(6) };
+                let failed = (attempts > 1).then_some("UNAVAILABLE");
+                let query = query.bind(attempts as i32).bind(dice.time(-300, 0) + i64::from(number));
                 // Claims of rows that are due at the same time have no order.
                 let query = query.bind(dice.time(-60, 60) + i64::from(number));
-                query.bind(delivered).bind(vec![1_u8; dice.below(3_000) as usize]).execute(&mut *tx).await.unwrap();
+                let query = query.bind(delivered).bind(vec![1_u8; dice.below(3_000) as usize]).bind(failed);
+                query.execute(&mut *tx).await.unwrap();
             }
             for _ in 0..rows {
                 let (source, kind) = TYPES[dice.below(3) as usize];
