@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::fixture::Twin;
 use super::reading::event;
 use super::tables::{Dice, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
-use super::{MINUTE, Transcript, label, minutes};
+use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
 use crate::store::event::{DueRow, EventRow};
 use crate::store::macros::on_both_engines;
@@ -104,8 +104,8 @@ on_both_engines! {
                 traceparent: None,
                 value: b"inserted",
                 due: match place % 4 {
-                    0 => Some(DueRow::InUs(MINUTE * 5)),
-                    1 => Some(DueRow::InUs(-MINUTE)),
+                    0 => Some(DueRow::InUs(HOUR * 5)),
+                    1 => Some(DueRow::InUs(-HOUR)),
                     _ => None,
                 },
             };
@@ -141,7 +141,7 @@ on_both_engines! {
             match place % 5 {
                 0 => {
                     for _ in 0..3 {
-                        let pause = (MINUTE, MINUTE * 30);
+                        let pause = (HOUR, HOUR * 30);
                         let attempts = Engine::count_failure(conn, shard, recipient, "too late", pause).await.unwrap();
                         transcript.note(format!("count_failure {of}"), attempts);
                     }
@@ -306,12 +306,12 @@ on_both_engines! {
                 transcript.note(format!("delete_timers {shard} {recipient}"), deleted);
             }
         }
-        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64 + 30 * MINUTE + MINUTE / 2;
+        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64 + 30 * HOUR + HOUR / 2;
         let shards: Vec<i16> = SHARDS.into_iter().chain([100]).collect();
         for (limit, now) in [(1, None), (6, None), (17, None), (100_000, None), (5, Some(ahead)), (100_000, Some(ahead)), (10, None)] {
             let mut moved = Engine::move_timers(pool, &shards, limit, now).await.unwrap();
             moved.sort_by_key(|row| row.shard);
-            let rows = moved.iter().map(|row| (row.shard, row.moved, row.next_in_us.map(minutes)));
+            let rows = moved.iter().map(|row| (row.shard, row.moved, row.next_in_us.map(hours)));
             transcript.note(format!("move_timers {limit} {}", now.is_some()), rows.collect::<Vec<_>>());
             <Engine as Twin>::dump(pool, "moved", transcript).await;
         }
@@ -321,7 +321,7 @@ on_both_engines! {
         for shard in SHARDS {
             let last = Engine::last_tombstone(conn, shard).await.unwrap();
             let Some((recipient, name)) = last else { continue };
-            for (delay, limit) in [(MINUTE * 1_000, 5), (MINUTE * 61 / 2, 7), (MINUTE * 61 / 2, 10_000)] {
+            for (delay, limit) in [(HOUR * 1_000, 5), (HOUR * 61 / 2, 7), (HOUR * 61 / 2, 10_000)] {
                 let mut after = (String::new(), String::new());
                 loop {
                     let slice = Slice { shard, after: (&after.0, &after.1), until: (&recipient, &name), limit, delay_us: delay };
@@ -351,7 +351,7 @@ on_both_engines! {
     }
 
     async fn forget(conn: &mut Conn, transcript: &mut Transcript) {
-        for idle in [MINUTE * 1_000, MINUTE * 61 / 2, 0] {
+        for idle in [HOUR * 1_000, HOUR * 61 / 2, 0] {
             for (shard, recipient) in boxes().chain([(3, "cell/never")]) {
                 begin(conn).await;
                 let found = Engine::forget_recipient(conn, shard, recipient, idle).await.unwrap();

@@ -1,7 +1,7 @@
 //! Runs the statements of both engines over the same long and mixed tables. Twins must give the same answers.
 //!
 //! Each engine writes a transcript: one line for each answer, and the content of the tables after each group of
-//! statements. The test compares the transcripts line by line. Times are told in minutes from now, because the engines
+//! statements. The test compares the transcripts line by line. Times are told in hours from now, because the engines
 //! have clocks of their own.
 
 mod changing;
@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use fixture::Twin;
 
-/// One minute, in microseconds. Times of the rows are whole minutes, and limits lie between two of them.
-const MINUTE: i64 = 60_000_000;
+/// One hour, in microseconds. Times of the rows are whole hours, and limits lie between two of them.
+const HOUR: i64 = 3_600_000_000;
 
 /// The lines that one engine writes.
 #[derive(Default)]
@@ -37,9 +37,9 @@ impl Transcript {
     }
 }
 
-/// Returns whole minutes. The run of a test takes far less than half of one.
-fn minutes(us: i64) -> i64 {
-    (us + us.signum() * MINUTE / 2) / MINUTE
+/// Returns whole hours. The run of a test takes far less than half of one.
+fn hours(us: i64) -> i64 {
+    (us + us.signum() * HOUR / 2) / HOUR
 }
 
 /// Returns a short name of an id.

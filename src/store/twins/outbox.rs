@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::fixture::Twin;
 use super::tables::SHARDS;
-use super::{MINUTE, Transcript, label, minutes};
+use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 use crate::store::outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 
@@ -32,7 +32,7 @@ on_both_engines! {
         <Engine as Twin>::dump(pool, "outcomes", transcript).await;
         observe(pool, "after the outcomes", transcript).await;
         let mut conn = pool.acquire().await.unwrap();
-        let longest = Longest { claim_us: 20 * MINUTE + MINUTE / 2, first_pause_us: MINUTE, pause_us: 30 * MINUTE + MINUTE / 2 };
+        let longest = Longest { claim_us: 20 * HOUR + HOUR / 2, first_pause_us: HOUR, pause_us: 30 * HOUR + HOUR / 2 };
         for per_shard in [2, 1_000] {
             let recalled = Engine::recall_outbox(&mut conn, longest, per_shard).await.unwrap();
             transcript.note(format!("recall_outbox {per_shard}"), recalled);
@@ -40,7 +40,7 @@ on_both_engines! {
         drop(conn);
         <Engine as Twin>::dump(pool, "recalled", transcript).await;
         let mut conn = pool.acquire().await.unwrap();
-        for (ttl, per_shard) in [(250 * MINUTE + MINUTE / 2, 2), (100 * MINUTE + MINUTE / 2, 50), (MINUTE, 3)] {
+        for (ttl, per_shard) in [(250 * HOUR + HOUR / 2, 2), (100 * HOUR + HOUR / 2, 50), (HOUR, 3)] {
             let expired = Engine::expire_outbox(&mut conn, ttl, per_shard).await.unwrap();
             transcript.note_unordered(format!("expire_outbox {ttl} {per_shard}"), tallies(&expired));
         }
@@ -61,9 +61,9 @@ on_both_engines! {
         for limit in [1, 10, 100_000] {
             transcript.note(format!("count_outbox {title} {limit}"), Engine::count_outbox(&mut conn, limit).await.unwrap());
         }
-        for (ttl, lead) in [(100 * MINUTE, MINUTE / 2), (300 * MINUTE, 120 * MINUTE + MINUTE / 2), (0, 0)] {
+        for (ttl, lead) in [(100 * HOUR, HOUR / 2), (300 * HOUR, 120 * HOUR + HOUR / 2), (0, 0)] {
             let sample = Engine::observe_outbox(&mut conn, ttl, lead).await.unwrap();
-            let sample = OutboxSample { oldest_age_us: minutes(sample.oldest_age_us), ..sample };
+            let sample = OutboxSample { oldest_age_us: hours(sample.oldest_age_us), ..sample };
             transcript.note(format!("observe_outbox {title} {ttl} {lead}"), sample);
         }
     }
@@ -77,10 +77,10 @@ on_both_engines! {
             payload: b"payload",
         };
         let rows: Vec<_> = (0..9).map(row).collect();
-        Engine::insert_outbox_on_pool(pool, &rows[..4], -MINUTE).await.unwrap();
+        Engine::insert_outbox_on_pool(pool, &rows[..4], -HOUR).await.unwrap();
         let mut tx = pool.begin().await.unwrap();
-        Engine::insert_outbox_in(&mut tx, &rows[4..8], 5 * MINUTE).await.unwrap();
-        Engine::insert_outbox(&mut *tx, &rows[8], 7 * MINUTE).await.unwrap();
+        Engine::insert_outbox_in(&mut tx, &rows[4..8], 5 * HOUR).await.unwrap();
+        Engine::insert_outbox(&mut *tx, &rows[8], 7 * HOUR).await.unwrap();
         tx.commit().await.unwrap();
         <Engine as Twin>::dump(pool, "messages", transcript).await;
     }
@@ -91,7 +91,7 @@ on_both_engines! {
         for (from_shard, per_shard, limit, bytes) in
             [(0, 1, 3, 100_000), (7, 2, 100, 100_000), (100, 50, 5, 2_000), (255, 3, 7, 1), (8, 1_000, 1_000, 30_000), (0, 1_000, 40, 10_000_000)]
         {
-            let claim = Claim { from_shard, per_shard, limit, bytes, hold_us: 10 * MINUTE };
+            let claim = Claim { from_shard, per_shard, limit, bytes, hold_us: 10 * HOUR };
             let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
             transcript.note_unordered(format!("claim_outbox {claim:?}"), rows.iter().map(claimed).collect());
             all.extend(rows);
@@ -114,7 +114,7 @@ on_both_engines! {
         let later: Vec<_> = of(2).iter().enumerate().map(|(place, key)| Reschedule {
             key: *key,
             attempts: attempts_of(key) - i32::from(place % 3 == 2),
-            delay_us: 25 * MINUTE,
+            delay_us: 25 * HOUR,
             code: "UNAVAILABLE".to_owned(),
             error: "no server".to_owned(),
         }).collect();
@@ -142,7 +142,7 @@ on_both_engines! {
         drop(conn);
         <Engine as Twin>::dump(pool, "replayed", transcript).await;
         let mut conn = pool.acquire().await.unwrap();
-        for (retention, limit) in [(280 * MINUTE + MINUTE / 2, 1_000_000), (100 * MINUTE + MINUTE / 2, 1_000_000)] {
+        for (retention, limit) in [(280 * HOUR + HOUR / 2, 1_000_000), (100 * HOUR + HOUR / 2, 1_000_000)] {
             let pruned = Engine::prune_dead(&mut conn, retention, limit).await.unwrap();
             transcript.note(format!("prune_dead {retention} {limit}"), pruned);
         }

@@ -4,7 +4,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::tables::{PAUSED_KIND, SHARDS, boxes};
-use super::{MINUTE, Transcript, label, minutes};
+use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::{Bound, Page};
 use crate::store::event::ListedRow;
 use crate::store::macros::on_both_engines;
@@ -70,7 +70,7 @@ on_both_engines! {
                 let found = Engine::list_dead(&mut conn, after, Bound::new(rows, bytes)).await.unwrap();
                 after = found.rows.last().map_or(after, |row| row.key);
                 let text = page(&found, |row| {
-                    let (attempts, age) = (row.attempts, minutes(row.dead_at_us - now_us()));
+                    let (attempts, age) = (row.attempts, hours(row.dead_at_us - now_us()));
                     let size = row.payload.len();
                     format!("{:?} {} {} {} {} {attempts} {age} {size}", row.key, row.source, row.r#type, row.code, row.reason)
                 });
@@ -96,15 +96,15 @@ on_both_engines! {
                 transcript.note(format!("list_events {call}"), page(&found, event));
                 let opened = Engine::open_turn(conn, shard, recipient, after, bound).await.unwrap();
                 let events: Vec<_> = opened.events.iter().map(event).collect();
-                let rest = (opened.turn, opened.paused, opened.failing, minutes(opened.wait_us), opened.is_cut);
+                let rest = (opened.turn, opened.paused, opened.failing, hours(opened.wait_us), opened.is_cut);
                 transcript.note(format!("open_turn {call}"), (rest, events));
                 let found = Engine::list_timers(conn, shard, recipient, after, bound).await.unwrap();
-                let text = page(&found, |row| format!("{} {}", minutes(row.due_at_us - now_us()), event(&row.event)));
+                let text = page(&found, |row| format!("{} {}", hours(row.due_at_us - now_us()), event(&row.event)));
                 transcript.note(format!("list_timers {call}"), text);
                 let found = Engine::list_quarantined(conn, shard, recipient, after, bound).await.unwrap();
                 let text = page(&found, |row| format!(
                     "{} {:?} {:?} {} {} {} {} {}", label(row.id), row.name, row.traceparent, row.value.len(), row.code, row.reason,
-                    row.attempts, minutes(row.dead_at_us - now_us()),
+                    row.attempts, hours(row.dead_at_us - now_us()),
                 ));
                 transcript.note(format!("list_quarantined {call}"), text);
             }
@@ -119,14 +119,14 @@ on_both_engines! {
         transcript.note(format!("read_moment {of}"), Engine::read_moment(conn, shard, recipient).await.unwrap().turn);
         transcript.note(format!("read_state {of}"), Engine::read_state(conn, shard, recipient).await.unwrap());
         transcript.note(format!("last_name {of}"), Engine::last_name(conn, shard, recipient).await.unwrap());
-        for (delay, limit) in [(0, 1), (MINUTE * 61 / 2, 100), (MINUTE * 1_000, 100), (-MINUTE * 121 / 2, 100)] {
+        for (delay, limit) in [(0, 1), (HOUR * 61 / 2, 100), (HOUR * 1_000, 100), (-HOUR * 121 / 2, 100)] {
             let names = Engine::expired_names(conn, shard, recipient, delay, limit).await.unwrap();
             transcript.note(format!("expired_names {of} {delay} {limit}"), names);
         }
         let mut standing = Engine::read_standing(conn, shard, recipient).await.unwrap();
-        standing.updated_at_us = standing.updated_at_us.map(|us| minutes(us - now_us()));
+        standing.updated_at_us = standing.updated_at_us.map(|us| hours(us - now_us()));
         if standing.next_attempt_at_us > 0 {
-            standing.next_attempt_at_us = minutes(standing.next_attempt_at_us - now_us());
+            standing.next_attempt_at_us = hours(standing.next_attempt_at_us - now_us());
         }
         transcript.note(format!("read_standing {of}"), standing);
         for row in all.rows.iter().take(3) {
@@ -139,7 +139,7 @@ on_both_engines! {
         for name in ["n0", "n1", "N1", "ñ2", "n%3", "n_2", "nothing", "n"] {
             let mut found = Engine::read_status(conn, shard, recipient, None, Some(name)).await.unwrap();
             if let Whereabouts::Timer { due_at_us } = &mut found.whereabouts {
-                *due_at_us = minutes(*due_at_us - now_us());
+                *due_at_us = hours(*due_at_us - now_us());
             }
             transcript.note(format!("read_status {of} {name}"), found);
         }
@@ -167,7 +167,7 @@ on_both_engines! {
                     let found = Engine::walk_recipients(pool, &from, per_shard, kinds).await.unwrap();
                     let call = format!("walk_recipients {kinds:?} {per_shard} after {after:?} to {last:?}");
                     let rows: Vec<_> = found.iter().map(|row| {
-                        let (first, wait) = (label(row.first), minutes(row.wait_us));
+                        let (first, wait) = (label(row.first), hours(row.wait_us));
                         let last = &row.last;
                         format!("{} {} {first} {last:?} {} {wait}", row.shard, row.recipient, row.paused)
                     }).collect();
@@ -185,7 +185,7 @@ on_both_engines! {
     async fn rounds(conn: &mut Conn, transcript: &mut Transcript) {
         for is_known in [false, true] {
             for (rows, bytes) in BOUNDS {
-                for longest_wait in [MINUTE / 2, MINUTE * 61 / 2, MINUTE * 1_000] {
+                for longest_wait in [HOUR / 2, HOUR * 61 / 2, HOUR * 1_000] {
                     let from: Vec<_> =
                         boxes().map(|(shard, recipient)| RoundFrom { shard, recipient, after: Uuid::nil(), is_known }).collect();
                     let call = format!("{is_known} {rows} {bytes} {longest_wait}");

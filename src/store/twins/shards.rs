@@ -3,11 +3,11 @@
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::{MINUTE, Transcript, minutes};
+use super::{HOUR, Transcript, hours};
 use crate::store::lease::{MemberRow, ShardMask};
 use crate::store::macros::on_both_engines;
 
-const TERM: i64 = 10 * MINUTE;
+const TERM: i64 = 10 * HOUR;
 
 on_both_engines! {
     use crate::store::lease::LeaseTable;
@@ -22,9 +22,9 @@ on_both_engines! {
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }
         // A silent member, and one whose clock was ahead.
-        for (worker, minutes) in [(3, -30), (4, 30), (5, -5)] {
+        for (worker, hours) in [(3, -30), (4, 30), (5, -5)] {
             let sql = concat!("INSERT INTO eventbox_member VALUES ($1, 'b', 1, $3, $2 + ", now_us!(), ")");
-            let query = sqlx::query::<Engine>(sql).bind(Uuid::from_u128(worker)).bind(minutes * MINUTE).bind(false);
+            let query = sqlx::query::<Engine>(sql).bind(Uuid::from_u128(worker)).bind(hours * HOUR).bind(false);
             query.execute(&mut *conn).await.unwrap();
         }
         note(&mut conn, "members", transcript).await;
@@ -37,9 +37,9 @@ on_both_engines! {
         transcript.note("claim_leases of another", claim(&mut conn, 5..15, second, TERM).await);
         transcript.note("claim_leases again", claim(&mut conn, 0..10, first, TERM).await);
         // Leases that have expired, and leases that lie too far ahead.
-        for (shard, minutes) in [(1, -1), (2, 19), (3, 21), (4, 10), (12, -30)] {
+        for (shard, hours) in [(1, -1), (2, 19), (3, 21), (4, 10), (12, -30)] {
             let sql = concat!("UPDATE eventbox_lease SET expires_at_us = $2 + ", now_us!(), " WHERE shard = $1");
-            sqlx::query::<Engine>(sql).bind(shard).bind(minutes * MINUTE + MINUTE / 4).execute(&mut *conn).await.unwrap();
+            sqlx::query::<Engine>(sql).bind(shard).bind(hours * HOUR + HOUR / 4).execute(&mut *conn).await.unwrap();
         }
         note(&mut conn, "expired", transcript).await;
         transcript.note("claim_leases expired", claim(&mut conn, 0..20, second, TERM).await);
@@ -55,12 +55,12 @@ on_both_engines! {
 
     async fn note(conn: &mut Conn, title: &str, transcript: &mut Transcript) {
         for mut member in Engine::list_members(conn).await.unwrap() {
-            member.silent_us = minutes(member.silent_us);
+            member.silent_us = hours(member.silent_us);
             transcript.note(title, member);
         }
         for mut lease in Engine::list_leases(conn).await.unwrap() {
             // A lease that nobody ever held expired in 1970.
-            lease.left_us = minutes(lease.left_us).max(-1_000);
+            lease.left_us = hours(lease.left_us).max(-1_000);
             transcript.note(title, lease);
         }
     }

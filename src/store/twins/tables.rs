@@ -3,7 +3,7 @@
 use sqlx::{Pool, Row};
 use uuid::Uuid;
 
-use super::{MINUTE, Transcript, label, minutes};
+use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 
 /// Shards with rows. Those between them are empty.
@@ -56,10 +56,10 @@ impl Dice {
         Uuid::from_u128(u128::from(self.below(1 << 48) + 1))
     }
 
-    /// Returns whole minutes from `from` to `to`, in microseconds.
+    /// Returns whole hours from `from` to `to`, in microseconds.
     pub(super) fn time(&mut self, from: i64, to: i64) -> i64 {
         let span = u64::try_from(to - from).unwrap();
-        (from + i64::try_from(self.below(span)).unwrap()) * MINUTE
+        (from + i64::try_from(self.below(span)).unwrap()) * HOUR
     }
 }
 
@@ -206,7 +206,7 @@ on_both_engines! {
             let rows = sqlx::query::<Engine>(sql).fetch_all(pool).await.unwrap();
             let rows = rows.iter().map(|row| {
                 let id: Option<Uuid> = row.try_get(2).unwrap();
-                let time = |column| row.try_get_unchecked::<Option<i64>, _>(column).unwrap().map(minutes);
+                let time = |column| row.try_get_unchecked::<Option<i64>, _>(column).unwrap().map(hours);
                 let number = |column| row.try_get_unchecked::<Option<i32>, _>(column).unwrap();
                 let texts = (row.try_get::<String, _>(1).unwrap(), row.try_get::<String, _>(3).unwrap());
                 let shard: i16 = row.try_get(0).unwrap();
