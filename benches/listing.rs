@@ -105,7 +105,7 @@ async fn on_postgres(url: &str, sizes: &[u32]) {
 
 /// Returns the statement from the library's source.
 fn list_events() -> String {
-    let source = include_str!("../src/store/event.rs");
+    let source = include_str!("../src/store/inbox/event.rs");
     let statement = source.split("LIST_EVENTS: &str = \"").nth(1).unwrap().split("\";").next().unwrap();
     statement.to_owned()
 }

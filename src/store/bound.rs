@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::event::ListedRow;
+use super::inbox::event::ListedRow;
 
 /// The most rows of one list, whatever its caller asks for. It keeps the size up to which values come with their rows
 /// above zero.

@@ -28,4 +28,4 @@ macro_rules! on_both_engines {
     };
 }
 
-pub(super) use on_both_engines;
+pub(in crate::store) use on_both_engines;

@@ -13,68 +13,49 @@
     )
 )]
 
-mod backlog;
-mod blocked;
 mod bound;
-mod connection;
-mod dead_letter;
-mod event;
-mod executor;
-mod failure;
+mod connect;
 mod fault;
-mod group;
-mod inspect;
-mod item;
-mod kind;
-mod lease;
+mod inbox;
 mod macros;
-mod old_transaction;
-mod outbox;
+mod operate;
+mod outgoing;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod quarantine;
-mod round;
-mod round_of_one;
-mod schema;
-mod session;
+mod shards;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-mod state;
-mod status;
-mod step;
-mod takeover;
-mod timer;
-mod tombstone;
-mod turn;
+mod turns;
 #[cfg(test)]
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod twins;
-mod wake;
 
 pub(crate) use bound::Bound;
-pub use connection::{ANSWER_WAIT, IDLE_LIMIT, RELEASE_WAIT};
-pub(crate) use connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive};
-pub(crate) use dead_letter::DeadRow;
-pub use event::NAME_WAIT;
-pub(crate) use event::{DueRow, EventRow, ListedRow, Noted};
-pub use executor::EmitExecutor;
-pub(crate) use failure::Forgetting;
+pub use connect::connection::{ANSWER_WAIT, IDLE_LIMIT, RELEASE_WAIT};
+pub(crate) use connect::connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive};
+pub use connect::executor::EmitExecutor;
+pub(crate) use connect::group::Intact;
+pub(crate) use connect::takeover::Gone;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
-pub(crate) use group::Intact;
-pub(crate) use lease::{LeaseRow, MemberRow, ShardMask};
-pub(crate) use outbox::MAX_COUNTED_ROWS;
-pub(crate) use outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
-pub(crate) use quarantine::{QuarantinedRow, Verdict};
-pub(crate) use round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
+pub use inbox::event::NAME_WAIT;
+pub(crate) use inbox::event::{DueRow, EventRow, ListedRow, Noted};
+pub(crate) use inbox::status::Whereabouts;
+pub(crate) use inbox::timer::{MovedShard, TimerRow};
+pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
+pub(crate) use outgoing::dead_letter::DeadRow;
+pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
+pub(crate) use outgoing::outbox::{
+    Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally,
+};
+pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
+pub(crate) use shards::wake::Told;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;
-pub(crate) use state::{KeptRow, Settled};
-pub(crate) use status::Whereabouts;
-pub(crate) use takeover::Gone;
-pub(crate) use timer::{MovedShard, TimerRow};
-pub(crate) use tombstone::{PrunedSlice, Slice};
-pub(crate) use turn::Claimed;
-pub(crate) use wake::Told;
+pub(crate) use turns::failure::Forgetting;
+pub(crate) use turns::round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
+pub(crate) use turns::state::{KeptRow, Settled};
+pub(crate) use turns::turn::Claimed;
 
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -95,29 +76,29 @@ fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -
 )]
 pub trait Backend:
     sqlx::Database
-    + schema::Schema
-    + backlog::BacklogTable
-    + blocked::Blocked
-    + group::GroupCommit
-    + event::EventTable
-    + item::ItemTable
-    + status::StatusTable
-    + step::StepTable
-    + timer::TimerTable
-    + tombstone::TombstoneTable
-    + state::StateTable
-    + turn::TurnTable
-    + failure::ControlTable
-    + kind::KindTable
-    + quarantine::QuarantineTable
-    + old_transaction::OldTransactions
-    + outbox::OutboxShared
-    + dead_letter::DeadLetterTable
-    + lease::LeaseTable
-    + round::RoundTable
-    + round_of_one::RoundOfOne
-    + wake::WakeUp
-    + inspect::WrittenRows
+    + connect::schema::Schema
+    + operate::backlog::BacklogTable
+    + operate::blocked::Blocked
+    + connect::group::GroupCommit
+    + inbox::event::EventTable
+    + inbox::item::ItemTable
+    + inbox::status::StatusTable
+    + turns::step::StepTable
+    + inbox::timer::TimerTable
+    + inbox::tombstone::TombstoneTable
+    + turns::state::StateTable
+    + turns::turn::TurnTable
+    + turns::failure::ControlTable
+    + operate::kind::KindTable
+    + operate::quarantine::QuarantineTable
+    + operate::old_transaction::OldTransactions
+    + outgoing::outbox::OutboxShared
+    + outgoing::dead_letter::DeadLetterTable
+    + shards::lease::LeaseTable
+    + turns::round::RoundTable
+    + turns::round_of_one::RoundOfOne
+    + shards::wake::WakeUp
+    + operate::inspect::WrittenRows
 {
 }
 

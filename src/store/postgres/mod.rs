@@ -1,25 +1,11 @@
 //! Postgres, shared by many processes.
 
-mod backlog;
-mod blocked;
-mod check;
-mod dead_letter;
-mod event;
-mod group;
-mod item;
-mod names;
-mod old_transaction;
-mod outbox;
-mod pooler;
-mod quarantine;
-mod round;
-mod round_of_one;
-mod schema;
-mod session;
-mod timer;
-mod tombstone;
-mod turn;
-mod wake;
+mod connect;
+mod inbox;
+mod operate;
+mod outgoing;
+mod shards;
+mod turns;
 
 /// The text of the database's clock: microseconds since 1970.
 macro_rules! now_us {

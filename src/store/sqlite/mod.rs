@@ -1,23 +1,12 @@
 //! Embedded SQLite, one file, one writer at a time.
 
-mod backlog;
-mod blocked;
-mod dead_letter;
-mod event;
-mod item;
-mod old_transaction;
-mod outbox;
+mod connect;
+mod inbox;
+mod operate;
+mod outgoing;
 pub(in crate::store) mod params;
-mod quarantine;
-mod round;
-mod round_of_one;
-mod schema;
-mod session;
-mod timer;
-mod tombstone;
-mod turn;
-mod wake;
-mod watch;
+mod shards;
+mod turns;
 mod writer;
 
 /// The text of the database's clock: microseconds since 1970.

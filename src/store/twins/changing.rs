@@ -8,28 +8,28 @@ use super::reading::event;
 use super::tables::{Dice, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
-use crate::store::event::{DueRow, EventRow};
+use crate::store::inbox::event::{DueRow, EventRow};
 use crate::store::macros::on_both_engines;
-use crate::store::quarantine::Verdict;
-use crate::store::round::{Removed, RoundWrite};
-use crate::store::tombstone::Slice;
+use crate::store::operate::quarantine::Verdict;
+use crate::store::turns::round::{Removed, RoundWrite};
+use crate::store::inbox::tombstone::Slice;
 
 /// Longest wait for a lock. Nobody else is here.
 const LOCK_WAIT_MS: u32 = 1_000;
 
 on_both_engines! {
-    use crate::store::event::{EventInsert, EventTable};
-    use crate::store::failure::ControlTable;
-    use crate::store::inspect::WrittenRows;
-    use crate::store::item::ItemLookup;
-    use crate::store::kind::KindTable;
-    use crate::store::quarantine::{QuarantineMove, QuarantineTable};
-    use crate::store::round::RoundTable;
-    use crate::store::round_of_one::RoundOfOneWrite;
-    use crate::store::state::StateTable;
-    use crate::store::timer::{TimerMove, TimerTable};
-    use crate::store::tombstone::{TombstonePrune, TombstoneTable};
-    use crate::store::turn::TurnClaim;
+    use crate::store::inbox::event::{EventInsert, EventTable};
+    use crate::store::turns::failure::ControlTable;
+    use crate::store::operate::inspect::WrittenRows;
+    use crate::store::inbox::item::ItemLookup;
+    use crate::store::operate::kind::KindTable;
+    use crate::store::operate::quarantine::{QuarantineMove, QuarantineTable};
+    use crate::store::turns::round::RoundTable;
+    use crate::store::turns::round_of_one::RoundOfOneWrite;
+    use crate::store::turns::state::StateTable;
+    use crate::store::inbox::timer::{TimerMove, TimerTable};
+    use crate::store::inbox::tombstone::{TombstonePrune, TombstoneTable};
+    use crate::store::turns::turn::TurnClaim;
 
 
     type Conn = <Engine as sqlx::Database>::Connection;

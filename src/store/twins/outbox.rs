@@ -7,7 +7,7 @@ use super::fixture::Twin;
 use super::tables::SHARDS;
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
-use crate::store::outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
+use crate::store::outgoing::outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
 
 fn claimed(row: &ClaimedRow) -> String {
     let (key, size) = (row.key, row.payload.len());
@@ -19,8 +19,8 @@ fn tallies(rows: &[Tally]) -> Vec<String> {
 }
 
 on_both_engines! {
-    use crate::store::dead_letter::{DeadLetterMove, DeadLetterTable};
-    use crate::store::outbox::{OutboxShared, OutboxTable};
+    use crate::store::outgoing::dead_letter::{DeadLetterMove, DeadLetterTable};
+    use crate::store::outgoing::outbox::{OutboxShared, OutboxTable};
     use crate::store::bound::Bound;
 
     pub(in crate::store::twins) async fn run(pool: &Pool<Engine>, transcript: &mut Transcript) {

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::tables::{PAUSED_KIND, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::{Bound, Page};
-use crate::store::event::ListedRow;
+use crate::store::inbox::event::ListedRow;
 use crate::store::macros::on_both_engines;
-use crate::store::round::{RoundFrom, RoundRow, WalkFrom};
+use crate::store::turns::round::{RoundFrom, RoundRow, WalkFrom};
 
 /// Limits of rows and of bytes.
 const BOUNDS: [(i64, usize); 4] = [(1, 100_000), (5, 2_000), (7, 100_000), (1_000, 10_000_000)];
@@ -29,20 +29,20 @@ fn round(row: &RoundRow) -> String {
 }
 
 on_both_engines! {
-    use crate::store::backlog::BacklogTable;
-    use crate::store::dead_letter::DeadLetterTable;
-    use crate::store::event::EventTable;
-    use crate::store::failure::ControlTable;
-    use crate::store::item::ItemTable;
-    use crate::store::outbox::OutboxKey;
-    use crate::store::quarantine::QuarantineTable;
-    use crate::store::round::RoundTable;
-    use crate::store::round_of_one::RoundOfOne;
-    use crate::store::state::StateTable;
-    use crate::store::status::{StatusTable, Whereabouts};
-    use crate::store::timer::TimerTable;
-    use crate::store::tombstone::TombstoneTable;
-    use crate::store::turn::TurnTable;
+    use crate::store::operate::backlog::BacklogTable;
+    use crate::store::outgoing::dead_letter::DeadLetterTable;
+    use crate::store::inbox::event::EventTable;
+    use crate::store::turns::failure::ControlTable;
+    use crate::store::inbox::item::ItemTable;
+    use crate::store::outgoing::outbox::OutboxKey;
+    use crate::store::operate::quarantine::QuarantineTable;
+    use crate::store::turns::round::RoundTable;
+    use crate::store::turns::round_of_one::RoundOfOne;
+    use crate::store::turns::state::StateTable;
+    use crate::store::inbox::status::{StatusTable, Whereabouts};
+    use crate::store::inbox::timer::TimerTable;
+    use crate::store::inbox::tombstone::TombstoneTable;
+    use crate::store::turns::turn::TurnTable;
 
     type Conn = <Engine as sqlx::Database>::Connection;
 

@@ -4,13 +4,13 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{HOUR, Transcript, hours};
-use crate::store::lease::{MemberRow, ShardMask};
+use crate::store::shards::lease::{MemberRow, ShardMask};
 use crate::store::macros::on_both_engines;
 
 const TERM: i64 = 10 * HOUR;
 
 on_both_engines! {
-    use crate::store::lease::LeaseTable;
+    use crate::store::shards::lease::LeaseTable;
 
     type Conn = <Engine as sqlx::Database>::Connection;
 

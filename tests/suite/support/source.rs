@@ -132,10 +132,10 @@ pub(crate) fn is_sql(text: &str) -> bool {
 pub(crate) fn statements(engine: &str) -> Vec<Statement> {
     let files = source_files();
     let texts = texts_of_macros(&files, engine);
+    let of_other_engine = if engine == "sqlite" { "store/postgres/" } else { "store/sqlite/" };
     let mut found = Vec::new();
     for file in &files {
-        let Some(rest) = file.path.strip_prefix("store/") else { continue };
-        if rest.contains('/') && !rest.starts_with(engine) {
+        if !file.path.starts_with("store/") || file.path.starts_with(of_other_engine) {
             continue;
         }
         every_run(&file.code, &mut |run| {

@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::group_commit::{Writers, writers_of};
-use crate::store::event::{EventInsert, EventRow};
+use crate::store::connect::group::GroupCommit;
+use crate::store::connect::takeover::Gone;
 use crate::store::fault::{Fault, SharedFault};
-use crate::store::group::GroupCommit;
-use crate::store::sqlite::event::insert_plain_events;
-use crate::store::takeover::Gone;
+use crate::store::inbox::event::{EventInsert, EventRow};
+use crate::store::sqlite::inbox::event::insert_plain_events;
 
 /// The most rows of a part.
 const MAX_ROWS: usize = 1_000;

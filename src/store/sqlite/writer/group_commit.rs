@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 use super::queue::{Call, Lead};
 pub(super) use super::registry::{Writers, writers_of};
-use crate::store::connection::{Held, Tx, begin};
+use crate::store::connect::connection::{Held, Tx, begin};
+use crate::store::connect::group::{GroupCommit, Intact};
+use crate::store::connect::schema::Schema;
 use crate::store::fault::{Class, Fault, SharedFault};
-use crate::store::group::{GroupCommit, Intact};
-use crate::store::schema::Schema;
-use crate::store::sqlite::watch::Watch;
+use crate::store::sqlite::connect::watch::Watch;
 
 /// The most parts of a transaction.
 const MAX_PARTS: usize = 64;

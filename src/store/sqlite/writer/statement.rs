@@ -3,9 +3,9 @@
 use sqlx::{Pool, Sqlite, SqliteConnection};
 
 use super::group_commit::Grouped;
-use crate::store::connection::hold;
+use crate::store::connect::connection::hold;
+use crate::store::connect::group::GroupCommit;
 use crate::store::fault::Fault;
-use crate::store::group::GroupCommit;
 
 /// A statement that owns what it needs.
 pub(crate) trait Statement: Clone + Send + 'static {

@@ -1,0 +1,64 @@
+//! Where events are emitted.
+
+use sqlx::{Executor, Pool};
+
+use crate::store::Backend;
+
+/// A pool, on which an emit commits by itself, or a connection, perhaps in a transaction of the caller.
+///
+/// The executors of sqlx that eventboxes know: `&Pool`, and `&mut` of a connection, as `&mut *tx` is one. Sealed.
+///
+/// # Examples
+///
+/// Of a transaction the connection is given, and not the transaction; the compiler says so:
+///
+/// ```compile_fail,E0277
+/// # async fn f(mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, to: eventbox::Recipient) {
+/// let _ = eventbox::emit(&mut tx, &to, eventbox::Event::new("x")).await;
+/// # }
+/// ```
+///
+/// ```
+/// # async fn f(mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, to: eventbox::Recipient) {
+/// let _ = eventbox::emit(&mut *tx, &to, eventbox::Event::new("x")).await;
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "an eventbox cannot write on `{Self}`: write `&mut *tx` for a transaction `tx`, or `&pool` for a pool",
+    label = "write `&mut *tx`, `&mut *conn` or `&pool` here",
+    note = "`&mut *tx` is the connection of the transaction `tx`; `&mut tx`, `&tx` and `tx` are not"
+)]
+pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + 'e {
+    /// The pool, if it is one.
+    #[doc(hidden)]
+    fn pool(&self) -> Option<Pool<Self::Database>>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+macro_rules! executors {
+    ($engine:ty, $connection:ty) => {
+        impl sealed::Sealed for &Pool<$engine> {}
+        impl sealed::Sealed for &mut $connection {}
+
+        impl<'e> EmitExecutor<'e> for &'e Pool<$engine> {
+            fn pool(&self) -> Option<Pool<$engine>> {
+                Some((*self).clone())
+            }
+        }
+
+        impl<'e> EmitExecutor<'e> for &'e mut $connection {
+            fn pool(&self) -> Option<Pool<$engine>> {
+                None
+            }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+executors!(sqlx::Postgres, sqlx::PgConnection);
+#[cfg(feature = "sqlite")]
+executors!(sqlx::Sqlite, sqlx::SqliteConnection);

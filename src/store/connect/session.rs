@@ -1,0 +1,55 @@
+//! What a connection is besides its transaction: the settings and locks of its session, and how they become again what they were.
+
+use std::time::Duration;
+
+use sqlx::{Database, Pool};
+
+use crate::store::fault::Fault;
+
+/// The session of a connection, which outlives a transaction and goes back to the pool.
+pub trait Session: Database {
+    /// How long an answer of the library's own statements is awaited.
+    const ANSWER_WAIT: Duration;
+
+    /// How long a connection may take to go back to its pool.
+    const RELEASE_WAIT: Duration;
+
+    /// What a session was before the user's code used it.
+    type Before: Send + 'static;
+
+    /// Notes what the session is, before the user's code uses it.
+    fn note_session(
+        pool: &Pool<Self>,
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Self::Before, Fault>> + Send;
+
+    /// Whether the session is what it was before.
+    fn is_unchanged(
+        conn: &mut Self::Connection,
+        before: &Self::Before,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Makes the session what it was before, outside a transaction; false when the connection must be closed instead.
+    fn restore_session(
+        conn: &mut Self::Connection,
+        before: Self::Before,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Whether no transaction is open, whatever the driver counts.
+    fn is_outside_transaction(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Returns the number by which other sessions find this session on the server; `None` where there is no server.
+    fn session_id(conn: &mut Self::Connection) -> impl Future<Output = Result<Option<i32>, Fault>> + Send;
+
+    /// Asks the server, over a connection of its own, whether the session still gets statements from its client.
+    ///
+    /// Returns false when the server cannot be reached, does not know the session, or has waited for its next statement for
+    /// [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to tell.
+    fn is_alive(pool: &Pool<Self>, session_id: i32) -> impl Future<Output = bool> + Send;
+
+    /// Ends whatever transaction is open, and makes the driver count none; false when the connection must be closed instead.
+    fn repair(conn: &mut Self::Connection) -> impl Future<Output = bool> + Send;
+
+    /// Whether a connection on which a `BEGIN` failed in this way has no transaction, and may be used again.
+    fn begins_whole(error: &sqlx::Error) -> bool;
+}

@@ -1,0 +1,252 @@
+//! `eventbox_outbox`: messages on their way out.
+
+use sqlx::{Database, Executor, Pool, Row};
+use uuid::Uuid;
+
+use crate::store::BoxFuture;
+use crate::store::fault::Fault;
+use crate::store::macros::on_both_engines;
+
+/// A message to keep until it is delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxRow<'a> {
+    pub shard: i16,
+    pub id: Uuid,
+    pub source: &'a str,
+    pub r#type: &'a str,
+    pub payload: &'a [u8],
+}
+
+/// Names a row of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OutboxKey {
+    pub shard: i16,
+    pub id: Uuid,
+}
+
+/// A message that was claimed: nobody else may send it until the claim is over.
+#[derive(Debug)]
+pub struct ClaimedRow {
+    pub key: OutboxKey,
+    pub source: String,
+    pub r#type: String,
+    /// Counts the claims, this one included.
+    pub attempts: i32,
+    pub payload: Vec<u8>,
+}
+
+/// How far ahead the due time of a message may lie, microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Longest {
+    /// The longest claim, and the longest wait that a server may ask for.
+    pub claim_us: i64,
+    /// The first pause after a failure; it doubles with every attempt.
+    pub first_pause_us: i64,
+    /// The longest pause after a failure.
+    pub pause_us: i64,
+}
+
+/// Which messages to claim, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The first shard to look at; the last is 255.
+    pub from_shard: i16,
+    /// The most messages of one shard.
+    pub per_shard: i64,
+    /// The most messages altogether.
+    pub limit: i64,
+    /// The most bytes of their payloads; one message is always claimed.
+    pub bytes: i64,
+    /// How long nobody else may claim them, microseconds.
+    pub hold_us: i64,
+}
+
+/// When to try a message again, unless somebody claimed it in between.
+#[derive(Debug, Clone)]
+pub struct Reschedule {
+    pub key: OutboxKey,
+    pub attempts: i32,
+    pub delay_us: i64,
+    pub code: String,
+    pub error: String,
+}
+
+/// Why a message is given up, unless somebody claimed it in between.
+#[derive(Debug, Clone)]
+pub struct Burial {
+    pub key: OutboxKey,
+    pub attempts: i32,
+    pub code: String,
+    pub reason: String,
+}
+
+/// How many rows of a source and a type left the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    pub source: String,
+    pub r#type: String,
+    pub rows: u64,
+}
+
+/// How far an observation counts; one more than that means that there are more.
+pub(crate) const MAX_COUNTED_ROWS: i64 = 100_000;
+
+/// What lies in the outbox, counted up to one more than [`MAX_COUNTED_ROWS`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutboxSample {
+    /// Rows that are not delivered.
+    pub undelivered: i64,
+    /// Bytes of the payloads of those.
+    pub payload_bytes: i64,
+    /// Of those, how many will reach the given age within the given lead.
+    pub near_ttl: i64,
+    /// The age of the oldest of those, microseconds.
+    pub oldest_age_us: i64,
+    /// All rows, those that are kept after their delivery included.
+    pub total_rows: i64,
+}
+
+/// Reads the row of an observation.
+pub(in crate::store) fn sampled<R: Row>(row: &R) -> Result<OutboxSample, Fault>
+where
+    usize: sqlx::ColumnIndex<R>,
+    i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    Ok(OutboxSample {
+        undelivered: row.try_get(0)?,
+        payload_bytes: row.try_get(1)?,
+        near_ttl: row.try_get(2)?,
+        oldest_age_us: row.try_get(3)?,
+        total_rows: row.try_get(4)?,
+    })
+}
+
+/// Statements on the outbox.
+pub trait OutboxTable: Database {
+    /// How many inserts at once are of use.
+    const INSERT_WORKERS: usize;
+
+    /// How many statements can write at once.
+    const WRITERS: usize;
+
+    /// Inserts a message. The insert is the first claim: nobody else may send it for `hold_us` microseconds.
+    ///
+    /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    where
+        E: Executor<'e, Database = Self> + 'e;
+
+    /// Inserts messages in a transaction, as [`insert_outbox`](OutboxTable::insert_outbox) does.
+    fn insert_outbox_in(
+        tx: &mut Self::Connection,
+        rows: &[OutboxRow<'_>],
+        hold_us: i64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Inserts messages on a pool, all of them or none.
+    fn insert_outbox_on_pool(
+        pool: &Pool<Self>,
+        rows: &[OutboxRow<'_>],
+        hold_us: i64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.
+    fn claim_outbox(
+        conn: &mut Self::Connection,
+        claim: Claim,
+    ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
+
+    /// Makes messages due whose due time lies further ahead than a claim or a pause of theirs may; answers how many. The
+    /// clock of the database has gone back since that time was written.
+    fn recall_outbox(
+        conn: &mut Self::Connection,
+        longest: Longest,
+        per_shard: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
+    fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+
+    /// Marks messages as delivered and never due again; answers how many were not yet.
+    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+
+    /// Sets when messages are due again; answers how many were still ours.
+    fn reschedule_outbox(
+        conn: &mut Self::Connection,
+        rows: &[Reschedule],
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Moves messages to the dead letters; answers which were still ours.
+    fn bury_outbox(
+        tx: &mut Self::Connection,
+        rows: &[Burial],
+    ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
+
+    /// Moves undelivered messages of at least the given age to the dead letters, so many of each shard, the first that are due first.
+    fn expire_outbox(
+        tx: &mut Self::Connection,
+        ttl_us: i64,
+        per_shard: i64,
+    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+
+    /// What lies in the outbox, cheaply.
+    fn observe_outbox(
+        conn: &mut Self::Connection,
+        ttl_us: i64,
+        lead_us: i64,
+    ) -> impl Future<Output = Result<OutboxSample, Fault>> + Send;
+}
+
+/// Adds up rows of `source, type, count`.
+pub(in crate::store) fn tallied<R: Row>(rows: &[R]) -> Result<Vec<Tally>, Fault>
+where
+    usize: sqlx::ColumnIndex<R>,
+    String: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    let mut tallies: Vec<Tally> = Vec::new();
+    for row in rows {
+        let (source, r#type): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let rows = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
+        match tallies.iter_mut().find(|tally| tally.source == source && tally.r#type == r#type) {
+            Some(tally) => tally.rows += rows,
+            None => tallies.push(Tally { source, r#type, rows }),
+        }
+    }
+    Ok(tallies)
+}
+
+/// Statements on the outbox that both engines accept.
+pub trait OutboxShared: OutboxTable {
+    /// Whether a message waits that is not delivered.
+    fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// How many messages there are, delivered ones that are kept included; counts up to `limit`.
+    fn count_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<i64, Fault>> + Send;
+
+    /// Deletes messages that were delivered, the first delivered first; answers how many.
+    fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+on_both_engines! {
+    impl OutboxShared for Engine {
+        async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
+            let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
+            Ok(query.fetch_one(conn).await?.try_get(0)?)
+        }
+
+        async fn count_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
+            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1 + 0) AS counted");
+            Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)
+        }
+
+        async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(
+                "DELETE FROM eventbox_outbox WHERE (shard, id) IN (
+                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL ORDER BY delivered_at_us LIMIT $1 + 0
+                 )",
+            );
+            Ok(query.bind(limit).execute(conn).await?.rows_affected())
+        }
+    }
+}

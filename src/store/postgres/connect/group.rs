@@ -1,0 +1,82 @@
+//! Postgres groups the commits of its connections itself.
+
+use sqlx::{Pool, Postgres};
+
+use crate::store::connect::connection::{Held, Tx, begin, begin_on};
+use crate::store::connect::group::{GroupCommit, Intact};
+use crate::store::fault::Fault;
+
+/// Begins the transaction of a turn, in one message.
+///
+/// The cursor is read at a commit, which its query makes fail: only a transaction that has closed it can commit. It goes with the transaction and
+/// with its savepoint. `random` keeps the planner from reading it before.
+const BEGIN_TURN: &str = "START TRANSACTION; DECLARE eventbox_turn CURSOR WITH HOLD FOR
+     SELECT ('the code of a turn must not end its transaction' || left(random()::text, 0))::int";
+
+/// Lets the transaction commit.
+const END_TURN: &str = "CLOSE eventbox_turn";
+
+const HAS_TURN: &str = "SELECT count(*) FROM pg_cursors WHERE name = 'eventbox_turn'";
+
+impl GroupCommit for Postgres {
+    type Grouped = Tx<Postgres>;
+    type Lead = ();
+
+    fn lead_at_once(_pool: &Pool<Self>) -> Option<Self::Lead> {
+        Some(())
+    }
+
+    async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+        begin(pool, "BEGIN", false).await
+    }
+
+    async fn begin_alone(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::Grouped, Fault> {
+        begin_on(pool, at_hand, BEGIN_TURN, true).await
+    }
+
+    async fn session_of(part: &mut Self::Grouped) -> Result<Option<i32>, Fault> {
+        part.session_id().await
+    }
+
+    async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        if !part.is_counted() {
+            return Ok(Intact::Ended);
+        }
+        let found = sqlx::query_scalar::<_, i64>(HAS_TURN).fetch_one(&mut **part).await.map(|count| count == 1);
+        intact_of(found)
+    }
+
+    async fn check_to_commit(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+        if !part.is_counted() {
+            return Ok(Intact::Ended);
+        }
+        let found = sqlx::raw_sql(END_TURN).execute(&mut **part).await.map(|_| true);
+        intact_of(found)
+    }
+
+    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static)) {
+        part.close_if_left_unfit(error);
+    }
+
+    async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
+        part.commit().await
+    }
+
+    async fn roll_back_grouped(part: Self::Grouped) {
+        part.rollback().await;
+    }
+}
+
+fn intact_of(found: Result<bool, sqlx::Error>) -> Result<Intact, Fault> {
+    const NO_SUCH_CURSOR: &str = "34000";
+    const IN_FAILED_TRANSACTION: &str = "25P02";
+    match found {
+        Ok(true) => Ok(Intact::Whole),
+        Ok(false) => Ok(Intact::Ended),
+        Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+            Some(NO_SUCH_CURSOR) => Ok(Intact::Ended),
+            Some(IN_FAILED_TRANSACTION) => Ok(Intact::Failed),
+            _ => Err(error.into()),
+        },
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether a pooler stands between us and the server, and hands one server connection to many sessions.
+//!
+//! sqlx prepares a statement in one request and runs it in the next. A pooler that may send the two to different servers breaks that, or runs another
+//! session's statement of the same name.
+
+use std::io;
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, Pool, Postgres, Row};
+use tokio::time::timeout;
+
+use crate::store::fault::Fault;
+
+/// How long a second connection may take to be opened, asked and closed.
+const PROBE_WAIT: Duration = Duration::from_secs(10);
+
+/// How often two connections are asked which server they have. The work of other sessions may hide it from a single question.
+const PROBES: usize = 8;
+
+/// What a pooler says about prepared statements that went to another server (26000) or met another session's (42P05), and about a transaction where it
+/// has none (08P01).
+const CLASHES: [&str; 3] = ["26000", "42P05", "08P01"];
+
+/// Why sessions that share servers are refused, and what to do.
+const REFUSED: &str = "a connection pooler hands one server connection to several sessions, and prepared statements do not survive that: \
+let it pool sessions (PgBouncer: pool_mode = session), or connect past it; see docs/high-availability.md";
+
+/// What a pooler does not let through at the start of a connection, and what to do.
+const STARTUP: &str = "a connection pooler refuses a parameter of the start of a connection: open the pool with eventbox::postgres_options, \
+which leaves out what PgBouncer does not know; see docs/high-availability.md";
+
+/// Why the connections of a pool cannot be used, if an error says that a pooler stands in between.
+pub(in crate::store::postgres) fn problem_of(fault: &Fault) -> Option<&'static str> {
+    let error = fault.database_error()?;
+    if error.message().contains("startup parameter") {
+        return Some(STARTUP);
+    }
+    error.code().is_some_and(|code| code == "26000" || code == "42P05").then_some(REFUSED)
+}
+
+/// Why the connections of a pool cannot be used, if a pooler shares servers between sessions.
+pub(in crate::store::postgres) async fn check(
+    pool: &Pool<Postgres>,
+    conn: &mut PgConnection,
+) -> Result<Option<&'static str>, Fault> {
+    let opened = timeout(PROBE_WAIT, PgConnection::connect_with(&pool.connect_options())).await;
+    let Ok(Ok(mut other)) = opened else {
+        tracing::warn!("no second connection could be opened, so a pooler that shares servers would not be noticed");
+        return Ok(None);
+    };
+    let shared = timeout(PROBE_WAIT, is_shared(conn, &mut other)).await;
+    // Closing ends its transaction.
+    let _ = timeout(PROBE_WAIT, other.close()).await;
+    match shared {
+        Ok(Ok(false)) => Ok(None),
+        Ok(Ok(true)) => Ok(Some(REFUSED)),
+        Ok(Err(fault)) if is_clash(&fault) => Ok(Some(REFUSED)),
+        Ok(Err(fault)) => Err(fault),
+        Err(_) => Err(no_answer()),
+    }
+}
+
+/// Whether a connection meets the server of another one, or changes its own. Two sessions with servers of their own do neither.
+async fn is_shared(conn: &mut PgConnection, other: &mut PgConnection) -> Result<bool, Fault> {
+    for _ in 0..PROBES {
+        let mine = server_of(conn).await?;
+        sqlx::raw_sql("BEGIN").execute(&mut *other).await?;
+        if server_of(other).await? == mine || server_of(conn).await? != mine {
+            return Ok(true);
+        }
+        sqlx::raw_sql("ROLLBACK").execute(&mut *other).await?;
+    }
+    Ok(false)
+}
+
+/// The process of the server, asked without a prepared statement.
+async fn server_of(conn: &mut PgConnection) -> Result<String, Fault> {
+    let row = sqlx::raw_sql("SELECT pg_backend_pid()::text").fetch_one(conn).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// The error of a probe that reached its bound.
+fn no_answer() -> Fault {
+    let text = format!("the database did not answer within {PROBE_WAIT:?}");
+    Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
+}
+
+fn is_clash(fault: &Fault) -> bool {
+    let code = fault.database_error().and_then(|error| error.code());
+    code.is_some_and(|code| CLASHES.contains(&code.as_ref()))
+}

@@ -1,0 +1,106 @@
+//! Migrations, settings and transactions of Postgres.
+
+use sqlx::migrate::Migrator;
+use sqlx::{Pool, Postgres, Row, Transaction};
+
+use super::check::check_access;
+use super::pooler;
+use crate::store::connect::connection::begin_for_caller;
+use crate::store::connect::schema::{Schema, SettingsCheck};
+use crate::store::fault::Fault;
+
+/// The oldest server that the statements were tried on.
+const MIN_VERSION_NUM: i32 = 140_000;
+
+/// The server then ends the statement of a client that has closed its connection. Without it a statement that waits for
+/// a lock keeps its process on the server until it has the lock, and each retry of the client adds another process.
+const NOTICE_CLOSED_CLIENTS: &str = "SET client_connection_check_interval = '5s'";
+
+impl Schema for Postgres {
+    const BEGIN_WRITE: &'static str = "BEGIN";
+
+    fn migrator() -> Migrator {
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        migrator.dangerous_set_table_name("eventbox_migration");
+        // The lock would stay with a session whose migration failed. Without it the names that a migration creates decide who comes first.
+        migrator.set_locking(false);
+        migrator
+    }
+
+    async fn has_migrations(conn: &mut sqlx::PgConnection) -> Result<bool, Fault> {
+        Ok(sqlx::query_scalar("SELECT to_regclass('eventbox_migration') IS NOT NULL").fetch_one(conn).await?)
+    }
+
+    fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str> {
+        match error.as_database_error()?.code()?.as_ref() {
+            "42P07" | "42710" => {
+                Some("something of that name is there already: drop or rename it, or use another database")
+            }
+            "42501" => Some("this role may not create tables: let one that may call eventbox::migrate once"),
+            "25006" => Some("this server or session is read only: migrate on one that can be written"),
+            "3F000" => Some("there is no schema to create tables in: set the role's search_path"),
+            _ => None,
+        }
+    }
+
+    async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
+        let query = sqlx::query(
+            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
+                    current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
+                    current_setting('synchronous_commit') <> 'off'",
+        );
+        let row = query.fetch_one(&mut *conn).await?;
+        let (version_num, version, encoding): (i32, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let mut check = SettingsCheck::default();
+        if version_num < MIN_VERSION_NUM {
+            check.refused = Some(format!("Postgres {version} is too old: use 14 or newer"));
+        } else if encoding != "UTF8" {
+            check.refused = Some(format!("the database's encoding is {encoding}: create it with ENCODING 'UTF8'"));
+        }
+        for (column, setting, loss) in [
+            (3, "fsync", "a power loss can destroy the database"),
+            (4, "full_page_writes", "a power loss can destroy the database"),
+            (5, "synchronous_commit", "a crash can lose events that were acknowledged"),
+        ] {
+            if !row.try_get::<bool, _>(column)? {
+                check.warnings.push(format!("{setting} is off: {loss}; switch it on"));
+            }
+        }
+        check_access(conn, &mut check).await?;
+        Ok(check)
+    }
+
+    async fn check_connections(
+        pool: &Pool<Self>,
+        conn: &mut sqlx::PgConnection,
+    ) -> Result<Option<&'static str>, Fault> {
+        pooler::check(pool, conn).await
+    }
+
+    fn connection_problem(fault: &Fault) -> Option<&'static str> {
+        pooler::problem_of(fault)
+    }
+
+    async fn on_connect(conn: &mut sqlx::PgConnection) {
+        if let Err(error) = sqlx::raw_sql(NOTICE_CLOSED_CLIENTS).execute(conn).await {
+            // Some systems do not tell a server that a socket was closed.
+            tracing::debug!(%error, "the server cannot notice closed clients");
+        }
+    }
+
+    async fn begin_write(pool: &Pool<Self>) -> Result<Transaction<'static, Self>, Fault> {
+        begin_for_caller(pool, Self::BEGIN_WRITE).await
+    }
+
+    fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>> {
+        let options = pool.options().clone().min_connections(0).max_connections(connections);
+        Some(options.connect_lazy_with((*pool.connect_options()).clone()))
+    }
+
+    async fn limit_lock_wait(tx: &mut sqlx::PgConnection, milliseconds: u32) -> Result<(), Fault> {
+        let query = sqlx::query("SELECT set_config('lock_timeout', $1, true)");
+        query.bind(milliseconds.to_string()).execute(tx).await?;
+        Ok(())
+    }
+}

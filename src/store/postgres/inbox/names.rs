@@ -1,0 +1,139 @@
+//! Named emits on a pool whose names are held by an open transaction of somebody else.
+//!
+//! The first attempt waits shortly. An emit that does not get its name then joins the line of its pool. Few of the line hold a connection at once, so
+//! that all other work finds one. What one statement does not get in its time is rolled back, and the next attempt sends the same ids.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Pool, Postgres};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::event::insert_within;
+use crate::store::fault::{Class, Fault};
+use crate::store::inbox::event::{EventRow, NAME_WAIT, Noted};
+
+/// How long the first attempt waits for its names, and the last one.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// How long an attempt of the line waits for its names, with a connection.
+const LINE_WAIT: Duration = Duration::from_millis(200);
+
+/// How long an emit of the line leaves its connection to other work before it tries again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One in so many connections of a pool may wait for names, and always one.
+const SHARE: u32 = 4;
+
+/// The lines, by the options of their pools: clones of a pool share these.
+static LINES: Mutex<Option<HashMap<usize, Weak<Line>>>> = Mutex::new(None);
+
+/// The named emits of a pool that wait.
+struct Line {
+    /// Who may wait with a connection.
+    places: Semaphore,
+    /// The hashes of the names that are waited for, and by how many. A hash that two names share only sends an emit to the line.
+    names: Mutex<HashMap<u64, usize>>,
+    /// Kept, so that the options of no other pool are at the same place.
+    _options: Arc<PgConnectOptions>,
+}
+
+/// Inserts events of which some are named; waits for their names within [`NAME_WAIT`].
+pub(in crate::store::postgres) async fn insert(
+    pool: &Pool<Postgres>,
+    rows: &[EventRow<'_>],
+) -> Result<Vec<Noted>, Fault> {
+    let until = Instant::now() + NAME_WAIT;
+    let line = line_of(pool);
+    // The names of a line are held: to try at once would take a connection for nothing.
+    if !line.waits_for(rows) {
+        match insert_within(pool, rows, FIRST_WAIT).await {
+            Err(fault) if fault.class() == Class::Contention => {}
+            done => return done,
+        }
+    }
+    let _waiting = Waiting::of(&line, rows);
+    while let Ok(place) = timeout_at(until, line.places.acquire()).await {
+        let inserted = insert_within(pool, rows, LINE_WAIT.min(until.duration_since(Instant::now()))).await;
+        match inserted {
+            Err(fault) if fault.class() == Class::Contention && Instant::now() + PAUSE < until => {}
+            done => return done,
+        }
+        // With the place, so that the others of the line do not take what is left to other work.
+        sleep(PAUSE).await;
+        drop(place);
+    }
+    insert_within(pool, rows, FIRST_WAIT).await
+}
+
+impl Line {
+    fn names(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waits_for(&self, rows: &[EventRow<'_>]) -> bool {
+        let names = self.names();
+        !names.is_empty() && hashes(rows).any(|hash| names.contains_key(&hash))
+    }
+}
+
+/// An emit in the line.
+struct Waiting<'a> {
+    line: &'a Line,
+    hashes: Vec<u64>,
+}
+
+impl<'a> Waiting<'a> {
+    fn of(line: &'a Line, rows: &[EventRow<'_>]) -> Self {
+        let hashes: Vec<u64> = hashes(rows).collect();
+        let mut names = line.names();
+        for hash in &hashes {
+            *names.entry(*hash).or_default() += 1;
+        }
+        drop(names);
+        Waiting { line, hashes }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut names = self.line.names();
+        for hash in &self.hashes {
+            if let Some(count) = names.get_mut(hash) {
+                *count -= 1;
+                if *count == 0 {
+                    names.remove(hash);
+                }
+            }
+        }
+    }
+}
+
+fn hashes(rows: &[EventRow<'_>]) -> impl Iterator<Item = u64> {
+    rows.iter().filter_map(|row| {
+        let name = row.name?;
+        let mut hasher = DefaultHasher::new();
+        (row.recipient, name).hash(&mut hasher);
+        Some(hasher.finish())
+    })
+}
+
+/// The line of a pool; it is there as long as somebody uses it.
+fn line_of(pool: &Pool<Postgres>) -> Arc<Line> {
+    let options = pool.connect_options();
+    let key = Arc::as_ptr(&options).addr();
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = lines.get_or_insert_default();
+    if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
+        return line;
+    }
+    lines.retain(|_, line| line.strong_count() > 0);
+    let places = usize::try_from(pool.options().get_max_connections() / SHARE).unwrap_or(1).max(1);
+    let line = Arc::new(Line { places: Semaphore::new(places), names: Mutex::default(), _options: options });
+    lines.insert(key, Arc::downgrade(&line));
+    line
+}

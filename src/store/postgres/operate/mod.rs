@@ -1,0 +1,6 @@
+//! Postgres: the twins of `store/operate`.
+
+pub(in crate::store::postgres) mod backlog;
+pub(in crate::store::postgres) mod blocked;
+pub(in crate::store::postgres) mod old_transaction;
+pub(in crate::store::postgres) mod quarantine;

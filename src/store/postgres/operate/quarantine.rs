@@ -1,0 +1,66 @@
+//! Events in quarantine on Postgres.
+
+use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
+
+use crate::store::fault::Fault;
+use crate::store::operate::quarantine::{QuarantineMove, Verdict};
+use crate::store::postgres::inbox::event::among_ids;
+use crate::store::postgres::now_us;
+
+/// Its plan must use the primary key.
+const QUARANTINE_EVENTS: &str = concat!(
+    "WITH taken AS (
+    DELETE FROM eventbox_event WHERE ",
+    among_ids!(),
+    " RETURNING shard, recipient, id, name, traceparent, value
+)
+INSERT INTO eventbox_dead_letter (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
+SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",
+    now_us!(),
+    ", value FROM taken"
+);
+
+/// One statement, which keeps the ids: the pruner finds the event in the one table or the other at every moment.
+const REPLAY_EVENTS: &str = "WITH back AS (
+    DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)
+    RETURNING shard, recipient, id, name, traceparent, payload
+), remembered AS (
+    INSERT INTO eventbox_tombstone AS t (shard, recipient, name, id)
+    SELECT shard, recipient, name, id FROM back WHERE name IS NOT NULL ORDER BY name
+    ON CONFLICT (shard, recipient, name) DO UPDATE SET gone_at_us = NULL, id = excluded.id
+)
+INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
+SELECT shard, recipient, id, name, traceparent, payload FROM back";
+
+const DELETE_QUARANTINED: &str =
+    "DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+
+impl QuarantineMove for Postgres {
+    async fn quarantine_events(
+        tx: &mut PgConnection,
+        shard: i16,
+        recipient: &str,
+        ids: &[Uuid],
+        verdict: Verdict<'_>,
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(QUARANTINE_EVENTS).bind(shard).bind(recipient).bind(ids);
+        let query = query.bind(verdict.code).bind(verdict.reason).bind(verdict.attempts);
+        Ok(query.execute(tx).await?.rows_affected())
+    }
+
+    async fn replay_events(tx: &mut PgConnection, shard: i16, recipient: &str, ids: &[Uuid]) -> Result<u64, Fault> {
+        let query = sqlx::query(REPLAY_EVENTS).bind(shard).bind(recipient).bind(ids);
+        Ok(query.execute(tx).await?.rows_affected())
+    }
+
+    async fn delete_quarantined(
+        tx: &mut PgConnection,
+        shard: i16,
+        recipient: &str,
+        ids: &[Uuid],
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(DELETE_QUARANTINED).bind(shard).bind(recipient).bind(ids);
+        Ok(query.execute(tx).await?.rows_affected())
+    }
+}

@@ -1,0 +1,63 @@
+//! The commit of a round of one recipient on Postgres.
+
+use sqlx::{PgConnection, Postgres, Row};
+use uuid::Uuid;
+
+use super::round::is_shortfall;
+use super::turn::removing;
+use crate::store::fault::Fault;
+use crate::store::postgres::now_us;
+use crate::store::turns::round::RoundWrite;
+use crate::store::turns::round_of_one::RoundOfOneWrite;
+
+/// No lock is waited for longer than the round allows, and another number of removals than wanted divides by zero, which rolls everything back. Its
+/// plan must use the primary keys.
+pub(crate) const WRITE_FIRST_ONE: &str = concat!(
+    "WITH bound AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $8, true) AS lock_timeout
+), moved AS (
+    INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
+    SELECT $1::int2, $2::text, $3::int8 + 1, $4::uuid, ",
+    now_us!(),
+    ", $9::bytea FROM bound WHERE bound.lock_timeout IS NOT NULL ON CONFLICT DO NOTHING",
+    removing!(),
+    "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
+);
+
+/// The same behind another turn.
+pub(crate) const WRITE_NEXT_ONE: &str = concat!(
+    "WITH bound AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $8, true) AS lock_timeout
+), moved AS (
+    UPDATE eventbox_state s SET turn = $3 + 1, token = $4, updated_at_us = ",
+    now_us!(),
+    ", state = CASE WHEN $11 THEN s.state ELSE $9 END
+    FROM bound WHERE bound.lock_timeout IS NOT NULL AND s.shard = $1 AND s.recipient = $2 AND s.turn = $3
+      AND ($12::uuid IS NULL OR s.token = $12)",
+    removing!(),
+    "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
+);
+
+impl RoundOfOneWrite for Postgres {
+    async fn write_one(
+        tx: &mut PgConnection,
+        write: &RoundWrite<'_>,
+        token: Uuid,
+        lock_wait_ms: u32,
+    ) -> Result<Option<bool>, Fault> {
+        let (first, last) = write.removed.bounds().unzip();
+        let sql = if write.turn == 0 { WRITE_FIRST_ONE } else { WRITE_NEXT_ONE };
+        let query = sqlx::query(sql).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
+        let query = query.bind(write.removed.chosen()).bind(first).bind(last);
+        let query = query.bind(lock_wait_ms.to_string()).bind(write.state.flatten());
+        let mut query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
+        if write.turn > 0 {
+            query = query.bind(write.state.is_none()).bind(write.token);
+        }
+        match query.fetch_one(tx).await {
+            Ok(row) => Ok(Some(row.try_get::<i64, _>(0)? == 1)),
+            Err(error) if is_shortfall(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

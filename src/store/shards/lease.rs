@@ -1,0 +1,234 @@
+//! `eventbox_member` and `eventbox_lease`: which processes are there, and who works on which shard. All times are the database's.
+
+use sqlx::{Database, Row};
+use uuid::Uuid;
+
+use crate::store::fault::Fault;
+use crate::store::macros::on_both_engines;
+
+/// A set of shards as a parameter that both engines take: one character for each, `1` for those in it.
+#[derive(Debug, Clone)]
+pub struct ShardMask(String);
+
+impl ShardMask {
+    pub fn new(shards: impl IntoIterator<Item = u8>) -> Self {
+        let mut mask = [b'0'; 256];
+        for shard in shards {
+            if let Some(place) = mask.get_mut(usize::from(shard)) {
+                *place = b'1';
+            }
+        }
+        ShardMask(mask.iter().map(|digit| char::from(*digit)).collect())
+    }
+}
+
+/// A process that works on the boxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRow {
+    pub worker: Uuid,
+    pub address: String,
+    pub shard_limit: i32,
+    pub exiting: bool,
+    /// How long ago its last heartbeat is.
+    pub silent_us: i64,
+}
+
+/// The lease of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    pub shard: i16,
+    pub holder: Option<Uuid>,
+    /// Counts the changes of the holder.
+    pub generation: i64,
+    /// How long it still holds; not positive when it has expired.
+    pub left_us: i64,
+}
+
+/// How many terms ahead an expiry may lie. One that lies further ahead was written by a clock that has gone back since, and is not valid.
+const TERMS_AHEAD: i64 = 2;
+
+impl MemberRow {
+    /// Whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone back since.
+    pub fn lives(&self, ttl_us: i64) -> bool {
+        (-ttl_us..ttl_us).contains(&self.silent_us)
+    }
+}
+
+impl LeaseRow {
+    /// Whether it has not expired, and lies no further ahead than leases of such a term may.
+    pub fn is_valid(&self, ttl_us: i64) -> bool {
+        self.left_us > 0 && self.left_us <= ttl_us.saturating_mul(TERMS_AHEAD)
+    }
+}
+
+/// Statements on members and leases.
+pub trait LeaseTable: Database {
+    /// Shows that a worker lives.
+    fn beat_member(conn: &mut Self::Connection, member: &MemberRow) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Removes a worker.
+    fn delete_member(conn: &mut Self::Connection, worker: Uuid) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Removes workers that have been silent for so long, and those whose heartbeats lie as far ahead.
+    fn delete_silent_members(
+        conn: &mut Self::Connection,
+        silent_us: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// All workers, by id.
+    fn list_members(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<MemberRow>, Fault>> + Send;
+
+    /// All leases, by shard.
+    fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
+
+    /// Takes those of the shards that nobody holds, or whose lease is not valid; answers how many.
+    fn claim_leases(
+        conn: &mut Self::Connection,
+        shards: &ShardMask,
+        holder: Uuid,
+        ttl_us: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Prolongs everything that the holder still has, also what has expired and nobody took.
+    fn renew_leases(
+        conn: &mut Self::Connection,
+        holder: Uuid,
+        ttl_us: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Gives shards of one holder to another, with a full term; answers how many were the giver's.
+    fn hand_over_leases(
+        conn: &mut Self::Connection,
+        shards: &ShardMask,
+        from: Uuid,
+        to: Uuid,
+        ttl_us: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Gives up the shards of a holder.
+    fn release_leases(
+        conn: &mut Self::Connection,
+        shards: &ShardMask,
+        holder: Uuid,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
+on_both_engines! {
+    impl LeaseTable for Engine {
+        async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ")
+                 ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
+                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us"
+            ));
+            let query = query.bind(member.worker).bind(member.address.as_str());
+            query.bind(member.shard_limit).bind(member.exiting).execute(conn).await?;
+            Ok(())
+        }
+
+        async fn delete_member(conn: &mut <Self as Database>::Connection, worker: Uuid) -> Result<(), Fault> {
+            sqlx::query::<Engine>("DELETE FROM eventbox_member WHERE worker = $1").bind(worker).execute(conn).await?;
+            Ok(())
+        }
+
+        async fn delete_silent_members(
+            conn: &mut <Self as Database>::Connection,
+            silent_us: i64,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1 OR heartbeat_at_us > ", now_us!(), " + $1"
+            ));
+            Ok(query.bind(silent_us).execute(conn).await?.rows_affected())
+        }
+
+        async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us
+                 FROM eventbox_member ORDER BY worker"
+            ));
+            let rows = query.fetch_all(conn).await?;
+            rows.into_iter()
+                .map(|row| {
+                    Ok(MemberRow {
+                        worker: row.try_get(0)?,
+                        address: row.try_get(1)?,
+                        shard_limit: row.try_get(2)?,
+                        exiting: row.try_get(3)?,
+                        silent_us: row.try_get(4)?,
+                    })
+                })
+                .collect()
+        }
+
+        async fn list_leases(conn: &mut <Self as Database>::Connection) -> Result<Vec<LeaseRow>, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "SELECT shard, holder, generation, expires_at_us - ", now_us!(), " FROM eventbox_lease ORDER BY shard"
+            ));
+            let rows = query.fetch_all(conn).await?;
+            rows.into_iter()
+                .map(|row| {
+                    Ok(LeaseRow {
+                        shard: row.try_get(0)?,
+                        holder: row.try_get(1)?,
+                        generation: row.try_get(2)?,
+                        left_us: row.try_get(3)?,
+                    })
+                })
+                .collect()
+        }
+
+        async fn claim_leases(
+            conn: &mut <Self as Database>::Connection,
+            shards: &ShardMask,
+            holder: Uuid,
+            ttl_us: i64,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "UPDATE eventbox_lease SET holder = $2, generation = generation + 1, expires_at_us = ", now_us!(), " + $3
+                 WHERE substr($1, shard + 1, 1) = '1'
+                   AND (holder IS NULL OR expires_at_us < ", now_us!(), " OR expires_at_us > ", now_us!(), " + $4)"
+            ));
+            let query = query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).bind(ttl_us.saturating_mul(TERMS_AHEAD));
+            Ok(query.execute(conn).await?.rows_affected())
+        }
+
+        async fn renew_leases(
+            conn: &mut <Self as Database>::Connection,
+            holder: Uuid,
+            ttl_us: i64,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "UPDATE eventbox_lease SET expires_at_us = ", now_us!(), " + $2 WHERE holder = $1"
+            ));
+            Ok(query.bind(holder).bind(ttl_us).execute(conn).await?.rows_affected())
+        }
+
+        async fn hand_over_leases(
+            conn: &mut <Self as Database>::Connection,
+            shards: &ShardMask,
+            from: Uuid,
+            to: Uuid,
+            ttl_us: i64,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "UPDATE eventbox_lease SET holder = $3, generation = generation + 1, expires_at_us = ", now_us!(), " + $4
+                 WHERE substr($1, shard + 1, 1) = '1' AND holder = $2"
+            ));
+            let query = query.bind(shards.0.as_str()).bind(from).bind(to).bind(ttl_us);
+            Ok(query.execute(conn).await?.rows_affected())
+        }
+
+        async fn release_leases(
+            conn: &mut <Self as Database>::Connection,
+            shards: &ShardMask,
+            holder: Uuid,
+        ) -> Result<u64, Fault> {
+            let query = sqlx::query::<Engine>(
+                "UPDATE eventbox_lease SET holder = NULL, generation = generation + 1, expires_at_us = 0
+                 WHERE substr($1, shard + 1, 1) = '1' AND holder = $2",
+            );
+            Ok(query.bind(shards.0.as_str()).bind(holder).execute(conn).await?.rows_affected())
+        }
+    }
+}

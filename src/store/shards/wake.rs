@@ -1,0 +1,47 @@
+//! Telling other processes about new events. It only makes them faster: a wake-up may be lost, and may be wrong.
+
+use std::convert::Infallible;
+
+use sqlx::{Database, Pool};
+
+use crate::recipient::Recipient;
+use crate::shard::ShardSet;
+use crate::store::fault::Fault;
+
+/// What one process tells the others.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// These have events that are committed.
+    pub recipients: Vec<String>,
+    /// Recipients of these shards have such events, too, or had some when nobody listened.
+    pub committed: ShardSet,
+    /// Recipients of these shards may have events, now or soon.
+    pub shards: ShardSet,
+}
+
+impl Told {
+    /// The same without names.
+    pub(in crate::store) fn by_shards(&self) -> Told {
+        let parsed = self.recipients.iter().filter_map(|to| to.parse::<Recipient>().ok());
+        let committed = parsed.map(|to| to.shard()).collect::<ShardSet>().or(self.committed);
+        Told { recipients: Vec::new(), committed, shards: self.shards }
+    }
+}
+
+/// What an engine has for waking up other processes.
+pub trait WakeUp: Database {
+    /// Whether [`send_wake_up`](WakeUp::send_wake_up) does anything.
+    const SENDS_WAKE_UPS: bool;
+
+    /// Tells the processes that listen, after the commit and on a connection of its own: inside a transaction that inserts it would make the
+    /// inserting ones wait for each other.
+    fn send_wake_up(conn: &mut Self::Connection, told: Told) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Listens, and reports what is told, for ever; all shards as `committed` once it listens, because what came before was not heard.
+    ///
+    /// Takes a connection apart from the pool's. Cancel safe.
+    fn hear_wake_ups(
+        pool: &Pool<Self>,
+        report: impl Fn(Told) + Send + Sync,
+    ) -> impl Future<Output = Result<Infallible, Fault>> + Send;
+}

@@ -1,0 +1,4 @@
+//! SQLite: the twins of `store/outgoing`.
+
+pub(in crate::store::sqlite) mod dead_letter;
+pub(in crate::store::sqlite) mod outbox;
