@@ -237,7 +237,7 @@ async fn bare(events: usize, latency_ms: &str) -> f64 {
     for _ in 0..events {
         loop {
             let delivered = Arc::clone(&delivered);
-            let callback = Box::new(move |sent: eventbox::chip::Sent| {
+            let callback = Box::new(move |sent: eventbox::chip::SendOutcome| {
                 delivered.fetch_add(usize::from(sent.result.is_ok()), Ordering::Relaxed);
             });
             match client.queue(event(&payload), Some(callback)) {

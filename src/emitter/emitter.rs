@@ -1,40 +1,28 @@
-//! The durable emitter itself: store, send, settle.
+//! The handle of a durable emitter, and its builder.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Pool;
-use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::chip::answer::outcome::SendError;
 use crate::chip::client::batch::BatchClient;
-use crate::chip::transport::Transport;
 use crate::chip::transport::grpc::Destination;
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
-use crate::emitter::builder::DurableEmitterBuilder;
 use crate::emitter::config::Config;
-use crate::emitter::delivery::lifecycle::{NEW, STARTED};
-use crate::emitter::delivery::release_queue::Leftovers;
+use crate::emitter::context::within;
+use crate::emitter::delivery::core::Core;
+use crate::emitter::delivery::handoff::Handover;
 use crate::emitter::error::EmitterError;
 use crate::emitter::health::HealthReport;
-use crate::emitter::insert::Handover;
-use crate::emitter::insert::queue::InsertQueue;
+use crate::emitter::metrics::Pair;
 use crate::emitter::metrics::stats::Stats;
-use crate::emitter::metrics::{EmitterMetrics, Pair, Phase};
-use crate::emitter::outcomes::fallback::Fallback;
-use crate::emitter::outcomes::{Delivery, Settling, within};
 use crate::error::Error;
-use crate::heartbeat::Heartbeats;
 use crate::outbox::counts::{QueueStats, observe};
 use crate::outbox::row::Stored;
-use crate::room::{Place, Room};
 use crate::service::StopReport;
 use crate::store::{Backend, Fault, answered, hold};
 
@@ -70,67 +58,12 @@ const FLUSH_POLL: Duration = Duration::from_millis(20);
 /// # Ok(()) }
 /// ```
 pub struct DurableEmitter<B: Backend> {
-    inner: Arc<Inner<B>>,
+    core: Arc<Core<B>>,
 }
 
 impl<B: Backend> Clone for DurableEmitter<B> {
     fn clone(&self) -> Self {
-        DurableEmitter { inner: Arc::clone(&self.inner) }
-    }
-}
-
-/// State that the loops and the handles share.
-pub(crate) struct Inner<B: Backend> {
-    pub(crate) pool: Pool<B>,
-    pub(crate) client: BatchClient,
-    pub(crate) settling: Arc<Settling>,
-    pub(crate) inserts: Option<InsertQueue>,
-    pub(crate) stopping: CancellationToken,
-    /// Wakes the retransmission before its tick.
-    pub(crate) nudge: Notify,
-    /// Rows whose claims are to be given up.
-    pub(crate) leftovers: Leftovers,
-    pub(crate) state: AtomicU8,
-    /// Emits that are under way.
-    pub(crate) emits: TaskTracker,
-    pub(crate) loops: TaskTracker,
-    pub(crate) settlers: TaskTracker,
-    pub(crate) finish: CancellationToken,
-    pub(crate) hearts: Heartbeats,
-    pub(crate) oldest_ms: AtomicU64,
-    /// The most rows that an observation found.
-    pub(crate) most_rows: AtomicI64,
-    pub(crate) fallback: Option<Arc<Fallback>>,
-    /// Empties the queue of asynchronous emits.
-    pub(crate) asynchronous_loop: TaskTracker,
-    pub(crate) asynchronous: Mutex<Option<mpsc::Sender<(CloudEvent, Place)>>>,
-    pub(crate) asynchronous_room: Room,
-}
-
-impl<B: Backend> Inner<B> {
-    pub(crate) fn config(&self) -> &Config {
-        &self.settling.config
-    }
-
-    pub(crate) fn note_oldest(&self, age: Duration) {
-        self.oldest_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// Queues a message whose row is claimed; too late for its request to end within the claim, it is not sent.
-    pub(crate) fn send(&self, event: CloudEvent, delivery: Delivery, phase: Phase) -> Result<(), SendError> {
-        let (claimed_until, attempt) = (delivery.claimed_until(), delivery.attempts());
-        let send_before = claimed_until.checked_sub(self.config().batch.publish_timeout).unwrap_or(claimed_until);
-        let pair = delivery.pair().clone();
-        let (settling, fallback) = (Arc::clone(&self.settling), self.fallback.clone());
-        let callback = Box::new(move |sent| match fallback {
-            Some(fallback) => fallback.settle(delivery, sent, send_before),
-            None => settling.settle(delivery, &sent),
-        });
-        let queued = self.client.queue_until(event, attempt, Some(send_before), Some(callback));
-        if let Err(SendError::BufferFull) = queued {
-            self.settling.metrics.buffer_full(phase, &pair);
-        }
-        queued
+        DurableEmitter { core: Arc::clone(&self.core) }
     }
 }
 
@@ -138,40 +71,7 @@ impl<B: Backend> DurableEmitter<B> {
     /// Begins an emitter on a migrated database, to an endpoint: `host:port`, a [`GrpcConfig`](crate::chip::GrpcConfig) or an
     /// `Arc<dyn Transport>`.
     pub fn builder(pool: Pool<B>, endpoint: impl Into<Destination>) -> DurableEmitterBuilder<B> {
-        DurableEmitterBuilder::new(pool, endpoint.into())
-    }
-
-    pub(crate) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, EmitterError> {
-        config.batch.shutdown_timeout = config.shutdown_timeout;
-        config.check()?;
-        let client = BatchClient::new(transport, config.batch.clone())?;
-        let metrics = EmitterMetrics::new(config.batch.client_name.as_deref());
-        let inserts = (config.insert_batch_size > 0).then(|| InsertQueue::new(config.insert_batch_size));
-        let fallback = config.fallback;
-        let settling = Settling::new(config, metrics, B::WRITERS);
-        let fallback = fallback.then(|| Fallback::new(Arc::clone(client.sender()), Arc::clone(&settling)));
-        let inner = Inner {
-            pool,
-            client,
-            settling,
-            inserts,
-            stopping: CancellationToken::new(),
-            nudge: Notify::new(),
-            leftovers: Leftovers::default(),
-            state: AtomicU8::new(NEW),
-            emits: TaskTracker::new(),
-            loops: TaskTracker::new(),
-            settlers: TaskTracker::new(),
-            finish: CancellationToken::new(),
-            hearts: Heartbeats::default(),
-            oldest_ms: AtomicU64::new(0),
-            most_rows: AtomicI64::new(0),
-            fallback,
-            asynchronous_loop: TaskTracker::new(),
-            asynchronous: Mutex::new(None),
-            asynchronous_room: Room::new(),
-        };
-        Ok(DurableEmitter { inner: Arc::new(inner) })
+        DurableEmitterBuilder { pool, destination: endpoint.into(), config: Config::default() }
     }
 
     /// Starts to accept and to send.
@@ -180,7 +80,7 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// [`EmitterError::AlreadyStarted`] the second time, also after a stop.
     pub async fn start(&self) -> Result<(), EmitterError> {
-        self.inner.start()
+        self.core.start()
     }
 
     /// Stores an event and returns the id of its row; it is delivered afterwards. Concurrent emits share their inserts.
@@ -196,19 +96,16 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// A dropped future may or may not have stored the event; give it an idempotency key if you mean to try again.
     pub async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
-        self.inner.emit(event).await
+        self.core.inserter.publish(event).await
     }
 
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
     /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
     pub fn emit_async(&self, event: CloudEvent) {
         let pair = Pair::of(event.source(), event.event_type());
-        let queue = self.inner.asynchronous.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = self.inner.asynchronous_room.try_take(event.encoded_len());
-        let queued = queue.as_ref().zip(place).is_some_and(|(queue, place)| queue.try_send((event, place)).is_ok());
-        if !queued {
-            self.inner.settling.counters.async_dropped();
-            self.inner.settling.metrics.async_dropped(&pair);
+        if !self.core.background.push(event) {
+            self.core.context.counters.async_dropped();
+            self.core.context.metrics.async_dropped(&pair);
         }
     }
 
@@ -217,13 +114,13 @@ impl<B: Backend> DurableEmitter<B> {
     /// Never fails and never waits: a row that finds no place is sent by a host as soon as there is one, at the latest when the claim of its insert is
     /// over.
     pub fn deliver(&self, stored: Stored) -> Handover {
-        if self.inner.state.load(Ordering::SeqCst) != STARTED {
+        if !self.core.signals.is_running() {
             return Handover::LeftWaiting;
         }
         let key = stored.key;
-        let handover = self.inner.deliver(stored);
+        let handover = self.core.handoff.deliver(stored);
         if handover == Handover::LeftWaiting {
-            self.inner.leftovers.note(key);
+            self.core.releases.push(key);
         }
         handover
     }
@@ -239,26 +136,26 @@ impl<B: Backend> DurableEmitter<B> {
         let deadline = from_now(deadline);
         let mut nap = FLUSH_POLL / 10;
         loop {
-            if self.inner.settling.unsettled() == 0 && !self.has_undelivered().await? {
+            if self.core.handoff.in_flight.count() == 0 && !self.has_undelivered().await? {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            self.inner.settling.hurry();
-            self.inner.nudge.notify_one();
+            self.core.writer.queue().hurry();
+            self.core.signals.retransmit.notify_one();
             tokio::time::sleep(nap).await;
             nap = (nap * 2).min(FLUSH_POLL);
         }
     }
 
     async fn has_undelivered(&self) -> Result<bool, EmitterError> {
-        let read = answered(&self.inner.pool, async { B::has_undelivered(&mut *hold(&self.inner.pool).await?).await });
+        let read = answered(&self.core.pool, async { B::has_undelivered(&mut *hold(&self.core.pool).await?).await });
         Ok(self.read("look into the outbox", read).await?)
     }
 
     async fn read<T>(&self, attempt: &str, read: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
-        within(self.inner.config().database_timeout, read).await.map_err(|fault| fault.during(attempt))
+        within(self.core.config().database_timeout, read).await.map_err(|fault| fault.during(attempt))
     }
 
     /// Returns the counts of the outbox.
@@ -267,22 +164,22 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// [`EmitterError::Database`] when the outbox cannot be read.
     pub async fn queue_stats(&self) -> Result<QueueStats, EmitterError> {
-        let config = self.inner.config();
+        let config = self.core.config();
         let ttl = config.expiry.map_or(Duration::MAX, |expiry| expiry.ttl);
         let lead = config.metrics.map_or(Duration::ZERO, |metrics| metrics.near_expiry_lead);
-        Ok(self.read("observe the outbox", observe(&self.inner.pool, ttl, lead)).await?)
+        Ok(self.read("observe the outbox", observe(&self.core.pool, ttl, lead)).await?)
     }
 
     /// Returns the counts of this emitter since its start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.settling.counters.snapshot()
+        self.core.context.counters.snapshot()
     }
 
     /// The batch client, for its state.
     #[must_use]
     pub fn client(&self) -> &BatchClient {
-        &self.inner.client
+        &self.core.handoff.client
     }
 
     /// Whether it is started and not stopped.
@@ -291,13 +188,13 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// [`EmitterError::NotStarted`].
     pub fn ready(&self) -> Result<(), EmitterError> {
-        if self.inner.state.load(Ordering::SeqCst) == STARTED { Ok(()) } else { Err(EmitterError::NotStarted) }
+        if self.core.signals.is_running() { Ok(()) } else { Err(EmitterError::NotStarted) }
     }
 
     /// What is wrong with it, if anything: a loop that stands still, an endpoint that fails, messages about to expire.
     #[must_use]
     pub fn health(&self) -> HealthReport {
-        HealthReport::of(&self.inner.problems())
+        HealthReport::of(&self.core.problems())
     }
 
     /// Accepts no more messages, stores the accepted ones, sends the queued ones, writes the outcomes and closes the
@@ -310,17 +207,65 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// Safe: call it again to wait for the rest.
     pub async fn stop(&self, limit: Duration) -> StopReport {
-        self.inner.stop(limit).await
+        self.core.stop(limit).await
     }
 
     /// [`stop`](Self::stop) within [`Config::shutdown_timeout`].
     pub async fn close(&self) -> StopReport {
-        self.stop(self.inner.config().shutdown_timeout).await
+        self.stop(self.core.config().shutdown_timeout).await
     }
 }
 
 impl<B: Backend> fmt::Debug for DurableEmitter<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DurableEmitter").field("engine", &B::NAME).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// An emitter that is being built; see [`DurableEmitter::builder`].
+#[must_use = "nothing happens before `start` or `build`"]
+pub struct DurableEmitterBuilder<B: Backend> {
+    pool: Pool<B>,
+    destination: Destination,
+    config: Config,
+}
+
+impl<B: Backend> DurableEmitterBuilder<B> {
+    /// Replaces the configuration.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Changes the configuration.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// For a plugin that shares the database with a host: it stores and sends once, and leaves all else to the host.
+    pub fn plugin(self) -> Self {
+        self.configure(|config| config.retransmit = false)
+    }
+
+    /// The emitter, not started. Must be called in a Tokio runtime; does not connect.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitterError::Config`].
+    pub fn build(self) -> Result<DurableEmitter<B>, EmitterError> {
+        let transport = self.destination.into_transport()?;
+        Ok(DurableEmitter { core: Arc::new(Core::new(self.pool, transport, self.config)?) })
+    }
+
+    /// The emitter, started.
+    ///
+    /// # Errors
+    ///
+    /// [`EmitterError::Config`].
+    pub async fn start(self) -> Result<DurableEmitter<B>, EmitterError> {
+        let emitter = self.build()?;
+        emitter.start().await?;
+        Ok(emitter)
     }
 }

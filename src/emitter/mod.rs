@@ -15,8 +15,8 @@
 //!
 //! [`chip`](crate::chip) tells the classes of failures.
 
-pub(crate) mod builder;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod delivery;
 #[allow(clippy::module_inception)]
 pub(crate) mod emitter;
@@ -28,16 +28,15 @@ pub(crate) mod metrics;
 pub(crate) mod outcomes;
 pub(crate) mod setup;
 
-pub use builder::DurableEmitterBuilder;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
-pub use emitter::DurableEmitter;
+pub use delivery::handoff::Handover;
+pub use emitter::{DurableEmitter, DurableEmitterBuilder};
 pub use error::EmitterError;
 pub use health::{HealthReport, SERVICE_NAME};
-pub use insert::Handover;
 pub use metrics::instruments::INSTRUMENTS;
 pub use metrics::stats::Stats;
 pub use metrics::{MAX_LABEL_PAIRS, describe};
+pub use outcomes::ATTEMPTS_CODE;
 pub use outcomes::fallback::MAX_FALLBACKS;
-pub use outcomes::row_outcome::ATTEMPTS_CODE;
 pub use outcomes::struggling::STRUGGLES_AFTER;
 pub use setup::{BATCH_VARIABLE, DURABLE_VARIABLE, ENDPOINT_VARIABLE, Setup};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use eventbox::chip::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, SendError, Sent};
+use eventbox::chip::{BatchClient, BatchConfig, GrpcConfig, GrpcTransport, SendError, SendOutcome};
 use eventbox::emitter::DurableEmitter;
 use eventbox::runtime::Runtime;
 
@@ -74,7 +74,7 @@ async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
             continue;
         }
         let (delivered, failed) = (Arc::clone(&delivered), Arc::clone(&failed));
-        let callback = Box::new(move |sent: Sent| {
+        let callback = Box::new(move |sent: SendOutcome| {
             let outcome = if sent.result.is_ok() { delivered } else { failed };
             outcome.fetch_add(1, Ordering::Relaxed);
         });

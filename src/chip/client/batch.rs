@@ -12,8 +12,9 @@ use tokio_util::task::TaskTracker;
 use crate::chip::answer::outcome::SendError;
 use crate::chip::client::breaker::{Breaker, BreakerState};
 use crate::chip::client::config::BatchConfig;
-use crate::chip::client::message::{Settled, Work};
-use crate::chip::client::request::Sender;
+use crate::chip::client::queue::{Batcher, Callback, Queued};
+use crate::chip::client::request::Requests;
+use crate::chip::client::seqnum::Sequences;
 use crate::chip::error::ConfigError;
 use crate::chip::metrics::BatchMetrics;
 use crate::chip::transport::Transport;
@@ -22,23 +23,6 @@ use crate::cloudevent::CloudEvent;
 use crate::heartbeat::Beat;
 use crate::room::Room;
 use crate::service::StopReport;
-
-/// Result of an event that the client accepted.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Sent {
-    /// Whether the server has it.
-    pub result: Result<(), SendError>,
-    /// Whether it was the only event of its request, so that the error is about it and nothing else.
-    pub alone: bool,
-    /// The time since it was queued.
-    pub elapsed: Duration,
-    /// The event as it was sent, with its sequence number; `None` when the transport panicked over it.
-    pub event: Option<CloudEvent>,
-}
-
-/// Called exactly once for every event that was accepted.
-pub type Callback = Box<dyn FnOnce(Sent) + Send>;
 
 /// Collects events into batches and publishes them, with sequence numbers, splitting by size, bisecting, and exactly one callback per
 /// accepted event.
@@ -50,11 +34,12 @@ pub type Callback = Box<dyn FnOnce(Sent) + Send>;
 ///
 /// Dropping the client without [`stop`](Self::stop) gives every waiting event its callback with [`SendError::Shutdown`].
 pub struct BatchClient {
-    queue: mpsc::Sender<Work>,
+    queue: mpsc::Sender<Queued>,
     room: Room,
-    waiting: Mutex<Option<mpsc::Receiver<Work>>>,
+    waiting: Mutex<Option<mpsc::Receiver<Queued>>>,
     config: BatchConfig,
-    sender: Arc<Sender>,
+    requests: Arc<Requests>,
+    sequences: Arc<Sequences>,
     /// No new events; what is queued is sent.
     draining: CancellationToken,
     /// Nothing is sent any more.
@@ -75,13 +60,16 @@ impl BatchClient {
         let breaker = Breaker::new(config.breaker);
         let abandoned = CancellationToken::new();
         let metrics = BatchMetrics::new(config.client_name.as_deref());
-        let sender = Sender::new(transport, config.clone(), breaker, abandoned.clone(), metrics);
+        let sequences = Arc::new(Sequences::new());
+        let numbers = Arc::clone(&sequences);
+        let requests = Requests::new(transport, config.clone(), breaker, abandoned.clone(), metrics, numbers);
         Ok(BatchClient {
             queue,
             room: Room::new(),
             waiting: Mutex::new(Some(waiting)),
             config,
-            sender: Arc::new(sender),
+            requests: Arc::new(requests),
+            sequences,
             draining: CancellationToken::new(),
             abandoned,
             tasks: TaskTracker::new(),
@@ -106,10 +94,10 @@ impl BatchClient {
     pub(crate) fn start_watched(&self, beat: Option<Beat>) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiting) = waiting {
-            self.sender.metrics().config_info(&self.config);
+            self.requests.metrics().config_info(&self.config);
             let batcher = Batcher {
                 waiting,
-                sender: Arc::clone(&self.sender),
+                requests: Arc::clone(&self.requests),
                 slots: Arc::new(Semaphore::new(self.config.max_concurrent_sends.get())),
                 tasks: self.tasks.clone(),
                 draining: self.draining.clone(),
@@ -117,7 +105,7 @@ impl BatchClient {
                 beat,
             };
             self.tasks.spawn(batcher.run());
-            let (failures, stopping) = (Arc::clone(self.sender.failures()), self.draining.clone());
+            let (failures, stopping) = (Arc::clone(self.requests.failures()), self.draining.clone());
             self.tasks.spawn(async move { failures.run(stopping).await });
         }
     }
@@ -143,23 +131,23 @@ impl BatchClient {
         if self.draining.is_cancelled() {
             return Err(SendError::Shutdown);
         }
-        self.sender.stamp(&mut event);
+        self.sequences.stamp(&mut event);
         let Some(place) = self.room.try_take(event.encoded_len()) else { return Err(SendError::BufferFull) };
-        match self.queue.try_send(Work::new(event, place, attempt, send_before, callback)) {
+        match self.queue.try_send(Queued::new(event, place, attempt, send_before, callback)) {
             Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(work)) => {
-                work.refuse();
+            Err(mpsc::error::TrySendError::Full(queued)) => {
+                queued.refuse();
                 Err(SendError::BufferFull)
             }
-            Err(mpsc::error::TrySendError::Closed(work)) => {
-                work.refuse();
+            Err(mpsc::error::TrySendError::Closed(queued)) => {
+                queued.refuse();
                 Err(SendError::Shutdown)
             }
         }
     }
 
-    pub(crate) fn sender(&self) -> &Arc<Sender> {
-        &self.sender
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     /// Returns the number of events that the queue would take now.
@@ -177,13 +165,13 @@ impl BatchClient {
     /// What the breaker lets through now. Without one it is closed, except for as long as the server asks to be left alone.
     #[must_use]
     pub fn breaker_state(&self) -> BreakerState {
-        self.sender.breaker().state()
+        self.requests.breaker().state()
     }
 
     /// Returns the time since the breaker was last closed.
     #[must_use]
     pub fn breaker_open_for(&self) -> Duration {
-        self.sender.breaker().open_for()
+        self.requests.breaker().open_for()
     }
 
     /// How often the breaker opened of late, when that is so often that it flaps: [`FLAP_OPENINGS`] times or more within
@@ -193,13 +181,13 @@ impl BatchClient {
     /// [`FLAP_WINDOW`]: crate::chip::FLAP_WINDOW
     #[must_use]
     pub fn breaker_flaps(&self) -> Option<usize> {
-        self.sender.breaker().flapping()
+        self.requests.breaker().flapping()
     }
 
     /// The most events of a request now: the batch size, or fewer when the destination does not answer so many in time.
     #[must_use]
     pub fn request_size(&self) -> usize {
-        self.sender.sizing.limit()
+        self.requests.sizing.limit()
     }
 
     /// [`stop`](Self::stop) within [`BatchConfig::shutdown_timeout`].
@@ -233,9 +221,9 @@ impl BatchClient {
             let _ = timeout_at(deadline, self.tasks.wait()).await;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
-            self.sender.forget_numbers();
-            self.sender.failures().tell_the_rest();
-            complete &= timeout_at(deadline, self.sender.transport().close()).await.is_ok();
+            self.sequences.clear();
+            self.requests.failures().tell_the_rest();
+            complete &= timeout_at(deadline, self.requests.transport().close()).await.is_ok();
         }
         StopReport::in_time(complete)
     }
@@ -254,69 +242,5 @@ impl Drop for BatchClient {
 impl std::fmt::Debug for BatchClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BatchClient").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// Makes batches of what is queued.
-struct Batcher {
-    waiting: mpsc::Receiver<Work>,
-    sender: Arc<Sender>,
-    slots: Arc<Semaphore>,
-    tasks: TaskTracker,
-    draining: CancellationToken,
-    abandoned: CancellationToken,
-    beat: Option<Beat>,
-}
-
-impl Batcher {
-    async fn run(mut self) {
-        while let Some(batch) = self.next_batch().await {
-            let busy = self.beat.as_ref().map(Beat::busy);
-            let slot = tokio::select! {
-                slot = Arc::clone(&self.slots).acquire_owned() => slot,
-                // The batch and the queue are dropped, and with that every event gets its callback.
-                () = self.abandoned.cancelled() => return,
-            };
-            let Ok(slot) = slot else { return };
-            drop(busy);
-            let sender = Arc::clone(&self.sender);
-            // Bounded by the slots, apart from the short time of the callbacks.
-            self.tasks.spawn(async move {
-                let settled = sender.send(batch).await;
-                drop(slot);
-                settled.into_iter().for_each(Settled::run);
-            });
-        }
-    }
-
-    /// The next batch: full, or as old as the interval, or all that is left. `None` when nothing comes any more.
-    async fn next_batch(&mut self) -> Option<Vec<Work>> {
-        let first = loop {
-            tokio::select! {
-                biased;
-                work = self.waiting.recv() => break work?,
-                () = self.draining.cancelled(), if !self.waiting.is_closed() => self.waiting.close(),
-            }
-        };
-        let full = self.sender.sizing.limit();
-        let due = from_now(self.sender.config().batch_interval);
-        let mut batch = Vec::with_capacity(full.min(self.waiting.len() + 1));
-        batch.push(first);
-        while batch.len() < full {
-            let work = tokio::select! {
-                biased;
-                work = self.waiting.recv() => work,
-                () = self.draining.cancelled(), if !self.waiting.is_closed() => {
-                    self.waiting.close();
-                    continue;
-                }
-                () = tokio::time::sleep_until(due) => None,
-            };
-            match work {
-                Some(work) => batch.push(work),
-                None => break,
-            }
-        }
-        Some(batch)
     }
 }

@@ -1,6 +1,7 @@
 //! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the
 //! log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,14 +11,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::chip::answer::outcome::{EventErrorCode, SendError};
+use crate::chip::answer::outcome::{EventErrorCode, RetryClass, SendError};
+use crate::chip::answer::refusal::Refusal;
 use crate::chip::client::breaker::{Breaker, Pass};
-use crate::chip::client::config::BatchConfig;
+use crate::chip::client::config::{BatchConfig, EmptyResults};
 use crate::chip::client::failures::Failures;
-use crate::chip::client::message::{Work, request_bytes};
+use crate::chip::client::isolate::{field_bytes, request_bytes};
+use crate::chip::client::queue::Queued;
 use crate::chip::client::seqnum::Sequences;
 use crate::chip::client::sizing::Sizing;
-use crate::chip::client::split::field_bytes;
 use crate::chip::metrics::{BatchMetrics, RequestStatus};
 use crate::chip::transport::Transport;
 use crate::clock::from_now;
@@ -26,7 +28,7 @@ use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResp
 use crate::proto::io::cloudevents::v1::CloudEvent as Wire;
 
 /// Sends batches over a transport.
-pub(crate) struct Sender {
+pub(crate) struct Requests {
     transport: Arc<dyn Transport>,
     config: BatchConfig,
     breaker: Breaker,
@@ -38,8 +40,8 @@ pub(crate) struct Sender {
     pub(crate) taken: AtomicU64,
     /// The bytes of the largest of them; 0 when that says nothing any more.
     pub(crate) largest_taken: AtomicUsize,
-    pub(crate) warned_of_empty: AtomicBool,
-    sequences: Sequences,
+    warned_of_empty: AtomicBool,
+    sequences: Arc<Sequences>,
 }
 
 /// How a request went, with the leave that it had; `None` when no request was made.
@@ -54,16 +56,17 @@ impl<T> Answer<T> {
     }
 }
 
-impl Sender {
+impl Requests {
     pub(crate) fn new(
         transport: Arc<dyn Transport>,
         config: BatchConfig,
         breaker: Breaker,
         abandoned: CancellationToken,
         metrics: BatchMetrics,
+        sequences: Arc<Sequences>,
     ) -> Self {
         let failures = Arc::new(Failures::new(transport.destination()));
-        Sender {
+        Requests {
             transport,
             sizing: Sizing::new(config.batch_size.get()),
             config,
@@ -74,7 +77,7 @@ impl Sender {
             taken: AtomicU64::new(0),
             largest_taken: AtomicUsize::new(0),
             warned_of_empty: AtomicBool::new(false),
-            sequences: Sequences::new(),
+            sequences,
         }
     }
 
@@ -98,15 +101,6 @@ impl Sender {
         &self.failures
     }
 
-    /// Numbers an event; every way to the wire goes through here.
-    pub(crate) fn stamp(&self, event: &mut CloudEvent) {
-        self.sequences.stamp(event);
-    }
-
-    pub(crate) fn forget_numbers(&self) {
-        self.sequences.clear();
-    }
-
     fn options(&self) -> PublishOptions {
         PublishOptions { transaction_enabled: Some(self.config.transaction_enabled) }
     }
@@ -118,25 +112,26 @@ impl Sender {
     /// Sends events in one request.
     pub(crate) async fn request(
         &self,
-        mut piece: Vec<Work>,
+        mut piece: Vec<Queued>,
         may_refresh: bool,
-    ) -> (Vec<Work>, Answer<Vec<Result<(), SendError>>>) {
+    ) -> (Vec<Queued>, Answer<Vec<Result<(), SendError>>>) {
         let Some(pass) = self.breaker.pass() else {
             return (piece, Answer::not_made(SendError::CircuitOpen));
         };
         let bytes = request_bytes(self.options_bytes(), &piece);
-        let events = piece.iter_mut().filter_map(|work| work.event.take()).map(CloudEvent::into_wire).collect();
+        let events = piece.iter_mut().filter_map(|queued| queued.event.take()).map(CloudEvent::into_wire).collect();
         let batch = CloudEventBatch { events, options: Some(self.options()) };
         let answer = self.answered(Call::Batch(&batch), bytes, may_refresh).await;
         let result = answer.map(|response| self.results(&batch, response));
-        for (work, event) in piece.iter_mut().zip(batch.events) {
-            work.event = Some(CloudEvent::trusted(event));
+        for (queued, event) in piece.iter_mut().zip(batch.events) {
+            queued.event = Some(CloudEvent::trusted(event));
         }
         (piece, Answer { result, pass: Some(pass) })
     }
 
-    /// Sends one event by the unary call.
-    pub(crate) async fn request_alone(&self, event: CloudEvent) -> (CloudEvent, Result<(), SendError>) {
+    /// Sends one event by the unary call, under a new number.
+    pub(crate) async fn send_alone(&self, mut event: CloudEvent) -> (CloudEvent, Result<(), SendError>) {
+        self.sequences.stamp(&mut event);
         let Some(pass) = self.breaker.pass() else { return (event, Err(SendError::CircuitOpen)) };
         let bytes = event.encoded_len();
         let wire = event.into_wire();
@@ -196,6 +191,85 @@ impl Sender {
         }
         answer.map_err(SendError::Status)
     }
+
+    /// The result of each event, by position.
+    fn results(&self, batch: &CloudEventBatch, response: PublishResponse) -> Vec<Result<(), SendError>> {
+        let (wanted, got) = (batch.events.len(), response.results.len());
+        if self.config.transaction_enabled {
+            return vec![Ok(()); wanted];
+        }
+        let renamed =
+            response.results.iter().zip(&batch.events).any(|(result, event)| {
+                !result.event_id.is_empty() && !event.id.is_empty() && result.event_id != event.id
+            });
+        if got != wanted || renamed {
+            self.metrics.mismatch();
+            let empty = got == 0 && self.config.empty_results == EmptyResults::Success;
+            if !empty || !self.warned_of_empty.swap(true, Ordering::Relaxed) {
+                tracing::warn!(wanted, got, renamed, "the results of a batch do not match its events");
+            }
+            if empty {
+                return vec![Ok(()); wanted];
+            }
+        }
+        let mut results: Vec<_> = response
+            .results
+            .into_iter()
+            .take(wanted)
+            .map(|result| match result.error {
+                None => Ok(()),
+                Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),
+            })
+            .collect();
+        results.resize_with(wanted, || {
+            let reason = format!("server returned {got} results for {wanted} events");
+            Err(SendError::Event { code: EventErrorCode::RESULTS_MISMATCH, reason })
+        });
+        self.tell_refused(&results);
+        results
+    }
+
+    /// Puts the events that the server refused into the log, by their codes.
+    fn tell_refused(&self, results: &[Result<(), SendError>]) {
+        let mut refused = BTreeMap::new();
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            refused.entry(error.code()).or_insert((0, error)).0 += 1;
+        }
+        for (code, (events, error)) in refused {
+            self.failures.events(code, events, &error.to_string());
+        }
+    }
+
+    /// The destination is there; after an outage requests begin small.
+    pub(crate) fn took(&self, pass: Pass) {
+        if pass.success() {
+            self.sizing.restart();
+        }
+    }
+
+    /// Tells the breaker and the size of requests how a request of so many events went.
+    pub(crate) fn note<T>(&self, pass: Pass, result: &Result<T, SendError>, events: usize) {
+        let error = match result {
+            Ok(_) | Err(SendError::Event { .. }) => {
+                return self.took(pass);
+            }
+            Err(error) => error,
+        };
+        match error.refusal() {
+            Refusal::NotMade => return drop(pass),
+            Refusal::Event => return self.took(pass),
+            Refusal::Slow => self.sizing.late(events),
+            Refusal::Destination | Refusal::SizeOrRate | Refusal::EventOrDestination => self.sizing.failed(events),
+        }
+        let opened = match error.retry_after() {
+            Some(wait) if error.refusal() == Refusal::Destination => pass.hold(wait),
+            _ => {
+                let certain = error.refusal() == Refusal::Destination && error.class(false) == RetryClass::Endpoint;
+                pass.failure(certain)
+            }
+        };
+        self.metrics.opened(opened, error);
+    }
 }
 
 /// A call of the transport.
@@ -225,7 +299,7 @@ impl Call<'_> {
 const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 
 /// The result of a unary publish, which may be an error in an OK answer.
-pub(crate) fn result_of(response: PublishResponse) -> Result<(), SendError> {
+fn result_of(response: PublishResponse) -> Result<(), SendError> {
     match response.results.into_iter().next().and_then(|result| result.error) {
         None => Ok(()),
         Some(error) => Err(SendError::Event { code: EventErrorCode(error.error_code), reason: error.reason }),

@@ -10,17 +10,17 @@ const MEASURED_OVER: Duration = Duration::from_millis(250);
 /// The rate at which messages are answered, measured while rows are sent again.
 ///
 /// What is claimed and not sent within its claim was claimed in vain: it is counted as an attempt, and waits until the claim is over.
-pub(crate) struct Pace {
+pub(crate) struct ClaimBudget {
     since: Instant,
     answered: u64,
     /// Messages per second; `None` before the first measurement.
     rate: Option<f64>,
 }
 
-impl Pace {
+impl ClaimBudget {
     /// Begins to measure, with what was answered so far.
     pub(crate) fn new(answered: u64) -> Self {
-        Pace { since: Instant::now(), answered, rate: None }
+        ClaimBudget { since: Instant::now(), answered, rate: None }
     }
 
     /// Takes note of what was answered up to now.
@@ -29,7 +29,7 @@ impl Pace {
         if elapsed >= MEASURED_OVER {
             let new =
                 crate::instrument::whole(usize::try_from(answered.saturating_sub(self.answered)).unwrap_or(usize::MAX));
-            *self = Pace { since: Instant::now(), answered, rate: Some(new / elapsed.as_secs_f64()) };
+            *self = ClaimBudget { since: Instant::now(), answered, rate: Some(new / elapsed.as_secs_f64()) };
         }
     }
 
@@ -46,17 +46,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_may_wait_follows_the_rate_and_not_below_the_least() {
-        let mut pace = Pace::new(100);
+        let mut budget = ClaimBudget::new(100);
         let window = Duration::from_secs(2);
-        assert_eq!(pace.may_wait(window, 200), 200);
+        assert_eq!(budget.may_wait(window, 200), 200);
         tokio::time::advance(MEASURED_OVER / 2).await;
-        pace.note(100_000);
-        assert_eq!(pace.may_wait(window, 200), 200, "too short a time says nothing");
+        budget.note(100_000);
+        assert_eq!(budget.may_wait(window, 200), 200, "too short a time says nothing");
         tokio::time::advance(MEASURED_OVER / 2).await;
-        pace.note(600);
-        assert_eq!(pace.may_wait(window, 200), 4_000);
+        budget.note(600);
+        assert_eq!(budget.may_wait(window, 200), 4_000);
         tokio::time::advance(MEASURED_OVER).await;
-        pace.note(601);
-        assert_eq!(pace.may_wait(window, 200), 200);
+        budget.note(601);
+        assert_eq!(budget.may_wait(window, 200), 200);
     }
 }

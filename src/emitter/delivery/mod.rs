@@ -1,7 +1,9 @@
-//! The loops that deliver: claims of due rows, releases, expiry, and their start and stop.
+//! Delivery: the core with its start and stop, the hand-over to the client, and the loops that claim, release and tidy up.
 
 pub(crate) mod claim_budget;
-pub(crate) mod lifecycle;
+pub(crate) mod core;
+pub(crate) mod handoff;
 pub(crate) mod release_queue;
 pub(crate) mod retransmit;
+pub(crate) mod signals;
 pub(crate) mod upkeep;

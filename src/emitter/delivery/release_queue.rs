@@ -1,66 +1,77 @@
-//! Rows that were delivered from memory and found no place there.
+//! Releases rows whose messages found no place in the queue of the client.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sqlx::Pool;
 use tokio::sync::Notify;
 
 use crate::chip::client::breaker::BreakerState;
-use crate::emitter::delivery::retransmit::no_place;
-use crate::emitter::emitter::Inner;
-use crate::emitter::outcomes::run;
+use crate::emitter::delivery::handoff::Handoff;
+use crate::emitter::delivery::signals::Signals;
 use crate::heartbeat::Beat;
 use crate::outbox::row::FIRST_CLAIM;
-use crate::store::{Backend, OutboxKey, answered, hold};
+use crate::store::{Backend, OutboxKey, Reschedule, answered, hold};
 
-/// The most rows that wait to be released; more are due when their claims end.
-const MAX_LEFTOVERS: usize = 10_000;
+/// Most rows that wait for their release. Further rows become due when their claims end.
+const MAX_RELEASES: usize = 10_000;
 
-/// The rows that wait to be released.
-#[derive(Default)]
-pub(crate) struct Leftovers {
+/// Rows that wait for their release, and the loop that gives up their claims.
+pub(crate) struct ReleaseQueue<B: Backend> {
+    pool: Pool<B>,
+    handoff: Arc<Handoff>,
+    signals: Arc<Signals>,
     keys: Mutex<Vec<OutboxKey>>,
-    some: Notify,
+    waiting: Notify,
 }
 
-impl Leftovers {
-    pub(crate) fn note(&self, key: OutboxKey) {
+impl<B: Backend> ReleaseQueue<B> {
+    pub(crate) fn new(pool: Pool<B>, handoff: Arc<Handoff>, signals: Arc<Signals>) -> Self {
+        ReleaseQueue { pool, handoff, signals, keys: Mutex::default(), waiting: Notify::new() }
+    }
+
+    /// Queues a row to be released.
+    pub(crate) fn push(&self, key: OutboxKey) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() < MAX_LEFTOVERS {
+        if keys.len() < MAX_RELEASES {
             keys.push(key);
         }
         drop(keys);
-        self.some.notify_one();
+        self.waiting.notify_one();
     }
 
     fn take(&self) -> Vec<OutboxKey> {
         std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
 
-/// Releases rows until the emitter stops; those that come during one statement share the next.
-pub(crate) async fn run_release<B: Backend>(inner: Arc<Inner<B>>, beat: Beat) {
-    loop {
-        tokio::select! {
-            () = inner.stopping.cancelled() => return,
-            () = inner.leftovers.some.notified() => {}
+    /// Releases rows until the emitter stops. Rows that come during a statement share the next one.
+    pub(crate) async fn run(self: Arc<Self>, beat: Beat) {
+        loop {
+            tokio::select! {
+                () = self.signals.stopping.cancelled() => return,
+                () = self.waiting.notified() => {}
+            }
+            let _busy = beat.busy();
+            self.release(self.take()).await;
         }
-        let _busy = beat.busy();
-        inner.release(inner.leftovers.take()).await;
     }
-}
 
-impl<B: Backend> Inner<B> {
-    /// Gives up the claims of rows that found no place: they are due as soon as there is one, and not when their claims end. Not when nothing
-    /// is sent anyhow.
-    pub(crate) async fn release(&self, mut left: Vec<OutboxKey>) {
-        if left.is_empty() || self.client.breaker_state() != BreakerState::Closed {
+    /// Gives up the first claims of rows, so that they are due at once. While the breaker is not closed nothing is
+    /// sent, and the claims stay.
+    pub(crate) async fn release(&self, mut keys: Vec<OutboxKey>) {
+        if keys.is_empty() || self.handoff.client.breaker_state() != BreakerState::Closed {
             return;
         }
-        left.sort_unstable();
-        let released: Vec<_> = left.into_iter().map(|key| no_place(key, FIRST_CLAIM)).collect();
+        keys.sort_unstable();
+        let released: Vec<_> = keys.into_iter().map(|key| due_now(key, FIRST_CLAIM)).collect();
         let statement =
             answered(&self.pool, async { B::reschedule_outbox(&mut *hold(&self.pool).await?, &released).await });
-        run(&self.settling, "reschedule", statement).await;
-        self.nudge.notify_one();
+        self.handoff.context.statement("reschedule", statement).await;
+        self.signals.retransmit.notify_one();
     }
+}
+
+/// Makes a row due at once that found no place in the queue of the client.
+pub(crate) fn due_now(key: OutboxKey, attempts: i32) -> Reschedule {
+    let (code, error) = ("message buffer is full".to_owned(), String::new());
+    Reschedule { key, attempts, delay_us: 0, code, error }
 }

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::clock::from_now;
+use crate::emitter::context::within;
 use crate::emitter::insert::closed;
-use crate::emitter::outcomes::within;
 use crate::error::Error;
 use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::{Stored, micros, row};
@@ -154,18 +154,18 @@ impl Drop for Worker<'_> {
 /// Answers in the order of the messages.
 pub(crate) async fn insert_all<B: Backend>(
     pool: &Pool<B>,
-    turns: &Semaphore,
+    permits: &Semaphore,
     stored: &mut [Stored],
-    hold: Duration,
+    claim_ttl: Duration,
     limit: Duration,
 ) -> Vec<Result<(), Arc<Error>>> {
     let during = |fault: Fault| Arc::new(fault.during_commit("store messages in the outbox"));
-    match insert(pool, turns, stored, hold, limit).await {
+    match insert(pool, permits, stored, claim_ttl, limit).await {
         Ok(()) => vec![Ok(()); stored.len()],
         Err(fault) if stored.len() > 1 && fault.class() == Class::Permanent => {
             let mut answers = Vec::with_capacity(stored.len());
             for one in stored {
-                answers.push(insert(pool, turns, std::slice::from_mut(one), hold, limit).await.map_err(during));
+                answers.push(insert(pool, permits, std::slice::from_mut(one), claim_ttl, limit).await.map_err(during));
             }
             answers
         }
@@ -178,17 +178,17 @@ pub(crate) async fn insert_all<B: Backend>(
 
 async fn insert<B: Backend>(
     pool: &Pool<B>,
-    turns: &Semaphore,
+    permits: &Semaphore,
     stored: &mut [Stored],
-    hold: Duration,
+    claim_ttl: Duration,
     limit: Duration,
 ) -> Result<(), Fault> {
-    let claimed_until = from_now(hold);
+    let claimed_until = from_now(claim_ttl);
     stored.iter_mut().for_each(|stored| stored.claimed_until = claimed_until);
     let rows: Vec<_> = stored.iter().map(row).collect();
     let statement = async {
-        let _turn = turns.acquire().await;
-        B::insert_outbox_on_pool(pool, &rows, micros(hold)).await
+        let _permit = permits.acquire().await;
+        B::insert_outbox_on_pool(pool, &rows, micros(claim_ttl)).await
     };
     within(limit, statement).await
 }

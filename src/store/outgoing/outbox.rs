@@ -58,7 +58,7 @@ pub struct Claim {
     /// The most bytes of their payloads; one message is always claimed.
     pub bytes: i64,
     /// How long nobody else may claim them, microseconds.
-    pub hold_us: i64,
+    pub claim_ttl_us: i64,
 }
 
 /// When to try a message again, unless somebody claimed it in between.
@@ -129,10 +129,10 @@ pub trait OutboxTable: Database {
     /// How many statements can write at once.
     const WRITERS: usize;
 
-    /// Inserts a message. The insert is the first claim: nobody else may send it for `hold_us` microseconds.
+    /// Inserts a message. The insert is the first claim: nobody else may send it for `claim_ttl_us` microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
-    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
@@ -140,14 +140,14 @@ pub trait OutboxTable: Database {
     fn insert_outbox_in(
         tx: &mut Self::Connection,
         rows: &[OutboxRow<'_>],
-        hold_us: i64,
+        claim_ttl_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Inserts messages on a pool, all of them or none.
     fn insert_outbox_on_pool(
         pool: &Pool<Self>,
         rows: &[OutboxRow<'_>],
-        hold_us: i64,
+        claim_ttl_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.

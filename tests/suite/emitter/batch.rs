@@ -39,7 +39,7 @@ impl Rig {
         let (name, outcomes) = (name.to_string(), Arc::clone(&self.outcomes));
         let callback = {
             let name = name.clone();
-            Box::new(move |sent: eventbox::chip::Sent| outcomes.lock().unwrap().push((name, sent.result)))
+            Box::new(move |sent: eventbox::chip::SendOutcome| outcomes.lock().unwrap().push((name, sent.result)))
         };
         self.client.queue(event(&name), Some(callback)).unwrap();
     }

@@ -57,7 +57,7 @@ async fn deliver(client: &Arc<BatchClient>, names: impl Iterator<Item = usize>) 
         async move {
             loop {
                 let (tell, told) = tokio::sync::oneshot::channel();
-                let callback = Box::new(move |sent: eventbox::chip::Sent| drop(tell.send(sent.result)));
+                let callback = Box::new(move |sent: eventbox::chip::SendOutcome| drop(tell.send(sent.result)));
                 match client.queue(event(name), Some(callback)) {
                     Ok(()) if told.await.unwrap().is_ok() => return,
                     Ok(()) | Err(SendError::BufferFull) => tokio::time::sleep(Duration::from_secs(1)).await,

@@ -55,7 +55,7 @@ async fn one_batch(fake: &Arc<Fake>, events: usize, change: impl FnOnce(&mut Bat
     let failed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     for name in 0..events {
         let failed = Arc::clone(&failed);
-        let callback = Box::new(move |sent: chip::Sent| {
+        let callback = Box::new(move |sent: chip::SendOutcome| {
             if sent.result.is_err() {
                 failed.lock().unwrap().insert(name.to_string());
             }

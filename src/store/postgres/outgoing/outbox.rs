@@ -117,21 +117,21 @@ impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
     const WRITERS: usize = usize::MAX;
 
-    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
-        insert(executor, std::slice::from_ref(row), hold_us)
+        insert(executor, std::slice::from_ref(row), claim_ttl_us)
     }
 
-    async fn insert_outbox_in(tx: &mut PgConnection, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
-        insert(tx, rows, hold_us).await
+    async fn insert_outbox_in(tx: &mut PgConnection, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
+        insert(tx, rows, claim_ttl_us).await
     }
 
-    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
+    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
         let storing = async {
             let mut conn = hold(pool).await?;
-            let done = insert(&mut *conn, rows, hold_us).await;
+            let done = insert(&mut *conn, rows, claim_ttl_us).await;
             conn.close_if_unfit(done)
         };
         answered(pool, storing).await
@@ -143,7 +143,7 @@ impl OutboxTable for Postgres {
             .bind(i32::from(claim.from_shard))
             .bind(claim.per_shard)
             .bind(claim.limit)
-            .bind(claim.hold_us)
+            .bind(claim.claim_ttl_us)
             .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
@@ -235,7 +235,7 @@ impl OutboxTable for Postgres {
     }
 }
 
-fn insert<'e, E>(executor: E, rows: &[OutboxRow<'_>], hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+fn insert<'e, E>(executor: E, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
 where
     E: Executor<'e, Database = Postgres> + 'e,
 {
@@ -245,7 +245,7 @@ where
         .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
-        .bind(hold_us);
+        .bind(claim_ttl_us);
     let arguments = arguments_of(query);
     Box::pin(async move {
         sqlx::query_with::<Postgres, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;

@@ -140,11 +140,11 @@ impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
     const WRITERS: usize = 1;
 
-    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, hold_us: i64) -> BoxFuture<'e, Result<(), Fault>>
+    fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
-        let insert = insert_of(std::slice::from_ref(row), hold_us);
+        let insert = insert_of(std::slice::from_ref(row), claim_ttl_us);
         Box::pin(async move {
             let (sql, arguments) = insert?;
             sqlx::query_with::<Self, _>(sql, arguments).execute(executor).await?;
@@ -152,13 +152,17 @@ impl OutboxTable for Sqlite {
         })
     }
 
-    async fn insert_outbox_in(tx: &mut SqliteConnection, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
-        Insert::of(rows, hold_us)?.run(tx).await
+    async fn insert_outbox_in(
+        tx: &mut SqliteConnection,
+        rows: &[OutboxRow<'_>],
+        claim_ttl_us: i64,
+    ) -> Result<(), Fault> {
+        Insert::of(rows, claim_ttl_us)?.run(tx).await
     }
 
     // Differs, here and below: those that come while somebody writes commit together.
-    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(), Fault> {
-        run_in_line(pool, Insert::of(rows, hold_us)?).await
+    async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
+        run_in_line(pool, Insert::of(rows, claim_ttl_us)?).await
     }
 
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -167,7 +171,7 @@ impl OutboxTable for Sqlite {
             .bind(shards)
             .bind(claim.per_shard)
             .bind(claim.limit)
-            .bind(claim.hold_us)
+            .bind(claim.claim_ttl_us)
             .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
@@ -260,8 +264,8 @@ fn all_shards() -> Result<String, sqlx::Error> {
 struct Insert(Vec<(&'static str, SqliteArguments)>);
 
 impl Insert {
-    fn of(rows: &[OutboxRow<'_>], hold_us: i64) -> Result<Self, Fault> {
-        rows.chunks(MAX_ROWS).map(|rows| insert_of(rows, hold_us)).collect::<Result<_, _>>().map(Insert)
+    fn of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<Self, Fault> {
+        rows.chunks(MAX_ROWS).map(|rows| insert_of(rows, claim_ttl_us)).collect::<Result<_, _>>().map(Insert)
     }
 }
 
@@ -281,9 +285,9 @@ impl Statement for Insert {
 }
 
 /// The statement for up to [`MAX_ROWS`] rows.
-fn insert_of(rows: &[OutboxRow<'_>], hold_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
+fn insert_of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
     let sql = INSERT_OUTBOX.of(rows.len());
-    let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(hold_us), |query, row| {
+    let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(claim_ttl_us), |query, row| {
         query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.payload)
     });
     Ok((sql, arguments_of(query)?))

@@ -1,0 +1,71 @@
+//! Hands claimed rows to the client, from memory or after a claim.
+
+use std::sync::Arc;
+
+use crate::chip::answer::outcome::SendError;
+use crate::chip::client::batch::BatchClient;
+use crate::cloudevent::CloudEvent;
+use crate::emitter::context::Context;
+use crate::emitter::metrics::{Pair, Phase};
+use crate::emitter::outcomes::Outcomes;
+use crate::emitter::outcomes::fallback::Fallback;
+use crate::emitter::outcomes::in_flight::{Admission, Delivery, InFlight};
+use crate::outbox::row::Stored;
+
+/// Result of handing over a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Handover {
+    /// The emitter sends the row from memory.
+    Queued,
+    /// A host sends the row: as soon as the queue has room, or, if the emitter is not running, when the claim of the
+    /// insert has ended.
+    LeftWaiting,
+}
+
+/// The way from a claimed row to the client and back to the outcome.
+pub(crate) struct Handoff {
+    pub(crate) context: Arc<Context>,
+    pub(crate) client: Arc<BatchClient>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) fallback: Option<Arc<Fallback>>,
+}
+
+impl Handoff {
+    /// Sends a row from memory whose insert was the claim.
+    pub(crate) fn deliver(&self, stored: Stored) -> Handover {
+        let Stored { key, event, attempts, claimed_until, .. } = stored;
+        let pair = Pair::of(event.source(), event.event_type());
+        let queued = match self.in_flight.admit((key, attempts), claimed_until, Phase::Batch, &pair) {
+            Admission::Admitted(delivery) => self.send(event, delivery).is_ok(),
+            Admission::InFlight | Admission::Full => {
+                self.context.metrics.buffer_full(Phase::Batch, &pair);
+                false
+            }
+        };
+        if !queued {
+            self.context.counters.left_waiting();
+            tracing::debug!(id = %key.id, "the queue to the sender is full: the message waits in the outbox");
+            return Handover::LeftWaiting;
+        }
+        Handover::Queued
+    }
+
+    /// Queues a message whose row is admitted. The client does not send it when its request could end after the claim.
+    pub(crate) fn send(&self, event: CloudEvent, delivery: Delivery) -> Result<(), SendError> {
+        let (claimed_until, attempt) = (delivery.claimed_until, delivery.attempts);
+        let send_before = claimed_until.checked_sub(self.context.config.batch.publish_timeout).unwrap_or(claimed_until);
+        let (phase, pair) = (delivery.phase, delivery.pair.clone());
+        let (outcomes, fallback) = (Arc::clone(&self.outcomes), self.fallback.clone());
+        let callback = Box::new(move |sent| match fallback {
+            Some(fallback) => fallback.take(delivery, sent, send_before),
+            None => outcomes.take(delivery, &sent),
+        });
+        let queued = self.client.queue_until(event, attempt, Some(send_before), Some(callback));
+        if let Err(SendError::BufferFull) = queued {
+            self.context.metrics.buffer_full(phase, &pair);
+        }
+        queued
+    }
+}
