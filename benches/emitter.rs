@@ -263,7 +263,7 @@ async fn emit<B: Backend>(pool: Pool<B>, events: usize) {
         tokio::spawn(async move {
             let payload = vec![7; PAYLOAD_BYTES];
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                emitter.emit(event(&payload)).await.unwrap();
+                emitter.publish(event(&payload)).await.unwrap();
             }
         })
     });
@@ -350,14 +350,14 @@ async fn worker(kind: &str, name: &str, url: &str, address: &str) {
     let emitter = DurableEmitter::builder(pool, address).configure(|config| {
         config.retransmit = kind == "host";
         config.retransmit_interval = Duration::from_millis(500);
-        config.retransmit_after = Duration::from_secs(3);
+        config.claim_ttl = Duration::from_secs(3);
         config.batch.publish_timeout = Duration::from_secs(2);
     });
     let emitter = emitter.start().await.unwrap();
     for number in 0.. {
         let key = format!("{name}/{number}");
         let event = CloudEvent::builder("flights", "flight.departed").payload(key.clone()).idempotency_key(&key);
-        emitter.emit(event.build().unwrap()).await.unwrap();
+        emitter.publish(event.build().unwrap()).await.unwrap();
         // The line proves that the event is stored. A stored event without a line may arrive as well.
         println!("{key}");
         tokio::time::sleep(Duration::from_millis(2)).await;

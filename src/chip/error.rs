@@ -10,16 +10,6 @@ pub enum ConfigError {
         /// The setting.
         setting: &'static str,
     },
-    /// The claim of a row would end while it is being sent.
-    #[error(
-        "retransmit_after ({retransmit_after_ms} ms) must be longer than publish_timeout ({publish_timeout_ms} ms), or two hosts could send a row at once"
-    )]
-    ClaimTooShort {
-        /// Term of a claim.
-        retransmit_after_ms: u128,
-        /// Longest time of a request.
-        publish_timeout_ms: u128,
-    },
     /// The address is not `host:port`.
     #[error("invalid address format: {problem}")]
     InvalidAddress {
@@ -35,20 +25,6 @@ pub enum ConfigError {
     /// An authentication setting that cannot be used.
     #[error("auth: {0}")]
     Auth(AuthConfigError),
-    /// A setting that is required.
-    #[error("{problem}")]
-    Missing {
-        /// The missing setting, with its name.
-        problem: &'static str,
-    },
-    /// Two settings that exclude each other.
-    #[error("{first} and {second} are both set: set only one of them")]
-    BothSet {
-        /// One of them.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
 }
 
 /// Problem of the settings of an authentication.

@@ -40,3 +40,8 @@ pub use transport::grpc::{
     MAX_RESPONSE_BYTES, TCP_KEEPALIVE, UNARY_ATTEMPTS,
 };
 pub use transport::noop::NoopTransport;
+
+/// The version of tonic whose types stand in this API: `Status` and `Code` of a [`Transport`] and of a [`SendError`].
+///
+/// Use it instead of a dependency of your own, so that both are the same version.
+pub use tonic;

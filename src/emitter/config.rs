@@ -1,4 +1,4 @@
-//! The options of the durable emitter.
+//! Options of the durable emitter.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -8,66 +8,68 @@ use std::time::Duration;
 use crate::chip::answer::outcome::SendError;
 use crate::chip::client::config::BatchConfig;
 use crate::chip::error::ConfigError;
-use crate::emitter::error::EmitterError;
+use crate::emitter::error::Error;
 use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey};
 use crate::retry::pause_after;
 
-/// The options of a [`DurableEmitter`](crate::emitter::DurableEmitter). Change what you need of the default.
+/// Options of a [`DurableEmitter`](crate::emitter::DurableEmitter). Take the default, and set the fields you need.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Host (true) or plugin (false): whether rows that are left in the table, by whomever, are claimed and sent again, and expired ones moved.
+    /// Whether the emitter is a host: it claims due rows of every process, sends them, and moves expired ones to the
+    /// dead letters. Without it the emitter is a plugin.
     pub retransmit: bool,
-    /// Time between two searches for due rows when the last one found none.
+    /// Time between two searches for due rows, when the last one found none.
     pub retransmit_interval: Duration,
-    /// How long a row belongs to whoever inserted or claimed it; longer than the publish timeout.
-    pub retransmit_after: Duration,
-    /// The most rows of a claim. Fewer are claimed when the server is slow, so that they are sent while the claim lasts.
+    /// Duration of a claim: only the process that inserted or claimed a row sends it. Longer than the publish timeout.
+    pub claim_ttl: Duration,
+    /// Most rows of a claim. A host claims fewer when the server is slow, so that it sends all of them in time.
     pub retransmit_batch_size: NonZeroUsize,
-    /// When a row is tried again after a transient failure.
+    /// Pauses before the next attempt after a transient failure.
     pub backoff: Backoff,
-    /// When a row is tried again that waits for somebody to register a schema or a domain.
+    /// Pauses before the next attempt when a schema or a domain is not registered at the server.
     pub slow_backoff: Backoff,
-    /// The attempts after which a message that fails again becomes a dead letter, with the code
-    /// [`ATTEMPTS_CODE`](crate::emitter::ATTEMPTS_CODE); `None`: it is tried for ever. Every claim of the row is an attempt, also one
-    /// that ended without a request, and an outage of the endpoint counts as much as a refusal.
+    /// Attempts after which a message that fails becomes a dead letter, with the code
+    /// [`ATTEMPTS_CODE`](crate::emitter::ATTEMPTS_CODE); `None`: no limit. Each claim of the row is an attempt, also one
+    /// without a request. An outage of the endpoint counts as a refusal does.
     pub max_attempts: Option<NonZeroU32>,
-    /// Moves rows that get too old to the dead letters; `None`: rows never expire.
+    /// Age at which rows become dead letters; `None`: rows never expire.
     pub expiry: Option<Expiry>,
-    /// How long dead letters are kept, checked at the expiry's interval; `None`: until somebody deletes them.
+    /// Time for which dead letters are kept, checked at the interval of the expiry; `None`: until you delete them.
     pub dead_letter_retention: Option<Duration>,
-    /// The deadline of a statement.
+    /// Longest time of a statement.
     pub database_timeout: Duration,
-    /// The most emits that share an insert; 0: each has its own.
+    /// Most messages that share an insert; 0: each has its own.
     pub insert_batch_size: usize,
     /// Time for which an insert waits for more messages; zero waits only for the statement in flight.
     pub insert_flush_interval: Duration,
     /// Inserts at the same time; 0: as many as the engine can use.
     pub insert_workers: usize,
-    /// The most outcomes that share a statement; 0: each has its own.
+    /// Most outcomes that share a statement; 0: each has its own.
     pub delete_batch_size: usize,
     /// Time for which an outcome waits for others to share its statement.
     pub delete_flush_interval: Duration,
     /// Statements of outcomes at the same time, as far as the engine can use them: one on SQLite.
     pub delete_workers: NonZeroUsize,
-    /// Keeps delivered rows for a while instead of deleting them at once.
+    /// Marks delivered rows and deletes them later; `None`: deletes them at once.
     pub retain_delivered: Option<Retain>,
-    /// Sends an event that failed for a transient reason once more by the unary call.
+    /// Whether an event that failed for a transient reason is sent once more by the unary call.
     pub fallback: bool,
-    /// The idempotency key of events that have none.
+    /// Idempotency key of events that have none.
     pub idempotency_key: IdempotencyKey,
-    /// Emits that [`emit_async`](crate::emitter::DurableEmitter::emit_async) may have waiting; more are dropped and counted.
+    /// Most messages that wait in [`publish_async`](crate::emitter::DurableEmitter::publish_async). Further ones are
+    /// dropped and counted.
     pub async_buffer: NonZeroUsize,
-    /// Observes the outbox and the process for gauges; `None` for none.
+    /// Observation of the outbox and the process for gauges; `None`: no gauges.
     pub metrics: Option<MetricsConfig>,
-    /// The least time after which a loop that gives no sign of life is reported, if three of its intervals are shorter; and how long the
-    /// breaker may be open before health is bad.
+    /// Least silence of a loop before health reports it, if three of its intervals are shorter. Also the time with an
+    /// open breaker before health reports that.
     pub health_grace: Duration,
     /// Longest time of a stop whose caller gives no limit.
     pub shutdown_timeout: Duration,
-    /// Your own code, told what happens.
+    /// Functions of yours that the emitter calls.
     pub hooks: Hooks,
-    /// The batch client.
+    /// Options of the batch client.
     pub batch: BatchConfig,
 }
 
@@ -76,10 +78,10 @@ impl Default for Config {
         Config {
             retransmit: true,
             retransmit_interval: Duration::from_secs(5),
-            retransmit_after: FIRST_CLAIM_TTL,
+            claim_ttl: FIRST_CLAIM_TTL,
             retransmit_batch_size: NonZeroUsize::MIN.saturating_add(999),
-            backoff: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
-            slow_backoff: Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(3600) },
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+            slow_backoff: Backoff::new(Duration::from_secs(30), Duration::from_secs(3600)),
             max_attempts: None,
             expiry: None,
             dead_letter_retention: None,
@@ -103,29 +105,51 @@ impl Default for Config {
     }
 }
 
-/// Waits that double from `initial` to `max`, with jitter.
+/// Pauses that double from `initial` to `max`. Jitter takes off up to half of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Backoff {
-    /// The first wait.
+    /// First pause.
     pub initial: Duration,
-    /// The longest wait.
+    /// Longest pause.
     pub max: Duration,
 }
 
 impl Backoff {
+    /// Makes a back-off from its first and its longest pause.
+    #[must_use]
+    pub const fn new(initial: Duration, max: Duration) -> Self {
+        Backoff { initial, max }
+    }
+
     /// Returns the pause after this number of attempts: between half of its step and all of it.
     pub(crate) fn after(&self, attempts: i32) -> Duration {
         pause_after(u32::try_from(attempts.saturating_sub(1)).unwrap_or(0), self.initial, self.max)
     }
 }
 
-/// When rows are given up for their age.
+/// Age at which rows become dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Expiry {
-    /// The age.
+    /// Largest age of a row.
     pub ttl: Duration,
-    /// Time between two searches.
+    /// Time between two searches for older rows.
     pub interval: Duration,
+}
+
+impl Expiry {
+    /// Sets the largest age of a row.
+    #[must_use]
+    pub const fn with_ttl(self, ttl: Duration) -> Self {
+        Expiry { ttl, ..self }
+    }
+
+    /// Sets the time between two searches.
+    #[must_use]
+    pub const fn with_interval(self, interval: Duration) -> Self {
+        Expiry { interval, ..self }
+    }
 }
 
 impl Default for Expiry {
@@ -134,13 +158,28 @@ impl Default for Expiry {
     }
 }
 
-/// Removal of delivered rows that were retained.
+/// Deletion of delivered rows that were retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retain {
     /// Time between two runs.
     pub purge_interval: Duration,
-    /// The most rows of a statement.
+    /// Most rows of a statement.
     pub purge_batch_size: NonZeroUsize,
+}
+
+impl Retain {
+    /// Sets the time between two runs.
+    #[must_use]
+    pub const fn with_purge_interval(self, purge_interval: Duration) -> Self {
+        Retain { purge_interval, ..self }
+    }
+
+    /// Sets the most rows of a statement.
+    #[must_use]
+    pub const fn with_purge_batch_size(self, purge_batch_size: NonZeroUsize) -> Self {
+        Retain { purge_batch_size, ..self }
+    }
 }
 
 impl Default for Retain {
@@ -151,13 +190,34 @@ impl Default for Retain {
 
 /// Observation of the outbox for gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MetricsConfig {
-    /// Time between two runs.
+    /// Time between two observations.
     pub poll_interval: Duration,
-    /// The bytes of undelivered payload that count as full; 0 for no such ratio.
+    /// Bytes of undelivered payload that count as a full outbox; 0: no gauge of the ratio.
     pub max_queue_payload_bytes: u64,
     /// Time before its expiry at which a row counts as near it. Counts only when shorter than the time to live.
     pub near_expiry_lead: Duration,
+}
+
+impl MetricsConfig {
+    /// Sets the time between two observations.
+    #[must_use]
+    pub const fn with_poll_interval(self, poll_interval: Duration) -> Self {
+        MetricsConfig { poll_interval, ..self }
+    }
+
+    /// Sets the bytes of undelivered payload that count as a full outbox.
+    #[must_use]
+    pub const fn with_max_queue_payload_bytes(self, max_queue_payload_bytes: u64) -> Self {
+        MetricsConfig { max_queue_payload_bytes, ..self }
+    }
+
+    /// Sets the time before its expiry at which a row counts as near it.
+    #[must_use]
+    pub const fn with_near_expiry_lead(self, near_expiry_lead: Duration) -> Self {
+        MetricsConfig { near_expiry_lead, ..self }
+    }
 }
 
 impl Default for MetricsConfig {
@@ -170,26 +230,27 @@ impl Default for MetricsConfig {
     }
 }
 
-type InsertHook = dyn Fn(Duration, Option<&EmitterError>) + Send + Sync;
+type InsertHook = dyn Fn(Duration, Option<&Error>) + Send + Sync;
 type PublishHook = dyn Fn(Duration, usize, Option<&SendError>) + Send + Sync;
 type DeleteHook = dyn Fn(Duration, usize) + Send + Sync;
 
-/// Your own code, told what happens; called concurrently, and should return at once. A panic is logged and harms nothing else.
+/// Functions of yours that the emitter calls, several at the same time. They should return at once. A panic is logged
+/// and goes no further.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Hooks {
-    /// After each insert of an emit: how long it took, and its error.
-    pub on_emit_insert: Option<Arc<InsertHook>>,
-    /// Per event whose outcome is known: the time since it was handed over, 1, and its error.
+    /// Called after each insert of a published message, with its time and its error.
+    pub on_insert: Option<Arc<InsertHook>>,
+    /// Called for each event whose outcome is known, with the time since the hand-over, 1, and the error.
     pub on_batch_publish: Option<Arc<PublishHook>>,
-    /// After each statement that deletes or marks delivered rows, also a failed one: how long it took and how many rows it was about.
+    /// Called after each statement that deletes or marks delivered rows, also a failed one, with its time and its rows.
     pub on_batch_delete: Option<Arc<DeleteHook>>,
 }
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks")
-            .field("on_emit_insert", &self.on_emit_insert.is_some())
+            .field("on_insert", &self.on_insert.is_some())
             .field("on_batch_publish", &self.on_batch_publish.is_some())
             .field("on_batch_delete", &self.on_batch_delete.is_some())
             .finish()
@@ -197,13 +258,13 @@ impl fmt::Debug for Hooks {
 }
 
 impl Config {
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let expiry = self.expiry.unwrap_or_default();
         let retain = self.retain_delivered.unwrap_or_default();
         let metrics = self.metrics.unwrap_or_default();
         for (setting, duration) in [
             ("retransmit_interval", self.retransmit_interval),
-            ("retransmit_after", self.retransmit_after),
+            ("claim_ttl", self.claim_ttl),
             ("backoff.initial", self.backoff.initial),
             ("slow_backoff.initial", self.slow_backoff.initial),
             ("expiry.ttl", expiry.ttl),
@@ -215,15 +276,15 @@ impl Config {
             ("shutdown_timeout", self.shutdown_timeout),
         ] {
             if duration.is_zero() {
-                return Err(ConfigError::Zero { setting });
+                return Err(ConfigError::Zero { setting }.into());
             }
         }
-        if self.retransmit_after <= self.batch.publish_timeout {
-            return Err(ConfigError::ClaimTooShort {
-                retransmit_after_ms: self.retransmit_after.as_millis(),
+        if self.claim_ttl <= self.batch.publish_timeout {
+            return Err(Error::ClaimTooShort {
+                claim_ttl_ms: self.claim_ttl.as_millis(),
                 publish_timeout_ms: self.batch.publish_timeout.as_millis(),
             });
         }
-        self.batch.check()
+        Ok(self.batch.check()?)
     }
 }

@@ -16,11 +16,10 @@ use crate::emitter::config::Config;
 use crate::emitter::context::within;
 use crate::emitter::delivery::core::Core;
 use crate::emitter::delivery::handoff::Handover;
-use crate::emitter::error::EmitterError;
+use crate::emitter::error::Error;
 use crate::emitter::health::HealthReport;
-use crate::emitter::metrics::Pair;
+use crate::emitter::metrics::SourceType;
 use crate::emitter::metrics::stats::Stats;
-use crate::error::Error;
 use crate::outbox::counts::{QueueStats, observe};
 use crate::outbox::row::Stored;
 use crate::service::StopReport;
@@ -31,7 +30,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(20);
 
 /// Delivers the outbox of a database to Chip Ingress, at least once, and stores events of its own.
 ///
-/// [`emit`](Self::emit) returns when the event is stored; everything after that happens in the background, and no failure of the network,
+/// [`publish`](Self::publish) returns when the event is stored; everything after that happens in the background, and no failure of the network,
 /// the server or a queue is a failure of the emit. Fresh rows are sent from memory. A host also claims what is due in the table,
 /// whoever wrote it; any number of hosts can share a database, because a claim is exclusive. Rows leave the table when the server has
 /// answered for them, or into the dead letters.
@@ -51,7 +50,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(20);
 /// # let server = eventbox::ingress::Ingress::builder().serve("127.0.0.1:0").await?;
 /// # let endpoint = server.local_addr().to_string();
 /// let emitter = DurableEmitter::builder(pool, endpoint.as_str()).start().await?;
-/// emitter.emit(CloudEvent::builder("flights", "flight.departed").payload("UA 1545").build()?).await?;
+/// emitter.publish(CloudEvent::builder("flights", "flight.departed").payload("UA 1545").build()?).await?;
 /// assert!(emitter.flush(Duration::from_secs(10)).await?);
 /// assert_eq!(emitter.stats().delivered, 1);
 /// emitter.stop(Duration::from_secs(5)).await;
@@ -78,8 +77,8 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::AlreadyStarted`] the second time, also after a stop.
-    pub async fn start(&self) -> Result<(), EmitterError> {
+    /// [`Error::AlreadyStarted`] the second time, also after a stop.
+    pub async fn start(&self) -> Result<(), Error> {
         self.core.start()
     }
 
@@ -89,20 +88,20 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::NotStarted`], [`EmitterError::TooLarge`] and [`EmitterError::Persist`]; nothing is stored, except perhaps after
+    /// [`Error::NotStarted`], [`Error::TooLarge`] and [`Error::Persist`]; nothing is stored, except perhaps after
     /// an [`Error::Unknown`](crate::Error::Unknown). Never because of the network or the server.
     ///
     /// # Cancel safety
     ///
     /// A dropped future may or may not have stored the event; give it an idempotency key if you mean to try again.
-    pub async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
+    pub async fn publish(&self, event: CloudEvent) -> Result<Uuid, Error> {
         self.core.inserter.publish(event).await
     }
 
     /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
     /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
-    pub fn emit_async(&self, event: CloudEvent) {
-        let pair = Pair::of(event.source(), event.event_type());
+    pub fn publish_async(&self, event: CloudEvent) {
+        let pair = SourceType::of(event.source(), event.event_type());
         if !self.core.background.push(event) {
             self.core.context.counters.async_dropped();
             self.core.context.metrics.async_dropped(&pair);
@@ -131,8 +130,8 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Database`] when the outbox cannot be read.
-    pub async fn flush(&self, deadline: Duration) -> Result<bool, EmitterError> {
+    /// [`Error::Database`] when the outbox cannot be read.
+    pub async fn flush(&self, deadline: Duration) -> Result<bool, Error> {
         let deadline = from_now(deadline);
         let mut nap = FLUSH_POLL / 10;
         loop {
@@ -149,12 +148,16 @@ impl<B: Backend> DurableEmitter<B> {
         }
     }
 
-    async fn has_undelivered(&self) -> Result<bool, EmitterError> {
+    async fn has_undelivered(&self) -> Result<bool, Error> {
         let read = answered(&self.core.pool, async { B::has_undelivered(&mut *hold(&self.core.pool).await?).await });
         Ok(self.read("look into the outbox", read).await?)
     }
 
-    async fn read<T>(&self, attempt: &str, read: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
+    async fn read<T>(
+        &self,
+        attempt: &str,
+        read: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, crate::error::Error> {
         within(self.core.config().database_timeout, read).await.map_err(|fault| fault.during(attempt))
     }
 
@@ -162,8 +165,8 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Database`] when the outbox cannot be read.
-    pub async fn queue_stats(&self) -> Result<QueueStats, EmitterError> {
+    /// [`Error::Database`] when the outbox cannot be read.
+    pub async fn queue_stats(&self) -> Result<QueueStats, Error> {
         let config = self.core.config();
         let ttl = config.expiry.map_or(Duration::MAX, |expiry| expiry.ttl);
         let lead = config.metrics.map_or(Duration::ZERO, |metrics| metrics.near_expiry_lead);
@@ -186,9 +189,9 @@ impl<B: Backend> DurableEmitter<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::NotStarted`].
-    pub fn ready(&self) -> Result<(), EmitterError> {
-        if self.core.signals.is_running() { Ok(()) } else { Err(EmitterError::NotStarted) }
+    /// [`Error::NotStarted`].
+    pub fn ready(&self) -> Result<(), Error> {
+        if self.core.signals.is_running() { Ok(()) } else { Err(Error::NotStarted) }
     }
 
     /// What is wrong with it, if anything: a loop that stands still, an endpoint that fails, messages about to expire.
@@ -252,8 +255,8 @@ impl<B: Backend> DurableEmitterBuilder<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Config`].
-    pub fn build(self) -> Result<DurableEmitter<B>, EmitterError> {
+    /// [`Error::Config`].
+    pub fn build(self) -> Result<DurableEmitter<B>, Error> {
         let transport = self.destination.into_transport()?;
         Ok(DurableEmitter { core: Arc::new(Core::new(self.pool, transport, self.config)?) })
     }
@@ -262,8 +265,8 @@ impl<B: Backend> DurableEmitterBuilder<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Config`].
-    pub async fn start(self) -> Result<DurableEmitter<B>, EmitterError> {
+    /// [`Error::Config`].
+    pub async fn start(self) -> Result<DurableEmitter<B>, Error> {
         let emitter = self.build()?;
         emitter.start().await?;
         Ok(emitter)

@@ -1,4 +1,4 @@
-//! The emitter of the process, for code that cannot be handed one.
+//! The emitter of the process, for code that has no emitter of its own.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,62 +8,62 @@ use uuid::Uuid;
 use crate::chip::credentials::auth::{LazySigner, Signer};
 use crate::cloudevent::CloudEvent;
 use crate::emitter::emitter::DurableEmitter;
-use crate::emitter::error::EmitterError;
+use crate::emitter::error::Error;
 use crate::store::Backend;
 
-/// Something that takes events: a [`DurableEmitter`] of any engine.
+/// Publishes events: a [`DurableEmitter`] of any engine.
 #[async_trait]
-pub trait Emit: Send + Sync + 'static {
-    /// As [`DurableEmitter::emit`].
-    async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError>;
+pub trait Publish: Send + Sync + 'static {
+    /// Stores an event, as [`DurableEmitter::publish`] does.
+    async fn publish(&self, event: CloudEvent) -> Result<Uuid, Error>;
 
-    /// As [`DurableEmitter::emit_async`].
-    fn emit_async(&self, event: CloudEvent);
+    /// Stores an event in the background, as [`DurableEmitter::publish_async`] does.
+    fn publish_async(&self, event: CloudEvent);
 }
 
 #[async_trait]
-impl<B: Backend> Emit for DurableEmitter<B> {
-    async fn emit(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
-        DurableEmitter::emit(self, event).await
+impl<B: Backend> Publish for DurableEmitter<B> {
+    async fn publish(&self, event: CloudEvent) -> Result<Uuid, Error> {
+        DurableEmitter::publish(self, event).await
     }
 
-    fn emit_async(&self, event: CloudEvent) {
-        DurableEmitter::emit_async(self, event);
+    fn publish_async(&self, event: CloudEvent) {
+        DurableEmitter::publish_async(self, event);
     }
 }
 
-static GLOBAL: RwLock<Option<Arc<dyn Emit>>> = RwLock::new(None);
+static GLOBAL: RwLock<Option<Arc<dyn Publish>>> = RwLock::new(None);
 static SIGNER: RwLock<Option<LazySigner>> = RwLock::new(None);
 
-/// Makes an emitter the one of the process, or takes it away; answers the one that was.
-pub fn set_global(emitter: Option<Arc<dyn Emit>>) -> Option<Arc<dyn Emit>> {
+/// Sets or removes the emitter of the process, and returns the previous one.
+pub fn set_global(emitter: Option<Arc<dyn Publish>>) -> Option<Arc<dyn Publish>> {
     std::mem::replace(&mut *GLOBAL.write().unwrap_or_else(PoisonError::into_inner), emitter)
 }
 
-/// The emitter of the process.
+/// Returns the emitter of the process.
 #[must_use]
-pub fn global() -> Option<Arc<dyn Emit>> {
+pub fn global() -> Option<Arc<dyn Publish>> {
     GLOBAL.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Emits by the emitter of the process.
+/// Publishes through the emitter of the process.
 ///
 /// # Errors
 ///
-/// [`EmitterError::NotInitialized`] at once when there is none; [`EmitterError::EmitFailed`] with the cause.
+/// [`Error::NotInitialized`] at once when the process has no emitter; [`Error::PublishFailed`] with the cause.
 ///
 /// # Cancel safety
 ///
-/// As [`DurableEmitter::emit`].
-pub async fn emit(event: CloudEvent) -> Result<Uuid, EmitterError> {
-    let emitter = global().ok_or(EmitterError::NotInitialized)?;
-    emitter.emit(event).await.map_err(|error| EmitterError::EmitFailed(Box::new(error)))
+/// As [`DurableEmitter::publish`].
+pub async fn publish(event: CloudEvent) -> Result<Uuid, Error> {
+    let emitter = global().ok_or(Error::NotInitialized)?;
+    emitter.publish(event).await.map_err(|error| Error::PublishFailed(Box::new(error)))
 }
 
-/// Emits by the emitter of the process in the background; does nothing when there is none.
-pub fn emit_async(event: CloudEvent) {
+/// Publishes through the emitter of the process, in the background. Does nothing when the process has no emitter.
+pub fn publish_async(event: CloudEvent) {
     if let Some(emitter) = global() {
-        emitter.emit_async(event);
+        emitter.publish_async(event);
     }
 }
 
@@ -71,14 +71,14 @@ pub(crate) fn register_signer(signer: Option<LazySigner>) {
     *SIGNER.write().unwrap_or_else(PoisonError::into_inner) = signer;
 }
 
-/// Gives the rotating credentials of the process their key, as soon as there is one; nothing happens when there are none.
+/// Gives a key to the rotating credentials of the process. Does nothing when the process has none.
 pub fn set_signer(signer: Arc<dyn Signer>) {
     if let Some(lazy) = &*SIGNER.read().unwrap_or_else(PoisonError::into_inner) {
         lazy.set(signer);
     }
 }
 
-/// Whether the rotating credentials of the process have their key; false when there are none.
+/// Returns whether the rotating credentials of the process have a key; false when the process has none.
 #[must_use]
 pub fn is_signer_set() -> bool {
     SIGNER.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(LazySigner::is_set)

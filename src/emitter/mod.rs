@@ -1,6 +1,6 @@
 //! The durable outbox: messages for the world outside, delivered at least once to Chip Ingress.
 //!
-//! Three ways lead into the outbox: a turn publishes, [`outbox::publish_in`](crate::outbox::publish_in) joins any transaction, and [`DurableEmitter::emit`] stores alone. One
+//! Three ways lead into the outbox: a turn publishes, [`outbox::publish_in`](crate::outbox::publish_in) joins any transaction, and [`DurableEmitter::publish`] stores alone. One
 //! way leads out: a [`DurableEmitter`] sends the row, from memory if it was just written, and settles it by what the server
 //! answered: delivered (the row is deleted), to be tried later, or a dead letter with a code and a reason, from where it can be
 //! replayed. Nothing leaves the outbox without an outcome.
@@ -31,7 +31,7 @@ pub(crate) mod setup;
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
 pub use delivery::handoff::Handover;
 pub use emitter::{DurableEmitter, DurableEmitterBuilder};
-pub use error::EmitterError;
+pub use error::Error;
 pub use health::{HealthReport, SERVICE_NAME};
 pub use metrics::instruments::INSTRUMENTS;
 pub use metrics::stats::Stats;

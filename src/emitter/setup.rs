@@ -8,11 +8,10 @@ use sqlx::Pool;
 
 use crate::chip::credentials::auth::{AuthSettings, LazySigner};
 use crate::chip::credentials::tls::Tls;
-use crate::chip::error::ConfigError;
 use crate::chip::transport::grpc::{Destination, GrpcConfig};
 use crate::emitter::config::Config;
 use crate::emitter::emitter::DurableEmitter;
-use crate::emitter::error::EmitterError;
+use crate::emitter::error::Error;
 use crate::emitter::global::{register_signer, set_global};
 use crate::store::Backend;
 
@@ -91,14 +90,14 @@ impl<B: Backend> Setup<B> {
     ///
     /// # Errors
     ///
-    /// [`EmitterError::Config`] with what is missing or wrong, by the name under which it is set. Two settings that contradict each
-    /// other are [`ConfigError::BothSet`]: none is ignored.
-    pub fn build(self) -> Result<DurableEmitter<B>, EmitterError> {
+    /// [`Error::Config`] with what is missing or wrong, by the name under which it is set. Two settings that contradict each
+    /// other are [`Error::BothSet`]: none is ignored.
+    pub fn build(self) -> Result<DurableEmitter<B>, Error> {
         if self.batch_emitter_enabled {
-            return Err(ConfigError::BothSet { first: BATCH_VARIABLE, second: DURABLE_VARIABLE }.into());
+            return Err(Error::BothSet { first: BATCH_VARIABLE, second: DURABLE_VARIABLE });
         }
         self.check()?;
-        let missing = |problem| ConfigError::Missing { problem };
+        let missing = |problem| Error::Missing { problem };
         let pool = self.pool.ok_or(missing(
             "durable event store is nil: data source required when durable emitter is enabled (CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED); set Setup::pool",
         ))?;
@@ -119,7 +118,7 @@ impl<B: Backend> Setup<B> {
         let destination = match self.destination {
             Some(destination) => destination,
             None if self.endpoint.is_empty() => {
-                return Err(missing("batch emitter is nil: an endpoint is required (CL_CHIP_INGRESS_ENDPOINT)").into());
+                return Err(missing("batch emitter is nil: an endpoint is required (CL_CHIP_INGRESS_ENDPOINT)"));
             }
             None => {
                 let mut auth = self.auth;
@@ -152,7 +151,7 @@ impl<B: Backend> Setup<B> {
 
 impl<B: Backend> Setup<B> {
     /// Refuses settings of which one would be ignored without a word.
-    fn check(&self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), Error> {
         let (plain, emitter, batch) = (Config::default(), &self.emitter, &self.emitter.batch);
         let differs = |one: Duration, two: Duration, default: Duration| !one.is_zero() && two != default && one != two;
         let unlike = |one: usize, two: usize, default: usize| one > 0 && two != default && one != two;
@@ -212,7 +211,7 @@ impl<B: Backend> Setup<B> {
             ),
         ] {
             if contradict {
-                return Err(ConfigError::BothSet { first, second });
+                return Err(Error::BothSet { first, second });
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::clock::{LONGEST, from_now, new_id};
 use crate::cloudevent::CloudEvent;
 use crate::store::{OutboxKey, OutboxRow};
 
-/// Time for which only the process that wrote a row sends it; the default of the emitter's `retransmit_after`.
+/// Time for which only the process that wrote a row sends it; the default of the emitter's `claim_ttl`.
 pub const FIRST_CLAIM_TTL: Duration = Duration::from_secs(10);
 
 /// The claim that the insert is.

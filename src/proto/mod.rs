@@ -3,6 +3,11 @@
 //! Maps are `BTreeMap`s, so that equal messages have equal bytes.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 
+/// The version of prost whose `Message` these types implement. Use it instead of a dependency of your own.
+pub use prost;
+/// The version of prost-types whose `Any` and `Timestamp` are in these types.
+pub use prost_types;
+
 pub mod io {
     pub mod cloudevents {
         pub mod v1 {

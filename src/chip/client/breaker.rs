@@ -15,15 +15,36 @@ pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
 /// Openings within [`FLAP_WINDOW`] from which on the breaker is reported as flapping.
 pub const FLAP_OPENINGS: usize = 3;
 
-/// When the breaker opens, and for how long.
+/// Condition on which the breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BreakerConfig {
-    /// Requests that fail in a row until it opens.
+    /// Requests in a row that fail before the breaker opens.
     pub failures: NonZeroU32,
     /// First time for which the breaker stays open; it doubles after each failed probe. Jitter takes off up to half.
     pub cool_down: Duration,
-    /// The longest it stays open without a probe.
+    /// Longest time for which the breaker stays open without a probe.
     pub max_cool_down: Duration,
+}
+
+impl BreakerConfig {
+    /// Sets the requests in a row that fail before the breaker opens.
+    #[must_use]
+    pub const fn with_failures(self, failures: NonZeroU32) -> Self {
+        BreakerConfig { failures, ..self }
+    }
+
+    /// Sets the first time for which the breaker stays open.
+    #[must_use]
+    pub const fn with_cool_down(self, cool_down: Duration) -> Self {
+        BreakerConfig { cool_down, ..self }
+    }
+
+    /// Sets the longest time for which the breaker stays open.
+    #[must_use]
+    pub const fn with_max_cool_down(self, max_cool_down: Duration) -> Self {
+        BreakerConfig { max_cool_down, ..self }
+    }
 }
 
 impl Default for BreakerConfig {

@@ -79,8 +79,10 @@ pub enum Auth {
     Rotating(Arc<RotatingAuth>),
 }
 
-/// The settings from which the credentials are selected.
+/// Settings from which [`select`](Self::select) makes the credentials.
+#[must_use = "call `select`, and give the result to `GrpcConfig::auth`"]
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct AuthSettings {
     /// Fixed headers; with a TTL, the first values of the rotating ones.
     pub headers: BTreeMap<String, String>,
@@ -93,6 +95,26 @@ pub struct AuthSettings {
 }
 
 impl AuthSettings {
+    /// Sets the fixed headers.
+    pub fn with_headers(self, headers: BTreeMap<String, String>) -> Self {
+        AuthSettings { headers, ..self }
+    }
+
+    /// Sets the time to live of a signed header.
+    pub fn with_headers_ttl(self, headers_ttl: Duration) -> Self {
+        AuthSettings { headers_ttl, ..self }
+    }
+
+    /// Sets the public key, 32 bytes in hex.
+    pub fn with_public_key_hex(self, public_key_hex: impl Into<String>) -> Self {
+        AuthSettings { public_key_hex: public_key_hex.into(), ..self }
+    }
+
+    /// Sets the signer.
+    pub fn with_signer(self, signer: Arc<dyn Signer>) -> Self {
+        AuthSettings { signer: Some(signer), ..self }
+    }
+
     /// With a TTL: rotating; else with headers: static; else nothing.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// The default is what servers of gRPC accept without being told otherwise: no ping while nothing is sent, and at most one in five
 /// minutes. A server that allows more may be asked more often; one that does not answers with `too_many_pings`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeepAlive {
     /// The time between pings; `None` for no pings.
     pub interval: Option<Duration>,
@@ -55,6 +56,26 @@ pub struct KeepAlive {
     pub timeout: Duration,
     /// Whether to ask also while no request is under way.
     pub while_idle: bool,
+}
+
+impl KeepAlive {
+    /// Sets the time between pings; `None` for no pings.
+    #[must_use]
+    pub const fn with_interval(self, interval: Option<Duration>) -> Self {
+        KeepAlive { interval, ..self }
+    }
+
+    /// Sets the longest wait for the answer to a ping.
+    #[must_use]
+    pub const fn with_timeout(self, timeout: Duration) -> Self {
+        KeepAlive { timeout, ..self }
+    }
+
+    /// Sets whether the client sends pings also while no request is in flight.
+    #[must_use]
+    pub const fn with_while_idle(self, while_idle: bool) -> Self {
+        KeepAlive { while_idle, ..self }
+    }
 }
 
 impl Default for KeepAlive {

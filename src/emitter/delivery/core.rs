@@ -19,7 +19,7 @@ use crate::emitter::delivery::release_queue::ReleaseQueue;
 use crate::emitter::delivery::retransmit::run_retransmission;
 use crate::emitter::delivery::signals::Signals;
 use crate::emitter::delivery::upkeep::{RECALL_INTERVAL, run_expiry, run_observer, run_purge, run_recall};
-use crate::emitter::error::EmitterError;
+use crate::emitter::error::Error;
 use crate::emitter::insert::Inserter;
 use crate::emitter::insert::background::Background;
 use crate::emitter::metrics::describe;
@@ -75,7 +75,7 @@ impl Observed {
 
 impl<B: Backend> Core<B> {
     /// Puts the parts together. Nothing runs before [`start`](Self::start).
-    pub(crate) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, EmitterError> {
+    pub(crate) fn new(pool: Pool<B>, transport: Arc<dyn Transport>, mut config: Config) -> Result<Self, Error> {
         config.batch.shutdown_timeout = config.shutdown_timeout;
         config.check()?;
         let client = Arc::new(BatchClient::new(transport, config.batch.clone())?);
@@ -111,9 +111,9 @@ impl<B: Backend> Core<B> {
     }
 
     /// Starts the loops; fails the second time.
-    pub(crate) fn start(self: &Arc<Self>) -> Result<(), EmitterError> {
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
         if !self.signals.start() {
-            return Err(EmitterError::AlreadyStarted);
+            return Err(Error::AlreadyStarted);
         }
         describe();
         let config = self.config();
@@ -135,7 +135,7 @@ impl<B: Backend> Core<B> {
         if let Some(metrics) = config.metrics {
             self.loops.spawn(run_observer(Arc::clone(self), beat("observe", metrics.poll_interval)));
         }
-        let beat = beat("emit_async", config.database_timeout);
+        let beat = beat("publish_async", config.database_timeout);
         self.background.start(config.async_buffer.get(), Arc::clone(&self.inserter), beat);
         tracing::info!(
             engine = B::NAME,

@@ -6,7 +6,7 @@ use crate::chip::answer::outcome::SendError;
 use crate::chip::client::batch::BatchClient;
 use crate::cloudevent::CloudEvent;
 use crate::emitter::context::Context;
-use crate::emitter::metrics::{Pair, Phase};
+use crate::emitter::metrics::{SendPhase, SourceType};
 use crate::emitter::outcomes::Outcomes;
 use crate::emitter::outcomes::fallback::Fallback;
 use crate::emitter::outcomes::in_flight::{Admission, Delivery, InFlight};
@@ -36,11 +36,11 @@ impl Handoff {
     /// Sends a row from memory whose insert was the claim.
     pub(crate) fn deliver(&self, stored: Stored) -> Handover {
         let Stored { key, event, attempts, claimed_until, .. } = stored;
-        let pair = Pair::of(event.source(), event.event_type());
-        let queued = match self.in_flight.admit((key, attempts), claimed_until, Phase::Batch, &pair) {
+        let pair = SourceType::of(event.source(), event.event_type());
+        let queued = match self.in_flight.admit((key, attempts), claimed_until, SendPhase::Batch, &pair) {
             Admission::Admitted(delivery) => self.send(event, delivery).is_ok(),
             Admission::InFlight | Admission::Full => {
-                self.context.metrics.buffer_full(Phase::Batch, &pair);
+                self.context.metrics.buffer_full(SendPhase::Batch, &pair);
                 false
             }
         };

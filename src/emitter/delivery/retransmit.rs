@@ -11,7 +11,7 @@ use crate::cloudevent::CloudEvent;
 use crate::emitter::delivery::claim_budget::ClaimBudget;
 use crate::emitter::delivery::core::Core;
 use crate::emitter::delivery::release_queue::due_now;
-use crate::emitter::metrics::{Pair, Phase};
+use crate::emitter::metrics::{SendPhase, SourceType};
 use crate::emitter::outcomes::in_flight::Admission;
 use crate::heartbeat::Beat;
 use crate::outbox::MAX_OUTBOX_BYTES;
@@ -60,9 +60,9 @@ async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
             per_shard: count(per_shard),
             limit: count(room),
             bytes: count(bytes),
-            claim_ttl_us: micros(core.config().retransmit_after),
+            claim_ttl_us: micros(core.config().claim_ttl),
         };
-        let claimed_until = from_now(core.config().retransmit_after);
+        let claimed_until = from_now(core.config().claim_ttl);
         let statement = answered(&core.pool, async { B::claim_outbox(&mut *hold(&core.pool).await?, claim).await });
         let Some(mut rows) = core.context.statement("list_pending", statement).await else {
             core.context.metrics.retransmitted(true);
@@ -97,7 +97,7 @@ async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBu
     let config = core.config();
     let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());
     // A request must end within the claim, and half of what is left for waiting is left to chance.
-    let window = config.retransmit_after.saturating_sub(config.batch.publish_timeout) / 2;
+    let window = config.claim_ttl.saturating_sub(config.batch.publish_timeout) / 2;
     loop {
         let least = page.min(core.handoff.client.request_size() * (config.batch.max_concurrent_sends.get() + 1));
         beat.beat();
@@ -134,17 +134,17 @@ async fn hand_over<B: Backend>(core: &Arc<Core<B>>, rows: Vec<ClaimedRow>, claim
     let (mut released, claimed) = (Vec::new(), rows.len());
     for row in rows {
         let key = row.key;
-        let pair = Pair::of(&row.source, &row.r#type);
-        let delivery = match core.handoff.in_flight.admit((key, row.attempts), claimed_until, Phase::Retransmit, &pair)
-        {
-            Admission::Admitted(delivery) => delivery,
-            // It was claimed while its last sending was under way; that one settles it.
-            Admission::InFlight => continue,
-            Admission::Full => {
-                released.push(due_now(key, row.attempts));
-                continue;
-            }
-        };
+        let pair = SourceType::of(&row.source, &row.r#type);
+        let delivery =
+            match core.handoff.in_flight.admit((key, row.attempts), claimed_until, SendPhase::Retransmit, &pair) {
+                Admission::Admitted(delivery) => delivery,
+                // It was claimed while its last sending was under way; that one settles it.
+                Admission::InFlight => continue,
+                Admission::Full => {
+                    released.push(due_now(key, row.attempts));
+                    continue;
+                }
+            };
         let event = match CloudEvent::decode(&row.payload) {
             Ok(event) => event,
             Err(error) => {

@@ -43,7 +43,7 @@ pub(crate) async fn run_recall<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let config = core.config();
     let (pause, slow) = (config.backoff, config.slow_backoff);
     let longest = Longest {
-        claim_us: micros(LONGEST_CLAIM.max(config.retransmit_after.saturating_mul(4))),
+        claim_us: micros(LONGEST_CLAIM.max(config.claim_ttl.saturating_mul(4))),
         first_pause_us: micros(pause.initial.max(slow.initial)),
         pause_us: micros(pause.max.max(slow.max)),
     };

@@ -19,22 +19,19 @@ use crate::emitter::context::{Context, guarded};
 use crate::emitter::delivery::handoff::{Handoff, Handover};
 use crate::emitter::delivery::release_queue::ReleaseQueue;
 use crate::emitter::delivery::signals::Signals;
-use crate::emitter::error::EmitterError;
-use crate::emitter::insert::queue::{InsertQueue, NotQueued, Request, insert_all};
-use crate::emitter::metrics::Pair;
-use crate::error::Error;
+use crate::emitter::error::Error;
+use crate::emitter::insert::queue::{InsertQueue, Inserted, NotQueued, Request, closed, insert_all, interrupted, late};
+use crate::emitter::metrics::SourceType;
 use crate::heartbeat::Beat;
 use crate::outbox::row::{Stored, lay_together, prepare};
 use crate::room::MAX_QUEUE_BYTES;
-use crate::store::{Backend, Fault, OutboxKey};
+use crate::store::{Backend, OutboxKey};
 
 /// Longest wait of an insert for room in the queue of the client.
 const HANDOVER_WAIT: Duration = Duration::from_millis(50);
 
 /// Time between two checks for room.
 const HANDOVER_POLL: Duration = Duration::from_millis(1);
-
-const ATTEMPT: &str = "store a message in the outbox";
 
 /// Inserts messages and hands them over.
 pub(crate) struct Inserter<B: Backend> {
@@ -85,39 +82,40 @@ impl<B: Backend> Inserter<B> {
         complete
     }
 
-    pub(crate) async fn publish(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
+    /// Checks a message, stores it and hands it over. Returns the id of its row.
+    pub(crate) async fn publish(&self, event: CloudEvent) -> Result<Uuid, Error> {
         let started = Instant::now();
         let under_way = self.under_way.token();
-        let pair = Pair::of(event.source(), event.event_type());
+        let pair = SourceType::of(event.source(), event.event_type());
         let published = self.check_and_store(event).await;
         drop(under_way);
         self.context.metrics.emitted(&pair, published.is_err(), started.elapsed());
         if published.is_ok() {
-            self.context.counters.emitted();
+            self.context.counters.published();
         }
         published
     }
 
-    async fn check_and_store(&self, event: CloudEvent) -> Result<Uuid, EmitterError> {
+    async fn check_and_store(&self, event: CloudEvent) -> Result<Uuid, Error> {
         if !self.signals.is_running() {
-            return Err(EmitterError::NotStarted);
+            return Err(Error::NotStarted);
         }
         let config = &self.context.config;
-        let stored = prepare(event, config.retransmit_after, config.idempotency_key);
+        let stored = prepare(event, config.claim_ttl, config.idempotency_key);
         let (bytes, limit) = (stored.payload.len(), config.batch.effective_request_limit());
         if bytes > limit {
-            return Err(EmitterError::TooLarge { bytes, limit });
+            return Err(Error::TooLarge { bytes, limit });
         }
         let started = Instant::now();
-        let inserted = self.store(stored).await.map_err(EmitterError::Persist);
+        let inserted = self.store(stored).await.map_err(Error::Persist);
         let took = started.elapsed();
         self.context.metrics.inserted(inserted.is_err(), took);
-        let hook = config.hooks.on_emit_insert.as_deref();
-        guarded("on_emit_insert", || hook.map(|hook| hook(took, inserted.as_ref().err())));
+        let hook = config.hooks.on_insert.as_deref();
+        guarded("on_insert", || hook.map(|hook| hook(took, inserted.as_ref().err())));
         inserted
     }
 
-    async fn store(&self, stored: Stored) -> Result<Uuid, Arc<Error>> {
+    async fn store(&self, stored: Stored) -> Inserted {
         let Some(queue) = &self.queue else {
             let (mut inserted, left) = self.insert(vec![stored]).await;
             self.releases.release(left).await;
@@ -133,9 +131,9 @@ impl<B: Backend> Inserter<B> {
     }
 
     /// Inserts rows and hands over the inserted ones. Returns also the keys of those that found no place.
-    async fn insert(&self, mut stored: Vec<Stored>) -> (Vec<Result<Uuid, Arc<Error>>>, Vec<OutboxKey>) {
+    async fn insert(&self, mut stored: Vec<Stored>) -> (Vec<Inserted>, Vec<OutboxKey>) {
         let context = &self.context;
-        let (claim_ttl, limit) = (context.config.retransmit_after, context.config.database_timeout);
+        let (claim_ttl, limit) = (context.config.claim_ttl, context.config.database_timeout);
         lay_together(&mut stored);
         let started = Instant::now();
         let done = insert_all(&self.pool, &context.write_permits, &mut stored, claim_ttl, limit).await;
@@ -198,22 +196,4 @@ impl<B: Backend> Inserter<B> {
             tokio::time::sleep(HANDOVER_POLL).await;
         }
     }
-}
-
-/// The error of an emit that was accepted and then met the stop, or the end of the runtime that the emitter was started
-/// on.
-pub(crate) fn closed() -> Error {
-    Error::setup(ATTEMPT, "the emitter was stopped, or the runtime that it was started on has ended: emitter closed")
-}
-
-/// The error of an emit whose insert was under way when the runtime of the emitter ended.
-fn interrupted() -> Error {
-    let source = "the runtime that the emitter was started on has ended in the middle of that".into();
-    Error::Unknown { attempt: ATTEMPT.to_owned(), source }
-}
-
-/// The error of an emit whose insert did not begin in time; it is not stored.
-fn late() -> Error {
-    let text = "it waited longer than database_timeout for its insert to begin";
-    Fault(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))).during(ATTEMPT)
 }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use crate::clock::from_now;
 use crate::emitter::context::within;
-use crate::emitter::insert::closed;
 use crate::error::Error;
 use crate::outbox::MAX_OUTBOX_BYTES;
 use crate::outbox::row::{Stored, micros, row};
@@ -191,4 +190,24 @@ async fn insert<B: Backend>(
         B::insert_outbox_on_pool(pool, &rows, micros(claim_ttl)).await
     };
     within(limit, statement).await
+}
+
+const ATTEMPT: &str = "store a message in the outbox";
+
+/// Returns the error of a message that was accepted before the stop of the emitter, or before the end of its runtime,
+/// and was not stored.
+pub(crate) fn closed() -> Error {
+    Error::setup(ATTEMPT, "the emitter was stopped, or the runtime that it was started on has ended: emitter closed")
+}
+
+/// Returns the error of a message whose insert was in flight when the runtime of the emitter ended.
+pub(crate) fn interrupted() -> Error {
+    let source = "the runtime that the emitter was started on has ended during the insert".into();
+    Error::Unknown { attempt: ATTEMPT.to_owned(), source }
+}
+
+/// Returns the error of a message whose insert did not begin in time. The message is not stored.
+pub(crate) fn late() -> Error {
+    let text = "it waited longer than database_timeout for its insert to begin";
+    Fault(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))).during(ATTEMPT)
 }

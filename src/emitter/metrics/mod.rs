@@ -37,14 +37,14 @@ pub fn describe() {
 
 /// Reason of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum SendPhase {
     Batch,
     Retransmit,
 }
 
-impl Phase {
+impl SendPhase {
     fn label(self) -> Label {
-        Label::from_static_parts("phase", if self == Phase::Batch { "batch" } else { "retransmit" })
+        Label::from_static_parts("phase", if self == SendPhase::Batch { "batch" } else { "retransmit" })
     }
 }
 
@@ -59,7 +59,7 @@ impl EmitterMetrics {
         EmitterMetrics { client: client_label(client_name) }
     }
 
-    pub(crate) fn emitted(&self, pair: &Pair, failed: bool, took: Duration) {
+    pub(crate) fn emitted(&self, pair: &SourceType, failed: bool, took: Duration) {
         let name = if failed { names::EMIT_FAILURE } else { names::EMIT_SUCCESS };
         counter!(name, Vec::from(pair.labels())).increment(1);
         histogram!(names::EMIT_TOTAL_DURATION).record(took.as_secs_f64());
@@ -69,7 +69,7 @@ impl EmitterMetrics {
         histogram!(names::EMIT_DURATION, vec![error_label(failed)]).record(took.as_secs_f64());
     }
 
-    pub(crate) fn published(&self, phase: Phase, pair: &Pair, failed: bool, took: Duration) {
+    pub(crate) fn published(&self, phase: SendPhase, pair: &SourceType, failed: bool, took: Duration) {
         let name = if failed { names::PUBLISH_FAILURE } else { names::PUBLISH_SUCCESS };
         let with = |more: &[Label]| [self.client.as_slice(), &[phase.label()], more].concat();
         counter!(name, with(&pair.labels())).increment(1);
@@ -81,7 +81,7 @@ impl EmitterMetrics {
         tally(names::DELIVERED, tallies)
     }
 
-    pub(crate) fn dead_lettered(&self, code: &str, pair: &Pair) {
+    pub(crate) fn dead_lettered(&self, code: &str, pair: &SourceType) {
         let [domain, entity] = pair.labels();
         counter!(names::DEAD_LETTERED, vec![Label::new("code", code.to_owned()), domain, entity]).increment(1);
     }
@@ -91,12 +91,12 @@ impl EmitterMetrics {
         tally(names::EXPIRED, tallies)
     }
 
-    pub(crate) fn buffer_full(&self, phase: Phase, pair: &Pair) {
+    pub(crate) fn buffer_full(&self, phase: SendPhase, pair: &SourceType) {
         let [domain, entity] = pair.labels();
         counter!(names::BUFFER_FULL, vec![phase.label(), domain, entity]).increment(1);
     }
 
-    pub(crate) fn async_dropped(&self, pair: &Pair) {
+    pub(crate) fn async_dropped(&self, pair: &SourceType) {
         counter!(names::ASYNC_DROPPED, Vec::from(pair.labels())).increment(1);
     }
 
@@ -127,33 +127,33 @@ impl EmitterMetrics {
 
 fn tally(name: &'static str, tallies: &[Tally]) -> u64 {
     for tally in tallies {
-        counter!(name, Vec::from(Pair::of(&tally.source, &tally.r#type).labels())).increment(tally.rows);
+        counter!(name, Vec::from(SourceType::of(&tally.source, &tally.r#type).labels())).increment(tally.rows);
     }
     tallies.iter().map(|tally| tally.rows).sum()
 }
 
 /// A domain and an entity as labels, cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
+pub(crate) struct SourceType {
     domain: Arc<str>,
     entity: Arc<str>,
 }
 
 /// The pairs of the process that have labels of their own: by domain, then by entity.
 #[derive(Default)]
-struct Pairs {
-    known: HashMap<String, HashMap<String, Pair>>,
+struct SourceTypes {
+    known: HashMap<String, HashMap<String, SourceType>>,
     count: usize,
 }
 
-impl Pair {
+impl SourceType {
     /// The pair, or `other` for all beyond the first [`MAX_LABEL_PAIRS`] of the process.
     pub(crate) fn of(source: &str, event_type: &str) -> Self {
-        static PAIRS: LazyLock<RwLock<Pairs>> = LazyLock::new(RwLock::default);
-        let find = |pairs: &Pairs| pairs.known.get(source).and_then(|types| types.get(event_type)).cloned();
+        static PAIRS: LazyLock<RwLock<SourceTypes>> = LazyLock::new(RwLock::default);
+        let find = |pairs: &SourceTypes| pairs.known.get(source).and_then(|types| types.get(event_type)).cloned();
         let known = {
             let pairs = PAIRS.read().unwrap_or_else(PoisonError::into_inner);
-            find(&pairs).or_else(|| (pairs.count >= MAX_LABEL_PAIRS).then(Pair::other))
+            find(&pairs).or_else(|| (pairs.count >= MAX_LABEL_PAIRS).then(SourceType::other))
         };
         known.unwrap_or_else(|| {
             let mut pairs = PAIRS.write().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +163,7 @@ impl Pair {
 
     fn other() -> Self {
         static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("other"));
-        Pair { domain: Arc::clone(&OTHER), entity: Arc::clone(&OTHER) }
+        SourceType { domain: Arc::clone(&OTHER), entity: Arc::clone(&OTHER) }
     }
 
     fn labels(&self) -> [Label; 2] {
@@ -171,13 +171,13 @@ impl Pair {
     }
 }
 
-impl Pairs {
-    fn add(&mut self, source: &str, event_type: &str) -> Pair {
+impl SourceTypes {
+    fn add(&mut self, source: &str, event_type: &str) -> SourceType {
         if self.count >= MAX_LABEL_PAIRS {
-            return Pair::other();
+            return SourceType::other();
         }
         self.count += 1;
-        let pair = Pair { domain: Arc::from(source), entity: Arc::from(event_type) };
+        let pair = SourceType { domain: Arc::from(source), entity: Arc::from(event_type) };
         self.known.entry(source.to_owned()).or_default().insert(event_type.to_owned(), pair.clone());
         pair
     }

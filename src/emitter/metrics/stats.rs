@@ -8,8 +8,8 @@ use crate::chip::answer::outcome::{RetryClass, SendError};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that were stored by `emit`.
-    pub emitted: u64,
+    /// Events that `publish` stored.
+    pub published: u64,
     /// Events that the server took at their first attempt of this process.
     pub sent_fresh: u64,
     /// Events that the server took after they were claimed again.
@@ -32,7 +32,7 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    emitted: AtomicU64,
+    published: AtomicU64,
     sent_fresh: AtomicU64,
     sent_again: AtomicU64,
     failed_attempts: AtomicU64,
@@ -52,7 +52,7 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            emitted: read(&self.emitted),
+            published: read(&self.published),
             sent_fresh: read(&self.sent_fresh),
             sent_again: read(&self.sent_again),
             failed_attempts: read(&self.failed_attempts),
@@ -73,8 +73,8 @@ impl Counters {
             .sum()
     }
 
-    pub(crate) fn emitted(&self) {
-        add(&self.emitted, 1);
+    pub(crate) fn published(&self) {
+        add(&self.published, 1);
     }
 
     pub(crate) fn sent(&self, again: bool, error: Option<&SendError>) {

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::emitter::config::Config;
-use crate::emitter::metrics::{Pair, Phase};
+use crate::emitter::metrics::{SendPhase, SourceType};
 use crate::emitter::outcomes::unsettled::Unsettled;
 use crate::store::OutboxKey;
 
@@ -33,8 +33,8 @@ pub(crate) enum Admission {
 pub(crate) struct Delivery {
     pub(crate) key: OutboxKey,
     pub(crate) attempts: i32,
-    pub(crate) phase: Phase,
-    pub(crate) pair: Pair,
+    pub(crate) phase: SendPhase,
+    pub(crate) pair: SourceType,
     pub(crate) claimed_until: Instant,
     /// Whether the outcome is in the database.
     pub(crate) written: bool,
@@ -74,8 +74,8 @@ impl InFlight {
         self: &Arc<Self>,
         (key, attempts): (OutboxKey, i32),
         claimed_until: Instant,
-        phase: Phase,
-        pair: &Pair,
+        phase: SendPhase,
+        pair: &SourceType,
     ) -> Admission {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Admission::Full };
         if !self.keys().insert(key) {

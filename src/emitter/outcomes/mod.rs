@@ -13,7 +13,7 @@ use crate::chip::answer::outcome::{RetryClass, SendError};
 use crate::chip::answer::refusal::Refusal;
 use crate::chip::client::queue::SendOutcome;
 use crate::emitter::context::{Context, guarded};
-use crate::emitter::metrics::Phase;
+use crate::emitter::metrics::SendPhase;
 use crate::emitter::outcomes::in_flight::Delivery;
 use crate::emitter::outcomes::struggling::Struggling;
 use crate::emitter::outcomes::writer::OutcomeQueue;
@@ -51,7 +51,7 @@ impl Outcomes {
         let hook = context.config.hooks.on_batch_publish.as_deref();
         guarded("on_batch_publish", || hook.map(|hook| hook(sent.elapsed, 1, error)));
         context.metrics.published(delivery.phase, &delivery.pair, error.is_some(), sent.elapsed);
-        context.counters.sent(delivery.phase == Phase::Retransmit, error);
+        context.counters.sent(delivery.phase == SendPhase::Retransmit, error);
         if let Some(outcome) = self.outcome(error, sent.alone, delivery.attempts) {
             self.note_struggle(&delivery, &outcome, error, sent.alone);
             self.queue.push(delivery, outcome);

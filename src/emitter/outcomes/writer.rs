@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::from_now;
 use crate::emitter::context::{Context, guarded};
-use crate::emitter::metrics::Pair;
+use crate::emitter::metrics::SourceType;
 use crate::emitter::outcomes::RowOutcome;
 use crate::emitter::outcomes::in_flight::Delivery;
 use crate::heartbeat::Beat;
@@ -196,9 +196,9 @@ impl<B: Backend> OutcomeWriter<B> {
     }
 
     /// Moves rows to the dead letters. Returns whether the statement succeeded.
-    async fn move_to_dead_letters(&self, dead: Vec<(Burial, Pair)>) -> bool {
+    async fn move_to_dead_letters(&self, dead: Vec<(Burial, SourceType)>) -> bool {
         let pool = &self.pool;
-        let (rows, pairs): (Vec<Burial>, Vec<Pair>) = dead.into_iter().unzip();
+        let (rows, pairs): (Vec<Burial>, Vec<SourceType>) = dead.into_iter().unzip();
         let statement = answered(pool, async {
             let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
             let moved = B::bury_outbox(&mut tx, &rows).await?;

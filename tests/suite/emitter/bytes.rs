@@ -58,11 +58,11 @@ on_every_engine! {
         })
         .await;
         // Nothing of these is stored before this test waits.
-        let emitted = (0..100).map(|_| emitter.emit(large(1 << 20)));
+        let emitted = (0..100).map(|_| emitter.publish(large(1 << 20)));
         let emitted = futures_util::future::join_all(emitted).await;
         assert!(emitted.iter().all(Result::is_ok), "{emitted:?}");
         for _ in 0..100 {
-            emitter.emit_async(large(1 << 20));
+            emitter.publish_async(large(1 << 20));
         }
         let dropped = emitter.stats().async_dropped;
         assert!(dropped > 0, "none was dropped");

@@ -255,7 +255,7 @@ async fn pass(minutes: u64) {
 async fn an_idle_connection_is_pinged_only_when_configured() {
     let server = GrpcServer::start(Fake::ok()).await;
     let wire = Wire::to(server.address).await;
-    let often = KeepAlive { interval: Some(Duration::from_secs(10)), while_idle: true, ..KeepAlive::default() };
+    let often = KeepAlive::default().with_interval(Some(Duration::from_secs(10))).with_while_idle(true);
     for (keep_alive, pinged) in [(KeepAlive::default(), false), (often, true)] {
         let config = GrpcConfig::new(wire.address.to_string()).keep_alive(keep_alive);
         let transport = GrpcTransport::new(&config).unwrap();

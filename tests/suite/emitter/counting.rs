@@ -65,7 +65,7 @@ pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
 async fn idle<B: TestEngine>(db: &TestDb<B>, ttl: Option<Duration>) -> DurableEmitter<B> {
     let fake = Fake::ok();
     started(&db.pool, &fake, |config| {
-        config.expiry = ttl.map(|ttl| Expiry { ttl, interval: Duration::from_millis(5) });
+        config.expiry = ttl.map(|ttl| Expiry::default().with_ttl(ttl).with_interval(Duration::from_millis(5)));
     })
     .await
 }

@@ -70,12 +70,8 @@ impl Signer for Keystore {
 }
 
 fn settings(keystore: &Arc<Keystore>) -> AuthSettings {
-    AuthSettings {
-        headers: BTreeMap::new(),
-        headers_ttl: TEN_MINUTES,
-        public_key_hex: keystore.public_hex(),
-        signer: Some(Arc::clone(keystore) as _),
-    }
+    let settings = AuthSettings::default().with_headers_ttl(TEN_MINUTES).with_public_key_hex(keystore.public_hex());
+    settings.with_signer(Arc::clone(keystore) as _)
 }
 
 fn client(server: &GrpcServer, auth: Auth) -> GrpcTransport {
@@ -112,12 +108,13 @@ fn credentials_are_selected_by_the_settings() {
     let keystore = Keystore::new();
     let headers = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
     assert!(AuthSettings::default().select().unwrap().is_none());
-    let fixed = AuthSettings { headers: headers.clone(), ..AuthSettings::default() };
+    let fixed = AuthSettings::default().with_headers(headers.clone());
     assert!(matches!(fixed.select().unwrap(), Some(Auth::Static(_))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _in_runtime = runtime.enter();
     for signer in [None, Some(Arc::clone(&keystore) as Arc<dyn Signer>)] {
-        let rotating = AuthSettings { signer, headers: headers.clone(), ..settings(&keystore) };
+        let mut rotating = settings(&keystore).with_headers(headers.clone());
+        rotating.signer = signer;
         assert!(matches!(rotating.select().unwrap(), Some(Auth::Rotating(_))));
     }
 }
@@ -177,7 +174,7 @@ async fn initial_headers_are_used_until_they_expire() {
     let (server, keystore) = (GrpcServer::start(Fake::ok()).await, Keystore::new());
     let initial =
         BTreeMap::from([(HEADER.to_owned(), "initial".to_owned()), ("x-mine".to_owned(), "stays".to_owned())]);
-    let auth = AuthSettings { headers: initial, ..settings(&keystore) }.select().unwrap().unwrap();
+    let auth = settings(&keystore).with_headers(initial).select().unwrap().unwrap();
     let client = client(&server, auth);
     ping(&client).await.unwrap();
     assert_eq!((tokens(&server), keystore.signatures()), (vec![Some("initial".to_owned())], 0));
@@ -219,7 +216,9 @@ async fn a_signer_that_fails_fails_the_call_and_is_asked_again() {
     ping(&transport).await.unwrap();
     assert_eq!(keystore.signatures(), 2);
 
-    let missing = AuthSettings { signer: None, ..settings(&keystore) }.select().unwrap().unwrap();
+    let mut missing = settings(&keystore);
+    missing.signer = None;
+    let missing = missing.select().unwrap().unwrap();
     let status = ping(&client(&server, missing)).await.unwrap_err();
     assert!(status.message().contains("keystore not yet available for signing"), "{}", status.message());
 
@@ -230,7 +229,7 @@ async fn a_signer_that_fails_fails_the_call_and_is_asked_again() {
             std::future::pending().await
         }
     }
-    let never = AuthSettings { signer: Some(Arc::new(Never)), ..settings(&keystore) }.select().unwrap().unwrap();
+    let never = settings(&keystore).with_signer(Arc::new(Never)).select().unwrap().unwrap();
     let status = client(&server, never).ping(Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }

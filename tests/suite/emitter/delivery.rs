@@ -59,12 +59,12 @@ on_every_engine! {
         for host in [true, false] {
             let fake = Fake::ok();
             let emitter = started(&db.pool, &fake, |config| config.retransmit = host).await;
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             assert!(emitter.flush(SOON).await.unwrap());
             assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 0));
             assert_eq!(text(&fake.events()[0], "emitter").as_deref(), Some("DurableEmitter"));
             let stats = emitter.stats();
-            assert_eq!((stats.emitted, stats.sent_fresh, stats.sent_again, stats.delivered), (1, 1, 0, 1));
+            assert_eq!((stats.published, stats.sent_fresh, stats.sent_again, stats.delivered), (1, 1, 0, 1));
             assert!(emitter.stop(STOP).await.complete);
         }
     }
@@ -73,7 +73,7 @@ on_every_engine! {
     async fn a_failed_send_leaves_the_row(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| config.retransmit = false).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
         assert_eq!((fake.calls(), db.count(OUTBOX).await), (1, 1));
         emitter.stop(STOP).await;
@@ -94,7 +94,7 @@ on_every_engine! {
     async fn fifty_emits_are_fifty_deliveries(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        let emits = (0..50).map(|name| emitter.emit(event(name)));
+        let emits = (0..50).map(|name| emitter.publish(event(name)));
         futures_util::future::try_join_all(emits).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         let payloads: BTreeSet<_> = fake.events().iter().map(payload).collect();
@@ -106,7 +106,7 @@ on_every_engine! {
     async fn a_failed_send_is_retried_until_it_succeeds(db) {
         let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         emptied(db).await;
         assert!(fake.calls() >= 2);
         let stats = emitter.stats();
@@ -115,8 +115,8 @@ on_every_engine! {
 
         let fake = Fake::new(|call, batch| if call < 2 { Err(Status::unavailable("twice")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
-        emitter.emit(event("x")).await.unwrap();
-        emitter.emit(event("y")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
+        emitter.publish(event("y")).await.unwrap();
         emptied(db).await;
         assert!(fake.calls() >= 4);
         emitter.stop(STOP).await;
@@ -135,9 +135,9 @@ on_every_engine! {
     /// A row past its time to live becomes a dead letter. A replay of the dead letter delivers it, with its id and key.
     async fn an_expired_row_becomes_a_dead_letter(db) {
         let fake = Fake::failing(Code::Internal);
-        let expiry = Expiry { ttl: Duration::from_millis(50), interval: Duration::from_millis(10) };
+        let expiry = Expiry::default().with_ttl(Duration::from_millis(50)).with_interval(Duration::from_millis(10));
         let emitter = started(&db.pool, &fake, |config| config.expiry = Some(expiry)).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         emptied(db).await;
         eventually(SOON, async || emitter.stats().expired == 1).await;
         let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
@@ -158,9 +158,9 @@ on_every_engine! {
     /// An emitter that is a plugin sends a row once; it never claims due rows and expires none.
     async fn a_plugin_neither_retransmits_nor_expires(db) {
         let fake = Fake::failing(Code::Unavailable);
-        let expiry = Expiry { ttl: Duration::from_millis(20), interval: Duration::from_millis(5) };
+        let expiry = Expiry::default().with_ttl(Duration::from_millis(20)).with_interval(Duration::from_millis(5));
         let emitter = builder(&db.pool, &fake).configure(|config| config.expiry = Some(expiry)).plugin().start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
         let old = "SELECT count(*) FROM eventbox_outbox WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
         eventually(SOON, async || {
@@ -222,7 +222,7 @@ on_every_engine! {
             (config.delete_batch_size, config.delete_flush_interval) = (100, Duration::from_millis(200));
             config.hooks.on_batch_delete = Some(Arc::new(move |_, count| seen.lock().unwrap().push(count)));
         }).await;
-        futures_util::future::try_join_all((0..25).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..25).map(|name| emitter.publish(event(name)))).await.unwrap();
         emptied(db).await;
         eventually(SOON, async || counts.lock().unwrap().iter().sum::<usize>() == 25).await;
         let counts = counts.lock().unwrap().clone();
@@ -236,7 +236,7 @@ on_every_engine! {
         let emitter = started(&db.pool, &fake, |config| {
             (config.delete_batch_size, config.delete_flush_interval) = (100, Duration::from_secs(3600));
         }).await;
-        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..5).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || emitter.stats().sent_fresh == 5).await;
         assert_eq!(db.count(OUTBOX).await, 5);
         assert!(emitter.stop(STOP).await.complete);
@@ -253,7 +253,7 @@ on_every_engine! {
         let emitter = started(&db.pool, &fake, |config| {
             config.retransmit = false;
             config.delete_batch_size = 0;
-            config.hooks.on_emit_insert = Some(Arc::new(move |_, error| {
+            config.hooks.on_insert = Some(Arc::new(move |_, error| {
                 assert!(error.is_none());
                 inserts.lock().unwrap().2 += 1;
                 panic!("a hook that panics harms nothing");
@@ -265,7 +265,7 @@ on_every_engine! {
             config.hooks.on_batch_delete = Some(Arc::new(move |_, count| deletes.lock().unwrap().1.push(count)));
         }).await;
         for name in ["a", "b", "bad"] {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || emitter.stats().delivered == 2 && emitter.stats().rescheduled == 1).await;
         emitter.stop(STOP).await;
@@ -280,10 +280,10 @@ on_every_engine! {
             let fake = Fake::ok();
             let emitter = started(&db.pool, &fake, |config| config.idempotency_key = choice).await;
             for _ in 0..2 {
-                emitter.emit(event("same")).await.unwrap();
+                emitter.publish(event("same")).await.unwrap();
             }
             let own = CloudEvent::builder("flights", "x").idempotency_key("mine").build().unwrap();
-            emitter.emit(own).await.unwrap();
+            emitter.publish(own).await.unwrap();
             assert!(emitter.flush(SOON).await.unwrap());
             emitter.stop(STOP).await;
             fake.events().iter().map(|event| text(event, "idempotencykey").unwrap()).collect::<Vec<_>>()
@@ -299,12 +299,12 @@ on_every_engine! {
     async fn a_fallback_gives_a_second_chance(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         emptied(db).await;
         let [sent] = fake.unary().try_into().unwrap();
         assert_eq!(text(&sent, "seqnum").as_deref(), Some("2"), "it goes through the same counter");
         fake.fail_unary(Code::Unavailable);
-        emitter.emit(event("y")).await.unwrap();
+        emitter.publish(event("y")).await.unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
         assert_eq!((fake.unary().len(), db.count(OUTBOX).await), (2, 1));
         emitter.stop(STOP).await;
@@ -315,7 +315,7 @@ on_every_engine! {
     async fn after_a_failure_all_rows_recover(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
-        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..5).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || fake.calls() >= 5).await;
         assert_eq!(db.count(OUTBOX).await, 5);
         fake.become_ok();
@@ -328,7 +328,7 @@ on_every_engine! {
     async fn a_stop_sends_and_settles_all_that_is_queued(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_interval = Duration::from_secs(3600)).await;
-        futures_util::future::try_join_all((0..1_000).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..1_000).map(|name| emitter.publish(event(name)))).await.unwrap();
         let report = emitter.stop(STOP).await;
         assert!(report.complete && report.left == 0, "{report:?}");
         assert_eq!((fake.events().len(), db.count(OUTBOX).await), (1_000, 0));
@@ -339,7 +339,7 @@ on_every_engine! {
         let fake = Fake::ok();
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::new(5).unwrap()).await;
-        futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..50).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || fake.calls() > 0).await;
         let started = std::time::Instant::now();
         let report = emitter.stop(Duration::from_millis(300)).await;
@@ -353,14 +353,14 @@ on_every_engine! {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| {
             config.batch.publish_timeout = Duration::from_millis(400);
-            config.retransmit_after = Duration::from_millis(450);
+            config.claim_ttl = Duration::from_millis(450);
             config.batch.batch_size = NonZeroUsize::MIN;
             config.batch.max_concurrent_sends = NonZeroUsize::MIN;
         }).await;
         fake.set_open(false);
-        emitter.emit(event("slow")).await.unwrap();
+        emitter.publish(event("slow")).await.unwrap();
         eventually(SOON, async || fake.calls() == 1).await;
-        emitter.emit(event("behind it")).await.unwrap();
+        emitter.publish(event("behind it")).await.unwrap();
         // Each request ends by its deadline, before the claim of its row ends. The row is claimed again after that.
         eventually(SOON, async || fake.calls() >= 3 && db.number("SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox").await >= 3).await;
         fake.set_open(true);
@@ -386,10 +386,10 @@ on_every_engine! {
             }).collect(),
         }));
         let emitter = started(&db.pool, &fake, |config| {
-            config.slow_backoff = emitter::Backoff { initial: Duration::from_millis(20), max: Duration::from_secs(5) };
+            config.slow_backoff = emitter::Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
         }).await;
         for name in ["invalid", "unencodable", "no schema", "good"] {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || db.count(DEAD).await == 2 && db.count(OUTBOX).await == 1).await;
         let mut dead = outbox::dead_letters(&db.pool, None, 10).await.unwrap();
@@ -453,16 +453,16 @@ on_every_engine! {
     /// With `retain_delivered`, delivered rows stay until the next purge, and are not sent again.
     async fn delivered_rows_can_be_retained(db) {
         let fake = Fake::ok();
-        let retain = Retain { purge_interval: Duration::from_secs(3600), ..Retain::default() };
+        let retain = Retain::default().with_purge_interval(Duration::from_secs(3600));
         let emitter = started(&db.pool, &fake, |config| config.retain_delivered = Some(retain)).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us > 0").await, 1);
         let stats = emitter.queue_stats().await.unwrap();
         assert_eq!((stats.depth, stats.total_rows, stats.payload_bytes), (0, 1, 0));
         emitter.stop(STOP).await;
 
-        let retain = Retain { purge_interval: Duration::from_millis(5), ..Retain::default() };
+        let retain = Retain::default().with_purge_interval(Duration::from_millis(5));
         let emitter = started(&db.pool, &fake, |config| config.retain_delivered = Some(retain)).await;
         emptied(db).await;
         assert_eq!(fake.calls(), 1, "it is not sent again");
@@ -473,14 +473,14 @@ on_every_engine! {
     async fn the_breaker_stops_sending_and_not_accepting(db) {
         let fake = Fake::failing(Code::Unimplemented);
         let emitter = started(&db.pool, &fake, |config| {
-            config.batch.breaker = Some(chip::BreakerConfig { cool_down: Duration::from_millis(300), ..Default::default() });
+            config.batch.breaker = Some(chip::BreakerConfig::default().with_cool_down(Duration::from_millis(300)));
             config.health_grace = Duration::from_millis(1);
         }).await;
-        emitter.emit(event("opens it")).await.unwrap();
+        emitter.publish(event("opens it")).await.unwrap();
         eventually(SOON, async || emitter.client().breaker_state() != chip::BreakerState::Closed).await;
         let calls = fake.calls();
         for name in 0..20 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || !emitter.health().is_healthy()).await;
         assert!(fake.calls() <= calls + 2, "{} calls after it opened", fake.calls() - calls);
@@ -497,10 +497,11 @@ on_every_engine! {
         let fake = Fake::ok();
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || fake.calls() == 1).await;
         let other = started(&db.pool, &Fake::ok(), |config| {
-            config.expiry = Some(Expiry { ttl: Duration::from_micros(1), interval: Duration::from_millis(5) });
+            let expiry = Expiry::default().with_ttl(Duration::from_micros(1));
+            config.expiry = Some(expiry.with_interval(Duration::from_millis(5)));
         }).await;
         eventually(SOON, async || db.count(DEAD).await == 1).await;
         other.stop(STOP).await;
@@ -547,8 +548,8 @@ on_every_engine! {
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
             // Two seconds of each claim are left for waiting. The server accepts 3,200 rows in that time.
             // The buffer has a place for all of them.
-            config.retransmit_after = config.batch.publish_timeout + Duration::from_secs(2);
-            config.retain_delivered = Some(Retain { purge_interval: Duration::from_secs(3_600), ..Retain::default() });
+            config.claim_ttl = config.batch.publish_timeout + Duration::from_secs(2);
+            config.retain_delivered = Some(Retain::default().with_purge_interval(Duration::from_secs(3_600)));
         });
         let emitter = emitter.start().await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
@@ -569,7 +570,8 @@ on_every_engine! {
             config.batch.batch_size = NonZeroUsize::MIN;
             config.batch.max_concurrent_sends = NonZeroUsize::MIN;
         }).await;
-        futures_util::future::try_join_all((0..10).map(|name| emitter.emit(of("flights", "x", name)))).await.unwrap();
+        let published = (0..10).map(|name| emitter.publish(of("flights", "x", name)));
+        futures_util::future::try_join_all(published).await.unwrap();
         assert!(emitter.stats().left_waiting > 0);
         fake.set_open(true);
         let begun = std::time::Instant::now();

@@ -30,13 +30,14 @@ struct Queue {
 }
 
 fn metrics(near_expiry_lead: Duration) -> Option<MetricsConfig> {
-    Some(MetricsConfig { poll_interval: Duration::from_millis(5), max_queue_payload_bytes: 1_000, near_expiry_lead })
+    let config = MetricsConfig::default().with_poll_interval(Duration::from_millis(5));
+    Some(config.with_max_queue_payload_bytes(1_000).with_near_expiry_lead(near_expiry_lead))
 }
 
 /// Starts an emitter that only observes: no row is due or expires during the test.
 async fn looking<B: TestEngine>(db: &TestDb<B>, lead: Duration) -> DurableEmitter<B> {
     started(&db.pool, &Fake::ok(), |config| {
-        config.expiry = Some(Expiry { ttl: 2 * HOUR, interval: HOUR });
+        config.expiry = Some(Expiry::default().with_ttl(2 * HOUR).with_interval(HOUR));
         config.metrics = metrics(lead);
     })
     .await
@@ -90,7 +91,7 @@ async fn a_lead_that_is_too_long<B: TestEngine>(db: &TestDb<B>, recording: &Reco
 /// Without a time to live and a largest size, their gauges do not exist.
 async fn unset_limits_have_no_gauge<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let emitter = started(&db.pool, &Fake::ok(), |config| {
-        config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(5), ..MetricsConfig::default() });
+        config.metrics = Some(MetricsConfig::default().with_poll_interval(Duration::from_millis(5)));
     })
     .await;
     put(db, Rows { count: 2, age_us: HOUR_US, ..ROWS }).await;
@@ -108,11 +109,12 @@ async fn breaker<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     let emitter = started(&db.pool, &fake, |config| {
         config.metrics = metrics(HOUR);
         let cool_down = Duration::from_millis(200);
-        config.batch.breaker = Some(BreakerConfig { failures: NonZeroU32::MIN, cool_down, max_cool_down: cool_down });
+        let breaker = BreakerConfig::default().with_failures(NonZeroU32::MIN);
+        config.batch.breaker = Some(breaker.with_cool_down(cool_down).with_max_cool_down(cool_down));
     })
     .await;
     becomes(recording, open, &[], |value| value == 0.0).await;
-    emitter.emit(event("x")).await.unwrap();
+    emitter.publish(event("x")).await.unwrap();
     becomes(recording, open, &[], |value| value == 1.0).await;
     fake.become_ok();
     becomes(recording, open, &[], |value| value == 0.0).await;
@@ -146,7 +148,7 @@ async fn fallbacks<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
         });
     let emitter = emitter.start().await.unwrap();
     for name in 0..3 {
-        emitter.emit(event(name)).await.unwrap();
+        emitter.publish(event(name)).await.unwrap();
     }
     becomes(recording, in_flight, &[], |value| value == 3.0).await;
     gate.0.send_replace(true);
@@ -169,7 +171,7 @@ async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
         })
         .await;
         for name in 0..20 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         // Another transaction makes every outcome wait except the first.
         let hold = match B::FOLDER {

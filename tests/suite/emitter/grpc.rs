@@ -190,13 +190,13 @@ on_every_engine! {
     async fn events_arrive_over_grpc_unchanged(db) {
         let server = GrpcServer::start(Fake::ok()).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
-        emitter.emit(of("platform/ccip", "report.sent", "1")).await.unwrap();
-        emitter.emit(of("platform/ccip", "report.sent", "2")).await.unwrap();
+        emitter.publish(of("platform/ccip", "report.sent", "1")).await.unwrap();
+        emitter.publish(of("platform/ccip", "report.sent", "2")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         let events = server.fake.events();
         assert_eq!(events.len(), 2);
         assert!(events.iter().all(|event| event.source == "platform/ccip" && event.r#type == "report.sent"));
-        let emits = (0..500).map(|name| emitter.emit(event(name)));
+        let emits = (0..500).map(|name| emitter.publish(event(name)));
         futures_util::future::try_join_all(emits).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(server.fake.events().len(), 502);
@@ -212,7 +212,7 @@ on_every_engine! {
         });
         let server = GrpcServer::start(fake).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert!(server.fake.calls() >= 3 && server.fake.unary().is_empty());
         emitter.stop(STOP).await;
@@ -222,9 +222,10 @@ on_every_engine! {
     async fn an_event_that_always_fails_expires(db) {
         let server = GrpcServer::start(Fake::failing(Code::Internal)).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
-            config.expiry = Some(Expiry { ttl: Duration::from_millis(100), interval: Duration::from_millis(10) });
+            let expiry = Expiry::default().with_ttl(Duration::from_millis(100));
+            config.expiry = Some(expiry.with_interval(Duration::from_millis(10)));
         }).start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().expired == 1).await;
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_dead_letter").await), (0, 1));
         assert!(server.fake.calls() > 0);
@@ -237,7 +238,7 @@ on_every_engine! {
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
             config.batch.batch_size = std::num::NonZeroUsize::MIN;
         }).start().await.unwrap();
-        futures_util::future::try_join_all((0..5).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..5).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || emitter.stats().failed_attempts >= 5).await;
         assert_eq!(db.count("eventbox_outbox").await, 5);
         server.fake.become_ok();
@@ -250,7 +251,7 @@ on_every_engine! {
     async fn an_event_that_a_dead_server_missed_reaches_another(db) {
         let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let emitter = DurableEmitter::builder(db.pool.clone(), nobody.to_string()).configure(quick).start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().failed_attempts > 0).await;
         emitter.stop(STOP).await;
         assert_eq!(db.count("eventbox_outbox").await, 1);
@@ -272,7 +273,8 @@ on_every_engine! {
             config.batch.batch_size = std::num::NonZeroUsize::new(64).unwrap();
             config.batch.batch_interval = Duration::from_secs(1);
         }).start().await.unwrap();
-        let emits = (0..64).map(|name| emitter.emit(event(if name == 13 { "x".repeat(200_000) } else { name.to_string() })));
+        let payload = |name: u32| if name == 13 { "x".repeat(200_000) } else { name.to_string() };
+        let emits = (0..64).map(|name| emitter.publish(event(payload(name))));
         futures_util::future::try_join_all(emits).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(server.log().counts().await.unwrap().kept, 63);
@@ -286,7 +288,7 @@ on_every_engine! {
         let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("lost")) } else { Ok(all_ok(batch)) });
         let server = GrpcServer::start(fake).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         let [first, second] = server.fake.events().try_into().unwrap();
         assert_eq!((&first.id, text(&first, "idempotencykey")), (&second.id, text(&second, "idempotencykey")));

@@ -34,10 +34,10 @@ on_every_engine! {
     async fn a_host_picks_up_what_a_plugin_leaves(db) {
         let broken = Fake::failing(tonic::Code::Unavailable);
         // Long claims, because on a slow machine a claim could end before its send, and then the plugin settles no row.
-        let plugin = builder(&db.pool, &broken).configure(|config| config.retransmit_after = Duration::from_secs(60));
+        let plugin = builder(&db.pool, &broken).configure(|config| config.claim_ttl = Duration::from_secs(60));
         let plugin = plugin.plugin().start().await.unwrap();
         for name in 0..5 {
-            plugin.emit(event(name)).await.unwrap();
+            plugin.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || plugin.stats().rescheduled == 5).await;
         let fake = Fake::ok();

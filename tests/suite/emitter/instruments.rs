@@ -42,24 +42,23 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         let emitter = emitter::DurableEmitter::builder(pool.clone(), transport).configure(quick).configure(|config| {
             config.fallback = true;
             config.async_buffer = std::num::NonZeroUsize::MIN;
-            config.expiry = Some(Expiry { ttl: Duration::from_millis(200), interval: Duration::from_millis(5) });
-            config.metrics = Some(MetricsConfig {
-                poll_interval: Duration::from_millis(5),
-                max_queue_payload_bytes: 1_000,
-                near_expiry_lead: Duration::from_millis(50),
-            });
+            let expiry = Expiry::default().with_ttl(Duration::from_millis(200));
+            config.expiry = Some(expiry.with_interval(Duration::from_millis(5)));
+            let metrics = MetricsConfig::default().with_poll_interval(Duration::from_millis(5));
+            let metrics = metrics.with_near_expiry_lead(Duration::from_millis(50));
+            config.metrics = Some(metrics.with_max_queue_payload_bytes(1_000));
             config.batch.max_request_bytes = 1 << 20;
         });
         let emitter = emitter.start().await.unwrap();
         for name in 0..5 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
             emitter.flush(Duration::from_millis(100)).await.unwrap();
         }
         let large = "x".repeat(600_000);
-        let (one, two) = tokio::join!(emitter.emit(event(&large)), emitter.emit(event(&large)));
+        let (one, two) = tokio::join!(emitter.publish(event(&large)), emitter.publish(event(&large)));
         assert!(one.is_ok() && two.is_ok());
-        emitter.emit(event("x".repeat(2 << 20))).await.unwrap_err();
-        (0..20).for_each(|name| emitter.emit_async(event(name)));
+        emitter.publish(event("x".repeat(2 << 20))).await.unwrap_err();
+        (0..20).for_each(|name| emitter.publish_async(event(name)));
         assert!(emitter.flush(SOON).await.unwrap());
 
         // A row that expires, and a full buffer.
@@ -72,7 +71,7 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         });
         let full = full.start().await.unwrap();
         for name in 0..10 {
-            full.emit(event(name)).await.unwrap();
+            full.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || emitter.stats().expired > 0).await;
         fake.set_open(true);
@@ -86,10 +85,11 @@ fn every_instrument_is_in_the_table_and_is_recorded() {
         let emitter = emitter.configure(|config| {
             config.fallback = true;
             let (failures, cool_down) = (std::num::NonZeroU32::MIN, Duration::from_millis(5));
-            config.batch.breaker = Some(BreakerConfig { failures, cool_down, max_cool_down: cool_down });
+            let breaker = BreakerConfig::default().with_failures(failures);
+            config.batch.breaker = Some(breaker.with_cool_down(cool_down).with_max_cool_down(cool_down));
         });
         let emitter = emitter.start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         let counted = async |name: &str| {
             let name = format!("durable_emitter.publish.{name}");
             eventually(SOON, async || recording.total(&name) > 0.0).await;
@@ -207,11 +207,10 @@ fn metrics_separate_first_sends_from_retransmissions() {
         let emitter =
             emitter::DurableEmitter::builder(pool, fake as Arc<dyn Transport>).configure(quick).configure(|config| {
                 config.expiry = Some(Expiry::default());
-                config.metrics =
-                    Some(MetricsConfig { poll_interval: Duration::from_millis(5), ..MetricsConfig::default() });
+                config.metrics = Some(MetricsConfig::default().with_poll_interval(Duration::from_millis(5)));
             });
         let emitter = emitter.start().await.unwrap();
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         emitter.stop(STOP).await;
     });
@@ -303,7 +302,7 @@ fn pairs_of_labels_are_capped() {
             .start()
             .await
             .unwrap();
-        let emits = (0..600).map(|number| emitter.emit(of("cap", &format!("type{number}"), "")));
+        let emits = (0..600).map(|number| emitter.publish(of("cap", &format!("type{number}"), "")));
         futures_util::future::try_join_all(emits).await.unwrap();
         emitter.stop(STOP).await;
     });

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use eventbox::chip::{ConfigError, Transport};
-use eventbox::emitter::{DurableEmitter, EmitterError, Expiry, MetricsConfig, Retain, SERVICE_NAME, Setup, global};
+use eventbox::emitter::{self, DurableEmitter, Expiry, MetricsConfig, Retain, SERVICE_NAME, Setup, global};
 use sqlx::Connection;
 
 use super::support::{Fake, STOP, builder, event, payload, started};
@@ -30,16 +30,16 @@ on_every_engine! {
     /// An emitter before its start or after its stop refuses emits. It starts once.
     async fn an_emitter_that_does_not_run_refuses(db) {
         let emitter = builder(&db.pool, &Fake::ok()).build().unwrap();
-        let refused = async || emitter.emit(event("x")).await.unwrap_err().to_string();
+        let refused = async || emitter.publish(event("x")).await.unwrap_err().to_string();
         assert!(refused().await.contains("not started"));
         assert!(emitter.ready().is_err());
         emitter.start().await.unwrap();
-        assert!(matches!(emitter.start().await, Err(EmitterError::AlreadyStarted)));
+        assert!(matches!(emitter.start().await, Err(emitter::Error::AlreadyStarted)));
         emitter.ready().unwrap();
         emitter.stop(STOP).await;
         emitter.stop(STOP).await;
         assert!(refused().await.contains("not started"));
-        assert!(matches!(emitter.start().await, Err(EmitterError::AlreadyStarted)));
+        assert!(matches!(emitter.start().await, Err(emitter::Error::AlreadyStarted)));
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
 
@@ -58,7 +58,7 @@ on_every_engine! {
     async fn a_stop_waits_for_inserts_in_flight(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| config.retransmit = false).await;
         let lock = locked(db, lock_of::<Engine>()).await;
-        let mut emitting = Box::pin(emitter.emit(event("x")));
+        let mut emitting = Box::pin(emitter.publish(event("x")));
         assert!(futures_util::poll!(&mut emitting).is_pending());
         let mut stopping = Box::pin(emitter.stop(STOP));
         eventually(SOON, async || {
@@ -73,17 +73,18 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
 
-    /// Without a global emitter, emits fail at once. `global::emit` returns after the insert, `emit_async` before it.
+    /// Without a global emitter, publishing fails at once. `global::publish` returns after the insert, `publish_async`
+    /// before it.
     /// One test, because all tests share the global emitter.
     async fn the_global_emitter_stores_before_it_returns(db) {
         let _alone = ONE_GLOBAL.lock().await;
         let begun = Instant::now();
         for _ in 0..5 {
-            assert!(matches!(global::emit(event("x")).await, Err(EmitterError::NotInitialized)));
-            global::emit_async(event("x"));
+            assert!(matches!(global::publish(event("x")).await, Err(emitter::Error::NotInitialized)));
+            global::publish_async(event("x"));
         }
         assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
-        assert_eq!(EmitterError::NotInitialized.to_string(), "durable emitter not initialized");
+        assert_eq!(emitter::Error::NotInitialized.to_string(), "durable emitter not initialized");
 
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.insert_flush_interval = Duration::from_millis(50)).await;
@@ -91,9 +92,9 @@ on_every_engine! {
         let mut took = Vec::new();
         for name in 0..5 {
             let begun = Instant::now();
-            global::emit(event(name)).await.unwrap();
+            global::publish(event(name)).await.unwrap();
             took.push(begun.elapsed());
-            assert_eq!(emitter.stats().emitted, name + 1, "the row is stored when the call returns");
+            assert_eq!(emitter.stats().published, name + 1, "the row is stored when the call returns");
         }
         assert!(took.iter().min() < Some(&Duration::from_millis(100)), "{took:?}");
         assert!(took.iter().min() >= Some(&Duration::from_millis(50)), "each emit waits for the interval: {took:?}");
@@ -101,12 +102,12 @@ on_every_engine! {
 
         let begun = Instant::now();
         for name in 5..10 {
-            global::emit_async(event(name));
+            global::publish_async(event(name));
         }
         assert!(begun.elapsed() < in_turn / 5);
         eventually(SOON, async || fake.events().len() == 10).await;
         emitter.stop(STOP).await;
-        let failed = global::emit(event("x")).await.unwrap_err();
+        let failed = global::publish(event("x")).await.unwrap_err();
         assert_eq!(failed.to_string(), "durable emitter emit failed");
         let cause = std::error::Error::source(&failed).unwrap();
         assert!(cause.to_string().contains("not started"), "{cause}");
@@ -119,7 +120,7 @@ on_every_engine! {
         let emitter = started(&db.pool, &fake, |config| config.async_buffer = NonZeroUsize::new(10).unwrap()).await;
         let lock = locked(db, lock_of::<Engine>()).await;
         for name in 0..200 {
-            emitter.emit_async(event(name));
+            emitter.publish_async(event(name));
         }
         let dropped = emitter.stats().async_dropped;
         assert!(dropped > 0 && dropped < 200, "{dropped}");
@@ -151,9 +152,9 @@ on_every_engine! {
         let emitter = started(&db.pool, &server, |config| {
             config.health_grace = Duration::from_millis(1);
             config.retransmit_interval = Duration::from_millis(100);
-            config.expiry = Some(Expiry { interval: Duration::from_millis(100), ..Expiry::default() });
-            config.retain_delivered = Some(Retain { purge_interval: Duration::from_millis(100), ..Retain::default() });
-            config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(100), ..MetricsConfig::default() });
+            config.expiry = Some(Expiry::default().with_interval(Duration::from_millis(100)));
+            config.retain_delivered = Some(Retain::default().with_purge_interval(Duration::from_millis(100)));
+            config.metrics = Some(MetricsConfig::default().with_poll_interval(Duration::from_millis(100)));
             // Each request ends in time, but the batch is split into several requests, which together do not.
             (config.batch.publish_timeout, config.batch.max_request_bytes) = (Duration::from_millis(400), 1 << 20);
             config.batch.max_concurrent_sends = NonZeroUsize::MIN;
@@ -180,7 +181,7 @@ on_every_engine! {
         server.become_ok();
         *server.delay.lock().unwrap() = Duration::from_millis(250);
         let big = || event("x".repeat(600 << 10));
-        futures_util::future::try_join_all((0..24).map(|_| emitter.emit(big()))).await.unwrap();
+        futures_util::future::try_join_all((0..24).map(|_| emitter.publish(big()))).await.unwrap();
         eventually(SOON, async || named(&["publish"])).await;
         *server.delay.lock().unwrap() = Duration::ZERO;
         emitter.stop(STOP).await;
@@ -191,19 +192,19 @@ on_every_engine! {
         let fake = Fake::ok();
         fake.hang_on_close.store(true, Ordering::SeqCst);
         let emitter = started(&db.pool, &fake, |config| {
-            config.expiry = Some(Expiry { interval: Duration::from_millis(1), ..Expiry::default() });
-            config.metrics = Some(MetricsConfig { poll_interval: Duration::from_millis(1), ..MetricsConfig::default() });
+            config.expiry = Some(Expiry::default().with_interval(Duration::from_millis(1)));
+            config.metrics = Some(MetricsConfig::default().with_poll_interval(Duration::from_millis(1)));
             config.delete_flush_interval = Duration::from_secs(3600);
         }).await;
-        emitter.emit(event("sent, and never settled")).await.unwrap();
+        emitter.publish(event("sent, and never settled")).await.unwrap();
         eventually(SOON, async || emitter.stats().sent_fresh == 1).await;
         let lock = locked(db, lock_of::<Engine>()).await;
         for name in 0..100 {
-            emitter.emit_async(event(name));
+            emitter.publish_async(event(name));
         }
         let emitting: Vec<_> = (0..10).map(|name| {
             let emitter = emitter.clone();
-            tokio::spawn(async move { emitter.emit(event(name)).await })
+            tokio::spawn(async move { emitter.publish(event(name)).await })
         }).collect();
         tokio::task::yield_now().await;
         let begun = Instant::now();
@@ -229,10 +230,10 @@ on_every_engine! {
         }).await;
         let lock = locked(db, lock_of::<Engine>()).await;
         let begun = Instant::now();
-        let emits = futures_util::future::join_all((0..200).map(|name| emitter.emit(event(name))));
+        let emits = futures_util::future::join_all((0..200).map(|name| emitter.publish(event(name))));
         let answers = emits.await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        let gave_up = |answer: &Result<_, EmitterError>| matches!(answer, Err(EmitterError::Persist(_)));
+        let gave_up = |answer: &Result<_, emitter::Error>| matches!(answer, Err(emitter::Error::Persist(_)));
         assert!(answers.iter().all(gave_up), "{answers:?}");
         let last = answers.last().unwrap().as_ref().unwrap_err();
         assert!(std::error::Error::source(last).unwrap().to_string().contains("store a message in the outbox"));
@@ -243,14 +244,14 @@ on_every_engine! {
     /// Settings of `Duration::MAX` do not overflow.
     async fn a_setting_may_be_the_longest_duration(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| {
-            config.retransmit_after = Duration::MAX;
+            config.claim_ttl = Duration::MAX;
             config.delete_flush_interval = Duration::MAX;
             config.batch.batch_interval = Duration::MAX;
             config.database_timeout = Duration::MAX;
             config.shutdown_timeout = Duration::MAX;
-            config.expiry = Some(Expiry { ttl: Duration::MAX, interval: Duration::MAX });
+            config.expiry = Some(Expiry::default().with_ttl(Duration::MAX).with_interval(Duration::MAX));
         }).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         assert!(emitter.close().await.complete);
         assert_eq!(db.count("eventbox_outbox").await, 0);
     }
@@ -258,8 +259,9 @@ on_every_engine! {
     /// `Setup` and the builder refuse a wrong setting with an error that names the setting.
     async fn a_wrong_setup_is_refused_by_name(db) {
         let text = |setup: Setup<Engine>| match setup.build() {
-            Err(EmitterError::Config(error)) => error.to_string(),
-            other => panic!("{other:?}"),
+            Err(emitter::Error::Config(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+            Ok(emitter) => panic!("{emitter:?}"),
         };
         let complete = || {
             let mut setup = Setup::<Engine>::default();
@@ -284,18 +286,19 @@ on_every_engine! {
         let wrong = |change: fn(&mut eventbox::emitter::Config)| {
             let transport: Arc<dyn Transport> = Fake::ok();
             match DurableEmitter::builder(db.pool.clone(), transport).configure(change).build() {
-                Err(EmitterError::Config(error)) => error,
+                Err(error) => error,
                 other => panic!("{other:?}"),
             }
         };
         for (change, setting) in [
             ((|config| config.retransmit_interval = Duration::ZERO) as fn(&mut eventbox::emitter::Config), "retransmit_interval"),
-            (|config| config.expiry = Some(eventbox::emitter::Expiry { interval: Duration::ZERO, ..Default::default() }), "expiry.interval"),
+            (|config| config.expiry = Some(Expiry::default().with_interval(Duration::ZERO)), "expiry.interval"),
             (|config| config.batch.batch_interval = Duration::ZERO, "batch_interval"),
         ] {
-            assert_eq!(wrong(change), ConfigError::Zero { setting });
+            assert!(matches!(wrong(change), emitter::Error::Config(error) if error == ConfigError::Zero { setting }));
         }
-        assert!(matches!(wrong(|config| config.retransmit_after = Duration::from_secs(5)), ConfigError::ClaimTooShort { .. }));
+        let short = wrong(|config| config.claim_ttl = Duration::from_secs(5));
+        assert!(matches!(short, emitter::Error::ClaimTooShort { .. }));
 
         let _alone = ONE_GLOBAL.lock().await;
         let mut setup = complete();
@@ -340,9 +343,9 @@ on_every_engine! {
     async fn an_event_that_is_too_large_fails_alone(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.batch.max_request_bytes = 1 << 20).await;
-        let big = emitter.emit(event("x".repeat(2 << 20)));
-        let (big, small) = tokio::join!(big, emitter.emit(event("small")));
-        assert!(matches!(big, Err(EmitterError::TooLarge { .. })));
+        let big = emitter.publish(event("x".repeat(2 << 20)));
+        let (big, small) = tokio::join!(big, emitter.publish(event("small")));
+        assert!(matches!(big, Err(emitter::Error::TooLarge { .. })));
         small.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(fake.events().iter().map(payload).collect::<Vec<_>>(), ["small"]);

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbox::chip::{ConfigError, Destination, GrpcConfig, LazySigner, Tls, Transport};
-use eventbox::emitter::{DurableEmitter, EmitterError, Setup, global};
+use eventbox::chip::{Destination, GrpcConfig, LazySigner, Tls, Transport};
+use eventbox::emitter::{self, DurableEmitter, Setup, global};
 use eventbox::ingress::{self, Credential, Ingress};
 use rcgen::{CertificateParams, KeyPair};
 
@@ -68,7 +68,7 @@ on_every_engine! {
             let mut setup = to(db, "localhost:1");
             change(&mut setup);
             match setup.build() {
-                Err(EmitterError::Config(error)) => assert_eq!(error, ConfigError::BothSet { first, second }),
+                Err(emitter::Error::BothSet { first: one, second: two }) => assert_eq!((one, two), (first, second)),
                 other => panic!("{first} and {second}: {other:?}"),
             }
         }
@@ -115,7 +115,7 @@ on_every_engine! {
         let trusting = || Some(Tls::ca(pem.clone()));
         for emitter in [by_setup(settings(true), trusting()), by_builder(settings(true), trusting())] {
             emitter.start().await.unwrap();
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             assert!(emitter.flush(SOON).await.unwrap());
             emitter.stop(STOP).await;
         }
@@ -126,7 +126,7 @@ on_every_engine! {
             by_builder(settings(true), None),
         ] {
             emitter.start().await.unwrap();
-            emitter.emit(event("not let in")).await.unwrap();
+            emitter.publish(event("not let in")).await.unwrap();
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;
             emitter.stop(STOP).await;
             db.run("DELETE FROM eventbox_outbox").await;

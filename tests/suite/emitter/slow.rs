@@ -105,12 +105,12 @@ on_every_engine! {
         let server = PerEvent::new(Duration::from_millis(15));
         let transport: Arc<dyn Transport> = Arc::clone(&server) as _;
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
-            (config.batch.publish_timeout, config.retransmit_after) = (Duration::from_millis(500), Duration::from_secs(5));
+            (config.batch.publish_timeout, config.claim_ttl) = (Duration::from_millis(500), Duration::from_secs(5));
             config.batch.batch_size = NonZeroUsize::new(50).unwrap();
             config.batch.breaker = Some(eventbox::chip::BreakerConfig::default());
         });
         let emitter = emitter.start().await.unwrap();
-        futures_util::future::try_join_all((0..600).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..600).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || db.count("eventbox_outbox").await == 0).await;
         let copies = server.copies();
         assert!(copies <= 1_200, "{copies} copies of 600 events");

@@ -276,7 +276,7 @@ pub(crate) fn payload(event: &Wire) -> String {
 /// Sets short intervals, so that a test is quick.
 pub(crate) fn quick(config: &mut Config) {
     config.retransmit_interval = Duration::from_millis(10);
-    config.retransmit_after = Duration::from_millis(5_500);
+    config.claim_ttl = Duration::from_millis(5_500);
     config.backoff.initial = Duration::from_millis(10);
     config.backoff.max = Duration::from_millis(50);
     config.delete_flush_interval = Duration::from_millis(5);

@@ -101,7 +101,7 @@ on_every_engine! {
             });
             let emitter = emitter.start().await.unwrap();
             for name in ["good", "invalid", "no schema", "no argument", "late", "old credentials"] {
-                emitter.emit(event(name)).await.unwrap();
+                emitter.publish(event(name)).await.unwrap();
             }
             eventually(SOON, async || {
                 let stats = emitter.stats();
@@ -127,7 +127,7 @@ on_every_engine! {
         let fake = Fake::ok();
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || fake.calls() == 1).await;
         for claims in 2..5 {
             db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
@@ -135,7 +135,7 @@ on_every_engine! {
             eventually(SOON, async || db.number(claimed).await == claims).await;
         }
         // The event queued behind it is sent in another request, which does not contain the row.
-        emitter.emit(event("y")).await.unwrap();
+        emitter.publish(event("y")).await.unwrap();
         eventually(SOON, async || fake.calls() == 2).await;
         assert_eq!(fake.sizes(), [1, 1]);
         fake.set_open(true);
@@ -150,7 +150,7 @@ on_every_engine! {
         let hurry = FIRST_CLAIM_TTL - Duration::from_millis(20);
         let emitter = started(&db.pool, &fake, |config| {
             config.retransmit = false;
-            (config.batch.publish_timeout, config.retransmit_after) = (hurry, FIRST_CLAIM_TTL);
+            (config.batch.publish_timeout, config.claim_ttl) = (hurry, FIRST_CLAIM_TTL);
         }).await;
         let late = stored(db).await;
         let begun = Instant::now();
@@ -167,7 +167,7 @@ on_every_engine! {
         let fake = Fake::failing(Code::Unavailable);
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |config| config.retransmit = false).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || fake.calls() == 1).await;
         db.run("UPDATE eventbox_outbox SET attempts = 7, next_attempt_at_us = 4000000000000000").await;
         fake.set_open(true);
@@ -185,7 +185,7 @@ on_every_engine! {
             (config.fallback, config.retransmit) = (true, false);
         });
         let emitter = emitter.start().await.unwrap();
-        futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..50).map(|name| emitter.publish(event(name)))).await.unwrap();
         let others = 50 - u64::try_from(MAX_FALLBACKS).unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == others).await;
         assert_eq!(server.now.load(Ordering::SeqCst), MAX_FALLBACKS);
@@ -200,7 +200,7 @@ on_every_engine! {
         for code in [Code::DeadlineExceeded, Code::ResourceExhausted] {
             let fake = Fake::failing(code);
             let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;
             emitter.stop(STOP).await;
             assert!(fake.unary().is_empty());
@@ -211,7 +211,7 @@ on_every_engine! {
         let fake = Fake::failing(Code::InvalidArgument);
         let emitter = started(&db.pool, &fake, |_| {}).await;
         for name in 0..3 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         eventually(SOON, async || db.count(DEAD).await == 3).await;
         let dead = outbox::dead_letters(&db.pool, None, 10).await.unwrap();
@@ -221,7 +221,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
 
         let retention = |retention| {
-            let expiry = Expiry { interval: Duration::from_millis(5), ..Expiry::default() };
+            let expiry = Expiry::default().with_interval(Duration::from_millis(5));
             started(&db.pool, &fake, move |config| (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention)))
         };
         let long = retention(Duration::from_secs(3_600)).await;
@@ -291,15 +291,13 @@ fn the_gauges_show_the_contents_of_the_outbox() {
         let emitter = started(&pool, &fake, |config| {
             config.batch.breaker = Some(chip::BreakerConfig::default());
             config.expiry = Some(Expiry::default());
-            config.metrics = Some(MetricsConfig {
-                poll_interval: Duration::from_millis(5),
-                max_queue_payload_bytes: 1_000_000,
-                near_expiry_lead: Duration::from_secs(3_599),
-            });
+            let metrics = MetricsConfig::default().with_poll_interval(Duration::from_millis(5));
+            let metrics = metrics.with_near_expiry_lead(Duration::from_secs(3_599));
+            config.metrics = Some(metrics.with_max_queue_payload_bytes(1_000_000));
         })
         .await;
         for name in 0..3 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
         }
         // Reading a gauge clears its value, so the test polls each gauge until its next observation.
         let becomes = async |name: &str, right: &dyn Fn(f64) -> bool| {

@@ -204,13 +204,13 @@ on_every_engine! {
         for code in [Code::Internal, Code::Unknown, Code::PermissionDenied, Code::NotFound, Code::Unimplemented] {
             let fake = refusing(code, &["25"]);
             let emitter = started(&db.pool, &fake, |config| config.batch.breaker = Some(BreakerConfig::default())).await;
-            futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
+            futures_util::future::try_join_all((0..50).map(|name| emitter.publish(event(name)))).await.unwrap();
             eventually(Duration::from_secs(10), async || db.count(OUTBOX).await == 1).await;
             eventually(SOON, async || {
                 let health = format!("{:?}", emitter.health());
                 health.contains("refused again and again") && health.contains(&format!("{code:?}"))
             }).await;
-            emitter.emit(event("good after it")).await.unwrap();
+            emitter.publish(event("good after it")).await.unwrap();
             eventually(Duration::from_secs(10), async || db.count(OUTBOX).await == 1).await;
             fake.become_ok();
             eventually(SOON, async || db.count(OUTBOX).await == 0 && emitter.health().is_healthy()).await;
@@ -222,7 +222,7 @@ on_every_engine! {
     async fn a_certain_refusal_makes_one_dead_letter_and_delivers_the_rest(db) {
         let fake = refusing(Code::InvalidArgument, &["3", "4"]);
         let emitter = started(&db.pool, &fake, |_| {}).await;
-        futures_util::future::try_join_all((0..50).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..50).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || db.count(OUTBOX).await == 0 && db.count(DEAD).await == 2).await;
         eventually(SOON, async || emitter.stats().delivered == 48).await;
         assert_eq!(emitter.stats().rescheduled, 0);
@@ -233,11 +233,12 @@ on_every_engine! {
         let fake = Fake::new(|call, batch| if call % 2 == 0 { Err(Status::unavailable("odd")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |config| {
             config.batch.batch_size = NonZeroUsize::MIN;
-            let breaker = BreakerConfig { failures: NonZeroU32::MIN, cool_down: Duration::from_millis(5), ..BreakerConfig::default() };
+            let breaker = BreakerConfig::default().with_failures(NonZeroU32::MIN);
+            let breaker = breaker.with_cool_down(Duration::from_millis(5));
             config.batch.breaker = Some(breaker);
         }).await;
         for name in 0..FLAP_OPENINGS + 1 {
-            emitter.emit(event(name)).await.unwrap();
+            emitter.publish(event(name)).await.unwrap();
             eventually(SOON, async || db.count(OUTBOX).await == 0).await;
         }
         eventually(SOON, async || emitter.client().breaker_state() == BreakerState::Closed).await;
@@ -252,10 +253,10 @@ on_every_engine! {
             let asked = status.clone();
             let fake = Fake::new(move |_, _| Err(asked.clone()));
             let emitter = started(&db.pool, &fake, |_| {}).await;
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;
             assert!(least_wait(db).await >= 29, "{status:?}");
-            emitter.emit(event("y")).await.unwrap();
+            emitter.publish(event("y")).await.unwrap();
             assert!(matches!(emitter.client().breaker_state(), BreakerState::Open { remaining } if remaining > Duration::from_secs(20)));
             emitter.stop(STOP).await;
             assert_eq!(fake.calls(), 1, "no further request is sent");
@@ -269,7 +270,7 @@ on_every_engine! {
             let server = GrpcServer::start(Fake::new(move |_, _| Err(status.clone()))).await;
             let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap());
             let emitter = emitter::DurableEmitter::builder(db.pool.clone(), transport).start().await.unwrap();
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;
             assert!(least_wait(db).await >= 29);
             emitter.stop(STOP).await;
@@ -282,7 +283,7 @@ on_every_engine! {
         for (limit, code) in [(3, Code::Unavailable), (1, Code::Internal)] {
             let fake = Fake::failing(code);
             let emitter = started(&db.pool, &fake, |config| config.max_attempts = NonZeroU32::new(limit)).await;
-            emitter.emit(event("x")).await.unwrap();
+            emitter.publish(event("x")).await.unwrap();
             eventually(SOON, async || db.count(OUTBOX).await == 0).await;
             let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
             assert_eq!((dead.code.as_str(), dead.attempts), (ATTEMPTS_CODE, i32::try_from(limit).unwrap()));
@@ -296,9 +297,9 @@ on_every_engine! {
     async fn attempts_are_not_limited_by_default(db) {
         let fake = Fake::failing(Code::Internal);
         let emitter = started(&db.pool, &fake, |config| {
-            config.backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1) };
+            config.backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
         }).await;
-        emitter.emit(event("x")).await.unwrap();
+        emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || fake.calls() > 20).await;
         emitter.stop(STOP).await;
         assert_eq!((db.count(OUTBOX).await, db.count(DEAD).await), (1, 0));
@@ -310,7 +311,7 @@ on_every_engine! {
             let fake = Fake::ok();
             fake.set_open(false);
             let emitter = started(&db.pool, &fake, |_| {}).await;
-            futures_util::future::try_join_all((0..events).map(|name| emitter.emit(event(name)))).await.unwrap();
+            futures_util::future::try_join_all((0..events).map(|name| emitter.publish(event(name)))).await.unwrap();
             eventually(SOON, async || fake.calls() > 0).await;
             let report = emitter.stop(Duration::from_millis(500)).await;
             let left = usize::try_from(db.count(OUTBOX).await).unwrap();
@@ -319,10 +320,10 @@ on_every_engine! {
         }
         let fake = Fake::failing(Code::Unauthenticated);
         let emitter = started(&db.pool, &fake, |config| config.batch.breaker = Some(BreakerConfig::default())).await;
-        emitter.emit(event("opens it")).await.unwrap();
+        emitter.publish(event("opens it")).await.unwrap();
         eventually(SOON, async || emitter.client().breaker_state() != BreakerState::Closed).await;
         db.run("DELETE FROM eventbox_outbox").await;
-        futures_util::future::try_join_all((0..20).map(|name| emitter.emit(event(name)))).await.unwrap();
+        futures_util::future::try_join_all((0..20).map(|name| emitter.publish(event(name)))).await.unwrap();
         eventually(SOON, async || emitter.client().free() == emitter.client().config().message_buffer.get()).await;
         let report = emitter.stop(STOP).await;
         assert!(!report.complete && report.left >= 19, "{report:?}");

@@ -195,7 +195,7 @@ async fn rounds(how: Interruption) {
     let (cluster, pool, watch) = stage(1).await;
     let (hooks, fake) = (Arc::new(AtomicUsize::new(0)), Fake::ok());
     cluster.wants_a_standby(false);
-    let emitter = started(&cluster.pool(4), &fake, |config| config.retransmit_after = Duration::from_secs(6)).await;
+    let emitter = started(&cluster.pool(4), &fake, |config| config.claim_ttl = Duration::from_secs(6)).await;
     let runtime = Runtime::builder(cluster.pool(6)).reducer("order", Telling(Arc::clone(&hooks)));
     let runtime = runtime.emitter(emitter.clone()).config(config()).start().await.unwrap();
     eventually(SOON, async || hooks.load(Ordering::SeqCst) == 1 && fake.events().len() == 1).await;

@@ -40,7 +40,7 @@ fn publishing<B: CellEngine>() -> Cells<B> {
 
 async fn from_memory_alone<B: CellEngine>(db: &TestDb<B>, fake: &Arc<Fake>) -> DurableEmitter<B> {
     started(&db.open(4), fake, |config| {
-        (config.retransmit_after, config.retransmit_interval) = (LONG, LONG);
+        (config.claim_ttl, config.retransmit_interval) = (LONG, LONG);
     })
     .await
 }

@@ -156,7 +156,7 @@ on_every_engine! {
             config.backoff.max = Duration::from_secs(60);
         })
         .await;
-        emitter.emit(message("now")).await.unwrap();
+        emitter.publish(message("now")).await.unwrap();
         eventually(SOON, async || emitter.stats().delivered == 1).await;
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE next_attempt_at_us > 1000").await, 2);
         emitter.stop(STOP).await;
