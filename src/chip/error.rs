@@ -1,49 +1,49 @@
 //! Errors of a configuration.
 
-/// Problem of a configuration.
+/// Problem of a configuration of the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A setting that must not be zero.
+    /// A setting must not be zero.
     #[error("{setting} must not be zero")]
     Zero {
-        /// The setting.
+        /// Name of the setting.
         setting: &'static str,
     },
     /// The address is not `host:port`.
     #[error("invalid address format: {problem}")]
     InvalidAddress {
-        /// The problem.
+        /// Description of the problem.
         problem: String,
     },
-    /// A TLS setting that cannot be used.
+    /// The TLS settings cannot be used.
     #[error("the TLS settings cannot be used: {problem}")]
     Tls {
-        /// The problem.
+        /// Description of the problem.
         problem: String,
     },
-    /// An authentication setting that cannot be used.
+    /// The settings of the credentials cannot be used.
     #[error("auth: {0}")]
     Auth(AuthConfigError),
 }
 
-/// Problem of the settings of an authentication.
+/// Problem of the settings of credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthConfigError {
-    /// No public key.
+    /// The public key is missing.
     #[error("public key hex required for rotating auth (TTL > 0)")]
     PublicKeyRequired,
-    /// A header that is valid too shortly.
+    /// The time to live of a signed header is under 10 minutes.
     #[error("headers TTL must be at least 10 minutes")]
     TtlTooShort,
-    /// A public key that is not hex.
+    /// The public key is not hex, or does not have 32 bytes.
     #[error("failed to decode public key hex: {problem}")]
     InvalidPublicKey {
-        /// The problem.
+        /// Description of the problem.
         problem: String,
     },
-    /// Credentials would travel in the clear.
-    #[error("credentials need TLS: switch it on, or say `insecure` on purpose")]
+    /// The credentials would travel in plain text.
+    #[error("credentials need TLS: set `tls`, or call `insecure` on purpose")]
     NeedsTls,
 }

@@ -1,4 +1,4 @@
-//! The table of the instruments of the batch client.
+//! Table of the instruments of the batch client.
 
 use crate::instrument::instruments;
 
@@ -12,12 +12,25 @@ const BYTES: &[f64] = &[
 
 instruments! {
     /// All instruments of a batch client.
-    BATCH_REQUESTS = "chip_ingress.batch.send_requests_total", Counter, "{request}", ["status", CLIENT], NONE, "Requests; partial: some events of it failed";
-    BATCH_MESSAGES = "chip_ingress.batch.request_size_messages", Histogram, "{event}", ["max_batch_size", CLIENT], MESSAGES, "Events of a request";
-    BATCH_BYTES = "chip_ingress.batch.request_size_bytes", Histogram, "By", ["max_grpc_request_size_bytes", CLIENT], BYTES, "Size of a request";
-    BATCH_LATENCY = "chip_ingress.batch.request_latency_ms", Histogram, "ms", ["status", CLIENT], NONE, "Time until the answer";
-    BATCH_CONFIG = "chip_ingress.batch.config.info", Gauge, "{info}", ["max_batch_size", "message_buffer_size", "max_concurrent_sends", "batch_interval_ms", "max_publish_timeout_ms", "shutdown_timeout_ms", "clone_event", "transaction_enabled", "max_grpc_request_size_bytes", CLIENT], NONE, "1, with the configuration as labels";
-    BATCH_SPLITS = "chip_ingress.batch.batch_splits_total", Counter, "{split}", [CLIENT], NONE, "Batches that were split by size";
-    BATCH_MISMATCH = "chip_ingress.batch.results_mismatch_total", Counter, "{mismatch}", [CLIENT], NONE, "Answers whose results do not match the events";
-    BREAKER_OPENED = "durable_emitter.breaker.opened", Counter, "1", ["code", CLIENT], NONE, "Times that the circuit to the endpoint opened; several within minutes: it flaps";
+    BATCH_REQUESTS = "chip_ingress.batch.send_requests_total", Counter, "{request}", ["status", CLIENT], NONE,
+        "Requests; partial: some of their events failed";
+    BATCH_MESSAGES = "chip_ingress.batch.request_size_messages", Histogram, "{event}",
+        ["max_batch_size", CLIENT], MESSAGES,
+        "Events of a request";
+    BATCH_BYTES = "chip_ingress.batch.request_size_bytes", Histogram, "By",
+        ["max_grpc_request_size_bytes", CLIENT], BYTES,
+        "Size of a request";
+    BATCH_LATENCY = "chip_ingress.batch.request_latency_ms", Histogram, "ms", ["status", CLIENT], NONE,
+        "Time until the answer";
+    BATCH_CONFIG = "chip_ingress.batch.config.info", Gauge, "{info}",
+        ["max_batch_size", "message_buffer_size", "max_concurrent_sends", "batch_interval_ms",
+        "max_publish_timeout_ms", "shutdown_timeout_ms", "clone_event", "transaction_enabled",
+        "max_grpc_request_size_bytes", CLIENT], NONE,
+        "1, with the configuration as labels";
+    BATCH_SPLITS = "chip_ingress.batch.batch_splits_total", Counter, "{split}", [CLIENT], NONE,
+        "Batches that were split by size";
+    BATCH_MISMATCH = "chip_ingress.batch.results_mismatch_total", Counter, "{mismatch}", [CLIENT], NONE,
+        "Answers whose results do not match the events";
+    BREAKER_OPENED = "durable_emitter.breaker.opened", Counter, "1", ["code", CLIENT], NONE,
+        "Openings of the breaker of the endpoint; several within minutes: it flaps";
 }

@@ -59,7 +59,7 @@ impl BatchMetrics {
         gauge!(names::BATCH_CONFIG, labels).set(1.0);
     }
 
-    /// A request that was made.
+    /// Counts a request.
     pub(crate) fn request(
         &self,
         status: RequestStatus,
@@ -76,7 +76,7 @@ impl BatchMetrics {
         histogram!(names::BATCH_BYTES, self.with([limit])).record(whole(bytes));
     }
 
-    /// A request that was not made, because it is too large.
+    /// Counts a request that was too large to be made.
     pub(crate) fn not_sent(&self, events: usize, bytes: usize, config: &BatchConfig) {
         self.request(RequestStatus::Failure, events, bytes, Duration::ZERO, config);
     }
@@ -85,7 +85,7 @@ impl BatchMetrics {
         counter!(names::BATCH_SPLITS, self.client.clone()).increment(1);
     }
 
-    /// The breaker opened for an error, or did not.
+    /// Counts an opening of the breaker for an error, if it opened.
     pub(crate) fn opened(&self, opened: bool, error: &SendError) {
         if opened {
             counter!(names::BREAKER_OPENED, self.with([Label::new("code", error.code())])).increment(1);
@@ -97,7 +97,7 @@ impl BatchMetrics {
     }
 }
 
-/// The label that names a client; none without a name.
+/// Returns the label of a client; none without a name.
 pub(crate) fn client_label(name: Option<&str>) -> Vec<Label> {
     name.map(|name| Label::new("client_name", name.to_owned())).into_iter().collect()
 }

@@ -1,7 +1,8 @@
-//! A client of Chip Ingress: messages from memory, in batches, over gRPC. It knows no database.
+//! A client of Chip Ingress: sends events from memory, in batches, over gRPC. It uses no database.
 //!
-//! A [`BatchClient`] queues events in front of a [`Transport`]. It numbers them, splits requests by size, isolates the event that
-//! a server refuses, and calls back exactly once for each event. A breaker stops requests while the destination fails.
+//! A [`BatchClient`] queues events in front of a [`Transport`]. It numbers them, splits requests by size, isolates the
+//! event that a server refuses, and calls back exactly once for each event. A breaker stops requests while the
+//! destination fails.
 //!
 //! # What a failure means
 //!

@@ -30,8 +30,8 @@ pub struct Config {
     /// Pauses before the next attempt when a schema or a domain is not registered at the server.
     pub slow_backoff: Backoff,
     /// Attempts after which a message that fails becomes a dead letter, with the code
-    /// [`ATTEMPTS_CODE`](crate::emitter::ATTEMPTS_CODE); `None`: no limit. Each claim of the row is an attempt, also one
-    /// without a request. An outage of the endpoint counts as a refusal does.
+    /// [`ATTEMPTS_CODE`](crate::emitter::ATTEMPTS_CODE); `None`: no limit. Each claim of the row is an attempt, also
+    /// one without a request. An outage of the endpoint counts as a refusal does.
     pub max_attempts: Option<NonZeroU32>,
     /// Age at which rows become dead letters; `None`: rows never expire.
     pub expiry: Option<Expiry>,

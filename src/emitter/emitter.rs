@@ -30,19 +30,20 @@ const FLUSH_POLL: Duration = Duration::from_millis(20);
 
 /// Delivers the outbox of a database to Chip Ingress, at least once, and stores events of its own.
 ///
-/// [`publish`](Self::publish) returns when the event is stored; everything after that happens in the background, and no failure of the network,
-/// the server or a queue is a failure of the emit. Fresh rows are sent from memory. A host also claims what is due in the table,
-/// whoever wrote it; any number of hosts can share a database, because a claim is exclusive. Rows leave the table when the server has
-/// answered for them, or into the dead letters.
+/// [`publish`](Self::publish) returns when the event is stored. The delivery follows in the background, and no failure
+/// of the network, the server or a queue is a failure of `publish`. The emitter sends fresh rows from memory. A host
+/// also claims the due rows of all processes. Any number of hosts can share a database, because a claim is exclusive. A
+/// row leaves the table when the server has answered for it, or as a dead letter.
 ///
-/// Cheap to clone. Start it once and [`stop`](Self::stop) it before the database closes; dropping it stops nothing.
+/// Cheap to clone. Start it once, and [`stop`](Self::stop) it before the database closes. Dropping it stops nothing.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
-/// # let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(directory.path().join("flights.sqlite3"))).await?;
+/// # let options = eventbox::sqlite_options(directory.path().join("flights.sqlite3"));
+/// # let pool = sqlx::SqlitePool::connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use std::time::Duration;
 /// use eventbox::{CloudEvent, emitter::DurableEmitter};
@@ -67,13 +68,13 @@ impl<B: Backend> Clone for DurableEmitter<B> {
 }
 
 impl<B: Backend> DurableEmitter<B> {
-    /// Begins an emitter on a migrated database, to an endpoint: `host:port`, a [`GrpcConfig`](crate::chip::GrpcConfig) or an
-    /// `Arc<dyn Transport>`.
+    /// Begins to build an emitter on a migrated database. The endpoint is `host:port`, a
+    /// [`GrpcConfig`](crate::chip::GrpcConfig) or an `Arc<dyn Transport>`.
     pub fn builder(pool: Pool<B>, endpoint: impl Into<Destination>) -> DurableEmitterBuilder<B> {
         DurableEmitterBuilder { pool, destination: endpoint.into(), config: Config::default() }
     }
 
-    /// Starts to accept and to send.
+    /// Starts to accept and to send messages.
     ///
     /// # Errors
     ///
@@ -82,24 +83,26 @@ impl<B: Backend> DurableEmitter<B> {
         self.core.start()
     }
 
-    /// Stores an event and returns the id of its row; it is delivered afterwards. Concurrent emits share their inserts.
+    /// Stores an event and returns the id of its row. The delivery follows. Concurrent calls share their inserts.
     ///
-    /// Without an idempotency key of its own the event gets one by [`Config::idempotency_key`].
+    /// An event without an idempotency key gets one by [`Config::idempotency_key`].
     ///
     /// # Errors
     ///
-    /// [`Error::NotStarted`], [`Error::TooLarge`] and [`Error::Persist`]; nothing is stored, except perhaps after
-    /// an [`Error::Unknown`](crate::Error::Unknown). Never because of the network or the server.
+    /// [`Error::NotStarted`], [`Error::TooLarge`] and [`Error::Persist`]. Nothing is stored then, except perhaps after
+    /// an [`Error::Unknown`](crate::Error::Unknown). The network and the server cause none of them.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may or may not have stored the event; give it an idempotency key if you mean to try again.
+    /// A dropped future may or may not have stored the event. Give the event an idempotency key if you want to retry.
     pub async fn publish(&self, event: CloudEvent) -> Result<Uuid, Error> {
         self.core.inserter.publish(event).await
     }
 
-    /// Takes an event to be stored in the background; errors are logged. Drops it, and counts that, when
-    /// [`async_buffer`](Config::async_buffer) or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES) are waiting, or the emitter is not running.
+    /// Stores an event in the background, and logs errors.
+    ///
+    /// Drops the event, and counts that, when the emitter is not running, or when
+    /// [`async_buffer`](Config::async_buffer) events or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES) wait already.
     pub fn publish_async(&self, event: CloudEvent) {
         let pair = SourceType::of(event.source(), event.event_type());
         if !self.core.background.push(event) {
@@ -108,10 +111,11 @@ impl<B: Backend> DurableEmitter<B> {
         }
     }
 
-    /// Sends a row from memory that was just written by [`publish_in`](crate::outbox::publish_in) or a turn. Call it after the commit.
+    /// Sends a row from memory that a turn or [`publish_in`](crate::outbox::publish_in) just wrote. Call it after the
+    /// commit.
     ///
-    /// Never fails and never waits: a row that finds no place is sent by a host as soon as there is one, at the latest when the claim of its insert is
-    /// over.
+    /// Never fails and never waits. When the queue is full, a host sends the row as soon as the queue has room, at the
+    /// latest when the claim of its insert has ended.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if !self.core.signals.is_running() {
             return Handover::LeftWaiting;
@@ -124,9 +128,10 @@ impl<B: Backend> DurableEmitter<B> {
         handover
     }
 
-    /// Waits until nothing undelivered is in the outbox, and answers whether that was so within the deadline.
+    /// Waits until the outbox has no undelivered row. Returns whether that was so within `deadline`.
     ///
-    /// It makes the loops hurry. What another process holds, or what waits for its next attempt, takes its time.
+    /// The loops hurry meanwhile. Rows that another process claimed, or that wait for their next attempt, are not sent
+    /// earlier.
     ///
     /// # Errors
     ///
@@ -179,13 +184,13 @@ impl<B: Backend> DurableEmitter<B> {
         self.core.context.counters.snapshot()
     }
 
-    /// The batch client, for its state.
+    /// Returns the batch client, for its state.
     #[must_use]
     pub fn client(&self) -> &BatchClient {
         &self.core.handoff.client
     }
 
-    /// Whether it is started and not stopped.
+    /// Succeeds while the emitter is started and not stopped.
     ///
     /// # Errors
     ///
@@ -194,7 +199,7 @@ impl<B: Backend> DurableEmitter<B> {
         if self.core.signals.is_running() { Ok(()) } else { Err(Error::NotStarted) }
     }
 
-    /// What is wrong with it, if anything: a loop that stands still, an endpoint that fails, messages about to expire.
+    /// Returns the problems of the emitter: a loop that stands still, an endpoint that fails, messages about to expire.
     #[must_use]
     pub fn health(&self) -> HealthReport {
         HealthReport::of(&self.core.problems())
@@ -213,7 +218,7 @@ impl<B: Backend> DurableEmitter<B> {
         self.core.stop(limit).await
     }
 
-    /// [`stop`](Self::stop) within [`Config::shutdown_timeout`].
+    /// Stops within [`Config::shutdown_timeout`], as [`stop`](Self::stop) does.
     pub async fn close(&self) -> StopReport {
         self.stop(self.core.config().shutdown_timeout).await
     }
@@ -225,7 +230,7 @@ impl<B: Backend> fmt::Debug for DurableEmitter<B> {
     }
 }
 
-/// An emitter that is being built; see [`DurableEmitter::builder`].
+/// Builder of an emitter; see [`DurableEmitter::builder`].
 #[must_use = "nothing happens before `start` or `build`"]
 pub struct DurableEmitterBuilder<B: Backend> {
     pool: Pool<B>,
@@ -246,26 +251,27 @@ impl<B: Backend> DurableEmitterBuilder<B> {
         self
     }
 
-    /// For a plugin that shares the database with a host: it stores and sends once, and leaves all else to the host.
+    /// Makes the emitter a plugin: it stores messages and sends each once, and a host on the same database does the
+    /// rest.
     pub fn plugin(self) -> Self {
         self.configure(|config| config.retransmit = false)
     }
 
-    /// The emitter, not started. Must be called in a Tokio runtime; does not connect.
+    /// Returns the emitter, not started. Call it inside a Tokio runtime. It does not connect.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`].
+    /// [`Error::Config`] and [`Error::ClaimTooShort`].
     pub fn build(self) -> Result<DurableEmitter<B>, Error> {
         let transport = self.destination.into_transport()?;
         Ok(DurableEmitter { core: Arc::new(Core::new(self.pool, transport, self.config)?) })
     }
 
-    /// The emitter, started.
+    /// Returns the emitter, started.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`].
+    /// [`Error::Config`] and [`Error::ClaimTooShort`].
     pub async fn start(self) -> Result<DurableEmitter<B>, Error> {
         let emitter = self.build()?;
         emitter.start().await?;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// The name under which the emitter reports its health.
+/// Name under which the emitter reports its health.
 pub const SERVICE_NAME: &str = "DurableEmitter";
 
 /// Health of the emitter: one entry, [`SERVICE_NAME`], with its problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthReport {
-    /// By service: nothing, or what is wrong with it.
+    /// Problem of each service; `None` when it has none.
     pub entries: BTreeMap<&'static str, Option<String>>,
 }
 
@@ -19,7 +19,7 @@ impl HealthReport {
         HealthReport { entries: BTreeMap::from([(SERVICE_NAME, problem)]) }
     }
 
-    /// True when nothing is wrong.
+    /// Returns whether no service has a problem.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.entries.values().all(Option::is_none)

@@ -1,19 +1,21 @@
-//! The durable outbox: messages for the world outside, delivered at least once to Chip Ingress.
+//! Delivery of the outbox to Chip Ingress, at least once.
 //!
-//! Three ways lead into the outbox: a turn publishes, [`outbox::publish_in`](crate::outbox::publish_in) joins any transaction, and [`DurableEmitter::publish`] stores alone. One
-//! way leads out: a [`DurableEmitter`] sends the row, from memory if it was just written, and settles it by what the server
-//! answered: delivered (the row is deleted), to be tried later, or a dead letter with a code and a reason, from where it can be
-//! replayed. Nothing leaves the outbox without an outcome.
+//! Three ways lead into the outbox: a turn publishes, [`outbox::publish_in`](crate::outbox::publish_in) joins any
+//! transaction, and [`DurableEmitter::publish`] stores a message alone. One way leads out: a [`DurableEmitter`] sends
+//! the row, from memory if this process just wrote it, and acts on the server's answer. It deletes a delivered row,
+//! schedules the next attempt, or makes the row a dead letter with a code and a reason. You can replay dead letters. No
+//! row leaves the outbox without an outcome.
 //!
 //! # The claim
 //!
-//! A row belongs to whoever inserted or claimed it until `next_attempt_at_us`, by the database's clock; each claim counts an attempt.
-//! A message whose request could end after its claim is not sent, and whoever settles a row changes it only if its attempts are
-//! still those of his claim. So any number of hosts and plugins share one table, and a row is sent by one of them at a time.
+//! A row belongs to the process that inserted or claimed it until `next_attempt_at_us`, by the database's clock. Each
+//! claim counts an attempt. The client does not send a message whose request could end after the claim. An outcome
+//! changes a row only while its attempts are those of the claim. So any number of hosts and plugins share one table,
+//! and only one of them sends a row at a time.
 //!
 //! # What a failure means
 //!
-//! [`chip`](crate::chip) tells the classes of failures.
+//! [`chip`](crate::chip) lists the classes of failures.
 
 pub(crate) mod config;
 pub(crate) mod context;

@@ -1,4 +1,4 @@
-//! Everything from one set of settings: credentials, transport, batch client, emitter, global.
+//! Makes credentials, transport, batch client, emitter and global emitter from one set of settings.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,50 +15,50 @@ use crate::emitter::error::Error;
 use crate::emitter::global::{register_signer, set_global};
 use crate::store::Backend;
 
-/// The environment's name of the endpoint.
+/// Environment variable of the endpoint.
 pub const ENDPOINT_VARIABLE: &str = "CL_CHIP_INGRESS_ENDPOINT";
 
-/// The environment's name of the switch of the durable emitter.
+/// Environment variable that switches the durable emitter on.
 pub const DURABLE_VARIABLE: &str = "CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED";
 
-/// The environment's name of the switch of the best-effort emitter.
+/// Environment variable that switches the best-effort emitter on.
 pub const BATCH_VARIABLE: &str = "CL_CHIP_INGRESS_BATCH_EMITTER_ENABLED";
 
-/// The settings of a service that emits. Zero means the default everywhere.
+/// Settings of a service that publishes. Zero means the default in every field.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Setup<B: Backend> {
-    /// The database; required.
+    /// Database; required.
     pub pool: Option<Pool<B>>,
-    /// `host:port`; required unless there is a transport.
+    /// `host:port`; required unless `destination` is set.
     pub endpoint: String,
-    /// Sends in place of gRPC to the endpoint.
+    /// Destination in place of the endpoint.
     pub destination: Option<Destination>,
-    /// Plain text instead of TLS.
+    /// Whether to use plain text instead of TLS.
     pub insecure_connection: bool,
-    /// Whom to trust; the system's authorities by default.
+    /// Trusted authorities; those of the system by default.
     pub tls: Option<Tls>,
-    /// The credentials.
+    /// Credentials.
     pub auth: AuthSettings,
-    /// Host (true) or plugin.
+    /// Whether the emitter is a host (true) or a plugin.
     pub retransmit_enabled: bool,
-    /// Events of a request.
+    /// Most events of a request.
     pub batch_size: usize,
-    /// The longest a batch waits.
+    /// Longest wait of a batch.
     pub batch_interval: Duration,
     /// Requests at the same time.
     pub max_concurrent_sends: usize,
-    /// The deadline of a request.
+    /// Longest time of a request.
     pub max_publish_timeout: Duration,
-    /// The deadline of a stop.
+    /// Longest time of a stop.
     pub shutdown_timeout: Duration,
-    /// Events that wait for their batch.
+    /// Most events that wait for their batch.
     pub message_buffer_size: usize,
-    /// Bytes of a request.
+    /// Most bytes of a request.
     pub max_request_bytes: usize,
-    /// The options of the emitter.
+    /// Options of the emitter.
     pub emitter: Config,
-    /// Whether a best-effort batch emitter is switched on as well, which is refused.
+    /// Whether a best-effort batch emitter is on as well, which `build` refuses.
     pub batch_emitter_enabled: bool,
 }
 
@@ -86,12 +86,12 @@ impl<B: Backend> Default for Setup<B> {
 }
 
 impl<B: Backend> Setup<B> {
-    /// Builds the emitter, makes it the one of the process and returns it, **not started**. On an error nothing is left behind.
+    /// Builds the emitter, makes it the global one and returns it, **not started**. An error leaves nothing behind.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with what is missing or wrong, by the name under which it is set. Two settings that contradict each
-    /// other are [`Error::BothSet`]: none is ignored.
+    /// [`Error::Config`], [`Error::Missing`] and [`Error::ClaimTooShort`], which name the setting. [`Error::BothSet`]
+    /// when two settings contradict each other, because none is ignored.
     pub fn build(self) -> Result<DurableEmitter<B>, Error> {
         if self.batch_emitter_enabled {
             return Err(Error::BothSet { first: BATCH_VARIABLE, second: DURABLE_VARIABLE });
@@ -99,7 +99,8 @@ impl<B: Backend> Setup<B> {
         self.check()?;
         let missing = |problem| Error::Missing { problem };
         let pool = self.pool.ok_or(missing(
-            "durable event store is nil: data source required when durable emitter is enabled (CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED); set Setup::pool",
+            "durable event store is nil: data source required when durable emitter is enabled \
+             (CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED); set Setup::pool",
         ))?;
         let mut config = self.emitter;
         config.retransmit = self.retransmit_enabled;
@@ -150,7 +151,7 @@ impl<B: Backend> Setup<B> {
 }
 
 impl<B: Backend> Setup<B> {
-    /// Refuses settings of which one would be ignored without a word.
+    /// Refuses two settings of which one would be ignored.
     fn check(&self) -> Result<(), Error> {
         let (plain, emitter, batch) = (Config::default(), &self.emitter, &self.emitter.batch);
         let differs = |one: Duration, two: Duration, default: Duration| !one.is_zero() && two != default && one != two;
@@ -168,7 +169,7 @@ impl<B: Backend> Setup<B> {
             (elsewhere && self.tls.is_some(), "destination", "tls"),
             (elsewhere && self.insecure_connection, "destination", "insecure_connection"),
             (self.insecure_connection && self.tls.is_some(), "insecure_connection", "tls"),
-            // Without a time to live nothing is signed, and requests would go without credentials.
+            // Without a time to live nothing is signed, and requests would have no credentials.
             (auth.headers_ttl.is_zero() && auth.signer.is_some(), "auth.signer", "auth.headers_ttl = 0"),
             (
                 differs(self.shutdown_timeout, emitter.shutdown_timeout, plain.shutdown_timeout),

@@ -1,4 +1,4 @@
-//! Counts what lies in the outbox.
+//! Counts the rows of the outbox.
 
 use std::time::Duration;
 
@@ -8,26 +8,27 @@ use crate::error::Result;
 use crate::outbox::row::micros;
 use crate::store::{Backend, Fault, MAX_COUNTED_ROWS, OutboxSample, answered, hold};
 
-/// How many rows of the outbox are counted; beyond, the numbers say `at least`.
+/// Most rows of the outbox that are counted exactly. Beyond it the numbers are lower bounds.
 pub const MAX_COUNTED: i64 = MAX_COUNTED_ROWS;
 
-/// What lies in the outbox: exact up to [`MAX_COUNTED`] rows, and beyond that at least so much, which two fields tell.
+/// Counts of the outbox: exact up to [`MAX_COUNTED`] rows. Beyond it they are lower bounds, which two fields show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStats {
-    /// Rows that are not delivered.
+    /// Undelivered rows.
     pub depth: i64,
-    /// Whether there are more of them than were counted: then the depth, its bytes, what expires soon and the age are lower bounds.
+    /// Whether more undelivered rows exist than were counted. Then `depth`, `payload_bytes`, `near_ttl` and
+    /// `oldest_pending_age` are lower bounds.
     pub depth_is_at_least: bool,
-    /// All rows, those that are kept after their delivery included.
+    /// All rows, with those that are retained after their delivery.
     pub total_rows: i64,
-    /// Whether there are more than were counted: then `total_rows` is a lower bound.
+    /// Whether more rows exist than were counted. Then `total_rows` is a lower bound.
     pub total_is_at_least: bool,
-    /// Bytes of the payloads of what is not delivered.
+    /// Payload bytes of undelivered rows.
     pub payload_bytes: i64,
-    /// Rows that will expire soon.
+    /// Rows that expire within `near_expiry_lead` of the emitter.
     pub near_ttl: i64,
-    /// The age of the oldest row that is not delivered; zero when there is none.
+    /// Age of the oldest undelivered row; zero without one.
     pub oldest_pending_age: Duration,
 }
 
@@ -45,7 +46,8 @@ impl QueueStats {
     }
 }
 
-/// Counts the rows of the outbox, up to [`MAX_COUNTED`]. No row counts as about to expire: only a `DurableEmitter` knows the term.
+/// Counts the rows of the outbox, up to [`MAX_COUNTED`]. `near_ttl` is 0, because only a `DurableEmitter` knows the
+/// time to live.
 ///
 /// # Errors
 ///
@@ -59,7 +61,8 @@ impl QueueStats {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{CloudEvent, outbox};
 ///

@@ -1,4 +1,4 @@
-//! Messages that were given up: looking at them, sending them after all, forgetting them.
+//! Dead letters: lists, replays and deletes them.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,65 +9,65 @@ use crate::cloudevent::{CloudEvent, CloudEventError};
 use crate::error::Result;
 use crate::store::{Backend, Bound, DeadRow, OutboxKey, answered, begin_tx, hold};
 
-/// The most dead letters of one call.
+/// Most dead letters of one call.
 pub const MAX_DEAD_LETTERS: u32 = 1_000;
 
-/// The most bytes that the messages of one call of [`dead_letters`] have together; one is always listed.
+/// Most bytes of all messages that one call of [`dead_letters`] lists. A call always lists one message.
 pub const MAX_DEAD_LETTER_BYTES: usize = 32 << 20;
 
-/// Names a dead letter.
+/// Identifies a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeadLetterId {
     key: OutboxKey,
 }
 
 impl DeadLetterId {
-    /// The shard, 0 to 255, and the id of the row in the outbox.
+    /// Makes an id from the shard, 0 to 255, and the id that the row had in the outbox.
     #[must_use]
     pub fn new(shard: u8, id: Uuid) -> Self {
         DeadLetterId { key: OutboxKey { shard: shard.into(), id } }
     }
 
-    /// The shard.
+    /// Returns the shard, 0 to 255.
     #[must_use]
     pub fn shard(&self) -> i16 {
         self.key.shard
     }
 
-    /// The id that the row had in the outbox.
+    /// Returns the id that the row had in the outbox.
     #[must_use]
     pub fn id(&self) -> &Uuid {
         &self.key.id
     }
 }
 
-/// A message that was given up.
+/// A message that is not sent any more.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its name.
+    /// Id of the dead letter.
     pub id: DeadLetterId,
-    /// Its domain.
+    /// Source of the event, its domain.
     pub source: String,
-    /// Its entity.
+    /// Type of the event, its entity.
     pub event_type: String,
-    /// Why, in one of a few words: the server's code, `TOO_LARGE`, `UNDECODABLE` or `EXPIRED`.
+    /// Code of the reason: the server's, `TOO_LARGE`, `ATTEMPTS_EXHAUSTED`, `UNDECODABLE` or `EXPIRED`.
     pub code: String,
-    /// Why, in the words of the server.
+    /// Reason, in the words of the server.
     pub reason: String,
-    /// How often it was claimed to be sent.
+    /// Number of claims of the row.
     pub attempts: i32,
-    /// When it was given up.
+    /// Time at which the message became a dead letter.
     pub dead_at: SystemTime,
     payload: Vec<u8>,
 }
 
 impl DeadLetter {
-    /// The message, with its id and its idempotency key.
+    /// Returns the message, with its id and its idempotency key.
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::NotAnEvent`] when that is why it was given up.
+    /// [`CloudEventError::NotAnEvent`] when the row held no event, which is the code `UNDECODABLE`.
     pub fn event(&self) -> std::result::Result<CloudEvent, CloudEventError> {
         CloudEvent::decode(&self.payload)
     }
@@ -87,8 +87,12 @@ impl DeadLetter {
     }
 }
 
-/// The dead letters in the order of their keys, after one or from the start; at most `limit` and [`MAX_DEAD_LETTERS`],
-/// and no more than fit into [`MAX_DEAD_LETTER_BYTES`]. Go on behind the last one until the answer is empty.
+/// Lists dead letters in the order of their keys, after one of them or from the start. Pass the id of the last one to
+/// the next call, and stop at an empty result.
+///
+/// # Units and limits
+///
+/// A call lists at most `limit` and [`MAX_DEAD_LETTERS`] messages, and [`MAX_DEAD_LETTER_BYTES`] bytes.
 ///
 /// # Errors
 ///
@@ -107,9 +111,10 @@ pub async fn dead_letters<B: Backend>(
     Ok(rows.rows.into_iter().map(DeadLetter::of).collect())
 }
 
-/// Moves dead letters back to the outbox, due at once, with their ids and idempotency keys; answers how many were there.
+/// Moves dead letters back to the outbox, due at once, with their ids and idempotency keys. Returns the number of moved
+/// messages.
 ///
-/// Use it when the reason is mended. A receiver that deduplicates by the key drops what it has after all.
+/// Call it after the reason is repaired. A receiver that deduplicates by the key drops a message that it already has.
 ///
 /// # Errors
 ///
@@ -128,7 +133,7 @@ pub async fn replay_dead_letters<B: Backend>(pool: &Pool<B>, ids: &[DeadLetterId
     write.await.map_err(|fault: crate::store::Fault| fault.during("replay dead letters"))
 }
 
-/// Forgets dead letters for ever; answers how many were there.
+/// Deletes dead letters. Returns the number of deleted ones.
 ///
 /// # Errors
 ///

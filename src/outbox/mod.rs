@@ -1,13 +1,13 @@
-//! The durable outbox: messages for the world outside, stored in the transaction that decided them.
+//! The durable outbox: messages to the outside, stored in the transaction that decided them.
 //!
-//! Turns publish into it, and [`publish_in`] joins any transaction. A `DurableEmitter` (feature `emitter`) delivers the rows and
-//! deletes each when the server has it, or moves it to the dead letters with a code and a reason. [`replay_dead_letters`] moves
-//! dead letters back. No row leaves the outbox without an outcome.
+//! Turns publish into it, and [`publish_in`] joins any transaction. A `DurableEmitter` (feature `emitter`) delivers the
+//! rows and deletes each when the server has it, or moves it to the dead letters with a code and a reason.
+//! [`replay_dead_letters`] moves dead letters back. No row leaves the outbox without an outcome.
 //!
 //! # The claim
 //!
-//! The insert is the first claim of a row: for [`FIRST_CLAIM_TTL`] only the process that wrote the row sends it. After that any
-//! process that delivers may claim it, by the database's clock. Each claim counts an attempt.
+//! The insert is the first claim of a row: for [`FIRST_CLAIM_TTL`] only the process that wrote the row sends it. After
+//! that any host may claim it, by the database's clock. Each claim counts an attempt.
 
 pub(crate) mod counts;
 pub(crate) mod dead_letter;

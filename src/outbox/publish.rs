@@ -13,16 +13,16 @@ use crate::store::{Backend, EmitExecutor, Fault, in_time};
 /// statement always takes one message, whatever its size.
 pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
 
-/// Puts a message into the outbox, alone or inside the caller's transaction, without a running emitter.
+/// Puts a message into the outbox, alone or inside the caller's transaction. No emitter needs to run.
 ///
-/// `&mut *tx` joins the caller's transaction: the message goes out exactly if that commits. It is delivered at least once, by
-/// `DurableEmitter::deliver` at once or by any host on this database after [`FIRST_CLAIM_TTL`].
-/// Without an idempotency key of its own it gets one that is unique to this call.
+/// `&mut *tx` joins the caller's transaction: the message is delivered exactly if the transaction commits. It is
+/// delivered at least once: at once through `DurableEmitter::deliver`, or after [`FIRST_CLAIM_TTL`] by any host on this
+/// database. A message without an idempotency key gets one that is unique to this call.
 ///
 /// # Errors
 ///
-/// Contention, transient or database errors; [`Error::Unknown`](crate::Error::Unknown) when the connection was lost and the message may be
-/// there or not.
+/// Contention, transient or database errors. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost:
+/// the message may or may not be stored.
 ///
 /// # Cancel safety
 ///
@@ -32,7 +32,8 @@ pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{CloudEvent, outbox};
 ///
@@ -40,7 +41,7 @@ pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
 /// let event = CloudEvent::builder("flights", "flight.departed").payload("UA 1545").build()?;
 /// let stored = outbox::publish_in(&mut *tx, event).await?;
 /// tx.commit().await?;
-/// // emitter.deliver(stored) sends it now; without that, a host sends it a little later.
+/// // emitter.deliver(stored) sends it now. Without that, a host sends it after FIRST_CLAIM_TTL.
 /// # drop(stored);
 /// # Ok(()) }
 /// ```
@@ -59,7 +60,7 @@ where
     Ok(stored)
 }
 
-/// Writes the messages of turns, in order; each has its key already.
+/// Writes the messages of turns, in order. Each has its idempotency key.
 pub(crate) async fn publish_all_in<B: Backend>(
     tx: &mut <B as Database>::Connection,
     events: Vec<CloudEvent>,

@@ -1,4 +1,4 @@
-//! A row of the outbox, as it is made from a message.
+//! A row of the outbox, made from a message.
 
 use std::time::Duration;
 
@@ -13,71 +13,71 @@ use crate::store::{OutboxKey, OutboxRow};
 /// Time for which only the process that wrote a row sends it; the default of the emitter's `claim_ttl`.
 pub const FIRST_CLAIM_TTL: Duration = Duration::from_secs(10);
 
-/// The claim that the insert is.
+/// Number of the claim that the insert makes.
 pub(crate) const FIRST_CLAIM: i32 = 1;
 
-/// The extension that says who sends, and its value.
+/// Extension that names the sender, and its value.
 const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 
 /// A message that was just written to the outbox.
 ///
-/// Hand it to `DurableEmitter::deliver` after the commit, to send it from memory without reading the row. Dropping it is
-/// harmless: another process sends the row when the first claim, which is the insert, has ended.
+/// Hand it to `DurableEmitter::deliver` after the commit, to send it from memory without reading the row. Dropping it
+/// is harmless: another process sends the row when the first claim, which is the insert, has ended.
 #[derive(Debug)]
 #[must_use = "hand it to `DurableEmitter::deliver` after the commit, or let a host send it later"]
 pub struct Stored {
     pub(crate) key: OutboxKey,
     pub(crate) event: CloudEvent,
-    /// The event as it goes into the row; empty as soon as it is there.
+    /// Bytes of the event for the row; empty after the insert.
     pub(crate) payload: Vec<u8>,
-    /// The claim that the insert was.
+    /// Number of the claim that the insert made.
     #[cfg_attr(not(feature = "emitter"), allow(dead_code, reason = "only delivery sends from memory"))]
     pub(crate) attempts: i32,
-    /// When somebody else may send it; counted from before the insert, so it is never later than the database thinks.
+    /// End of the claim; counted from before the insert, so it is never later than the end in the database.
     #[cfg_attr(not(feature = "emitter"), allow(dead_code, reason = "only delivery sends from memory"))]
     pub(crate) claimed_until: Instant,
 }
 
 impl Stored {
-    /// The shard of the row, 0 to 255.
+    /// Returns the shard of the row, 0 to 255.
     #[must_use]
     pub fn shard(&self) -> i16 {
         self.key.shard
     }
 
-    /// The id of the row.
+    /// Returns the id of the row.
     #[must_use]
     pub fn id(&self) -> &Uuid {
         &self.key.id
     }
 
-    /// The message as it was stored, with its idempotency key.
+    /// Returns the message as it was stored, with its idempotency key.
     #[must_use]
     pub fn event(&self) -> &CloudEvent {
         &self.event
     }
 }
 
-/// Puts messages that are inserted together into one shard, any one: rows that come together lie together then, in one place of each index.
+/// Puts messages that are inserted together into one random shard, so that one insert touches one place of each index.
 pub(crate) fn lay_together(stored: &mut [Stored]) {
     let shard = fastrand::u8(..).into();
     stored.iter_mut().for_each(|stored| stored.key.shard = shard);
 }
 
-/// The idempotency key of a message whose sender gave it none.
+/// Idempotency key of a message whose sender gave it none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdempotencyKey {
-    /// One of its own: every emit is another fact.
+    /// A unique key: every message is another fact.
     #[default]
     Unique,
-    /// The [`content_hash`](CloudEvent::content_hash): emits of equal content are one fact, and a receiver that deduplicates drops all but the
-    /// first.
+    /// The [`content_hash`](CloudEvent::content_hash): messages of equal content are one fact, and a receiver that
+    /// deduplicates drops all but the first.
     ContentHash,
 }
 
-/// A row to be, with what the emitter adds to the message.
-pub(crate) fn prepare(mut event: CloudEvent, hold: Duration, default_key: IdempotencyKey) -> Stored {
+/// Prepares a row: the message with the sender's name and an idempotency key.
+pub(crate) fn prepare(mut event: CloudEvent, claim_ttl: Duration, default_key: IdempotencyKey) -> Stored {
     let id = new_id();
     event.stamp(EMITTER.0, EMITTER.1.to_owned());
     event.default_key(|event| match default_key {
@@ -86,7 +86,7 @@ pub(crate) fn prepare(mut event: CloudEvent, hold: Duration, default_key: Idempo
     });
     let key = OutboxKey { shard: shard_of(id).into(), id };
     let payload = event.encode();
-    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(hold) }
+    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(claim_ttl) }
 }
 
 pub(crate) fn row(stored: &Stored) -> OutboxRow<'_> {
@@ -99,13 +99,13 @@ pub(crate) fn row(stored: &Stored) -> OutboxRow<'_> {
     }
 }
 
-/// A message without a recipient lies in the shard of its id.
+/// Returns the shard of a message, which is that of its id.
 fn shard_of(id: Uuid) -> u8 {
     let [first, ..] = <[u8; 16]>::from(Md5::digest(id.as_bytes()));
     first
 }
 
-/// A duration as the statements take it; a time can be added to it without overflow.
+/// Returns a duration in the microseconds of the statements, cut so that a time can be added without overflow.
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The outcome of a message that was sent, and the next step.
+//! Errors of events that were sent, and their classes.
 #![doc = include_str!("retry_classes.md")]
 
 use std::borrow::Cow;
@@ -9,60 +9,61 @@ use tonic::{Code, Status};
 use crate::chip::answer::refusal::{Refusal, says_too_large};
 use crate::proto::chipingress::pb::PublishErrorCode;
 
-/// Why a message was not delivered.
+/// Reason why an event was not delivered.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The whole request failed.
     #[error("{0}")]
     Status(Status),
-    /// The server refused this message and said why.
+    /// The server refused this event with a code and a reason.
     #[error("{code}: {reason}")]
     Event {
-        /// The server's code.
+        /// Code of the server.
         code: EventErrorCode,
-        /// The server's words, of any length.
+        /// Text of the server, of any length.
         reason: String,
     },
-    /// The message alone makes a request over the limit; it was not sent.
+    /// The event alone makes a request over the limit. The client did not send it.
     #[error("publish batch serialized size {bytes} exceeds max gRPC request size {limit}")]
     TooLarge {
-        /// The size of the request.
+        /// Size of the request, in bytes.
         bytes: usize,
-        /// The limit.
+        /// Limit of a request, in bytes.
         limit: usize,
     },
-    /// A batch that must be published as a whole does not fit into one request; it was not sent.
+    /// A batch that must be published as a whole does not fit into one request. The client did not send it.
     #[error(
-        "the transactional batch of {events} events exceeds the max gRPC request size: allow split_transactions or lower the batch size"
+        "the transactional batch of {events} events exceeds the max gRPC request size: \
+         allow split_transactions or lower the batch size"
     )]
     TransactionTooLarge {
-        /// The events of the batch.
+        /// Number of events of the batch.
         events: usize,
     },
-    /// The queue to the sender is full.
+    /// The queue of the client is full.
     #[error("message buffer is full")]
     BufferFull,
-    /// The sender was stopped.
+    /// The client was stopped.
     #[error("client is shutdown")]
     Shutdown,
-    /// The claim on the row ended before it was sent, so somebody else may send it.
+    /// The claim of the row ended before the request, so another process may send the message.
     #[error("the claim on the message ended before it was sent")]
     ClaimOver,
-    /// The endpoint failed too often of late.
+    /// The breaker is open, because the endpoint failed.
     #[error("the circuit to the endpoint is open")]
     CircuitOpen,
 }
 
-/// The code of a message that a server refused, as a number of `PublishErrorCode`; -1 is a missing result.
+/// Code of a refused event, as a number of `PublishErrorCode`; -1 is a missing result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventErrorCode(pub i32);
 
 impl EventErrorCode {
-    /// The server answered with fewer results than there were events. Never on the wire.
+    /// The server answered with fewer results than events. Never on the wire.
     pub const RESULTS_MISMATCH: Self = EventErrorCode(-1);
 
-    /// The name of the code; numbers that this version does not know are `PUBLISH_ERROR_CODE_UNKNOWN`.
+    /// Returns the name of the code. A number that this version does not know is `PUBLISH_ERROR_CODE_UNKNOWN`.
     #[must_use]
     pub fn name(self) -> &'static str {
         if self == Self::RESULTS_MISMATCH {
@@ -78,24 +79,24 @@ impl fmt::Display for EventErrorCode {
     }
 }
 
-/// Next step for a message that was not delivered; the table is at the head of this page.
+/// Next step for an event that was not delivered; see the table of [`chip`](crate::chip).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryClass {
-    /// Try again with backoff.
+    /// Retry with back-off.
     Transient,
-    /// Try again with a long backoff: somebody must do something first.
+    /// Retry with a long back-off, because an operator must act first.
     SlowTransient,
-    /// Nothing is wrong with the message: open the breaker and keep it.
+    /// Open the breaker and keep the event, which is not the cause.
     Endpoint,
-    /// Never try again: it is a dead letter.
+    /// Do not retry: the event becomes a dead letter.
     Permanent,
-    /// It was not tried; its row stays as it is.
+    /// Leave the row as it is, because no request was made.
     NotTried,
 }
 
 impl SendError {
-    /// The class of the error, for a message that was `alone` in its request or not.
+    /// Returns the class of the error, for an event that was `alone` in its request or not.
     #[must_use]
     pub fn class(&self, alone: bool) -> RetryClass {
         match self {
@@ -122,13 +123,13 @@ impl SendError {
         }
     }
 
-    /// True when a batch with this error should be halved, to find the message it is about.
+    /// Returns whether a batch with this error should be halved to find the event that the error is about.
     #[must_use]
     pub fn wants_bisection(&self) -> bool {
         matches!(self.refusal(), Refusal::SizeOrRate | Refusal::Event | Refusal::EventOrDestination)
     }
 
-    /// The error as a metric label: one of a few texts, never the server's words.
+    /// Returns the error as a metric label: one of a few texts, never the text of the server.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         match self {
@@ -144,7 +145,8 @@ impl SendError {
         }
     }
 
-    /// The code of the dead letter: as [`code`](Self::code), but it tells the client's own errors apart.
+    /// Returns the code of the dead letter: [`code`](Self::code), with a code of its own for a message that is too
+    /// large.
     pub(crate) fn dead_letter_code(&self) -> Cow<'static, str> {
         match self {
             SendError::TooLarge { .. } => "TOO_LARGE".into(),
@@ -153,13 +155,13 @@ impl SendError {
     }
 }
 
-/// A bounded error code for a result: empty when there is no error.
+/// Returns the code of an error, one of a few texts; empty without an error.
 #[must_use]
 pub fn error_code(error: Option<&SendError>) -> Cow<'static, str> {
     error.map_or(Cow::Borrowed(""), SendError::code)
 }
 
-/// The name of a gRPC code in CamelCase.
+/// Returns the name of a gRPC code in CamelCase.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

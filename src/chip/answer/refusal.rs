@@ -1,4 +1,4 @@
-//! Whom a failed request is about: one of its events, its size, its duration, or nobody in it.
+//! Cause of a failed request: one of its events, its size, its duration, or the destination.
 
 use std::error::Error;
 use std::fmt;
@@ -15,15 +15,15 @@ use crate::chip::answer::retry_hint::retry_after;
 pub(crate) enum Refusal {
     /// No request was made.
     NotMade,
-    /// It took too long, so a smaller one may not.
+    /// The request took too long; a smaller one may not.
     Slow,
-    /// The destination as a whole, or our way to it. More requests would not help.
+    /// The destination, or the way to it. More requests would not help.
     Destination,
-    /// The size of the request, or too many requests: a small request tells which.
+    /// The size of the request, or the rate of requests. A small request shows which.
     SizeOrRate,
-    /// One of its events for certain, which its parts will show.
+    /// One of the events for certain. Requests with parts of them show which.
     Event,
-    /// One of its events, or the destination: its parts tell which.
+    /// One of the events, or the destination. Requests with parts of the events show which.
     EventOrDestination,
 }
 
@@ -44,7 +44,7 @@ impl SendError {
         }
     }
 
-    /// Pause that the server asks for.
+    /// Returns the pause that the server asks for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             SendError::Status(status) => retry_after(status),
@@ -53,8 +53,8 @@ impl SendError {
     }
 }
 
-/// Whether a status says that a message is too large, by a code that servers use for it and in one of the usual
-/// wordings. It decides alone only about a request of one event; a larger one is halved on any such code.
+/// Returns whether a status says that a message is too large, by a code that servers use for it and in one of the usual
+/// wordings. This decides alone only about a request of one event; larger ones are halved on any such code.
 pub(crate) fn says_too_large(status: &Status) -> bool {
     let code = matches!(
         status.code(),
@@ -67,13 +67,13 @@ pub(crate) fn says_too_large(status: &Status) -> bool {
     );
     let text = status.message().to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    // The client library writes the status of an HTTP answer without a gRPC status in these words.
+    // The client library reports an HTTP answer without a gRPC status in these words.
     let http = text.ends_with("http status code 413");
     let exceeded = says(&["exceed", "over the", "above"]) && says(&["size", "length", "bytes"]);
     code && (http || says(&["larger than", "too large", "too big", "too long"]) || exceeded)
 }
 
-/// The mark of a status that this process made, and not a server.
+/// Mark of a status that this process made, and not a server.
 #[derive(Debug)]
 struct Local;
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_did_not_say_is_about_no_event() {
+    fn a_status_of_this_process_is_about_no_event() {
         assert_eq!(SendError::Status(Status::internal("x")).refusal(), Refusal::EventOrDestination);
         assert_eq!(SendError::Status(local(Status::internal("x"))).refusal(), Refusal::Destination);
     }

@@ -1,4 +1,4 @@
-//! When the server wants to be asked again: `RetryInfo` in the details of a status, or `retry-after` in its metadata.
+//! Pause that a server asks for: `RetryInfo` in the details of a status, or `retry-after` in its metadata.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +7,16 @@ use tonic::Status;
 
 use crate::clock;
 
-/// The longest wait that a server can ask for; a longer one is cut.
+/// Longest pause that a server can ask for. A longer one is cut.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// The type of the detail that says when to try again.
+/// Type of the detail with the pause.
 const RETRY_INFO: &str = "google.rpc.RetryInfo";
 
-/// The metadata of HTTP that says the same.
+/// Metadata of HTTP with the pause.
 const RETRY_AFTER: &str = "retry-after";
 
-/// `google.rpc.Status`, as far as it is read.
+/// The part of `google.rpc.Status` that is read.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]
@@ -30,7 +30,7 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// The wait that the server asked for, at most [`MAX_RETRY_AFTER`]; `None` when it asked for none.
+/// Returns the pause that the server asked for, at most [`MAX_RETRY_AFTER`]; `None` when it asked for none.
 pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
     let wait = from_details(status.details()).or_else(|| {
         let value = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
@@ -46,7 +46,7 @@ fn from_details(details: &[u8]) -> Option<Duration> {
     Duration::try_from(delay).ok()
 }
 
-/// Seconds, with a fraction or without, or a date of HTTP.
+/// Reads seconds, with a fraction or without, or a date of HTTP.
 fn from_header(value: &str, now: SystemTime) -> Option<Duration> {
     match value.parse::<f64>() {
         Ok(seconds) if !seconds.is_finite() => None,

@@ -1,4 +1,4 @@
-//! The batch client: a bounded queue in front of a transport.
+//! The batch client: its start, its entrance and its stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,15 +24,17 @@ use crate::heartbeat::Beat;
 use crate::room::Room;
 use crate::service::StopReport;
 
-/// Collects events into batches and publishes them, with sequence numbers, splitting by size, bisecting, and exactly one callback per
-/// accepted event.
+/// Collects events into batches and publishes them. It numbers the events, splits requests by size, bisects refused
+/// ones, and calls exactly one callback for each accepted event.
 ///
-/// Batches are sent when they are full or when their first event is [`batch_interval`](BatchConfig::batch_interval) old. Up to
-/// [`max_concurrent_sends`](BatchConfig::max_concurrent_sends) are on their way at once, so batches may overtake each other. When the
-/// server is slow the queue fills, and [`queue`](Self::queue) refuses: that is the back-pressure. Full is what has
-/// [`message_buffer`](BatchConfig::message_buffer) events, or [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES).
+/// The client sends a batch when it is full, or when its first event is as old as
+/// [`batch_interval`](BatchConfig::batch_interval). Up to [`max_concurrent_sends`](BatchConfig::max_concurrent_sends)
+/// batches are in flight, so batches may overtake each other. When the server is slow, the queue fills and
+/// [`queue`](Self::queue) refuses events. The queue is full with [`message_buffer`](BatchConfig::message_buffer)
+/// events, or with [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES).
 ///
-/// Dropping the client without [`stop`](Self::stop) gives every waiting event its callback with [`SendError::Shutdown`].
+/// Dropping the client without [`stop`](Self::stop) calls the callback of every waiting event with
+/// [`SendError::Shutdown`].
 pub struct BatchClient {
     queue: mpsc::Sender<Queued>,
     room: Room,
@@ -40,16 +42,16 @@ pub struct BatchClient {
     config: BatchConfig,
     requests: Arc<Requests>,
     sequences: Arc<Sequences>,
-    /// No new events; what is queued is sent.
+    /// Refuses new events; the client sends the queued ones.
     draining: CancellationToken,
-    /// Nothing is sent any more.
+    /// Ends all sending.
     abandoned: CancellationToken,
     tasks: TaskTracker,
     closed: AtomicBool,
 }
 
 impl BatchClient {
-    /// A client that is not started: it accepts events, up to its buffer, and sends none.
+    /// Returns a client that is not started: it accepts events, up to its buffer, and sends none.
     ///
     /// # Errors
     ///
@@ -77,20 +79,18 @@ impl BatchClient {
         })
     }
 
-    /// The options it runs with.
+    /// Returns the options of the client.
     #[must_use]
     pub fn config(&self) -> &BatchConfig {
         &self.config
     }
 
-    /// Begins to send. A second call does nothing.
-    ///
-    /// Must be called in a Tokio runtime.
+    /// Begins to send. A second call does nothing. Call it inside a Tokio runtime.
     pub fn start(&self) {
         self.start_watched(None);
     }
 
-    /// The same, with a heart that is seen when batches find no slot.
+    /// Begins to send, with a heartbeat that stops while a batch waits for a slot.
     pub(crate) fn start_watched(&self, beat: Option<Beat>) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiting) = waiting {
@@ -110,17 +110,17 @@ impl BatchClient {
         }
     }
 
-    /// Accepts an event to be sent, without waiting. With `Ok`, the callback will run exactly once, also when the client is stopped.
+    /// Queues an event without waiting. After `Ok` the client calls the callback exactly once, also when it stops.
     ///
     /// # Errors
     ///
-    /// [`SendError::BufferFull`] and [`SendError::Shutdown`]; then the callback is dropped and the event's number is a gap in the
-    /// sequence.
+    /// [`SendError::BufferFull`] and [`SendError::Shutdown`]. The client drops the callback then, and the number of the
+    /// event is a gap in the sequence.
     pub fn queue(&self, event: CloudEvent, callback: Option<Callback>) -> Result<(), SendError> {
         self.queue_until(event, 1, None, callback)
     }
 
-    /// The same for an attempt to send an event that must not be sent when it is too late for that.
+    /// Queues attempt number `attempt` of an event, whose request must begin before `send_before`.
     pub(crate) fn queue_until(
         &self,
         mut event: CloudEvent,
@@ -156,13 +156,14 @@ impl BatchClient {
         self.queue.capacity()
     }
 
-    /// How many bytes of events the queue would take now, of [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES). What is being sent counts, too.
+    /// Returns the bytes that the queue would take now, of [`MAX_QUEUE_BYTES`](crate::chip::MAX_QUEUE_BYTES). Events in
+    /// requests count as queued.
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.room.free()
     }
 
-    /// What the breaker lets through now. Without one it is closed, except for as long as the server asks to be left alone.
+    /// Returns the state of the breaker. Without a breaker it is closed, except while the server asks for a pause.
     #[must_use]
     pub fn breaker_state(&self) -> BreakerState {
         self.requests.breaker().state()
@@ -174,8 +175,7 @@ impl BatchClient {
         self.requests.breaker().open_for()
     }
 
-    /// How often the breaker opened of late, when that is so often that it flaps: [`FLAP_OPENINGS`] times or more within
-    /// [`FLAP_WINDOW`].
+    /// Returns how often the breaker opened within [`FLAP_WINDOW`], if that was [`FLAP_OPENINGS`] times or more.
     ///
     /// [`FLAP_OPENINGS`]: crate::chip::FLAP_OPENINGS
     /// [`FLAP_WINDOW`]: crate::chip::FLAP_WINDOW
@@ -184,13 +184,13 @@ impl BatchClient {
         self.requests.breaker().flapping()
     }
 
-    /// The most events of a request now: the batch size, or fewer when the destination does not answer so many in time.
+    /// Returns the most events of a request now: the batch size, or fewer when the destination is too slow for it.
     #[must_use]
     pub fn request_size(&self) -> usize {
         self.requests.sizing.limit()
     }
 
-    /// [`stop`](Self::stop) within [`BatchConfig::shutdown_timeout`].
+    /// Stops within [`BatchConfig::shutdown_timeout`], as [`stop`](Self::stop) does.
     ///
     /// # Cancel safety
     ///
@@ -199,14 +199,14 @@ impl BatchClient {
         self.stop(self.config.shutdown_timeout).await
     }
 
-    /// Accepts nothing more, sends what is queued, lets the callbacks run and closes the transport, all within `limit`.
+    /// Refuses new events, sends the queued ones, calls the callbacks and closes the transport, all within `limit`.
     ///
-    /// What could not be sent shortly before that, at most [`ABANDON_GRACE`], gets its callback with [`SendError::Shutdown`]. A second
-    /// stop does nothing more; without a start it returns at once.
+    /// The sending ends [`ABANDON_GRACE`] before the limit. Events that are left then get [`SendError::Shutdown`]. A
+    /// second stop does nothing more. Without a start it returns at once.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the stop goes on; call it again to wait for it.
+    /// Safe: call it again to wait for the rest.
     pub async fn stop(&self, limit: Duration) -> StopReport {
         let deadline = from_now(limit);
         let send_until = deadline.checked_sub(ABANDON_GRACE.min(limit / 2)).unwrap_or(deadline);
@@ -217,19 +217,19 @@ impl BatchClient {
         if !complete {
             tracing::warn!("timed out waiting for shutdown to finish, force closing");
             self.abandoned.cancel();
-            // The tasks that are left only run callbacks, which wait for nothing.
+            // The remaining tasks only call callbacks, which wait for nothing.
             let _ = timeout_at(deadline, self.tasks.wait()).await;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
             self.sequences.clear();
-            self.requests.failures().tell_the_rest();
+            self.requests.failures().log_the_rest();
             complete &= timeout_at(deadline, self.requests.transport().close()).await.is_ok();
         }
         StopReport::in_time(complete)
     }
 }
 
-/// The most of a stop's time that is kept for the last callbacks and the closing of the transport, when there is too much to send.
+/// Most of a stop's time that is kept for the last callbacks and for closing the transport.
 pub const ABANDON_GRACE: Duration = Duration::from_millis(250);
 
 impl Drop for BatchClient {

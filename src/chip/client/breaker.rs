@@ -1,4 +1,4 @@
-//! The circuit breaker of an endpoint: it stops sending, never accepting.
+//! The circuit breaker of an endpoint: it stops the sending, and never the accepting.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::retry::pause_after;
 
-/// The time in which openings are counted.
+/// Time in which openings are counted.
 pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
 
-/// Openings within [`FLAP_WINDOW`] from which on the breaker is reported as flapping.
+/// Openings within [`FLAP_WINDOW`] from which on health reports that the breaker flaps.
 pub const FLAP_OPENINGS: usize = 3;
 
 /// Condition on which the breaker opens, and for how long.
@@ -61,21 +61,21 @@ impl Default for BreakerConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BreakerState {
-    /// Everything.
+    /// Every request passes.
     Closed,
-    /// Nothing, for this long.
+    /// No request passes.
     Open {
-        /// Until the next probe.
+        /// Time until the next probe.
         remaining: Duration,
     },
-    /// One request at a time, to see whether the endpoint is back.
+    /// One request at a time passes, as a probe of the endpoint.
     HalfOpen,
 }
 
-/// Per endpoint. Cheap to clone.
+/// The breaker of one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Breaker {
-    /// `None`: it opens only when the server asks to be left alone.
+    /// `None`: the breaker opens only when the server asks for a pause.
     config: Option<BreakerConfig>,
     inner: Arc<Mutex<Inner>>,
 }
@@ -83,9 +83,9 @@ pub(crate) struct Breaker {
 #[derive(Debug)]
 struct Inner {
     failures: u32,
-    /// Open, and until when; half-open after that.
+    /// Set while the breaker is not closed.
     open: Option<Open>,
-    /// When it opened for failures, the last few times.
+    /// Times of the last openings for failures.
     openings: VecDeque<Instant>,
 }
 
@@ -98,7 +98,7 @@ struct Open {
     probing: bool,
 }
 
-/// The leave to send one request. Say how it went; dropping it says nothing and lets another probe through.
+/// Permission to send one request. Report the result; a dropped pass reports nothing, and lets another probe through.
 #[derive(Debug)]
 pub(crate) struct Pass {
     breaker: Breaker,
@@ -137,6 +137,7 @@ impl Breaker {
         Some(inner.openings.len()).filter(|openings| *openings >= FLAP_OPENINGS)
     }
 
+    /// Returns the permission for a request, unless the breaker is open.
     pub(crate) fn pass(&self) -> Option<Pass> {
         let mut inner = self.lock();
         let probe = match &mut inner.open {
@@ -152,12 +153,12 @@ impl Breaker {
 }
 
 impl Pass {
-    /// Whether it is the one request that looks whether the endpoint is back.
+    /// Returns whether the request is a probe.
     pub(crate) fn is_probe(&self) -> bool {
         self.probe
     }
 
-    /// The endpoint answered; `true` when that closed the circuit.
+    /// Reports that the endpoint answered. Returns whether that closed the breaker.
     pub(crate) fn success(mut self) -> bool {
         self.probe = false;
         let mut inner = self.breaker.lock();
@@ -169,7 +170,7 @@ impl Pass {
         closed
     }
 
-    /// The endpoint failed; `for_certain` opens at once. `true` when the circuit opened.
+    /// Reports that the endpoint failed; `for_certain` opens the breaker at once. Returns whether the breaker opened.
     pub(crate) fn failure(mut self, for_certain: bool) -> bool {
         let probe = std::mem::take(&mut self.probe);
         let config = self.breaker.config;
@@ -184,11 +185,11 @@ impl Pass {
                 inner.open = Some(Open { until, failed_probes, probing: false, ..open });
                 false
             }
-            // A request from before it opened.
+            // The request began before the breaker opened.
             Some(_) => false,
             None if config.is_some() && (for_certain || inner.failures >= failures.get()) => {
                 let failures = inner.failures;
-                tracing::warn!(failures, "the circuit to the endpoint is open: it is probed from time to time");
+                tracing::warn!(failures, "the circuit to the endpoint is open: single requests probe it");
                 let until = now + pause_after(0, cool_down, max_cool_down);
                 inner.open = Some(Open { since: now, until, failed_probes: 0, probing: false });
                 if inner.openings.len() >= MAX_OPENINGS {
@@ -201,8 +202,8 @@ impl Pass {
         }
     }
 
-    /// The endpoint asked to be left alone for so long. `true` when the circuit opened.
-    pub(crate) fn hold(mut self, wait: Duration) -> bool {
+    /// Reports that the endpoint asked for a pause. Returns whether the breaker opened.
+    pub(crate) fn pause(mut self, wait: Duration) -> bool {
         self.probe = false;
         let mut inner = self.breaker.lock();
         let until = Instant::now() + wait;
@@ -211,13 +212,13 @@ impl Pass {
             open.probing = false;
             return false;
         }
-        tracing::warn!(wait_ms = wait.as_millis(), "the endpoint asks to be left alone: the circuit is open");
+        tracing::warn!(wait_ms = wait.as_millis(), "the endpoint asks for a pause: the circuit is open");
         inner.open = Some(Open { since: Instant::now(), until, failed_probes: 0, probing: false });
         true
     }
 }
 
-/// The most openings that are remembered.
+/// Most openings that are remembered.
 const MAX_OPENINGS: usize = 100;
 
 impl Drop for Pass {
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_probes_once_and_closes() {
+    async fn a_breaker_opens_probes_once_and_closes() {
         let breaker = breaker();
         breaker.pass().unwrap().failure(false);
         assert_eq!(breaker.state(), BreakerState::Closed);
@@ -256,13 +257,13 @@ mod tests {
 
         tokio::time::advance(Duration::from_secs(2)).await;
         drop(breaker.pass().unwrap());
-        breaker.pass().expect("a probe that was given up lets another through").success();
+        breaker.pass().expect("a dropped probe lets another through").success();
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert!(breaker.pass().is_some() && breaker.pass().is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_success_resets_the_count_and_certainty_needs_none() {
+    async fn a_success_resets_the_count_and_a_certain_failure_opens_at_once() {
         let breaker = breaker();
         breaker.pass().unwrap().failure(false);
         breaker.pass().unwrap().success();
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn opening_again_and_again_is_flapping() {
+    async fn three_openings_in_five_minutes_are_flapping() {
         let breaker = breaker();
         for opening in 1..=3 {
             assert!(breaker.flapping().is_none());
@@ -287,18 +288,18 @@ mod tests {
         }
         assert_eq!(breaker.flapping(), Some(3));
         tokio::time::advance(FLAP_WINDOW).await;
-        assert_eq!(breaker.flapping(), None, "that was long ago");
+        assert_eq!(breaker.flapping(), None, "the openings are older than the window");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_endpoint_is_left_alone_for_as_long_as_it_asks_also_without_a_configuration() {
+    async fn the_breaker_keeps_the_pause_that_the_endpoint_asks_for_also_without_a_configuration() {
         for breaker in [breaker(), Breaker::new(None)] {
-            assert!(breaker.pass().unwrap().hold(Duration::from_secs(20)));
+            assert!(breaker.pass().unwrap().pause(Duration::from_secs(20)));
             tokio::time::advance(Duration::from_secs(19)).await;
             assert!(breaker.pass().is_none());
             tokio::time::advance(Duration::from_secs(1)).await;
             assert!(breaker.pass().unwrap().success());
-            assert_eq!(breaker.flapping(), None, "that is no failure");
+            assert_eq!(breaker.flapping(), None, "a pause is no failure");
         }
         let off = Breaker::new(None);
         (0..100).for_each(|_| assert!(!off.pass().unwrap().failure(true)));

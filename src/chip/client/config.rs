@@ -1,4 +1,4 @@
-//! The options of the batch client.
+//! Options of the batch client.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -6,56 +6,55 @@ use std::time::Duration;
 use crate::chip::client::breaker::BreakerConfig;
 use crate::chip::error::ConfigError;
 
-/// The least that [`BatchConfig::max_request_bytes`] can be; smaller values are raised to it.
+/// Least value of [`BatchConfig::max_request_bytes`]; smaller ones are raised to it.
 pub const MIN_REQUEST_BYTES: usize = 1 << 20;
 
-/// Part of [`BatchConfig::max_request_bytes`] for the framing.
+/// Part of [`BatchConfig::max_request_bytes`] that is kept for the framing.
 pub const FRAMING_RESERVE_BYTES: usize = 10 << 10;
 
 /// Meaning of a gRPC OK without any result in partial mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EmptyResults {
-    /// All events were published: how servers behave that do not fill the results. Counted and warned about once.
+    /// The server published all events: some servers do not fill in the results. Counted, and logged once.
     #[default]
     Success,
-    /// No event is known to be published: all are sent again.
+    /// No event counts as published: the client's caller sends all of them again.
     Mismatch,
 }
 
-/// The options of a [`BatchClient`](crate::chip::BatchClient).
+/// Options of a [`BatchClient`](crate::chip::BatchClient).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchConfig {
-    /// The most events of a request.
+    /// Most events of a request.
     pub batch_size: NonZeroUsize,
-    /// The most bytes of a request, framing included; at least [`MIN_REQUEST_BYTES`].
+    /// Most bytes of a request, with the framing; at least [`MIN_REQUEST_BYTES`].
     pub max_request_bytes: usize,
-    /// Batches that are sent at the same time.
+    /// Batches in flight at the same time.
     pub max_concurrent_sends: NonZeroUsize,
-    /// The age of its first event at which a batch is sent though it is not full.
+    /// Age of its first event at which the client sends a batch that is not full.
     pub batch_interval: Duration,
-    /// The deadline of a request.
+    /// Longest time of a request.
     pub publish_timeout: Duration,
-    /// How long a stop may take altogether, when its caller does not say. A durable emitter has its own,
-    /// `Config::shutdown_timeout`, and puts that here.
+    /// Longest time of a stop whose caller gives no limit. A durable emitter puts its `Config::shutdown_timeout` here.
     pub shutdown_timeout: Duration,
-    /// Events that wait for their batch; more are refused.
+    /// Most events that wait for their batch. The queue refuses further ones.
     pub message_buffer: NonZeroUsize,
-    /// Whether each request is published as a whole or not at all.
+    /// Whether the server publishes each request as a whole or not at all.
     pub transaction_enabled: bool,
-    /// Whether a transactional batch that is too large may be split, so that only each part is a whole.
+    /// Whether a transactional batch that is too large may be split, so that only each part is published as a whole.
     pub split_transactions: bool,
     /// Meaning of a gRPC OK without any result.
     pub empty_results: EmptyResults,
-    /// The `client_name` of all metrics.
+    /// Label `client_name` of all metrics.
     pub client_name: Option<String>,
-    /// When the breaker opens; `None` for no breaker.
+    /// Condition on which the breaker opens; `None`: no breaker.
     pub breaker: Option<BreakerConfig>,
 }
 
 impl Default for BatchConfig {
-    /// For a library that embeds the client: small batches, one at a time.
+    /// Returns the defaults of a library that embeds the client: small batches, one at a time.
     fn default() -> Self {
         BatchConfig {
             batch_size: count(10),
@@ -90,13 +89,13 @@ impl BatchConfig {
         }
     }
 
-    /// The configured limit, raised to the least there is.
+    /// Returns the limit of a request: `max_request_bytes`, or [`MIN_REQUEST_BYTES`] if that is more.
     #[must_use]
     pub fn request_limit(&self) -> usize {
         self.max_request_bytes.max(MIN_REQUEST_BYTES)
     }
 
-    /// The limit of a part when a batch is split.
+    /// Returns the limit of a part when a batch is split.
     #[must_use]
     pub fn effective_request_limit(&self) -> usize {
         self.request_limit() - FRAMING_RESERVE_BYTES

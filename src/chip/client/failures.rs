@@ -1,4 +1,4 @@
-//! Failures at a destination in the log: one line a minute for each code, with counts.
+//! Logs the failures at a destination: one line a minute for each code, with counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Time between two lines about failures of one code.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The most characters of a server's words in a line.
+/// Most characters of a server's text in a line.
 const MAX_TEXT: usize = 200;
 
 /// Subject of a line.
@@ -32,7 +32,7 @@ pub(crate) struct Failures {
 
 #[derive(Debug, Default)]
 struct Count {
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
     requests: u64,
     events: u64,
     text: String,
@@ -47,12 +47,12 @@ impl Failures {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request with so many events failed.
+    /// Counts a failed request with this number of events.
     pub(crate) fn request(&self, code: Cow<'static, str>, events: usize, text: &str) {
         self.count(About::Requests, code, 1, events, text);
     }
 
-    /// The server took a request and refused so many of its events.
+    /// Counts refused events of a request that the server took.
     pub(crate) fn events(&self, code: Cow<'static, str>, events: usize, text: &str) {
         self.count(About::Events, code, 0, events, text);
     }
@@ -63,14 +63,14 @@ impl Failures {
         count.requests += requests;
         count.events += u64::try_from(events).unwrap_or(u64::MAX);
         count.text = text.chars().take(MAX_TEXT).collect();
-        if count.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            self.tell(about, &name, count);
+        if count.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            self.log(about, &name, count);
         } else {
             self.waiting.notify_one();
         }
     }
 
-    fn tell(&self, about: About, code: &str, count: &mut Count) {
+    fn log(&self, about: About, code: &str, count: &mut Count) {
         let (destination, events, text) = (self.destination.as_str(), count.events, count.text.as_str());
         match about {
             About::Requests => {
@@ -81,18 +81,18 @@ impl Failures {
                 tracing::warn!(destination, code, events, error = text, "the destination refused events");
             }
         }
-        *count = Count { told_at: Some(Instant::now()), ..Count::default() };
+        *count = Count { logged_at: Some(Instant::now()), ..Count::default() };
     }
 
-    /// Tells what was counted since the last line.
-    pub(crate) fn tell_the_rest(&self) {
+    /// Logs the counts since the last lines.
+    pub(crate) fn log_the_rest(&self) {
         for ((about, code), count) in self.lock().iter_mut().filter(|(_, count)| count.events > 0 || count.requests > 0)
         {
-            self.tell(*about, code, count);
+            self.log(*about, code, count);
         }
     }
 
-    /// Tells what is left a minute after it was counted, until the client stops.
+    /// Logs remaining counts after [`LOG_INTERVAL`], until the client stops.
     pub(crate) async fn run(&self, stopping: CancellationToken) {
         loop {
             tokio::select! {
@@ -101,7 +101,7 @@ impl Failures {
             }
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(TELL_EVERY) => self.tell_the_rest(),
+                () = tokio::time::sleep(LOG_INTERVAL) => self.log_the_rest(),
             }
         }
     }

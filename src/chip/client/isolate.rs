@@ -1,8 +1,8 @@
 //! Sends a batch in requests that are small enough, and isolates the event that a refusal is about.
 //!
-//! Only the server's answer for an event decides about that event. After a refusal of several events that may be about one of
-//! them, their halves follow in requests of their own, until the culprit stands alone and its neighbours are delivered. A
-//! refusal that is about the destination ends the batch, because more requests would not help.
+//! Only the server's answer for an event decides about that event. After a refusal of several events that may be about
+//! one of them, their halves follow in requests of their own, until the culprit stands alone and its neighbours are
+//! delivered. A refusal that is about the destination ends the batch, because more requests would not help.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -46,31 +46,31 @@ fn may_halve(requests: &Requests) -> bool {
 /// A batch while it is sent.
 struct BatchSend<'a> {
     requests: &'a Requests,
-    /// The events of the whole batch.
+    /// Number of events of the whole batch.
     events: usize,
     pieces: VecDeque<Vec<Queued>>,
     resolved: Vec<Resolved>,
-    /// Why nothing more of the batch is sent.
+    /// Error that ended the batch.
     stopped: Option<SendError>,
     /// Requests in a row that may have failed for an event or for the destination.
     in_vain: usize,
-    /// After so many of them it is the destination.
+    /// Number of such requests from which on the destination is the cause.
     most_in_vain: usize,
-    /// The requests that the server had taken before the first of them.
+    /// Requests that the server had taken before the first of them.
     taken: u64,
-    /// Whether a part of this batch was taken.
+    /// Whether the server took a part of this batch.
     some_taken: bool,
-    /// The smallest part of several events that was refused.
+    /// Number of events of the smallest refused part with several events.
     refused: Option<usize>,
-    /// Whether an event was refused alone.
+    /// Whether the server refused an event alone.
     culprit: bool,
-    /// Whether new credentials may be made.
+    /// Whether a refusal may lead to new credentials.
     may_refresh: bool,
 }
 
 impl<'a> BatchSend<'a> {
     fn new(requests: &'a Requests, pieces: VecDeque<Vec<Queued>>, events: usize) -> Self {
-        // Twice the way from the batch to a single event, so that two culprits do not pass for the destination.
+        // Twice the halvings from the batch to a single event, so that two culprits do not look like the destination.
         let levels = usize::try_from(usize::BITS - events.leading_zeros()).unwrap_or(usize::MAX);
         BatchSend {
             requests,
@@ -93,13 +93,13 @@ impl<'a> BatchSend<'a> {
         self.resolved.extend(piece.into_iter().map(|queued| queued.resolved(Err(error.clone()), alone)));
     }
 
-    /// Settles what was not tried by itself, so that nothing is said about any of its events.
+    /// Resolves events that had no request, so that the error says nothing about any of them.
     fn resolve_untried(&mut self, piece: Vec<Queued>, error: &SendError) {
         self.resolved.extend(piece.into_iter().map(|queued| queued.resolved(Err(error.clone()), false)));
     }
 
-    /// The next part. When a single event failed and nothing was taken yet, the largest: it is the most likely to be
-    /// taken.
+    /// Returns the next part. When a single event failed and the server took nothing yet, returns the largest part,
+    /// which the server most likely takes.
     fn next(&mut self) -> Option<Vec<Queued>> {
         if self.culprit && !self.some_taken {
             let largest = (0..self.pieces.len()).max_by_key(|index| self.pieces.get(*index).map_or(0, Vec::len))?;
@@ -115,7 +115,7 @@ impl<'a> BatchSend<'a> {
         self.pieces.push_front(piece);
     }
 
-    /// Takes the smallest event out and sends it first: when even that is refused, it is not the size.
+    /// Makes the smallest event the next part. If the server refuses even that event, size is not the reason.
     fn try_the_smallest(&mut self, mut piece: Vec<Queued>) {
         let smallest = (0..piece.len()).min_by_key(|index| piece.get(*index).map_or(0, |queued| queued.bytes));
         let smallest = piece.swap_remove(smallest.unwrap_or(0));
@@ -159,8 +159,8 @@ impl<'a> BatchSend<'a> {
         }
     }
 
-    /// Cuts a part to the size that the destination can take now; a probe of the breaker is a single event, the least
-    /// tried one.
+    /// Cuts a part to the size that the destination can take now. A probe of the breaker is a single event, the one
+    /// with the fewest attempts.
     fn cut(&mut self, mut piece: Vec<Queued>) -> Vec<Queued> {
         let probe = self.requests.breaker().state() == BreakerState::HalfOpen;
         let most = if probe { 1 } else { self.requests.sizing.limit() };
@@ -182,7 +182,7 @@ impl<'a> BatchSend<'a> {
         let events = piece.len();
         let halves = events > 1 && may_halve(self.requests);
         if matches!(error, SendError::Status(status) if status.code() == tonic::Code::PermissionDenied) {
-            // New credentials were made and did not help.
+            // The new credentials did not help.
             self.may_refresh = false;
         }
         match error.refusal() {
@@ -216,14 +216,13 @@ impl<'a> BatchSend<'a> {
         self.stopped = Some(error.clone());
     }
 
-    /// A refusal for the size of a request or for the rate of requests. What is not larger than what was taken is not
-    /// too large.
+    /// Handles a refusal for the size of a request or for the rate of requests. A request that is not larger than an
+    /// accepted one is not too large.
     fn refused_for_size_or_rate(&mut self, piece: Vec<Queued>, error: &SendError, pass: Pass) {
         let bytes = request_bytes(self.requests.options_bytes(), &piece);
         let taken = self.requests.largest_taken.load(Ordering::Relaxed);
         if bytes <= taken {
-            // The server may have another limit since then: the next refusal is looked at without what was taken
-            // before.
+            // The server may have a lower limit since then, so the next refusal does not count earlier requests.
             self.requests.largest_taken.store(0, Ordering::Relaxed);
             self.stop(piece, error, pass);
         } else if piece.len() > 1 && may_halve(self.requests) {
@@ -237,7 +236,8 @@ impl<'a> BatchSend<'a> {
         }
     }
 
-    /// A refusal that is about an event or about the destination. It is the destination when nothing at all is taken.
+    /// Handles a refusal that is about an event or about the destination. It is about the destination when the server
+    /// takes nothing at all.
     fn refused_in_doubt(&mut self, piece: Vec<Queued>, error: &SendError, pass: Pass) {
         let taken = self.requests.taken.load(Ordering::Relaxed);
         self.in_vain = if self.taken == taken { self.in_vain + 1 } else { 1 };
@@ -267,8 +267,8 @@ impl<'a> BatchSend<'a> {
     }
 }
 
-/// Returns the number of events of each request, in order. Each request has as many events as fit into `limit`, and at least
-/// one; with limit 0 there is one request.
+/// Returns the number of events of each request, in order. Each request has as many events as fit into `limit`, and at
+/// least one; with limit 0 there is one request.
 fn split(event_bytes: &[usize], options: usize, limit: usize) -> Vec<usize> {
     let mut counts = Vec::new();
     let (mut count, mut size) = (0, options);

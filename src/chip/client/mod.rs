@@ -1,4 +1,4 @@
-//! The batch client: a bounded queue of messages, requests that are split and numbered, and one callback for each message.
+//! The batch client: a bounded queue, requests that are split and numbered, and one callback for each event.
 
 pub(crate) mod batch;
 pub(crate) mod breaker;

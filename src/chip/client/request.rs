@@ -1,5 +1,4 @@
-//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and told in the
-//! log.
+//! One request: through the breaker, within its deadline, repeated once with new credentials, counted and logged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use crate::cloudevent::CloudEvent;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishOptions, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent as Wire;
 
-/// Sends batches over a transport.
+/// Sends single requests over a transport.
 pub(crate) struct Requests {
     transport: Arc<dyn Transport>,
     config: BatchConfig,
@@ -38,13 +37,13 @@ pub(crate) struct Requests {
     pub(crate) sizing: Sizing,
     /// Requests that the server took.
     pub(crate) taken: AtomicU64,
-    /// The bytes of the largest of them; 0 when that says nothing any more.
+    /// Bytes of the largest of them; 0 when a limit of the server may have changed since.
     pub(crate) largest_taken: AtomicUsize,
     warned_of_empty: AtomicBool,
     sequences: Arc<Sequences>,
 }
 
-/// How a request went, with the leave that it had; `None` when no request was made.
+/// Result of a request, with its pass; without a pass no request was made.
 pub(crate) struct Answer<T> {
     pub(crate) result: Result<T, SendError>,
     pub(crate) pass: Option<Pass>,
@@ -138,16 +137,16 @@ impl Requests {
         let answer = self.answered(Call::Alone(&wire), bytes, true).await;
         let result = answer.and_then(|response| {
             let result = result_of(response);
-            self.tell_refused(std::slice::from_ref(&result));
+            self.log_refused(std::slice::from_ref(&result));
             result
         });
         self.note(pass, &result, 1);
         (CloudEvent::trusted(wire), result)
     }
 
-    /// The answer of a call, which is repeated once with new credentials when the old ones were refused.
+    /// Makes a call, and repeats it once with new credentials when the server refused the old ones.
     async fn answered(&self, call: Call<'_>, bytes: usize, may_refresh: bool) -> Result<PublishResponse, SendError> {
-        // Both attempts end by one deadline, which is before the claim of the rows ends.
+        // Both attempts share one deadline, which is before the end of the claims.
         let deadline = from_now(self.config.publish_timeout);
         let mut answer = self.within(deadline, call, bytes).await;
         if let Err(SendError::Status(status)) = &answer
@@ -163,7 +162,7 @@ impl Requests {
         answer
     }
 
-    /// One call of the transport within the deadline.
+    /// Makes one call of the transport within the deadline.
     async fn within(&self, deadline: Instant, call: Call<'_>, bytes: usize) -> Result<PublishResponse, SendError> {
         let started = Instant::now();
         let limit = deadline.saturating_duration_since(started);
@@ -173,7 +172,7 @@ impl Requests {
             () = self.abandoned.cancelled() => return Err(SendError::Shutdown),
             answer = timeout_at(deadline, call.make(&*self.transport, limit)) => answer.unwrap_or_else(|_| Err(late())),
         };
-        // The channel has the same deadline and calls it by another name.
+        // The channel has the same deadline, and reports it under another code.
         let answer = answer.map_err(|status| match status.code() {
             Code::Cancelled if Instant::now() + CLOCK_GRAIN >= deadline => late(),
             _ => status,
@@ -192,7 +191,7 @@ impl Requests {
         answer.map_err(SendError::Status)
     }
 
-    /// The result of each event, by position.
+    /// Returns the result of each event, by position.
     fn results(&self, batch: &CloudEventBatch, response: PublishResponse) -> Vec<Result<(), SendError>> {
         let (wanted, got) = (batch.events.len(), response.results.len());
         if self.config.transaction_enabled {
@@ -225,12 +224,12 @@ impl Requests {
             let reason = format!("server returned {got} results for {wanted} events");
             Err(SendError::Event { code: EventErrorCode::RESULTS_MISMATCH, reason })
         });
-        self.tell_refused(&results);
+        self.log_refused(&results);
         results
     }
 
-    /// Puts the events that the server refused into the log, by their codes.
-    fn tell_refused(&self, results: &[Result<(), SendError>]) {
+    /// Logs the events that the server refused, by their codes.
+    fn log_refused(&self, results: &[Result<(), SendError>]) {
         let mut refused = BTreeMap::new();
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
             refused.entry(error.code()).or_insert((0, error)).0 += 1;
@@ -240,14 +239,14 @@ impl Requests {
         }
     }
 
-    /// The destination is there; after an outage requests begin small.
+    /// Notes that the destination answers. After an outage requests begin small.
     pub(crate) fn took(&self, pass: Pass) {
         if pass.success() {
             self.sizing.restart();
         }
     }
 
-    /// Tells the breaker and the size of requests how a request of so many events went.
+    /// Notes the result of a request with this number of events for the breaker and for the size of requests.
     pub(crate) fn note<T>(&self, pass: Pass, result: &Result<T, SendError>, events: usize) {
         let error = match result {
             Ok(_) | Err(SendError::Event { .. }) => {
@@ -262,7 +261,7 @@ impl Requests {
             Refusal::Destination | Refusal::SizeOrRate | Refusal::EventOrDestination => self.sizing.failed(events),
         }
         let opened = match error.retry_after() {
-            Some(wait) if error.refusal() == Refusal::Destination => pass.hold(wait),
+            Some(wait) if error.refusal() == Refusal::Destination => pass.pause(wait),
             _ => {
                 let certain = error.refusal() == Refusal::Destination && error.class(false) == RetryClass::Endpoint;
                 pass.failure(certain)
@@ -295,10 +294,10 @@ impl Call<'_> {
     }
 }
 
-/// By how much the clocks of the channel and of this client may differ about a deadline.
+/// Most by which the channel's deadline may differ from that of this client.
 const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 
-/// The result of a unary publish, which may be an error in an OK answer.
+/// Returns the result of a unary publish, which may be an error in an OK answer.
 fn result_of(response: PublishResponse) -> Result<(), SendError> {
     match response.results.into_iter().next().and_then(|result| result.error) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Sequence numbers, by which a consumer sees gaps and reorderings.
+//! Sequence numbers, which show gaps and reorderings to a consumer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use crate::cloudevent::CloudEvent;
 
-/// The most pairs of source and type that are counted at once. When there are more, all begin again at 1 under a new epoch.
+/// Most pairs of source and type that are counted at once. With more, all begin again at 1 under a new epoch.
 pub const MAX_SEQUENCES: usize = 10_000;
 
-/// Counts per pair of source and type, from 1, stamped as `seqnum`; and the epoch in which the count is valid, as `seqepoch`.
+/// Counts events for each pair of source and type from 1, as `seqnum`, within an epoch, `seqepoch`.
 ///
-/// Every path to the wire stamps through the same counters. What is dropped after it was stamped leaves a gap, by design. A new epoch
-/// means that counting began again: the process restarted, or the bound was reached.
+/// Every event on its way to the wire is stamped here. An event that is dropped after its stamp leaves a gap, by
+/// design. A new epoch means that the count began again: the process restarted, or the bound was reached.
 #[derive(Debug)]
 pub(crate) struct Sequences(Mutex<Counted>);
 
@@ -29,6 +29,7 @@ impl Sequences {
         Sequences(Mutex::new(Counted::new()))
     }
 
+    /// Stamps the next number of its pair on an event.
     pub(crate) fn stamp(&self, event: &mut CloudEvent) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = counted.count(event.source(), event.event_type());
@@ -38,7 +39,7 @@ impl Sequences {
         event.stamp("seqepoch", epoch);
     }
 
-    /// Begins again.
+    /// Begins again at 1, under a new epoch.
     pub(crate) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Counted::new();
     }
@@ -77,7 +78,6 @@ mod tests {
         (text("seqnum"), text("seqepoch"))
     }
 
-    /// durable-emitter 42: a stop clears the counters.
     #[test]
     fn a_stop_clears_the_counters() {
         let sequences = Sequences::new();
@@ -88,9 +88,8 @@ mod tests {
         assert_ne!(before.1, after.1);
     }
 
-    /// REQ-16.
     #[test]
-    fn the_map_is_bounded_and_says_so_by_a_new_epoch() {
+    fn the_counters_are_bounded_and_begin_again_under_a_new_epoch() {
         let sequences = Sequences::new();
         let (_, first) = number(&sequences, "flights", "0");
         for pair in 1..MAX_SEQUENCES {

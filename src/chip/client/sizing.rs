@@ -1,4 +1,4 @@
-//! The number of events of a request: as many as the destination answers in time.
+//! The number of events of a request: as many as the destination can answer in time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Requests at the limit that must succeed before the limit grows by an eighth.
 const GROW_AFTER: u32 = 4;
 
-/// The size of requests to one destination. A request that took too long makes it smaller, requests that are answered
-/// quickly make it larger again, slowly.
+/// Size of requests to one destination. A request over its deadline makes the size smaller, and quick answers make it
+/// larger again, slowly.
 #[derive(Debug)]
 pub(crate) struct Sizing {
     most: usize,
@@ -33,12 +33,12 @@ impl Sizing {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most events of a request now.
+    /// Returns the most events of a request now.
     pub(crate) fn limit(&self) -> usize {
         self.lock().limit
     }
 
-    /// A request was answered. The limit grows when a larger request would be answered within half of the deadline.
+    /// Notes an answer. The limit grows when a larger request would be answered within half of the deadline.
     pub(crate) fn answered(&self, events: usize, took: Duration, deadline: Duration) {
         let mut current = self.lock();
         if events > 1 && took > deadline.mul_f64(0.75) {
@@ -66,18 +66,17 @@ impl Sizing {
         }
     }
 
-    /// A request of so many events met its deadline: a quarter is tried next.
+    /// Notes a request that met its deadline. The next one has a quarter of its events.
     pub(crate) fn late(&self, events: usize) {
         self.lock().shrink_to(events / 4);
     }
 
-    /// A request of so many events was refused, and its parts were not.
+    /// Notes a refused request whose parts the server took. The next one has half of its events.
     pub(crate) fn refused(&self, events: usize) {
         self.lock().shrink_to(events / 2);
     }
 
-    /// A request failed for a reason that may be anything. When requests are growing after an outage, this size was too
-    /// large.
+    /// Notes a request that failed for an unknown reason. While requests grow after an outage, this size is too large.
     pub(crate) fn failed(&self, events: usize) {
         let mut current = self.lock();
         if current.limit < current.known_good {
@@ -86,7 +85,7 @@ impl Sizing {
         }
     }
 
-    /// The destination is back: requests begin small and double until they are as large as before.
+    /// Begins with small requests after an outage. They double until they are as large as before.
     pub(crate) fn restart(&self) {
         let mut current = self.lock();
         current.known_good = current.known_good.max(current.limit);
@@ -110,7 +109,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(5);
 
     #[test]
-    fn it_settles_where_half_of_the_deadline_suffices() {
+    fn the_size_settles_where_half_of_the_deadline_suffices() {
         for (per_event_ms, expected) in [(150, 12..=17), (1_000, 1..=3), (3_000, 1..=1), (10, 50..=50)] {
             let sizing = Sizing::new(50);
             for _ in 0..200 {

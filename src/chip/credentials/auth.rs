@@ -1,4 +1,4 @@
-//! Credentials: basic, fixed headers, or a signed header that is made anew as it ages.
+//! Credentials: basic, fixed headers, or a signed header that is renewed by its age.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,33 +14,34 @@ use crate::clock;
 use crate::cloudevent::hex;
 use crate::error::BoxError;
 
-/// The header that carries a signed token; HTTP/2 has it in lower case.
+/// Header of a signed token; in lower case on HTTP/2.
 pub const AUTH_HEADER: &str = "X-Beholder-Node-Auth-Token";
 
-/// The shortest time that a signed header may live.
+/// Shortest time to live of a signed header.
 pub const MIN_HEADERS_TTL: Duration = Duration::from_secs(600);
 
 /// Longest time of a signature.
 pub const SIGNER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes signatures with a key that stays where it is.
+/// Makes signatures with a key that does not leave its keystore.
 #[async_trait]
 pub trait Signer: Send + Sync + 'static {
-    /// The Ed25519 signature (64 bytes, no prehash) over `data` with the key of that id, which is its public key in lower-case hex.
+    /// Returns the Ed25519 signature (64 bytes, no prehash) over `data`. The id of the key is its public key in
+    /// lower-case hex.
     async fn sign(&self, key_id: &str, data: &[u8]) -> Result<Vec<u8>, BoxError>;
 }
 
-/// A signer that may get its key later: until then, signing fails.
+/// A signer that gets its key later. Until then, signing fails.
 #[derive(Clone, Default)]
 pub struct LazySigner(Arc<Mutex<Option<Arc<dyn Signer>>>>);
 
 impl LazySigner {
-    /// Gives it the key, at any time, also in place of another.
+    /// Sets the key, or replaces it.
     pub fn set(&self, signer: Arc<dyn Signer>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(signer);
     }
 
-    /// Whether it has a key.
+    /// Returns whether the signer has a key.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -55,27 +56,27 @@ impl Signer for LazySigner {
     }
 }
 
-/// Why there is no header for a call.
+/// Reason why a call has no header.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to create auth header: {problem}")]
 pub struct AuthError {
     problem: String,
 }
 
-/// The credentials of a transport.
+/// Credentials of a transport.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Auth {
-    /// A user and a password.
+    /// User and password.
     Basic {
-        /// The user.
+        /// Name of the user.
         user: String,
-        /// The password.
+        /// Password of the user.
         password: String,
     },
-    /// Headers that are sent as they are.
+    /// Fixed headers.
     Static(BTreeMap<String, String>),
-    /// A signed header.
+    /// Signed header.
     Rotating(Arc<RotatingAuth>),
 }
 
@@ -84,13 +85,13 @@ pub enum Auth {
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct AuthSettings {
-    /// Fixed headers; with a TTL, the first values of the rotating ones.
+    /// Fixed headers; with a time to live, the first values of the rotating ones.
     pub headers: BTreeMap<String, String>,
-    /// Time to live of a signed header; zero signs every call.
+    /// Time to live of a signed header; zero: no signed header.
     pub headers_ttl: Duration,
-    /// The public key, 32 bytes in hex.
+    /// Public key, 32 bytes in hex.
     pub public_key_hex: String,
-    /// Who signs; may come later through a [`LazySigner`].
+    /// Signer; a [`LazySigner`] can get its key later.
     pub signer: Option<Arc<dyn Signer>>,
 }
 
@@ -115,11 +116,11 @@ impl AuthSettings {
         AuthSettings { signer: Some(signer), ..self }
     }
 
-    /// With a TTL: rotating; else with headers: static; else nothing.
+    /// Returns rotating credentials with a time to live, else fixed ones with headers, else none.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Auth`] when the key is missing or no hex, or the TTL too short.
+    /// [`ConfigError::Auth`] when the key is missing or not hex, or the time to live too short.
     pub fn select(self) -> Result<Option<Auth>, ConfigError> {
         if self.headers_ttl.is_zero() {
             return Ok(if self.headers.is_empty() { None } else { Some(Auth::Static(self.headers)) });
@@ -134,7 +135,7 @@ impl AuthSettings {
 }
 
 impl Auth {
-    /// The headers of one call.
+    /// Returns the headers of one call.
     pub(crate) async fn headers(&self) -> Result<BTreeMap<String, String>, AuthError> {
         match self {
             Auth::Basic { user, password } => {
@@ -146,7 +147,7 @@ impl Auth {
         }
     }
 
-    /// Makes the next call use new credentials, if there can be any.
+    /// Makes the next call use new credentials, if they rotate.
     pub(crate) fn refresh(&self) {
         if let Auth::Rotating(rotating) = self {
             rotating.lock().made_at = None;
@@ -165,11 +166,11 @@ impl std::fmt::Debug for Auth {
     }
 }
 
-/// A signed header, made when it is first needed and again ahead of its end.
+/// A signed header, made at the first call and renewed before its end.
 ///
-/// At 80 % of its life it is renewed in the background while the old one serves on. Only when there is none, or it is too old, a call waits;
-/// any number of calls wait for one signature. When that fails the call fails: an old header is not used again, and the next call
-/// tries anew.
+/// At 80 % of its life the header is renewed in the background, while calls still use the old one. Without a valid
+/// header calls wait; any number of them wait for one signature. If the signature fails, the call fails, and the next
+/// call signs again. An expired header is never sent.
 pub struct RotatingAuth {
     public_key: [u8; 32],
     ttl: Duration,
@@ -185,7 +186,8 @@ struct Current {
 }
 
 impl RotatingAuth {
-    /// A header of a key, with a life and a signer. Initial headers count as made now; those that are not the token are always sent.
+    /// Makes rotating credentials from a key, a time to live and a signer. Initial headers count as made now. Those
+    /// other than the token are sent with every call.
     #[must_use]
     pub fn new(
         public_key: [u8; 32],
@@ -202,7 +204,7 @@ impl RotatingAuth {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The headers if they are young enough, and whether they should be renewed soon.
+    /// Returns the headers if they are valid, and whether they should be renewed.
     fn fresh(&self) -> Option<(BTreeMap<String, String>, bool)> {
         let current = self.lock();
         let age = current.made_at?.elapsed();
@@ -241,7 +243,7 @@ impl RotatingAuth {
         Ok(current.headers.clone())
     }
 
-    /// Version 2: the key, the time in nanoseconds, and a signature over both.
+    /// Makes a token of version 2: the key, the time in nanoseconds, and a signature over both.
     async fn token(&self) -> Result<String, AuthError> {
         let since = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);

@@ -11,20 +11,20 @@ use crate::chip::credentials::auth::Auth;
 use crate::cloudevent::{resource_names, resource_value};
 use crate::error::BoxError;
 
-/// The header that asks the server to add information about the node's operator, and its value.
+/// Header that asks the server for information about the node's operator, and its value.
 const NOP_LOOKUP: (&str, &str) = ("x-include-nop-info", "true");
 
-/// A name that resource attributes must not take, because gRPC has it.
+/// Name that gRPC reserves; resource attributes must not use it.
 const GRPC_RESERVED: &str = "te";
 
-/// Headers of your own for every unary call; a failure fails the call. Not for credentials.
+/// Provides headers of your own for every call. A failure fails the call. Not for credentials.
 #[async_trait]
 pub trait HeaderProvider: Send + Sync + 'static {
-    /// Names and values, which must be printable ASCII.
+    /// Returns names and values, which must be printable ASCII.
     async fn headers(&self) -> Result<Vec<(String, String)>, BoxError>;
 }
 
-/// Resource attributes as headers: named as their extensions are, with values that gRPC can carry.
+/// Returns resource attributes as headers, with the names of their extensions and with values that gRPC allows.
 #[must_use]
 pub fn resource_headers(attributes: &[(String, String)]) -> Vec<(String, String)> {
     resource_names(attributes)
@@ -34,7 +34,7 @@ pub fn resource_headers(attributes: &[(String, String)]) -> Vec<(String, String)
         .collect()
 }
 
-/// Everything that a transport adds to its calls.
+/// Headers that a transport adds to its calls.
 #[derive(Clone, Default)]
 pub(crate) struct Headers {
     pub(crate) auth: Option<Auth>,
@@ -44,7 +44,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// The metadata of one call.
+    /// Returns the metadata of one call.
     pub(crate) async fn metadata(&self) -> Result<MetadataMap, Status> {
         let mut metadata = MetadataMap::new();
         for (name, value) in &self.fixed {
@@ -71,7 +71,7 @@ impl Headers {
     }
 }
 
-/// Adds a header, or says locally what the server would only call an internal error.
+/// Adds a header. Refuses one that the server would only report as an internal error.
 fn put(metadata: &mut MetadataMap, name: &str, value: &str) -> Result<(), Status> {
     let illegal = || {
         local(Status::internal(format!("the header {name:?} cannot be sent: its name or value is not printable ASCII")))

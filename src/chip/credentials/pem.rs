@@ -12,10 +12,10 @@ pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time of reading the files. After it the last contents stay in use.
 pub const TLS_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The largest file of certificates or of a key.
+/// Largest file of certificates or of a key.
 pub const MAX_PEM_BYTES: usize = 1 << 20;
 
-/// A PEM text, or the file that holds it.
+/// A PEM text, or the file of one.
 #[derive(Clone)]
 pub(crate) enum Pem {
     /// The text itself.
@@ -39,7 +39,8 @@ impl Pem {
         matches!(self, Pem::File(_))
     }
 
-    /// The text. A file that is not whole PEM, as one that is being written, is refused with words that name it.
+    /// Returns the text. Refuses an incomplete file, for example one that is being written, with an error that names
+    /// it.
     pub(crate) fn read(&self) -> Result<Vec<u8>, String> {
         let path = match self {
             Pem::Text(text) => return Ok(text.clone()),
@@ -53,7 +54,7 @@ impl Pem {
     }
 }
 
-/// What is wrong with a PEM text: each of its sections must be whole, and there must be one.
+/// Returns the problem of a PEM text. It must have a section, and each section must be complete.
 fn problem_of(text: &[u8]) -> Option<&'static str> {
     if text.len() > MAX_PEM_BYTES {
         return Some("is too large for certificates or a key");
@@ -77,7 +78,7 @@ fn problem_of(text: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Whether the bytes are one sequence of DER, as long as it says.
+/// Returns whether the bytes are one sequence of DER with the length that it states.
 fn is_whole(der: &[u8]) -> bool {
     let length = match der {
         [0x30, short, rest @ ..] if *short < 0x80 => Some((usize::from(*short), rest.len())),
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_a_file_is_told_from_a_whole_one() {
+    fn an_incomplete_file_is_refused() {
         let key = rcgen::KeyPair::generate().unwrap();
         let pem = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
         for whole in [pem.clone(), key.serialize_pem(), format!("{pem}\n{pem}")] {

@@ -1,4 +1,4 @@
-//! The connection of a transport: made anew when certificates change, or when nothing is answered on it.
+//! The connection of a transport: replaced when certificates change, or when requests on it get no answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +9,11 @@ use crate::chip::credentials::pem::TLS_READ_TIMEOUT;
 use crate::chip::credentials::tls::{Loaded, Tls};
 use crate::chip::error::ConfigError;
 
-/// Requests in a row without an answer after which a new connection is made: the old one may be dead without a sign.
+/// Requests in a row without an answer after which the transport makes a new connection, because the old one may be
+/// dead.
 pub const RECONNECT_AFTER: u32 = 2;
 
-/// Makes an endpoint with the content of the certificates, if it is used with TLS.
+/// Makes an endpoint, with the content of the certificates if it uses TLS.
 pub(crate) type MakeEndpoint = dyn Fn(Option<&Loaded>) -> Result<Endpoint, ConfigError> + Send + Sync;
 
 /// The connection. Cheap to clone.
@@ -27,9 +28,9 @@ struct Current {
     channel: Channel,
     endpoint: Endpoint,
     loaded: Option<Loaded>,
-    /// The problem that was warned about.
+    /// Problem of the last warning.
     warned: Option<String>,
-    looked_at: Instant,
+    checked_at: Instant,
     unanswered: u32,
 }
 
@@ -37,8 +38,8 @@ impl Connection {
     pub(crate) fn new(make: Arc<MakeEndpoint>, tls: Option<Tls>) -> Result<Self, ConfigError> {
         let loaded = tls.as_ref().map(Tls::load).transpose().map_err(|problem| ConfigError::Tls { problem })?;
         let endpoint = make(loaded.as_ref())?;
-        let (channel, looked_at) = (endpoint.connect_lazy(), Instant::now());
-        let current = Current { channel, endpoint, loaded, warned: None, looked_at, unanswered: 0 };
+        let (channel, checked_at) = (endpoint.connect_lazy(), Instant::now());
+        let current = Current { channel, endpoint, loaded, warned: None, checked_at, unanswered: 0 };
         Ok(Connection { make, tls, current: Arc::new(Mutex::new(current)) })
     }
 
@@ -46,9 +47,9 @@ impl Connection {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The channel for a request, with the certificates that are in the files now.
+    /// Returns the channel for a request, with the certificates that are in the files now.
     pub(crate) async fn channel(&self) -> Channel {
-        if let Some(tls) = self.tls.as_ref().filter(|tls| self.is_time_to_look(tls)) {
+        if let Some(tls) = self.tls.as_ref().filter(|tls| self.is_time_to_check(tls)) {
             let tls = tls.clone();
             let read = timeout(TLS_READ_TIMEOUT, tokio::task::spawn_blocking(move || tls.load())).await;
             match read {
@@ -60,13 +61,13 @@ impl Connection {
         self.lock().channel.clone()
     }
 
-    /// One request looks; those beside it go on with what is there.
-    fn is_time_to_look(&self, tls: &Tls) -> bool {
+    /// Returns whether this request checks the files. Other requests meanwhile use the current channel.
+    fn is_time_to_check(&self, tls: &Tls) -> bool {
         let Some(interval) = tls.reload_interval() else { return false };
         let mut current = self.lock();
-        let due = current.looked_at.elapsed() >= interval;
+        let due = current.checked_at.elapsed() >= interval;
         if due {
-            current.looked_at = Instant::now();
+            current.checked_at = Instant::now();
         }
         due
     }
@@ -96,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Begins a request. Unless it is told that there was an answer, it counts as one without.
+    /// Begins a request. It counts as unanswered unless [`Unanswered::answered`] is called.
     pub(crate) fn request(&self) -> Unanswered<'_> {
         Unanswered { connection: self, answered: false }
     }
@@ -123,7 +124,7 @@ impl Drop for Unanswered<'_> {
         }
         current.unanswered += 1;
         if current.unanswered >= RECONNECT_AFTER {
-            tracing::info!("several requests had no answer: a new connection is made");
+            tracing::info!("several requests had no answer: the transport makes a new connection");
             current.channel = current.endpoint.connect_lazy();
             current.unanswered = 0;
         }

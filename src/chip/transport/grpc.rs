@@ -30,31 +30,31 @@ use crate::proto::chipingress::pb::{
 use crate::proto::io::cloudevents::v1::CloudEvent;
 use crate::retry::pauses;
 
-/// The largest answer that is read.
+/// Largest answer that the client reads.
 pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// How often the server is asked, while a request waits for its answer, whether the connection lives. Servers of gRPC close
-/// connections that ask more often than every five minutes, unless they are told otherwise.
+/// Time between pings while a request waits for its answer. Servers of gRPC close connections with more than one ping
+/// in five minutes, unless they are configured otherwise.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
 
-/// Longest wait for the answer.
+/// Longest wait for the answer to a ping.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a connection is silent before the system looks whether the other side is there; the server does not see that.
+/// Silence of a connection after which the system probes the other side. The server does not see the probe.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Whether and how often the server is asked, by pings of HTTP/2, whether the connection lives.
+/// Pings of HTTP/2, which find dead connections.
 ///
-/// The default is what servers of gRPC accept without being told otherwise: no ping while nothing is sent, and at most one in five
-/// minutes. A server that allows more may be asked more often; one that does not answers with `too_many_pings`.
+/// Servers of gRPC accept the default without configuration: no ping without a request, and at most one in five
+/// minutes. A server that does not allow more frequent pings answers them with `too_many_pings`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeepAlive {
-    /// The time between pings; `None` for no pings.
+    /// Time between pings; `None`: no pings.
     pub interval: Option<Duration>,
-    /// The time for the answer, after which the connection is closed.
+    /// Longest wait for the answer to a ping. After it the connection is closed.
     pub timeout: Duration,
-    /// Whether to ask also while no request is under way.
+    /// Whether to send pings also while no request is in flight.
     pub while_idle: bool,
 }
 
@@ -84,16 +84,16 @@ impl Default for KeepAlive {
     }
 }
 
-/// Longest time of connecting.
+/// Longest time to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Attempts of a unary call other than `PublishBatch`, when the server is not available or has enough for now.
+/// Attempts of `ping` and `register_schemas`, when the server is not available or its resources are exhausted.
 pub const UNARY_ATTEMPTS: usize = 3;
 
 /// First pause before such a call is retried.
 const UNARY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where to send, and as whom.
+/// Address, TLS and credentials of a server.
 #[derive(Clone)]
 #[must_use = "give it to `DurableEmitter::builder` or `GrpcTransport::new`"]
 pub struct GrpcConfig {
@@ -105,13 +105,13 @@ pub struct GrpcConfig {
 }
 
 impl GrpcConfig {
-    /// A server by its `host:port`, in plain text.
+    /// Names a server by its `host:port`, in plain text.
     pub fn new(address: impl Into<String>) -> Self {
         let (headers, keep_alive) = (Headers::default(), KeepAlive::default());
         GrpcConfig { address: address.into(), tls: None, insecure: false, headers, keep_alive }
     }
 
-    /// Asks the server more or less often whether the connection lives.
+    /// Sets the pings.
     pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
         self.keep_alive = keep_alive;
         self
@@ -123,31 +123,31 @@ impl GrpcConfig {
         self
     }
 
-    /// Lets credentials travel in plain text; without TLS they are refused otherwise.
+    /// Allows credentials in plain text. Without it, credentials need TLS.
     pub fn insecure(mut self) -> Self {
         self.insecure = true;
         self
     }
 
-    /// The credentials of every call.
+    /// Sets the credentials of every call.
     pub fn auth(mut self, auth: Auth) -> Self {
         self.headers.auth = Some(auth);
         self
     }
 
-    /// Adds headers of your own to every unary call.
+    /// Adds headers of your own to every call.
     pub fn header_provider(mut self, provider: Arc<dyn HeaderProvider>) -> Self {
         self.headers.providers.push(provider);
         self
     }
 
-    /// Sends the attributes of the service as headers, with names and values that gRPC can carry.
+    /// Sends the attributes of the service as headers, with names and values that gRPC allows.
     pub fn resource_attributes(mut self, attributes: &[(String, String)]) -> Self {
         self.headers.fixed.extend(resource_headers(attributes));
         self
     }
 
-    /// Asks the server to add what it knows about the node's operator.
+    /// Asks the server to add its information about the node's operator.
     pub fn nop_lookup(mut self) -> Self {
         self.headers.nop_lookup = true;
         self
@@ -179,7 +179,7 @@ impl GrpcConfig {
     }
 }
 
-/// The host of `host:port`.
+/// Returns the host of `host:port`.
 fn host_of(address: &str) -> Result<&str, ConfigError> {
     let invalid = |problem: &str| ConfigError::InvalidAddress { problem: format!("address {address:?}: {problem}") };
     let (host, port) = address.rsplit_once(':').ok_or_else(|| invalid("missing port in address"))?;
@@ -192,13 +192,13 @@ fn host_of(address: &str) -> Result<&str, ConfigError> {
     Ok(host.trim_start_matches('[').trim_end_matches(']'))
 }
 
-/// Where an emitter sends.
+/// Destination of an emitter.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Destination {
-    /// Over gRPC.
+    /// A server, over gRPC.
     Grpc(Box<GrpcConfig>),
-    /// By another transport.
+    /// Another transport.
     Transport(Arc<dyn Transport>),
 }
 
@@ -235,9 +235,9 @@ impl From<Arc<dyn Transport>> for Destination {
     }
 }
 
-/// A client of the Chip Ingress service: publishing, schemas and a sign of life.
+/// A client of the Chip Ingress service: it publishes, registers schemas and sends pings.
 ///
-/// It connects when it is first used and again when it has to, so building it never fails because the server is down.
+/// It connects at its first call, and again when the connection is lost. So it can be built while the server is down.
 #[derive(Clone)]
 pub struct GrpcTransport {
     address: String,
@@ -246,7 +246,7 @@ pub struct GrpcTransport {
 }
 
 impl GrpcTransport {
-    /// A client that is not connected yet. Must be called in a Tokio runtime.
+    /// Returns a client that is not connected yet. Call it inside a Tokio runtime.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl GrpcTransport {
         Ok(GrpcTransport { address, connection, headers })
     }
 
-    /// The server's sign of life: `pong`.
+    /// Calls `Ping`, and returns the server's answer, `pong`.
     ///
     /// # Errors
     ///
@@ -271,7 +271,7 @@ impl GrpcTransport {
         Ok(answer.message)
     }
 
-    /// Registers schemas in one call; answers the version of each subject.
+    /// Registers schemas in one call. Returns the version of each subject.
     ///
     /// # Errors
     ///
@@ -288,7 +288,7 @@ impl GrpcTransport {
         Ok(answer.registered.into_iter().map(|schema| (schema.subject, schema.version)).collect())
     }
 
-    /// The experimental streaming call is not spoken.
+    /// Fails: the experimental streaming call is not supported.
     ///
     /// # Errors
     ///
@@ -334,7 +334,7 @@ impl GrpcTransport {
             _ => "/chipingress.pb.ChipIngress/Ping",
         });
         let answer = client.unary(request, path, Encoded::<A>::default()).await;
-        // A status with a source was made here, as that of a deadline; the server's own has none.
+        // A status with a source was made in this process, for example at a deadline. The server's has none.
         if answer.as_ref().err().is_none_or(|status| status.source().is_none()) {
             unanswered.answered();
         }

@@ -1,4 +1,4 @@
-//! The seam between the emitter and the wire.
+//! The seam between the client and the wire.
 
 pub(crate) mod connection;
 pub(crate) mod grpc;
@@ -12,11 +12,11 @@ use tonic::Status;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// How batches leave the process: [`GrpcTransport`](crate::chip::GrpcTransport) over gRPC,
-/// [`NoopTransport`](crate::chip::NoopTransport) into the void, or one of your own.
+/// Way of batches out of the process: [`GrpcTransport`](crate::chip::GrpcTransport) over gRPC,
+/// [`NoopTransport`](crate::chip::NoopTransport) to nowhere, or one of your own.
 ///
-/// A call answers before its timeout, or the caller gives it up and its outcome is unknown. It must not retry a batch by itself: the
-/// outbox owns retries.
+/// A call returns before its timeout, or the client drops it and its outcome is unknown. A transport must not retry a
+/// batch by itself, because the outbox owns the retries.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Publishes a batch. The results belong to the events by their position.
@@ -25,14 +25,14 @@ pub trait Transport: Send + Sync + 'static {
     /// Publishes one event. Its result may be an error too.
     async fn publish(&self, event: &CloudEvent, timeout: Duration) -> Result<PublishResponse, Status>;
 
-    /// Names where it sends, for the log.
+    /// Returns the name of the destination, for the log.
     fn destination(&self) -> String {
         "the transport of the application".to_owned()
     }
 
-    /// Makes new credentials before the next call, because the server refused the ones it got.
+    /// Makes new credentials before the next call, after the server refused the last ones.
     async fn refresh_credentials(&self) {}
 
-    /// Releases what the transport holds. Called once, when nothing is sent any more.
+    /// Closes the transport. The client calls it once, after its last request.
     async fn close(&self) {}
 }

@@ -1,4 +1,4 @@
-//! A transport into the void.
+//! A transport that sends nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::proto::chip_common::Schema;
 use crate::proto::chipingress::pb::{CloudEventBatch, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// Takes everything and sends nothing: for programs that run without a Chip Ingress.
+/// Accepts every event and sends nothing, for programs that run without a Chip Ingress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoopTransport;
 
 impl NoopTransport {
-    /// Always `pong`.
+    /// Returns `pong`.
     ///
     /// # Errors
     ///

@@ -1,15 +1,16 @@
-//! How many claimed rows may wait for the sender: no more than it gets round to while their claims last.
+//! Limits the claimed rows that wait for the client to those it can send while their claims last.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The least time over which a rate is measured.
+/// Least time over which a rate is measured.
 const MEASURED_OVER: Duration = Duration::from_millis(250);
 
-/// The rate at which messages are answered, measured while rows are sent again.
+/// Rate at which the server answers messages, measured during the retransmission.
 ///
-/// What is claimed and not sent within its claim was claimed in vain: it is counted as an attempt, and waits until the claim is over.
+/// A row that is not sent within its claim was claimed in vain: the claim counts as an attempt, and delays the row
+/// until it ends.
 pub(crate) struct ClaimBudget {
     since: Instant,
     answered: u64,
@@ -18,12 +19,12 @@ pub(crate) struct ClaimBudget {
 }
 
 impl ClaimBudget {
-    /// Begins to measure, with what was answered so far.
+    /// Begins to measure, with the number of answers so far.
     pub(crate) fn new(answered: u64) -> Self {
         ClaimBudget { since: Instant::now(), answered, rate: None }
     }
 
-    /// Takes note of what was answered up to now.
+    /// Notes the number of answers up to now.
     pub(crate) fn note(&mut self, answered: u64) {
         let elapsed = self.since.elapsed();
         if elapsed >= MEASURED_OVER {
@@ -33,7 +34,8 @@ impl ClaimBudget {
         }
     }
 
-    /// How many may wait so that the last is sent within `window`, at least `least`. Before anything is known it is `least`.
+    /// Returns the number of rows that can wait so that the last is sent within `window`: at least `least`, and `least`
+    /// before the first measurement.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub(crate) fn may_wait(&self, window: Duration, least: usize) -> usize {
         self.rate.map_or(least, |rate| least.max((rate * window.as_secs_f64()) as usize))

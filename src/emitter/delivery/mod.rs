@@ -1,4 +1,5 @@
-//! Delivery: the core with its start and stop, the hand-over to the client, and the loops that claim, release and tidy up.
+//! Delivery: the core with its start and stop, the hand-over to the client, and the loops that claim, release and tidy
+//! up.
 
 pub(crate) mod claim_budget;
 pub(crate) mod core;

@@ -1,4 +1,4 @@
-//! Sending again what is due: rows of processes that ended, of plugins, and of attempts that failed.
+//! Claims and sends due rows: of processes that ended, of plugins, and of failed attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::store::{Backend, Claim, ClaimedRow, answered, hold};
 /// Time between two checks for room in the queue, or for a breaker that has closed.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
-/// How many shards a full page should at least be made of, so that one with a backlog does not hold up the others.
+/// Least number of shards of a full page, so that a shard with a backlog does not delay the others.
 const SHARDS_PER_PAGE: usize = 16;
 
-/// Claims and sends until the emitter stops. While pages are full and there is room, it does not wait for the tick.
+/// Claims and sends rows until the emitter stops. It waits for its tick only when no row is due or there is no room.
 pub(crate) async fn run_retransmission<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let interval = core.config().retransmit_interval;
     loop {
@@ -47,7 +47,7 @@ struct Swept {
     claimed: usize,
 }
 
-/// Goes through all shards until nothing is due any more.
+/// Goes through all shards until no row is due.
 async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
     let mut swept = Swept::default();
     let mut from_shard = 0;
@@ -72,12 +72,12 @@ async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
         swept.claimed += rows.len();
         let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
         let shard_was_full = rows.chunk_by(|a, b| a.key.shard == b.key.shard).any(|rows| rows.len() >= per_shard);
-        // The next message of a claim that is heavy may be what did not fit into it.
+        // A heavy claim may have left out the next message for its bytes.
         let was_heavy = rows.iter().map(|row| row.payload.len()).sum::<usize>() > bytes / 2;
         hand_over(core, rows, claimed_until, &mut swept).await;
         from_shard = match last {
             Some(last) if page >= room || was_heavy => (last + 1) % SHARDS.cast_signed(),
-            // The end of the shards; once more from the start, unless this was everything.
+            // At the end of the shards the sweep starts again, unless this page had every due row.
             _ if from_shard > 0 || shard_was_full => 0,
             _ => break,
         };
@@ -96,7 +96,7 @@ async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
 async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBudget) -> Option<usize> {
     let config = core.config();
     let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());
-    // A request must end within the claim, and half of what is left for waiting is left to chance.
+    // A request must end within the claim. Half of the remaining time is a reserve.
     let window = config.claim_ttl.saturating_sub(config.batch.publish_timeout) / 2;
     loop {
         let least = page.min(core.handoff.client.request_size() * (config.batch.max_concurrent_sends.get() + 1));
@@ -114,7 +114,7 @@ async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBu
                 return Some(free);
             }
             BreakerState::Closed => {}
-            // Enough for the probe, and no more than that is claimed in vain if it fails.
+            // One batch is enough for the probe, and bounds the rows claimed in vain if the probe fails.
             BreakerState::HalfOpen if core.handoff.in_flight.count() == 0 => {
                 return Some(free.min(config.batch.batch_size.get()).max(1));
             }
@@ -129,7 +129,7 @@ async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBu
     }
 }
 
-/// Queues the rows of a claim. Those that find no place are released at once, so that they do not lose their turn.
+/// Queues the rows of a claim. Rows that find no place are released at once, so that they stay due.
 async fn hand_over<B: Backend>(core: &Arc<Core<B>>, rows: Vec<ClaimedRow>, claimed_until: Instant, swept: &mut Swept) {
     let (mut released, claimed) = (Vec::new(), rows.len());
     for row in rows {
@@ -138,7 +138,7 @@ async fn hand_over<B: Backend>(core: &Arc<Core<B>>, rows: Vec<ClaimedRow>, claim
         let delivery =
             match core.handoff.in_flight.admit((key, row.attempts), claimed_until, SendPhase::Retransmit, &pair) {
                 Admission::Admitted(delivery) => delivery,
-                // It was claimed while its last sending was under way; that one settles it.
+                // The last attempt is still in flight, and decides the outcome.
                 Admission::InFlight => continue,
                 Admission::Full => {
                     released.push(due_now(key, row.attempts));

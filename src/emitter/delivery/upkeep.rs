@@ -12,13 +12,13 @@ use crate::outbox::counts::{QueueStats, observe as observe_rows};
 use crate::outbox::row::micros;
 use crate::store::{Backend, Longest, answered, begin_tx, hold};
 
-/// The most rows of a shard that one statement lets expire.
+/// Most rows of a shard that one statement lets expire.
 const EXPIRE_PER_SHARD: i64 = 50;
 
-/// The most dead letters that one statement deletes.
+/// Most dead letters that one statement deletes.
 const PRUNE_ROWS: i64 = 1_000;
 
-/// Waits for the next tick; `false` when the emitter stops.
+/// Waits for the next tick. Returns `false` when the emitter stops.
 async fn tick<B: Backend>(core: &Core<B>, beat: &Beat, interval: Duration) -> bool {
     beat.beat();
     tokio::select! {
@@ -27,18 +27,17 @@ async fn tick<B: Backend>(core: &Core<B>, beat: &Beat, interval: Duration) -> bo
     }
 }
 
-/// Time between two searches for rows that are due too far ahead.
+/// Time between two searches for rows that are claimed or delayed too far ahead.
 pub(crate) const RECALL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A claim that lies no further ahead than this may be that of a host with other settings, or a wait that a server asked
-/// for.
+/// Longest claim that is left alone. It may be that of a host with other settings, or a pause that a server asked for.
 const LONGEST_CLAIM: Duration = Duration::from_secs(900);
 
-/// The most rows of a shard that one statement recalls.
+/// Most rows of a shard that one statement recalls.
 const RECALL_PER_SHARD: i64 = 100;
 
-/// Makes rows due that a clock of the database claimed or put off which has gone back since: at the start, and again and
-/// again.
+/// Makes rows due that are claimed or delayed too far ahead, because the database's clock went back. Runs at the start
+/// and every [`RECALL_INTERVAL`].
 pub(crate) async fn run_recall<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let config = core.config();
     let (pause, slow) = (config.backoff, config.slow_backoff);
@@ -68,13 +67,13 @@ pub(crate) async fn run_recall<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     }
 }
 
-/// Moves rows that are too old to the dead letters, and deletes dead letters that are.
+/// Moves rows over their age to the dead letters, and deletes dead letters over theirs.
 pub(crate) async fn run_expiry<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let interval = core.config().expiry.unwrap_or_default().interval;
     while tick(&core, &beat, interval).await {
         if let Some(Expiry { ttl, .. }) = core.config().expiry {
             expire(&core, &beat, ttl).await;
-            // The health looks at the age of the oldest row, also where no gauges are asked for.
+            // Health needs the age of the oldest row, also without gauges.
             if let Some(queue) = sample(&core, ttl, Duration::ZERO).await {
                 core.observed.note_oldest(queue.oldest_pending_age);
             }
@@ -117,7 +116,7 @@ async fn expire<B: Backend>(core: &Core<B>, beat: &Beat, ttl: Duration) {
     }
 }
 
-/// Deletes delivered rows that were kept.
+/// Deletes delivered rows that were retained.
 pub(crate) async fn run_purge<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let Retain { purge_interval, purge_batch_size } = core.config().retain_delivered.unwrap_or_default();
     let limit = i64::try_from(purge_batch_size.get()).unwrap_or(i64::MAX);
@@ -132,7 +131,7 @@ pub(crate) async fn run_purge<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     }
 }
 
-/// Sets the gauges. After an observation that failed they keep their values.
+/// Sets the gauges. They keep their values after a failed observation.
 pub(crate) async fn run_observer<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let metrics = core.config().metrics.unwrap_or_default();
     loop {

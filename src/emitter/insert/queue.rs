@@ -1,4 +1,4 @@
-//! Emits that share their inserts.
+//! Messages that share their inserts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
@@ -20,13 +20,13 @@ use crate::store::{Backend, Class, Fault};
 /// Result of an insert, for its caller.
 pub(crate) type Inserted = Result<Uuid, Arc<Error>>;
 
-/// An emit that waits for its insert.
+/// A message that waits for its insert.
 pub(crate) struct Request {
     pub(crate) stored: Stored,
     pub(crate) reply: oneshot::Sender<Inserted>,
-    /// When it gives up, unless its insert has begun.
+    /// Time at which the caller gives up, unless the insert has begun.
     pub(crate) insert_by: Instant,
-    /// Its place in the queue, which it keeps until it is stored.
+    /// Its share of the queue's bytes, which it keeps until it is stored.
     pub(crate) place: Option<Place>,
 }
 
@@ -36,11 +36,11 @@ impl Request {
     }
 }
 
-/// Why a request is not in the queue.
+/// Reason why a message is not in the queue.
 pub(crate) enum NotQueued {
     /// The emitter is stopping.
     Closed,
-    /// There was no room in time.
+    /// The queue had no room in time.
     Late,
 }
 
@@ -75,13 +75,13 @@ impl InsertQueue {
         }
     }
 
-    /// Counts a worker, for as long as what comes back lives.
+    /// Counts a worker until the returned guard is dropped.
     pub(crate) fn worker(&self) -> Worker<'_> {
         self.workers.fetch_add(1, Ordering::AcqRel);
         Worker(self)
     }
 
-    /// Waits for room, at most until the request gives up, and queues. Until it is queued, the caller may give up too.
+    /// Waits for room until the caller gives up, and queues the message. A future dropped before that queues nothing.
     pub(crate) async fn push(&self, mut request: Request) -> Result<(), NotQueued> {
         let sender = self.weak.upgrade().ok_or(NotQueued::Closed)?;
         request.place = Some(self.room.take(request.bytes(), request.insert_by).await.ok_or(NotQueued::Late)?);
@@ -100,7 +100,8 @@ impl InsertQueue {
         crate::instrument::whole(self.capacity - free) / crate::instrument::whole(self.capacity)
     }
 
-    /// The next requests that share an insert: what is there, and what comes within `linger`. `None` when it is closed and empty.
+    /// Returns the next messages that share an insert: the waiting ones, and those that come within `linger`. Returns
+    /// `None` when the queue is closed and empty.
     pub(crate) async fn next(&self, full: usize, linger: Duration) -> Option<Vec<Request>> {
         let mut waiting = self.waiting.lock().await;
         let first = match waiting.held_back.take() {
@@ -127,8 +128,8 @@ impl InsertQueue {
     }
 }
 
-/// A task that inserts what is queued. When the last one is gone, with its runtime, nothing is queued any more, and
-/// what is queued is refused.
+/// A task that inserts queued messages. When the last one ends, also with its runtime, the queue closes and refuses the
+/// waiting messages.
 pub(crate) struct Worker<'a>(&'a InsertQueue);
 
 impl Drop for Worker<'_> {
@@ -148,9 +149,8 @@ impl Drop for Worker<'_> {
     }
 }
 
-/// Inserts messages in one statement; if that fails because of one of them, each by itself.
-///
-/// Answers in the order of the messages.
+/// Inserts messages in one statement. If one of them makes it fail, inserts each in a statement of its own. Returns the
+/// results in the order of the messages.
 pub(crate) async fn insert_all<B: Backend>(
     pool: &Pool<B>,
     permits: &Semaphore,

@@ -1,4 +1,4 @@
-//! Every instrument of the emitter, and the one place where each is recorded.
+//! Records every instrument of the emitter.
 
 pub(crate) mod instruments;
 pub(crate) mod process_usage;
@@ -15,10 +15,10 @@ use crate::emitter::metrics::instruments::{self as names, INSTRUMENTS};
 use crate::instrument::Kind;
 use crate::store::Tally;
 
-/// The most pairs of domain and entity that have labels of their own; the rest is `other`.
+/// Most pairs of domain and entity with labels of their own. Further pairs are `other`.
 pub const MAX_LABEL_PAIRS: usize = 500;
 
-/// Tells the recorder what every instrument is. The emitter does it at its start.
+/// Describes every instrument to the recorder. The emitter calls it at its start.
 pub fn describe() {
     for instrument in crate::chip::INSTRUMENTS.iter().chain(INSTRUMENTS) {
         let unit = match instrument.unit {
@@ -76,7 +76,7 @@ impl EmitterMetrics {
         histogram!(names::PUBLISH_DURATION, with(&[error_label(failed)])).record(took.as_secs_f64());
     }
 
-    /// Rows that were delivered; answers how many.
+    /// Counts delivered rows, and returns their number.
     pub(crate) fn delivered(&self, tallies: &[Tally]) -> u64 {
         tally(names::DELIVERED, tallies)
     }
@@ -86,7 +86,7 @@ impl EmitterMetrics {
         counter!(names::DEAD_LETTERED, vec![Label::new("code", code.to_owned()), domain, entity]).increment(1);
     }
 
-    /// Rows that expired; answers how many.
+    /// Counts expired rows, and returns their number.
     pub(crate) fn expired(&self, tallies: &[Tally]) -> u64 {
         tally(names::EXPIRED, tallies)
     }
@@ -100,12 +100,12 @@ impl EmitterMetrics {
         counter!(names::ASYNC_DROPPED, Vec::from(pair.labels())).increment(1);
     }
 
-    /// A second chance by the unary call.
+    /// Counts a second attempt by the unary call.
     pub(crate) fn published_alone(&self, failed: bool) {
         counter!(if failed { names::IMMEDIATE_FAILURE } else { names::IMMEDIATE_SUCCESS }).increment(1);
     }
 
-    /// A claim of due rows: made, and with room for all of them, or not.
+    /// Counts a claim of due rows; `failed` also when some rows found no place.
     pub(crate) fn retransmitted(&self, failed: bool) {
         counter!(if failed { names::RETRANSMIT_FAILURE } else { names::RETRANSMIT_SUCCESS }).increment(1);
     }
@@ -132,14 +132,14 @@ fn tally(name: &'static str, tallies: &[Tally]) -> u64 {
     tallies.iter().map(|tally| tally.rows).sum()
 }
 
-/// A domain and an entity as labels, cheap to clone.
+/// A domain and an entity, the source and the type of events, as labels. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceType {
     domain: Arc<str>,
     entity: Arc<str>,
 }
 
-/// The pairs of the process that have labels of their own: by domain, then by entity.
+/// Pairs of the process with labels of their own, by domain, then by entity.
 #[derive(Default)]
 struct SourceTypes {
     known: HashMap<String, HashMap<String, SourceType>>,
@@ -147,7 +147,7 @@ struct SourceTypes {
 }
 
 impl SourceType {
-    /// The pair, or `other` for all beyond the first [`MAX_LABEL_PAIRS`] of the process.
+    /// Returns the pair, or `other` beyond the first [`MAX_LABEL_PAIRS`] of the process.
     pub(crate) fn of(source: &str, event_type: &str) -> Self {
         static PAIRS: LazyLock<RwLock<SourceTypes>> = LazyLock::new(RwLock::default);
         let find = |pairs: &SourceTypes| pairs.known.get(source).and_then(|types| types.get(event_type)).cloned();

@@ -1,8 +1,8 @@
-//! Resources of the process, as Linux tells them in `/proc`, without unsafe code.
+//! Resources of the process, as Linux reports them in `/proc`.
 
 use crate::emitter::metrics::instruments as names;
 
-/// The gauges of the process; none where the system does not say.
+/// Returns the gauges of the process; none where the system does not report them.
 pub(crate) fn usage() -> Vec<(&'static str, f64)> {
     let mut usage = Vec::new();
     if let Ok(statm) = std::fs::read_to_string("/proc/self/statm") {
@@ -11,7 +11,7 @@ pub(crate) fn usage() -> Vec<(&'static str, f64)> {
         usage.push((names::MEMORY_RESIDENT, pages.next().unwrap_or(0.0) * PAGE_BYTES));
     }
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
-        // The name of the program may hold spaces; it ends with the last parenthesis.
+        // The name of the program may contain spaces. It ends with the last parenthesis.
         && let Some((_, fields)) = stat.rsplit_once(')')
     {
         let mut ticks = fields.split_whitespace().skip(11).map(|field| field.parse::<f64>().unwrap_or(0.0));

@@ -1,4 +1,4 @@
-//! Counts since the start, for reports and tests.
+//! Counts since the start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,23 +10,24 @@ use crate::chip::answer::outcome::{RetryClass, SendError};
 pub struct Stats {
     /// Events that `publish` stored.
     pub published: u64,
-    /// Events that the server took at their first attempt of this process.
+    /// Events that the server took at the first attempt of this process.
     pub sent_fresh: u64,
-    /// Events that the server took after they were claimed again.
+    /// Events that the server took after a later claim.
     pub sent_again: u64,
-    /// Attempts that failed, for whatever reason.
+    /// Attempts that failed, for any reason.
     pub failed_attempts: u64,
-    /// Rows that left the outbox because they were delivered. Less than what was sent: a repeated delivery, or a delete yet to come.
+    /// Rows that left the outbox after their delivery. Fewer than the events sent: some were sent twice, and some
+    /// deletes are yet to come.
     pub delivered: u64,
-    /// Rows that were given another time.
+    /// Rows that wait for another attempt.
     pub rescheduled: u64,
     /// Rows that became dead letters.
     pub dead_lettered: u64,
     /// Rows that expired into dead letters.
     pub expired: u64,
-    /// Rows that were left to the retransmission, because the queue to the sender was full.
+    /// Rows that were left to the retransmission, because the queue of the client was full.
     pub left_waiting: u64,
-    /// Asynchronous emits that were dropped.
+    /// Messages that `publish_async` dropped.
     pub async_dropped: u64,
 }
 

@@ -18,8 +18,8 @@ use crate::emitter::outcomes::in_flight::Delivery;
 use crate::emitter::outcomes::struggling::Struggling;
 use crate::emitter::outcomes::writer::OutcomeQueue;
 
-/// Code of a dead letter whose message had all attempts that [`Config::max_attempts`](crate::emitter::Config::max_attempts)
-/// allows.
+/// Code of a dead letter whose message had all attempts that
+/// [`Config::max_attempts`](crate::emitter::Config::max_attempts) allows.
 pub const ATTEMPTS_CODE: &str = "ATTEMPTS_EXHAUSTED";
 
 /// Most bytes of an error text that a row keeps.

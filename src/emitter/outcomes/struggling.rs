@@ -1,4 +1,4 @@
-//! Messages that the server refuses again and again, for the health report.
+//! Messages that the server refuses repeatedly, for the health report.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use crate::clock::from_now;
 use crate::store::OutboxKey;
 
-/// Attempts after which a message that is refused for its own sake is reported.
+/// Attempts after which health reports a message that the server refuses for its own sake.
 pub const STRUGGLES_AFTER: i32 = 5;
 
-/// The most messages that are remembered; of more, some are not reported.
+/// Most messages that are remembered. Further ones are not reported.
 const MAX_REMEMBERED: usize = 1_000;
 
 /// Time after its next attempt for which a message without news is still reported.
@@ -33,7 +33,7 @@ impl Struggling {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message was refused for its own sake and is tried again after `delay`.
+    /// Notes a message that was refused for its own sake, and whose next attempt is after `delay`.
     pub(crate) fn note(&self, key: OutboxKey, attempts: i32, code: &str, delay: Duration) {
         let mut refused = self.lock();
         if attempts < STRUGGLES_AFTER || (refused.len() >= MAX_REMEMBERED && !refused.contains_key(&key)) {
@@ -43,11 +43,12 @@ impl Struggling {
         refused.insert(key, Refused { attempts, code: code.to_owned(), until });
     }
 
-    /// A message has left the outbox.
+    /// Forgets a message that left the outbox.
     pub(crate) fn forget(&self, key: OutboxKey) {
         self.lock().remove(&key);
     }
 
+    /// Returns a sentence about the refused messages.
     pub(crate) fn problem(&self) -> Option<String> {
         let mut refused = self.lock();
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Rows that were taken and whose fate the database does not know.
+//! Rows that this process took and whose outcomes are not written.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::store::OutboxKey;
 
-/// The most rows that are remembered; of more, a report says too few.
+/// Most rows that are remembered. Further ones are missing in the count.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// The rows by their keys, each until its claim is over: then it is no longer of this process.
+/// The rows by their keys, each until its claim ends: after that any process may take the row.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled(Mutex<HashMap<OutboxKey, Instant>>);
 
@@ -19,6 +19,7 @@ impl Unsettled {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a row without a written outcome.
     pub(crate) fn note(&self, key: OutboxKey, claimed_until: Instant) {
         let mut rows = self.lock();
         if rows.len() >= MAX_REMEMBERED {
@@ -30,12 +31,12 @@ impl Unsettled {
         }
     }
 
-    /// The row is taken again.
+    /// Forgets a row that this process takes again.
     pub(crate) fn forget(&self, key: OutboxKey) {
         self.lock().remove(&key);
     }
 
-    /// Returns the number of rows that this process still has.
+    /// Returns the number of noted rows whose claims last.
     pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
         self.lock().values().filter(|until| **until > now).count()
