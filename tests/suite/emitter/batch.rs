@@ -60,7 +60,7 @@ impl Rig {
 
 /// Every option reaches its field, a request limit below the minimum is raised to it, and the defaults are these.
 #[tokio::test]
-async fn options_reach_their_fields_and_the_size_is_clamped() {
+async fn options_are_used_and_small_request_limits_are_raised() {
     for (given, limit) in [(512, MIN_REQUEST_BYTES), (0, MIN_REQUEST_BYTES), (1 << 20, 1 << 20), (4 << 20, 4 << 20)] {
         let rig = rig(Fake::ok(), |config| config.max_request_bytes = given);
         assert_eq!(rig.client.config().request_limit(), limit);
@@ -132,7 +132,7 @@ async fn batches_are_sent_by_size_by_age_and_at_the_stop() {
 
 /// The interval is the maximum age of a batch and no debounce: further events do not postpone the send.
 #[tokio::test(start_paused = true)]
-async fn a_trickle_does_not_postpone_a_batch() {
+async fn single_events_do_not_delay_a_batch() {
     let rig =
         rig(Fake::ok(), |config| (config.batch_size, config.batch_interval) = (size(1000), Duration::from_millis(100)));
     rig.client.start();

@@ -50,7 +50,7 @@ async fn an_event_that_is_larger_than_a_queue_passes_alone() {
 
 on_every_engine! {
     /// What finds no room in bytes is dropped and counted, as what finds none by number is; emits that wait are all stored, and delivered.
-    async fn emits_of_large_events_wait_for_each_other(db) {
+    async fn publishes_of_large_events_wait_for_each_other(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| {
             config.async_buffer = NonZeroUsize::new(10_000).unwrap();

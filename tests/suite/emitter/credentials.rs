@@ -121,7 +121,7 @@ fn credentials_are_selected_by_the_settings() {
 
 /// Wrong settings of rotating credentials are refused with exactly these texts.
 #[test]
-fn wrong_settings_are_refused_in_these_words() {
+fn wrong_settings_are_refused_with_their_reason() {
     let keystore = Keystore::new();
     let refused = |change: &dyn Fn(&mut AuthSettings)| {
         let mut settings = settings(&keystore);

@@ -55,7 +55,7 @@ async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> outbox::Stored
 
 on_every_engine! {
     /// The emitter sends a stored event once and deletes its row, with or without retransmission.
-    async fn an_emit_is_delivered_and_its_row_gone(db) {
+    async fn a_published_event_is_delivered_and_its_row_deleted(db) {
         for host in [true, false] {
             let fake = Fake::ok();
             let emitter = started(&db.pool, &fake, |config| config.retransmit = host).await;
@@ -91,7 +91,7 @@ on_every_engine! {
     }
 
     /// Fifty concurrent emits become fifty deliveries, each of a payload of its own.
-    async fn fifty_emits_are_fifty_deliveries(db) {
+    async fn fifty_published_events_are_delivered_once(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |_| {}).await;
         let emits = (0..50).map(|name| emitter.publish(event(name)));
@@ -214,7 +214,7 @@ on_every_engine! {
     }
 
     /// One statement deletes the rows of several deliveries.
-    async fn deletes_are_shared(db) {
+    async fn outcomes_share_a_delete(db) {
         let counts = Arc::new(Mutex::new(Vec::new()));
         let fake = Fake::ok();
         let seen = Arc::clone(&counts);
@@ -296,7 +296,7 @@ on_every_engine! {
     }
 
     /// With `fallback`, an event whose batch failed is sent by the unary call. If that fails too, the row stays.
-    async fn a_fallback_gives_a_second_chance(db) {
+    async fn a_fallback_sends_a_failed_event_once_more(db) {
         let fake = Fake::failing(Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| (config.fallback, config.retransmit) = (true, false)).await;
         emitter.publish(event("x")).await.unwrap();
@@ -536,7 +536,7 @@ on_every_engine! {
 
     /// The emitter claims no more rows than the server accepts within the claims.
     /// Otherwise rows would wait in memory past their claims, be claimed again, and count attempts.
-    async fn a_slow_server_does_not_have_rows_claimed_twice(db) {
+    async fn rows_of_a_slow_server_are_not_claimed_twice(db) {
         const ROWS: usize = 6_000;
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         for name in 0..ROWS {

@@ -80,7 +80,7 @@ async fn every_built_event_passes_the_servers_rules() {
 
 /// An empty idempotency key is no key.
 #[test]
-fn an_empty_key_is_none() {
+fn an_empty_idempotency_key_is_no_key() {
     let key = |key: &str| CloudEvent::builder("a", "b").idempotency_key(key).build().unwrap();
     assert_eq!(key("k").idempotency_key(), Some("k"));
     assert_eq!(key("").idempotency_key(), None);
@@ -199,7 +199,7 @@ fn error_codes_are_bounded() {
 
 /// An attribute list without a last value is an error at once.
 #[test]
-fn a_dangling_attribute_is_an_error_at_once() {
+fn an_attribute_without_a_value_is_refused() {
     let started = Instant::now();
     let dangling = Attributes::from_list(["source", "a", "type"]).unwrap_err();
     assert!(started.elapsed() < Duration::from_millis(1));

@@ -81,7 +81,7 @@ async fn queue<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
 }
 
 /// With a lead as long as the time to live, every row would be near its end. The gauge counts none then.
-async fn a_lead_that_is_too_long<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
+async fn a_lead_over_the_time_to_live_counts_no_row<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     put(db, Rows { count: 3, age_us: HOUR_US, ..ROWS }).await;
     let emitter = looking(db, 2 * HOUR).await;
     tells(recording, Queue { depth: 3.0, most: 3.0, bytes: 30.0, age: 3_600.0, near: 0.0 }).await;
@@ -191,4 +191,4 @@ async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     other.close().await;
 }
 
-recorded_on_every_engine!(queue a_lead_that_is_too_long unset_limits_have_no_gauge breaker fallbacks fills);
+recorded_on_every_engine!(queue a_lead_over_the_time_to_live_counts_no_row unset_limits_have_no_gauge breaker fallbacks fills);

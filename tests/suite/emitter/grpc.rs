@@ -233,7 +233,7 @@ on_every_engine! {
     }
 
     /// Five events whose sends failed are delivered once the server recovers.
-    async fn five_that_failed_recover(db) {
+    async fn five_failed_events_are_delivered_after_the_recovery(db) {
         let server = GrpcServer::start(Fake::failing(Code::Unavailable)).await;
         let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).configure(|config| {
             config.batch.batch_size = std::num::NonZeroUsize::MIN;

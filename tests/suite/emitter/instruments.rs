@@ -233,7 +233,7 @@ fn metrics_separate_first_sends_from_retransmissions() {
 
 /// The batch client counts requests, sizes, splits and refusals, with its client name as a label.
 #[test]
-fn the_batch_client_counts_and_is_named() {
+fn metrics_of_the_batch_client_carry_its_name() {
     for client_name in [None, Some("mine")] {
         let recorded = recorded(async |_| {
             for code in [None, Some(Code::Unavailable)] {
@@ -294,7 +294,7 @@ fn mismatches_are_counted() {
 
 /// The first 500 pairs of domain and entity have labels of their own; the others share a label.
 #[test]
-fn pairs_of_labels_are_capped() {
+fn pairs_of_labels_are_bounded() {
     let recorded = recorded(async |_| {
         let (_directory, pool) = sqlite().await;
         let emitter = emitter::DurableEmitter::builder(pool, Fake::ok() as Arc<dyn Transport>)

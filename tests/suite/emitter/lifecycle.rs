@@ -28,7 +28,7 @@ fn lock_of<B: TestEngine>() -> &'static str {
 
 on_every_engine! {
     /// An emitter before its start or after its stop refuses emits. It starts once.
-    async fn an_emitter_that_does_not_run_refuses(db) {
+    async fn an_emitter_that_does_not_run_refuses_events(db) {
         let emitter = builder(&db.pool, &Fake::ok()).build().unwrap();
         let refused = async || emitter.publish(event("x")).await.unwrap_err().to_string();
         assert!(refused().await.contains("not started"));
@@ -115,7 +115,7 @@ on_every_engine! {
     }
 
     /// Asynchronous emits beyond `async_buffer` are dropped and counted. A stop finishes the others.
-    async fn asynchronous_emits_are_bounded_and_finished_at_the_stop(db) {
+    async fn messages_in_the_background_are_bounded_and_stored_before_the_stop(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| config.async_buffer = NonZeroUsize::new(10).unwrap()).await;
         let lock = locked(db, lock_of::<Engine>()).await;
@@ -223,7 +223,7 @@ on_every_engine! {
     }
 
     /// An emit waits at most `database_timeout` for its insert to begin, however many emits wait before it.
-    async fn an_emit_gives_up_when_the_database_hangs(db) {
+    async fn a_publish_fails_in_time_when_the_database_hangs(db) {
         let emitter = started(&db.pool, &Fake::ok(), |config| {
             (config.retransmit, config.insert_batch_size, config.insert_workers) = (false, 1, 1);
             (config.database_timeout, config.health_grace) = (Duration::from_millis(100), Duration::from_millis(1));

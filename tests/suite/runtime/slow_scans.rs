@@ -6,7 +6,7 @@ use eventbox::runtime::Runtime;
 use sqlx::{PgPool, Postgres};
 
 use super::{STOP, emit, tally, tallying};
-use crate::emitter::told::Log;
+use crate::emitter::failure_log::Log;
 use crate::support::cluster::Cluster;
 use crate::support::{SOON, TestDb, eventually, with_database};
 

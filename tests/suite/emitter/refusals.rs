@@ -99,7 +99,7 @@ async fn a_server_that_refuses_everything_gets_few_requests() {
 
 /// The client recognizes a refused size, whatever code and text the server uses.
 #[tokio::test]
-async fn a_size_is_refused_in_any_words() {
+async fn a_refusal_for_size_is_recognised_in_any_words() {
     for (code, text) in [
         (Code::Unknown, "grpc-status header missing, mapped from HTTP status code 413"),
         (Code::ResourceExhausted, "no"),
@@ -200,7 +200,7 @@ async fn least_wait<B: TestEngine>(db: &TestDb<B>) -> i64 {
 
 on_every_engine! {
     /// Of 50 events one is refused: the others are delivered within seconds, it waits alone, and the health names it.
-    async fn one_refused_event_holds_up_no_other(db) {
+    async fn a_refused_event_does_not_delay_the_others(db) {
         for code in [Code::Internal, Code::Unknown, Code::PermissionDenied, Code::NotFound, Code::Unimplemented] {
             let fake = refusing(code, &["25"]);
             let emitter = started(&db.pool, &fake, |config| config.batch.breaker = Some(BreakerConfig::default())).await;
@@ -248,7 +248,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    async fn the_server_decides_when_to_retry(db) {
+    async fn the_emitter_waits_as_long_as_the_server_asks(db) {
         for status in [asks_to_wait(30), asks_to_wait_by_header(Code::Unavailable, "30"), asks_to_wait_by_header(Code::ResourceExhausted, "30")] {
             let asked = status.clone();
             let fake = Fake::new(move |_, _| Err(asked.clone()));
@@ -306,7 +306,7 @@ on_every_engine! {
     }
 
     /// The report of a stop counts the rows in flight, in the queue, and held back by the breaker.
-    async fn a_stop_says_how_many_rows_are_left(db) {
+    async fn a_stop_reports_the_rows_that_are_left(db) {
         for events in [100, 700] {
             let fake = Fake::ok();
             fake.set_open(false);

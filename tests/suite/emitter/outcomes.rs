@@ -163,7 +163,7 @@ on_every_engine! {
     }
 
     /// An emitter whose claim was replaced by another claim does not reschedule the row.
-    async fn only_the_claim_in_force_reschedules(db) {
+    async fn only_the_current_claim_reschedules_a_row(db) {
         let fake = Fake::failing(Code::Unavailable);
         fake.set_open(false);
         let emitter = started(&db.pool, &fake, |config| config.retransmit = false).await;
