@@ -65,6 +65,6 @@ pub enum Error {
     #[error("durable emitter not initialized")]
     NotInitialized,
     /// The global emitter did not take the event.
-    #[error("durable emitter publish failed")]
+    #[error("durable emitter emit failed")]
     PublishFailed(#[source] Box<Error>),
 }

@@ -50,7 +50,7 @@ pub(crate) struct Core<B: Backend> {
     hearts: Heartbeats,
 }
 
-/// What observations of the outbox found.
+/// Results of the observations of the outbox.
 #[derive(Default)]
 pub(crate) struct Observed {
     oldest_ms: AtomicU64,
