@@ -17,6 +17,7 @@ use crate::emitter::metrics::SendPhase;
 use crate::emitter::outcomes::in_flight::Delivery;
 use crate::emitter::outcomes::struggling::Struggling;
 use crate::emitter::outcomes::writer::OutcomeQueue;
+use crate::text::fit;
 
 /// Code of a dead letter whose message had all attempts that
 /// [`Config::max_attempts`](crate::emitter::Config::max_attempts) allows.
@@ -70,16 +71,18 @@ impl Outcomes {
         let (class, code) = (error.class(alone), error.dead_letter_code().into_owned());
         let backoff = match class {
             RetryClass::NotTried => return None,
-            RetryClass::Permanent => return Some(RowOutcome::Dead { code, reason: shortened(&error.to_string()) }),
+            RetryClass::Permanent => {
+                return Some(RowOutcome::Dead { code, reason: fit(&error.to_string(), MAX_ERROR_BYTES) });
+            }
             RetryClass::SlowTransient => config.slow_backoff,
             RetryClass::Transient | RetryClass::Endpoint => config.backoff,
         };
         if config.max_attempts.is_some_and(|most| i64::from(attempts) >= i64::from(most.get())) {
-            let reason = shortened(&format!("{attempts} attempts, the last: {code}: {error}"));
+            let reason = fit(&format!("{attempts} attempts, the last: {code}: {error}"), MAX_ERROR_BYTES);
             return Some(RowOutcome::Dead { code: ATTEMPTS_CODE.to_owned(), reason });
         }
         let delay = backoff.after(attempts).max(error.retry_after().unwrap_or_default());
-        Some(RowOutcome::Retry { code, error: shortened(&error.to_string()), delay })
+        Some(RowOutcome::Retry { code, error: fit(&error.to_string(), MAX_ERROR_BYTES), delay })
     }
 
     /// Remembers, for the health report, a message that the server refuses for its own sake.
@@ -100,11 +103,4 @@ impl Outcomes {
             }
         }
     }
-}
-
-/// Cuts a text to the limit of its column, and replaces NUL.
-fn shortened(text: &str) -> String {
-    let end =
-        text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= MAX_ERROR_BYTES).last();
-    text.get(..end.unwrap_or(0)).unwrap_or_default().replace('\0', "\u{fffd}")
 }
