@@ -27,6 +27,16 @@ pub enum Error {
         /// Error of the database, if the database failed.
         source: Option<BoxError>,
     },
+    /// A listing of a set is older than the tombstone delay, by the database's clock: list again.
+    #[error("{attempt}: the listing is stale ({age:?} old, over the tombstone delay of {delay:?}): list again")]
+    Stale {
+        /// The attempt, with the recipient.
+        attempt: String,
+        /// Age of the listing.
+        age: std::time::Duration,
+        /// Largest age of a listing.
+        delay: std::time::Duration,
+    },
     /// The database could not be reached or is too busy. Nothing was changed.
     #[error("{attempt}: the database is not available")]
     Transient {
@@ -109,12 +119,12 @@ impl Error {
         matches!(self, Error::Contention { .. })
     }
 
-    /// True when trying again later may help: contention, or a database that is not available.
+    /// True when trying again may help: contention, a stale listing (list again), or a database that is not available.
     ///
     /// False for [`Error::Unknown`]: an unnamed emit that is tried again might be there twice.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Contention { .. } | Error::Transient { .. })
+        matches!(self, Error::Contention { .. } | Error::Transient { .. } | Error::Stale { .. })
     }
 
     pub(crate) fn misuse(attempt: impl fmt::Display, misuse: Misuse) -> Self {
@@ -283,6 +293,30 @@ pub enum Misuse {
         /// The event.
         id: String,
     },
+    /// A listing of another set.
+    #[error("the listing is of {listed}: list this set")]
+    ForeignListing {
+        /// The recipient that was listed.
+        listed: String,
+    },
+    /// A pop that was begun in another transaction than the one it is finished in.
+    #[error("the operation was begun in another transaction: finish it in its own")]
+    OtherTransaction,
+    /// Two pops of one transaction with the same item.
+    #[error("item {id:?} was popped by two operations of this transaction")]
+    PoppedTwice {
+        /// The item.
+        id: String,
+    },
+    /// The commit of a transaction in which a pop failed to finish.
+    #[error("an operation of this transaction failed to finish, so it was rolled back")]
+    PopNotFinished,
+    /// The caller's own statements undid a pop, ended its transaction, or left it failed.
+    #[error(
+        "the transaction was ended, or failed, or what was popped in it was undone: return the errors of statements, and use savepoints \
+         only before finish_pop"
+    )]
+    PopUndone,
 }
 
 /// What is wrong with a state that the library keeps ([`Reducer`](crate::Reducer)). Its events stay in their box.

@@ -20,7 +20,7 @@
 //!
 //! # The layout
 //!
-//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (the set below), [`admin`]
+//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (a set of named events), [`admin`]
 //! (looking and mending), [`outbox`] (messages for the world outside), [`emitter`] (their delivery), [`chip`] (the client that delivers) and
 //! [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
 //!

@@ -1,4 +1,4 @@
-//! The set below an eventbox: items by name, listed without a transaction and popped inside one.
+//! A set of named events: listed without a transaction and popped inside one.
 //!
 //! Use it when a batch of named events is to be removed together with your own writes, without a [`Processor`](crate::Processor) and its state.
 //! A [`Set`] is the box of a [`Recipient`](crate::Recipient), in the same tables: an item is a named event, and its id is the event's name.
@@ -6,7 +6,7 @@
 //!
 //! | step | where | what |
 //! | --- | --- | --- |
-//! | [`Set::add`] | anywhere | notes the name and adds the item, once: while the item is there and for the tombstone delay after |
+//! | [`Set::add`] | anywhere | emits the item as a named event, once: while the item is there and for the tombstone delay after |
 //! | [`Set::list`] | outside transactions | the oldest items |
 //! | [`Set::begin_pop`], [`PopOp::pop`], [`finish_pop`] | one transaction, for several sets | each item is popped by exactly one committed transaction |
 //! | [`Set::delete`] | outside transactions | removes items that nobody needs |
@@ -48,11 +48,11 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 //! # eventbox::migrate(&pool).await?;
-//! use eventbox::Recipient;
-//! use eventbox::dsset::{Added, Item, PopTx, Set, finish_pop};
+//! use eventbox::{Emitted, Recipient};
+//! use eventbox::dsset::{Item, PopTx, Set, finish_pop};
 //!
 //! let set = Set::new(Recipient::new("airport", "JFK")?);
-//! assert_eq!(set.add(&pool, &[Item::new("UA/1545", "departed")]).await?, [Added::Added]);
+//! assert_eq!(set.add(&pool, &[Item::new("UA/1545", "departed")]).await?, [Emitted::Added]);
 //!
 //! let listing = set.list(&pool, std::num::NonZeroU32::MIN).await?;
 //! let mut tx = PopTx::begin(&pool).await?;
@@ -62,13 +62,12 @@
 //! }
 //! finish_pop(&mut tx, [op]).await?;
 //! tx.commit().await?;
-//! assert_eq!(set.add(&pool, &[Item::new("UA/1545", "again")]).await?, [Added::Tombstoned]);
+//! assert_eq!(set.add(&pool, &[Item::new("UA/1545", "again")]).await?, [Emitted::Tombstoned]);
 //! # Ok(()) }
 //! ```
 //!
 //! Source: the contract is that of the dsset of LUCI CV; `docs/names-and-tombstones.md` says where this one is stronger.
 
-mod error;
 mod item;
 mod listing;
 mod pop;
@@ -76,11 +75,9 @@ mod pruner;
 mod set;
 mod tombstone;
 
-pub use error::{Error, Misuse};
-pub use item::{Added, Item, MAX_ITEM_BYTES, MAX_ITEMS, MAX_ITEMS_BYTES};
+pub use item::Item;
 pub use listing::Listing;
 pub use pop::{PopOp, PopTx, finish_pop};
-pub(crate) use pruner::TOMBSTONES;
 pub use pruner::{MIN_PRUNE_INTERVAL, Pruner, PrunerConfig};
 pub use set::{DEFAULT_TOMBSTONE_DELAY, MAX_LISTING_BYTES, Set};
 pub use tombstone::{Pruned, TombstoneKey, cleanup_garbage, prune_slice};

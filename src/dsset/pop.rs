@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{Connection, Pool, Transaction};
 use uuid::Uuid;
 
-use super::error::{Error, Misuse};
+use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Tx, begin_tx, in_time};
 
@@ -40,37 +40,37 @@ impl<B: Backend> PopTx<B> {
     /// # Cancel safety
     ///
     /// Safe: a transaction that was begun is rolled back.
-    pub async fn begin(pool: &Pool<B>) -> Result<Self, Error> {
+    pub async fn begin(pool: &Pool<B>) -> Result<Self> {
         let begun = begin_tx(pool, B::BEGIN_WRITE, false).await;
-        Ok(Self::of(Inner::Ours(begun.map_err(|fault| Error::during(fault, "begin a transaction to pop in"))?)))
+        Ok(Self::of(Inner::Ours(begun.map_err(|fault| fault.during("begin a transaction to pop in"))?)))
     }
 
     /// Commits: what was popped is gone, together with the caller's own writes.
     ///
     /// # Errors
     ///
-    /// [`Misuse::NotFinished`] when [`finish_pop`] failed in this transaction, and [`Misuse::Undone`] when your statements have undone what it did;
+    /// [`Misuse::PopNotFinished`] when [`finish_pop`] failed in this transaction, and [`Misuse::PopUndone`] when your statements have undone what it did;
     /// it is rolled back then. [`Error::Unknown`] when the connection
     /// was lost, so that it may have happened: list again to see. Contention, transient and database errors: nothing was changed.
     ///
     /// # Cancel safety
     ///
     /// A dropped future may or may not have committed: list again to see.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<()> {
         const ATTEMPT: &str = "commit what was popped";
         if self.broken {
             self.rollback().await?;
-            return Err(Error::misuse(ATTEMPT, Misuse::NotFinished));
+            return Err(Error::misuse(ATTEMPT, Misuse::PopNotFinished));
         }
-        if !self.holds().await.map_err(|fault| Error::during(fault, ATTEMPT))? {
+        if !self.holds().await.map_err(|fault| fault.during(ATTEMPT))? {
             // An open transaction is rolled back with the connection.
-            return Err(Error::misuse(ATTEMPT, Misuse::Undone));
+            return Err(Error::misuse(ATTEMPT, Misuse::PopUndone));
         }
         let committed = match self.tx {
             Inner::Ours(tx) => tx.commit().await,
             Inner::Users(tx) => in_time::<B, _>(async { Ok(tx.commit().await?) }).await,
         };
-        committed.map_err(|fault| Error::during_commit(fault, ATTEMPT))
+        committed.map_err(|fault| fault.during_commit(ATTEMPT))
     }
 
     /// Rolls back: nothing was popped.
@@ -82,12 +82,12 @@ impl<B: Backend> PopTx<B> {
     /// # Cancel safety
     ///
     /// Safe: it is rolled back nevertheless.
-    pub async fn rollback(self) -> Result<(), Error> {
+    pub async fn rollback(self) -> Result<()> {
         match self.tx {
             Inner::Ours(tx) => tx.rollback().await,
             Inner::Users(tx) => {
                 let rolled_back = in_time::<B, _>(async { Ok(tx.rollback().await?) }).await;
-                rolled_back.map_err(|fault| Error::during(fault, "roll back what was popped"))?;
+                rolled_back.map_err(|fault| fault.during("roll back what was popped"))?;
             }
         }
         Ok(())
@@ -201,7 +201,7 @@ impl PopOp {
 /// # Examples
 ///
 /// See [the module](crate::dsset).
-pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<Item = PopOp>) -> Result<usize, Error> {
+pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<Item = PopOp>) -> Result<usize> {
     let mut ops: Vec<PopOp> = ops.into_iter().collect();
     // Until the end is reached, so that a dropped future counts as one that failed.
     let was_broken = std::mem::replace(&mut tx.broken, true);
@@ -224,11 +224,11 @@ pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<It
 }
 
 /// Removes what the operations of one recipient popped.
-async fn remove<B: Backend>(tx: &mut PopTx<B>, ops: &[PopOp]) -> Result<(), Error> {
+async fn remove<B: Backend>(tx: &mut PopTx<B>, ops: &[PopOp]) -> Result<()> {
     let Some(first) = ops.first() else { return Ok(()) };
     let of = &first.of;
     let (shard, turn) = (of.shard().into(), first.turn);
-    let during = |fault: Fault| Error::during(fault, attempt(of));
+    let during = |fault: Fault| fault.during(attempt(of));
     let (is_same_turn, token) = (ops.iter().all(|op| op.turn == turn), Uuid::new_v4());
     if !is_same_turn
         || !in_time::<B, _>(B::advance_turn(&mut *tx, shard, of.as_str(), turn, token)).await.map_err(during)?

@@ -8,17 +8,15 @@ use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::error::Error;
 use super::set::DEFAULT_TOMBSTONE_DELAY;
 use super::tombstone::{Pruned, Span, TombstoneKey, attempt};
+use crate::error::Result;
+use crate::eventbox::TOMBSTONES;
 use crate::service::StopReport;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// The shortest time between two passes.
 pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The gauge of the names that a whole pass left remembered.
-pub(crate) const TOMBSTONES: &str = "eventbox_tombstones";
 
 /// Settings of a [`Pruner`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +124,7 @@ impl<B: Backend> Pruner<B> {
     /// assert_eq!((pruned.walked, pruned.stamped, pruned.deleted), (1, 0, 0));
     /// # Ok(()) }
     /// ```
-    pub async fn run_once(&self) -> Result<Pruned, Error> {
+    pub async fn run_once(&self) -> Result<Pruned> {
         pass(&self.pool, &self.config, &watch::Sender::new(false).subscribe()).await
     }
 }
@@ -152,16 +150,12 @@ async fn run<B: Backend>(pool: Pool<B>, config: PrunerConfig, mut stopping: watc
     }
 }
 
-async fn pass<B: Backend>(
-    pool: &Pool<B>,
-    config: &PrunerConfig,
-    stopping: &watch::Receiver<bool>,
-) -> Result<Pruned, Error> {
+async fn pass<B: Backend>(pool: &Pool<B>, config: &PrunerConfig, stopping: &watch::Receiver<bool>) -> Result<Pruned> {
     let mut total = Pruned::default();
     let shards = answered(pool, async { B::list_tombstone_shards(&mut *hold(pool).await?).await });
-    let shards = shards.await.map_err(|fault: Fault| Error::during(fault, "find the tombstones to prune"))?;
+    let shards = shards.await.map_err(|fault: Fault| fault.during("find the tombstones to prune"))?;
     for shard in shards.into_iter().filter_map(|shard| u8::try_from(shard).ok()) {
-        let during = |fault: Fault| Error::during(fault, attempt(shard));
+        let during = |fault: Fault| fault.during(attempt(shard));
         let last = answered(pool, async { B::last_tombstone(&mut *hold(pool).await?, shard.into()).await });
         let Some((recipient, name)) = last.await.map_err(during)? else { continue };
         // The pass ends at the key that was last when it began, so that growing keys cannot keep it in this shard.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::error::{Error, Misuse};
-use super::item::{Added, Item, MAX_ITEMS, check_items};
+use super::item::Item;
 use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
 use super::tombstone::micros;
-use crate::clock::new_id;
+use crate::error::{Error, Misuse, Result};
+use crate::eventbox::{Emitted, MAX_EMIT_EVENTS, emit_all};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, Bound, EmitExecutor, EventRow, Fault, answered, begin_tx, hold};
+use crate::store::{Backend, Bound, EmitExecutor, Fault, answered, begin_tx, hold};
 
 /// Default time for which a name stays remembered after its item or event is gone.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
@@ -52,18 +52,15 @@ impl Set {
         &self.of
     }
 
-    /// Adds items, each once: an id that is in the set or remembered changes nothing. Answers one value an item, in their order.
+    /// Emits items as named events of the recipient, each once. Returns one result for each item, in their order.
     ///
-    /// One statement, so all of them or none; with `&mut *tx` it is part of the caller's transaction. It is safe to repeat after any error.
-    /// On a pool it waits for an id that an open transaction holds as [`emit`](crate::emit) waits for a name; then it is contention.
-    ///
-    /// # Units and limits
-    ///
-    /// [`MAX_ITEMS`], [`MAX_ITEMS_BYTES`](super::MAX_ITEMS_BYTES), and those of [`Item`]. None at all is fine and runs no SQL.
+    /// An id that is in the set or remembered changes nothing. It is one [`emit_all`](crate::emit_all): all items or
+    /// none, in the caller's transaction with `&mut *tx`, with its limits, its counts and its wake-ups.
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] before any SQL when a limit is broken; else transient and database errors.
+    /// As [`emit_all`](crate::emit_all). Adding the same items again is safe after every error, also after
+    /// [`Error::Unknown`].
     ///
     /// # Cancel safety
     ///
@@ -72,46 +69,13 @@ impl Set {
     /// # Examples
     ///
     /// See [the module](crate::dsset).
-    pub async fn add<'e, B, E>(&self, executor: E, items: &[Item]) -> Result<Vec<Added>, Error>
+    pub async fn add<'e, B, E>(&self, executor: E, items: &[Item]) -> Result<Vec<Emitted>>
     where
         B: Backend,
         E: EmitExecutor<'e, Database = B>,
     {
-        check_items(&self.of, items)?;
-        if items.is_empty() {
-            return Ok(Vec::new());
-        }
-        let row = |item| (new_id(), item);
-        let mut rows: Vec<(usize, (Uuid, &Item))> = items.iter().map(row).enumerate().collect();
-        // In the order of the key, which is the order of locking; of items with one id the first counts.
-        rows.sort_by(|(_, (a_id, a)), (_, (b_id, b))| (a.id(), a_id).cmp(&(b.id(), b_id)));
-        rows.dedup_by(|(_, (_, later)), (_, (_, first))| later.id() == first.id());
-        let events: Vec<EventRow<'_>> = rows.iter().map(|(_, (id, item))| self.event(*id, item)).collect();
-        let noted = match executor.pool() {
-            Some(pool) => B::insert_all_on_pool(&pool, &events).await,
-            None => B::insert_events(executor, &events).await,
-        };
-        let attempt = || format!("add {} items to the set of {}", items.len(), self.of);
-        let noted = noted.map_err(|fault| Error::during(fault, attempt()))?;
-        let mut answers = vec![Added::Duplicate; items.len()];
-        for ((position, _), noted) in rows.into_iter().zip(noted) {
-            if let Some(answer) = answers.get_mut(position) {
-                *answer = noted.into();
-            }
-        }
-        Ok(answers)
-    }
-
-    fn event<'a>(&'a self, id: Uuid, item: &'a Item) -> EventRow<'a> {
-        EventRow {
-            shard: self.of.shard().into(),
-            recipient: self.of.as_str(),
-            id,
-            name: Some(item.id()),
-            traceparent: None,
-            value: item.value(),
-            due: None,
-        }
+        let events: Vec<_> = items.iter().map(|item| (self.of.clone(), item.event())).collect();
+        emit_all(executor, &events).await
     }
 
     /// Lists the oldest items, `max` at most and no more than fit into [`MAX_LISTING_BYTES`], and what of the set's
@@ -126,7 +90,7 @@ impl Set {
     /// # Examples
     ///
     /// See [the module](crate::dsset).
-    pub async fn list<B: Backend>(&self, pool: &Pool<B>, max: NonZeroU32) -> Result<Listing, Error> {
+    pub async fn list<B: Backend>(&self, pool: &Pool<B>, max: NonZeroU32) -> Result<Listing> {
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
         let read = answered(pool, async {
             let conn = &mut *hold(pool).await?;
@@ -138,7 +102,7 @@ impl Set {
             Ok((moment, page, garbage))
         });
         let (moment, page, garbage) =
-            read.await.map_err(|fault: Fault| Error::during(fault, format!("list the set of {}", self.of)))?;
+            read.await.map_err(|fault: Fault| fault.during(format!("list the set of {}", self.of)))?;
         let mut rows = page.rows;
         let more_remain = page.is_cut || rows.len() > max.get() as usize;
         rows.truncate(max.get() as usize);
@@ -154,7 +118,7 @@ impl Set {
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] before any SQL: more than [`MAX_ITEMS`] ids, or one that cannot be an id. Contention, transient and database errors;
+    /// [`Error::Misuse`] before any SQL: more than [`MAX_EMIT_EVENTS`] ids, or one that cannot be an id. Contention, transient and database errors;
     /// [`Error::Unknown`] when the connection was lost during the commit: deleting again is harmless.
     ///
     /// # Cancel safety
@@ -164,13 +128,13 @@ impl Set {
     /// # Examples
     ///
     /// See [the module](crate::dsset).
-    pub async fn delete<B: Backend>(&self, pool: &Pool<B>, ids: &[&str]) -> Result<u64, Error> {
+    pub async fn delete<B: Backend>(&self, pool: &Pool<B>, ids: &[&str]) -> Result<u64> {
         let attempt = || format!("delete from the set of {}", self.of);
-        if ids.len() > MAX_ITEMS {
-            let misuse = crate::error::Misuse::TooMany { count: ids.len(), limit: MAX_ITEMS };
-            return Err(Error::limit(attempt(), misuse));
+        if ids.len() > MAX_EMIT_EVENTS {
+            let misuse = Misuse::TooMany { count: ids.len(), limit: MAX_EMIT_EVENTS };
+            return Err(Error::misuse(attempt(), misuse));
         }
-        ids.iter().try_for_each(|id| check_key("item's id", id)).map_err(|misuse| Error::limit(attempt(), misuse))?;
+        ids.iter().try_for_each(|id| check_key("item's id", id)).map_err(|misuse| Error::misuse(attempt(), misuse))?;
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
         let write = answered(pool, async {
             let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
@@ -178,11 +142,11 @@ impl Set {
             let deleted = B::delete_named_events(&mut tx, shard, recipient, ids).await?;
             Ok((tx, deleted))
         });
-        let (tx, deleted) = write.await.map_err(|fault| Error::during(fault, attempt()))?;
+        let (tx, deleted) = write.await.map_err(|fault| fault.during(attempt()))?;
         if deleted == 0 {
             tx.rollback().await;
         } else {
-            tx.commit().await.map_err(|fault| Error::during_commit(fault, attempt()))?;
+            tx.commit().await.map_err(|fault| fault.during_commit(attempt()))?;
         }
         Ok(deleted)
     }
@@ -201,14 +165,14 @@ impl Set {
     /// # Examples
     ///
     /// See [the module](crate::dsset).
-    pub async fn begin_pop<B: Backend>(&self, tx: &mut PopTx<B>, listing: &Listing) -> Result<PopOp, Error> {
+    pub async fn begin_pop<B: Backend>(&self, tx: &mut PopTx<B>, listing: &Listing) -> Result<PopOp> {
         let attempt = || format!("begin to pop from the set of {}", self.of);
         if listing.of != self.of {
             let listed = listing.of.to_string();
             return Err(Error::misuse(attempt(), Misuse::ForeignListing { listed }));
         }
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
-        let during = |fault: Fault| Error::during(fault, attempt());
+        let during = |fault: Fault| fault.during(attempt());
         // The turn comes before the items: a turn that still matches at the end proves that what was seen here is still there.
         let moment = B::read_moment(&mut *tx, shard, recipient).await.map_err(during)?;
         let age_us = moment.now_us.saturating_sub(listing.listed_at_us);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sqlx::Pool;
 
-use super::error::Error;
 use super::listing::Listing;
+use crate::error::Result;
 use crate::store::{Backend, Fault, PrunedSlice, Slice, answered, begin_tx, hold, in_time};
 
 /// Number of tombstones that [`cleanup_garbage`] reads in one transaction.
@@ -68,8 +68,8 @@ pub async fn prune_slice<B: Backend>(
     after: Option<&TombstoneKey>,
     limit: NonZeroU32,
     tombstone_delay: Duration,
-) -> Result<Pruned, Error> {
-    let during = |fault: Fault| Error::during(fault, attempt(shard));
+) -> Result<Pruned> {
+    let during = |fault: Fault| fault.during(attempt(shard));
     let Some(until) = B::last_tombstone(tx, shard.into()).await.map_err(during)? else { return Ok(Pruned::default()) };
     let until = TombstoneKey { recipient: until.0, name: until.1 };
     let span = Span { shard, after, until: &until, limit: limit.get(), delay: tombstone_delay };
@@ -148,12 +148,12 @@ impl Span<'_> {
 /// assert_eq!(cleanup_garbage(&pool, &[&listing]).await?.stamped, 1);
 /// # Ok(()) }
 /// ```
-pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) -> Result<Pruned, Error> {
+pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) -> Result<Pruned> {
     let mut total = Pruned::default();
     let sets: BTreeMap<_, _> =
         listings.iter().map(|listing| ((listing.of.shard(), &listing.of), listing.delay)).collect();
     for ((shard, of), delay) in sets {
-        let during = |fault: Fault| Error::during(fault, format!("clean up the set of {of}"));
+        let during = |fault: Fault| fault.during(format!("clean up the set of {of}"));
         let last = answered(pool, async { B::last_name(&mut *hold(pool).await?, shard.into(), of.as_str()).await });
         let Some(name) = last.await.map_err(during)? else { continue };
         let until = TombstoneKey { recipient: of.to_string(), name };

@@ -11,7 +11,6 @@ use super::emit::Emitted;
 use super::event::EventId;
 use super::turn::Turn;
 use crate::clock;
-use crate::dsset::TOMBSTONES;
 use crate::error::{Error, Result};
 use crate::instrument::{Instrument, Kind};
 use crate::recipient::Recipient;
@@ -29,7 +28,7 @@ const NONE: &[f64] = &[];
 
 macro_rules! instruments {
     ($($constant:ident = $name:expr, $kind:ident, $unit:literal, [$($label:literal),*], $buckets:expr, $help:literal;)+) => {
-        $(const $constant: &str = $name;)+
+        $(pub(crate) const $constant: &str = $name;)+
 
         /// All instruments of the inbox.
         ///
@@ -55,7 +54,7 @@ instruments! {
     PHASE_US = "eventbox_phase_us_total", Counter, "us", ["shard", "phase"], NONE, "Time that tasks spent in a phase: listing, preparing, committing, post-processing, and idle, when a runtime has nothing to do for the shard; the time of a round is shared evenly by its recipients";
     QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE, "Events that were taken aside because they made every batch fail";
     DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE, "Named events that changed nothing, because their name is remembered";
-    TOMBSTONES_KEPT = TOMBSTONES, Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
+    TOMBSTONES = "eventbox_tombstones", Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
 }
 
 /// Shard numbers as texts, made once.

@@ -41,6 +41,7 @@ pub use event::timer::{
 };
 pub use event::{Event, EventId, PayloadError};
 pub use metrics::INSTRUMENTS;
+pub(crate) use metrics::TOMBSTONES;
 #[cfg(feature = "runtime")]
 pub(crate) use metrics::{Phase, spent};
 #[cfg(feature = "runtime")]

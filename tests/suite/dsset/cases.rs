@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 
-use eventbox::dsset::{Added, Error, Item, Listing, PopTx, Set, cleanup_garbage, finish_pop};
-use eventbox::{Backend, Pruner, PrunerConfig, Recipient};
+use eventbox::dsset::{Item, Listing, PopTx, Set, cleanup_garbage, finish_pop};
+use eventbox::{Backend, Emitted, Error, Pruner, PrunerConfig, Recipient};
 use futures_util::future::join_all;
 use sqlx::Pool;
 
@@ -26,7 +26,7 @@ on_every_engine! {
     /// A refused id stores no event, so it is no garbage before the delay is over.
     async fn an_item_lives_once_and_its_id_is_remembered(db) {
         // The item is added, listed and popped.
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Added]);
         let listing = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&listing), listing.garbage().len()), (vec!["abc"], 0));
         assert_eq!(listing.items()[0].value(), b"value of abc");
@@ -36,7 +36,7 @@ on_every_engine! {
         assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
 
         // The id is refused at once, and the old listing pops nothing.
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Tombstoned]);
         assert_eq!(db.count("eventbox_event").await, 0);
         let empty = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&empty).len(), empty.garbage().len()), (0, 0));
@@ -46,10 +46,10 @@ on_every_engine! {
         let_the_delay_pass(db).await;
         let expired = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&expired).len(), expired.garbage()), (0, ["abc".to_owned()].as_slice()));
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Tombstoned], "remembered until it is pruned");
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Tombstoned], "remembered until it is pruned");
         assert_eq!(cleanup_garbage(&db.pool, &[&expired]).await.unwrap().deleted, 1);
         assert!(set().list(&db.pool, MANY).await.unwrap().garbage().is_empty());
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Added::Added]);
+        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Added]);
         assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["abc"]);
     }
 
@@ -67,7 +67,7 @@ on_every_engine! {
         set().add(&db.pool, &[item("a"), item("b"), item("c")]).await.unwrap();
         assert_eq!(set().delete(&db.pool, &["a", "c", "never added"]).await.unwrap(), 2);
         assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["b"]);
-        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Added::Tombstoned], "refused until the delay is over");
+        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Emitted::Tombstoned], "refused until the delay is over");
         assert_eq!(turn_of(db, &airport()).await, 1);
         assert_eq!(set().delete(&db.pool, &["a"]).await.unwrap(), 0);
         assert_eq!(turn_of(db, &airport()).await, 1, "a call that changes nothing moves no turn");
@@ -120,17 +120,17 @@ on_every_engine! {
     async fn the_first_value_wins_over_values_added_during_a_pop(db) {
         set().add(&db.pool, &[Item::new("abc", "first")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
-        assert_eq!(set().add(&db.pool, &[Item::new("abc", "second")]).await.unwrap(), [Added::Duplicate]);
+        assert_eq!(set().add(&db.pool, &[Item::new("abc", "second")]).await.unwrap(), [Emitted::Duplicate]);
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
         let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
         assert!(op.pop("abc"));
         finish_pop(&mut tx, [op]).await.unwrap();
         // In the popping transaction the item is gone. Other transactions see it until the commit.
         // SQLite has one writer, so the test adds inside the popping transaction.
-        assert_eq!(set().add(&mut *tx, &[Item::new("abc", "third")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(set().add(&mut *tx, &[Item::new("abc", "third")]).await.unwrap(), [Emitted::Tombstoned]);
         tx.commit().await.unwrap();
         assert_eq!(listing.items()[0].value(), b"first");
-        assert_eq!(set().add(&db.pool, &[Item::new("abc", "fourth")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(set().add(&db.pool, &[Item::new("abc", "fourth")]).await.unwrap(), [Emitted::Tombstoned]);
         assert_eq!(db.count("eventbox_event").await, 0);
     }
 

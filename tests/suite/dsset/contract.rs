@@ -7,8 +7,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use eventbox::dsset::{Error, Item, MAX_ITEM_BYTES, MAX_ITEMS, Misuse, PopTx, Set, finish_pop};
-use eventbox::{Event, MAX_KEY_BYTES, Recipient, process_batch};
+use eventbox::dsset::{Item, PopTx, Set, finish_pop};
+use eventbox::{Error, Event, MAX_EMIT_EVENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Misuse, Recipient, process_batch};
 
 use super::{MANY, airport, item, set, turn_of};
 use crate::support::{SOON, drain, eventually, on_every_engine};
@@ -39,7 +39,7 @@ on_every_engine! {
         tx.rollback().await.unwrap();
         let mut other = PopTx::begin(&db.pool).await.unwrap();
         assert_eq!(*misuse(&finish_pop(&mut other, [op]).await.unwrap_err()), Misuse::OtherTransaction);
-        assert_eq!(*misuse(&other.commit().await.unwrap_err()), Misuse::NotFinished);
+        assert_eq!(*misuse(&other.commit().await.unwrap_err()), Misuse::PopNotFinished);
         assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (1, 0));
     }
 
@@ -83,18 +83,18 @@ on_every_engine! {
     async fn limits_are_refused_before_any_sql(db) {
         db.pool.close().await;
         for (item, wanted) in [
-            (Item::new("", ""), "item's id is empty"),
+            (Item::new("", ""), "event's name is empty"),
             (Item::new("a\0b", ""), "NUL"),
             (Item::new("x".repeat(MAX_KEY_BYTES + 1), ""), "513"),
-            (Item::new("a", vec![0; MAX_ITEM_BYTES + 1]), "1048577"),
+            (Item::new("a", vec![0; MAX_VALUE_BYTES + 1]), "1048577"),
         ] {
             let error = set().add(&db.pool, &[self::item("good"), item]).await.unwrap_err();
-            assert!(matches!(misuse(&error), Misuse::Limit(_)));
+            misuse(&error);
             assert!(error.to_string().contains(wanted) && error.to_string().contains("airport/EWR"), "{error}");
         }
-        let many = vec![item("a"); MAX_ITEMS + 1];
-        assert!(matches!(misuse(&set().add(&db.pool, &many).await.unwrap_err()), Misuse::Limit(_)));
-        assert!(matches!(misuse(&set().delete(&db.pool, &["a\0b"]).await.unwrap_err()), Misuse::Limit(_)));
+        let many = vec![item("a"); MAX_EMIT_EVENTS + 1];
+        assert!(matches!(misuse(&set().add(&db.pool, &many).await.unwrap_err()), Misuse::TooMany { .. }));
+        assert!(matches!(misuse(&set().delete(&db.pool, &["a\0b"]).await.unwrap_err()), Misuse::Nul { .. }));
         assert!(set().add(&db.pool, &[]).await.unwrap().is_empty());
         let error = set().list(&db.pool, NonZeroU32::MIN).await.unwrap_err();
         assert!(error.is_transient() && !error.is_contention(), "{error:?}");
@@ -198,7 +198,7 @@ mod on_postgres {
             assert!(op.pop("a"));
             assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
             assert!(finish_pop(&mut tx, [op]).await.unwrap_err().is_contention());
-            assert_eq!(*misuse(&tx.commit().await.unwrap_err()), Misuse::NotFinished);
+            assert_eq!(*misuse(&tx.commit().await.unwrap_err()), Misuse::PopNotFinished);
             assert_eq!(turn_of(db, &airport()).await, 1);
         })
         .await;

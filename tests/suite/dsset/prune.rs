@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use eventbox::dsset::{Added, Pruned, TombstoneKey, prune_slice};
+use eventbox::dsset::{Pruned, TombstoneKey, prune_slice};
 use eventbox::{
     DEFAULT_TOMBSTONE_DELAY, Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, Transition, emit, process_batch,
 };
@@ -102,7 +102,7 @@ on_every_engine! {
         prune(db).await;
         let_the_delay_pass(db).await;
         let mut user = eventbox::begin(&db.pool).await.unwrap();
-        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Added::Tombstoned]);
+        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Emitted::Tombstoned]);
         // On SQLite the pruner waits for the user's transaction; on Postgres it does not.
         let pruner = Pruner::new(db.open(1), PrunerConfig::default());
         let pruning = tokio::spawn(async move { pruner.run_once().await.unwrap() });
@@ -114,7 +114,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 0);
 
         let mut user = eventbox::begin(&db.pool).await.unwrap();
-        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Added::Added]);
+        assert_eq!(set().add(&mut *user, &[item("n")]).await.unwrap(), [Emitted::Added]);
         user.commit().await.unwrap();
         assert_eq!((db.count("eventbox_tombstone").await, db.count("eventbox_event").await), (1, 1));
         assert_eq!(counts(&prune(db).await), [0, 0, 0]);

@@ -1,7 +1,7 @@
 //! Transactions of callers whose own statements undo a pop.
 
-use ::eventbox::Recipient;
-use ::eventbox::dsset::{Error, Item, Misuse, PopTx, Set, finish_pop};
+use ::eventbox::dsset::{Item, PopTx, Set, finish_pop};
+use ::eventbox::{Error, Misuse, Recipient};
 
 use crate::support::on_every_engine;
 
@@ -29,7 +29,7 @@ on_every_engine! {
             assert_eq!(finish_pop(&mut tx, [op]).await.unwrap(), 1);
             let _ = sqlx::raw_sql(sql).execute(&mut *tx).await;
             let error = tx.commit().await.unwrap_err();
-            assert!(matches!(error, Error::Misuse { misuse: Misuse::Undone, .. }), "{sql}: {error:?}");
+            assert!(matches!(error, Error::Misuse { misuse: Misuse::PopUndone, .. }), "{sql}: {error:?}");
             assert_eq!(db.count("eventbox_event").await, 2, "{sql}");
         }
         let listing = set.list(&pool, 10.try_into().unwrap()).await.unwrap();

@@ -7,7 +7,7 @@ use ::eventbox::runtime::{LeaseConfig, Runtime, RuntimeConfig};
 use ::eventbox::{
     BoxError, Emitted, Error, Event, NAME_WAIT, Outcome, Recipient, Reducer, begin, emit, emit_all, state,
 };
-use eventbox::dsset::{Added, Item, Set};
+use eventbox::dsset::{Item, Set};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::task::JoinSet;
 
@@ -100,7 +100,7 @@ async fn a_held_name_delays_only_those_who_send_it_again() {
                     1 => emit_all(&pool, &[(order("held"), event)]).await.map(|all| all == [Emitted::Duplicate]),
                     _ => {
                         let added = Set::new(order("held")).add(&pool, &[Item::new(name, "again")]).await;
-                        Ok(added.unwrap() == [Added::Duplicate])
+                        Ok(added.unwrap() == [Emitted::Duplicate])
                     }
                 }
             });

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use eventbox::{Event, Outcome, Recipient};
 
+use super::doors::Door;
 use super::reducers::{Seen, reduce};
 use super::ways::{Bounds, MATES, Way, emit, it};
 use crate::support::recorded::{Recorded, Recording, recorded};
@@ -74,3 +75,49 @@ macro_rules! counted_by_every_way {
 }
 
 counted_by_every_way!(turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
+
+/// An event, and its copy.
+async fn an_event_twice<B: CellEngine>(db: &TestDb<B>, door: Door) {
+    for _ in 0..2 {
+        door.send(&db.pool, &it(), "n", b"x").await.unwrap();
+    }
+}
+
+fn one_was_added_and_one_was_a_duplicate(recorded: &Recorded) {
+    let of = |name: &str| recorded.total(name, &[("kind", "cell")]);
+    assert_eq!((of("eventbox_sent_total"), of("eventbox_duplicates_total")), (1.0, 1.0));
+}
+
+macro_rules! counted_at_every_door {
+    ($($case:ident $door:expr);+) => {$(
+        mod $case {
+            use super::*;
+
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn postgres() {
+                one_was_added_and_one_was_a_duplicate(&recorded(async |_| {
+                    let body = async |db: &TestDb<sqlx::Postgres>| an_event_twice(db, $door).await;
+                    with_database("counted_at_a_door", body).await;
+                }));
+            }
+
+            #[cfg(feature = "sqlite")]
+            #[test]
+            fn sqlite() {
+                one_was_added_and_one_was_a_duplicate(&recorded(async |_| {
+                    let body = async |db: &TestDb<sqlx::Sqlite>| an_event_twice(db, $door).await;
+                    with_database("counted_at_a_door", body).await;
+                }));
+            }
+        }
+    )+};
+}
+
+mod at_a_door {
+    use super::*;
+
+    counted_at_every_door!(
+        emit Door::Emit; emit_all Door::EmitAll; in_a_transaction Door::Transaction; sender Door::Sender; set Door::Set
+    );
+}

@@ -1,6 +1,6 @@
 //! The doors into a box: what is promised of one of them is promised of all.
 
-use eventbox::dsset::{self, Added, Item, Set};
+use eventbox::dsset::{Item, Set};
 use eventbox::{
     Emitted, Error, Event, MAX_KEY_BYTES, MAX_VALUE_BYTES, Pruner, PrunerConfig, Recipient, Sender, admin, cancel,
 };
@@ -41,19 +41,13 @@ impl From<Error> for Refusal {
     }
 }
 
-impl From<dsset::Error> for Refusal {
-    fn from(error: dsset::Error) -> Self {
-        Refusal { is_misuse: matches!(error, dsset::Error::Misuse { .. }), text: error.to_string() }
-    }
-}
-
 fn order() -> Recipient {
     Recipient::new("order", "7").unwrap()
 }
 
 impl Door {
     /// Sends an event under a name.
-    async fn send<B: CellEngine>(
+    pub(super) async fn send<B: CellEngine>(
         self,
         pool: &Pool<B>,
         to: &Recipient,
@@ -72,12 +66,7 @@ impl Door {
                 emitted
             }
             Door::Sender => Sender::new(pool.clone()).emit(to, event).await?.emitted(),
-            Door::Set => match B::add_on(pool, &Set::new(to.clone()), &[Item::new(name, value.to_vec())]).await?[0] {
-                Added::Added => Emitted::Added,
-                Added::Duplicate => Emitted::Duplicate,
-                Added::Tombstoned => Emitted::Tombstoned,
-                added => panic!("{added:?}"),
-            },
+            Door::Set => B::add_on(pool, &Set::new(to.clone()), &[Item::new(name, value.to_vec())]).await?[0],
         })
     }
 }
@@ -222,12 +211,12 @@ on_every_engine! {
         assert_eq!(answers, [Emitted::Added, Emitted::Duplicate, Emitted::Duplicate, Emitted::Added]);
         let items: Vec<_> = ["d", "b", "e", "d"].iter().map(|name| Item::new(*name, *name)).collect();
         let answers = Engine::add_on(&db.pool, &Set::new(order()), &items).await.unwrap();
-        assert_eq!(answers, [Added::Added, Added::Duplicate, Added::Added, Added::Duplicate]);
+        assert_eq!(answers, [Emitted::Added, Emitted::Duplicate, Emitted::Added, Emitted::Duplicate]);
         assert_eq!(values(db, &order()).await, [&b"there"[..], b"a", b"c", b"d", b"e"]);
     }
 
-    /// What is emitted through a door wakes the workers of the process; only the poll finds what a set was given.
-    async fn workers_are_told_of_what_comes(db) {
+    /// An event that comes through any door wakes up the workers of the process.
+    async fn an_event_of_any_door_wakes_up_the_workers(db) {
         use crate::runtime::{STOP, config};
         let mut config = config();
         let never = std::time::Duration::from_secs(3_600);
@@ -237,7 +226,7 @@ on_every_engine! {
         let runtime = eventbox::runtime::Runtime::builder(db.open(4)).reducer("order", counting).config(config);
         let runtime = runtime.start().await.unwrap();
         eventually(SOON, async || runtime.stats().turns == 0).await;
-        for (n, door) in [Door::Emit, Door::EmitAll, Door::Transaction, Door::Sender].into_iter().enumerate() {
+        for (n, door) in DOORS.into_iter().enumerate() {
             assert_eq!(door.send(&db.pool, &order(), &n.to_string(), b"x").await.unwrap(), Emitted::Added);
             eventually(SOON, async || db.count("eventbox_event").await == 0).await;
         }
@@ -332,7 +321,7 @@ mod on_postgres {
                     if sender < 3 {
                         let items: Vec<_> = names.iter().map(|name| Item::new(name.clone(), "x")).collect();
                         let answers = Postgres::add_on(&pool, &Set::new(order()), &items).await.unwrap();
-                        answers.iter().filter(|answer| **answer == Added::Added).count()
+                        answers.iter().filter(|answer| **answer == Emitted::Added).count()
                     } else {
                         let event = |name: &String| (order(), Event::new("x").named(name.clone()));
                         let answers = Postgres::emit_all_on(&pool, &names.iter().map(event).collect::<Vec<_>>()).await;

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use eventbox::dsset::{Added, Item, Set};
+use eventbox::dsset::{Item, Set};
 use eventbox::{BoxError, EVersion, Emitted, Event, Mutation, Processor, Receipt, Recipient, SideEffect};
 use sqlx::{Postgres, Row, Sqlite};
 
@@ -54,7 +54,7 @@ pub(crate) trait CellEngine: TestEngine {
         pool: &sqlx::Pool<Self>,
         set: &Set,
         items: &[Item],
-    ) -> impl Future<Output = Result<Vec<Added>, eventbox::dsset::Error>> + Send;
+    ) -> impl Future<Output = eventbox::Result<Vec<Emitted>>> + Send;
 }
 
 macro_rules! cell_engine {
@@ -123,7 +123,7 @@ macro_rules! cell_engine {
                 pool: &sqlx::Pool<Self>,
                 set: &Set,
                 items: &[Item],
-            ) -> Result<Vec<Added>, eventbox::dsset::Error> {
+            ) -> eventbox::Result<Vec<Emitted>> {
                 set.add(pool, items).await
             }
         }
