@@ -53,7 +53,7 @@ pub(crate) use shards::wake::Told;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;
 pub(crate) use turns::failure::Forgetting;
-pub(crate) use turns::round::{Removed, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow};
+pub(crate) use turns::round::{Removed, RoundFrom, RoundRow, RoundWrite, StateWrite, WalkFrom, WalkedRow};
 pub(crate) use turns::state::{KeptRow, Settled};
 pub(crate) use turns::turn::Claimed;
 

@@ -91,9 +91,6 @@ pub(crate) fn with_state_error(error: Error) -> Error {
     }
 }
 
-/// Bytes of a state to store; `None` removes the state.
-pub(crate) type NewState = Option<Vec<u8>>;
-
 /// Adapts a [`Reducer`] to a [`Processor`], on either engine.
 pub struct Reducing<'a, R, C = Json> {
     reducer: &'a R,
@@ -134,25 +131,26 @@ where
             .map_err(|source| StateError::NotReadBack { recipient: to.clone(), source }.into())
     }
 
-    /// Returns the new state to store; `None` when the same bytes are stored already.
+    /// Returns the bytes to store; [`Next::Stay`] when the same bytes are stored already.
     fn target(
         &self,
         to: &Recipient,
         next: &Next<R::State>,
         stored: Option<&[u8]>,
-    ) -> Result<Option<NewState>, BoxError> {
-        let bytes = match next {
-            Next::Stay => return Ok(None),
-            Next::To(state) => Some(self.encode(to, state)?),
-            Next::Gone => None,
-        };
-        if bytes.as_deref() == stored {
-            return Ok(None);
-        }
-        if let Some(bytes) = &bytes {
-            Self::prove(to, bytes)?;
-        }
-        Ok(Some(bytes))
+    ) -> Result<Next<Vec<u8>>, BoxError> {
+        Ok(match next {
+            Next::Stay => Next::Stay,
+            Next::Gone if stored.is_none() => Next::Stay,
+            Next::Gone => Next::Gone,
+            Next::To(state) => {
+                let bytes = self.encode(to, state)?;
+                if Some(&*bytes) == stored {
+                    return Ok(Next::Stay);
+                }
+                Self::prove(to, &bytes)?;
+                Next::To(bytes)
+            }
+        })
     }
 
     /// Returns the reducer's decision about a batch, as a round commits it. The errors are those of a turn.
@@ -162,7 +160,7 @@ where
         to: &Recipient,
         events: &[Event],
         stored: Option<&[u8]>,
-    ) -> Result<(Option<NewState>, Outcome<()>), BoxError> {
+    ) -> Result<(Next<Vec<u8>>, Outcome<()>), BoxError> {
         let state = Self::decode(to, stored)?;
         let outcome = caught(|| self.reducer.reduce(to, events, state))?;
         check_all(&outcome.emitted)?;
@@ -225,7 +223,13 @@ where
         };
         let outcome = caught(|| self.reducer.reduce(to, events, state))?;
         let target = self.target(to, &outcome.next, stored.bytes.as_deref())?;
-        mutation(target.map(|bytes| Kept { bytes, decoded: Mutex::new(None) }), outcome)
+        let kept = |bytes| Kept { bytes, decoded: Mutex::new(None) };
+        let target = match target {
+            Next::Stay => None,
+            Next::To(bytes) => Some(kept(Some(bytes))),
+            Next::Gone => Some(kept(None)),
+        };
+        mutation(target, outcome)
     }
 
     async fn fetch_eversion(&self, _tx: &mut B::Connection, _to: &Recipient) -> Result<EVersion, BoxError> {

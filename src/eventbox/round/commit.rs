@@ -7,13 +7,14 @@ use uuid::Uuid;
 use super::{KnownState, Ready};
 use crate::cloudevent::{CloudEvent, turn_key};
 use crate::error::{Error, Result};
+use crate::eventbox::decide::reducer::Next;
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
 use crate::eventbox::metrics;
 use crate::eventbox::turn::Turn;
-use crate::eventbox::turn::read_back::settle;
+use crate::eventbox::turn::read_back::read_back;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
-use crate::store::{Backend, Fault, Removed, RoundWrite, answered, hold, in_time};
+use crate::store::{Backend, Fault, Removed, RoundWrite, StateWrite, answered, hold, in_time};
 
 /// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
 /// milliseconds.
@@ -21,15 +22,19 @@ const LOCK_WAIT_MS: u32 = 200;
 
 /// Result of the transaction of a round.
 enum Written {
-    /// Indexes of the recipients whose turns committed, and their published messages, in the same order.
-    Committed(Vec<usize>, Vec<Sent>),
+    /// The recipients whose turns committed.
+    Committed(Vec<Won>),
     /// Events to remove were missing for one recipient: nothing was committed.
     Shortfall,
     /// The answer to the commit was lost. These recipients won if it committed.
     Unknown(Vec<usize>),
 }
 
-type Sent = Vec<Stored>;
+/// A recipient whose turn committed: its index among the ready ones, and its published messages.
+struct Won {
+    at: usize,
+    published: Vec<Stored>,
+}
 
 /// Commits the ready decisions. Returns the recipients whose turns committed, with their work after the commit.
 pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
@@ -41,22 +46,19 @@ pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) ->
         tracing::debug!(attempt, "an event committed late between those that were listed: removing one by one");
         written = write(pool, &mut ready, token, sends, Removal::Ids).await;
     }
-    let (won, mut sent) = match written {
-        Ok(Written::Committed(won, sent)) => (won, sent),
+    let won = match written {
+        Ok(Written::Committed(won)) => won,
         Ok(Written::Shortfall) => return Ok(Vec::new()),
-        // The messages are not delivered from memory, because the lost answer hides which rows are whose; a delivery
-        // process claims them later.
-        Ok(Written::Unknown(candidates)) => (settled(pool, &ready, candidates, token).await, Vec::new()),
+        Ok(Written::Unknown(candidates)) => read_back_won(pool, &ready, candidates, token).await,
         // Another transaction holds a recipient or a name for long, or the database refuses an emit or a message: each
         // recipient gets its own turn, so that it delays only itself.
         Err(Error::Contention { .. } | Error::Database { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     tracing::trace!(attempt, won = won.len(), "a round is committed");
-    sent.resize_with(won.len(), Sent::default);
     let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
-    let winners = won.into_iter().zip(sent);
-    Ok(winners.filter_map(|(at, sent)| Some(ready.get_mut(at)?.take()?.committed(sent, token))).collect())
+    let committed = |won: Won| Some(ready.get_mut(won.at)?.take()?.committed(won.published, token));
+    Ok(won.into_iter().filter_map(committed).collect())
 }
 
 /// Method of removing events: as ranges where possible, or all by ids.
@@ -68,7 +70,7 @@ enum Removal {
 
 /// A turn that committed, with the index of its recipient.
 pub(super) struct Committed {
-    pub(super) place: usize,
+    pub(super) index: usize,
     pub(super) known: KnownState,
     pub(super) turn: Turn,
 }
@@ -83,7 +85,7 @@ impl Ready {
 
     /// Returns the bytes of its state, emitted events and messages.
     pub(super) fn written_bytes(&self) -> usize {
-        let state = self.decided.state.as_ref().and_then(Option::as_ref).map_or(0, Vec::len);
+        let state = if let Next::To(state) = &self.decided.state { state.len() } else { 0 };
         let emitted: usize = self.decided.emitted.iter().map(|(_, event)| event.value().len()).sum();
         let published: usize = self.decided.published.iter().map(CloudEvent::encoded_len).sum();
         state + emitted + published
@@ -101,12 +103,16 @@ impl Ready {
             recipient: self.to.as_str(),
             turn: self.turn,
             token: self.token,
-            state: self.decided.state.as_ref().map(Option::as_deref),
+            state: match &self.decided.state {
+                Next::Stay => StateWrite::Keep,
+                Next::To(state) => StateWrite::Set(state),
+                Next::Gone => StateWrite::Remove,
+            },
             removed,
         }
     }
 
-    fn committed(self, sent: Sent, token: Uuid) -> Committed {
+    fn committed(self, published: Vec<Stored>, token: Uuid) -> Committed {
         let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
         metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
         // Consumed events come before the garbage.
@@ -117,13 +123,17 @@ impl Ready {
             garbage,
             more_remain: self.more_listed || self.listed > removed,
             left_listed: self.listed > removed,
-            published: sent,
+            published,
             last: Some(self.last),
             ..Turn::default()
         };
-        let state = self.decided.state.map_or(self.before, |state| state.map(Bytes::from));
+        let state = match self.decided.state {
+            Next::Stay => self.before,
+            Next::To(state) => Some(Bytes::from(state)),
+            Next::Gone => None,
+        };
         let known = KnownState { turn: self.turn + 1, token, state };
-        Committed { place: self.place, known, turn }
+        Committed { index: self.index, known, turn }
     }
 }
 
@@ -147,7 +157,9 @@ async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid,
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let written = answered(pool, async { B::write_round(&mut *hold(pool).await?, &writes, token, LOCK_WAIT_MS).await });
     match written.await {
-        Ok(Some(won)) => Ok(Written::Committed(won, Vec::new())),
+        Ok(Some(won)) => {
+            Ok(Written::Committed(won.into_iter().map(|at| Won { at, published: Vec::new() }).collect()))
+        }
         Ok(None) => Ok(Written::Shortfall),
         Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown((0..ready.len()).collect())),
         Err(fault) => Err(during(fault)),
@@ -164,7 +176,7 @@ async fn write_in_group<B: Backend>(
     let attempt = format!("commit a round of {} recipients", ready.len());
     let during = |fault: Fault| fault.during(&attempt);
     let mut part = B::begin_grouped(pool).await.map_err(during)?;
-    let (won, sent) = match write_part::<B>(&mut part, ready, token, removal, during).await {
+    let won = match write_part::<B>(&mut part, ready, token, removal, during).await {
         Ok(Some(written)) => written,
         Ok(None) => {
             B::roll_back_grouped(part).await;
@@ -176,21 +188,20 @@ async fn write_in_group<B: Backend>(
         }
     };
     match B::commit_grouped(part).await {
-        Ok(()) => Ok(Written::Committed(won, sent)),
-        Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won)),
+        Ok(()) => Ok(Written::Committed(won)),
+        Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won.into_iter().map(|won| won.at).collect())),
         Err(fault) => Err(during(fault)),
     }
 }
 
-/// Writes everything before the commit. Returns the winners and their messages; `None` when events of one recipient are
-/// missing.
+/// Writes everything before the commit. Returns the winners; `None` when events of one recipient are missing.
 async fn write_part<B: Backend>(
     tx: &mut B::Connection,
     ready: &mut [Ready],
     token: Uuid,
     removal: Removal,
     during: impl Fn(Fault) -> Error,
-) -> Result<Option<(Vec<usize>, Vec<Sent>)>> {
+) -> Result<Option<Vec<Won>>> {
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let written = in_time::<B, _>(B::write_round(tx, &writes, token, LOCK_WAIT_MS)).await;
     let Some(won) = written.map_err(&during)? else {
@@ -203,35 +214,38 @@ async fn write_part<B: Backend>(
     for slice in emitted.chunks(MAX_EMIT_EVENTS) {
         emit_slice_in::<B>(tx, slice).await?;
     }
-    let sent = publish::<B>(tx, ready, &won).await.map_err(during)?;
-    Ok(Some((won, sent)))
+    publish::<B>(tx, ready, won).await.map_err(during).map(Some)
 }
 
 /// Writes the messages of the winners, with keys made from their positions in their turns.
-async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: &[usize]) -> Result<Vec<Sent>, Fault> {
+async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: Vec<usize>) -> Result<Vec<Won>, Fault> {
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
-        let Some(ready) = ready.get_mut(*at) else { continue };
+        let Some(ready) = ready.get_mut(at) else { continue };
         let published = std::mem::take(&mut ready.decided.published);
-        counts.push(published.len());
+        counts.push((at, published.len()));
         for (ordinal, mut message) in (0..).zip(published) {
             message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));
             messages.push(message);
         }
     }
     let mut stored = in_time::<B, _>(publish_all_in::<B>(tx, messages, FIRST_CLAIM_TTL)).await?.into_iter();
-    Ok(counts.into_iter().map(|count| stored.by_ref().take(count).collect()).collect())
+    let won = counts.into_iter().map(|(at, count)| Won { at, published: stored.by_ref().take(count).collect() });
+    Ok(won.collect())
 }
 
 /// Returns the candidates whose turn this round made, reading them back singly.
-async fn settled<B: Backend>(pool: &Pool<B>, ready: &[Ready], candidates: Vec<usize>, token: Uuid) -> Vec<usize> {
+///
+/// Their messages are not delivered from memory, because the lost answer hides which rows are whose. A delivery process
+/// claims them later.
+async fn read_back_won<B: Backend>(pool: &Pool<B>, ready: &[Ready], candidates: Vec<usize>, token: Uuid) -> Vec<Won> {
     let mut won = Vec::new();
     for at in candidates {
-        let Some(part) = ready.get(at) else { continue };
+        let Some(ready) = ready.get(at) else { continue };
         let lost = Fault(sqlx::Error::Protocol("the answer to the commit of a round was lost".to_owned()));
-        match settle(pool, &part.to, part.turn, token, lost).await {
-            Ok(()) => won.push(at),
-            Err(error) => tracing::debug!(recipient = %part.to, %error, "not known to be of this round"),
+        match read_back(pool, &ready.to, ready.turn, token, lost).await {
+            Ok(()) => won.push(Won { at, published: Vec::new() }),
+            Err(error) => tracing::debug!(recipient = %ready.to, %error, "not known to be of this round"),
         }
     }
     won

@@ -9,15 +9,15 @@ use sqlx::Pool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{Done, Part, Ready};
+use super::{Done, RoundMember, Ready};
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
-use crate::eventbox::decide::reducer::{Outcome, Reducer};
-use crate::eventbox::decide::reducer_adapter::{NewState, Reducing, with_state_error};
+use crate::eventbox::decide::reducer::{Next, Outcome, Reducer};
+use crate::eventbox::decide::reducer_adapter::{ReducerAsProcessor, with_state_error};
 use crate::eventbox::decide::state::StateCodec;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::{Event, EventId};
-use crate::eventbox::turn::decision::{Batch, settled_range};
+use crate::eventbox::turn::decision::{Batch, whole_range};
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
@@ -30,7 +30,7 @@ const MIN_CHUNK: usize = 32;
 static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// A reducer with its types erased.
-pub(crate) trait Rounds<B: Backend>: Send + Sync {
+pub(crate) trait ErasedReducer<B: Backend>: Send + Sync {
     /// Decides about a batch. Returns the decision and its hooks; `None` for no turn.
     fn decide(
         &self,
@@ -49,18 +49,18 @@ pub(crate) trait Rounds<B: Backend>: Send + Sync {
 }
 
 /// Holds a reducer and its codec's type.
-pub(crate) struct Typed<R, C> {
+pub(crate) struct TypedReducer<R, C> {
     reducer: R,
     codec: PhantomData<fn() -> C>,
 }
 
-impl<R, C> Typed<R, C> {
+impl<R, C> TypedReducer<R, C> {
     pub(crate) fn new(reducer: R) -> Self {
-        Typed { reducer, codec: PhantomData }
+        TypedReducer { reducer, codec: PhantomData }
     }
 }
 
-impl<B, R, C> Rounds<B> for Typed<R, C>
+impl<B, R, C> ErasedReducer<B> for TypedReducer<R, C>
 where
     B: Backend,
     R: Reducer<C>,
@@ -75,8 +75,8 @@ where
         let failed = |source: BoxError| {
             with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
         };
-        let (state, outcome) = Reducing::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
-        if state.is_none() && outcome.is_nothing() {
+        let (state, outcome) = ReducerAsProcessor::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
+        if matches!(state, Next::Stay) && outcome.is_nothing() {
             return Ok(None);
         }
         Decided::check(to, events, state, outcome).map(Some)
@@ -89,7 +89,7 @@ where
         options: &'a TurnOptions,
     ) -> BoxFuture<'a, Result<Turn>> {
         Box::pin(async move {
-            let reducing = Reducing::<R, C>::new(&self.reducer);
+            let reducing = ReducerAsProcessor::<R, C>::new(&self.reducer);
             process_batch_with(pool, to, &reducing, options).await.map_err(with_state_error)
         })
     }
@@ -97,7 +97,7 @@ where
 
 /// A checked decision, ready to commit.
 pub(crate) struct Decided {
-    pub(super) state: Option<NewState>,
+    pub(super) state: Next<Vec<u8>>,
     pub(super) removed: Vec<Uuid>,
     pub(super) garbage: usize,
     pub(super) emitted: Vec<(Recipient, Event)>,
@@ -109,7 +109,7 @@ impl Decided {
     fn check(
         to: &Recipient,
         listed: &[Event],
-        state: Option<NewState>,
+        state: Next<Vec<u8>>,
         outcome: Outcome<()>,
     ) -> Result<(Self, Vec<PostProcess>)> {
         let mut batch = Batch::new(to, listed);
@@ -122,21 +122,26 @@ impl Decided {
     }
 }
 
-/// Result for one recipient: ready to commit, with its hooks, or done without a commit.
-pub(super) type Verdict = Result<(Ready, Vec<PostProcess>), Box<Done>>;
+/// Result of deciding about one recipient.
+pub(super) enum Verdict {
+    /// A turn to commit, and its hooks.
+    Ready(Ready, Vec<PostProcess>),
+    /// Nothing to commit.
+    Done(Done),
+}
 
 /// Decides about all rows, on all threads. Returns a verdict for each index, in any order.
 ///
 /// Recipients without a verdict were in a task that failed.
 pub(super) async fn decide_all<B: Backend>(
-    parts: &[Part<B>],
+    members: &[RoundMember<B>],
     rows: Vec<RoundRow>,
     max_events: NonZeroU32,
 ) -> Vec<(usize, Verdict)> {
     let count = rows.len();
-    let mut rows = rows.into_iter().filter_map(|row| Some((parts.get(row.place)?.clone(), row)));
-    let decided = move |(part, row): (Part<B>, RoundRow)| (row.place, decide(&part, row, max_events));
-    if parts.len() <= MIN_CHUNK {
+    let mut rows = rows.into_iter().filter_map(|row| Some((members.get(row.place)?.clone(), row)));
+    let decided = move |(member, row): (RoundMember<B>, RoundRow)| (row.place, decide(&member, row, max_events));
+    if members.len() <= MIN_CHUNK {
         return rows.map(decided).collect();
     }
     let chunk = count.div_ceil(*THREADS).max(MIN_CHUNK);
@@ -148,50 +153,51 @@ pub(super) async fn decide_all<B: Backend>(
         }
         tasks.spawn(async move { its.into_iter().map(decided).collect::<Vec<_>>() });
     }
-    let mut verdicts = Vec::with_capacity(parts.len());
+    let mut verdicts = Vec::with_capacity(members.len());
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(its) => verdicts.extend(its),
             Err(failed) => {
-                tracing::error!(error = %failed, "a task of a round failed: its recipients get turns of their own");
+                tracing::error!(error = %failed, "a task of a round failed: its recipients get their own turns");
             }
         }
     }
     verdicts
 }
 
-fn decide<B: Backend>(part: &Part<B>, mut row: RoundRow, max_events: NonZeroU32) -> Verdict {
+fn decide<B: Backend>(member: &RoundMember<B>, mut row: RoundRow, max_events: NonZeroU32) -> Verdict {
     if row.hindered {
-        return Err(Box::new(Done::Hindered));
+        return Verdict::Done(Done::Skipped);
     }
     let more_listed = row.is_cut || row.events.len() > max_events.get() as usize;
     row.events.truncate(max_events.get() as usize);
     if row.is_cut && row.events.is_empty() {
-        return Err(Box::new(Done::Deferred));
+        return Verdict::Done(Done::Deferred);
     }
     // Another process has consumed the events since they were found; a reducer is not called for an empty eventbox.
     if row.events.is_empty() {
-        return Err(Box::new(Done::Nothing { last: None, more: false }));
+        return Verdict::Done(Done::Nothing { last: None, more: false });
     }
     if row.failing {
-        return Err(Box::new(Done::Alone));
+        return Verdict::Done(Done::NeedsOwnTurn);
     }
     let events: Vec<Event> = row.events.into_iter().map(Event::listed).collect();
     let last = events.last().map_or(EventId::NIL, Event::id);
-    let (turn, token, before) = match &part.known {
+    let (turn, token, before) = match &member.known {
         Some(known) => (known.turn, Some(known.token), known.state.clone()),
         None => (row.turn, None, row.state.map(Bytes::from)),
     };
-    match part.reducer.decide(&part.to, &events, before.as_deref()) {
+    match member.reducer.decide(&member.to, &events, before.as_deref()) {
         Ok(Some((decided, hooks))) => {
-            let (place, to, listed) = (row.place, part.to.clone(), events.len());
-            let range = settled_range(&events, decided.removed.len());
-            Ok((Ready { place, to, turn, token, before, listed, last, more_listed, decided, range }, hooks))
+            let (index, to, listed) = (row.place, member.to.clone(), events.len());
+            let range = whole_range(&events, decided.removed.len());
+            let ready = Ready { index, to, turn, token, before, listed, last, more_listed, decided, range };
+            Verdict::Ready(ready, hooks)
         }
-        Ok(None) => Err(Box::new(Done::Nothing { last: Some(last), more: more_listed })),
+        Ok(None) => Verdict::Done(Done::Nothing { last: Some(last), more: more_listed }),
         Err(error) => {
-            tracing::debug!(recipient = %part.to, %error, "a part of a round failed: it gets a turn of its own");
-            Err(Box::new(Done::Alone))
+            tracing::debug!(recipient = %member.to, %error, "a member of a round failed: it gets its own turn");
+            Verdict::Done(Done::NeedsOwnTurn)
         }
     }
 }

@@ -17,8 +17,8 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use self::commit::{Committed, commit};
-use self::decide::{Decided, decide_all};
-pub(crate) use self::decide::{Rounds, Typed};
+use self::decide::{Decided, Verdict, decide_all};
+pub(crate) use self::decide::{ErasedReducer, TypedReducer};
 use super::decide::transition::PostProcess;
 use super::event::EventId;
 use super::metrics::{self, Phase};
@@ -28,18 +28,18 @@ use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, RoundFrom, RoundRow, answered, hold};
 
 /// A recipient in a round, and the event after which it is listed. The nil id lists from the start.
-pub(crate) struct Part<B> {
+pub(crate) struct RoundMember<B> {
     pub(crate) to: Recipient,
     pub(crate) after: EventId,
     /// State that an earlier round committed; `None` to read it.
     pub(crate) known: Option<KnownState>,
-    pub(crate) reducer: Arc<dyn Rounds<B>>,
+    pub(crate) reducer: Arc<dyn ErasedReducer<B>>,
 }
 
-impl<B> Clone for Part<B> {
+impl<B> Clone for RoundMember<B> {
     fn clone(&self) -> Self {
-        let Part { to, after, known, reducer } = self;
-        Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }
+        let RoundMember { to, after, known, reducer } = self;
+        RoundMember { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }
     }
 }
 
@@ -64,15 +64,21 @@ pub(crate) enum Done {
     /// Contention: the recipient needs its own turn.
     Lost,
     /// The reducer failed, or the recipient has stored failures: it needs its own turn.
-    Alone,
+    NeedsOwnTurn,
     /// The recipient is paused, or is backing off after a failure.
-    Hindered,
+    Skipped,
     /// Other recipients used up the bytes of this round: the recipient waits for the next round.
     Deferred,
 }
 
 /// Most events that a round lists; its recipients share them.
 const MAX_ROUND_EVENTS: u32 = 50_000;
+
+/// A member's result so far, and the hooks of its decision.
+struct Progress {
+    done: Done,
+    hooks: Vec<PostProcess>,
+}
 
 /// Bounds of a round.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +91,7 @@ pub(crate) struct Limits {
 
 /// A recipient whose decision is ready.
 struct Ready {
-    place: usize,
+    index: usize,
     to: Recipient,
     turn: i64,
     /// Token of the commit that made that turn, when the turn comes from memory.
@@ -101,7 +107,7 @@ struct Ready {
 }
 
 /// Takes many different recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each.
-/// Returns the results in the order of `parts`.
+/// Returns the results in the order of `members`.
 ///
 /// The listed values have at most `max_bytes` together, and so have the states; the first event and the first state are
 /// listed whatever their size. Each transaction writes at most `max_bytes`.
@@ -109,55 +115,59 @@ struct Ready {
 /// # Errors
 ///
 /// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed.
-pub(crate) async fn round<B: Backend>(pool: &Pool<B>, parts: &[Part<B>], limits: Limits) -> Result<Vec<Done>> {
+pub(crate) async fn round<B: Backend>(pool: &Pool<B>, members: &[RoundMember<B>], limits: Limits) -> Result<Vec<Done>> {
     let Limits { max_events, max_bytes, longest_wait_us } = limits;
     let started = Instant::now();
-    let max_events = max_events.min(share_of(parts.len()));
-    let mut done: Vec<Done> = std::iter::repeat_with(|| Done::Alone).take(parts.len()).collect();
-    let mut ready = Vec::with_capacity(parts.len());
-    let mut hooks: Vec<Vec<PostProcess>> = std::iter::repeat_with(Vec::new).take(parts.len()).collect();
-    let shards = shards_of(parts);
+    let max_events = max_events.min(share_of(members.len()));
+    let begun = || Progress { done: Done::NeedsOwnTurn, hooks: Vec::new() };
+    let mut progress: Vec<Progress> = std::iter::repeat_with(begun).take(members.len()).collect();
+    let mut ready = Vec::with_capacity(members.len());
+    let shards = shards_of(members);
     let spent = |phase, since: Instant| {
         metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
     };
     let bound = Bound::new(i64::from(max_events.get()) + 1, max_bytes);
-    let rows = list(pool, parts, bound, longest_wait_us).await;
+    let rows = list(pool, members, bound, longest_wait_us).await;
     spent(Phase::Listing, started);
     let listed_at = Instant::now();
-    for (place, verdict) in decide_all(parts, rows?, max_events).await {
-        let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) else { continue };
+    for (index, verdict) in decide_all(members, rows?, max_events).await {
+        let Some(member) = progress.get_mut(index) else { continue };
         match verdict {
-            Ok((decided, its_hooks)) => {
+            Verdict::Ready(decided, hooks) => {
                 // Replaced when the commit succeeds.
-                *done = Done::Lost;
+                *member = Progress { done: Done::Lost, hooks };
                 ready.push(decided);
-                *hooks = its_hooks;
             }
-            Err(settled) => *done = *settled,
+            Verdict::Done(done) => member.done = done,
         }
     }
     spent(Phase::Preparing, listed_at);
     ready.sort_by(|a, b| (a.to.shard(), a.to.as_str()).cmp(&(b.to.shard(), b.to.as_str())));
     if ready.is_empty() || started.elapsed() >= MAX_TURN_AGE {
-        return Ok(done);
+        return Ok(results(members, progress));
     }
     let decided_at = Instant::now();
     let mut committing = Ok(());
     for slice in slices(ready, max_bytes) {
         match commit(pool, slice).await {
-            Ok(committed) => note(committed, &mut done, &mut hooks),
+            Ok(committed) => note(committed, &mut progress),
             Err(error) => committing = committing.and(Err(error)),
         }
     }
     spent(Phase::Committing, decided_at);
     // Turns that committed before an error must be reported; the other recipients are tried again.
-    if !done.iter().any(|done| matches!(done, Done::Committed { .. })) {
+    if !progress.iter().any(|member| matches!(member.done, Done::Committed { .. })) {
         committing?;
     }
-    for (part, _) in parts.iter().zip(&done).filter(|(_, done)| matches!(done, Done::Lost)) {
-        metrics::contention(part.to.kind());
+    Ok(results(members, progress))
+}
+
+/// Returns the results of the members, and counts the lost races.
+fn results<B>(members: &[RoundMember<B>], progress: Vec<Progress>) -> Vec<Done> {
+    for (member, _) in members.iter().zip(&progress).filter(|(_, progress)| matches!(progress.done, Done::Lost)) {
+        metrics::contention(member.to.kind());
     }
-    Ok(done)
+    progress.into_iter().map(|member| member.done).collect()
 }
 
 /// Returns the share of each recipient.
@@ -166,26 +176,25 @@ fn share_of(recipients: usize) -> NonZeroU32 {
     NonZeroU32::new(MAX_ROUND_EVENTS / recipients).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Counts the parts of each shard.
-fn shards_of<B>(parts: &[Part<B>]) -> BTreeMap<u8, u32> {
+/// Counts the members of each shard.
+fn shards_of<B>(members: &[RoundMember<B>]) -> BTreeMap<u8, u32> {
     let mut shards = BTreeMap::new();
-    for part in parts {
-        *shards.entry(part.to.shard()).or_default() += 1;
+    for member in members {
+        *shards.entry(member.to.shard()).or_default() += 1;
     }
     shards
 }
 
 /// Stores the committed turns, with their hooks.
-fn note(committed: Vec<Committed>, done: &mut [Done], hooks: &mut [Vec<PostProcess>]) {
-    for Committed { place, known, mut turn } in committed {
-        if let (Some(done), Some(hooks)) = (done.get_mut(place), hooks.get_mut(place)) {
-            turn.post_process = std::mem::take(hooks);
-            *done = Done::Committed { turn: Box::new(turn), known };
-        }
+fn note(committed: Vec<Committed>, progress: &mut [Progress]) {
+    for Committed { index, known, mut turn } in committed {
+        let Some(member) = progress.get_mut(index) else { continue };
+        turn.post_process = std::mem::take(&mut member.hooks);
+        member.done = Done::Committed { turn: Box::new(turn), known };
     }
 }
 
-/// Groups parts that commit together: each group writes at most `max_bytes`, or is a single recipient.
+/// Groups members that commit together: each group writes at most `max_bytes`, or is a single recipient.
 fn slices(ready: Vec<Ready>, max_bytes: usize) -> Vec<Vec<Ready>> {
     let mut slices: Vec<Vec<Ready>> = Vec::new();
     let mut left = 0;
@@ -207,18 +216,18 @@ fn slices(ready: Vec<Ready>, max_bytes: usize) -> Vec<Vec<Ready>> {
 
 async fn list<B: Backend>(
     pool: &Pool<B>,
-    parts: &[Part<B>],
+    members: &[RoundMember<B>],
     bound: Bound,
     longest_wait_us: i64,
 ) -> Result<Vec<RoundRow>> {
-    let attempt = || format!("list a round of {} recipients", parts.len());
-    let from: Vec<_> = parts
+    let attempt = || format!("list a round of {} recipients", members.len());
+    let from: Vec<_> = members
         .iter()
-        .map(|part| RoundFrom {
-            shard: part.to.shard().into(),
-            recipient: part.to.as_str(),
-            after: part.after.0,
-            is_known: part.known.is_some(),
+        .map(|member| RoundFrom {
+            shard: member.to.shard().into(),
+            recipient: member.to.as_str(),
+            after: member.after.0,
+            is_known: member.known.is_some(),
         })
         .collect();
     let listed = answered(pool, async { B::list_round(&mut *hold(pool).await?, &from, bound, longest_wait_us).await });

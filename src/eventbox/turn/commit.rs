@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::decision::{Decision, Step};
 use super::guard::Guard;
-use super::read_back::settle;
+use super::read_back::read_back;
 use crate::cloudevent::turn_key;
 use crate::error::{BoxError, Error, Misuse, Result};
 use crate::eventbox::decide::processor::{EVersion, Processor};
@@ -68,7 +68,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         self.require_whole(B::check_to_commit(&mut tx)).await?;
         match B::commit_grouped(tx).await {
             Ok(()) => {}
-            Err(fault) if fault.lost_the_answer() => settle(self.pool, self.to, self.turn, token, fault).await?,
+            Err(fault) if fault.lost_the_answer() => read_back(self.pool, self.to, self.turn, token, fault).await?,
             Err(fault) => return Err(self.during(fault)),
         }
         Ok(outcome)

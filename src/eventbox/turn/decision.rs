@@ -69,7 +69,7 @@ pub(crate) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result
 ///
 /// Deleting a range costs half as much as deleting by ids. The turn proves that all listed events are still there, and
 /// the count proves that the range holds no others.
-pub(crate) fn settled_range(listed: &[Event], removed: usize) -> Option<(EventId, EventId)> {
+pub(crate) fn whole_range(listed: &[Event], removed: usize) -> Option<(EventId, EventId)> {
     let (first, last) = (listed.first()?.id(), listed.last()?.id());
     let is_settled = clock::now().duration_since(last.emitted_at()).is_ok_and(|age| age >= LATE_COMMIT);
     (removed == listed.len() && is_settled).then_some((first, last))

@@ -17,14 +17,14 @@ const LOCK_WAIT_MS: u32 = 8_000;
 const ATTEMPTS: usize = 8;
 
 /// Time after which reading back stops and the outcome is unknown.
-const SETTLE_WAIT: Duration = Duration::from_secs(60);
+const READ_BACK_WAIT: Duration = Duration::from_secs(60);
 
 /// Pause before the first retry of reading back; it doubles, with jitter, so that the database may be away for seconds.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Reads back which attempt made the turn after `turn`. Returns `Ok` when the attempt with `token` committed, and
 /// contention when it did not.
-pub(crate) async fn settle<B: Backend>(
+pub(crate) async fn read_back<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
     turn: i64,
@@ -35,9 +35,9 @@ pub(crate) async fn settle<B: Backend>(
     let mut pauses = pauses(PAUSE, ATTEMPTS);
     let began = Instant::now();
     let settled = loop {
-        match (read_back(pool, to, token).await, pauses.next()) {
+        match (read_turn(pool, to, token).await, pauses.next()) {
             (Ok(settled), _) => break settled,
-            (Err(fault), Some(pause)) if fault.class() != Class::Permanent && began.elapsed() < SETTLE_WAIT => {
+            (Err(fault), Some(pause)) if fault.class() != Class::Permanent && began.elapsed() < READ_BACK_WAIT => {
                 tracing::debug!(recipient = %to, error = %fault.0, "reading back a commit: trying again");
                 tokio::time::sleep(pause).await;
             }
@@ -52,7 +52,7 @@ pub(crate) async fn settle<B: Backend>(
     }
 }
 
-async fn read_back<B: Backend>(pool: &Pool<B>, to: &Recipient, token: Uuid) -> Result<Settled, Fault> {
+async fn read_turn<B: Backend>(pool: &Pool<B>, to: &Recipient, token: Uuid) -> Result<Settled, Fault> {
     let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
     let settled = in_time::<B, _>(async {
         B::limit_lock_wait(&mut tx, LOCK_WAIT_MS).await?;

@@ -119,9 +119,31 @@ pub struct RoundWrite<'a> {
     pub turn: i64,
     /// Whose commit made that turn, when that is known: it must still be the one that is stored.
     pub token: Option<Uuid>,
-    /// `None` keeps the state as it is stored; `Some(None)` removes it.
-    pub state: Option<Option<&'a [u8]>>,
+    pub state: StateWrite<'a>,
     pub removed: Removed<'a>,
+}
+
+/// The change of a stored state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateWrite<'a> {
+    Keep,
+    Set(&'a [u8]),
+    Remove,
+}
+
+impl<'a> StateWrite<'a> {
+    /// Returns whether the stored state stays.
+    pub(super) fn keeps(self) -> bool {
+        self == StateWrite::Keep
+    }
+
+    /// Returns the new state, if there is one.
+    pub(super) fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            StateWrite::Set(bytes) => Some(bytes),
+            StateWrite::Keep | StateWrite::Remove => None,
+        }
+    }
 }
 
 /// The events that a recipient's part of a round removes.

@@ -49,10 +49,10 @@ impl RoundOfOneWrite for Postgres {
         let sql = if write.turn == 0 { WRITE_FIRST_ONE } else { WRITE_NEXT_ONE };
         let query = sqlx::query(sql).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
         let query = query.bind(write.removed.chosen()).bind(first).bind(last);
-        let query = query.bind(lock_wait_ms.to_string()).bind(write.state.flatten());
+        let query = query.bind(lock_wait_ms.to_string()).bind(write.state.bytes());
         let mut query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
         if write.turn > 0 {
-            query = query.bind(write.state.is_none()).bind(write.token);
+            query = query.bind(write.state.keeps()).bind(write.token);
         }
         match query.fetch_one(tx).await {
             Ok(row) => Ok(Some(row.try_get::<i64, _>(0)? == 1)),

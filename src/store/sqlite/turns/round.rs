@@ -199,12 +199,12 @@ impl RoundTable for Sqlite {
         }
         let mut packed = Packed::with_capacity(writes.len());
         for write in writes {
-            let state = write.state.flatten();
+            let state = write.state.bytes();
             let columns = (
                 write.shard,
                 write.recipient,
                 write.turn,
-                write.state.is_none(),
+                write.state.keeps(),
                 state.is_some(),
                 write.token.map(hex),
             );

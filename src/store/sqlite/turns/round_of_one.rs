@@ -25,7 +25,7 @@ impl RoundOfOneWrite for Sqlite {
     ) -> Result<Option<bool>, Fault> {
         let (first, last) = write.removed.bounds().unzip();
         let query = sqlx::query(WRITE_ONE).bind(write.shard).bind(write.recipient).bind(write.turn).bind(token);
-        let query = query.bind(write.state.flatten()).bind(write.state.is_none()).bind(write.token);
+        let query = query.bind(write.state.bytes()).bind(write.state.keeps()).bind(write.token);
         let query = query.bind(first).bind(last).bind(chosen(write.removed)?);
         let query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
         // All rows, though there is one at most: the statement commits when it has ended, and what that says must be heard.
