@@ -68,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eventbox::{Next, Reducing, testing};
+    use eventbox::{Next, ReducerAsProcessor, testing};
 
     fn pencils() -> Recipient {
         Recipient::new("shelf", "pencils").unwrap()
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(turn.emitted[0].0.as_str(), "warehouse/main");
         assert_eq!(turn.published[0].subject(), Some("pencils"));
 
-        let drained = testing::drain(&pool, &pencils(), &Reducing::new(&Shelves), many, many).await.unwrap();
+        let drained = testing::drain(&pool, &pencils(), &ReducerAsProcessor::new(&Shelves), many, many).await.unwrap();
         assert_eq!((drained.turns, drained.consumed), (1, 1));
     }
 }

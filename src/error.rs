@@ -143,7 +143,7 @@ impl Error {
 /// Says that something is away that a processor or a reducer needs, so nobody is to blame.
 ///
 /// Return it as the error of your code, or as the cause of one, however deep. The events stay in their box, in their
-/// order, and are tried again after `retry_after`. Nothing counts towards [`Poison`](crate::Poison). A
+/// order, and are tried again after `retry_after`. Nothing counts towards [`PoisonPolicy`](crate::PoisonPolicy). A
 /// [`Runtime`](crate::runtime::Runtime) tells of it in its health.
 ///
 /// # Examples
@@ -168,7 +168,7 @@ pub struct Outage {
 /// Says that this version of a program does not know an event yet, so nobody is to blame.
 ///
 /// Return it while a newer version is being rolled out: as the error of your code, or as the cause of one. The event
-/// stays first in its box, counts towards no [`Poison`](crate::Poison), and is tried again every few seconds, by
+/// stays first in its box, counts towards no [`PoisonPolicy`](crate::PoisonPolicy), and is tried again every few seconds, by
 /// whichever process then works on its recipient.
 ///
 /// # Examples

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::events::{MAX_LISTED, MAX_LISTED_BYTES, check_ids};
 use super::{begin_moving, end, time_of};
 use crate::error::{Error, Misuse, Result};
-use crate::eventbox::{Event, EventId, mark};
+use crate::eventbox::{Event, EventId, wake_shard};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict, answered, hold};
 
@@ -138,7 +138,7 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
     };
     let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
     end(tx, moved > 0, attempt()).await?;
-    mark(of.shard());
+    wake_shard(of.shard());
     Ok(moved)
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{begin_moving, end, time_of};
 use crate::error::{Error, Misuse, Result};
-use crate::eventbox::mark;
+use crate::eventbox::wake_shard;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Forgetting, answered, begin_tx, hold};
 
@@ -125,7 +125,7 @@ pub async fn resume<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result
     };
     let (tx, changed) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
     end(tx, changed, attempt()).await?;
-    mark(recipient.shard());
+    wake_shard(recipient.shard());
     Ok(changed)
 }
 

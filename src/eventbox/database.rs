@@ -82,10 +82,10 @@ pub async fn begin<B: Backend>(pool: &Pool<B>) -> Result<Transaction<'static, B>
 }
 
 /// Idle time after which a pool of [`pool_options`] pings a connection before its use.
-pub const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+pub const REVALIDATE_IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Returns options for a faster pool. It pings a connection, which is a round trip, only when the connection was idle
-/// for [`TRUSTED_IDLE`].
+/// for [`REVALIDATE_IDLE_AFTER`].
 ///
 /// On Postgres each connection also sets `client_connection_check_interval` to 5 s, in `after_connect`: the server then
 /// ends the statement of a closed connection. Without that setting, statements that the library gave up while a table was
@@ -114,7 +114,7 @@ pub fn pool_options<B: Backend>() -> PoolOptions<B> {
     });
     options.test_before_acquire(false).before_acquire(|conn: &mut B::Connection, of| {
         Box::pin(async move {
-            if of.idle_for >= TRUSTED_IDLE {
+            if of.idle_for >= REVALIDATE_IDLE_AFTER {
                 conn.ping().await?;
             }
             Ok(true)

@@ -16,21 +16,21 @@ pub use crate::shard::SHARDS;
 pub use backlog::{KindBacklog, MAX_COUNTED_EVENTS, Precision, backlog};
 #[cfg(feature = "postgres")]
 pub use database::postgres_options;
+pub use database::{REVALIDATE_IDLE_AFTER, begin, check, pool_options};
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
-pub use database::{TRUSTED_IDLE, begin, check, pool_options};
 pub use decide::processor::{EVersion, Processor};
 pub use decide::reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
 pub(crate) use decide::reducer_adapter::with_state_error;
-pub use decide::reducer_adapter::{Reducing, reduce_batch, reduce_batch_with};
+pub use decide::reducer_adapter::{ReducerAsProcessor, reduce_batch, reduce_batch_with};
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
 pub use emit::sender::{Sender, SenderConfig};
-pub(crate) use emit::wake_up::mark;
+pub(crate) use emit::wake_up::wake_shard;
 #[cfg(feature = "runtime")]
-pub(crate) use emit::wake_up::{Hinted, Hints, listen};
+pub(crate) use emit::wake_up::{WakeUp, WakeUps, listen};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
 pub use event::receipt::Receipt;
 pub use event::status::{Status, status};
@@ -49,12 +49,12 @@ pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
-pub(crate) use round::{Done, KnownState, Limits, Part, Rounds, Typed, round};
+pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};
 pub use turn::commit::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::Jury;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::longest_pause_us;
 pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
-pub use turn::poison::{POISON, Poison};
+pub use turn::poison::{POISON_CODE, PoisonPolicy};
 pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};

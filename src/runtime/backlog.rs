@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::waiting;
-use super::working::tasks::Shared;
+use super::shared::Shared;
 use crate::clock;
 use crate::eventbox::backlog;
 use crate::store::Backend;
@@ -16,7 +16,7 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts at once, and then every [`COUNT_INTERVAL`], until `stopping`.
 pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: CancellationToken) {
-    let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).collect();
+    let kinds: Vec<&str> = shared.handlers.keys().map(AsRef::as_ref).collect();
     let counting = async {
         loop {
             match backlog(&shared.reserved, &kinds).await {

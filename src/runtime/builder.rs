@@ -8,11 +8,11 @@ use sqlx::Pool;
 use super::config::RuntimeConfig;
 use super::handle::Runtime;
 use super::working::paused::PausedKinds;
-use super::working::registry::{Kind, Kinds};
+use super::working::registry::{Handler, Handlers};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{self, Processor, Reducer, StateCodec, Typed};
+use crate::eventbox::{self, Processor, Reducer, StateCodec, TypedReducer};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, answered, hold};
 
@@ -20,7 +20,7 @@ use crate::store::{Backend, Fault, answered, hold};
 pub struct RuntimeBuilder<B: Backend> {
     pub(super) pool: Pool<B>,
     pub(super) config: RuntimeConfig,
-    pub(super) kinds: Kinds<B>,
+    pub(super) handlers: Handlers<B>,
     /// The first thing that was wrong; told at the start.
     wrong: Option<String>,
     #[cfg(feature = "emitter")]
@@ -29,7 +29,7 @@ pub struct RuntimeBuilder<B: Backend> {
 
 impl<B: Backend> std::fmt::Debug for RuntimeBuilder<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kinds: Vec<_> = self.kinds.keys().collect();
+        let kinds: Vec<_> = self.handlers.keys().collect();
         f.debug_struct("RuntimeBuilder").field("kinds", &kinds).field("config", &self.config).finish_non_exhaustive()
     }
 }
@@ -39,7 +39,7 @@ impl<B: Backend> RuntimeBuilder<B> {
         RuntimeBuilder {
             pool,
             config: RuntimeConfig::default(),
-            kinds: HashMap::new(),
+            handlers: HashMap::new(),
             wrong: None,
             #[cfg(feature = "emitter")]
             emitter: None,
@@ -48,7 +48,7 @@ impl<B: Backend> RuntimeBuilder<B> {
 
     /// Registers a processor for a kind of recipients: `"order"` for `order/4711`.
     pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
-        self.register(kind, Kind::Processor(Arc::new(processor)))
+        self.register(kind, Handler::Processor(Arc::new(processor)))
     }
 
     /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.
@@ -57,7 +57,7 @@ impl<B: Backend> RuntimeBuilder<B> {
         R: Reducer<C> + 'static,
         C: StateCodec<R::State> + 'static,
     {
-        self.register(kind, Kind::Reducer(Arc::new(Typed::<R, C>::new(reducer))))
+        self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer))))
     }
 
     /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a
@@ -76,16 +76,16 @@ impl<B: Backend> RuntimeBuilder<B> {
         self
     }
 
-    fn register(mut self, kind: &str, registered: Kind<B>) -> Self {
+    fn register(mut self, kind: &str, handler: Handler<B>) -> Self {
         let problem = match Recipient::new(kind, "key") {
             Err(error) => Some(error.to_string()),
-            Ok(_) if self.kinds.contains_key(kind) => Some(format!("the kind {kind} is registered twice")),
+            Ok(_) if self.handlers.contains_key(kind) => Some(format!("the kind {kind} is registered twice")),
             Ok(_) => None,
         };
         if let Some(problem) = problem {
             self.wrong.get_or_insert(problem);
         } else {
-            self.kinds.insert(kind.into(), registered);
+            self.handlers.insert(kind.into(), handler);
         }
         self
     }
@@ -101,7 +101,7 @@ impl<B: Backend> RuntimeBuilder<B> {
         if let Some(wrong) = &self.wrong {
             return Err(setup(wrong));
         }
-        if self.kinds.is_empty() {
+        if self.handlers.is_empty() {
             return Err(setup("no kind is registered: add a processor or a reducer"));
         }
         self.config.check(self.pool.options().get_max_connections())?;

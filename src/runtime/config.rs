@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
-use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, Poison, longest_pause_us};
+use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, PoisonPolicy, longest_pause_us};
 
 /// Settings of a runtime. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub struct RuntimeConfig {
     /// Longest time of the post-process hooks of one turn.
     pub hook_deadline: Duration,
     /// Treatment of a batch that keeps failing.
-    pub poison: Poison,
+    pub poison: PoisonPolicy,
     /// Pauses of a failing recipient.
     pub backoff: BackoffConfig,
     /// Most messages in the outbox, with the delivered ones that are retained. Above it the kinds that publish wait
@@ -54,10 +54,10 @@ pub struct RuntimeConfig {
     /// [`Pruner`](crate::Pruner), or when no event has a name.
     pub pruner: Option<PrunerConfig>,
     /// Whether an emit of this process wakes up its workers at once.
-    pub hints: bool,
+    pub local_wake_ups: bool,
     /// Whether processes wake each other up: by NOTIFY on Postgres, on a connection of its own that no pooler
     /// shares, and by the version of the file on SQLite.
-    pub wake_ups: bool,
+    pub remote_wake_ups: bool,
     /// Longest time without a sign of life of a loop before the runtime is unhealthy.
     pub health_grace: Duration,
 }
@@ -114,12 +114,12 @@ impl Default for RuntimeConfig {
             state_cache_bytes: 32 << 20,
             turn_deadline: DEFAULT_TURN_DEADLINE,
             hook_deadline: Duration::from_secs(30),
-            poison: Poison::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
+            poison: PoisonPolicy::Isolate { after: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN) },
             backoff: BackoffConfig::default(),
             outbox_quota: NonZeroU64::new(1_000_000),
             pruner: Some(PrunerConfig::default()),
-            hints: true,
-            wake_ups: true,
+            local_wake_ups: true,
+            remote_wake_ups: true,
             health_grace: Duration::from_secs(10),
         }
     }

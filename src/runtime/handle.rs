@@ -15,13 +15,13 @@ use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
 use super::finding::notify;
 use super::shards::membership::Membership;
+use super::shared::{Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
 use super::working::paused::{self, PausedKinds, Publishers};
 use super::working::scheduler::{Left, Scheduler};
-use super::working::tasks::{Shared, turn_options};
 use super::{reserve, timers, upkeep};
 use crate::error::Result;
-use crate::eventbox::{self, Hints};
+use crate::eventbox::{self, WakeUps};
 use crate::heartbeat::Heartbeats;
 use crate::service::{Health, StopReport};
 use crate::shard::ShardSet;
@@ -104,14 +104,14 @@ struct Loops {
 
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
-        let RuntimeBuilder { pool, config, kinds, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, .. } = builder;
         let reserved = reserve::of(&pool);
         let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let hearts = Heartbeats::default();
         let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
-        let (told, owned) = watch::channel(all);
+        let (owned_sender, owned) = watch::channel(all);
         let complaints = Arc::new(Complaints::default());
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
@@ -121,7 +121,7 @@ impl<B: Backend> Inner<B> {
                 shard_limit: config.shard_limit.get(),
                 config: leases,
                 complaints: Arc::clone(&complaints),
-                owned: told,
+                owned: owned_sender,
             })
         });
         let grace = config.health_grace;
@@ -141,27 +141,32 @@ impl<B: Backend> Inner<B> {
             slow_scans: watch::Sender::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
             config,
-            kinds,
+            handlers,
             #[cfg(feature = "emitter")]
             emitter: builder.emitter,
         });
-        let heard = Arc::new(Hints::default());
+        let remote = Arc::new(WakeUps::default());
         let others = TaskTracker::new();
         let beating = hearts.add("timers", shared.config.poll_interval, grace);
         others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
         let (tell_held, held) = watch::channel(held);
         let beating = hearts.add("hold", shared.config.poll_interval, grace);
         others.spawn(paused::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
-        if shared.config.wake_ups {
-            others.spawn(notify::hear(Arc::clone(&shared), Arc::clone(&heard), stopping.clone()));
+        if shared.config.remote_wake_ups {
+            others.spawn(notify::listen_loop(Arc::clone(&shared), Arc::clone(&remote), stopping.clone()));
             if B::SENDS_WAKE_UPS {
-                others.spawn(notify::send(shared.pool.clone(), eventbox::listen(), owned.clone(), stopping.clone()));
+                others.spawn(notify::send_loop(
+                    shared.pool.clone(),
+                    eventbox::listen(),
+                    owned.clone(),
+                    stopping.clone(),
+                ));
             }
         }
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
-        let hints = if shared.config.hints { eventbox::listen() } else { Arc::default() };
-        let work = Scheduler::new(Arc::clone(&shared), owned.clone(), held, hints, heard);
+        let local = if shared.config.local_wake_ups { eventbox::listen() } else { Arc::default() };
+        let work = Scheduler::new(Arc::clone(&shared), owned.clone(), held, local, remote);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,

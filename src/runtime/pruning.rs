@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::working::tasks::Shared;
+use super::shared::Shared;
 use crate::dsset::Pruner;
 use crate::store::Backend;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
-use super::working::tasks::Shared;
+use super::shared::Shared;
 use crate::store::Backend;
 
 /// Number of these connections on Postgres: one for scans, one for leases.

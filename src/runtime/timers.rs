@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::working::tasks::Shared;
+use super::shared::Shared;
 use crate::eventbox::move_due;
 use crate::heartbeat::Beat;
 use crate::shard::ShardSet;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::finding::old_transactions;
-use super::working::tasks::Shared;
+use super::shared::Shared;
 use super::{backlog, pruning};
 use crate::store::Backend;
 

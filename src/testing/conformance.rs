@@ -66,7 +66,7 @@ pub enum Violation {
 /// it leaves, or without any where it [runs without events](Processor::runs_without_events). Nothing stays in the database. Tests that use
 /// the same database at the same time do no harm, as long as each has recipients of its own.
 ///
-/// Not for a processor that has no version because only turns write its entity, such as [`Reducing`](crate::Reducing).
+/// Not for a processor that has no version because only turns write its entity, such as [`ReducerAsProcessor`](crate::ReducerAsProcessor).
 ///
 /// # What comes back
 ///

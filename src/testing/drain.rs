@@ -55,7 +55,7 @@ pub enum DrainError {
 
 /// Processes a recipient, and runs the hooks of its turns, until there is nothing left to do.
 ///
-/// Use it to bring a test's entity to rest; wrap a reducer as [`Reducing`](crate::Reducing). Other recipients, to which the turns may have
+/// Use it to bring a test's entity to rest; wrap a reducer as [`ReducerAsProcessor`](crate::ReducerAsProcessor). Other recipients, to which the turns may have
 /// emitted, are not processed.
 ///
 /// # Units and limits
@@ -76,7 +76,7 @@ pub enum DrainError {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
 /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
-/// use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, Reducing, testing};
+/// use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, testing};
 ///
 /// struct Counter;
 /// impl Reducer for Counter {
@@ -90,7 +90,7 @@ pub enum DrainError {
 /// for _ in 0..5 {
 ///     eventbox::emit(&pool, &airport, Event::new("departed")).await?;
 /// }
-/// let drained = testing::drain(&pool, &airport, &Reducing::new(&Counter), 2.try_into()?, 10.try_into()?).await?;
+/// let drained = testing::drain(&pool, &airport, &ReducerAsProcessor::new(&Counter), 2.try_into()?, 10.try_into()?).await?;
 /// assert_eq!((drained.turns, drained.consumed), (3, 5));
 /// # Ok(()) }
 /// ```

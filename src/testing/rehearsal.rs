@@ -8,7 +8,7 @@ use sqlx::Pool;
 use super::rehearsing::run;
 use crate::cloudevent::CloudEvent;
 use crate::error::{Error, Result, StateError};
-use crate::eventbox::{Event, EventId, Next, Processor, Reducer, Reducing, StateCodec};
+use crate::eventbox::{Event, EventId, Next, Processor, Reducer, ReducerAsProcessor, StateCodec};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
@@ -111,7 +111,7 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    let reducing = Reducing::new(reducer);
+    let reducing = ReducerAsProcessor::new(reducer);
     let seen = run(pool, to, &reducing, max_events, false).await.map_err(crate::eventbox::with_state_error)?;
     let Some(seen) = seen else { return Ok(None) };
     let mut undecodable = None;

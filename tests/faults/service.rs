@@ -11,7 +11,7 @@ use eventbox::emitter::DurableEmitter;
 use eventbox::proto::chipingress::pb::{CloudEventBatch, PublishResponse, PublishResult};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as WireEvent;
 use eventbox::runtime::{Runtime, RuntimeConfig};
-use eventbox::{Backend, BoxError, CloudEvent, Event, Outcome, Receipt, Recipient, Reducer, Reducing, state};
+use eventbox::{Backend, BoxError, CloudEvent, Event, Outcome, Receipt, Recipient, Reducer, ReducerAsProcessor, state};
 use sqlx::{Pool, Postgres, Sqlite};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -129,7 +129,7 @@ impl<B: Engine> Service<B> {
         let emitter = DurableEmitter::builder(pool.clone(), transport);
         let emitter = emitter.configure(|config| config.retransmit_interval = Duration::from_secs(1)).start().await?;
         let builder = Runtime::builder(pool.clone()).reducer("rounds", Ledger);
-        let builder = builder.processor("turns", Reducing::<Ledger>::new(&Ledger)).emitter(emitter.clone());
+        let builder = builder.processor("turns", ReducerAsProcessor::<Ledger>::new(&Ledger)).emitter(emitter.clone());
         let runtime = builder.config(RuntimeConfig::default()).start().await?;
         let (sent, mut senders) = (Arc::new(Sent::default()), JoinSet::new());
         for _ in 0..SENDERS {

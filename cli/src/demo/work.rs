@@ -120,7 +120,7 @@ fn config(job: &Job) -> RuntimeConfig {
     config.workers = usize::try_from(job.workers).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
     // A single process shares with no other process and needs no wake-ups. A resumed single process need not wait
     // until old leases end.
-    config.wake_ups = job.processes > 1;
+    config.remote_wake_ups = job.processes > 1;
     config.leases = (job.processes > 1).then(|| {
         let mut leases = LeaseConfig::default();
         leases.lease_ttl = LEASE_TTL;

@@ -76,7 +76,7 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    process_batch_with(pool, to, &Reducing::new(reducer), options).await.map_err(with_state_error)
+    process_batch_with(pool, to, &ReducerAsProcessor::new(reducer), options).await.map_err(with_state_error)
 }
 
 /// Turns a [`StateError`] of the adapter into [`Error::State`]; other errors of the user's code stay
@@ -92,19 +92,19 @@ pub(crate) fn with_state_error(error: Error) -> Error {
 }
 
 /// Adapts a [`Reducer`] to a [`Processor`], on either engine.
-pub struct Reducing<'a, R, C = Json> {
+pub struct ReducerAsProcessor<'a, R, C = Json> {
     reducer: &'a R,
     codec: PhantomData<fn() -> C>,
 }
 
-impl<'a, R, C> Reducing<'a, R, C>
+impl<'a, R, C> ReducerAsProcessor<'a, R, C>
 where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
     /// Wraps the reducer.
     pub fn new(reducer: &'a R) -> Self {
-        Reducing { reducer, codec: PhantomData }
+        ReducerAsProcessor { reducer, codec: PhantomData }
     }
 
     fn decode(to: &Recipient, bytes: Option<&[u8]>) -> Result<R::State, BoxError> {
@@ -132,12 +132,7 @@ where
     }
 
     /// Returns the bytes to store; [`Next::Stay`] when the same bytes are stored already.
-    fn target(
-        &self,
-        to: &Recipient,
-        next: &Next<R::State>,
-        stored: Option<&[u8]>,
-    ) -> Result<Next<Vec<u8>>, BoxError> {
+    fn target(&self, to: &Recipient, next: &Next<R::State>, stored: Option<&[u8]>) -> Result<Next<Vec<u8>>, BoxError> {
         Ok(match next {
             Next::Stay => Next::Stay,
             Next::Gone if stored.is_none() => Next::Stay,
@@ -168,9 +163,9 @@ where
     }
 }
 
-impl<R, C> fmt::Debug for Reducing<'_, R, C> {
+impl<R, C> fmt::Debug for ReducerAsProcessor<'_, R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reducing")
+        f.write_str("ReducerAsProcessor")
     }
 }
 
@@ -194,7 +189,7 @@ impl<S> fmt::Debug for Kept<S> {
     }
 }
 
-impl<B, R, C> Processor<B> for Reducing<'_, R, C>
+impl<B, R, C> Processor<B> for ReducerAsProcessor<'_, R, C>
 where
     B: Backend,
     R: Reducer<C>,

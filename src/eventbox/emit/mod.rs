@@ -103,7 +103,7 @@ where
         };
         inserted.map_err(|fault| fault.during_commit(attempt()))?;
         metrics::emitted(to, Emitted::Added);
-        wake_up::hint(&std::iter::once(to), is_committed);
+        wake_up::wake(&std::iter::once(to), is_committed);
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = match pool {
@@ -113,7 +113,7 @@ where
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
     metrics::emitted(to, answer);
-    wake_up::hint(&std::iter::once(to), is_committed);
+    wake_up::wake(&std::iter::once(to), is_committed);
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
 }
 
@@ -232,7 +232,7 @@ fn answers_of(
     for ((to, _), answer) in events.iter().zip(&answers) {
         metrics::emitted(to, *answer);
     }
-    wake_up::hint(&events.iter().map(|(to, _)| to), are_committed);
+    wake_up::wake(&events.iter().map(|(to, _)| to), are_committed);
     answers
 }
 

@@ -112,7 +112,7 @@ impl Request {
     /// Sends the result to the caller, who may have stopped waiting, and gives the room back.
     fn answer(self, emitted: Emitted) {
         metrics::emitted(&self.to, emitted);
-        wake_up::hint(&std::iter::once(&self.to), true);
+        wake_up::wake(&std::iter::once(&self.to), true);
         let receipt = Receipt::new(self.to, emitted, self.id, self.event.name());
         let _ = self.reply.send(Ok(receipt));
         drop(self.room);

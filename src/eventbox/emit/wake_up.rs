@@ -19,19 +19,19 @@ use crate::shard::ShardSet;
 /// The most recipients that are remembered by name until a listener takes them; of the others their shards are.
 const MAX_NAMED: usize = 10_000;
 
-static LISTENERS: RwLock<Vec<Weak<Hints>>> = RwLock::new(Vec::new());
+static LISTENERS: RwLock<Vec<Weak<WakeUps>>> = RwLock::new(Vec::new());
 
 /// Number of listeners, so that an emit without a listener costs one load.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 tokio::task_local! {
     /// The recipients of what was emitted in the transaction of the turn or the round at hand.
-    static IN_TRANSACTION: RefCell<Hinted>;
+    static IN_TRANSACTION: RefCell<WakeUp>;
 }
 
 /// Wake-ups since the listener took the last ones.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Hinted {
+pub(crate) struct WakeUp {
     /// These have events that are committed.
     pub(crate) recipients: HashSet<Recipient>,
     /// Recipients of these shards have such events, too.
@@ -42,42 +42,42 @@ pub(crate) struct Hinted {
 
 /// A listener of this process.
 #[derive(Debug, Default)]
-pub(crate) struct Hints {
-    hinted: Mutex<Hinted>,
-    wake: Notify,
+pub(crate) struct WakeUps {
+    pending: Mutex<WakeUp>,
+    notify: Notify,
 }
 
 /// A new listener, for as long as it is kept.
-pub(crate) fn listen() -> Arc<Hints> {
-    let hints = Arc::new(Hints::default());
+pub(crate) fn listen() -> Arc<WakeUps> {
+    let wake_ups = Arc::new(WakeUps::default());
     let mut listeners = LISTENERS.write().unwrap_or_else(PoisonError::into_inner);
     listeners.retain(|listener| listener.strong_count() > 0);
-    listeners.push(Arc::downgrade(&hints));
+    listeners.push(Arc::downgrade(&wake_ups));
     COUNT.store(listeners.len(), Ordering::Release);
-    hints
+    wake_ups
 }
 
 /// Says that these recipients have events: committed ones, or ones of a transaction that nobody here knows the end of.
-pub(crate) fn hint<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone), are_committed: bool) {
+pub(crate) fn wake<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone), are_committed: bool) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }
     if are_committed {
-        return tell(|hinted| recipients.clone().for_each(|to| hinted.name(to)));
+        return wake_all(|wake_up| recipients.clone().for_each(|to| wake_up.name(to)));
     }
-    let in_transaction = IN_TRANSACTION.try_with(|hinted| {
-        let mut hinted = hinted.borrow_mut();
-        recipients.clone().for_each(|to| hinted.name(to));
+    let in_transaction = IN_TRANSACTION.try_with(|wake_up| {
+        let mut wake_up = wake_up.borrow_mut();
+        recipients.clone().for_each(|to| wake_up.name(to));
     });
     if in_transaction.is_err() {
-        tell(|hinted| recipients.clone().for_each(|to| hinted.shards.insert(to.shard())));
+        wake_all(|wake_up| recipients.clone().for_each(|to| wake_up.shards.insert(to.shard())));
     }
 }
 
 /// Says that a shard may have new events, now or soon.
-pub(crate) fn mark(shard: u8) {
+pub(crate) fn wake_shard(shard: u8) {
     if COUNT.load(Ordering::Acquire) > 0 {
-        tell(|hinted| hinted.shards.insert(shard));
+        wake_all(|wake_up| wake_up.shards.insert(shard));
     }
 }
 
@@ -92,18 +92,18 @@ pub(crate) async fn in_transaction<T, E>(transaction: impl Future<Output = Resul
     };
     let (done, emitted) = IN_TRANSACTION.scope(RefCell::default(), transaction).await;
     if done.is_ok() && !emitted.is_empty() {
-        tell(|hinted| hinted.add(&emitted));
+        wake_all(|wake_up| wake_up.add(&emitted));
     }
     done
 }
 
-fn tell(say: impl Fn(&mut Hinted)) {
+fn wake_all(add: impl Fn(&mut WakeUp)) {
     for listener in LISTENERS.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
-        listener.say(&say);
+        listener.update(&add);
     }
 }
 
-impl Hinted {
+impl WakeUp {
     fn name(&mut self, to: &Recipient) {
         if self.recipients.contains(to) {
             return;
@@ -115,7 +115,7 @@ impl Hinted {
         }
     }
 
-    fn add(&mut self, other: &Hinted) {
+    fn add(&mut self, other: &WakeUp) {
         other.recipients.iter().for_each(|to| self.name(to));
         self.committed = self.committed.or(other.committed);
         self.shards = self.shards.or(other.shards);
@@ -133,7 +133,7 @@ impl Hinted {
     /// Returns the wake-ups of other shards.
     pub(crate) fn without(mut self, shards: ShardSet) -> Self {
         self.recipients.retain(|to| !shards.contains(to.shard()));
-        Hinted {
+        WakeUp {
             recipients: self.recipients,
             committed: self.committed.without(shards),
             shards: self.shards.without(shards),
@@ -141,34 +141,34 @@ impl Hinted {
     }
 }
 
-impl Hints {
-    fn hinted(&self) -> MutexGuard<'_, Hinted> {
-        self.hinted.lock().unwrap_or_else(PoisonError::into_inner)
+impl WakeUps {
+    fn pending(&self) -> MutexGuard<'_, WakeUp> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, say: impl FnOnce(&mut Hinted)) {
-        let mut hinted = self.hinted();
-        let told_before = !hinted.is_empty();
-        say(&mut hinted);
+    fn update(&self, add: impl FnOnce(&mut WakeUp)) {
+        let mut pending = self.pending();
+        let was_pending = !pending.is_empty();
+        add(&mut pending);
         // The first wake-up has woken the listener.
-        if !told_before && !hinted.is_empty() {
-            self.wake.notify_one();
+        if !was_pending && !pending.is_empty() {
+            self.notify.notify_one();
         }
     }
 
     /// Says something to this listener alone.
-    pub(crate) fn tell(&self, said: &Hinted) {
-        self.say(|hinted| hinted.add(said));
+    pub(crate) fn wake(&self, wake_up: &WakeUp) {
+        self.update(|pending| pending.add(wake_up));
     }
 
     /// Waits until something is said. Cancel safe.
     pub(crate) async fn wait(&self) {
-        self.wake.notified().await;
+        self.notify.notified().await;
     }
 
     /// Takes what was said.
-    pub(crate) fn take(&self) -> Hinted {
-        std::mem::take(&mut self.hinted())
+    pub(crate) fn take(&self) -> WakeUp {
+        std::mem::take(&mut self.pending())
     }
 }
 
@@ -178,18 +178,18 @@ mod tests {
 
     #[test]
     fn of_more_than_are_named_the_shards_are_told() {
-        let mut hinted = Hinted::default();
+        let mut wake_up = WakeUp::default();
         let to = |n: usize| Recipient::new("cell", n.to_string()).unwrap();
         for n in 0..MAX_NAMED {
-            hinted.name(&to(n));
+            wake_up.name(&to(n));
         }
-        assert!(hinted.committed.is_empty());
+        assert!(wake_up.committed.is_empty());
         let late = to(MAX_NAMED);
-        hinted.name(&late);
-        assert_eq!(hinted.recipients.len(), MAX_NAMED);
-        assert_eq!(hinted.committed, [late.shard()].into_iter().collect());
-        assert!(hinted.shards.is_empty(), "what is committed is looked at once");
-        let left = hinted.without([late.shard()].into_iter().collect());
+        wake_up.name(&late);
+        assert_eq!(wake_up.recipients.len(), MAX_NAMED);
+        assert_eq!(wake_up.committed, [late.shard()].into_iter().collect());
+        assert!(wake_up.shards.is_empty(), "what is committed is looked at once");
+        let left = wake_up.without([late.shard()].into_iter().collect());
         assert!(left.committed.is_empty() && left.recipients.iter().all(|to| to.shard() != late.shard()));
     }
 }

@@ -239,7 +239,7 @@ pub(crate) async fn move_due_at<B: Backend>(
     let done = B::move_timers(pool, &shards, max.get().min(MAX_MOVED).into(), now_us).await;
     let done = done.map_err(|fault| fault.during(format!("move the timers of {} shards", shards.len())))?;
     let moved = moved(&done);
-    moved.shards.iter().for_each(|shard| wake_up::mark(*shard));
+    moved.shards.iter().for_each(|shard| wake_up::wake_shard(*shard));
     Ok(moved)
 }
 

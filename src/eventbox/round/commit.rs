@@ -157,9 +157,7 @@ async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid,
     let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
     let written = answered(pool, async { B::write_round(&mut *hold(pool).await?, &writes, token, LOCK_WAIT_MS).await });
     match written.await {
-        Ok(Some(won)) => {
-            Ok(Written::Committed(won.into_iter().map(|at| Won { at, published: Vec::new() }).collect()))
-        }
+        Ok(Some(won)) => Ok(Written::Committed(won.into_iter().map(|at| Won { at, published: Vec::new() }).collect())),
         Ok(None) => Ok(Written::Shortfall),
         Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown((0..ready.len()).collect())),
         Err(fault) => Err(during(fault)),

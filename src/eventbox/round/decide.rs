@@ -9,7 +9,7 @@ use sqlx::Pool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{Done, RoundMember, Ready};
+use super::{Done, Ready, RoundMember};
 use crate::cloudevent::CloudEvent;
 use crate::error::{BoxError, Error, Result};
 use crate::eventbox::decide::reducer::{Next, Outcome, Reducer};
@@ -75,7 +75,8 @@ where
         let failed = |source: BoxError| {
             with_state_error(Error::Processor { attempt: format!("prepare a mutation of {to}"), source })
         };
-        let (state, outcome) = ReducerAsProcessor::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
+        let (state, outcome) =
+            ReducerAsProcessor::<R, C>::new(&self.reducer).decide(to, events, stored).map_err(failed)?;
         if matches!(state, Next::Stay) && outcome.is_nothing() {
             return Ok(None);
         }

@@ -49,7 +49,7 @@ pub struct Turn {
     pub consumed: usize,
     /// Number of events that were removed as garbage.
     pub garbage: usize,
-    /// Number of events that went into quarantine because they made every batch fail (see [`Poison`](crate::Poison));
+    /// Number of events that went into quarantine because they made every batch fail (see [`PoisonPolicy`](crate::PoisonPolicy));
     /// such a turn does nothing else.
     pub quarantined: usize,
     /// Whether the eventbox held more events than the batch took, or events that the turn left: process again. False

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::poison::Poison;
+use super::poison::PoisonPolicy;
 use crate::eventbox::event::EventId;
 use crate::recipient::Recipient;
 use crate::store::Bound;
@@ -45,12 +45,12 @@ pub(crate) fn longest_pause_us(cap: Duration) -> i64 {
 /// use std::num::NonZeroU32;
 /// use std::time::Duration;
 ///
-/// use eventbox::{Poison, TurnOptions};
+/// use eventbox::{PoisonPolicy, TurnOptions};
 ///
 /// let three = NonZeroU32::new(3).ok_or("three is not zero")?;
 /// let options = TurnOptions::new(100.try_into()?)
 ///     .deadline(Duration::from_secs(5))
-///     .poison(Poison::Isolate { after: three });
+///     .poison(PoisonPolicy::Isolate { after: three });
 /// # let _ = options;
 /// # Ok::<(), eventbox::BoxError>(())
 /// ```
@@ -62,7 +62,7 @@ pub struct TurnOptions {
     deadline: Duration,
     hook_deadline: Duration,
     returns_hooks: bool,
-    poison: Poison,
+    poison: PoisonPolicy,
     /// First and longest pause of a failing recipient; `None`: failures are not recorded.
     backoff: Option<(Duration, Duration)>,
     searching: bool,
@@ -81,7 +81,7 @@ impl TurnOptions {
             deadline: DEFAULT_TURN_DEADLINE,
             hook_deadline: DEFAULT_HOOK_DEADLINE,
             returns_hooks: false,
-            poison: Poison::Block,
+            poison: PoisonPolicy::Block,
             backoff: None,
             searching: false,
             jury: None,
@@ -118,8 +118,8 @@ impl TurnOptions {
         self
     }
 
-    /// Sets the policy for a batch that keeps failing; [`Poison::Block`] by default.
-    pub fn poison(mut self, poison: Poison) -> Self {
+    /// Sets the policy for a batch that keeps failing; [`PoisonPolicy::Block`] by default.
+    pub fn poison(mut self, poison: PoisonPolicy) -> Self {
         self.poison = poison;
         self
     }
@@ -195,7 +195,7 @@ impl TurnOptions {
         self.returns_hooks
     }
 
-    pub(super) fn poison_policy(&self) -> Poison {
+    pub(super) fn poison_policy(&self) -> PoisonPolicy {
         self.poison
     }
 }

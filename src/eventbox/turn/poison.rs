@@ -18,7 +18,7 @@ use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of,
 use crate::text::{Chain, fit};
 
 /// Code of an event in quarantine that made every batch fail.
-pub const POISON: &str = "POISON";
+pub const POISON_CODE: &str = "POISON_CODE";
 
 /// Most bytes of an error that are kept.
 const MAX_ERROR_BYTES: usize = 2_048;
@@ -29,7 +29,7 @@ const MAX_ERROR_BYTES: usize = 2_048;
 /// Errors of the infrastructure and of the schema count for no event: docs/errors.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Poison {
+pub enum PoisonPolicy {
     /// The batch is retried, and the events behind it wait, in order, until the cause is repaired.
     Block,
     /// From the given number of failures in a row on, the batch is halved until one event fails alone; that one goes
@@ -67,9 +67,9 @@ where
         return Err(error);
     }
     let after = match options.poison_policy() {
-        Poison::Isolate { after } => after.get(),
-        Poison::Block if options.backoff().is_none() => return Err(error),
-        Poison::Block => u32::MAX,
+        PoisonPolicy::Isolate { after } => after.get(),
+        PoisonPolicy::Block if options.backoff().is_none() => return Err(error),
+        PoisonPolicy::Block => u32::MAX,
     };
     let failures = match note(pool, to, &text_of(&error), options.backoff()).await {
         Ok(failures) => failures,
@@ -106,8 +106,14 @@ where
         return Err(error);
     };
     let text = text_of(&error);
-    take_aside(pool, to, attempted.turn, &[event], Verdict { code: POISON, reason: &text, attempts: count(failures) })
-        .await?;
+    take_aside(
+        pool,
+        to,
+        attempted.turn,
+        &[event],
+        Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) },
+    )
+    .await?;
     Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
 }
 
@@ -137,7 +143,7 @@ pub(super) async fn failed_in_part<B: Backend>(
     options: &TurnOptions,
     mut turn: Turn,
 ) -> Turn {
-    let Poison::Isolate { after } = options.poison_policy() else { return turn };
+    let PoisonPolicy::Isolate { after } = options.poison_policy() else { return turn };
     let own = turn.failures.iter().filter(|failure| blame_of(&*failure.error) == Blame::Event);
     let (Some(number), Some(oldest)) = (turn.number, own.min_by_key(|failure| failure.events.first())) else {
         return turn;
@@ -153,7 +159,7 @@ pub(super) async fn failed_in_part<B: Backend>(
         if failures < after.get() || events.is_empty() {
             return Ok(0);
         }
-        take_aside(pool, to, number, &events, Verdict { code: POISON, reason: &text, attempts: count(failures) })
+        take_aside(pool, to, number, &events, Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) })
             .await?;
         Ok::<_, Error>(events.len())
     };

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::eventbox::{Done, Turn};
 use crate::recipient::Recipient;
 use crate::runtime::working::ready::Lane;
-use crate::runtime::working::registry::Kind;
+use crate::runtime::working::registry::Handler;
 use crate::runtime::working::scheduler::Scheduler;
 use crate::runtime::working::tasks::Judged;
 use crate::shard::ShardSet;
@@ -36,7 +36,7 @@ impl<B: Backend> Scheduler<B> {
                 return self.interrupted_by(&error);
             }
         };
-        self.trouble.is_over();
+        self.trouble.recovered();
         self.shared.counters.round();
         let mut done = done.into_iter();
         let mut taken: Vec<_> = taken.into_iter().map(|to| (to, done.next())).collect();
@@ -65,7 +65,7 @@ impl<B: Backend> Scheduler<B> {
 
     pub(crate) fn turn_done(&mut self, to: Recipient, done: Result<Turn>, judged: Judged) {
         self.turns -= 1;
-        let lane = self.shared.kinds.get(to.kind()).map_or(Lane::Turns, Kind::lane);
+        let lane = self.shared.handlers.get(to.kind()).map_or(Lane::Turns, Handler::lane);
         match done {
             Ok(Turn { is_left_alone: true, .. }) => {
                 self.shared.outages.ended(&to, Ended::Otherwise);
@@ -78,7 +78,7 @@ impl<B: Backend> Scheduler<B> {
                 self.queue.rest(to, lane, until, last.is_some());
             }
             Ok(turn) => {
-                self.trouble.is_over();
+                self.trouble.recovered();
                 self.committed(to, lane, &turn);
             }
             Err(error) => self.turn_failed(to, lane, &error, judged),
@@ -135,7 +135,7 @@ impl<B: Backend> Scheduler<B> {
         self.shared.counters.turn(turn);
         self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
         self.backoffs.is_over(&to);
-        if self.queue.was_untold(&to) {
+        if self.queue.was_found_by_scan(&to) {
             self.scans.found_news(Instant::now());
         }
         match turn.last {
@@ -151,7 +151,7 @@ impl<B: Backend> Scheduler<B> {
         self.queue.clear_waiting();
         // The next scan finds all ready recipients again.
         self.scans.look_at(ShardSet::ALL);
-        let pause = self.trouble.goes_on();
+        let pause = self.trouble.failed();
         self.shared.complaints.raise(DATABASE, error, pause);
     }
 }

@@ -27,12 +27,12 @@ impl Interruption {
     }
 
     /// Ends the pauses: something worked.
-    pub(crate) fn is_over(&mut self) {
+    pub(crate) fn recovered(&mut self) {
         self.errors = 0;
     }
 
     /// Notes an error, and returns the length of the pause.
-    pub(super) fn goes_on(&mut self) -> Duration {
+    pub(super) fn failed(&mut self) -> Duration {
         let pause = pause_after(self.errors, PAUSES.0, PAUSES.1);
         self.errors = self.errors.saturating_add(1);
         self.until = Instant::now() + pause;
@@ -50,14 +50,14 @@ mod tests {
         assert_eq!(trouble.pauses_until(Instant::now()), None);
         let pause = |times: u32, trouble: &mut Interruption| {
             for _ in 0..times {
-                trouble.goes_on();
+                trouble.failed();
             }
             trouble.pauses_until(Instant::now()).unwrap() - Instant::now()
         };
         assert!(pause(1, &mut trouble) <= PAUSES.0);
         let long = pause(40, &mut trouble);
         assert!(long >= PAUSES.1 / 2 && long <= PAUSES.1);
-        trouble.is_over();
+        trouble.recovered();
         assert!(pause(1, &mut trouble) <= PAUSES.0);
         tokio::time::advance(PAUSES.0).await;
         assert_eq!(trouble.pauses_until(Instant::now()), None);

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::notify;
-use crate::eventbox::{self, Hints};
+use crate::eventbox::{self, WakeUps};
 use crate::service::StopReport;
 use crate::shard::ShardSet;
 use crate::store::Backend;
@@ -43,7 +43,7 @@ use crate::store::Backend;
 /// ```
 pub struct Announcer<B: Backend> {
     pool: Pool<B>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     task: Mutex<Option<JoinHandle<()>>>,
     stopping: CancellationToken,
     _guard: DropGuard,
@@ -53,13 +53,19 @@ impl<B: Backend> Announcer<B> {
     /// Starts to tell, in a task of its own.
     #[must_use = "dropping it stops it"]
     pub fn start(pool: &Pool<B>) -> Self {
-        let (hints, stopping) = (eventbox::listen(), CancellationToken::new());
+        let (wake_ups, stopping) = (eventbox::listen(), CancellationToken::new());
         let task = B::SENDS_WAKE_UPS.then(|| {
             // No shard is worked on here, so all of them are somebody else's.
             let (_, owned) = watch::channel(ShardSet::default());
-            tokio::spawn(notify::send(pool.clone(), Arc::clone(&hints), owned, stopping.clone()))
+            tokio::spawn(notify::send_loop(pool.clone(), Arc::clone(&wake_ups), owned, stopping.clone()))
         });
-        Announcer { pool: pool.clone(), hints, task: Mutex::new(task), _guard: stopping.clone().drop_guard(), stopping }
+        Announcer {
+            pool: pool.clone(),
+            wake_ups,
+            task: Mutex::new(task),
+            _guard: stopping.clone().drop_guard(),
+            stopping,
+        }
     }
 
     /// Stops the announcer after its last wake-ups, within `limit`, so that a process may emit and end. A second stop
@@ -75,9 +81,9 @@ impl<B: Backend> Announcer<B> {
         let sending = async {
             // The task may be sending now. Only the end of the tokio runtime makes it fail.
             let _ = task.await;
-            let last = self.hints.take();
+            let last = self.wake_ups.take();
             if !last.is_empty() {
-                notify::tell(&self.pool, &last).await;
+                notify::send(&self.pool, &last).await;
             }
         };
         StopReport::in_time(timeout(limit, sending).await.is_ok())

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::eventbox::{Hinted, Hints};
+use crate::eventbox::{WakeUp, WakeUps};
 use crate::runtime::metrics;
-use crate::runtime::working::tasks::Shared;
+use crate::runtime::shared::Shared;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, Told, answered, hold};
 
@@ -28,19 +28,19 @@ const MANY: usize = 16;
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// The earliest time of the next wake-up.
-struct Pace {
+struct NotifyWindow {
     window: Duration,
     /// Time at which all wake-ups so far would have been due, one in each window.
     due: Instant,
 }
 
-impl Pace {
+impl NotifyWindow {
     fn new(now: Instant) -> Self {
-        Pace { window: WINDOW.0, due: now }
+        NotifyWindow { window: WINDOW.0, due: now }
     }
 
     /// Counts a wake-up, and returns the earliest time of the next one.
-    fn told(&mut self, began: Instant, count: usize) -> Instant {
+    fn sent(&mut self, began: Instant, count: usize) -> Instant {
         let ahead = self.due.saturating_duration_since(began) + self.window;
         self.due = began + ahead;
         self.window = if count > MANY { (self.window * 2).min(WINDOW.1) } else { (self.window / 2).max(WINDOW.0) };
@@ -49,44 +49,44 @@ impl Pace {
 }
 
 /// Sends wake-ups for emits of this process to shards of other processes, until `stopping`.
-pub(crate) async fn send<B: Backend>(
+pub(crate) async fn send_loop<B: Backend>(
     pool: Pool<B>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     owned: watch::Receiver<ShardSet>,
     stopping: CancellationToken,
 ) {
-    let mut pace = Pace::new(Instant::now());
+    let mut window = NotifyWindow::new(Instant::now());
     while !stopping.is_cancelled() {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = hints.wait() => {}
+            () = wake_ups.wait() => {}
         }
-        let theirs = hints.take().without(*owned.borrow());
+        let theirs = wake_ups.take().without(*owned.borrow());
         if theirs.is_empty() {
             continue;
         }
         let began = Instant::now();
-        tell(&pool, &theirs).await;
-        sleep_until(pace.told(began, theirs.len())).await;
+        send(&pool, &theirs).await;
+        sleep_until(window.sent(began, theirs.len())).await;
     }
 }
 
 /// Sends one wake-up.
-pub(super) async fn tell<B: Backend>(pool: &Pool<B>, hinted: &Hinted) {
-    let recipients = hinted.recipients.iter().map(|to| to.as_str().to_owned()).collect();
-    let told = Told { recipients, committed: hinted.committed, shards: hinted.shards };
-    let sent = answered(pool, async { B::send_wake_up(&mut *hold(pool).await?, told).await });
+pub(super) async fn send<B: Backend>(pool: &Pool<B>, wake_up: &WakeUp) {
+    let recipients = wake_up.recipients.iter().map(|to| to.as_str().to_owned()).collect();
+    let wake_up = Told { recipients, committed: wake_up.committed, shards: wake_up.shards };
+    let sent = answered(pool, async { B::send_wake_up(&mut *hold(pool).await?, wake_up).await });
     if let Err::<(), Fault>(fault) = sent.await {
         tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
     }
 }
 
-/// Puts the wake-ups of other processes into `heard`, until `stopping`.
-pub(crate) async fn hear<B: Backend>(shared: Arc<Shared<B>>, heard: Arc<Hints>, stopping: CancellationToken) {
-    let hearing = |told: Told| {
+/// Puts the wake-ups of other processes into `remote`, until `stopping`.
+pub(crate) async fn listen_loop<B: Backend>(shared: Arc<Shared<B>>, remote: Arc<WakeUps>, stopping: CancellationToken) {
+    let hearing = |wake_up: Told| {
         metrics::listening(true);
-        let recipients = told.recipients.iter().filter_map(|to| to.parse().ok()).collect();
-        heard.tell(&Hinted { recipients, committed: told.committed, shards: told.shards });
+        let recipients = wake_up.recipients.iter().filter_map(|to| to.parse().ok()).collect();
+        remote.wake(&WakeUp { recipients, committed: wake_up.committed, shards: wake_up.shards });
     };
     while !stopping.is_cancelled() {
         metrics::listening(false);
@@ -112,16 +112,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_go_at_once_and_many_wait_for_each_other() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut window = NotifyWindow::new(now);
         for _ in 0..BURST {
-            assert_eq!(pace.told(now, 1), now);
+            assert_eq!(window.sent(now, 1), now);
         }
-        assert_eq!(pace.told(now, 1), now + WINDOW.0, "one in each window behind the first ones");
+        assert_eq!(window.sent(now, 1), now + WINDOW.0, "one in each window behind the first ones");
         let later = now + Duration::from_secs(1);
-        assert_eq!(pace.told(later, MANY + 1), later, "a time without any is made good");
+        assert_eq!(window.sent(later, MANY + 1), later, "a time without any is made good");
         for _ in 0..10 {
-            pace.told(later, MANY + 1);
+            window.sent(later, MANY + 1);
         }
-        assert_eq!(pace.told(later, MANY + 1) + WINDOW.1, pace.told(later, MANY + 1), "and so are the windows longer");
+        assert_eq!(
+            window.sent(later, MANY + 1) + WINDOW.1,
+            window.sent(later, MANY + 1),
+            "and so are the windows longer"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::working::tasks::Shared;
+use crate::runtime::shared::Shared;
 use crate::store::Backend;
 
 /// Time of a slow scan, for each recipient that it finds.

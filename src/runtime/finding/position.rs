@@ -41,17 +41,17 @@ impl Positions {
     }
 
     /// Returns whether the listing would not reach an event that a scan saw.
-    pub(crate) fn are_late(&self, to: &Recipient, seen: EventId) -> bool {
+    pub(crate) fn is_before_position(&self, to: &Recipient, seen: EventId) -> bool {
         self.0.get(to).is_some_and(|position| position.behind >= seen)
     }
 
     /// Returns whether everything up to an event was consumed.
-    pub(crate) fn are_behind(&self, to: &Recipient, seen: EventId) -> bool {
+    pub(crate) fn is_consumed(&self, to: &Recipient, seen: EventId) -> bool {
         self.emptied_of(to).is_some_and(|(last, _)| seen <= last)
     }
 
     /// Returns whether that became known only after the scan had begun that saw the event.
-    pub(crate) fn were_behind(&self, to: &Recipient, seen: EventId, walk_began: Instant) -> bool {
+    pub(crate) fn was_consumed_since(&self, to: &Recipient, seen: EventId, walk_began: Instant) -> bool {
         self.emptied_of(to).is_some_and(|(last, at)| seen <= last && walk_began < at)
     }
 
@@ -109,13 +109,13 @@ mod tests {
         let (mut positions, to) = (Positions::default(), Recipient::new("cell", "a").unwrap());
         let (first, last, later) = (EventId::mint(), EventId::mint(), EventId::mint());
         let began = Instant::now();
-        assert!(!positions.were_behind(&to, first, began), "nothing is known");
+        assert!(!positions.was_consumed_since(&to, first, began), "nothing is known");
         tokio::time::advance(Duration::from_millis(1)).await;
         positions.emptied(&to, last);
-        assert!(positions.were_behind(&to, first, began) && positions.were_behind(&to, last, began));
-        assert!(!positions.were_behind(&to, later, began), "it came since");
-        assert!(!positions.were_behind(&to, first, Instant::now()), "it committed late");
+        assert!(positions.was_consumed_since(&to, first, began) && positions.was_consumed_since(&to, last, began));
+        assert!(!positions.was_consumed_since(&to, later, began), "it came since");
+        assert!(!positions.was_consumed_since(&to, first, Instant::now()), "it committed late");
         positions.more_remain(&to, last, true);
-        assert!(!positions.were_behind(&to, first, began), "it was passed over");
+        assert!(!positions.was_consumed_since(&to, first, began), "it was passed over");
     }
 }

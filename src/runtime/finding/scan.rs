@@ -34,7 +34,7 @@ const LISTENING_WITHIN: Duration = Duration::from_millis(100);
 /// The shards that are due, and the start of their next scans.
 #[derive(Debug)]
 pub(crate) struct Scans {
-    shards: Vec<ShardWalk>,
+    shards: Vec<ShardScan>,
     due: ShardSet,
     polls: Polls,
     rested_forgotten_at: Instant,
@@ -46,7 +46,7 @@ pub(crate) struct Scans {
 }
 
 #[derive(Debug, Clone, Default)]
-struct ShardWalk {
+struct ShardScan {
     after: String,
     last: Option<String>,
     /// Time of the next scan, and the index of the gap after it.
@@ -65,12 +65,12 @@ impl Scans {
     /// Makes every shard due, once the listener is there.
     pub(crate) fn new(config: &RuntimeConfig, now: Instant) -> Self {
         Scans {
-            shards: vec![ShardWalk::default(); usize::from(SHARDS)],
+            shards: vec![ShardScan::default(); usize::from(SHARDS)],
             due: ShardSet::ALL,
             polls: Polls::new(config.min_poll_interval, config.poll_interval, now),
             rested_forgotten_at: now,
-            rests_until: if config.wake_ups { now + LISTENING_WITHIN } else { now },
-            awaits_listener: config.wake_ups,
+            rests_until: if config.remote_wake_ups { now + LISTENING_WITHIN } else { now },
+            awaits_listener: config.remote_wake_ups,
             warnings: Warnings::default(),
         }
     }
@@ -198,7 +198,7 @@ impl Scans {
                 });
             }
             if at_end || count < scan.per_shard {
-                *state = ShardWalk { probe: state.probe, ..ShardWalk::default() };
+                *state = ShardScan { probe: state.probe, ..ShardScan::default() };
             } else if let Some(behind) = behind {
                 state.after = behind;
                 self.due.insert(shard);
@@ -240,7 +240,7 @@ mod tests {
 
     fn scans() -> Scans {
         let mut config = RuntimeConfig::default();
-        (config.min_poll_interval, config.poll_interval, config.wake_ups) = (PAUSES.0, PAUSES.1, false);
+        (config.min_poll_interval, config.poll_interval, config.remote_wake_ups) = (PAUSES.0, PAUSES.1, false);
         Scans::new(&config, Instant::now())
     }
 

@@ -11,7 +11,7 @@ use crate::store::{Backend, Fault, answered, hold};
 /// The process that works on a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Resolution {
+pub struct ShardOwner {
     /// Shard of the recipient, 0 to 255.
     pub shard: u8,
     /// Process that holds the shard; `None` when no process holds it now, or when leases are switched off.
@@ -31,7 +31,7 @@ impl<B: Backend> Runtime<B> {
     /// # Errors
     ///
     /// Transient and database errors.
-    pub async fn resolve(&self, recipient: &Recipient) -> Result<Resolution> {
+    pub async fn resolve(&self, recipient: &Recipient) -> Result<ShardOwner> {
         let during = |fault: Fault| fault.during(format!("resolve {recipient}"));
         let shard = recipient.shard();
         let (pool, leases) = (&self.shared().pool, self.shared().config.leases);
@@ -44,7 +44,7 @@ impl<B: Backend> Runtime<B> {
         let held = leases.into_iter().find(|lease| lease.shard == i16::from(shard) && lease.is_valid(ttl_us));
         let worker = held.and_then(|lease| lease.holder);
         let member = members.into_iter().find(|member| Some(member.worker) == worker);
-        Ok(Resolution {
+        Ok(ShardOwner {
             shard,
             worker,
             address: member.map(|member| member.address),

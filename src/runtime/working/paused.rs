@@ -1,14 +1,14 @@
 //! Kinds on hold: paused by an operator, or throttled because the outbox is over its quota.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::tasks::Shared;
 use crate::heartbeat::Beat;
 use crate::runtime::metrics;
+use crate::runtime::shared::Shared;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// Part of the outbox's quota below which throttled kinds go on.
@@ -23,25 +23,8 @@ pub(crate) struct PausedKinds {
 }
 
 impl PausedKinds {
-    pub(super) fn holds(&self, kind: &str) -> bool {
+    pub(super) fn contains(&self, kind: &str) -> bool {
         self.paused.contains(kind) || self.throttled.contains(kind)
-    }
-}
-
-/// Kinds that have published.
-#[derive(Debug, Default)]
-pub(crate) struct Publishers(RwLock<BTreeSet<String>>);
-
-impl Publishers {
-    #[cfg(feature = "emitter")]
-    pub(super) fn note(&self, kind: &str) {
-        if !self.0.read().unwrap_or_else(PoisonError::into_inner).contains(kind) {
-            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned());
-        }
-    }
-
-    fn all(&self) -> BTreeSet<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -81,7 +64,7 @@ pub(crate) async fn run<B: Backend>(
             let before = held.borrow().clone();
             match answered(&shared.pool, look(&shared, &before)).await {
                 Ok(now) if now != before => {
-                    tell(&before, &now);
+                    log_changes(&before, &now);
                     held.send_replace(now);
                 }
                 Ok(_) => {}
@@ -98,7 +81,7 @@ pub(crate) async fn run<B: Backend>(
     }
 }
 
-fn tell(before: &PausedKinds, now: &PausedKinds) {
+fn log_changes(before: &PausedKinds, now: &PausedKinds) {
     if before.paused != now.paused {
         tracing::info!(kinds = ?now.paused, "paused kinds");
     }

@@ -17,7 +17,7 @@ pub(crate) enum Lane {
 
 /// State of a recipient. A recipient has one state, so at most one round or turn of this process works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Activity {
     Waiting,
     /// In flight. If it is found meanwhile, it becomes ready again, and is listed from the front when events are there.
     AtWork {
@@ -34,7 +34,7 @@ enum Again {
     No,
     /// A scan saw this event. The task in flight may be consuming it.
     Seen(EventId),
-    Told,
+    WokenUp,
 }
 
 /// A first-in-first-out queue. A recipient with more events goes to the end, so that it cannot starve the others.
@@ -42,35 +42,35 @@ enum Again {
 pub(crate) struct ReadySet {
     rounds: VecDeque<Recipient>,
     turns: VecDeque<Recipient>,
-    places: HashMap<Recipient, Place>,
+    activities: HashMap<Recipient, Activity>,
     positions: Positions,
     /// Recipients that a scan found and no wake-up has named since. They show that polling still finds work.
-    untold: HashSet<Recipient>,
+    found_by_scan: HashSet<Recipient>,
 }
 
 impl ReadySet {
     /// Adds a recipient whose first event a scan saw. Returns whether the recipient becomes ready because of that.
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
-        let is_late = self.positions.are_late(&to, first);
+        let is_late = self.positions.is_before_position(&to, first);
         if is_late {
             self.list_anew(&to);
-        } else if self.positions.were_behind(&to, first, began) {
+        } else if self.positions.was_consumed_since(&to, first, began) {
             // If another event committed late, the next listing starts before it, and the next scan finds it.
             return false;
         }
-        match self.places.get_mut(&to) {
-            Some(Place::Waiting) => false,
-            Some(Place::AtWork { again, from_start }) => {
+        match self.activities.get_mut(&to) {
+            Some(Activity::Waiting) => false,
+            Some(Activity::AtWork { again, from_start }) => {
                 *from_start |= is_late;
-                if *again != Again::Told {
+                if *again != Again::WokenUp {
                     *again = Again::Seen(first);
                 }
                 false
             }
             // A resting recipient has no events after its position.
-            Some(Place::Resting(until)) if *until > now && !is_late => false,
+            Some(Activity::Resting(until)) if *until > now && !is_late => false,
             _ => {
-                self.untold.insert(to.clone());
+                self.found_by_scan.insert(to.clone());
                 self.wait(to, lane);
                 true
             }
@@ -78,18 +78,18 @@ impl ReadySet {
     }
 
     /// Makes a recipient ready after the commit of an emit, also when it was resting.
-    pub(super) fn hinted(&mut self, to: Recipient, lane: Lane) {
-        self.untold.remove(&to);
-        match self.places.get_mut(&to) {
-            Some(Place::Waiting) => {}
-            Some(Place::AtWork { again, .. }) => *again = Again::Told,
-            Some(Place::Resting(_)) | None => self.wait(to, lane),
+    pub(super) fn woken_up(&mut self, to: Recipient, lane: Lane) {
+        self.found_by_scan.remove(&to);
+        match self.activities.get_mut(&to) {
+            Some(Activity::Waiting) => {}
+            Some(Activity::AtWork { again, .. }) => *again = Again::WokenUp,
+            Some(Activity::Resting(_)) | None => self.wait(to, lane),
         }
     }
 
     /// Returns whether a scan found the recipient, and no wake-up named it until now.
-    pub(crate) fn was_untold(&self, to: &Recipient) -> bool {
-        self.untold.contains(to)
+    pub(crate) fn was_found_by_scan(&self, to: &Recipient) -> bool {
+        self.found_by_scan.contains(to)
     }
 
     /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
@@ -97,16 +97,16 @@ impl ReadySet {
         let queue = self.lane(lane);
         let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
         for to in &taken {
-            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
+            self.activities.insert(to.clone(), Activity::AtWork { again: Again::No, from_start: false });
         }
         taken
     }
 
     /// Puts a recipient in flight until [`done`](ReadySet::done). Returns false when it has a state already.
     pub(super) fn begin(&mut self, to: &Recipient) -> bool {
-        let is_free = matches!(self.places.get(to), None | Some(Place::Resting(_)));
+        let is_free = matches!(self.activities.get(to), None | Some(Activity::Resting(_)));
         if is_free {
-            self.places.insert(to.clone(), Place::AtWork { again: Again::No, from_start: false });
+            self.activities.insert(to.clone(), Activity::AtWork { again: Again::No, from_start: false });
         }
         is_free
     }
@@ -114,18 +114,18 @@ impl ReadySet {
     /// Ends the flight of a recipient; with more events, or when it was found meanwhile, it goes to the end of the queue.
     pub(crate) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
         let found_again = self.was_found_again(&to);
-        self.untold.remove(&to);
+        self.found_by_scan.remove(&to);
         if more || found_again {
             self.wait(to, lane);
         } else {
-            self.places.remove(&to);
+            self.activities.remove(&to);
         }
     }
 
     /// Forgets a recipient, whatever was found meanwhile.
     pub(crate) fn forget(&mut self, to: &Recipient) {
-        self.untold.remove(to);
-        self.places.remove(to);
+        self.found_by_scan.remove(to);
+        self.activities.remove(to);
     }
 
     /// Lets a recipient rest that left events, unless it was found meanwhile. After an empty box any event is new.
@@ -138,8 +138,8 @@ impl ReadySet {
         if self.was_found_again(&to) || !left_events {
             self.done(to, lane, false);
         } else {
-            self.untold.remove(&to);
-            self.places.insert(to, Place::Resting(until));
+            self.found_by_scan.remove(&to);
+            self.activities.insert(to, Activity::Resting(until));
         }
     }
 
@@ -168,12 +168,12 @@ impl ReadySet {
 
     /// Forgets the recipients whose rest has ended.
     pub(super) fn forget_rested(&mut self, now: Instant) {
-        self.places.retain(|_, place| !matches!(place, Place::Resting(until) if *until <= now));
+        self.activities.retain(|_, activity| !matches!(activity, Activity::Resting(until) if *until <= now));
     }
 
     /// Wakes up the resting recipients of shards that were marked.
     pub(super) fn wake(&mut self, is_marked: impl Fn(&Recipient) -> bool) {
-        self.places.retain(|to, place| !(matches!(place, Place::Resting(_)) && is_marked(to)));
+        self.activities.retain(|to, activity| !(matches!(activity, Activity::Resting(_)) && is_marked(to)));
     }
 
     /// Returns the number of ready recipients of a lane.
@@ -189,28 +189,28 @@ impl ReadySet {
         let waiting = self.rounds.len() + self.turns.len();
         self.rounds.clear();
         self.turns.clear();
-        self.untold.clear();
-        self.places.retain(|_, place| !matches!(place, Place::Waiting));
+        self.found_by_scan.clear();
+        self.activities.retain(|_, activity| !matches!(activity, Activity::Waiting));
         waiting
     }
 
     /// Returns whether a scan found an event that the task in flight has not consumed.
     fn was_found_again(&self, to: &Recipient) -> bool {
-        match self.places.get(to) {
-            Some(Place::AtWork { again: Again::Told, .. }) => true,
-            Some(Place::AtWork { again: Again::Seen(first), .. }) => !self.positions.are_behind(to, *first),
+        match self.activities.get(to) {
+            Some(Activity::AtWork { again: Again::WokenUp, .. }) => true,
+            Some(Activity::AtWork { again: Again::Seen(first), .. }) => !self.positions.is_consumed(to, *first),
             _ => false,
         }
     }
 
     fn wait(&mut self, to: Recipient, lane: Lane) {
-        self.places.insert(to.clone(), Place::Waiting);
+        self.activities.insert(to.clone(), Activity::Waiting);
         self.lane(lane).push_back(to);
     }
 
     /// Lets the next listing include an event before the position that a scan saw during the flight.
     fn keep_position(&mut self, to: &Recipient) {
-        if matches!(self.places.get(to), Some(Place::AtWork { from_start: true, .. })) {
+        if matches!(self.activities.get(to), Some(Activity::AtWork { from_start: true, .. })) {
             self.list_anew(to);
         }
     }
@@ -252,7 +252,7 @@ mod tests {
         let (mut queue, began, a) = (ReadySet::default(), Instant::now(), to("a"));
         let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
         for (seen, is_listed_again) in [(first, false), (later, true)] {
-            queue.hinted(a.clone(), Lane::Rounds);
+            queue.woken_up(a.clone(), Lane::Rounds);
             queue.take(Lane::Rounds, 1);
             queue.found(a.clone(), seen, Lane::Rounds, began, began);
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -306,7 +306,7 @@ mod tests {
     async fn an_empty_box_is_no_reason_to_rest() {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
-        queue.hinted(a.clone(), Lane::Rounds);
+        queue.woken_up(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, until, false);
         assert_eq!(queue.waiting(Lane::Rounds), 0);
@@ -322,13 +322,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_hinted_does_not_rest() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
-        queue.hinted(to("a"), Lane::Turns);
-        queue.hinted(to("a"), Lane::Turns);
+        queue.woken_up(to("a"), Lane::Turns);
+        queue.woken_up(to("a"), Lane::Turns);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
         queue.rest(to("a"), Lane::Turns, now + Duration::from_secs(1), true);
-        queue.hinted(to("a"), Lane::Turns);
+        queue.woken_up(to("a"), Lane::Turns);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
-        queue.hinted(to("a"), Lane::Turns);
+        queue.woken_up(to("a"), Lane::Turns);
         queue.done(to("a"), Lane::Turns, false);
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")], "it was told of while it was at work");
     }
@@ -340,12 +340,12 @@ mod tests {
             queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
         }
         queue.take(Lane::Rounds, 2);
-        queue.hinted(to("b"), Lane::Rounds);
-        assert!(queue.was_untold(&to("a")) && !queue.was_untold(&to("b")));
+        queue.woken_up(to("b"), Lane::Rounds);
+        assert!(queue.was_found_by_scan(&to("a")) && !queue.was_found_by_scan(&to("b")));
         queue.rest(to("a"), Lane::Rounds, now, true);
-        queue.hinted(to("a"), Lane::Rounds);
+        queue.woken_up(to("a"), Lane::Rounds);
         queue.done(to("b"), Lane::Rounds, false);
-        assert!(queue.untold.is_empty());
+        assert!(queue.found_by_scan.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -355,7 +355,7 @@ mod tests {
         queue.emptied(&a, last);
         let behind = queue.position(&a);
         assert!(behind < last && behind > EventId::NIL);
-        queue.hinted(a.clone(), Lane::Rounds);
+        queue.woken_up(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now, true);
         queue.found(a.clone(), last, Lane::Rounds, now, now);
@@ -388,7 +388,7 @@ mod tests {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
         queue.emptied(&a, last);
-        queue.hinted(a.clone(), Lane::Rounds);
+        queue.woken_up(a.clone(), Lane::Rounds);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, until, true);
         queue.found(a.clone(), last, Lane::Rounds, now, now);

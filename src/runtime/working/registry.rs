@@ -7,12 +7,12 @@ use sqlx::Pool;
 
 use super::ready::Lane;
 use crate::error::Result;
-use crate::eventbox::{Processor, Rounds, Turn, TurnOptions, process_batch_with};
+use crate::eventbox::{ErasedReducer, Processor, Turn, TurnOptions, process_batch_with};
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture};
 
-/// A processor without its types.
-pub(crate) trait Turns<B: Backend>: Send + Sync {
+/// A processor with its types erased.
+pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
     fn turn<'a>(
         &'a self,
         pool: &'a Pool<B>,
@@ -21,7 +21,7 @@ pub(crate) trait Turns<B: Backend>: Send + Sync {
     ) -> BoxFuture<'a, Result<Turn>>;
 }
 
-impl<B: Backend, P: Processor<B>> Turns<B> for P {
+impl<B: Backend, P: Processor<B>> ErasedProcessor<B> for P {
     fn turn<'a>(
         &'a self,
         pool: &'a Pool<B>,
@@ -33,28 +33,28 @@ impl<B: Backend, P: Processor<B>> Turns<B> for P {
 }
 
 /// The handler of a kind.
-pub(crate) enum Kind<B: Backend> {
+pub(crate) enum Handler<B: Backend> {
     /// Takes one recipient at a time, in turns.
-    Processor(Arc<dyn Turns<B>>),
+    Processor(Arc<dyn ErasedProcessor<B>>),
     /// Takes many recipients at a time, in rounds.
-    Reducer(Arc<dyn Rounds<B>>),
+    Reducer(Arc<dyn ErasedReducer<B>>),
 }
 
 /// Handlers by kind.
-pub(crate) type Kinds<B> = HashMap<Arc<str>, Kind<B>>;
+pub(crate) type Handlers<B> = HashMap<Arc<str>, Handler<B>>;
 
-impl<B: Backend> Kind<B> {
+impl<B: Backend> Handler<B> {
     pub(crate) fn lane(&self) -> Lane {
         match self {
-            Kind::Processor(_) => Lane::Turns,
-            Kind::Reducer(_) => Lane::Rounds,
+            Handler::Processor(_) => Lane::Turns,
+            Handler::Reducer(_) => Lane::Rounds,
         }
     }
 
     pub(super) async fn turn(&self, pool: &Pool<B>, to: &Recipient, options: &TurnOptions) -> Result<Turn> {
         match self {
-            Kind::Processor(processor) => processor.turn(pool, to, options).await,
-            Kind::Reducer(reducer) => reducer.turn(pool, to, options).await,
+            Handler::Processor(processor) => processor.turn(pool, to, options).await,
+            Handler::Reducer(reducer) => reducer.turn(pool, to, options).await,
         }
     }
 }

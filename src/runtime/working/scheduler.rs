@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::idle::Idle;
 use super::paused::PausedKinds;
 use super::ready::{Lane, ReadySet};
-use super::registry::Kind;
+use super::registry::Handler;
 use super::state_cache::StateCache;
-use super::tasks::{Aim, Report, Shared, run_round, run_scan, run_turn};
+use super::tasks::{Aim, Report, run_round, run_scan, run_turn};
 use crate::error::Result;
-use crate::eventbox::{EventId, Hinted, Hints};
+use crate::eventbox::{EventId, WakeUp, WakeUps};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::runtime::failing::backoffs::Backoffs;
@@ -26,6 +26,7 @@ use crate::runtime::failing::outage::Ended;
 use crate::runtime::failing::trouble::Interruption;
 use crate::runtime::finding::old_transactions;
 use crate::runtime::finding::scan::{Scan, Scans, Seen};
+use crate::runtime::shared::Shared;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, WalkedRow};
 
@@ -46,10 +47,10 @@ pub(crate) struct Left {
 pub(crate) struct Scheduler<B: Backend> {
     pub(crate) shared: Arc<Shared<B>>,
     owned: watch::Receiver<ShardSet>,
-    hints: Arc<Hints>,
+    local: Arc<WakeUps>,
     held: watch::Receiver<PausedKinds>,
     /// Wake-ups from other processes.
-    heard: Arc<Hints>,
+    remote: Arc<WakeUps>,
     pub(crate) scans: Scans,
     pub(crate) queue: ReadySet,
     pub(crate) states: StateCache,
@@ -68,8 +69,8 @@ impl<B: Backend> Scheduler<B> {
         shared: Arc<Shared<B>>,
         owned: watch::Receiver<ShardSet>,
         held: watch::Receiver<PausedKinds>,
-        hints: Arc<Hints>,
-        heard: Arc<Hints>,
+        local: Arc<WakeUps>,
+        remote: Arc<WakeUps>,
     ) -> Self {
         let now = Instant::now();
         Scheduler {
@@ -78,8 +79,8 @@ impl<B: Backend> Scheduler<B> {
             shared,
             owned,
             held,
-            hints,
-            heard,
+            local,
+            remote,
             queue: ReadySet::default(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -104,15 +105,15 @@ impl<B: Backend> Scheduler<B> {
                 biased;
                 () = stopping.cancelled() => {}
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.take(ended),
-                () = self.hints.wait() => {
-                    let hinted = self.hints.take();
-                    self.on_wake_up(hinted);
+                () = self.local.wait() => {
+                    let wake_up = self.local.take();
+                    self.on_wake_up(wake_up);
                 }
-                () = self.heard.wait() => {
+                () = self.remote.wait() => {
                     self.scans.hears(Instant::now());
-                    let hinted = self.heard.take();
+                    let wake_up = self.remote.take();
                     // A file wakes up for every commit, so its wake-ups name no resting recipient.
-                    if B::SENDS_WAKE_UPS { self.on_wake_up(hinted) } else { self.scans.poll_soon() }
+                    if B::SENDS_WAKE_UPS { self.on_wake_up(wake_up) } else { self.scans.poll_soon() }
                 }
                 // Wake-ups of these shards were skipped while another process had them.
                 Ok(()) = self.owned.changed() => {
@@ -216,14 +217,14 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
-    fn on_wake_up(&mut self, hinted: Hinted) {
-        let shards = hinted.committed.or(hinted.shards);
+    fn on_wake_up(&mut self, wake_up: WakeUp) {
+        let shards = wake_up.committed.or(wake_up.shards);
         if !shards.is_empty() {
-            self.scans.look_at(hinted.committed);
-            self.scans.mark(hinted.shards, Instant::now());
+            self.scans.look_at(wake_up.committed);
+            self.scans.mark(wake_up.shards, Instant::now());
             self.queue.wake(|to| shards.contains(to.shard()));
         }
-        self.named(hinted.recipients);
+        self.named(wake_up.recipients);
     }
 
     /// Makes recipients with events ready, without a scan.
@@ -232,12 +233,15 @@ impl<B: Backend> Scheduler<B> {
         let held = self.held.borrow();
         for to in recipients {
             // The next scan finds recipients of kinds on hold, and warns about kinds that no process here handles.
-            if !owned.contains(to.shard()) || held.holds(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
+            if !owned.contains(to.shard())
+                || held.contains(to.kind())
+                || self.backoffs.leaves_alone(&to, Instant::now())
+            {
                 continue;
             }
-            let Some(lane) = self.shared.kinds.get(to.kind()).map(Kind::lane) else { continue };
+            let Some(lane) = self.shared.handlers.get(to.kind()).map(Handler::lane) else { continue };
             if self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns) < self.shared.config.max_ready.get() {
-                self.queue.hinted(to, lane);
+                self.queue.woken_up(to, lane);
             } else {
                 self.scans.look_at([to.shard()].into_iter().collect());
             }
@@ -248,7 +252,7 @@ impl<B: Backend> Scheduler<B> {
     fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let held = self.held.borrow();
         let outages = &self.shared.outages;
-        let may_begin = |to: &Recipient| !held.holds(to.kind()) && !outages.waits(to);
+        let may_begin = |to: &Recipient| !held.contains(to.kind()) && !outages.waits(to);
         let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(may_begin);
         drop(held);
         let waiting: Vec<Recipient> = waiting;
@@ -324,13 +328,13 @@ impl<B: Backend> Scheduler<B> {
             Ok(rows) => rows,
             Err(fault) => return self.interrupted_by(&fault.0),
         };
-        self.trouble.is_over();
-        let (kinds, queue, held) = (&self.shared.kinds, &mut self.queue, self.held.borrow());
+        self.trouble.recovered();
+        let (handlers, queue, held) = (&self.shared.handlers, &mut self.queue, self.held.borrow());
         let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
         self.scans.scanned(scan, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
-            let Some(registered) = kinds.get(kind) else { return Seen::UnknownKind(kind) };
-            if held.holds(kind) {
+            let Some(handler) = handlers.get(kind) else { return Seen::UnknownKind(kind) };
+            if held.contains(kind) {
                 return Seen::HeldKind(kind);
             }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Seen::Known };
@@ -338,7 +342,7 @@ impl<B: Backend> Scheduler<B> {
             if row.paused || backoff.leaves_alone(row.wait_us) || waits {
                 return Seen::Known;
             }
-            let is_new = queue.found(to, EventId::from(row.first), registered.lane(), scan.began, now);
+            let is_new = queue.found(to, EventId::from(row.first), handler.lane(), scan.began, now);
             if is_new { Seen::New } else { Seen::Known }
         });
     }

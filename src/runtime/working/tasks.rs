@@ -5,47 +5,19 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use sqlx::Pool;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::paused::{PausedKinds, Publishers};
-use super::registry::{Kind, Kinds};
-#[cfg(feature = "emitter")]
-use crate::emitter::DurableEmitter;
+use super::paused::PausedKinds;
+use super::registry::Handler;
 use crate::error::{Error as EventboxError, Result};
-use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Part, Phase, Turn, TurnOptions, round, spent};
-use crate::heartbeat::Beat;
+use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Phase, RoundMember, Turn, TurnOptions, round, spent};
 use crate::recipient::Recipient;
-use crate::runtime::config::RuntimeConfig;
-use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::failing::outage::Outages;
-use crate::runtime::finding::old_transactions::SlowScan;
 use crate::runtime::finding::scan::Scan;
 use crate::runtime::metrics;
-use crate::runtime::stats::Counters;
+use crate::runtime::shared::Shared;
 use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
 use crate::text::Chain;
-
-/// State that the loop shares with its tasks.
-pub(crate) struct Shared<B: Backend> {
-    pub(crate) pool: Pool<B>,
-    /// Connections for scans and leases, which go on while turns and emits hold every connection of the pool.
-    pub(crate) reserved: Pool<B>,
-    pub(crate) config: RuntimeConfig,
-    pub(crate) kinds: Kinds<B>,
-    pub(crate) options: TurnOptions,
-    pub(crate) counters: Counters,
-    pub(crate) publishers: Publishers,
-    pub(crate) outages: Arc<Outages>,
-    pub(crate) complaints: Arc<Complaints>,
-    /// The last slow scan.
-    pub(crate) slow_scans: watch::Sender<SlowScan>,
-    /// Beats while a scan is in flight.
-    pub(crate) finding: Beat,
-    #[cfg(feature = "emitter")]
-    pub(crate) emitter: Option<DurableEmitter<B>>,
-}
 
 /// Verdict on the failure of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +88,7 @@ pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKin
     // While a scan waits, the rest of the runtime looks idle.
     let _busy = shared.finding.busy();
     let per_shard = i64::try_from(scan.per_shard).unwrap_or(i64::MAX);
-    let kinds: Vec<&str> = shared.kinds.keys().map(AsRef::as_ref).filter(|kind| !held.holds(kind)).collect();
+    let kinds: Vec<&str> = shared.handlers.keys().map(AsRef::as_ref).filter(|kind| !held.contains(kind)).collect();
     let rows = B::walk_recipients(&shared.reserved, &scan.from, per_shard, &kinds).await;
     let shards = scan.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
     spent(Phase::Listing, began.elapsed(), shards);
@@ -129,9 +101,9 @@ pub(super) async fn run_round<B: Backend>(
 ) -> Report {
     let with_reducers: Vec<_> = parts
         .iter()
-        .filter_map(|(to, after, known)| match shared.kinds.get(to.kind()) {
-            Some(Kind::Reducer(reducer)) => {
-                Some(Part { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) })
+        .filter_map(|(to, after, known)| match shared.handlers.get(to.kind()) {
+            Some(Handler::Reducer(reducer)) => {
+                Some(RoundMember { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) })
             }
             _ => None,
         })
@@ -170,7 +142,7 @@ pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, 
         Aim::Probe => shared.options.searching(NonZeroU32::MIN),
     };
     let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
-    let mut done = match shared.kinds.get(to.kind()) {
+    let mut done = match shared.handlers.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &options).await,
         None => Ok(Turn::default()),
     };
@@ -204,15 +176,4 @@ async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: 
     }
     spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
     metrics::hooks_ran(to.kind());
-}
-
-/// Returns the options of the turns of single recipients.
-pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
-    let max_events: NonZeroU32 = config.max_events;
-    TurnOptions::new(max_events)
-        .max_bytes(config.max_event_bytes.get())
-        .deadline(config.turn_deadline)
-        .return_hooks()
-        .poison(config.poison)
-        .backing_off(config.backoff.base, config.backoff.cap)
 }

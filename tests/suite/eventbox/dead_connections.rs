@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::eventbox::runtime::{Runtime, RuntimeConfig};
 use ::eventbox::{
-    BoxError, EVersion, Error, Event, IDLE_LIMIT, Mutation, Outcome, Processor, Recipient, Reducer, Reducing, Sender,
+    BoxError, EVersion, Error, Event, IDLE_LIMIT, Mutation, Outcome, Processor, Recipient, Reducer, ReducerAsProcessor, Sender,
     SideEffect, Transition, begin, emit, process_batch,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -181,11 +181,11 @@ impl DyingBefore {
     }
 
     fn inner(&self) -> impl Processor<Postgres, State = Kept<'_>> {
-        Reducing::<Counting>::new(&self.reducer)
+        ReducerAsProcessor::<Counting>::new(&self.reducer)
     }
 }
 
-type Kept<'a> = <Reducing<'a, Counting> as Processor<Postgres>>::State;
+type Kept<'a> = <ReducerAsProcessor<'a, Counting> as Processor<Postgres>>::State;
 
 impl Processor<Postgres> for DyingBefore {
     type State = Kept<'static>;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::{
-    Event, INSTRUMENTS, Mutation, Poison, Pruner, PrunerConfig, Recipient, Sender, Transition, TurnOptions, admin,
+    Event, INSTRUMENTS, Mutation, PoisonPolicy, Pruner, PrunerConfig, Recipient, Sender, Transition, TurnOptions, admin,
 };
 
 use crate::support::recorded::{Recorded, recorded};
@@ -69,7 +69,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
         _ => Err("bad".into()),
     });
     eventbox::process_batch(&db.pool, &cell(), &failing, MANY).await.unwrap_err();
-    let isolating = TurnOptions::new(MANY).poison(Poison::Isolate { after: NonZeroU32::MIN });
+    let isolating = TurnOptions::new(MANY).poison(PoisonPolicy::Isolate { after: NonZeroU32::MIN });
     let isolated = eventbox::process_batch_with(&db.pool, &cell(), &failing, &isolating).await.unwrap();
     assert_eq!(isolated.quarantined, 1);
 

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use eventbox::{Error, Event, Mutation, POISON, Poison, Recipient, SideEffect, Transition, Turn, TurnOptions, admin};
+use eventbox::{
+    Error, Event, Mutation, POISON_CODE, PoisonPolicy, Recipient, SideEffect, Transition, Turn, TurnOptions, admin,
+};
 use sqlx::Pool;
 
 use crate::support::{CellEngine, Cells, TestDb, create_cells, effects, failing, noting, on_every_engine};
@@ -15,7 +17,7 @@ fn cell() -> Recipient {
 }
 
 fn isolating() -> TurnOptions {
-    TurnOptions::new(MANY).poison(Poison::Isolate { after: TWICE })
+    TurnOptions::new(MANY).poison(PoisonPolicy::Isolate { after: TWICE })
 }
 
 /// Fails on any batch with an event `bad` in it. Notes every other event that it consumes, in order.
@@ -91,7 +93,7 @@ on_every_engine! {
         assert_eq!(notes(db).await, values.iter().filter(|value| *value != "bad").cloned().collect::<Vec<_>>());
 
         let aside = admin::quarantined(&db.pool, &cell(), None, 10).await.unwrap();
-        assert_eq!((aside.len(), aside[0].code.as_str(), aside[0].event.value()), (1, POISON, b"bad".as_slice()));
+        assert_eq!((aside.len(), aside[0].code.as_str(), aside[0].event.value()), (1, POISON_CODE, b"bad".as_slice()));
         assert!(aside[0].reason.contains("bad\u{fffd} event"), "{}", aside[0].reason);
         assert!(aside[0].attempts >= 2);
         assert_eq!(failures(db).await, 0);
@@ -112,7 +114,7 @@ on_every_engine! {
     /// The database counts the failures in a row, so the processes count together. A turn resets the count.
     async fn failures_are_counted_together_and_taken_back(db) {
         create_cells(db).await;
-        let options = TurnOptions::new(MANY).poison(Poison::Isolate { after: NonZeroU32::new(3).unwrap() });
+        let options = TurnOptions::new(MANY).poison(PoisonPolicy::Isolate { after: NonZeroU32::new(3).unwrap() });
         emit(db, ["bad"]).await;
         for (other, wanted) in [(db.open(1), 1), (db.open(1), 2)] {
             eventbox::process_batch_with(&other, &cell(), &refusing(), &options).await.unwrap_err();

@@ -218,7 +218,7 @@ on_every_engine! {
             }
         }
         emit(&db.pool, &order(), Event::new("start")).await.unwrap();
-        let rehearsed = testing::rehearse(&db.pool, &order(), &::eventbox::Reducing::new(&Patient), MANY).await.unwrap();
+        let rehearsed = testing::rehearse(&db.pool, &order(), &::eventbox::ReducerAsProcessor::new(&Patient), MANY).await.unwrap();
         let (_, reminder) = &rehearsed.unwrap().emitted[0];
         assert!(matches!(reminder.due(), Some(Due::At(at)) if at > SystemTime::now() + HOUR / 2));
         assert_eq!(db.count("eventbox_timer").await, 0);

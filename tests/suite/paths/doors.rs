@@ -220,8 +220,8 @@ on_every_engine! {
         use crate::runtime::{STOP, config};
         let mut config = config();
         let never = std::time::Duration::from_secs(3_600);
-        (config.poll_interval, config.min_poll_interval, config.wake_ups) = (never, never, false);
-        (config.leases, config.hints) = (None, true);
+        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (never, never, false);
+        (config.leases, config.local_wake_ups) = (None, true);
         let counting = reduce(remember);
         let runtime = eventbox::runtime::Runtime::builder(db.open(4)).reducer("order", counting).config(config);
         let runtime = runtime.start().await.unwrap();

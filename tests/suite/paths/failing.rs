@@ -1,6 +1,6 @@
 //! Batches that keep failing: blocked, or the cause taken aside, by a turn as by a round.
 
-use eventbox::{CloudEvent, Event, Outcome, POISON, Poison, admin};
+use eventbox::{CloudEvent, Event, Outcome, POISON_CODE, PoisonPolicy, admin};
 
 use super::by_every_way;
 use super::reducers::{Decided, Seen, meddled, reduce, remember, seen, text};
@@ -33,7 +33,7 @@ by_every_way! {
         assert_eq!((worked.quarantined, worked.consumed), (1, 199 + way.mates()), "{worked:?}");
         assert_eq!(seen(db).await, values.into_iter().filter(|value| value != "bad").collect::<Vec<_>>());
         let aside = admin::quarantined(&db.pool, &it(), None, 10).await.unwrap();
-        assert_eq!((aside.len(), aside[0].code.as_str(), aside[0].event.value()), (1, POISON, b"bad".as_slice()));
+        assert_eq!((aside.len(), aside[0].code.as_str(), aside[0].event.value()), (1, POISON_CODE, b"bad".as_slice()));
         assert!(aside[0].reason.contains("bad\u{fffd} event") && aside[0].attempts >= 2, "{:?}", aside[0].reason);
         assert_eq!(failures(db).await, 0);
     }
@@ -68,7 +68,7 @@ by_every_way! {
     /// With the policy to block, the events wait in order, however often the batch fails.
     async fn a_blocked_box_waits_in_order(db, way) {
         emit(db, ["a", "bad", "b"]).await;
-        let bounds = Bounds { poison: Poison::Block, ..Bounds::default() };
+        let bounds = Bounds { poison: PoisonPolicy::Block, ..Bounds::default() };
         let worked = way.work(db, reduce(refusing), bounds, async |worked| worked.failures >= 5).await;
         assert_eq!((worked.turns, worked.quarantined), (way.mates(), 0), "{worked:?}");
         assert_eq!((waiting(db).await, db.count("eventbox_dead_letter").await, turn_of_it(db).await), (3, 0, 0));

@@ -82,7 +82,7 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
         // Nobody else's statement comes between.
         let mut config = configured(Bounds::default());
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
-        (config.leases, config.wake_ups) = (None, false);
+        (config.leases, config.remote_wake_ups) = (None, false);
         by_rounds(&proxy.pool_of(6).await, unlucky, config, done).await;
         eventually(SOON, async || db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0).await;
     }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use eventbox::{CloudEvent, Emitted, Event, Outcome, Recipient, Reducer, Reducing};
+use eventbox::{CloudEvent, Emitted, Event, Outcome, Recipient, Reducer, ReducerAsProcessor};
 use futures_util::future::join_all;
 
 use super::by_every_way;
@@ -169,7 +169,7 @@ on_every_engine! {
         let pool = db.open(2);
         let turns = async {
             while turn_of_it(db).await == 0 || waiting(db).await > 0 {
-                match eventbox::process_batch(&pool, &it(), &Reducing::<_>::new(&reduce(telling)), few).await {
+                match eventbox::process_batch(&pool, &it(), &ReducerAsProcessor::<_>::new(&reduce(telling)), few).await {
                     Ok(_) => {}
                     Err(error) => assert!(error.is_contention(), "{error:?}"),
                 }

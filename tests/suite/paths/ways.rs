@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeConfig};
-use eventbox::{BoxError, Error, Event, Outcome, Poison, Recipient, Reducer, Reducing, StateCodec, TurnOptions};
+use eventbox::{
+    BoxError, Error, Event, Outcome, PoisonPolicy, Recipient, Reducer, ReducerAsProcessor, StateCodec, TurnOptions,
+};
 use sqlx::Pool;
 
 use crate::runtime::{STOP, backoff, config};
@@ -44,12 +46,12 @@ pub(super) struct Worked {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) max_events: u32,
-    pub(super) poison: Poison,
+    pub(super) poison: PoisonPolicy,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { max_events: 1_000, poison: Poison::Block }
+        Bounds { max_events: 1_000, poison: PoisonPolicy::Block }
     }
 }
 
@@ -59,7 +61,7 @@ impl Bounds {
     }
 
     pub(super) fn isolating(after: u32) -> Self {
-        Bounds { poison: Poison::Isolate { after: NonZeroU32::new(after).unwrap() }, ..Bounds::default() }
+        Bounds { poison: PoisonPolicy::Isolate { after: NonZeroU32::new(after).unwrap() }, ..Bounds::default() }
     }
 }
 
@@ -159,7 +161,7 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    let reducing = Reducing::<R, C>::new(reducer);
+    let reducing = ReducerAsProcessor::<R, C>::new(reducer);
     let options = TurnOptions::new(bounds.max_events.try_into().unwrap()).poison(bounds.poison);
     let mut worked = Worked::default();
     for _ in 0..MAX_CALLS {

@@ -86,7 +86,7 @@ on_every_engine! {
         .before_deciding(|_| std::future::pending());
         let mut config = config();
         (config.turn_deadline, config.workers) = (Duration::from_millis(200), 1.try_into().unwrap());
-        config.poison = eventbox::Poison::Block;
+        config.poison = eventbox::PoisonPolicy::Block;
         emit(db, &Recipient::new("cell", "1").unwrap(), ["x"]).await;
         let runtime = Runtime::builder(db.open(4)).processor("cell", cells).reducer("tally", Tally).config(config);
         let runtime = runtime.start().await.unwrap();
@@ -139,7 +139,7 @@ on_every_engine! {
             }
             let mut config = config();
             (config.poll_interval, config.min_poll_interval) = (FOREVER, FOREVER);
-            (config.leases, config.hints, config.wake_ups) = (None, true, false);
+            (config.leases, config.local_wake_ups, config.remote_wake_ups) = (None, true, false);
             (config.max_events, config.rounds) = (2.try_into().unwrap(), 1.try_into().unwrap());
             let runtime = tallying(db.open(4)).config(config).start().await.unwrap();
             idle(db).await;

@@ -3,7 +3,9 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, Reducing, TurnOptions, process_batch_with};
+use eventbox::{
+    BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, TurnOptions, process_batch_with,
+};
 
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
 use crate::support::{SOON, eventually, on_every_engine};
@@ -91,7 +93,7 @@ on_every_engine! {
         let options = TurnOptions::new(NonZeroU32::MAX).max_bytes(1_000);
         let mut consumed = Vec::new();
         loop {
-            let turn = process_batch_with(&db.pool, &to, &Reducing::new(&Tally), &options).await.unwrap();
+            let turn = process_batch_with(&db.pool, &to, &ReducerAsProcessor::new(&Tally), &options).await.unwrap();
             consumed.push((turn.consumed, turn.more_remain));
             if !turn.more_remain {
                 break;

@@ -12,9 +12,9 @@ use crate::support::{Cells, SOON, create_cells, effects, eventually, noting, on_
 /// The four ways to run: every event is processed whatever is switched off.
 fn ways() -> [RuntimeConfig; 4] {
     let mut ways = [config(), config(), config(), config()];
-    ways[1].hints = false;
+    ways[1].local_wake_ups = false;
     ways[2].leases = None;
-    (ways[3].hints, ways[3].leases) = (false, None);
+    (ways[3].local_wake_ups, ways[3].leases) = (false, None);
     ways
 }
 
@@ -141,7 +141,7 @@ on_every_engine! {
             let events = known.iter().enumerate().flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
             emit_all(db, &events.collect::<Vec<_>>()).await;
             let mut config = config();
-            (config.hints, config.max_ready) = (false, max_ready.try_into().unwrap());
+            (config.local_wake_ups, config.max_ready) = (false, max_ready.try_into().unwrap());
             let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).reducer("zebra", Tally).config(config);
             let runtime = runtime.start().await.unwrap();
             eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap()).await;
@@ -173,7 +173,7 @@ on_every_engine! {
     async fn an_announcer_is_faster_than_a_poll(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
-        (config.hints, config.wake_ups) = (false, true);
+        (config.local_wake_ups, config.remote_wake_ups) = (false, true);
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config).start().await.unwrap();
         eventually(SOON, async || runtime.shards() == 256).await;
         let announcer = Announcer::start(&db.pool);
@@ -220,7 +220,7 @@ mod wake_ups {
         with_database("what_another_process_emits_wakes_who_rests", async |db: &TestDb<sqlx::Postgres>| {
             let mut config = config();
             (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
-            (config.hints, config.wake_ups) = (false, true);
+            (config.local_wake_ups, config.remote_wake_ups) = (false, true);
             let calls = Arc::new(AtomicUsize::new(0));
             let builder = Runtime::builder(db.open(4)).reducer("tally", Pairs(Arc::clone(&calls)));
             let runtime = builder.config(config).start().await.unwrap();

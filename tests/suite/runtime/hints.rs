@@ -18,7 +18,7 @@ const BEFORE_THE_POLL: Duration = Duration::from_secs(10);
 fn hardly_polling() -> RuntimeConfig {
     let mut config = config();
     (config.poll_interval, config.min_poll_interval) = (2 * BEFORE_THE_POLL, 2 * BEFORE_THE_POLL);
-    (config.hints, config.wake_ups) = (true, false);
+    (config.local_wake_ups, config.remote_wake_ups) = (true, false);
     config
 }
 

@@ -90,7 +90,7 @@ on_every_engine! {
     /// A recipient that is resumed, and an event that is put back, are found at once and not by the poll.
     async fn what_an_operator_does_is_noticed_at_once(db) {
         let mut config = config();
-        (config.poll_interval, config.min_poll_interval, config.wake_ups) = (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
+        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
         let receipt = Engine::emit_on(&db.pool, &tally(1), Event::new("x")).await.unwrap();
         admin::quarantine(&db.pool, &tally(1), &[receipt.id().unwrap()], "look at it").await.unwrap();
         admin::pause(&db.pool, &tally(2)).await.unwrap();

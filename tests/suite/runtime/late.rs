@@ -53,7 +53,7 @@ impl Reducer for GatedTally {
 fn quiet() -> RuntimeConfig {
     let mut config = config();
     (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(2), Duration::from_secs(2));
-    (config.max_events, config.hints, config.wake_ups) = (NonZeroU32::new(2).unwrap(), false, false);
+    (config.max_events, config.local_wake_ups, config.remote_wake_ups) = (NonZeroU32::new(2).unwrap(), false, false);
     config
 }
 

@@ -27,7 +27,7 @@ mod waiting;
 use std::time::Duration;
 
 use eventbox::runtime::{BackoffConfig, LeaseConfig, Runtime, RuntimeBuilder, RuntimeConfig};
-use eventbox::{BoxError, Event, Outcome, Poison, Recipient, Reducer};
+use eventbox::{BoxError, Event, Outcome, PoisonPolicy, Recipient, Reducer};
 use sqlx::Pool;
 
 use crate::support::{CellEngine, TestDb, TestEngine, eventually};
@@ -50,7 +50,7 @@ pub(crate) fn config() -> RuntimeConfig {
     config.leases = Some(leases());
     config.backoff = backoff(Duration::from_millis(1), Duration::from_millis(20));
     if std::env::var_os(BARE).is_some() {
-        (config.leases, config.hints, config.wake_ups) = (None, false, false);
+        (config.leases, config.local_wake_ups, config.remote_wake_ups) = (None, false, false);
     }
     config
 }
@@ -119,6 +119,6 @@ async fn seen<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
 /// Isolate after so many failures.
 fn isolating(after: u32) -> RuntimeConfig {
     let mut config = config();
-    config.poison = Poison::Isolate { after: after.try_into().unwrap() };
+    config.poison = PoisonPolicy::Isolate { after: after.try_into().unwrap() };
     config
 }

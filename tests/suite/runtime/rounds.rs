@@ -286,7 +286,7 @@ on_every_engine! {
             emit(db, to, ["stop"]).await;
         }
         let mut config = one_round();
-        (config.hints, config.wake_ups, config.poll_interval) = (false, false, Duration::from_secs(3_600));
+        (config.local_wake_ups, config.remote_wake_ups, config.poll_interval) = (false, false, Duration::from_secs(3_600));
         (config.round_recipients, config.min_poll_interval) = (1.try_into().unwrap(), Duration::from_millis(10));
         let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(config).start().await.unwrap();
         // One is being decided on and the other one waits: both were found by one walk.
@@ -375,7 +375,7 @@ async fn a_round_whose_answer_was_lost_is_read_back() {
         // Hints alone: no other transaction is there to lose its answer.
         let mut config = one_round();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
-        (config.leases, config.wake_ups) = (None, false);
+        (config.leases, config.remote_wake_ups) = (None, false);
         let runtime = Runtime::builder(proxy.pool_of(6).await).reducer("teller", Teller { hooks: Arc::clone(&hooks) });
         let runtime = runtime.reducer("collector", Tally).config(config).start().await.unwrap();
         let first = Recipient::new("teller", "first").unwrap();

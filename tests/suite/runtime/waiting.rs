@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use eventbox::runtime::Runtime;
-use eventbox::{Event, Poison, Recipient, Status, admin};
+use eventbox::{Event, PoisonPolicy, Recipient, Status, admin};
 
 use super::failing::Fragile;
 use super::{STOP, config, emit, idle, seen, tally, tallying};
@@ -32,7 +32,7 @@ on_every_engine! {
     /// What keeps an event from being processed is told, and not a timeout: paused, failing, quarantined, or nobody there.
     async fn what_keeps_it_is_told(db) {
         let mut config = config();
-        config.poison = Poison::Block;
+        config.poison = PoisonPolicy::Block;
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(config).start().await.unwrap();
         admin::pause(&db.pool, &tally("paused")).await.unwrap();
         let paused = emit_one(db, &tally("paused"), Event::new("x")).await;
@@ -78,7 +78,7 @@ on_every_engine! {
     /// Processes wake each other up: without hints inside the process, and with a poll that would come far too late, an event is noticed.
     async fn processes_wake_each_other_up(db) {
         let mut config = config();
-        config.hints = false;
+        config.local_wake_ups = false;
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
         let start = async || tallying(db.open(4)).config(config.clone()).start().await.unwrap();
         let (one, other) = (start().await, start().await);

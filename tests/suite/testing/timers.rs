@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use eventbox::testing::{Clock, drain, events_of, fire_timers};
-use eventbox::{BoxError, Emitted, Event, Outcome, Recipient, Reducer, Reducing, Status, move_due, status, timers};
+use eventbox::{
+    BoxError, Emitted, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, Status, move_due, status, timers,
+};
 
 use crate::support::on_every_engine;
 
@@ -66,7 +68,7 @@ on_every_engine! {
     /// A chain of reminders fires by a clock that is years away from the clock of the database.
     async fn delays_count_from_the_moved_clock(db) {
         let clock = Clock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_356_998_400));
-        let reminders = Reducing::new(&Reminders);
+        let reminders = ReducerAsProcessor::new(&Reminders);
         clock.scope(async {
             eventbox::emit(&db.pool, &order("7"), Event::new("not paid yet?").due_in(30 * DAY)).await.unwrap();
             for reminder in 1..=3u32 {

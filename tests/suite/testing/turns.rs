@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use eventbox::testing::{DrainError, drain, events_of, rehearse, rehearse_reducer};
 use eventbox::{
-    BoxError, CloudEvent, Error, Event, Mutation, Next, Outcome, PostProcess, Recipient, Reducer, Reducing, StateError,
-    Transition,
+    BoxError, CloudEvent, Error, Event, Mutation, Next, Outcome, PostProcess, Recipient, Reducer, ReducerAsProcessor,
+    StateError, Transition,
 };
 
 use crate::support::{CellEngine, Cells, Decider, TestDb, TestEngine, create_cells, failing, noting, on_every_engine};
@@ -51,7 +51,7 @@ on_every_engine! {
         for left in ["3", "0"] {
             eventbox::emit(&db.pool, &airport(), Event::new(left)).await.unwrap();
         }
-        let echo = Reducing::new(&Echo);
+        let echo = ReducerAsProcessor::new(&Echo);
         let drained = drain(&db.pool, &airport(), &echo, FEW, MANY).await.unwrap();
         assert_eq!((drained.turns, drained.consumed, drained.garbage), (4, 5, 0));
         assert_eq!(eventbox::state::<i64>(&db.pool, &airport()).await.unwrap().unwrap().state, Some(5));
@@ -60,7 +60,7 @@ on_every_engine! {
 
     /// The bound of turns is exact: the needed number is enough, and one less is an error.
     async fn a_recipient_that_is_never_idle_is_an_error(db) {
-        let echo = Reducing::new(&Echo);
+        let echo = ReducerAsProcessor::new(&Echo);
         let turns = |count: u32| NonZeroU32::new(count).unwrap();
         eventbox::emit(&db.pool, &airport(), Event::new("4")).await.unwrap();
         let error = drain(&db.pool, &airport(), &echo, FEW, turns(2)).await.unwrap_err();
@@ -172,7 +172,7 @@ on_every_engine! {
         assert_eq!(rehearsal.emitted[0].1.json::<u32>().unwrap(), 0);
         assert_eq!(rows(db).await, [1, 0, 0, 0]);
 
-        drain(&db.pool, &airport(), &Reducing::new(&Echo), MANY, MANY).await.unwrap();
+        drain(&db.pool, &airport(), &ReducerAsProcessor::new(&Echo), MANY, MANY).await.unwrap();
         eventbox::emit(&db.pool, &airport(), Event::new("13")).await.unwrap();
         let rehearsal = rehearse_reducer(&db.pool, &airport(), &Echo, MANY).await.unwrap().unwrap();
         assert_eq!(rehearsal.next, Next::Gone);

@@ -200,14 +200,8 @@ impl RoundTable for Sqlite {
         let mut packed = Packed::with_capacity(writes.len());
         for write in writes {
             let state = write.state.bytes();
-            let columns = (
-                write.shard,
-                write.recipient,
-                write.turn,
-                write.state.keeps(),
-                state.is_some(),
-                write.token.map(hex),
-            );
+            let columns =
+                (write.shard, write.recipient, write.turn, write.state.keeps(), state.is_some(), write.token.map(hex));
             packed.push(columns, state.unwrap_or_default());
         }
         let (rows, states) = packed.into_parameters()?;

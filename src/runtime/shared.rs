@@ -1,0 +1,68 @@
+//! State that the loop of the workers shares with its tasks and with the other loops.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sqlx::Pool;
+use tokio::sync::watch;
+
+use super::config::RuntimeConfig;
+use super::failing::complaints::Complaints;
+use super::failing::outage::Outages;
+use super::finding::old_transactions::SlowScan;
+use super::stats::Counters;
+use super::working::registry::Handlers;
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
+use crate::eventbox::TurnOptions;
+use crate::heartbeat::Beat;
+use crate::store::Backend;
+
+/// State that the loop shares with its tasks.
+pub(crate) struct Shared<B: Backend> {
+    pub(crate) pool: Pool<B>,
+    /// Connections for scans and leases, which go on while turns and emits hold every connection of the pool.
+    pub(crate) reserved: Pool<B>,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) handlers: Handlers<B>,
+    pub(crate) options: TurnOptions,
+    pub(crate) counters: Counters,
+    pub(crate) publishers: Publishers,
+    pub(crate) outages: Arc<Outages>,
+    pub(crate) complaints: Arc<Complaints>,
+    /// The last slow scan.
+    pub(crate) slow_scans: watch::Sender<SlowScan>,
+    /// Beats while a scan is in flight.
+    pub(crate) finding: Beat,
+    #[cfg(feature = "emitter")]
+    pub(crate) emitter: Option<DurableEmitter<B>>,
+}
+
+/// Kinds that have published.
+#[derive(Debug, Default)]
+pub(crate) struct Publishers(RwLock<BTreeSet<String>>);
+
+impl Publishers {
+    #[cfg(feature = "emitter")]
+    pub(crate) fn note(&self, kind: &str) {
+        if !self.0.read().unwrap_or_else(PoisonError::into_inner).contains(kind) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned());
+        }
+    }
+
+    pub(crate) fn all(&self) -> BTreeSet<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns the options of the turns of single recipients.
+pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
+    let max_events: NonZeroU32 = config.max_events;
+    TurnOptions::new(max_events)
+        .max_bytes(config.max_event_bytes.get())
+        .deadline(config.turn_deadline)
+        .return_hooks()
+        .poison(config.poison)
+        .backing_off(config.backoff.base, config.backoff.cap)
+}
