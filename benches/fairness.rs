@@ -91,7 +91,7 @@ macro_rules! engine {
             }
 
             async fn emit_all(pool: &Pool<Self>, events: &[(Recipient, Event)]) {
-                for events in events.chunks(eventbox::MAX_EMIT_EVENTS) {
+                for events in events.chunks(eventbox::limits::MAX_EMIT_EVENTS) {
                     eventbox::emit_all(pool, events).await.unwrap();
                 }
             }

@@ -170,7 +170,7 @@ async fn timers<B: Engine>(pool: Pool<B>) {
         const LOOKS: u32 = 50;
         let began = Instant::now();
         for _ in 0..LOOKS {
-            assert_eq!(eventbox::move_due(&pool, &shards, max).await.unwrap().moved, 0);
+            assert_eq!(eventbox::timer::move_due(&pool, &shards, max).await.unwrap().moved, 0);
         }
         println!("{name:<40} {:>9.3} ms a look at 256 shards", began.elapsed().as_secs_f64() * 1e3 / f64::from(LOOKS));
     };
@@ -185,7 +185,7 @@ async fn timers<B: Engine>(pool: Pool<B>) {
     .await;
     let (began, mut moved) = (Instant::now(), 0);
     loop {
-        let done = eventbox::move_due(&pool, &shards, max).await.unwrap();
+        let done = eventbox::timer::move_due(&pool, &shards, max).await.unwrap();
         moved += done.moved;
         if done.next_in != Some(Duration::ZERO) {
             break;

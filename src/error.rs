@@ -21,6 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Another writer of the same recipient came first, or the database asked to try again.
     #[error("{attempt}: another writer came first")]
+    #[non_exhaustive]
     Contention {
         /// The attempt, with the recipient.
         attempt: String,
@@ -29,6 +30,7 @@ pub enum Error {
     },
     /// A listing of a set is older than the tombstone delay, by the database's clock: list again.
     #[error("{attempt}: the listing is stale ({age:?} old, over the tombstone delay of {delay:?}): list again")]
+    #[non_exhaustive]
     Stale {
         /// The attempt, with the recipient.
         attempt: String,
@@ -39,6 +41,7 @@ pub enum Error {
     },
     /// The database could not be reached or is too busy. Nothing was changed.
     #[error("{attempt}: the database is not available")]
+    #[non_exhaustive]
     Transient {
         /// The attempt, with the recipient.
         attempt: String,
@@ -50,6 +53,7 @@ pub enum Error {
     /// A named event may be emitted again; an unnamed one might then be there twice. A turn is simply processed
     /// again: its events are either consumed or still there.
     #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
+    #[non_exhaustive]
     Unknown {
         /// The attempt, with the recipient.
         attempt: String,
@@ -58,6 +62,7 @@ pub enum Error {
     },
     /// The call itself is wrong. Refused before any SQL, so nothing was changed.
     #[error("{attempt}: {misuse}")]
+    #[non_exhaustive]
     Misuse {
         /// The attempt, with the recipient.
         attempt: String,
@@ -66,6 +71,7 @@ pub enum Error {
     },
     /// The user's own code failed, and the turn was rolled back.
     #[error("{attempt}: the processor failed")]
+    #[non_exhaustive]
     Processor {
         /// The step, with the recipient.
         attempt: String,
@@ -74,6 +80,7 @@ pub enum Error {
     },
     /// The user's code, or a lock that somebody else holds, took longer than a turn may, and the turn was rolled back.
     #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
+    #[non_exhaustive]
     Deadline {
         /// The step, with the recipient.
         attempt: String,
@@ -82,6 +89,7 @@ pub enum Error {
     },
     /// The state that the library keeps for a recipient cannot be read or written. Nothing was changed.
     #[error("{attempt}: its state is not usable")]
+    #[non_exhaustive]
     State {
         /// The attempt, with the recipient.
         attempt: String,
@@ -90,12 +98,14 @@ pub enum Error {
     },
     /// The recipient is paused: its events wait until it is resumed.
     #[error("{attempt}: the recipient is paused; resume it with eventbox::admin::resume")]
+    #[non_exhaustive]
     Paused {
         /// The attempt, with the recipient.
         attempt: String,
     },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
+    #[non_exhaustive]
     Database {
         /// The attempt, with the recipient.
         attempt: String,
@@ -104,6 +114,7 @@ pub enum Error {
     },
     /// The database is not fit for eventboxes; the text says what to do.
     #[error("{attempt}: {problem}")]
+    #[non_exhaustive]
     Setup {
         /// The attempt.
         attempt: String,
@@ -204,12 +215,14 @@ impl UnknownEvent {
 pub enum Misuse {
     /// A text that must not be empty.
     #[error("the {what} is empty")]
+    #[non_exhaustive]
     Empty {
         /// Which text.
         what: &'static str,
     },
     /// A text or value over its limit.
     #[error("the {what} has {bytes} bytes, over the limit of {limit}")]
+    #[non_exhaustive]
     TooLong {
         /// Which text or value.
         what: &'static str,
@@ -220,12 +233,14 @@ pub enum Misuse {
     },
     /// A text with a NUL character, which Postgres cannot store.
     #[error("the {what} contains a NUL character")]
+    #[non_exhaustive]
     Nul {
         /// Which text.
         what: &'static str,
     },
     /// A recipient's kind with a slash, or a recipient's text without one.
     #[error("{text:?} is not a recipient: write kind/key, with no slash in the kind")]
+    #[non_exhaustive]
     NotARecipient {
         /// The given value.
         text: String,
@@ -234,12 +249,14 @@ pub enum Misuse {
     #[error(
         "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all zeros"
     )]
+    #[non_exhaustive]
     NotATraceparent {
         /// The given value, or its start.
         text: String,
     },
     /// More events in one call than it takes.
     #[error("{count} events in one call, over the limit of {limit}: make several calls")]
+    #[non_exhaustive]
     TooMany {
         /// Number of events given.
         count: usize,
@@ -248,18 +265,21 @@ pub enum Misuse {
     },
     /// A call on something that was stopped.
     #[error("the {what} was stopped")]
+    #[non_exhaustive]
     Stopped {
         /// The service that was stopped.
         what: &'static str,
     },
     /// A text that is no [`Receipt`](crate::Receipt).
     #[error("{text:?} is not a receipt")]
+    #[non_exhaustive]
     NotAReceipt {
         /// Its beginning.
         text: String,
     },
     /// A timer further away than timers may be; is the unit wrong?
     #[error("the event is due in {wait:?}, over the limit of {limit:?}")]
+    #[non_exhaustive]
     TooFar {
         /// Time until it is due.
         wait: std::time::Duration,
@@ -283,18 +303,21 @@ pub enum Misuse {
     LeftOpen,
     /// A processor's decision names an event that is not in the batch it was given.
     #[error("the decision consumes event {id}, which is not in its batch")]
+    #[non_exhaustive]
     NotListed {
         /// The event.
         id: String,
     },
     /// A processor's decision names an event twice.
     #[error("the decision consumes event {id} twice")]
+    #[non_exhaustive]
     ConsumedTwice {
         /// The event.
         id: String,
     },
     /// A listing of another set.
     #[error("the listing is of {listed}: list this set")]
+    #[non_exhaustive]
     ForeignListing {
         /// The recipient that was listed.
         listed: String,
@@ -304,6 +327,7 @@ pub enum Misuse {
     OtherTransaction,
     /// Two pops of one transaction with the same item.
     #[error("item {id:?} was popped by two operations of this transaction")]
+    #[non_exhaustive]
     PoppedTwice {
         /// The item.
         id: String,
@@ -325,6 +349,7 @@ pub enum Misuse {
 pub enum StateError {
     /// The codec could not encode the new state.
     #[error("the new state of {recipient} cannot be encoded")]
+    #[non_exhaustive]
     Encode {
         /// Whose state.
         recipient: Recipient,
@@ -333,6 +358,7 @@ pub enum StateError {
     },
     /// The codec encoded the new state, and cannot read back what it wrote.
     #[error("the new state of {recipient} would not come back as it is")]
+    #[non_exhaustive]
     NotReadBack {
         /// Whose state.
         recipient: Recipient,
@@ -344,6 +370,7 @@ pub enum StateError {
         "the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it, or look at it and mend it with \
          eventbox::admin (stored_state, set_state, reset_state)"
     )]
+    #[non_exhaustive]
     Decode {
         /// Whose state.
         recipient: Recipient,
@@ -352,6 +379,7 @@ pub enum StateError {
     },
     /// The new state is over the limit of its reducer.
     #[error("the new state of {recipient} has {bytes} bytes, over the limit of {limit}")]
+    #[non_exhaustive]
     TooLarge {
         /// Whose state.
         recipient: Recipient,

@@ -3,7 +3,7 @@
 /// Kind of an instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum InstrumentKind {
     /// It only grows.
     Counter,
     /// It is set.
@@ -14,7 +14,7 @@ pub enum Kind {
 
 /// An instrument, as it goes through the `metrics` facade.
 ///
-/// The tables are [`INSTRUMENTS`](crate::INSTRUMENTS) for the inbox and, with the feature `emitter`, `emitter::INSTRUMENTS` for the outbox: for
+/// The tables are [`INSTRUMENTS`](crate::metrics::INSTRUMENTS) for the inbox and, with the feature `emitter`, `emitter::INSTRUMENTS` for the outbox: for
 /// telling an exporter the units and the buckets, and for drawing a dashboard.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub struct Instrument {
     /// Its name.
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: InstrumentKind,
     /// Its unit, as OpenTelemetry writes it.
     pub unit: &'static str,
     /// The names of the labels it can have.
@@ -45,7 +45,7 @@ macro_rules! instruments {
         $(#[$table_doc])*
         pub const INSTRUMENTS: &[crate::instrument::Instrument] = &[$(crate::instrument::Instrument {
             name: $name,
-            kind: crate::instrument::Kind::$kind,
+            kind: crate::instrument::InstrumentKind::$kind,
             unit: $unit,
             labels: &[$($label),*],
             buckets: $buckets,

@@ -1,28 +1,55 @@
-//! A transactional inbox for every entity, and a durable outbox beside it, in the SQL database you already have.
+//! A transactional inbox for every entity, and a durable outbox next to it, in the SQL database you already have.
 //!
-//! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into it, alone or inside the caller's
-//! own SQL transaction. A [`Processor`] decides what pending events do to the entity, and [`process_batch`] applies that in a *turn*: one
-//! transaction in which the entity's state is saved, the consumed events are removed, side effects run and messages are written to the outbox.
-//! The [`emitter`] delivers the [`outbox`] to Chip Ingress, at least once, under keys that let a receiver make it exactly once.
+//! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into it,
+//! alone or inside the caller's own SQL transaction. A [`Reducer`] or a [`Processor`] decides what the pending events do
+//! to the entity. A *turn* applies that in one transaction: it saves the state, removes the consumed events, runs side
+//! effects and writes messages to the [`outbox`]. The [`emitter`] delivers these to Chip Ingress, at least once, under
+//! keys that let a receiver make it exactly once.
 //!
-//! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on [`sqlx::Postgres`] or [`sqlx::Sqlite`]
-//! ([`Backend`]).
+//! ```
+//! use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, emit, reduce_batch, state};
+//!
+//! struct Orders;
+//!
+//! impl Reducer for Orders {
+//!     type State = u64; // how many items were ordered; the library keeps it
+//!
+//!     fn reduce(&self, _order: &Recipient, events: &[Event], items: u64) -> Result<Outcome<u64>, BoxError> {
+//!         Ok(Outcome::to(items + events.len() as u64).consuming(events))
+//!     }
+//! }
+//!
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+//! eventbox::migrate(&pool).await?;
+//! let order = Recipient::new("order", "7")?;
+//! emit(&pool, &order, Event::new("a pencil").named("click-1")).await?;
+//! emit(&pool, &order, Event::new("a pencil").named("click-1")).await?; // sent again: changes nothing
+//! let turn = reduce_batch(&pool, &order, &Orders, 100.try_into()?).await?;
+//! assert_eq!((turn.number, turn.consumed), (Some(1), 1));
+//! assert_eq!(state::<u64, _>(&pool, &order).await?.state, Some(1));
+//! # Ok(()) }
+//! # #[cfg(not(feature = "sqlite"))] fn main() {}
+//! ```
 //!
 //! # Where to begin
 //!
-//! * [`migrate`] makes a database ready; [`sqlite_options`] opens a file so that a commit survives.
-//! * [`emit`], [`emit_all`]: put events in. [`Event::named`]: make re-sending harmless.
-//! * [`Processor`], [`Transition`], [`Mutation`]: what you write. [`process_batch`], [`pending`]: what you call.
-//! * [`Reducer`], [`Outcome`]: what you write when the library may keep the state. [`reduce_batch`], [`state()`]: what you call.
-//! * `runtime::Runtime` (feature `runtime`): workers that do that by themselves, in any number of processes.
-//! * [`Error`]: what can go wrong, and whether to try again.
-//! * [`INSTRUMENTS`]: what is told through the `metrics` facade. [`Event::traced`]: the context of a trace beside an event.
+//! | To | use |
+//! | --- | --- |
+//! | make a database ready | [`migrate`], [`pool_options`], `sqlite_options`, `postgres_options` |
+//! | put events in | [`emit`], [`emit_all`], [`Sender`]; [`Event::named`] makes a repeated emit harmless |
+//! | let the library keep the state | [`Reducer`], [`Outcome`]; [`reduce_batch`], [`state()`] |
+//! | keep the state in your tables | [`Processor`], [`Transition`], [`Mutation`]; [`process_batch`], [`pending`] |
+//! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
+//! | pop named events together with your own writes | [`dsset`] |
+//! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
+//! | look at and repair what is stored | [`admin`] |
+//! | know whether to try again | [`Error`] |
+//! | watch it | [`metrics`], [`Event::traced`] |
 //!
-//! # The layout
-//!
-//! The modules of the inbox are private and their names stand here, so that one writes `eventbox::emit`. [`dsset`] (a set of named events), [`admin`]
-//! (looking and mending), [`outbox`] (messages for the world outside), [`emitter`] (their delivery), [`chip`] (the client that delivers) and
-//! [`ingress`] are modules of their own. Below all of them, and private, lies the store: every SQL statement, for both engines.
+//! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on `sqlx::Postgres` or
+//! `sqlx::Sqlite` ([`Backend`]). Constants are in [`limits`], timers in [`timer`].
 //!
 //! # What this is not
 //!
@@ -32,7 +59,7 @@ pub mod admin;
 #[cfg(feature = "emitter")]
 pub mod chip;
 mod clock;
-mod cloudevent;
+pub mod cloudevent;
 pub mod dsset;
 #[cfg(feature = "emitter")]
 pub mod emitter;
@@ -59,18 +86,76 @@ mod store;
 pub mod testing;
 mod text;
 
-pub use cloudevent::{
-    AttributeValue, Attributes, CONTENT_TYPE, CloudEvent, CloudEventBuilder, CloudEventError, ExtensionValue,
-    JSON_CONTENT_TYPE, RESERVED_NAMES, SPEC_VERSION, resource_names, resource_value,
-};
-pub use dsset::{DEFAULT_TOMBSTONE_DELAY, Pruner, PrunerConfig};
+pub use cloudevent::CloudEvent;
+pub use dsset::{Pruner, PrunerConfig};
 pub use error::{BoxError, Error, Misuse, Outage, Result, StateError, UnknownEvent};
-pub use eventbox::*;
-pub use instrument::{Instrument, Kind};
-pub use json::MAX_JSON_DEPTH;
-pub use recipient::{MAX_KEY_BYTES, Recipient};
+#[cfg(feature = "postgres")]
+pub use eventbox::postgres_options;
+#[cfg(feature = "sqlite")]
+pub use eventbox::sqlite_options;
+pub use eventbox::{
+    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Mutation, Next, Outcome, PayloadError,
+    PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor, Sender,
+    SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin, check, emit,
+    emit_all, migrate, pending, pool_options, process_batch, process_batch_with, reduce_batch, reduce_batch_with,
+    state, state_as, status,
+};
+pub use recipient::Recipient;
 pub use service::{Health, StopReport};
-pub use store::{ANSWER_WAIT, Backend, EmitExecutor, IDLE_LIMIT, NAME_WAIT, RELEASE_WAIT};
+pub use store::{Backend, EmitExecutor};
+pub use {sqlx, uuid};
+
+/// Events that are due later: how to cancel, list and move them. [`Event::due_in`] and [`Event::due_at`] make them.
+pub mod timer {
+    pub use crate::eventbox::{
+        Due, MAX_LISTED_TIMER_BYTES, MAX_LISTED_TIMERS, MAX_MOVED, MAX_TIMER, Moved, cancel, move_due, timers,
+    };
+}
+
+/// Bounds and default times.
+pub mod limits {
+    pub use crate::eventbox::{
+        DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_COUNTED_EVENTS,
+        MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_PENDING, MAX_STATE_BYTES, MAX_TURN_AGE, MAX_VALUE_BYTES, POISON_CODE,
+        REVALIDATE_IDLE_AFTER, SHARDS,
+    };
+    #[cfg(feature = "sqlite")]
+    pub use crate::eventbox::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB};
+    pub use crate::json::MAX_JSON_DEPTH;
+    pub use crate::recipient::MAX_KEY_BYTES;
+    pub use crate::store::{ANSWER_WAIT, IDLE_LIMIT, NAME_WAIT, RELEASE_WAIT};
+}
+
+/// Instruments of the inbox, which it records through the [`metrics`](https://docs.rs/metrics) facade.
+///
+/// Other tables are `chip::INSTRUMENTS`, `emitter::INSTRUMENTS` and `runtime::INSTRUMENTS`.
+pub mod metrics {
+    pub use crate::eventbox::INSTRUMENTS;
+    pub use crate::instrument::{Instrument, InstrumentKind};
+}
+
+/// The guides, as they stand in `docs/` of the repository.
+#[cfg(all(doc, not(doctest)))]
+pub mod guides {
+    #[doc = include_str!("../docs/turn.md")]
+    pub mod turn {}
+    #[doc = include_str!("../docs/writing-a-processor.md")]
+    pub mod writing_a_processor {}
+    #[doc = include_str!("../docs/names-and-tombstones.md")]
+    pub mod names_and_tombstones {}
+    #[doc = include_str!("../docs/finding-work.md")]
+    pub mod finding_work {}
+    #[doc = include_str!("../docs/delivery.md")]
+    pub mod delivery {}
+    #[doc = include_str!("../docs/errors.md")]
+    pub mod errors {}
+    #[doc = include_str!("../docs/leases.md")]
+    pub mod leases {}
+    #[doc = include_str!("../docs/high-availability.md")]
+    pub mod high_availability {}
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
+}
 
 /// The README's code is compiled and run.
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter"))]
@@ -79,7 +164,7 @@ struct Readme;
 
 /// The code of the guides is compiled and run.
 #[cfg(all(doctest, feature = "sqlite", feature = "emitter", feature = "testing"))]
-mod guides {
+mod tested_guides {
     #[doc = include_str!("../docs/turn.md")]
     struct Turn;
     #[doc = include_str!("../docs/names-and-tombstones.md")]

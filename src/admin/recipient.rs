@@ -14,7 +14,7 @@ use crate::store::{Backend, Fault, Forgetting, answered, begin_tx, hold};
 
 /// How long nothing must have been written on a recipient before it can be forgotten, by the database's clock.
 ///
-/// Twice the [`MAX_TURN_AGE`](crate::MAX_TURN_AGE): a turn that was loaded before the recipient came to be cannot commit after it was forgotten.
+/// Twice the [`MAX_TURN_AGE`](crate::limits::MAX_TURN_AGE): a turn that was loaded before the recipient came to be cannot commit after it was forgotten.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The most bytes of a state that is set here.

@@ -45,7 +45,7 @@ impl From<SystemTime> for AttributeValue {
 /// # Examples
 ///
 /// ```
-/// use eventbox::{Attributes, CloudEvent, CloudEventError};
+/// use eventbox::{CloudEvent, cloudevent::{Attributes, CloudEventError}};
 ///
 /// let attributes = Attributes::from_list(["beholder_domain", "flights", "beholder_entity", "flight.departed"])?;
 /// assert_eq!(CloudEvent::from_attributes(&attributes, "UA 1545")?.source(), "flights");

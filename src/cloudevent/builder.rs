@@ -67,7 +67,7 @@ impl CloudEventBuilder {
     /// ```
     /// let event = eventbox::CloudEvent::builder("flights", "flight.departed").payload_as("text/plain", "UA 1545").build()?;
     /// assert_eq!((event.data_content_type(), event.payload()), (Some("text/plain"), b"UA 1545".as_slice()));
-    /// # Ok::<(), eventbox::CloudEventError>(())
+    /// # Ok::<(), eventbox::cloudevent::CloudEventError>(())
     /// ```
     pub fn payload_as(mut self, content_type: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         self.content_type = content_type.into();
@@ -79,7 +79,7 @@ impl CloudEventBuilder {
     ///
     /// `build` answers [`CloudEventError::Json`], with the name of the field, when a reader of the JSON would not get the value back: a number
     /// that is NaN or infinite, `Some(None)`, a map whose keys are no strings, and what is nested deeper than
-    /// [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH).
+    /// [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH).
     ///
     /// # Examples
     ///
@@ -88,7 +88,7 @@ impl CloudEventBuilder {
     /// let event = eventbox::CloudEvent::builder("flights", "flight.departed").json(&flight).build()?;
     /// assert_eq!(event.data_content_type(), Some("application/json"));
     /// assert_eq!(serde_json::from_slice::<serde_json::Value>(event.payload()).ok(), Some(flight));
-    /// # Ok::<(), eventbox::CloudEventError>(())
+    /// # Ok::<(), eventbox::cloudevent::CloudEventError>(())
     /// ```
     pub fn json<T: serde::Serialize + ?Sized>(mut self, value: &T) -> Self {
         self.content_type = JSON_CONTENT_TYPE.to_owned();

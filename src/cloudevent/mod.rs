@@ -48,7 +48,7 @@ pub const CONTENT_TYPE: &str = "application/protobuf";
 /// assert_eq!(event.event_type(), "flight.departed");
 /// assert_eq!(event.payload(), b"UA 1545");
 /// assert_eq!(CloudEvent::decode(&event.encode())?, event);
-/// # Ok::<(), eventbox::CloudEventError>(())
+/// # Ok::<(), eventbox::cloudevent::CloudEventError>(())
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct CloudEvent(wire::CloudEvent);

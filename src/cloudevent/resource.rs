@@ -30,7 +30,7 @@ pub const RESERVED_NAMES: [&str; 14] = [
 ///
 /// ```
 /// let attributes = [("service_name".to_owned(), "b".to_owned()), ("service.name".to_owned(), "a".to_owned())];
-/// assert_eq!(eventbox::resource_names(&attributes), [("servicename".to_owned(), "a")]);
+/// assert_eq!(eventbox::cloudevent::resource_names(&attributes), [("servicename".to_owned(), "a")]);
 /// ```
 #[must_use]
 pub fn resource_names(attributes: &[(String, String)]) -> Vec<(String, &str)> {

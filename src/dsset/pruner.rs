@@ -20,6 +20,7 @@ pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Settings of a [`Pruner`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PrunerConfig {
     /// Time for which a name stays remembered after its event was found to be gone.
     pub tombstone_delay: Duration,
@@ -38,6 +39,26 @@ impl Default for PrunerConfig {
             interval: Duration::from_secs(60),
             slice: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
         }
+    }
+}
+
+impl PrunerConfig {
+    /// Sets the time for which a name stays remembered after its event was found to be gone.
+    #[must_use]
+    pub fn with_tombstone_delay(self, tombstone_delay: Duration) -> Self {
+        PrunerConfig { tombstone_delay, ..self }
+    }
+
+    /// Sets the time from the end of a pass to the next.
+    #[must_use]
+    pub fn with_interval(self, interval: Duration) -> Self {
+        PrunerConfig { interval, ..self }
+    }
+
+    /// Sets the number of tombstones that one transaction reads.
+    #[must_use]
+    pub fn with_slice(self, slice: NonZeroU32) -> Self {
+        PrunerConfig { slice, ..self }
     }
 }
 

@@ -12,7 +12,7 @@ use super::event::EventId;
 use super::turn::Turn;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::instrument::{Instrument, Kind};
+use crate::instrument::{Instrument, InstrumentKind};
 use crate::recipient::Recipient;
 use crate::store::{Class, Fault, ListedRow};
 
@@ -35,7 +35,7 @@ macro_rules! instruments {
         /// `kind` is the recipient's kind, so the number of series is the number of kinds, independent of the number of
         /// entities. The effects of a turn are counted after its commit, with the numbers that were really removed.
         pub const INSTRUMENTS: &[Instrument] = &[$(Instrument {
-            name: $constant, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
+            name: $constant, kind: InstrumentKind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
         }),+];
     };
 }

@@ -6,7 +6,7 @@ use metrics::{counter, gauge, histogram};
 
 use super::working::paused::PausedKinds;
 use crate::eventbox::KindBacklog;
-use crate::instrument::{Instrument, Kind};
+use crate::instrument::{Instrument, InstrumentKind};
 
 const SHARDS: &str = "eventbox_runtime_shards";
 const MEMBERS: &str = "eventbox_runtime_members";
@@ -30,7 +30,7 @@ const MILLISECONDS: &[f64] = &[0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0,
 pub const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         name: SIZE,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "{event}",
         labels: &["kind"],
         buckets: NONE,
@@ -39,7 +39,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: OLDEST_AGE,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "s",
         labels: &["kind"],
         buckets: NONE,
@@ -47,7 +47,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: SHARDS,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "{shard}",
         labels: &[],
         buckets: NONE,
@@ -55,7 +55,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: MEMBERS,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "{process}",
         labels: &[],
         buckets: NONE,
@@ -63,7 +63,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: HANDED_OVER,
-        kind: Kind::Counter,
+        kind: InstrumentKind::Counter,
         unit: "{shard}",
         labels: &[],
         buckets: NONE,
@@ -71,7 +71,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: LEASE_AGE,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "s",
         labels: &[],
         buckets: NONE,
@@ -79,7 +79,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: LISTENING,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "1",
         labels: &[],
         buckets: NONE,
@@ -87,7 +87,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: HELD,
-        kind: Kind::Gauge,
+        kind: InstrumentKind::Gauge,
         unit: "{kind}",
         labels: &["reason"],
         buckets: NONE,
@@ -95,7 +95,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: HOOKS,
-        kind: Kind::Counter,
+        kind: InstrumentKind::Counter,
         unit: "{turn}",
         labels: &["kind"],
         buckets: NONE,
@@ -103,7 +103,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: SCAN,
-        kind: Kind::Histogram,
+        kind: InstrumentKind::Histogram,
         unit: "ms",
         labels: &[],
         buckets: MILLISECONDS,
@@ -111,7 +111,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: UNREGISTERED,
-        kind: Kind::Counter,
+        kind: InstrumentKind::Counter,
         unit: "{recipient}",
         labels: &["kind"],
         buckets: NONE,

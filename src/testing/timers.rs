@@ -23,7 +23,7 @@ const MOVE_AT_ONCE: NonZeroU32 = match NonZeroU32::new(MAX_MOVED) {
 ///
 /// # Errors
 ///
-/// As [`move_due`](crate::move_due). What was moved before the error stays in its box; call again.
+/// As [`move_due`](crate::timer::move_due). What was moved before the error stays in its box; call again.
 ///
 /// # Cancel safety
 ///

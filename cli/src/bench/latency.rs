@@ -185,7 +185,7 @@ impl<B: Engine> Consumer<B> {
         if side == Side::Ours {
             let runtime = Runtime::builder(pool).reducer("order", Timed(stamps)).start().await?;
             let deadline = Instant::now() + HANG_GUARD;
-            while runtime.shards() < usize::from(eventbox::SHARDS) {
+            while runtime.shards() < usize::from(eventbox::limits::SHARDS) {
                 ensure!(Instant::now() < deadline, "the runtime did not have all shards within {HANG_GUARD:?}");
                 tokio::time::sleep(LOOK_EVERY).await;
             }

@@ -12,7 +12,7 @@ use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_h
 
 use crate::chip::metrics::client_label;
 use crate::emitter::metrics::instruments::{self as names, INSTRUMENTS};
-use crate::instrument::Kind;
+use crate::instrument::InstrumentKind;
 use crate::store::Tally;
 
 /// Most pairs of domain and entity with labels of their own. Further pairs are `other`.
@@ -28,9 +28,9 @@ pub fn describe() {
             _ => Unit::Count,
         };
         match instrument.kind {
-            Kind::Counter => describe_counter!(instrument.name, unit, instrument.help),
-            Kind::Gauge => describe_gauge!(instrument.name, unit, instrument.help),
-            Kind::Histogram => describe_histogram!(instrument.name, unit, instrument.help),
+            InstrumentKind::Counter => describe_counter!(instrument.name, unit, instrument.help),
+            InstrumentKind::Gauge => describe_gauge!(instrument.name, unit, instrument.help),
+            InstrumentKind::Histogram => describe_histogram!(instrument.name, unit, instrument.help),
         }
     }
 }

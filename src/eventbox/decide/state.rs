@@ -72,7 +72,7 @@ pub trait StateCodec<S> {
 /// Encodes a state as JSON, by `serde`.
 ///
 /// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map
-/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). Floats come
+/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). Floats come
 /// back with the same bits.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;

@@ -18,13 +18,14 @@ use crate::store::Backend;
 
 /// Bounds of a [`Sender`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SenderConfig {
     /// Most events that are queued or in flight; a further emit waits for room.
     pub queue_events: NonZeroU32,
     /// Most bytes of the values of these events together; a further emit waits for room. A larger value waits until the
     /// sender holds no other event.
     pub queue_bytes: NonZeroU32,
-    /// Most events of one group; cut to [`MAX_EMIT_EVENTS`](crate::MAX_EMIT_EVENTS).
+    /// Most events of one group; cut to [`MAX_EMIT_EVENTS`](crate::limits::MAX_EMIT_EVENTS).
     pub group_events: NonZeroU32,
     /// Most bytes of the values of a group; a single event may be larger.
     pub group_bytes: NonZeroU32,
@@ -53,6 +54,50 @@ impl Default for SenderConfig {
             lock_wait: Duration::from_millis(50),
             retry_for: Duration::from_secs(30),
         }
+    }
+}
+
+impl SenderConfig {
+    /// Sets the most events that are queued or in flight.
+    #[must_use]
+    pub fn with_queue_events(self, queue_events: NonZeroU32) -> Self {
+        SenderConfig { queue_events, ..self }
+    }
+
+    /// Sets the most bytes of these events together.
+    #[must_use]
+    pub fn with_queue_bytes(self, queue_bytes: NonZeroU32) -> Self {
+        SenderConfig { queue_bytes, ..self }
+    }
+
+    /// Sets the most events of one group.
+    #[must_use]
+    pub fn with_group_events(self, group_events: NonZeroU32) -> Self {
+        SenderConfig { group_events, ..self }
+    }
+
+    /// Sets the most bytes of a group.
+    #[must_use]
+    pub fn with_group_bytes(self, group_bytes: NonZeroU32) -> Self {
+        SenderConfig { group_bytes, ..self }
+    }
+
+    /// Sets the number of groups that commit at once.
+    #[must_use]
+    pub fn with_concurrent_groups(self, concurrent_groups: NonZeroU32) -> Self {
+        SenderConfig { concurrent_groups, ..self }
+    }
+
+    /// Sets the time for which a group of named events waits for a lock.
+    #[must_use]
+    pub fn with_lock_wait(self, lock_wait: Duration) -> Self {
+        SenderConfig { lock_wait, ..self }
+    }
+
+    /// Sets the time for which a named event is retried.
+    #[must_use]
+    pub fn with_retry_for(self, retry_for: Duration) -> Self {
+        SenderConfig { retry_for, ..self }
     }
 }
 

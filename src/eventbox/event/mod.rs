@@ -125,7 +125,7 @@ pub struct Event {
 impl Event {
     /// Makes an event without a name: every emit of it adds another event.
     ///
-    /// At most [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES), checked at the emit. Keep the value far smaller.
+    /// At most [`MAX_VALUE_BYTES`](crate::limits::MAX_VALUE_BYTES), checked at the emit. Keep the value far smaller.
     #[must_use]
     pub fn new(value: impl Into<Bytes>) -> Self {
         Event { id: EventId::NIL, name: None, traceparent: None, due: None, value: value.into() }
@@ -136,7 +136,7 @@ impl Event {
     /// # Errors
     ///
     /// When JSON cannot express the value, with the name of the field: a number that is NaN or infinite, `Some(None)`,
-    /// a map whose keys are no strings, or values nested deeper than [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH). A
+    /// a map whose keys are no strings, or values nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). A
     /// reader of the JSON would not get the value back.
     pub fn from_json<T: serde::Serialize>(value: &T) -> Result<Self, BoxError> {
         Ok(Event::new(json::to_vec(value)?))
@@ -154,7 +154,7 @@ impl Event {
     /// of the name to the same recipient changes nothing. It returns [`Duplicate`](crate::Emitted::Duplicate) or
     /// [`Tombstoned`](crate::Emitted::Tombstoned).
     ///
-    /// 1 to [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the
+    /// 1 to [`MAX_KEY_BYTES`](crate::limits::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the
     /// same name.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
@@ -186,20 +186,20 @@ impl Event {
 
     /// Makes the event a timer, which moves into the eventbox after the database's clock has reached this time.
     ///
-    /// A time in the past is allowed: the timer moves with the next call of [`move_due`](crate::move_due), which a
-    /// runtime makes by itself. [`cancel`](crate::cancel()) takes a named timer back. The last call of `due_at` and
+    /// A time in the past is allowed: the timer moves with the next call of [`move_due`](crate::timer::move_due), which a
+    /// runtime makes by itself. [`cancel`](crate::timer::cancel()) takes a named timer back. The last call of `due_at` and
     /// `due_in` counts.
     ///
     /// # Units and limits
     ///
-    /// Stored in microseconds (SQLite's clock has milliseconds). At most [`MAX_TIMER`](crate::MAX_TIMER) from now,
+    /// Stored in microseconds (SQLite's clock has milliseconds). At most [`MAX_TIMER`](crate::timer::MAX_TIMER) from now,
     /// checked at the emit.
     ///
     /// # Examples
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
-    /// use eventbox::{Due, Event};
+    /// use eventbox::{Event, timer::Due};
     ///
     /// let new_year = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
     /// let event = Event::new("happy new year").named("2030").due_at(new_year);

@@ -101,9 +101,9 @@ impl Due {
 ///
 /// // The customer paid: cancel the reminder in the transaction that stores the payment.
 /// let mut tx = eventbox::begin(&pool).await?;
-/// assert!(eventbox::cancel(&mut *tx, &order, "reminder").await?);
+/// assert!(eventbox::timer::cancel(&mut *tx, &order, "reminder").await?);
 /// tx.commit().await?;
-/// assert!(!eventbox::cancel(&pool, &order, "reminder").await?);
+/// assert!(!eventbox::timer::cancel(&pool, &order, "reminder").await?);
 /// # Ok(()) }
 /// ```
 pub async fn cancel<'e, B, E>(executor: E, of: &Recipient, name: &str) -> Result<bool>
@@ -140,11 +140,11 @@ where
 /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use std::time::{Duration, SystemTime};
-/// use eventbox::{Due, Event, Recipient};
+/// use eventbox::{Event, Recipient, timer::Due};
 ///
 /// let order = Recipient::new("order", "7")?;
 /// eventbox::emit(&pool, &order, Event::new("not paid yet?").due_in(Duration::from_secs(86_400))).await?;
-/// let waiting = eventbox::timers(&pool, &order, None, 10).await?;
+/// let waiting = eventbox::timer::timers(&pool, &order, None, 10).await?;
 /// assert!(matches!(waiting[0].due(), Some(Due::At(at)) if at > SystemTime::now()));
 /// # Ok(()) }
 /// ```
@@ -216,7 +216,7 @@ pub struct Moved {
 /// eventbox::emit(&pool, &order, Event::new("tomorrow").due_in(Duration::from_secs(86_400))).await?;
 ///
 /// let all: Vec<u8> = (0..=255).collect();
-/// let moved = eventbox::move_due(&pool, &all, 1_000.try_into()?).await?;
+/// let moved = eventbox::timer::move_due(&pool, &all, 1_000.try_into()?).await?;
 /// assert_eq!((moved.moved, moved.shards), (1, vec![order.shard()]));
 /// assert!(moved.next_in > Some(Duration::from_secs(86_000)));
 /// # Ok(()) }

@@ -81,7 +81,7 @@ pub struct Turn {
 /// Processes the oldest events of a recipient in one turn.
 ///
 /// Reads the turn and lists up to `max_events` of the oldest events, and no more than fit into
-/// [`DEFAULT_TURN_BYTES`](crate::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and then, in
+/// [`DEFAULT_TURN_BYTES`](crate::limits::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and then, in
 /// one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version,
 /// runs the side effects in order and saves the state. Everything commits together or not at all, and each event is
 /// consumed by exactly one committed turn, however many processes call this at once.
@@ -100,7 +100,7 @@ pub struct Turn {
 /// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an
 /// event twice or one that it was not given; [`Error::Processor`](crate::Error::Processor) with the processor's own
 /// error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
-/// [`DEFAULT_TURN_DEADLINE`](crate::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing
+/// [`DEFAULT_TURN_DEADLINE`](crate::limits::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing
 /// was changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading
 /// back could not tell what happened: nothing is lost and nothing will happen twice, but the hooks of that turn will
 /// not run.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventbox::admin::{self, Forgotten};
-use eventbox::{Event, MAX_TURN_AGE, Mutation, Transition, TurnOptions, process_batch, process_batch_with};
+use eventbox::{Event, Mutation, Transition, TurnOptions, limits::MAX_TURN_AGE, process_batch, process_batch_with};
 
 use super::races::{op, turn_first};
 use super::{MANY, cell, emit, turn};

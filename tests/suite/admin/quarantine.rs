@@ -7,7 +7,7 @@ use crate::support::{TestDb, TestEngine, drain, on_every_engine};
 
 /// Prunes without a delay, so that the second pass deletes every stamped tombstone.
 async fn prune<B: TestEngine>(db: &TestDb<B>) -> [u64; 3] {
-    let config = PrunerConfig { tombstone_delay: std::time::Duration::ZERO, ..PrunerConfig::default() };
+    let config = PrunerConfig::default().with_tombstone_delay(std::time::Duration::ZERO);
     let pruned = Pruner::new(db.pool.clone(), config).run_once().await.unwrap();
     [pruned.stamped, pruned.revived, pruned.deleted]
 }

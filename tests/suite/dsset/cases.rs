@@ -139,7 +139,7 @@ on_every_engine! {
     async fn popping_leaves_tombstones_for_one_delay_only(db) {
         const ROUNDS: usize = 6;
         const BLOCK: usize = 500;
-        let pruner = Pruner::new(db.pool.clone(), PrunerConfig { slice: NonZeroU32::new(128).unwrap(), ..PrunerConfig::default() });
+        let pruner = Pruner::new(db.pool.clone(), PrunerConfig::default().with_slice(NonZeroU32::new(128).unwrap()));
         for round in 0..ROUNDS {
             let block: Vec<Item> = (0..BLOCK).map(|n| item(&format!("{round}-{n}"))).collect();
             set().add(&db.pool, &block).await.unwrap();

@@ -8,7 +8,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::dsset::{Item, PopTx, Set, finish_pop};
-use eventbox::{Error, Event, MAX_EMIT_EVENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Misuse, Recipient, process_batch};
+use eventbox::{
+    Error, Event, Misuse, Recipient,
+    limits::{MAX_EMIT_EVENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES},
+    process_batch,
+};
 
 use super::{MANY, airport, item, set, turn_of};
 use crate::support::{SOON, drain, eventually, on_every_engine};

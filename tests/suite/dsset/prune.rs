@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use eventbox::dsset::{Pruned, TombstoneKey, prune_slice};
 use eventbox::{
-    DEFAULT_TOMBSTONE_DELAY, Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, Transition, emit, process_batch,
+    Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, Transition, dsset::DEFAULT_TOMBSTONE_DELAY, emit,
+    process_batch,
 };
 
 use super::{MANY, airport, item, let_the_delay_pass, set};
@@ -18,7 +19,7 @@ fn named(name: &str) -> Event {
 /// Runs a pass over all tombstones, three in each transaction.
 async fn prune<B: TestEngine>(db: &TestDb<B>) -> Pruned {
     let slice = NonZeroU32::new(3).unwrap();
-    Pruner::new(db.pool.clone(), PrunerConfig { slice, ..PrunerConfig::default() }).run_once().await.unwrap()
+    Pruner::new(db.pool.clone(), PrunerConfig::default().with_slice(slice)).run_once().await.unwrap()
 }
 
 fn counts(pruned: &Pruned) -> [u64; 3] {
@@ -155,7 +156,7 @@ on_every_engine! {
     async fn a_first_copy_that_is_not_committed_is_left_alone(db) {
         let mut user = eventbox::begin(&db.pool).await.unwrap();
         Engine::emit(&mut user, &airport(), named("n")).await.unwrap();
-        let pruner = Pruner::new(db.open(1), PrunerConfig { tombstone_delay: Duration::ZERO, ..PrunerConfig::default() });
+        let pruner = Pruner::new(db.open(1), PrunerConfig::default().with_tombstone_delay(Duration::ZERO));
         if Engine::FOLDER == "postgres" {
             assert_eq!(pruner.run_once().await.unwrap(), Pruned::default());
         }
@@ -167,7 +168,7 @@ on_every_engine! {
     async fn a_pruner_starts_once_and_stops_once(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         drain(&db.pool, &airport()).await;
-        let config = PrunerConfig { interval: Duration::ZERO, ..PrunerConfig::default() };
+        let config = PrunerConfig::default().with_interval(Duration::ZERO);
         let pruner = Pruner::new(db.open(1), config);
         pruner.start();
         pruner.start();
@@ -189,7 +190,7 @@ on_every_engine! {
         emit(&db.pool, &airport(), named("n")).await.unwrap();
         drain(&db.pool, &airport()).await;
         db.run("ALTER TABLE eventbox_tombstone RENAME TO away").await;
-        let pruner = Pruner::new(db.open(1), PrunerConfig { interval: Duration::ZERO, ..PrunerConfig::default() });
+        let pruner = Pruner::new(db.open(1), PrunerConfig::default().with_interval(Duration::ZERO));
         let error = pruner.run_once().await.unwrap_err();
         assert!(!error.is_transient(), "{error:?}");
         pruner.start();
@@ -217,10 +218,7 @@ mod on_postgres {
                 let other = other.clone();
                 let effect = eventbox::SideEffect::new(move |_tx| {
                     Box::pin(async move {
-                        let pruner = Pruner::new(
-                            other,
-                            PrunerConfig { tombstone_delay: Duration::ZERO, ..PrunerConfig::default() },
-                        );
+                        let pruner = Pruner::new(other, PrunerConfig::default().with_tombstone_delay(Duration::ZERO));
                         assert_eq!(counts(&pruner.run_once().await?), [0, 0, 0]);
                         Ok(())
                     })

@@ -82,7 +82,7 @@ on_every_engine! {
 
     /// Attributes without a source or a type do not build an event, and nothing is stored.
     async fn an_event_without_attributes_is_refused(db) {
-        let attributes = eventbox::Attributes::default();
+        let attributes = eventbox::cloudevent::Attributes::default();
         let error = CloudEvent::from_attributes(&attributes, "x").unwrap_err();
         assert_eq!(error.to_string(), "source/beholder_domain not found in provided key/value attributes");
         let error = CloudEvent::from_attributes(&attributes.with("source", "flights"), "x").unwrap_err();

@@ -6,7 +6,10 @@ use eventbox::chip::{EventErrorCode, RetryClass, SendError, error_code, resource
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use eventbox::proto::io::cloudevents::v1::cloud_event::Data;
 use eventbox::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
-use eventbox::{Attributes, CloudEvent, CloudEventError, ExtensionValue, resource_names};
+use eventbox::{
+    CloudEvent,
+    cloudevent::{Attributes, CloudEventError, ExtensionValue, resource_names},
+};
 use prost::Message;
 use tonic::{Code, Status};
 

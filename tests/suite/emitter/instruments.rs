@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use eventbox::chip::{BatchClient, BatchConfig, BreakerConfig, Transport};
 use eventbox::emitter::{self, Expiry, MetricsConfig};
-use eventbox::{Instrument, Kind, chip};
+use eventbox::{
+    chip,
+    metrics::{Instrument, InstrumentKind},
+};
 use tonic::{Code, Status};
 
 use super::support::{Fake, STOP, all_ok, event, of, quick};

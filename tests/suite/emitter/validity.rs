@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use eventbox::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 use eventbox::proto::io::cloudevents::v1::cloud_event::{CloudEventAttributeValue, Data};
-use eventbox::{CloudEvent, CloudEventError, ExtensionValue};
+use eventbox::{
+    CloudEvent,
+    cloudevent::{CloudEventError, ExtensionValue},
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

@@ -1,6 +1,6 @@
 //! The number of waiting events of each kind, beyond the bound of the count.
 
-use eventbox::{Event, MAX_COUNTED_EVENTS, Precision, Recipient};
+use eventbox::{Event, Precision, Recipient, limits::MAX_COUNTED_EVENTS};
 
 use crate::support::{TestEngine, on_every_engine};
 

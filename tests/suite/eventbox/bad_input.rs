@@ -5,8 +5,8 @@
 use std::num::NonZeroU32;
 
 use eventbox::{
-    BoxError, Emitted, Error, Event, MAX_KEY_BYTES, MAX_VALUE_BYTES, Misuse, Outcome, PayloadError, Recipient, Reducer,
-    admin,
+    BoxError, Emitted, Error, Event, Misuse, Outcome, PayloadError, Recipient, Reducer, admin,
+    limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES},
 };
 
 use crate::support::{drain, on_every_engine};

@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
 use eventbox::{
-    BoxError, CloudEvent, CloudEventError, Error, Event, MAX_JSON_DEPTH, Outcome, Protobuf, Recipient, Reducer,
-    StateCodec, StateError, admin,
+    BoxError, CloudEvent, Error, Event, Outcome, Protobuf, Recipient, Reducer, StateCodec, StateError, admin,
+    cloudevent::CloudEventError, limits::MAX_JSON_DEPTH,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -354,7 +354,7 @@ fn a_payload_that_would_not_come_back_is_refused() {
 /// A message's payload is refused too. The error of `build` names the field.
 #[test]
 fn a_message_that_would_not_come_back_is_refused() {
-    let build = |message: eventbox::CloudEventBuilder| match message.build() {
+    let build = |message: eventbox::cloudevent::CloudEventBuilder| match message.build() {
         Err(CloudEventError::Json { problem }) => problem,
         other => panic!("{other:?}"),
     };

@@ -109,7 +109,7 @@ async fn consume_a_round<B: CellEngine>(pool: &sqlx::Pool<B>, first: u8) -> usiz
     let (cells, few) = (taking_all::<B>(), NonZeroU32::new(4).unwrap());
     let mut seen = 0;
     for shard in (0..=u8::MAX).map(|shard| shard.wrapping_add(first)) {
-        for to in eventbox::pending(pool, shard, None, eventbox::MAX_PENDING).await.unwrap() {
+        for to in eventbox::pending(pool, shard, None, eventbox::limits::MAX_PENDING).await.unwrap() {
             match eventbox::process_batch(pool, &to, &cells, few).await {
                 Ok(Turn { consumed, more_remain, .. }) => seen += consumed + usize::from(more_remain),
                 Err(error) if error.is_transient() => seen += 1,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ::eventbox::runtime::{Runtime, RuntimeConfig};
 use ::eventbox::{
-    BoxError, EVersion, Error, Event, IDLE_LIMIT, Mutation, Outcome, Processor, Recipient, Reducer, ReducerAsProcessor, Sender,
-    SideEffect, Transition, begin, emit, process_batch,
+    BoxError, EVersion, Error, Event, Mutation, Outcome, Processor, Recipient, Reducer, ReducerAsProcessor, Sender,
+    SideEffect, Transition, begin, emit, limits::IDLE_LIMIT, process_batch,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};

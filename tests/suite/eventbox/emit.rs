@@ -1,8 +1,8 @@
 //! `emit` and `emit_all`.
 
 use ::eventbox::{
-    Emitted, Error, Event, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Misuse, Recipient, emit,
-    emit_all,
+    Emitted, Error, Event, Misuse, Recipient, emit, emit_all,
+    limits::{MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES},
 };
 
 use crate::support::{drain, on_every_engine};

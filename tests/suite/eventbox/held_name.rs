@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ::eventbox::runtime::{LeaseConfig, Runtime, RuntimeConfig};
 use ::eventbox::{
-    BoxError, Emitted, Error, Event, NAME_WAIT, Outcome, Recipient, Reducer, begin, emit, emit_all, state,
+    BoxError, Emitted, Error, Event, Outcome, Recipient, Reducer, begin, emit, emit_all, limits::NAME_WAIT, state,
 };
 use eventbox::dsset::{Item, Set};
 use sqlx::{PgPool, Postgres, Transaction};

@@ -126,7 +126,7 @@ at_turns_0_and_3! {
 
     async fn a_commit_that_never_arrives_is_contention(db, turns) {
         let (proxy, pool) = stage(db, turns).await;
-        for _ in 0..=::eventbox::MAX_CONTENTION_RETRIES {
+        for _ in 0..=::eventbox::limits::MAX_CONTENTION_RETRIES {
             proxy.next(Message::Commit, Fate::CutBefore);
         }
         let error = turn(&pool).await.unwrap_err();

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::{
-    Event, INSTRUMENTS, Mutation, PoisonPolicy, Pruner, PrunerConfig, Recipient, Sender, Transition, TurnOptions, admin,
+    Event, Mutation, PoisonPolicy, Pruner, PrunerConfig, Recipient, Sender, Transition, TurnOptions, admin,
+    metrics::INSTRUMENTS,
 };
 
 use crate::support::recorded::{Recorded, recorded};
@@ -84,7 +85,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     }
     let leaving = Cells::<B>::deciding(|_, _, _| Ok(Mutation::none()));
     let _ = eventbox::process_batch(&db.pool, &cell(), &leaving, MANY).await.unwrap();
-    Pruner::new(db.pool.clone(), PrunerConfig { tombstone_delay: Duration::from_secs(300), ..PrunerConfig::default() })
+    Pruner::new(db.pool.clone(), PrunerConfig::default().with_tombstone_delay(Duration::from_secs(300)))
         .run_once()
         .await
         .unwrap();

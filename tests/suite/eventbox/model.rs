@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use eventbox::{
-    DEFAULT_TOMBSTONE_DELAY, Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, SideEffect, Transition,
+    Emitted, Event, Mutation, Pruner, PrunerConfig, Recipient, SideEffect, Transition, dsset::DEFAULT_TOMBSTONE_DELAY,
 };
 use futures_util::future::join_all;
 use proptest::collection::vec;

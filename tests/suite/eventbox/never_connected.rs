@@ -58,7 +58,7 @@ async fn a_connection_that_was_never_opened_loses_no_answer() {
             eventbox::emit(&pool, &to, Event::new("x")).await.map(drop),
             eventbox::emit(&pool, &to, named()).await.map(drop),
             eventbox::emit_all(&pool, &[(to.clone(), Event::new("x"))]).await.map(drop),
-            eventbox::cancel(&pool, &to, "n").await.map(drop),
+            eventbox::timer::cancel(&pool, &to, "n").await.map(drop),
             sender.emit(&to, Event::new("x")).await.map(drop),
             ::eventbox::outbox::publish_in(&pool, message.clone()).await.map(drop),
             eventbox::begin(&pool).await.map(drop),

@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 
 use eventbox::{
-    Error, Event, Mutation, POISON_CODE, PoisonPolicy, Recipient, SideEffect, Transition, Turn, TurnOptions, admin,
+    Error, Event, Mutation, PoisonPolicy, Recipient, SideEffect, Transition, Turn, TurnOptions, admin,
+    limits::POISON_CODE,
 };
 use sqlx::Pool;
 

@@ -181,7 +181,7 @@ on_every_engine! {
         db.run("ALTER TABLE elsewhere RENAME TO eventbox_outbox").await;
 
         let too_long = reduce(|_, events, _| {
-            Ok(outcome(events)?.emitting([(airport("LGA"), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1]))]))
+            Ok(outcome(events)?.emitting([(airport("LGA"), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
         });
         let error = eventbox::reduce_batch(&db.pool, &to, &too_long, MANY).await.unwrap_err();
         let Error::Processor { source, .. } = &error else { panic!("{error:?}") };

@@ -49,7 +49,7 @@ impl Dying {
 /// Returns a sender that sends one group at a time, and that waits for locks as long as a test takes.
 fn config() -> SenderConfig {
     let lock_wait = 4 * SOON;
-    SenderConfig { concurrent_groups: NonZeroU32::MIN, lock_wait, ..SenderConfig::default() }
+    SenderConfig::default().with_concurrent_groups(NonZeroU32::MIN).with_lock_wait(lock_wait)
 }
 
 /// Holds the name `held`, and on SQLite the file.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ::eventbox::{Emitted, Error, Event, Misuse, Recipient, Sender, SenderConfig, cancel, emit};
+use ::eventbox::{Emitted, Error, Event, Misuse, Recipient, Sender, SenderConfig, emit, timer::cancel};
 use tokio::task::JoinSet;
 
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
@@ -76,7 +76,7 @@ on_every_engine! {
     }
 
     async fn the_order_of_a_task_is_the_order_of_listing(db) {
-        let config = SenderConfig { group_events: number(7), ..SenderConfig::default() };
+        let config = SenderConfig::default().with_group_events(number(7));
         let sender = Sender::with(db.pool.clone(), config);
         let event = |n: u32| match n % 3 {
             0 => Event::new(n.to_string()).named(format!("{:04}", 9_999 - n)),
@@ -118,7 +118,7 @@ on_every_engine! {
     /// Another writer is in a long transaction. The queue fills, and the next emit waits for room. Emits whose callers
     /// gave up have no effect.
     async fn a_full_queue_holds_its_callers_back(db) {
-        let config = SenderConfig { queue_events: number(3), ..SenderConfig::default() };
+        let config = SenderConfig::default().with_queue_events(number(3));
         let sender = Sender::with(db.open(2), config);
         let mut user = ::eventbox::begin(&db.pool).await.unwrap();
         Engine::emit(&mut user, &order(), Event::new("first").named("n")).await.unwrap();
@@ -224,7 +224,7 @@ mod on_postgres {
         with_database("a_name_that_stays_held", async |db: &TestDb<Postgres>| {
             let mut user = ::eventbox::begin(&db.pool).await.unwrap();
             emit(&mut *user, &order(), Event::new("user's").named("n")).await.unwrap();
-            let config = SenderConfig { retry_for: Duration::from_millis(200), ..SenderConfig::default() };
+            let config = SenderConfig::default().with_retry_for(Duration::from_millis(200));
             let error = Sender::with(db.open(2), config).emit(&order(), Event::new("x").named("n")).await.unwrap_err();
             assert!(error.is_contention(), "{error:?}");
             user.rollback().await.unwrap();
@@ -268,7 +268,7 @@ mod on_postgres {
         with_database("groups_are_bounded", async |db: &TestDb<Postgres>| {
             // One statement is one transaction, whose number its rows carry.
             db.run("ALTER TABLE eventbox_event ADD COLUMN tx text DEFAULT pg_current_xact_id()::text").await;
-            let config = SenderConfig { group_events: number(5), group_bytes: number(100), ..SenderConfig::default() };
+            let config = SenderConfig::default().with_group_events(number(5)).with_group_bytes(number(100));
             let sender = Sender::with(db.pool.clone(), config);
             let to = order();
             let light = (0..50).map(|_| sender.emit(&to, Event::new("x")));

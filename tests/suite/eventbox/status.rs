@@ -4,8 +4,9 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use ::eventbox::{
-    BoxError, Emitted, Error, Event, EventId, Misuse, Outcome, Receipt, Recipient, Reducer, Status, admin, cancel,
-    emit, move_due, reduce_batch, state, status,
+    BoxError, Emitted, Error, Event, EventId, Misuse, Outcome, Receipt, Recipient, Reducer, Status, admin, emit,
+    reduce_batch, state, status,
+    timer::{cancel, move_due},
 };
 use proptest::prelude::*;
 

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use ::eventbox::testing;
 use ::eventbox::{
-    BoxError, Due, Emitted, Error, Event, MAX_TIMER, Misuse, Moved, Outcome, Pruner, PrunerConfig, Recipient, Reducer,
-    admin, cancel, emit, emit_all, move_due, reduce_batch, timers,
+    BoxError, Emitted, Error, Event, Misuse, Outcome, Pruner, PrunerConfig, Recipient, Reducer, admin, emit, emit_all,
+    reduce_batch,
+    timer::{Due, MAX_TIMER, Moved, cancel, move_due, timers},
 };
 
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
@@ -45,7 +46,7 @@ async fn let_time_pass<B: TestEngine>(db: &TestDb<B>) {
 }
 
 async fn prune<B: TestEngine>(db: &TestDb<B>) -> [u64; 3] {
-    let config = PrunerConfig { tombstone_delay: Duration::ZERO, ..PrunerConfig::default() };
+    let config = PrunerConfig::default().with_tombstone_delay(Duration::ZERO);
     let pruned = Pruner::new(db.pool.clone(), config).run_once().await.unwrap();
     [pruned.stamped, pruned.revived, pruned.deleted]
 }
@@ -264,7 +265,7 @@ on_every_engine! {
                 assert_eq!(emit(&pool, &to(n), Event::new("again").named(name(n))).await.unwrap(), Emitted::Duplicate);
             }
         });
-        let config = PrunerConfig { tombstone_delay: HOUR, ..PrunerConfig::default() };
+        let config = PrunerConfig::default().with_tombstone_delay(HOUR);
         let pruner = Pruner::new(db.open(1), config);
         for _ in 0..5 {
             pruner.run_once().await.unwrap();

@@ -166,7 +166,7 @@ on_every_engine! {
         let error = process(db, &cell(1), &overtaken).await.unwrap_err();
         assert!(error.is_contention() && error.is_transient(), "{error}");
         assert!(error.to_string().contains("eversion"), "{error}");
-        assert_eq!(overtaken.loads.load(Ordering::SeqCst), 1 + eventbox::MAX_CONTENTION_RETRIES);
+        assert_eq!(overtaken.loads.load(Ordering::SeqCst), 1 + eventbox::limits::MAX_CONTENTION_RETRIES);
         assert_eq!((db.count("effect").await, waiting(db, &cell(1)).await.len()), (0, 1));
     }
 

@@ -324,7 +324,7 @@ by_every_way! {
     async fn a_limit_of_what_is_emitted_is_one_of_the_decision(db, way) {
         emit(db, ["a"]).await;
         let too_long = reduce(|events, seen| {
-            Ok(remember(events, seen)?.emitting([(other(), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1]))]))
+            Ok(remember(events, seen)?.emitting([(other(), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
         });
         let worked = way.work(db, too_long, Bounds::default(), async |worked| worked.failures > 0).await;
         assert_eq!(

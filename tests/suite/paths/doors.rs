@@ -2,7 +2,9 @@
 
 use eventbox::dsset::{Item, Set};
 use eventbox::{
-    Emitted, Error, Event, MAX_KEY_BYTES, MAX_VALUE_BYTES, Pruner, PrunerConfig, Recipient, Sender, admin, cancel,
+    Emitted, Error, Event, Pruner, PrunerConfig, Recipient, Sender, admin,
+    limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES},
+    timer::cancel,
 };
 use futures_util::future::join_all;
 use sqlx::Pool;
@@ -76,7 +78,7 @@ async fn values<B: CellEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<Vec<u8>> {
 }
 
 async fn prune<B: CellEngine>(db: &TestDb<B>) {
-    let config = PrunerConfig { tombstone_delay: std::time::Duration::ZERO, ..PrunerConfig::default() };
+    let config = PrunerConfig::default().with_tombstone_delay(std::time::Duration::ZERO);
     Pruner::new(db.pool.clone(), config).run_once().await.unwrap();
 }
 

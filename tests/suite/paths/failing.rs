@@ -1,6 +1,6 @@
 //! Batches that keep failing: blocked, or the cause taken aside, by a turn as by a round.
 
-use eventbox::{CloudEvent, Event, Outcome, POISON_CODE, PoisonPolicy, admin};
+use eventbox::{CloudEvent, Event, Outcome, PoisonPolicy, admin, limits::POISON_CODE};
 
 use super::by_every_way;
 use super::reducers::{Decided, Seen, meddled, reduce, remember, seen, text};
@@ -58,7 +58,7 @@ by_every_way! {
             let long = events
                 .iter()
                 .filter(|event| event.value() == b"bad")
-                .map(|_| (it(), Event::new(vec![0; eventbox::MAX_VALUE_BYTES + 1])));
+                .map(|_| (it(), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1])));
             Ok(remember(events, seen)?.emitting(long))
         });
         way.drain_with(db, too_long, Bounds::isolating(1)).await;

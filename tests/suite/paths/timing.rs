@@ -3,7 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
-use eventbox::{Event, cancel, move_due, timers};
+use eventbox::{
+    Event,
+    timer::{cancel, move_due, timers},
+};
 
 use super::by_every_way;
 use super::reducers::{Decided, Seen, meddled, reduce, remember, seen, text};
@@ -81,7 +84,7 @@ by_every_way! {
     async fn a_timer_that_is_too_far_is_refused(db, way) {
         emit(db, ["a"]).await;
         let far = reduce(|events: &[Event], seen: Seen| {
-            Ok(remember(events, seen)?.emitting([(it(), Event::new("").due_in(eventbox::MAX_TIMER + HOUR))]))
+            Ok(remember(events, seen)?.emitting([(it(), Event::new("").due_in(eventbox::timer::MAX_TIMER + HOUR))]))
         });
         let worked = way.work(db, far, Bounds::default(), async |worked| worked.failures > 0).await;
         assert_eq!(

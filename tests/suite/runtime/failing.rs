@@ -43,7 +43,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
         assert_eq!((seen(db, &tally("fails")).await, seen(db, &tally("panics")).await), (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()]));
         assert_eq!(db.count("eventbox_dead_letter").await, 2);
-        assert_eq!(admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code, eventbox::POISON_CODE);
+        assert_eq!(admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code, eventbox::limits::POISON_CODE);
         assert_eq!(seen(db, &tally(99)).await, ["good"]);
         assert_eq!(db.count("eventbox_failure").await, 0);
     }

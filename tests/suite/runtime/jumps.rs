@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use eventbox::dsset::prune_slice;
 use eventbox::outbox;
 use eventbox::runtime::LeaseConfig;
-use eventbox::{BoxError, CloudEvent, DEFAULT_TOMBSTONE_DELAY, Event, Outcome, Recipient, Reducer};
+use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, dsset::DEFAULT_TOMBSTONE_DELAY};
 use uuid::Uuid;
 
 use super::{STOP, Tally, config, emit, idle, seen, tally, tallying};

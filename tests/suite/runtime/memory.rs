@@ -9,7 +9,9 @@ use std::sync::Arc;
 use eventbox::chip::{MAX_QUEUE_BYTES, NoopTransport, Transport};
 use eventbox::emitter::DurableEmitter;
 use eventbox::runtime::{Runtime, RuntimeConfig};
-use eventbox::{BoxError, CloudEvent, DEFAULT_TURN_BYTES, Event, Outcome, Recipient, Reducer, admin, reduce_batch};
+use eventbox::{
+    BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, admin, limits::DEFAULT_TURN_BYTES, reduce_batch,
+};
 use sqlx::pool::PoolOptions;
 use tokio::process::Command;
 
@@ -54,7 +56,7 @@ async fn fill<B: CellEngine>(db: &TestDb<B>, recipients: usize, events: usize) {
     let value = vec![b'x'; LARGE];
     for to in boxes(recipients) {
         let events: Vec<_> = (0..events).map(|_| (to.clone(), Event::new(value.clone()))).collect();
-        for events in events.chunks(eventbox::MAX_EMIT_BYTES / LARGE) {
+        for events in events.chunks(eventbox::limits::MAX_EMIT_BYTES / LARGE) {
             emit_all(db, events).await;
         }
     }

@@ -101,7 +101,7 @@ async fn emit<B: CellEngine>(db: &TestDb<B>, to: &Recipient, values: impl IntoIt
 
 async fn emit_all<B: CellEngine>(db: &TestDb<B>, events: &[(Recipient, Event)]) {
     let mut conn = db.pool.acquire().await.unwrap();
-    for events in events.chunks(eventbox::MAX_EMIT_EVENTS) {
+    for events in events.chunks(eventbox::limits::MAX_EMIT_EVENTS) {
         B::emit_all(&mut conn, events).await.unwrap();
     }
 }

@@ -47,7 +47,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name == "eventbox_phase_us_total";
     let ours: Vec<_> = eventbox::runtime::INSTRUMENTS
         .iter()
-        .chain(eventbox::INSTRUMENTS)
+        .chain(eventbox::metrics::INSTRUMENTS)
         .filter(|instrument| of_runtime(instrument.name))
         .copied()
         .collect();

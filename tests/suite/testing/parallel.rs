@@ -62,7 +62,7 @@ on_every_engine! {
                 Ok(Transition::stay().emitting([(neighbour.clone(), Event::new(value.clone()))]).consuming(events).into())
             })
         };
-        let error = eventbox::process_batch(&db.pool, &to, &emitting(vec![0; eventbox::MAX_VALUE_BYTES + 1]), MANY).await;
+        let error = eventbox::process_batch(&db.pool, &to, &emitting(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]), MANY).await;
         assert!(matches!(error, Err(eventbox::Error::Misuse { .. })), "{error:?}");
         let turn = eventbox::process_batch(&db.pool, &to, &emitting(b"hello".to_vec()), MANY).await.unwrap();
         assert_eq!((turn.number, turn.consumed), (Some(1), 1));
@@ -85,11 +85,7 @@ on_every_engine! {
         let without = started(None).await;
         without.stop(crate::support::SOON).await;
         assert_eq!(db.number("SELECT count(*) FROM eventbox_tombstone WHERE gone_at_us IS NULL").await, 1);
-        let pruner = eventbox::PrunerConfig {
-            tombstone_delay: std::time::Duration::ZERO,
-            interval: std::time::Duration::from_millis(100),
-            ..eventbox::PrunerConfig::default()
-        };
+        let pruner = PrunerConfig::default().with_tombstone_delay(std::time::Duration::ZERO).with_interval(std::time::Duration::from_millis(100));
         let with = started(Some(pruner)).await;
         crate::support::eventually(crate::support::SOON, async || db.count("eventbox_tombstone").await == 0).await;
         assert!(with.stop(crate::support::SOON).await.complete);

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use eventbox::testing::{Clock, drain, events_of, fire_timers};
 use eventbox::{
-    BoxError, Emitted, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, Status, move_due, status, timers,
+    BoxError, Emitted, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, Status, status,
+    timer::{move_due, timers},
 };
 
 use crate::support::on_every_engine;
