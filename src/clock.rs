@@ -7,12 +7,12 @@ use uuid::Uuid;
 #[cfg(feature = "testing")]
 pub use moved::Clock;
 
-/// The time of the process.
+/// Returns the time of the process, or of the test's clock.
 pub(crate) fn now() -> SystemTime {
     moved().unwrap_or_else(SystemTime::now)
 }
 
-/// The time that a test has set.
+/// Returns the time that a test has set.
 pub(crate) fn moved() -> Option<SystemTime> {
     #[cfg(feature = "testing")]
     if let Ok(now) = moved::CURRENT.try_with(Clock::now) {
@@ -21,15 +21,15 @@ pub(crate) fn moved() -> Option<SystemTime> {
     None
 }
 
-/// The longest wait of all: what is longer ends then.
+/// Longest wait; a longer one is cut to it.
 pub(crate) const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// The end of a wait that begins now, on the clock of `tokio`; a wait of any length has one.
+/// Returns the end of a wait that begins now, on the clock of `tokio`.
 pub(crate) fn from_now(wait: std::time::Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + wait.min(LONGEST)
 }
 
-/// A UUIDv7 of now, greater than every one that this process made before, also when its clock goes backwards.
+/// Returns a UUIDv7 of now, greater than all earlier ones of this process, also when its clock goes backwards.
 pub(crate) fn new_id() -> Uuid {
     #[cfg(feature = "testing")]
     if let Ok(id) = moved::CURRENT.try_with(Clock::new_id) {
@@ -38,7 +38,7 @@ pub(crate) fn new_id() -> Uuid {
     noted(Uuid::now_v7())
 }
 
-/// An id that was made, which a rehearsal notes.
+/// Lets a rehearsal note an id that was made.
 pub(crate) fn noted(id: Uuid) -> Uuid {
     #[cfg(feature = "testing")]
     noting::note(id);
@@ -48,7 +48,7 @@ pub(crate) fn noted(id: Uuid) -> Uuid {
 #[cfg(feature = "testing")]
 pub(crate) use noting::noting;
 
-/// Which ids the code of a rehearsal made: what others write to the same database meanwhile is none of it.
+/// The ids that the code of a rehearsal made, to tell its rows from those of concurrent writers.
 #[cfg(feature = "testing")]
 mod noting {
     use std::collections::HashSet;
@@ -81,12 +81,12 @@ mod moved {
         pub(super) static CURRENT: Clock;
     }
 
-    /// A clock that stands still until it is moved, for what this crate takes from the clock of the process: the ids of events, with the time of
-    /// their emit, and the recorded time of messages.
+    /// A clock that stands still until it is moved. The ids of events, which contain the time of their emit, and the
+    /// recorded time of messages follow it.
     ///
-    /// It holds for the future that is given to [`scope`](Clock::scope), and not for tasks that this spawns. What waits (polls, backoffs,
-    /// deadlines) is on the clock of `tokio`, which `tokio::time::pause` moves; what must agree between processes (claims of the outbox,
-    /// tombstones) is on the clock of the database, which nobody moves.
+    /// It holds for the future that is given to [`scope`](Clock::scope), and not for tasks that this future spawns.
+    /// Polls, back-offs and deadlines follow the clock of `tokio`, which `tokio::time::pause` stops. Claims of the
+    /// outbox and tombstones follow the clock of the database, because processes must agree on them.
     ///
     /// Clones are the same clock.
     ///
@@ -108,7 +108,8 @@ mod moved {
     ///     clock.advance(Duration::from_secs(60));
     ///     eventbox::emit(&pool, &airport, Event::new("landed")).await
     /// }).await?;
-    /// let emitted: Vec<_> = testing::events_of(&pool, &airport).await?.iter().map(|event| event.id().emitted_at()).collect();
+    /// let events = testing::events_of(&pool, &airport).await?;
+    /// let emitted: Vec<_> = events.iter().map(|event| event.id().emitted_at()).collect();
     /// assert_eq!(emitted, [new_year, new_year + Duration::from_secs(60)]);
     /// # Ok(()) }
     /// ```
@@ -122,25 +123,25 @@ mod moved {
     }
 
     impl Clock {
-        /// A clock that shows a time.
+        /// Makes a clock that shows a time.
         #[must_use]
         pub fn at(now: SystemTime) -> Self {
             Clock(Arc::new(Inner { now: Mutex::new(now), ids: Mutex::new(ContextV7::new()) }))
         }
 
-        /// Time that the clock shows.
+        /// Returns the time that the clock shows.
         #[must_use]
         pub fn now(&self) -> SystemTime {
             *self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// Moves it forward.
+        /// Moves the clock forward.
         pub fn advance(&self, by: Duration) {
             let mut now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
             *now = now.checked_add(by).unwrap_or(*now);
         }
 
-        /// Sets it, also backwards, as clocks of machines are set.
+        /// Sets the clock, also backwards.
         pub fn set(&self, now: SystemTime) {
             *self.0.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }

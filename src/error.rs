@@ -48,9 +48,9 @@ pub enum Error {
         /// Error of the database or the network.
         source: BoxError,
     },
-    /// The connection was lost during a commit, and whether it happened cannot be told any more.
+    /// The connection was lost during a commit, and its outcome is not known.
     ///
-    /// A named event may be emitted again; an unnamed one might then be there twice. A turn is simply processed
+    /// A named event may be emitted again; an unnamed event might then be there twice. A turn can be processed
     /// again: its events are either consumed or still there.
     #[error("{attempt}: the connection was lost during the commit, so the outcome is unknown")]
     #[non_exhaustive]
@@ -78,7 +78,7 @@ pub enum Error {
         /// The user's error.
         source: BoxError,
     },
-    /// The user's code, or a lock that somebody else holds, took longer than a turn may, and the turn was rolled back.
+    /// The user's code, or a lock of another transaction, took longer than a turn may, and the turn was rolled back.
     #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
     #[non_exhaustive]
     Deadline {
@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when another writer came first: read anew and try again.
+    /// True when another writer came first: read again and try again.
     #[must_use]
     pub fn is_contention(&self) -> bool {
         matches!(self, Error::Contention { .. })
@@ -151,11 +151,11 @@ impl Error {
     }
 }
 
-/// Says that something is away that a processor or a reducer needs, so nobody is to blame.
+/// Reports that something is away that a processor or a reducer needs, so that no event is to blame.
 ///
 /// Return it as the error of your code, or as the cause of one, however deep. The events stay in their box, in their
 /// order, and are tried again after `retry_after`. Nothing counts towards [`PoisonPolicy`](crate::PoisonPolicy). A
-/// [`Runtime`](crate::runtime::Runtime) tells of it in its health.
+/// [`Runtime`](crate::runtime::Runtime) reports it in its health.
 ///
 /// # Examples
 ///
@@ -176,11 +176,11 @@ pub struct Outage {
     pub retry_after: std::time::Duration,
 }
 
-/// Says that this version of a program does not know an event yet, so nobody is to blame.
+/// Reports that this version of a program does not know an event yet, so that the event is not to blame.
 ///
 /// Return it while a newer version is being rolled out: as the error of your code, or as the cause of one. The event
-/// stays first in its box, counts towards no [`PoisonPolicy`](crate::PoisonPolicy), and is tried again every few seconds, by
-/// whichever process then works on its recipient.
+/// stays first in its box, counts towards no [`PoisonPolicy`](crate::PoisonPolicy), and is tried again every few
+/// seconds, by whichever process then works on its recipient.
 ///
 /// # Examples
 ///
@@ -247,7 +247,8 @@ pub enum Misuse {
     },
     /// A text that should be the context of a trace.
     #[error(
-        "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all zeros"
+        "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all \
+         zeros"
     )]
     #[non_exhaustive]
     NotATraceparent {
@@ -288,14 +289,14 @@ pub enum Misuse {
     },
     /// The user's code ended the transaction of its turn, or the database did because of a statement of it.
     #[error(
-        "the code of the turn ended its transaction (COMMIT, ROLLBACK, or an error that ends it): return an error to roll back, and use \
-         savepoints for parts"
+        "the code of the turn ended its transaction (COMMIT, ROLLBACK, or an error that ends it): return an error to \
+         roll back, and use savepoints for parts"
     )]
     EndedTransaction,
     /// A statement of the user's code failed in the transaction of its turn, and the code did not return the error.
     #[error(
-        "a statement failed and its error was not returned, so the transaction cannot commit: return the error, or put the statement \
-         into a savepoint"
+        "a statement failed and its error was not returned, so the transaction cannot commit: return the error, or put \
+         the statement into a savepoint"
     )]
     SwallowedError,
     /// The user's code that reads outside a transaction began one and did not end it.
@@ -337,8 +338,8 @@ pub enum Misuse {
     PopNotFinished,
     /// The caller's own statements undid a pop, ended its transaction, or left it failed.
     #[error(
-        "the transaction was ended, or failed, or what was popped in it was undone: return the errors of statements, and use savepoints \
-         only before finish_pop"
+        "the transaction was ended, or failed, or what was popped in it was undone: return the errors of statements, \
+         and use savepoints only before finish_pop"
     )]
     PopUndone,
 }
@@ -367,8 +368,8 @@ pub enum StateError {
     },
     /// The codec could not decode the stored state: another type, another codec, or an older form of it.
     #[error(
-        "the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it, or look at it and mend it with \
-         eventbox::admin (stored_state, set_state, reset_state)"
+        "the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it, or look at it \
+         and repair it with eventbox::admin (stored_state, set_state, reset_state)"
     )]
     #[non_exhaustive]
     Decode {

@@ -90,7 +90,7 @@ mod tests {
         let hearts = Heartbeats::default();
         let (ticking, working) = (hearts.add("ticking", SECOND, SECOND), hearts.add("working", SECOND, 10 * SECOND));
         tokio::time::advance(100 * SECOND).await;
-        assert_eq!(hearts.problems(), [""; 0], "nobody has begun");
+        assert_eq!(hearts.problems(), [""; 0], "no loop has begun");
         ticking.beat();
         let busy = working.busy();
         tokio::time::advance(3 * SECOND).await;

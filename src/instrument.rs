@@ -4,30 +4,30 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstrumentKind {
-    /// It only grows.
+    /// A number that only grows.
     Counter,
-    /// It is set.
+    /// A number that is set.
     Gauge,
-    /// It is a distribution.
+    /// A distribution.
     Histogram,
 }
 
 /// An instrument, as it goes through the `metrics` facade.
 ///
-/// The tables are [`INSTRUMENTS`](crate::metrics::INSTRUMENTS) for the inbox and, with the feature `emitter`, `emitter::INSTRUMENTS` for the outbox: for
-/// telling an exporter the units and the buckets, and for drawing a dashboard.
+/// The tables give an exporter the units and the buckets: [`INSTRUMENTS`](crate::metrics::INSTRUMENTS) for the inbox,
+/// and `chip::INSTRUMENTS`, `emitter::INSTRUMENTS` and `runtime::INSTRUMENTS`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Instrument {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Its kind.
+    /// Kind.
     pub kind: InstrumentKind,
-    /// Its unit, as OpenTelemetry writes it.
+    /// Unit, as OpenTelemetry writes it.
     pub unit: &'static str,
-    /// The names of the labels it can have.
+    /// Names of the labels.
     pub labels: &'static [&'static str],
-    /// Where the buckets of a histogram should end, in the unit; none: the exporter's default.
+    /// Ends of the buckets of a histogram, in the unit; empty for the exporter's default.
     pub buckets: &'static [f64],
     /// Meaning of the value.
     pub help: &'static str,
@@ -38,7 +38,10 @@ pub struct Instrument {
 macro_rules! instruments {
     (
         $(#[$table_doc:meta])*
-        $($constant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:expr),*], $buckets:expr, $help:literal;)+
+        $(
+            $constant:ident = $name:literal, $kind:ident, $unit:literal, [$($label:expr),*], $buckets:expr,
+            $help:literal;
+        )+
     ) => {
         $(pub(crate) const $constant: &str = $name;)+
 

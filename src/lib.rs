@@ -1,10 +1,10 @@
 //! A transactional inbox for every entity, and a durable outbox next to it, in the SQL database you already have.
 //!
-//! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into it,
-//! alone or inside the caller's own SQL transaction. A [`Reducer`] or a [`Processor`] decides what the pending events do
-//! to the entity. A *turn* applies that in one transaction: it saves the state, removes the consumed events, runs side
-//! effects and writes messages to the [`outbox`]. The [`emitter`] delivers these to Chip Ingress, at least once, under
-//! keys that let a receiver make it exactly once.
+//! An entity (an order, a run, an aircraft) is a [`Recipient`] and owns an eventbox. [`emit`] puts an [`Event`] into
+//! it, alone or inside the caller's own SQL transaction. A [`Reducer`] or a [`Processor`] decides what the pending
+//! events do to the entity. A *turn* applies that in one transaction: it saves the state, removes the consumed events,
+//! runs side effects and writes messages to the [`outbox`]. The [`emitter`] delivers these to Chip Ingress, at least
+//! once, under keys that let a receiver make it exactly once.
 //!
 //! ```
 //! use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, emit, reduce_batch, state};

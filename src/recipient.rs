@@ -14,13 +14,13 @@ pub const MAX_KEY_BYTES: usize = 512;
 
 /// The entity that owns an eventbox, written `kind/key`: `aircraft/N14228`.
 ///
-/// `kind` picks the processor and is the label of metrics, so there should be few kinds. The entity itself need not exist. Cheap to
-/// clone.
+/// `kind` picks the processor and is the label of metrics, so there should be few kinds. The entity itself need not
+/// exist. Cheap to clone.
 ///
 /// # Units and limits
 ///
-/// `kind/key` has at most [`MAX_KEY_BYTES`] bytes of UTF-8; neither part is empty; no NUL; no slash in the kind (the key may have
-/// some).
+/// `kind/key` has at most [`MAX_KEY_BYTES`] bytes of UTF-8; neither part is empty; no NUL; no slash in the kind (the
+/// key may have some).
 ///
 /// # Examples
 ///

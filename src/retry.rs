@@ -14,8 +14,8 @@ pub(crate) fn pauses(first: Duration, retries: usize) -> ExponentialBackoff {
     ExponentialBuilder::new().with_min_delay(first).with_max_times(retries).with_jitter().build()
 }
 
-/// Returns pauses without end. Each is between half of its step and all of it. The first step is `first`, every next one
-/// is twice the last, and none is longer than `longest`.
+/// Returns pauses without end. Each is between half of its step and all of it. The first step is `first`, every next
+/// one is twice the last, and none is longer than `longest`.
 pub(crate) fn endless_pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
     // `backon` adds up to a step to each step.
     let steps = ExponentialBuilder::new().with_min_delay(first.min(longest) / 2).with_max_delay(longest / 2);

@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout_at};
 /// Largest number of bytes of messages in each queue of an emitter, beside the number of messages: the queue of the batch
 /// client with the requests in flight, the queue of inserts, and that of `DurableEmitter::publish_async`.
 ///
-/// A queue that is full in bytes behaves as one that is full in messages. A larger message passes when the queue is empty.
+/// A queue that is full in bytes behaves as one that is full in messages. A larger message passes when the queue is
+/// empty.
 pub const MAX_QUEUE_BYTES: usize = 64 << 20;
 
 /// What places are counted in, so that their number fits into a semaphore's.

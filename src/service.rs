@@ -1,10 +1,10 @@
-//! What everything that starts and stops has in common.
+//! The reports of everything that starts and stops.
 //!
 //! A service starts once: a second start does nothing. `stop(limit)` takes no more work, finishes what is in flight and
 //! returns a [`StopReport`] within the limit. A second stop returns soon. A service that is dropped stops by itself,
 //! without waiting. [`Health`] lists what is wrong now.
 
-/// What a stop left behind. Nothing is lost: events are in their eventboxes, messages in the outbox.
+/// Report of a stop. Nothing is lost: events are in their eventboxes, messages in the outbox.
 ///
 /// # Examples
 ///
@@ -24,7 +24,8 @@
 pub struct StopReport {
     /// Whether the service finished everything in flight within the limit.
     pub complete: bool,
-    /// Number of pieces of work that the service knew and did not do: recipients with events, emits, rows of the outbox.
+    /// Number of pieces of work that the service knew and did not do: recipients with events, emits, rows of the
+    /// outbox.
     pub left: usize,
     /// Number of rounds, turns or calls that the limit cut off.
     pub interrupted: usize,
@@ -40,7 +41,7 @@ impl StopReport {
     }
 }
 
-/// What is wrong with a service now.
+/// Current problems of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {

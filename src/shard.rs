@@ -1,5 +1,5 @@
 //! Shards: fixed slices of the recipients, and sets of them.
-#![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only hints use it"))]
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only wake-ups use it"))]
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ impl ShardSet {
         ShardSet(std::array::from_fn(|at| self.word(at) | other.word(at)))
     }
 
-    /// What is here and not there.
+    /// Returns the shards that are not in the other set.
     pub(crate) fn without(self, other: ShardSet) -> ShardSet {
         ShardSet(std::array::from_fn(|at| self.word(at) & !other.word(at)))
     }
@@ -54,7 +54,7 @@ impl ShardSet {
     }
 }
 
-/// As it travels between processes: 64 hexadecimal digits, shard 0 in the last one.
+/// Text form between processes: 64 hexadecimal digits, shard 0 in the last digit.
 impl fmt::Display for ShardSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().rev().try_for_each(|word| write!(f, "{word:016x}"))

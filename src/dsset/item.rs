@@ -8,8 +8,9 @@ use crate::eventbox::Event;
 
 /// One element of a set: an id and a value.
 ///
-/// An item is an event whose name is the item's id, with the limits of an [`Event`](crate::Event), which are checked when
-/// it is added. The id is unique in its set while the item is there and for the tombstone delay after. Cheap to clone.
+/// An item is an event whose name is the item's id, with the limits of an [`Event`](crate::Event), which are checked
+/// when it is added. The id is unique in its set while the item is there and for the tombstone delay after. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Item {
     id: Box<str>,

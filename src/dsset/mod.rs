@@ -1,21 +1,22 @@
 //! A set of named events: listed without a transaction and popped inside one.
 //!
-//! Use it when a batch of named events is to be removed together with your own writes, without a [`Processor`](crate::Processor) and its state.
-//! A [`Set`] is the box of a [`Recipient`](crate::Recipient), in the same tables: an item is a named event, and its id is the event's name.
-//! Events without a name are no items; they are neither listed nor touched here.
+//! Use it to remove a batch of named events together with your own writes, without a [`Processor`](crate::Processor)
+//! and its state. A [`Set`] is the eventbox of a [`Recipient`](crate::Recipient), in the same tables: an item is a
+//! named event, and its id is the event's name. Events without a name are no items; they are neither listed nor removed
+//! here.
 //!
-//! | step | where | what |
+//! | Step | Where | Effect |
 //! | --- | --- | --- |
-//! | [`Set::add`] | anywhere | emits the item as a named event, once: while the item is there and for the tombstone delay after |
+//! | [`Set::add`] | anywhere | emits the item as a named event, once |
 //! | [`Set::list`] | outside transactions | the oldest items |
-//! | [`Set::begin_pop`], [`PopOp::pop`], [`finish_pop`] | one transaction, for several sets | each item is popped by exactly one committed transaction |
-//! | [`Set::delete`] | outside transactions | removes items that nobody needs |
+//! | [`Set::begin_pop`], [`PopOp::pop`], [`finish_pop`] | one transaction, several sets | exactly one committed transaction pops an item |
+//! | [`Set::delete`] | outside transactions | removes items that are not needed |
 //! | [`cleanup_garbage`], [`Pruner`] | outside transactions | forget names whose items are long gone |
 //!
-//! A pop is a write on the recipient, so [`finish_pop`] moves its turn by compare-and-set, exactly as a turn does: a turn in flight
-//! does not apply what was popped, and a pop does not succeed on what a turn has consumed.
+//! A pop is a write on the recipient, so [`finish_pop`] moves its turn by compare-and-set, exactly as a turn does: a
+//! turn in flight does not apply what was popped, and a pop does not succeed on what a turn has consumed.
 //!
-//! # What the types refuse
+//! # Misuses that do not compile
 //!
 //! Listing takes a pool, so it cannot happen inside a transaction; a number of items is never 0:
 //!
@@ -66,7 +67,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Source: the contract is that of the dsset of LUCI CV; `docs/names-and-tombstones.md` says where this one is stronger.
+//! Source: the contract is that of the dsset of LUCI CV; `docs/names-and-tombstones.md` says where this one is
+//! stronger.
 
 mod item;
 mod listing;

@@ -11,7 +11,7 @@ use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Tx, begin_tx, in_time};
 
-/// A transaction in which items are popped: sqlx's own, which knows itself again.
+/// A transaction in which items are popped.
 ///
 /// `&mut *tx` is the connection, for your own statements.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct PopTx<B: Backend> {
     tx: Inner<B>,
     number: u64,
     broken: bool,
-    /// The turns that were made, with the tokens that made them.
+    /// Turns that pops of this transaction made, with their tokens.
     moved: Vec<(Recipient, Uuid)>,
 }
 
@@ -35,23 +35,24 @@ impl<B: Backend> PopTx<B> {
     ///
     /// # Errors
     ///
-    /// Contention when SQLite's writer did not make room within the busy timeout; transient when no connection could be had.
+    /// Contention when SQLite's writer was busy for the busy timeout; transient when the pool had no connection.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a transaction that was begun is rolled back.
+    /// Safe: the transaction is rolled back.
     pub async fn begin(pool: &Pool<B>) -> Result<Self> {
         let begun = begin_tx(pool, B::BEGIN_WRITE, false).await;
         Ok(Self::of(Inner::Ours(begun.map_err(|fault| fault.during("begin a transaction to pop in"))?)))
     }
 
-    /// Commits: what was popped is gone, together with the caller's own writes.
+    /// Commits: the popped items are gone, together with the caller's own writes.
     ///
     /// # Errors
     ///
-    /// [`Misuse::PopNotFinished`] when [`finish_pop`] failed in this transaction, and [`Misuse::PopUndone`] when your statements have undone what it did;
-    /// it is rolled back then. [`Error::Unknown`] when the connection
-    /// was lost, so that it may have happened: list again to see. Contention, transient and database errors: nothing was changed.
+    /// * [`Misuse::PopNotFinished`] when [`finish_pop`] failed in this transaction, which is rolled back.
+    /// * [`Misuse::PopUndone`] when your statements have undone the pop. The transaction is rolled back.
+    /// * [`Error::Unknown`] when the connection was lost, so that the commit may have happened: list again to see.
+    /// * Contention, transient and database errors: nothing was changed.
     ///
     /// # Cancel safety
     ///
@@ -73,15 +74,15 @@ impl<B: Backend> PopTx<B> {
         committed.map_err(|fault| fault.during_commit(ATTEMPT))
     }
 
-    /// Rolls back: nothing was popped.
+    /// Rolls back, so that nothing is popped.
     ///
     /// # Errors
     ///
-    /// Transient and database errors; the transaction is rolled back nevertheless.
+    /// Transient and database errors. The transaction is rolled back also then.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it is rolled back nevertheless.
+    /// Safe: the transaction is rolled back.
     pub async fn rollback(self) -> Result<()> {
         match self.tx {
             Inner::Ours(tx) => tx.rollback().await,
@@ -93,7 +94,8 @@ impl<B: Backend> PopTx<B> {
         Ok(())
     }
 
-    /// Whether what was popped is still so in this transaction, and it can commit: the caller's statements may have ended it, undone a part of it, or failed.
+    /// Returns whether the pop still stands and the transaction can commit. The caller's statements may have ended the
+    /// transaction, undone a part of it, or failed.
     async fn holds(&mut self) -> Result<bool, Fault> {
         if !self.is_in_transaction() {
             return Ok(false);
@@ -164,13 +166,13 @@ impl PopOp {
         PopOp { of, transaction, turn, items, popped: Vec::new() }
     }
 
-    /// Whether an item was listed, is still there and was not popped by this operation.
+    /// Returns whether an item was listed, is still there and was not popped by this operation.
     #[must_use]
     pub fn can_pop(&self, id: &str) -> bool {
         self.items.contains_key(id)
     }
 
-    /// Pops an item; answers what [`can_pop`](PopOp::can_pop) answered.
+    /// Pops an item. Returns false when [`can_pop`](PopOp::can_pop) is false.
     pub fn pop(&mut self, id: &str) -> bool {
         match self.items.remove_entry(id) {
             Some(item) => {
@@ -182,17 +184,17 @@ impl PopOp {
     }
 }
 
-/// Removes what the operations popped, for several sets in one transaction; answers how many items that were.
+/// Removes the popped items of several sets in one transaction. Returns their number.
 ///
-/// For each recipient that something was popped of, in the order of (shard, recipient) and each once, the turn is moved by compare-and-set
-/// from what it was at the beginning of the operation, and the items are deleted. When the transaction commits, each of these items was
-/// popped by this transaction and by no other. Their ids stay remembered for the tombstone delay.
+/// For each recipient with popped items, in the order of (shard, recipient), it moves the turn by compare-and-set from
+/// its value at the beginning of the operation, and deletes the items. When the transaction commits, no other
+/// transaction has popped these items. Their ids stay remembered for the tombstone delay.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] when an operation was begun in another transaction, or two of them popped one item: nothing was written. Contention when
-/// another writer of a recipient came first or an item is gone; transient and database errors. After any error the transaction can only
-/// be rolled back.
+/// [`Error::Misuse`] when an operation was begun in another transaction, or two of them popped one item: nothing was
+/// written. Contention when another writer of a recipient came first or an item is gone. Transient and database errors.
+/// After any error the transaction can only be rolled back.
 ///
 /// # Cancel safety
 ///
@@ -203,7 +205,7 @@ impl PopOp {
 /// See [the module](crate::dsset).
 pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<Item = PopOp>) -> Result<usize> {
     let mut ops: Vec<PopOp> = ops.into_iter().collect();
-    // Until the end is reached, so that a dropped future counts as one that failed.
+    // A dropped future counts as a failed pop, so the flag is set until the end.
     let was_broken = std::mem::replace(&mut tx.broken, true);
     if let Some(op) = ops.iter().find(|op| op.transaction != tx.number) {
         return Err(Error::misuse(attempt(&op.of), Misuse::OtherTransaction));
@@ -223,7 +225,7 @@ pub async fn finish_pop<B: Backend>(tx: &mut PopTx<B>, ops: impl IntoIterator<It
     Ok(seen.len())
 }
 
-/// Removes what the operations of one recipient popped.
+/// Removes the popped items of one recipient.
 async fn remove<B: Backend>(tx: &mut PopTx<B>, ops: &[PopOp]) -> Result<()> {
     let Some(first) = ops.first() else { return Ok(()) };
     let of = &first.of;

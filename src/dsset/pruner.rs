@@ -15,7 +15,7 @@ use crate::eventbox::TOMBSTONES;
 use crate::service::StopReport;
 use crate::store::{Backend, Fault, answered, hold};
 
-/// The shortest time between two passes.
+/// Shortest time between two passes.
 pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Settings of a [`Pruner`].
@@ -24,15 +24,15 @@ pub const MIN_PRUNE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct PrunerConfig {
     /// Time for which a name stays remembered after its event was found to be gone.
     pub tombstone_delay: Duration,
-    /// The time from the end of a pass to the next, with up to a tenth of jitter; at least [`MIN_PRUNE_INTERVAL`]. A name lives up to two of
-    /// them longer than the delay.
+    /// Time from the end of a pass to the next, with up to a tenth of jitter; at least [`MIN_PRUNE_INTERVAL`]. A name
+    /// lives up to two intervals longer than the delay.
     pub interval: Duration,
     /// Number of tombstones that one transaction reads.
     pub slice: NonZeroU32,
 }
 
 impl Default for PrunerConfig {
-    /// The delay of 5 minutes, a pass a minute, 1,000 tombstones a transaction.
+    /// Returns: a delay of 5 minutes, a pass each minute, 1,000 tombstones per transaction.
     fn default() -> Self {
         PrunerConfig {
             tombstone_delay: DEFAULT_TOMBSTONE_DELAY,
@@ -62,10 +62,10 @@ impl PrunerConfig {
     }
 }
 
-/// Forgets names whose events are gone for longer than the tombstone delay, also of recipients where nothing happens any more.
+/// Forgets names whose events are gone for longer than the tombstone delay, also those of idle recipients.
 ///
-/// A service: one or more hosts of a database run it; they do not get into each other's way. Without it nothing goes wrong but that names are
-/// remembered for ever. It walks the tombstones in key order, a bounded slice a transaction.
+/// Run it in one or more processes of a database; a `Runtime` runs it by itself. Without it, names
+/// are remembered for ever. It reads the tombstones in key order, in transactions of bounded size.
 ///
 /// # Examples
 ///
@@ -91,15 +91,15 @@ pub struct Pruner<B: Backend> {
 }
 
 impl<B: Backend> Pruner<B> {
-    /// A pruner that does not run yet.
+    /// Makes a pruner, which [`start`](Pruner::start) starts.
     #[must_use]
     pub fn new(pool: Pool<B>, config: PrunerConfig) -> Self {
         Pruner { pool, config, stopping: watch::Sender::new(false), running: Mutex::default() }
     }
 
-    /// Starts it in the background and returns at once. Once started, or once stopped, this does nothing.
+    /// Starts the pruner in the background and returns at once. Does nothing when it was started or stopped before.
     ///
-    /// Call it in a tokio runtime. Dropping the pruner stops it too, without waiting.
+    /// Call it in a tokio runtime. Dropping the pruner stops it, without waiting.
     pub fn start(&self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() && !*self.stopping.borrow() {
@@ -121,15 +121,15 @@ impl<B: Backend> Pruner<B> {
         }
     }
 
-    /// One pass over all tombstones that there are at its start, here and now, whether it runs in the background or not.
+    /// Makes one pass over all tombstones at once, also while the pruner runs in the background.
     ///
     /// # Errors
     ///
-    /// Contention, transient and database errors; what was done until then stays done.
+    /// Contention, transient and database errors. The transactions before the error stay committed.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what was done until then stays done.
+    /// Safe: the transactions so far stay committed.
     ///
     /// # Examples
     ///
@@ -162,7 +162,7 @@ async fn run<B: Backend>(pool: Pool<B>, config: PrunerConfig, mut stopping: watc
             }
         }
         let interval = config.interval.max(MIN_PRUNE_INTERVAL);
-        // Hosts that started together should not walk together.
+        // Processes that started together should not make their passes together.
         let jitter = interval.mul_f64(fastrand::f64() / 10.0);
         // An error says that the pruner was dropped.
         if tokio::time::timeout(interval + jitter, stopping.wait_for(|stopping| *stopping)).await.is_ok() {

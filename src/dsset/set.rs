@@ -19,12 +19,12 @@ use crate::store::{Backend, Bound, EmitExecutor, Fault, answered, begin_tx, hold
 /// Default time for which a name stays remembered after its item or event is gone.
 pub const DEFAULT_TOMBSTONE_DELAY: Duration = Duration::from_secs(5 * 60);
 
-/// The most bytes that the values of one [`Listing`] have together; one item is always listed.
+/// Most bytes of the values of one [`Listing`] together; the first item is listed whatever its size.
 pub const MAX_LISTING_BYTES: usize = 32 << 20;
 
 /// The named events of a recipient's box, as a set of items.
 ///
-/// It is a name for what is in the database and holds nothing itself: make one wherever it is needed.
+/// It holds no data of its own, so make one wherever it is needed.
 #[derive(Debug, Clone)]
 pub struct Set {
     of: Recipient,
@@ -32,21 +32,22 @@ pub struct Set {
 }
 
 impl Set {
-    /// The set of a recipient, with the [`DEFAULT_TOMBSTONE_DELAY`].
+    /// Makes the set of a recipient, with the [`DEFAULT_TOMBSTONE_DELAY`].
     #[must_use]
     pub fn new(of: Recipient) -> Self {
         Set { of, delay: DEFAULT_TOMBSTONE_DELAY }
     }
 
-    /// Sets the tombstone delay: how old a listing may be when it is popped, and how long [`cleanup_garbage`](super::cleanup_garbage) keeps names.
+    /// Sets the tombstone delay: the largest age of a listing that is popped, and the time for which
+    /// [`cleanup_garbage`](super::cleanup_garbage) keeps names.
     ///
-    /// Take the [`Pruner`](super::Pruner)'s, and far more than passes between a list and its pop.
+    /// Use the delay of the [`Pruner`](super::Pruner), and far more time than passes between a list and its pop.
     #[must_use]
     pub fn tombstone_delay(self, delay: Duration) -> Self {
         Set { delay, ..self }
     }
 
-    /// Whose set it is.
+    /// Returns the recipient of the set.
     #[must_use]
     pub fn of(&self) -> &Recipient {
         &self.of
@@ -78,10 +79,10 @@ impl Set {
         emit_all(executor, &events).await
     }
 
-    /// Lists the oldest items, `max` at most and no more than fit into [`MAX_LISTING_BYTES`], and what of the set's
-    /// names is garbage.
+    /// Lists the oldest items, `max` at most and at most [`MAX_LISTING_BYTES`] of values, and the names that are
+    /// garbage.
     ///
-    /// It takes a pool because it belongs outside of transactions: the listing is to be popped in one that begins after it.
+    /// It takes a pool, because the transaction that pops the listing must begin after it.
     ///
     /// # Errors
     ///
@@ -111,15 +112,16 @@ impl Set {
         Ok(Listing { of, delay, listed_at_us: moment.now_us, items, events, more_remain, garbage })
     }
 
-    /// Deletes items by id, in a transaction of its own; answers how many were there. Ids that are not there are left out.
+    /// Deletes items by id, in its own transaction. Returns the number of items that were there.
     ///
-    /// For items that nobody needs. It moves the recipient's turn, so a turn or a pop in flight fails as contention instead of using what
-    /// was deleted; and the ids stay remembered for the tombstone delay, so a re-send does not bring them back.
+    /// It moves the recipient's turn, so a turn or a pop in flight fails as contention instead of using a deleted item.
+    /// The ids stay remembered for the tombstone delay, so a repeated add does not bring the items back.
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] before any SQL: more than [`MAX_EMIT_EVENTS`] ids, or one that cannot be an id. Contention, transient and database errors;
-    /// [`Error::Unknown`] when the connection was lost during the commit: deleting again is harmless.
+    /// [`Error::Misuse`] before any SQL for more than [`MAX_EMIT_EVENTS`] ids, or a text that cannot be an id.
+    /// Contention, transient and database errors. [`Error::Unknown`] when the connection was lost during the commit:
+    /// deleting again is harmless.
     ///
     /// # Cancel safety
     ///
@@ -151,12 +153,12 @@ impl Set {
         Ok(deleted)
     }
 
-    /// Begins to pop items of a listing in a transaction; [`finish_pop`](super::finish_pop) removes what was popped.
+    /// Begins to pop items of a listing in a transaction; [`finish_pop`](super::finish_pop) removes the popped items.
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] when the listing is of another set; [`Error::Stale`] (transient) when it is older than the tombstone delay, by the
-    /// database's clock; contention, transient and database errors.
+    /// [`Error::Misuse`] when the listing is of another set; [`Error::Stale`] (transient) when it is older than the
+    /// tombstone delay, by the database's clock; contention, transient and database errors.
     ///
     /// # Cancel safety
     ///
@@ -173,7 +175,8 @@ impl Set {
         }
         let (shard, recipient) = (self.of.shard().into(), self.of.as_str());
         let during = |fault: Fault| fault.during(attempt());
-        // The turn comes before the items: a turn that still matches at the end proves that what was seen here is still there.
+        // The turn is read before the items: a turn that still matches at the end proves that these items are still
+        // there.
         let moment = B::read_moment(&mut *tx, shard, recipient).await.map_err(during)?;
         let age_us = moment.now_us.saturating_sub(listing.listed_at_us);
         // A listing of the future is of a clock that has gone back since: it may be of any age.

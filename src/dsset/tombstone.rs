@@ -35,7 +35,7 @@ pub struct Pruned {
     pub revived: u64,
     /// Number of tombstones that were deleted: their names are free again.
     pub deleted: u64,
-    /// Where to go on; `None` at the end.
+    /// Key after which to continue; `None` at the end.
     pub next: Option<TombstoneKey>,
 }
 
@@ -49,11 +49,15 @@ impl Pruned {
     }
 }
 
-/// Looks at `limit` tombstones of a shard, in key order behind `after`, inside a transaction.
+/// Prunes `limit` tombstones of a shard, in key order after `after`, inside a transaction.
 ///
-/// A tombstone whose event is in none of the box and the quarantine is stamped with the time, by the database's clock as it is then; one
-/// whose event is there loses its stamp; and one that was stamped a `tombstone_delay` ago and whose event still is nowhere is deleted. The
-/// [`Pruner`](super::Pruner) does this over and over; call it yourself where you have a scheduler of your own.
+/// | The event of the tombstone | Effect |
+/// | --- | --- |
+/// | is in the eventbox, a timer or in quarantine | the tombstone loses its stamp |
+/// | is gone, and the tombstone has no stamp | the tombstone gets the time of the database's clock as its stamp |
+/// | is gone, and the stamp is `tombstone_delay` old | the tombstone is deleted |
+///
+/// The [`Pruner`](super::Pruner) does this repeatedly. Call it yourself if you have your own scheduler.
 ///
 /// # Errors
 ///
@@ -61,7 +65,7 @@ impl Pruned {
 ///
 /// # Cancel safety
 ///
-/// Safe inside its transaction, which is then to be rolled back.
+/// Safe inside its transaction, which must then be rolled back.
 pub async fn prune_slice<B: Backend>(
     tx: &mut B::Connection,
     shard: u8,
@@ -80,7 +84,7 @@ pub(super) fn attempt(shard: u8) -> String {
     format!("prune the tombstones of shard {shard}")
 }
 
-/// Some tombstones of a shard.
+/// A range of tombstones of a shard.
 pub(super) struct Span<'a> {
     pub(super) shard: u8,
     pub(super) after: Option<&'a TombstoneKey>,
@@ -111,7 +115,7 @@ impl Span<'_> {
         })
     }
 
-    /// The same in a transaction of its own.
+    /// Does the same in its own transaction.
     pub(super) async fn prune_on<B: Backend>(&self, pool: &Pool<B>) -> Result<Pruned, Fault> {
         let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let pruned = in_time::<B, _>(self.prune::<B>(&mut tx)).await?;
@@ -120,17 +124,18 @@ impl Span<'_> {
     }
 }
 
-/// Does for the recipients of these listings now what the [`Pruner`](super::Pruner) would do at its next pass.
+/// Prunes the names of the listed recipients now, instead of at the next pass of the [`Pruner`](super::Pruner).
 ///
-/// Idempotent, for several sets at once, in transactions of its own. Each listing's names are kept for the tombstone delay of its set.
+/// Takes several sets at once, and makes its own transactions. Repeating it is harmless. The names of each listing are
+/// kept for the tombstone delay of its set.
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors; what was done until then stays done.
+/// Contention, transient and database errors. The transactions before the error stay committed.
 ///
 /// # Cancel safety
 ///
-/// Safe: what was done until then stays done.
+/// Safe: the transactions so far stay committed.
 ///
 /// # Examples
 ///

@@ -88,8 +88,8 @@ pub const REVALIDATE_IDLE_AFTER: Duration = Duration::from_secs(1);
 /// for [`REVALIDATE_IDLE_AFTER`].
 ///
 /// On Postgres each connection also sets `client_connection_check_interval` to 5 s, in `after_connect`: the server then
-/// ends the statement of a closed connection. Without that setting, statements that the library gave up while a table was
-/// locked stay on the server until the lock is gone, and may take all its connections.
+/// ends the statement of a closed connection. Without that setting, statements that the library gave up while a table
+/// was locked stay on the server until the lock is gone, and may take all its connections.
 ///
 /// Use it for many emits and turns. A connection that broke within the last second is noticed by the next statement:
 /// the caller gets a transient error, or [`Error::Unknown`] for an emit that may have committed.
@@ -100,7 +100,8 @@ pub const REVALIDATE_IDLE_AFTER: Duration = Duration::from_secs(1);
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("orders.sqlite3");
-/// let pool = eventbox::pool_options::<sqlx::Sqlite>().max_connections(8).connect_with(eventbox::sqlite_options(&path)).await?;
+/// let options = eventbox::pool_options::<sqlx::Sqlite>().max_connections(8);
+/// let pool = options.connect_with(eventbox::sqlite_options(&path)).await?;
 /// eventbox::migrate(&pool).await?;
 /// # Ok(()) }
 /// ```

@@ -27,7 +27,10 @@ const EVENTS: &[f64] =
 const NONE: &[f64] = &[];
 
 macro_rules! instruments {
-    ($($constant:ident = $name:expr, $kind:ident, $unit:literal, [$($label:literal),*], $buckets:expr, $help:literal;)+) => {
+    ($(
+        $constant:ident = $name:expr, $kind:ident, $unit:literal, [$($label:literal),*], $buckets:expr,
+        $help:literal;
+    )+) => {
         $(pub(crate) const $constant: &str = $name;)+
 
         /// All instruments of the inbox.
@@ -35,26 +38,48 @@ macro_rules! instruments {
         /// `kind` is the recipient's kind, so the number of series is the number of kinds, independent of the number of
         /// entities. The effects of a turn are counted after its commit, with the numbers that were really removed.
         pub const INSTRUMENTS: &[Instrument] = &[$(Instrument {
-            name: $constant, kind: InstrumentKind::$kind, unit: $unit, labels: &[$($label),*], buckets: $buckets, help: $help,
+            name: $constant,
+            kind: InstrumentKind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            buckets: $buckets,
+            help: $help,
         }),+];
     };
 }
 
 instruments! {
-    LIST_DURATION = "eventbox_list_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a listing; the result is OK, TIMEOUT (the database is not available) or FAILURE";
-    SENT = "eventbox_sent_total", Counter, "{event}", ["kind"], NONE, "Events that were added, counted when the statement was answered: before the commit of a caller's transaction";
-    REMOVED = "eventbox_removed_total", Counter, "{event}", ["kind"], NONE, "Events that left their box in a committed turn: consumed, or garbage";
-    CONTENTION = "eventbox_contention_total", Counter, "{attempt}", ["kind"], NONE, "Attempts of a turn that another writer overtook";
-    PROCESS_DURATION = "eventbox_process_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS, "Time of a call of process_batch; the result is committed, nothing, contention, transient, unknown, paused or failed";
-    BATCH_EVENTS = "eventbox_batch_events", Histogram, "{event}", ["kind"], EVENTS, "Events that a committed turn was decided on";
-    TRANSITIONS = "eventbox_transitions_total", Counter, "{transition}", ["kind"], NONE, "Transitions of committed turns";
+    LIST_DURATION = "eventbox_list_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS,
+        "Time of a listing; the result is OK, TIMEOUT (the database is not available) or FAILURE";
+    SENT = "eventbox_sent_total", Counter, "{event}", ["kind"], NONE,
+        "Events that were added, counted when the statement was answered: before the commit of a caller's \
+         transaction";
+    REMOVED = "eventbox_removed_total", Counter, "{event}", ["kind"], NONE,
+        "Events that left their box in a committed turn: consumed, or garbage";
+    CONTENTION = "eventbox_contention_total", Counter, "{attempt}", ["kind"], NONE,
+        "Attempts of a turn that another writer overtook";
+    PROCESS_DURATION = "eventbox_process_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS,
+        "Time of a call of process_batch; the result is committed, nothing, contention, transient, unknown, paused \
+         or failed";
+    BATCH_EVENTS = "eventbox_batch_events", Histogram, "{event}", ["kind"], EVENTS,
+        "Events that a committed turn was decided on";
+    TRANSITIONS = "eventbox_transitions_total", Counter, "{transition}", ["kind"], NONE,
+        "Transitions of committed turns";
     GARBAGE = "eventbox_garbage_total", Counter, "{event}", ["kind"], NONE, "Events that were removed as garbage";
-    SEND_GROUP_EVENTS = "eventbox_send_group_events", Histogram, "{event}", [], EVENTS, "Events that a group of a Sender inserted together";
-    EMIT_TO_COMMIT = "eventbox_emit_to_commit_ms", Histogram, "ms", ["kind"], MILLISECONDS, "Time from the emit of an event, by the clock of who emitted it, to the commit of the turn that consumed it; the wait of a timer is a part of it";
-    PHASE_US = "eventbox_phase_us_total", Counter, "us", ["shard", "phase"], NONE, "Time that tasks spent in a phase: listing, preparing, committing, post-processing, and idle, when a runtime has nothing to do for the shard; the time of a round is shared evenly by its recipients";
-    QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE, "Events that were taken aside because they made every batch fail";
-    DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE, "Named events that changed nothing, because their name is remembered";
-    TOMBSTONES = "eventbox_tombstones", Gauge, "{name}", [], NONE, "Names that are remembered after a pass of the pruner";
+    SEND_GROUP_EVENTS = "eventbox_send_group_events", Histogram, "{event}", [], EVENTS,
+        "Events that a group of a Sender inserted together";
+    EMIT_TO_COMMIT = "eventbox_emit_to_commit_ms", Histogram, "ms", ["kind"], MILLISECONDS,
+        "Time from the emit of an event, by the clock of the emitter, to the commit of the turn that consumed \
+         it; the wait of a timer is a part of it";
+    PHASE_US = "eventbox_phase_us_total", Counter, "us", ["shard", "phase"], NONE,
+        "Time that tasks spent in a phase: listing, preparing, committing, post-processing, and idle, when a \
+         runtime has nothing to do for the shard; the time of a round is shared evenly by its recipients";
+    QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE,
+        "Events that went into quarantine because they made every batch fail";
+    DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE,
+        "Named events that changed nothing, because their name is remembered";
+    TOMBSTONES = "eventbox_tombstones", Gauge, "{name}", [], NONE,
+        "Names that are remembered after a pass of the pruner";
 }
 
 /// Shard numbers as texts, made once.

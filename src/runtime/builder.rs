@@ -1,4 +1,4 @@
-//! What a runtime is made of: its kinds, settings and emitter.
+//! The builder of a runtime: its kinds, settings and emitter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::eventbox::{self, Processor, Reducer, StateCodec, TypedReducer};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, answered, hold};
 
-/// What a [`Runtime`] is made of.
+/// Builder of a [`Runtime`].
 pub struct RuntimeBuilder<B: Backend> {
     pub(super) pool: Pool<B>,
     pub(super) config: RuntimeConfig,
     pub(super) handlers: Handlers<B>,
-    /// The first thing that was wrong; told at the start.
+    /// The first mistake; `start` returns it.
     wrong: Option<String>,
     #[cfg(feature = "emitter")]
     pub(super) emitter: Option<DurableEmitter<B>>,

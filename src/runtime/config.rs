@@ -50,7 +50,7 @@ pub struct RuntimeConfig {
     /// Most messages in the outbox, with the delivered ones that are retained. Above it the kinds that publish wait
     /// until nine tenths are left. Read at every poll interval. `None` for no bound.
     pub outbox_quota: Option<NonZeroU64>,
-    /// The pruner of names that runs beside the workers; `None` when another service of the database runs a
+    /// The pruner of names that runs next to the workers; `None` when another service of the database runs a
     /// [`Pruner`](crate::Pruner), or when no event has a name.
     pub pruner: Option<PrunerConfig>,
     /// Whether an emit of this process wakes up its workers at once.
@@ -172,7 +172,8 @@ impl RuntimeConfig {
         // One for every round and worker, one for scans and one for leases.
         if pool_size < MIN_CONNECTIONS {
             return wrong(format!(
-                "the pool's max_connections is {pool_size}: the runtime needs {MIN_CONNECTIONS} or more, so that turns never keep the leases waiting"
+                "the pool's max_connections is {pool_size}: the runtime needs {MIN_CONNECTIONS} or more, so that turns \
+                 never keep the leases waiting"
             ));
         }
         Ok(())
@@ -189,7 +190,8 @@ impl LeaseConfig {
         }
         if self.lease_ttl < self.renew_interval * 2 {
             return Err(format!(
-                "leases.lease_ttl ({:?}) is shorter than two of leases.renew_interval ({:?}): one late renewal would lose the shards",
+                "leases.lease_ttl ({:?}) is shorter than two of leases.renew_interval ({:?}): one late renewal would \
+                 lose the shards",
                 self.lease_ttl, self.renew_interval
             ));
         }

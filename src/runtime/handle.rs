@@ -207,7 +207,7 @@ impl<B: Backend> Inner<B> {
                 match timeout_at(deadline, leave).await {
                     Ok(Ok(())) => true,
                     Ok(Err(fault)) => {
-                        tracing::warn!(error = %fault.0, "the leases could not be given up: they run out by themselves");
+                        tracing::warn!(error = %fault.0, "the leases could not be released: they expire");
                         false
                     }
                     Err(_) => false,
@@ -227,7 +227,7 @@ impl<B: Backend> Runtime<B> {
         Runtime { inner: Arc::new(Inner::start(builder, held)) }
     }
 
-    /// What a runtime is made of: register kinds, then [`start`](RuntimeBuilder::start).
+    /// Returns a builder: register kinds, then [`start`](RuntimeBuilder::start).
     pub fn builder(pool: Pool<B>) -> RuntimeBuilder<B> {
         RuntimeBuilder::new(pool)
     }
@@ -256,7 +256,7 @@ impl<B: Backend> Runtime<B> {
     }
 
     /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm; when a kind is held
-    /// because many of its recipients fail alike; and when something fails through nobody's fault.
+    /// because many of its recipients fail alike; and when something fails that no event is to blame for.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut problems = self.inner.hearts.problems();
@@ -268,13 +268,13 @@ impl<B: Backend> Runtime<B> {
         Health { problems }
     }
 
-    /// What this runtime has done since its start.
+    /// Returns the counts of this runtime since its start.
     #[must_use]
     pub fn stats(&self) -> RuntimeStats {
         self.inner.shared.counters.snapshot()
     }
 
-    /// How many shards this runtime works on, 0 to 256.
+    /// Returns the number of shards that this runtime works on, 0 to 256.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.inner.owned.borrow().len()

@@ -1,4 +1,4 @@
-//! What the workers tell through the `metrics` facade.
+//! Metrics of the workers.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,8 +34,8 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "{event}",
         labels: &["kind"],
         buckets: NONE,
-        help: "Events that wait in the eventboxes of a registered kind, of the whole database: take the maximum over the \
-               processes. Counted every 10 s; beyond the bound of eventbox::backlog an estimate or a lower bound",
+        help: "Events that wait in the eventboxes of a registered kind, of the whole database: take the maximum over \
+               the processes. Counted every 10 s; beyond the bound of eventbox::backlog an estimate or a lower bound",
     },
     Instrument {
         name: OLDEST_AGE,
@@ -67,7 +67,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "{shard}",
         labels: &[],
         buckets: NONE,
-        help: "Shards that this process gave to another one",
+        help: "Shards that this process handed over",
     },
     Instrument {
         name: LEASE_AGE,
@@ -75,7 +75,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "s",
         labels: &[],
         buckets: NONE,
-        help: "Time since the leases of this process were renewed; others take its shards when it reaches the lease's time",
+        help: "Time since this process renewed its leases; at the lease's time other processes take its shards",
     },
     Instrument {
         name: LISTENING,
@@ -91,7 +91,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "{kind}",
         labels: &["reason"],
         buckets: NONE,
-        help: "Kinds of which nothing is begun for now: paused, or waiting for the outbox",
+        help: "Kinds on hold: paused by an operator, or throttled because the outbox is over its quota",
     },
     Instrument {
         name: HOOKS,
@@ -107,7 +107,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "ms",
         labels: &[],
         buckets: MILLISECONDS,
-        help: "Time of a look for recipients with events; it grows while an old transaction of somebody keeps what was removed",
+        help: "Time of a scan for recipients with events; it grows while an old transaction keeps removed rows",
     },
     Instrument {
         name: UNREGISTERED,
@@ -115,7 +115,7 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "{recipient}",
         labels: &["kind"],
         buckets: NONE,
-        help: "How often a scan met a recipient of a kind that nobody here processes",
+        help: "Recipients that a scan found whose kind this process does not handle",
     },
 ];
 

@@ -1,17 +1,25 @@
-//! Workers for every box: a service starts a [`Runtime`] in each of its processes, and every event is processed by whoever is alive.
+//! Workers for every eventbox: a service starts a [`Runtime`] in each of its processes, and the living processes share
+//! the work.
 //!
-//! A runtime finds recipients that have events and takes them through turns: those of a [`Reducer`](crate::Reducer) many at a time, in rounds
-//! of one listing and one commit; those of a [`Processor`](crate::Processor) one at a time, several beside each other. Any number of
-//! runtimes, in one process or in many, share a database. Leases on shards keep them out of each other's way; what is right never rests
-//! on a lease, a clock or a hint, but on the compare-and-set of the turn.
+//! A runtime finds recipients that have events and takes them through turns. Recipients of a
+//! [`Reducer`](crate::Reducer) are taken many at a time, in rounds of one listing and one commit. Recipients of a
+//! [`Processor`](crate::Processor) are taken one at a time, in concurrent turns. Any number of runtimes, in one process
+//! or in many, share a database. Leases on shards avoid double work. Correctness rests on the compare-and-set of the
+//! turn, and never on a lease, a clock or a wake-up.
 //!
 //! # The parts
 //!
-//! `shards` decides which shards this process works on. `finding` looks for recipients with events, and lets processes wake each other
-//! up. `working` gives them to rounds and turns. `failing` is what follows from failures. `timers` moves timers that are due; `wait`
-//! waits for what was emitted.
+//! | Part | Task |
+//! | --- | --- |
+//! | `shards` | decides which shards this process works on |
+//! | `finding` | looks for recipients with events, and sends wake-ups to other processes |
+//! | `working` | gives the recipients to rounds and turns |
+//! | `failing` | backs off after failures, and reports them to health |
+//! | `timers` | moves due timers into their eventboxes |
+//! | `wait` | waits until an emitted event was processed |
 //!
-//! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows instead of journals.
+//! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows
+//! instead of journals.
 
 mod backlog;
 mod builder;

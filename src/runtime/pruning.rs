@@ -1,4 +1,4 @@
-//! The pruner of names, which runs beside the workers.
+//! The pruner of names, which runs next to the workers.
 
 use std::sync::Arc;
 use std::time::Duration;

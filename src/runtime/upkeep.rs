@@ -1,4 +1,4 @@
-//! The loops that run beside the workers: the pruner, the count of the backlog, and the question for old transactions.
+//! The loops that run next to the workers: the pruner, the count of the backlog, and the question for old transactions.
 
 use std::sync::Arc;
 

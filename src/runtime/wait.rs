@@ -16,13 +16,14 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 impl<B: Backend> Runtime<B> {
     /// Waits until a turn has consumed the event of a receipt, in whatever process.
     ///
-    /// Emit, wait, and read the state: at the turn that comes back, or a later one, it includes the event. The receipt may come from another
-    /// process.
+    /// Emit, wait, and read the state: at the returned turn or a later one, the state includes the event. The receipt
+    /// may come from another process.
     ///
-    /// # What comes back
+    /// # Result
     ///
-    /// [`Status::Done`] with the turn. [`Status::Quarantined`] and [`Status::Paused`] at once, because waiting does not help. At the deadline
-    /// what it is then: still waiting, due later, or failing, with the error.
+    /// * [`Status::Done`] with the turn.
+    /// * [`Status::Quarantined`] and [`Status::Paused`] at once, because waiting does not help.
+    /// * At the deadline the status at that time: still waiting, due later, or failing, with the error.
     ///
     /// # Errors
     ///

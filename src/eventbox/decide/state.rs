@@ -38,7 +38,8 @@ pub const MAX_STATE_BYTES: usize = 1 << 20;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot encode the state `{S}`",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for the state, or name another codec: `impl Reducer<MyCodec> for …`"
+    note = "derive `serde::Serialize` and `serde::Deserialize` for the state, or name another codec: \
+            `impl Reducer<MyCodec> for …`"
 )]
 pub trait StateCodec<S> {
     /// Encodes the state.
@@ -72,8 +73,8 @@ pub trait StateCodec<S> {
 /// Encodes a state as JSON, by `serde`.
 ///
 /// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map
-/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). Floats come
-/// back with the same bits.
+/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). Floats
+/// come back with the same bits.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 

@@ -244,8 +244,9 @@ impl<B: Backend, S> Transition<B, S> {
     ///
     /// # let events = [Event::new("departed")];
     /// let airport = Recipient::new("airport", "JFK")?;
-    /// let tell = Transition::<sqlx::Sqlite, u64>::stay().consuming(&events).emitting([(airport, Event::new("departed"))]);
-    /// # let _ = tell;
+    /// let departed = Transition::<sqlx::Sqlite, u64>::stay().consuming(&events);
+    /// let departed = departed.emitting([(airport, Event::new("departed"))]);
+    /// # let _ = departed;
     /// # Ok::<(), eventbox::Error>(())
     /// ```
     pub fn emitting(mut self, events: impl IntoIterator<Item = (Recipient, Event)>) -> Self {

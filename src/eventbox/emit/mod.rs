@@ -51,8 +51,9 @@ pub enum Emitted {
 /// timer until then.
 ///
 /// While another open transaction holds the event's name, an emit on a pool waits for that transaction:
-/// [`NAME_WAIT`](crate::limits::NAME_WAIT) at most, and then it returns contention. At most a quarter of the pool's connections
-/// wait for names at once. In a caller's transaction an emit waits for the `lock_timeout` of that transaction.
+/// [`NAME_WAIT`](crate::limits::NAME_WAIT) at most, and then it returns contention. At most a quarter of the pool's
+/// connections wait for names at once. In a caller's transaction an emit waits for the `lock_timeout` of that
+/// transaction.
 ///
 /// The returned [`Receipt`] says what became of the event. Pass it to [`status`](crate::status()) to ask again later.
 ///

@@ -217,9 +217,9 @@ impl<B: Backend> Sender<B> {
 
     /// Takes no more events and waits until the sender has committed those that it has, at most for `limit`.
     ///
-    /// The sender refuses callers that wait for room at once. A second stop waits again. [`StopReport::left`] counts the
-    /// events without an outcome: those that still waited were refused and are nowhere; the callers of those in flight
-    /// get the outcome when it is known.
+    /// The sender refuses callers that wait for room at once. A second stop waits again. [`StopReport::left`] counts
+    /// the events without an outcome: those that still waited were refused and are nowhere; the callers of those in
+    /// flight get the outcome when it is known.
     ///
     /// # Cancel safety
     ///

@@ -1,10 +1,12 @@
-//! Telling the workers of this process about new events. A hint only makes them faster: the rows are the truth.
+//! Wakes up the workers of this process for new events. A wake-up only makes them faster, because the rows are the
+//! truth.
 //!
-//! What is committed is told by the names of its recipients, and looked at once. An emit in a transaction of somebody cannot know when that
-//! commits: it marks the shard, and the listener looks more than once. In a transaction of the library it is told after the commit. Of more
-//! recipients than are remembered by name their shards are told, which are looked at once.
+//! * A committed emit names its recipients. The workers look at them at once.
+//! * An emit in a caller's transaction cannot know when that commits. It names the shard, which is scanned repeatedly.
+//! * An emit in a transaction of the library names its recipients after the commit.
+//! * Beyond [`MAX_NAMED`] recipients only their shards are named.
 
-#![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports, reason = "nobody listens"))]
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports, reason = "only the runtime listens"))]
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -16,7 +18,7 @@ use tokio::sync::Notify;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
 
-/// The most recipients that are remembered by name until a listener takes them; of the others their shards are.
+/// Most recipients that are named until a listener takes them. Of further recipients the shards are named.
 const MAX_NAMED: usize = 10_000;
 
 static LISTENERS: RwLock<Vec<Weak<WakeUps>>> = RwLock::new(Vec::new());
@@ -25,29 +27,29 @@ static LISTENERS: RwLock<Vec<Weak<WakeUps>>> = RwLock::new(Vec::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 tokio::task_local! {
-    /// The recipients of what was emitted in the transaction of the turn or the round at hand.
+    /// Recipients of the events that were emitted in the current transaction of a turn or a round.
     static IN_TRANSACTION: RefCell<WakeUp>;
 }
 
 /// Wake-ups since the listener took the last ones.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct WakeUp {
-    /// These have events that are committed.
+    /// Recipients that have committed events.
     pub(crate) recipients: HashSet<Recipient>,
-    /// Recipients of these shards have such events, too.
+    /// Shards with further recipients that have committed events.
     pub(crate) committed: ShardSet,
-    /// Recipients of these shards may have events, now or soon.
+    /// Shards whose recipients may have events, now or soon.
     pub(crate) shards: ShardSet,
 }
 
-/// A listener of this process.
+/// The wake-ups for one listener of this process.
 #[derive(Debug, Default)]
 pub(crate) struct WakeUps {
     pending: Mutex<WakeUp>,
     notify: Notify,
 }
 
-/// A new listener, for as long as it is kept.
+/// Adds a listener. It is removed when it is dropped.
 pub(crate) fn listen() -> Arc<WakeUps> {
     let wake_ups = Arc::new(WakeUps::default());
     let mut listeners = LISTENERS.write().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +59,7 @@ pub(crate) fn listen() -> Arc<WakeUps> {
     wake_ups
 }
 
-/// Says that these recipients have events: committed ones, or ones of a transaction that nobody here knows the end of.
+/// Wakes up the listeners for recipients whose events are committed, or are in a transaction that is still open.
 pub(crate) fn wake<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone), are_committed: bool) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
@@ -74,14 +76,14 @@ pub(crate) fn wake<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone
     }
 }
 
-/// Says that a shard may have new events, now or soon.
+/// Wakes up the listeners for a shard that may have new events, now or soon.
 pub(crate) fn wake_shard(shard: u8) {
     if COUNT.load(Ordering::Acquire) > 0 {
         wake_all(|wake_up| wake_up.shards.insert(shard));
     }
 }
 
-/// Runs a transaction of the library; what is emitted in it is told when it was successful.
+/// Runs a transaction of the library, and sends the wake-ups of its emits if it commits.
 pub(crate) async fn in_transaction<T, E>(transaction: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     if COUNT.load(Ordering::Acquire) == 0 {
         return transaction.await;
@@ -156,17 +158,17 @@ impl WakeUps {
         }
     }
 
-    /// Says something to this listener alone.
+    /// Wakes up this listener alone.
     pub(crate) fn wake(&self, wake_up: &WakeUp) {
         self.update(|pending| pending.add(wake_up));
     }
 
-    /// Waits until something is said. Cancel safe.
+    /// Waits for a wake-up. Cancel safe.
     pub(crate) async fn wait(&self) {
         self.notify.notified().await;
     }
 
-    /// Takes what was said.
+    /// Takes the wake-ups so far.
     pub(crate) fn take(&self) -> WakeUp {
         std::mem::take(&mut self.pending())
     }
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_more_than_are_named_the_shards_are_told() {
+    fn beyond_the_limit_only_shards_are_named() {
         let mut wake_up = WakeUp::default();
         let to = |n: usize| Recipient::new("cell", n.to_string()).unwrap();
         for n in 0..MAX_NAMED {
@@ -188,7 +190,7 @@ mod tests {
         wake_up.name(&late);
         assert_eq!(wake_up.recipients.len(), MAX_NAMED);
         assert_eq!(wake_up.committed, [late.shard()].into_iter().collect());
-        assert!(wake_up.shards.is_empty(), "what is committed is looked at once");
+        assert!(wake_up.shards.is_empty(), "a committed event needs one scan");
         let left = wake_up.without([late.shard()].into_iter().collect());
         assert!(left.committed.is_empty() && left.recipients.iter().all(|to| to.shard() != late.shard()));
     }

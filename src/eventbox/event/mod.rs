@@ -136,8 +136,8 @@ impl Event {
     /// # Errors
     ///
     /// When JSON cannot express the value, with the name of the field: a number that is NaN or infinite, `Some(None)`,
-    /// a map whose keys are no strings, or values nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). A
-    /// reader of the JSON would not get the value back.
+    /// a map whose keys are no strings, or values nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH).
+    /// A reader of the JSON would not get the value back.
     pub fn from_json<T: serde::Serialize>(value: &T) -> Result<Self, BoxError> {
         Ok(Event::new(json::to_vec(value)?))
     }
@@ -154,8 +154,8 @@ impl Event {
     /// of the name to the same recipient changes nothing. It returns [`Duplicate`](crate::Emitted::Duplicate) or
     /// [`Tombstoned`](crate::Emitted::Tombstoned).
     ///
-    /// 1 to [`MAX_KEY_BYTES`](crate::limits::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may use the
-    /// same name.
+    /// 1 to [`MAX_KEY_BYTES`](crate::limits::MAX_KEY_BYTES) bytes without NUL, checked at the emit. Two recipients may
+    /// use the same name.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into());
@@ -186,14 +186,14 @@ impl Event {
 
     /// Makes the event a timer, which moves into the eventbox after the database's clock has reached this time.
     ///
-    /// A time in the past is allowed: the timer moves with the next call of [`move_due`](crate::timer::move_due), which a
-    /// runtime makes by itself. [`cancel`](crate::timer::cancel()) takes a named timer back. The last call of `due_at` and
-    /// `due_in` counts.
+    /// A time in the past is allowed: the timer moves with the next call of [`move_due`](crate::timer::move_due), which
+    /// a runtime makes by itself. [`cancel`](crate::timer::cancel()) takes a named timer back. The last call of
+    /// `due_at` and `due_in` counts.
     ///
     /// # Units and limits
     ///
-    /// Stored in microseconds (SQLite's clock has milliseconds). At most [`MAX_TIMER`](crate::timer::MAX_TIMER) from now,
-    /// checked at the emit.
+    /// Stored in microseconds (SQLite's clock has milliseconds). At most [`MAX_TIMER`](crate::timer::MAX_TIMER) from
+    /// now, checked at the emit.
     ///
     /// # Examples
     ///

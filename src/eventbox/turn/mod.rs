@@ -26,7 +26,8 @@ use crate::outbox::Stored;
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// Number of times [`process_batch`] retries after contention before it returns [`Error::Contention`](crate::Error::Contention).
+/// Number of times [`process_batch`] retries after contention before it returns
+/// [`Error::Contention`](crate::Error::Contention).
 pub const MAX_CONTENTION_RETRIES: usize = 3;
 
 /// Longest time between loading a turn and beginning its transaction; after that the turn starts again.
@@ -49,8 +50,8 @@ pub struct Turn {
     pub consumed: usize,
     /// Number of events that were removed as garbage.
     pub garbage: usize,
-    /// Number of events that went into quarantine because they made every batch fail (see [`PoisonPolicy`](crate::PoisonPolicy));
-    /// such a turn does nothing else.
+    /// Number of events that went into quarantine because they made every batch fail (see
+    /// [`PoisonPolicy`](crate::PoisonPolicy)); such a turn does nothing else.
     pub quarantined: usize,
     /// Whether the eventbox held more events than the batch took, or events that the turn left: process again. False
     /// without a turn; events of failed independent transitions do not count.
@@ -61,7 +62,8 @@ pub struct Turn {
     pub failures: Vec<Failure>,
     /// The errors of the hooks that failed after the commit; the turn stands.
     pub hook_errors: Option<HookErrors>,
-    /// The hooks of the transitions, in order, when [`TurnOptions::return_hooks`] leaves them to the caller; else empty.
+    /// The hooks of the transitions, in order, when [`TurnOptions::return_hooks`] leaves them to the caller; else
+    /// empty.
     pub post_process: Vec<PostProcess>,
     /// Published messages, in order, for the caller to hand to `DurableEmitter::deliver`. Dropping them is harmless: a
     /// delivery process claims them from the outbox later.
@@ -81,10 +83,10 @@ pub struct Turn {
 /// Processes the oldest events of a recipient in one turn.
 ///
 /// Reads the turn and lists up to `max_events` of the oldest events, and no more than fit into
-/// [`DEFAULT_TURN_BYTES`](crate::limits::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and then, in
-/// one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's version,
-/// runs the side effects in order and saves the state. Everything commits together or not at all, and each event is
-/// consumed by exactly one committed turn, however many processes call this at once.
+/// [`DEFAULT_TURN_BYTES`](crate::limits::DEFAULT_TURN_BYTES), and then loads the state; lets the processor decide; and
+/// then, in one transaction, claims the next turn, removes the consumed events and the garbage, checks the entity's
+/// version, runs the side effects in order and saves the state. Everything commits together or not at all, and each
+/// event is consumed by exactly one committed turn, however many processes call this at once.
 ///
 /// The call takes one connection of the pool at a time, and none while the processor decides.
 ///
@@ -100,10 +102,10 @@ pub struct Turn {
 /// Contention after [`MAX_CONTENTION_RETRIES`]; [`Error::Misuse`](crate::Error::Misuse) when the decision consumes an
 /// event twice or one that it was not given; [`Error::Processor`](crate::Error::Processor) with the processor's own
 /// error or panic; [`Error::Deadline`](crate::Error::Deadline) when it takes longer than
-/// [`DEFAULT_TURN_DEADLINE`](crate::limits::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them nothing
-/// was changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and reading
-/// back could not tell what happened: nothing is lost and nothing will happen twice, but the hooks of that turn will
-/// not run.
+/// [`DEFAULT_TURN_DEADLINE`](crate::limits::DEFAULT_TURN_DEADLINE); transient and database errors. After any of them
+/// nothing was changed. [`Error::Unknown`](crate::Error::Unknown) when the connection was lost during the commit and
+/// reading back could not tell what happened: nothing is lost and nothing will happen twice, but the hooks of that turn
+/// will not run.
 ///
 /// # Cancel safety
 ///

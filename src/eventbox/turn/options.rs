@@ -105,7 +105,8 @@ impl TurnOptions {
 
     /// Leaves the hooks to the caller, in [`Turn::post_process`](crate::Turn::post_process), instead of running them.
     ///
-    /// Use it to run them elsewhere, or after something of your own; [`Turn::run_hooks`](crate::Turn::run_hooks) runs all.
+    /// Use it to run them elsewhere, or after something of your own; [`Turn::run_hooks`](crate::Turn::run_hooks) runs
+    /// all.
     pub fn return_hooks(mut self) -> Self {
         self.returns_hooks = true;
         self

@@ -59,7 +59,7 @@ impl Complaints {
         let is_told = is_new || now.duration_since(complaint.logged) >= LOGGED_EVERY;
         if is_told {
             let (times, error) = (complaint.unlogged, &complaint.cause);
-            tracing::warn!(topic, times, error, "failing through nobody's fault: trying again");
+            tracing::warn!(topic, times, error, "a failure that no event is to blame for: trying again");
             (complaint.logged, complaint.unlogged) = (now, 0);
         }
         is_told

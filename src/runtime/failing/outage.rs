@@ -1,8 +1,8 @@
 //! Kinds whose recipients fail alike. The cause is something that they share, such as a service that is away, and no
 //! event.
 //!
-//! When [`MANY`] recipients of a kind fail and none succeeds in between, the kind is held: only one recipient at a
-//! time is tried, a *probe*. The first success ends the hold. When others succeed in between, but [`MANY_BESIDE`]
+//! When [`MANY`] recipients of a kind fail and none succeeds in between, the kind is held: only one recipient at a time
+//! is tried, a *probe*. The first success ends the hold. When others succeed in between, but [`MANY_AMONG_SUCCESSES`]
 //! begin to fail within [`TOGETHER`], the kind goes on, and those failures count for no event either.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -20,7 +20,7 @@ const MANY: usize = 5;
 
 /// Number of recipients of a kind that begin to fail within [`TOGETHER`], while others succeed, that is no
 /// coincidence.
-const MANY_BESIDE: usize = 10;
+const MANY_AMONG_SUCCESSES: usize = 10;
 
 /// Time within which recipients begin to fail together.
 const TOGETHER: Duration = Duration::from_secs(60);
@@ -92,7 +92,7 @@ impl Outages {
         }
         if failing.own.contains_key(to) {
             let together = failing.own.values().filter(|since| now.duration_since(**since) < TOGETHER).count();
-            return together < MANY_BESIDE;
+            return together < MANY_AMONG_SUCCESSES;
         }
         failing.suspects.insert(to.clone());
         if failing.suspects.len() < MANY {

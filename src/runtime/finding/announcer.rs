@@ -16,14 +16,15 @@ use crate::service::StopReport;
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
-/// Tells the runtimes of other processes about the emits of this one, which has no [`Runtime`](crate::runtime::Runtime) of its own.
+/// Wakes up the runtimes of other processes after emits of this process, which has no
+/// [`Runtime`](crate::runtime::Runtime) of its own.
 ///
-/// Start one in a service that emits and leaves the work to others: without it, on Postgres, an event waits until the workers poll
-/// ([`poll_interval`](crate::runtime::RuntimeConfig::poll_interval), a second). It sends a `NOTIFY` after the emits, at once
-/// while they are few, and otherwise one every 1 to 50 ms for all of them together, on a connection of the pool that is held no longer than that
-/// takes. On SQLite the version of the file tells the others, and this does nothing. A [`Runtime`](crate::runtime::Runtime) tells the others by itself.
+/// Start it in a service that emits and leaves the work to other processes. Without it, on Postgres, an event waits for
+/// the next poll ([`poll_interval`](crate::runtime::RuntimeConfig::poll_interval), 1 s by default). It sends a `NOTIFY`
+/// at once after a few emits, and one every 1 to 50 ms after many. For each it takes a connection of the pool. On
+/// SQLite it does nothing, because the other processes see the version of the file. A `Runtime` sends its own wake-ups.
 ///
-/// What it sends may be lost: events never are, they wait for the poll. Dropping it stops it.
+/// A wake-up may get lost. Its event then waits for the poll. Dropping the announcer stops it.
 ///
 /// # Examples
 ///
@@ -50,12 +51,12 @@ pub struct Announcer<B: Backend> {
 }
 
 impl<B: Backend> Announcer<B> {
-    /// Starts to tell, in a task of its own.
+    /// Starts the announcer in its own task.
     #[must_use = "dropping it stops it"]
     pub fn start(pool: &Pool<B>) -> Self {
         let (wake_ups, stopping) = (eventbox::listen(), CancellationToken::new());
         let task = B::SENDS_WAKE_UPS.then(|| {
-            // No shard is worked on here, so all of them are somebody else's.
+            // This process works on no shard, so every wake-up goes to other processes.
             let (_, owned) = watch::channel(ShardSet::default());
             tokio::spawn(notify::send_loop(pool.clone(), Arc::clone(&wake_ups), owned, stopping.clone()))
         });

@@ -14,8 +14,8 @@ use crate::runtime::shared::Shared;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, Told, answered, hold};
 
-/// Shortest and longest average time between two wake-ups of this process. With more to tell, one wake-up carries
-/// more.
+/// Shortest and longest average time between two wake-ups of this process. Under load one
+/// wake-up carries more.
 const WINDOW: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// Number of wake-ups that may go at once after a pause: isolated wake-ups are sent at once.
@@ -77,7 +77,7 @@ pub(super) async fn send<B: Backend>(pool: &Pool<B>, wake_up: &WakeUp) {
     let wake_up = Told { recipients, committed: wake_up.committed, shards: wake_up.shards };
     let sent = answered(pool, async { B::send_wake_up(&mut *hold(pool).await?, wake_up).await });
     if let Err::<(), Fault>(fault) = sent.await {
-        tracing::debug!(error = %fault.0, "a wake-up could not be sent: the poll makes it good");
+        tracing::debug!(error = %fault.0, "a wake-up could not be sent: a poll finds its events");
     }
 }
 
@@ -95,7 +95,8 @@ pub(crate) async fn listen_loop<B: Backend>(shared: Arc<Shared<B>>, remote: Arc<
             ended = B::hear_wake_ups(&shared.pool, hearing) => {
                 let Err(fault) = ended;
                 metrics::listening(false);
-                tracing::debug!(error = %fault.0, "the listener for wake-ups ended: the poll makes it good until it listens again");
+                let error = fault.0;
+                tracing::debug!(%error, "the listener for wake-ups ended: polls find events until it is back");
             }
         }
         tokio::select! {
@@ -110,22 +111,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn few_go_at_once_and_many_wait_for_each_other() {
+    async fn a_few_wake_ups_go_at_once_and_many_are_spaced() {
         let now = Instant::now();
         let mut window = NotifyWindow::new(now);
         for _ in 0..BURST {
             assert_eq!(window.sent(now, 1), now);
         }
-        assert_eq!(window.sent(now, 1), now + WINDOW.0, "one in each window behind the first ones");
+        assert_eq!(window.sent(now, 1), now + WINDOW.0, "one per window after the burst");
         let later = now + Duration::from_secs(1);
-        assert_eq!(window.sent(later, MANY + 1), later, "a time without any is made good");
+        assert_eq!(window.sent(later, MANY + 1), later, "a pause refills the burst");
         for _ in 0..10 {
             window.sent(later, MANY + 1);
         }
         assert_eq!(
             window.sent(later, MANY + 1) + WINDOW.1,
             window.sent(later, MANY + 1),
-            "and so are the windows longer"
+            "large wake-ups lengthen the window"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Old transactions make scans slow: the log names them after a slow scan, so that a person can end them.
 //!
-//! This loop asks the server beside the scans. No scan waits for the answer.
+//! This loop asks the server concurrently with the scans. No scan waits for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_asks_in_vain_is_heard_less_and_less_until_there_is_news() {
+    async fn requests_in_vain_are_delayed_longer_until_a_scan_finds_work() {
         let mut polls = Polls::new(Duration::from_millis(10), Duration::from_secs(1), Instant::now());
         let mut pause_after = |new: u32| {
             let now = Instant::now();

@@ -1,7 +1,7 @@
 //! Where listings start. Removed rows that the engine keeps for a long snapshot make the front of a box slow to
 //! read, so a listing starts after the events that are known to be consumed.
 //!
-//! Positions are hints, because an event may commit late: a scan that sees an event before a position forgets the
+//! Positions only save time, because an event may commit late: a scan that sees an event before a position forgets the
 //! position.
 //!
 //! A sender's event that commits late must be listed before the events that its sender emits after that commit. So a
@@ -51,8 +51,8 @@ impl Positions {
     }
 
     /// Returns whether that became known only after the scan had begun that saw the event.
-    pub(crate) fn was_consumed_since(&self, to: &Recipient, seen: EventId, walk_began: Instant) -> bool {
-        self.emptied_of(to).is_some_and(|(last, at)| seen <= last && walk_began < at)
+    pub(crate) fn was_consumed_since(&self, to: &Recipient, seen: EventId, scan_began: Instant) -> bool {
+        self.emptied_of(to).is_some_and(|(last, at)| seen <= last && scan_began < at)
     }
 
     /// Notes that events up to this one were listed, and that events remain: some before it, or only later ones.
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_consumed_after_a_walk_had_begun_is_not_news() {
+    async fn an_event_consumed_after_the_scan_began_is_not_new() {
         let (mut positions, to) = (Positions::default(), Recipient::new("cell", "a").unwrap());
         let (first, last, later) = (EventId::mint(), EventId::mint(), EventId::mint());
         let began = Instant::now();

@@ -273,7 +273,7 @@ mod tests {
                 scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(),
                 "who listens late ends no rest"
             );
-            assert!(scans.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one walk was enough");
+            assert!(scans.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one scan was enough");
         }
     }
 

@@ -20,7 +20,7 @@ impl Warnings {
         if self.unknown.len() < MAX_UNKNOWN_KINDS && self.unknown.insert(kind.to_owned()) {
             tracing::warn!(
                 kind,
-                "events of a kind that nobody here processes stay in their boxes: register it, or purge them"
+                "no handler for a kind in this process: its events stay; register the kind, or purge them"
             );
         }
     }

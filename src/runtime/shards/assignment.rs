@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_a_fair_share() {
+    fn every_member_has_a_fair_share() {
         for count in [1, 2, 3, 7, 100, 300] {
             let members = members(count);
             let assignment = Assignment::of(&members);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_more_than_the_limit_and_the_others_take_the_rest() {
+    fn a_limit_holds_and_the_other_members_take_the_rest() {
         let mut members = members(4);
         members[0].limit = 10;
         let assignment = Assignment::of(&members);
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!((held[0], held.iter().sum::<usize>()), (10, 256));
         members.iter_mut().for_each(|member| member.limit = 20);
         let held: usize = Assignment::of(&members).parts().map(|(_, shards)| shards.len()).sum();
-        assert_eq!(held, 80, "what nobody has room for is nobody's");
+        assert_eq!(held, 80, "shards without room stay free");
     }
 
     #[test]

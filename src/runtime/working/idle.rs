@@ -8,35 +8,35 @@ use crate::eventbox::{Phase, spent};
 use crate::shard::ShardSet;
 
 /// Time between two reports.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Idle time that is not reported yet.
 #[derive(Debug)]
 pub(super) struct Idle {
     time: Duration,
     of: ShardSet,
-    told_at: Instant,
+    reported_at: Instant,
 }
 
 impl Idle {
     pub(super) fn new(now: Instant) -> Self {
-        Idle { time: Duration::ZERO, of: ShardSet::default(), told_at: now }
+        Idle { time: Duration::ZERO, of: ShardSet::default(), reported_at: now }
     }
 
     /// Adds idle time of these shards.
     pub(super) fn add(&mut self, time: Duration, owned: ShardSet, now: Instant) {
         if owned != self.of {
-            self.tell(now);
+            self.report(now);
             self.of = owned;
         }
         self.time += time;
-        if now.duration_since(self.told_at) >= TOLD_EVERY {
-            self.tell(now);
+        if now.duration_since(self.reported_at) >= REPORT_INTERVAL {
+            self.report(now);
         }
     }
 
-    fn tell(&mut self, now: Instant) {
-        self.told_at = now;
+    fn report(&mut self, now: Instant) {
+        self.reported_at = now;
         let of_each = std::mem::take(&mut self.time);
         if !of_each.is_zero() {
             let all = of_each * u32::try_from(self.of.len()).unwrap_or(0);
@@ -47,7 +47,7 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        self.tell(Instant::now());
+        self.report(Instant::now());
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_once_a_second_and_of_those_who_were_worked_on() {
+    fn idle_time_is_reported_once_a_second_for_the_owned_shards() {
         let recorder = DebuggingRecorder::new();
         let (snapshotter, began) = (recorder.snapshotter(), Instant::now());
         let ms = Duration::from_millis;

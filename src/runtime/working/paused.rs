@@ -87,7 +87,8 @@ fn log_changes(before: &PausedKinds, now: &PausedKinds) {
     }
     match (before.throttled.is_empty(), now.throttled.is_empty()) {
         (true, false) => {
-            tracing::warn!(kinds = ?now.throttled, "the outbox is over its quota: what publishes waits until it is delivered");
+            let kinds = &now.throttled;
+            tracing::warn!(?kinds, "the outbox is over its quota: kinds that publish wait for delivery");
         }
         (false, true) => tracing::info!("the outbox is below its quota again"),
         _ => {}

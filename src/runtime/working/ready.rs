@@ -111,7 +111,7 @@ impl ReadySet {
         is_free
     }
 
-    /// Ends the flight of a recipient; with more events, or when it was found meanwhile, it goes to the end of the queue.
+    /// Ends the flight of a recipient. With `more` events, or when found meanwhile, it goes to the end of the queue.
     pub(crate) fn done(&mut self, to: Recipient, lane: Lane, more: bool) {
         let found_again = self.was_found_again(&to);
         self.found_by_scan.remove(&to);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_walk_saw_of_a_turn_at_work_is_not_listed_again() {
+    async fn an_event_that_the_turn_in_flight_consumed_is_not_listed_again() {
         let (mut queue, began, a) = (ReadySet::default(), Instant::now(), to("a"));
         let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
         for (seen, is_listed_again) in [(first, false), (later, true)] {
@@ -263,7 +263,7 @@ mod tests {
         }
         assert!(
             !queue.found(a.clone(), last, Lane::Rounds, began, Instant::now()),
-            "the walk began before the turn had ended"
+            "the scan began before the turn had ended"
         );
         assert!(queue.found(a.clone(), last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
         queue.forget(&a);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_more_goes_to_the_end() {
+    async fn a_recipient_with_more_events_goes_to_the_end() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         for key in ["hot", "b", "c"] {
             queue.found(to(key), EventId::NIL, Lane::Turns, now, now);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_rests_is_found_when_the_time_is_over_or_the_shard_marked() {
+    async fn a_rest_ends_in_time_or_when_the_shard_is_marked() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         let until = now + Duration::from_secs(1);
         queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_hinted_does_not_rest() {
+    async fn a_wake_up_ends_a_rest() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         queue.woken_up(to("a"), Lane::Turns);
         queue.woken_up(to("a"), Lane::Turns);
@@ -330,11 +330,11 @@ mod tests {
         assert_eq!(queue.take(Lane::Turns, 10), [to("a")]);
         queue.woken_up(to("a"), Lane::Turns);
         queue.done(to("a"), Lane::Turns, false);
-        assert_eq!(queue.take(Lane::Turns, 10), [to("a")], "it was told of while it was at work");
+        assert_eq!(queue.take(Lane::Turns, 10), [to("a")], "a wake-up came while it was in flight");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_has_found_what_nobody_tells_of() {
+    async fn a_recipient_without_a_wake_up_was_found_by_a_scan() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         for key in ["a", "b"] {
             queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn positions_are_forgotten_when_something_may_be_before_them() {
+    async fn positions_are_forgotten_when_events_may_be_before_them() {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let a = to("a");
         queue.emptied(&a, last);
@@ -359,9 +359,9 @@ mod tests {
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now, true);
         queue.found(a.clone(), last, Lane::Rounds, now, now);
-        assert_eq!(queue.position(&a), behind, "nothing is before it");
+        assert_eq!(queue.position(&a), behind, "no event is before it");
         queue.found(a.clone(), behind, Lane::Rounds, now, now);
-        assert_eq!(queue.position(&a), EventId::NIL, "a walk has seen something");
+        assert_eq!(queue.position(&a), EventId::NIL, "a scan saw an event before it");
 
         queue.emptied(&a, last);
         queue.take(Lane::Rounds, 1);
@@ -369,22 +369,22 @@ mod tests {
             queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
         }
         queue.emptied(&a, last);
-        assert_eq!(queue.position(&a), EventId::NIL, "walks have seen something while it was at work");
+        assert_eq!(queue.position(&a), EventId::NIL, "scans saw events before it while it was in flight");
         queue.done(a.clone(), Lane::Rounds, false);
         queue.take(Lane::Rounds, 1);
 
         queue.more_remain(&a, last, true);
         queue.emptied(&a, last);
-        assert_eq!(queue.position(&a), EventId::NIL, "something was left before it");
+        assert_eq!(queue.position(&a), EventId::NIL, "events were left before it");
         queue.more_remain(&a, last, true);
         assert_eq!(queue.position(&a), last);
         queue.take(Lane::Rounds, 1);
         queue.rest(a.clone(), Lane::Rounds, now, true);
-        assert_eq!(queue.position(&a), EventId::NIL, "it is listed with what comes");
+        assert_eq!(queue.position(&a), EventId::NIL, "the next listing includes it");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_ends_a_rest() {
+    async fn a_late_event_ends_a_rest() {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
         queue.emptied(&a, last);
