@@ -215,14 +215,12 @@ impl UnknownEvent {
 pub enum Misuse {
     /// A text that must not be empty.
     #[error("the {what} is empty")]
-    #[non_exhaustive]
     Empty {
         /// Which text.
         what: &'static str,
     },
     /// A text or value over its limit.
     #[error("the {what} has {bytes} bytes, over the limit of {limit}")]
-    #[non_exhaustive]
     TooLong {
         /// Which text or value.
         what: &'static str,
@@ -233,14 +231,12 @@ pub enum Misuse {
     },
     /// A text with a NUL character, which Postgres cannot store.
     #[error("the {what} contains a NUL character")]
-    #[non_exhaustive]
     Nul {
         /// Which text.
         what: &'static str,
     },
     /// A recipient's kind with a slash, or a recipient's text without one.
     #[error("{text:?} is not a recipient: write kind/key, with no slash in the kind")]
-    #[non_exhaustive]
     NotARecipient {
         /// The given value.
         text: String,
@@ -250,14 +246,12 @@ pub enum Misuse {
         "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all \
          zeros"
     )]
-    #[non_exhaustive]
     NotATraceparent {
         /// The given value, or its start.
         text: String,
     },
     /// More events in one call than it takes.
     #[error("{count} events in one call, over the limit of {limit}: make several calls")]
-    #[non_exhaustive]
     TooMany {
         /// Number of events given.
         count: usize,
@@ -266,21 +260,18 @@ pub enum Misuse {
     },
     /// A call on something that was stopped.
     #[error("the {what} was stopped")]
-    #[non_exhaustive]
     Stopped {
         /// The service that was stopped.
         what: &'static str,
     },
     /// A text that is no [`Receipt`](crate::Receipt).
     #[error("{text:?} is not a receipt")]
-    #[non_exhaustive]
     NotAReceipt {
         /// Its beginning.
         text: String,
     },
     /// A timer further away than timers may be; is the unit wrong?
     #[error("the event is due in {wait:?}, over the limit of {limit:?}")]
-    #[non_exhaustive]
     TooFar {
         /// Time until it is due.
         wait: std::time::Duration,
@@ -304,21 +295,18 @@ pub enum Misuse {
     LeftOpen,
     /// A processor's decision names an event that is not in the batch it was given.
     #[error("the decision consumes event {id}, which is not in its batch")]
-    #[non_exhaustive]
     NotListed {
         /// The event.
         id: String,
     },
     /// A processor's decision names an event twice.
     #[error("the decision consumes event {id} twice")]
-    #[non_exhaustive]
     ConsumedTwice {
         /// The event.
         id: String,
     },
     /// A listing of another set.
     #[error("the listing is of {listed}: list this set")]
-    #[non_exhaustive]
     ForeignListing {
         /// The recipient that was listed.
         listed: String,
@@ -328,7 +316,6 @@ pub enum Misuse {
     OtherTransaction,
     /// Two pops of one transaction with the same item.
     #[error("item {id:?} was popped by two operations of this transaction")]
-    #[non_exhaustive]
     PoppedTwice {
         /// The item.
         id: String,

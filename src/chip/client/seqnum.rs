@@ -72,7 +72,7 @@ mod tests {
         let mut event = CloudEvent::builder(source, event_type).build().unwrap();
         sequences.stamp(&mut event);
         let text = |name| match event.extension(name) {
-            Some(crate::ExtensionValue::String(text)) => text,
+            Some(crate::cloudevent::ExtensionValue::String(text)) => text,
             other => panic!("{other:?}"),
         };
         (text("seqnum"), text("seqepoch"))

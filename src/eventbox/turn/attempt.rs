@@ -9,7 +9,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::commit::{Commit, Outcome};
-use super::decision::{Decision, settled_range};
+use super::decision::{Decision, whole_range};
 use super::guard::Guard;
 use super::options::TurnOptions;
 use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn};
@@ -116,7 +116,7 @@ where
     let failing = loaded.failing && !options.is_searching();
     let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
     let began = Instant::now();
-    let range = settled_range(&loaded.events, decision.removed_together());
+    let range = whole_range(&loaded.events, decision.removed_together());
     let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
     let outcome = commit.run(at_hand, decision).await;
     metrics::spent(Phase::Committing, began.elapsed(), alone(to));

@@ -56,9 +56,9 @@ impl<B: Backend> Scheduler<B> {
                     self.shared.counters.contention(1);
                     self.queue.done(to, Lane::Turns, true);
                 }
-                Some(Done::Alone) | None => self.queue.done(to, Lane::Turns, true),
+                Some(Done::NeedsOwnTurn) | None => self.queue.done(to, Lane::Turns, true),
                 Some(Done::Deferred) => self.queue.done(to, Lane::Rounds, true),
-                Some(Done::Hindered) => self.queue.done(to, Lane::Rounds, false),
+                Some(Done::Skipped) => self.queue.done(to, Lane::Rounds, false),
             }
         }
     }

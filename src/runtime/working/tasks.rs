@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::paused::PausedKinds;
 use super::registry::Handler;
 use crate::error::{Error as EventboxError, Result};
-use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Phase, RoundMember, Turn, TurnOptions, round, spent};
+use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Phase, RoundMember, Turn, round, spent};
 use crate::recipient::Recipient;
 use crate::runtime::failing::outage::Outages;
 use crate::runtime::finding::scan::Scan;

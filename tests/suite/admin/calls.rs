@@ -102,7 +102,7 @@ on_every_engine! {
     async fn limits_are_refused_before_any_sql(db) {
         db.pool.close().await;
         let refused = |error: Error| match error {
-            Error::Misuse { attempt, misuse } => {
+            Error::Misuse { attempt, misuse, .. } => {
                 assert!(attempt.contains("cell/1"), "{attempt}");
                 misuse
             }

@@ -187,8 +187,8 @@ fn the_table_has_every_specified_instrument() {
         assert!(specified.iter().all(|label| labels(name).contains(label)), "{name}");
     }
     for instrument in instruments() {
-        let of_events = instrument.unit == "{event}" && instrument.kind == Kind::Counter;
-        let emits = instrument.name.starts_with("durable_emitter.emit.") && instrument.kind == Kind::Counter;
+        let of_events = instrument.unit == "{event}" && instrument.kind == InstrumentKind::Counter;
+        let emits = instrument.name.starts_with("durable_emitter.emit.") && instrument.kind == InstrumentKind::Counter;
         let named = ["domain", "entity"].iter().all(|label| instrument.labels.contains(label));
         assert!(named || !(of_events || emits), "{}", instrument.name);
         let of_client = instrument.name.starts_with("chip_ingress.batch.");

@@ -53,7 +53,8 @@ where
     B::emit_on(&db.pool, &to, Event::new("x")).await.unwrap();
     let error = eventbox::reduce_batch(&db.pool, &to, &Keeps(state), MANY).await.unwrap_err();
     let Error::State { source, .. } = &error else { panic!("{error:?}") };
-    let (StateError::Encode { recipient, source } | StateError::NotReadBack { recipient, source }) = source else {
+    let (StateError::Encode { recipient, source, .. } | StateError::NotReadBack { recipient, source, .. }) = source
+    else {
         panic!("{source:?}")
     };
     assert!(*recipient == to && source.to_string().contains(words), "{source}");

@@ -331,7 +331,7 @@ on_every_engine! {
         for (value, wanted) in [("100", "no more than two digits"), ("101", "far too many digits")] {
             emit(db, &to, &[value]).await;
             let error = eventbox::reduce_batch(&db.pool, &to, &Last, MANY).await.unwrap_err();
-            let Error::State { source: StateError::Encode { recipient, source }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::Encode { recipient, source, .. }, .. } = &error else { panic!("{error:?}") };
             assert!(*recipient == to && source.to_string().contains(wanted), "{source}");
         }
         emit(db, &to, &["9"]).await;
@@ -343,7 +343,7 @@ on_every_engine! {
             let stored = if Engine::FOLDER == "postgres" { format!("'\\{}'::bytea", stored.replace('\'', "")) } else { stored.to_owned() };
             db.run(format!("UPDATE eventbox_state SET state = {stored}")).await;
             let error = eventbox::reduce_batch(&db.pool, &to, &Last, MANY).await.unwrap_err();
-            let Error::State { source: StateError::Decode { recipient, source }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::Decode { recipient, source, .. }, .. } = &error else { panic!("{error:?}") };
             assert!(*recipient == to && source.to_string().contains(wanted), "{source}");
         }
         let error = eventbox::state::<i64>(&db.pool, &to).await.unwrap_err();

@@ -49,8 +49,8 @@ impl Recorded {
         for (name, series) in &self.0 {
             let instrument = by_name.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
             let wanted = match instrument.kind {
-                Kind::Counter => MetricKind::Counter,
-                Kind::Gauge => MetricKind::Gauge,
+                InstrumentKind::Counter => MetricKind::Counter,
+                InstrumentKind::Gauge => MetricKind::Gauge,
                 _ => MetricKind::Histogram,
             };
             assert!(series.iter().all(|(kind, _, _)| *kind == wanted), "{name}: {series:?}");

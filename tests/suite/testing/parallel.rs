@@ -85,7 +85,9 @@ on_every_engine! {
         let without = started(None).await;
         without.stop(crate::support::SOON).await;
         assert_eq!(db.number("SELECT count(*) FROM eventbox_tombstone WHERE gone_at_us IS NULL").await, 1);
-        let pruner = PrunerConfig::default().with_tombstone_delay(std::time::Duration::ZERO).with_interval(std::time::Duration::from_millis(100));
+        let pruner = eventbox::PrunerConfig::default()
+            .with_tombstone_delay(std::time::Duration::ZERO)
+            .with_interval(std::time::Duration::from_millis(100));
         let with = started(Some(pruner)).await;
         crate::support::eventually(crate::support::SOON, async || db.count("eventbox_tombstone").await == 0).await;
         assert!(with.stop(crate::support::SOON).await.complete);

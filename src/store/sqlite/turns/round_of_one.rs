@@ -46,7 +46,7 @@ mod tests {
     use sqlx::Pool;
 
     use super::*;
-    use crate::store::turns::round::Removed;
+    use crate::store::turns::round::{Removed, StateWrite};
     use crate::{Event, EventId, Recipient};
 
     /// What is stored: the turn and the state of a recipient, and how many events it has.
@@ -69,7 +69,7 @@ mod tests {
         }
         let attempts = [Uuid::new_v4(), Uuid::new_v4()];
         let write = async |turn: i64, behind: Option<Uuid>, attempt: Uuid, state: &str, removed: Removed<'_>| {
-            let (shard, recipient, state) = (to.shard().into(), to.as_str(), Some(Some(state.as_bytes())));
+            let (shard, recipient, state) = (to.shard().into(), to.as_str(), StateWrite::Set(state.as_bytes()));
             let write = RoundWrite { shard, recipient, turn, token: behind, state, removed };
             Sqlite::write_one(&mut *pool.acquire().await.unwrap(), &write, attempt, 0).await.unwrap()
         };
