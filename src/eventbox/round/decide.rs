@@ -124,6 +124,7 @@ impl Decided {
 }
 
 /// Result of deciding about one recipient.
+#[allow(clippy::large_enum_variant, reason = "a box would be one more allocation for each recipient of a round")]
 pub(super) enum Verdict {
     /// A turn to commit, and its hooks.
     Ready(Ready, Vec<PostProcess>),
