@@ -32,7 +32,9 @@ mod twins;
 
 pub(crate) use bound::Bound;
 pub use connect::connection::{ANSWER_WAIT, IDLE_LIMIT, RELEASE_WAIT};
-pub(crate) use connect::connection::{Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive};
+pub(crate) use connect::connection::{
+    Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive,
+};
 pub use connect::executor::EmitExecutor;
 pub(crate) use connect::group::Intact;
 pub(crate) use connect::takeover::Gone;

@@ -133,12 +133,12 @@ pub enum StateWrite<'a> {
 
 impl<'a> StateWrite<'a> {
     /// Returns whether the stored state stays.
-    pub(super) fn keeps(self) -> bool {
+    pub(in crate::store) fn keeps(self) -> bool {
         self == StateWrite::Keep
     }
 
     /// Returns the new state, if there is one.
-    pub(super) fn bytes(self) -> Option<&'a [u8]> {
+    pub(in crate::store) fn bytes(self) -> Option<&'a [u8]> {
         match self {
             StateWrite::Set(bytes) => Some(bytes),
             StateWrite::Keep | StateWrite::Remove => None,

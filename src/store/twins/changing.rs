@@ -9,10 +9,10 @@ use super::tables::{Dice, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
 use crate::store::inbox::event::{DueRow, EventRow};
+use crate::store::inbox::tombstone::Slice;
 use crate::store::macros::on_both_engines;
 use crate::store::operate::quarantine::Verdict;
-use crate::store::turns::round::{Removed, RoundWrite};
-use crate::store::inbox::tombstone::Slice;
+use crate::store::turns::round::{Removed, RoundWrite, StateWrite};
 
 /// Longest wait for a lock. Nobody else is here.
 const LOCK_WAIT_MS: u32 = 1_000;
@@ -227,7 +227,7 @@ on_both_engines! {
                     (Some(first), Some(last)) if place % 2 == 0 => Removed::Range { first: *first, last: *last, count: ids.len() },
                     _ => Removed::Ids(ids),
                 };
-                let states = [None, Some(None), Some(Some(&b"round"[..]))];
+                let states = [StateWrite::Keep, StateWrite::Remove, StateWrite::Set(b"round")];
                 RoundWrite {
                     shard: *shard,
                     recipient,
@@ -253,14 +253,14 @@ on_both_engines! {
                 ids.sort();
             }
             // Each attempt has a token of its own.
-            for (attempt, token, state) in [(0x200, None, Some(Some(&b"alone"[..]))), (0x201, Some(Uuid::from_u128(9)), None)] {
+            for (attempt, token, state) in [(0x200, None, StateWrite::Set(b"alone")), (0x201, Some(Uuid::from_u128(9)), StateWrite::Keep)] {
                 let write = RoundWrite { shard: *shard, recipient, turn, token, state, removed: Removed::Ids(&ids) };
                 begin(conn).await;
                 let won = Engine::write_one(conn, &write, Uuid::from_u128(attempt), LOCK_WAIT_MS).await.unwrap();
                 transcript.note(format!("write_one {shard} {recipient} {token:?}"), won);
                 end(conn, won.is_some()).await;
             }
-            let write = RoundWrite { shard: *shard, recipient, turn, token: None, state: None, removed: Removed::Ids(&ids) };
+            let write = RoundWrite { shard: *shard, recipient, turn, token: None, state: StateWrite::Keep, removed: Removed::Ids(&ids) };
             begin(conn).await;
             let lost = Engine::write_round(conn, &[write], Uuid::from_u128(0x300), LOCK_WAIT_MS).await.unwrap();
             transcript.note(format!("write_round of one {shard} {recipient}"), lost);

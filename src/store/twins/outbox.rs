@@ -7,7 +7,9 @@ use super::fixture::Twin;
 use super::tables::SHARDS;
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
-use crate::store::outgoing::outbox::{Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally};
+use crate::store::outgoing::outbox::{
+    Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally,
+};
 
 fn claimed(row: &ClaimedRow) -> String {
     let (key, size) = (row.key, row.payload.len());
@@ -91,7 +93,7 @@ on_both_engines! {
         for (from_shard, per_shard, limit, bytes) in
             [(0, 1, 3, 100_000), (7, 2, 100, 100_000), (100, 50, 5, 2_000), (255, 3, 7, 1), (8, 1_000, 1_000, 30_000), (0, 1_000, 40, 10_000_000)]
         {
-            let claim = Claim { from_shard, per_shard, limit, bytes, hold_us: 10 * HOUR };
+            let claim = Claim { from_shard, per_shard, limit, bytes, claim_ttl_us: 10 * HOUR };
             let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
             transcript.note_unordered(format!("claim_outbox {claim:?}"), rows.iter().map(claimed).collect());
             all.extend(rows);

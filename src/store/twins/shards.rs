@@ -4,8 +4,8 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{HOUR, Transcript, hours};
-use crate::store::shards::lease::{MemberRow, ShardMask};
 use crate::store::macros::on_both_engines;
+use crate::store::shards::lease::{MemberRow, ShardMask};
 
 const TERM: i64 = 10 * HOUR;
 
