@@ -151,6 +151,10 @@ on_both_engines! {
             until: Uuid,
             limit: i64,
         ) -> Result<u64, Fault> {
+            // The offset below would be negative: an error on one engine, and the first row on the other.
+            if limit < 1 {
+                return Ok(0);
+            }
             // Up to one id, and not IN (a list of them): a planner without statistics of a box just filled would compare each with each.
             let query = sqlx::query::<Engine>(
                 "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= COALESCE(

@@ -45,6 +45,15 @@ on_every_engine! {
         assert_eq!((admin::purge_all(&db.pool, &cell()).await.unwrap(), turn(db).await), (0, 2));
     }
 
+    /// A slice that is full of timers leaves no room for events, which are deleted by the next.
+    async fn purge_all_goes_on_behind_a_slice_of_timers(db) {
+        let timer = |_| (cell(), Event::new("").due_in(std::time::Duration::from_secs(3_600)));
+        eventbox::emit_all(&db.pool, &(0..admin::PURGE_SLICE).map(timer).collect::<Vec<_>>()).await.unwrap();
+        emit(db, &["a", "b"]).await;
+        assert_eq!(admin::purge_all(&db.pool, &cell()).await.unwrap(), u64::from(admin::PURGE_SLICE) + 2);
+        assert_eq!((db.count("eventbox_timer").await, db.count("eventbox_event").await, turn(db).await), (0, 0, 2));
+    }
+
     async fn the_standing_tells_a_paused_kind_from_a_paused_recipient(db) {
         let paused = async || {
             let standing = admin::standing(&db.pool, &cell()).await.unwrap();

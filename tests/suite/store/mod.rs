@@ -8,5 +8,7 @@ mod plans;
 mod pruning;
 mod statements;
 mod timing;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod twins;
 #[cfg(feature = "runtime")]
 mod walks;

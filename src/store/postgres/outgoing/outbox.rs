@@ -113,6 +113,47 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
      ) AS undelivered"
 );
 
+/// The setting is local to the transaction, which is this statement.
+const DELETE_OUTBOX: &str = "WITH gone AS (
+    DELETE FROM eventbox_outbox o
+    USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+    WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
+)
+SELECT source, type, count(*) FROM gone GROUP BY source, type";
+
+/// As [`DELETE_OUTBOX`].
+const MARK_OUTBOX: &str = concat!(
+    "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+    now_us!(),
+    " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+     WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
+     SELECT source, type, count(*) FROM gone GROUP BY source, type"
+);
+
+const RESCHEDULE_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox o SET next_attempt_at_us = ",
+    now_us!(),
+    " + u.delay_us, last_code = u.code, last_error = u.error
+     FROM unnest($1::int2[], $2::uuid[], $3::int4[], $4::int8[], $5::text[], $6::text[])
+          AS u (shard, id, attempts, delay_us, code, error)
+     WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
+);
+
+const BURY_OUTBOX: &str = concat!(
+    "WITH gone AS (
+         DELETE FROM eventbox_outbox o
+         USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[]) AS u (shard, id, attempts, code, reason)
+         WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
+         RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
+     )
+     INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+     SELECT shard, id, source, type, code, reason, attempts, ",
+    now_us!(),
+    ", payload FROM gone
+     ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
+         attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
+);
+
 impl OutboxTable for Postgres {
     const INSERT_WORKERS: usize = 4;
     const WRITERS: usize = usize::MAX;
@@ -154,42 +195,19 @@ impl OutboxTable for Postgres {
     }
 
     async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        // The setting is local to the transaction, which is this statement.
-        let query = sqlx::query(
-            "WITH gone AS (
-                 DELETE FROM eventbox_outbox o
-                 USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-                 WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
-             )
-             SELECT source, type, count(*) FROM gone GROUP BY source, type",
-        );
         let (shards, ids) = columns(keys);
-        let query = query.bind(shards).bind(ids);
+        let query = sqlx::query(DELETE_OUTBOX).bind(shards).bind(ids);
         tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
     async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        let query = sqlx::query(concat!(
-            "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
-            now_us!(),
-            " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-             WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
-             SELECT source, type, count(*) FROM gone GROUP BY source, type"
-        ));
         let (shards, ids) = columns(keys);
-        let query = query.bind(shards).bind(ids);
+        let query = sqlx::query(MARK_OUTBOX).bind(shards).bind(ids);
         tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
-        let query = sqlx::query(concat!(
-            "UPDATE eventbox_outbox o SET next_attempt_at_us = ",
-            now_us!(),
-            " + u.delay_us, last_code = u.code, last_error = u.error
-             FROM unnest($1::int2[], $2::uuid[], $3::int4[], $4::int8[], $5::text[], $6::text[])
-                  AS u (shard, id, attempts, delay_us, code, error)
-             WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
-        ));
+        let query = sqlx::query(RESCHEDULE_OUTBOX);
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.key.id).collect::<Vec<_>>())
@@ -201,20 +219,7 @@ impl OutboxTable for Postgres {
     }
 
     async fn bury_outbox(tx: &mut PgConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
-        let query = sqlx::query(concat!(
-            "WITH gone AS (
-                 DELETE FROM eventbox_outbox o
-                 USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[]) AS u (shard, id, attempts, code, reason)
-                 WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
-                 RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
-             )
-             INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-             SELECT shard, id, source, type, code, reason, attempts, ",
-            now_us!(),
-            ", payload FROM gone
-             ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
-                 attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
-        ));
+        let query = sqlx::query(BURY_OUTBOX);
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.key.id).collect::<Vec<_>>())

@@ -136,6 +136,29 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
      )"
 );
 
+const RESCHEDULE_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox AS o SET next_attempt_at_us = ",
+    now_us!(),
+    " + u.delay_us, last_code = u.code, last_error = u.error
+     FROM (SELECT value ->> 0 AS shard, unhex(value ->> 1) AS id, value ->> 2 AS attempts, value ->> 3 AS delay_us,
+                  value ->> 4 AS code, value ->> 5 AS error FROM json_each($1)) AS u
+     WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
+);
+
+/// Differs: a CTE cannot write, so it is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
+const BURY_OUTBOX: &str = concat!(
+    "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+     SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
+    now_us!(),
+    ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
+         ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
+     WHERE o.delivered_at_us IS NULL RETURNING shard, id"
+);
+
+const DELETE_BURIED: &str = "DELETE FROM eventbox_outbox WHERE delivered_at_us IS NULL AND (shard, id, attempts) IN (
+    SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each($1)
+)";
+
 impl OutboxTable for Sqlite {
     const INSERT_WORKERS: usize = 1;
     const WRITERS: usize = 1;
@@ -195,39 +218,19 @@ impl OutboxTable for Sqlite {
             .iter()
             .map(|row| (row.key.shard, hex(row.key.id), row.attempts, row.delay_us, &row.code, &row.error))
             .collect();
-        let query = sqlx::query(concat!(
-            "UPDATE eventbox_outbox AS o SET next_attempt_at_us = ",
-            now_us!(),
-            " + u.delay_us, last_code = u.code, last_error = u.error
-             FROM (SELECT value ->> 0 AS shard, unhex(value ->> 1) AS id, value ->> 2 AS attempts, value ->> 3 AS delay_us,
-                          value ->> 4 AS code, value ->> 5 AS error FROM json_each($1)) AS u
-             WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
-        ));
+        let query = sqlx::query(RESCHEDULE_OUTBOX);
         Ok(query.bind(json(rows)?).execute(conn).await?.rows_affected())
     }
 
-    // Differs: a CTE cannot write, so it is two statements in the caller's transaction.
+    // Differs: two statements.
     async fn bury_outbox(tx: &mut SqliteConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
         let rows = json(
             rows.iter()
                 .map(|row| (row.key.shard, hex(row.key.id), row.attempts, &row.code, &row.reason))
                 .collect::<Vec<_>>(),
         )?;
-        let query = sqlx::query(concat!(
-            "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-             SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
-            now_us!(),
-            ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
-                 ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
-             WHERE o.delivered_at_us IS NULL RETURNING shard, id"
-        ));
-        let buried = query.bind(&rows).fetch_all(&mut *tx).await?;
-        let query = sqlx::query(
-            "DELETE FROM eventbox_outbox WHERE delivered_at_us IS NULL AND (shard, id, attempts) IN (
-                 SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each($1)
-             )",
-        );
-        query.bind(&rows).execute(tx).await?;
+        let buried = sqlx::query(BURY_OUTBOX).bind(&rows).fetch_all(&mut *tx).await?;
+        sqlx::query(DELETE_BURIED).bind(&rows).execute(tx).await?;
         buried.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect()
     }
 
