@@ -22,12 +22,14 @@ SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",
 );
 
 /// One statement, which keeps the ids: the pruner finds the event in the one table or the other at every moment.
+///
+/// A name that several of them have is remembered for the last, because a statement changes a row once only.
 const REPLAY_EVENTS: &str = "WITH back AS (
     DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)
     RETURNING shard, recipient, id, name, traceparent, payload
 ), remembered AS (
     INSERT INTO eventbox_tombstone AS t (shard, recipient, name, id)
-    SELECT shard, recipient, name, id FROM back WHERE name IS NOT NULL ORDER BY name
+    SELECT DISTINCT ON (name) shard, recipient, name, id FROM back WHERE name IS NOT NULL ORDER BY name, id DESC
     ON CONFLICT (shard, recipient, name) DO UPDATE SET gone_at_us = NULL, id = excluded.id
 )
 INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)

@@ -30,7 +30,7 @@ SELECT shard FROM occupied WHERE shard IS NOT NULL";
 /// A walk over so many shards looks first which of them have events: to look into an empty one costs more here than to find the next that is not.
 const MANY_SHARDS: usize = 32;
 
-/// Differs: no arrays.
+/// Differs: no arrays. The slash that is added makes a recipient that has none, of a foreign statement, a kind by itself.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, recipient, n) AS (
     SELECT f.value ->> 0, f.value ->> 2,
@@ -41,8 +41,9 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     SELECT step.shard, step.last,
            (SELECT e.recipient FROM eventbox_event e
             WHERE e.shard = step.shard AND e.recipient > CASE
-                WHEN substr(step.recipient, 1, instr(step.recipient, '/') - 1) IN (SELECT value FROM json_each($3)) THEN step.recipient
-                ELSE substr(step.recipient, 1, instr(step.recipient, '/') - 1) || '0' END ORDER BY e.recipient LIMIT 1), n + 1
+                WHEN substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1) IN (SELECT value FROM json_each($3))
+                THEN step.recipient
+                ELSE substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1) || '0' END ORDER BY e.recipient LIMIT 1), n + 1
     FROM step WHERE (step.last IS NULL OR step.recipient < step.last) AND step.recipient IS NOT NULL AND n < $2
 )
 SELECT step.shard, step.recipient,

@@ -8,7 +8,7 @@ use sqlx::types::Uuid;
 
 use super::engines::Twin;
 use super::run::Run;
-use super::table::{KINDS, STEP_US};
+use super::table::{KINDS, STEP_US, twice};
 use crate::support::drain;
 
 pub(super) async fn all<B: Twin>(run: &mut Run<'_, B>) {
@@ -121,6 +121,10 @@ async fn take_aside<B: Twin>(run: &mut Run<'_, B>) {
         let again = admin::replay(&run.pool, &to, &events(&in_box[..in_box.len() / 2])).await.unwrap();
         run.note(format!("quarantine of {to}"), [taken, back, gone, again]);
     }
+    let to = twice();
+    let both: Vec<_> = admin::quarantined(&run.pool, &to, None, 10).await.unwrap();
+    let both: Vec<_> = both.iter().map(|quarantined| quarantined.event.id()).collect();
+    run.note("replay of one name", [admin::replay(&run.pool, &to, &both).await.unwrap()]);
     run.dump("taken aside").await;
 }
 

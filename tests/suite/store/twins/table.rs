@@ -95,6 +95,7 @@ impl Table {
         if recipients > 0 {
             table.add(PAUSED_KIND, vec![Text("zoo".to_owned()), Time(-3)]);
             table.add(PAUSED_KIND, vec![Text("Cell".to_owned()), Time(-1)]);
+            table.add_foreign(&mut Numbers(4));
         }
         for place in 0..2 * i64::try_from(recipients).unwrap() {
             table.add_message(place, numbers);
@@ -145,6 +146,21 @@ impl Table {
                 steps => Time(steps),
             };
             self.add(TOMBSTONE, [&owner[..], &[Id(numbers.id()), name, gone]].concat());
+        }
+    }
+
+    /// Adds what only a foreign statement writes: recipients without a slash, and a name of two events in quarantine.
+    fn add_foreign(&mut self, numbers: &mut Numbers) {
+        for to in ["foreign", "foreign", "foreign/1", "gate", "zoo", "zoo/1", "zoo/2"] {
+            let row = [Int(4), Text(to.to_owned()), Id(numbers.id()), Null, Null, Bytes(vec![1])];
+            self.add(EVENT, row.to_vec());
+        }
+        let to = twice();
+        for _ in 0..2 {
+            let owner = [Int(to.shard().into()), Text(to.as_str().to_owned()), Id(numbers.id())];
+            let event = [Text("same".to_owned()), Null, Bytes(Vec::new())];
+            let why = [Text("QUARANTINED".to_owned()), Text("a reason".to_owned()), Int(1), Time(-1)];
+            self.add(QUARANTINE, [&owner[..], &event, &why].concat());
         }
     }
 
@@ -212,6 +228,11 @@ impl Table {
 fn name(count: &mut usize, numbers: &mut Numbers) -> Value {
     *count += 1;
     Text(format!("{}-{count}", numbers.pick(&WORDS)))
+}
+
+/// Returns the recipient that has two events of one name in quarantine.
+pub(super) fn twice() -> Recipient {
+    Recipient::new("cell", "twice").unwrap()
 }
 
 /// Returns the recipient of a place: of few shards, with a key that ends in what brings it there.
