@@ -29,6 +29,11 @@ pub(crate) fn from_now(wait: std::time::Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + wait.min(LONGEST)
 }
 
+/// Returns a duration in microseconds, as the statements take it; at most `i64::MAX`.
+pub(crate) fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Returns a UUIDv7 of now, greater than all earlier ones of this process, also when its clock goes backwards.
 pub(crate) fn new_id() -> Uuid {
     #[cfg(feature = "testing")]

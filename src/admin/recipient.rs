@@ -7,10 +7,13 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{begin_moving, end, time_of};
+use crate::clock::micros;
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::wake_shard;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Forgetting, answered, begin_tx, hold};
+use crate::store::{Backend, Fault, answered, begin_tx, hold};
+
+pub use crate::store::Forgotten;
 
 /// How long nothing must have been written on a recipient before it can be forgotten, by the database's clock.
 ///
@@ -243,24 +246,6 @@ pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i6
     set_state(pool, of, at_turn, None).await
 }
 
-/// Whether a recipient was forgotten, and if not, why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Forgotten {
-    /// Nothing is kept of it any more.
-    Done,
-    /// Nothing was kept of it.
-    NothingKept,
-    /// Its box holds events.
-    HasEvents,
-    /// It has timers, which would come into its box.
-    HasTimers,
-    /// It is paused: resume it first.
-    Paused,
-    /// Its last write is not [`FORGET_AFTER`] ago.
-    TooRecent,
-}
-
 /// Deletes what is kept of a recipient beside its events: its turn, its state, its failures.
 ///
 /// For entities that are gone for good. If it is written to again, **its turns begin again at 1**, and with them the idempotency keys of what it
@@ -290,20 +275,13 @@ pub enum Forgotten {
 /// ```
 pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<Forgotten> {
     let attempt = || format!("forget {recipient}");
-    let idle_us = i64::try_from(FORGET_AFTER.as_micros()).unwrap_or(i64::MAX);
+    let idle_us = micros(FORGET_AFTER);
     let write = answered(pool, async {
         let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
         let done = B::forget_recipient(&mut tx, recipient.shard().into(), recipient.as_str(), idle_us).await?;
         Ok((tx, done))
     });
     let (tx, done) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, done == Forgetting::Done, attempt()).await?;
-    Ok(match done {
-        Forgetting::Done => Forgotten::Done,
-        Forgetting::NothingKept => Forgotten::NothingKept,
-        Forgetting::HasEvents => Forgotten::HasEvents,
-        Forgetting::HasTimers => Forgotten::HasTimers,
-        Forgetting::Paused => Forgotten::Paused,
-        Forgetting::TooRecent => Forgotten::TooRecent,
-    })
+    end(tx, done == Forgotten::Done, attempt()).await?;
+    Ok(done)
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::item::Item;
 use super::listing::Listing;
 use super::pop::{PopOp, PopTx};
-use super::tombstone::micros;
+use crate::clock::micros;
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Emitted, MAX_EMIT_EVENTS, emit_all};
 use crate::recipient::{Recipient, check_key};

@@ -1,4 +1,4 @@
-//! Forgetting names whose items and events are long gone.
+//! Forgotten names whose items and events are long gone.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::Pool;
 
 use super::listing::Listing;
+use crate::clock::micros;
 use crate::error::Result;
 use crate::store::{Backend, Fault, PrunedSlice, Slice, answered, begin_tx, hold, in_time};
 
@@ -174,8 +175,4 @@ pub async fn cleanup_garbage<B: Backend>(pool: &Pool<B>, listings: &[&Listing]) 
         }
     }
     Ok(total)
-}
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

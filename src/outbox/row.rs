@@ -6,7 +6,7 @@ use md5::{Digest, Md5};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::{LONGEST, from_now, new_id};
+use crate::clock::{self, LONGEST, from_now, new_id};
 use crate::cloudevent::CloudEvent;
 use crate::store::{OutboxKey, OutboxRow};
 
@@ -107,5 +107,5 @@ fn shard_of(id: Uuid) -> u8 {
 
 /// Returns a duration in the microseconds of the statements, cut so that a time can be added without overflow.
 pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
+    clock::micros(duration.min(LONGEST))
 }

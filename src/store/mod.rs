@@ -39,22 +39,22 @@ pub use connect::executor::EmitExecutor;
 pub(crate) use connect::group::Intact;
 pub(crate) use connect::takeover::Gone;
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
-pub use inbox::event::NAME_WAIT;
-pub(crate) use inbox::event::{DueRow, EventRow, ListedRow, Noted};
-pub(crate) use inbox::status::Whereabouts;
+pub(crate) use inbox::event::{DueRow, EventRow, ListedRow};
+pub use inbox::event::{Emitted, NAME_WAIT};
+pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
 pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
 pub(crate) use outgoing::dead_letter::DeadRow;
 pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
-    Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally,
+    Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
-pub(crate) use shards::wake::Told;
+pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;
-pub(crate) use turns::failure::Forgetting;
+pub use turns::failure::Forgotten;
 pub(crate) use turns::round::{Removed, RoundFrom, RoundRow, RoundWrite, StateWrite, WalkFrom, WalkedRow};
 pub(crate) use turns::state::{KeptRow, Settled};
 pub(crate) use turns::turn::Claimed;
@@ -79,8 +79,8 @@ fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -
 pub trait Backend:
     sqlx::Database
     + connect::schema::Schema
-    + operate::backlog::BacklogTable
-    + operate::blocked::Blocked
+    + operate::backlog::BacklogDialect
+    + operate::blocked::BlockedDialect
     + connect::group::GroupCommit
     + inbox::event::EventTable
     + inbox::item::ItemTable
@@ -90,17 +90,17 @@ pub trait Backend:
     + inbox::tombstone::TombstoneTable
     + turns::state::StateTable
     + turns::turn::TurnTable
-    + turns::failure::ControlTable
+    + turns::failure::FailureTable
     + operate::kind::KindTable
     + operate::quarantine::QuarantineTable
-    + operate::old_transaction::OldTransactions
-    + outgoing::outbox::OutboxShared
+    + operate::old_transaction::OldTransactionDialect
+    + outgoing::outbox::OutboxTable
     + outgoing::dead_letter::DeadLetterTable
     + shards::lease::LeaseTable
-    + turns::round::RoundTable
-    + turns::round_of_one::RoundOfOne
-    + shards::wake::WakeUp
-    + operate::inspect::WrittenRows
+    + turns::round::RoundDialect
+    + turns::round_of_one::RoundOfOneTable
+    + shards::wake::WakeUpDialect
+    + operate::inspect::InspectTable
 {
 }
 

@@ -13,7 +13,7 @@ use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_h
 use crate::chip::metrics::client_label;
 use crate::emitter::metrics::instruments::{self as names, INSTRUMENTS};
 use crate::instrument::InstrumentKind;
-use crate::store::Tally;
+use crate::store::RowCount;
 
 /// Most pairs of domain and entity with labels of their own. Further pairs are `other`.
 pub const MAX_LABEL_PAIRS: usize = 500;
@@ -77,7 +77,7 @@ impl EmitterMetrics {
     }
 
     /// Counts delivered rows, and returns their number.
-    pub(crate) fn delivered(&self, tallies: &[Tally]) -> u64 {
+    pub(crate) fn delivered(&self, tallies: &[RowCount]) -> u64 {
         tally(names::DELIVERED, tallies)
     }
 
@@ -87,7 +87,7 @@ impl EmitterMetrics {
     }
 
     /// Counts expired rows, and returns their number.
-    pub(crate) fn expired(&self, tallies: &[Tally]) -> u64 {
+    pub(crate) fn expired(&self, tallies: &[RowCount]) -> u64 {
         tally(names::EXPIRED, tallies)
     }
 
@@ -125,7 +125,7 @@ impl EmitterMetrics {
     }
 }
 
-fn tally(name: &'static str, tallies: &[Tally]) -> u64 {
+fn tally(name: &'static str, tallies: &[RowCount]) -> u64 {
     for tally in tallies {
         counter!(name, Vec::from(SourceType::of(&tally.source, &tally.r#type).labels())).increment(tally.rows);
     }

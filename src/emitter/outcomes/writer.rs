@@ -16,7 +16,7 @@ use crate::emitter::outcomes::in_flight::Delivery;
 use crate::heartbeat::Beat;
 use crate::instrument::whole;
 use crate::outbox::row::micros;
-use crate::store::{Backend, Burial, OutboxKey, Reschedule, answered, begin_tx, hold};
+use crate::store::{Backend, ToDeadLetter, OutboxKey, Reschedule, answered, begin_tx, hold};
 
 /// Writes outcomes, from a queue that any number of workers share.
 pub(crate) struct OutcomeWriter<B: Backend> {
@@ -136,7 +136,7 @@ impl<B: Backend> OutcomeWriter<B> {
                     retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
                 }
                 RowOutcome::Dead { code, reason } => {
-                    dead.push((Burial { key, attempts, code: code.clone(), reason: reason.clone() }, pair.clone()));
+                    dead.push((ToDeadLetter { key, attempts, code: code.clone(), reason: reason.clone() }, pair.clone()));
                 }
             }
         }
@@ -196,12 +196,12 @@ impl<B: Backend> OutcomeWriter<B> {
     }
 
     /// Moves rows to the dead letters. Returns whether the statement succeeded.
-    async fn move_to_dead_letters(&self, dead: Vec<(Burial, SourceType)>) -> bool {
+    async fn move_to_dead_letters(&self, dead: Vec<(ToDeadLetter, SourceType)>) -> bool {
         let pool = &self.pool;
-        let (rows, pairs): (Vec<Burial>, Vec<SourceType>) = dead.into_iter().unzip();
+        let (rows, pairs): (Vec<ToDeadLetter>, Vec<SourceType>) = dead.into_iter().unzip();
         let statement = answered(pool, async {
             let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
-            let moved = B::bury_outbox(&mut tx, &rows).await?;
+            let moved = B::move_to_dead_letters(&mut tx, &rows).await?;
             tx.commit().await?;
             Ok(moved)
         });

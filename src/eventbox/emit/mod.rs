@@ -13,7 +13,9 @@ use super::event::{Event, EventId};
 use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EmitExecutor, EventRow, Noted, in_time};
+use crate::store::{Backend, EmitExecutor, EventRow, in_time};
+
+pub use crate::store::Emitted;
 
 /// Most bytes of an event's value.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
@@ -27,19 +29,6 @@ pub const MAX_EMIT_BYTES: usize = 64 << 20;
 /// Time for which the events of a decision wait for a name, with the transaction of their turn, in milliseconds. After
 /// that the turn starts again.
 const TURN_NAME_WAIT_MS: u32 = 1_000;
-
-/// Result of emitting an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Emitted {
-    /// The event is in the eventbox now, or a timer.
-    Added,
-    /// The recipient has an event of that name already: in the eventbox, as a timer, or in quarantine. Nothing was
-    /// changed; the first value and due time stay.
-    Duplicate,
-    /// An event of that name was consumed or cancelled within the tombstone delay. Nothing was changed.
-    Tombstoned,
-}
 
 /// Puts one event into a recipient's eventbox.
 ///
@@ -112,7 +101,7 @@ where
         None => B::insert_events(executor, &[row]).await,
     };
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
-    let answer = noted.first().map_or(Emitted::Duplicate, |noted| (*noted).into());
+    let answer = noted.first().copied().unwrap_or(Emitted::Duplicate);
     metrics::emitted(to, answer);
     wake_up::wake(&std::iter::once(to), is_committed);
     Ok(Receipt::new(to.clone(), answer, id, event.name()))
@@ -221,13 +210,13 @@ fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec
 fn answers_of(
     events: &[(Recipient, Event)],
     positions: Vec<usize>,
-    noted: Vec<Noted>,
+    noted: Vec<Emitted>,
     are_committed: bool,
 ) -> Vec<Emitted> {
     let mut answers = vec![Emitted::Duplicate; events.len()];
     for (position, noted) in positions.into_iter().zip(noted) {
         if let Some(answer) = answers.get_mut(position) {
-            *answer = noted.into();
+            *answer = noted;
         }
     }
     for ((to, _), answer) in events.iter().zip(&answers) {
@@ -235,16 +224,6 @@ fn answers_of(
     }
     wake_up::wake(&events.iter().map(|(to, _)| to), are_committed);
     answers
-}
-
-impl From<Noted> for Emitted {
-    fn from(noted: Noted) -> Self {
-        match noted {
-            Noted::Added => Emitted::Added,
-            Noted::Duplicate => Emitted::Duplicate,
-            Noted::Tombstoned => Emitted::Tombstoned,
-        }
-    }
 }
 
 fn recipients(events: &[(Recipient, Event)]) -> usize {

@@ -23,7 +23,7 @@ use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
 use crate::recipient::Recipient;
 use crate::retry::endless_pauses;
-use crate::store::{Backend, Class, EventRow, Fault, Gone, Noted};
+use crate::store::{Backend, Class, EventRow, Fault, Gone};
 
 /// Pause before the first retry; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -297,8 +297,8 @@ impl<B: Backend> Shared<B> {
         }
         let noted = B::insert_group(&self.pool, &rows, self.config.lock_wait).await?;
         let answer = |(place, is_copy): (usize, bool)| match noted.get(place) {
-            Some(Noted::Added) if is_copy => Emitted::Duplicate,
-            Some(noted) => (*noted).into(),
+            Some(Emitted::Added) if is_copy => Emitted::Duplicate,
+            Some(noted) => *noted,
             None => Emitted::Duplicate,
         };
         Ok(places.into_iter().map(answer).collect())

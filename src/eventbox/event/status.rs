@@ -7,7 +7,7 @@ use sqlx::Pool;
 use super::receipt::Receipt;
 use super::timer::Due;
 use crate::error::Result;
-use crate::store::{Backend, Fault, Whereabouts, answered, hold};
+use crate::store::{Backend, Fault, Location, answered, hold};
 
 /// Status of an event, as [`status`] returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +88,12 @@ pub async fn status<B: Backend>(pool: &Pool<B>, of: &Receipt) -> Result<Status> 
         B::read_status(&mut *hold(pool).await?, to.shard().into(), to.as_str(), id, of.name()).await
     });
     let row = read.await.map_err(|fault: Fault| fault.during(format!("read the status of an event of {to}")))?;
-    Ok(match row.whereabouts {
-        Whereabouts::Nowhere => Status::Done { turn: row.turn },
-        Whereabouts::Timer { due_at_us } => Status::Due { at: Due::time_of(due_at_us) },
-        Whereabouts::Quarantine { code, reason } => Status::Quarantined { code, reason },
-        Whereabouts::Box if row.paused => Status::Paused,
-        Whereabouts::Box => match u32::try_from(row.attempts) {
+    Ok(match row.location {
+        Location::Nowhere => Status::Done { turn: row.turn },
+        Location::Timer { due_at_us } => Status::Due { at: Due::time_of(due_at_us) },
+        Location::Quarantine { code, reason } => Status::Quarantined { code, reason },
+        Location::Box if row.paused => Status::Paused,
+        Location::Box => match u32::try_from(row.attempts) {
             Ok(attempts) if attempts > 0 => Status::Failing { attempts, error: row.error.unwrap_or_default() },
             _ => Status::Waiting,
         },

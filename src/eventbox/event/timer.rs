@@ -7,7 +7,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{Event, EventId};
-use crate::clock;
+use crate::clock::{self, micros};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::emit::wake_up;
 use crate::recipient::{Recipient, check_key};
@@ -253,10 +253,6 @@ fn moved(rows: &[MovedShard]) -> Moved {
         shards,
         next_in: next_in_us.map(|wait| Duration::from_micros(u64::try_from(wait).unwrap_or(0))),
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ async fn write<B: Backend>(
     removal: Removal,
 ) -> Result<Written> {
     let is_one_statement = !sends && B::is_one_statement(ready.len());
-    match is_one_statement.then(|| B::lead_at_once(pool)).flatten() {
+    match is_one_statement.then(|| B::try_write_now(pool)).flatten() {
         Some(_lead) => write_at_once(pool, ready, token, removal).await,
         None => in_transaction(Box::pin(write_in_group(pool, ready, token, removal))).await,
     }
@@ -173,19 +173,19 @@ async fn write_in_group<B: Backend>(
 ) -> Result<Written> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let during = |fault: Fault| fault.during(&attempt);
-    let mut part = B::begin_grouped(pool).await.map_err(during)?;
+    let mut part = B::begin_shared(pool).await.map_err(during)?;
     let won = match write_part::<B>(&mut part, ready, token, removal, during).await {
         Ok(Some(written)) => written,
         Ok(None) => {
-            B::roll_back_grouped(part).await;
+            B::roll_back_shared(part).await;
             return Ok(Written::Shortfall);
         }
         Err(error) => {
-            B::roll_back_grouped(part).await;
+            B::roll_back_shared(part).await;
             return Err(error);
         }
     };
-    match B::commit_grouped(part).await {
+    match B::commit_shared(part).await {
         Ok(()) => Ok(Written::Committed(won)),
         Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won.into_iter().map(|won| won.at).collect())),
         Err(fault) => Err(during(fault)),

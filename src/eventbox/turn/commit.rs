@@ -60,13 +60,13 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
 
     async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Outcome> {
         let token = Uuid::new_v4();
-        let mut tx = B::begin_alone(self.pool, at_hand).await.map_err(|fault| self.during(fault))?;
+        let mut tx = B::begin_exclusive(self.pool, at_hand).await.map_err(|fault| self.during(fault))?;
         let outcome = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
             Ok(outcome) => outcome,
             Err(error) => return Err(self.cause(&mut tx, error).await),
         };
         self.require_whole(B::check_to_commit(&mut tx)).await?;
-        match B::commit_grouped(tx).await {
+        match B::commit_shared(tx).await {
             Ok(()) => {}
             Err(fault) if fault.lost_the_answer() => read_back(self.pool, self.to, self.turn, token, fault).await?,
             Err(fault) => return Err(self.during(fault)),
@@ -74,7 +74,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         Ok(outcome)
     }
 
-    async fn apply(&self, tx: &mut B::Grouped, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
+    async fn apply(&self, tx: &mut B::SharedTx, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
         let shard = self.to.shard().into();
         let together = decision.steps.iter().filter(|step| !step.independent);
         let ids: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
@@ -119,7 +119,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Runs the steps in order. Returns the last target among the steps that succeeded.
     async fn take_steps(
         &self,
-        tx: &mut B::Grouped,
+        tx: &mut B::SharedTx,
         steps: Vec<Step<B, P::State>>,
         consumed: usize,
     ) -> Result<(Outcome, Option<P::State>)> {
@@ -158,7 +158,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     ///
     /// The events are removed after the effect, so that no use of savepoints in the user's code can keep one and undo
     /// the other.
-    async fn take_alone(&self, tx: &mut B::Grouped, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
+    async fn take_alone(&self, tx: &mut B::SharedTx, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
         self.step(B::begin_step(tx)).await?;
         if let Some(effect) = step.side_effect.take()
             && let Err(error) = self.run_alone(tx, effect).await?
@@ -172,7 +172,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     }
 
     /// Runs the effect of an independent step. The inner error is the effect's own failure.
-    async fn run_alone(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
+    async fn run_alone(&self, tx: &mut B::SharedTx, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
         let done = self.run_effect(tx, effect).await;
         let source = match done {
             Ok(()) => None,
@@ -187,12 +187,12 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
     }
 
-    async fn run_effect(&self, tx: &mut B::Grouped, effect: SideEffect<B>) -> Result<()> {
+    async fn run_effect(&self, tx: &mut B::SharedTx, effect: SideEffect<B>) -> Result<()> {
         let session = self.session_of(tx).await?;
         self.guard.run_on("run a side effect", self.pool, session, effect.run(tx)).await
     }
 
-    async fn session_of(&self, tx: &mut B::Grouped) -> Result<Option<i32>> {
+    async fn session_of(&self, tx: &mut B::SharedTx) -> Result<Option<i32>> {
         in_time::<B, _>(B::session_of(tx)).await.map_err(|fault| self.during(fault))
     }
 
@@ -214,7 +214,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     }
 
     /// Returns the error of the user's code, or a misuse when that code has also ended the transaction.
-    async fn cause(&self, tx: &mut B::Grouped, error: Error) -> Error {
+    async fn cause(&self, tx: &mut B::SharedTx, error: Error) -> Error {
         B::close_if_left_unfit(tx, &error);
         if !matches!(error, Error::Processor { .. }) {
             return error;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::poison::PoisonPolicy;
+use crate::clock::micros;
 use crate::eventbox::event::EventId;
 use crate::recipient::Recipient;
 use crate::store::Bound;
@@ -34,7 +35,7 @@ pub(crate) trait Jury: Debug + Send + Sync {
 /// Returns the longest wait of a failing recipient that is taken for a back-off, in microseconds: twice the longest
 /// pause. A longer wait was stored before the database's clock went back.
 pub(crate) fn longest_pause_us(cap: Duration) -> i64 {
-    i64::try_from(cap.saturating_mul(2).as_micros()).unwrap_or(i64::MAX)
+    micros(cap.saturating_mul(2))
 }
 
 /// Options of [`process_batch_with`](crate::process_batch_with).

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Turn;
 use super::attempt::{Attempted, attempt_with_retries};
 use super::options::TurnOptions;
+use crate::clock::micros;
 use crate::error::{Error, Result};
 use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::metrics;
@@ -128,7 +129,7 @@ async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnO
     }
     // The lock took at least half of the deadline, so that the code alone would have been in time.
     let most = options.deadline_of_attempt() / 2;
-    let waits = B::waits_for_a_lock(pool, i64::try_from(most.as_micros()).unwrap_or(i64::MAX)).await;
+    let waits = B::waits_for_a_lock(pool, micros(most)).await;
     waits.unwrap_or_else(|fault| {
         tracing::debug!(recipient = %to, error = %fault.0, "the server could not be asked about locks");
         false
@@ -210,7 +211,6 @@ async fn note<B: Backend>(
     error: &str,
     backoff: Option<(Duration, Duration)>,
 ) -> Result<u32, Fault> {
-    let micros = |pause: Duration| i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
     let (base, cap) = backoff.unwrap_or_default();
     let pauses_us = (micros(base), micros(cap));
     let counting = answered(pool, async {

@@ -12,7 +12,7 @@ use crate::eventbox::{WakeUp, WakeUps};
 use crate::runtime::metrics;
 use crate::runtime::shared::Shared;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, Told, answered, hold};
+use crate::store::{Backend, Fault, Notification, answered, hold};
 
 /// Shortest and longest average time between two wake-ups of this process. Under load one
 /// wake-up carries more.
@@ -74,7 +74,7 @@ pub(crate) async fn send_loop<B: Backend>(
 /// Sends one wake-up.
 pub(super) async fn send<B: Backend>(pool: &Pool<B>, wake_up: &WakeUp) {
     let recipients = wake_up.recipients.iter().map(|to| to.as_str().to_owned()).collect();
-    let wake_up = Told { recipients, committed: wake_up.committed, shards: wake_up.shards };
+    let wake_up = Notification { recipients, committed: wake_up.committed, shards: wake_up.shards };
     let sent = answered(pool, async { B::send_wake_up(&mut *hold(pool).await?, wake_up).await });
     if let Err::<(), Fault>(fault) = sent.await {
         tracing::debug!(error = %fault.0, "a wake-up could not be sent: a poll finds its events");
@@ -83,7 +83,7 @@ pub(super) async fn send<B: Backend>(pool: &Pool<B>, wake_up: &WakeUp) {
 
 /// Puts the wake-ups of other processes into `remote`, until `stopping`.
 pub(crate) async fn listen_loop<B: Backend>(shared: Arc<Shared<B>>, remote: Arc<WakeUps>, stopping: CancellationToken) {
-    let hearing = |wake_up: Told| {
+    let hearing = |wake_up: Notification| {
         metrics::listening(true);
         let recipients = wake_up.recipients.iter().filter_map(|to| to.parse().ok()).collect();
         remote.wake(&WakeUp { recipients, committed: wake_up.committed, shards: wake_up.shards });

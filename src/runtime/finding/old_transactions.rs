@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::micros;
 use crate::runtime::shared::Shared;
 use crate::store::Backend;
 
@@ -58,7 +59,7 @@ pub(crate) async fn run<B: Backend>(
 }
 
 async fn warn_of<B: Backend>(shared: &Shared<B>, slow: SlowScan) {
-    let older_than_us = i64::try_from(OLD_TRANSACTION.as_micros()).unwrap_or(i64::MAX);
+    let older_than_us = micros(OLD_TRANSACTION);
     let old = match B::old_transactions(&shared.reserved, older_than_us, OLD_SNAPSHOT, MAX_NAMED).await {
         Ok(old) => old,
         Err(fault) => {

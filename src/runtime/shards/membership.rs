@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::assignment::{Assignment, Candidate};
+use crate::clock::micros;
 use crate::heartbeat::Beat;
 use crate::runtime::config::LeaseConfig;
 use crate::runtime::failing::complaints::Complaints;
@@ -163,8 +164,4 @@ fn held(leases: &[LeaseRow], worker: Uuid) -> ShardSet {
 
 fn shard_of(lease: &LeaseRow) -> u8 {
     u8::try_from(lease.shard).unwrap_or_default()
-}
-
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::membership::micros;
+use crate::clock::micros;
 use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::runtime::handle::Runtime;

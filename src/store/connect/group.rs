@@ -25,43 +25,43 @@ pub enum Intact {
 /// that it was contention.
 pub trait GroupCommit: Session {
     /// A transaction, or a part of one.
-    type Grouped: DerefMut<Target = Self::Connection> + Send;
+    type SharedTx: DerefMut<Target = Self::Connection> + Send;
 
     /// The leave to write at once.
-    type Lead: Send;
+    type SoleWriter: Send;
 
     /// Leave to write with a single statement that is a transaction by itself, if nobody is writing; others wait until it is dropped.
     ///
     /// Where an engine has many writers there is always leave.
-    fn lead_at_once(pool: &Pool<Self>) -> Option<Self::Lead>;
+    fn try_write_now(pool: &Pool<Self>) -> Option<Self::SoleWriter>;
 
     /// Begins what may share its transaction with others that are short: only statements of ours, without the user's code.
-    fn begin_grouped(pool: &Pool<Self>) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+    fn begin_shared(pool: &Pool<Self>) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
     /// Begins what has its transaction for itself, because the user's code runs in it; on the connection at hand where an engine
     /// has many writers.
-    fn begin_alone(
+    fn begin_exclusive(
         pool: &Pool<Self>,
         at_hand: Option<Held<Self>>,
-    ) -> impl Future<Output = Result<Self::Grouped, Fault>> + Send;
+    ) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
     /// The number of the session of a transaction that was begun alone; see [`Session::session_id`].
-    fn session_of(part: &mut Self::Grouped) -> impl Future<Output = Result<Option<i32>, Fault>> + Send;
+    fn session_of(part: &mut Self::SharedTx) -> impl Future<Output = Result<Option<i32>, Fault>> + Send;
 
     /// What the transaction that was begun alone is now. Asked after the user's code, before anything else is done in it.
-    fn check_intact(part: &mut Self::Grouped) -> impl Future<Output = Result<Intact, Fault>> + Send;
+    fn check_intact(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
     /// The same, and lets the transaction commit, which the user's code could not.
-    fn check_to_commit(part: &mut Self::Grouped) -> impl Future<Output = Result<Intact, Fault>> + Send;
+    fn check_to_commit(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
     /// Lets the connection go with the transaction when the error says that it is unfit.
-    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static));
+    fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static));
 
     /// Commits; returns when that is durable.
     ///
     /// A dropped future may or may not have committed.
-    fn commit_grouped(part: Self::Grouped) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn commit_shared(part: Self::SharedTx) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Takes back what this part did, and nothing else.
-    fn roll_back_grouped(part: Self::Grouped) -> impl Future<Output = ()> + Send;
+    fn roll_back_shared(part: Self::SharedTx) -> impl Future<Output = ()> + Send;
 }

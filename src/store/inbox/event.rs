@@ -53,21 +53,26 @@ pub struct ListedRow {
     pub value: Vec<u8>,
 }
 
-/// What became of an event that was emitted.
+/// Result of emitting an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
+#[non_exhaustive]
+pub enum Emitted {
+    /// The event is in the eventbox now, or a timer.
     Added,
+    /// The recipient has an event of that name already: in the eventbox, as a timer, or in quarantine. Nothing was
+    /// changed; the first value and due time stay.
     Duplicate,
+    /// An event of that name was consumed or cancelled within the tombstone delay. Nothing was changed.
     Tombstoned,
 }
 
-impl Noted {
+impl Emitted {
     /// From the number by which the statements say it.
     pub(in crate::store) fn from_code(code: i64) -> Self {
         match code {
-            0 => Noted::Added,
-            1 => Noted::Duplicate,
-            _ => Noted::Tombstoned,
+            0 => Emitted::Added,
+            1 => Emitted::Duplicate,
+            _ => Emitted::Tombstoned,
         }
     }
 }
@@ -79,7 +84,7 @@ impl Noted {
 pub const NAME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Statements on events that differ between the engines.
-pub trait EventInsert: Database {
+pub trait EventDialect: Database {
     /// Inserts one event without a name that is due at once: one plain insert, which waits for nobody.
     ///
     /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side effect.
@@ -87,35 +92,35 @@ pub trait EventInsert: Database {
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// [`insert_event`](EventInsert::insert_event) on a pool, where it may share its commit.
+    /// [`insert_event`](EventDialect::insert_event) on a pool, where it may share its commit.
     fn insert_on_pool(pool: &sqlx::Pool<Self>, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
     ///
     /// Answers one value a row, in that order. A row whose name is remembered is left out; one that is due later becomes a timer. A row
     /// whose own id is remembered under its name was added by an earlier attempt, and is told so.
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// [`insert_events`](EventInsert::insert_events) on a pool, where they may share their commit with others; all of them are inserted or none.
+    /// [`insert_events`](EventDialect::insert_events) on a pool, where they may share their commit with others; all of them are inserted or none.
     ///
     /// Waits for a name that somebody holds no longer than [`NAME_WAIT`], and never with most of the pool.
     fn insert_all_on_pool(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
-    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
     /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.
     const ONE_WRITER: bool;
 
-    /// Inserts events of a group as [`insert_events`](EventInsert::insert_events) does, in a transaction of its own, waiting no longer than
+    /// Inserts events of a group as [`insert_events`](EventDialect::insert_events) does, in a transaction of its own, waiting no longer than
     /// `lock_wait` for a lock of somebody else where that can be.
     fn insert_group(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
         lock_wait: std::time::Duration,
-    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
     /// Deletes events of one recipient; answers how many were there.
     fn delete_events(
@@ -127,12 +132,12 @@ pub trait EventInsert: Database {
 }
 
 /// Statements on events that both engines accept.
-pub trait EventTable: EventInsert {
-    /// [`EventInsert::insert_events`] in a transaction, for code that is generic over the engine.
+pub trait EventTable: EventDialect {
+    /// [`EventDialect::insert_events`] in a transaction, for code that is generic over the engine.
     fn insert_events_in(
         tx: &mut Self::Connection,
         rows: &[EventRow<'_>],
-    ) -> impl Future<Output = Result<Vec<Noted>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
     /// The oldest events of a recipient behind `after` (the nil id is before all), oldest first.
     fn list_events(
@@ -199,7 +204,7 @@ on_both_engines! {
         async fn insert_events_in(
             tx: &mut <Self as Database>::Connection,
             rows: &[EventRow<'_>],
-        ) -> Result<Vec<Noted>, Fault> {
+        ) -> Result<Vec<Emitted>, Fault> {
             Self::insert_events(tx, rows).await
         }
 

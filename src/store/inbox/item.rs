@@ -34,7 +34,7 @@ pub struct Moment {
 }
 
 /// Statements on items that differ between the engines.
-pub trait ItemLookup: Database {
+pub trait ItemDialect: Database {
     /// Those of the given events that are in the box.
     fn living_events(
         tx: &mut Self::Connection,
@@ -53,7 +53,7 @@ pub trait ItemLookup: Database {
 }
 
 /// Statements on items that both engines accept.
-pub trait ItemTable: ItemLookup {
+pub trait ItemTable: ItemDialect {
     /// The recipient's turn (0 when it never had one) and the database's clock.
     fn read_moment(
         conn: &mut Self::Connection,

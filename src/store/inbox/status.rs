@@ -9,7 +9,7 @@ use crate::store::operate::kind::kind_of;
 
 /// Where an event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum Location {
     Box,
     Timer { due_at_us: i64 },
     Quarantine { code: String, reason: String },
@@ -19,7 +19,7 @@ pub enum Whereabouts {
 /// What became of an event, and how its recipient stood at that moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRow {
-    pub whereabouts: Whereabouts,
+    pub location: Location,
     pub turn: i64,
     /// The recipient, or all of its kind.
     pub paused: bool,
@@ -69,14 +69,14 @@ on_both_engines! {
             let query = sqlx::query::<Engine>(READ_STATUS).bind(shard).bind(recipient).bind(id).bind(name).bind(kind_of(recipient));
             let row = query.fetch_one(conn).await?;
             let (due_at_us, code): (Option<i64>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-            let whereabouts = match (row.try_get(0)?, due_at_us, code) {
-                (true, _, _) => Whereabouts::Box,
-                (_, Some(due_at_us), _) => Whereabouts::Timer { due_at_us },
-                (_, _, Some(code)) => Whereabouts::Quarantine { code, reason: row.try_get(3)? },
-                _ => Whereabouts::Nowhere,
+            let location = match (row.try_get(0)?, due_at_us, code) {
+                (true, _, _) => Location::Box,
+                (_, Some(due_at_us), _) => Location::Timer { due_at_us },
+                (_, _, Some(code)) => Location::Quarantine { code, reason: row.try_get(3)? },
+                _ => Location::Nowhere,
             };
             Ok(StatusRow {
-                whereabouts,
+                location,
                 turn: row.try_get(4)?,
                 paused: row.try_get(5)?,
                 attempts: row.try_get(6)?,

@@ -37,7 +37,7 @@ pub struct MovedShard {
 }
 
 /// Statements on timers that differ between the engines.
-pub trait TimerMove: Database {
+pub trait TimerDialect: Database {
     /// Moves what is due into the boxes, ids kept, in a transaction of its own: in each shard the first ones by (due, id), the shard whose first
     /// timer is due longest first. Each shard that has something due gets an equal part of `limit`, and at least one.
     ///
@@ -61,7 +61,7 @@ pub trait TimerMove: Database {
 }
 
 /// Statements on timers that both engines accept.
-pub trait TimerTable: TimerMove {
+pub trait TimerTable: TimerDialect {
     /// Deletes the timer of a name; false when there is none any more. Waits for a move that is taking it.
     ///
     /// The future is boxed for the reason that is written at `insert_event`.

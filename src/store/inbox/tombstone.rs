@@ -27,7 +27,7 @@ pub struct PrunedSlice {
 }
 
 /// Statements on tombstones that differ between the engines.
-pub trait TombstonePrune: Database {
+pub trait TombstoneDialect: Database {
     /// Looks at a slice of tombstones: stamps those whose event is gone, clears the stamp of those whose event is there, and deletes those
     /// whose event is gone and that were stamped a delay ago. A stamp that lies ahead is of a clock that has gone back since, and is made anew.
     fn prune_tombstones(
@@ -37,7 +37,7 @@ pub trait TombstonePrune: Database {
 }
 
 /// Statements on tombstones that both engines accept.
-pub trait TombstoneTable: TombstonePrune {
+pub trait TombstoneTable: TombstoneDialect {
     /// The shards that have tombstones, in order.
     fn list_tombstone_shards(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<i16>, Fault>> + Send;
 

@@ -16,7 +16,7 @@ pub struct BacklogRow {
 }
 
 /// Statements that count what waits.
-pub trait BacklogTable: Database {
+pub trait BacklogDialect: Database {
     /// Counts the events of these kinds, at most `limit` of each, through the primary key.
     fn count_backlog(
         conn: &mut Self::Connection,

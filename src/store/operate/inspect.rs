@@ -9,7 +9,7 @@ use crate::store::inbox::timer::TimerRow;
 use crate::store::macros::on_both_engines;
 
 /// Statements that look at everything there is. Only for tests: they have no shard and no limit.
-pub trait WrittenRows: Database {
+pub trait InspectTable: Database {
     /// The ids of all events, timers and messages.
     fn all_ids(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;
 
@@ -24,7 +24,7 @@ pub trait WrittenRows: Database {
 }
 
 on_both_engines! {
-    impl WrittenRows for Engine {
+    impl InspectTable for Engine {
         async fn all_ids(conn: &mut <Self as Database>::Connection) -> Result<Vec<Uuid>, Fault> {
             let query = sqlx::query_scalar::<Engine, Uuid>(
                 "SELECT id FROM eventbox_event UNION ALL SELECT id FROM eventbox_timer UNION ALL SELECT id FROM eventbox_outbox"

@@ -40,7 +40,7 @@ impl fmt::Display for OldTransaction {
 }
 
 /// Asks the server about old transactions.
-pub trait OldTransactions: Database {
+pub trait OldTransactionDialect: Database {
     /// Transactions that have been open for `older_than_us` or longer, the oldest of each sort first; slots and standbys that are at least
     /// `behind` transactions late. At most `limit` in all. Names only what this role may see.
     fn old_transactions(

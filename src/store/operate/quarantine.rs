@@ -39,7 +39,7 @@ impl Heavy for QuarantinedRow {
 }
 
 /// Statements on the quarantine that differ between the engines. All are for a transaction that has moved the turn.
-pub trait QuarantineMove: Database {
+pub trait QuarantineDialect: Database {
     /// Moves events from their box to the quarantine; answers how many were there.
     fn quarantine_events(
         tx: &mut Self::Connection,
@@ -68,7 +68,7 @@ pub trait QuarantineMove: Database {
 }
 
 /// Statements on the quarantine that both engines accept.
-pub trait QuarantineTable: QuarantineMove {
+pub trait QuarantineTable: QuarantineDialect {
     /// The events of a recipient that are in quarantine, oldest first, behind `after`.
     fn list_quarantined(
         conn: &mut Self::Connection,

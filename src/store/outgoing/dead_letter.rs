@@ -32,7 +32,7 @@ impl Heavy for DeadRow {
 }
 
 /// Statements on dead messages that differ between the engines.
-pub trait DeadLetterMove: Database {
+pub trait DeadLetterDialect: Database {
     /// Moves dead messages back to the outbox, due at once and with a first attempt again; answers how many were there.
     fn replay_dead(tx: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 
@@ -41,7 +41,7 @@ pub trait DeadLetterMove: Database {
 }
 
 /// Statements on dead messages that both engines accept.
-pub trait DeadLetterTable: DeadLetterMove {
+pub trait DeadLetterTable: DeadLetterDialect {
     /// Dead messages in key order, after a key.
     fn list_dead(
         conn: &mut Self::Connection,

@@ -73,7 +73,7 @@ pub struct Reschedule {
 
 /// Why a message is given up, unless somebody claimed it in between.
 #[derive(Debug, Clone)]
-pub struct Burial {
+pub struct ToDeadLetter {
     pub key: OutboxKey,
     pub attempts: i32,
     pub code: String,
@@ -82,7 +82,7 @@ pub struct Burial {
 
 /// How many rows of a source and a type left the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowCount {
     pub source: String,
     pub r#type: String,
     pub rows: u64,
@@ -122,7 +122,7 @@ where
 }
 
 /// Statements on the outbox.
-pub trait OutboxTable: Database {
+pub trait OutboxDialect: Database {
     /// How many inserts at once are of use.
     const INSERT_WORKERS: usize;
 
@@ -136,7 +136,7 @@ pub trait OutboxTable: Database {
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// Inserts messages in a transaction, as [`insert_outbox`](OutboxTable::insert_outbox) does.
+    /// Inserts messages in a transaction, as [`insert_outbox`](OutboxDialect::insert_outbox) does.
     fn insert_outbox_in(
         tx: &mut Self::Connection,
         rows: &[OutboxRow<'_>],
@@ -165,10 +165,13 @@ pub trait OutboxTable: Database {
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
-    fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+    fn delete_outbox(
+        pool: &Pool<Self>,
+        keys: &[OutboxKey],
+    ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
     /// Marks messages as delivered and never due again; answers how many were not yet.
-    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
     /// Sets when messages are due again; answers how many were still ours.
     fn reschedule_outbox(
@@ -177,9 +180,9 @@ pub trait OutboxTable: Database {
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Moves messages to the dead letters; answers which were still ours.
-    fn bury_outbox(
+    fn move_to_dead_letters(
         tx: &mut Self::Connection,
-        rows: &[Burial],
+        rows: &[ToDeadLetter],
     ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
     /// Moves undelivered messages of at least the given age to the dead letters, so many of each shard, the first that are due first.
@@ -187,7 +190,7 @@ pub trait OutboxTable: Database {
         tx: &mut Self::Connection,
         ttl_us: i64,
         per_shard: i64,
-    ) -> impl Future<Output = Result<Vec<Tally>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
     /// What lies in the outbox, cheaply.
     fn observe_outbox(
@@ -198,26 +201,26 @@ pub trait OutboxTable: Database {
 }
 
 /// Adds up rows of `source, type, count`.
-pub(in crate::store) fn tallied<R: Row>(rows: &[R]) -> Result<Vec<Tally>, Fault>
+pub(in crate::store) fn row_counts<R: Row>(rows: &[R]) -> Result<Vec<RowCount>, Fault>
 where
     usize: sqlx::ColumnIndex<R>,
     String: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
 {
-    let mut tallies: Vec<Tally> = Vec::new();
+    let mut counts: Vec<RowCount> = Vec::new();
     for row in rows {
         let (source, r#type): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let rows = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
-        match tallies.iter_mut().find(|tally| tally.source == source && tally.r#type == r#type) {
-            Some(tally) => tally.rows += rows,
-            None => tallies.push(Tally { source, r#type, rows }),
+        match counts.iter_mut().find(|count| count.source == source && count.r#type == r#type) {
+            Some(count) => count.rows += rows,
+            None => counts.push(RowCount { source, r#type, rows }),
         }
     }
-    Ok(tallies)
+    Ok(counts)
 }
 
 /// Statements on the outbox that both engines accept.
-pub trait OutboxShared: OutboxTable {
+pub trait OutboxTable: OutboxDialect {
     /// Whether a message waits that is not delivered.
     fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
@@ -229,7 +232,7 @@ pub trait OutboxShared: OutboxTable {
 }
 
 on_both_engines! {
-    impl OutboxShared for Engine {
+    impl OutboxTable for Engine {
         async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
             Ok(query.fetch_one(conn).await?.try_get(0)?)

@@ -10,7 +10,7 @@ use crate::store::fault::Fault;
 
 /// What one process tells the others.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Notification {
     /// These have events that are committed.
     pub recipients: Vec<String>,
     /// Recipients of these shards have such events, too, or had some when nobody listened.
@@ -19,29 +19,29 @@ pub struct Told {
     pub shards: ShardSet,
 }
 
-impl Told {
+impl Notification {
     /// The same without names.
-    pub(in crate::store) fn by_shards(&self) -> Told {
+    pub(in crate::store) fn by_shards(&self) -> Notification {
         let parsed = self.recipients.iter().filter_map(|to| to.parse::<Recipient>().ok());
         let committed = parsed.map(|to| to.shard()).collect::<ShardSet>().or(self.committed);
-        Told { recipients: Vec::new(), committed, shards: self.shards }
+        Notification { recipients: Vec::new(), committed, shards: self.shards }
     }
 }
 
 /// What an engine has for waking up other processes.
-pub trait WakeUp: Database {
-    /// Whether [`send_wake_up`](WakeUp::send_wake_up) does anything.
+pub trait WakeUpDialect: Database {
+    /// Whether [`send_wake_up`](WakeUpDialect::send_wake_up) does anything.
     const SENDS_WAKE_UPS: bool;
 
     /// Tells the processes that listen, after the commit and on a connection of its own: inside a transaction that inserts it would make the
     /// inserting ones wait for each other.
-    fn send_wake_up(conn: &mut Self::Connection, told: Told) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn send_wake_up(conn: &mut Self::Connection, notification: Notification) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Listens, and reports what is told, for ever; all shards as `committed` once it listens, because what came before was not heard.
+    /// Listens, and reports what is notification, for ever; all shards as `committed` once it listens, because what came before was not heard.
     ///
     /// Takes a connection apart from the pool's. Cancel safe.
     fn hear_wake_ups(
         pool: &Pool<Self>,
-        report: impl Fn(Told) + Send + Sync,
+        report: impl Fn(Notification) + Send + Sync,
     ) -> impl Future<Output = Result<Infallible, Fault>> + Send;
 }

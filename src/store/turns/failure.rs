@@ -22,19 +22,26 @@ pub struct Standing {
     pub error: Option<String>,
 }
 
-/// Why a recipient was not forgotten, or that it was.
+/// Whether a recipient was forgotten, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forgetting {
+#[non_exhaustive]
+pub enum Forgotten {
+    /// Nothing is kept of it any more.
     Done,
+    /// Nothing was kept of it.
     NothingKept,
+    /// Its box holds events.
     HasEvents,
+    /// It has timers, which would come into its box.
     HasTimers,
+    /// It is paused: resume it first.
     Paused,
+    /// Its last write is not [`FORGET_AFTER`](crate::admin::FORGET_AFTER) ago.
     TooRecent,
 }
 
 /// Statements of writers other than turns.
-pub trait ControlTable: Database {
+pub trait FailureTable: Database {
     /// Moves the turn to the next, whatever it is, and answers it. Waits for a turn that is committing, and locks the recipient.
     fn move_turn(
         tx: &mut Self::Connection,
@@ -87,11 +94,11 @@ pub trait ControlTable: Database {
         shard: i16,
         recipient: &str,
         idle_us: i64,
-    ) -> impl Future<Output = Result<Forgetting, Fault>> + Send;
+    ) -> impl Future<Output = Result<Forgotten, Fault>> + Send;
 }
 
 on_both_engines! {
-    impl ControlTable for Engine {
+    impl FailureTable for Engine {
         async fn move_turn(
             tx: &mut <Self as Database>::Connection,
             shard: i16,
@@ -195,7 +202,7 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
             idle_us: i64,
-        ) -> Result<Forgetting, Fault> {
+        ) -> Result<Forgotten, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "DELETE FROM eventbox_state WHERE shard = $1 AND recipient = $2 AND updated_at_us <= ", now_us!(), " - $3
                  AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2)
@@ -208,7 +215,7 @@ on_both_engines! {
                     .bind(recipient)
                     .execute(tx)
                     .await?;
-                return Ok(Forgetting::Done);
+                return Ok(Forgotten::Done);
             }
             let query = sqlx::query::<Engine>(
                 "SELECT EXISTS (SELECT 1 FROM eventbox_state s WHERE s.shard = $1 AND s.recipient = $2),
@@ -218,11 +225,11 @@ on_both_engines! {
             );
             let row = query.bind(shard).bind(recipient).fetch_one(tx).await?;
             Ok(match (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?) {
-                (_, true, _, _) => Forgetting::HasEvents,
-                (_, _, true, _) => Forgetting::HasTimers,
-                (_, _, _, true) => Forgetting::Paused,
-                (true, ..) => Forgetting::TooRecent,
-                (false, ..) => Forgetting::NothingKept,
+                (_, true, _, _) => Forgotten::HasEvents,
+                (_, _, true, _) => Forgotten::HasTimers,
+                (_, _, _, true) => Forgotten::Paused,
+                (true, ..) => Forgotten::TooRecent,
+                (false, ..) => Forgotten::NothingKept,
             })
         }
     }

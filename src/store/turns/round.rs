@@ -192,8 +192,8 @@ impl Removed<'_> {
 }
 
 /// Statements on many recipients.
-pub trait RoundTable: Database {
-    /// Whether [`write_round`](RoundTable::write_round) of so many recipients is one statement, and so a transaction of its own.
+pub trait RoundDialect: Database {
+    /// Whether [`write_round`](RoundDialect::write_round) of so many recipients is one statement, and so a transaction of its own.
     fn is_one_statement(recipients: usize) -> bool;
 
     /// The next recipients with events of each shard, the first of every shard first, then the second ones, and so on.

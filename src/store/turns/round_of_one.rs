@@ -11,8 +11,8 @@ use crate::store::inbox::event::{ListedRow, large_events};
 use crate::store::macros::on_both_engines;
 
 /// The commit of a round of one.
-pub trait RoundOfOneWrite: Database {
-    /// [`RoundTable::write_round`](super::round::RoundTable::write_round) of one recipient: whether it won; `None` when events are missing.
+pub trait RoundOfOneDialect: Database {
+    /// [`RoundDialect::write_round`](super::round::RoundDialect::write_round) of one recipient: whether it won; `None` when events are missing.
     fn write_one(
         tx: &mut Self::Connection,
         write: &RoundWrite<'_>,
@@ -22,8 +22,8 @@ pub trait RoundOfOneWrite: Database {
 }
 
 /// The list of a round of one.
-pub trait RoundOfOne: RoundOfOneWrite {
-    /// [`RoundTable::list_round`](super::round::RoundTable::list_round) of one recipient.
+pub trait RoundOfOneTable: RoundOfOneDialect {
+    /// [`RoundDialect::list_round`](super::round::RoundDialect::list_round) of one recipient.
     fn list_one(
         conn: &mut Self::Connection,
         from: &RoundFrom<'_>,
@@ -33,7 +33,7 @@ pub trait RoundOfOne: RoundOfOneWrite {
 }
 
 on_both_engines! {
-    /// The statement of [`RoundOfOne::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
+    /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
     const LIST_ONE: &str = concat!(
         "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7, NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
@@ -47,7 +47,7 @@ on_both_engines! {
          ) e"
     );
 
-    impl RoundOfOne for Engine {
+    impl RoundOfOneTable for Engine {
         async fn list_one(
             conn: &mut <Self as Database>::Connection,
             from: &RoundFrom<'_>,

@@ -42,7 +42,7 @@ pub enum Claimed {
 }
 
 /// The statement by which a turn begins to write.
-pub trait TurnClaim: Database {
+pub trait TurnDialect: Database {
     /// Moves the turn from `turn` to the next, noting the attempt, and removes events, if there are any to be removed. Locks the recipient.
     fn claim_turn(
         tx: &mut Self::Connection,
@@ -55,7 +55,7 @@ pub trait TurnClaim: Database {
 }
 
 /// The statement by which a turn begins to read.
-pub trait TurnTable: TurnClaim {
+pub trait TurnTable: TurnDialect {
     /// The turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one snapshot,
     /// apart from large values.
     fn open_turn(

@@ -18,18 +18,18 @@ use crate::store::turns::round::{Removed, RoundWrite, StateWrite};
 const LOCK_WAIT_MS: u32 = 1_000;
 
 on_both_engines! {
-    use crate::store::inbox::event::{EventInsert, EventTable};
-    use crate::store::turns::failure::ControlTable;
-    use crate::store::operate::inspect::WrittenRows;
-    use crate::store::inbox::item::ItemLookup;
+    use crate::store::inbox::event::{EventDialect, EventTable};
+    use crate::store::turns::failure::FailureTable;
+    use crate::store::operate::inspect::InspectTable;
+    use crate::store::inbox::item::ItemDialect;
     use crate::store::operate::kind::KindTable;
-    use crate::store::operate::quarantine::{QuarantineMove, QuarantineTable};
-    use crate::store::turns::round::RoundTable;
-    use crate::store::turns::round_of_one::RoundOfOneWrite;
+    use crate::store::operate::quarantine::{QuarantineDialect, QuarantineTable};
+    use crate::store::turns::round::RoundDialect;
+    use crate::store::turns::round_of_one::RoundOfOneDialect;
     use crate::store::turns::state::StateTable;
-    use crate::store::inbox::timer::{TimerMove, TimerTable};
-    use crate::store::inbox::tombstone::{TombstonePrune, TombstoneTable};
-    use crate::store::turns::turn::TurnClaim;
+    use crate::store::inbox::timer::{TimerDialect, TimerTable};
+    use crate::store::inbox::tombstone::{TombstoneDialect, TombstoneTable};
+    use crate::store::turns::turn::TurnDialect;
 
 
     type Conn = <Engine as sqlx::Database>::Connection;

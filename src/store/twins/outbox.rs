@@ -8,7 +8,7 @@ use super::tables::SHARDS;
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 use crate::store::outgoing::outbox::{
-    Burial, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, Tally,
+    ToDeadLetter, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount,
 };
 
 fn claimed(row: &ClaimedRow) -> String {
@@ -16,13 +16,13 @@ fn claimed(row: &ClaimedRow) -> String {
     format!("{} {} {} {} {} {size}", key.shard, label(key.id), row.source, row.r#type, row.attempts)
 }
 
-fn tallies(rows: &[Tally]) -> Vec<String> {
+fn tallies(rows: &[RowCount]) -> Vec<String> {
     rows.iter().map(|tally| format!("{} {} {}", tally.source, tally.r#type, tally.rows)).collect()
 }
 
 on_both_engines! {
-    use crate::store::outgoing::dead_letter::{DeadLetterMove, DeadLetterTable};
-    use crate::store::outgoing::outbox::{OutboxShared, OutboxTable};
+    use crate::store::outgoing::dead_letter::{DeadLetterDialect, DeadLetterTable};
+    use crate::store::outgoing::outbox::{OutboxDialect, OutboxTable};
     use crate::store::bound::Bound;
 
     pub(in crate::store::twins) async fn run(pool: &Pool<Engine>, transcript: &mut Transcript) {
@@ -121,14 +121,14 @@ on_both_engines! {
             error: "no server".to_owned(),
         }).collect();
         transcript.note("reschedule_outbox", Engine::reschedule_outbox(&mut conn, &later).await.unwrap());
-        let buried: Vec<_> = of(3).iter().enumerate().map(|(place, key)| Burial {
+        let buried: Vec<_> = of(3).iter().enumerate().map(|(place, key)| ToDeadLetter {
             key: *key,
             attempts: attempts_of(key) - i32::from(place % 3 == 2),
             code: "TOO_LARGE".to_owned(),
             reason: "over the limit".to_owned(),
         }).collect();
-        let done = Engine::bury_outbox(&mut conn, &buried).await.unwrap();
-        transcript.note_unordered("bury_outbox", done.iter().map(|key| format!("{key:?}")).collect());
+        let done = Engine::move_to_dead_letters(&mut conn, &buried).await.unwrap();
+        transcript.note_unordered("move_to_dead_letters", done.iter().map(|key| format!("{key:?}")).collect());
     }
 
     async fn dead(pool: &Pool<Engine>, transcript: &mut Transcript) {

@@ -29,17 +29,17 @@ fn round(row: &RoundRow) -> String {
 }
 
 on_both_engines! {
-    use crate::store::operate::backlog::BacklogTable;
+    use crate::store::operate::backlog::BacklogDialect;
     use crate::store::outgoing::dead_letter::DeadLetterTable;
     use crate::store::inbox::event::EventTable;
-    use crate::store::turns::failure::ControlTable;
+    use crate::store::turns::failure::FailureTable;
     use crate::store::inbox::item::ItemTable;
     use crate::store::outgoing::outbox::OutboxKey;
     use crate::store::operate::quarantine::QuarantineTable;
-    use crate::store::turns::round::RoundTable;
-    use crate::store::turns::round_of_one::RoundOfOne;
+    use crate::store::turns::round::RoundDialect;
+    use crate::store::turns::round_of_one::RoundOfOneTable;
     use crate::store::turns::state::StateTable;
-    use crate::store::inbox::status::{StatusTable, Whereabouts};
+    use crate::store::inbox::status::{StatusTable, Location};
     use crate::store::inbox::timer::TimerTable;
     use crate::store::inbox::tombstone::TombstoneTable;
     use crate::store::turns::turn::TurnTable;
@@ -138,7 +138,7 @@ on_both_engines! {
         }
         for name in ["n0", "n1", "N1", "ñ2", "n%3", "n_2", "nothing", "n"] {
             let mut found = Engine::read_status(conn, shard, recipient, None, Some(name)).await.unwrap();
-            if let Whereabouts::Timer { due_at_us } = &mut found.whereabouts {
+            if let Location::Timer { due_at_us } = &mut found.location {
                 *due_at_us = hours(*due_at_us - now_us());
             }
             transcript.note(format!("read_status {of} {name}"), found);

@@ -19,26 +19,26 @@ const END_TURN: &str = "CLOSE eventbox_turn";
 const HAS_TURN: &str = "SELECT count(*) FROM pg_cursors WHERE name = 'eventbox_turn'";
 
 impl GroupCommit for Postgres {
-    type Grouped = Tx<Postgres>;
-    type Lead = ();
+    type SharedTx = Tx<Postgres>;
+    type SoleWriter = ();
 
-    fn lead_at_once(_pool: &Pool<Self>) -> Option<Self::Lead> {
+    fn try_write_now(_pool: &Pool<Self>) -> Option<Self::SoleWriter> {
         Some(())
     }
 
-    async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+    async fn begin_shared(pool: &Pool<Self>) -> Result<Self::SharedTx, Fault> {
         begin(pool, "BEGIN", false).await
     }
 
-    async fn begin_alone(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::Grouped, Fault> {
+    async fn begin_exclusive(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::SharedTx, Fault> {
         begin_on(pool, at_hand, BEGIN_TURN, true).await
     }
 
-    async fn session_of(part: &mut Self::Grouped) -> Result<Option<i32>, Fault> {
+    async fn session_of(part: &mut Self::SharedTx) -> Result<Option<i32>, Fault> {
         part.session_id().await
     }
 
-    async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+    async fn check_intact(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
         if !part.is_counted() {
             return Ok(Intact::Ended);
         }
@@ -46,7 +46,7 @@ impl GroupCommit for Postgres {
         intact_of(found)
     }
 
-    async fn check_to_commit(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+    async fn check_to_commit(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
         if !part.is_counted() {
             return Ok(Intact::Ended);
         }
@@ -54,15 +54,15 @@ impl GroupCommit for Postgres {
         intact_of(found)
     }
 
-    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static)) {
+    fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static)) {
         part.close_if_left_unfit(error);
     }
 
-    async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
+    async fn commit_shared(part: Self::SharedTx) -> Result<(), Fault> {
         part.commit().await
     }
 
-    async fn roll_back_grouped(part: Self::Grouped) {
+    async fn roll_back_shared(part: Self::SharedTx) {
         part.rollback().await;
     }
 }

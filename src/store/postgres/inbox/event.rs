@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::names;
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
-use crate::store::inbox::event::{EventInsert, EventRow, Noted};
+use crate::store::inbox::event::{Emitted, EventDialect, EventRow};
 use crate::store::postgres::now_us;
 use crate::store::{BoxFuture, arguments_of};
 
@@ -82,10 +82,10 @@ macro_rules! among_ids {
 }
 pub(in crate::store::postgres) use among_ids;
 
-/// The statement of [`EventInsert::delete_events`]; its plan must use the primary key.
+/// The statement of [`EventDialect::delete_events`]; its plan must use the primary key.
 pub(crate) const DELETE_EVENTS: &str = concat!("DELETE FROM eventbox_event WHERE ", among_ids!());
 
-impl EventInsert for Postgres {
+impl EventDialect for Postgres {
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
@@ -107,7 +107,7 @@ impl EventInsert for Postgres {
         answered(pool, inserting).await
     }
 
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
@@ -117,7 +117,7 @@ impl EventInsert for Postgres {
         insert_any_events(executor, rows, None)
     }
 
-    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| row.name.is_some()) {
             return names::insert(pool, rows).await;
         }
@@ -131,7 +131,11 @@ impl EventInsert for Postgres {
 
     const ONE_WRITER: bool = false;
 
-    async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
+    async fn insert_group(
+        pool: &Pool<Self>,
+        rows: &[EventRow<'_>],
+        lock_wait: Duration,
+    ) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| !row.is_plain()) {
             return insert_within(pool, rows, lock_wait).await;
         }
@@ -159,7 +163,7 @@ pub(in crate::store::postgres) async fn insert_within(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],
     lock_wait: Duration,
-) -> Result<Vec<Noted>, Fault> {
+) -> Result<Vec<Emitted>, Fault> {
     let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
     let inserting = async {
         let mut conn = hold(pool).await?;
@@ -169,7 +173,7 @@ pub(in crate::store::postgres) async fn insert_within(
     answered(pool, inserting).await
 }
 
-fn insert_plain_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+fn insert_plain_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
 where
     E: Executor<'e, Database = Postgres> + 'e,
 {
@@ -182,7 +186,7 @@ where
     let (arguments, count) = (arguments_of(query), rows.len());
     Box::pin(async move {
         sqlx::query_with::<Postgres, _>(INSERT_PLAIN_EVENTS, arguments?).execute(executor).await?;
-        Ok(vec![Noted::Added; count])
+        Ok(vec![Emitted::Added; count])
     })
 }
 
@@ -190,7 +194,7 @@ fn insert_any_events<'e, E>(
     executor: E,
     rows: &[EventRow<'_>],
     lock_timeout_ms: Option<String>,
-) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
 where
     E: Executor<'e, Database = Postgres> + 'e,
 {
@@ -208,6 +212,6 @@ where
     let arguments = arguments_of(query);
     Box::pin(async move {
         let answers = sqlx::query_with::<Postgres, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;
-        answers.iter().map(|answer| Ok(Noted::from_code(answer.try_get::<i32, _>(0)?.into()))).collect()
+        answers.iter().map(|answer| Ok(Emitted::from_code(answer.try_get::<i32, _>(0)?.into()))).collect()
     })
 }

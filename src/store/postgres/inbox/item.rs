@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::event::among_ids;
 use crate::store::fault::Fault;
-use crate::store::inbox::item::ItemLookup;
+use crate::store::inbox::item::ItemDialect;
 
 /// Its plan must use the primary key.
 const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE ", among_ids!());
@@ -21,7 +21,7 @@ const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE ctid = ANY (
     ) e
 ))";
 
-impl ItemLookup for Postgres {
+impl ItemDialect for Postgres {
     async fn living_events(
         tx: &mut PgConnection,
         shard: i16,

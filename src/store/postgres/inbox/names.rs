@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::event::insert_within;
 use crate::store::fault::{Class, Fault};
-use crate::store::inbox::event::{EventRow, NAME_WAIT, Noted};
+use crate::store::inbox::event::{Emitted, EventRow, NAME_WAIT};
 
 /// How long the first attempt waits for its names, and the last one.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -46,7 +46,7 @@ struct Line {
 pub(in crate::store::postgres) async fn insert(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],
-) -> Result<Vec<Noted>, Fault> {
+) -> Result<Vec<Emitted>, Fault> {
     let until = Instant::now() + NAME_WAIT;
     let line = line_of(pool);
     // The names of a line are held: to try at once would take a connection for nothing.

@@ -5,10 +5,10 @@ use uuid::Uuid;
 
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
-use crate::store::inbox::timer::{MovedShard, TimerMove};
+use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::postgres::now_us;
 
-/// The statement of [`TimerMove::move_timers`]; its plan must find what is due by the primary key, however much is not due.
+/// The statement of [`TimerDialect::move_timers`]; its plan must find what is due by the primary key, however much is not due.
 ///
 /// One statement: a timer is in its table or in its box at every moment, and whoever locks its row first takes it. Rows that somebody else
 /// holds (another move, a cancellation in an open transaction) are left for the next time. The look-ups are lateral, and the rows to delete
@@ -66,7 +66,7 @@ const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
     ) t
 ))";
 
-impl TimerMove for Postgres {
+impl TimerDialect for Postgres {
     async fn move_timers(
         pool: &Pool<Self>,
         shards: &[i16],

@@ -3,10 +3,10 @@
 use sqlx::{PgConnection, Postgres, Row};
 
 use crate::store::fault::Fault;
-use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstonePrune};
+use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstoneDialect};
 use crate::store::postgres::now_us;
 
-/// The statement of [`TombstonePrune::prune_tombstones`]; its plan must walk the primary key of the tombstones and look events up by theirs.
+/// The statement of [`TombstoneDialect::prune_tombstones`]; its plan must walk the primary key of the tombstones and look events up by theirs.
 ///
 /// One statement, so that event, timer and dead letter are seen at one moment: an event that moves between them is always in one of them. Rows
 /// that somebody else holds are left for the next pass; what was read of the others is compared again at the write, so a replay that has
@@ -69,7 +69,7 @@ SELECT recipient, name, (SELECT count(*) FROM slice), (SELECT count(*) FROM chan
 FROM slice ORDER BY recipient DESC, name DESC LIMIT 1"
 );
 
-impl TombstonePrune for Postgres {
+impl TombstoneDialect for Postgres {
     async fn prune_tombstones(tx: &mut PgConnection, slice: Slice<'_>) -> Result<PrunedSlice, Fault> {
         let query = sqlx::query(PRUNE_TOMBSTONES).bind(slice.shard).bind(slice.after.0).bind(slice.after.1);
         let query = query.bind(slice.until.0).bind(slice.until.1).bind(slice.limit).bind(slice.delay_us);

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Postgres, Row};
 
 use crate::store::fault::Fault;
-use crate::store::operate::backlog::{BacklogRow, BacklogTable};
+use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
 
 /// `0` is the character behind the slash. The inner limit ends the read of a shard, and the outer one that of the shards.
 pub(crate) const COUNT_BACKLOG: &str = "SELECT k.kind, c.events, c.oldest FROM unnest($1::text[]) AS k (kind)
@@ -24,7 +24,7 @@ const SAMPLED_PERCENT: &str = "SELECT least(100.0, 100.0 * $1::float8 * current_
 const ESTIMATE_BACKLOG: &str = "SELECT split_part(recipient, '/', 1), round(count(*) * 100.0 / $1::float8)::int8
 FROM eventbox_event TABLESAMPLE SYSTEM ($1::float8) GROUP BY 1";
 
-impl BacklogTable for Postgres {
+impl BacklogDialect for Postgres {
     async fn count_backlog(conn: &mut PgConnection, kinds: &[&str], limit: i64) -> Result<Vec<BacklogRow>, Fault> {
         let rows = sqlx::query(COUNT_BACKLOG).bind(kinds).bind(limit).fetch_all(conn).await?;
         let row = |row: &sqlx::postgres::PgRow| {

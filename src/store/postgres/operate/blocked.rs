@@ -4,7 +4,7 @@ use sqlx::{Pool, Postgres};
 
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
-use crate::store::operate::blocked::Blocked;
+use crate::store::operate::blocked::BlockedDialect;
 
 const WAITS_FOR_A_LOCK: &str = "SELECT EXISTS (
     SELECT 1 FROM pg_stat_activity
@@ -12,7 +12,7 @@ const WAITS_FOR_A_LOCK: &str = "SELECT EXISTS (
        AND query_start <= clock_timestamp() - $1::float8 * interval '1 microsecond'
 )";
 
-impl Blocked for Postgres {
+impl BlockedDialect for Postgres {
     async fn waits_for_a_lock(pool: &Pool<Self>, for_us: i64) -> Result<bool, Fault> {
         #[allow(clippy::cast_precision_loss, reason = "a deadline is far shorter than the precision")]
         let query = sqlx::query_scalar(WAITS_FOR_A_LOCK).bind(for_us as f64);

@@ -5,7 +5,7 @@ use sqlx::{Pool, Postgres, Row};
 
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
-use crate::store::operate::old_transaction::{OldTransaction, OldTransactions};
+use crate::store::operate::old_transaction::{OldTransaction, OldTransactionDialect};
 
 /// The server hides the transactions of other roles from a role without `pg_read_all_stats`. A vacuum keeps no rows from another one.
 const OLD_TRANSACTIONS: &str = "SELECT sort, pid, name, application, state, age FROM (
@@ -27,7 +27,7 @@ const OLD_TRANSACTIONS: &str = "SELECT sort, pid, name, application, state, age 
       FROM pg_stat_replication WHERE age(backend_xmin) >= $2
 ) AS old ORDER BY sort, age DESC LIMIT $3";
 
-impl OldTransactions for Postgres {
+impl OldTransactionDialect for Postgres {
     async fn old_transactions(
         pool: &Pool<Self>,
         older_than_us: i64,

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use crate::store::fault::Fault;
-use crate::store::operate::quarantine::{QuarantineMove, Verdict};
+use crate::store::operate::quarantine::{QuarantineDialect, Verdict};
 use crate::store::postgres::inbox::event::among_ids;
 use crate::store::postgres::now_us;
 
@@ -38,7 +38,7 @@ SELECT shard, recipient, id, name, traceparent, payload FROM back";
 const DELETE_QUARANTINED: &str =
     "DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
 
-impl QuarantineMove for Postgres {
+impl QuarantineDialect for Postgres {
     async fn quarantine_events(
         tx: &mut PgConnection,
         shard: i16,

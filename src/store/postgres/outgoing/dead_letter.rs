@@ -4,11 +4,11 @@ use sqlx::{PgConnection, Postgres};
 
 use super::outbox::columns;
 use crate::store::fault::Fault;
-use crate::store::outgoing::dead_letter::DeadLetterMove;
+use crate::store::outgoing::dead_letter::DeadLetterDialect;
 use crate::store::outgoing::outbox::OutboxKey;
 use crate::store::postgres::now_us;
 
-impl DeadLetterMove for Postgres {
+impl DeadLetterDialect for Postgres {
     async fn replay_dead(tx: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(concat!(
             "WITH back AS (

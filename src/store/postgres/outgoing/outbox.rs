@@ -7,8 +7,8 @@ use uuid::Uuid;
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::outgoing::outbox::{
-    Burial, Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule,
-    Tally, sampled, tallied,
+    Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
+    RowCount, ToDeadLetter, row_counts, sampled,
 };
 use crate::store::postgres::{now_us, statement_us};
 use crate::store::{BoxFuture, arguments_of};
@@ -23,7 +23,7 @@ const INSERT_OUTBOX: &str = concat!(
      FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload), clock"
 );
 
-/// The statement of [`OutboxTable::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
+/// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
 ///
 /// The time is that of the statement, because a clock that moves while it runs could not be looked up in an index.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
@@ -47,7 +47,7 @@ WHERE o.shard = fitting.shard AND o.id = fitting.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
 );
 
-/// The statement of [`OutboxTable::recall_outbox`]; it looks at what is due far ahead, by the index on the due time.
+/// The statement of [`OutboxDialect::recall_outbox`]; it looks at what is due far ahead, by the index on the due time.
 pub(crate) const RECALL_OUTBOX: &str = concat!(
     "WITH ahead AS MATERIALIZED (
          SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
@@ -68,7 +68,7 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
     " FROM ahead WHERE o.shard = ahead.shard AND o.id = ahead.id"
 );
 
-/// The statement of [`OutboxTable::expire_outbox`]. A row that is kept after its delivery is due at the end of time, so the index on the due
+/// The statement of [`OutboxDialect::expire_outbox`]. A row that is kept after its delivery is due at the end of time, so the index on the due
 /// time finds the undelivered ones behind any number of kept ones.
 pub(crate) const EXPIRE_OUTBOX: &str = concat!(
     "WITH old AS MATERIALIZED (
@@ -95,7 +95,7 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
      SELECT source, type, count(*) FROM buried GROUP BY source, type"
 );
 
-/// The statement of [`OutboxTable::observe_outbox`]; finds the undelivered rows as [`EXPIRE_OUTBOX`] does.
+/// The statement of [`OutboxDialect::observe_outbox`]; finds the undelivered rows as [`EXPIRE_OUTBOX`] does.
 pub(crate) const OBSERVE_OUTBOX: &str = concat!(
     "SELECT count(*), coalesce(sum(bytes), 0)::int8, count(*) FILTER (WHERE age_us BETWEEN $1::int8 - $2 AND $1),
             coalesce(max(age_us), 0),
@@ -194,16 +194,16 @@ impl OutboxTable for Postgres {
         Ok(query.bind(longest.pause_us).bind(per_shard).execute(conn).await?.rows_affected())
     }
 
-    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
         let (shards, ids) = columns(keys);
         let query = sqlx::query(DELETE_OUTBOX).bind(shards).bind(ids);
-        tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
+        row_counts(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
-    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
         let (shards, ids) = columns(keys);
         let query = sqlx::query(MARK_OUTBOX).bind(shards).bind(ids);
-        tallied(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
+        row_counts(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -218,7 +218,7 @@ impl OutboxTable for Postgres {
         Ok(query.execute(conn).await?.rows_affected())
     }
 
-    async fn bury_outbox(tx: &mut PgConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
+    async fn move_to_dead_letters(tx: &mut PgConnection, rows: &[ToDeadLetter]) -> Result<Vec<OutboxKey>, Fault> {
         let query = sqlx::query(BURY_OUTBOX);
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
@@ -230,8 +230,8 @@ impl OutboxTable for Postgres {
         buried.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect()
     }
 
-    async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
-        tallied(&sqlx::query(EXPIRE_OUTBOX).bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
+    async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<RowCount>, Fault> {
+        row_counts(&sqlx::query(EXPIRE_OUTBOX).bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut PgConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {

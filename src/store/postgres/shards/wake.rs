@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use crate::shard::ShardSet;
 use crate::store::connect::connection::{ANSWER_WAIT, in_time};
 use crate::store::fault::Fault;
-use crate::store::shards::wake::{Told, WakeUp};
+use crate::store::shards::wake::{Notification, WakeUpDialect};
 
-/// The channel; its payload is what is told, as JSON: both sets of shards as texts, and the recipients.
+/// The channel; its payload is what is notification, as JSON: both sets of shards as texts, and the recipients.
 const CHANNEL: &str = "eventbox";
 
 /// The most bytes of a payload; Postgres takes less than 8,000.
@@ -22,34 +22,34 @@ const MAX_PAYLOAD_BYTES: usize = 7_900;
 const ASK_AFTER: Duration = Duration::from_secs(5);
 
 /// What is reported when it is not known who has events.
-fn everything() -> Told {
-    Told { committed: ShardSet::ALL, ..Told::default() }
+fn everything() -> Notification {
+    Notification { committed: ShardSet::ALL, ..Notification::default() }
 }
 
 /// The payload; `None` when it would be too long.
-fn payload_of(told: &Told) -> Option<String> {
-    let payload = (told.committed.to_string(), told.shards.to_string(), &told.recipients);
+fn payload_of(notification: &Notification) -> Option<String> {
+    let payload = (notification.committed.to_string(), notification.shards.to_string(), &notification.recipients);
     let payload = serde_json::to_string(&payload).ok()?;
     (payload.len() <= MAX_PAYLOAD_BYTES).then_some(payload)
 }
 
-fn told_by(payload: &str) -> Option<Told> {
+fn notification_of(payload: &str) -> Option<Notification> {
     let (committed, shards, recipients): (String, String, Vec<String>) = serde_json::from_str(payload).ok()?;
-    Some(Told { recipients, committed: committed.parse().ok()?, shards: shards.parse().ok()? })
+    Some(Notification { recipients, committed: committed.parse().ok()?, shards: shards.parse().ok()? })
 }
 
-impl WakeUp for Postgres {
+impl WakeUpDialect for Postgres {
     const SENDS_WAKE_UPS: bool = true;
 
-    async fn send_wake_up(conn: &mut PgConnection, told: Told) -> Result<(), Fault> {
-        let payload = payload_of(&told).or_else(|| payload_of(&told.by_shards())).unwrap_or_default();
+    async fn send_wake_up(conn: &mut PgConnection, notification: Notification) -> Result<(), Fault> {
+        let payload = payload_of(&notification).or_else(|| payload_of(&notification.by_shards())).unwrap_or_default();
         // A notification commits, and nothing is lost when that does not wait for the disk.
         let query = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)");
         query.bind(CHANNEL).bind(payload).execute(conn).await?;
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Notification) + Send + Sync) -> Result<Infallible, Fault> {
         // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when it is idle.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let apart = apart.acquire_timeout(ANSWER_WAIT);
@@ -65,7 +65,7 @@ impl WakeUp for Postgres {
             };
             match heard? {
                 // Somebody else's use of the channel says nothing that is known here.
-                Some(notification) => report(told_by(notification.payload()).unwrap_or_else(everything)),
+                Some(notification) => report(notification_of(notification.payload()).unwrap_or_else(everything)),
                 // It has connected again, and what came meanwhile was not heard.
                 None => report(everything()),
             }
@@ -78,26 +78,26 @@ mod tests {
     use super::*;
     use crate::recipient::Recipient;
 
-    fn told(recipients: usize) -> Told {
+    fn notification(recipients: usize) -> Notification {
         let recipients = (0..recipients).map(|n| format!("order/\"{n}\"\n")).collect();
-        Told { recipients, committed: [17].into_iter().collect(), shards: [3, 200].into_iter().collect() }
+        Notification { recipients, committed: [17].into_iter().collect(), shards: [3, 200].into_iter().collect() }
     }
 
     #[test]
     fn what_is_told_is_heard() {
         for recipients in [0, 1, 100] {
-            assert_eq!(told_by(&payload_of(&told(recipients)).unwrap()), Some(told(recipients)));
+            assert_eq!(notification_of(&payload_of(&notification(recipients)).unwrap()), Some(notification(recipients)));
         }
-        assert_eq!(told_by("somebody else's"), None);
-        // All shards are looked at, and once: what was told when nobody listened is committed.
+        assert_eq!(notification_of("somebody else's"), None);
+        // All shards are looked at, and once: what was notification when nobody listened is committed.
         assert_eq!((everything().committed, everything().shards), (ShardSet::ALL, ShardSet::default()));
     }
 
     #[test]
     fn of_too_many_the_shards_are_told() {
-        let many = told(10_000);
+        let many = notification(10_000);
         assert_eq!(payload_of(&many), None);
-        let heard = told_by(&payload_of(&many.by_shards()).unwrap()).unwrap();
+        let heard = notification_of(&payload_of(&many.by_shards()).unwrap()).unwrap();
         assert!(heard.recipients.is_empty() && heard.committed.contains(17));
         assert_eq!(heard.shards, many.shards);
         for to in &many.recipients {

@@ -14,11 +14,11 @@ use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
 use crate::store::postgres::{now_us, statement_us};
 use crate::store::turns::round::{
-    RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
+    RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
 };
-use crate::store::turns::round_of_one::{RoundOfOne, RoundOfOneWrite};
+use crate::store::turns::round_of_one::{RoundOfOneDialect, RoundOfOneTable};
 
-/// The statement of [`RoundTable::walk_recipients`]; its plan must use the primary key at every step.
+/// The statement of [`RoundDialect::walk_recipients`]; its plan must use the primary key at every step.
 ///
 /// To look an entry up takes much longer than to read the next one, so a step reads some events of a shard, four at first and then four times as many
 /// as it found recipients the time before: 64 where each has one event, and a few where they have many.
@@ -63,7 +63,7 @@ const STEP_BY_INDEX: &str =
     "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true),
     set_config('jit', 'off', true)";
 
-/// The statement of [`RoundTable::list_round`]; its plan must look every recipient up by the primary keys.
+/// The statement of [`RoundDialect::list_round`]; its plan must look every recipient up by the primary keys.
 ///
 /// One statement, so one snapshot: the turns and states, and the events of each recipient in their order. Sorting them all together costs more
 /// than reading them. Large values are left to [`LARGE_OF_ROUND`]: a running sum of the lengths would cost a tenth of a
@@ -103,7 +103,7 @@ CROSS JOIN LATERAL (
     ORDER BY id LIMIT r.rows
 ) e";
 
-/// The statement of [`RoundTable::write_round`]; its plan must find states and events by their primary keys.
+/// The statement of [`RoundDialect::write_round`]; its plan must find states and events by their primary keys.
 ///
 /// The turns come first and are complete before an event is removed. It checks itself: another number of removals than the winners need
 /// divides by zero, which rolls everything back. A turn that is 0 is an insert and any other an update, because a missing row must not match.
@@ -147,7 +147,7 @@ SELECT won.place FROM won, complete WHERE complete.yes = 1"
 /// What Postgres says when [`WRITE_ROUND`] has removed too few events, or too many.
 const DIVISION_BY_ZERO: &str = "22012";
 
-impl RoundTable for Postgres {
+impl RoundDialect for Postgres {
     fn is_one_statement(_recipients: usize) -> bool {
         true
     }

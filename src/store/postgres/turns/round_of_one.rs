@@ -8,7 +8,7 @@ use super::turn::removing;
 use crate::store::fault::Fault;
 use crate::store::postgres::now_us;
 use crate::store::turns::round::RoundWrite;
-use crate::store::turns::round_of_one::RoundOfOneWrite;
+use crate::store::turns::round_of_one::RoundOfOneDialect;
 
 /// No lock is waited for longer than the round allows, and another number of removals than wanted divides by zero, which rolls everything back. Its
 /// plan must use the primary keys.
@@ -38,7 +38,7 @@ pub(crate) const WRITE_NEXT_ONE: &str = concat!(
     "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
 );
 
-impl RoundOfOneWrite for Postgres {
+impl RoundOfOneDialect for Postgres {
     async fn write_one(
         tx: &mut PgConnection,
         write: &RoundWrite<'_>,

@@ -7,7 +7,7 @@ use crate::store::fault::Fault;
 use crate::store::postgres::now_us;
 use crate::store::turns::round::Removed;
 use crate::store::turns::state::StateTable;
-use crate::store::turns::turn::{Claimed, TurnClaim};
+use crate::store::turns::turn::{Claimed, TurnDialect};
 
 /// How a statement goes on behind the turn that it moves: of the events of recipient `$2` in shard `$1` from `$6` to `$7` those of the ids `$5` go, or
 /// all of them.
@@ -50,7 +50,7 @@ pub(crate) const CLAIM_NEXT_TURN: &str = concat!(
     "SELECT moved, gone FROM counted"
 );
 
-impl TurnClaim for Postgres {
+impl TurnDialect for Postgres {
     async fn claim_turn(
         tx: &mut PgConnection,
         shard: i16,

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use crate::store::connect::group::GroupCommit;
 use crate::store::fault::Fault;
-use crate::store::inbox::event::{EventInsert, EventRow, Noted};
+use crate::store::inbox::event::{Emitted, EventDialect, EventRow};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::{Packed, hex, ids_json};
 use crate::store::sqlite::params::values::{BySize, MAX_ROWS, hundred_rows, ten_rows};
 use crate::store::sqlite::writer::emit_groups;
-use crate::store::sqlite::writer::statement::{Statement, run_in_line};
+use crate::store::sqlite::writer::statement::{Statement, run_queued};
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
@@ -80,7 +80,7 @@ FROM json_each($1) r JOIN eventbox_tombstone t
 pub(crate) const DELETE_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2
  AND id IN (SELECT unhex(value) FROM json_each($3))";
 
-impl EventInsert for Sqlite {
+impl EventDialect for Sqlite {
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
@@ -98,7 +98,7 @@ impl EventInsert for Sqlite {
         emit_groups::insert(pool, row).await
     }
 
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Noted>, Fault>>
+    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e,
     {
@@ -107,20 +107,24 @@ impl EventInsert for Sqlite {
     }
 
     // Differs: those that come while somebody writes commit together.
-    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
-        run_in_line(pool, Insert::of(rows)?).await
+    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
+        run_queued(pool, Insert::of(rows)?).await
     }
 
     const ONE_WRITER: bool = true;
 
     // Differs: the transaction may be shared with other groups, and waits for the file as long as the connection's busy timeout says. There is no
     // name to wait for in it, so named and unnamed events may share it.
-    async fn insert_group(pool: &Pool<Self>, rows: &[EventRow<'_>], _lock_wait: Duration) -> Result<Vec<Noted>, Fault> {
-        let mut part = Self::begin_grouped(pool).await?;
+    async fn insert_group(
+        pool: &Pool<Self>,
+        rows: &[EventRow<'_>],
+        _lock_wait: Duration,
+    ) -> Result<Vec<Emitted>, Fault> {
+        let mut part = Self::begin_shared(pool).await?;
         match insert_mixed(&mut part, rows).await {
-            Ok(noted) => Self::commit_grouped(part).await.map(|()| noted),
+            Ok(noted) => Self::commit_shared(part).await.map(|()| noted),
             Err(fault) => {
-                Self::roll_back_grouped(part).await;
+                Self::roll_back_shared(part).await;
                 Err(fault)
             }
         }
@@ -181,39 +185,39 @@ impl Insert {
         Ok(Insert { sql, arguments: arguments_of(query)?, ids: Vec::new(), count: rows.len() })
     }
 
-    async fn run_on<'e, E: Executor<'e, Database = Sqlite>>(self, executor: E) -> Result<Vec<Noted>, Fault> {
+    async fn run_on<'e, E: Executor<'e, Database = Sqlite>>(self, executor: E) -> Result<Vec<Emitted>, Fault> {
         let query = sqlx::query_with::<Sqlite, _>(self.sql, self.arguments);
         if self.ids.is_empty() {
             query.execute(executor).await?;
-            return Ok(vec![Noted::Added; self.count]);
+            return Ok(vec![Emitted::Added; self.count]);
         }
         let answers = query.fetch_all(executor).await?;
         let mut noted = HashMap::with_capacity(self.count);
         for answer in &answers {
-            noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Noted::from_code(answer.try_get(1)?));
+            noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Emitted::from_code(answer.try_get(1)?));
         }
         // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
-        Ok(self.ids.iter().map(|id| noted.get(id).copied().unwrap_or(Noted::Tombstoned)).collect())
+        Ok(self.ids.iter().map(|id| noted.get(id).copied().unwrap_or(Emitted::Tombstoned)).collect())
     }
 }
 
 impl Statement for Insert {
-    type Answer = Vec<Noted>;
+    type Answer = Vec<Emitted>;
 
-    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Noted>, Fault> {
+    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Emitted>, Fault> {
         self.run_on(conn).await
     }
 }
 
 /// Plain events and others, each in one statement.
-async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Noted>, Fault> {
+async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
     let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
     if !plain.is_empty() {
         insert_plain_events(tx, &plain).await?;
     }
     let others = if other.is_empty() { Vec::new() } else { Sqlite::insert_events(tx, &other).await? };
     let mut others = others.into_iter();
-    let noted = |row: &EventRow<'_>| if row.is_plain() { Some(Noted::Added) } else { others.next() };
+    let noted = |row: &EventRow<'_>| if row.is_plain() { Some(Emitted::Added) } else { others.next() };
     Ok(rows.iter().filter_map(noted).collect())
 }
 

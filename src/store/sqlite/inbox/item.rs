@@ -4,7 +4,7 @@ use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use crate::store::fault::Fault;
-use crate::store::inbox::item::ItemLookup;
+use crate::store::inbox::item::ItemDialect;
 use crate::store::sqlite::params::json::{ids_json, texts_json};
 
 /// Differs: no arrays, here and below.
@@ -16,7 +16,7 @@ const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE shard = $1 A
     AND t.name IN (SELECT value FROM json_each($3))
 )";
 
-impl ItemLookup for Sqlite {
+impl ItemDialect for Sqlite {
     async fn living_events(
         tx: &mut SqliteConnection,
         shard: i16,

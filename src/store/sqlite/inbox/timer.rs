@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::store::connect::connection::{begin, hold};
 use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
-use crate::store::inbox::timer::{MovedShard, TimerMove};
+use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::ids_json;
 
@@ -42,7 +42,7 @@ pub(crate) const DELETE_MOVED_TIMERS: &str =
 const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2
  AND id IN (SELECT unhex(value) FROM json_each($3))";
 
-impl TimerMove for Sqlite {
+impl TimerDialect for Sqlite {
     async fn move_timers(
         pool: &Pool<Self>,
         shards: &[i16],

@@ -3,7 +3,7 @@
 use sqlx::{Row, Sqlite, SqliteConnection};
 
 use crate::store::fault::Fault;
-use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstonePrune};
+use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstoneDialect};
 use crate::store::sqlite::now_us;
 
 /// Whether the event of a tombstone is there.
@@ -51,7 +51,7 @@ pub(crate) const STAMP_TOMBSTONES: &str = concat!(
     lives!()
 );
 
-impl TombstonePrune for Sqlite {
+impl TombstoneDialect for Sqlite {
     async fn prune_tombstones(tx: &mut SqliteConnection, slice: Slice<'_>) -> Result<PrunedSlice, Fault> {
         let Slice { shard, after, until, .. } = slice;
         let query = sqlx::query(END_OF_SLICE).bind(shard).bind(after.0).bind(after.1);

@@ -3,7 +3,7 @@
 use sqlx::{Row, Sqlite, SqliteConnection};
 
 use crate::store::fault::Fault;
-use crate::store::operate::backlog::{BacklogRow, BacklogTable};
+use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
 use crate::store::sqlite::params::json::texts_json;
 
 /// Differs: no LATERAL, so the shards are a list, and the count and the smallest id come from one row each.
@@ -16,7 +16,7 @@ FROM json_each($1) k, json_each((
     )
 )) c";
 
-impl BacklogTable for Sqlite {
+impl BacklogDialect for Sqlite {
     async fn count_backlog(conn: &mut SqliteConnection, kinds: &[&str], limit: i64) -> Result<Vec<BacklogRow>, Fault> {
         let shards: Vec<u8> = (0..=u8::MAX).collect();
         let shards = serde_json::to_string(&shards).map_err(|error| sqlx::Error::Encode(error.into()))?;

@@ -3,9 +3,9 @@
 use sqlx::{Pool, Sqlite};
 
 use crate::store::fault::Fault;
-use crate::store::operate::blocked::Blocked;
+use crate::store::operate::blocked::BlockedDialect;
 
-impl Blocked for Sqlite {
+impl BlockedDialect for Sqlite {
     // Differs: a transaction that has begun has the one lock.
     async fn waits_for_a_lock(_pool: &Pool<Self>, _for_us: i64) -> Result<bool, Fault> {
         Ok(false)

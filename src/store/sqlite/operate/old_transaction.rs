@@ -3,9 +3,9 @@
 use sqlx::{Pool, Sqlite};
 
 use crate::store::fault::Fault;
-use crate::store::operate::old_transaction::{OldTransaction, OldTransactions};
+use crate::store::operate::old_transaction::{OldTransaction, OldTransactionDialect};
 
-impl OldTransactions for Sqlite {
+impl OldTransactionDialect for Sqlite {
     // Differs: SQLite does not tell who reads a file, so there is nobody to name. A removed row is no longer in the tables, whoever reads.
     async fn old_transactions(
         _pool: &Pool<Self>,

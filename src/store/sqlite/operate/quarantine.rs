@@ -4,7 +4,7 @@ use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use crate::store::fault::Fault;
-use crate::store::operate::quarantine::{QuarantineMove, Verdict};
+use crate::store::operate::quarantine::{QuarantineDialect, Verdict};
 use crate::store::sqlite::inbox::event::DELETE_EVENTS;
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::ids_json;
@@ -30,7 +30,7 @@ const COPY_TO_BOX: &str = "INSERT INTO eventbox_event (shard, recipient, id, nam
 const DELETE_QUARANTINED: &str = "DELETE FROM eventbox_dead_letter
  WHERE shard = $1 AND recipient = $2 AND id IN (SELECT unhex(value) FROM json_each($3))";
 
-impl QuarantineMove for Sqlite {
+impl QuarantineDialect for Sqlite {
     async fn quarantine_events(
         tx: &mut SqliteConnection,
         shard: i16,

@@ -4,14 +4,14 @@ use sqlx::{Sqlite, SqliteConnection};
 
 use super::outbox::json_keys;
 use crate::store::fault::Fault;
-use crate::store::outgoing::dead_letter::DeadLetterMove;
+use crate::store::outgoing::dead_letter::DeadLetterDialect;
 use crate::store::outgoing::outbox::OutboxKey;
 use crate::store::sqlite::now_us;
 
 const DELETE_DEAD: &str = "DELETE FROM eventbox_dead_letter
  WHERE recipient IS NULL AND (shard, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each($1))";
 
-impl DeadLetterMove for Sqlite {
+impl DeadLetterDialect for Sqlite {
     // Differs: a CTE cannot write, so it is two statements in the caller's transaction.
     async fn replay_dead(tx: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(concat!(

@@ -6,13 +6,13 @@ use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
 use crate::store::fault::Fault;
 use crate::store::outgoing::outbox::{
-    Burial, Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxKey, OutboxRow, OutboxSample, OutboxTable, Reschedule,
-    Tally, sampled, tallied,
+    Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
+    RowCount, ToDeadLetter, row_counts, sampled,
 };
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::hex;
 use crate::store::sqlite::params::values::{BySize, MAX_ROWS, hundred_rows, ten_rows};
-use crate::store::sqlite::writer::statement::{Statement, run_in_line};
+use crate::store::sqlite::writer::statement::{Statement, run_queued};
 use crate::store::{BoxFuture, arguments_of};
 
 /// Differs: no arrays, so the rows are parameters.
@@ -185,7 +185,7 @@ impl OutboxTable for Sqlite {
 
     // Differs, here and below: those that come while somebody writes commit together.
     async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
-        run_in_line(pool, Insert::of(rows, claim_ttl_us)?).await
+        run_queued(pool, Insert::of(rows, claim_ttl_us)?).await
     }
 
     async fn claim_outbox(conn: &mut SqliteConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
@@ -205,12 +205,12 @@ impl OutboxTable for Sqlite {
         Ok(query.execute(conn).await?.rows_affected())
     }
 
-    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        run_in_line(pool, Settle { sql: DELETE_OUTBOX, keys: json_keys(keys)? }).await
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+        run_queued(pool, Settle { sql: DELETE_OUTBOX, keys: json_keys(keys)? }).await
     }
 
-    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<Tally>, Fault> {
-        run_in_line(pool, Settle { sql: MARK_OUTBOX, keys: json_keys(keys)? }).await
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+        run_queued(pool, Settle { sql: MARK_OUTBOX, keys: json_keys(keys)? }).await
     }
 
     async fn reschedule_outbox(conn: &mut SqliteConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
@@ -223,7 +223,7 @@ impl OutboxTable for Sqlite {
     }
 
     // Differs: two statements.
-    async fn bury_outbox(tx: &mut SqliteConnection, rows: &[Burial]) -> Result<Vec<OutboxKey>, Fault> {
+    async fn move_to_dead_letters(tx: &mut SqliteConnection, rows: &[ToDeadLetter]) -> Result<Vec<OutboxKey>, Fault> {
         let rows = json(
             rows.iter()
                 .map(|row| (row.key.shard, hex(row.key.id), row.attempts, &row.code, &row.reason))
@@ -235,7 +235,7 @@ impl OutboxTable for Sqlite {
     }
 
     // Differs: as above.
-    async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<Tally>, Fault> {
+    async fn expire_outbox(tx: &mut SqliteConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<RowCount>, Fault> {
         let query = sqlx::query(FIND_EXPIRED).bind(all_shards()?).bind(ttl_us).bind(per_shard);
         let rows = query.fetch_all(&mut *tx).await?;
         let keys: Result<Vec<_>, sqlx::Error> =
@@ -249,7 +249,7 @@ impl OutboxTable for Sqlite {
             named_rows!()
         ));
         query.bind(&keys).execute(&mut *tx).await?;
-        tallied(&sqlx::query(DELETE_OUTBOX).bind(&keys).fetch_all(tx).await?)
+        row_counts(&sqlx::query(DELETE_OUTBOX).bind(&keys).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut SqliteConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
@@ -304,10 +304,10 @@ struct Settle {
 }
 
 impl Statement for Settle {
-    type Answer = Vec<Tally>;
+    type Answer = Vec<RowCount>;
 
-    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Tally>, Fault> {
-        tallied(&sqlx::query(self.sql).bind(self.keys).fetch_all(conn).await?)
+    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<RowCount>, Fault> {
+        row_counts(&sqlx::query(self.sql).bind(self.keys).fetch_all(conn).await?)
     }
 }
 

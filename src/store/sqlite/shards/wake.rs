@@ -7,27 +7,27 @@ use sqlx::{ConnectOptions, Pool, Row, Sqlite, SqliteConnection};
 
 use crate::shard::ShardSet;
 use crate::store::fault::Fault;
-use crate::store::shards::wake::{Told, WakeUp};
+use crate::store::shards::wake::{Notification, WakeUpDialect};
 
 /// How often the version is looked at while it changes, and how often when it does not; a look costs some microseconds.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 
-impl WakeUp for Sqlite {
-    // Differs: whoever commits has told it, by the file itself.
+impl WakeUpDialect for Sqlite {
+    // Differs: whoever commits has notification it, by the file itself.
     const SENDS_WAKE_UPS: bool = false;
 
-    async fn send_wake_up(_conn: &mut SqliteConnection, _told: Told) -> Result<(), Fault> {
+    async fn send_wake_up(_conn: &mut SqliteConnection, _told: Notification) -> Result<(), Fault> {
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Told) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Notification) + Send + Sync) -> Result<Infallible, Fault> {
         let mut conn = pool.connect_options().connect().await?;
         let (mut seen, mut pause) = (None, LOOK_EVERY.0);
         loop {
             let row = sqlx::query("PRAGMA data_version").fetch_one(&mut conn).await?;
             let now: i64 = row.try_get(0)?;
             if seen.replace(now) != Some(now) {
-                report(Told { committed: ShardSet::ALL, ..Told::default() });
+                report(Notification { committed: ShardSet::ALL, ..Notification::default() });
                 pause = LOOK_EVERY.0;
             } else {
                 pause = (pause * 2).min(LOOK_EVERY.1);

@@ -13,9 +13,9 @@ use crate::store::inbox::event::{LARGE_EVENTS, ListedRow};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::{Packed, hex};
 use crate::store::turns::round::{
-    RoundFrom, RoundRow, RoundTable, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
+    RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
 };
-use crate::store::turns::round_of_one::{RoundOfOne, RoundOfOneWrite};
+use crate::store::turns::round_of_one::{RoundOfOneDialect, RoundOfOneTable};
 
 /// The shards that have events, each found with one look.
 pub(crate) const OCCUPIED_SHARDS: &str = "
@@ -113,7 +113,7 @@ pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard,
     SELECT e.shard, e.recipient, e.id FROM json_each($1) r CROSS JOIN eventbox_event e
     WHERE e.shard = r.value ->> 0 AND e.recipient = r.value ->> 1 AND e.id BETWEEN unhex(r.value ->> 2) AND unhex(r.value ->> 3))";
 
-impl RoundTable for Sqlite {
+impl RoundDialect for Sqlite {
     fn is_one_statement(recipients: usize) -> bool {
         recipients == 1
     }

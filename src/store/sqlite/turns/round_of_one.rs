@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::turn::chosen;
 use crate::store::fault::Fault;
 use crate::store::turns::round::RoundWrite;
-use crate::store::turns::round_of_one::RoundOfOneWrite;
+use crate::store::turns::round_of_one::RoundOfOneDialect;
 
 /// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. A turn that has moved gives no row.
 pub(crate) const WRITE_ONE: &str = "
@@ -16,7 +16,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING turn";
 /// What the trigger says when other events are there than those to be removed.
 const SHORTFALL: &str = "eventbox: shortfall";
 
-impl RoundOfOneWrite for Sqlite {
+impl RoundOfOneDialect for Sqlite {
     async fn write_one(
         tx: &mut SqliteConnection,
         write: &RoundWrite<'_>,

@@ -7,7 +7,7 @@ use crate::store::fault::Fault;
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::ids_json;
 use crate::store::turns::round::Removed;
-use crate::store::turns::turn::{Claimed, TurnClaim};
+use crate::store::turns::turn::{Claimed, TurnDialect};
 
 /// How a text goes on behind the statement that moves the turn to the attempt `$4`: of the events of recipient `$2` in shard `$1` from `$6` to `$7` those
 /// of the ids `$5` go, or all of them, if the turn has moved.
@@ -37,7 +37,7 @@ pub(crate) const CLAIM_NEXT_TURN: &str = concat!(
     and_removing!()
 );
 
-impl TurnClaim for Sqlite {
+impl TurnDialect for Sqlite {
     async fn claim_turn(
         tx: &mut SqliteConnection,
         shard: i16,

@@ -14,7 +14,7 @@ use super::group_commit::{Writers, writers_of};
 use crate::store::connect::group::GroupCommit;
 use crate::store::connect::takeover::Gone;
 use crate::store::fault::{Fault, SharedFault};
-use crate::store::inbox::event::{EventInsert, EventRow};
+use crate::store::inbox::event::{EventDialect, EventRow};
 use crate::store::sqlite::inbox::event::insert_plain_events;
 
 /// The most rows of a part.
@@ -27,7 +27,7 @@ const MAX_BYTES: usize = 4 << 20;
 #[derive(Default)]
 pub(super) struct Emits {
     queue: Mutex<Queue>,
-    /// Told when the task that empties the queue goes away with its runtime.
+    /// Notified when the task that empties the queue goes away with its runtime.
     gone: Gone,
 }
 
@@ -89,7 +89,7 @@ impl Emits {
 /// Inserts one plain event; returns when it is committed.
 pub(crate) async fn insert(pool: &Pool<Sqlite>, row: EventRow<'_>) -> Result<(), Fault> {
     let writers = writers_of(pool);
-    if let Some(_lead) = writers.line.lead_at_once() {
+    if let Some(_slot) = writers.queue.try_write_now() {
         return Sqlite::insert_event(pool, row).await;
     }
     let (answer, answered) = oneshot::channel();
@@ -140,7 +140,7 @@ async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
     let writers = Arc::clone(&emptying.writers);
     while !writers.emits.is_empty() {
         // What comes while this waits for its turn is of the same part.
-        let part = Sqlite::begin_grouped(&pool).await;
+        let part = Sqlite::begin_shared(&pool).await;
         let rows = writers.emits.take();
         let inserted = match part {
             Ok(part) => insert_part(part, &rows).await,
@@ -164,12 +164,12 @@ fn answer(rows: Vec<Waiting>, inserted: &Result<(), SharedFault>) {
     }
 }
 
-async fn insert_part(mut part: <Sqlite as GroupCommit>::Grouped, rows: &[Waiting]) -> Result<(), Fault> {
+async fn insert_part(mut part: <Sqlite as GroupCommit>::SharedTx, rows: &[Waiting]) -> Result<(), Fault> {
     let rows: Vec<_> = rows.iter().map(Waiting::row).collect();
     match insert_plain_events(&mut part, &rows).await {
-        Ok(()) => Sqlite::commit_grouped(part).await,
+        Ok(()) => Sqlite::commit_shared(part).await,
         Err(fault) => {
-            Sqlite::roll_back_grouped(part).await;
+            Sqlite::roll_back_shared(part).await;
             Err(fault)
         }
     }
@@ -198,7 +198,7 @@ mod tests {
 
     /// Emits many at once while somebody writes; answers what became of each.
     async fn emit_behind_a_writer(pool: &Pool<Sqlite>, values: &[&'static str]) -> Vec<crate::Result<crate::Receipt>> {
-        let writer = Sqlite::begin_alone(pool, None).await.unwrap();
+        let writer = Sqlite::begin_exclusive(pool, None).await.unwrap();
         let emits: Vec<_> = values
             .iter()
             .copied()
@@ -210,7 +210,7 @@ mod tests {
         while writers_of(pool).emits.queue().waiting.len() < values.len() {
             tokio::task::yield_now().await;
         }
-        Sqlite::commit_grouped(writer).await.unwrap();
+        Sqlite::commit_shared(writer).await.unwrap();
         let mut answers = Vec::new();
         for emit in emits {
             answers.push(emit.await.unwrap());
@@ -247,7 +247,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         let log = directory.path().join("e.sqlite3-wal");
-        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
+        let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let before = log.metadata().unwrap().len();
         let lists: Vec<_> = (0..20)
             .map(|n| {
@@ -255,11 +255,11 @@ mod tests {
                 tokio::spawn(async move { crate::emit_all(&pool, &[(to, Event::new("x"))]).await })
             })
             .collect();
-        while writers_of(&pool).line.waiting() < lists.len() {
+        while writers_of(&pool).queue.waiting() < lists.len() {
             tokio::task::yield_now().await;
         }
         lists[7].abort();
-        Sqlite::commit_grouped(writer).await.unwrap();
+        Sqlite::commit_shared(writer).await.unwrap();
         for (n, list) in lists.into_iter().enumerate() {
             match list.await {
                 Ok(answers) => assert_eq!(answers.unwrap(), [crate::Emitted::Added], "{n}"),
@@ -276,16 +276,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         refuse_bad(&pool).await;
-        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
+        let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let to = Recipient::new("cell", "1").unwrap();
         let lists = [["1", "2"], ["3", "bad"], ["4", "5"]].map(|list| {
             let (pool, events) = (pool.clone(), list.map(|value| (to.clone(), Event::new(value))));
             tokio::spawn(async move { crate::emit_all(&pool, &events).await })
         });
-        while writers_of(&pool).line.waiting() < lists.len() {
+        while writers_of(&pool).queue.waiting() < lists.len() {
             tokio::task::yield_now().await;
         }
-        Sqlite::commit_grouped(writer).await.unwrap();
+        Sqlite::commit_shared(writer).await.unwrap();
         let mut refused = Vec::new();
         for list in lists {
             refused.push(matches!(list.await.unwrap(), Err(Error::Database { .. })));
@@ -311,13 +311,13 @@ mod tests {
     async fn who_does_not_wait_any_more_keeps_nobody_waiting() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
-        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
+        let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let to = Recipient::new("cell", "1").unwrap();
         {
             let gone = std::pin::pin!(crate::emit(&pool, &to, Event::new("gone")));
             assert!(futures_util::poll!(gone).is_pending());
         }
-        Sqlite::commit_grouped(writer).await.unwrap();
+        Sqlite::commit_shared(writer).await.unwrap();
         crate::emit(&pool, &to, Event::new("next")).await.unwrap();
         assert!(values(&pool).await.contains(&b"next".to_vec()));
     }

@@ -13,7 +13,7 @@ use sqlx::{Pool, Sqlite, SqliteConnection};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::queue::{Call, Lead};
+use super::queue::{Call, WriterSlot};
 pub(super) use super::registry::{Writers, writers_of};
 use crate::store::connect::connection::{Held, Tx, begin};
 use crate::store::connect::group::{GroupCommit, Intact};
@@ -28,12 +28,12 @@ const MAX_PARTS: usize = 64;
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
 /// A transaction that was begun.
-pub(super) struct Open {
+pub(super) struct OpenTx {
     // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
     tx: Tx<Sqlite>,
     done: Done,
     watch: Option<Watch>,
-    lead: Option<Lead<Open>>,
+    slot: Option<WriterSlot<OpenTx>>,
     /// Kept for as long as somebody writes.
     _writers: Arc<Writers>,
     began: Instant,
@@ -47,20 +47,20 @@ struct Done {
 }
 
 /// A transaction, or a part of one.
-pub struct Grouped {
-    open: Open,
-    place: Place,
+pub struct SharedTx {
+    open: OpenTx,
+    position: Position,
 }
 
-/// The lead of the line, by one who does not open a transaction.
-pub struct AtOnce {
-    _lead: Lead<Open>,
+/// The slot of the line, by one who does not open a transaction.
+pub struct SoleWriter {
+    _slot: WriterSlot<OpenTx>,
     /// Kept for as long as somebody writes.
     _writers: Arc<Writers>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Alone,
     First,
     /// Behind a savepoint.
@@ -85,21 +85,25 @@ impl Drop for Done {
     }
 }
 
-impl Open {
-    async fn begin(pool: &Pool<Sqlite>, writers: Arc<Writers>, lead: Option<Lead<Open>>) -> Result<Self, Fault> {
+impl OpenTx {
+    async fn begin(
+        pool: &Pool<Sqlite>,
+        writers: Arc<Writers>,
+        slot: Option<WriterSlot<OpenTx>>,
+    ) -> Result<Self, Fault> {
         let tx = begin(pool, Sqlite::BEGIN_WRITE, false).await?;
-        Ok(Open { tx, done: Done::default(), watch: None, lead, _writers: writers, began: Instant::now() })
+        Ok(OpenTx { tx, done: Done::default(), watch: None, slot, _writers: writers, began: Instant::now() })
     }
 
     /// Begins what the user's code gets.
     async fn begin_for_user(
         pool: &Pool<Sqlite>,
         writers: Arc<Writers>,
-        lead: Option<Lead<Open>>,
+        slot: Option<WriterSlot<OpenTx>>,
     ) -> Result<Self, Fault> {
         let mut tx = begin(pool, Sqlite::BEGIN_WRITE, true).await?;
         let watch = Some(Watch::set(&mut tx).await?);
-        Ok(Open { tx, done: Done::default(), watch, lead, _writers: writers, began: Instant::now() })
+        Ok(OpenTx { tx, done: Done::default(), watch, slot, _writers: writers, began: Instant::now() })
     }
 
     fn intact(&self) -> Intact {
@@ -113,13 +117,13 @@ impl Open {
             return Some(self);
         }
         loop {
-            let Some(next) = self.lead.as_ref().and_then(Lead::next_to_join) else {
+            let Some(next) = self.slot.as_ref().and_then(WriterSlot::next_to_join) else {
                 return Some(self);
             };
             match next.send(Call::Join(self)) {
                 Ok(()) => return None,
                 Err(Call::Join(back)) => self = back,
-                Err(Call::Lead(_)) => return None,
+                Err(Call::Write(_)) => return None,
             }
         }
     }
@@ -141,63 +145,63 @@ impl Open {
 }
 
 impl GroupCommit for Sqlite {
-    type Grouped = Grouped;
-    type Lead = AtOnce;
+    type SharedTx = SharedTx;
+    type SoleWriter = SoleWriter;
 
-    fn lead_at_once(pool: &Pool<Self>) -> Option<Self::Lead> {
+    fn try_write_now(pool: &Pool<Self>) -> Option<Self::SoleWriter> {
         let writers = writers_of(pool);
-        writers.line.lead_at_once().map(|lead| AtOnce { _lead: lead, _writers: writers })
+        writers.queue.try_write_now().map(|slot| SoleWriter { _slot: slot, _writers: writers })
     }
 
-    async fn begin_grouped(pool: &Pool<Self>) -> Result<Self::Grouped, Fault> {
+    async fn begin_shared(pool: &Pool<Self>) -> Result<Self::SharedTx, Fault> {
         let writers = writers_of(pool);
-        let lead = match writers.line.wait(true).await {
+        let slot = match writers.queue.wait(true).await {
             Some(Call::Join(mut open)) => {
                 sqlx::query("SAVEPOINT eventbox_part").execute(&mut *open.tx).await?;
-                return Ok(Grouped { open, place: Place::Later });
+                return Ok(SharedTx { open, position: Position::Later });
             }
-            Some(Call::Lead(lead)) => Some(lead),
+            Some(Call::Write(slot)) => Some(slot),
             None => None,
         };
-        Ok(Grouped { open: Open::begin(pool, writers, lead).await?, place: Place::First })
+        Ok(SharedTx { open: OpenTx::begin(pool, writers, slot).await?, position: Position::First })
     }
 
-    async fn begin_alone(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::Grouped, Fault> {
+    async fn begin_exclusive(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::SharedTx, Fault> {
         // A connection that waits in the queue would be missing for reads.
         drop(at_hand);
         let writers = writers_of(pool);
-        let lead = match writers.line.wait(false).await {
-            Some(Call::Lead(lead)) => Some(lead),
+        let slot = match writers.queue.wait(false).await {
+            Some(Call::Write(slot)) => Some(slot),
             _ => None,
         };
-        Ok(Grouped { open: Open::begin_for_user(pool, writers, lead).await?, place: Place::Alone })
+        Ok(SharedTx { open: OpenTx::begin_for_user(pool, writers, slot).await?, position: Position::Alone })
     }
 
-    async fn session_of(_part: &mut Self::Grouped) -> Result<Option<i32>, Fault> {
+    async fn session_of(_part: &mut Self::SharedTx) -> Result<Option<i32>, Fault> {
         Ok(None)
     }
 
-    async fn check_intact(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+    async fn check_intact(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
         Ok(part.open.intact())
     }
 
-    async fn check_to_commit(part: &mut Self::Grouped) -> Result<Intact, Fault> {
+    async fn check_to_commit(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
         Ok(part.open.intact())
     }
 
-    fn close_if_left_unfit(part: &mut Self::Grouped, error: &(dyn std::error::Error + 'static)) {
+    fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static)) {
         part.open.tx.close_if_left_unfit(error);
     }
 
-    async fn commit_grouped(part: Self::Grouped) -> Result<(), Fault> {
-        let Grouped { mut open, place } = part;
-        match place {
-            Place::Alone => {
+    async fn commit_shared(part: Self::SharedTx) -> Result<(), Fault> {
+        let SharedTx { mut open, position } = part;
+        match position {
+            Position::Alone => {
                 open.watch.iter().for_each(Watch::allow_commit);
                 return Ok(open.commit_here().await?);
             }
-            Place::First => {}
-            Place::Later => {
+            Position::First => {}
+            Position::Later => {
                 sqlx::query("RELEASE eventbox_part").execute(&mut *open.tx).await?;
             }
         }
@@ -213,9 +217,9 @@ impl GroupCommit for Sqlite {
         }
     }
 
-    async fn roll_back_grouped(part: Self::Grouped) {
-        let Grouped { mut open, place } = part;
-        if place != Place::Later {
+    async fn roll_back_shared(part: Self::SharedTx) {
+        let SharedTx { mut open, position } = part;
+        if position != Position::Later {
             open.tx.rollback().await;
             return;
         }
@@ -234,7 +238,7 @@ fn rolled_back() -> SharedFault {
     SharedFault::new(Class::Contention, "another part of its transaction was given up, and the transaction with it")
 }
 
-impl Deref for Grouped {
+impl Deref for SharedTx {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
@@ -242,15 +246,15 @@ impl Deref for Grouped {
     }
 }
 
-impl DerefMut for Grouped {
+impl DerefMut for SharedTx {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.open.tx
     }
 }
 
-impl fmt::Debug for Grouped {
+impl fmt::Debug for SharedTx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grouped").field("parts_done", &self.open.done.parts.len()).finish_non_exhaustive()
+        f.debug_struct("SharedTx").field("parts_done", &self.open.done.parts.len()).finish_non_exhaustive()
     }
 }
 
@@ -277,16 +281,16 @@ mod tests {
         }
 
         /// Begins in a task, and returns when that stands in line as the `place`th.
-        async fn in_line(&self, may_join: bool, place: usize) -> tokio::task::JoinHandle<Result<Grouped, Fault>> {
+        async fn in_line(&self, may_join: bool, place: usize) -> tokio::task::JoinHandle<Result<SharedTx, Fault>> {
             let pool = self.pool.clone();
             let begin = async move {
                 match may_join {
-                    true => Sqlite::begin_grouped(&pool).await,
-                    false => Sqlite::begin_alone(&pool, None).await,
+                    true => Sqlite::begin_shared(&pool).await,
+                    false => Sqlite::begin_exclusive(&pool, None).await,
                 }
             };
             let task = tokio::spawn(begin);
-            while writers_of(&self.pool).line.waiting() < place {
+            while writers_of(&self.pool).queue.waiting() < place {
                 tokio::task::yield_now().await;
             }
             task
@@ -297,17 +301,17 @@ mod tests {
         sqlx::query_scalar("SELECT who FROM note ORDER BY who").fetch_all(conn).await.unwrap()
     }
 
-    async fn note(part: &mut Grouped, who: &'static str) {
+    async fn note(part: &mut SharedTx, who: &'static str) {
         sqlx::query("INSERT INTO note VALUES ($1)").bind(who).execute(&mut **part).await.unwrap();
     }
 
     #[tokio::test]
     async fn those_in_line_share_the_commit() {
         let db = fixture().await;
-        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let second = db.in_line(true, 1).await;
         note(&mut first, "first").await;
-        let mut committing = pin!(Sqlite::commit_grouped(first));
+        let mut committing = pin!(Sqlite::commit_shared(first));
         let mut second = tokio::select! {
             _ = &mut committing => panic!("it does not commit without the second"),
             second = second => second.unwrap().unwrap(),
@@ -315,7 +319,7 @@ mod tests {
         assert_eq!(notes(&mut second).await, ["first"], "it is the same transaction");
         assert!(db.notes().await.is_empty(), "nothing is committed yet");
         note(&mut second, "second").await;
-        Sqlite::commit_grouped(second).await.unwrap();
+        Sqlite::commit_shared(second).await.unwrap();
         committing.await.unwrap();
         assert_eq!(db.notes().await, ["first", "second"]);
     }
@@ -323,17 +327,17 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_is_rolled_back_takes_nothing_with_it() {
         let db = fixture().await;
-        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let second = db.in_line(true, 1).await;
         let third = db.in_line(true, 2).await;
         note(&mut first, "first").await;
-        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let first = tokio::spawn(Sqlite::commit_shared(first));
         let mut second = second.await.unwrap().unwrap();
         note(&mut second, "second").await;
-        let second = tokio::spawn(Sqlite::roll_back_grouped(second));
+        let second = tokio::spawn(Sqlite::roll_back_shared(second));
         let mut third = third.await.unwrap().unwrap();
         note(&mut third, "third").await;
-        Sqlite::commit_grouped(third).await.unwrap();
+        Sqlite::commit_shared(third).await.unwrap();
         first.await.unwrap().unwrap();
         second.await.unwrap();
         assert_eq!(db.notes().await, ["first", "third"]);
@@ -342,13 +346,13 @@ mod tests {
     #[tokio::test]
     async fn the_others_commit_when_the_last_one_is_rolled_back() {
         let db = fixture().await;
-        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let second = db.in_line(true, 1).await;
         note(&mut first, "first").await;
-        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let first = tokio::spawn(Sqlite::commit_shared(first));
         let mut second = second.await.unwrap().unwrap();
         note(&mut second, "second").await;
-        Sqlite::roll_back_grouped(second).await;
+        Sqlite::roll_back_shared(second).await;
         first.await.unwrap().unwrap();
         assert_eq!(db.notes().await, ["first"]);
     }
@@ -356,11 +360,11 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_is_dropped_is_contention_for_the_others() {
         let db = fixture().await;
-        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let second = db.in_line(true, 1).await;
         let next = db.in_line(false, 2).await;
         note(&mut first, "first").await;
-        let first = tokio::spawn(Sqlite::commit_grouped(first));
+        let first = tokio::spawn(Sqlite::commit_shared(first));
         drop(second.await.unwrap().unwrap());
         let fault = first.await.unwrap().unwrap_err();
         assert_eq!((fault.class(), fault.lost_the_answer()), (Class::Contention, false));
@@ -371,15 +375,15 @@ mod tests {
     #[tokio::test]
     async fn who_is_to_be_alone_does_not_join_and_nobody_joins() {
         let db = fixture().await;
-        let mut first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+        let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let alone = db.in_line(false, 1).await;
         let behind = db.in_line(true, 2).await;
         note(&mut first, "first").await;
-        Sqlite::commit_grouped(first).await.unwrap();
+        Sqlite::commit_shared(first).await.unwrap();
         assert_eq!(db.notes().await, ["first"]);
         let mut alone = alone.await.unwrap().unwrap();
         note(&mut alone, "alone").await;
-        Sqlite::commit_grouped(alone).await.unwrap();
+        Sqlite::commit_shared(alone).await.unwrap();
         assert_eq!(db.notes().await, ["alone", "first"]);
         drop(behind.await.unwrap().unwrap());
     }
@@ -388,15 +392,15 @@ mod tests {
     async fn who_gave_up_is_passed_over() {
         let db = fixture().await;
         for may_join in [true, false] {
-            let first = Sqlite::begin_grouped(&db.pool).await.unwrap();
+            let first = Sqlite::begin_shared(&db.pool).await.unwrap();
             let gone = db.in_line(may_join, 1).await;
             gone.abort();
             assert!(gone.await.is_err());
             let next = db.in_line(may_join, 2).await;
-            let first = tokio::spawn(Sqlite::commit_grouped(first));
-            Sqlite::commit_grouped(next.await.unwrap().unwrap()).await.unwrap();
+            let first = tokio::spawn(Sqlite::commit_shared(first));
+            Sqlite::commit_shared(next.await.unwrap().unwrap()).await.unwrap();
             first.await.unwrap().unwrap();
         }
-        assert!(matches!(writers_of(&db.pool).line.wait(true).await, Some(Call::Lead(_))), "nobody leads");
+        assert!(matches!(writers_of(&db.pool).queue.wait(true).await, Some(Call::Write(_))), "nobody leads");
     }
 }

@@ -1,4 +1,4 @@
-//! A line in which one after the other is called: to lead, or to join the one who leads.
+//! A line in which one after the other is called: to write, or to join the one who leads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// First come, first served; `T` is what one who joins is handed.
-pub(super) struct Line<T> {
+pub(super) struct WriterQueue<T> {
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     /// Whether somebody leads.
-    led: bool,
+    taken: bool,
     waiting: VecDeque<Waiting<T>>,
 }
 
@@ -27,20 +27,20 @@ struct Waiting<T> {
 
 /// What one who waits is called for.
 pub(super) enum Call<T> {
-    Lead(Lead<T>),
+    Write(WriterSlot<T>),
     Join(T),
 }
 
-/// The lead; when it goes, the next one has it. Empty when it was passed on.
-pub(super) struct Lead<T>(Option<Arc<Line<T>>>);
+/// The slot; when it goes, the next one has it. Empty when it was passed on.
+pub(super) struct WriterSlot<T>(Option<Arc<WriterQueue<T>>>);
 
-impl<T> Default for Line<T> {
+impl<T> Default for WriterQueue<T> {
     fn default() -> Self {
-        Line { state: Mutex::new(State { led: false, waiting: VecDeque::new() }) }
+        WriterQueue { state: Mutex::new(State { taken: false, waiting: VecDeque::new() }) }
     }
 }
 
-impl<T> Line<T> {
+impl<T> WriterQueue<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,8 +49,8 @@ impl<T> Line<T> {
     pub(super) async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call<T>> {
         let mut called = {
             let mut state = self.state();
-            if !std::mem::replace(&mut state.led, true) {
-                return Some(Call::Lead(Lead(Some(Arc::clone(self)))));
+            if !std::mem::replace(&mut state.taken, true) {
+                return Some(Call::Write(WriterSlot(Some(Arc::clone(self)))));
             }
             let (call, called) = oneshot::channel();
             state.waiting.push_back(Waiting { may_join, call });
@@ -65,10 +65,10 @@ impl<T> Line<T> {
         }
     }
 
-    /// The lead, if nobody has it.
-    pub(super) fn lead_at_once(self: &Arc<Self>) -> Option<Lead<T>> {
-        let is_free = !std::mem::replace(&mut self.state().led, true);
-        is_free.then(|| Lead(Some(Arc::clone(self))))
+    /// The slot, if nobody has it.
+    pub(super) fn try_write_now(self: &Arc<Self>) -> Option<WriterSlot<T>> {
+        let is_free = !std::mem::replace(&mut self.state().taken, true);
+        is_free.then(|| WriterSlot(Some(Arc::clone(self))))
     }
 
     /// How many wait.
@@ -78,7 +78,7 @@ impl<T> Line<T> {
     }
 }
 
-impl<T> Lead<T> {
+impl<T> WriterSlot<T> {
     /// The next in line, if it may join.
     pub(super) fn next_to_join(&self) -> Option<oneshot::Sender<Call<T>>> {
         let mut state = self.0.as_ref()?.state();
@@ -89,21 +89,21 @@ impl<T> Lead<T> {
     }
 }
 
-impl<T> Drop for Lead<T> {
+impl<T> Drop for WriterSlot<T> {
     fn drop(&mut self) {
         let Some(line) = self.0.take() else { return };
         loop {
             let next = {
                 let mut state = line.state();
                 let next = state.waiting.pop_front();
-                state.led = next.is_some();
+                state.taken = next.is_some();
                 next
             };
             let Some(next) = next else { return };
-            match next.call.send(Call::Lead(Lead(Some(Arc::clone(&line))))) {
+            match next.call.send(Call::Write(WriterSlot(Some(Arc::clone(&line))))) {
                 Ok(()) => return,
                 // It does not wait any more, and what comes back must not call the next one too.
-                Err(Call::Lead(mut back)) => drop(back.0.take()),
+                Err(Call::Write(mut back)) => drop(back.0.take()),
                 Err(Call::Join(_)) => return,
             }
         }

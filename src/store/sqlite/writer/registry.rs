@@ -7,15 +7,15 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Pool, Sqlite};
 
 use super::emit_groups::Emits;
-use super::group_commit::Open;
-use super::queue::Line;
+use super::group_commit::OpenTx;
+use super::queue::WriterQueue;
 
 /// The lines, by the options of their pools: clones of a pool share these.
-static LINES: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
+static WRITERS: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
 
 /// The writers of a pool.
 pub(super) struct Writers {
-    pub(super) line: Arc<Line<Open>>,
+    pub(super) queue: Arc<WriterQueue<OpenTx>>,
     pub(super) emits: Emits,
     /// Kept, so that the options of no other pool are at the same place.
     _options: Arc<SqliteConnectOptions>,
@@ -24,13 +24,13 @@ pub(super) struct Writers {
 pub(super) fn writers_of(pool: &Pool<Sqlite>) -> Arc<Writers> {
     let options = pool.connect_options();
     let key = Arc::as_ptr(&options) as usize;
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = lines.get_or_insert_default();
     if let Some(writers) = lines.get(&key).and_then(Weak::upgrade) {
         return writers;
     }
     lines.retain(|_, writers| writers.strong_count() > 0);
-    let writers = Arc::new(Writers { line: Arc::default(), emits: Emits::default(), _options: options });
+    let writers = Arc::new(Writers { queue: Arc::default(), emits: Emits::default(), _options: options });
     lines.insert(key, Arc::downgrade(&writers));
     writers
 }

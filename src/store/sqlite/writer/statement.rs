@@ -2,7 +2,7 @@
 
 use sqlx::{Pool, Sqlite, SqliteConnection};
 
-use super::group_commit::Grouped;
+use super::group_commit::SharedTx;
 use crate::store::connect::connection::hold;
 use crate::store::connect::group::GroupCommit;
 use crate::store::fault::Fault;
@@ -23,29 +23,29 @@ pub(crate) trait Statement: Clone + Send + 'static {
 /// Runs a statement on a pool; returns when it is committed. Those that come while somebody writes commit together.
 ///
 /// Each is a task of its own: whoever gives up must not take the others' commit with it.
-pub(crate) async fn run_in_line<S: Statement>(pool: &Pool<Sqlite>, statement: S) -> Result<S::Answer, Fault> {
+pub(crate) async fn run_queued<S: Statement>(pool: &Pool<Sqlite>, statement: S) -> Result<S::Answer, Fault> {
     let pool = pool.clone();
     let done = tokio::spawn(async move {
         // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by itself.
         if statement.is_atomic()
-            && let Some(_lead) = Sqlite::lead_at_once(&pool)
+            && let Some(_slot) = Sqlite::try_write_now(&pool)
         {
             return statement.run(&mut *hold(&pool).await?).await;
         }
-        match run_in(Sqlite::begin_grouped(&pool).await?, statement.clone()).await {
+        match run_in(Sqlite::begin_shared(&pool).await?, statement.clone()).await {
             // Perhaps it was another part's fault.
-            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_alone(&pool, None).await?, statement).await,
+            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_exclusive(&pool, None).await?, statement).await,
             done => done,
         }
     });
     done.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
 }
 
-async fn run_in<S: Statement>(mut part: Grouped, statement: S) -> Result<S::Answer, Fault> {
+async fn run_in<S: Statement>(mut part: SharedTx, statement: S) -> Result<S::Answer, Fault> {
     match statement.run(&mut part).await {
-        Ok(answer) => Sqlite::commit_grouped(part).await.map(|()| answer),
+        Ok(answer) => Sqlite::commit_shared(part).await.map(|()| answer),
         Err(fault) => {
-            Sqlite::roll_back_grouped(part).await;
+            Sqlite::roll_back_shared(part).await;
             Err(fault)
         }
     }
@@ -80,17 +80,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("s.sqlite3"))).await.unwrap();
         sqlx::query("CREATE TABLE note (text TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
-        run_in_line(&pool, Two("a", "b")).await.unwrap();
-        assert!(run_in_line(&pool, Two("c", "a")).await.is_err(), "nobody writes");
-        let writer = Sqlite::begin_alone(&pool, None).await.unwrap();
+        run_queued(&pool, Two("a", "b")).await.unwrap();
+        assert!(run_queued(&pool, Two("c", "a")).await.is_err(), "nobody writes");
+        let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let behind = [Two("d", "e"), Two("f", "b"), Two("g", "h")].map(|two| {
             let pool = pool.clone();
-            tokio::spawn(async move { run_in_line(&pool, two).await.is_ok() })
+            tokio::spawn(async move { run_queued(&pool, two).await.is_ok() })
         });
-        while writers_of(&pool).line.waiting() < behind.len() {
+        while writers_of(&pool).queue.waiting() < behind.len() {
             tokio::task::yield_now().await;
         }
-        Sqlite::commit_grouped(writer).await.unwrap();
+        Sqlite::commit_shared(writer).await.unwrap();
         let mut done = Vec::new();
         for two in behind {
             done.push(two.await.unwrap());
