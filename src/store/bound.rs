@@ -1,4 +1,4 @@
-//! Lists that are bounded by the bytes of their values, beside the number of their rows.
+//! Lists that are bounded by the bytes of their values, and by the number of their rows.
 //!
 //! A list brings small values with their rows, and of the others only the lengths, which the engine knows without
 //! reading them. What fits into the bound is then read by a second statement. A row is never changed, so a value that
@@ -14,7 +14,7 @@ use super::inbox::event::ListedRow;
 /// above zero.
 pub(super) const MAX_LIST_ROWS: i64 = 100_000;
 
-/// How much a list may bring.
+/// Most that a list may return.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
     rows: i64,
@@ -22,8 +22,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The most rows, cut to [`MAX_LIST_ROWS`], and the most bytes of their values. One value is always brought,
-    /// whatever its size.
+    /// Returns the most rows, cut to [`MAX_LIST_ROWS`], and the most bytes of their values. One value is always
+    /// brought, whatever its size.
     pub fn new(rows: i64, bytes: usize) -> Self {
         Bound { rows: rows.clamp(1, MAX_LIST_ROWS), bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
@@ -36,8 +36,8 @@ impl Bound {
         self.bytes
     }
 
-    /// The size up to which values come with their rows, in so many lists at once: if all rows have that size, all of
-    /// them fit.
+    /// Returns the size up to which values come with their rows, in this many lists at once: if all rows have that
+    /// size, all of them fit.
     pub(super) fn small(self, lists: usize) -> i64 {
         let lists = i64::try_from(lists).unwrap_or(i64::MAX).max(1);
         self.bytes / self.rows.saturating_mul(lists)
@@ -61,7 +61,7 @@ impl Heavy for ListedRow {
     }
 }
 
-/// What a list brought.
+/// Rows of a list.
 #[derive(Debug)]
 pub struct Page<T> {
     pub rows: Vec<T>,
@@ -109,7 +109,7 @@ impl<T: Heavy> Weighing<T> {
         self.rows.push(Weighed { row, bytes, is_missing });
     }
 
-    /// Sorts by id, which is what the statement did as long as nobody joins in another way.
+    /// Sorts by id, as the statement did unless the engine joins in another order.
     pub(super) fn sort(&mut self) {
         self.rows.sort_by_key(|weighed| weighed.row.id());
     }
@@ -133,7 +133,7 @@ impl<T: Heavy> Weighing<T> {
         self.rows.is_empty()
     }
 
-    /// What is still to be read.
+    /// Returns the values that are still to be read.
     pub(super) fn missing(&self) -> Option<Missing> {
         let mut missing = self.rows.iter().filter(|weighed| weighed.is_missing).map(|weighed| weighed.row.id());
         let first = missing.next()?;

@@ -1,10 +1,10 @@
 //! Statements whose text both engines accept, written once.
 //!
-//! What is bound to a limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite: that engine plans a statement anew for
-//! every value that is bound to a bare one, which takes longer than to run it.
+//! A bound limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite. That engine plans a
+//! statement again for every value that is bound to a bare one, which takes longer than to run it.
 
-/// Implements a table's trait for both engines from one body, in which `Engine` is the engine and `now_us!()` is the text of its clock,
-/// `replicated!()` makes a commit wait, and `session_id!()` is the number of the session.
+/// Implements a table's trait for both engines from one body, in which `Engine` is the engine. `now_us!()` is the text
+/// of its clock, and `replicated!()` is a text that makes a commit wait.
 macro_rules! on_both_engines {
     ($($body:tt)*) => {
         #[cfg(feature = "postgres")]

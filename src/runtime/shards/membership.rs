@@ -7,7 +7,6 @@
 //! one shard are harmless.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::watch;

@@ -1,7 +1,9 @@
-//! Connections and transactions of the library's own: every wait on them has a bound, and one that may be unfit never goes back to its pool.
+//! Connections and transactions of the library's own: every wait on them has a bound, and one that may be unfit never
+//! goes back to its pool.
 //!
-//! A connection of sqlx that goes back to its pool is asked first whether it is still there. When it is dead, that question waits until the operating
-//! system gives up, and keeps a place of the pool. So the library gives back by itself, within a bound, what it takes from a pool.
+//! A connection of sqlx that goes back to its pool is asked first whether it is still there. When it is dead, that
+//! question waits until the operating system gives up, and keeps a place of the pool. So the library gives back by
+//! itself, within a bound, what it takes from a pool.
 
 use std::cell::RefCell;
 use std::io;
@@ -22,13 +24,14 @@ use tokio::time::timeout;
 use super::session::Session;
 use crate::store::fault::{Fault, leaves_unfit};
 
-/// How long the library waits on Postgres for a connection of a pool, and for the answer to a statement of its own.
+/// Time that the library waits on Postgres for a connection of a pool, and for the answer to a statement of its own.
 ///
-/// After it the library closes the connection. What was attempted is transient, or unknown when it was a commit. The statements of the user's code are
-/// bounded by the deadline of their turn instead.
+/// After it the library closes the connection. What was attempted is transient, or unknown when it was a commit. The
+/// statements of the user's code are bounded by the deadline of their turn instead.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it the library closes the connection.
+/// Time that a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it
+/// the library closes the connection.
 pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
 /// Time for which a step of the user's code may leave its connection idle on Postgres, before the library takes the
@@ -41,10 +44,10 @@ pub const IDLE_LIMIT: Duration = Duration::from_secs(8);
 /// Interval at which the library asks for the session of a step that takes longer than [`IDLE_LIMIT`].
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a transaction is begun on another connection when the one that the pool gave is unfit.
+/// Number of times that a transaction is begun on another connection when the pool gave an unfit connection.
 const BEGIN_ATTEMPTS: usize = 3;
 
-/// The error of a wait that reached its bound.
+/// Returns the error of a wait that reached its bound.
 fn no_answer() -> Fault {
     let text = format!("the database did not answer within {ANSWER_WAIT:?}, so the connection was closed");
     Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
@@ -55,7 +58,8 @@ tokio::task_local! {
     static LET_GO: RefCell<Option<Box<dyn GiveBack>>>;
 }
 
-/// Waits for work that takes connections by [`hold`]; after [`ANSWER_WAIT`] it drops the work, which closes its connection.
+/// Waits for work that takes connections by [`hold`]; after [`ANSWER_WAIT`] it drops the work, which closes its
+/// connection.
 ///
 /// An error that leaves a connection unfit closes the connection that the work used last.
 pub(crate) async fn answered<B: Session, T>(
@@ -110,7 +114,7 @@ fn give_back_last(is_fit: bool) {
     }
 }
 
-/// The same for a statement on a connection that is held already, which the caller drops after an error.
+/// Does the same for a statement on a connection that is held already, which the caller drops after an error.
 pub(crate) async fn in_time<B: Session, T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     timeout(B::ANSWER_WAIT, work).await.unwrap_or_else(|_| Err(no_answer()))
 }
@@ -136,7 +140,7 @@ pub struct Held<B: Session> {
     has_transaction: bool,
     /// Whether the user's code had it, so that it is not known what is open now.
     is_disturbed: bool,
-    /// What the session was before the user's code used it.
+    /// State of the session before the user's code used it.
     before: Option<B::Before>,
     /// Number of the session, when it is known.
     session_id: Option<i32>,
@@ -179,7 +183,7 @@ pub(crate) async fn hold_for_user<B: Session>(pool: &Pool<B>) -> Result<Held<B>,
 }
 
 impl<B: Session> Held<B> {
-    /// Whether the user's code has left a transaction open, which is rolled back then.
+    /// Returns whether the user's code has left a transaction open, which is rolled back then.
     pub(crate) async fn was_left_open(&mut self) -> Result<bool, Fault> {
         let is_open = self.conn.is_in_transaction() || !B::is_outside_transaction(&mut self.conn).await?;
         self.is_disturbed = is_open;
@@ -204,12 +208,12 @@ impl<B: Session> Held<B> {
         self.is_fit = false;
     }
 
-    /// The outcome of a statement; a connection that it left unfit does not go back to the pool.
+    /// Returns the outcome of a statement; a connection that it left unfit does not go back to the pool.
     pub(crate) fn close_if_unfit<T>(&mut self, done: Result<T, Fault>) -> Result<T, Fault> {
         done.inspect_err(|fault| self.is_fit &= !fault.connection_is_unfit())
     }
 
-    /// The same for an error that may have one of the user's code in it.
+    /// Does the same for an error that may have an error of the user's code in it.
     pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.is_fit &= !leaves_unfit(error);
     }
@@ -218,7 +222,7 @@ impl<B: Session> Held<B> {
         B::TransactionManager::get_transaction_depth(&self.conn)
     }
 
-    /// Whether nothing is known against it. Statements of the library that took so long were given up.
+    /// Returns whether nothing is known against it. Statements of the library that took too long were given up.
     fn is_fit(&self) -> bool {
         self.is_fit && (self.before.is_some() || self.since.elapsed() < B::ANSWER_WAIT / 2)
     }
@@ -298,7 +302,7 @@ impl<B: Session> GiveBack for Returning<B> {
 
 impl<B: Session> Drop for Returning<B> {
     fn drop(&mut self) {
-        // Nobody else has it: what held it is gone.
+        // No other task has it, because its holder is gone.
         if let Some(mut conn) = self.slot.take().and_then(|slot| slot.try_lock_owned().ok()) {
             drop(conn.return_to_pool());
         }
@@ -329,7 +333,8 @@ pub struct Tx<B: Session> {
 
 /// Begins a transaction that writes from its first statement. `statement` is what begins it.
 ///
-/// In a task of its own, so that a caller who gives up does not cut the `BEGIN`; a connection that does not answer it is closed.
+/// In a task of its own, so that a caller who gives up does not cut the `BEGIN`; a connection that does not answer it
+/// is closed.
 pub(crate) async fn begin<B: Session>(
     pool: &Pool<B>,
     statement: &'static str,
@@ -468,7 +473,7 @@ impl<B: Session> Tx<B> {
         Ok(self.held.session_id)
     }
 
-    /// Whether the driver still counts the one transaction that was begun.
+    /// Returns whether the driver still counts the one transaction that was begun.
     pub(crate) fn is_counted(&self) -> bool {
         self.held.depth() == 1
     }

@@ -29,7 +29,7 @@ use crate::store::Backend;
     note = "`&mut *tx` is the connection of the transaction `tx`; `&mut tx`, `&tx` and `tx` are not"
 )]
 pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + 'e {
-    /// The pool, if it is one.
+    /// Returns the pool, if it is one.
     #[doc(hidden)]
     fn pool(&self) -> Option<Pool<Self::Database>>;
 }

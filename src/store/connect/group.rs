@@ -8,7 +8,7 @@ use super::connection::Held;
 use super::session::Session;
 use crate::store::fault::Fault;
 
-/// What a transaction is after the user's code had it.
+/// State of a transaction after the user's code had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intact {
     /// The transaction that was begun, and it can commit.
@@ -19,23 +19,25 @@ pub enum Intact {
     Failed,
 }
 
-/// Write transactions that take their turns, where an engine has one writer, and share commits.
+/// Write transactions, which wait in a queue and share commits where an engine has one writer.
 ///
-/// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and what shared it is told
-/// that it was contention.
+/// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and
+/// the parts that shared it get an error of contention.
 pub trait GroupCommit: Session {
     /// A transaction, or a part of one.
     type SharedTx: DerefMut<Target = Self::Connection> + Send;
 
-    /// The leave to write at once.
+    /// Permission to write one statement without the queue.
     type SoleWriter: Send;
 
-    /// Leave to write with a single statement that is a transaction by itself, if nobody is writing; others wait until it is dropped.
+    /// Returns the permission to write one statement that is a transaction by itself, if no other transaction is
+    /// writing; others wait until it is dropped.
     ///
-    /// Where an engine has many writers there is always leave.
+    /// Where an engine has many writers the permission is always there.
     fn try_write_now(pool: &Pool<Self>) -> Option<Self::SoleWriter>;
 
-    /// Begins what may share its transaction with others that are short: only statements of ours, without the user's code.
+    /// Begins a part that may share its transaction with other short parts: only statements of the library, without the
+    /// user's code.
     fn begin_shared(pool: &Pool<Self>) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
     /// Begins what has its transaction for itself, because the user's code runs in it; on the connection at hand where an engine
@@ -45,13 +47,14 @@ pub trait GroupCommit: Session {
         at_hand: Option<Held<Self>>,
     ) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
-    /// The number of the session of a transaction that was begun alone; see [`Session::session_id`].
+    /// Begins a transaction that is shared with no other part, because the user's code runs in it.
     fn session_of(part: &mut Self::SharedTx) -> impl Future<Output = Result<Option<i32>, Fault>> + Send;
 
-    /// What the transaction that was begun alone is now. Asked after the user's code, before anything else is done in it.
+    /// Returns the state of an exclusive transaction. Called after the user's code, before any other statement.
     fn check_intact(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
-    /// The same, and lets the transaction commit, which the user's code could not.
+    /// Does what [`check_intact`](GroupCommit::check_intact) does, and lets the transaction commit, which the user's
+    /// code could not.
     fn check_to_commit(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
     /// Lets the connection go with the transaction when the error says that it is unfit.

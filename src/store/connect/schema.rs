@@ -6,36 +6,38 @@ use sqlx::{Pool, Transaction};
 use super::session::Session;
 use crate::store::fault::Fault;
 
-/// What an engine needs before its tables can be used.
+/// Needs of an engine before its tables can be used.
 pub trait Schema: Session<Connection: Migrate> {
-    /// What begins a transaction that writes from its first statement.
+    /// Statement that begins a transaction that writes from its first statement.
     const BEGIN_WRITE: &'static str;
 
     /// Its migrations, in their own table.
     fn migrator() -> Migrator;
 
-    /// Whether the table in which the migrations are recorded is there.
+    /// Returns whether the table in which the migrations are recorded is there.
     fn has_migrations(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Why a migration was refused, and what to do, when that is known.
+    /// Returns why a migration was refused, and what to do, when that is known.
     fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str>;
 
-    /// What is wrong with the server's or file's settings: an error refuses to go on, with what to do; warnings are logged.
+    /// Checks the settings of the server or the file: an error refuses to go on and says what to do; warnings are
+    /// logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
 
-    /// Why the connections of a pool cannot be used, and what to do, if something between us and the database breaks them.
+    /// Returns why the connections of a pool cannot be used, and what to do, if something between us and the database
+    /// breaks them.
     fn check_connections(
         pool: &Pool<Self>,
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<&'static str>, Fault>> + Send;
 
-    /// The same, told by an error.
+    /// Does the same with an error.
     fn connection_problem(fault: &Fault) -> Option<&'static str>;
 
     /// Prepares a new connection of a pool that [`pool_options`](crate::pool_options) made.
     fn on_connect(conn: &mut Self::Connection) -> impl Future<Output = ()> + Send;
 
-    /// A transaction of sqlx that may write from its first statement, for users.
+    /// Begins a transaction of sqlx that may write from its first statement, for users.
     ///
     /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.
     fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send {
@@ -50,19 +52,20 @@ pub trait Schema: Session<Connection: Migrate> {
         }
     }
 
-    /// A pool of so many connections for what must go on when all of the caller's are taken, opened as that one opens them. `None` where the
-    /// connections of a process wait for each other anyway.
+    /// Opens a pool of this many connections, as the caller's pool opens them, for work that must go on when all of the
+    /// caller's connections are taken. `None` where the connections of a process wait for each other anyway.
     fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>>;
 
-    /// Bounds how long the statements of this transaction wait for a lock, where waiting is not bounded by the connection.
+    /// Bounds how long the statements of this transaction wait for a lock, where waiting is not bounded by the
+    /// connection.
     fn limit_lock_wait(tx: &mut Self::Connection, milliseconds: u32) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
-/// What [`Schema::check_settings`] found.
+/// Result of [`Schema::check_settings`].
 #[derive(Debug, Default)]
 pub struct SettingsCheck {
     /// Why the database must not be used, and what to do.
     pub refused: Option<String>,
-    /// What a person should look at.
+    /// Findings that a person should look at.
     pub warnings: Vec<String>,
 }

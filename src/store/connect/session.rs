@@ -1,4 +1,4 @@
-//! What a connection is besides its transaction: the settings and locks of its session, and how they become again what they were.
+//! The session of a connection: settings and locks besides the transaction, and how the library restores them.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::store::fault::Fault;
 
 /// The session of a connection, which outlives a transaction and goes back to the pool.
 pub trait Session: Database {
-    /// How long an answer of the library's own statements is awaited.
+    /// Time that the library waits for the answer to a statement of its own.
     const ANSWER_WAIT: Duration;
 
-    /// How long a connection may take to go back to its pool.
+    /// Time that a connection may take to go back to its pool.
     const RELEASE_WAIT: Duration;
 
-    /// What a session was before the user's code used it.
+    /// State of a session before the user's code used it.
     type Before: Send + 'static;
 
     /// Notes what the session is, before the user's code uses it.
@@ -35,7 +35,7 @@ pub trait Session: Database {
         before: Self::Before,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Whether no transaction is open, whatever the driver counts.
+    /// Returns whether no transaction is open, whatever the driver counts.
     fn is_outside_transaction(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// Returns the number by which other sessions find this session on the server; `None` where there is no server.
@@ -47,9 +47,10 @@ pub trait Session: Database {
     /// [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to tell.
     fn is_alive(pool: &Pool<Self>, session_id: i32) -> impl Future<Output = bool> + Send;
 
-    /// Ends whatever transaction is open, and makes the driver count none; false when the connection must be closed instead.
+    /// Ends whatever transaction is open, and makes the driver count none; false when the connection must be closed
+    /// instead.
     fn repair(conn: &mut Self::Connection) -> impl Future<Output = bool> + Send;
 
-    /// Whether a connection on which a `BEGIN` failed in this way has no transaction, and may be used again.
+    /// Returns whether a connection on which a `BEGIN` failed in this way has no transaction, and may be used again.
     fn begins_whole(error: &sqlx::Error) -> bool;
 }

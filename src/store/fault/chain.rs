@@ -11,33 +11,33 @@ use super::ruling::{Blame, CONTENTION, Class, HINDERED, Ruling, SCHEMA, TRANSIEN
 use super::{ruling_of, ruling_of_database};
 use crate::error::{Error, Outage, StateError, UnknownEvent};
 
-/// The class of a user's error: that of the first database or eventbox error in its chain.
+/// Returns the class of a user's error: that of the first database or eventbox error in its chain.
 pub(crate) fn class_of(error: &(dyn StdError + 'static)) -> Class {
     ruling_in(error).map_or(Class::Permanent, |ruling| ruling.class)
 }
 
-/// Whose fault a user's error is: that of the first database or eventbox error in its chain. An error without one is
-/// the event's.
+/// Returns the blame of a user's error: that of the first database or eventbox error in its chain. An error without one
+/// is the event's.
 pub(crate) fn blame_of(error: &(dyn StdError + 'static)) -> Blame {
     ruling_in(error).map_or(Blame::Event, |ruling| ruling.blame)
 }
 
-/// Whether the environment failed one statement only, so that others may work meanwhile.
+/// Returns whether the environment failed one statement only, so that others may work meanwhile.
 pub(crate) fn is_of_one_statement(error: &(dyn StdError + 'static)) -> bool {
     ruling_in(error).is_some_and(|ruling| ruling.is_of_one_statement)
 }
 
-/// When the user's code wants to be tried again.
+/// Returns when the user's code wants to be tried again.
 pub(crate) fn retry_after(error: &(dyn StdError + 'static)) -> Option<Duration> {
     links(error).find_map(pointed::<Outage>).map(|outage| outage.retry_after)
 }
 
-/// Whether the connection on which a user's code failed must be closed.
+/// Returns whether the connection on which a user's code failed must be closed.
 pub(crate) fn leaves_unfit(error: &(dyn StdError + 'static)) -> bool {
     rulings(error).any(|ruling| ruling.closes)
 }
 
-/// What the user's code says about itself counts before anything that a database said.
+/// Returns what the user's code says about itself, which counts before anything that a database said.
 fn ruling_in(error: &(dyn StdError + 'static)) -> Option<Ruling> {
     let is_excuse =
         |link: &(dyn StdError + 'static)| pointed::<Outage>(link).is_some() || pointed::<UnknownEvent>(link).is_some();
@@ -48,7 +48,7 @@ fn rulings<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = Ruli
     links(error).filter_map(ruling_of_link)
 }
 
-/// An error and its causes.
+/// Returns an error and its causes.
 fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |current| cause_of(*current))
 }
@@ -61,7 +61,8 @@ fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError
     }
 }
 
-/// An error of a type, also behind a pointer, which passes on the source of what it points to and not that itself.
+/// Finds an error of a type, also behind a pointer, which passes on the source of what it points to and not that
+/// itself.
 fn pointed<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let boxed = || error.downcast_ref::<Box<E>>().map(AsRef::as_ref);
     let shared = || error.downcast_ref::<Arc<E>>().map(AsRef::as_ref);

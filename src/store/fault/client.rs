@@ -2,7 +2,7 @@
 
 use super::ruling::{DATA, DEPLOYMENT, Rule, Ruling, SCHEMA, TRANSIENT, rule};
 
-/// How the driver begins to tell that a column has another type than the code expects.
+/// Beginning of the driver's text that a column has another type than the code expects.
 const OTHER_TYPE: &str = "mismatched types";
 
 /// By the name of the driver's error.
@@ -20,7 +20,7 @@ pub(super) static CLIENT: &[Rule] = &[
     rule("Migrate", "a migration failed", SCHEMA),
     rule("TypeNotFound", "no such type", SCHEMA),
     rule("ColumnNotFound", "no such column in the answer", SCHEMA),
-    rule("ColumnIndexOutOfBounds", "fewer columns in the answer than were read", SCHEMA),
+    rule("ColumnIndexOutOfBounds", "fewer columns than were read", SCHEMA),
     rule("ColumnType", "a column has another type than the code expects", SCHEMA),
     rule("ColumnDecode", "a value of the answer cannot be read", DATA),
     rule("RowNotFound", "a row was expected, and there is none", DATA),
@@ -30,13 +30,13 @@ pub(super) static CLIENT: &[Rule] = &[
     rule("Other", "any other error of the driver", TRANSIENT.closing()),
 ];
 
-/// The ruling about an error of the driver that no server told.
+/// Returns the ruling about an error of the driver that came from no server.
 pub(super) fn of_client(error: &sqlx::Error) -> Ruling {
     let name = name_of(error);
     CLIENT.iter().find(|rule| rule.code == name).map_or(TRANSIENT.closing(), |rule| rule.ruling)
 }
 
-/// Whether the server may have done what it was asked.
+/// Returns whether the server may have done what it was asked.
 pub(super) fn loses_the_answer(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
 }

@@ -1,4 +1,4 @@
-//! What went wrong in the database, in the classes that callers act on. SQLSTATEs and SQLite codes are known only here.
+//! Faults of the database, in the classes that callers act on. SQLSTATEs and SQLite codes are known only here.
 //!
 //! One table says for every code what it means, whose fault it is, and whether the connection may go on.
 //! docs/errors.md shows it.
@@ -32,7 +32,7 @@ impl From<sqlx::Error> for Fault {
 }
 
 impl Fault {
-    /// An error that came before any statement, while a connection was being had: nothing can have been committed.
+    /// Makes a fault of the wait for a connection, before any statement: nothing can have been committed.
     pub(crate) fn before_any_statement(error: sqlx::Error) -> Self {
         let fault = Fault(error);
         if fault.lost_the_answer() { SharedFault::of_no_statement(fault).into() } else { fault }
@@ -42,13 +42,14 @@ impl Fault {
         ruling_of(&self.0).class
     }
 
-    /// True when the connection must be closed: it broke, is read only, has stale plans, or has lost count of its
-    /// transactions.
+    /// Returns true when the connection must be closed: it broke, is read only, has stale plans, or has lost count of
+    /// its transactions.
     pub(crate) fn connection_is_unfit(&self) -> bool {
         ruling_of(&self.0).closes
     }
 
-    /// True when the connection broke, so that the server may have done what was asked without our hearing of it.
+    /// Returns true when the connection broke, so that the server may have done what was asked without our hearing of
+    /// it.
     pub(crate) fn lost_the_answer(&self) -> bool {
         if let Some(shared) = shared_in(&self.0) {
             return shared.lost_the_answer();
@@ -59,7 +60,7 @@ impl Fault {
         }
     }
 
-    /// The error that the database itself told, also of a fault that several callers share.
+    /// Returns the error of the database itself, also of a fault that several callers share.
     pub(crate) fn database_error(&self) -> Option<&(dyn DatabaseError + 'static)> {
         match shared_in(&self.0) {
             Some(shared) => shared.source_error().as_database_error(),
@@ -67,18 +68,18 @@ impl Fault {
         }
     }
 
-    /// True when the database takes no writes over this connection.
+    /// Returns true when the database takes no writes over this connection.
     pub(crate) fn is_read_only(&self) -> bool {
         let code = self.database_error().and_then(DatabaseError::code);
         code.is_some_and(|code| code == "25006" || result_code::is_read_only(&code))
     }
 
-    /// True when an earlier statement of the transaction failed, so that it can only be rolled back.
+    /// Returns true when an earlier statement of the transaction failed, so that it can only be rolled back.
     pub(crate) fn is_of_a_failed_transaction(&self) -> bool {
         self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
     }
 
-    /// The error of the crate's front door, once it is known what was attempted.
+    /// Returns the error of the crate's front door, once it is known what was attempted.
     pub(crate) fn during(self, attempt: impl fmt::Display) -> Error {
         let attempt = attempt.to_string();
         match self.class() {
@@ -88,7 +89,7 @@ impl Fault {
         }
     }
 
-    /// The same for a statement that commits by itself and must not be repeated: a lost answer is unknown.
+    /// Does the same for a statement that commits by itself and must not be repeated: a lost answer is unknown.
     pub(crate) fn during_commit(self, attempt: impl fmt::Display) -> Error {
         if self.lost_the_answer() {
             return Error::Unknown { attempt: attempt.to_string(), source: self.0.into() };
@@ -101,7 +102,7 @@ impl Fault {
     }
 }
 
-/// The ruling about an error, whoever told it.
+/// Returns the ruling about an error, from the server or from the driver.
 fn ruling_of(error: &sqlx::Error) -> Ruling {
     if let Some(shared) = shared_in(error) {
         return shared.ruling();
@@ -112,7 +113,8 @@ fn ruling_of(error: &sqlx::Error) -> Ruling {
     }
 }
 
-/// The ruling about what a database told. Five characters are an SQLSTATE, digits alone a result code of SQLite.
+/// Returns the ruling about an error of a database. Five characters are an SQLSTATE, digits alone a result code of
+/// SQLite.
 fn ruling_of_database(error: &(dyn DatabaseError + 'static)) -> Ruling {
     #[cfg(feature = "postgres")]
     if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {

@@ -5,8 +5,8 @@ use super::ruling::{CONTENTION, DATA, DEPLOYMENT, Rule, Ruling, SCHEMA, TRANSIEN
 /// SQLite may have rolled the transaction back by itself after these, so that the driver's count of it is wrong.
 const MAY_HAVE_ROLLED_BACK: Ruling = TRANSIENT.closing();
 
-/// What SQLite says by its general code about data, at run time; anything else by that code is a wrong statement or a
-/// missing table.
+/// Texts of SQLite about data under its general code, at run time; anything else under that code is a wrong statement
+/// or a missing table.
 const TEXTS_OF_DATA: [&str; 7] = [
     "malformed JSON",
     "bad JSON path",
@@ -22,12 +22,12 @@ const TEXTS_OF_A_LOST_TRANSACTION: [&str; 3] =
     ["cannot start a transaction within", "no transaction is active", "no such savepoint"];
 
 pub(super) static RESULT_CODES: &[Rule] = &[
-    rule("513", "ERROR_RETRY: the statement is to be prepared anew", CONTENTION),
+    rule("513", "ERROR_RETRY: the statement is to be prepared again", CONTENTION),
     rule("769", "ERROR_SNAPSHOT: the snapshot is too old", CONTENTION),
     rule("1", "ERROR: no such table or column, or a wrong statement", SCHEMA),
     rule("2", "INTERNAL: an internal error", MAY_HAVE_ROLLED_BACK),
     rule("3", "PERM: no right to the file", DEPLOYMENT),
-    rule("4", "ABORT: the transaction was rolled back beside the statement", CONTENTION.closing()),
+    rule("4", "ABORT: the transaction was rolled back apart from the statement", CONTENTION.closing()),
     rule("5", "BUSY: another writer has the file", CONTENTION),
     rule("6", "LOCKED: another statement has the table", CONTENTION),
     rule("7", "NOMEM: no memory", MAY_HAVE_ROLLED_BACK),
@@ -35,7 +35,7 @@ pub(super) static RESULT_CODES: &[Rule] = &[
     rule("9", "INTERRUPT: the statement was interrupted", MAY_HAVE_ROLLED_BACK),
     rule("10", "IOERR: the disk or the file system failed", MAY_HAVE_ROLLED_BACK),
     rule("11", "CORRUPT: the file is damaged", MAY_HAVE_ROLLED_BACK),
-    rule("12", "NOTFOUND: an operation that the file's system does not know", SCHEMA),
+    rule("12", "NOTFOUND: an operation that the file system does not know", SCHEMA),
     rule("13", "FULL: no disk", MAY_HAVE_ROLLED_BACK),
     rule("14", "CANTOPEN: the file cannot be opened", TRANSIENT.closing()),
     rule("15", "PROTOCOL: a race for the log's locks", CONTENTION),
@@ -56,13 +56,13 @@ pub(super) static RESULT_CODES: &[Rule] = &[
     rule("101", "DONE: no error", TRANSIENT),
 ];
 
-/// Whether a code is READONLY, or an extended one of it.
+/// Returns whether a code is READONLY, or an extended one of it.
 pub(super) fn is_read_only(code: &str) -> bool {
     const READONLY: u32 = 8;
     code.parse::<u32>().is_ok_and(|code| code & 0xff == READONLY)
 }
 
-/// The ruling about an extended result code, and what SQLite said with it, which is never translated.
+/// Returns the ruling about an extended result code, and what SQLite said with it, which is never translated.
 pub(super) fn of_result_code(code: u32, text: &str) -> Ruling {
     const ERROR: u32 = 1;
     let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));

@@ -3,7 +3,7 @@
 /// Classes of errors, by what a caller can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Read anew and try again.
+    /// The caller reads again and tries again.
     Contention,
     /// The database is away or too busy: try again later.
     Transient,
@@ -51,7 +51,7 @@ const fn ruling(class: Class, blame: Blame) -> Ruling {
 }
 
 impl Ruling {
-    /// The same, on a connection that must be closed.
+    /// Returns the same ruling, with a connection that must be closed.
     pub(super) const fn closing(self) -> Self {
         Ruling { closes: true, ..self }
     }
@@ -72,7 +72,7 @@ pub(super) const fn rule(code: &'static str, what: &'static str, ruling: Ruling)
 
 #[cfg(test)]
 impl Rule {
-    /// The row of docs/errors.md.
+    /// Returns the row of docs/errors.md.
     pub(super) fn line(&self) -> String {
         let meaning = match (self.ruling.class, self.ruling.blame) {
             (Class::Contention, _) => "contention",
@@ -82,8 +82,8 @@ impl Rule {
         };
         let blamed = match self.ruling.blame {
             Blame::Event => "the event",
-            Blame::Code => "the recipient's code",
-            Blame::Nobody => "nobody",
+            Blame::Code => "the code",
+            Blame::Nobody => "none",
         };
         let connection = if self.ruling.closes { "closed" } else { "kept" };
         format!("| `{}` | {} | {meaning} | {blamed} | {connection} |", self.code, self.what)

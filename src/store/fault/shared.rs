@@ -25,12 +25,12 @@ impl SharedFault {
         SharedFault { ruling, lost_the_answer, source: Arc::new(fault.0) }
     }
 
-    /// One that came before any statement.
+    /// Makes a fault that came before any statement.
     pub(super) fn of_no_statement(fault: Fault) -> Self {
         SharedFault { lost_the_answer: false, ..SharedFault::of(fault) }
     }
 
-    /// One that no engine has told.
+    /// Makes a fault that came from no engine.
     #[cfg(feature = "sqlite")]
     pub(crate) fn new(class: Class, text: &'static str) -> Self {
         let ruling = Ruling { class, ..if class == Class::Contention { CONTENTION } else { TRANSIENT } };

@@ -2,7 +2,7 @@
 
 use super::ruling::{CONTENTION, DATA, DEPLOYMENT, HINDERED, Rule, Ruling, SCHEMA, TRANSIENT, rule};
 
-/// What Postgres calls the place in which it refuses a plan of a prepared statement whose table was altered.
+/// Name that Postgres gives to the place in which it refuses a plan of a prepared statement whose table was altered.
 #[cfg(feature = "postgres")]
 const STALE_PLAN_ROUTINE: &str = "RevalidateCachedQuery";
 
@@ -32,7 +32,7 @@ pub(super) static SQLSTATES: &[Rule] = &[
     rule("23", "a constraint is violated", DATA),
     rule("24", "a cursor is not in the right state", SCHEMA),
     rule("25006", "the transaction is read only: a standby, or default_transaction_read_only", TRANSIENT.closing()),
-    rule("25P02", "an error before it, which was not handed on, has aborted the transaction", DATA),
+    rule("25P02", "an earlier error, which was not handed on, aborted the transaction", DATA),
     rule("25P03", "the session was idle in a transaction for too long", TRANSIENT.closing()),
     rule("25P04", "the transaction took longer than transaction_timeout", TRANSIENT.closing()),
     rule("25", "a transaction is not in the right state", SCHEMA.closing()),
@@ -51,12 +51,8 @@ pub(super) static SQLSTATES: &[Rule] = &[
     rule("40002", "a constraint is violated at the commit", DATA),
     rule("40003", "it is not known whether the statement was done", TRANSIENT.closing()),
     rule("40", "a serialization failure or a deadlock", CONTENTION),
-    rule(
-        "42P05",
-        "a prepared statement of that name is there: a pooler has given another connection",
-        CONTENTION.closing(),
-    ),
-    rule("42", "no such table, column or function, no right to it, or a wrong statement", SCHEMA),
+    rule("42P05", "such a prepared statement is there: a pooler has given another connection", CONTENTION.closing()),
+    rule("42", "no such table or function, no right to it, wrong statement", SCHEMA),
     rule("44", "a row does not fit its view", DATA),
     rule("53", "no disk, no memory, or too many connections", TRANSIENT),
     rule("54", "a limit of the server: too large, or too complex", DATA),
@@ -76,12 +72,12 @@ pub(super) static SQLSTATES: &[Rule] = &[
     rule("XX", "an internal error, or corrupted data", TRANSIENT.closing()),
 ];
 
-/// The ruling about an SQLSTATE.
+/// Returns the ruling about an SQLSTATE.
 pub(super) fn of_sqlstate(code: &str) -> Ruling {
     SQLSTATES.iter().find(|rule| code.starts_with(rule.code)).map_or(OTHER, |rule| rule.ruling)
 }
 
-/// The ruling about an error of Postgres, which knows more than the code.
+/// Returns the ruling about an error of Postgres, which knows more than the code.
 #[cfg(feature = "postgres")]
 pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     use sqlx::postgres::PgSeverity;
@@ -95,7 +91,7 @@ pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     }
 }
 
-/// Whether the server may have done what it was asked when the session ended with this code.
+/// Returns whether the server may have done what it was asked when the session ended with this code.
 pub(super) fn loses_the_answer(code: &str) -> bool {
     // A session that was idle for too long, and a server that takes no connections, were not asked anything.
     const NOT_ASKED: [&str; 2] = ["57P03", "57P05"];

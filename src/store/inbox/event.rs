@@ -29,7 +29,7 @@ pub enum DueRow {
 }
 
 impl EventRow<'_> {
-    /// The two columns in which the time travels: at and in.
+    /// Returns the two columns in which the time travels: at and in.
     pub(in crate::store) fn due_columns(&self) -> (Option<i64>, Option<i64>) {
         match self.due {
             None => (None, None),
@@ -38,7 +38,7 @@ impl EventRow<'_> {
         }
     }
 
-    /// Whether a plain insert into the box is all that its emit is.
+    /// Returns whether a plain insert into the box is all that its emit is.
     pub(in crate::store) fn is_plain(&self) -> bool {
         self.name.is_none() && self.due.is_none()
     }
@@ -67,7 +67,7 @@ pub enum Emitted {
 }
 
 impl Emitted {
-    /// From the number by which the statements say it.
+    /// Makes it from its number in the statements.
     pub(in crate::store) fn from_code(code: i64) -> Self {
         match code {
             0 => Emitted::Added,
@@ -77,35 +77,39 @@ impl Emitted {
     }
 }
 
-/// The longest that a named emit on a pool waits for a name that an open transaction of somebody else holds. Then it is contention, and nothing was
-/// changed.
+/// Longest time that a named emit on a pool waits for a name that another open transaction holds. Then the emit fails
+/// with contention, and nothing was changed.
 ///
 /// On SQLite emits wait for the file and not for names, as long as the connection's busy timeout says.
 pub const NAME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Statements on events that differ between the engines.
 pub trait EventDialect: Database {
-    /// Inserts one event without a name that is due at once: one plain insert, which waits for nobody.
+    /// Inserts one event without a name that is due at once: one plain insert, which waits for no other transaction.
     ///
-    /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side effect.
+    /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side
+    /// effect.
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// [`insert_event`](EventDialect::insert_event) on a pool, where it may share its commit.
+    /// Does what [`insert_event`](EventDialect::insert_event) does, on a pool, where it may share its commit.
     fn insert_on_pool(pool: &sqlx::Pool<Self>, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a recipient.
+    /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a
+    /// recipient.
     ///
-    /// Answers one value a row, in that order. A row whose name is remembered is left out; one that is due later becomes a timer. A row
-    /// whose own id is remembered under its name was added by an earlier attempt, and is told so.
+    /// Returns one value for each row, in that order. A row whose name is remembered is left out; one that is due later
+    /// becomes a timer. A row whose own id is remembered under its name was added by an earlier attempt, and the result
+    /// says so.
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// [`insert_events`](EventDialect::insert_events) on a pool, where they may share their commit with others; all of them are inserted or none.
+    /// Does what [`insert_events`](EventDialect::insert_events) does, on a pool, where they may share their commit with
+    /// others; all of them are inserted or none.
     ///
-    /// Waits for a name that somebody holds no longer than [`NAME_WAIT`], and never with most of the pool.
+    /// Waits for a name that another transaction holds no longer than [`NAME_WAIT`], and never with most of the pool.
     fn insert_all_on_pool(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
@@ -114,15 +118,15 @@ pub trait EventDialect: Database {
     /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.
     const ONE_WRITER: bool;
 
-    /// Inserts events of a group as [`insert_events`](EventDialect::insert_events) does, in a transaction of its own, waiting no longer than
-    /// `lock_wait` for a lock of somebody else where that can be.
+    /// Inserts events of a group as [`insert_events`](EventDialect::insert_events) does, in a transaction of its own,
+    /// waiting no longer than `lock_wait` for a lock of another transaction where that can be.
     fn insert_group(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
         lock_wait: std::time::Duration,
     ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
-    /// Deletes events of one recipient; answers how many were there.
+    /// Deletes events of one recipient; returns how many were there.
     fn delete_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -133,13 +137,13 @@ pub trait EventDialect: Database {
 
 /// Statements on events that both engines accept.
 pub trait EventTable: EventDialect {
-    /// [`EventDialect::insert_events`] in a transaction, for code that is generic over the engine.
+    /// Does what [`EventDialect::insert_events`] does, in a transaction, for code that is generic over the engine.
     fn insert_events_in(
         tx: &mut Self::Connection,
         rows: &[EventRow<'_>],
     ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
-    /// The oldest events of a recipient behind `after` (the nil id is before all), oldest first.
+    /// Returns the oldest events of a recipient behind `after` (the nil id is before all), oldest first.
     fn list_events(
         conn: &mut Self::Connection,
         shard: i16,
@@ -148,7 +152,7 @@ pub trait EventTable: EventDialect {
         bound: Bound,
     ) -> impl Future<Output = Result<Page<ListedRow>, Fault>> + Send;
 
-    /// How many events a box holds, and the oldest of them. Reads the whole box.
+    /// Returns the number of events of a box, and the oldest of them. Reads the whole box.
     fn measure_box(
         conn: &mut Self::Connection,
         shard: i16,
@@ -157,7 +161,8 @@ pub trait EventTable: EventDialect {
 
     /// Recipients of a shard that have events, in key order, behind `after` (the empty text is before all).
     ///
-    /// Skips from one recipient to the next along the primary key, so a full box costs no more than one with a single event.
+    /// Skips from one recipient to the next along the primary key, so a full box costs no more than one with a single
+    /// event.
     fn list_recipients(
         conn: &mut Self::Connection,
         shard: i16,

@@ -35,7 +35,7 @@ pub struct Moment {
 
 /// Statements on items that differ between the engines.
 pub trait ItemDialect: Database {
-    /// Those of the given events that are in the box.
+    /// Returns the given events that are in the box.
     fn living_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -43,7 +43,7 @@ pub trait ItemDialect: Database {
         ids: &[Uuid],
     ) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;
 
-    /// Deletes events by name; answers how many were there. The names stay remembered.
+    /// Deletes events by name; returns how many were there. The names stay remembered.
     fn delete_named_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -54,14 +54,14 @@ pub trait ItemDialect: Database {
 
 /// Statements on items that both engines accept.
 pub trait ItemTable: ItemDialect {
-    /// The recipient's turn (0 when it never had one) and the database's clock.
+    /// Returns the recipient's turn (0 when it never had one) and the database's clock.
     fn read_moment(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Moment, Fault>> + Send;
 
-    /// The oldest named events of a recipient, oldest first.
+    /// Returns the oldest named events of a recipient, oldest first.
     fn list_items(
         conn: &mut Self::Connection,
         shard: i16,

@@ -1,4 +1,4 @@
-//! What became of one event: every table in which it can be, seen at one moment.
+//! The status of one event: every table in which it can be, seen at one moment.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub enum Location {
     Nowhere,
 }
 
-/// What became of an event, and how its recipient stood at that moment.
+/// Location of an event, and the status of its recipient at that moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRow {
     pub location: Location,
@@ -40,7 +40,8 @@ pub trait StatusTable: Database {
 }
 
 on_both_engines! {
-    /// One statement, so that the turn is of the moment at which the event was seen, or seen to be gone. All look-ups are by key.
+    /// One statement, so that the turn is of the moment at which the event was seen, or seen to be gone. All look-ups
+    /// are by key.
     ///
     /// An event that is gone may be so by a commit that no synchronous standby has: the answer waits until one has it.
     pub(crate) const READ_STATUS: &str = concat!(

@@ -27,21 +27,22 @@ impl Heavy for TimerRow {
     }
 }
 
-/// What a move did in one shard that has timers.
+/// Result of a move in one shard that has timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedShard {
     pub shard: i16,
     pub moved: i64,
-    /// How long until the next one is due; 0 when the move stopped at its limit. `None` when no other one was seen.
+    /// Time until the next timer is due; 0 when the move stopped at its limit. `None` when no other timer was seen.
     pub next_in_us: Option<i64>,
 }
 
 /// Statements on timers that differ between the engines.
 pub trait TimerDialect: Database {
-    /// Moves what is due into the boxes, ids kept, in a transaction of its own: in each shard the first ones by (due, id), the shard whose first
-    /// timer is due longest first. Each shard that has something due gets an equal part of `limit`, and at least one.
+    /// Moves what is due into the boxes, ids kept, in a transaction of its own: in each shard the first ones by (due,
+    /// id), the shard whose first timer is due longest first. Each shard that has something due gets an equal part of
+    /// `limit`, and at least one.
     ///
-    /// What is due is told by `now_us`, or by the database's clock where that is `None`.
+    /// A timer is due by `now_us`, or by the database's clock where that is `None`.
     ///
     /// Answers the shards that have timers; none of them when there is no timer at all.
     fn move_timers(
@@ -51,7 +52,7 @@ pub trait TimerDialect: Database {
         now_us: Option<i64>,
     ) -> impl Future<Output = Result<Vec<MovedShard>, Fault>> + Send;
 
-    /// Deletes timers of one recipient by id; answers how many were there. Waits for a move that is taking one of them.
+    /// Deletes timers of one recipient by id; returns how many were there. Waits for a move that is taking one of them.
     fn delete_timers(
         tx: &mut Self::Connection,
         shard: i16,
@@ -69,7 +70,7 @@ pub trait TimerTable: TimerDialect {
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// [`TimerTable::cancel_timer`] on a connection of its own.
+    /// Does what [`TimerTable::cancel_timer`] does, on a connection of its own.
     fn cancel_timer_on_pool(
         pool: &sqlx::Pool<Self>,
         shard: i16,
@@ -77,7 +78,7 @@ pub trait TimerTable: TimerDialect {
         name: &str,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// The timers of a recipient behind `after` (the nil id is before all), in the order of their emits.
+    /// Returns the timers of a recipient behind `after` (the nil id is before all), in the order of their emits.
     fn list_timers(
         conn: &mut Self::Connection,
         shard: i16,
@@ -86,14 +87,14 @@ pub trait TimerTable: TimerDialect {
         bound: Bound,
     ) -> impl Future<Output = Result<Page<TimerRow>, Fault>> + Send;
 
-    /// The newest timer of a recipient.
+    /// Returns the newest timer of a recipient.
     fn newest_timer(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Option<Uuid>, Fault>> + Send;
 
-    /// Deletes the oldest timers of a recipient, up to one of them; answers how many.
+    /// Deletes the oldest timers of a recipient, up to one of them; returns how many.
     fn purge_timers(
         tx: &mut Self::Connection,
         shard: i16,
@@ -103,8 +104,8 @@ pub trait TimerTable: TimerDialect {
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
-/// The statement of [`TimerTable::cancel_timer`]. The name leads to the id by the tombstone, so that it costs the same however many timers the
-/// recipient has.
+/// The statement of [`TimerTable::cancel_timer`]. The name leads to the id by the tombstone, so that it costs the same
+/// however many timers the recipient has.
 pub(crate) const CANCEL_TIMER: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id = (
     SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $3
 )";
@@ -189,7 +190,8 @@ on_both_engines! {
             limit: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(
-                // The end of the slice is one value, looked up once: a planner without statistics compares each row with each of a list.
+                // The end of the slice is one value, looked up once: a planner without statistics compares each row
+                // with each of a list.
                 "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id <= (
                      SELECT s.id FROM (
                          SELECT e.id FROM eventbox_timer e

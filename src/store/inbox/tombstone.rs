@@ -15,7 +15,7 @@ pub struct Slice<'a> {
     pub delay_us: i64,
 }
 
-/// What became of a slice.
+/// Result of a slice.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct PrunedSlice {
     /// The last (recipient, name) that was looked at; `None` when there was none.
@@ -28,8 +28,9 @@ pub struct PrunedSlice {
 
 /// Statements on tombstones that differ between the engines.
 pub trait TombstoneDialect: Database {
-    /// Looks at a slice of tombstones: stamps those whose event is gone, clears the stamp of those whose event is there, and deletes those
-    /// whose event is gone and that were stamped a delay ago. A stamp that lies ahead is of a clock that has gone back since, and is made anew.
+    /// Looks at a slice of tombstones: stamps those whose event is gone, clears the stamp of those whose event is
+    /// there, and deletes those whose event is gone and that were stamped a delay ago. A stamp that lies ahead is of a
+    /// clock that has gone back since, and is written again.
     fn prune_tombstones(
         tx: &mut Self::Connection,
         slice: Slice<'_>,
@@ -38,16 +39,16 @@ pub trait TombstoneDialect: Database {
 
 /// Statements on tombstones that both engines accept.
 pub trait TombstoneTable: TombstoneDialect {
-    /// The shards that have tombstones, in order.
+    /// Returns the shards that have tombstones, in order.
     fn list_tombstone_shards(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<i16>, Fault>> + Send;
 
-    /// The last (recipient, name) of a shard.
+    /// Returns the last (recipient, name) of a shard.
     fn last_tombstone(
         conn: &mut Self::Connection,
         shard: i16,
     ) -> impl Future<Output = Result<Option<(String, String)>, Fault>> + Send;
 
-    /// The last name of a recipient.
+    /// Returns the last name of a recipient.
     fn last_name(
         conn: &mut Self::Connection,
         shard: i16,

@@ -1,4 +1,5 @@
-//! What is in the tables that a turn writes to: for tests of users, which look at a turn from the inside and roll it back.
+//! Content of the tables that a turn writes to. For tests of users, which look at a turn from the inside and roll it
+//! back.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -10,16 +11,16 @@ use crate::store::macros::on_both_engines;
 
 /// Statements that look at everything there is. Only for tests: they have no shard and no limit.
 pub trait InspectTable: Database {
-    /// The ids of all events, timers and messages.
+    /// Returns the ids of all events, timers and messages.
     fn all_ids(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;
 
-    /// All events with their recipients, in the order of their emit.
+    /// Returns all events with their recipients, in the order of their emit.
     fn all_events(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(String, ListedRow)>, Fault>> + Send;
 
-    /// All timers with their recipients, in the order of their emit.
+    /// Returns all timers with their recipients, in the order of their emit.
     fn all_timers(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(String, TimerRow)>, Fault>> + Send;
 
-    /// All messages of the outbox with their ids, in the order in which they were written.
+    /// Returns all messages of the outbox with their ids, in the order in which they were written.
     fn all_messages(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<(Uuid, Vec<u8>)>, Fault>> + Send;
 }
 

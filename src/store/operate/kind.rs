@@ -5,7 +5,7 @@ use sqlx::{Database, Row};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// The kind of a recipient.
+/// Returns the kind of a recipient.
 pub(in crate::store) fn kind_of(recipient: &str) -> &str {
     recipient.split_once('/').map_or(recipient, |(kind, _)| kind)
 }
@@ -18,7 +18,7 @@ pub trait KindTable: Database {
     /// Resumes a kind; false when it was not paused.
     fn resume_kind(conn: &mut Self::Connection, kind: &str) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// The kinds that are paused, sorted, with the time of their pause.
+    /// Returns the kinds that are paused, sorted, with the time of their pause.
     fn list_paused_kinds(conn: &mut Self::Connection)
     -> impl Future<Output = Result<Vec<(String, i64)>, Fault>> + Send;
 }

@@ -1,4 +1,5 @@
-//! Transactions that have been open for long: while one is open, the database keeps rows that others removed after it began.
+//! Transactions that have been open for long: while one is open, the database keeps rows that others removed after it
+//! began.
 
 use std::fmt;
 
@@ -6,16 +7,16 @@ use sqlx::{Database, Pool};
 
 use crate::store::fault::Fault;
 
-/// Who keeps a transaction, or what it has seen, for long.
+/// Holder of a long transaction, or of what a transaction has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OldTransaction {
     /// A session with an open transaction.
     Session { pid: i32, role: String, application: String, state: String, age_us: i64 },
     /// A transaction that was prepared and neither committed nor rolled back.
     Prepared { gid: String, role: String, age_us: i64 },
-    /// A replication slot that is so many transactions behind.
+    /// A replication slot that is this many transactions behind.
     Slot { name: String, behind: i64 },
-    /// A standby that feeds back a snapshot that is so many transactions behind.
+    /// A standby that feeds back a snapshot that is this many transactions behind.
     Standby { pid: i32, application: String, behind: i64 },
 }
 
@@ -41,8 +42,9 @@ impl fmt::Display for OldTransaction {
 
 /// Asks the server about old transactions.
 pub trait OldTransactionDialect: Database {
-    /// Transactions that have been open for `older_than_us` or longer, the oldest of each sort first; slots and standbys that are at least
-    /// `behind` transactions late. At most `limit` in all. Names only what this role may see.
+    /// Transactions that have been open for `older_than_us` or longer, the oldest of each sort first; slots and
+    /// standbys that are at least `behind` transactions late. At most `limit` in all. Names only what this role may
+    /// see.
     fn old_transactions(
         pool: &Pool<Self>,
         older_than_us: i64,

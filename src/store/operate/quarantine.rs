@@ -40,7 +40,7 @@ impl Heavy for QuarantinedRow {
 
 /// Statements on the quarantine that differ between the engines. All are for a transaction that has moved the turn.
 pub trait QuarantineDialect: Database {
-    /// Moves events from their box to the quarantine; answers how many were there.
+    /// Moves events from their box to the quarantine; returns how many were there.
     fn quarantine_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -49,8 +49,8 @@ pub trait QuarantineDialect: Database {
         verdict: Verdict<'_>,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Moves events from the quarantine back to their box, with their ids, and remembers their names as those of living events; answers how
-    /// many were there.
+    /// Moves events from the quarantine back to their box, with their ids, and remembers their names as those of living
+    /// events; returns how many were there.
     fn replay_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -58,7 +58,7 @@ pub trait QuarantineDialect: Database {
         ids: &[Uuid],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes events that are in quarantine; answers how many were there.
+    /// Deletes events that are in quarantine; returns how many were there.
     fn delete_quarantined(
         tx: &mut Self::Connection,
         shard: i16,
@@ -69,7 +69,7 @@ pub trait QuarantineDialect: Database {
 
 /// Statements on the quarantine that both engines accept.
 pub trait QuarantineTable: QuarantineDialect {
-    /// The events of a recipient that are in quarantine, oldest first, behind `after`.
+    /// Returns the events of a recipient that are in quarantine, oldest first, behind `after`.
     fn list_quarantined(
         conn: &mut Self::Connection,
         shard: i16,
@@ -78,14 +78,14 @@ pub trait QuarantineTable: QuarantineDialect {
         bound: Bound,
     ) -> impl Future<Output = Result<Page<QuarantinedRow>, Fault>> + Send;
 
-    /// The newest event of a box.
+    /// Returns the newest event of a box.
     fn newest_event(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Option<Uuid>, Fault>> + Send;
 
-    /// Deletes the oldest events of a box, up to one of them; answers how many.
+    /// Deletes the oldest events of a box, up to one of them; returns how many.
     fn purge_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -155,7 +155,8 @@ on_both_engines! {
             if limit < 1 {
                 return Ok(0);
             }
-            // Up to one id, and not IN (a list of them): a planner without statistics of a box just filled would compare each with each.
+            // Up to one id, and not IN (a list of them): a planner without statistics of a box just filled would
+            // compare each with each.
             let query = sqlx::query::<Engine>(
                 "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= COALESCE(
                      (SELECT e.id FROM eventbox_event e

@@ -33,23 +33,23 @@ impl Heavy for DeadRow {
 
 /// Statements on dead messages that differ between the engines.
 pub trait DeadLetterDialect: Database {
-    /// Moves dead messages back to the outbox, due at once and with a first attempt again; answers how many were there.
+    /// Moves dead messages back to the outbox, due at once and with a first attempt again; returns how many were there.
     fn replay_dead(tx: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes dead messages; answers how many were there.
+    /// Deletes dead messages; returns how many were there.
     fn delete_dead(conn: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
 /// Statements on dead messages that both engines accept.
 pub trait DeadLetterTable: DeadLetterDialect {
-    /// Dead messages in key order, after a key.
+    /// Returns dead messages in key order, after a key.
     fn list_dead(
         conn: &mut Self::Connection,
         after: OutboxKey,
         bound: Bound,
     ) -> impl Future<Output = Result<Page<DeadRow>, Fault>> + Send;
 
-    /// Deletes dead messages of at least the given age; answers how many.
+    /// Deletes dead messages of at least the given age; returns how many.
     fn prune_dead(
         conn: &mut Self::Connection,
         retention_us: i64,

@@ -24,7 +24,7 @@ pub struct OutboxKey {
     pub id: Uuid,
 }
 
-/// A message that was claimed: nobody else may send it until the claim is over.
+/// A message that was claimed: no other process may send it until the claim ends.
 #[derive(Debug)]
 pub struct ClaimedRow {
     pub key: OutboxKey,
@@ -35,7 +35,7 @@ pub struct ClaimedRow {
     pub payload: Vec<u8>,
 }
 
-/// How far ahead the due time of a message may lie, microseconds.
+/// Longest times until a message is due, microseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Longest {
     /// The longest claim, and the longest wait that a server may ask for.
@@ -57,11 +57,11 @@ pub struct Claim {
     pub limit: i64,
     /// The most bytes of their payloads; one message is always claimed.
     pub bytes: i64,
-    /// How long nobody else may claim them, microseconds.
+    /// Time for which no other process may claim them, microseconds.
     pub claim_ttl_us: i64,
 }
 
-/// When to try a message again, unless somebody claimed it in between.
+/// Next attempt of a message, unless another process claimed it in between.
 #[derive(Debug, Clone)]
 pub struct Reschedule {
     pub key: OutboxKey,
@@ -71,7 +71,7 @@ pub struct Reschedule {
     pub error: String,
 }
 
-/// Why a message is given up, unless somebody claimed it in between.
+/// Reason to give up a message, unless another process claimed it in between.
 #[derive(Debug, Clone)]
 pub struct ToDeadLetter {
     pub key: OutboxKey,
@@ -80,7 +80,7 @@ pub struct ToDeadLetter {
     pub reason: String,
 }
 
-/// How many rows of a source and a type left the outbox.
+/// Number of rows of a source and a type that left the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowCount {
     pub source: String,
@@ -88,10 +88,10 @@ pub struct RowCount {
     pub rows: u64,
 }
 
-/// How far an observation counts; one more than that means that there are more.
+/// Most rows that an observation counts; one more means that there are more.
 pub(crate) const MAX_COUNTED_ROWS: i64 = 100_000;
 
-/// What lies in the outbox, counted up to one more than [`MAX_COUNTED_ROWS`].
+/// Rows of the outbox, counted up to one more than [`MAX_COUNTED_ROWS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutboxSample {
     /// Rows that are not delivered.
@@ -123,13 +123,13 @@ where
 
 /// Statements on the outbox.
 pub trait OutboxDialect: Database {
-    /// How many inserts at once are of use.
+    /// Number of concurrent inserts that are of use.
     const INSERT_WORKERS: usize;
 
-    /// How many statements can write at once.
+    /// Number of statements that can write at once.
     const WRITERS: usize;
 
-    /// Inserts a message. The insert is the first claim: nobody else may send it for `claim_ttl_us` microseconds.
+    /// Inserts a message. The insert is the first claim: no other process may send it for `hold_us` microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
     fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
@@ -150,49 +150,51 @@ pub trait OutboxDialect: Database {
         claim_ttl_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Claims messages that are due: counts the attempt and sets when somebody else may claim them.
+    /// Claims messages that are due: counts the attempt and sets when another process may claim them.
     fn claim_outbox(
         conn: &mut Self::Connection,
         claim: Claim,
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
 
-    /// Makes messages due whose due time lies further ahead than a claim or a pause of theirs may; answers how many. The
-    /// clock of the database has gone back since that time was written.
+    /// Makes messages due whose due time lies further ahead than a claim or a pause of theirs may; returns how many.
+    /// The clock of the database has gone back since that time was written.
     fn recall_outbox(
         conn: &mut Self::Connection,
         longest: Longest,
         per_shard: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes delivered messages; answers how many were there. Needs no durable commit: a lost delete is a repeated delivery.
+    /// Deletes delivered messages; returns how many were there. Needs no durable commit: a lost delete is a repeated
+    /// delivery.
     fn delete_outbox(
         pool: &Pool<Self>,
         keys: &[OutboxKey],
     ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
-    /// Marks messages as delivered and never due again; answers how many were not yet.
+    /// Marks messages as delivered and never due again; returns how many were not yet.
     fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
-    /// Sets when messages are due again; answers how many were still ours.
+    /// Sets when messages are due again; returns how many were still ours.
     fn reschedule_outbox(
         conn: &mut Self::Connection,
         rows: &[Reschedule],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Moves messages to the dead letters; answers which were still ours.
+    /// Moves messages to the dead letters; returns which were still ours.
     fn move_to_dead_letters(
         tx: &mut Self::Connection,
         rows: &[ToDeadLetter],
     ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
-    /// Moves undelivered messages of at least the given age to the dead letters, so many of each shard, the first that are due first.
+    /// Moves undelivered messages of at least the given age to the dead letters, at most `per_shard` of each shard, the
+    /// first due first.
     fn expire_outbox(
         tx: &mut Self::Connection,
         ttl_us: i64,
         per_shard: i64,
     ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
-    /// What lies in the outbox, cheaply.
+    /// Returns a cheap observation of the outbox.
     fn observe_outbox(
         conn: &mut Self::Connection,
         ttl_us: i64,
@@ -221,13 +223,13 @@ where
 
 /// Statements on the outbox that both engines accept.
 pub trait OutboxTable: OutboxDialect {
-    /// Whether a message waits that is not delivered.
+    /// Returns whether a message waits that is not delivered.
     fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// How many messages there are, delivered ones that are kept included; counts up to `limit`.
+    /// Counts the messages, delivered messages that are kept included, up to `limit`.
     fn count_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// Deletes messages that were delivered, the first delivered first; answers how many.
+    /// Deletes messages that were delivered, the first delivered first; returns how many.
     fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 

@@ -23,7 +23,8 @@ macro_rules! session_id {
 }
 pub(in crate::store) use session_id;
 
-/// What makes a statement that only reads wait for the synchronous standbys, where there are to be some, so that they have what it saw.
+/// The text that makes a statement that only reads wait for the synchronous standbys, if there are to be some. Then
+/// they have what the statement saw.
 macro_rules! replicated {
     () => {
         "CASE WHEN current_setting('synchronous_standby_names') <> '' AND NOT pg_is_in_recovery()

@@ -1,4 +1,5 @@
-//! `eventbox_member` and `eventbox_lease`: which processes are there, and who works on which shard. All times are the database's.
+//! `eventbox_member` and `eventbox_lease`: which processes are there, and who works on which shard. All times are the
+//! database's.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -29,7 +30,7 @@ pub struct MemberRow {
     pub address: String,
     pub shard_limit: i32,
     pub exiting: bool,
-    /// How long ago its last heartbeat is.
+    /// Time since its last heartbeat, microseconds.
     pub silent_us: i64,
 }
 
@@ -40,22 +41,24 @@ pub struct LeaseRow {
     pub holder: Option<Uuid>,
     /// Counts the changes of the holder.
     pub generation: i64,
-    /// How long it still holds; not positive when it has expired.
+    /// Time until it expires, microseconds; not positive when it has expired.
     pub left_us: i64,
 }
 
-/// How many terms ahead an expiry may lie. One that lies further ahead was written by a clock that has gone back since, and is not valid.
+/// Number of terms that an expiry may lie ahead. An expiry further ahead was written by a clock that has gone back
+/// since, and is not valid.
 const TERMS_AHEAD: i64 = 2;
 
 impl MemberRow {
-    /// Whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone back since.
+    /// Returns whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone
+    /// back since.
     pub fn lives(&self, ttl_us: i64) -> bool {
         (-ttl_us..ttl_us).contains(&self.silent_us)
     }
 }
 
 impl LeaseRow {
-    /// Whether it has not expired, and lies no further ahead than leases of such a term may.
+    /// Returns whether it has not expired, and lies no further ahead than leases of such a term may.
     pub fn is_valid(&self, ttl_us: i64) -> bool {
         self.left_us > 0 && self.left_us <= ttl_us.saturating_mul(TERMS_AHEAD)
     }
@@ -75,13 +78,13 @@ pub trait LeaseTable: Database {
         silent_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// All workers, by id.
+    /// Returns all workers, by id.
     fn list_members(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<MemberRow>, Fault>> + Send;
 
-    /// All leases, by shard.
+    /// Returns all leases, by shard.
     fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
 
-    /// Takes those of the shards that nobody holds, or whose lease is not valid; answers how many.
+    /// Takes those of the shards that no worker holds, or whose lease is not valid; returns how many.
     fn claim_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
@@ -89,14 +92,14 @@ pub trait LeaseTable: Database {
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Prolongs everything that the holder still has, also what has expired and nobody took.
+    /// Prolongs everything that the holder still has, also expired leases that no other worker took.
     fn renew_leases(
         conn: &mut Self::Connection,
         holder: Uuid,
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Gives shards of one holder to another, with a full term; answers how many were the giver's.
+    /// Gives shards of one holder to another, with a full term; returns how many were the giver's.
     fn hand_over_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,

@@ -42,7 +42,8 @@ pub enum Forgotten {
 
 /// Statements of writers other than turns.
 pub trait FailureTable: Database {
-    /// Moves the turn to the next, whatever it is, and answers it. Waits for a turn that is committing, and locks the recipient.
+    /// Moves the turn to the next, whatever it is, and returns that. Waits for a turn that is committing, and locks the
+    /// recipient.
     fn move_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -50,15 +51,15 @@ pub trait FailureTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// The turn with everything else that is known of a recipient.
+    /// Returns the turn with everything else that is known of a recipient.
     fn read_standing(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
-    /// Notes a failure of a recipient, which is left alone for the first pause, doubled with every failure in a row up to the second;
-    /// answers how many there were in a row.
+    /// Notes a failure of a recipient, which is left alone for the first pause, doubled with every failure in a row up
+    /// to the second; returns how many there were in a row.
     fn count_failure(
         conn: &mut Self::Connection,
         shard: i16,
@@ -88,7 +89,8 @@ pub trait FailureTable: Database {
         recipient: &str,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Deletes what is kept of a recipient that has neither events nor timers, is not paused, and had no write for so long.
+    /// Deletes what is kept of a recipient that has neither events nor timers, is not paused, and had no write for that
+    /// time.
     fn forget_recipient(
         tx: &mut Self::Connection,
         shard: i16,

@@ -26,10 +26,11 @@ pub struct WalkedRow {
     pub recipient: String,
     /// The first of its events.
     pub first: Uuid,
-    /// The last recipient of the pass, as it was found when the pass began; known when the walk is at its limit, or when it was given.
+    /// The last recipient of the pass, as it was found when the pass began; known when the walk is at its limit, or
+    /// when it was given.
     pub last: Option<String>,
     pub paused: bool,
-    /// How long a failing recipient is still left alone; not positive when it is due.
+    /// Time until a failing recipient is due, microseconds; not positive when it is due.
     pub wait_us: i64,
 }
 
@@ -44,7 +45,7 @@ pub struct RoundFrom<'a> {
     pub is_known: bool,
 }
 
-/// What a recipient's part of a round is decided on.
+/// Data on which a recipient's part of a round is decided.
 #[derive(Debug, Default)]
 pub struct RoundRow {
     /// The place of the recipient among those that were asked for, from 0.
@@ -76,8 +77,8 @@ pub(in crate::store) fn empty_parts(recipients: usize) -> Vec<ListedPart> {
     (0..recipients).map(empty).collect()
 }
 
-/// Leaves out what does not fit into the bound, of the last recipients first; answers what is still to be read, by
-/// place.
+/// Leaves out what does not fit into the bound, of the last recipients first; returns the values that are still to be
+/// read, by place.
 pub(in crate::store) fn cut_parts(parts: &mut [ListedPart], bound: Bound) -> Vec<(usize, Missing)> {
     let of_states = parts.iter().filter_map(|part| part.row.state.as_ref()).map(Vec::len).sum::<usize>();
     let mut left = bound.bytes().saturating_sub_unsigned(of_states as u64);
@@ -98,19 +99,19 @@ pub(in crate::store) fn cut_parts(parts: &mut [ListedPart], bound: Bound) -> Vec
 }
 
 impl ListedPart {
-    /// With the values that were still to be read.
+    /// Returns the row with the values that were still to be read.
     pub(in crate::store) fn filled(self, values: HashMap<Uuid, Vec<u8>>) -> RoundRow {
         let page = self.events.filled(values);
         RoundRow { is_cut: self.row.is_cut || page.is_cut, events: page.rows, ..self.row }
     }
 }
 
-/// Reads what a list answers about failures, `None` when none is noted: whether a recipient is hindered, and failing.
+/// Returns whether a recipient is hindered, and whether it is failing. `noted` is `None` when no failure is noted.
 pub(in crate::store) fn hindrance(noted: Option<bool>) -> (bool, bool) {
     (noted == Some(true), noted.is_some())
 }
 
-/// What a recipient's part of a round commits.
+/// Data that a recipient's part of a round commits.
 #[derive(Debug)]
 pub struct RoundWrite<'a> {
     pub shard: i16,
@@ -150,7 +151,8 @@ impl<'a> StateWrite<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Removed<'a> {
     Ids(&'a [Uuid]),
-    /// All from the first to the last, which must be so many: far faster, and a shortfall when another one committed late in between.
+    /// All from the first to the last, which must be this many: far faster, and a shortfall when another event was
+    /// committed late in between.
     Range {
         first: Uuid,
         last: Uuid,
@@ -159,7 +161,7 @@ pub enum Removed<'a> {
 }
 
 impl Removed<'_> {
-    /// How many there must be.
+    /// Returns the number of events that must be there.
     pub(in crate::store) fn count(&self) -> usize {
         match self {
             Removed::Ids(ids) => ids.len(),
@@ -167,7 +169,7 @@ impl Removed<'_> {
         }
     }
 
-    /// Which of those between the [bounds](Self::bounds); `None` when all of them.
+    /// Returns the ids between the [bounds](Self::bounds) that are removed; `None` when all of them are.
     pub(in crate::store) fn chosen(&self) -> Option<&[Uuid]> {
         match self {
             Removed::Ids(ids) => Some(ids),
@@ -175,7 +177,7 @@ impl Removed<'_> {
         }
     }
 
-    /// The first and the last.
+    /// Returns the first and the last id.
     pub(in crate::store) fn bounds(&self) -> Option<(Uuid, Uuid)> {
         match self {
             Removed::Ids(ids) => ids.iter().min().copied().zip(ids.iter().max().copied()),
@@ -193,13 +195,16 @@ impl Removed<'_> {
 
 /// Statements on many recipients.
 pub trait RoundDialect: Database {
-    /// Whether [`write_round`](RoundDialect::write_round) of so many recipients is one statement, and so a transaction of its own.
+    /// Returns whether [`write_round`](RoundDialect::write_round) of this many recipients is one statement, and so a
+    /// transaction of its own.
     fn is_one_statement(recipients: usize) -> bool;
 
-    /// The next recipients with events of each shard, the first of every shard first, then the second ones, and so on.
+    /// Returns the next recipients with events of each shard, the first of every shard first, then the second ones, and
+    /// so on.
     ///
-    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones. Of a kind that is none of `kinds`
-    /// only the first recipient comes, so that what nobody here works on takes no time.
+    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones.
+    /// Of a kind that is none of `kinds` only the first recipient comes, so that recipients without a worker here take
+    /// no time.
     fn walk_recipients(
         pool: &Pool<Self>,
         from: &[WalkFrom],
@@ -207,8 +212,10 @@ pub trait RoundDialect: Database {
         kinds: &[&str],
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
-    /// Turn, state and the oldest events of each recipient. State and turn are never newer than the events; of one that is known, they are 0 and
-    /// `None`. A failing recipient is hindered that waits no longer than `longest_wait_us`: a longer wait is none. The bound is of the rows of each and of the bytes of all; those who come first have theirs first.
+    /// Returns turn, state and the oldest events of each recipient. State and turn are never newer than the events; of
+    /// one that is known, they are 0 and `None`. A failing recipient is hindered that waits no longer than
+    /// `longest_wait_us`: a longer wait is none. The bound is of the rows of each and of the bytes of all; those who
+    /// come first have theirs first.
     fn list_round(
         conn: &mut Self::Connection,
         from: &[RoundFrom<'_>],
@@ -216,10 +223,11 @@ pub trait RoundDialect: Database {
         longest_wait_us: i64,
     ) -> impl Future<Output = Result<Vec<RoundRow>, Fault>> + Send;
 
-    /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each once.
+    /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each
+    /// once.
     ///
-    /// A recipient whose turn has moved drops out alone. Answers the places of those that did not, in no order; `None` when one of them
-    /// does not have the events that it removes, and then the transaction must not be committed.
+    /// A recipient whose turn has moved drops out alone. Answers the places of those that did not, in no order; `None`
+    /// when one of them does not have the events that it removes, and then the transaction must not be committed.
     fn write_round(
         tx: &mut Self::Connection,
         writes: &[RoundWrite<'_>],

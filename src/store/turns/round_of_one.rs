@@ -12,7 +12,8 @@ use crate::store::macros::on_both_engines;
 
 /// The commit of a round of one.
 pub trait RoundOfOneDialect: Database {
-    /// [`RoundDialect::write_round`](super::round::RoundDialect::write_round) of one recipient: whether it won; `None` when events are missing.
+    /// Does what [`RoundDialect::write_round`](super::round::RoundDialect::write_round) does, for one recipient:
+    /// whether it won; `None` when events are missing.
     fn write_one(
         tx: &mut Self::Connection,
         write: &RoundWrite<'_>,
@@ -23,7 +24,7 @@ pub trait RoundOfOneDialect: Database {
 
 /// The list of a round of one.
 pub trait RoundOfOneTable: RoundOfOneDialect {
-    /// [`RoundDialect::list_round`](super::round::RoundDialect::list_round) of one recipient.
+    /// Does what [`RoundDialect::list_round`](super::round::RoundDialect::list_round) does, for one recipient.
     fn list_one(
         conn: &mut Self::Connection,
         from: &RoundFrom<'_>,
@@ -33,7 +34,8 @@ pub trait RoundOfOneTable: RoundOfOneDialect {
 }
 
 on_both_engines! {
-    /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. A state travels once and not with every event.
+    /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. A state travels once and not
+    /// with every event.
     const LIST_ONE: &str = concat!(
         "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7, NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one

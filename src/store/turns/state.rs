@@ -6,14 +6,14 @@ use uuid::Uuid;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// Whose commit made the turn that is stored now.
+/// Turn that is stored now, and whether this attempt made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     pub turn: i64,
     pub ours: bool,
 }
 
-/// What is kept for a recipient.
+/// Turn and state that are kept for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRow {
     pub turn: i64,
@@ -23,14 +23,15 @@ pub struct KeptRow {
 
 /// Statements on the turns of recipients.
 pub trait StateTable: Database {
-    /// The recipient's turn; 0 when it never had one.
+    /// Returns the recipient's turn; 0 when it never had one.
     fn read_turn(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// Moves the turn from `turn` to the next, noting the attempt; false when it is not `turn` any more. Locks the recipient.
+    /// Moves the turn from `turn` to the next, noting the attempt; false when it is not `turn` any more. Locks the
+    /// recipient.
     fn advance_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -39,7 +40,7 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// The stored turn and whether `token` made it, after waiting for a writer that is still at it.
+    /// Returns the stored turn and whether `token` made it, after waiting for a writer that is still at it.
     ///
     /// Writes a row of turn 0 where there was none, so the caller must roll back.
     fn settle_turn(
@@ -49,7 +50,7 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<Settled, Fault>> + Send;
 
-    /// Whether `token` made the turn that is stored now, as this connection sees it.
+    /// Returns whether `token` made the turn that is stored now, as this connection sees it.
     fn is_turn_of(
         conn: &mut Self::Connection,
         shard: i16,
@@ -57,7 +58,7 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// The recipient's turn and the state that is kept for it; `None` when it never had a turn.
+    /// Returns the recipient's turn and the state that is kept for it; `None` when it never had a turn.
     fn read_state(
         conn: &mut Self::Connection,
         shard: i16,

@@ -1,4 +1,4 @@
-//! How a turn of one recipient begins to read and begins to write: in one statement each, because every one is a round trip.
+//! Begin of a turn of one recipient: one statement to read and one to write, because each is a round trip.
 
 use futures_util::TryStreamExt;
 use sqlx::{Database, Row};
@@ -11,7 +11,7 @@ use crate::store::inbox::event::{ListedRow, large_events};
 use crate::store::macros::on_both_engines;
 use crate::store::operate::kind::kind_of;
 
-/// What a turn begins with.
+/// Data with which a turn begins.
 #[derive(Debug, Default)]
 pub struct OpenedTurn {
     /// 0 when it never had one.
@@ -20,7 +20,7 @@ pub struct OpenedTurn {
     pub paused: bool,
     /// Whether failures are noted for it.
     pub failing: bool,
-    /// How long it is still left alone; not positive when it is due.
+    /// Time until it is due, microseconds; not positive when it is due.
     pub wait_us: i64,
     /// Number of the session, where there is a server.
     pub session_id: Option<i32>,
@@ -30,7 +30,7 @@ pub struct OpenedTurn {
     pub is_cut: bool,
 }
 
-/// What became of the claim of a turn.
+/// Result of the claim of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claimed {
     /// The turn is ours, and the events are removed.
@@ -43,7 +43,8 @@ pub enum Claimed {
 
 /// The statement by which a turn begins to write.
 pub trait TurnDialect: Database {
-    /// Moves the turn from `turn` to the next, noting the attempt, and removes events, if there are any to be removed. Locks the recipient.
+    /// Moves the turn from `turn` to the next, noting the attempt, and removes events, if there are any to be removed.
+    /// Locks the recipient.
     fn claim_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -56,8 +57,8 @@ pub trait TurnDialect: Database {
 
 /// The statement by which a turn begins to read.
 pub trait TurnTable: TurnDialect {
-    /// The turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one snapshot,
-    /// apart from large values.
+    /// Returns the turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one
+    /// snapshot, apart from large values.
     fn open_turn(
         conn: &mut Self::Connection,
         shard: i16,

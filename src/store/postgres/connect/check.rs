@@ -1,4 +1,4 @@
-//! What makes a server of Postgres unfit although every statement of a reader works.
+//! Checks for a server of Postgres that is unfit although every statement of a reader works.
 
 use sqlx::{PgConnection, Row};
 
@@ -45,7 +45,7 @@ pub(in crate::store::postgres) async fn check_access(
     Ok(())
 }
 
-/// The first reason is told.
+/// Keeps the first reason.
 fn refuse(check: &mut SettingsCheck, problem: String) {
     check.refused.get_or_insert(problem);
 }

@@ -8,8 +8,8 @@ use crate::store::fault::Fault;
 
 /// Begins the transaction of a turn, in one message.
 ///
-/// The cursor is read at a commit, which its query makes fail: only a transaction that has closed it can commit. It goes with the transaction and
-/// with its savepoint. `random` keeps the planner from reading it before.
+/// The cursor is read at a commit, which its query makes fail: only a transaction that has closed it can commit. It
+/// goes with the transaction and with its savepoint. `random` keeps the planner from reading it before.
 const BEGIN_TURN: &str = "START TRANSACTION; DECLARE eventbox_turn CURSOR WITH HOLD FOR
      SELECT ('the code of a turn must not end its transaction' || left(random()::text, 0))::int";
 

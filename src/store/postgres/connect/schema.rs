@@ -22,7 +22,8 @@ impl Schema for Postgres {
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/postgres");
         migrator.dangerous_set_table_name("eventbox_migration");
-        // The lock would stay with a session whose migration failed. Without it the names that a migration creates decide who comes first.
+        // The lock would stay with a session whose migration failed. Without it the names that a migration creates
+        // decide who comes first.
         migrator.set_locking(false);
         migrator
     }

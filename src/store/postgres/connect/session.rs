@@ -12,10 +12,11 @@ use crate::store::connect::connection;
 use crate::store::connect::session::Session;
 use crate::store::fault::Fault;
 
-/// What a session keeps that its users may have changed, and that the code of others would meet.
+/// Settings of a session that its users may have changed, and that the code of other users would meet.
 ///
-/// `pg_settings` would tell all settings, and takes ten times as long; no view tells those that have a dot in their names.
-/// The statement releases the locks of the session unseen: to look for them costs more, the more locks all sessions have.
+/// `pg_settings` would tell all settings, and takes ten times as long; no view tells those that have a dot in their
+/// names. The statement releases the locks of the session unseen: to look for them costs more, the more locks all
+/// sessions have.
 const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     current_setting('role', true), current_setting('search_path', true),
     current_setting('statement_timeout', true), current_setting('lock_timeout', true),
@@ -55,12 +56,12 @@ const IS_ALIVE: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $1
 /// Of a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";
 
-/// What the sessions of a pool are, by the place of its options.
+/// State of the sessions of a pool, by the address of the pool's options.
 static SESSIONS: Mutex<Option<Sessions>> = Mutex::new(None);
 
 type Sessions = HashMap<usize, (Weak<PgConnectOptions>, Arc<str>)>;
 
-/// What the sessions of a pool are when nobody has changed them; `after_connect` may have made them so.
+/// State of the sessions of a pool that no user has changed; `after_connect` may have made it.
 #[derive(Debug)]
 pub struct Before {
     options: Arc<PgConnectOptions>,
@@ -81,7 +82,7 @@ impl Before {
         sessions.insert(place_of(&self.options), (Arc::downgrade(&self.options), Arc::clone(&self.session)));
     }
 
-    /// The next one is noted anew: perhaps it was this one that was changed by somebody.
+    /// Forgets the state, so that the next session is noted again: perhaps a user had changed the noted one.
     fn forget(&self) {
         let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.get_or_insert_default().remove(&place_of(&self.options));
@@ -156,7 +157,7 @@ impl Session for Postgres {
         }
     }
 
-    // A connection is made anew at little cost, and nothing is lost with one.
+    // A new connection costs little, and nothing is lost with the old connection.
     async fn repair(_conn: &mut PgConnection) -> bool {
         false
     }

@@ -1,7 +1,8 @@
-//! Named emits on a pool whose names are held by an open transaction of somebody else.
+//! Named emits on a pool whose names are held by an open transaction of another process or task.
 //!
-//! The first attempt waits shortly. An emit that does not get its name then joins the line of its pool. Few of the line hold a connection at once, so
-//! that all other work finds one. What one statement does not get in its time is rolled back, and the next attempt sends the same ids.
+//! The first attempt waits shortly. An emit that does not get its name then joins the line of its pool. Few of the line
+//! hold a connection at once, so that all other work finds one. What one statement does not get in its time is rolled
+//! back, and the next attempt sends the same ids.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,16 +18,16 @@ use super::event::insert_within;
 use crate::store::fault::{Class, Fault};
 use crate::store::inbox::event::{Emitted, EventRow, NAME_WAIT};
 
-/// How long the first attempt waits for its names, and the last one.
+/// Time that the first attempt waits for its names, and the last attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
-/// How long an attempt of the line waits for its names, with a connection.
+/// Time that an attempt of the line waits for its names, with a connection.
 const LINE_WAIT: Duration = Duration::from_millis(200);
 
-/// How long an emit of the line leaves its connection to other work before it tries again.
+/// Time for which an emit of the line leaves its connection to other work before it tries again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One in so many connections of a pool may wait for names, and always one.
+/// One in this many connections of a pool may wait for names, and at least one.
 const SHARE: u32 = 4;
 
 /// The lines, by the options of their pools: clones of a pool share these.
@@ -34,9 +35,10 @@ static LINES: Mutex<Option<HashMap<usize, Weak<Line>>>> = Mutex::new(None);
 
 /// The named emits of a pool that wait.
 struct Line {
-    /// Who may wait with a connection.
+    /// Permits to wait with a connection.
     places: Semaphore,
-    /// The hashes of the names that are waited for, and by how many. A hash that two names share only sends an emit to the line.
+    /// The hashes of the names that are waited for, and by how many. A hash that two names share only sends an emit to
+    /// the line.
     names: Mutex<HashMap<u64, usize>>,
     /// Kept, so that the options of no other pool are at the same place.
     _options: Arc<PgConnectOptions>,
@@ -122,7 +124,7 @@ fn hashes(rows: &[EventRow<'_>]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The line of a pool; it is there as long as somebody uses it.
+/// Returns the line of a pool, which lives as long as an emit uses it.
 fn line_of(pool: &Pool<Postgres>) -> Arc<Line> {
     let options = pool.connect_options();
     let key = Arc::as_ptr(&options).addr();

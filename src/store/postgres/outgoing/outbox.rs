@@ -23,7 +23,8 @@ const INSERT_OUTBOX: &str = concat!(
      FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload), clock"
 );
 
-/// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by `eventbox_outbox_due`.
+/// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by
+/// `eventbox_outbox_due`.
 ///
 /// The time is that of the statement, because a clock that moves while it runs could not be looked up in an index.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
@@ -68,8 +69,8 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
     " FROM ahead WHERE o.shard = ahead.shard AND o.id = ahead.id"
 );
 
-/// The statement of [`OutboxDialect::expire_outbox`]. A row that is kept after its delivery is due at the end of time, so the index on the due
-/// time finds the undelivered ones behind any number of kept ones.
+/// The statement of [`OutboxDialect::expire_outbox`]. A row that is kept after its delivery is due at the end of time,
+/// so the index on the due time finds the undelivered ones behind any number of kept ones.
 pub(crate) const EXPIRE_OUTBOX: &str = concat!(
     "WITH old AS MATERIALIZED (
          SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)

@@ -12,21 +12,21 @@ use crate::store::connect::connection::{ANSWER_WAIT, in_time};
 use crate::store::fault::Fault;
 use crate::store::shards::wake::{Notification, WakeUpDialect};
 
-/// The channel; its payload is what is notification, as JSON: both sets of shards as texts, and the recipients.
+/// The channel; its payload is the wake-up, as JSON: both sets of shards as texts, and the recipients.
 const CHANNEL: &str = "eventbox";
 
 /// The most bytes of a payload; Postgres takes less than 8,000.
 const MAX_PAYLOAD_BYTES: usize = 7_900;
 
-/// How long a listener hears nothing before it asks whether its connection is still there.
+/// Time without a notification after which a listener asks whether its connection is still there.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 
-/// What is reported when it is not known who has events.
+/// Returns the wake-up for the case that it is unknown which recipients have events.
 fn everything() -> Notification {
     Notification { committed: ShardSet::ALL, ..Notification::default() }
 }
 
-/// The payload; `None` when it would be too long.
+/// Returns the payload; `None` when it would be too long.
 fn payload_of(notification: &Notification) -> Option<String> {
     let payload = (notification.committed.to_string(), notification.shards.to_string(), &notification.recipients);
     let payload = serde_json::to_string(&payload).ok()?;
@@ -50,7 +50,8 @@ impl WakeUpDialect for Postgres {
     }
 
     async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Notification) + Send + Sync) -> Result<Infallible, Fault> {
-        // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when it is idle.
+        // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when
+        // it is idle.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let apart = apart.acquire_timeout(ANSWER_WAIT);
         let apart = apart.connect_lazy_with(pool.connect_options().as_ref().clone());
@@ -58,13 +59,13 @@ impl WakeUpDialect for Postgres {
         in_time::<Self, _>(async { Ok(listener.listen(CHANNEL).await?) }).await?;
         report(everything());
         loop {
-            // What is heard in part is kept by the connection, so to stop listening loses nothing.
+            // The connection keeps a notification that was received in part, so to stop listening loses nothing.
             let Ok(heard) = timeout(ASK_AFTER, listener.try_recv()).await else {
                 in_time::<Self, _>(async { Ok(sqlx::raw_sql("SELECT 1").execute(&mut listener).await?) }).await?;
                 continue;
             };
             match heard? {
-                // Somebody else's use of the channel says nothing that is known here.
+                // Another program's use of the channel has no meaning here.
                 Some(notification) => report(notification_of(notification.payload()).unwrap_or_else(everything)),
                 // It has connected again, and what came meanwhile was not heard.
                 None => report(everything()),
@@ -89,7 +90,7 @@ mod tests {
             assert_eq!(notification_of(&payload_of(&notification(recipients)).unwrap()), Some(notification(recipients)));
         }
         assert_eq!(notification_of("somebody else's"), None);
-        // All shards are looked at, and once: what was notification when nobody listened is committed.
+        // All shards are looked at, and once: the events of notifications without a listener are committed.
         assert_eq!((everything().committed, everything().shards), (ShardSet::ALL, ShardSet::default()));
     }
 

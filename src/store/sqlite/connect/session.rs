@@ -8,10 +8,11 @@ use sqlx_core::transaction::TransactionManager;
 use crate::store::connect::session::Session;
 use crate::store::fault::Fault;
 
-/// The file answers by itself, and closing the connection of a database in memory would lose it: the connection's busy timeout is the bound.
+/// The file answers by itself, and closing the connection of a database in memory would lose it: the connection's busy
+/// timeout is the bound.
 const NO_BOUND: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a session may keep. A database in memory has no file, which is the first character.
+/// Settings that a session may keep. A database in memory has no file, which is the first character.
 const READ_SESSION: &str = "SELECT concat_ws(',', (SELECT iif(file = '', 'm', 'f') FROM pragma_database_list WHERE name = 'main'),
         (SELECT query_only FROM pragma_query_only), (SELECT foreign_keys FROM pragma_foreign_keys),
         (SELECT timeout FROM pragma_busy_timeout), (SELECT synchronous FROM pragma_synchronous),
@@ -22,7 +23,7 @@ const READ_SESSION: &str = "SELECT concat_ws(',', (SELECT iif(file = '', 'm', 'f
         (SELECT reverse_unordered_selects FROM pragma_reverse_unordered_selects),
         (SELECT group_concat(name) FROM pragma_database_list WHERE name <> 'temp'), (SELECT group_concat(name) FROM sqlite_temp_schema))";
 
-/// What keeps a database in memory from being written.
+/// Settings that keep a database in memory from being written.
 const RESET_SESSION: &str = "PRAGMA query_only = OFF";
 
 /// One for each depth that the driver may count, from the outermost.
@@ -86,7 +87,7 @@ impl Session for Sqlite {
         !conn.is_in_transaction()
     }
 
-    // What could not begin has not begun.
+    // A transaction that could not begin has not begun.
     fn begins_whole(error: &sqlx::Error) -> bool {
         matches!(error, sqlx::Error::Database(_))
     }

@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 
 use crate::store::fault::Fault;
 
-/// What the hooks of a connection know of one transaction.
+/// Knowledge of the hooks of a connection about one transaction.
 #[derive(Debug, Default)]
 struct Seen {
     may_commit: AtomicBool,
@@ -33,7 +33,8 @@ impl Watch {
         Ok(Watch(seen))
     }
 
-    /// Whether the transaction was rolled back: by a statement, by a commit without leave, or by the engine itself.
+    /// Returns whether the transaction was rolled back: by a statement, by a commit without leave, or by the engine
+    /// itself.
     pub(in crate::store::sqlite) fn is_ended(&self) -> bool {
         self.0.is_ended.load(Ordering::Acquire)
     }

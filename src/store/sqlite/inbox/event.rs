@@ -56,8 +56,9 @@ INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', substr($2, value ->> 0, value ->> 1)
 FROM json_each($1)";
 
-/// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for what was added.
-/// The second statement tells the rest apart, from the same two parameters; both run on one connection whatever the executor is.
+/// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for
+/// what was added. The second statement tells the rest apart, from the same two parameters; both run on one connection
+/// whatever the executor is.
 const INSERT_EVENTS: &str = concat!(
     "
 INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value, due_at_us)
@@ -93,7 +94,7 @@ impl EventDialect for Sqlite {
         })
     }
 
-    // Differs: those that come while somebody writes commit together.
+    // Differs: events that arrive during a write commit together.
     async fn insert_on_pool(pool: &Pool<Self>, row: EventRow<'_>) -> Result<(), Fault> {
         emit_groups::insert(pool, row).await
     }
@@ -106,15 +107,15 @@ impl EventDialect for Sqlite {
         Box::pin(async move { insert?.run_on(executor).await })
     }
 
-    // Differs: those that come while somebody writes commit together.
+    // Differs: events that arrive during a write commit together.
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
         run_queued(pool, Insert::of(rows)?).await
     }
 
     const ONE_WRITER: bool = true;
 
-    // Differs: the transaction may be shared with other groups, and waits for the file as long as the connection's busy timeout says. There is no
-    // name to wait for in it, so named and unnamed events may share it.
+    // Differs: the transaction may be shared with other groups, and waits for the file as long as the connection's busy
+    // timeout says. There is no name to wait for in it, so named and unnamed events may share it.
     async fn insert_group(
         pool: &Pool<Self>,
         rows: &[EventRow<'_>],
@@ -209,7 +210,7 @@ impl Statement for Insert {
     }
 }
 
-/// Plain events and others, each in one statement.
+/// Inserts plain events and others, each in one statement.
 async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
     let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
     if !plain.is_empty() {

@@ -10,9 +10,10 @@ use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::ids_json;
 
-/// Differs: a CTE cannot write, so a move is several statements in one write transaction, which is begun only when something is due.
+/// Differs: a CTE cannot write, so a move is several statements in one write transaction, which is begun only when
+/// something is due.
 ///
-/// How long until the first timer of each shard is due; not above 0 when it is.
+/// Time until the first timer of each shard is due; not above 0 when it is due.
 pub(crate) const FIRST_TIMERS: &str = concat!(
     "SELECT shard, due_at_us - coalesce($2, ",
     now_us!(),
@@ -31,7 +32,7 @@ pub(crate) const DUE_TIMERS: &str = concat!(
 ) ORDER BY due_at_us DESC, id DESC LIMIT 1"
 );
 
-/// Nobody else writes meanwhile, so these are the timers that were counted.
+/// No other transaction writes meanwhile, so these are the timers that were counted.
 pub(crate) const COPY_TIMERS: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
  SELECT shard, recipient, id, name, traceparent, value FROM eventbox_timer
  WHERE shard = $1 AND (due_at_us, id) <= ($2, $3) ORDER BY recipient, id";

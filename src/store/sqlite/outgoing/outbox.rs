@@ -54,7 +54,8 @@ const INSERT_OUTBOX: BySize = BySize {
     ),
 };
 
-/// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there is one writer.
+/// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there
+/// is one writer.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET attempts = attempts + 1, next_attempt_at_us = ",
     now_us!(),
@@ -183,7 +184,7 @@ impl OutboxTable for Sqlite {
         Insert::of(rows, claim_ttl_us)?.run(tx).await
     }
 
-    // Differs, here and below: those that come while somebody writes commit together.
+    // Differs, here and below: statements that arrive during a write commit together.
     async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
         run_queued(pool, Insert::of(rows, claim_ttl_us)?).await
     }
@@ -287,7 +288,7 @@ impl Statement for Insert {
     }
 }
 
-/// The statement for up to [`MAX_ROWS`] rows.
+/// Returns the statement for up to [`MAX_ROWS`] rows.
 fn insert_of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
     let sql = INSERT_OUTBOX.of(rows.len());
     let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(claim_ttl_us), |query, row| {

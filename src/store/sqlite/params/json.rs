@@ -1,7 +1,8 @@
-//! Many rows in two parameters: SQLite has no arrays, and a statement's text should not depend on the number of its rows.
+//! Many rows in two parameters: SQLite has no arrays, and a statement's text should not depend on the number of its
+//! rows.
 //!
-//! The columns of the rows travel as one JSON array of `[start, length, columns]`, their bytes as one blob of which each row names
-//! its part: `substr($2, value ->> 0, value ->> 1)`, and a column is `value ->> '$[2][0]'`.
+//! The columns of the rows travel as one JSON array of `[start, length, columns]`, their bytes as one blob of which
+//! each row names its part: `substr($2, value ->> 0, value ->> 1)`, and a column is `value ->> '$[2][0]'`.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -24,7 +25,7 @@ impl<C: Serialize> Packed<C> {
         self.rows.push((start, bytes.len(), columns));
     }
 
-    /// The two parameters.
+    /// Returns the two parameters.
     pub(crate) fn into_parameters(mut self) -> Result<(String, Vec<u8>), sqlx::Error> {
         if self.bytes.is_empty() {
             // `substr` of an empty blob is NULL, and not the empty part that rows without bytes ask for.
@@ -35,7 +36,7 @@ impl<C: Serialize> Packed<C> {
     }
 }
 
-/// An id as JSON carries it; `unhex` of SQLite makes it bytes again.
+/// Returns an id as JSON carries it; `unhex` of SQLite makes it bytes again.
 pub(crate) fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }

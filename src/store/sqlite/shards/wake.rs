@@ -9,11 +9,11 @@ use crate::shard::ShardSet;
 use crate::store::fault::Fault;
 use crate::store::shards::wake::{Notification, WakeUpDialect};
 
-/// How often the version is looked at while it changes, and how often when it does not; a look costs some microseconds.
+/// Interval at which the version is read while it changes, and while it does not; a read costs some microseconds.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 
 impl WakeUpDialect for Sqlite {
-    // Differs: whoever commits has notification it, by the file itself.
+    // Differs: a commit is a notification by itself, by the version of the file.
     const SENDS_WAKE_UPS: bool = false;
 
     async fn send_wake_up(_conn: &mut SqliteConnection, _told: Notification) -> Result<(), Fault> {

@@ -27,7 +27,8 @@ WITH RECURSIVE occupied (shard) AS (
 )
 SELECT shard FROM occupied WHERE shard IS NOT NULL";
 
-/// A walk over so many shards looks first which of them have events: to look into an empty one costs more here than to find the next that is not.
+/// A walk over this many shards first finds out which of them have events: to look into an empty shard costs more here
+/// than to find the next shard with events.
 const MANY_SHARDS: usize = 32;
 
 /// Differs: no arrays. The slash that is added makes a recipient that has none, of a foreign statement, a kind by itself.
@@ -85,8 +86,8 @@ FROM part CROSS JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = 
      AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')"
 );
 
-/// Differs, here and below: a CTE cannot write, so turns that are 0, other turns and events are three statements of one transaction, which has
-/// the only lock there is.
+/// Differs, here and below: a CTE cannot write, so turns that are 0, other turns and events are three statements of one
+/// transaction, which has the only lock there is.
 pub(crate) const FIRST_TURNS: &str = concat!(
     "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
      SELECT value ->> '$[2][0]', value ->> '$[2][1]', 1, $3, ",

@@ -8,12 +8,13 @@ use crate::store::fault::Fault;
 use crate::store::turns::round::RoundWrite;
 use crate::store::turns::round_of_one::RoundOfOneDialect;
 
-/// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. A turn that has moved gives no row.
+/// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. A turn that has moved
+/// gives no row.
 pub(crate) const WRITE_ONE: &str = "
 INSERT INTO eventbox_round_of_one (shard, recipient, turn, token, state, keeps_state, token_before, first, last, ids, removed)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING turn";
 
-/// What the trigger says when other events are there than those to be removed.
+/// Error of the trigger when other events are there than the events to remove.
 const SHORTFALL: &str = "eventbox: shortfall";
 
 impl RoundOfOneDialect for Sqlite {
@@ -28,7 +29,8 @@ impl RoundOfOneDialect for Sqlite {
         let query = query.bind(write.state.bytes()).bind(write.state.keeps()).bind(write.token);
         let query = query.bind(first).bind(last).bind(chosen(write.removed)?);
         let query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
-        // All rows, though there is one at most: the statement commits when it has ended, and what that says must be heard.
+        // All rows, though there is one at most: the statement commits when it has ended, and what that says must be
+        // heard.
         match query.fetch_all(tx).await {
             Ok(rows) => Ok(Some(!rows.is_empty())),
             Err(error) if is_shortfall(&error) => Ok(None),
@@ -49,14 +51,14 @@ mod tests {
     use crate::store::turns::round::{Removed, StateWrite};
     use crate::{Event, EventId, Recipient};
 
-    /// What is stored: the turn and the state of a recipient, and how many events it has.
+    /// Returns what is stored: the turn and the state of a recipient, and how many events it has.
     async fn stored(pool: &Pool<Sqlite>, to: &Recipient) -> (Option<(i64, Option<Vec<u8>>)>, i64) {
         let state = sqlx::query_as("SELECT turn, state FROM eventbox_state WHERE recipient = $1").bind(to.as_str());
         let events = sqlx::query_scalar("SELECT count(*) FROM eventbox_event WHERE recipient = $1").bind(to.as_str());
         (state.fetch_optional(pool).await.unwrap(), events.fetch_one(pool).await.unwrap())
     }
 
-    /// Without a transaction around it, as it is written while nobody else writes.
+    /// Writes without a transaction around the statement, as when no other transaction writes.
     #[tokio::test]
     async fn alone_it_is_all_or_nothing() {
         let directory = tempfile::tempdir().unwrap();

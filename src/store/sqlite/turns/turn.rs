@@ -9,10 +9,11 @@ use crate::store::sqlite::params::json::ids_json;
 use crate::store::turns::round::Removed;
 use crate::store::turns::turn::{Claimed, TurnDialect};
 
-/// How a text goes on behind the statement that moves the turn to the attempt `$4`: of the events of recipient `$2` in shard `$1` from `$6` to `$7` those
-/// of the ids `$5` go, or all of them, if the turn has moved.
+/// End of a text, behind the statement that moves the turn to the attempt `$4`: of the events of recipient `$2` in
+/// shard `$1` from `$6` to `$7` those of the ids `$5` go, or all of them, if the turn has moved.
 ///
-/// Differs: a CTE cannot write, so they are two statements in one call, because every call waits for the engine's thread.
+/// Differs: a CTE cannot write, so they are two statements in one call, because every call waits for the engine's
+/// thread.
 macro_rules! and_removing {
     () => {
         ";
@@ -54,12 +55,12 @@ impl TurnDialect for Sqlite {
     }
 }
 
-/// The ids of those that are removed, as `$5` of [`and_removing`].
+/// Returns the ids of those that are removed, as `$5` of [`and_removing`].
 pub(in crate::store::sqlite) fn chosen(removed: Removed<'_>) -> Result<Option<String>, Fault> {
     Ok(removed.chosen().map(ids_json).transpose()?)
 }
 
-/// What it means that both statements have written so many rows: the turn is one of them.
+/// Returns what this number of rows of both statements means: the turn is one of them.
 fn claimed(rows: u64, removed: Removed<'_>) -> Claimed {
     match rows.checked_sub(1) {
         None => Claimed::Lost,

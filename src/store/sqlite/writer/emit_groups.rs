@@ -1,7 +1,8 @@
-//! Single emits on a pool: those that come while somebody writes commit together.
+//! Single emits on a pool: emits that arrive during a write commit together.
 //!
-//! Whoever finds nobody writing inserts at once. The others leave their rows in a queue, which one task empties into parts of shared transactions; each
-//! returns when the transaction with its row is committed. The queue is as long as there are callers who wait.
+//! An emit that finds the slot free inserts at once. The others leave their rows in a queue, which one task empties
+//! into parts of shared transactions; each returns when the transaction with its row is committed. The queue is as long
+//! as there are callers who wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,7 +67,7 @@ impl Emits {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rows of the next part.
+    /// Returns the rows of the next part.
     fn take(&self) -> Vec<Waiting> {
         let mut queue = self.queue();
         let mut bytes = 0_usize;
@@ -78,7 +79,7 @@ impl Emits {
         queue.waiting.drain(..count).collect()
     }
 
-    /// Whether nothing waits; then the task that asks has ended.
+    /// Returns whether nothing waits; then the task that asks has ended.
     fn is_empty(&self) -> bool {
         let mut queue = self.queue();
         queue.emptied = !queue.waiting.is_empty();
@@ -139,7 +140,7 @@ impl Drop for Emptying {
 async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
     let writers = Arc::clone(&emptying.writers);
     while !writers.emits.is_empty() {
-        // What comes while this waits for its turn is of the same part.
+        // Rows that arrive while this task waits in the queue are of the same part.
         let part = Sqlite::begin_shared(&pool).await;
         let rows = writers.emits.take();
         let inserted = match part {
@@ -159,7 +160,7 @@ async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
 
 fn answer(rows: Vec<Waiting>, inserted: &Result<(), SharedFault>) {
     for row in rows {
-        // Whoever does not wait any more does not hear of it.
+        // A caller that does not wait any more gets no answer.
         let _ = row.answer.send(inserted.clone());
     }
 }
@@ -175,7 +176,7 @@ async fn insert_part(mut part: <Sqlite as GroupCommit>::SharedTx, rows: &[Waitin
     }
 }
 
-/// Each row by itself, so that one that is refused fails alone.
+/// Inserts each row by itself, so that a refused row fails alone.
 async fn one_by_one(pool: &Pool<Sqlite>, rows: Vec<Waiting>) {
     for row in rows {
         let inserted = Sqlite::insert_event(pool, row.row()).await;
@@ -196,7 +197,7 @@ mod tests {
         pool
     }
 
-    /// Emits many at once while somebody writes; answers what became of each.
+    /// Emits many at once while another transaction writes; returns what became of each.
     async fn emit_behind_a_writer(pool: &Pool<Sqlite>, values: &[&'static str]) -> Vec<crate::Result<crate::Receipt>> {
         let writer = Sqlite::begin_exclusive(pool, None).await.unwrap();
         let emits: Vec<_> = values

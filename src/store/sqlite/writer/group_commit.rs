@@ -1,8 +1,9 @@
-//! Group commit: the writers of a pool take their turns in a line instead of at the file, and those that are short share a transaction.
+//! Group commit: the writers of a pool wait in a queue instead of at the file, and short transactions share a commit.
 //!
-//! Whoever leads begins the transaction. When its part is done it hands the transaction to the next in line, who adds its part behind a
-//! savepoint; the last one commits for all. A part that fails is rolled back to its savepoint, and the others commit. The file's own lock decides
-//! between processes; the line only saves its waits, which are polls, and commits, each of which is a sync of the file.
+//! The writer that has the slot begins the transaction. When its part is done it hands the transaction to the next in
+//! the queue, which adds its part behind a savepoint; the last one commits for all. A part that fails is rolled back to
+//! its savepoint, and the others commit. The file's own lock decides between processes; the queue only saves its waits,
+//! which are polls, and commits, each of which is a sync of the file.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -24,22 +25,23 @@ use crate::store::sqlite::connect::watch::Watch;
 /// The most parts of a transaction.
 const MAX_PARTS: usize = 64;
 
-/// How long a transaction takes further parts.
+/// Time for which a transaction takes further parts.
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
 /// A transaction that was begun.
 pub(super) struct OpenTx {
-    // The order of the fields is that of their drops: rolled back before anybody hears of it, and then the next one may begin.
+    // The order of the fields is that of their drops: rolled back before a caller hears of it, and then the next writer
+    // may begin.
     tx: Tx<Sqlite>,
     done: Done,
     watch: Option<Watch>,
     slot: Option<WriterSlot<OpenTx>>,
-    /// Kept for as long as somebody writes.
+    /// Kept while a transaction is open.
     _writers: Arc<Writers>,
     began: Instant,
 }
 
-/// Those whose parts are done, and who wait for the commit.
+/// Callers whose parts are done, and which wait for the commit.
 #[derive(Default)]
 struct Done {
     parts: Vec<oneshot::Sender<Result<(), SharedFault>>>,
@@ -52,10 +54,10 @@ pub struct SharedTx {
     position: Position,
 }
 
-/// The slot of the line, by one who does not open a transaction.
+/// The slot of the queue, for one statement that commits by itself.
 pub struct SoleWriter {
     _slot: WriterSlot<OpenTx>,
-    /// Kept for as long as somebody writes.
+    /// Kept while a transaction is open.
     _writers: Arc<Writers>,
 }
 
@@ -111,7 +113,7 @@ impl OpenTx {
         if is_ended || !self.tx.is_counted() { Intact::Ended } else { Intact::Whole }
     }
 
-    /// Hands the transaction to the next one, or gives it back when nobody is to join any more.
+    /// Hands the transaction to the next writer, or gives it back when no other writer is to join.
     fn hand_over(mut self) -> Option<Self> {
         if self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN {
             return Some(self);
@@ -128,7 +130,7 @@ impl OpenTx {
         }
     }
 
-    /// Commits for all, in a task of its own: whoever gives up must not take the others' commit with it.
+    /// Commits for all, in a task of its own: a caller that gives up must not take the others' commit with it.
     async fn commit(self) -> Result<(), Fault> {
         match tokio::spawn(self.commit_here()).await {
             Ok(committed) => Ok(committed?),
@@ -223,7 +225,8 @@ impl GroupCommit for Sqlite {
             open.tx.rollback().await;
             return;
         }
-        // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the others.
+        // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the
+        // others.
         let undone = sqlx::raw_sql("ROLLBACK TO eventbox_part; RELEASE eventbox_part").execute(&mut *open.tx).await;
         if undone.is_ok()
             && let Some(open) = open.hand_over()

@@ -1,4 +1,5 @@
-//! A line in which one after the other is called: to write, or to join the one who leads.
+//! The queue of the writers of a pool. Each in its order gets the slot, or joins the transaction of the writer that has
+//! the slot.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,16 +7,17 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long one waits in line before one goes to the file without it, where the connection's busy timeout bounds the wait.
+/// Longest wait in the queue. After it the writer goes to the file without the queue, where the connection's busy
+/// timeout bounds the wait.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// First come, first served; `T` is what one who joins is handed.
+/// First come, first served; `T` is handed to a writer that joins.
 pub(super) struct WriterQueue<T> {
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
-    /// Whether somebody leads.
+    /// Whether a writer has the slot.
     taken: bool,
     waiting: VecDeque<Waiting<T>>,
 }
@@ -25,13 +27,13 @@ struct Waiting<T> {
     call: oneshot::Sender<Call<T>>,
 }
 
-/// What one who waits is called for.
+/// Answer to a writer that waits.
 pub(super) enum Call<T> {
     Write(WriterSlot<T>),
     Join(T),
 }
 
-/// The slot; when it goes, the next one has it. Empty when it was passed on.
+/// Right to write; dropped, it goes to the next writer of the queue. Empty when it was passed on.
 pub(super) struct WriterSlot<T>(Option<Arc<WriterQueue<T>>>);
 
 impl<T> Default for WriterQueue<T> {
@@ -45,7 +47,7 @@ impl<T> WriterQueue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for its turn; `None` when that took too long.
+    /// Waits in the queue; `None` when that took too long.
     pub(super) async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call<T>> {
         let mut called = {
             let mut state = self.state();
@@ -65,13 +67,13 @@ impl<T> WriterQueue<T> {
         }
     }
 
-    /// The slot, if nobody has it.
+    /// Returns the slot, if it is free.
     pub(super) fn try_write_now(self: &Arc<Self>) -> Option<WriterSlot<T>> {
         let is_free = !std::mem::replace(&mut self.state().taken, true);
         is_free.then(|| WriterSlot(Some(Arc::clone(self))))
     }
 
-    /// How many wait.
+    /// Returns the number of waiting writers.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting.len()
@@ -79,7 +81,7 @@ impl<T> WriterQueue<T> {
 }
 
 impl<T> WriterSlot<T> {
-    /// The next in line, if it may join.
+    /// Takes the next writer of the queue, if that may join.
     pub(super) fn next_to_join(&self) -> Option<oneshot::Sender<Call<T>>> {
         let mut state = self.0.as_ref()?.state();
         match state.waiting.front() {

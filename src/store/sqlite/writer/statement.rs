@@ -1,4 +1,4 @@
-//! Single statements in the line of the writers.
+//! Single statements in the queue of the writers.
 
 use sqlx::{Pool, Sqlite, SqliteConnection};
 
@@ -9,10 +9,10 @@ use crate::store::fault::Fault;
 
 /// A statement that owns what it needs.
 pub(crate) trait Statement: Clone + Send + 'static {
-    /// What it answers.
+    /// Result of the statement.
     type Answer: Send + 'static;
 
-    /// Whether it is a transaction by itself: several writes are not.
+    /// Returns whether it is a transaction by itself: several writes are not.
     fn is_atomic(&self) -> bool {
         true
     }
@@ -20,20 +20,21 @@ pub(crate) trait Statement: Clone + Send + 'static {
     fn run(self, conn: &mut SqliteConnection) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
 }
 
-/// Runs a statement on a pool; returns when it is committed. Those that come while somebody writes commit together.
+/// Runs a statement on a pool; returns when it is committed. Statements that arrive during a write commit together.
 ///
-/// Each is a task of its own: whoever gives up must not take the others' commit with it.
+/// Each is a task of its own: a caller that gives up must not take the others' commit with it.
 pub(crate) async fn run_queued<S: Statement>(pool: &Pool<Sqlite>, statement: S) -> Result<S::Answer, Fault> {
     let pool = pool.clone();
     let done = tokio::spawn(async move {
-        // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by itself.
+        // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by
+        // itself.
         if statement.is_atomic()
             && let Some(_slot) = Sqlite::try_write_now(&pool)
         {
             return statement.run(&mut *hold(&pool).await?).await;
         }
         match run_in(Sqlite::begin_shared(&pool).await?, statement.clone()).await {
-            // Perhaps it was another part's fault.
+            // Another part may have caused the fault.
             Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_exclusive(&pool, None).await?, statement).await,
             done => done,
         }
