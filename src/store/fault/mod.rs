@@ -79,7 +79,7 @@ impl Fault {
         self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
     }
 
-    /// Returns the error of the crate's front door, once it is known what was attempted.
+    /// Returns the public error, with what was attempted.
     pub(crate) fn during(self, attempt: impl fmt::Display) -> Error {
         let attempt = attempt.to_string();
         match self.class() {

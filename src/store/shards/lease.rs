@@ -103,8 +103,8 @@ pub trait LeaseTable: Database {
     fn hand_over_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
-        from: Uuid,
-        to: Uuid,
+        giver: Uuid,
+        receiver: Uuid,
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
@@ -210,15 +210,15 @@ on_both_engines! {
         async fn hand_over_leases(
             conn: &mut <Self as Database>::Connection,
             shards: &ShardMask,
-            from: Uuid,
-            to: Uuid,
+            giver: Uuid,
+            receiver: Uuid,
             ttl_us: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "UPDATE eventbox_lease SET holder = $3, generation = generation + 1, expires_at_us = ", now_us!(), " + $4
                  WHERE substr($1, shard + 1, 1) = '1' AND holder = $2"
             ));
-            let query = query.bind(shards.0.as_str()).bind(from).bind(to).bind(ttl_us);
+            let query = query.bind(shards.0.as_str()).bind(giver).bind(receiver).bind(ttl_us);
             Ok(query.execute(conn).await?.rows_affected())
         }
 

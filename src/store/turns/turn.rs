@@ -1,4 +1,4 @@
-//! Begin of a turn of one recipient: one statement to read and one to write, because each is a round trip.
+//! The beginning of a turn of one recipient: one statement to read and one to write, because each is a round trip.
 
 use futures_util::TryStreamExt;
 use sqlx::{Database, Row};

@@ -52,9 +52,11 @@ mod tests {
     use crate::{Event, EventId, Recipient};
 
     /// Returns what is stored: the turn and the state of a recipient, and how many events it has.
-    async fn stored(pool: &Pool<Sqlite>, to: &Recipient) -> (Option<(i64, Option<Vec<u8>>)>, i64) {
-        let state = sqlx::query_as("SELECT turn, state FROM eventbox_state WHERE recipient = $1").bind(to.as_str());
-        let events = sqlx::query_scalar("SELECT count(*) FROM eventbox_event WHERE recipient = $1").bind(to.as_str());
+    async fn stored(pool: &Pool<Sqlite>, recipient: &Recipient) -> (Option<(i64, Option<Vec<u8>>)>, i64) {
+        let state =
+            sqlx::query_as("SELECT turn, state FROM eventbox_state WHERE recipient = $1").bind(recipient.as_str());
+        let events =
+            sqlx::query_scalar("SELECT count(*) FROM eventbox_event WHERE recipient = $1").bind(recipient.as_str());
         (state.fetch_optional(pool).await.unwrap(), events.fetch_one(pool).await.unwrap())
     }
 
