@@ -48,8 +48,8 @@ impl Fault {
         ruling_of(&self.0).closes
     }
 
-    /// Returns true when the connection broke, so that the server may have done what was asked without our hearing of
-    /// it.
+    /// Returns true when the connection broke, so that the server may have done what was asked and its answer
+    /// was lost.
     pub(crate) fn lost_the_answer(&self) -> bool {
         if let Some(shared) = shared_in(&self.0) {
             return shared.lost_the_answer();

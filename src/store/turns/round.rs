@@ -226,8 +226,8 @@ pub trait RoundDialect: Database {
     /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each
     /// once.
     ///
-    /// A recipient whose turn has moved drops out alone. Returns the positions of those that did not, in no order; `None`
-    /// when one of them does not have the events that it removes, and then the transaction must not be committed.
+    /// A recipient whose turn has moved drops out alone. Returns the positions of those that did not, in no order.
+    /// `None` when one of them does not have the events that it removes: then the transaction must not be committed.
     fn write_round(
         tx: &mut Self::Connection,
         writes: &[RoundWrite<'_>],
