@@ -28,6 +28,9 @@ const MAX_PARTS: usize = 64;
 /// Time for which a transaction takes further parts.
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
+/// The right to write to the file of a pool.
+type Slot = WriterSlot<OpenTx>;
+
 /// A transaction that was begun.
 pub(super) struct OpenTx {
     // The order of the fields is that of their drops: rolled back before a caller hears of it, and then the next writer
@@ -35,7 +38,7 @@ pub(super) struct OpenTx {
     tx: Tx<Sqlite>,
     done: Done,
     watch: Option<Watch>,
-    slot: Option<WriterSlot<OpenTx>>,
+    slot: Option<Slot>,
     /// Kept while a transaction is open.
     _writers: Arc<Writers>,
     began: Instant,
@@ -56,7 +59,7 @@ pub struct SharedTx {
 
 /// The slot of the queue, for one statement that commits by itself.
 pub struct SoleWriter {
-    _slot: WriterSlot<OpenTx>,
+    _slot: Slot,
     /// Kept while a transaction is open.
     _writers: Arc<Writers>,
 }
@@ -88,21 +91,13 @@ impl Drop for Done {
 }
 
 impl OpenTx {
-    async fn begin(
-        pool: &Pool<Sqlite>,
-        writers: Arc<Writers>,
-        slot: Option<WriterSlot<OpenTx>>,
-    ) -> Result<Self, Fault> {
+    async fn begin(pool: &Pool<Sqlite>, writers: Arc<Writers>, slot: Option<Slot>) -> Result<Self, Fault> {
         let tx = begin(pool, Sqlite::BEGIN_WRITE, false).await?;
         Ok(OpenTx { tx, done: Done::default(), watch: None, slot, _writers: writers, began: Instant::now() })
     }
 
     /// Begins what the user's code gets.
-    async fn begin_for_user(
-        pool: &Pool<Sqlite>,
-        writers: Arc<Writers>,
-        slot: Option<WriterSlot<OpenTx>>,
-    ) -> Result<Self, Fault> {
+    async fn begin_for_user(pool: &Pool<Sqlite>, writers: Arc<Writers>, slot: Option<Slot>) -> Result<Self, Fault> {
         let mut tx = begin(pool, Sqlite::BEGIN_WRITE, true).await?;
         let watch = Some(Watch::set(&mut tx).await?);
         Ok(OpenTx { tx, done: Done::default(), watch, slot, _writers: writers, began: Instant::now() })
