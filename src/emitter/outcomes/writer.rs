@@ -16,7 +16,7 @@ use crate::emitter::outcomes::in_flight::Delivery;
 use crate::heartbeat::Beat;
 use crate::instrument::whole;
 use crate::outbox::row::micros;
-use crate::store::{Backend, ToDeadLetter, OutboxKey, Reschedule, answered, begin_tx, hold};
+use crate::store::{Backend, OutboxKey, Reschedule, ToDeadLetter, answered, begin_tx, hold};
 
 /// Writes outcomes, from a queue that any number of workers share.
 pub(crate) struct OutcomeWriter<B: Backend> {
@@ -136,7 +136,10 @@ impl<B: Backend> OutcomeWriter<B> {
                     retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
                 }
                 RowOutcome::Dead { code, reason } => {
-                    dead.push((ToDeadLetter { key, attempts, code: code.clone(), reason: reason.clone() }, pair.clone()));
+                    dead.push((
+                        ToDeadLetter { key, attempts, code: code.clone(), reason: reason.clone() },
+                        pair.clone(),
+                    ));
                 }
             }
         }

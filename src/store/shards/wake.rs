@@ -35,7 +35,10 @@ pub trait WakeUpDialect: Database {
 
     /// Notifies the processes that listen, after the commit and on a connection of its own: inside a transaction that
     /// inserts it would make the inserting ones wait for each other.
-    fn send_wake_up(conn: &mut Self::Connection, notification: Notification) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn send_wake_up(
+        conn: &mut Self::Connection,
+        notification: Notification,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Listens, and reports wake-ups, for ever. Reports all shards as `committed` once it listens, because earlier
     /// wake-ups were missed.

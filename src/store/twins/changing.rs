@@ -95,7 +95,7 @@ on_both_engines! {
         for size in [1, 2, 40] {
             let names: Vec<String> = (0..size).map(|_| format!("n{}", dice.below(30))).collect();
             let ids: Vec<Uuid> = (0..size).map(|_| dice.id()).collect();
-            let places: Vec<_> = (0..size).map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(14) as usize])).collect();
+            let places: Vec<_> = (0..size).map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize])).collect();
             let row = |place: usize| EventRow {
                 shard: places[place].0,
                 recipient: places[place].1,
@@ -342,7 +342,7 @@ on_both_engines! {
         for (shard, recipient) in boxes().step_by(4) {
             let ids = ids_of(conn, shard, recipient).await;
             let until = ids.get(ids.len() * 2 / 3).copied().unwrap_or(Uuid::max());
-            for limit in [2, 100] {
+            for limit in [0, 2, 100] {
                 let events = Engine::purge_events(conn, shard, recipient, until, limit).await.unwrap();
                 let timers = Engine::purge_timers(conn, shard, recipient, until, limit).await.unwrap();
                 transcript.note(format!("purge {shard} {recipient} {limit}"), (events, timers));

@@ -8,7 +8,7 @@ use super::tables::SHARDS;
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 use crate::store::outgoing::outbox::{
-    ToDeadLetter, Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount,
+    Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
 
 fn claimed(row: &ClaimedRow) -> String {

@@ -10,7 +10,7 @@ use crate::store::macros::on_both_engines;
 pub(super) const SHARDS: [i16; 4] = [0, 1, 7, 255];
 
 /// Keys that sort differently by byte and by language, keys with wildcards, and kinds that begin alike.
-pub(super) const RECIPIENTS: [&str; 14] = [
+pub(super) const RECIPIENTS: [&str; 15] = [
     "cell/a",
     "cell/A",
     "cell/ä",
@@ -25,6 +25,7 @@ pub(super) const RECIPIENTS: [&str; 14] = [
     "order/1",
     "order/10",
     "Order/2",
+    "no kind",
 ];
 
 /// A kind that is paused.
@@ -151,6 +152,14 @@ on_both_engines! {
             let query = sqlx::query::<Engine>(FAILURE).bind(shard).bind(recipient).bind(attempts);
             let query = query.bind(dice.time(-60, 60)).bind(error).bind(paused);
             query.execute(&mut *tx).await.unwrap();
+        }
+        if dice.once_in(3) {
+            // Two quarantined events of one name: the name was forgotten in between.
+            for _ in 0..2 {
+                let query = sqlx::query::<Engine>(DEAD).bind(shard).bind(dice.id()).bind(recipient).bind("twice");
+                let query = query.bind(None::<&str>).bind(None::<&str>).bind("POISON").bind(5_i32);
+                query.bind(dice.time(-300, 0)).bind(b"twice".to_vec()).execute(&mut *tx).await.unwrap();
+            }
         }
         let has_events = !dice.once_in(6);
         for number in 0..rows {

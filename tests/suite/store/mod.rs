@@ -9,6 +9,5 @@ mod pruning;
 mod statements;
 mod timing;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
-mod twins;
 #[cfg(feature = "runtime")]
 mod walks;

@@ -155,7 +155,7 @@ const BURY_OUTBOX: &str = concat!(
          attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
 );
 
-impl OutboxTable for Postgres {
+impl OutboxDialect for Postgres {
     const INSERT_WORKERS: usize = 4;
     const WRITERS: usize = usize::MAX;
 

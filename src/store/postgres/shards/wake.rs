@@ -49,7 +49,10 @@ impl WakeUpDialect for Postgres {
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Notification) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(
+        pool: &Pool<Self>,
+        report: impl Fn(Notification) + Send + Sync,
+    ) -> Result<Infallible, Fault> {
         // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when
         // it is idle.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -87,7 +90,10 @@ mod tests {
     #[test]
     fn what_is_told_is_heard() {
         for recipients in [0, 1, 100] {
-            assert_eq!(notification_of(&payload_of(&notification(recipients)).unwrap()), Some(notification(recipients)));
+            assert_eq!(
+                notification_of(&payload_of(&notification(recipients)).unwrap()),
+                Some(notification(recipients))
+            );
         }
         assert_eq!(notification_of("somebody else's"), None);
         // All shards are looked at, and once: the events of notifications without a listener are committed.

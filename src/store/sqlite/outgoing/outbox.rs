@@ -160,7 +160,7 @@ const DELETE_BURIED: &str = "DELETE FROM eventbox_outbox WHERE delivered_at_us I
     SELECT value ->> 0, unhex(value ->> 1), value ->> 2 FROM json_each($1)
 )";
 
-impl OutboxTable for Sqlite {
+impl OutboxDialect for Sqlite {
     const INSERT_WORKERS: usize = 1;
     const WRITERS: usize = 1;
 

@@ -20,7 +20,10 @@ impl WakeUpDialect for Sqlite {
         Ok(())
     }
 
-    async fn hear_wake_ups(pool: &Pool<Self>, report: impl Fn(Notification) + Send + Sync) -> Result<Infallible, Fault> {
+    async fn hear_wake_ups(
+        pool: &Pool<Self>,
+        report: impl Fn(Notification) + Send + Sync,
+    ) -> Result<Infallible, Fault> {
         let mut conn = pool.connect_options().connect().await?;
         let (mut seen, mut pause) = (None, LOOK_EVERY.0);
         loop {

@@ -35,7 +35,9 @@ pub(crate) async fn run_queued<S: Statement>(pool: &Pool<Sqlite>, statement: S) 
         }
         match run_in(Sqlite::begin_shared(&pool).await?, statement.clone()).await {
             // Another part may have caused the fault.
-            Err(fault) if !fault.lost_the_answer() => run_in(Sqlite::begin_exclusive(&pool, None).await?, statement).await,
+            Err(fault) if !fault.lost_the_answer() => {
+                run_in(Sqlite::begin_exclusive(&pool, None).await?, statement).await
+            }
             done => done,
         }
     });
