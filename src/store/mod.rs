@@ -40,12 +40,11 @@ mod twins;
 
 pub(crate) use bound::Bound;
 pub use connect::connection::{ANSWER_WAIT, IDLE_LIMIT, RELEASE_WAIT};
-pub(crate) use connect::connection::{
-    Held, Tx, answered, begin as begin_tx, hold, hold_for_user, in_time, while_alive,
-};
+pub(crate) use connect::connection::{Held, answered, hold, hold_for_user, in_time, while_alive};
 pub use connect::executor::EmitExecutor;
 pub(crate) use connect::group::Intact;
 pub(crate) use connect::takeover::Gone;
+pub(crate) use connect::transaction::{Tx, begin as begin_tx};
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use inbox::event::{DueRow, EventRow, ListedRow};
 pub use inbox::event::{Emitted, NAME_WAIT};

@@ -6,3 +6,4 @@ pub(in crate::store) mod group;
 pub(in crate::store) mod schema;
 pub(in crate::store) mod session;
 pub(in crate::store) mod takeover;
+pub(in crate::store) mod transaction;

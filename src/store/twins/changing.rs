@@ -306,7 +306,7 @@ on_both_engines! {
                 transcript.note(format!("delete_timers {shard} {recipient}"), deleted);
             }
         }
-        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64 + 30 * HOUR + HOUR / 2;
+        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64 + 30 * HOUR + HOUR / 4;
         let shards: Vec<i16> = SHARDS.into_iter().chain([100]).collect();
         for (limit, now) in [(1, None), (6, None), (17, None), (100_000, None), (5, Some(ahead)), (100_000, Some(ahead)), (10, None)] {
             let mut moved = Engine::move_timers(pool, &shards, limit, now).await.unwrap();

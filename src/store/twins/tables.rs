@@ -34,16 +34,20 @@ pub(super) const PAUSED_KIND: &str = "order";
 pub(super) const TYPES: [(&str, &str); 3] = [("shop", "paid"), ("Shop", "paid"), ("shop", "sent")];
 
 /// Numbers that look random, and are the same in each run (the generator is splitmix64).
-pub(super) struct Dice(u64);
+pub(super) struct Dice {
+    state: u64,
+    /// Number of times so far.
+    times: i64,
+}
 
 impl Dice {
     pub(super) fn new(seed: u64) -> Self {
-        Dice(seed)
+        Dice { state: seed, times: 0 }
     }
 
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % limit
     }
@@ -57,10 +61,14 @@ impl Dice {
         Uuid::from_u128(u128::from(self.below(1 << 48) + 1))
     }
 
-    /// Returns whole hours from `from` to `to`, in microseconds.
+    /// Returns a time from `from` to `to` hours from now, in microseconds.
+    ///
+    /// A later time of the same hour is later by some milliseconds, which is more than the clocks of the engines blur.
+    /// So the rows of one hour have the same order on both.
     pub(super) fn time(&mut self, from: i64, to: i64) -> i64 {
         let span = u64::try_from(to - from).unwrap();
-        (from + i64::try_from(self.below(span)).unwrap()) * HOUR
+        self.times += 1;
+        (from + i64::try_from(self.below(span)).unwrap()) * HOUR + self.times * 10_000
     }
 }
 
@@ -115,9 +123,8 @@ on_both_engines! {
                 // Rows of many attempts have the longest pauses.
                 let attempts = if dice.once_in(3) { 28 + dice.below(6) } else { dice.below(6) };
                 let failed = (attempts > 1).then_some("UNAVAILABLE");
-                let query = query.bind(attempts as i32).bind(dice.time(-300, 0) + i64::from(number));
-                // Claims of rows that are due at the same time have no order.
-                let query = query.bind(dice.time(-60, 60) + i64::from(number));
+                let query = query.bind(attempts as i32).bind(dice.time(-300, 0));
+                let query = query.bind(dice.time(-60, 60));
                 let query = query.bind(delivered).bind(vec![1_u8; dice.below(3_000) as usize]).bind(failed);
                 query.execute(&mut *tx).await.unwrap();
             }

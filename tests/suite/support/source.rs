@@ -31,10 +31,13 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns all files of the library, without the generated ones.
+/// Folders of `src` that the library does not have: generated code, and the unit tests that are a folder of their own.
+const NOT_THE_LIBRARY: [&str; 2] = ["proto/", "store/twins/"];
+
+/// Returns all files of the library, without the generated ones and without tests.
 pub(crate) fn source_files() -> Vec<SourceFile> {
     let mut files = files_below("src", "");
-    files.retain(|file| !file.path.starts_with("proto/"));
+    files.retain(|file| !NOT_THE_LIBRARY.iter().any(|folder| file.path.starts_with(folder)));
     files
 }
 

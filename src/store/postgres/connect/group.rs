@@ -2,8 +2,9 @@
 
 use sqlx::{Pool, Postgres};
 
-use crate::store::connect::connection::{Held, Tx, begin, begin_on};
+use crate::store::connect::connection::Held;
 use crate::store::connect::group::{GroupCommit, Intact};
+use crate::store::connect::transaction::{Tx, begin, begin_on};
 use crate::store::fault::Fault;
 
 /// Begins the transaction of a turn, in one message.

@@ -5,8 +5,8 @@ use sqlx::{Pool, Postgres, Row, Transaction};
 
 use super::check::check_access;
 use super::pooler;
-use crate::store::connect::connection::begin_for_caller;
 use crate::store::connect::schema::{Schema, SettingsCheck};
+use crate::store::connect::transaction::begin_for_caller;
 use crate::store::fault::Fault;
 
 /// The oldest server that the statements were tried on.

@@ -8,8 +8,9 @@ use sqlx::{PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use crate::store::bound::{Bound, Missing};
-use crate::store::connect::connection::{begin, in_time};
+use crate::store::connect::connection::in_time;
 use crate::store::connect::schema::Schema;
+use crate::store::connect::transaction::begin;
 use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
 use crate::store::postgres::{now_us, statement_us};

@@ -3,8 +3,9 @@
 use sqlx::{Pool, Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use crate::store::connect::connection::{begin, hold};
+use crate::store::connect::connection::hold;
 use crate::store::connect::schema::Schema;
+use crate::store::connect::transaction::begin;
 use crate::store::fault::Fault;
 use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::sqlite::now_us;

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::queue::{Call, WriterSlot};
 pub(super) use super::registry::{Writers, writers_of};
-use crate::store::connect::connection::{Held, Tx, begin};
+use crate::store::connect::connection::Held;
 use crate::store::connect::group::{GroupCommit, Intact};
 use crate::store::connect::schema::Schema;
+use crate::store::connect::transaction::{Tx, begin};
 use crate::store::fault::{Class, Fault, SharedFault};
 use crate::store::sqlite::connect::watch::Watch;
 
@@ -164,18 +165,13 @@ impl GroupCommit for Sqlite {
     }
 
     async fn begin_exclusive(pool: &Pool<Self>, at_hand: Option<Held<Self>>) -> Result<Self::SharedTx, Fault> {
-        // A connection that waits in the queue would be missing for reads.
-        drop(at_hand);
+        drop(at_hand); // In the queue it would be missing for reads.
         let writers = writers_of(pool);
         let slot = match writers.queue.wait(false).await {
             Some(Call::Write(slot)) => Some(slot),
-            _ => None,
+            Some(Call::Join(_)) | None => None,
         };
         Ok(SharedTx { open: OpenTx::begin_for_user(pool, writers, slot).await?, position: Position::Alone })
-    }
-
-    async fn session_of(_part: &mut Self::SharedTx) -> Result<Option<i32>, Fault> {
-        Ok(None)
     }
 
     async fn check_intact(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
@@ -183,7 +179,7 @@ impl GroupCommit for Sqlite {
     }
 
     async fn check_to_commit(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
-        Ok(part.open.intact())
+        Self::check_intact(part).await
     }
 
     fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static)) {

@@ -1,0 +1,190 @@
+//! Transactions of the library's own, on connections that it holds.
+
+use std::ops::{Deref, DerefMut};
+
+#[cfg(feature = "postgres")]
+use sqlx::{Connection, Transaction, pool::MaybePoolConnection};
+use sqlx::{Pool, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+use tokio::time::timeout;
+
+use super::connection::{Held, give_back_last, hold, hold_for_user, no_answer, sift};
+use super::session::Session;
+use crate::store::fault::Fault;
+
+/// Number of times that a transaction is begun on another connection when the pool gave an unfit connection.
+const BEGIN_ATTEMPTS: usize = 3;
+
+/// A transaction of the library. Dropped without a commit it is rolled back.
+#[cfg_attr(not(feature = "postgres"), allow(unreachable_pub, reason = "Postgres names it in a public trait"))]
+pub struct Tx<B: Session> {
+    held: Held<B>,
+}
+
+/// Begins a transaction that writes from its first statement. `statement` is what begins it.
+///
+/// In a task of its own, so that a caller who gives up does not cut the `BEGIN`; a connection that does not answer it
+/// is closed.
+pub(crate) async fn begin<B: Session>(
+    pool: &Pool<B>,
+    statement: &'static str,
+    is_for_user: bool,
+) -> Result<Tx<B>, Fault> {
+    begin_on(pool, None, statement, is_for_user).await
+}
+
+/// The same, on a connection that is held already if there is one.
+pub(crate) async fn begin_on<B: Session>(
+    pool: &Pool<B>,
+    mut at_hand: Option<Held<B>>,
+    statement: &'static str,
+    is_for_user: bool,
+) -> Result<Tx<B>, Fault> {
+    // Before the task, which does not see what this work let go of.
+    give_back_last(true);
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move {
+        let mut begun = Err(no_answer());
+        for _ in 0..BEGIN_ATTEMPTS {
+            let held = match at_hand.take() {
+                Some(held) => Ok(held),
+                None if is_for_user => hold_for_user(&pool).await,
+                None => hold(&pool).await,
+            };
+            begun = match held {
+                Ok(held) => begin_here(&pool, held, statement).await,
+                Err(fault) => Err(fault),
+            };
+            if !matches!(begun, Err(Fault(sqlx::Error::InvalidSavePointStatement | sqlx::Error::BeginFailed))) {
+                break;
+            }
+        }
+        begun
+    });
+    begun.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
+}
+
+async fn begin_here<B: Session>(pool: &Pool<B>, mut held: Held<B>, statement: &'static str) -> Result<Tx<B>, Fault> {
+    if held.depth() > 0 && !B::repair(&mut held.conn).await {
+        held.is_fit = false;
+        return Err(Fault(sqlx::Error::BeginFailed));
+    }
+    let begin = B::TransactionManager::begin(&mut held.conn, Some(statement.into_sql_str()));
+    match timeout(B::ANSWER_WAIT, begin).await {
+        Ok(Ok(())) => {
+            held.has_transaction = true;
+            Ok(Tx { held })
+        }
+        Ok(Err(error)) => {
+            held.is_fit = B::begins_whole(&error);
+            Err(Fault::before_any_statement(error))
+        }
+        Err(_) => {
+            held.is_fit = false;
+            sift(pool);
+            Err(Fault::before_any_statement(no_answer().0))
+        }
+    }
+}
+
+/// Begins a transaction of sqlx, which is the caller's.
+///
+/// sqlx has no bound for a `BEGIN`, and its transaction cannot be closed from outside. So the library asks the connection
+/// first whether it is alive, which has a bound.
+#[cfg(feature = "postgres")]
+pub(crate) async fn begin_for_caller<B: Session>(
+    pool: &Pool<B>,
+    statement: &'static str,
+) -> Result<Transaction<'static, B>, Fault> {
+    let pool = pool.clone();
+    // In a task of its own, so that a caller who gives up does not cut the `BEGIN`.
+    let begun = tokio::spawn(async move {
+        let acquired = timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let mut conn = acquired.map_err(Fault::before_any_statement)?;
+        if !matches!(timeout(B::ANSWER_WAIT, conn.ping()).await, Ok(Ok(()))) {
+            // Dropped, this closes the connection and frees its place in the pool.
+            drop(conn.return_to_pool());
+            sift(&pool);
+            return Err(Fault::before_any_statement(no_answer().0));
+        }
+        let begun = Transaction::begin(MaybePoolConnection::PoolConnection(conn), Some(statement.into_sql_str()));
+        begun.await.map_err(Fault::before_any_statement)
+    });
+    begun.await.unwrap_or(Err(Fault(sqlx::Error::WorkerCrashed)))
+}
+
+impl<B: Session> Tx<B> {
+    /// Commits.
+    ///
+    /// A dropped future may or may not have committed.
+    pub(crate) async fn commit(mut self) -> Result<(), Fault> {
+        let held = &mut self.held;
+        if held.depth() != 1 {
+            held.is_fit = false;
+            return Err(Fault(sqlx::Error::InvalidSavePointStatement));
+        }
+        match timeout(B::ANSWER_WAIT, B::TransactionManager::commit(&mut held.conn)).await {
+            Ok(Ok(())) => {
+                held.has_transaction = false;
+                held.is_disturbed = false;
+                Ok(())
+            }
+            Ok(Err(error)) => held.close_if_unfit(Err(Fault(error))),
+            Err(_) => {
+                held.is_fit = false;
+                Err(no_answer())
+            }
+        }
+    }
+
+    /// Rolls back; what cannot be rolled back is closed.
+    pub(crate) async fn rollback(mut self) {
+        let held = &mut self.held;
+        for _ in 0..held.depth() {
+            let rolled_back = timeout(B::RELEASE_WAIT, B::TransactionManager::rollback(&mut held.conn)).await;
+            if !matches!(rolled_back, Ok(Ok(()))) {
+                held.is_fit = matches!(rolled_back, Ok(Err(_))) && B::repair(&mut held.conn).await;
+                break;
+            }
+        }
+        held.has_transaction = false;
+    }
+
+    /// As [`Held::close_if_left_unfit`].
+    pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
+        self.held.close_if_left_unfit(error);
+    }
+
+    /// Returns the number of the session, which it asks for when it is not known yet.
+    pub(crate) async fn session_id(&mut self) -> Result<Option<i32>, Fault> {
+        if self.held.session_id.is_none() {
+            self.held.session_id = B::session_id(&mut self.held.conn).await?;
+        }
+        Ok(self.held.session_id)
+    }
+
+    /// Returns whether the driver still counts the one transaction that was begun.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.held.depth() == 1
+    }
+}
+
+impl<B: Session> Deref for Tx<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        &self.held
+    }
+}
+
+impl<B: Session> DerefMut for Tx<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        &mut self.held
+    }
+}
+
+impl<B: Session> std::fmt::Debug for Tx<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").field("is_counted", &self.is_counted()).finish_non_exhaustive()
+    }
+}
