@@ -63,12 +63,12 @@ impl Dice {
 
     /// Returns a time from `from` to `to` hours from now, in microseconds.
     ///
-    /// A later time of the same hour is later by some milliseconds, which is more than the clocks of the engines blur.
+    /// The next time of the same hour is earlier by some milliseconds, which is more than the clocks of the engines blur.
     /// So the rows of one hour have the same order on both.
     pub(super) fn time(&mut self, from: i64, to: i64) -> i64 {
         let span = u64::try_from(to - from).unwrap();
         self.times += 1;
-        (from + i64::try_from(self.below(span)).unwrap()) * HOUR + self.times * 10_000
+        (from + i64::try_from(self.below(span)).unwrap()) * HOUR - self.times * 10_000
     }
 }
 
