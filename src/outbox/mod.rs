@@ -20,5 +20,5 @@ pub use dead_letter::{
     replay_dead_letters,
 };
 pub(crate) use publish::publish_all_in;
-pub use publish::{MAX_OUTBOX_BYTES, publish_in};
+pub use publish::{MAX_OUTBOX_BYTES, MAX_PUBLISHED_BYTES, publish_in};
 pub use row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored};

@@ -13,6 +13,10 @@ use crate::store::{Backend, EmitExecutor, Fault, in_time};
 /// statement always takes one message, whatever its size.
 pub const MAX_OUTBOX_BYTES: usize = 16 << 20;
 
+/// Largest number of bytes of the messages that one turn publishes. A decision with more is refused with
+/// [`Misuse::TooLong`](crate::Misuse::TooLong), so that no turn makes a transaction without a bound.
+pub const MAX_PUBLISHED_BYTES: usize = 64 << 20;
+
 /// Puts a message into the outbox, alone or inside the caller's transaction. No emitter needs to run.
 ///
 /// `&mut *tx` joins the caller's transaction: the message is delivered exactly if the transaction commits. It is

@@ -25,7 +25,7 @@ pub struct RuntimeConfig {
     /// Most events of a turn. The recipients of a round share 50,000.
     pub max_events: NonZeroU32,
     /// Most bytes of values that a turn lists, or a round for all of its recipients. Larger events go one by one,
-    /// and what does not fit waits for the next turn. StateCache have the same bound. So the process holds at most
+    /// and what does not fit waits for the next turn. States have the same bound. So the process holds at most
     /// `rounds` + `workers` times twice this.
     pub max_event_bytes: NonZeroUsize,
     /// Most recipients of a round.

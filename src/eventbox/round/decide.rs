@@ -117,8 +117,8 @@ impl Decided {
         let mut removed = batch.remove(outcome.consumed)?;
         let garbage = batch.remove(outcome.garbage)?;
         removed.extend_from_slice(&garbage);
-        let decided =
-            Decided { state, removed, garbage: garbage.len(), emitted: outcome.emitted, published: outcome.published };
+        let published = batch.publish(outcome.published)?;
+        let decided = Decided { state, removed, garbage: garbage.len(), emitted: outcome.emitted, published };
         Ok((decided, outcome.post_process))
     }
 }

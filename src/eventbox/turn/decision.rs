@@ -10,6 +10,7 @@ use crate::error::{Error, Misuse, Result};
 use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::eventbox::emit::{check_all, emit_all_in};
 use crate::eventbox::event::{Event, EventId, LATE_COMMIT};
+use crate::outbox::MAX_PUBLISHED_BYTES;
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
@@ -80,22 +81,34 @@ pub(crate) struct Batch<'a> {
     to: &'a Recipient,
     listed: HashSet<EventId>,
     removed: HashSet<EventId>,
+    /// Number of bytes of the messages so far.
+    published: usize,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(to: &'a Recipient, listed: &[Event]) -> Self {
-        Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new() }
+        Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new(), published: 0 }
     }
 
     fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
         Ok(Step {
             consumed: self.remove(transition.consumed)?,
             side_effect: SideEffect::chain([transition.side_effect, emit_effect(transition.emitted)?]),
-            published: transition.published,
+            published: self.publish(transition.published)?,
             target: transition.target,
             post_process: transition.post_process,
             independent: transition.independent,
         })
+    }
+
+    /// Returns the messages, unless all messages of the decision are over [`MAX_PUBLISHED_BYTES`].
+    pub(crate) fn publish(&mut self, messages: Vec<CloudEvent>) -> Result<Vec<CloudEvent>> {
+        self.published += messages.iter().map(CloudEvent::encoded_len).sum::<usize>();
+        if self.published <= MAX_PUBLISHED_BYTES {
+            return Ok(messages);
+        }
+        let misuse = Misuse::TooLong { what: "sum of the messages", bytes: self.published, limit: MAX_PUBLISHED_BYTES };
+        Err(Error::misuse(format!("apply the decision for {}", self.to), misuse))
     }
 
     /// Returns the ids to remove. Each must be listed and not removed before.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eventbox::dsset::{Item, Set};
 use eventbox::{CloudEvent, Error, Event, Recipient, Sender};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -61,6 +62,7 @@ async fn a_connection_that_was_never_opened_loses_no_answer() {
             eventbox::timer::cancel(&pool, &to, "n").await.map(drop),
             sender.emit(&to, Event::new("x")).await.map(drop),
             ::eventbox::outbox::publish_in(&pool, message.clone()).await.map(drop),
+            Set::new(to.clone()).add(&pool, &[Item::new("item", "value")]).await.map(drop),
             eventbox::begin(&pool).await.map(drop),
             eventbox::admin::pause(&pool, &to).await.map(drop),
             eventbox::admin::standing(&pool, &to).await.map(drop),

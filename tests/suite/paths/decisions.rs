@@ -333,4 +333,24 @@ by_every_way! {
             "{worked:?}"
         );
     }
+
+    /// Messages that are over the limit of a turn are a failure of the whole decision.
+    async fn a_limit_of_what_is_published_is_one_of_the_decision(db, way) {
+        emit(db, ["a"]).await;
+        let too_much = |messages: usize| {
+            reduce(move |events, seen| {
+                let message = || {
+                    let payload = vec![0_u8; eventbox::outbox::MAX_PUBLISHED_BYTES / 8];
+                    CloudEvent::builder("cells", "cell.grown").payload(payload).build().unwrap()
+                };
+                Ok(remember(events, seen)?.publishing((0..messages).map(|_| message())))
+            })
+        };
+        let worked = way.work(db, too_much(8), Bounds::default(), async |worked| worked.failures > 0).await;
+        let stored = db.count("eventbox_outbox").await;
+        assert_eq!((turn_of_it(db).await, waiting(db).await, stored), (0, 1, 0), "{worked:?}");
+        db.run("DELETE FROM eventbox_failure").await;
+        way.drain(db, too_much(1)).await;
+        assert!(db.count("eventbox_outbox").await >= 1);
+    }
 }
