@@ -58,7 +58,7 @@ where
     /// Decides the new state, which events are consumed, and which messages and events are sent.
     ///
     /// `events` holds the oldest events of the eventbox: at least one, oldest first, none twice. Events that the
-    /// outcome does not consume stay. The method runs with no connection held, and may run again for the same events,
+    /// outcome does not consume stay. The method runs outside any transaction, and may run again for the same events,
     /// so it must be a function of its arguments. It occupies a thread of the runtime, so it should return within
     /// milliseconds.
     ///
