@@ -1,4 +1,4 @@
-//! Who may call: the three kinds of credentials that clients send as headers.
+//! The authentication of clients by the credentials in their headers: fixed values or signatures.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,16 +13,18 @@ use tonic::{Request, Status};
 use super::error::IngressError;
 use crate::clock;
 
-/// The header of signed credentials.
+/// The name of the header with a signed credential.
 pub const SIGNED_HEADER: &str = "x-beholder-node-auth-token";
 
-/// How far the time in a signed header may lie ahead of this machine's clock.
+/// The longest time by which a signed header may be ahead of the clock of the server: one minute.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// The age up to which a signed header is accepted, unless another is set.
+/// The usual maximum age of a signed header: one hour.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// What a client may show to be let in; a server that was given several accepts any of them.
+/// A credential that a client must send.
+///
+/// A server with several credentials accepts a client that sends any of them.
 #[derive(Clone)]
 pub struct Credential(Kind);
 
@@ -35,14 +37,14 @@ enum Kind {
 /// The two forms of a signed header.
 #[derive(Clone, Copy)]
 enum Version {
-    /// `1:key:signature`, valid for ever.
+    /// `1:key:signature`, valid without a limit of time.
     One,
-    /// `2:key:nanoseconds:signature`.
+    /// `2:key:nanoseconds:signature`, valid up to the maximum age.
     Two { max_age: Duration },
 }
 
 impl fmt::Debug for Credential {
-    // Without the secrets.
+    // Leaves out the values of the headers, because they are secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Headers(headers) => f.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
@@ -55,34 +57,40 @@ impl fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// Basic authentication.
+    /// Returns a credential of Basic authentication with a user and a password.
     #[must_use]
     pub fn basic(user: &str, password: &str) -> Self {
         let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
         Credential::headers([("authorization", format!("Basic {encoded}"))])
     }
 
-    /// Headers that must all be there with exactly these values; names are compared in lower case.
+    /// Returns a credential of fixed headers.
+    ///
+    /// The client must send all of these headers with exactly these values. The server compares names in lower case.
     #[must_use]
     pub fn headers<N: AsRef<str>, V: Into<String>>(headers: impl IntoIterator<Item = (N, V)>) -> Self {
         let headers = headers.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()));
         Credential(Kind::Headers(headers.collect()))
     }
 
-    /// The rotating header (version 2), signed by one of these Ed25519 public keys and at most `max_age` old.
+    /// Returns a credential of the rotating header (version 2), which is at most `max_age` old.
+    ///
+    /// The signature must verify with one of these Ed25519 public keys.
     ///
     /// # Errors
     ///
-    /// [`IngressError::PublicKey`] when the bytes are no public key.
+    /// [`IngressError::PublicKey`] when the bytes are not a public key.
     pub fn signed(keys: impl IntoIterator<Item = [u8; 32]>, max_age: Duration) -> Result<Self, IngressError> {
         Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::Two { max_age } }))
     }
 
-    /// The header without a time (version 1), signed by one of these Ed25519 public keys.
+    /// Returns a credential of the header without a time (version 1).
+    ///
+    /// The signature must verify with one of these Ed25519 public keys.
     ///
     /// # Errors
     ///
-    /// [`IngressError::PublicKey`] when the bytes are no public key.
+    /// [`IngressError::PublicKey`] when the bytes are not a public key.
     pub fn signed_version_1(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Self, IngressError> {
         Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::One }))
     }
@@ -103,7 +111,7 @@ impl Credential {
 ///
 /// # Errors
 ///
-/// [`IngressError::PublicKey`] when they are not that.
+/// [`IngressError::PublicKey`] when the text has another form or is not a public key.
 pub fn parse_public_key(hex: &str) -> Result<[u8; 32], IngressError> {
     let bytes = unhex(hex).ok_or(IngressError::PublicKey)?;
     verifying([bytes]).map(|_| bytes)
@@ -139,7 +147,7 @@ fn check_signed(metadata: &MetadataMap, keys: &[VerifyingKey], version: Version,
             return Err(refused("is too old"));
         }
     }
-    let claimed = VerifyingKey::from_bytes(&key).map_err(|_| refused("has a key that is no Ed25519 public key"))?;
+    let claimed = VerifyingKey::from_bytes(&key).map_err(|_| refused("has a key that is not an Ed25519 public key"))?;
     let signature = Signature::from_bytes(&signature);
     claimed.verify_strict(&signed, &signature).map_err(|_| refused("has a signature that does not verify"))?;
     if keys.contains(&claimed) {
@@ -159,7 +167,9 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if pairs.1.is_empty() { bytes?.try_into().ok() } else { None }
 }
 
-/// Lets in who shows one of the credentials, and everybody when there are none.
+/// The check of the credentials of every call.
+///
+/// A call passes when it has any of the credentials. Without credentials every call passes.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
     credentials: Vec<Credential>,

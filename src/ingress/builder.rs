@@ -1,4 +1,4 @@
-//! How a server is put together.
+//! The options of a server, and its start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,15 +26,17 @@ use super::tls::Tls;
 use super::writer::Writer;
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngressServer;
 
-/// The size of the largest request that is accepted, unless another is set: 16 MiB, in bytes.
+/// The default size of the largest request that the server accepts: 16 MiB, in bytes.
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = 16 << 20;
 
-/// A Chip Ingress server for development, tests and rehearsals; begin with [`Ingress::builder`].
+/// A Chip Ingress server for development, tests and rehearsals; start with [`Ingress::builder`].
 #[derive(Debug)]
 pub struct Ingress;
 
 impl Ingress {
-    /// A server with a store in memory, plaintext, open to everybody, that accepts every valid event.
+    /// Returns the options of a server with a store in memory and without TLS.
+    ///
+    /// The server accepts every client and every valid event, unless further options are set.
     pub fn builder() -> IngressBuilder {
         IngressBuilder {
             store: StoreAt::File(":memory:".into()),
@@ -65,15 +67,15 @@ enum StoreAt {
     Pool(SqlitePool),
 }
 
-/// Where to listen: a bound listener, or an address to bind (port 0 takes a free one).
+/// The place where the server listens: a bound listener, or an address to bind (port 0 takes a free port).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listen {
-    /// A listener that is bound already.
+    /// A bound listener.
     Listener(TcpListener),
-    /// An address.
+    /// An address to bind.
     Address(SocketAddr),
-    /// `host:port`, to be resolved.
+    /// A name `host:port` to resolve and bind.
     Name(String),
 }
 
@@ -96,27 +98,32 @@ impl From<&str> for Listen {
 }
 
 impl IngressBuilder {
-    /// Keeps what comes in this file, created when missing. A server on a file that was used before goes on where that one ended.
+    /// Keeps the events in this file, and creates the file when it is missing.
+    ///
+    /// A server on the file of an earlier server continues with the events in that file.
     pub fn store_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.store = StoreAt::File(path.into());
         self
     }
 
-    /// Keeps what comes in tables named `ingress_…` of this database, beside whatever else is in it.
+    /// Keeps the events in tables named `ingress_…` of this database, next to its other tables.
     ///
-    /// Open it with [`sqlite_options`](crate::sqlite_options), else an acknowledged event may not survive a power loss.
+    /// Open the pool with [`sqlite_options`](crate::sqlite_options). Otherwise a power loss may destroy acknowledged
+    /// events.
     pub fn store_pool(mut self, pool: SqlitePool) -> Self {
         self.store = StoreAt::Pool(pool);
         self
     }
 
-    /// The size of the largest request that is accepted, in bytes; larger ones get RESOURCE_EXHAUSTED.
+    /// Sets the size of the largest request that the server accepts, in bytes.
+    ///
+    /// The server refuses a larger request with RESOURCE_EXHAUSTED.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// Lets in only who shows this credential, or another one that was given.
+    /// Adds a credential. The server then accepts only clients that send any of the added credentials.
     pub fn accept(mut self, credential: Credential) -> Self {
         self.credentials.push(credential);
         self
@@ -128,19 +135,19 @@ impl IngressBuilder {
         self
     }
 
-    /// Answers SCHEMA_MISSING to events without a registered schema for their [`schema_subject`](super::schema_subject).
+    /// Refuses events without a registered schema for their [`schema_subject`](super::schema_subject): SCHEMA_MISSING.
     pub fn require_schemas(mut self) -> Self {
         self.rules.require_schemas = true;
         self
     }
 
-    /// Answers DOMAIN_MISCONFIGURATION to events whose source is none of these.
+    /// Refuses events whose source is not in this list: DOMAIN_MISCONFIGURATION.
     pub fn domains<S: Into<String>>(mut self, sources: impl IntoIterator<Item = S>) -> Self {
         self.rules.domains = Some(sources.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Starts with these faults; the [handle](IngressHandle::faults) switches them later.
+    /// Starts the server with these faults. The [handle](IngressHandle::faults) changes them later.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
@@ -150,11 +157,13 @@ impl IngressBuilder {
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on, the store cannot be opened or is not fit, or TLS is not set up well.
+    /// - [`IngressError::Listen`] when the server cannot listen on the address;
+    /// - [`IngressError::Store`] when the server cannot open or write the store;
+    /// - [`IngressError::Tls`] and [`IngressError::TlsFile`] when it cannot use the certificates or the key.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing is served before it returns.
+    /// Safe: the server serves nothing before the method returns.
     pub async fn serve(self, listen: impl Into<Listen>) -> Result<IngressHandle, IngressError> {
         let (pool, shared) = match self.store {
             StoreAt::File(path) => (open_file(&path).await?, false),

@@ -1,4 +1,4 @@
-//! A call with the faults that befall it.
+//! A call, with the faults before and after its work.
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -9,7 +9,7 @@ use super::publish::Publisher;
 use crate::proto::chipingress::pb::PublishResponse;
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// What every call goes through.
+/// The parts of the server that every call uses.
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     pub(super) publisher: Publisher,
@@ -17,7 +17,7 @@ pub(super) struct Calls {
     pub(super) stopping: CancellationToken,
 }
 
-/// The events of a call, and what its faults need to know of it.
+/// The events of a call, and the facts about the call that the faults need.
 pub(super) struct Call<'a> {
     pub(super) events: &'a [CloudEvent],
     pub(super) request_bytes: usize,
@@ -26,7 +26,7 @@ pub(super) struct Call<'a> {
 }
 
 impl Calls {
-    /// The work of a call between the faults before and after it.
+    /// Does the work of a call, and applies the faults before and after the work.
     pub(super) async fn publish(&self, call: Call<'_>) -> Result<PublishResponse, Status> {
         self.before(call.events, call.request_bytes).await?;
         let mut response = self.publisher.publish(call.events, call.all_or_nothing).await?;
@@ -39,7 +39,9 @@ impl Calls {
         Ok(response)
     }
 
-    /// What befalls a call before its work; one that hangs ends when the server stops.
+    /// Applies the faults that come before the work of a call.
+    ///
+    /// A hanging call ends with UNAVAILABLE when the server stops.
     pub(super) async fn before(&self, events: &[CloudEvent], request_bytes: usize) -> Result<(), Status> {
         let before = self.faults.before(events, request_bytes);
         let ended = self.stopping.run_until_cancelled(before).await;
@@ -47,7 +49,7 @@ impl Calls {
     }
 }
 
-/// The way to cut the connection of a request.
+/// Returns the switch that cuts the connection of a request.
 pub(super) fn cut_of<T>(request: &Request<T>) -> Option<Cut> {
     request.extensions().get::<Cut>().cloned()
 }

@@ -1,4 +1,4 @@
-//! Connections that can be cut, and a bound on their number.
+//! The connections of clients: a limit on their number, and a switch that cuts them.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// How many connections are open at a time; further ones wait until one of them closes.
+/// The maximum number of open connections. Further connections wait until an open connection closes.
 pub const MAX_CONNECTIONS: usize = 1024;
 
-/// The connections that clients open.
+/// The stream of the connections that clients open.
 pub(super) struct Incoming {
     listener: TcpListener,
     places: PollSemaphore,
@@ -45,7 +45,7 @@ impl Stream for Incoming {
     }
 }
 
-/// A client's connection: bytes go through until it is cut.
+/// The connection of a client, which passes bytes until the server cuts the connection.
 pub(super) struct Connection {
     stream: TcpStream,
     cut: Cut,
@@ -53,12 +53,12 @@ pub(super) struct Connection {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Cuts the connection that a request came on.
+/// The switch that cuts the connection of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Cut(CancellationToken);
 
 impl Cut {
-    /// From now on nothing is read or written, so an answer that is not out yet never gets out.
+    /// Stops all reads and writes of the connection. The client never gets an answer that is not yet written.
     pub(super) fn now(&self) {
         self.0.cancel();
     }

@@ -1,18 +1,18 @@
-//! What makes two events with the same key the same event.
+//! The comparison of the contents of two events with the same key.
 
 use prost::Message;
 
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// Attributes that a sender stamps anew when it makes or sends an event again.
+/// Attributes that the sender sets again whenever it makes or sends the event.
 const STAMPS: [&str; 4] = ["emitter", "recordedtime", "seqepoch", "seqnum"];
 
-/// True when two encoded events differ at most in their id and in the stamps of their sender.
+/// Returns true when two encoded events differ at most in their id and in the `STAMPS`.
 pub(super) fn same_content(first: &[u8], second: &[u8]) -> bool {
     first == second || content_of(first) == content_of(second)
 }
 
-/// An encoded event without its id and the stamps of its sender; the bytes as they are when they are no event.
+/// Returns an encoded event without its id and the `STAMPS`. Returns bytes that are not an event unchanged.
 pub(super) fn content_of(encoded: &[u8]) -> Vec<u8> {
     let Ok(mut event) = CloudEvent::decode(encoded) else { return encoded.to_vec() };
     event.id.clear();

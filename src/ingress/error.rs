@@ -1,33 +1,33 @@
-//! Why the server did not start.
+//! The errors of the start of a server.
 
-/// Why an ingress server did not start.
+/// An error that prevents the start of an ingress server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngressError {
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("listen on {address}: choose another address, or stop what uses it")]
     Listen {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The certificates or the key of TLS do not fit.
+    /// TLS cannot use the certificates or the key.
     #[error("set up TLS: give a PEM certificate chain and its PEM key")]
     Tls {
-        /// What is wrong with them.
+        /// The error of the TLS configuration.
         source: tonic::transport::Error,
     },
-    /// A file of certificates or of a key cannot be used.
+    /// The server cannot use a file with certificates or a key.
     #[error("set up TLS: {problem}")]
     TlsFile {
-        /// Which file, and what is wrong with it.
+        /// The name of the file and its problem.
         problem: String,
     },
     /// The bytes of a public key on the allow-list are not an Ed25519 public key.
     #[error("read a public key: give the 32 bytes of an Ed25519 public key, in text as 64 lower-case hex digits")]
     PublicKey,
-    /// The store cannot be opened or written.
+    /// The server cannot open or write the store.
     #[error("open the store of the ingress server")]
     Store(#[from] crate::error::Error),
 }

@@ -1,4 +1,4 @@
-//! Switches that make the server fail, for tests and rehearsals.
+//! Faults that make the server fail, for tests and rehearsals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,63 +11,74 @@ use super::size::larger_than_max;
 use crate::proto::chipingress::pb::{PublishError, PublishErrorCode, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// How long a call hangs at most before it is answered DEADLINE_EXCEEDED.
+/// The longest time that a call hangs. Then the server answers DEADLINE_EXCEEDED.
 pub const MAX_HANG: Duration = Duration::from_secs(10 * 60);
 
-/// Which calls, or which events, a fault befalls: all of them, unless narrowed.
+/// The calls or the events that a fault affects: all of them, unless a field narrows them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct When {
-    /// Only those of this event type; for a fault of calls: those with such an event in them.
+    /// Only events of this type. A fault of calls then affects only calls with such an event.
     pub event_type: Option<String>,
-    /// The part of them, from 0 to 1, drawn from the seed of the [`Faults`].
+    /// The share of them, from 0 to 1, drawn from the seed of the [`Faults`].
     pub rate: f64,
-    /// Only the first so many.
+    /// The maximum number of them; `None` sets no limit.
     pub times: Option<u64>,
 }
 
 impl When {
-    /// Always.
+    /// All calls or events.
     pub const ALWAYS: When = When { event_type: None, rate: 1.0, times: None };
 
-    /// Only with this event type.
+    /// Returns a condition that narrows the fault to this event type.
     #[must_use]
     pub fn of_type(event_type: impl Into<String>) -> Self {
         When { event_type: Some(event_type.into()), ..When::ALWAYS }
     }
 
-    /// Only this part, from 0 (never) to 1 (always).
+    /// Narrows the fault to this share, from 0 (never) to 1 (always).
     #[must_use]
     pub fn rate(self, rate: f64) -> Self {
         When { rate, ..self }
     }
 
-    /// Only the first so many.
+    /// Narrows the fault to the first `times` calls or events.
     #[must_use]
     pub fn times(self, times: u64) -> Self {
         When { times: Some(times), ..self }
     }
 }
 
-/// What goes wrong; nothing by default.
+/// A failure that the server makes on purpose.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The call is answered with a gRPC error, and nothing of it is done. Befalls Ping and RegisterSchema too, unless narrowed to a type.
+    /// The server answers the call with this gRPC error and does none of its work.
+    ///
+    /// The fault also affects Ping and RegisterSchema, unless it is narrowed to an event type.
     Code(Code),
-    /// The event is answered with a publish error and not kept; it makes a transactional batch fail.
+    /// The server answers the event with this publish error and does not keep it.
+    ///
+    /// A transactional batch with the event fails.
     Publish(PublishErrorCode, String),
-    /// The call is not answered, and nothing of it is done, until the fault is switched off, the client gives up, or [`MAX_HANG`] passed.
-    /// Befalls Ping and RegisterSchema too, unless narrowed to a type.
+    /// The server holds the call before its work. The call hangs until the first of these:
+    ///
+    /// - the [`FaultSwitch`] sets or clears the faults: the call continues;
+    /// - the client gives up;
+    /// - [`MAX_HANG`] has passed: the server answers DEADLINE_EXCEEDED;
+    /// - the server stops: it answers UNAVAILABLE.
+    ///
+    /// The fault also affects Ping and RegisterSchema, unless it is narrowed to an event type.
     Hang,
-    /// The events are kept, and then the connection is dropped without an answer.
+    /// The server keeps the events, and then drops the connection without an answer.
     Drop,
-    /// The events are kept, and the answer has only the first so many results; 0 makes it empty.
+    /// The server keeps the events, but its answer has only this number of results; 0 makes the answer empty.
     Results(usize),
 }
 
-/// What goes wrong at a server, and when.
+/// The faults of a server, with their conditions.
 ///
-/// Rules are tried in order; the first that befalls a call, or an event, wins. The rules of calls come before those of events.
+/// The server tries the rules in order, and the first rule that affects the call or the event wins. The rules of calls
+/// come before the rules of events.
 ///
 /// # Examples
 ///
@@ -82,26 +93,28 @@ pub enum Fault {
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Faults {
-    /// How long each call waits before its work is done.
+    /// The time that each call waits before its work.
     pub latency: Duration,
-    /// How long each call waits between its work and its answer.
+    /// The time that each call waits between its work and its answer.
     pub answer_latency: Duration,
-    /// Calls with an encoded request above this size, in bytes, are refused with RESOURCE_EXHAUSTED and "larger than max".
+    /// The maximum size of an encoded request, in bytes.
+    ///
+    /// The server refuses a larger request with RESOURCE_EXHAUSTED and "larger than max".
     pub refuse_over_bytes: Option<usize>,
-    /// What the rates are drawn from: the same seed and the same order of calls give the same faults.
+    /// The seed of the rates. The same seed and the same order of calls give the same faults.
     pub seed: u64,
-    /// Everything else that goes wrong, and when; see [`with`](Self::with).
+    /// All other faults with their conditions, in order; see [`with`](Self::with).
     pub rules: Vec<(Fault, When)>,
 }
 
 impl Faults {
-    /// Nothing goes wrong.
+    /// Returns an empty set of faults.
     #[must_use]
     pub fn none() -> Self {
         Faults::default()
     }
 
-    /// Adds a rule behind the others.
+    /// Adds a rule after the others.
     #[must_use]
     pub fn with(mut self, fault: Fault, when: When) -> Self {
         self.rules.push((fault, when));
@@ -115,7 +128,7 @@ pub struct FaultSwitch {
     active: Arc<watch::Sender<Arc<Active>>>,
 }
 
-/// Faults with what has been used of them.
+/// The current faults, with the number of draws and of uses.
 #[derive(Debug)]
 struct Active {
     faults: Faults,
@@ -129,7 +142,7 @@ impl Active {
         Arc::new(Active { drawn: AtomicU64::new(0), used, faults })
     }
 
-    /// The first rule of this sort that befalls a call or an event.
+    /// Returns the result of `sort` for the first rule of this sort that affects a call or an event.
     fn first<'a, T>(&'a self, is_type: impl Fn(&str) -> bool, sort: impl Fn(&'a Fault) -> Option<T>) -> Option<T> {
         let rules = self.faults.rules.iter().zip(&self.used);
         let mut found = rules.filter_map(|((fault, when), used)| Some((sort(fault)?, when, used)));
@@ -147,7 +160,7 @@ impl Active {
         used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, once_more).is_ok()
     }
 
-    /// The next number from 0 to 1 of this seed, by SplitMix64.
+    /// Returns the next random number from 0 to 1 of the seed, by SplitMix64.
     fn draw(&self) -> f64 {
         const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
         const FRACTION_BITS: i32 = 53;
@@ -160,7 +173,7 @@ impl Active {
     }
 }
 
-/// What is to be done with an answer whose work is done.
+/// The end of a call after its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     Answer,
@@ -172,17 +185,17 @@ impl FaultSwitch {
         FaultSwitch { active: Arc::new(watch::Sender::new(Active::new(faults))) }
     }
 
-    /// From now on these faults, counted and drawn from their beginning; calls that hang are let go.
+    /// Sets these faults, and starts their counts and draws from the beginning. Calls that hang continue.
     pub fn set(&self, faults: Faults) {
         self.active.send_replace(Active::new(faults));
     }
 
-    /// From now on no faults; calls that hang are let go.
+    /// Clears all faults. Calls that hang continue.
     pub fn clear(&self) {
         self.set(Faults::none());
     }
 
-    /// The faults that are set.
+    /// Returns the current faults.
     #[must_use]
     pub fn get(&self) -> Faults {
         self.active.borrow().faults.clone()
@@ -192,7 +205,7 @@ impl FaultSwitch {
         self.active.borrow().clone()
     }
 
-    /// What befalls a call before its work.
+    /// Applies the faults that come before the work of a call.
     pub(super) async fn before(&self, events: &[CloudEvent], request_bytes: usize) -> Result<(), Status> {
         self.hang(events).await?;
         let active = self.active();
@@ -218,7 +231,7 @@ impl FaultSwitch {
         Ok(())
     }
 
-    /// The publish error that befalls an event.
+    /// Returns the publish error that a fault gives to an event, or `None` without such a fault.
     pub(super) fn publish_error(&self, event: &CloudEvent) -> Option<PublishError> {
         let active = self.active();
         active.first(any_type(std::slice::from_ref(event)), |fault| match fault {
@@ -227,7 +240,7 @@ impl FaultSwitch {
         })
     }
 
-    /// What befalls an answer after the work.
+    /// Applies the faults that come after the work of a call.
     pub(super) async fn after(&self, events: &[CloudEvent], response: &mut PublishResponse) -> After {
         let active = self.active();
         pause(active.faults.answer_latency).await;

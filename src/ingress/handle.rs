@@ -1,4 +1,4 @@
-//! A server that runs.
+//! The handle of a running server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,10 @@ use super::faults::FaultSwitch;
 use super::log::IngressLog;
 use crate::service::StopReport;
 
-/// A running server. Dropping it cuts all connections and ends the server; [`stop`](Self::stop) ends it in good order.
+/// A running server.
+///
+/// Dropping the handle cuts all connections and ends the server. [`stop`](Self::stop) first answers the calls in
+/// flight.
 #[derive(Debug)]
 pub struct IngressHandle {
     local_addr: SocketAddr,
@@ -33,32 +36,34 @@ impl IngressHandle {
         IngressHandle { local_addr, log, faults, tasks, stopping, cut_all }
     }
 
-    /// The address it listens on, with the port that was taken.
+    /// Returns the address that the server listens on, with its actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What it got; also readable after the stop.
+    /// Returns the log of the events. The log stays readable after the stop.
     #[must_use]
     pub fn log(&self) -> &IngressLog {
         &self.log
     }
 
-    /// The switch of its faults.
+    /// Returns the switch of the server's faults.
     #[must_use]
     pub fn faults(&self) -> &FaultSwitch {
         &self.faults
     }
 
-    /// Listens no more, answers the calls in flight, and ends; cuts off calls that are still open after `limit`.
+    /// Stops listening, answers the calls in flight, and ends the server.
     ///
-    /// Returns when everything has ended: at most one transaction after the limit. A second call waits for the same end.
-    /// The report is complete when no call was cut off.
+    /// After `limit` it cuts off the calls that are still open.
+    ///
+    /// Returns when all tasks of the server have ended, at most one transaction after the limit. A second call waits
+    /// for the same end. The report is complete when the server cut off no call.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the server goes on ending, without the deadline.
+    /// Safe: the server continues to stop, but cuts off no call after `limit`.
     pub async fn stop(&self, limit: Duration) -> StopReport {
         self.stopping.cancel();
         let in_time = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();

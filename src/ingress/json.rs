@@ -1,4 +1,4 @@
-//! A kept event as one JSON object.
+//! The JSON form of a kept event.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,10 +10,16 @@ use crate::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value:
 const MICROSECONDS: i64 = 1_000_000;
 
 impl KeptEvent {
-    /// The event as one JSON object, as `eventbox ingress log --json` writes it.
+    /// Returns the event as one JSON object, in the form that `eventbox ingress log --json` writes.
     ///
-    /// `sequence`, `received_at` (RFC 3339), `key`, `copies`, `conflicts`, `id`, `source`, `type`, `subject`, `attributes` (bytes in
-    /// base64, times in RFC 3339) and `data_base64` are always there; `data_text` when the payload is UTF-8.
+    /// | member | value |
+    /// | --- | --- |
+    /// | `sequence`, `key`, `copies`, `conflicts` | the fields of [`KeptEvent`] |
+    /// | `received_at` | the time of [`received_at`](Self::received_at), in RFC 3339 |
+    /// | `id`, `source`, `type`, `subject` | the texts of the event with these names |
+    /// | `attributes` | the attributes by name; bytes in base64, times in RFC 3339 |
+    /// | `data_base64` | the payload in base64 |
+    /// | `data_text` | the payload as text, only when it is UTF-8 |
     #[must_use]
     pub fn to_json(&self) -> Value {
         let payload = self.payload();
@@ -38,7 +44,7 @@ impl KeptEvent {
         object
     }
 
-    /// When it was received, in RFC 3339.
+    /// Returns the time when the server wrote the event, in RFC 3339.
     #[must_use]
     pub fn received_at(&self) -> String {
         let nanos = self.received_at_us.rem_euclid(MICROSECONDS) * 1000;

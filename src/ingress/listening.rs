@@ -1,4 +1,4 @@
-//! Accepting connections, and changing the certificates while requests are in flight.
+//! The acceptance of connections, and the change of certificates while requests are in flight.
 
 use std::io;
 use std::time::Duration;
@@ -19,13 +19,14 @@ use super::tls::{Loaded, Tls};
 use crate::chip::TLS_READ_TIMEOUT;
 use crate::clock::LONGEST;
 
-/// Connections that wait for the server to take them.
+/// The maximum number of accepted connections that wait for the server to take them.
 const WAITING_CONNECTIONS: usize = 16;
 
 type Connections = mpsc::Sender<io::Result<Connection>>;
 
-/// Serves with the certificates of the moment: for other ones, another server takes the connections that come, and the
-/// one before finishes what it has.
+/// A listener that serves with the current certificates.
+///
+/// When the certificates change, a new server takes the new connections. The earlier server finishes its requests.
 pub(super) struct Listening<S> {
     pub(super) add_service: S,
     pub(super) tls: Option<Tls>,
@@ -33,7 +34,7 @@ pub(super) struct Listening<S> {
     pub(super) stopping: CancellationToken,
 }
 
-/// The certificates that are served.
+/// The server that takes new connections, with its certificates.
 pub(super) struct Served {
     connections: Connections,
     loaded: Option<Loaded>,
@@ -41,7 +42,7 @@ pub(super) struct Served {
 }
 
 impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
-    /// A first server; nothing is accepted yet.
+    /// Starts the first server. It does not accept connections yet.
     pub(super) fn begin(&self) -> Result<Served, IngressError> {
         let loaded =
             self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| IngressError::TlsFile { problem })?;
@@ -49,7 +50,7 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
         Ok(Served { connections, loaded, warned: None })
     }
 
-    /// Spawns a server; it ends when its connections are dropped and closed.
+    /// Spawns a server. It ends when the returned sender is dropped and its connections are closed.
     fn server(&self, loaded: Option<&Loaded>) -> Result<Connections, tonic::transport::Error> {
         let mut server = Server::builder();
         if let Some(loaded) = loaded {
@@ -66,7 +67,7 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
         Ok(connections)
     }
 
-    /// Accepts until the server stops.
+    /// Accepts connections until the server stops.
     pub(super) async fn run(self, mut incoming: Incoming, mut served: Served) {
         let interval = self.tls.as_ref().and_then(Tls::reload_interval);
         let mut look_at = tokio::time::interval(interval.unwrap_or(LONGEST).max(Duration::from_millis(1)));
@@ -87,7 +88,7 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
         }
     }
 
-    /// Reads the files, and serves what is in them when that is new.
+    /// Reads the files, and starts a new server when their content has changed.
     async fn look(&self, served: &mut Served) {
         let Some(tls) = self.tls.clone() else { return };
         let read = timeout(TLS_READ_TIMEOUT, tokio::task::spawn_blocking(move || tls.load())).await;
@@ -96,7 +97,7 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
             Ok(Ok(Ok(loaded))) => match self.server(Some(&loaded)) {
                 Ok(connections) => {
                     tracing::info!("the certificates changed: new connections use them");
-                    // Dropping the way to the server before ends it, when its requests are answered.
+                    // Dropping the earlier sender ends the earlier server after its requests are answered.
                     *served = Served { connections, loaded: Some(loaded), warned: None };
                     return;
                 }

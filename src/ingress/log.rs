@@ -1,4 +1,4 @@
-//! What the server got, for those who ask.
+//! The read side of the store of a server.
 
 use std::path::Path;
 
@@ -16,12 +16,12 @@ use crate::proto::io::cloudevents::v1::CloudEvent;
 use crate::proto::io::cloudevents::v1::cloud_event::Data;
 use crate::store::Fault;
 
-/// How many connections a store of its own has: one for the writer, the others for readers.
+/// The number of connections to a store file: the writer has a connection, and readers have the others.
 const STORE_CONNECTIONS: u32 = 4;
 
 /// The read side of a server's store; cheap to clone.
 ///
-/// It works beside a running server, in this process or another, and without one.
+/// It reads the store of a running server, in this process or in another, and the store of a stopped server.
 #[derive(Debug, Clone)]
 pub struct IngressLog {
     pool: SqlitePool,
@@ -31,28 +31,28 @@ pub struct IngressLog {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct KeptEvent {
-    /// Its place in the order of arrival: growing, with gaps.
+    /// The place of the event in the order of arrival. The number grows, with gaps.
     pub sequence: i64,
-    /// When its transaction was begun, in microseconds since 1970.
+    /// The time when the server wrote the event, in microseconds since 1970.
     pub received_at_us: i64,
-    /// Its `idempotencykey`, if it had one.
+    /// The `idempotencykey` of the event; `None` without a key.
     pub key: Option<String>,
-    /// How many further copies came.
+    /// The number of further copies that arrived.
     pub copies: u64,
-    /// How many different contents came under the same key; always 0 for a conflict itself.
+    /// The number of other contents that arrived under the same key; always 0 for a conflict itself.
     pub conflicts: u64,
-    /// The event as it came: id, source, type, attributes and data.
+    /// The event as it arrived: id, source, type, attributes and data.
     pub event: CloudEvent,
 }
 
 impl KeptEvent {
-    /// The `subject` attribute.
+    /// Returns the `subject` attribute, or `None` without a subject.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         attribute_text(&self.event, "subject")
     }
 
-    /// The payload, whichever of the three forms of data it came in; empty without data.
+    /// Returns the payload from any of the three forms of data; empty without data.
     #[must_use]
     pub fn payload(&self) -> Bytes {
         match &self.event.data {
@@ -65,12 +65,12 @@ impl KeptEvent {
 }
 
 impl IngressLog {
-    /// Opens the store of a server that ran, or is running, on this file.
+    /// Opens the store file of a running or stopped server. The method does not change the file.
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] when there is no such file or it is not the store of an ingress server; transient and database errors. The file is
-    /// not changed.
+    /// - [`Error::Setup`] when the file is missing or is not the store of an ingress server;
+    /// - transient and database errors.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let attempt = format!("open {}", path.display());
@@ -78,7 +78,7 @@ impl IngressLog {
         if !path.is_file() {
             return Err(Error::setup(attempt, format!("there is no such file: {ADVICE}")));
         }
-        // Without settings: a file that turns out to be somebody else's must stay as it is.
+        // Sets no pragma that changes the file, because the file may belong to another program.
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(SQLITE_BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new().connect_lazy_with(options);
         match store::exists(&pool).await {
@@ -90,9 +90,9 @@ impl IngressLog {
         }
     }
 
-    /// Closes its connections, and those of its clones and of the server that has this store: nothing can be read after it.
+    /// Closes the connections of this log, of its clones, and of the server with this store. Later reads fail.
     ///
-    /// Call it before a process ends, so that the file is left without its write-ahead log.
+    /// Call it before the process ends, so that SQLite removes the write-ahead log next to the file.
     pub async fn close(&self) {
         self.pool.close().await;
     }
@@ -101,7 +101,9 @@ impl IngressLog {
         IngressLog { pool }
     }
 
-    /// The kept events with a [`sequence`](KeptEvent::sequence) above `after`, in order of arrival, at most `limit`. Begin with 0.
+    /// Returns at most `limit` kept events with a [`sequence`](KeptEvent::sequence) above `after`, in order of arrival.
+    ///
+    /// The first page has an `after` of 0.
     ///
     /// # Errors
     ///
@@ -110,7 +112,9 @@ impl IngressLog {
         store::events(&self.pool, after, limit).await?.into_iter().map(decode).collect()
     }
 
-    /// The contents that came under a key that was taken by other content; pages like [`events`](Self::events), in its own sequence.
+    /// Returns the conflicts: the events whose key was in use for other content.
+    ///
+    /// The pages work like the pages of [`events`](Self::events). Conflicts have a sequence of their own.
     ///
     /// # Errors
     ///
@@ -119,7 +123,7 @@ impl IngressLog {
         store::conflicts(&self.pool, after, limit).await?.into_iter().map(decode).collect()
     }
 
-    /// How many events had which outcome, since the store was made.
+    /// Returns the number of events by outcome, since the creation of the store.
     ///
     /// # Errors
     ///
@@ -128,7 +132,7 @@ impl IngressLog {
         store::counts(&self.pool).await
     }
 
-    /// All idempotency keys, each once, in byte order. Takes memory for all of them.
+    /// Returns all idempotency keys, each once, in byte order. Holds all keys in memory.
     ///
     /// # Errors
     ///
@@ -137,7 +141,7 @@ impl IngressLog {
         store::keys(&self.pool).await
     }
 
-    /// All registered schemas with their versions, by subject and version.
+    /// Returns all registered schemas with their versions, ordered by subject and version.
     ///
     /// # Errors
     ///
@@ -148,10 +152,10 @@ impl IngressLog {
     }
 }
 
-/// Opens a file, or a database in memory for `:memory:`, with the settings that keep what was acknowledged.
+/// Opens a file, or a database in memory for `:memory:`, with the settings that keep acknowledged events.
 pub(super) async fn open_file(path: &Path) -> Result<SqlitePool> {
     let connections = if path == Path::new(":memory:") { 1 } else { STORE_CONNECTIONS };
-    // A connection in memory is the database itself: it must not be closed when it is idle or old.
+    // A connection in memory is the database itself, so the pool must not close it when it is idle or old.
     let options = SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None);
     let opened = options.connect_with(crate::eventbox::sqlite_options(path)).await;
     opened.map_err(|error| {

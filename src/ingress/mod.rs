@@ -1,11 +1,20 @@
-//! A Chip Ingress server for development, tests and rehearsals: real gRPC, and it keeps what it got.
+//! A Chip Ingress server for development, tests and rehearsals, with real gRPC and a store of its events.
 //!
-//! It answers the whole service (Publish, PublishBatch, Ping, StreamEvents, RegisterSchema), validates each event, keeps what it
-//! accepted in SQLite tables of its own (`ingress_…`, created at the start), and answers only after the commit. Events are recognised by their
-//! `idempotencykey`: the first copy is kept, further copies are answered as success and counted, and other content under a
-//! key that is taken is kept apart, where it can be counted and seen ([`IngressLog::conflicts`]). A restart on the same file goes on.
+//! The server implements the whole service: Publish, PublishBatch, Ping, StreamEvents and RegisterSchema. It validates
+//! each event and keeps the accepted events in SQLite tables of its own (`ingress_…`), which it creates at the start.
+//! It answers a call only after the commit.
 //!
-//! It is **not** a production ingress: one process, one file, no Kafka behind it, and switches to make it fail.
+//! The server recognises copies of an event by the `idempotencykey`. It answers all of these events as success:
+//!
+//! | event | outcome |
+//! | --- | --- |
+//! | the first copy under a key, or an event without a key | kept in the log |
+//! | a further copy with the same content | counted as a duplicate |
+//! | other content under a key in use | kept apart as a conflict, see [`IngressLog::conflicts`] |
+//!
+//! A server on the file of an earlier server continues with the events in that file.
+//!
+//! This is **not** a production ingress: it has one process, one file, no Kafka, and switches that make it fail.
 //!
 //! # Examples
 //!

@@ -1,4 +1,4 @@
-//! What becomes of the events of one call.
+//! The validation and the keeping of the events of one call.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::error::Error;
 use crate::proto::chipingress::pb::{PublishError, PublishErrorCode, PublishResponse, PublishResult};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// What an event needs besides being valid.
+/// The rules for an event in addition to its validity.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
-    /// Whether there must be a schema for its subject.
+    /// Whether a schema must be registered for the subject of the event.
     pub(super) require_schemas: bool,
-    /// The sources that are known; `None` means that all are.
+    /// The known sources; `None` makes every source known.
     pub(super) domains: Option<HashSet<String>>,
 }
 
-/// The subject of the schema that the events of a source and a type must fit.
+/// Returns the subject of the schema for the events of a source and a type.
 ///
 /// # Examples
 ///
@@ -36,7 +36,7 @@ pub fn schema_subject(source: &str, event_type: &str) -> String {
     format!("{source}-{event_type}")
 }
 
-/// Validates events and has them kept.
+/// The part of the server that validates events and passes the accepted events to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct Publisher {
     writer: Writer,
@@ -50,7 +50,9 @@ impl Publisher {
         Publisher { writer, pool, rules: Arc::new(rules), faults }
     }
 
-    /// One result per event, in order. With `all_or_nothing` an event that is refused fails the call.
+    /// Validates events, keeps the accepted events, and returns one result per event in the same order.
+    ///
+    /// With `all_or_nothing` a refused event fails the whole call.
     pub(super) async fn publish(&self, events: &[CloudEvent], all_or_nothing: bool) -> Result<PublishResponse, Status> {
         let verdicts = self.judge(events).await?;
         let rejected = verdicts.iter().flatten().count() as u64;
@@ -66,7 +68,7 @@ impl Publisher {
         Ok(PublishResponse { results })
     }
 
-    /// What is wrong with each event.
+    /// Returns the publish error of each event in order, or `None` for an accepted event.
     async fn judge(&self, events: &[CloudEvent]) -> Result<Vec<Option<PublishError>>, Status> {
         let mut verdicts: Vec<_> = events.iter().map(|event| self.judge_alone(event)).collect();
         if self.rules.require_schemas {
@@ -104,7 +106,7 @@ fn publish_error(code: PublishErrorCode, reason: impl Into<String>) -> PublishEr
     PublishError { error_code: code.into(), reason: reason.into() }
 }
 
-/// The answer to a transactional batch, from the first event that is refused.
+/// Returns the error of a transactional batch from its first refused event, or `None` without a refused event.
 fn refusal(events: &[CloudEvent], verdicts: &[Option<PublishError>]) -> Option<Status> {
     let found = events.iter().zip(verdicts).enumerate();
     let (index, event, error) =
@@ -123,7 +125,7 @@ fn arrival(event: &CloudEvent) -> Arrival {
     Arrival { key: attribute_text(event, IDEMPOTENCY_KEY).map(str::to_owned), encoded: event.encode_to_vec() }
 }
 
-/// How a store that failed is told to the client.
+/// Returns the status for the client of a batch that was not kept.
 pub(super) fn not_kept(reason: NotKept) -> Status {
     match reason {
         NotKept::QueueFull => Status::unavailable("the ingress server is overloaded: try again later"),

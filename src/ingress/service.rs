@@ -1,4 +1,4 @@
-//! The service as gRPC knows it.
+//! The implementation of the gRPC service.
 
 use prost::Message;
 use sqlx::SqlitePool;
@@ -20,13 +20,13 @@ use crate::proto::chipingress::pb::{
 };
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
-/// How many calls one connection may have open at a time.
+/// The maximum number of open calls of one connection.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 
-/// How many answers of a StreamEvents call wait for their reader.
+/// The maximum number of answers of a StreamEvents call that wait for the client.
 const STREAM_ANSWERS: usize = 16;
 
-/// The five calls.
+/// The five calls of the service.
 pub(super) struct Service {
     pub(super) calls: Calls,
     pub(super) pool: SqlitePool,
@@ -90,7 +90,9 @@ impl ChipIngress for Service {
     }
 }
 
-/// Ends when the client ends its stream or no longer reads, and with the first call that fails as a whole.
+/// Answers each request of a stream.
+///
+/// Ends when the client ends its stream or stops reading, and after the first request that fails as a whole.
 async fn answer_each(
     calls: &Calls,
     cut: Option<&Cut>,

@@ -1,4 +1,4 @@
-//! Requests over the size limit are refused in the words that clients of other gRPC servers know.
+//! The refusal of requests above the size limit, in the words that other gRPC servers use.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
-/// How the message of tonic's refusal begins, which comes as OUT_OF_RANGE.
+/// The start of the message with which tonic refuses a large request. The code is OUT_OF_RANGE.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
-/// Turns the refusal of a too large request into RESOURCE_EXHAUSTED.
+/// A service that turns tonic's refusal of a large request into RESOURCE_EXHAUSTED.
 #[derive(Debug, Clone)]
 pub(super) struct SizeRefusal<S>(pub(super) S);
 
-/// The refusal of a request of so many bytes.
+/// Returns the refusal of a request of `bytes` bytes.
 pub(super) fn larger_than_max(bytes: impl std::fmt::Display, limit: impl std::fmt::Display) -> Status {
     Status::resource_exhausted(format!("received message larger than max ({bytes} vs. {limit})"))
 }
 
-/// The refusal in the usual words, when this is tonic's refusal of a size.
+/// Returns the refusal in the usual words, or `None` when `status` is not tonic's refusal of a large request.
 pub(super) fn reworded(status: &Status) -> Option<Status> {
     let numbers = status.message().strip_prefix(TOO_LARGE).filter(|_| status.code() == Code::OutOfRange)?;
     let mut numbers = numbers.split_whitespace().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));

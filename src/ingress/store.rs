@@ -1,7 +1,11 @@
 //! The tables of the ingress server, and every statement on them.
 //!
-//! `ingress_event` holds the first copy of each key and every event without a key; `ingress_conflict` holds what came under a key
-//! that was taken by other content; `ingress_counter` has one row; `ingress_schema` one per registered version.
+//! | table | rows |
+//! | --- | --- |
+//! | `ingress_event` | the first copy of each key, and every event without a key |
+//! | `ingress_conflict` | other contents under a key in use |
+//! | `ingress_counter` | one row with the counts |
+//! | `ingress_schema` | one row per registered version of a schema |
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,11 +30,12 @@ CREATE TABLE IF NOT EXISTS ingress_schema (
   subject TEXT NOT NULL, version INTEGER NOT NULL, registered_at_us INTEGER NOT NULL, schema BLOB NOT NULL,
   PRIMARY KEY (subject, version)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ingress_counter (
-  only_row INTEGER PRIMARY KEY CHECK (only_row = 1), last_sequence INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 0,
-  duplicates INTEGER NOT NULL DEFAULT 0, conflicts INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0) STRICT;
+  only_row INTEGER PRIMARY KEY CHECK (only_row = 1), last_sequence INTEGER NOT NULL DEFAULT 0,
+  kept INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0, conflicts INTEGER NOT NULL DEFAULT 0,
+  rejected INTEGER NOT NULL DEFAULT 0) STRICT;
 INSERT INTO ingress_counter (only_row) VALUES (1) ON CONFLICT DO NOTHING";
 
-/// One of the tables, to tell whether a file is a store at all.
+/// Counts a table that every store has, to check whether a file is a store.
 const IS_STORE: &str = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = 'ingress_counter'";
 
 const LAST_SEQUENCE: &str = "SELECT last_sequence FROM ingress_counter";
@@ -84,30 +89,30 @@ const REGISTERED_SUBJECTS: &str =
 
 const SCHEMAS: &str = "SELECT version, schema FROM ingress_schema ORDER BY subject, version";
 
-/// An event that passed validation, on its way into the store.
+/// A valid event that the store does not have yet.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    /// Its `idempotencykey`, if it has one.
+    /// The `idempotencykey` of the event; `None` without a key.
     pub(super) key: Option<String>,
     /// The encoded CloudEvent.
     pub(super) encoded: Vec<u8>,
 }
 
-/// How many events had which outcome, since the store was made.
+/// The number of events by outcome, since the creation of the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Events in the log: the first copy of each key, and every event without a key.
     pub kept: u64,
-    /// Further copies of what is kept already; they were answered as success.
+    /// Further copies of kept events and conflicts; the server answered them as success.
     pub duplicates: u64,
-    /// Different contents under a key that was taken; each is kept apart from the log.
+    /// Other contents under a key in use; the server keeps each of them apart from the log.
     pub conflicts: u64,
-    /// Events that were answered with a publish error of their own, and those that made a transactional batch fail.
+    /// Refused events: events with a publish error of their own, and events that made a transactional batch fail.
     pub rejected: u64,
 }
 
-/// A row of the log or of the conflicts, still encoded.
+/// A row of the log or of the conflicts, with the encoded event.
 pub(super) struct StoredRow {
     pub(super) sequence: i64,
     pub(super) received_at_us: i64,
@@ -130,7 +135,7 @@ pub(super) async fn exists(pool: &SqlitePool) -> Result<bool> {
     Ok(found == 1)
 }
 
-/// Keeps events in one transaction; returns after its commit.
+/// Keeps events in one transaction, and returns after the commit.
 pub(super) async fn keep(pool: &SqlitePool, arrivals: &[&Arrival], rejected: u64) -> Result<()> {
     let mut tx = crate::eventbox::begin::<Sqlite>(pool).await?;
     let written = keep_in(&mut tx, arrivals, rejected).await;
@@ -158,7 +163,7 @@ async fn keep_in(tx: &mut SqliteConnection, arrivals: &[&Arrival], rejected: u64
     Ok(())
 }
 
-/// Tells further copies from conflicts, for the arrivals whose key was taken.
+/// Counts each arrival under a key in use as a further copy or as a conflict, and keeps the conflicts.
 async fn keep_repeats(
     tx: &mut SqliteConnection,
     last: i64,
@@ -191,7 +196,7 @@ async fn keep_repeats(
     Ok(())
 }
 
-/// True when this content is new under this key.
+/// Keeps a conflict. Returns true when its content is new under this key.
 async fn keep_conflict(tx: &mut SqliteConnection, key: &str, event: &[u8]) -> Result<bool, sqlx::Error> {
     let digest = Sha256::digest(super::content::content_of(event));
     let query = sqlx::query_scalar(INSERT_CONFLICT).bind(key).bind(digest.to_vec()).bind(event);
@@ -235,7 +240,9 @@ pub(super) async fn keys(pool: &SqlitePool) -> Result<Vec<String>> {
     sqlx::query_scalar(KEYS).fetch_all(pool).await.map_err(reading)
 }
 
-/// Registers all or none; a schema that is registered already keeps its version.
+/// Registers all schemas or none.
+///
+/// A schema that equals the newest version of its subject keeps this version.
 pub(super) async fn register(pool: &SqlitePool, schemas: &[Schema]) -> Result<Vec<RegisteredSchema>> {
     const ATTEMPT: &str = "register schemas";
     let mut tx = crate::eventbox::begin::<Sqlite>(pool).await?;
@@ -286,7 +293,7 @@ fn json_of<T: serde::Serialize>(values: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(values).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// SQLite's integers are signed.
+/// Converts a count for SQLite, because the integers of SQLite are signed.
 fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! TLS for the server.
+//! The TLS settings of the server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,14 +7,16 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::chip::{Pem, TLS_RELOAD_INTERVAL};
 
-/// How long a client may take for its handshake.
+/// The longest time that a client may take for the TLS handshake.
 pub const MAX_TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The certificate of the server, and whose certificates clients must show.
+/// The certificate of the server, and optionally the authority of the certificates that clients must have.
 ///
-/// What is given as a file is read again when the file changes, looked at every [`TLS_RELOAD_INTERVAL`]. Clients are
-/// asked to connect anew then, and requests in flight end on the old connections. Content that cannot be used is warned
-/// about, and the old stays in use.
+/// The server checks its files every [`TLS_RELOAD_INTERVAL`]:
+///
+/// - When the content has changed, the server uses it for new connections and asks clients to connect again. Requests
+///   in flight finish on the old connections.
+/// - When the new content cannot be used, the server logs a warning and continues with the old content.
 #[derive(Debug, Clone)]
 pub struct Tls {
     chain: Pem,
@@ -32,7 +34,9 @@ pub(super) struct Loaded {
 }
 
 impl Tls {
-    /// A PEM certificate chain, the server's own first, and its PEM private key.
+    /// Returns the settings with a PEM certificate chain and its PEM private key.
+    ///
+    /// The chain starts with the certificate of the server.
     #[must_use]
     pub fn new(certificates_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Self {
         let text = |pem: &[u8]| Pem::Text(pem.to_vec());
@@ -40,7 +44,7 @@ impl Tls {
         Tls { chain, key, client_ca: None, reload_every: TLS_RELOAD_INTERVAL }
     }
 
-    /// The same from files, which are read again when they change.
+    /// Returns the settings with the chain and the key from files. The server reads them again when they change.
     #[must_use]
     pub fn files(certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let (chain, key) = (Pem::File(certificates.into()), Pem::File(key.into()));
@@ -54,27 +58,29 @@ impl Tls {
         self
     }
 
-    /// Refuses clients without a certificate of the authority in this file (PEM), which is read again when it changes.
+    /// Refuses clients without a certificate of the authority in this file (PEM).
+    ///
+    /// The server reads the file again when it changes.
     #[must_use]
     pub fn client_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(Pem::File(path.into()));
         self
     }
 
-    /// Looks at the files so often, in place of every [`TLS_RELOAD_INTERVAL`].
+    /// Sets the time between two checks of the files; [`TLS_RELOAD_INTERVAL`] by default.
     #[must_use]
     pub fn reload_every(mut self, interval: Duration) -> Self {
         self.reload_every = interval;
         self
     }
 
-    /// Time between two checks of the files; `None` without files.
+    /// Returns the time between two checks of the files, or `None` without files.
     pub(super) fn reload_interval(&self) -> Option<Duration> {
         let files = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
         files.into_iter().flatten().any(Pem::is_file).then_some(self.reload_every)
     }
 
-    /// Reads what is given as files.
+    /// Returns the content of the certificates and the key, and reads it from files where the settings name files.
     pub(super) fn load(&self) -> Result<Loaded, String> {
         let client_ca = self.client_ca.as_ref().map(Pem::read).transpose()?;
         Ok(Loaded { chain: self.chain.read()?, key: self.key.read()?, client_ca })

@@ -1,19 +1,19 @@
-//! Whether an event is a CloudEvent.
+//! The check that an event is a valid CloudEvent.
 
 use crate::proto::io::cloudevents::v1::CloudEvent;
 use crate::proto::io::cloudevents::v1::cloud_event::CloudEventAttributeValue;
 use crate::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 
-/// The only version of the specification that is accepted.
+/// The only version of the CloudEvents specification that the server accepts.
 const SPEC_VERSION: &str = "1.0";
 
-/// Names that belong to the fixed fields of the message.
+/// Names of the fixed fields of the message; an attribute must not have them.
 const RESERVED: [&str; 5] = ["data", "id", "source", "specversion", "type"];
 
-/// The extension by which copies are recognised.
+/// The attribute by which the server recognises copies of an event.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotencykey";
 
-/// The value of a string attribute.
+/// Returns the value of a string attribute, or `None` when it is missing or has another type.
 pub(super) fn attribute_text<'a>(event: &'a CloudEvent, name: &str) -> Option<&'a str> {
     match event.attributes.get(name)?.attr.as_ref()? {
         Attr::CeString(text) => Some(text),
@@ -21,7 +21,7 @@ pub(super) fn attribute_text<'a>(event: &'a CloudEvent, name: &str) -> Option<&'
     }
 }
 
-/// What is wrong with an event, in words for its sender.
+/// Checks an event. The error is a text for the sender of the event.
 pub(super) fn validate(event: &CloudEvent) -> Result<(), String> {
     if event.id.is_empty() {
         return Err("the id is missing".to_owned());
@@ -63,7 +63,7 @@ fn validate_attribute(name: &str, value: &CloudEventAttributeValue) -> Result<()
         }
         (IDEMPOTENCY_KEY | "subject" | "datacontenttype", Attr::CeString(_)) => Ok(()),
         (IDEMPOTENCY_KEY | "subject" | "datacontenttype", _) => Err(format!("the attribute {name:?} is not a string")),
-        // Older senders write the schema's URI as a string.
+        // Older senders send the URI of the schema as a string.
         ("dataschema", Attr::CeUri(_) | Attr::CeString(_)) => Ok(()),
         ("dataschema", _) => Err(format!("the attribute {name:?} is not a URI")),
         ("time", Attr::CeTimestamp(_)) => Ok(()),

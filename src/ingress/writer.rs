@@ -1,4 +1,4 @@
-//! One task writes: batches that arrive together share a transaction.
+//! The task that writes all batches. Batches that arrive together share a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::store::{self, Arrival};
 use crate::error::Error;
 
-/// How many batches wait for the writer; further calls wait to get in.
+/// The maximum number of batches in the queue of the writer. Further calls wait for a free place.
 pub const MAX_QUEUED_BATCHES: usize = 256;
 
-/// How long a call waits to get into the queue before it is answered UNAVAILABLE.
+/// The longest time that a call waits for a place in the queue. Then the server answers UNAVAILABLE.
 pub const MAX_QUEUE_WAIT: Duration = Duration::from_secs(30);
 
-/// How many bytes of encoded events one transaction takes before no further batch joins it.
+/// The size of the encoded events of one transaction, in bytes, from which no further batch joins.
 pub const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// The rest between two transactions on a database that others write to as well, so that they get their turn.
+/// The pause between two transactions on a shared database, so that other writers get their turn.
 const SHARED_REST: Duration = Duration::from_millis(2);
 
 struct Batch {
@@ -28,10 +28,10 @@ struct Batch {
     answer: oneshot::Sender<Result<(), Arc<Error>>>,
 }
 
-/// Why a batch was not kept, or not known to be.
+/// The reason why a batch was not kept, or why its outcome is unknown.
 #[derive(Debug)]
 pub(super) enum NotKept {
-    /// The queue did not make room in time.
+    /// The queue had no free place within [`MAX_QUEUE_WAIT`].
     QueueFull,
     /// The server is stopping.
     Stopping,
@@ -39,20 +39,20 @@ pub(super) enum NotKept {
     Store(Arc<Error>),
 }
 
-/// The way to the writer; when the last clone is dropped, the writer ends.
+/// The handle of the writer. The writer ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Batch>,
 }
 
 impl Writer {
-    /// The handle, and the task that somebody has to run.
+    /// Returns the handle, and the task of the writer, which the caller must run.
     pub(super) fn new(pool: SqlitePool, shared: bool) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, batches) = mpsc::channel(MAX_QUEUED_BATCHES);
         (Writer { queue }, write(pool, batches, shared))
     }
 
-    /// Returns after the commit of the transaction that the batch is in.
+    /// Queues a batch, and returns after the commit of its transaction.
     pub(super) async fn keep(&self, arrivals: Vec<Arrival>, rejected: u64) -> Result<(), NotKept> {
         if arrivals.is_empty() && rejected == 0 {
             return Ok(());
@@ -80,7 +80,7 @@ async fn write(pool: SqlitePool, mut batches: mpsc::Receiver<Batch>, shared: boo
             tracing::warn!(%error, batches = group.len(), "events were not kept");
         }
         for batch in group {
-            // A caller that is gone does not need its answer.
+            // The send fails only when the caller is gone. Then the caller needs no answer.
             let _ = batch.answer.send(kept.clone());
         }
         if shared {
@@ -89,7 +89,7 @@ async fn write(pool: SqlitePool, mut batches: mpsc::Receiver<Batch>, shared: boo
     }
 }
 
-/// What is there already joins; nothing is waited for.
+/// Collects the batches that are in the queue already, without waiting for more.
 fn group_from(first: Batch, batches: &mut mpsc::Receiver<Batch>) -> Vec<Batch> {
     let size = |batch: &Batch| batch.arrivals.iter().map(|arrival| arrival.encoded.len()).sum::<usize>();
     let mut bytes = size(&first);
