@@ -1,4 +1,4 @@
-//! Events from lists of attributes, as telemetry code has them.
+//! Events from lists of attributes, the form that telemetry code uses.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{CloudEvent, CloudEventError};
 
-/// An attribute's value, when it is not known before the program runs.
+/// The value of an attribute, with a type that is known only at run time.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum AttributeValue {
@@ -15,9 +15,9 @@ pub enum AttributeValue {
     String(String),
     /// A time.
     Time(SystemTime),
-    /// A whole number; no attribute of an event takes one.
+    /// A whole number; no attribute of an event has this type.
     Integer(i64),
-    /// Yes or no; no attribute of an event takes one.
+    /// True or false; no attribute of an event has this type.
     Boolean(bool),
 }
 
@@ -39,8 +39,16 @@ impl From<SystemTime> for AttributeValue {
     }
 }
 
-/// Attributes by name: `source` and `type` (or `beholder_domain` and `beholder_entity`), and optionally `subject`, `dataschema`,
-/// `time`, `recordedtime`, `idempotencykey`. Other names and values of another type than the attribute's are ignored.
+/// Attributes by name, for [`CloudEvent::from_attributes`].
+///
+/// | name | value |
+/// | --- | --- |
+/// | `source` or `beholder_domain` | the source, a text; required |
+/// | `type` or `beholder_entity` | the type, a text; required |
+/// | `subject`, `dataschema`, `idempotencykey` | texts |
+/// | `time`, `recordedtime` | times |
+///
+/// The event ignores other names. A value of another type counts as missing.
 ///
 /// # Examples
 ///
@@ -57,7 +65,7 @@ impl From<SystemTime> for AttributeValue {
 pub struct Attributes(BTreeMap<String, AttributeValue>);
 
 impl Attributes {
-    /// Attributes from key, value, key, value …; a later key replaces an earlier one.
+    /// Reads attributes from key, value, key, value …; a later value replaces an earlier value of the same key.
     ///
     /// # Errors
     ///
@@ -75,18 +83,19 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// Adds or replaces one.
+    /// Adds an attribute, or replaces its value.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
         self.0.insert(key.into(), value.into());
         self
     }
 
-    /// The source and the type.
+    /// Returns the source and the type.
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::SourceNotFound`] or [`CloudEventError::TypeNotFound`].
+    /// - [`CloudEventError::SourceNotFound`] when the source is missing or is not a text;
+    /// - [`CloudEventError::TypeNotFound`] when the type is missing or is not a text.
     pub fn source_and_type(&self) -> Result<(&str, &str), CloudEventError> {
         let source = self.text("source").or_else(|| self.text("beholder_domain"));
         let event_type = self.text("type").or_else(|| self.text("beholder_entity"));
@@ -115,11 +124,12 @@ impl<K: Into<String>, V: Into<AttributeValue>> FromIterator<(K, V)> for Attribut
 }
 
 impl CloudEvent {
-    /// An event from attributes and a payload.
+    /// Builds an event from attributes and a payload.
     ///
     /// # Errors
     ///
-    /// As [`Attributes::source_and_type`] and [`CloudEventBuilder::build`](super::CloudEventBuilder::build).
+    /// The errors of [`Attributes::source_and_type`] and of
+    /// [`CloudEventBuilder::build`](super::CloudEventBuilder::build).
     pub fn from_attributes(attributes: &Attributes, payload: impl Into<Bytes>) -> Result<Self, CloudEventError> {
         let (source, event_type) = attributes.source_and_type()?;
         let mut builder = CloudEvent::builder(source, event_type).payload(payload);

@@ -1,4 +1,4 @@
-//! Building an event.
+//! The builder of an event.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use super::{CONTENT_TYPE, CloudEvent, CloudEventError, SPEC_VERSION, any, timest
 /// The content type of a payload that [`CloudEventBuilder::json`] writes.
 pub const JSON_CONTENT_TYPE: &str = "application/json";
 
-/// An event that is being built; see [`CloudEvent::builder`].
+/// The builder of an event; see [`CloudEvent::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `build`"]
 pub struct CloudEventBuilder {
@@ -59,13 +59,15 @@ impl CloudEventBuilder {
 
     /// Sets the payload and its content type, a media type such as `text/csv` or `application/avro`.
     ///
-    /// A payload of exactly `application/protobuf` travels as `proto_data`, any other as `binary_data`. `build` refuses a
-    /// content type that is not a media type.
+    /// A payload of exactly `application/protobuf` travels as `proto_data`, any other payload as `binary_data`. `build`
+    /// refuses a content type that is not a media type.
     ///
     /// # Examples
     ///
     /// ```
-    /// let event = eventbox::CloudEvent::builder("flights", "flight.departed").payload_as("text/plain", "UA 1545").build()?;
+    /// use eventbox::CloudEvent;
+    ///
+    /// let event = CloudEvent::builder("flights", "flight.departed").payload_as("text/plain", "UA 1545").build()?;
     /// assert_eq!((event.data_content_type(), event.payload()), (Some("text/plain"), b"UA 1545".as_slice()));
     /// # Ok::<(), eventbox::cloudevent::CloudEventError>(())
     /// ```
@@ -77,9 +79,12 @@ impl CloudEventBuilder {
 
     /// Sets the payload to a value as JSON, with the content type [`JSON_CONTENT_TYPE`].
     ///
-    /// `build` answers [`CloudEventError::Json`], with the name of the field, when a reader of the JSON would not get the value back: a number
-    /// that is NaN or infinite, `Some(None)`, a map whose keys are no strings, and what is nested deeper than
-    /// [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH).
+    /// `build` returns [`CloudEventError::Json`], with the name of the field, for a value that JSON would change:
+    ///
+    /// - a number that is NaN or infinite;
+    /// - `Some(None)`;
+    /// - a map with keys that are not strings;
+    /// - a value that is nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH).
     ///
     /// # Examples
     ///
@@ -97,44 +102,56 @@ impl CloudEventBuilder {
         self
     }
 
-    /// What the event is about, within its source. Trimmed; empty means none.
+    /// Sets the subject: the thing that the event is about, within its source.
+    ///
+    /// `build` trims the subject, and leaves out an empty subject.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// The schema of the payload, a URI reference; it becomes the `type_url` of the payload too. Empty means none.
+    /// Sets the schema of the payload, a URI reference. `build` leaves out an empty schema.
+    ///
+    /// The schema also becomes the `type_url` of a protobuf payload.
     pub fn data_schema(mut self, uri: impl Into<String>) -> Self {
         self.data_schema = Some(uri.into());
         self
     }
 
-    /// When it happened, to the nanosecond.
+    /// Sets the time when the event happened, to the nanosecond.
     pub fn time(mut self, time: SystemTime) -> Self {
         self.time = Some(time);
         self
     }
 
-    /// When it was recorded; cut to milliseconds. Now, by default. `build` refuses a time before 1970.
+    /// Sets the time when the event was recorded, cut to milliseconds. The default is the time of `build`.
+    ///
+    /// `build` refuses a time before 1970.
     pub fn recorded_time(mut self, time: SystemTime) -> Self {
         self.recorded_time = Some(time);
         self
     }
 
-    /// The key by which a receiver knows the event again. Empty means none; then whoever sends the event gives it one.
+    /// Sets the key by which a receiver recognises the event.
+    ///
+    /// `build` leaves out an empty key. A turn and the outbox set a key for an event without a key.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
 
-    /// An extension attribute. The name is of lower-case letters and digits and not one of [`RESERVED_NAMES`], else `build` refuses.
+    /// Sets an extension attribute.
+    ///
+    /// The name consists of lower-case letters and digits. `build` refuses other names and the [`RESERVED_NAMES`].
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<ExtensionValue>) -> Self {
         self.extensions.insert(name.into(), value.into());
         self
     }
 
-    /// Attributes of the sending service (`service.name`) as extensions; see [`resource_names`] for what becomes of their names. What
-    /// cannot be named is left out, and none takes the place of an attribute that is there.
+    /// Adds attributes of the sending service (such as `service.name`) as extensions.
+    ///
+    /// [`resource_names`] makes their names, and leaves out attributes without a usable name. A resource attribute
+    /// never replaces another attribute of the event.
     pub fn resource_attributes<K, V>(mut self, attributes: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<String>,
@@ -144,14 +161,21 @@ impl CloudEventBuilder {
         self
     }
 
-    /// The event, with a fresh id.
+    /// Returns the event, with a new random id.
     ///
     /// # Errors
     ///
-    /// An empty source or type, a source or data schema that is no URI reference, a bad or reserved extension name, a payload
-    /// that is not JSON. [`CloudEventError::InvalidAttribute`] names an attribute with a NUL character, a time outside the
-    /// years 1 to 9999 (`recordedtime`: before 1970), a content type that is not a media type, or an extension that is not
-    /// the URI it claims to be.
+    /// | problem | [`CloudEventError`] |
+    /// | --- | --- |
+    /// | an empty source, or a source that is not a URI reference | `EmptySource`, `InvalidSource` |
+    /// | an empty type | `EmptyType` |
+    /// | a data schema that is not a URI reference | `InvalidDataSchema` |
+    /// | an extension name with other characters, or a reserved name | `InvalidExtensionName`, `ReservedExtension` |
+    /// | a payload that cannot be written as JSON | `Json` |
+    /// | a value with a NUL character | `InvalidAttribute` |
+    /// | a time outside the years 1 to 9999, or a `recordedtime` before 1970 | `InvalidAttribute` |
+    /// | a content type that is not a media type | `InvalidAttribute` |
+    /// | a URI extension that is not a URI | `InvalidAttribute` |
     pub fn build(self) -> Result<CloudEvent, CloudEventError> {
         let event_type = self.entity.trim();
         if self.domain.is_empty() {

@@ -1,4 +1,4 @@
-//! What every event must fulfil, whether it was built here or read from the wire.
+//! The rules for every event, both from the builder and from the wire.
 
 use std::ops::RangeInclusive;
 
@@ -10,16 +10,18 @@ use super::wire;
 use super::wire::cloud_event::CloudEventAttributeValue;
 use super::wire::cloud_event::cloud_event_attribute_value::Attr;
 
-/// Names that belong to the fixed fields of the message, so that no attribute may have them.
+/// Names of the fixed fields of the message; an attribute must not have them.
 const FIELDS: [&str; 5] = ["data", "id", "source", "specversion", "type"];
 
-/// The seconds that a protobuf timestamp can say: the years 1 to 9999.
+/// The seconds that a protobuf timestamp can hold: the years 1 to 9999.
 const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// The nanoseconds of a protobuf timestamp.
+/// The nanoseconds that a protobuf timestamp can hold.
 const NANOSECONDS: RangeInclusive<i32> = 0..=999_999_999;
 
-/// Refuses what the database, the protobuf format or a receiver refuses, and names the attribute.
+/// Refuses an event that the database, the protobuf format or a receiver refuses.
+///
+/// The error names the attribute.
 pub(super) fn check(event: &wire::CloudEvent) -> Result<(), CloudEventError> {
     if UriRef::parse(event.source.as_str()).is_err() {
         return Err(CloudEventError::InvalidSource { text: event.source.clone() });
@@ -32,7 +34,7 @@ pub(super) fn check(event: &wire::CloudEvent) -> Result<(), CloudEventError> {
     event.attributes.iter().try_for_each(|(name, value)| check_attribute(name, value))
 }
 
-/// Refuses a name that is not made of lower-case letters and digits, or that is the name of a fixed field.
+/// Refuses the name of a fixed field, and a name that does not consist of lower-case letters and digits.
 pub(super) fn check_name(name: &str) -> Result<(), CloudEventError> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
         return Err(CloudEventError::InvalidExtensionName { name: name.to_owned() });

@@ -1,4 +1,4 @@
-//! Keys that are functions of what an event says.
+//! Keys that are functions of the content of an event.
 
 use std::fmt::Write;
 
@@ -8,11 +8,16 @@ use sha2::{Digest, Sha256};
 use super::CloudEvent;
 use super::wire::cloud_event::Data;
 
-/// What differs between two tellings of the same fact, or is set by whoever sends it.
+/// Attributes that are not content.
+///
+/// The sender sets them, or two events about the same fact have different values of them.
 const NOT_CONTENT: [&str; 5] = ["recordedtime", "idempotencykey", "seqnum", "seqepoch", "emitter"];
 
 impl CloudEvent {
-    /// A digest of everything that the event says: all but its id, the time of recording, the idempotency key and what the emitter adds.
+    /// Returns a digest of the content of the event.
+    ///
+    /// The content is everything except the id, the time of recording, the idempotency key and the attributes that the
+    /// emitter adds.
     #[must_use]
     pub fn content_digest(&self) -> [u8; 32] {
         let mut hash = Fields::default();
@@ -25,7 +30,7 @@ impl CloudEvent {
                 hash.field(&value.encode_to_vec());
             }
         }
-        // An empty name ends the attributes, so that none can pass for a payload.
+        // An empty name ends the attributes, so that an attribute cannot look like a payload.
         hash.field(&[]);
         match &self.0.data {
             None => hash.field(b"none"),
@@ -36,9 +41,10 @@ impl CloudEvent {
         hash.finish()
     }
 
-    /// The SHA-256 of source, type and payload, in lower-case hex: a key under which equal facts are one fact.
+    /// Returns the SHA-256 of source, type and payload, in lower-case hex.
     ///
-    /// Two events that happen to say the same have the same key, so a receiver drops the second. Use it only when that is meant.
+    /// As an idempotency key it makes a receiver drop the second of two events with the same source, type and payload.
+    /// Use it only when such events are always copies of the same fact.
     #[must_use]
     pub fn content_hash(&self) -> String {
         let mut hash = Fields::default();
@@ -47,8 +53,10 @@ impl CloudEvent {
     }
 }
 
-/// The idempotency key of the `ordinal`-th message of a turn: a pure function, so that whatever sends it again sends the same key, and other
-/// content never has it.
+/// Returns the idempotency key of the `ordinal`-th message of a turn.
+///
+/// The function is pure, so that a retry of the turn or of the delivery has the same key. Other content has another
+/// key.
 pub(crate) fn turn_key(recipient: &str, turn: i64, ordinal: u32, event: &CloudEvent) -> String {
     let mut hash = Fields::default();
     hash.field(recipient.as_bytes())
@@ -58,7 +66,7 @@ pub(crate) fn turn_key(recipient: &str, turn: i64, ordinal: u32, event: &CloudEv
     hex(&hash.finish())
 }
 
-/// SHA-256 over fields that are each preceded by their length in four bytes, big-endian.
+/// SHA-256 over fields. The length of each field comes before it, in four bytes, big-endian.
 #[derive(Default)]
 struct Fields(Sha256);
 
@@ -75,7 +83,7 @@ impl Fields {
     }
 }
 
-/// Lower-case hex.
+/// Returns bytes in lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -118,7 +126,7 @@ mod tests {
         assert_eq!(plain.content_digest(), stamped.content_digest());
     }
 
-    /// The reference's key: a 4-byte big-endian length before each of source, type and body.
+    /// The reference puts a 4-byte big-endian length before each of source, type and body.
     #[test]
     fn the_content_hash_is_the_references() {
         let event = CloudEvent::builder("a", "bc").payload("def").build().unwrap();

@@ -12,7 +12,7 @@ use super::wire::cloud_event::cloud_event_attribute_value::Attr;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ExtensionValue {
-    /// Yes or no.
+    /// True or false.
     Boolean(bool),
     /// A whole number.
     Integer(i32),

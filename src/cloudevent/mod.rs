@@ -1,4 +1,4 @@
-//! CloudEvents as Chip Ingress takes them.
+//! CloudEvents in the form that Chip Ingress accepts.
 
 mod attributes;
 mod builder;
@@ -26,17 +26,19 @@ pub(crate) use digest::turn_key;
 pub use extension::ExtensionValue;
 pub use resource::{RESERVED_NAMES, resource_names, resource_value};
 
-/// The only version of the CloudEvents specification that is written.
+/// The version of the CloudEvents specification that every event has.
 pub const SPEC_VERSION: &str = "1.0";
 
-/// The content type of a payload unless its builder names another.
+/// The default content type of a payload.
 pub const CONTENT_TYPE: &str = "application/protobuf";
 
-/// A message for the world outside: what happened (`type`) in which domain (`source`), with a payload.
+/// A message to the outside, with a domain (`source`), an entity (`type`) and a payload.
 ///
-/// It is a CloudEvent 1.0 in the shape that Chip Ingress expects: a protobuf payload travels as `proto_data`, any other as
-/// `binary_data`. The time of recording is always there. An idempotency key lets a receiver make at-least-once delivery
-/// exactly once. Build it with [`CloudEvent::builder`].
+/// It is a CloudEvent 1.0 in the form that Chip Ingress expects. Build it with [`CloudEvent::builder`]:
+///
+/// - A protobuf payload travels as `proto_data`, any other payload as `binary_data`.
+/// - The builder always sets the time of recording.
+/// - An idempotency key lets a receiver drop the copies that at-least-once delivery makes.
 ///
 /// # Examples
 ///
@@ -53,7 +55,7 @@ pub const CONTENT_TYPE: &str = "application/protobuf";
 #[derive(Clone, PartialEq)]
 pub struct CloudEvent(wire::CloudEvent);
 
-/// Why something is not a CloudEvent that can be sent.
+/// An error of an event that cannot be sent, or of bytes that are not an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloudEventError {
@@ -75,13 +77,13 @@ pub enum CloudEventError {
         /// The given value.
         text: String,
     },
-    /// An extension's name has other characters than `a` to `z` and `0` to `9`, or none.
+    /// The name of an extension is empty, or has characters other than `a` to `z` and `0` to `9`.
     #[error("{name:?} is not the name of an extension: use lower-case letters and digits only")]
     InvalidExtensionName {
         /// The given value.
         name: String,
     },
-    /// An extension's name means something else already.
+    /// The name of an extension is reserved, because the event uses it for something else.
     #[error("the extension name {name:?} is reserved")]
     ReservedExtension {
         /// The given value.
@@ -92,10 +94,10 @@ pub enum CloudEventError {
     InvalidAttribute {
         /// The name of the attribute.
         attribute: String,
-        /// What is wrong with its value.
+        /// The problem with the value.
         problem: &'static str,
     },
-    /// A payload could not be written as JSON.
+    /// The payload cannot be written as JSON.
     #[error("the payload of the event cannot be written as JSON: {problem}")]
     Json {
         /// The problem.
@@ -107,44 +109,47 @@ pub enum CloudEventError {
         /// The last key.
         key: String,
     },
-    /// No source among the attributes.
+    /// The attributes have no source.
     #[error("source/beholder_domain not found in provided key/value attributes")]
     SourceNotFound,
-    /// No type among the attributes.
+    /// The attributes have no type.
     #[error("type/beholder_entity not found in provided key/value attributes")]
     TypeNotFound,
-    /// Bytes that are not a CloudEvent.
+    /// The bytes or the message are not a CloudEvent.
     #[error("could not convert proto to event: {problem}")]
     NotAnEvent {
-        /// What is wrong with them.
+        /// The problem with the bytes or the message.
         problem: String,
     },
 }
 
 impl CloudEvent {
-    /// Begins an event of a domain (the `source`) and an entity (the `type`).
+    /// Returns the builder of an event with a domain (the `source`) and an entity (the `type`).
     pub fn builder(domain: impl Into<String>, entity: impl Into<String>) -> CloudEventBuilder {
         CloudEventBuilder::new(domain.into(), entity.into())
     }
 
-    /// Reads an event from its wire form, in any of the three places of a payload.
+    /// Reads an event from its wire form. The payload may be in any of the three fields for data.
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::NotAnEvent`] when the bytes are not one; else as [`from_wire`](Self::from_wire).
+    /// - [`CloudEventError::NotAnEvent`] when the bytes are not an event;
+    /// - the errors of [`from_wire`](Self::from_wire).
     pub fn decode(bytes: &[u8]) -> Result<Self, CloudEventError> {
         let decoded = wire::CloudEvent::decode(bytes);
         Self::from_wire(decoded.map_err(|error| CloudEventError::NotAnEvent { problem: error.to_string() })?)
     }
 
-    /// Checks a message of [`proto`](crate::proto) and answers it as an event.
+    /// Checks a message of [`proto`](crate::proto) and returns it as an event.
     ///
-    /// It refuses what [`build`](CloudEventBuilder::build) refuses. An empty subject or idempotency key counts as none.
+    /// The method refuses everything that [`build`](CloudEventBuilder::build) refuses. It removes an empty subject and
+    /// an empty idempotency key. It sets the content type of `proto_data` to [`CONTENT_TYPE`].
     ///
     /// # Errors
     ///
-    /// [`CloudEventError::NotAnEvent`] when the id, the source, the type or the version is missing;
-    /// [`CloudEventError::InvalidAttribute`] and the other errors of `build`, with the name of the attribute.
+    /// - [`CloudEventError::NotAnEvent`] when the id, the source or the type is missing, or the version is not
+    ///   [`SPEC_VERSION`];
+    /// - [`CloudEventError::InvalidAttribute`] and the other errors of `build`, with the name of the attribute.
     pub fn from_wire(mut event: wire::CloudEvent) -> Result<Self, CloudEventError> {
         let required = [("id", &event.id), ("source", &event.source), ("type", &event.r#type)];
         if let Some((what, _)) = required.iter().find(|(_, text)| text.is_empty()) {
@@ -170,96 +175,96 @@ impl CloudEvent {
         Ok(CloudEvent(event))
     }
 
-    /// An event that came out of [`into_wire`](Self::into_wire) and was not changed.
+    /// Returns the event of an unchanged message from [`into_wire`](Self::into_wire), without checks.
     #[cfg(feature = "emitter")]
     pub(crate) fn trusted(event: wire::CloudEvent) -> Self {
         CloudEvent(event)
     }
 
-    /// The wire form, as a message.
+    /// Returns the wire form as a message.
     #[must_use]
     pub fn into_wire(self) -> wire::CloudEvent {
         self.0
     }
 
-    /// The wire form, as bytes. Equal events have equal bytes.
+    /// Returns the wire form as bytes. Equal events have equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         self.0.encode_to_vec()
     }
 
-    /// How many bytes [`encode`](Self::encode) gives.
+    /// Returns the length of the wire form, in bytes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         self.0.encoded_len()
     }
 
-    /// The id of the event: a random UUID of its building.
+    /// Returns the id of the event. The builder sets a random UUID.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// The domain.
+    /// Returns the domain.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// The entity.
+    /// Returns the entity.
     #[must_use]
     pub fn event_type(&self) -> &str {
         &self.0.r#type
     }
 
-    /// What the event is about, within its source.
+    /// Returns the subject: the thing that the event is about, within its source.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.text("subject")
     }
 
-    /// The schema of the payload, a URI reference.
+    /// Returns the schema of the payload, a URI reference.
     #[must_use]
     pub fn data_schema(&self) -> Option<&str> {
         self.text("dataschema")
     }
 
-    /// The content type of the payload.
+    /// Returns the content type of the payload.
     #[must_use]
     pub fn data_content_type(&self) -> Option<&str> {
         self.text("datacontenttype")
     }
 
-    /// When it happened, if the sender said so.
+    /// Returns the time when the event happened, or `None` when the sender did not set it.
     #[must_use]
     pub fn time(&self) -> Option<SystemTime> {
         self.timestamp("time")
     }
 
-    /// When it was recorded, in whole milliseconds.
+    /// Returns the time when the event was recorded. The builder sets it in whole milliseconds.
     #[must_use]
     pub fn recorded_time(&self) -> Option<SystemTime> {
         self.timestamp("recordedtime")
     }
 
-    /// The key by which a receiver knows the event again.
+    /// Returns the key by which a receiver recognises the event.
     #[must_use]
     pub fn idempotency_key(&self) -> Option<&str> {
         self.text("idempotencykey")
     }
 
-    /// An extension by its name.
+    /// Returns the value of the extension with this name.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<ExtensionValue> {
         self.0.attributes.get(name).and_then(ExtensionValue::from_wire)
     }
 
-    /// The names of all attributes beyond id, source, type and version, in order.
+    /// Returns the names of all attributes except id, source, type and version, in byte order.
     pub fn attribute_names(&self) -> impl Iterator<Item = &str> {
         self.0.attributes.keys().map(String::as_str)
     }
 
-    /// The payload; empty when there is none.
+    /// Returns the payload; empty when the event has no payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.0.data {
@@ -270,12 +275,12 @@ impl CloudEvent {
         }
     }
 
-    /// Sets an extension that the system itself owns, whatever was there.
+    /// Sets an extension that the system owns, and replaces its earlier value.
     pub(crate) fn stamp(&mut self, name: &str, text: String) {
         self.0.attributes.insert(name.to_owned(), value(Attr::CeString(text)));
     }
 
-    /// Sets the idempotency key unless the sender gave one.
+    /// Sets the idempotency key, unless the event has a key already.
     pub(crate) fn default_key(&mut self, key: impl FnOnce(&Self) -> String) {
         if self.idempotency_key().is_none_or(str::is_empty) {
             let key = key(self);
@@ -299,7 +304,7 @@ impl CloudEvent {
 }
 
 impl fmt::Debug for CloudEvent {
-    /// Without the payload, which may be secret.
+    /// Writes the event without its payload, because the payload may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CloudEvent")
             .field("id", &self.0.id)
@@ -318,13 +323,13 @@ fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::from(time)
 }
 
-/// Cuts what is below a millisecond.
+/// Cuts a time to whole milliseconds. Returns 1970 for an earlier time.
 fn whole_millis(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
 }
 
-/// A payload that shares its bytes.
+/// Returns a protobuf payload without a copy of its bytes.
 fn any(type_url: String, payload: Bytes) -> Data {
     Data::ProtoData(prost_types::Any { type_url, value: payload.into() })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-/// Names that no extension of a user may have.
+/// Names that an extension must not have, because the event or the emitter uses them.
 pub const RESERVED_NAMES: [&str; 14] = [
     "idempotencykey",
     "recordedtime",
@@ -20,11 +20,14 @@ pub const RESERVED_NAMES: [&str; 14] = [
     "emitter",
 ];
 
-/// Makes names of extensions of the keys of resource attributes.
+/// Returns the names of extensions for the keys of resource attributes, each with its unchanged value.
 ///
-/// Each key is lower-cased and loses everything but `a` to `z` and `0` to `9`. It is left out when nothing stays, when the name is one of
-/// [`RESERVED_NAMES`], or when an earlier key took the name; keys are visited in the order of their bytes, so `service.name` wins over
-/// `service_name`. Values are passed on as they are.
+/// The function visits the keys in byte order, so `service.name` wins over `service_name`. It lower-cases each key and
+/// keeps only the characters `a` to `z` and `0` to `9`. It leaves out a key in these cases:
+///
+/// - the name is empty;
+/// - the name is in [`RESERVED_NAMES`];
+/// - an earlier key has the same name.
 ///
 /// # Examples
 ///
@@ -48,7 +51,9 @@ pub fn resource_names(attributes: &[(String, String)]) -> Vec<(String, &str)> {
     named
 }
 
-/// The value of a resource attribute as a gRPC header can carry it: every byte outside `0x20` to `0x7E` becomes `?`.
+/// Returns the value of a resource attribute in the form that a gRPC header can have.
+///
+/// Every byte outside `0x20` to `0x7E` becomes `?`.
 #[must_use]
 pub fn resource_value(value: &str) -> String {
     value.bytes().map(|byte| if (0x20..=0x7e).contains(&byte) { char::from(byte) } else { '?' }).collect()
