@@ -194,7 +194,7 @@ impl Interceptor for Gate {
         match refusal {
             None => Ok(request),
             Some(status) => {
-                tracing::debug!(%status, "a call was refused");
+                tracing::debug!(%status, "the ingress server refused a call");
                 Err(status)
             }
         }

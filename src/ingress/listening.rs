@@ -107,7 +107,7 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
             Ok(Err(_)) | Err(_) => "the files were not read in time".to_owned(),
         };
         if served.warned.as_ref() != Some(&problem) {
-            tracing::warn!(problem, "the changed certificates cannot be used: the old ones stay in use");
+            tracing::warn!(problem, "the changed certificates cannot be used: the old certificates stay in use");
             served.warned = Some(problem);
         }
     }

@@ -77,7 +77,7 @@ async fn write(pool: SqlitePool, mut batches: mpsc::Receiver<Batch>, shared: boo
         let rejected = group.iter().map(|batch| batch.rejected).sum();
         let kept = store::keep(&pool, &arrivals, rejected).await.map_err(Arc::new);
         if let Err(error) = &kept {
-            tracing::warn!(%error, batches = group.len(), "events were not kept");
+            tracing::warn!(%error, batches = group.len(), "the ingress server could not keep events");
         }
         for batch in group {
             // The send fails only when the caller is gone. Then the caller needs no answer.
