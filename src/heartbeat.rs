@@ -13,11 +13,11 @@ pub(crate) struct Heartbeats(Arc<Mutex<BTreeMap<String, Heart>>>);
 #[derive(Debug)]
 struct Heart {
     limit: Duration,
-    /// Busy or ticking since; `None` when it waits for work.
+    /// Time of the last sign of life. `None` while the loop waits for work.
     since: Option<Instant>,
 }
 
-/// The heart of one loop.
+/// The handle by which one loop gives signs of life.
 #[derive(Debug, Clone)]
 pub(crate) struct Beat {
     name: String,
@@ -25,7 +25,7 @@ pub(crate) struct Beat {
 }
 
 impl Heartbeats {
-    /// A loop that is at work for at most so long without a sign.
+    /// Adds a loop. It may be silent for three intervals, or for `grace` if that is longer.
     pub(crate) fn add(&self, name: impl Into<String>, interval: Duration, grace: Duration) -> Beat {
         let name = name.into();
         let limit = interval.saturating_mul(3).max(grace);
@@ -52,19 +52,19 @@ impl Beat {
         }
     }
 
-    /// A sign of life; the next one is due.
+    /// Gives a sign of life. From now on the next sign is due.
     pub(crate) fn beat(&self) {
         self.set(Some(Instant::now()));
     }
 
-    /// At work until the guard is dropped.
+    /// Gives a sign of life and marks the loop as at work until the guard is dropped.
     pub(crate) fn busy(&self) -> Busy<'_> {
         self.beat();
         Busy(self)
     }
 }
 
-/// A loop at work; see [`Beat::busy`].
+/// The guard of a loop at work, from [`Beat::busy`].
 pub(crate) struct Busy<'a>(&'a Beat);
 
 impl Drop for Busy<'_> {
@@ -103,7 +103,7 @@ mod tests {
         ticking.beat();
         assert_eq!(hearts.problems(), [""; 0]);
         tokio::time::advance(100 * SECOND).await;
-        assert_eq!(hearts.problems().len(), 1, "who waits for work is not at work");
+        assert_eq!(hearts.problems().len(), 1, "a loop that waits for work is not at work");
         drop(ticking);
         assert_eq!(hearts.problems(), [""; 0], "a loop that has ended is no loop that hangs");
     }

@@ -19,15 +19,15 @@ pub enum InstrumentKind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Instrument {
-    /// Name.
+    /// Name of the instrument.
     pub name: &'static str,
-    /// Kind.
+    /// Kind of the instrument.
     pub kind: InstrumentKind,
     /// Unit, as OpenTelemetry writes it.
     pub unit: &'static str,
     /// Names of the labels.
     pub labels: &'static [&'static str],
-    /// Ends of the buckets of a histogram, in the unit; empty for the exporter's default.
+    /// Upper ends of the buckets of a histogram, in the unit. Empty for the exporter's default.
     pub buckets: &'static [f64],
     /// Meaning of the value.
     pub help: &'static str,
@@ -59,7 +59,7 @@ macro_rules! instruments {
 #[cfg(feature = "emitter")]
 pub(crate) use instruments;
 
-/// A count as a metric takes it; exact up to 2^53.
+/// Returns a count as a metric takes it, exact up to 2^53.
 #[cfg(feature = "emitter")]
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn whole(count: usize) -> f64 {

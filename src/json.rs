@@ -1,4 +1,4 @@
-//! JSON that comes back as it was: the writer refuses what a reader would not give back.
+//! JSON that is read back as it was written. The writer refuses a value that a reader would not return.
 
 mod compound;
 
@@ -11,15 +11,16 @@ use serde::ser::Serializer;
 use self::compound::Compound;
 use crate::error::BoxError;
 
-/// How deep JSON that is written may be nested, by sequences, maps, structs and variants. The reader gives up at 128.
+/// Largest depth of written JSON, in nested sequences, maps, structs and variants. The reader fails at 128.
 pub const MAX_JSON_DEPTH: usize = 120;
 
-/// How many names an error tells of the way to what was refused.
+/// Largest number of names of the path to a refused value in an error.
 const MAX_TRAIL: usize = 8;
 
-/// A value as JSON, if a reader gives it back.
+/// Writes a value as JSON, if a reader returns it as it was.
 ///
-/// `serde_json` writes `null` for a number that is not finite and for `Some(None)`, and writes deeper than it reads.
+/// `serde_json` writes `null` for a number that is not finite and for `Some(None)`. It also writes deeper nesting than
+/// it reads.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, BoxError> {
     let trail = Trail::default();
     let mut bytes = Vec::with_capacity(128);
@@ -50,7 +51,7 @@ const TOO_DEEP: &str = "it is nested deeper than MAX_JSON_DEPTH (120): store it 
 #[derive(Default)]
 struct Trail {
     refused: Cell<Option<&'static str>>,
-    /// The names from the inside to the outside.
+    /// Names of the path, from the inside to the outside.
     names: RefCell<Vec<String>>,
 }
 
@@ -60,7 +61,7 @@ impl Trail {
         E::custom(why)
     }
 
-    /// An error passes a field, an element or an entry on its way out.
+    /// Adds the name of a field, an element or an entry to the path of an error.
     fn pass(&self, name: impl Display) {
         self.names.borrow_mut().push(name.to_string());
     }
@@ -76,17 +77,17 @@ impl Trail {
     }
 }
 
-/// Where a value stands.
+/// The place of a value in the JSON.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     trail: &'a Trail,
     depth: usize,
-    /// Whether it is what an option holds.
+    /// Whether an option holds the value.
     in_option: bool,
 }
 
 impl<'a> Place<'a> {
-    /// The place of what stands so many levels deeper.
+    /// Returns the place that is deeper by the given number of levels, if it is not too deep.
     fn deeper<E: serde::ser::Error>(self, levels: usize) -> Result<Self, E> {
         let depth = self.depth + levels;
         if depth > MAX_JSON_DEPTH {
@@ -112,20 +113,20 @@ impl<T: Serialize + ?Sized> Serialize for Placed<'_, T> {
     }
 }
 
-/// A serializer around another one.
+/// A serializer around another serializer.
 struct Strict<'a, S> {
     inner: S,
     place: Place<'a>,
 }
 
 impl<'a, S: Serializer> Strict<'a, S> {
-    /// Begins what holds others, so many levels below.
+    /// Begins a value that holds other values, the given number of levels below.
     fn open<C>(self, levels: usize, begin: impl FnOnce(S) -> Result<C, S::Error>) -> Result<Compound<'a, C>, S::Error> {
         let place = self.place.deeper(levels)?;
         Ok(Compound::new(begin(self.inner)?, place))
     }
 
-    /// Writes a null, unless an option holds it.
+    /// Writes a null, and refuses it inside an option.
     fn null(self, write: impl FnOnce(S) -> Result<S::Ok, S::Error>) -> Result<S::Ok, S::Error> {
         match self.place.in_option {
             true => Err(self.place.trail.refuse(NOTHING)),
@@ -142,7 +143,7 @@ impl<'a, S: Serializer> Strict<'a, S> {
     }
 }
 
-/// Methods that change nothing.
+/// Methods that pass a value on unchanged.
 macro_rules! plain {
     ($($method:ident($type:ty),)+) => {
         $(fn $method(self, value: $type) -> Result<S::Ok, S::Error> {

@@ -9,18 +9,19 @@ use md5::{Digest, Md5};
 use crate::error::{Error, Misuse, Result};
 use crate::text::shortened;
 
-/// The most bytes of a recipient (`kind/key`) and of an event's name.
+/// Largest number of bytes of a recipient (`kind/key`) and of an event's name.
 pub const MAX_KEY_BYTES: usize = 512;
 
 /// The entity that owns an eventbox, written `kind/key`: `aircraft/N14228`.
 ///
 /// `kind` picks the processor and is the label of metrics, so there should be few kinds. The entity itself need not
-/// exist. Cheap to clone.
+/// exist. A clone is cheap.
 ///
 /// # Units and limits
 ///
-/// `kind/key` has at most [`MAX_KEY_BYTES`] bytes of UTF-8; neither part is empty; no NUL; no slash in the kind (the
-/// key may have some).
+/// * `kind/key` has at most [`MAX_KEY_BYTES`] bytes of UTF-8.
+/// * Neither part is empty or contains NUL.
+/// * The kind contains no slash. The key may contain slashes.
 ///
 /// # Examples
 ///
@@ -38,12 +39,12 @@ pub const MAX_KEY_BYTES: usize = 512;
 pub struct Recipient {
     text: Arc<str>,
     kind_len: usize,
-    /// Kept, because every statement names it.
+    /// Shard, stored because every statement names it.
     shard: u8,
 }
 
 impl Recipient {
-    /// A recipient from its two parts.
+    /// Creates a recipient from its two parts.
     ///
     /// # Errors
     ///
@@ -66,27 +67,27 @@ impl Recipient {
         Ok(Recipient { text: text.into(), kind_len: kind.len(), shard })
     }
 
-    /// The part before the first slash.
+    /// Returns the part before the first slash.
     #[must_use]
     pub fn kind(&self) -> &str {
         self.text.get(..self.kind_len).unwrap_or_default()
     }
 
-    /// The part after the first slash.
+    /// Returns the part after the first slash.
     #[must_use]
     pub fn key(&self) -> &str {
         self.text.get(self.kind_len + 1..).unwrap_or_default()
     }
 
-    /// `kind/key`, as it is stored.
+    /// Returns `kind/key`, as it is stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The recipient's shard, 0 to 255: the first byte of the MD5 of its UTF-8 text.
+    /// Returns the recipient's shard, 0 to 255: the first byte of the MD5 of its UTF-8 text.
     ///
-    /// It is a constant of the stored format, so that any language and SQL itself can compute it.
+    /// The rule is part of the stored format, so that any language and SQL itself can compute the shard.
     ///
     /// ```
     /// # use eventbox::Recipient;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-/// Largest number of bytes of messages in each queue of an emitter, beside the number of messages: the queue of the batch
-/// client with the requests in flight, the queue of inserts, and that of `DurableEmitter::publish_async`.
+/// Largest number of bytes of messages in each queue of an emitter.
 ///
-/// A queue that is full in bytes behaves as one that is full in messages. A larger message passes when the queue is
-/// empty.
+/// The queues are the batch client's with its requests in flight, the queue of inserts, and the queue of
+/// `DurableEmitter::publish_async`. Each also has a largest number of messages.
+///
+/// A queue that is full in bytes behaves as a queue that is full in messages. An empty queue takes a larger message
+/// too.
 pub const MAX_QUEUE_BYTES: usize = 64 << 20;
 
-/// What places are counted in, so that their number fits into a semaphore's.
+/// Number of bytes of one permit, so that the number of permits fits into a semaphore.
 const UNIT: usize = 64;
 
 const UNITS: usize = MAX_QUEUE_BYTES / UNIT;
@@ -29,17 +31,17 @@ impl Room {
         Room(Arc::new(Semaphore::new(UNITS)))
     }
 
-    /// The place of so many bytes, if there is room now.
+    /// Takes the place of a number of bytes, if there is room now.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Place> {
         Arc::clone(&self.0).try_acquire_many_owned(units(bytes)).ok()
     }
 
-    /// The same, waiting for room until then.
+    /// Takes the place of a number of bytes, and waits for room until the given time.
     pub(crate) async fn take(&self, bytes: usize, until: Instant) -> Option<Place> {
         timeout_at(until, Arc::clone(&self.0).acquire_many_owned(units(bytes))).await.ok()?.ok()
     }
 
-    /// How many bytes it has room for.
+    /// Returns the number of free bytes.
     pub(crate) fn free(&self) -> usize {
         self.0.available_permits() * UNIT
     }

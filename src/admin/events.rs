@@ -1,4 +1,4 @@
-//! Looking into a box, and emptying it.
+//! Listing, counting and deleting the events of a box.
 
 use sqlx::Pool;
 use uuid::Uuid;
@@ -9,24 +9,28 @@ use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, Fault, answered, hold};
 
-/// The most events that one listing answers.
+/// Largest number of events of one listing.
 pub const MAX_LISTED: u32 = 1_000;
 
-/// The most bytes that the values of one listing have together, also of [`quarantined`](super::quarantined) events; one
-/// event is always listed.
+/// Largest number of bytes of the values of one listing together, also of [`quarantined`](super::quarantined) events.
+///
+/// A listing always has at least one event if there is any.
 pub const MAX_LISTED_BYTES: usize = 32 << 20;
 
-/// The most ids that one call takes.
+/// Largest number of ids of one call.
 pub const MAX_IDS: usize = 10_000;
 
 /// Number of events that [`purge_all`] deletes in one transaction.
 pub const PURGE_SLICE: u32 = 10_000;
 
-/// The events of a box, oldest first, behind `after` (`None`: from the oldest); at most `limit` and [`MAX_LISTED`], and
-/// no more than fit into [`MAX_LISTED_BYTES`].
+/// Lists the events of a box behind `after`, oldest first. With `None` the list begins at the oldest event.
 ///
-/// Go on behind the last one of the answer, until the answer is empty: an answer may be shorter than `limit` because
-/// its values are large.
+/// For the next page, pass the id of the last event. Stop at an empty page only, because a page may be shorter than
+/// `limit` when its values are large.
+///
+/// # Units and limits
+///
+/// At most `limit` events, at most [`MAX_LISTED`], and at most as many as fit into [`MAX_LISTED_BYTES`].
 ///
 /// # Errors
 ///
@@ -36,7 +40,8 @@ pub const PURGE_SLICE: u32 = 10_000;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Recipient, admin};
 ///
@@ -70,13 +75,13 @@ pub async fn events<B: Backend>(
 pub struct Backlog {
     /// Number of events in the box.
     pub events: u64,
-    /// The oldest of them; [`EventId::emitted_at`] tells when it was emitted. `None` when none waits.
+    /// Id of the oldest event, whose [`EventId::emitted_at`] is the time of its emit. `None` when no event waits.
     pub oldest: Option<EventId>,
 }
 
-/// How many events wait in a box and which is the oldest, exactly and now; the gauges of the metrics only know the last listing.
+/// Counts the events of a box and finds the oldest, exactly and now. The gauges of the metrics lag behind.
 ///
-/// It reads the keys of the whole box: a page of an administrator may ask it, a loop should not.
+/// The call reads the keys of the whole box. A page of an administrator may call it, a loop should not.
 ///
 /// # Errors
 ///
@@ -86,7 +91,8 @@ pub struct Backlog {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Recipient, admin};
 ///
@@ -103,28 +109,30 @@ pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backl
     Ok(Backlog { events: events.unsigned_abs(), oldest: oldest.map(EventId) })
 }
 
-/// Deletes events for good, of the box and among the timers; answers how many were there. Their names stay remembered for the tombstone delay.
+/// Deletes events for good, from the box and from the timers. Returns the number of deleted events.
 ///
-/// [`quarantine`](super::quarantine()) keeps them; this does not.
+/// The names of the events stay remembered for the tombstone delay. To keep the events, call
+/// [`quarantine`](super::quarantine()).
 ///
 /// # Units and limits
 ///
-/// At most [`MAX_IDS`].
+/// At most [`MAX_IDS`] ids.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL over the limit; contention, transient and database errors: nothing was changed. [`Error::Unknown`]: do it
-/// again.
+/// [`Error::Misuse`] before any SQL when the limit is exceeded. Contention, transient and database errors: nothing was
+/// changed. [`Error::Unknown`]: call again.
 ///
 /// # Cancel safety
 ///
-/// Safe: all of them are deleted or none.
+/// Safe: either all of the events are deleted or none of them.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Recipient, admin};
 ///
@@ -141,7 +149,8 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
     let write = async {
         let mut tx = begin_moving(pool, of).await?;
         let (shard, recipient) = (of.shard().into(), of.as_str());
-        // Timers come first: one that is being moved meanwhile is waited for, and is then found in the box.
+        // The timers come first. The delete waits for a move of a timer in progress, and then finds its event in the
+        // box.
         let timers = B::delete_timers(&mut tx, shard, recipient, &ids).await?;
         let purged = timers + B::delete_events(&mut tx, shard, recipient, &ids).await?;
         Ok((tx, purged))
@@ -151,14 +160,14 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
     Ok(purged)
 }
 
-/// Deletes all events that a box holds, and all timers that the recipient has, when the call begins, for good; answers how many.
+/// Deletes for good all events of a box and all timers of its recipient. Returns the number of deleted events.
 ///
-/// [`PURGE_SLICE`] events a transaction, oldest first; what is emitted meanwhile stays. Pause the recipient first if nothing must be processed
-/// in between.
+/// One transaction deletes [`PURGE_SLICE`] events, oldest first. Events that are emitted after the begin of the call
+/// stay. Pause the recipient first if no event may be processed in between.
 ///
 /// # Errors
 ///
-/// As [`purge`]; the slices that were committed before the error stay deleted.
+/// As [`purge`]. The slices that were committed before the error stay deleted.
 ///
 /// # Cancel safety
 ///
@@ -168,7 +177,8 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Recipient, admin};
 ///
@@ -182,7 +192,7 @@ pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64
     let (shard, recipient) = (of.shard().into(), of.as_str());
     let newest = answered(pool, async {
         let conn = &mut *hold(pool).await?;
-        // The timers come first, here and below: one that is moved in between is found in the box.
+        // The timers come first, here and below. The event of a timer that is moved in between is found in the box.
         let timer = B::newest_timer(conn, shard, recipient).await?;
         Ok(timer.max(B::newest_event(conn, shard, recipient).await?))
     });
@@ -205,7 +215,7 @@ pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64
     }
 }
 
-/// The ids without doubles.
+/// Returns the ids without duplicates, or the misuse when there are too many.
 pub(super) fn check_ids(ids: &[EventId]) -> Result<Vec<Uuid>, Misuse> {
     if ids.len() > MAX_IDS {
         return Err(Misuse::TooMany { count: ids.len(), limit: MAX_IDS });

@@ -1,4 +1,4 @@
-//! A kind as a whole: pausing it.
+//! Pausing and resuming of a whole kind.
 
 use std::time::SystemTime;
 
@@ -9,25 +9,27 @@ use crate::error::{Error, Result};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, answered, hold};
 
-/// Lets no turn of any recipient of a kind begin until [`resume_kind`]; `false` when it was paused already.
+/// Pauses a kind: no turn of its recipients begins until [`resume_kind`]. Returns `false` when it was paused already.
 ///
-/// For when the code of a whole kind must not run: a bad release, a dependency that is down. Events may be emitted and wait. A turn that was
-/// begun before may still commit; the runtimes begin none as soon as they have looked, which is within their poll interval, and
-/// [`process_batch`](crate::process_batch) refuses from then on.
+/// Use it when the code of a whole kind must not run, after a bad release or while a dependency is down. Events may
+/// still be emitted, and wait. A turn that began before may still commit. The runtimes begin no turn from their next
+/// poll on, and [`process_batch`](crate::process_batch) refuses at once.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when `kind` is none. Contention, transient and database errors: nothing was changed.
+/// [`Error::Misuse`] before any SQL when `kind` is not a valid kind. Contention, transient and database errors: nothing
+/// was changed.
 ///
 /// # Cancel safety
 ///
-/// Safe: it is paused or not.
+/// Safe: the kind is either paused or not.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::admin;
 ///
@@ -43,7 +45,9 @@ pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> 
     write.await.map_err(|fault: Fault| fault.during(attempt()))
 }
 
-/// Lets turns of a kind begin again; `false` when it was not paused. Recipients that are paused themselves stay so.
+/// Lets turns of a kind begin again. Returns `false` when the kind was not paused.
+///
+/// Recipients that are paused themselves stay paused.
 ///
 /// # Errors
 ///
@@ -51,7 +55,7 @@ pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> 
 ///
 /// # Cancel safety
 ///
-/// Safe: it is resumed or not.
+/// Safe: the kind is either resumed or not.
 ///
 /// # Examples
 ///
@@ -69,11 +73,11 @@ pub async fn resume_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool>
 pub struct PausedKind {
     /// The kind.
     pub kind: String,
-    /// Since when, by the database's clock.
+    /// Time of the pause, by the database's clock.
     pub paused_at: SystemTime,
 }
 
-/// The kinds that are paused, in the order of their names.
+/// Lists the paused kinds, in the order of their names.
 ///
 /// # Errors
 ///
@@ -88,7 +92,7 @@ pub async fn paused_kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<PausedKind>>
     Ok(paused.into_iter().map(|(kind, since_us)| PausedKind { kind, paused_at: time_of(since_us) }).collect())
 }
 
-/// A kind is what could stand before the slash of a recipient.
+/// Checks that a kind can stand before the slash of a recipient.
 fn check(kind: &str, attempt: &impl Fn() -> String) -> Result<()> {
     match Recipient::new(kind, "key") {
         Ok(_) => Ok(()),

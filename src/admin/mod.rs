@@ -1,25 +1,28 @@
-//! What an operator may ask of a box, and how it is repaired: library calls with plain data out.
+//! The calls of an operator: they inspect and repair boxes, and return plain data.
 //!
-//! | call | what |
+//! | call | purpose |
 //! | --- | --- |
-//! | [`standing`] | the turn of a recipient, whether it is paused, and how it fails |
-//! | [`events`], [`backlog`] | what waits in a box, a page at a time; how much it is, exactly |
-//! | [`purge`], [`purge_all`] | throw events away |
-//! | [`quarantine`], [`quarantined`], [`replay`], [`discard`] | take events aside with a reason, look at them, put them back or throw them away |
-//! | [`pause`], [`resume`] | let nothing be processed, and go on |
+//! | [`standing`] | show the turn of a recipient, its pause and its failures |
+//! | [`events`], [`backlog`] | list the events of a box, a page at a time; count them exactly |
+//! | [`purge`], [`purge_all`] | delete events |
+//! | [`quarantine`], [`quarantined`] | take events aside with a reason, list them |
+//! | [`replay`], [`discard`] | put quarantined events back, or delete them |
+//! | [`pause`], [`resume`] | stop the processing of a recipient, and go on |
 //! | [`pause_kind`], [`resume_kind`], [`paused_kinds`] | the same for all recipients of a kind |
-//! | [`stored_state`], [`set_state`], [`reset_state`] | look at the state that the library keeps, also one that cannot be decoded, and edit or clear it |
-//! | [`forget`] | delete the last traces of a recipient that is no more |
+//! | [`stored_state`] | show the state that the library keeps, even if it cannot be decoded |
+//! | [`set_state`], [`reset_state`] | edit or clear that state |
+//! | [`forget`] | delete the last rows of a recipient that is gone for good |
 //!
-//! Every call that writes moves the recipient's turn in the same transaction. So a turn in flight, which was decided on what was there before,
-//! fails as contention and starts anew: it never applies what was just taken away, and it never overwrites an edited state. Calls that turn
-//! out to change nothing move no turn.
+//! Every call that changes something moves the recipient's turn in the same transaction. So a turn in flight, which
+//! decided on the rows before the change, fails as contention and starts again. It never applies an event that was just
+//! taken away, and it never overwrites an edited state. A call that changes nothing moves no turn.
 //!
 //! # Examples
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+//! # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+//! # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 //! # eventbox::migrate(&pool).await?;
 //! use eventbox::{Event, Recipient, admin};
 //!
@@ -55,14 +58,14 @@ use crate::error::Result;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, Tx, begin_tx};
 
-/// Begins a transaction that has moved the recipient's turn.
+/// Begins a transaction and moves the recipient's turn in it.
 async fn begin_moving<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Tx<B>, Fault> {
     let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
     B::move_turn(&mut tx, of.shard().into(), of.as_str(), Uuid::new_v4()).await?;
     Ok(tx)
 }
 
-/// Commits what was changed; rolls back, and moves no turn, when that was nothing.
+/// Commits if something was changed. Otherwise rolls back, so that no turn is moved.
 async fn end<B: Backend>(tx: Tx<B>, changed: bool, attempt: impl fmt::Display) -> Result<()> {
     if changed {
         return tx.commit().await.map_err(|fault| fault.during_commit(attempt));

@@ -1,4 +1,4 @@
-//! Events that were taken aside.
+//! Events in quarantine.
 
 use std::time::SystemTime;
 
@@ -12,10 +12,11 @@ use crate::eventbox::{Event, EventId, wake_shard};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict, answered, hold};
 
-/// How long a replay waits for a name that an open transaction of somebody else holds, milliseconds. Then it is contention.
+/// Longest wait of a replay for a name that another open transaction holds, in milliseconds. After it the replay fails
+/// as contention.
 const REPLAY_NAME_WAIT_MS: u32 = 5_000;
 
-/// The most bytes of a reason.
+/// Largest number of bytes of a reason.
 pub const MAX_REASON_BYTES: usize = 1_024;
 
 /// The code of an event that an operator took aside.
@@ -25,21 +26,21 @@ pub const QUARANTINED: &str = "QUARANTINED";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quarantined {
-    /// The event, with the id that it had in its box.
+    /// Event, with the id that it had in its box.
     pub event: Event,
-    /// Why, in one word: [`QUARANTINED`] when an operator took it aside.
+    /// Reason in one word: [`QUARANTINED`] when an operator took the event aside.
     pub code: String,
-    /// Why, in words.
+    /// Reason in words.
     pub reason: String,
-    /// Number of counted attempts to process it.
+    /// Number of counted attempts to process the event.
     pub attempts: u32,
-    /// When it was taken aside, by the database's clock.
+    /// Time at which the event was taken aside, by the database's clock.
     pub quarantined_at: SystemTime,
 }
 
-/// Takes events out of their box, keeps them with a reason, and lets the rest go on; answers how many were there.
+/// Moves events from their box into the quarantine, with a reason. Returns the number of moved events.
 ///
-/// Their names stay remembered while they are in quarantine: a re-send is a duplicate.
+/// The other events of the box go on. The names of events in quarantine stay remembered, so a re-send is a duplicate.
 ///
 /// # Units and limits
 ///
@@ -47,12 +48,12 @@ pub struct Quarantined {
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when a limit is broken; contention, transient and database errors: nothing was changed.
-/// [`Error::Unknown`]: do it again.
+/// [`Error::Misuse`] before any SQL when a limit is exceeded. Contention, transient and database errors: nothing was
+/// changed. [`Error::Unknown`]: call again.
 ///
 /// # Cancel safety
 ///
-/// Safe: all of them are moved or none.
+/// Safe: either all of the events are moved or none of them.
 ///
 /// # Examples
 ///
@@ -72,8 +73,13 @@ pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[Event
     Ok(moved)
 }
 
-/// The events of a recipient that are in quarantine, oldest first, behind `after` (`None`: from the oldest); at most `limit` and
-/// [`MAX_LISTED`](super::MAX_LISTED), and no more than fit into [`MAX_LISTED_BYTES`](super::MAX_LISTED_BYTES).
+/// Lists the events of a recipient in quarantine behind `after`, oldest first. With `None` the list begins at the
+/// oldest event.
+///
+/// # Units and limits
+///
+/// At most `limit` events, at most [`MAX_LISTED`](super::MAX_LISTED), and at most as many as fit into
+/// [`MAX_LISTED_BYTES`](super::MAX_LISTED_BYTES).
 ///
 /// # Errors
 ///
@@ -111,10 +117,10 @@ impl Quarantined {
     }
 }
 
-/// Puts events from the quarantine back into their box; answers how many were there.
+/// Moves events from the quarantine back into their box. Returns the number of moved events.
 ///
-/// They keep their ids, and thereby their place in the order of the box; and their names, which are remembered from now on as if the events
-/// had never left. Replaying an event again is harmless.
+/// The events keep their ids, and thereby their places in the order of the box. They keep their names too, which are
+/// remembered as if the events had never left. A second replay of an event changes nothing.
 ///
 /// # Errors
 ///
@@ -122,7 +128,7 @@ impl Quarantined {
 ///
 /// # Cancel safety
 ///
-/// Safe: all of them are moved or none.
+/// Safe: either all of the events are moved or none of them.
 ///
 /// # Examples
 ///
@@ -142,7 +148,9 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
     Ok(moved)
 }
 
-/// Deletes events that are in quarantine, for good; answers how many were there. Their names stay remembered for the tombstone delay.
+/// Deletes events in quarantine for good. Returns the number of deleted events.
+///
+/// The names of the events stay remembered for the tombstone delay.
 ///
 /// # Errors
 ///
@@ -150,13 +158,14 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
 ///
 /// # Cancel safety
 ///
-/// Safe: all of them are deleted or none.
+/// Safe: either all of the events are deleted or none of them.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Recipient, admin};
 ///

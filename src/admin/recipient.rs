@@ -1,4 +1,4 @@
-//! A recipient as a whole: pausing it, its state, forgetting it.
+//! Calls for a whole recipient: pause it, edit its state, forget it.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,35 +15,36 @@ use crate::store::{Backend, Fault, answered, begin_tx, hold};
 
 pub use crate::store::Forgotten;
 
-/// How long nothing must have been written on a recipient before it can be forgotten, by the database's clock.
+/// Shortest time since the last write on a recipient before it can be forgotten, by the database's clock.
 ///
-/// Twice the [`MAX_TURN_AGE`](crate::limits::MAX_TURN_AGE): a turn that was loaded before the recipient came to be cannot commit after it was forgotten.
+/// This is twice the [`MAX_TURN_AGE`](crate::limits::MAX_TURN_AGE). So a turn that was loaded before the recipient's
+/// first write cannot commit after the recipient was forgotten.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The most bytes of a state that is set here.
+/// Largest number of bytes of a state that [`set_state`] takes.
 pub const MAX_EDIT_BYTES: usize = 16 << 20;
 
 /// State of a recipient besides its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Standing {
-    /// The number of its last turn or other write; 0 when it never had one.
+    /// Number of the recipient's last turn or other write. 0 before the first.
     pub turn: i64,
-    /// When that was, by the database's clock.
+    /// Time of that turn or write, by the database's clock.
     pub updated_at: Option<SystemTime>,
     /// Whether the recipient itself is paused, by [`pause`].
     pub paused: bool,
     /// Whether its whole kind is paused, by [`pause_kind`](crate::admin::pause_kind).
     pub kind_paused: bool,
-    /// Failures in a row.
+    /// Number of failures in a row.
     pub attempts: u32,
-    /// When it is tried again after failing, by the database's clock; `None` when it is not failing.
+    /// Time of the next retry, by the database's clock. `None` without a failure.
     pub next_attempt_at: Option<SystemTime>,
     /// Last error.
     pub error: Option<String>,
 }
 
-/// The standing of a recipient, which need not exist.
+/// Returns the standing of a recipient, which need not exist.
 ///
 /// # Errors
 ///
@@ -67,24 +68,25 @@ pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Stan
     })
 }
 
-/// Lets nothing of a recipient be processed until [`resume`]; `false` when it was paused already.
+/// Pauses a recipient: none of its events is processed until [`resume`]. Returns `false` when it was paused already.
 ///
-/// Events may be emitted to it and wait. A turn in flight fails as contention when it has not committed yet; when this returns, no turn that
-/// began before will commit.
+/// Events may still be emitted to the recipient, and wait. A turn in flight that has not committed fails as contention.
+/// After the return of the call, no turn that began before it commits.
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: do it again.
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: call again.
 ///
 /// # Cancel safety
 ///
-/// Safe: it is paused or not.
+/// Safe: the recipient is either paused or not.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Recipient, admin};
 ///
@@ -106,7 +108,9 @@ pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<
     Ok(changed)
 }
 
-/// Lets a recipient be processed again, at once and as if it had never failed; `false` when it was neither paused nor failing.
+/// Lets a recipient be processed again, at once and as if it had never failed.
+///
+/// Returns `false` when the recipient was neither paused nor failing.
 ///
 /// # Errors
 ///
@@ -114,7 +118,7 @@ pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<
 ///
 /// # Cancel safety
 ///
-/// Safe: it is resumed or not.
+/// Safe: the recipient is either resumed or not.
 ///
 /// # Examples
 ///
@@ -136,13 +140,13 @@ pub async fn resume<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredState {
-    /// The turn that it is of; 0 when the recipient never had one.
+    /// Turn that wrote the state. 0 before the recipient's first turn.
     pub turn: i64,
-    /// The encoded state; `None` when there is none, or it is kept by a processor.
+    /// Encoded state. `None` when there is no state, or when a processor keeps it.
     pub state: Option<Bytes>,
 }
 
-/// The state that the library keeps of a recipient, encoded; [`state`](crate::state()) decodes it.
+/// Returns the encoded state that the library keeps of a recipient. [`state`](crate::state()) decodes it.
 ///
 /// # Errors
 ///
@@ -158,29 +162,32 @@ pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<
     Ok(StoredState { turn, state: state.map(Bytes::from) })
 }
 
-/// Replaces the state that the library keeps, or clears it (`None`), if the recipient is still at the turn it was read at; answers the new
-/// turn.
+/// Replaces the state that the library keeps, if the recipient is still at turn `at_turn`. Returns the new turn.
 ///
-/// The bytes are taken as they are: encode them as the recipient's reducer does. It is of no use for a processor, which keeps its own state.
+/// `None` clears the state. The bytes are stored as they are, so encode them as the recipient's reducer does. The call
+/// has no use for a processor, which keeps its own state.
 ///
 /// # Units and limits
 ///
-/// At most [`MAX_EDIT_BYTES`].
+/// At most [`MAX_EDIT_BYTES`] bytes.
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL over the limit. Contention when the recipient is not at turn `at_turn` any more: read it again. Transient
-/// and database errors. [`Error::Unknown`]: read it again.
+/// * [`Error::Misuse`] before any SQL when the limit is exceeded.
+/// * Contention when the recipient is no longer at turn `at_turn`: read the state again.
+/// * [`Error::Unknown`]: read the state again.
+/// * Transient and database errors.
 ///
 /// # Cancel safety
 ///
-/// Safe: it is replaced or not.
+/// Safe: the state is either replaced or not.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Recipient, admin};
 ///
@@ -188,7 +195,7 @@ pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<
 /// let stored = admin::stored_state(&pool, &airport).await?;
 /// let turn = admin::set_state(&pool, &airport, stored.turn, Some(b"7")).await?;
 /// assert_eq!(eventbox::state::<u64>(&pool, &airport).await?.ok_or("it has a state")?.state, Some(7));
-/// // It was edited since it was read, so this edit is refused.
+/// // The state was edited since it was read, so this edit is refused.
 /// assert!(admin::set_state(&pool, &airport, stored.turn, None).await.unwrap_err().is_contention());
 /// assert_eq!(turn, 1);
 /// # Ok(()) }
@@ -211,10 +218,10 @@ pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64,
     if is_current { Ok(at_turn + 1) } else { Err(Error::contention(attempt())) }
 }
 
-/// Clears the state that the library keeps, so that the recipient's next turn begins with the default: [`set_state`] with `None`; answers the
-/// new turn.
+/// Clears the state that the library keeps, as [`set_state`] with `None`. Returns the new turn.
 ///
-/// For a state that cannot be decoded any more. [`stored_state`] shows its bytes; keep them if they may be of use.
+/// The recipient's next turn begins with the default state. Use it for a state that can no longer be decoded.
+/// [`stored_state`] returns its bytes, which may be worth keeping.
 ///
 /// # Errors
 ///
@@ -222,13 +229,14 @@ pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64,
 ///
 /// # Cancel safety
 ///
-/// Safe: it is cleared or not.
+/// Safe: the state is either cleared or not.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Recipient, admin};
 ///
@@ -246,24 +254,32 @@ pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i6
     set_state(pool, of, at_turn, None).await
 }
 
-/// Deletes what is kept of a recipient beside its events: its turn, its state, its failures.
+/// Deletes the turn, the state and the failures of a recipient.
 ///
-/// For entities that are gone for good. If it is written to again, **its turns begin again at 1**, and with them the idempotency keys of what it
-/// publishes. Nothing is deleted unless its box is empty, it has no timers, it is not paused, and nothing was written on it for [`FORGET_AFTER`].
+/// Use it for an entity that is gone for good. After a later emit to the recipient, **its turns begin again at 1**, and
+/// so do the idempotency keys of the messages that it publishes.
+///
+/// The call deletes nothing unless all of these hold:
+///
+/// * the box is empty,
+/// * the recipient has no timers,
+/// * the recipient is not paused,
+/// * the last write on the recipient is at least [`FORGET_AFTER`] old.
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: do it again.
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: call again.
 ///
 /// # Cancel safety
 ///
-/// Safe: it is forgotten or not.
+/// Safe: the recipient is either forgotten or not.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::admin::{self, Forgotten};
 /// use eventbox::Recipient;

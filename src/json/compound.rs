@@ -8,7 +8,7 @@ use serde::ser::{
 
 use super::Place;
 
-/// A sequence, a map or a struct that is being written; what it holds stands at `place`.
+/// A sequence, a map or a struct that is being written. Its values stand at `place`.
 pub(super) struct Compound<'a, C> {
     inner: C,
     place: Place<'a>,
@@ -20,7 +20,7 @@ impl<'a, C> Compound<'a, C> {
         Compound { inner, place, index: 0 }
     }
 
-    /// An element was written, or not: then its index is a part of the way.
+    /// Counts an element. After an error, adds its index to the path.
     fn told<E>(&mut self, written: Result<(), E>) -> Result<(), E> {
         if written.is_err() {
             self.place.trail.pass(self.index);
@@ -81,7 +81,7 @@ impl<C: SerializeMap> SerializeMap for Compound<'_, C> {
     type Ok = C::Ok;
     type Error = C::Error;
 
-    // JSON has no keys but strings, so the serializer itself refuses the others.
+    // JSON has only strings as keys, so the inner serializer refuses other keys.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
         self.inner.serialize_key(key)
     }

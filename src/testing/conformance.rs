@@ -13,69 +13,83 @@ use crate::eventbox::{Event, Next, Processor};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// How long a `load_state` may take when [`check_processor`] calls it inside a transaction. One that waits for another connection of the same
-/// pool would wait for ever.
+/// Longest duration of a `load_state` that [`check_processor`] calls inside a transaction.
+///
+/// A `load_state` that waits for another connection of the same pool would wait for ever.
 pub const LOAD_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often [`check_processor`] begins anew when somebody else writes on the same recipient.
+/// Largest number of attempts of [`check_processor`] while another writer changes the same recipient.
 const MAX_REHEARSALS: u32 = 10;
 
-/// A mistake of a processor; its text says what to do.
+/// A mistake of a processor. Its text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// There was no turn, or none that saves a state, so that little could be checked.
+    /// No turn, or no turn that saves a state. So only a part could be checked.
     #[error("no state was saved, so nothing could be checked: emit events that change the state before the check")]
     NothingSaved,
-    /// `load_state` and `fetch_eversion` tell different versions of the same entity, so that no turn ever commits.
-    #[error("load_state and fetch_eversion tell different versions of an entity that nobody else writes")]
+    /// Different versions from `load_state` and `fetch_eversion` for the same entity, so that no turn ever commits.
+    #[error("load_state and fetch_eversion return different versions of an entity that no other writer changes")]
     VersionsDiffer,
-    /// The version is the old one after the save.
+    /// The old version after the save.
     #[error("save_state saved without the new version: store the eversion that it is given")]
     SaveForgetsVersion,
-    /// `fetch_eversion` does not see the version that was saved in its own transaction, but `load_state` does.
-    #[error("fetch_eversion does not tell the version that was saved: read it with the connection that it is given")]
+    /// A `fetch_eversion` that does not see the version saved in its own transaction, while `load_state` sees it.
+    #[error("fetch_eversion does not return the version that was saved: read it with the connection that it is given")]
     FetchMissesVersion,
-    /// `load_state` does not see what was saved in the transaction whose connection it was given, but `fetch_eversion` does.
+    /// A `load_state` that does not see the save of the transaction whose connection it was given.
+    /// `fetch_eversion` sees it.
     #[error("load_state reads elsewhere than on its connection: it does not see what this transaction saved")]
     LoadReadsElsewhere,
-    /// `load_state` gives another state than the one that `save_state` was given.
+    /// A state from `load_state` that differs from the state that `save_state` was given.
     #[error("load_state does not give back the state that save_state was given: something of it is not stored")]
     StateIsLost,
-    /// Deciding twice on the same state and events gave two decisions.
-    #[error("prepare_mutation is not repeatable: deciding again on the same gave other {what}")]
+    /// Two different decisions on the same state and events.
+    #[error("prepare_mutation is not repeatable: a second call with the same state and events gave other {what}")]
     NotRepeatable {
-        /// What differed.
+        /// Part of the decision that differed.
         what: &'static str,
     },
-    /// After [`MAX_IDLE_TURNS`] turns that removed no event it still decides something, so that it commits a turn whenever it is called.
+    /// A processor that still has transitions after [`MAX_IDLE_TURNS`] turns that removed no event.
+    ///
+    /// It commits a turn whenever it is called.
     #[error(
-        "it never rests: after {turns} turns that removed no event it still has transitions; answer Mutation::none when nothing is left to do"
+        "it never rests: after {turns} turns that removed no event it still has transitions; \
+         return Mutation::none when nothing is left to do"
     )]
     NeverRests {
-        /// How many turns there were.
+        /// Number of turns.
         turns: usize,
     },
 }
 
-/// Finds mistakes in the methods of a [`Processor`]: rolls two turns back, and asks its methods inside them what they see.
+/// Finds mistakes in the methods of a [`Processor`]: runs two turns, calls its methods inside them, and rolls both
+/// back.
 ///
-/// Emit events that make it save a new state to a recipient, and give it that recipient. It detects a `save_state` that forgets the version or a
-/// part of the state, a `load_state` that reads outside its connection, a `fetch_eversion` that does not follow the version, a
-/// `prepare_mutation` that decides differently when it is asked again (as it is after contention), and one that never rests: with the events that
-/// it leaves, or without any where it [runs without events](Processor::runs_without_events). Nothing stays in the database. Tests that use
-/// the same database at the same time do no harm, as long as each has recipients of its own.
+/// First emit events to a recipient that make the processor save a new state. Then call the check with that recipient.
+/// The check detects:
 ///
-/// Not for a processor that has no version because only turns write its entity, such as [`ReducerAsProcessor`](crate::ReducerAsProcessor).
+/// * a `save_state` that forgets the version or a part of the state,
+/// * a `load_state` that reads outside its connection,
+/// * a `fetch_eversion` that does not follow the version,
+/// * a `prepare_mutation` that decides differently in a second call, such as the call after contention,
+/// * a processor that never rests with the events that it leaves in the box,
+/// * a processor that never rests without events, if it [runs without events](Processor::runs_without_events).
+///
+/// Nothing stays in the database. Tests that use the same database at the same time do no harm, as long as each has
+/// recipients of its own.
+///
+/// Not for a processor that has no version because only turns write its entity, such as
+/// [`ReducerAsProcessor`](crate::ReducerAsProcessor).
 ///
 /// # What comes back
 ///
-/// What was found, empty when all is well.
+/// The mistakes. The list is empty when the check found none.
 ///
 /// # Units and limits
 ///
-/// The pool needs two connections, else a `load_state` that takes a second one ends in the pool's own timeout. A `load_state` inside the
-/// transaction has [`LOAD_DEADLINE`].
+/// The pool needs two connections. Otherwise a `load_state` that takes a second connection ends in the pool's own
+/// timeout. A `load_state` inside the transaction has [`LOAD_DEADLINE`].
 ///
 /// # Errors
 ///
@@ -83,12 +97,14 @@ pub enum Violation {
 ///
 /// # Cancel safety
 ///
-/// Safe: everything is rolled back in any case.
+/// Safe: both turns are rolled back in any case.
 ///
 /// # Examples
 ///
 /// ```no_run
-/// # async fn check<P: eventbox::Processor<sqlx::Sqlite, State = i64>>(pool: sqlx::SqlitePool, orders: P) -> Result<(), eventbox::BoxError> {
+/// # async fn check<P: eventbox::Processor<sqlx::Sqlite, State = i64>>(
+/// #     pool: sqlx::SqlitePool, orders: P,
+/// # ) -> Result<(), eventbox::BoxError> {
 /// use eventbox::{Event, Recipient, testing};
 ///
 /// let order = Recipient::new("order", "7")?;
@@ -123,7 +139,7 @@ where
             Err(error) if error.is_contention() && may_try => continue,
             outcome => outcome?,
         };
-        // Somebody else wrote to the entity, or emitted to it: the two were not decided on the same.
+        // Another writer changed the entity or emitted to it, so the two turns decided on different input.
         if again.as_ref().is_some_and(|again| again.from != first.from) && may_try {
             continue;
         }
@@ -136,7 +152,7 @@ where
     }
     let again = again.map(|seen| seen.rehearsal);
     violations.extend(difference(&first.rehearsal, again.as_ref()).map(|what| Violation::NotRepeatable { what }));
-    // With another mistake, a version that does not move say, it may never rest because of that.
+    // Another mistake, such as a version that does not move, may itself keep the processor from resting.
     if !first.comes_to_rest && violations.iter().all(|found| *found == Violation::NothingSaved) {
         violations.push(Violation::NeverRests { turns: MAX_IDLE_TURNS });
     }
@@ -154,7 +170,7 @@ fn version_violation<S: PartialEq>(reread: &Reread<S>, state: &S) -> Option<Viol
     }
 }
 
-/// What differs between two rehearsals of one turn, without what must: ids and times.
+/// Returns the part that differs between two rehearsals of one turn. Ids and times always differ, so they are left out.
 fn difference<S: PartialEq>(first: &Rehearsal<S>, again: Option<&Rehearsal<S>>) -> Option<&'static str> {
     let Some(again) = again else { return Some("transitions: none at all") };
     if first.next != again.next {

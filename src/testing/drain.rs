@@ -10,61 +10,63 @@ use crate::eventbox::{Failure, HookErrors, Processor, process_batch};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// What the turns of a [`drain`] did together.
+/// The sum of the turns of a [`drain`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Drained {
-    /// How many turns were committed.
+    /// Number of committed turns.
     pub turns: u32,
-    /// How many events were consumed.
+    /// Number of consumed events.
     pub consumed: usize,
-    /// How many events were removed as garbage.
+    /// Number of events that were removed as garbage.
     pub garbage: usize,
-    /// Independent transitions that failed alone; their events are still in the box.
+    /// Independent transitions that failed alone. Their events are still in the box.
     pub failures: Vec<Failure>,
-    /// The messages that were published, in order; they are in the outbox.
+    /// Published messages, in order. They are in the outbox.
     pub published: Vec<CloudEvent>,
 }
 
-/// Why a recipient could not be drained.
+/// The reason why a [`drain`] ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DrainError {
-    /// A turn failed.
+    /// A failed turn.
     #[error(transparent)]
     Turn(#[from] Error),
-    /// Hooks failed; all of that turn have run, it stands, and no further one was begun.
+    /// Failed hooks of a turn. All hooks of the turn have run, the turn stays committed, and no further turn was begun.
     #[error("run the hooks of turn {turn} of {recipient}")]
     Hook {
-        /// Whose turn.
+        /// Recipient of the turn.
         recipient: Recipient,
-        /// The turn.
+        /// Number of the turn.
         turn: i64,
-        /// What those that failed said.
+        /// Errors of the hooks that failed.
         source: HookErrors,
     },
-    /// There was still something to do after the last turn that was allowed: each turn may cause the next one.
+    /// Work left after the last turn that was allowed. Each turn may cause the next turn.
     #[error("{recipient} is not idle after {turns} turns: allow more, or find out why each turn causes another one")]
     NeverIdle {
-        /// Whose turns.
+        /// Recipient of the turns.
         recipient: Recipient,
-        /// How many there were.
+        /// Number of turns.
         turns: u32,
     },
 }
 
 /// Processes a recipient, and runs the hooks of its turns, until there is nothing left to do.
 ///
-/// Use it to bring a test's entity to rest; wrap a reducer as [`ReducerAsProcessor`](crate::ReducerAsProcessor). Other recipients, to which the turns may have
-/// emitted, are not processed.
+/// Use it to bring a test's entity to rest. Wrap a reducer as [`ReducerAsProcessor`](crate::ReducerAsProcessor).
+/// The turns may emit to other recipients, which are not processed.
 ///
 /// # Units and limits
 ///
-/// `max_events` for one turn, as in [`process_batch`](crate::process_batch); at most `max_turns` turns.
+/// One turn lists at most `max_events` events, as in [`process_batch`](crate::process_batch). At most `max_turns` turns
+/// run.
 ///
 /// # Errors
 ///
-/// A failed turn or hook, and [`DrainError::NeverIdle`] when the box is not idle after `max_turns`. Turns that were committed stand.
+/// A failed turn or hook, and [`DrainError::NeverIdle`] when the box is not idle after `max_turns`. Committed turns
+/// stay committed.
 ///
 /// # Cancel safety
 ///
@@ -74,7 +76,8 @@ pub enum DrainError {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, ReducerAsProcessor, testing};
 ///
@@ -90,7 +93,8 @@ pub enum DrainError {
 /// for _ in 0..5 {
 ///     eventbox::emit(&pool, &airport, Event::new("departed")).await?;
 /// }
-/// let drained = testing::drain(&pool, &airport, &ReducerAsProcessor::new(&Counter), 2.try_into()?, 10.try_into()?).await?;
+/// let counter = ReducerAsProcessor::new(&Counter);
+/// let drained = testing::drain(&pool, &airport, &counter, 2.try_into()?, 10.try_into()?).await?;
 /// assert_eq!((drained.turns, drained.consumed), (3, 5));
 /// # Ok(()) }
 /// ```

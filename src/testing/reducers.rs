@@ -8,53 +8,64 @@ use crate::error::{BoxError, Error, Result};
 use crate::eventbox::{Event, EventId, Next, Outcome, Reducer, StateCodec};
 use crate::recipient::Recipient;
 
-/// The ways in which the events are split: the sizes of the batches, again and again. The first is one batch of all.
+/// The ways to split the events: the sizes of the batches, repeated until the end. The first is one batch of all
+/// events.
 const SPLITS: [&[usize]; 5] = [&[usize::MAX], &[1], &[2], &[3], &[1, 5, 2]];
 
-/// A mistake of a reducer; its text says what to do.
+/// A mistake of a reducer. Its text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReducerViolation {
-    /// A state cannot be stored, or could not be read again.
+    /// A state that cannot be stored, or could not be read again.
     #[error("a state is refused: {problem}")]
     Refused {
-        /// What the codec or the limit says, with the way to the field.
+        /// Error of the codec or of the limit, with the path to the field.
         problem: String,
     },
-    /// What is read is not equal to what was written.
+    /// A state that is read back and differs from the state that was written.
     #[error("a state comes back as another one: something of it is not stored, or is read as something else")]
     StateIsLost,
-    /// Deciding twice on the same state and events gave two decisions.
-    #[error("reduce is not repeatable: deciding again on the same gave other {what}")]
+    /// Two different decisions on the same state and events.
+    #[error("reduce is not repeatable: a second call with the same state and events gave other {what}")]
     NotRepeatable {
-        /// What differed.
+        /// Part of the decision that differed.
         what: &'static str,
     },
-    /// Other batches of the same events end in another state. Contention, limits and the search for a bad event change how events are split.
+    /// Another final state from other batches of the same events.
+    ///
+    /// Contention, limits and the search for a bad event split events in other ways.
     #[error(
-        "batches of {sizes:?} events end in another state than one batch: decide from the events and not from their batch"
+        "batches of {sizes:?} events end in another state than one batch: \
+         decide from the events and not from their batch"
     )]
     DependsOnBatches {
-        /// The sizes of the batches, again and again.
+        /// Sizes of the batches, repeated until the end.
         sizes: &'static [usize],
     },
-    /// After [`MAX_IDLE_TURNS`] turns that removed no event it still decides something.
+    /// A reducer that still changes or sends something after [`MAX_IDLE_TURNS`] turns that removed no event.
     #[error("it never rests: after {turns} turns that removed no event it still changes or sends something")]
     NeverRests {
-        /// How many turns there were.
+        /// Number of turns.
         turns: usize,
     },
 }
 
-/// Finds mistakes of a [`Reducer`]: takes the events through it in batches of several sizes, each with the state as it would be read back.
+/// Finds mistakes of a [`Reducer`]: gives it the events in batches of several sizes, each with the state as it would be
+/// read back.
 ///
-/// It detects a state that cannot be stored or comes back as another one (NaN, what is nested too deep, a field that is written and not read, or
-/// neither), a decision that differs when it is made again, a state that depends on how the events were split, and a reducer that never rests.
-/// It needs no database. What the reducer emits to its own recipient is not given to it.
+/// The check detects:
+///
+/// * a state that cannot be stored, such as one with NaN or with too deep nesting,
+/// * a state that is read back as another state, for example because a field is skipped,
+/// * a decision that differs in a second call,
+/// * a state that depends on the split of the events into batches,
+/// * a reducer that never rests.
+///
+/// The check needs no database. Events that the reducer emits to its own recipient are not given to it.
 ///
 /// # What comes back
 ///
-/// What was found, the first mistake of each way to split, each once; empty when all is well.
+/// The first mistake of each way to split, each kind of mistake once. The list is empty when the check found none.
 ///
 /// # Units and limits
 ///
@@ -62,7 +73,8 @@ pub enum ReducerViolation {
 ///
 /// # Errors
 ///
-/// [`Error::Processor`] with what the reducer says: one that fails is not a violation. A panic of the reducer is a panic of the test.
+/// [`Error::Processor`] with the reducer's own error, because a failure of the reducer is not a violation. A panic of
+/// the reducer is a panic of the test.
 ///
 /// # Examples
 ///
@@ -100,7 +112,7 @@ where
             }
             Ok(_) => ReducerViolation::DependsOnBatches { sizes },
         };
-        // Another split that depends on its batches tells nothing new.
+        // One mistake of each kind is enough.
         if !violations.iter().any(|known| std::mem::discriminant(known) == std::mem::discriminant(&violation)) {
             violations.push(violation);
         }
@@ -108,7 +120,7 @@ where
     Ok(violations)
 }
 
-/// The state after all events, in batches of these sizes; or the first mistake on the way.
+/// Returns the state after all events, in batches of these sizes, or the first mistake before it.
 fn end_of<R, C>(
     reducer: &R,
     to: &Recipient,
@@ -130,7 +142,7 @@ where
             Err(violation) => return Ok(Err(violation)),
         };
         if turn.state == stored && !turn.acts {
-            // What it leaves must not hide what is behind it.
+            // Events that the reducer leaves must not hide the events behind them.
             from += batch.len();
             continue;
         }
@@ -145,12 +157,12 @@ where
     Ok(decode::<R, C>(stored.as_deref()))
 }
 
-/// What a turn would do.
+/// The effects of a turn.
 struct Turn {
-    /// The state as it would be stored.
+    /// State as it would be stored.
     state: Option<Vec<u8>>,
     removed: Vec<EventId>,
-    /// Whether it does something beside the state.
+    /// Whether it does anything but change the state.
     acts: bool,
 }
 
@@ -180,7 +192,7 @@ where
             Err(violation) => return Ok(Err(violation)),
         },
     };
-    // Behind the refusals: NaN differs from itself.
+    // The refusals come first, because a state with NaN differs from itself.
     if let Some(what) = difference(&outcome, &again) {
         return Ok(Err(ReducerViolation::NotRepeatable { what }));
     }
@@ -201,7 +213,7 @@ fn refused(error: &BoxError) -> ReducerViolation {
     ReducerViolation::Refused { problem: error.to_string() }
 }
 
-/// The state as it would be stored, if it comes back.
+/// Returns the state as it would be stored, if it is read back as it was.
 fn written<R, C>(reducer: &R, state: &R::State) -> Result<Vec<u8>, ReducerViolation>
 where
     R: Reducer<C>,
@@ -222,7 +234,7 @@ where
     Ok(bytes)
 }
 
-/// What differs between two decisions.
+/// Returns the part that differs between two decisions.
 fn difference<S: PartialEq>(first: &Outcome<S>, again: &Outcome<S>) -> Option<&'static str> {
     if first.next != again.next {
         return Some("states");

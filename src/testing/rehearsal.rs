@@ -12,34 +12,36 @@ use crate::eventbox::{Event, EventId, Next, Processor, Reducer, ReducerAsProcess
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// What a turn would do, as plain data.
+/// The effects of a turn, as plain data.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub struct Rehearsal<S> {
-    /// The state that it would save. For a processor it is never [`Next::Gone`].
+    /// State that the turn would save. With a processor this is never [`Next::Gone`].
     pub next: Next<S>,
-    /// The events that it would consume; not those of independent transitions that failed.
+    /// Events that the turn would consume, without the events of independent transitions that failed.
     pub consumed: Vec<EventId>,
-    /// The events that it would remove as garbage.
+    /// Events that the turn would remove as garbage.
     pub garbage: Vec<EventId>,
-    /// The events that it would emit, in order, with the ids that they had. A named one that would be a duplicate is not among them.
+    /// Events that the turn would emit, in order, with the ids that they had. A named event that would be a duplicate
+    /// is left out.
     pub emitted: Vec<(Recipient, Event)>,
-    /// The messages that it would publish, in order, with their idempotency keys.
+    /// Messages that the turn would publish, in order, with their idempotency keys.
     pub published: Vec<CloudEvent>,
-    /// How many hooks were decided on. None has run.
+    /// Number of hooks of the decision. None of them has run.
     pub hooks: usize,
 }
 
-/// Runs the next turn of a recipient to its last step, tells what it did, and rolls it back.
+/// Runs the next turn of a recipient to its last step, returns its effects, and rolls it back.
 ///
-/// Everything is real: the listing, the checks of the decision, the statements of side effects, the save. Nothing stays, and no hook runs. Use it
-/// to assert what a decision sends and saves, without cleaning up.
+/// The steps are real: the listing, the checks of the decision, the statements of side effects, the save. Nothing stays
+/// in the database, and no hook runs. Use it to assert what a decision sends and saves, without a clean-up.
 ///
 /// # What comes back
 ///
-/// `None` when there is nothing to do. What is emitted and published is what the turn's own calls have made; what others write to the same
-/// database meanwhile is none of it, and neither is what a side effect writes by SQL of its own.
+/// `None` when there is nothing to do. The emitted events and published messages are those of the turn's own calls.
+/// Rows that other writers insert in the meantime are left out, and so are rows that a side effect inserts by SQL of
+/// its own.
 ///
 /// # Errors
 ///
@@ -47,7 +49,7 @@ pub struct Rehearsal<S> {
 ///
 /// # Cancel safety
 ///
-/// Safe: it is rolled back in any case.
+/// Safe: the turn is rolled back in any case.
 ///
 /// # Examples
 ///
@@ -66,7 +68,7 @@ where
     Ok(Some(seen.rehearsal.map_state(|state| Arc::into_inner(state).map_or(Next::Stay, Next::To))))
 }
 
-/// [`rehearse`] for a [`Reducer`].
+/// Runs the next turn of a recipient with a [`Reducer`], returns its effects, and rolls it back, as [`rehearse`].
 ///
 /// # Errors
 ///
@@ -74,13 +76,14 @@ where
 ///
 /// # Cancel safety
 ///
-/// Safe: it is rolled back in any case.
+/// Safe: the turn is rolled back in any case.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{BoxError, Event, Next, Outcome, Recipient, Reducer, testing};
 ///

@@ -1,4 +1,5 @@
-//! A processor around a user's one: it lets a real turn run to its last step, looks, and fails there, so that everything is rolled back.
+//! A processor around the user's processor. It lets a real turn run to its last step, notes the effects, and fails
+//! there, so that the turn is rolled back.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -18,25 +19,28 @@ use crate::eventbox::{EVersion, Event, EventId, Mutation, Next, Processor, Trans
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// What a rehearsed turn did.
+/// The effects and the input of a rehearsed turn.
 pub(super) struct Seen<S> {
     pub(super) rehearsal: Rehearsal<Arc<S>>,
     pub(super) reread: Option<Reread<S>>,
-    /// The version and the events that it was decided on.
+    /// Version and events that the turn decided on.
     pub(super) from: (Option<EVersion>, Vec<EventId>),
-    /// Whether it decides nothing any more after some turns with what is left; not asked without `reread`.
+    /// Whether the processor has no more transitions after some turns with the events that are left. Always true
+    /// without `reread`.
     pub(super) comes_to_rest: bool,
 }
 
-/// What the processor's methods say after the state was saved, inside the same transaction.
+/// Results of the processor's methods after the save, inside the same transaction.
 pub(super) struct Reread<S> {
     pub(super) saved: EVersion,
     pub(super) fetched: EVersion,
-    /// `None` when the load did not come back.
+    /// `None` when the load did not return within its deadline.
     pub(super) loaded: Option<(S, EVersion)>,
 }
 
-/// Runs a turn and rolls it back; `None` when there is nothing to do. With `reread`, the methods are asked again after the save.
+/// Runs a turn and rolls it back. Returns `None` when there is nothing to do.
+///
+/// With `reread` it calls the methods that read once more after the save.
 pub(super) async fn run<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -67,20 +71,21 @@ where
 #[error("the rehearsal is over")]
 struct RolledBack;
 
-/// Another version is fetched than is loaded, in one transaction, so that nobody else can have written in between.
+/// A fetched version that differs from the loaded version in one transaction, so that no other writer is the cause.
 #[derive(Debug, thiserror::Error)]
-#[error("load_state and fetch_eversion tell different versions")]
+#[error("load_state and fetch_eversion return different versions")]
 pub(super) struct VersionsDiffer;
 
 struct Rehearsing<'a, P, S> {
     processor: &'a P,
     reread: bool,
-    /// The ids that the turn made. Others write to the same tables meanwhile, so what is new in them is not what the turn wrote.
+    /// Ids that the turn made. Other writers insert into the same tables in the meantime, so a new row need not be the
+    /// turn's.
     made: Arc<Mutex<HashSet<Uuid>>>,
     notes: Mutex<Notes<S>>,
 }
 
-/// What was noted on the way, for the attempt that is under way.
+/// Notes of the current attempt.
 struct Notes<S> {
     consumed: Vec<EventId>,
     garbage: Vec<EventId>,
@@ -154,7 +159,8 @@ where
             notes.hooks = mutation.transitions.iter().filter(|transition| transition.post_process.is_some()).count();
             notes.events = events.to_vec();
         });
-        // First of all a state to save: it is replaced by a real one if there is any, and the last step is reached in any case.
+        // A first transition with a state makes the turn reach its last step in any case. A state of the processor
+        // replaces it.
         let transitions = mutation
             .transitions
             .into_iter()
@@ -167,7 +173,7 @@ where
         let eversion = self.processor.fetch_eversion(tx, to).await?;
         let loaded = self.note(|notes| notes.loaded);
         if loaded.is_some_and(|loaded| loaded != eversion) {
-            // Somebody else may have written since the load; what is loaded now is as new as what was fetched.
+            // Another writer may have changed the entity since the load. A load now is as new as the fetched version.
             let again = timeout(LOAD_DEADLINE, self.processor.load_state(tx, to)).await;
             let differ = !matches!(again, Ok(Ok((_, now))) if now == eversion);
             self.note(|notes| notes.versions_differ = differ);
@@ -200,10 +206,10 @@ where
         let events = self.note(|notes| std::mem::take(&mut notes.events));
         let from = events.iter().map(Event::id).collect();
         let staying = events.into_iter().filter(|event| left.contains(event.id().as_uuid())).collect();
-        // Last, because its turns change what was read before.
+        // This comes last, because its turns change the rows that were read before.
         let comes_to_rest = !self.reread || comes_to_rest(self.processor, tx, to, staying).await;
         self.note(|notes| {
-            // An independent transition that failed has left its events.
+            // The events of an independent transition that failed are still there.
             notes.consumed.retain(|id| !left.contains(id.as_uuid()));
             let rehearsal = Rehearsal {
                 next,

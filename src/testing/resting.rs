@@ -1,4 +1,4 @@
-//! Whether a processor comes to rest.
+//! The check that a processor comes to rest.
 
 use tokio::time::timeout;
 
@@ -8,12 +8,14 @@ use crate::eventbox::{EVersion, Event, EventId, Mutation, Processor};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
-/// How many turns in a row [`check_processor`](crate::testing::check_processor) lets a processor decide on that remove no event.
+/// Largest number of turns in a row without a removed event that [`check_processor`](crate::testing::check_processor)
+/// lets a processor have.
 pub const MAX_IDLE_TURNS: usize = 100;
 
-/// Whether the processor decides nothing any more after some turns with these events in its box, and no others.
+/// Returns whether the processor comes to have no transitions, after some turns with only these events in its box.
 ///
-/// The turns are made on the connection of a transaction that is rolled back. One that fails commits nothing, so it is a rest.
+/// The turns run on the connection of a transaction that is rolled back. A turn that fails commits nothing, so it
+/// counts as rest.
 pub(super) async fn comes_to_rest<B, P>(
     processor: &P,
     tx: &mut B::Connection,
@@ -40,7 +42,7 @@ where
     false
 }
 
-/// The events that a turn removes; `None` when there is nothing to do.
+/// Runs a turn and returns the events that it removes, or `None` when there is nothing to do.
 async fn turn<B, P>(
     processor: &P,
     tx: &mut B::Connection,

@@ -1,4 +1,4 @@
-//! Timers that come when a test says so.
+//! Timers that fire at the call of a test.
 
 use std::num::NonZeroU32;
 use std::time::SystemTime;
@@ -9,31 +9,32 @@ use crate::error::Result;
 use crate::eventbox::{MAX_MOVED, move_due_at};
 use crate::store::Backend;
 
-/// The most timers that one transaction moves.
+/// Largest number of timers that one transaction moves.
 const MOVE_AT_ONCE: NonZeroU32 = match NonZeroU32::new(MAX_MOVED) {
     Some(timers) => timers,
     None => NonZeroU32::MIN,
 };
 
-/// Moves every timer that is due by then into its box, whatever the database's clock shows; answers how many.
+/// Moves every timer that is due by `up_to` into its box, whatever the database's clock shows. Returns their number.
 ///
-/// Nothing waits: a reminder of 30 days is tested by `fire_timers(&pool, now + 30 days)`. The timers of all recipients of the database are moved,
-/// by the statement that moves them when they are due. A timer that was emitted while a [`Clock`](crate::testing::Clock) was set is due by that
-/// clock, so `clock.now()` is the time to give.
+/// The call does not wait: a test of a reminder of 30 days calls `fire_timers(&pool, now + 30 days)`. It moves the
+/// timers of all recipients of the database, by the same statement as in production. A timer that was emitted under a
+/// [`Clock`](crate::testing::Clock) is due by that clock, so pass `clock.now()`.
 ///
 /// # Errors
 ///
-/// As [`move_due`](crate::timer::move_due). What was moved before the error stays in its box; call again.
+/// As [`move_due`](crate::timer::move_due). Timers that were moved before the error stay in their boxes. Call again.
 ///
 /// # Cancel safety
 ///
-/// Safe: what was moved is in its box, and the rest are timers.
+/// Safe: each timer is either in its box or still a timer.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use std::time::{Duration, SystemTime};
 ///
