@@ -40,8 +40,9 @@ pub trait GroupCommit: Session {
     /// user's code.
     fn begin_shared(pool: &Pool<Self>) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
-    /// Begins what has its transaction for itself, because the user's code runs in it; on the connection at hand where an engine
-    /// has many writers.
+    /// Begins a part that has its transaction for itself, because the user's code runs in it.
+    ///
+    /// An engine with many writers uses the connection at hand.
     fn begin_exclusive(
         pool: &Pool<Self>,
         at_hand: Option<Held<Self>>,

@@ -43,8 +43,8 @@ pub trait Session: Database {
 
     /// Asks the server, over a connection of its own, whether the session still gets statements from its client.
     ///
-    /// Returns false when the server cannot be reached, does not know the session, or has waited for its next statement for
-    /// [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to tell.
+    /// Returns false when the server cannot be reached, does not know the session, or has waited for its next statement
+    /// for [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to tell.
     fn is_alive(pool: &Pool<Self>, session_id: i32) -> impl Future<Output = bool> + Send;
 
     /// Ends whatever transaction is open, and makes the driver count none; false when the connection must be closed

@@ -89,8 +89,8 @@ async fn begin_here<B: Session>(pool: &Pool<B>, mut held: Held<B>, statement: &'
 
 /// Begins a transaction of sqlx, which is the caller's.
 ///
-/// sqlx has no bound for a `BEGIN`, and its transaction cannot be closed from outside. So the library asks the connection
-/// first whether it is alive, which has a bound.
+/// sqlx has no bound for a `BEGIN`, and its transaction cannot be closed from outside. So the library asks the
+/// connection first whether it is alive, which has a bound.
 #[cfg(feature = "postgres")]
 pub(crate) async fn begin_for_caller<B: Session>(
     pool: &Pool<B>,

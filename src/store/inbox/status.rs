@@ -46,9 +46,11 @@ on_both_engines! {
     /// An event that is gone may be so by a commit that no synchronous standby has: the answer waits until one has it.
     pub(crate) const READ_STATUS: &str = concat!(
         "WITH sought AS (
-            SELECT coalesce($3, (SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $4)) AS id
+            SELECT coalesce($3,
+                (SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $4)) AS id
         )
-        SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL,
+        SELECT e.id IS NOT NULL, m.due_at_us, d.code, d.reason, coalesce(s.turn, 0),
+               coalesce(f.paused, false) OR k.kind IS NOT NULL,
                coalesce(f.attempts, 0), f.error, CASE WHEN e.id IS NULL AND m.id IS NULL THEN ", replicated!(), " END
         FROM sought
         LEFT JOIN eventbox_event e ON e.shard = $1 AND e.recipient = $2 AND e.id = sought.id
@@ -67,7 +69,12 @@ on_both_engines! {
             id: Option<Uuid>,
             name: Option<&str>,
         ) -> Result<StatusRow, Fault> {
-            let query = sqlx::query::<Engine>(READ_STATUS).bind(shard).bind(recipient).bind(id).bind(name).bind(kind_of(recipient));
+            let query = sqlx::query::<Engine>(READ_STATUS)
+                .bind(shard)
+                .bind(recipient)
+                .bind(id)
+                .bind(name)
+                .bind(kind_of(recipient));
             let row = query.fetch_one(conn).await?;
             let (due_at_us, code): (Option<i64>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
             let location = match (row.try_get(0)?, due_at_us, code) {

@@ -121,7 +121,12 @@ pub(crate) const LARGE_TIMERS: &str = "SELECT id, value FROM eventbox_timer
 
 on_both_engines! {
     impl TimerTable for Engine {
-        fn cancel_timer<'e, E>(executor: E, shard: i16, recipient: &str, name: &str) -> BoxFuture<'e, Result<bool, Fault>>
+        fn cancel_timer<'e, E>(
+            executor: E,
+            shard: i16,
+            recipient: &str,
+            name: &str
+        ) -> BoxFuture<'e, Result<bool, Fault>>
         where
             E: Executor<'e, Database = Self> + 'e,
         {

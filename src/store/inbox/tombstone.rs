@@ -85,7 +85,8 @@ on_both_engines! {
             shard: i16,
         ) -> Result<Option<(String, String)>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT recipient, name FROM eventbox_tombstone WHERE shard = $1 ORDER BY recipient DESC, name DESC LIMIT 1",
+                "SELECT recipient, name FROM eventbox_tombstone WHERE shard = $1
+                 ORDER BY recipient DESC, name DESC LIMIT 1",
             );
             let row = query.bind(shard).fetch_optional(conn).await?;
             row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()

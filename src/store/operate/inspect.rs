@@ -28,7 +28,8 @@ on_both_engines! {
     impl InspectTable for Engine {
         async fn all_ids(conn: &mut <Self as Database>::Connection) -> Result<Vec<Uuid>, Fault> {
             let query = sqlx::query_scalar::<Engine, Uuid>(
-                "SELECT id FROM eventbox_event UNION ALL SELECT id FROM eventbox_timer UNION ALL SELECT id FROM eventbox_outbox"
+                "SELECT id FROM eventbox_event UNION ALL SELECT id FROM eventbox_timer
+                 UNION ALL SELECT id FROM eventbox_outbox"
             );
             Ok(query.fetch_all(conn).await?)
         }

@@ -27,7 +27,8 @@ on_both_engines! {
     impl KindTable for Engine {
         async fn pause_kind(conn: &mut <Self as Database>::Connection, kind: &str) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "INSERT INTO eventbox_paused_kind (kind, paused_at_us) VALUES ($1, ", now_us!(), ") ON CONFLICT DO NOTHING"
+                "INSERT INTO eventbox_paused_kind (kind, paused_at_us) VALUES ($1, ", now_us!(), ")
+                 ON CONFLICT DO NOTHING"
             ));
             Ok(query.bind(kind).execute(conn).await?.rows_affected() == 1)
         }

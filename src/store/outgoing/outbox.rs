@@ -236,19 +236,22 @@ pub trait OutboxTable: OutboxDialect {
 on_both_engines! {
     impl OutboxTable for Engine {
         async fn has_undelivered(conn: &mut <Self as Database>::Connection) -> Result<bool, Fault> {
-            let query = sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
+            let query =
+                sqlx::query::<Engine>("SELECT EXISTS (SELECT 1 FROM eventbox_outbox WHERE delivered_at_us IS NULL)");
             Ok(query.fetch_one(conn).await?.try_get(0)?)
         }
 
         async fn count_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
-            let query = sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1 + 0) AS counted");
+            let query =
+                sqlx::query::<Engine>("SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox LIMIT $1 + 0) AS counted");
             Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)
         }
 
         async fn purge_outbox(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(
                 "DELETE FROM eventbox_outbox WHERE (shard, id) IN (
-                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL ORDER BY delivered_at_us LIMIT $1 + 0
+                     SELECT shard, id FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL
+                     ORDER BY delivered_at_us LIMIT $1 + 0
                  )",
             );
             Ok(query.bind(limit).execute(conn).await?.rows_affected())

@@ -140,7 +140,8 @@ on_both_engines! {
             silent_us: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1 OR heartbeat_at_us > ", now_us!(), " + $1"
+                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1
+                 OR heartbeat_at_us > ", now_us!(), " + $1"
             ));
             Ok(query.bind(silent_us).execute(conn).await?.rows_affected())
         }
@@ -188,11 +189,13 @@ on_both_engines! {
             ttl_us: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "UPDATE eventbox_lease SET holder = $2, generation = generation + 1, expires_at_us = ", now_us!(), " + $3
+                "UPDATE eventbox_lease SET holder = $2, generation = generation + 1,
+                     expires_at_us = ", now_us!(), " + $3
                  WHERE substr($1, shard + 1, 1) = '1'
                    AND (holder IS NULL OR expires_at_us < ", now_us!(), " OR expires_at_us > ", now_us!(), " + $4)"
             ));
-            let query = query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).bind(ttl_us.saturating_mul(TERMS_AHEAD));
+            let query =
+                query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).bind(ttl_us.saturating_mul(TERMS_AHEAD));
             Ok(query.execute(conn).await?.rows_affected())
         }
 
@@ -215,7 +218,8 @@ on_both_engines! {
             ttl_us: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "UPDATE eventbox_lease SET holder = $3, generation = generation + 1, expires_at_us = ", now_us!(), " + $4
+                "UPDATE eventbox_lease SET holder = $3, generation = generation + 1,
+                     expires_at_us = ", now_us!(), " + $4
                  WHERE substr($1, shard + 1, 1) = '1' AND holder = $2"
             ));
             let query = query.bind(shards.0.as_str()).bind(giver).bind(receiver).bind(ttl_us);

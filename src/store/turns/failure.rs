@@ -206,7 +206,8 @@ on_both_engines! {
             idle_us: i64,
         ) -> Result<Forgotten, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "DELETE FROM eventbox_state WHERE shard = $1 AND recipient = $2 AND updated_at_us <= ", now_us!(), " - $3
+                "DELETE FROM eventbox_state
+                 WHERE shard = $1 AND recipient = $2 AND updated_at_us <= ", now_us!(), " - $3
                  AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2)
                  AND NOT EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = $1 AND m.recipient = $2)
                  AND NOT EXISTS (SELECT 1 FROM eventbox_failure f WHERE f.shard = $1 AND f.recipient = $2 AND f.paused)"

@@ -37,7 +37,8 @@ on_both_engines! {
     /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. A state travels once and not
     /// with every event.
     const LIST_ONE: &str = concat!(
-        "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7, NULL AS id, NULL, NULL, NULL, NULL
+        "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7,
+                NULL AS id, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON NOT $5 AND s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2

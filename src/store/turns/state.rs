@@ -76,7 +76,11 @@ pub trait StateTable: Database {
 
 on_both_engines! {
     impl StateTable for Engine {
-        async fn read_turn(conn: &mut <Self as Database>::Connection, shard: i16, recipient: &str) -> Result<i64, Fault> {
+        async fn read_turn(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str
+        ) -> Result<i64, Fault> {
             let query = sqlx::query::<Engine>("SELECT turn FROM eventbox_state WHERE shard = $1 AND recipient = $2");
             match query.bind(shard).bind(recipient).fetch_optional(conn).await? {
                 Some(row) => Ok(row.try_get(0)?),
@@ -141,7 +145,8 @@ on_both_engines! {
             shard: i16,
             recipient: &str,
         ) -> Result<Option<KeptRow>, Fault> {
-            let query = sqlx::query::<Engine>("SELECT turn, state FROM eventbox_state WHERE shard = $1 AND recipient = $2");
+            let query =
+                sqlx::query::<Engine>("SELECT turn, state FROM eventbox_state WHERE shard = $1 AND recipient = $2");
             match query.bind(shard).bind(recipient).fetch_optional(conn).await? {
                 Some(row) => Ok(Some(KeptRow { turn: row.try_get(0)?, state: row.try_get(1)? })),
                 None => Ok(None),

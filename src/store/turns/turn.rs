@@ -72,7 +72,8 @@ on_both_engines! {
     /// The statement of [`TurnTable::open_turn`]; its plan must use the primary keys.
     const OPEN_TURN: &str = concat!(
         "SELECT coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0) > 0,
-                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes, ", session_id!(), "
+                coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes,
+                ", session_id!(), "
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2

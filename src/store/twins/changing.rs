@@ -86,7 +86,8 @@ on_both_engines! {
     }
 
     async fn ids_of(conn: &mut Conn, shard: i16, recipient: &str) -> Vec<Uuid> {
-        let page = Engine::list_events(conn, shard, recipient, Uuid::nil(), Bound::new(1_000, 10_000_000)).await.unwrap();
+        let page =
+            Engine::list_events(conn, shard, recipient, Uuid::nil(), Bound::new(1_000, 10_000_000)).await.unwrap();
         page.rows.iter().map(|row| row.id).collect()
     }
 
@@ -95,7 +96,9 @@ on_both_engines! {
         for size in [1, 2, 40] {
             let names: Vec<String> = (0..size).map(|_| format!("n{}", dice.below(30))).collect();
             let ids: Vec<Uuid> = (0..size).map(|_| dice.id()).collect();
-            let places: Vec<_> = (0..size).map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize])).collect();
+            let places: Vec<_> = (0..size)
+                .map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize]))
+                .collect();
             let row = |place: usize| EventRow {
                 shard: places[place].0,
                 recipient: places[place].1,
@@ -110,10 +113,16 @@ on_both_engines! {
                 },
             };
             let rows: Vec<_> = (0..size).map(row).collect();
-            let again: Vec<_> = rows.iter().map(|row| EventRow { id: Uuid::from_u128(row.id.as_u128() + 1), ..*row }).collect();
+            let again: Vec<_> = rows
+                .iter()
+                .map(|row| EventRow { id: Uuid::from_u128(row.id.as_u128() + 1), ..*row })
+                .collect();
             transcript.note(format!("insert_events {size}"), Engine::insert_all_on_pool(pool, &rows).await.unwrap());
             let mut tx = pool.begin().await.unwrap();
-            transcript.note(format!("insert_events again {size}"), Engine::insert_events_in(&mut tx, &again).await.unwrap());
+            transcript.note(
+                format!("insert_events again {size}"),
+                Engine::insert_events_in(&mut tx, &again).await.unwrap(),
+            );
             tx.commit().await.unwrap();
         }
     }
@@ -181,7 +190,11 @@ on_both_engines! {
             let ids = ids_of(conn, shard, recipient).await;
             let (first, last) = (ids.first().copied(), ids.last().copied());
             let some: Vec<Uuid> = ids.iter().step_by(2).copied().collect();
-            let mut removed = vec![("ids", turn, Removed::Ids(&some)), ("lost", turn + 1, Removed::Ids(&some)), ("none", turn, Removed::Ids(&[]))];
+            let mut removed = vec![
+                ("ids", turn, Removed::Ids(&some)),
+                ("lost", turn + 1, Removed::Ids(&some)),
+                ("none", turn, Removed::Ids(&[]))
+            ];
             let missing = [Uuid::from_u128(3)];
             removed.push(("missing", turn, Removed::Ids(&missing)));
             if let (Some(first), Some(last)) = (first, last) {
@@ -222,9 +235,11 @@ on_both_engines! {
                 ids.truncate(4);
                 listed.push((turn, ids));
             }
-            let writes: Vec<_> = boxes.iter().zip(&listed).enumerate().map(|(place, ((shard, recipient), (turn, ids)))| {
+            let writes: Vec<_> =
+                boxes.iter().zip(&listed).enumerate().map(|(place, ((shard, recipient), (turn, ids)))| {
                 let removed = match (ids.first(), ids.last()) {
-                    (Some(first), Some(last)) if place % 2 == 0 => Removed::Range { first: *first, last: *last, count: ids.len() },
+                    (Some(first), Some(last)) if place % 2 == 0 =>
+                        Removed::Range { first: *first, last: *last, count: ids.len() },
                     _ => Removed::Ids(ids),
                 };
                 let states = [StateWrite::Keep, StateWrite::Remove, StateWrite::Set(b"round")];
@@ -240,7 +255,10 @@ on_both_engines! {
             let token = Uuid::from_u128(0x100 + pass as u128);
             begin(conn).await;
             let lost = Engine::write_round(conn, &writes, token, LOCK_WAIT_MS).await.unwrap();
-            transcript.note_unordered(format!("write_round {pass}"), lost.unwrap().iter().map(|place| format!("{place:3}")).collect());
+            transcript.note_unordered(
+                format!("write_round {pass}"),
+                lost.unwrap().iter().map(|place| format!("{place:3}")).collect(),
+            );
             end(conn, true).await;
         }
         // Each alone, and a shortfall.
@@ -253,14 +271,18 @@ on_both_engines! {
                 ids.sort();
             }
             // Each attempt has a token of its own.
-            for (attempt, token, state) in [(0x200, None, StateWrite::Set(b"alone")), (0x201, Some(Uuid::from_u128(9)), StateWrite::Keep)] {
+            for (attempt, token, state) in
+                [(0x200, None, StateWrite::Set(b"alone")), (0x201, Some(Uuid::from_u128(9)), StateWrite::Keep)]
+            {
                 let write = RoundWrite { shard: *shard, recipient, turn, token, state, removed: Removed::Ids(&ids) };
                 begin(conn).await;
                 let won = Engine::write_one(conn, &write, Uuid::from_u128(attempt), LOCK_WAIT_MS).await.unwrap();
                 transcript.note(format!("write_one {shard} {recipient} {token:?}"), won);
                 end(conn, won.is_some()).await;
             }
-            let write = RoundWrite { shard: *shard, recipient, turn, token: None, state: StateWrite::Keep, removed: Removed::Ids(&ids) };
+            let write = RoundWrite {
+                shard: *shard, recipient, turn, token: None, state: StateWrite::Keep, removed: Removed::Ids(&ids)
+            };
             begin(conn).await;
             let lost = Engine::write_round(conn, &[write], Uuid::from_u128(0x300), LOCK_WAIT_MS).await.unwrap();
             transcript.note(format!("write_round of one {shard} {recipient}"), lost);
@@ -277,7 +299,9 @@ on_both_engines! {
             begin(conn).await;
             let moved = Engine::quarantine_events(conn, shard, recipient, &ids, verdict).await.unwrap();
             end(conn, true).await;
-            let page = Engine::list_quarantined(conn, shard, recipient, Uuid::nil(), Bound::new(100, 1_000_000)).await.unwrap();
+            let page = Engine::list_quarantined(conn, shard, recipient, Uuid::nil(), Bound::new(100, 1_000_000))
+                .await
+                .unwrap();
             let dead: Vec<_> = page.rows.iter().map(|row| row.id).skip(place % 3).step_by(2).collect();
             begin(conn).await;
             let replayed = Engine::replay_events(conn, shard, recipient, &dead).await.unwrap();
@@ -299,16 +323,22 @@ on_both_engines! {
         {
             let mut conn = pool.acquire().await.unwrap();
             for (shard, recipient) in boxes().step_by(3) {
-                let page = Engine::list_timers(&mut conn, shard, recipient, Uuid::nil(), Bound::new(2, 1_000_000)).await.unwrap();
+                let page = Engine::list_timers(&mut conn, shard, recipient, Uuid::nil(), Bound::new(2, 1_000_000))
+                    .await
+                    .unwrap();
                 let mut ids: Vec<_> = page.rows.iter().map(|row| row.event.id).collect();
                 ids.push(Uuid::from_u128(3));
                 let deleted = Engine::delete_timers(&mut conn, shard, recipient, &ids).await.unwrap();
                 transcript.note(format!("delete_timers {shard} {recipient}"), deleted);
             }
         }
-        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64 + 30 * HOUR + HOUR / 4;
+        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64
+            + 30 * HOUR
+            + HOUR / 4;
         let shards: Vec<i16> = SHARDS.into_iter().chain([100]).collect();
-        for (limit, now) in [(1, None), (6, None), (17, None), (100_000, None), (5, Some(ahead)), (100_000, Some(ahead)), (10, None)] {
+        for (limit, now) in [
+            (1, None), (6, None), (17, None), (100_000, None), (5, Some(ahead)), (100_000, Some(ahead)), (10, None)
+        ] {
             let mut moved = Engine::move_timers(pool, &shards, limit, now).await.unwrap();
             moved.sort_by_key(|row| row.shard);
             let rows = moved.iter().map(|row| (row.shard, row.moved, row.next_in_us.map(hours)));
@@ -324,7 +354,9 @@ on_both_engines! {
             for (delay, limit) in [(HOUR * 1_000, 5), (HOUR * 61 / 2, 7), (HOUR * 61 / 2, 10_000)] {
                 let mut after = (String::new(), String::new());
                 loop {
-                    let slice = Slice { shard, after: (&after.0, &after.1), until: (&recipient, &name), limit, delay_us: delay };
+                    let slice = Slice {
+                        shard, after: (&after.0, &after.1), until: (&recipient, &name), limit, delay_us: delay
+                    };
                     begin(conn).await;
                     let pruned = Engine::prune_tombstones(conn, slice).await.unwrap();
                     end(conn, true).await;

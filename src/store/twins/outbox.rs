@@ -61,7 +61,10 @@ on_both_engines! {
         let mut conn = pool.acquire().await.unwrap();
         transcript.note(format!("has_undelivered {title}"), Engine::has_undelivered(&mut conn).await.unwrap());
         for limit in [1, 10, 100_000] {
-            transcript.note(format!("count_outbox {title} {limit}"), Engine::count_outbox(&mut conn, limit).await.unwrap());
+            transcript.note(
+                format!("count_outbox {title} {limit}"),
+                Engine::count_outbox(&mut conn, limit).await.unwrap(),
+            );
         }
         for (ttl, lead) in [(100 * HOUR, HOUR / 2), (300 * HOUR, 120 * HOUR + HOUR / 2), (0, 0)] {
             let sample = Engine::observe_outbox(&mut conn, ttl, lead).await.unwrap();
@@ -90,9 +93,10 @@ on_both_engines! {
     async fn claims(pool: &Pool<Engine>, transcript: &mut Transcript) -> Vec<ClaimedRow> {
         let mut conn = pool.acquire().await.unwrap();
         let mut all = Vec::new();
-        for (from_shard, per_shard, limit, bytes) in
-            [(0, 1, 3, 100_000), (7, 2, 100, 100_000), (100, 50, 5, 2_000), (255, 3, 7, 1), (8, 1_000, 1_000, 30_000), (0, 1_000, 40, 10_000_000)]
-        {
+        for (from_shard, per_shard, limit, bytes) in [
+            (0, 1, 3, 100_000), (7, 2, 100, 100_000), (100, 50, 5, 2_000), (255, 3, 7, 1), (8, 1_000, 1_000, 30_000),
+            (0, 1_000, 40, 10_000_000)
+        ] {
             let claim = Claim { from_shard, per_shard, limit, bytes, claim_ttl_us: 10 * HOUR };
             let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
             transcript.note_unordered(format!("claim_outbox {claim:?}"), rows.iter().map(claimed).collect());
@@ -105,7 +109,9 @@ on_both_engines! {
     async fn outcomes(pool: &Pool<Engine>, rows: &[ClaimedRow], transcript: &mut Transcript) {
         let keys: Vec<OutboxKey> = rows.iter().map(|row| row.key).collect();
         let unknown = OutboxKey { shard: 0, id: Uuid::from_u128(3) };
-        let of = |place: usize| -> Vec<OutboxKey> { keys.iter().copied().skip(place).step_by(4).chain([unknown]).collect() };
+        let of = |place: usize| -> Vec<OutboxKey> {
+            keys.iter().copied().skip(place).step_by(4).chain([unknown]).collect()
+        };
         for _ in 0..2 {
             transcript.note_unordered("delete_outbox", tallies(&Engine::delete_outbox(pool, &of(0)).await.unwrap()));
             transcript.note_unordered("mark_outbox", tallies(&Engine::mark_outbox(pool, &of(1)).await.unwrap()));

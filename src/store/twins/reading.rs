@@ -72,7 +72,10 @@ on_both_engines! {
                 let text = page(&found, |row| {
                     let (attempts, age) = (row.attempts, hours(row.dead_at_us - now_us()));
                     let size = row.payload.len();
-                    format!("{:?} {} {} {} {} {attempts} {age} {size}", row.key, row.source, row.r#type, row.code, row.reason)
+                    format!(
+                        "{:?} {} {} {} {} {attempts} {age} {size}",
+                        row.key, row.source, row.r#type, row.code, row.reason,
+                    )
                 });
                 transcript.note(format!("list_dead {rows} {bytes}"), text);
             }
@@ -86,7 +89,8 @@ on_both_engines! {
 
     async fn one_box(conn: &mut Conn, shard: i16, recipient: &str, transcript: &mut Transcript) {
         let of = format!("{shard} {recipient}");
-        let all = Engine::list_events(conn, shard, recipient, Uuid::nil(), Bound::new(1_000, 10_000_000)).await.unwrap();
+        let all =
+            Engine::list_events(conn, shard, recipient, Uuid::nil(), Bound::new(1_000, 10_000_000)).await.unwrap();
         let middle = all.rows.get(all.rows.len() / 2).map_or(Uuid::nil(), |row| row.id);
         for (rows, bytes) in BOUNDS {
             for after in [Uuid::nil(), middle, Uuid::max()] {
@@ -103,7 +107,8 @@ on_both_engines! {
                 transcript.note(format!("list_timers {call}"), text);
                 let found = Engine::list_quarantined(conn, shard, recipient, after, bound).await.unwrap();
                 let text = page(&found, |row| format!(
-                    "{} {:?} {:?} {} {} {} {} {}", label(row.id), row.name, row.traceparent, row.value.len(), row.code, row.reason,
+                    "{} {:?} {:?} {} {} {} {} {}",
+                    label(row.id), row.name, row.traceparent, row.value.len(), row.code, row.reason,
                     row.attempts, hours(row.dead_at_us - now_us()),
                 ));
                 transcript.note(format!("list_quarantined {call}"), text);
@@ -158,7 +163,9 @@ on_both_engines! {
     async fn walks(pool: &Pool<Engine>, transcript: &mut Transcript) {
         for kinds in [&["cell"][..], &["cell", "order"], &[PAUSED_KIND], &["cel"]] {
             for per_shard in [1, 3, 100] {
-                for (after, last) in [("", None), ("cell/a", None), ("cell/a", Some("cell/z")), ("cell/z", Some("cell/a"))] {
+                for (after, last) in
+                    [("", None), ("cell/a", None), ("cell/a", Some("cell/z")), ("cell/z", Some("cell/a"))]
+                {
                     // With a shard that has no events.
                     let from = SHARDS.into_iter().chain([100]).map(|shard| {
                         WalkFrom { shard, after: after.to_owned(), last: last.map(str::to_owned) }
@@ -173,7 +180,8 @@ on_both_engines! {
                     }).collect();
                     // In order within a shard.
                     for shard in SHARDS {
-                        let of_shard: Vec<_> = rows.iter().filter(|row| row.starts_with(&format!("{shard} "))).collect();
+                        let of_shard: Vec<_> =
+                            rows.iter().filter(|row| row.starts_with(&format!("{shard} "))).collect();
                         transcript.note(format!("{call}: {shard}"), of_shard);
                     }
                     transcript.note(call, rows.len());
@@ -187,7 +195,9 @@ on_both_engines! {
             for (rows, bytes) in BOUNDS {
                 for longest_wait in [HOUR / 2, HOUR * 61 / 2, HOUR * 1_000] {
                     let from: Vec<_> =
-                        boxes().map(|(shard, recipient)| RoundFrom { shard, recipient, after: Uuid::nil(), is_known }).collect();
+                        boxes()
+                            .map(|(shard, recipient)| RoundFrom { shard, recipient, after: Uuid::nil(), is_known })
+                            .collect();
                     let call = format!("{is_known} {rows} {bytes} {longest_wait}");
                     let found = Engine::list_round(conn, &from, Bound::new(rows, bytes), longest_wait).await.unwrap();
                     transcript.note(format!("list_round {call}"), found.iter().map(round).collect::<Vec<_>>());

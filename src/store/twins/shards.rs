@@ -46,7 +46,10 @@ on_both_engines! {
         note(&mut conn, "claimed", transcript).await;
         transcript.note("renew_leases", Engine::renew_leases(&mut conn, second, TERM * 2).await.unwrap());
         let some = ShardMask::new(0..8);
-        transcript.note("hand_over_leases", Engine::hand_over_leases(&mut conn, &some, first, second, TERM).await.unwrap());
+        transcript.note(
+            "hand_over_leases",
+            Engine::hand_over_leases(&mut conn, &some, first, second, TERM).await.unwrap(),
+        );
         note(&mut conn, "handed over", transcript).await;
         transcript.note("release_leases", Engine::release_leases(&mut conn, &some, second).await.unwrap());
         transcript.note("release_leases again", Engine::release_leases(&mut conn, &some, second).await.unwrap());

@@ -63,8 +63,8 @@ impl Dice {
 
     /// Returns a time from `from` to `to` hours from now, in microseconds.
     ///
-    /// The next time of the same hour is earlier by some milliseconds, which is more than the clocks of the engines blur.
-    /// So the rows of one hour have the same order on both.
+    /// The next time of the same hour is earlier by some milliseconds, which is more than the difference of the
+    /// engines' clocks. So the rows of one hour have the same order on both.
     pub(super) fn time(&mut self, from: i64, to: i64) -> i64 {
         let span = u64::try_from(to - from).unwrap();
         self.times += 1;
@@ -78,12 +78,15 @@ pub(super) fn boxes() -> impl Iterator<Item = (i16, &'static str)> {
 }
 
 on_both_engines! {
-    const EVENT: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value) VALUES ($1, $2, $3, $4, $5, $6)";
+    const EVENT: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
+        VALUES ($1, $2, $3, $4, $5, $6)";
     const TOMBSTONE: &str = concat!(
-        "INSERT INTO eventbox_tombstone (shard, recipient, name, id, gone_at_us) VALUES ($1, $2, $3, $4, $5 + ", now_us!(), ")"
+        "INSERT INTO eventbox_tombstone (shard, recipient, name, id, gone_at_us)
+         VALUES ($1, $2, $3, $4, $5 + ", now_us!(), ")"
     );
     const STATE: &str = concat!(
-        "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state) VALUES ($1, $2, $3, $4, $5 + ",
+        "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
+         VALUES ($1, $2, $3, $4, $5 + ",
         now_us!(), ", $6)"
     );
     const FAILURE: &str = concat!(
@@ -95,12 +98,14 @@ on_both_engines! {
          VALUES ($1, $2 + ", now_us!(), ", $3, $4, $5, NULL, $6)"
     );
     const DEAD: &str = concat!(
-        "INSERT INTO eventbox_dead_letter (shard, id, recipient, name, source, type, code, reason, attempts, dead_at_us, payload)
+        "INSERT INTO eventbox_dead_letter
+            (shard, id, recipient, name, source, type, code, reason, attempts, dead_at_us, payload)
          VALUES ($1, $2, $3, $4, $5, $6, $7, 'because', $8, $9 + ", now_us!(), ", $10)"
     );
     const MESSAGE: &str = concat!(
         "INSERT INTO eventbox_outbox
-             (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, delivered_at_us, last_code, last_error, payload)
+             (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, delivered_at_us,
+              last_code, last_error, payload)
          VALUES ($1, $2, $3, $4, $5, $6 + ", now_us!(), ", $7 + ", now_us!(), ", $8 + ", now_us!(), ", $10, NULL, $9)"
     );
 
@@ -131,13 +136,18 @@ on_both_engines! {
             for _ in 0..rows {
                 let (source, kind) = TYPES[dice.below(3) as usize];
                 let code = ["EXPIRED", "TOO_LARGE"][dice.below(2) as usize];
-                let query = sqlx::query::<Engine>(DEAD).bind(shard).bind(dice.id()).bind(None::<&str>).bind(None::<&str>);
+                let query =
+                    sqlx::query::<Engine>(DEAD).bind(shard).bind(dice.id()).bind(None::<&str>).bind(None::<&str>);
                 let query = query.bind(source).bind(kind).bind(code).bind(dice.below(9) as i32);
                 let query = query.bind(dice.time(-300, 0)).bind(vec![2_u8; dice.below(3_000) as usize]);
                 query.execute(&mut *tx).await.unwrap();
             }
         }
-        sqlx::query::<Engine>("INSERT INTO eventbox_paused_kind VALUES ($1, 1)").bind(PAUSED_KIND).execute(&mut *tx).await.unwrap();
+        sqlx::query::<Engine>("INSERT INTO eventbox_paused_kind VALUES ($1, 1)")
+            .bind(PAUSED_KIND)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -171,7 +181,9 @@ on_both_engines! {
         let has_events = !dice.once_in(6);
         for number in 0..rows {
             let id = dice.id();
-            let name = dice.once_in(2).then(|| format!("{}{number}", ["n", "N", "ñ", "n%", "n_"][dice.below(5) as usize]));
+            let name = dice
+                .once_in(2)
+                .then(|| format!("{}{number}", ["n", "N", "ñ", "n%", "n_"][dice.below(5) as usize]));
             let value = vec![4_u8; dice.below(2_000) as usize];
             let place = if has_events { dice.below(6) } else { 3 + dice.below(3) };
             match place {
@@ -203,20 +215,61 @@ on_both_engines! {
     /// Notes every row of every table.
     pub(in crate::store::twins) async fn dump(pool: &Pool<Engine>, title: &str, transcript: &mut Transcript) {
         const TABLES: [(&str, &str); 7] = [
-            ("event", "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-'), octet_length(value), CAST(0 AS bigint), CAST(0 AS bigint), 0
-                       FROM eventbox_event"),
-            ("tombstone", concat!("SELECT shard, recipient, id, name, 0, gone_at_us - ", now_us!(), ", CAST(0 AS bigint), 0 FROM eventbox_tombstone")),
-            ("state", concat!("SELECT shard, recipient, CAST(NULL AS uuid), CAST(turn AS text), octet_length(state), updated_at_us - ", now_us!(), ", CAST(0 AS bigint), 0
-                       FROM eventbox_state")),
-            ("failure", concat!("SELECT shard, recipient, NULL, coalesce(error, '-'), attempts,
-                       CASE WHEN next_attempt_at_us > 0 THEN next_attempt_at_us - ", now_us!(), " END, CAST(0 AS bigint), CASE WHEN paused THEN 1 ELSE 0 END
-                       FROM eventbox_failure")),
-            ("timer", concat!("SELECT shard, recipient, id, coalesce(name, '-'), octet_length(value), due_at_us - ", now_us!(), ", CAST(0 AS bigint), 0
-                       FROM eventbox_timer")),
-            ("dead letter", concat!("SELECT shard, coalesce(recipient, source || type), id, coalesce(name, '-') || code || reason, octet_length(payload),
-                       dead_at_us - ", now_us!(), ", CAST(0 AS bigint), attempts FROM eventbox_dead_letter")),
-            ("outbox", concat!("SELECT shard, source || type, id, coalesce(last_code, '-') || coalesce(last_error, '-'), octet_length(payload),
-                       next_attempt_at_us - ", now_us!(), ", delivered_at_us - ", now_us!(), ", attempts FROM eventbox_outbox")),
+            (
+                "event",
+                "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-'), octet_length(value),
+                        CAST(0 AS bigint), CAST(0 AS bigint), 0
+                 FROM eventbox_event",
+            ),
+            (
+                "tombstone",
+                concat!(
+                    "SELECT shard, recipient, id, name, 0, gone_at_us - ", now_us!(), ", CAST(0 AS bigint), 0
+                     FROM eventbox_tombstone"
+                ),
+            ),
+            (
+                "state",
+                concat!(
+                    "SELECT shard, recipient, CAST(NULL AS uuid), CAST(turn AS text), octet_length(state),
+                            updated_at_us - ", now_us!(), ", CAST(0 AS bigint), 0
+                     FROM eventbox_state"
+                ),
+            ),
+            (
+                "failure",
+                concat!(
+                    "SELECT shard, recipient, NULL, coalesce(error, '-'), attempts,
+                            CASE WHEN next_attempt_at_us > 0 THEN next_attempt_at_us - ", now_us!(), " END,
+                            CAST(0 AS bigint), CASE WHEN paused THEN 1 ELSE 0 END
+                     FROM eventbox_failure"
+                ),
+            ),
+            (
+                "timer",
+                concat!(
+                    "SELECT shard, recipient, id, coalesce(name, '-'), octet_length(value), due_at_us - ", now_us!(), ",
+                            CAST(0 AS bigint), 0
+                     FROM eventbox_timer"
+                ),
+            ),
+            (
+                "dead letter",
+                concat!(
+                    "SELECT shard, coalesce(recipient, source || type), id, coalesce(name, '-') || code || reason,
+                            octet_length(payload), dead_at_us - ", now_us!(), ", CAST(0 AS bigint), attempts
+                     FROM eventbox_dead_letter"
+                ),
+            ),
+            (
+                "outbox",
+                concat!(
+                    "SELECT shard, source || type, id, coalesce(last_code, '-') || coalesce(last_error, '-'),
+                            octet_length(payload), next_attempt_at_us - ", now_us!(), ",
+                            delivered_at_us - ", now_us!(), ", attempts
+                     FROM eventbox_outbox"
+                ),
+            ),
         ];
         for (table, sql) in TABLES {
             let rows = sqlx::query::<Engine>(sql).fetch_all(pool).await.unwrap();
@@ -226,7 +279,10 @@ on_both_engines! {
                 let number = |column| row.try_get_unchecked::<Option<i32>, _>(column).unwrap();
                 let texts = (row.try_get::<String, _>(1).unwrap(), row.try_get::<String, _>(3).unwrap());
                 let shard: i16 = row.try_get(0).unwrap();
-                format!("{shard} {texts:?} {:?} {:?} {:?} {:?} {:?}", id.map(label), number(4), time(5), time(6), number(7))
+                format!(
+                    "{shard} {texts:?} {:?} {:?} {:?} {:?} {:?}",
+                    id.map(label), number(4), time(5), time(6), number(7),
+                )
             });
             let mut rows: Vec<String> = rows.collect();
             rows.sort();

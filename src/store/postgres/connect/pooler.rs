@@ -23,11 +23,13 @@ const PROBES: usize = 8;
 const CLASHES: [&str; 3] = ["26000", "42P05", "08P01"];
 
 /// Why sessions that share servers are refused, and what to do.
-const REFUSED: &str = "a connection pooler hands one server connection to several sessions, and prepared statements do not survive that: \
+const REFUSED: &str = "a connection pooler hands one server connection to several sessions, \
+and prepared statements do not survive that: \
 let it pool sessions (PgBouncer: pool_mode = session), or connect past it; see docs/high-availability.md";
 
 /// Text about a parameter that a pooler does not let through at the start of a connection, with what to do.
-const STARTUP: &str = "a connection pooler refuses a parameter of the start of a connection: open the pool with eventbox::postgres_options, \
+const STARTUP: &str = "a connection pooler refuses a parameter of the start of a connection: \
+open the pool with eventbox::postgres_options, \
 which leaves out what PgBouncer does not know; see docs/high-availability.md";
 
 /// Returns why the connections of a pool cannot be used, if an error says that a pooler stands in between.

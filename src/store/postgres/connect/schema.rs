@@ -46,7 +46,8 @@ impl Schema for Postgres {
 
     async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
         let query = sqlx::query(
-            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
+            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
+                    current_setting('server_encoding'),
                     current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
                     current_setting('synchronous_commit') <> 'off'",
         );

@@ -32,8 +32,10 @@ const INSERT_EVENTS: &str = concat!(
 WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
     " AS us), row AS MATERIALIZED (
-    SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.value, coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
-    FROM clock CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[])
+    SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.value,
+           coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
+    FROM clock
+    CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[])
         WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, ord)
     WHERE (SELECT CASE WHEN $9::text IS NULL THEN true ELSE set_config('lock_timeout', $9, true) <> '' END)
 ), noted AS (
@@ -56,9 +58,12 @@ WITH clock AS MATERIALIZED (SELECT ",
             WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name AND t.id = row.id
         ) THEN 0
         WHEN EXISTS (
-            SELECT 1 FROM eventbox_tombstone t WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
-            AND NOT EXISTS (SELECT 1 FROM eventbox_event e WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
-            AND NOT EXISTS (SELECT 1 FROM eventbox_timer m WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
+            SELECT 1 FROM eventbox_tombstone t
+            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
+            AND NOT EXISTS (SELECT 1 FROM eventbox_event e
+                WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+            AND NOT EXISTS (SELECT 1 FROM eventbox_timer m
+                WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
             AND NOT EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
         ) THEN 2
         ELSE 1

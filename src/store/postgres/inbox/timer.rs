@@ -50,13 +50,17 @@ pub(crate) const MOVE_TIMERS: &str = concat!(
     SELECT shard, count(*) AS moved FROM moved GROUP BY shard
 )
 SELECT f.shard, coalesce(m.moved, 0),
-       CASE WHEN m.moved >= (SELECT size FROM part) OR (f.due_at_us <= (SELECT us FROM clock) AND (SELECT sum(moved) FROM per_shard) >= $2)
-            THEN 0 ELSE coalesce(n.due_at_us, CASE WHEN f.due_at_us > (SELECT us FROM clock) THEN f.due_at_us END) - (SELECT us FROM clock) END
+       CASE WHEN m.moved >= (SELECT size FROM part)
+                 OR (f.due_at_us <= (SELECT us FROM clock) AND (SELECT sum(moved) FROM per_shard) >= $2)
+            THEN 0 ELSE
+                coalesce(n.due_at_us, CASE WHEN f.due_at_us > (SELECT us FROM clock) THEN f.due_at_us END)
+                - (SELECT us FROM clock) END
 FROM first f
 LEFT JOIN per_shard m ON m.shard = f.shard
 LEFT JOIN LATERAL (
     SELECT t.due_at_us FROM eventbox_timer t
-    WHERE f.due_at_us <= (SELECT us FROM clock) AND t.shard = f.shard AND t.due_at_us > (SELECT us FROM clock) ORDER BY t.due_at_us LIMIT 1
+    WHERE f.due_at_us <= (SELECT us FROM clock) AND t.shard = f.shard AND t.due_at_us > (SELECT us FROM clock)
+    ORDER BY t.due_at_us LIMIT 1
 ) n ON true"
 );
 

@@ -22,10 +22,12 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     SELECT s.recipient, s.name, s.id, s.gone_at_us, coalesce(e.lives, m.lives, d.lives, false) AS lives
     FROM slice s
     LEFT JOIN LATERAL (
-        SELECT true AS lives FROM eventbox_event x WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
+        SELECT true AS lives FROM eventbox_event x
+        WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
     ) e ON true
     LEFT JOIN LATERAL (
-        SELECT true AS lives FROM eventbox_timer x WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
+        SELECT true AS lives FROM eventbox_timer x
+        WHERE x.shard = $1 AND x.recipient = s.recipient AND x.id = s.id LIMIT 1
     ) m ON true
     LEFT JOIN LATERAL (
         SELECT true AS lives FROM eventbox_dead_letter x WHERE x.shard = $1 AND x.id = s.id LIMIT 1
@@ -45,7 +47,8 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     now_us!(),
     " - $7))
 ), packed AS MATERIALIZED (
-    SELECT array_agg(recipient) AS recipients, array_agg(name) AS names, array_agg(id) AS ids, array_agg(lives) AS lives FROM due
+    SELECT array_agg(recipient) AS recipients, array_agg(name) AS names, array_agg(id) AS ids, array_agg(lives) AS lives
+    FROM due
 ), changed AS (
     UPDATE eventbox_tombstone t SET gone_at_us = CASE WHEN u.lives THEN NULL ELSE ",
     now_us!(),

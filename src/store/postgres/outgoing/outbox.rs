@@ -20,7 +20,8 @@ const INSERT_OUTBOX: &str = concat!(
     " AS us)
      INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
      SELECT u.shard, u.id, u.source, u.type, clock.us, clock.us + $6, u.payload
-     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[]) AS u (shard, id, source, type, payload), clock"
+     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])
+          AS u (shard, id, source, type, payload), clock"
 );
 
 /// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by
@@ -39,7 +40,8 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
     ) d LIMIT $3
 ), weighed AS (
-    SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total FROM due
+    SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place,
+           sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total FROM due
 ), fitting AS MATERIALIZED (
     SELECT shard, id FROM weighed WHERE place = 1 OR total <= $5
 )
@@ -89,7 +91,8 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
          SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
     now_us!(),
     ", payload FROM gone
-         ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
+         ON CONFLICT (shard, id) DO UPDATE
+         SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
              attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload
          RETURNING source, type
      )
@@ -117,7 +120,8 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
 /// The setting is local to the transaction, which is this statement.
 const DELETE_OUTBOX: &str = "WITH gone AS (
     DELETE FROM eventbox_outbox o
-    USING unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+    USING unnest($1::int2[], $2::uuid[]) AS u (shard, id),
+          (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
     WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
 )
 SELECT source, type, count(*) FROM gone GROUP BY source, type";
@@ -126,7 +130,8 @@ SELECT source, type, count(*) FROM gone GROUP BY source, type";
 const MARK_OUTBOX: &str = concat!(
     "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
     now_us!(),
-    " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id), (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+    " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id),
+        (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
      WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
      SELECT source, type, count(*) FROM gone GROUP BY source, type"
 );
@@ -143,7 +148,8 @@ const RESCHEDULE_OUTBOX: &str = concat!(
 const BURY_OUTBOX: &str = concat!(
     "WITH gone AS (
          DELETE FROM eventbox_outbox o
-         USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[]) AS u (shard, id, attempts, code, reason)
+         USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[])
+               AS u (shard, id, attempts, code, reason)
          WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
          RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
      )
@@ -151,7 +157,8 @@ const BURY_OUTBOX: &str = concat!(
      SELECT shard, id, source, type, code, reason, attempts, ",
     now_us!(),
     ", payload FROM gone
-     ON CONFLICT (shard, id) DO UPDATE SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
+     ON CONFLICT (shard, id) DO UPDATE
+     SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
          attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
 );
 

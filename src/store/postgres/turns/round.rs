@@ -30,14 +30,17 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
            NULL::text[] COLLATE \"C\", NULL::uuid[], after COLLATE \"C\", 1, 0::int8
     FROM unnest($1::int2[], $2::text[], $3::text[]) AS f (shard, after, last)
     UNION ALL
-    SELECT step.shard, step.last, has_failures, e.recipients, e.firsts, e.behind, cardinality(e.recipients), n + cardinality(e.recipients)
+    SELECT step.shard, step.last, has_failures, e.recipients, e.firsts, e.behind,
+           cardinality(e.recipients), n + cardinality(e.recipients)
     FROM step CROSS JOIN LATERAL (
-        SELECT array_agg(recipient) FILTER (WHERE is_first) AS recipients, array_agg(id) FILTER (WHERE is_first) AS firsts, max(behind) AS behind
+        SELECT array_agg(recipient) FILTER (WHERE is_first) AS recipients,
+               array_agg(id) FILTER (WHERE is_first) AS firsts, max(behind) AS behind
         FROM (
             SELECT recipient, id, behind, lag(behind) OVER (ORDER BY recipient, id) IS DISTINCT FROM behind AS is_first
             FROM (
                 SELECT recipient, id,
-                       CASE WHEN split_part(recipient, '/', 1) = ANY($5) THEN recipient ELSE split_part(recipient, '/', 1) || '0' END AS behind
+                       CASE WHEN split_part(recipient, '/', 1) = ANY($5) THEN recipient
+                            ELSE split_part(recipient, '/', 1) || '0' END AS behind
                 FROM eventbox_event e WHERE e.shard = step.shard AND e.recipient > step.behind
                 ORDER BY recipient, id LIMIT least(4 * step.found, 64, $4 - step.n)
             ) listed
@@ -78,14 +81,16 @@ pub(crate) const LIST_ROUND: &str = concat!(
             THEN s.state END,
        s.state IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
     statement_us!(),
-    " BETWEEN 1 AND $8 AS hindered, NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
+    " BETWEEN 1 AND $8 AS hindered,
+           NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
     WHERE NOT r.is_known AND s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
-    SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient LIMIT 1
+    SELECT paused, next_attempt_at_us FROM eventbox_failure f WHERE f.shard = r.shard AND f.recipient = r.recipient
+    LIMIT 1
 ) f ON true
 UNION ALL
 SELECT r.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent, CASE WHEN e.bytes <= $6 THEN e.value END, e.bytes
@@ -119,8 +124,10 @@ pub(crate) const WRITE_ROUND: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $12, true) AS lock_timeout
 ), w AS MATERIALIZED (
-    SELECT u.* FROM bound, unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int4[],
-        $9::int4[], $13::uuid[]) WITH ORDINALITY AS u (shard, recipient, turn, keep, state, first, last, removed, ids_from, token, place)
+    SELECT u.* FROM bound,
+        unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int4[],
+        $9::int4[], $13::uuid[]) WITH ORDINALITY
+        AS u (shard, recipient, turn, keep, state, first, last, removed, ids_from, token, place)
     WHERE bound.lock_timeout IS NOT NULL
 ), first AS (
     INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
@@ -136,7 +143,8 @@ pub(crate) const WRITE_ROUND: &str = concat!(
       AND (w.token IS NULL OR s.token = w.token)
     RETURNING s.shard, s.recipient
 ), won AS MATERIALIZED (
-    SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed, ($10::uuid[])[w.ids_from:w.ids_from + w.removed - 1] AS ids
+    SELECT w.place, w.shard, w.recipient, w.first, w.last, w.removed,
+           ($10::uuid[])[w.ids_from:w.ids_from + w.removed - 1] AS ids
     FROM (SELECT * FROM first UNION ALL SELECT * FROM next) t JOIN w USING (shard, recipient)
 ), gone AS (
     DELETE FROM eventbox_event e USING won

@@ -39,7 +39,8 @@ impl Schema for Sqlite {
 
     async fn check_settings(conn: &mut sqlx::SqliteConnection) -> Result<SettingsCheck, Fault> {
         let query = sqlx::query(
-            "SELECT sqlite_version(), (SELECT journal_mode FROM pragma_journal_mode), (SELECT synchronous FROM pragma_synchronous)",
+            "SELECT sqlite_version(), (SELECT journal_mode FROM pragma_journal_mode),
+                    (SELECT synchronous FROM pragma_synchronous)",
         );
         let row = query.fetch_one(conn).await?;
         let (version, journal_mode, synchronous): (String, String, i64) =
@@ -47,18 +48,21 @@ impl Schema for Sqlite {
         let mut check = SettingsCheck::default();
         if parse_version(&version) < MIN_VERSION {
             check.refused = Some(format!(
-                "SQLite {version} can corrupt a WAL file under two connections: link 3.51.3 or newer (libsqlite3-sys 0.37)"
+                "SQLite {version} can corrupt a WAL file under two connections: \
+                 link 3.51.3 or newer (libsqlite3-sys 0.37)"
             ));
         }
         if !matches!(journal_mode.as_str(), "wal" | "memory") {
             check.warnings.push(format!(
-                "journal_mode is {journal_mode}: readers and the writer block each other; open the file with eventbox::sqlite_options"
+                "journal_mode is {journal_mode}: readers and the writer block each other; \
+                 open the file with eventbox::sqlite_options"
             ));
         }
         const SYNCHRONOUS_FULL: i64 = 2;
         if synchronous < SYNCHRONOUS_FULL && journal_mode != "memory" {
             check.warnings.push(
-                "synchronous is below FULL: a power loss can lose events that were acknowledged; open the file with eventbox::sqlite_options"
+                "synchronous is below FULL: a power loss can lose events that were acknowledged; \
+                 open the file with eventbox::sqlite_options"
                     .to_owned(),
             );
         }

@@ -13,15 +13,18 @@ use crate::store::fault::Fault;
 const NO_BOUND: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Settings that a session may keep. A database in memory has no file, which is the first character.
-const READ_SESSION: &str = "SELECT concat_ws(',', (SELECT iif(file = '', 'm', 'f') FROM pragma_database_list WHERE name = 'main'),
+const READ_SESSION: &str = "SELECT concat_ws(',',
+        (SELECT iif(file = '', 'm', 'f') FROM pragma_database_list WHERE name = 'main'),
         (SELECT query_only FROM pragma_query_only), (SELECT foreign_keys FROM pragma_foreign_keys),
         (SELECT timeout FROM pragma_busy_timeout), (SELECT synchronous FROM pragma_synchronous),
         (SELECT recursive_triggers FROM pragma_recursive_triggers),
         (SELECT ignore_check_constraints FROM pragma_ignore_check_constraints),
         (SELECT locking_mode FROM pragma_locking_mode), (SELECT writable_schema FROM pragma_writable_schema),
-        (SELECT read_uncommitted FROM pragma_read_uncommitted), (SELECT legacy_alter_table FROM pragma_legacy_alter_table),
+        (SELECT read_uncommitted FROM pragma_read_uncommitted),
+        (SELECT legacy_alter_table FROM pragma_legacy_alter_table),
         (SELECT reverse_unordered_selects FROM pragma_reverse_unordered_selects),
-        (SELECT group_concat(name) FROM pragma_database_list WHERE name <> 'temp'), (SELECT group_concat(name) FROM sqlite_temp_schema))";
+        (SELECT group_concat(name) FROM pragma_database_list WHERE name <> 'temp'),
+        (SELECT group_concat(name) FROM sqlite_temp_schema))";
 
 /// Settings that keep a database in memory from being written.
 const RESET_SESSION: &str = "PRAGMA query_only = OFF";

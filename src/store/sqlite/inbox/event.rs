@@ -53,7 +53,8 @@ const INSERT_PLAIN: BySize = BySize {
 /// The same for any number: rows out of JSON cost twice as much as parameters.
 const INSERT_PLAIN_MANY: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', substr($2, value ->> 0, value ->> 1)
+SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]',
+       substr($2, value ->> 0, value ->> 1)
 FROM json_each($1)";
 
 /// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for

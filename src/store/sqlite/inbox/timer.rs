@@ -19,7 +19,8 @@ pub(crate) const FIRST_TIMERS: &str = concat!(
     "SELECT shard, due_at_us - coalesce($2, ",
     now_us!(),
     ") FROM (
-    SELECT s.value AS shard, (SELECT t.due_at_us FROM eventbox_timer t WHERE t.shard = s.value ORDER BY t.due_at_us LIMIT 1) AS due_at_us
+    SELECT s.value AS shard,
+           (SELECT t.due_at_us FROM eventbox_timer t WHERE t.shard = s.value ORDER BY t.due_at_us LIMIT 1) AS due_at_us
     FROM json_each($1) s
 ) WHERE due_at_us IS NOT NULL ORDER BY due_at_us, shard"
 );

@@ -11,7 +11,8 @@ use crate::store::sqlite::params::json::ids_json;
 
 /// Differs: a CTE cannot write, so each move is several statements in the caller's transaction.
 const COPY_TO_QUARANTINE: &str = concat!(
-    "INSERT INTO eventbox_dead_letter (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
+    "INSERT INTO eventbox_dead_letter
+        (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
      SELECT shard, id, recipient, name, traceparent, $4, $5, $6, ",
     now_us!(),
     ", value FROM eventbox_event

@@ -61,8 +61,11 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     now_us!(),
     " + $4 WHERE (shard, id) IN (
         SELECT shard, id FROM (
-            SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total FROM (
-                SELECT s.value AS shard, unhex(i.value ->> 0) AS id, i.value ->> 1 AS bytes FROM json_each($1) s, json_each((
+            SELECT shard, id, row_number() OVER (ROWS UNBOUNDED PRECEDING) AS place,
+                   sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS total
+            FROM (
+                SELECT s.value AS shard, unhex(i.value ->> 0) AS id, i.value ->> 1 AS bytes
+                FROM json_each($1) s, json_each((
                     SELECT json_group_array(json_array(hex(id), octet_length(payload))) FROM (
                         SELECT id, payload FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
     now_us!(),
@@ -125,7 +128,8 @@ pub(crate) const FIND_EXPIRED: &str = concat!(
 
 /// Differs: no LATERAL; CROSS JOIN takes the shards first, so that each is looked up in the index.
 pub(crate) const OBSERVE_OUTBOX: &str = concat!(
-    "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE age_us BETWEEN $1 - $2 AND $1), coalesce(max(age_us), 0),
+    "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE age_us BETWEEN $1 - $2 AND $1),
+            coalesce(max(age_us), 0),
             (SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox ORDER BY shard, id LIMIT $3 + 0))
      FROM (
          SELECT length(o.payload) AS bytes, max(",
@@ -148,7 +152,8 @@ const RESCHEDULE_OUTBOX: &str = concat!(
 
 /// Differs: a CTE cannot write, so it is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
 const BURY_OUTBOX: &str = concat!(
-    "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+    "INSERT OR REPLACE INTO eventbox_dead_letter
+        (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
      SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
     now_us!(),
     ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
@@ -243,7 +248,8 @@ impl OutboxDialect for Sqlite {
             rows.iter().map(|row| Ok(OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? })).collect();
         let keys = json_keys(&keys?)?;
         let query = sqlx::query(concat!(
-            "INSERT OR REPLACE INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
+            "INSERT OR REPLACE INTO eventbox_dead_letter
+                (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
              SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
             now_us!(),
             ", payload FROM eventbox_outbox WHERE ",

@@ -31,7 +31,8 @@ SELECT shard FROM occupied WHERE shard IS NOT NULL";
 /// than to find the next shard with events.
 const MANY_SHARDS: usize = 32;
 
-/// Differs: no arrays. The slash that is added makes a recipient that has none, of a foreign statement, a kind by itself.
+/// Differs: no arrays. The added slash makes a recipient without a slash, which a foreign statement may have inserted,
+/// a kind by itself.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, recipient, n) AS (
     SELECT f.value ->> 0, f.value ->> 2,
@@ -42,13 +43,16 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     SELECT step.shard, step.last,
            (SELECT e.recipient FROM eventbox_event e
             WHERE e.shard = step.shard AND e.recipient > CASE
-                WHEN substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1) IN (SELECT value FROM json_each($3))
+                WHEN substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1)
+                    IN (SELECT value FROM json_each($3))
                 THEN step.recipient
-                ELSE substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1) || '0' END ORDER BY e.recipient LIMIT 1), n + 1
+                ELSE substr(step.recipient, 1, instr(step.recipient || '/', '/') - 1) || '0' END
+                ORDER BY e.recipient LIMIT 1), n + 1
     FROM step WHERE (step.last IS NULL OR step.recipient < step.last) AND step.recipient IS NOT NULL AND n < $2
 )
 SELECT step.shard, step.recipient,
-       (SELECT e.id FROM eventbox_event e WHERE e.shard = step.shard AND e.recipient = step.recipient ORDER BY e.id LIMIT 1),
+       (SELECT e.id FROM eventbox_event e
+        WHERE e.shard = step.shard AND e.recipient = step.recipient ORDER BY e.id LIMIT 1),
        CASE WHEN step.last IS NULL AND n = $2 THEN
            (SELECT e.recipient FROM eventbox_event e WHERE e.shard = step.shard ORDER BY e.recipient DESC LIMIT 1)
        ELSE step.last END,
@@ -69,7 +73,8 @@ pub(crate) const LIST_ROUND: &str = concat!(
     FROM r LEFT JOIN (SELECT shard, recipient, turn, octet_length(state) AS bytes FROM eventbox_state) s
         ON NOT r.is_known AND s.shard = r.shard AND s.recipient = r.recipient
 ), part AS MATERIALIZED (
-    SELECT r.*, (SELECT e.id FROM eventbox_event e WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after
+    SELECT r.*, (SELECT e.id FROM eventbox_event e
+                 WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after
                  ORDER BY e.id LIMIT 1 OFFSET $2 - 1) AS upto FROM r
 )
 SELECT kept.place, coalesce(kept.turn, 0),
@@ -112,7 +117,8 @@ pub(crate) const REMOVE_EVENTS: &str = "DELETE FROM eventbox_event WHERE (shard,
 
 pub(crate) const REMOVE_RANGES: &str = "DELETE FROM eventbox_event WHERE (shard, recipient, id) IN (
     SELECT e.shard, e.recipient, e.id FROM json_each($1) r CROSS JOIN eventbox_event e
-    WHERE e.shard = r.value ->> 0 AND e.recipient = r.value ->> 1 AND e.id BETWEEN unhex(r.value ->> 2) AND unhex(r.value ->> 3))";
+    WHERE e.shard = r.value ->> 0 AND e.recipient = r.value ->> 1
+        AND e.id BETWEEN unhex(r.value ->> 2) AND unhex(r.value ->> 3))";
 
 impl RoundDialect for Sqlite {
     fn is_one_statement(recipients: usize) -> bool {

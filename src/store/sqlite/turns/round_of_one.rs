@@ -11,7 +11,8 @@ use crate::store::turns::round_of_one::RoundOfOneDialect;
 /// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. A turn that has moved
 /// gives no row.
 pub(crate) const WRITE_ONE: &str = "
-INSERT INTO eventbox_round_of_one (shard, recipient, turn, token, state, keeps_state, token_before, first, last, ids, removed)
+INSERT INTO eventbox_round_of_one
+    (shard, recipient, turn, token, state, keeps_state, token_before, first, last, ids, removed)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING turn";
 
 /// Error of the trigger when other events are there than the events to remove.
