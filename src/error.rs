@@ -331,7 +331,7 @@ pub enum Misuse {
     PopUndone,
 }
 
-/// What is wrong with a state that the library keeps ([`Reducer`](crate::Reducer)). Its events stay in their box.
+/// A fault of a state that the library keeps for a [`Reducer`](crate::Reducer). The events stay in their box.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {

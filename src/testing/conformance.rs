@@ -52,7 +52,7 @@ pub enum Violation {
     },
     /// A processor that still has transitions after [`MAX_IDLE_TURNS`] turns that removed no event.
     ///
-    /// It commits a turn whenever it is called.
+    /// Such a processor commits a turn at every call.
     #[error(
         "it never rests: after {turns} turns that removed no event it still has transitions; \
          return Mutation::none when nothing is left to do"

@@ -50,8 +50,9 @@ pub enum ReducerViolation {
     },
 }
 
-/// Finds mistakes of a [`Reducer`]: gives it the events in batches of several sizes, each with the state as it would be
-/// read back.
+/// Finds mistakes of a [`Reducer`]: gives it the events in batches of several sizes.
+///
+/// Each batch comes with the state as it would be read back from the database.
 ///
 /// The check detects:
 ///

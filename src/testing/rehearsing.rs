@@ -1,5 +1,6 @@
-//! A processor around the user's processor. It lets a real turn run to its last step, notes the effects, and fails
-//! there, so that the turn is rolled back.
+//! A processor around the user's processor.
+//!
+//! It lets a real turn run to its last step and notes the effects. Then it fails, so that the turn is rolled back.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
