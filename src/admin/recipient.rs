@@ -256,8 +256,8 @@ pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i6
 
 /// Deletes the turn, the state and the failures of a recipient.
 ///
-/// Use it for an entity that is gone for good. After a later emit to the recipient, **its turns begin again at 1**, and
-/// so do the idempotency keys of the messages that it publishes.
+/// Use it for an entity that is gone for good. After a later emit to the recipient, **its turns begin again at 1**. The
+/// idempotency keys of its messages begin again too, because they contain the turn.
 ///
 /// The call deletes nothing unless all of these hold:
 ///

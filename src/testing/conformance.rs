@@ -31,7 +31,7 @@ pub enum Violation {
     /// Different versions from `load_state` and `fetch_eversion` for the same entity, so that no turn ever commits.
     #[error("load_state and fetch_eversion return different versions of an entity that no other writer changes")]
     VersionsDiffer,
-    /// The old version after the save.
+    /// A `save_state` that leaves the old version.
     #[error("save_state saved without the new version: store the eversion that it is given")]
     SaveForgetsVersion,
     /// A `fetch_eversion` that does not see the version saved in its own transaction, while `load_state` sees it.

@@ -33,7 +33,8 @@ pub enum DrainError {
     /// A failed turn.
     #[error(transparent)]
     Turn(#[from] Error),
-    /// Failed hooks of a turn. All hooks of the turn have run, the turn stays committed, and no further turn was begun.
+    /// Failed hooks of a turn. All hooks of the turn have run, and the turn stays committed. The drain began no further
+    /// turn.
     #[error("run the hooks of turn {turn} of {recipient}")]
     Hook {
         /// Recipient of the turn.

@@ -40,8 +40,8 @@ pub struct Rehearsal<S> {
 /// # What comes back
 ///
 /// `None` when there is nothing to do. The emitted events and published messages are those of the turn's own calls.
-/// Rows that other writers insert in the meantime are left out. Rows that a side effect inserts by SQL of its own are left
-/// out too.
+/// Rows that other writers insert in the meantime are left out. Rows that a side effect inserts by SQL of its own are
+/// left out too.
 ///
 /// # Errors
 ///

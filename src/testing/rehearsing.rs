@@ -115,7 +115,7 @@ impl<S> Default for Notes<S> {
 enum Stage<S> {
     Loaded(S),
     Target(Arc<S>),
-    /// No transition has a new state, but the last step must be reached.
+    /// No new state, although the turn must reach its last step.
     Unchanged,
 }
 
@@ -207,7 +207,7 @@ where
         let events = self.note(|notes| std::mem::take(&mut notes.events));
         let from = events.iter().map(Event::id).collect();
         let staying = events.into_iter().filter(|event| left.contains(event.id().as_uuid())).collect();
-        // This comes last, because its turns change the rows that were read before.
+        // The check of rest comes last, because its turns change the rows that were read before.
         let comes_to_rest = !self.reread || comes_to_rest(self.processor, tx, to, staying).await;
         self.note(|notes| {
             // The events of an independent transition that failed are still there.
