@@ -237,21 +237,21 @@ on_both_engines! {
             }
             let writes: Vec<_> =
                 boxes.iter().zip(&listed).enumerate().map(|(place, ((shard, recipient), (turn, ids)))| {
-                let removed = match (ids.first(), ids.last()) {
-                    (Some(first), Some(last)) if place % 2 == 0 =>
-                        Removed::Range { first: *first, last: *last, count: ids.len() },
-                    _ => Removed::Ids(ids),
-                };
-                let states = [StateWrite::Keep, StateWrite::Remove, StateWrite::Set(b"round")];
-                RoundWrite {
-                    shard: *shard,
-                    recipient,
-                    turn: *turn + i64::from(place % 7 == 3),
-                    token: (place % 5 == 4).then_some(Uuid::from_u128(0x100 + pass as u128 - 1)),
-                    state: states[(place + pass) % 3],
-                    removed,
-                }
-            }).collect();
+                    let removed = match (ids.first(), ids.last()) {
+                        (Some(first), Some(last)) if place % 2 == 0 =>
+                            Removed::Range { first: *first, last: *last, count: ids.len() },
+                        _ => Removed::Ids(ids),
+                    };
+                    let states = [StateWrite::Keep, StateWrite::Remove, StateWrite::Set(b"round")];
+                    RoundWrite {
+                        shard: *shard,
+                        recipient,
+                        turn: *turn + i64::from(place % 7 == 3),
+                        token: (place % 5 == 4).then_some(Uuid::from_u128(0x100 + pass as u128 - 1)),
+                        state: states[(place + pass) % 3],
+                        removed,
+                    }
+                }).collect();
             let token = Uuid::from_u128(0x100 + pass as u128);
             begin(conn).await;
             let lost = Engine::write_round(conn, &writes, token, LOCK_WAIT_MS).await.unwrap();
