@@ -65,7 +65,7 @@ impl Reducer for Words {
 
 on_every_engine! {
     /// Recipients, names and values that look like SQL, patterns, JSON or another encoding are plain text.
-    async fn what_looks_like_sql_is_only_a_text(db) {
+    async fn text_that_looks_like_sql_is_only_text(db) {
         let texts = [
             "'; DROP TABLE eventbox_event; --", "x' OR '1'='1", "$1", "?1", ":recipient", "%", "_", "\\", "\\x00", "{}", "[\"a\"]", "\"",
             "NULL", "é", "e\u{301}", "\u{feff}", "\n", " ", "7 ", "🛩", "a/b/c",

@@ -137,7 +137,7 @@ struct HalfRead {
 
 on_every_engine! {
     /// Each of these was once committed, and could never be read again or came back as something else.
-    async fn what_would_not_come_back_does_not_go_in(db) {
+    async fn a_state_that_would_not_come_back_is_refused(db) {
         is_refused(db, delays(f64::NAN), "legs.1.UA 1545: NaN is no number of JSON").await;
         is_refused(db, delays(f64::NEG_INFINITY), "legs.1.UA 1545: an infinite number").await;
         is_refused(db, Delays { speed: f32::NAN, ..Delays::default() }, "speed: NaN").await;
@@ -177,7 +177,7 @@ on_every_engine! {
     }
 
     /// Values that JSON can hold come back with every bit.
-    async fn what_goes_in_comes_back(db) {
+    async fn a_state_comes_back_as_it_was_stored(db) {
         let sum: f64 = (0..300).map(|n| 0.1 + f64::from(n) / 1_000.0).sum();
         comes_back(db, sum).await;
         // Generates bits without a seed: 5,000 finite floats of each width.
@@ -425,7 +425,7 @@ on_every_engine! {
 
     /// The event and the state refuse a value that is too large before any SQL. JSON that no text column can hold is an
     /// error that names the event.
-    async fn what_is_too_large_or_no_text_is_refused(db) {
+    async fn a_value_that_is_too_large_or_no_text_is_refused(db) {
         let large = "x".repeat(5 << 20);
         let to = airport("large");
         let error = eventbox::emit(&db.pool, &to, Event::from_json(&large).unwrap()).await.unwrap_err();

@@ -372,7 +372,7 @@ on_every_engine! {
         assert_eq!((done.consumed, seen(db).await), (2, (2, 2, 0)));
     }
 
-    async fn what_is_the_business_of_the_code_is_no_misuse(db) {
+    async fn harmless_sql_of_user_code_is_no_misuse(db) {
         stage(db).await;
         let pool = db.open(1);
         for place in [Place::Effect, Place::Alone, Place::Fetch, Place::Save] {
@@ -405,7 +405,7 @@ on_every_engine! {
         assert_eq!((done.consumed, seen(db).await), (2, (2, 2, 0)));
     }
 
-    async fn what_code_sets_in_its_session_does_not_outlive_the_turn(db) {
+    async fn session_settings_of_user_code_end_with_the_turn(db) {
         stage(db).await;
         let pool = db.open(1);
         for place in [Place::Load, Place::Effect, Place::Save] {
@@ -428,9 +428,9 @@ on_every_engine! {
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_pool_sets_when_it_connects_stays() {
+async fn settings_that_a_pool_makes_when_it_connects_stay() {
     use sqlx::Postgres;
-    crate::support::with_database("what_a_pool_sets_stays", async |db: &TestDb<Postgres>| {
+    crate::support::with_database("settings_of_a_pool_stay", async |db: &TestDb<Postgres>| {
         stage(db).await;
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).after_connect(|conn, _| {
             Box::pin(async move {
@@ -459,7 +459,7 @@ async fn what_a_pool_sets_when_it_connects_stays() {
 /// connection that reports this, and work continues.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_forgets_what_the_driver_has_prepared_harms_no_later_turn() {
+async fn code_that_discards_prepared_statements_harms_no_later_turn() {
     use sqlx::Postgres;
     crate::support::with_database("forgets_prepared", async |db: &TestDb<Postgres>| {
         stage(db).await;

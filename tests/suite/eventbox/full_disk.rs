@@ -108,8 +108,8 @@ async fn emits_and_turns_go_on_when_there_is_room_again() {
 
 /// User code that drops the error with which SQLite ended its transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_engine_ends_is_found() {
-    with_database("what_the_engine_ends_is_found", async |db: &TestDb<Sqlite>| {
+async fn a_transaction_that_the_engine_ended_is_found() {
+    with_database("a_transaction_that_the_engine_ended_is_found", async |db: &TestDb<Sqlite>| {
         let (pool, pages) = limited(db, 1).await;
         emit(&pool, &to(1), Event::new("x")).await.unwrap();
         db.run("CREATE TABLE note (text text)").await;

@@ -82,7 +82,7 @@ async fn waits(db: &TestDb<Postgres>, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_held_name_delays_only_those_who_send_it_again() {
+async fn a_held_name_delays_only_callers_that_send_it_again() {
     with_database("a_held_name_delays_only_those", async |db: &TestDb<Postgres>| {
         let pool = db.open(POOL);
         let runtime = Runtime::builder(pool.clone()).reducer("order", Count).config(config()).start().await.unwrap();

@@ -137,7 +137,7 @@ fn instruments_tell_what_happened_on_sqlite() {
 
 /// The names, kinds, units and labels, word for word: dashboards are built on them.
 #[test]
-fn the_table_has_what_is_specified() {
+fn the_table_has_the_specified_instruments() {
     let table: Vec<_> = INSTRUMENTS
         .iter()
         .map(|instrument| (instrument.name, format!("{:?}", instrument.kind), instrument.unit, instrument.labels))

@@ -138,7 +138,7 @@ on_every_engine! {
     }
 
     /// The messages of one turn are stored together and complete, whatever their number.
-    async fn what_is_published_lies_in_the_outbox(db) {
+    async fn published_messages_lie_in_the_outbox(db) {
         let to = airport("JFK");
         for count in [1, 10, 11, 100, 101, 500, 501, 1_200] {
             db.run("DELETE FROM eventbox_outbox").await;
@@ -244,7 +244,7 @@ on_every_engine! {
     }
 
     /// A turn that was decided on A does not commit after another writer went A → B → A.
-    async fn a_decision_on_an_old_state_is_made_anew(db) {
+    async fn a_decision_on_an_old_state_is_made_again(db) {
         let to = airport("JFK");
         emit(db, &to, &["a"]).await;
         let _ = eventbox::reduce_batch(&db.pool, &to, &reduce(counting), MANY).await.unwrap();

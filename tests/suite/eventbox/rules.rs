@@ -128,7 +128,7 @@ on_every_engine! {
 
     /// An event that commits late between old events is not removed with them. The turn starts again and consumes this
     /// event too.
-    async fn what_commits_late_between_old_events_is_not_lost(db) {
+    async fn an_event_that_commits_late_between_old_ones_is_not_lost(db) {
         create_cells(db).await;
         for (value, later_s) in [("1", 0), ("3", 20)] {
             hour_ago(later_s).scope(eventbox::emit(&db.pool, &cell(1), Event::new(value))).await.unwrap();

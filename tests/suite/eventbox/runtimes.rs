@@ -96,7 +96,7 @@ on_every_engine! {
 
     /// The sender retries a named event that another runtime was sending. The outcome of an event without a name is
     /// unknown.
-    async fn what_a_runtime_was_sending_when_it_ended_has_an_outcome(db) {
+    async fn events_in_flight_when_their_runtime_ended_have_an_outcome(db) {
         for named in [true, false] {
             let sender = Sender::with(db.pool.clone(), config());
             let tx = hold(db).await;

@@ -93,7 +93,7 @@ on_every_engine! {
     }
 
     /// An event that breaks a group fails alone.
-    async fn one_bad_event_does_not_fail_its_mates(db) {
+    async fn a_bad_event_does_not_fail_the_rest_of_its_group(db) {
         refuse_bad_events(db).await;
         let sender = Sender::new(db.pool.clone());
         let mut tasks = JoinSet::new();
@@ -158,7 +158,7 @@ on_every_engine! {
         assert_eq!(sender.stop(SOON).await.left, 0);
     }
 
-    async fn a_pool_that_is_closed_is_told_to_every_caller(db) {
+    async fn every_caller_gets_the_error_of_a_closed_pool(db) {
         let pool = db.open(1);
         let sender = Sender::new(pool.clone());
         pool.close().await;
@@ -181,7 +181,7 @@ mod on_postgres {
     /// An open transaction of a user holds a name. The other events of the group proceed, and the held event ends when
     /// that transaction ends.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_name_that_is_held_delays_nobody_else() {
+    async fn a_held_name_delays_no_other_event() {
         with_database("a_name_that_is_held", async |db: &TestDb<Postgres>| {
             for commits in [true, false] {
                 let mut user = ::eventbox::begin(&db.pool).await.unwrap();

@@ -53,7 +53,7 @@ on_every_engine! {
         assert_eq!((now.turn, now.state), (turn, Some(1)), "the state at that turn includes the event");
     }
 
-    async fn a_failing_recipient_is_told(db) {
+    async fn the_status_of_a_failing_recipient_has_its_error(db) {
         let receipt = emit(&db.pool, &order(), Event::new("fail")).await.unwrap();
         reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap_err();
         db.run(format!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({}, 'order/7', 3, 'told to fail')
@@ -124,7 +124,7 @@ on_every_engine! {
 }
 
 #[test]
-fn what_is_no_receipt_is_refused() {
+fn a_text_that_is_no_receipt_is_refused() {
     let id = EventId::from(uuid::Uuid::now_v7());
     let good = format!("added:{id}:order/7");
     assert_eq!(good.parse::<Receipt>().unwrap().to_string(), good);

@@ -37,7 +37,7 @@ on_every_engine! {
     }
 
     /// The deadline ends code that never returns, before the transaction and inside it. Nothing of the turn is stored.
-    async fn what_never_returns_is_given_up(db) {
+    async fn code_that_never_returns_is_given_up(db) {
         create_cells(db).await;
         eventbox::emit(&db.pool, &cell(), Event::new("x")).await.unwrap();
         let one = db.open(1);

@@ -98,7 +98,7 @@ on_every_engine! {
         assert_eq!(eager.calls(), (1, 1));
     }
 
-    async fn who_asks_runs_without_events(db) {
+    async fn a_processor_that_asks_runs_without_events(db) {
         create_cells(db).await;
         let eager = Eager { asks: true, ..Eager::default() };
         for number in 1..=3 {
@@ -196,7 +196,7 @@ impl<B: CellEngine> Processor<B> for UpTo {
 
 on_every_engine! {
     /// It is found with events and without them; nothing stays.
-    async fn one_that_never_rests_is_found(db) {
+    async fn a_processor_that_never_rests_is_found(db) {
         create_cells(db).await;
         let eager = Eager { asks: true, ..Eager::default() };
         let never = || Violation::NeverRests { turns: MAX_IDLE_TURNS };
@@ -217,7 +217,7 @@ on_every_engine! {
         assert_eq!(db.count("effect").await, 0);
     }
 
-    async fn one_that_rests_after_some_turns_is_right(db) {
+    async fn a_processor_that_rests_after_some_turns_is_right(db) {
         create_cells(db).await;
         for turns in [1, 7] {
             assert_eq!(check_processor(&db.pool, &cell(), &UpTo(turns), MANY).await.unwrap(), []);

@@ -54,7 +54,7 @@ by_every_way! {
     }
 
     /// An event that commits late between old ones is not removed with them.
-    async fn what_commits_late_between_old_events_is_not_lost(db, way) {
+    async fn an_event_that_commits_late_between_old_ones_is_not_lost(db, way) {
         hour_ago(0).scope(emit(db, ["1"])).await;
         hour_ago(20).scope(emit(db, ["3"])).await;
         let other = db.open(1);
