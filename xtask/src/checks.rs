@@ -71,7 +71,7 @@ const NOT_BARE: [&str; 4] = [
     "a_hint_is_faster_than_a_poll",
     "a_round_whose_answer_was_lost_is_read_back",
     "processes_wake_each_other_up",
-    "what_an_operator_does_is_noticed_at_once",
+    "a_change_by_an_operator_is_noticed_at_once",
 ];
 
 /// Runs the tests of the runtime again, without leases, hints and wake-ups.

@@ -52,7 +52,7 @@ impl Reducer for Calling {
 }
 
 /// No event was blamed for anything.
-async fn nobody_is_blamed<B: TestEngine>(db: &TestDb<B>) {
+async fn no_event_is_blamed<B: TestEngine>(db: &TestDb<B>) {
     assert_eq!(db.count("eventbox_dead_letter").await, 0);
     assert_eq!(db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await, 0);
 }
@@ -92,7 +92,7 @@ on_every_engine! {
 
     /// An `Outage` is nobody's fault, also of a single recipient and however deep it is wrapped; it is tried again
     /// after what it says.
-    async fn an_outage_blames_nobody(db) {
+    async fn an_outage_blames_no_event(db) {
         let (calling, away, calls) = Calling::new(|| {
             let outage = Outage { retry_after: Duration::from_millis(50) };
             std::io::Error::other(Box::new(std::io::Error::other(outage))).into()
@@ -102,7 +102,7 @@ on_every_engine! {
         let runtime = builder.start().await.unwrap();
         eventually(SOON, async || calls.load(Ordering::SeqCst) >= 10).await;
         health_says(&runtime, "kind tally").await;
-        nobody_is_blamed(db).await;
+        no_event_is_blamed(db).await;
         away.store(false, Ordering::SeqCst);
         idle(db).await;
         assert_eq!(seen(db, &tally(1)).await, ["a", "b"]);
@@ -118,7 +118,7 @@ on_every_engine! {
         eventually(SOON, async || calls.load(Ordering::SeqCst) >= 5).await;
         health_says(&runtime, "departed, version 2").await;
         runtime.stop(STOP).await;
-        nobody_is_blamed(db).await;
+        no_event_is_blamed(db).await;
         let runtime = tallying(db.open(4)).start().await.unwrap();
         idle(db).await;
         assert_eq!(seen(db, &tally(1)).await, ["new"]);
@@ -135,7 +135,7 @@ on_every_engine! {
         health_says(&runtime, "kind cell").await;
         let fails = || runtime.stats().failures;
         eventually(SOON, async || fails() >= 4).await;
-        nobody_is_blamed(db).await;
+        no_event_is_blamed(db).await;
         db.run("ALTER TABLE renamed RENAME TO effect").await;
         idle(db).await;
         assert_eq!(effects(db).await, ["1:a", "1:b"]);
@@ -173,7 +173,7 @@ on_every_engine! {
     }
 
     /// Many boxes with a bad event behind a good one: each loses its bad one only.
-    async fn many_bad_events_are_told_from_an_outage(db) {
+    async fn many_bad_events_are_not_taken_for_an_outage(db) {
         for n in 0..8 {
             emit(db, &tally(n), ["a", "fail", "b"]).await;
         }
@@ -188,7 +188,7 @@ on_every_engine! {
     }
 
     /// A recipient whose failures cannot be noted backs off all the same: the process remembers it.
-    async fn what_cannot_be_noted_backs_off_too(db) {
+    async fn a_failure_that_cannot_be_noted_backs_off_too(db) {
         refuse_notes(db).await;
         let mut config = isolating(3);
         config.backoff = backoff(Duration::from_millis(200), Duration::from_secs(60));
@@ -273,17 +273,17 @@ mod postgres {
         // The others are not delayed.
         emit(db, &cell(2), ["x"]).await;
         eventually(SOON, async || effects(db).await == ["2:x"]).await;
-        nobody_is_blamed(db).await;
+        no_event_is_blamed(db).await;
         holder.rollback().await.unwrap();
         idle(db).await;
         assert_eq!(effects(db).await, ["2:x", "1:a"]);
         runtime.stop(STOP).await;
-        nobody_is_blamed(db).await;
+        no_event_is_blamed(db).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_statement_that_is_cancelled_blames_nobody() {
-        with_database("a_statement_that_is_cancelled_blames_nobody", async |db: &TestDb<Postgres>| {
+    async fn a_cancelled_statement_blames_no_event() {
+        with_database("a_cancelled_statement_blames_no_event", async |db: &TestDb<Postgres>| {
             let options = db.options().options([("statement_timeout", "200ms")]);
             let pool = sqlx::postgres::PgPoolOptions::new().max_connections(4).connect_lazy_with(options);
             blames_no_waiting_event(db, pool, isolating(1)).await;
@@ -292,8 +292,8 @@ mod postgres {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_deadline_that_passed_in_a_lock_blames_nobody() {
-        with_database("a_deadline_that_passed_in_a_lock_blames_nobody", async |db: &TestDb<Postgres>| {
+    async fn a_deadline_that_passes_in_a_lock_blames_no_event() {
+        with_database("a_deadline_that_passes_in_a_lock_blames_no_event", async |db: &TestDb<Postgres>| {
             let mut config = isolating(1);
             config.turn_deadline = Duration::from_millis(400);
             blames_no_waiting_event(db, db.open(8), config).await;
@@ -349,9 +349,9 @@ mod postgres {
     /// Another session alters a table while plans of it are kept: they are thrown away with their connections, and no
     /// event is blamed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_plan_that_is_stale_blames_nobody() {
+    async fn a_stale_plan_blames_no_event() {
         for step in ["load", "fetch", "effect", "save"] {
-            with_database("a_plan_that_is_stale_blames_nobody", async |db: &TestDb<Postgres>| {
+            with_database("a_stale_plan_blames_no_event", async |db: &TestDb<Postgres>| {
                 db.run("CREATE TABLE seats (a INT, b INT)").await;
                 db.run("INSERT INTO seats VALUES (1, 2)").await;
                 let pool = db.open(6);
@@ -365,7 +365,7 @@ mod postgres {
                 }
                 emit(db, &cell(1), ["x", "y"]).await;
                 idle(db).await;
-                nobody_is_blamed(db).await;
+                no_event_is_blamed(db).await;
                 runtime.stop(STOP).await;
             })
             .await;

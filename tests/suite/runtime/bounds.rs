@@ -115,7 +115,7 @@ on_every_engine! {
     }
 
     /// With a setting of one there is one round at a time, however much there is to do.
-    async fn one_round_at_a_time(db) {
+    async fn only_one_round_runs_at_a_time(db) {
         let meets = Meets::wanting(1);
         let all: Vec<_> = (0..30).map(|n| (tally(n), Event::new("x"))).collect();
         emit_all(db, &all).await;
@@ -131,7 +131,7 @@ on_every_engine! {
 
     /// What a batch leaves is taken at once, batch after batch, without a poll: by a round of one and by rounds of many.
     /// A box that is empty is not listed again.
-    async fn what_a_batch_leaves_is_taken_without_a_poll(db) {
+    async fn events_left_by_a_batch_are_taken_without_a_poll(db) {
         for recipients in [1, 5] {
             let all: Vec<_> = (0..recipients).map(|n| tally(format!("{recipients}/{n}"))).collect();
             for to in &all {
@@ -185,7 +185,7 @@ on_every_engine! {
 
     /// The kinds that publish go on when nine tenths of the quota are left, and not before; a kind that was not held
     /// goes on up to the quota.
-    async fn who_waited_for_the_outbox_goes_on_below_nine_tenths(db) {
+    async fn a_kind_that_waits_for_the_outbox_goes_on_below_nine_tenths(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
         let runtime =
@@ -237,7 +237,7 @@ on_every_engine! {
 
     /// A wait for an event of a paused recipient or kind ends at once with that answer, and so does one for an event
     /// in quarantine.
-    async fn a_wait_for_what_does_not_help_ends_at_once(db) {
+    async fn a_wait_for_a_held_event_ends_at_once(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let at_once = async |receipt: &eventbox::Receipt| {
             tokio::time::timeout(SOON, runtime.wait_processed(receipt, FOREVER))

@@ -87,7 +87,7 @@ on_every_engine! {
         }
     }
 
-    async fn a_turn_takes_what_fits_into_its_bytes(db) {
+    async fn a_turn_takes_only_events_that_fit_into_its_bytes(db) {
         let (to, values) = (tally("turn"), values(0, &[100, 100, 5_000, 100, 0, 0]));
         emit(db, &to, &values).await;
         let options = TurnOptions::new(NonZeroU32::MAX).max_bytes(1_000);

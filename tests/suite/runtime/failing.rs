@@ -49,7 +49,7 @@ on_every_engine! {
     }
 
     /// A failing recipient is left alone for longer and longer, by the database's clock, so for all processes together.
-    async fn who_fails_is_left_alone(db) {
+    async fn a_failing_recipient_is_left_alone(db) {
         let mut config = isolating(1_000);
         config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
         emit(db, &tally("fails"), ["fail"]).await;
@@ -112,7 +112,7 @@ on_every_engine! {
     }
 
     /// A transaction of a user that holds one recipient delays that one only: the others of its round commit.
-    async fn who_is_held_delays_nobody_else(db) {
+    async fn a_held_recipient_delays_no_other(db) {
         emit(db, &tally("held"), ["x"]).await;
         let runtime = tallying(db.open(4)).start().await.unwrap();
         idle(db).await;

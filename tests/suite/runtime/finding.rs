@@ -51,7 +51,7 @@ on_every_engine! {
     }
 
     /// An emit in a transaction that commits later is noticed: at once by hint or, when that came too early, by the poll.
-    async fn what_commits_late_is_noticed(db) {
+    async fn an_event_that_commits_late_is_noticed(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         eventbox::emit(&mut *tx, &tally(1), Event::new("late")).await.unwrap();
@@ -90,7 +90,7 @@ on_every_engine! {
     }
 
     /// Events that a reducer leaves for later do not hide those behind them, and are not looked at without end.
-    async fn what_is_left_for_later_hides_nothing(db) {
+    async fn events_left_for_later_hide_no_others(db) {
         struct OnlyLater;
         impl eventbox::Reducer for OnlyLater {
             type State = u64;
@@ -216,8 +216,8 @@ mod wake_ups {
 
     /// Who rests after a turn that found nothing to do is woken by what another process emits, and does not wait for the poll.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_another_process_emits_wakes_who_rests() {
-        with_database("what_another_process_emits_wakes_who_rests", async |db: &TestDb<sqlx::Postgres>| {
+    async fn an_emit_of_another_process_wakes_a_resting_recipient() {
+        with_database("an_emit_of_another_process_wakes_a_resting_recipient", async |db: &TestDb<sqlx::Postgres>| {
             let mut config = config();
             (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
             (config.local_wake_ups, config.remote_wake_ups) = (false, true);

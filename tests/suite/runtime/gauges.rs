@@ -112,7 +112,7 @@ recorded_on_every_engine!(shards_and_members lease_age held_kinds backlog);
 /// such a connection.
 #[cfg(feature = "postgres")]
 #[test]
-fn listening_is_told() {
+fn listening_is_a_gauge() {
     recorded(async |recording| {
         with_database::<sqlx::Postgres, _>("listening", async |db| {
             let listening = "eventbox_runtime_listening";

@@ -43,7 +43,7 @@ impl Reducer for Pairs {
 
 on_every_engine! {
     /// Recipients of committed emits are found at once, for rounds and for turns, also when they rest with something left for later.
-    async fn who_is_named_needs_no_poll(db) {
+    async fn a_recipient_named_by_a_hint_needs_no_poll(db) {
         create_cells(db).await;
         let calls = Arc::new(AtomicUsize::new(0));
         let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()));
@@ -64,7 +64,7 @@ on_every_engine! {
     }
 
     /// What a turn emits is told when the turn has committed, however long that takes.
-    async fn what_a_turn_emits_is_told_after_its_commit(db) {
+    async fn a_hint_about_the_events_of_a_turn_follows_its_commit(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             let emits = SideEffect::<Engine>::new(|tx| Box::pin(async move {
@@ -87,7 +87,7 @@ on_every_engine! {
 
     /// A listing begins behind what was consumed, and what was emitted long before that and commits only now is found all the same: in a
     /// box that is quiet, and in one that always has something.
-    async fn what_was_emitted_long_ago_is_found(db) {
+    async fn an_event_emitted_long_ago_that_commits_now_is_found(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             Ok(Transition::to(population + 1).consuming(events).into())
@@ -112,7 +112,7 @@ on_every_engine! {
     }
 
     /// Whoever fails is left alone until its pause is over, also when it is told to have more.
-    async fn who_fails_is_not_tried_at_every_hint(db) {
+    async fn a_failing_recipient_is_not_tried_at_every_hint(db) {
         create_cells(db).await;
         let mut config = isolating(1_000);
         config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
@@ -135,7 +135,7 @@ on_every_engine! {
     }
 
     /// Who leaves events for later is given them again with what comes, also those of pages on which it did nothing.
-    async fn what_was_passed_over_comes_first_again(db) {
+    async fn events_left_for_later_come_first_again(db) {
         create_cells(db).await;
         let pages = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&pages);

@@ -63,7 +63,7 @@ on_every_engine! {
     }
 
     /// Over the quota of the outbox those that publish wait, and nobody else; they go on when it has been delivered.
-    async fn a_full_outbox_slows_down_who_publishes(db) {
+    async fn a_full_outbox_slows_down_kinds_that_publish(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
         let runtime = Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
@@ -88,7 +88,7 @@ on_every_engine! {
     }
 
     /// A recipient that is resumed, and an event that is put back, are found at once and not by the poll.
-    async fn what_an_operator_does_is_noticed_at_once(db) {
+    async fn a_change_by_an_operator_is_noticed_at_once(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
         let receipt = Engine::emit_on(&db.pool, &tally(1), Event::new("x")).await.unwrap();

@@ -162,7 +162,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    async fn a_stamp_of_the_future_is_made_anew(db) {
+    async fn a_stamp_of_the_future_is_replaced(db) {
         let to = Recipient::new("order", "7").unwrap();
         eventbox::emit(&db.pool, &to, Event::new("x").named("n")).await.unwrap();
         drain(&db.pool, &to).await;

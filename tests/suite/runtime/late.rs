@@ -83,8 +83,8 @@ fn own(seen: &[String]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_commits_late_comes_before_what_its_sender_emitted_after_it_in_rounds() {
-    with_database("what_commits_late_comes_before_rounds", async |db: &TestDb<Postgres>| {
+async fn a_late_commit_keeps_its_senders_order_in_rounds() {
+    with_database("a_late_commit_in_rounds", async |db: &TestDb<Postgres>| {
         for others in [1, 3, 4, 9] {
             let (gate, arrived, open) = Gate::new();
             let builder = Runtime::builder(db.open(4)).reducer("tally", GatedTally(gate));
@@ -97,8 +97,8 @@ async fn what_commits_late_comes_before_what_its_sender_emitted_after_it_in_roun
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_commits_late_comes_before_what_its_sender_emitted_after_it_in_turns() {
-    with_database("what_commits_late_comes_before_turns", async |db: &TestDb<Postgres>| {
+async fn a_late_commit_keeps_its_senders_order_in_turns() {
+    with_database("a_late_commit_in_turns", async |db: &TestDb<Postgres>| {
         create_cells(db).await;
         for others in [1, 3, 4, 9] {
             let (gate, arrived, open) = Gate::new();

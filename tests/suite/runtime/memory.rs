@@ -162,7 +162,7 @@ on_every_engine! {
 
     /// 800 MiB are due in the outbox. A claim has at most 16 MiB of them, and the queue of the client 64 MiB. A message
     /// is in memory as a row, as an event and in its request.
-    async fn what_an_emitter_claims_is_bounded_by_bytes(db) {
+    async fn claims_of_an_emitter_are_bounded_by_bytes(db) {
         let payload = vec![b'x'; 5 << 20];
         for _ in 0..160 {
             let event = CloudEvent::builder("tests", "large").payload(payload.clone()).build().unwrap();

@@ -133,7 +133,7 @@ fn one_round() -> RuntimeConfig {
 on_every_engine! {
     /// A state that is kept from the round before is not decided on when somebody else has written it: with a turn, or under the same number,
     /// as after a recipient was forgotten and began anew.
-    async fn what_is_kept_of_a_state_is_taken_for_no_other(db) {
+    async fn a_kept_state_is_not_taken_for_another(db) {
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config()).start().await.unwrap();
         let (a, b) = (tally("a"), tally("b"));
         emit(db, &b, ["old", "old"]).await;
@@ -158,7 +158,7 @@ on_every_engine! {
     }
 
     /// What a round emits and publishes is of its transaction: each exactly once, also with two runtimes that race without leases.
-    async fn what_a_round_emits_and_publishes_happens_once(db) {
+    async fn emits_and_publishes_of_a_round_happen_once(db) {
         let hooks = Arc::new(AtomicUsize::new(0));
         let mut runtimes = Vec::new();
         for _ in 0..2 {
@@ -204,7 +204,7 @@ on_every_engine! {
     }
 
     /// Another writer commits a turn of one recipient between listing and commit: it drops out and decides anew, the others commit.
-    async fn who_loses_its_race_drops_out_alone(db) {
+    async fn a_recipient_that_loses_its_race_drops_out_alone(db) {
         let (stopping, reached, go_on) = Stopping::new();
         emit(db, &tally("a"), ["1", "2"]).await;
         emit(db, &tally("b"), ["stop"]).await;
@@ -241,7 +241,7 @@ on_every_engine! {
     }
 
     /// An event commits late, between two old ones that a round removes in one go: it is not removed with them, and has its own turn.
-    async fn what_commits_late_between_old_events_is_not_removed_with_them(db) {
+    async fn an_event_that_commits_late_between_old_ones_is_not_removed(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
         clock.scope(async {

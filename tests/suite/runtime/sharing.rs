@@ -96,7 +96,7 @@ on_every_engine! {
     }
 
     /// The shards of a process that vanished are worked on again when its leases have run out.
-    async fn who_vanishes_is_replaced(db) {
+    async fn a_process_that_vanishes_is_replaced(db) {
         // A member that will never beat again, with all shards.
         let dead = tallying(db.open(4)).start().await.unwrap();
         eventually(SOON, async || dead.shards() == 256).await;

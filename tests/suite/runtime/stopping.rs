@@ -12,7 +12,7 @@ use crate::support::{Cells, SOON, create_cells, eventually, on_every_engine};
 
 on_every_engine! {
     /// A stop waits for what is under way, begins nothing new, and says what waits.
-    async fn a_stop_finishes_what_is_under_way(db) {
+    async fn a_stop_finishes_the_work_in_flight(db) {
         create_cells(db).await;
         let (entered, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (entering, going_on) = (Arc::clone(&entered), Arc::clone(&go_on));
@@ -41,7 +41,7 @@ on_every_engine! {
     }
 
     /// What does not end in time is interrupted: rolled back, no failure counted, and the report says so. The leases are given up nevertheless.
-    async fn what_does_not_end_is_interrupted(db) {
+    async fn code_that_does_not_end_is_interrupted(db) {
         create_cells(db).await;
         let entered = Arc::new(Semaphore::new(0));
         let entering = Arc::clone(&entered);

@@ -30,7 +30,7 @@ on_every_engine! {
     }
 
     /// What keeps an event from being processed is told, and not a timeout: paused, failing, quarantined, or nobody there.
-    async fn what_keeps_it_is_told(db) {
+    async fn a_wait_returns_the_reason_why_an_event_is_not_processed(db) {
         let mut config = config();
         config.poison = PoisonPolicy::Block;
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(config).start().await.unwrap();
