@@ -31,7 +31,7 @@ on_every_engine! {
     }
 
     /// The host sends the rows that a plugin could not send.
-    async fn a_host_picks_up_what_a_plugin_leaves(db) {
+    async fn a_host_picks_up_the_work_that_a_plugin_leaves(db) {
         let broken = Fake::failing(tonic::Code::Unavailable);
         // Long claims, because on a slow machine a claim could end before its send, and then the plugin settles no row.
         let plugin = builder(&db.pool, &broken).configure(|config| config.claim_ttl = Duration::from_secs(60));

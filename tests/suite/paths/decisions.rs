@@ -244,7 +244,7 @@ by_every_way! {
     }
 
     /// Events that a reducer leaves for later do not hide those behind them.
-    async fn what_is_left_hides_nothing(db, way) {
+    async fn events_left_for_later_hide_nothing(db, way) {
         emit(db, vec!["later"; 25].into_iter().chain(["now"])).await;
         let picky = reduce(|events, mut seen: Seen| {
             let now: Vec<_> = events.iter().filter(|event| event.value() == b"now").collect();

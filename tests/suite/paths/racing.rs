@@ -54,7 +54,7 @@ impl Reducer for Keeping {
 by_every_way! {
     /// Another writer consumes the same events between the listing and the commit: what was decided on them does not
     /// happen.
-    async fn what_a_loser_decided_does_not_happen(db, way) {
+    async fn the_decision_of_a_loser_does_not_happen(db, way) {
         emit(db, ["once"]).await;
         let rival = db.open(1);
         let loser = meddled(reduce(telling), move |decision| {
