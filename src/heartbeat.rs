@@ -86,7 +86,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_a_problem_only_of_who_is_at_work_and_after_three_intervals() {
+    async fn silence_is_a_problem_of_a_working_loop_after_three_intervals() {
         let hearts = Heartbeats::default();
         let (ticking, working) = (hearts.add("ticking", SECOND, SECOND), hearts.add("working", SECOND, 10 * SECOND));
         tokio::time::advance(100 * SECOND).await;

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_holds_what_was_put_in() {
+    fn a_set_holds_its_members() {
         let set: ShardSet = [0, 63, 64, 255].into_iter().collect();
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255]);
         assert_eq!((set.len(), ShardSet::ALL.len(), ShardSet::default().is_empty()), (4, 256, true));

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_emitter_adds_is_no_content() {
+    fn attributes_added_by_the_emitter_are_no_content() {
         let plain = event("x");
         let mut stamped = plain.clone();
         stamped.stamp("seqnum", "7".to_owned());

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_meanwhile_is_no_gap_in_a_list() {
+    fn a_row_removed_during_a_listing_is_no_gap() {
         for (found, first, listed) in [(&[0, 2][..], 0, 1), (&[2], 2, 1), (&[0, 1, 2], 0, 3), (&[], 0, 0)] {
             let (weighing, ids) = weighing(&[20, 20, 20], 10);
             let missing = weighing.missing().unwrap();

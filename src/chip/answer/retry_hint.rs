@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wait_is_none_and_what_is_too_long_is_cut() {
+    fn a_hint_that_is_no_wait_is_none_and_a_long_one_is_cut() {
         assert_eq!(retry_after(&Status::unavailable("busy")), None);
         for wrong in ["soon", "-1", "NaN", ""] {
             assert_eq!(retry_after(&with_header(wrong)), None, "{wrong}");

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_wait_follows_the_rate_and_not_below_the_least() {
+    async fn the_backlog_of_claims_follows_the_rate_down_to_a_minimum() {
         let mut budget = ClaimBudget::new(100);
         let window = Duration::from_secs(2);
         assert_eq!(budget.may_wait(window, 200), 200);

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_said_during_a_walk_is_looked_at_after_it() {
+    async fn a_hint_during_a_walk_is_followed_after_the_walk() {
         let mut scans = scans();
         let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         scans.look_at([7].into_iter().collect());
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_commit_late_is_looked_at_more_than_once_and_what_is_committed_is_not() {
+    async fn a_mark_is_probed_again_unless_its_events_are_committed() {
         for (is_committed, looks) in [(false, 1 + PROBE_GAPS_MS.len()), (true, 1)] {
             let mut scans = scans();
             walk_for(&mut scans, Duration::ZERO).await;
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_is_worth_what_is_new() {
+    async fn a_walk_that_finds_new_events_is_repeated_sooner() {
         for (is_new, pause) in [(true, PAUSES.0), (false, Duration::from_millis(180))] {
             let mut scans = scans();
             let scan = scans.begin(ShardSet::ALL, 10_000, false, Instant::now()).unwrap();

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_within_its_bytes() {
+    fn a_state_cache_stays_within_its_bytes() {
         let mut states = StateCache::new(10_000);
         for n in 0..1_000 {
             states.keep(&to(n), known(1, n % 900));

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_its_cause_is_told_by_the_text() {
+    fn an_error_that_hides_its_cause_is_known_by_its_text() {
         let io = || io::Error::from(io::ErrorKind::ConnectionReset);
         for error in [
             sqlx::Error::PoolTimedOut,

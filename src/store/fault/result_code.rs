@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_told_apart() {
+    fn each_code_has_its_class() {
         let of = |code| {
             let Ruling { class, blame, closes, .. } = of_result_code(code, "");
             (class, blame, closes)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_general_code_says_is_read() {
+    fn the_text_of_the_general_code_is_read() {
         assert_eq!(of_result_code(1, "malformed JSON"), DATA);
         assert_eq!(of_result_code(1, "no such table: seats"), SCHEMA);
         assert_eq!(of_result_code(1, "cannot start a transaction within a transaction"), SCHEMA.closing());

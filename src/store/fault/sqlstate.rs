@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_told_apart() {
+    fn each_code_has_its_class() {
         let of = |code| {
             let Ruling { class, blame, closes, .. } = of_sqlstate(code);
             (class, blame, closes)

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_heard() {
+    fn a_notification_is_read_back() {
         for recipients in [0, 1, 100] {
             assert_eq!(
                 notification_of(&payload_of(&notification(recipients)).unwrap()),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_the_shards_are_told() {
+    fn a_notification_of_too_many_recipients_names_shards() {
         let many = notification(10_000);
         assert_eq!(payload_of(&many), None);
         let heard = notification_of(&payload_of(&many.by_shards()).unwrap()).unwrap();

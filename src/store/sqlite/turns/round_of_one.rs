@@ -63,7 +63,7 @@ mod tests {
 
     /// Writes without a transaction around the statement, as when no other transaction writes.
     #[tokio::test]
-    async fn alone_it_is_all_or_nothing() {
+    async fn a_round_of_one_is_all_or_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("r.sqlite3"))).await.unwrap();
         crate::migrate(&pool).await.unwrap();

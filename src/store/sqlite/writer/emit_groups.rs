@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_come_while_somebody_writes_commit_together() {
+    async fn emits_that_wait_for_a_writer_commit_together() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         let log = directory.path().join("e.sqlite3-wal");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lists_commit_together_too_and_one_that_nobody_waits_for_harms_no_other() {
+    async fn lists_commit_together_and_a_cancelled_one_harms_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         let log = directory.path().join("e.sqlite3-wal");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_list_that_is_refused_fails_alone() {
+    async fn a_list_that_is_refused_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         refuse_bad(&pool).await;
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_refused_fails_alone() {
+    async fn an_event_that_is_refused_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         refuse_bad(&pool).await;
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_wait_any_more_keeps_nobody_waiting() {
+    async fn a_caller_that_gives_up_keeps_no_other_waiting() {
         let directory = tempfile::tempdir().unwrap();
         let pool = open(&directory).await;
         let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_in_line_share_the_commit() {
+    async fn transactions_in_line_share_the_commit() {
         let db = fixture().await;
         let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let second = db.in_line(true, 1).await;
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_to_be_alone_does_not_join_and_nobody_joins() {
+    async fn an_unshared_transaction_neither_joins_nor_is_joined() {
         let db = fixture().await;
         let mut first = Sqlite::begin_shared(&db.pool).await.unwrap();
         let alone = db.in_line(false, 1).await;
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gave_up_is_passed_over() {
+    async fn a_waiter_that_gave_up_is_passed_over() {
         let db = fixture().await;
         for may_join in [true, false] {
             let first = Sqlite::begin_shared(&db.pool).await.unwrap();
