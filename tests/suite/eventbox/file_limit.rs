@@ -17,7 +17,7 @@ use crate::support::{SOON, eventually};
 /// Of a child: the file.
 const FILE: &str = "EVENTBOX_TEST_LIMITED_FILE";
 
-/// How many blocks of 512 bytes (1 MiB) a file may have; the log of the writes is longer soon.
+/// Largest file, in blocks of 512 bytes (1 MiB in all). The log of the writes soon grows beyond this limit.
 const BLOCKS: &str = "2048";
 
 const FULL: &str = "the file is full: ";

@@ -16,7 +16,7 @@ use crate::support::{SOON, TestDb, eventually, with_database};
 /// Number of connections in the pool of a service.
 const POOL: u32 = 10;
 
-/// How long what nobody holds may take on a busy machine: far less than names are held here.
+/// Longest time that an emit without a held name may take on a busy machine. The names are held for far longer.
 const PROMPT: Duration = Duration::from_secs(5);
 
 fn order(key: impl std::fmt::Display) -> Recipient {

@@ -66,7 +66,7 @@ async fn someone_waits_for_a_lock(db: &TestDb<Postgres>) {
     eventually(SOON, async || db.number(waiting).await > 0).await;
 }
 
-/// A box with one event, at a recipient that has had so many turns, and a pool that goes through a proxy.
+/// A box with one event, at a recipient that has had this number of turns, and a pool that goes through a proxy.
 async fn stage(db: &TestDb<Postgres>, turns: i64) -> (Proxy, PgPool) {
     for _ in 0..turns {
         overtake(db).await;

@@ -17,10 +17,10 @@ use crate::runtime::{STOP, config};
 use crate::support::cluster::Cluster;
 use crate::support::{Decider, SOON, eventually};
 
-/// How often a commit that waits is interrupted.
+/// Number of times that a waiting commit is interrupted.
 const INTERRUPTIONS: usize = 3;
 
-/// What an operator does to a commit that waits.
+/// An operator's action on a waiting commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     Terminated,
@@ -50,7 +50,7 @@ impl Reducer for Telling {
     }
 }
 
-/// How many commits wait for the standby. A server that is being restarted answers nothing, so it is asked again.
+/// Returns the number of commits that wait for the standby, and 0 while the server restarts.
 async fn waiting(pool: &PgPool) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap_or(0)
@@ -98,7 +98,7 @@ async fn answers_late<T: Send + 'static>(
     let call = tokio::spawn(call);
     for n in 0..INTERRUPTIONS {
         interrupt(cluster, watch, how).await;
-        // What is made of the interruption waits for the standby again.
+        // The call handles the interruption, and then its commit waits for the standby again.
         eventually(SOON, async || waiting(watch).await > 0 || call.is_finished()).await;
         assert!(!call.is_finished(), "{how:?} {n} times: answered though no standby has it");
     }

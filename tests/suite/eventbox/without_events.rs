@@ -119,7 +119,7 @@ on_every_engine! {
         assert_eq!(eventbox::state::<i64>(&db.pool, &cell()).await.unwrap().unwrap().state, Some(1));
     }
 
-    /// A timer is no event of the box yet, and a pause is told whether there are events or not.
+    /// A timer is no event of the box yet, and a pause is reported with events and without them.
     async fn timers_and_pauses_do_not_call_it(db) {
         create_cells(db).await;
         let eager = Eager::default();
