@@ -1,4 +1,5 @@
-//! Whose fault a failure is: an event is taken aside only for its own, and what is nobody's fault is told by health.
+//! The blame for a failure: an event is taken aside only for a failure of its own. Health reports a failure that no
+//! event caused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -90,8 +91,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// An `Outage` is nobody's fault, also of a single recipient and however deep it is wrapped; it is tried again
-    /// after what it says.
+    /// An `Outage` is the fault of no event, also of a single recipient and however deep it is wrapped. The work is
+    /// tried again after the time that the outage names.
     async fn an_outage_blames_no_event(db) {
         let (calling, away, calls) = Calling::new(|| {
             let outage = Outage { retry_after: Duration::from_millis(50) };
@@ -157,7 +158,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_dead_letter").await, 1);
     }
 
-    /// What the outbox never takes is the fault of the event that publishes it, in rounds of reducers too.
+    /// A message that the outbox never takes is the fault of the event that publishes it, in rounds of reducers too.
     async fn a_message_that_is_refused_blames_its_event(db) {
         refuse_messages(db).await;
         for n in 0..3 {
@@ -255,7 +256,7 @@ mod postgres {
     use super::*;
     use crate::support::with_database;
 
-    /// Runs with a session that holds the row of a cell until it is told to let go; no event may be blamed for waiting.
+    /// Runs with a session that holds the row of a cell until the test releases it. No event may be blamed for waiting.
     async fn blames_no_waiting_event(
         db: &TestDb<Postgres>,
         pool: sqlx::PgPool,

@@ -14,10 +14,10 @@ use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every
 /// Longer than any test may take.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
-/// Waits in each decision until so many are made at the same time, or were.
+/// Waits in each decision until the wanted number is made at the same time, or was.
 struct Meeting {
     wanted: usize,
-    /// How many are inside, and the most that ever were.
+    /// Number of decisions inside, now and at most.
     inside: Mutex<(usize, usize)>,
     changed: Condvar,
 }
@@ -67,7 +67,7 @@ impl Reducer for Publisher {
     }
 }
 
-/// Rounds of at most two recipients each, of which so many may be under way.
+/// Rounds of at most two recipients each, and the number of them that may be in flight.
 fn small_rounds(rounds: usize) -> RuntimeConfig {
     let mut config = config();
     config.rounds = rounds.try_into().unwrap();
@@ -129,7 +129,8 @@ on_every_engine! {
         assert!(runtime.stats().rounds >= 15, "{:?}", runtime.stats());
     }
 
-    /// What a batch leaves is taken at once, batch after batch, without a poll: by a round of one and by rounds of many.
+    /// A round takes the events that a batch left at once, batch after batch, without a poll. The same holds for a
+    /// round of one and for rounds of many.
     /// A box that is empty is not listed again.
     async fn events_left_by_a_batch_are_taken_without_a_poll(db) {
         for recipients in [1, 5] {
@@ -155,7 +156,7 @@ on_every_engine! {
         }
     }
 
-    /// The setting `workers` bounds the turns at once, and so many are under way.
+    /// The setting `workers` bounds the turns at once, and this number is in flight.
     async fn as_many_turns_at_once_as_there_are_workers(db) {
         create_cells(db).await;
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -209,7 +210,7 @@ on_every_engine! {
         };
         emit(db, &publisher, 0..19).await;
         idle(db).await;
-        // 19 are above nine tenths, and nobody was held.
+        // 19 are above nine tenths, and no kind was held.
         for n in 0..3 {
             tokio::time::sleep(Duration::from_millis(120)).await;
             looked(n).await;

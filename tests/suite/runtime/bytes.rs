@@ -1,5 +1,5 @@
-//! Rounds and turns that take no more bytes than they may: nothing is lost, nothing is passed over, and nobody waits
-//! for ever.
+//! Rounds and turns that take no more bytes than they may: no event is lost, none is passed over, and no recipient
+//! waits for ever.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -10,7 +10,7 @@ use eventbox::{
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
 use crate::support::{SOON, eventually, on_every_engine};
 
-/// Values of so many bytes, each with its number in front.
+/// Returns values of the given sizes in bytes, each with its number in front.
 fn values(of: usize, sizes: &[usize]) -> Vec<String> {
     sizes.iter().enumerate().map(|(n, size)| format!("{of}.{n}.{}", "x".repeat(*size))).collect()
 }
@@ -19,7 +19,7 @@ fn bytes(bytes: usize) -> NonZeroUsize {
     NonZeroUsize::new(bytes).unwrap()
 }
 
-/// Keeps a state that is large, and tells somebody else about each event.
+/// Keeps a state that is large, and emits to another recipient for each event.
 struct Heavy;
 
 impl Reducer for Heavy {

@@ -1,4 +1,4 @@
-//! What cannot work is refused at the start, by the name of the setting.
+//! The start refuses a setting that cannot work, by its name.
 
 use std::time::Duration;
 

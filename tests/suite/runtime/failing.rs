@@ -84,7 +84,7 @@ on_every_engine! {
         assert_eq!(seen(db, &tally("paused")).await, ["x"]);
     }
 
-    /// Hooks run after the commit; one that fails or never ends is the failure of nobody else.
+    /// Hooks run after the commit. A hook that fails or never ends is a failure of no other.
     async fn hooks_that_fail_stop_nothing(db) {
         struct Hooked;
         impl Reducer for Hooked {

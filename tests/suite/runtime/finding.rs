@@ -113,7 +113,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Events of a kind that nobody here processes stay, whatever stands before and behind them, and are counted and named once.
+    /// Events of a kind that no process here works on stay, whatever stands before and behind them. They are counted
+    /// and named once.
     async fn an_unregistered_kind_stays(db) {
         let strangers: Vec<_> = (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
         emit_all(db, &strangers).await;
@@ -214,7 +215,7 @@ mod wake_ups {
         }
     }
 
-    /// Who rests after a turn that found nothing to do is woken by what another process emits, and does not wait for the poll.
+    /// A recipient rests after a turn that found nothing to do. An emit of another process wakes it before the poll.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_emit_of_another_process_wakes_a_resting_recipient() {
         with_database("an_emit_of_another_process_wakes_a_resting_recipient", async |db: &TestDb<sqlx::Postgres>| {

@@ -45,7 +45,7 @@ async fn shards_and_members<B: CellEngine>(db: &TestDb<B>, recording: &Recording
     one.stop(STOP).await;
 }
 
-/// The age of the leases grows until they are renewed, and begins anew.
+/// The age of the leases grows until they are renewed, and begins again from zero.
 async fn lease_age<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let mut config = config();
     if let Some(leases) = &mut config.leases {

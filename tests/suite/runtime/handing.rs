@@ -1,4 +1,4 @@
-//! What a runtime hands to its emitter: the messages of a committed turn, from memory.
+//! A runtime hands the messages of a committed turn to its emitter, from memory.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every
 /// A test that takes so long has waited for the poll.
 const BEFORE_THE_POLL: Duration = Duration::from_secs(10);
 
-/// So rare are polls that whoever is found in time was not found by one.
+/// Polls so rarely that a recipient that is found in time was not found by a poll.
 fn hardly_polling() -> RuntimeConfig {
     let mut config = config();
     (config.poll_interval, config.min_poll_interval) = (2 * BEFORE_THE_POLL, 2 * BEFORE_THE_POLL);
@@ -63,7 +63,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// What a turn emits is told when the turn has committed, however long that takes.
+    /// The hint about the events that a turn emits follows the commit of the turn, however long that takes.
     async fn a_hint_about_the_events_of_a_turn_follows_its_commit(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
@@ -111,7 +111,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Whoever fails is left alone until its pause is over, also when it is told to have more.
+    /// A failing recipient is not tried before its pause is over, also when a hint names it.
     async fn a_failing_recipient_is_not_tried_at_every_hint(db) {
         create_cells(db).await;
         let mut config = isolating(1_000);
@@ -134,7 +134,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Who leaves events for later is given them again with what comes, also those of pages on which it did nothing.
+    /// A recipient that leaves events for later gets them again with its next events, also those of pages on which it
+    /// did nothing.
     async fn events_left_for_later_come_first_again(db) {
         create_cells(db).await;
         let pages = Arc::new(Mutex::new(Vec::new()));

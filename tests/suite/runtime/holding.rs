@@ -27,7 +27,8 @@ impl Reducer for Publisher {
 }
 
 on_every_engine! {
-    /// No turn of a paused kind begins, whoever asks; its events wait, other kinds go on, and it goes on when it is resumed.
+    /// No turn of a paused kind begins, by any caller. Its events wait and other kinds go on. The kind goes on when it
+    /// is resumed.
     async fn a_paused_kind_waits(db) {
         assert!(admin::pause_kind(&db.pool, "tally").await.unwrap());
         assert!(!admin::pause_kind(&db.pool, "tally").await.unwrap());
@@ -62,7 +63,7 @@ on_every_engine! {
         }
     }
 
-    /// Over the quota of the outbox those that publish wait, and nobody else; they go on when it has been delivered.
+    /// Over the quota of the outbox only the kinds that publish wait. They go on when the outbox has been delivered.
     async fn a_full_outbox_slows_down_kinds_that_publish(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);

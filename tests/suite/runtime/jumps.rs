@@ -74,7 +74,7 @@ on_every_engine! {
         idle(db).await;
         eventually(SOON, async || runtime.shards() == 256).await;
         assert!(runtime.resolve(&tally(1)).await.unwrap().is_here);
-        // Its own times are an hour ahead now: it goes on, and writes them anew.
+        // Its own times are an hour ahead now. The runtime goes on, and writes them again.
         db.run(format!("UPDATE eventbox_lease SET expires_at_us = {0}", ahead_us())).await;
         db.run(format!("UPDATE eventbox_member SET heartbeat_at_us = {0}", ahead_us())).await;
         emit(db, &tally(1), ["y"]).await;
@@ -134,7 +134,7 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// What was delivered and is kept is due at the end of time, and a long pause is one.
+    /// A delivered message that is kept is due at the end of time. Neither this time nor a long pause is a jump.
     async fn a_message_that_waits_for_long_goes_on_waiting(db) {
         for n in 0..2 {
             drop(outbox::publish_in(&db.pool, message(&n.to_string())).await.unwrap());

@@ -14,14 +14,14 @@ use sqlx::Postgres;
 use super::{STOP, config, emit, idle, seen, tally};
 use crate::support::{Cells, SOON, TestDb, create_cells, effects, noting, with_database};
 
-/// Stops whoever comes to it first until it is opened.
+/// Stops the first task that comes to it until it is opened.
 struct Gate {
     arrived: SyncSender<()>,
     open: Mutex<Option<Receiver<()>>>,
 }
 
 impl Gate {
-    /// The gate, what tells that somebody stands before it, and what opens it.
+    /// Returns the gate, the signal that a task stands before it, and the handle that opens it.
     fn new() -> (Arc<Self>, Receiver<()>, SyncSender<()>) {
         let ((arrived, tell), (opener, open)) = (sync_channel(1), sync_channel(1));
         (Arc::new(Gate { arrived, open: Mutex::new(Some(open)) }), tell, opener)

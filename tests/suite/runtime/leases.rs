@@ -1,4 +1,4 @@
-//! What keeps a lease and a member: terms that are prolonged, and the end of those that are not.
+//! The terms of leases and members: some are prolonged, and the others end.
 
 use std::time::Duration;
 

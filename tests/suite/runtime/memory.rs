@@ -1,6 +1,6 @@
-//! What a process holds in memory while it works on large events: bounded by bytes, however many of them wait. The
-//! process is this test binary itself, started again with one test and an environment, which tells the most memory that
-//! it had.
+//! The memory of a process that works on large events is bounded by bytes, however many of them wait. The process is
+//! this test binary itself, started again with one test and an environment. The child prints the most memory that it
+//! had.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Stdio;
@@ -23,7 +23,7 @@ const URL: &str = "EVENTBOX_TEST_MEMORY_URL";
 /// Of a child: what it does.
 const ROLE: &str = "EVENTBOX_TEST_MEMORY_ROLE";
 
-/// What a child says, followed by the most memory it had, in KiB.
+/// Text that a child prints before the most memory that it had, in KiB.
 const MOST: &str = "most memory: ";
 
 /// A large event.

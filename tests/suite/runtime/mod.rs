@@ -1,4 +1,4 @@
-//! The runtime: every box is processed, by whoever is alive.
+//! The runtime: every box is processed, by any process that is alive.
 
 mod blame;
 mod bounds;
@@ -32,7 +32,7 @@ use sqlx::Pool;
 
 use crate::support::{CellEngine, TestDb, TestEngine, eventually};
 
-/// How long a runtime of a test may take to stop.
+/// Longest time that the runtime of a test may take to stop.
 pub(crate) const STOP: Duration = Duration::from_secs(20);
 
 /// Short terms, so that a test of them does not take long.
@@ -111,12 +111,12 @@ async fn idle<B: TestEngine>(db: &TestDb<B>) {
     eventually(crate::support::SOON, async || db.count("eventbox_event").await == 0).await;
 }
 
-/// What a tally has seen.
+/// Returns the events that a tally has seen.
 async fn seen<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
     eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().and_then(|at| at.state).unwrap_or_default()
 }
 
-/// Isolate after so many failures.
+/// Isolates after this number of failures.
 fn isolating(after: u32) -> RuntimeConfig {
     let mut config = config();
     config.poison = PoisonPolicy::Isolate { after: after.try_into().unwrap() };

@@ -1,4 +1,4 @@
-//! What a runtime tells about itself.
+//! The instruments of a runtime.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     two.stop(STOP).await;
 }
 
-/// What is in the two tables is recorded, and what is recorded is in them; the numbers are those of the run.
+/// Checks that the recorded instruments are exactly those of the two tables, with the numbers of the run.
 fn instruments_tell_what_happened(recorded: &Recorded) {
     let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name == "eventbox_phase_us_total";
     let ours: Vec<_> = eventbox::runtime::INSTRUMENTS
@@ -79,7 +79,8 @@ fn instruments_tell_what_happened_on_sqlite() {
     instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("observe", a_known_run).await));
 }
 
-/// Two hundred boxes in one shard that nobody here works on, until five looks for work.
+/// Emits to two hundred boxes of one shard that no process here works on, until the runtime has looked for work five
+/// times.
 async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let strangers =
         (0..).map(|n: usize| Recipient::new("stranger", n.to_string()).unwrap()).filter(|to| to.shard() == 7);

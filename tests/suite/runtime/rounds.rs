@@ -118,12 +118,12 @@ impl Reducer for Meets {
     }
 }
 
-/// How many decisions of a round are made at once, at least, by two threads.
+/// Returns the smallest number of decisions of a round that two threads make at once.
 fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(2))
 }
 
-/// All in one round: nothing is looked for before the runtime is told.
+/// Returns settings with one round at a time, which has all recipients that wait at the start.
 fn one_round() -> RuntimeConfig {
     let mut config = config();
     config.rounds = 1.try_into().unwrap();
@@ -131,8 +131,8 @@ fn one_round() -> RuntimeConfig {
 }
 
 on_every_engine! {
-    /// A state that is kept from the round before is not decided on when somebody else has written it: with a turn, or under the same number,
-    /// as after a recipient was forgotten and began anew.
+    /// A round does not decide on a state kept from the round before when another writer has changed this state: with a
+    /// turn, or under the same number, as after a recipient was forgotten and began again.
     async fn a_kept_state_is_not_taken_for_another(db) {
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config()).start().await.unwrap();
         let (a, b) = (tally("a"), tally("b"));
@@ -157,7 +157,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// What a round emits and publishes is of its transaction: each exactly once, also with two runtimes that race without leases.
+    /// The emits and publishes of a round belong to its transaction. Each happens exactly once, also with two runtimes
+    /// that race without leases.
     async fn emits_and_publishes_of_a_round_happen_once(db) {
         let hooks = Arc::new(AtomicUsize::new(0));
         let mut runtimes = Vec::new();
@@ -188,7 +189,7 @@ on_every_engine! {
         assert!(hooks.load(Ordering::Relaxed) >= RECIPIENTS, "every recipient had a turn");
     }
 
-    /// The reducers of a large round run beside each other.
+    /// The reducers of a large round run at the same time.
     async fn a_large_round_decides_on_several_threads(db) {
         let meeting = Arc::new(Meeting::default());
         let all: Vec<_> = (0..100).map(|n| (tally(n), Event::new("x"))).collect();
@@ -203,7 +204,8 @@ on_every_engine! {
         }
     }
 
-    /// Another writer commits a turn of one recipient between listing and commit: it drops out and decides anew, the others commit.
+    /// Another writer commits a turn of one recipient between listing and commit. This recipient drops out and decides
+    /// again, and the others commit.
     async fn a_recipient_that_loses_its_race_drops_out_alone(db) {
         let (stopping, reached, go_on) = Stopping::new();
         emit(db, &tally("a"), ["1", "2"]).await;
@@ -263,8 +265,8 @@ on_every_engine! {
         assert_eq!(stats.contention, 0, "the round was committed: {stats:?}");
     }
 
-    /// An event that a winner listed is gone, and its turn has not moved, which nobody does who goes through the library: all of the round
-    /// rolls back, and each recipient decides anew alone.
+    /// An event that a winner listed is gone, and the turn has not moved. No caller of the library does this. The whole
+    /// round rolls back, and each recipient decides again alone.
     async fn a_shortfall_rolls_everything_back(db) {
         let (stopping, reached, go_on) = Stopping::new();
         emit(db, &tally("a"), ["1", "2"]).await;
@@ -278,7 +280,8 @@ on_every_engine! {
         assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
     }
 
-    /// Somebody else was faster, and a box is empty when its round comes: what comes next is found by the next poll, and not when a rest is over.
+    /// Another writer was faster, and a box is empty when its round comes. The next poll finds the next event, before
+    /// the rest of the box is over.
     async fn a_box_that_was_empty_is_not_left_alone(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let both = [tally("a"), tally("b")];

@@ -75,7 +75,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_member").await, 0, "nobody is a member without leases");
     }
 
-    /// Who stops hands everything over at once: the other process holds all of it without waiting for a term to end.
+    /// A process that stops hands over its shards at once. The other process holds all of them without waiting for a
+    /// term to end.
     async fn a_stop_hands_over(db) {
         let mut config = config();
         if let Some(leases) = &mut config.leases {

@@ -40,7 +40,8 @@ on_every_engine! {
         assert_eq!(runtime.stop(STOP).await.left, 0, "a second stop has nothing to do");
     }
 
-    /// What does not end in time is interrupted: rolled back, no failure counted, and the report says so. The leases are given up nevertheless.
+    /// The stop interrupts code that does not end in time. Its turn is rolled back and no failure is counted. The
+    /// report says so, and the leases are given up nevertheless.
     async fn code_that_does_not_end_is_interrupted(db) {
         create_cells(db).await;
         let entered = Arc::new(Semaphore::new(0));

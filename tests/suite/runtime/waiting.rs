@@ -14,7 +14,7 @@ async fn emit_one<B: CellEngine>(db: &TestDb<B>, to: &Recipient, event: Event) -
 }
 
 on_every_engine! {
-    /// A state that is read after `wait_processed` includes the event, whoever processed it.
+    /// A state that is read after `wait_processed` includes the event, whichever process has processed it.
     async fn own_writes_are_read(db) {
         let (here, there) = (tallying(db.open(4)).start().await.unwrap(), tallying(db.open(4)).start().await.unwrap());
         for n in 0..20 {
@@ -29,7 +29,8 @@ on_every_engine! {
         there.stop(STOP).await;
     }
 
-    /// What keeps an event from being processed is told, and not a timeout: paused, failing, quarantined, or nobody there.
+    /// A wait returns the reason why an event is not processed, and no timeout: paused, failing, quarantined, or of a
+    /// kind without a runtime.
     async fn a_wait_returns_the_reason_why_an_event_is_not_processed(db) {
         let mut config = config();
         config.poison = PoisonPolicy::Block;
