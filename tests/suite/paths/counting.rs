@@ -1,4 +1,4 @@
-//! What is counted is what was committed, by a turn as by a round.
+//! The counters count only committed work, by a turn as by a round.
 
 use std::collections::BTreeSet;
 

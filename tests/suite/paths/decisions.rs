@@ -1,4 +1,4 @@
-//! What a reducer decides is done whole or not at all, by a turn as by a round.
+//! The decision of a reducer is done whole or not at all, by a turn as by a round.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -192,7 +192,8 @@ by_every_way! {
         assert_eq!((turn_of_it(db).await, waiting(db).await), (0, 1));
     }
 
-    /// What was not given, or is given twice, is refused before any SQL, and loses nothing.
+    /// A decision that names an event that was not given, or one event twice, is refused before any SQL,
+    /// and loses nothing.
     async fn a_wrong_decision_is_refused(db, way) {
         let foreign = eventbox::emit(&db.pool, &other(), Event::new("foreign")).await.unwrap().id().unwrap();
         emit(db, ["a"]).await;

@@ -83,8 +83,8 @@ async fn prune<B: CellEngine>(db: &TestDb<B>) {
 }
 
 by_every_door! {
-    /// A name is accepted once while its event lives and as long as it is remembered, and then anew; the
-    /// first value counts.
+    /// A name is accepted once while its event lives and as long as the name is remembered, and then again. The first
+    /// value counts.
     async fn a_name_is_accepted_once(db, door) {
         let send = async |value: &str| door.send(&db.pool, &order(), "n", value.as_bytes()).await.unwrap();
         assert_eq!((send("first").await, send("second").await), (Emitted::Added, Emitted::Duplicate));
@@ -138,7 +138,7 @@ by_every_door! {
         assert_eq!(values(db, &order()).await, wanted);
     }
 
-    /// What comes out are the bytes that went in, up to the limits of value and name.
+    /// The same bytes that went in come out, up to the limits of value and name.
     async fn bytes_are_kept(db, door) {
         let names = ["n".to_owned(), "ü".repeat(MAX_KEY_BYTES / 2), "\u{1}\n'\"\\%".to_owned()];
         let contents: [Vec<u8>; 3] = [Vec::new(), (0..=255).collect(), vec![7; MAX_VALUE_BYTES]];
@@ -152,7 +152,7 @@ by_every_door! {
         assert_eq!(events.len(), 3);
     }
 
-    /// What is over a limit is refused by name, and nothing of it is there.
+    /// An input over a limit is refused by its name, and nothing of it is stored.
     async fn limits_are_refused(db, door) {
         let long = "n".repeat(MAX_KEY_BYTES + 1);
         let large = vec![0; MAX_VALUE_BYTES + 1];
@@ -165,7 +165,7 @@ by_every_door! {
         }
     }
 
-    /// Many senders send the same names at once: each name is added once, and whoever was not the first is told.
+    /// Many senders send the same names at once: each name is added once, and every other sender gets a duplicate.
     async fn racing_senders_add_each_name_once(db, door) {
         const NAMES: usize = 20;
         let senders = (0..4).map(|sender| {
@@ -261,7 +261,7 @@ mod on_postgres {
     }
 
     at_every_door! {
-        /// A copy that comes while the first one is not committed waits, and is told the truth.
+        /// A copy that comes while the first one is not committed waits, and then gets the right answer.
         async fn a_second_copy_waits_for_the_first(db, door) {
             for first_commits in [true, false] {
                 let name = format!("{door:?}-{first_commits}");
@@ -308,7 +308,7 @@ mod on_postgres {
         }
     }
 
-    /// Two transactions of other doors hold names in opposite order for no longer than they last: nobody deadlocks.
+    /// Two transactions of other doors hold names in opposite order for no longer than they last: no deadlock occurs.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn lists_of_names_in_opposite_orders_do_not_deadlock() {
         with_database("opposite_orders", async |db: &TestDb<Postgres>| {

@@ -38,7 +38,7 @@ by_every_way! {
         assert_eq!(failures(db).await, 0);
     }
 
-    /// Several of them, also beside each other and at both ends.
+    /// Several poison events are taken aside, also next to each other and at both ends.
     async fn every_poison_event_is_found(db, way) {
         emit(db, ["bad 1", "a", "bad 2", "bad 3", "b", "c", "bad 4"]).await;
         way.drain_with(db, reduce(refusing), Bounds::isolating(2)).await;
@@ -89,7 +89,7 @@ by_every_way! {
         assert_eq!((failures(db).await, seen(db).await), (0, vec!["bad".to_owned()]));
     }
 
-    /// A lost race is nobody's fault: nothing is counted, and nothing taken aside.
+    /// A lost race is the fault of no event: nothing is counted, and nothing taken aside.
     async fn a_lost_race_is_no_failure(db, way) {
         emit(db, ["a"]).await;
         let rival = db.open(1);
@@ -118,7 +118,7 @@ by_every_way! {
             worked.rounds > 0 && { db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0 }
         });
         let worked = match way {
-            // Nobody but it waits, and a runtime begins no round for it.
+            // No other recipient waits, and a runtime begins no round for a paused one.
             Way::RoundOfOne => tokio::time::timeout(std::time::Duration::from_millis(500), worked).await.ok(),
             _ => Some(worked.await),
         };
@@ -129,7 +129,7 @@ by_every_way! {
         assert_eq!(seen(db).await, ["a"]);
     }
 
-    /// Somebody pauses it between the listing and the commit: what was decided does not happen.
+    /// An operator pauses the recipient between the listing and the commit. The decision does not happen.
     async fn a_pause_comes_first(db, way) {
         emit(db, ["a"]).await;
         let operator = db.open(1);

@@ -12,7 +12,7 @@ use super::ways::{Bounds, Way, Worked, by_rounds, by_turns, configured, emit, tu
 use crate::support::proxy::{Fate, Message, Proxy};
 use crate::support::{SOON, TestDb, eventually, with_database};
 
-/// What a decision writes, and so by which message it commits.
+/// The writes of a decision, which determine the message that commits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sends {
     Nothing,
@@ -79,7 +79,7 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
             let mate = Recipient::new("cell", "mate-1").unwrap();
             eventbox::emit(&db.pool, &mate, Event::new("mate")).await.unwrap();
         }
-        // Nobody else's statement comes between.
+        // No other statement comes between.
         let mut config = configured(Bounds::default());
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
         (config.leases, config.remote_wake_ups) = (None, false);

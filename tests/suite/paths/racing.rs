@@ -100,7 +100,7 @@ by_every_way! {
         }
     }
 
-    /// From A to B and back to A is a change: what was decided on the first A is decided anew.
+    /// From A to B and back to A is a change: a decision on the first A is made again.
     async fn a_state_that_comes_back_is_another_one(db, way) {
         emit(db, ["a"]).await;
         way.drain(db, reduce(remember)).await;

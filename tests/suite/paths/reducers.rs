@@ -9,7 +9,7 @@ use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 use super::ways::it;
 use crate::support::{TestDb, TestEngine};
 
-/// What the reducers have seen, in order.
+/// The events that the reducers have seen, in order.
 pub(super) type Seen = Vec<String>;
 
 pub(super) type Decided = Result<Outcome<Seen>, BoxError>;
@@ -39,14 +39,14 @@ pub(super) fn remember(events: &[Event], mut seen: Seen) -> Decided {
     Ok(Outcome::to(seen).consuming(events))
 }
 
-/// What it has seen.
+/// Returns the events that the recipient has seen.
 pub(super) async fn seen<B: TestEngine>(db: &TestDb<B>) -> Seen {
     eventbox::state::<Seen>(&db.pool, &it()).await.unwrap().and_then(|at| at.state).unwrap_or_default()
 }
 
 type Between = dyn Fn(usize) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// Lets something happen between the listing and the commit: within each decision, whose number it is told, from 1.
+/// Lets something happen between the listing and the commit: within each decision, with its number, from 1.
 pub(super) struct Meddled<R> {
     reducer: R,
     between: Box<Between>,

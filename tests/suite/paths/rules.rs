@@ -21,7 +21,7 @@ fn hour_ago(later_s: u64) -> Clock {
 const THE_SECOND: &str = "DELETE FROM eventbox_event WHERE recipient = 'cell/it' AND id =
     (SELECT id FROM eventbox_event WHERE recipient = 'cell/it' ORDER BY id LIMIT 1 OFFSET 1)";
 
-/// Reduces, while somebody who does not know the rules runs a statement between the first listing and its commit.
+/// Reduces, while code that does not know the rules runs a statement between the first listing and its commit.
 fn breaking<B: CellEngine, R>(db: &TestDb<B>, reducer: R, sql: &'static str) -> Meddled<R> {
     let other = db.open(1);
     meddled(reducer, move |decision| {

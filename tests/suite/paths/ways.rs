@@ -12,7 +12,7 @@ use sqlx::Pool;
 use crate::runtime::{STOP, backoff, config};
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
-/// How many turns a test may need.
+/// Largest number of turns that a test may need.
 const MAX_CALLS: usize = 2_000;
 
 /// The recipients that share a round of many with the one that a test is about.
@@ -25,11 +25,11 @@ pub(super) enum Way {
     Turn,
     /// A runtime whose rounds have the one recipient.
     RoundOfOne,
-    /// A runtime whose first round has others beside it.
+    /// A runtime whose first round has other recipients too.
     RoundOfMany,
 }
 
-/// What was done, by whatever way.
+/// The work that was done, by any of the ways.
 #[derive(Debug, Default)]
 pub(super) struct Worked {
     pub(super) turns: u64,
@@ -70,7 +70,7 @@ pub(super) fn it() -> Recipient {
     Recipient::new("cell", "it").unwrap()
 }
 
-/// How many events wait for it.
+/// Returns the number of events that wait for the recipient.
 pub(super) async fn waiting<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'cell/it'").await
 }
@@ -87,7 +87,7 @@ pub(super) async fn emit<B: CellEngine>(db: &TestDb<B>, values: impl IntoIterato
 }
 
 impl Way {
-    /// Works until `done`, which is asked again and again and is told what was done so far.
+    /// Works until `done` returns true. `done` is called again and again with the work that was done so far.
     pub(super) async fn work<B, R, C>(
         self,
         db: &TestDb<B>,
@@ -134,7 +134,7 @@ impl Way {
         self.work(db, reducer, bounds, async |_| waiting(db).await == 0).await
     }
 
-    /// How many turns the others of a round have beside those of it.
+    /// Returns the number of turns of the other recipients in the round.
     pub(super) fn mates(self) -> u64 {
         if self == Way::RoundOfMany { MATES.len() as u64 } else { 0 }
     }
@@ -142,7 +142,7 @@ impl Way {
 
 pub(super) fn configured(bounds: Bounds) -> RuntimeConfig {
     let mut config = config();
-    // What is there at the start is in one round.
+    // All events that are there at the start are in one round.
     config.rounds = 1.try_into().unwrap();
     config.max_events = bounds.max_events.try_into().unwrap();
     config.poison = bounds.poison;
@@ -217,7 +217,7 @@ fn so_far<B: CellEngine>(runtime: &Runtime<B>) -> Worked {
     }
 }
 
-/// The reducer of a test, and beside it one for the others of its round, which consumes.
+/// The reducer of a test, and a consuming reducer for the other recipients of its round.
 struct Mated<R>(R);
 
 impl<R, C> Reducer<C> for Mated<R>
