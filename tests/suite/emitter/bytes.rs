@@ -1,4 +1,4 @@
-//! The queues of an emitter are bounded in bytes, beside the number of their events.
+//! The queues of an emitter are bounded in bytes, as well as in the number of their events.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use eventbox::chip::{BatchClient, BatchConfig, SendError, Transport};
 use super::support::{Fake, STOP, started};
 use crate::support::{SOON, eventually, on_every_engine};
 
-/// How many bytes of payload a queue takes; with their attributes one event fewer fits.
+/// Bytes of payload that a queue takes. Attributes count too, so the queue takes one event fewer.
 const QUEUE: usize = 64 << 20;
 
 fn large(bytes: usize) -> CloudEvent {
@@ -49,7 +49,8 @@ async fn an_event_that_is_larger_than_a_queue_passes_alone() {
 }
 
 on_every_engine! {
-    /// What finds no room in bytes is dropped and counted, as what finds none by number is; emits that wait are all stored, and delivered.
+    /// An event that finds no room in bytes is dropped and counted, as an event that finds no room by number is. Emits
+    /// that wait are all stored and delivered.
     async fn publishes_of_large_events_wait_for_each_other(db) {
         let fake = Fake::ok();
         let emitter = started(&db.pool, &fake, |config| {
