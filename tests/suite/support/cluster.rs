@@ -99,7 +99,7 @@ impl Drop for Cluster {
             self.control(&["stop", "-m", "immediate"]);
             return;
         }
-        // What a failed assertion says stands for itself; the server must not stay.
+        // The message of the failed assertion is enough, but the server must not stay.
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         if let Some(pid) = pid.lines().next() {
             let _ = Command::new("kill").args(["-QUIT", pid.trim()]).status();
