@@ -1,7 +1,7 @@
 //! One attempt of a turn: load, decide, commit; again when another writer came first.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,9 @@ where
         *attempted = loaded.attempted();
         links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
-        let mutation = at_once_or(guard.run("prepare a mutation", prepared), || drop(at_hand.take())).await;
+        // Boxed, because each of the futures around it would be as large again.
+        let prepared = Box::pin(guard.run("prepare a mutation", prepared));
+        let mutation = at_once_or(prepared, || drop(at_hand.take())).await;
         metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
         let mutation = mutation?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
@@ -130,9 +132,8 @@ where
 }
 
 /// Waits for the work; calls `pending` first, unless the work is done at once.
-async fn at_once_or<T>(work: impl Future<Output = T>, pending: impl FnOnce()) -> T {
-    let mut work = pin!(work);
-    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+async fn at_once_or<T>(mut work: impl Future<Output = T> + Unpin, pending: impl FnOnce()) -> T {
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(Pin::new(&mut work).poll(context))).await {
         return done;
     }
     pending();

@@ -65,7 +65,8 @@ impl Guard<'_> {
         session_id: Option<i32>,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T> {
-        let done = while_alive(pool, session_id, self.run(step, call)).await;
+        // Boxed, because each of the futures around it would be as large again.
+        let done = while_alive(pool, session_id, Box::pin(self.run(step, call))).await;
         done.unwrap_or_else(|fault| Err(fault.during(format!("{step} of {}", self.to))))
     }
 }
