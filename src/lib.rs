@@ -21,14 +21,16 @@
 //!
 //! # #[cfg(feature = "sqlite")]
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
-//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+//! # let pool = eventbox::pool_options::<sqlx::Sqlite>().max_connections(1);
+//! # let pool = pool.connect_with(eventbox::sqlite_options(":memory:")).await?;
 //! eventbox::migrate(&pool).await?;
 //! let order = Recipient::new("order", "7")?;
 //! emit(&pool, &order, Event::new("a pencil").named("click-1")).await?;
 //! emit(&pool, &order, Event::new("a pencil").named("click-1")).await?; // sent again: changes nothing
 //! let turn = reduce_batch(&pool, &order, &Orders, 100.try_into()?).await?;
 //! assert_eq!((turn.number, turn.consumed), (Some(1), 1));
-//! assert_eq!(state::<u64, _>(&pool, &order).await?.state, Some(1));
+//! let at = state::<u64>(&pool, &order).await?.ok_or("no turn yet")?;
+//! assert_eq!((at.turn, at.state), (1, Some(1)));
 //! # Ok(()) }
 //! # #[cfg(not(feature = "sqlite"))] fn main() {}
 //! ```
