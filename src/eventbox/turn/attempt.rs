@@ -82,8 +82,9 @@ where
     let (loaded, decision, at_hand) = loop {
         let began = Instant::now();
         let before = (after != options.after()).then_some(after);
-        let (loaded, mut at_hand) = match load(pool, to, processor, &guard, after, options).await? {
-            Look::Loaded(loaded, at_hand) => (loaded, at_hand),
+        let (look, mut at_hand) = load(pool, to, processor, &guard, after, options).await?;
+        let loaded = match look {
+            Look::Loaded(loaded) => loaded,
             Look::Empty => return Ok(Turn { last: before, ..Turn::default() }),
             Look::LeftAlone => return Ok(Turn { is_left_alone: true, ..Turn::default() }),
         };
@@ -140,7 +141,7 @@ async fn at_once_or<T>(mut work: impl Future<Output = T> + Unpin, pending: impl 
     work.await
 }
 
-/// The shard of a recipient that has a turn of its own.
+/// Returns the shard of a recipient that has a turn of its own, for the metrics of phases.
 fn alone(to: &Recipient) -> std::iter::Once<(u8, u32)> {
     std::iter::once((to.shard(), 1))
 }
@@ -165,9 +166,8 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
 }
 
 /// Result of loading a recipient.
-enum Look<B: Backend, S> {
-    /// The input of a decision, and the connection if the commit may use it, too.
-    Loaded(Loaded<S>, Option<Held<B>>),
+enum Look<S> {
+    Loaded(Loaded<S>),
     /// No event, for a processor that does not run without events.
     Empty,
     /// A recipient that is backing off after a failure.
@@ -199,6 +199,8 @@ impl<S> Loaded<S> {
 ///
 /// The order matters. Any commit after the first read moves the turn. So a turn that still matches at the commit proves
 /// that every listed event was live, and that the decision used the current state.
+///
+/// Returns the connection, too, if a commit may use it.
 async fn load<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -206,7 +208,7 @@ async fn load<B, P>(
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Look<B, P::State>>
+) -> Result<(Look<P::State>, Option<Held<B>>)>
 where
     B: Backend,
     P: Processor<B>,
@@ -215,11 +217,11 @@ where
     let mut conn = hold_for_user(pool).await.map_err(during)?;
     match load_on(&mut conn, pool, to, processor, guard, after, options).await {
         // An engine with one writer lets the commit wait in a queue, without a connection.
-        Ok(Look::Loaded(loaded, _)) if !B::ONE_WRITER => {
+        Ok(Look::Loaded(loaded)) if !B::ONE_WRITER => {
             let is_unchanged = in_time::<B, _>(conn.is_unchanged()).await.map_err(during)?;
-            Ok(Look::Loaded(loaded, is_unchanged.then_some(conn)))
+            Ok((Look::Loaded(loaded), is_unchanged.then_some(conn)))
         }
-        Ok(look) => Ok(look),
+        Ok(look) => Ok((look, None)),
         Err(error) => {
             conn.close_if_left_unfit(&error);
             Err(error)
@@ -235,7 +237,7 @@ async fn load_on<B, P>(
     guard: &Guard<'_>,
     after: EventId,
     options: &TurnOptions,
-) -> Result<Look<B, P::State>>
+) -> Result<Look<P::State>>
 where
     B: Backend,
     P: Processor<B>,
@@ -260,6 +262,7 @@ where
         return Ok(Look::Empty);
     }
     conn.note_session_id(opened.session_id);
+    conn.lend();
     let load = processor.load_state(conn, to);
     let (state, eversion) = guard.run_on("load the state", pool, opened.session_id, load).await?;
     if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
@@ -269,6 +272,5 @@ where
     let more_listed = opened.is_cut || rows.len() > max_events;
     rows.truncate(max_events);
     let events = rows.into_iter().map(Event::listed).collect();
-    let loaded = Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing };
-    Ok(Look::Loaded(loaded, None))
+    Ok(Look::Loaded(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
 }

@@ -54,9 +54,7 @@ impl<'a> Guard<'a> {
             Err(_) => Err(Error::Deadline { attempt: attempt(), limit: self.limit }),
         }
     }
-}
 
-impl Guard<'_> {
     /// Runs one step that uses a connection; the step ends with a transient error when its connection is dead.
     pub(super) async fn run_on<B: Backend, T>(
         &self,

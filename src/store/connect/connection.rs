@@ -25,7 +25,7 @@ use crate::store::fault::{Fault, leaves_unfit};
 /// Time that the library waits on Postgres for a connection of a pool, and for the answer to a statement of its own.
 ///
 /// After it the library closes the connection. What was attempted is transient, or unknown when it was a commit. The
-/// statements of the user's code are bounded by the deadline of their turn instead.
+/// steps of the user's code have [`IDLE_LIMIT`] and the deadline of their turn instead.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// Time that a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it
@@ -35,8 +35,9 @@ pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
 /// Time for which a step of the user's code may leave its connection idle on Postgres, before the library takes the
 /// connection for dead.
 ///
-/// The library looks after steps that take longer than this. A step that computes or calls a service for longer, while
-/// it holds the connection, fails as transient. Do that in `prepare_mutation`, which holds no connection.
+/// When a step takes longer, the library asks the server for the session of the step. A step that computes or calls a
+/// service for longer, while it holds the connection, fails as transient. Do that in `prepare_mutation`, whose turn gives
+/// the connection back when the method waits.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Interval at which the library asks for the session of a step that takes longer than [`IDLE_LIMIT`].
@@ -136,7 +137,9 @@ pub struct Held<B: Session> {
     /// Whether the user's code had it, so that it is not known what is open now.
     pub(super) is_disturbed: bool,
     /// State of the session before the user's code used it.
-    before: Option<B::Before>,
+    pub(super) before: Option<B::Before>,
+    /// Whether the session was found unchanged since the user's code used it, so that nothing has to be restored.
+    is_restored: bool,
     /// Number of the session, when it is known.
     pub(super) session_id: Option<i32>,
 }
@@ -157,6 +160,7 @@ pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
                 has_transaction: false,
                 is_disturbed: false,
                 before: None,
+                is_restored: false,
                 session_id: None,
             })
         }
@@ -173,7 +177,7 @@ pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
 pub(crate) async fn hold_for_user<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
     let mut held = hold(pool).await?;
     held.before = Some(in_time::<B, _>(B::note_session(pool, &mut held.conn)).await?);
-    held.is_disturbed = true;
+    held.is_restored = true;
     Ok(held)
 }
 
@@ -185,12 +189,18 @@ impl<B: Session> Held<B> {
         Ok(is_open)
     }
 
-    /// Whether the session is still what it was before the user's code used it.
+    /// Notes that the user's code gets the connection now.
+    pub(crate) fn lend(&mut self) {
+        (self.is_disturbed, self.is_restored) = (true, false);
+    }
+
+    /// Returns whether the session is still what it was before the user's code used it.
     pub(crate) async fn is_unchanged(&mut self) -> Result<bool, Fault> {
-        match &self.before {
-            Some(before) => B::is_unchanged(&mut self.conn, before).await,
-            None => Ok(true),
-        }
+        self.is_restored = match &self.before {
+            Some(before) => B::is_unchanged(&mut self.conn, before).await?,
+            None => true,
+        };
+        Ok(self.is_restored)
     }
 
     /// Notes the number of the session.
@@ -251,7 +261,7 @@ impl<B: Session> Drop for Held<B> {
         }
         let returning = Box::new(Returning::<B> {
             slot: Some(Arc::clone(&self.slot)),
-            is_clean: !self.has_transaction && self.before.is_none(),
+            is_clean: !self.has_transaction && !self.is_disturbed && (self.before.is_none() || self.is_restored),
             is_disturbed: self.is_disturbed,
             before: self.before.take(),
         });

@@ -33,7 +33,7 @@ pub(crate) async fn begin<B: Session>(
     begin_on(pool, None, statement, is_for_user).await
 }
 
-/// The same, on a connection that is held already if there is one.
+/// Does the same, on a connection that is held already if there is one.
 pub(crate) async fn begin_on<B: Session>(
     pool: &Pool<B>,
     mut at_hand: Option<Held<B>>,
@@ -73,6 +73,9 @@ async fn begin_here<B: Session>(pool: &Pool<B>, mut held: Held<B>, statement: &'
     match timeout(B::ANSWER_WAIT, begin).await {
         Ok(Ok(())) => {
             held.has_transaction = true;
+            if held.before.is_some() {
+                held.lend();
+            }
             Ok(Tx { held })
         }
         Ok(Err(error)) => {

@@ -33,23 +33,20 @@ pub(super) const PAUSED_KIND: &str = "order";
 
 pub(super) const TYPES: [(&str, &str); 3] = [("shop", "paid"), ("Shop", "paid"), ("shop", "sent")];
 
-/// Numbers that look random, and are the same in each run (the generator is splitmix64).
+/// Numbers that look random, and are the same in each run.
 pub(super) struct Dice {
-    state: u64,
+    random: fastrand::Rng,
     /// Number of times so far.
     times: i64,
 }
 
 impl Dice {
     pub(super) fn new(seed: u64) -> Self {
-        Dice { state: seed, times: 0 }
+        Dice { random: fastrand::Rng::with_seed(seed), times: 0 }
     }
 
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
+        self.random.u64(..limit)
     }
 
     /// Returns true once in `count` throws.

@@ -20,6 +20,8 @@ mod metrics;
 mod model;
 #[cfg(feature = "postgres")]
 mod never_connected;
+#[cfg(feature = "postgres")]
+mod one_connection;
 mod payload;
 mod poison;
 mod race;
