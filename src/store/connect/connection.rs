@@ -95,7 +95,9 @@ pub(crate) async fn while_alive<B: Session, T>(
             Err(_) if B::is_alive(pool, session_id).await => wait = LOOK_INTERVAL,
             Err(_) => {
                 sift(pool);
-                let text = format!("the connection died, or the code left it idle for {IDLE_LIMIT:?}");
+                let text = format!(
+                    "the connection died, or the code left it idle for {IDLE_LIMIT:?} (call services in prepare_mutation)"
+                );
                 return Err(Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))));
             }
         }

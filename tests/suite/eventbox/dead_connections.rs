@@ -249,6 +249,8 @@ struct Step {
     name: &'static str,
     statement: &'static str,
     proxy: Option<Arc<Proxy>>,
+    /// Whether the step waits for a service after its statement.
+    calls_a_service: bool,
 }
 
 impl Step {
@@ -258,6 +260,9 @@ impl Step {
                 proxy.silence(proxy.made());
             }
             sqlx::raw_sql(self.statement).execute(conn).await?;
+            if self.calls_a_service {
+                std::future::pending::<()>().await;
+            }
         }
         Ok(())
     }
@@ -313,7 +318,7 @@ async fn turns_of_each_step(
         emit(&db.pool, &recipient, Event::new("x")).await.unwrap();
         let proxy = Arc::new(Proxy::start(db.options()).await);
         let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), proxy.options(), 2).await;
-        let step = Step { name, statement, proxy: is_dying.then(|| Arc::clone(&proxy)) };
+        let step = Step { name, statement, proxy: is_dying.then(|| Arc::clone(&proxy)), calls_a_service: false };
         let started = Instant::now();
         let done = process_batch(&pool, &recipient, &step, NonZeroU32::MIN).await;
         (name, done.map(|turn| turn.consumed), started.elapsed())
@@ -342,6 +347,25 @@ async fn a_statement_of_a_processor_may_take_long() {
             assert!(matches!(done, Ok(1)), "{name}: {done:?}");
             assert!(took > IDLE_LIMIT + Duration::from_secs(2), "{name}: the statement did not run");
         }
+    })
+    .await;
+}
+
+/// A side effect that waits for a service keeps its locks, and cannot be told from one whose connection died.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_side_effect_that_waits_for_a_service_is_told_what_to_do() {
+    with_database("a_side_effect_that_waits", async |db: &TestDb<Postgres>| {
+        emit(&db.pool, &to(), Event::new("x")).await.unwrap();
+        let step = Step { name: "effect", statement: "SELECT 1", proxy: None, calls_a_service: true };
+        let started = Instant::now();
+        let error = process_batch(&db.pool, &to(), &step, NonZeroU32::MIN).await.unwrap_err();
+        let took = started.elapsed();
+        assert!(error.is_transient() && took > IDLE_LIMIT && took < BACK_AT_WORK, "{took:?}: {error:?}");
+        assert!(format!("{error:?}").contains("call services in prepare_mutation"), "{error:?}");
+        // The event stays, and the locks of that turn are gone.
+        let counting = Counting(Arc::default());
+        let turn = ::eventbox::reduce_batch(&db.pool, &to(), &counting, NonZeroU32::MIN).await.unwrap();
+        assert_eq!((turn.consumed, db.count("eventbox_dead_letter").await), (1, 0));
     })
     .await;
 }
