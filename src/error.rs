@@ -241,6 +241,12 @@ pub enum Misuse {
         /// The given value.
         text: String,
     },
+    /// A text that is no [`DeadLetterId`](crate::outbox::DeadLetterId).
+    #[error("{text:?} is not the id of a dead letter: write <shard>-<uuid>, as it is listed")]
+    NotADeadLetterId {
+        /// The given value, or its start.
+        text: String,
+    },
     /// A text that should be the context of a trace.
     #[error(
         "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all \

@@ -16,8 +16,9 @@ const MIN_COUNTED_EVENTS: u32 = 10_000;
 /// Number of pages of the table that an estimate reads on Postgres.
 const SAMPLED_PAGES: u32 = 1_000;
 
-/// Precision of the number of a [`KindBacklog`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Precision of a number, such as that of a [`KindBacklog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Precision {
     /// All events were counted.

@@ -1,5 +1,6 @@
 //! Starting and stopping.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::finding::notify;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
+use super::working::at_work::AtWork;
 use super::working::paused::{self, PausedKinds};
 use super::working::scheduler::{Left, Scheduler};
 use super::{reserve, timers, upkeep};
@@ -113,6 +115,8 @@ impl<B: Backend> Inner<B> {
         let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
         let (owned_sender, owned) = watch::channel(all);
         let complaints = Arc::new(Complaints::default());
+        let at_work = Arc::new(AtWork::default());
+        let (tell_held, held) = watch::channel(held);
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
                 pool: reserved.clone(),
@@ -120,6 +124,9 @@ impl<B: Backend> Inner<B> {
                 address: config.address.clone(),
                 shard_limit: config.shard_limit.get(),
                 config: leases,
+                kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
+                held: held.clone(),
+                at_work: Arc::clone(&at_work),
                 complaints: Arc::clone(&complaints),
                 owned: owned_sender,
             })
@@ -137,6 +144,7 @@ impl<B: Backend> Inner<B> {
             counters: Counters::default(),
             publishers: Publishers::default(),
             outages: Arc::default(),
+            at_work,
             complaints,
             slow_scans: watch::Sender::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
@@ -149,7 +157,6 @@ impl<B: Backend> Inner<B> {
         let others = TaskTracker::new();
         let beating = hearts.add("timers", shared.config.poll_interval, grace);
         others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
-        let (tell_held, held) = watch::channel(held);
         let beating = hearts.add("hold", shared.config.poll_interval, grace);
         others.spawn(paused::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
         if shared.config.remote_wake_ups {

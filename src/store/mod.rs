@@ -51,7 +51,14 @@ pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::old_transaction::OldTransaction;
+pub(crate) use operate::operation::OperationRow;
 pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
+pub(crate) use operate::view::boxes::{BoxRow, BoxesFrom, Listed, NEXT};
+pub(crate) use operate::view::dead::{DeadHead, DeadWanted};
+pub(crate) use operate::view::kinds::KindCounts;
+pub(crate) use operate::view::messages::{MessageGroup, MessageHead, MessagesWanted};
+pub(crate) use operate::view::recipient::{EventHead, TimerHead};
 pub(crate) use outgoing::dead_letter::DeadRow;
 pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
@@ -108,6 +115,12 @@ pub trait Backend:
     + turns::round_of_one::RoundOfOneTable
     + shards::wake::WakeUpDialect
     + operate::inspect::InspectTable
+    + operate::operation::OperationTable
+    + operate::view::boxes::BoxesTable
+    + operate::view::dead::DeadViewTable
+    + operate::view::kinds::KindViewTable
+    + operate::view::messages::MessageViewTable
+    + operate::view::recipient::RecipientViewTable
 {
 }
 

@@ -136,6 +136,7 @@ pub(crate) enum Aim {
 }
 
 pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId, aim: Aim) -> Report {
+    let _at_work = shared.at_work.begin(&to);
     let hearing = Arc::new(Hearing::new(&shared.outages));
     let options = match aim {
         Aim::Work => shared.options.clone(),

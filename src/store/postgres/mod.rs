@@ -15,6 +15,14 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// The text of the kind of a recipient.
+macro_rules! kind {
+    ($recipient:literal) => {
+        concat!("split_part(", $recipient, ", '/', 1)")
+    };
+}
+pub(in crate::store) use kind;
+
 /// The text of the number of the session.
 macro_rules! session_id {
     () => {

@@ -32,6 +32,12 @@ pub struct MemberRow {
     pub exiting: bool,
     /// Time since its last heartbeat, microseconds.
     pub silent_us: i64,
+    /// The kinds that it registered, joined by slashes.
+    pub kinds: String,
+    /// Those of its kinds that it throttles, joined by slashes.
+    pub throttled: String,
+    /// The recipients that it has been working on for long: a line each, `<microseconds> <recipient>`.
+    pub busy: String,
 }
 
 /// The lease of a shard.
@@ -43,6 +49,8 @@ pub struct LeaseRow {
     pub generation: i64,
     /// Time until it expires, microseconds; not positive when it has expired.
     pub left_us: i64,
+    /// The member that an operator gave the shard to.
+    pub pinned: Option<Uuid>,
 }
 
 /// Number of terms that an expiry may lie ahead. An expiry further ahead was written by a clock that has gone back
@@ -108,6 +116,15 @@ pub trait LeaseTable: Database {
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
+    /// Gives one shard to a member and pins it there, or frees and unpins it, whoever holds it. False when nothing
+    /// changed.
+    fn move_lease(
+        conn: &mut Self::Connection,
+        shard: i16,
+        to: Option<Uuid>,
+        ttl_us: i64,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
     /// Gives up the shards of a holder.
     fn release_leases(
         conn: &mut Self::Connection,
@@ -120,13 +137,16 @@ on_both_engines! {
     impl LeaseTable for Engine {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ")
+                "INSERT INTO eventbox_member
+                     (worker, address, shard_limit, exiting, heartbeat_at_us, kinds, throttled, busy)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7)
                  ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
-                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us"
+                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, kinds = excluded.kinds,
+                     throttled = excluded.throttled, busy = excluded.busy"
             ));
             let query = query.bind(member.worker).bind(member.address.as_str());
-            query.bind(member.shard_limit).bind(member.exiting).execute(conn).await?;
+            let query = query.bind(member.shard_limit).bind(member.exiting).bind(member.kinds.as_str());
+            query.bind(member.throttled.as_str()).bind(member.busy.as_str()).execute(conn).await?;
             Ok(())
         }
 
@@ -148,7 +168,7 @@ on_both_engines! {
 
         async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us
+                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, kinds, throttled, busy
                  FROM eventbox_member ORDER BY worker"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -160,6 +180,9 @@ on_both_engines! {
                         shard_limit: row.try_get(2)?,
                         exiting: row.try_get(3)?,
                         silent_us: row.try_get(4)?,
+                        kinds: row.try_get(5)?,
+                        throttled: row.try_get(6)?,
+                        busy: row.try_get(7)?,
                     })
                 })
                 .collect()
@@ -167,7 +190,8 @@ on_both_engines! {
 
         async fn list_leases(conn: &mut <Self as Database>::Connection) -> Result<Vec<LeaseRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT shard, holder, generation, expires_at_us - ", now_us!(), " FROM eventbox_lease ORDER BY shard"
+                "SELECT shard, holder, generation, expires_at_us - ", now_us!(), ", pinned
+                 FROM eventbox_lease ORDER BY shard"
             ));
             let rows = query.fetch_all(conn).await?;
             rows.into_iter()
@@ -177,6 +201,7 @@ on_both_engines! {
                         holder: row.try_get(1)?,
                         generation: row.try_get(2)?,
                         left_us: row.try_get(3)?,
+                        pinned: row.try_get(4)?,
                     })
                 })
                 .collect()
@@ -224,6 +249,20 @@ on_both_engines! {
             ));
             let query = query.bind(shards.0.as_str()).bind(giver).bind(receiver).bind(ttl_us);
             Ok(query.execute(conn).await?.rows_affected())
+        }
+
+        async fn move_lease(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            to: Option<Uuid>,
+            ttl_us: i64,
+        ) -> Result<bool, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "UPDATE eventbox_lease SET holder = $2, pinned = $2, generation = generation + 1,
+                     expires_at_us = CASE WHEN $2 IS NULL THEN 0 ELSE ", now_us!(), " + $3 END
+                 WHERE shard = $1 AND (holder IS DISTINCT FROM $2 OR pinned IS DISTINCT FROM $2)"
+            ));
+            Ok(query.bind(shard).bind(to).bind(ttl_us).execute(conn).await?.rows_affected() == 1)
         }
 
         async fn release_leases(
