@@ -63,8 +63,6 @@ mod why;
 
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
-#[cfg(feature = "runtime")]
-pub(crate) use operator::prune_operations;
 pub use operator::{
     BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,
     operations,

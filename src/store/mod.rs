@@ -52,6 +52,7 @@ pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
 pub(crate) use operate::old_transaction::OldTransaction;
+pub use operate::operation::OPERATION_RETENTION;
 pub(crate) use operate::operation::OperationRow;
 pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
 pub(crate) use operate::view::boxes::{BoxRow, BoxesFrom, Listed, NEXT};

@@ -15,8 +15,6 @@ use uuid::Uuid;
 
 pub use dead::DEAD_SLICE;
 pub use messages::BURIED;
-#[cfg(feature = "runtime")]
-pub(crate) use record::prune_operations;
 pub use record::{MAX_OPERATIONS, OPERATION_RETENTION, Operation, operations};
 pub use shard::MOVED_LEASE_TTL;
 

@@ -1,21 +1,18 @@
 //! The record of repairs: who did what, when and why.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use sqlx::Pool;
 use uuid::Uuid;
 
 use crate::admin::time_of;
-use crate::clock;
 use crate::error::Result;
+pub use crate::store::OPERATION_RETENTION;
 use crate::store::{Backend, Fault, OperationRow, answered, hold};
 
 /// Largest number of operations of one listing.
 pub const MAX_OPERATIONS: u32 = 1_000;
-
-/// Time for which a repair stays in the record. A [`Runtime`](crate::runtime::Runtime) deletes older ones.
-pub const OPERATION_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A repair that an operator made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,13 +72,4 @@ fn operation_of(row: OperationRow) -> Operation {
         target: row.target,
         touched: row.touched.unsigned_abs(),
     }
-}
-
-/// Deletes the oldest repairs that are older than [`OPERATION_RETENTION`], at most `limit`; returns how many.
-#[cfg(feature = "runtime")]
-pub(crate) async fn prune_operations<B: Backend>(pool: &Pool<B>, limit: u32) -> Result<u64, Fault> {
-    let age = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // The first 48 bits of an id are milliseconds.
-    let before = Uuid::from_u128(age.saturating_sub(OPERATION_RETENTION).as_millis() << 80);
-    answered(pool, async { B::prune_operations(&mut *hold(pool).await?, before, i64::from(limit)).await }).await
 }

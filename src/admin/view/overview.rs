@@ -10,7 +10,7 @@ use super::count::Count;
 use super::members::{self, Member};
 use crate::admin::time_of;
 use crate::error::Result;
-use crate::eventbox::{KindBacklog, backlog};
+use crate::eventbox::{KindBacklog, Precision, backlog};
 use crate::outbox::queue_stats;
 use crate::store::{Backend, DeadWanted, Fault, KindCounts, answered, hold};
 
@@ -149,7 +149,7 @@ pub async fn overview<B: Backend>(pool: &Pool<B>) -> Result<Overview> {
     let queue = queue_stats(pool).await?;
     let depth = Count::up_to(i64::MAX - 1, queue.depth);
     let outbox = OutboxOverview {
-        waiting: if queue.depth_is_at_least { Count { precision: crate::Precision::AtLeast, ..depth } } else { depth },
+        waiting: if queue.depth_is_at_least { Count { precision: Precision::AtLeast, ..depth } } else { depth },
         oldest_at: (queue.depth > 0).then(|| at.checked_sub(queue.oldest_pending_age)).flatten(),
         struggling: Count::up_to(most, struggling),
         dead_letters: Count::up_to(most, dead),

@@ -1,10 +1,15 @@
 //! `eventbox_operation`: what operators did.
 
+use std::time::Duration;
+
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
+
+/// Time for which a repair stays in the record. A [`Runtime`](crate::runtime::Runtime) deletes older ones.
+pub const OPERATION_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A repair that an operator made.
 #[derive(Debug, Clone, PartialEq, Eq)]
