@@ -20,7 +20,7 @@ The chores of eventbox.
 
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
-                             every feature by itself, the tests of the runtime without leases and hints,
+                             every feature by itself, the tests of the runtime without leases and wake-ups,
                              and the demo on both engines
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`

@@ -1,4 +1,4 @@
-//! Finding work, with hints and without them.
+//! Finding work, with wake-ups and without them.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ fn ways() -> [RuntimeConfig; 4] {
 }
 
 on_every_engine! {
-    /// Every event of many recipients is processed once and in order, by rounds and by turns, also with hints and leases switched off.
+    /// Every event of many recipients is processed once and in order, by rounds and by turns.
+    /// So it is without wake-ups and leases.
     async fn every_event_is_processed_once_and_in_order(db) {
         create_cells(db).await;
         for (way, config) in ways().into_iter().enumerate() {
@@ -50,12 +51,13 @@ on_every_engine! {
         }
     }
 
-    /// An emit in a transaction that commits later is noticed: at once by hint or, when that came too early, by the poll.
+    /// The runtime notices an emit in a transaction that commits later.
+    /// A wake-up names the recipient at once. The poll finds the event when the wake-up came too early.
     async fn an_event_that_commits_late_is_noticed(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         eventbox::emit(&mut *tx, &tally(1), Event::new("late")).await.unwrap();
-        // Until another event has been processed the runtime has surely looked, and the probes are over.
+        // After that time the probes of the shard are over.
         tokio::time::sleep(Duration::from_millis(150)).await;
         tx.commit().await.unwrap();
         idle(db).await;
@@ -155,8 +157,8 @@ on_every_engine! {
         }
     }
 
-    /// With hints a turn follows its emit far sooner than a poll would come.
-    async fn a_hint_is_faster_than_a_poll(db) {
+    /// With wake-ups inside the process a turn follows its emit far sooner than a poll would come.
+    async fn a_wake_up_is_faster_than_a_poll(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config).start().await.unwrap();
@@ -170,7 +172,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A process that only emits wakes the workers of another one. Hints are of a process, so the runtime here listens to none.
+    /// A process that only emits wakes up the workers of another process.
+    /// The runtime here takes no wake-ups of its own process.
     async fn an_announcer_is_faster_than_a_poll(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));

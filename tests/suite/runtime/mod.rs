@@ -8,7 +8,6 @@ mod failing;
 mod finding;
 mod gauges;
 mod handing;
-mod hints;
 mod holding;
 #[cfg(feature = "postgres")]
 mod jumps;
@@ -23,6 +22,7 @@ mod sharing;
 mod slow_scans;
 mod stopping;
 mod waiting;
+mod wake_ups;
 
 use std::time::Duration;
 

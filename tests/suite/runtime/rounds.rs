@@ -375,7 +375,7 @@ async fn a_round_whose_answer_was_lost_is_read_back() {
     with_database("round_answer", async |db: &TestDb<sqlx::Postgres>| {
         let proxy = Proxy::start(db.options()).await;
         let hooks = Arc::new(AtomicUsize::new(0));
-        // Hints alone: no other transaction is there to lose its answer.
+        // Wake-ups of this process alone, so that no other transaction can lose its answer.
         let mut config = one_round();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
         (config.leases, config.remote_wake_ups) = (None, false);

@@ -76,7 +76,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_timer").await, 1);
     }
 
-    /// Processes wake each other up: without hints inside the process, and with a poll that would come far too late, an event is noticed.
+    /// Processes wake each other up. The runtimes here take no wake-ups of their own process, and the poll would come
+    /// far too late.
     async fn processes_wake_each_other_up(db) {
         let mut config = config();
         config.local_wake_ups = false;
