@@ -23,16 +23,26 @@ on_every_engine! {
         let ids = emit(db, &["a", "b", "c"]).await;
         eventbox::emit(&db.pool, &cell(), Event::new("no name")).await.unwrap();
         let before = admin::events(&db.pool, &cell(), None, 10).await.unwrap();
-        assert_eq!(admin::quarantine(&db.pool, &cell(), &[ids[1], before[3].id(), ids[1]], "no flight number").await.unwrap(), 2);
+        assert_eq!(
+            admin::quarantine(&db.pool, &cell(), &[ids[1], before[3].id(), ids[1]], "no flight number").await.unwrap(),
+            2
+        );
         assert_eq!((values(db).await, turn(db).await), (vec!["a".to_owned(), "c".to_owned()], 1));
         let aside = admin::quarantined(&db.pool, &cell(), None, 10).await.unwrap();
         assert_eq!(aside.iter().map(|one| &one.event).collect::<Vec<_>>(), [&before[1], &before[3]]);
-        assert_eq!((aside[0].code.as_str(), aside[0].reason.as_str(), aside[0].attempts), (admin::QUARANTINED, "no flight number", 0));
+        assert_eq!(
+            (aside[0].code.as_str(), aside[0].reason.as_str(), aside[0].attempts),
+            (admin::QUARANTINED, "no flight number", 0)
+        );
         assert!(aside[0].quarantined_at.elapsed().unwrap().as_secs() < 60);
         assert_eq!(admin::quarantined(&db.pool, &cell(), Some(ids[1]), 10).await.unwrap().len(), 1);
 
         assert_eq!(admin::replay(&db.pool, &cell(), &[before[3].id(), ids[1]]).await.unwrap(), 2);
-        assert_eq!(admin::events(&db.pool, &cell(), None, 10).await.unwrap(), before, "the events are back in their old order");
+        assert_eq!(
+            admin::events(&db.pool, &cell(), None, 10).await.unwrap(),
+            before,
+            "the events are back in their old order"
+        );
         assert_eq!(admin::replay(&db.pool, &cell(), &[ids[1]]).await.unwrap(), 0);
         assert_eq!((turn(db).await, db.count("eventbox_dead_letter").await), (2, 0));
     }

@@ -51,13 +51,18 @@ on_every_engine! {
         set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
-        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        let (mut one, mut two) =
+            (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
         assert!(one.pop("a") && two.pop("a"));
-        assert_eq!(*misuse(&finish_pop(&mut tx, [one, two]).await.unwrap_err()), Misuse::PoppedTwice { id: "a".to_owned() });
+        assert_eq!(
+            *misuse(&finish_pop(&mut tx, [one, two]).await.unwrap_err()),
+            Misuse::PoppedTwice { id: "a".to_owned() }
+        );
         tx.rollback().await.unwrap();
 
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
-        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        let (mut one, mut two) =
+            (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
         assert!(one.pop("a") && two.pop("b"));
         assert_eq!(finish_pop(&mut tx, [one, two]).await.unwrap(), 2);
         tx.commit().await.unwrap();
@@ -123,7 +128,9 @@ on_every_engine! {
         let other = db.open(1);
         let cells = crate::support::Cells::<Engine>::deciding(|_, events, _| match events {
             [] => Ok(eventbox::Mutation::none()),
-            events => Ok(eventbox::Transition::stay().consuming(events).side_effect(crate::support::noting("applied")).into()),
+            events => {
+                Ok(eventbox::Transition::stay().consuming(events).side_effect(crate::support::noting("applied")).into())
+            }
         });
         let cells = cells.before_deciding(move |attempt| {
             let other = other.clone();

@@ -139,7 +139,10 @@ on_every_engine! {
         .await;
         let emitter = idle(db, Some(Duration::from_secs(3_600))).await;
         eventually(SOON, async || emitter.stats().expired == 138).await;
-        assert_eq!(db.number("SELECT count(*) FROM eventbox_dead_letter WHERE code = 'EXPIRED' AND source = 's'").await, 138);
+        assert_eq!(
+            db.number("SELECT count(*) FROM eventbox_dead_letter WHERE code = 'EXPIRED' AND source = 's'").await,
+            138
+        );
         assert_eq!(db.count("eventbox_dead_letter").await, 138);
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL").await, 251);
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us IS NULL").await, 70);

@@ -104,7 +104,8 @@ on_every_engine! {
 
     /// The emitter sends an event again whose first sends failed, until the server accepts it.
     async fn a_failed_send_is_retried_until_it_succeeds(db) {
-        let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
+        let fake =
+            Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("once")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |_| {}).await;
         emitter.publish(event("x")).await.unwrap();
         emptied(db).await;
@@ -113,7 +114,8 @@ on_every_engine! {
         assert_eq!((stats.sent_fresh, stats.sent_again, stats.failed_attempts), (0, 1, 1));
         emitter.stop(STOP).await;
 
-        let fake = Fake::new(|call, batch| if call < 2 { Err(Status::unavailable("twice")) } else { Ok(all_ok(batch)) });
+        let fake =
+            Fake::new(|call, batch| if call < 2 { Err(Status::unavailable("twice")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |config| config.batch.batch_size = NonZeroUsize::MIN).await;
         emitter.publish(event("x")).await.unwrap();
         emitter.publish(event("y")).await.unwrap();
@@ -141,8 +143,12 @@ on_every_engine! {
         emptied(db).await;
         eventually(SOON, async || emitter.stats().expired == 1).await;
         let [dead] = outbox::dead_letters(&db.pool, None, 10).await.unwrap().try_into().unwrap();
-        assert_eq!((dead.code.as_str(), dead.source.as_str(), dead.event_type.as_str()), ("EXPIRED", "flights", "flight.departed"));
-        let (id, key) = (dead.event().unwrap().id().to_owned(), dead.event().unwrap().idempotency_key().unwrap().to_owned());
+        assert_eq!(
+            (dead.code.as_str(), dead.source.as_str(), dead.event_type.as_str()),
+            ("EXPIRED", "flights", "flight.departed")
+        );
+        let (id, key) =
+            (dead.event().unwrap().id().to_owned(), dead.event().unwrap().idempotency_key().unwrap().to_owned());
         emitter.stop(STOP).await;
 
         let fake = Fake::ok();
@@ -159,7 +165,8 @@ on_every_engine! {
     async fn a_plugin_neither_retransmits_nor_expires(db) {
         let fake = Fake::failing(Code::Unavailable);
         let expiry = Expiry::default().with_ttl(Duration::from_millis(20)).with_interval(Duration::from_millis(5));
-        let emitter = builder(&db.pool, &fake).configure(|config| config.expiry = Some(expiry)).plugin().start().await.unwrap();
+        let emitter =
+            builder(&db.pool, &fake).configure(|config| config.expiry = Some(expiry)).plugin().start().await.unwrap();
         emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
         let old = "SELECT count(*) FROM eventbox_outbox WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
@@ -180,7 +187,11 @@ on_every_engine! {
         }
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let fake = Fake::new(|_, batch| {
-            if payload(&batch.events[0]).starts_with("poison") { Err(Status::internal("poison")) } else { Ok(all_ok(batch)) }
+            if payload(&batch.events[0]).starts_with("poison") {
+                Err(Status::internal("poison"))
+            } else {
+                Ok(all_ok(batch))
+            }
         });
         let emitter = started(&db.pool, &fake, |config| {
             config.retransmit_batch_size = NonZeroUsize::new(2).unwrap();
@@ -202,7 +213,8 @@ on_every_engine! {
         }
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0, created_at_us = 7").await;
         let fake = Fake::ok();
-        let emitter = started(&db.pool, &fake, |config| config.retransmit_batch_size = NonZeroUsize::new(2).unwrap()).await;
+        let emitter =
+            started(&db.pool, &fake, |config| config.retransmit_batch_size = NonZeroUsize::new(2).unwrap()).await;
         emptied(db).await;
         let mut payloads: Vec<_> = fake.events().iter().map(payload).collect();
         payloads.sort();
@@ -246,9 +258,15 @@ on_every_engine! {
     /// The emitter calls each hook once per event. A hook that panics harms nothing.
     async fn hooks_are_called_once_per_event(db) {
         let calls = Arc::new(Mutex::new((Vec::new(), Vec::new(), 0)));
-        let fake = Fake::new(|_, batch| Ok(PublishResponse {
-            results: batch.events.iter().map(|event| if payload(event) == "bad" { refused(event, 0, "no") } else { ok(event) }).collect(),
-        }));
+        let fake = Fake::new(|_, batch| {
+            Ok(PublishResponse {
+                results: batch
+                    .events
+                    .iter()
+                    .map(|event| if payload(event) == "bad" { refused(event, 0, "no") } else { ok(event) })
+                    .collect(),
+            })
+        });
         let (inserts, publishes, deletes) = (Arc::clone(&calls), Arc::clone(&calls), Arc::clone(&calls));
         let emitter = started(&db.pool, &fake, |config| {
             config.retransmit = false;
@@ -343,7 +361,11 @@ on_every_engine! {
         eventually(SOON, async || fake.calls() > 0).await;
         let started = std::time::Instant::now();
         let report = emitter.stop(Duration::from_millis(300)).await;
-        assert!(!report.complete && started.elapsed() < Duration::from_secs(5), "{report:?} after {:?}", started.elapsed());
+        assert!(
+            !report.complete && started.elapsed() < Duration::from_secs(5),
+            "{report:?} after {:?}",
+            started.elapsed()
+        );
         fake.set_open(true);
         assert_eq!((emitter.stats().delivered, db.count(OUTBOX).await), (0, 50));
     }
@@ -362,7 +384,10 @@ on_every_engine! {
         eventually(SOON, async || fake.calls() == 1).await;
         emitter.publish(event("behind it")).await.unwrap();
         // Each request ends by its deadline, before the claim of its row ends. The row is claimed again after that.
-        eventually(SOON, async || fake.calls() >= 3 && db.number("SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox").await >= 3).await;
+        eventually(SOON, async || {
+            fake.calls() >= 3 && db.number("SELECT CAST(max(attempts) AS BIGINT) FROM eventbox_outbox").await >= 3
+        })
+        .await;
         fake.set_open(true);
         emptied(db).await;
         assert_eq!(fake.most_concurrent.load(std::sync::atomic::Ordering::SeqCst), 1);
@@ -401,7 +426,10 @@ on_every_engine! {
         eventually(SOON, async || tried_at.lock().unwrap().len() >= 5).await;
         let gaps: Vec<_> = tried_at.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect();
         let least = (0..).map(|doublings| Duration::from_millis(10 << doublings));
-        assert!(gaps.iter().zip(least).all(|(gap, least)| *gap >= least), "each wait is half of a step that doubles, or more: {gaps:?}");
+        assert!(
+            gaps.iter().zip(least).all(|(gap, least)| *gap >= least),
+            "each wait is half of a step that doubles, or more: {gaps:?}"
+        );
         assert!(db.number("SELECT CAST(attempts AS BIGINT) FROM eventbox_outbox").await >= 5);
         let code = "SELECT count(*) FROM eventbox_outbox WHERE last_code = 'PUBLISH_ERROR_CODE_SCHEMA_MISSING'";
         assert_eq!(db.number(code).await, 1);

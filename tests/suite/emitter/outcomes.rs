@@ -179,7 +179,8 @@ on_every_engine! {
     }
 
     async fn fallbacks_in_flight_are_bounded(db) {
-        let server = Arc::new(Hanging { open: watch::Sender::new(false), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+        let server =
+            Arc::new(Hanging { open: watch::Sender::new(false), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
         let transport: Arc<dyn Transport> = Arc::clone(&server) as _;
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
             (config.fallback, config.retransmit) = (true, false);
@@ -222,7 +223,9 @@ on_every_engine! {
 
         let retention = |retention| {
             let expiry = Expiry::default().with_interval(Duration::from_millis(5));
-            started(&db.pool, &fake, move |config| (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention)))
+            started(&db.pool, &fake, move |config| {
+                (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention))
+            })
         };
         let long = retention(Duration::from_secs(3_600)).await;
         db.run("UPDATE eventbox_dead_letter SET dead_at_us = 0 WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)").await;

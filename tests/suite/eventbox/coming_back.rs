@@ -183,7 +183,8 @@ on_every_engine! {
         // Generates bits without a seed: 5,000 finite floats of each width.
         let bits = (1..=5_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((n % 64) as u32));
         let wide: Vec<f64> = bits.clone().map(f64::from_bits).filter(|float| float.is_finite()).collect();
-        let narrow: Vec<f32> = bits.map(|n| f32::from_bits((n >> 20) as u32)).filter(|float| float.is_finite()).collect();
+        let narrow: Vec<f32> =
+            bits.map(|n| f32::from_bits((n >> 20) as u32)).filter(|float| float.is_finite()).collect();
         comes_back(db, (wide, narrow)).await;
         comes_back(db, vec![f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, f64::EPSILON, 0.1 + 0.2, 74.85]).await;
 
@@ -194,7 +195,11 @@ on_every_engine! {
         comes_back(db, vec!["\u{0} \u{1f}\"\\/ \u{7f} \u{2028} \u{fffe}".to_owned(), "🛫 é e\u{301}".to_owned()]).await;
         comes_back(db, ('\u{10ffff}', '\0', true, ())).await;
         comes_back(db, nested(MAX_JSON_DEPTH)).await;
-        comes_back(db, (BTreeMap::from([(1_u8, 2)]), BTreeMap::from([(true, 'x')]), BTreeMap::from([(Some("k".to_owned()), 1)]))).await;
+        comes_back(
+            db,
+            (BTreeMap::from([(1_u8, 2)]), BTreeMap::from([(true, 'x')]), BTreeMap::from([(Some("k".to_owned()), 1)])),
+        )
+        .await;
         comes_back(db, vec![Some(1), None, Some(3)]).await;
         comes_back(db, None::<Option<u8>>).await;
         comes_back(db, Value::Null).await;
@@ -202,7 +207,11 @@ on_every_engine! {
         comes_back(db, delays(75.0)).await;
         comes_back(db, Flat { total: 1, rest: BTreeMap::from([("others".to_owned(), 2)]) }).await;
         // Sets and maps without an order are accepted.
-        comes_back(db, (0..500).map(|n| (format!("key {n}"), (n..n + 40).collect())).collect::<HashMap<String, HashSet<u32>>>()).await;
+        comes_back(
+            db,
+            (0..500).map(|n| (format!("key {n}"), (n..n + 40).collect())).collect::<HashMap<String, HashSet<u32>>>(),
+        )
+        .await;
         comes_back(db, (0..40).collect::<BTreeSet<i8>>()).await;
     }
 
@@ -238,7 +247,9 @@ on_every_engine! {
         for (state, words) in [(100, "3 digits are too many"), (10, "it panicked: two digits")] {
             let reducer = Counting::<Broken, u64>(PhantomData, state);
             let error = eventbox::reduce_batch(&db.pool, &to, &reducer, MANY).await.unwrap_err();
-            let Error::State { source: StateError::NotReadBack { source, .. }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::NotReadBack { source, .. }, .. } = &error else {
+                panic!("{error:?}")
+            };
             assert_eq!(source.to_string(), words);
         }
         let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Broken, u64>(PhantomData, 7), MANY).await.unwrap();
@@ -249,7 +260,9 @@ on_every_engine! {
         let too_deep = Counting::<Protobuf, Deep>(PhantomData, deep(150));
         let error = eventbox::reduce_batch(&db.pool, &to, &too_deep, MANY).await.unwrap_err();
         assert!(matches!(error, Error::State { source: StateError::NotReadBack { .. }, .. }), "{error:?}");
-        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY)
+            .await
+            .unwrap();
         assert_eq!(eventbox::state_as::<Protobuf, Deep>(&db.pool, &to).await.unwrap().unwrap().state, Some(deep(50)));
     }
 

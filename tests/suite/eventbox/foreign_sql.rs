@@ -346,7 +346,10 @@ on_every_engine! {
         stage(db).await;
         let pool = db.open(1);
         for place in [Place::Effect, Place::Alone, Place::Fetch, Place::Save] {
-            for (fails, sql) in [false, true].into_iter().flat_map(|fails| <Engine as ForeignEngine>::ENDINGS.iter().map(move |sql| (fails, *sql))) {
+            for (fails, sql) in [false, true]
+                .into_iter()
+                .flat_map(|fails| <Engine as ForeignEngine>::ENDINGS.iter().map(move |sql| (fails, *sql)))
+            {
                 let case = format!("{place:?}, {sql:?}, fails: {fails}");
                 let done = turn(&pool, &Foreign::new(place, sql, fails)).await;
                 let error = match done {
@@ -377,8 +380,14 @@ on_every_engine! {
         let pool = db.open(1);
         for place in [Place::Effect, Place::Alone, Place::Fetch, Place::Save] {
             for sql in <Engine as ForeignEngine>::HARMLESS {
-                let done = turn(&pool, &Foreign::new(place, sql, false)).await.unwrap_or_else(|error| panic!("{place:?}, {sql:?}: {error:?}"));
-                assert_eq!((done.consumed, done.failures.len(), seen(db).await), (2, 0, (2, 2, 0)), "{place:?}, {sql:?}");
+                let done = turn(&pool, &Foreign::new(place, sql, false))
+                    .await
+                    .unwrap_or_else(|error| panic!("{place:?}, {sql:?}: {error:?}"));
+                assert_eq!(
+                    (done.consumed, done.failures.len(), seen(db).await),
+                    (2, 0, (2, 2, 0)),
+                    "{place:?}, {sql:?}"
+                );
                 db.run("DELETE FROM note WHERE text <> 'there'").await;
                 db.run("UPDATE entity SET total = 0").await;
                 emit_one(db).await;
@@ -391,7 +400,9 @@ on_every_engine! {
         stage(db).await;
         let pool = db.open(1);
         for fails in [false, true] {
-            for sql in ["BEGIN", "BEGIN; INSERT INTO note VALUES ('open')", "SAVEPOINT mine", "BEGIN; SELECT * FROM not_there"] {
+            for sql in
+                ["BEGIN", "BEGIN; INSERT INTO note VALUES ('open')", "SAVEPOINT mine", "BEGIN; SELECT * FROM not_there"]
+            {
                 // Postgres has no savepoint outside a transaction.
                 if Engine::FOLDER == "postgres" && sql.starts_with("SAVE") {
                     continue;

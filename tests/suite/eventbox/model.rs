@@ -243,7 +243,8 @@ impl<B: CellEngine> Case<'_, B> {
 on_every_engine! {
     async fn the_model_holds(db) {
         create_cells(db).await;
-        let seed: u64 = std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        let seed: u64 =
+            std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
         let cases = std::env::var("EVENTBOX_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
         println!("EVENTBOX_SEED={seed} repeats this run");
         let mut bytes = [0; 32];

@@ -88,7 +88,8 @@ on_every_engine! {
     /// A state that goes from A to B and back to A in one decision is saved once, with a new version.
     async fn a_state_that_comes_back_is_a_change(db) {
         create_cells(db).await;
-        let there_and_back = Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
+        let there_and_back =
+            Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
         let _ = eventbox::process_batch(&db.pool, &cell(1), &there_and_back, MANY).await.unwrap();
         assert_eq!((state_of(db, &cell(1)).await, there_and_back.saves.load(Ordering::SeqCst)), ((0, 1), 1));
     }
@@ -133,7 +134,8 @@ on_every_engine! {
         });
         let _ = eventbox::process_batch(&db.pool, &cell(1), &ours, MANY).await.unwrap();
         assert_eq!(eventbox::emit(&db.pool, &cell(1), again("third")).await.unwrap(), Emitted::Tombstoned);
-        let answers = eventbox::emit_all(&db.pool, &[(cell(1), again("fourth")), (cell(2), again("another box"))]).await.unwrap();
+        let answers =
+            eventbox::emit_all(&db.pool, &[(cell(1), again("fourth")), (cell(2), again("another box"))]).await.unwrap();
         assert_eq!(answers, [Emitted::Tombstoned, Emitted::Added]);
         assert_eq!(eventbox::process_batch(&db.pool, &cell(1), &adding::<Engine>(), MANY).await.unwrap().number, None);
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'first'").await, 1);
@@ -160,7 +162,10 @@ on_every_engine! {
             drop(sending);
             eventbox::emit(&db.pool, &to, event.clone()).await.unwrap();
             assert_eq!(eventbox::emit(&db.pool, &to, event).await.unwrap(), Emitted::Duplicate);
-            assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await, 1);
+            assert_eq!(
+                db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await,
+                1
+            );
         }
         assert_eq!(drain(&db.pool, &cell(1)).await.len(), 12);
     }

@@ -144,7 +144,8 @@ on_every_engine! {
             db.run("DELETE FROM eventbox_outbox").await;
             emit(db, &to, &["a"]).await;
             let publish = reduce(move |_, events, _| {
-                let message = |n: usize| CloudEvent::builder("flights", "flight.delayed").payload(n.to_string()).build();
+                let message =
+                    |n: usize| CloudEvent::builder("flights", "flight.delayed").payload(n.to_string()).build();
                 let messages = (0..count).map(message).collect::<Result<Vec<_>, _>>()?;
                 Ok(Outcome::stay().consuming(events).publishing(messages))
             });
@@ -181,11 +182,15 @@ on_every_engine! {
         db.run("ALTER TABLE elsewhere RENAME TO eventbox_outbox").await;
 
         let too_long = reduce(|_, events, _| {
-            Ok(outcome(events)?.emitting([(airport("LGA"), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
+            Ok(outcome(events)?
+                .emitting([(airport("LGA"), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
         });
         let error = eventbox::reduce_batch(&db.pool, &to, &too_long, MANY).await.unwrap_err();
         let Error::Processor { source, .. } = &error else { panic!("{error:?}") };
-        assert!(matches!(source.downcast_ref(), Some(Error::Misuse { misuse: Misuse::TooLong { .. }, .. })), "{source:?}");
+        assert!(
+            matches!(source.downcast_ref(), Some(Error::Misuse { misuse: Misuse::TooLong { .. }, .. })),
+            "{source:?}"
+        );
         assert!(source.to_string().contains("airport/LGA"), "{source}");
 
         for table in ["eventbox_state", "eventbox_outbox"] {
@@ -274,7 +279,12 @@ on_every_engine! {
         struct Small(usize);
         impl Reducer for Small {
             type State = String;
-            fn reduce(&self, _to: &Recipient, events: &[Event], mut state: String) -> Result<Outcome<String>, BoxError> {
+            fn reduce(
+                &self,
+                _to: &Recipient,
+                events: &[Event],
+                mut state: String,
+            ) -> Result<Outcome<String>, BoxError> {
                 events.iter().for_each(|event| state.push_str(std::str::from_utf8(event.value()).unwrap()));
                 Ok(Outcome::to(state).consuming(events))
             }
@@ -331,7 +341,9 @@ on_every_engine! {
         for (value, wanted) in [("100", "no more than two digits"), ("101", "far too many digits")] {
             emit(db, &to, &[value]).await;
             let error = eventbox::reduce_batch(&db.pool, &to, &Last, MANY).await.unwrap_err();
-            let Error::State { source: StateError::Encode { recipient, source, .. }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::Encode { recipient, source, .. }, .. } = &error else {
+                panic!("{error:?}")
+            };
             assert!(*recipient == to && source.to_string().contains(wanted), "{source}");
         }
         emit(db, &to, &["9"]).await;
@@ -340,10 +352,16 @@ on_every_engine! {
 
         emit(db, &to, &["1"]).await;
         for (stored, wanted) in [("x'0d'", "an unlucky byte"), ("x'0102'", "2 bytes"), ("x''", "0 bytes")] {
-            let stored = if Engine::FOLDER == "postgres" { format!("'\\{}'::bytea", stored.replace('\'', "")) } else { stored.to_owned() };
+            let stored = if Engine::FOLDER == "postgres" {
+                format!("'\\{}'::bytea", stored.replace('\'', ""))
+            } else {
+                stored.to_owned()
+            };
             db.run(format!("UPDATE eventbox_state SET state = {stored}")).await;
             let error = eventbox::reduce_batch(&db.pool, &to, &Last, MANY).await.unwrap_err();
-            let Error::State { source: StateError::Decode { recipient, source, .. }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::Decode { recipient, source, .. }, .. } = &error else {
+                panic!("{error:?}")
+            };
             assert!(*recipient == to && source.to_string().contains(wanted), "{source}");
         }
         let error = eventbox::state::<i64>(&db.pool, &to).await.unwrap_err();
@@ -383,7 +401,10 @@ on_every_engine! {
         let panicking = reduce(|_, _, _| panic!("no such airport"));
         let failing = reduce(|_, _, _| Err("no such airport".into()));
         for (error, wanted) in [
-            (eventbox::reduce_batch(&db.pool, &to, &panicking, MANY).await.unwrap_err(), "it panicked: no such airport"),
+            (
+                eventbox::reduce_batch(&db.pool, &to, &panicking, MANY).await.unwrap_err(),
+                "it panicked: no such airport",
+            ),
             (eventbox::reduce_batch(&db.pool, &to, &failing, MANY).await.unwrap_err(), "no such airport"),
         ] {
             let Error::Processor { source, .. } = &error else { panic!("{error:?}") };

@@ -99,7 +99,11 @@ on_every_engine! {
             );
             let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
             assert_eq!((ours.number, ours.consumed, ours.contention), (Some(number), 1, 0));
-            assert_eq!((theirs.number, theirs.contention), (None, 1), "it was contention once, and then there was nothing left");
+            assert_eq!(
+                (theirs.number, theirs.contention),
+                (None, 1),
+                "it was contention once, and then there was nothing left"
+            );
             assert_eq!(effects(db).await, vec!["ours"; number as usize]);
         }
     }

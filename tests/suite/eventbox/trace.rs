@@ -14,13 +14,23 @@ on_every_engine! {
     /// The context of the sender comes back for single emits and lists, with and without a name, and from quarantine.
     /// An event without a context has none.
     async fn a_context_comes_back(db) {
-        let traced = |name: Option<&str>| name.into_iter().fold(Event::new("x").traced(REQUEST), |event, name| event.named(name));
+        let traced = |name: Option<&str>| {
+            name.into_iter().fold(Event::new("x").traced(REQUEST), |event, name| event.named(name))
+        };
         eventbox::emit(&db.pool, &cell(1), traced(None)).await.unwrap();
         eventbox::emit(&db.pool, &cell(1), traced(Some("a"))).await.unwrap();
-        eventbox::emit_all(&db.pool, &[(cell(1), traced(None)), (cell(1), traced(Some("b"))), (cell(1), Event::new("untraced"))]).await.unwrap();
+        eventbox::emit_all(
+            &db.pool,
+            &[(cell(1), traced(None)), (cell(1), traced(Some("b"))), (cell(1), Event::new("untraced"))],
+        )
+        .await
+        .unwrap();
         let ids: Vec<_> = admin::events(&db.pool, &cell(1), None, 10).await.unwrap().iter().map(Event::id).collect();
         admin::quarantine(&db.pool, &cell(1), &ids[..2], "to see it come back").await.unwrap();
-        assert_eq!(admin::quarantined(&db.pool, &cell(1), None, 10).await.unwrap()[0].event.traceparent(), Some(REQUEST));
+        assert_eq!(
+            admin::quarantined(&db.pool, &cell(1), None, 10).await.unwrap()[0].event.traceparent(),
+            Some(REQUEST)
+        );
         admin::replay(&db.pool, &cell(1), &ids[..2]).await.unwrap();
         let events = drain(&db.pool, &cell(1)).await;
         let contexts: Vec<_> = events.iter().map(Event::traceparent).collect();
@@ -31,10 +41,18 @@ on_every_engine! {
     async fn a_malformed_context_is_refused(db) {
         // A closed pool returns its own error for every statement.
         db.pool.close().await;
-        for bad in ["", "00-1-2-3", &REQUEST.to_uppercase(), &REQUEST.replace("00-4", "ff-4"), "'; DROP TABLE eventbox_event; --", "a\0b"] {
+        for bad in [
+            "",
+            "00-1-2-3",
+            &REQUEST.to_uppercase(),
+            &REQUEST.replace("00-4", "ff-4"),
+            "'; DROP TABLE eventbox_event; --",
+            "a\0b",
+        ] {
             let event = Event::new("x").traced(bad);
             let alone = eventbox::emit(&db.pool, &cell(1), event.clone()).await.unwrap_err();
-            let in_a_list = eventbox::emit_all(&db.pool, &[(cell(2), Event::new("good")), (cell(1), event)]).await.unwrap_err();
+            let in_a_list =
+                eventbox::emit_all(&db.pool, &[(cell(2), Event::new("good")), (cell(1), event)]).await.unwrap_err();
             for error in [alone, in_a_list] {
                 assert!(matches!(error, Error::Misuse { misuse: Misuse::NotATraceparent { .. }, .. }), "{error:?}");
                 assert!(error.to_string().contains("cell/1") && error.to_string().contains("traceparent"), "{error}");

@@ -169,7 +169,8 @@ on_every_engine! {
         let pool = db.open(2);
         let turns = async {
             while turn_of_it(db).await == 0 || waiting(db).await > 0 {
-                match eventbox::process_batch(&pool, &it(), &ReducerAsProcessor::<_>::new(&reduce(telling)), few).await {
+                match eventbox::process_batch(&pool, &it(), &ReducerAsProcessor::<_>::new(&reduce(telling)), few).await
+                {
                     Ok(_) => {}
                     Err(error) => assert!(error.is_contention(), "{error:?}"),
                 }

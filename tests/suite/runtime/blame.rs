@@ -70,7 +70,8 @@ on_every_engine! {
         for n in 0..30 {
             emit(db, &tally(n), ["a", "b", "c"]).await;
         }
-        let builder = Runtime::builder(db.open(4)).reducer("tally", calling).reducer("other", Tally).config(isolating(2));
+        let builder =
+            Runtime::builder(db.open(4)).reducer("tally", calling).reducer("other", Tally).config(isolating(2));
         let runtime = builder.start().await.unwrap();
         health_says(&runtime, "kind tally is held").await;
         health_says(&runtime, "the service is away").await;
@@ -178,7 +179,8 @@ on_every_engine! {
         for n in 0..8 {
             emit(db, &tally(n), ["a", "fail", "b"]).await;
         }
-        let builder = Runtime::builder(db.open(4)).reducer("tally", crate::runtime::failing::Fragile).config(isolating(2));
+        let builder =
+            Runtime::builder(db.open(4)).reducer("tally", crate::runtime::failing::Fragile).config(isolating(2));
         let runtime = builder.start().await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;

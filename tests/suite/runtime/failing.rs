@@ -38,12 +38,19 @@ on_every_engine! {
         emit_all(db, &good).await;
         emit(db, &tally("fails"), ["a", "fail", "b"]).await;
         emit(db, &tally("panics"), ["a", "b", "panic"]).await;
-        let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(isolating(3)).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(4)).reducer("tally", Fragile).config(isolating(3)).start().await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally("fails")).await, seen(db, &tally("panics")).await), (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()]));
+        assert_eq!(
+            (seen(db, &tally("fails")).await, seen(db, &tally("panics")).await),
+            (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])
+        );
         assert_eq!(db.count("eventbox_dead_letter").await, 2);
-        assert_eq!(admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code, eventbox::limits::POISON_CODE);
+        assert_eq!(
+            admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code,
+            eventbox::limits::POISON_CODE
+        );
         assert_eq!(seen(db, &tally(99)).await, ["good"]);
         assert_eq!(db.count("eventbox_failure").await, 0);
     }
@@ -54,7 +61,8 @@ on_every_engine! {
         config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
         emit(db, &tally("fails"), ["fail"]).await;
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(config).start().await.unwrap();
-        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1).await;
+        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1)
+            .await;
         // Others go on, and by the time that they are done, several polls have passed.
         for n in 0..5 {
             emit(db, &tally(n), ["good"]).await;
@@ -66,7 +74,8 @@ on_every_engine! {
         assert!(wait > 0);
         // A person who has mended it resumes it, and it is tried at once.
         admin::resume(&db.pool, &tally("fails")).await.unwrap();
-        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1).await;
+        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1)
+            .await;
         runtime.stop(STOP).await;
     }
 
@@ -123,8 +132,11 @@ on_every_engine! {
         }
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
-        sqlx::Executor::execute(&mut *tx, "UPDATE eventbox_state SET turn = turn WHERE recipient = 'tally/held'").await.unwrap();
-        let events: Vec<_> = (0..50).map(|n| (tally(n), Event::new("x"))).chain([(tally("held"), Event::new("y"))]).collect();
+        sqlx::Executor::execute(&mut *tx, "UPDATE eventbox_state SET turn = turn WHERE recipient = 'tally/held'")
+            .await
+            .unwrap();
+        let events: Vec<_> =
+            (0..50).map(|n| (tally(n), Event::new("x"))).chain([(tally("held"), Event::new("y"))]).collect();
         let other = db.open(1);
         eventbox::emit_all(&other, &events).await.unwrap();
         eventually(SOON, async || db.count("eventbox_event").await == 1).await;

@@ -69,7 +69,8 @@ on_every_engine! {
     async fn a_hot_box_does_not_starve_the_others(db) {
         let hot = tally("hot");
         emit(db, &hot, 0..20_000).await;
-        let others: Vec<_> = (0..200).flat_map(|n| (0..10).map(move |e| (tally(n), Event::new(e.to_string())))).collect();
+        let others: Vec<_> =
+            (0..200).flat_map(|n| (0..10).map(move |e| (tally(n), Event::new(e.to_string())))).collect();
         emit_all(db, &others).await;
         let mut config = config();
         config.max_events = NonZeroU32::new(50).unwrap();
@@ -118,7 +119,8 @@ on_every_engine! {
     /// Events of a kind that no process here works on stay, whatever stands before and behind them. They are counted
     /// and named once.
     async fn an_unregistered_kind_stays(db) {
-        let strangers: Vec<_> = (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
+        let strangers: Vec<_> =
+            (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
         emit_all(db, &strangers).await;
         let known: Vec<_> = (0..300).map(|n| (tally(n), Event::new("x"))).collect();
         emit_all(db, &known).await;
@@ -137,17 +139,22 @@ on_every_engine! {
         };
         for max_ready in [1, 300, 20_000] {
             let strangers = ["aardvark", "tallyho", "zoo"].into_iter().flat_map(|kind| in_shard(kind, 20));
-            let strangers: Vec<_> = strangers.flat_map(|to| (0..3).map(move |_| (to.clone(), Event::new("x")))).collect();
+            let strangers: Vec<_> =
+                strangers.flat_map(|to| (0..3).map(move |_| (to.clone(), Event::new("x")))).collect();
             emit_all(db, &strangers).await;
             let known: Vec<Recipient> = in_shard("tally", 200).chain(in_shard("zebra", 40)).collect();
             let length = |n: usize| if n.is_multiple_of(17) { 90 } else { 1 + n % 3 / 2 };
-            let events = known.iter().enumerate().flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
+            let events = known
+                .iter()
+                .enumerate()
+                .flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
             emit_all(db, &events.collect::<Vec<_>>()).await;
             let mut config = config();
             (config.local_wake_ups, config.max_ready) = (false, max_ready.try_into().unwrap());
             let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).reducer("zebra", Tally).config(config);
             let runtime = runtime.start().await.unwrap();
-            eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap()).await;
+            eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap())
+                .await;
             assert!(runtime.stop(STOP).await.complete);
             for (n, to) in known.iter().enumerate() {
                 assert_eq!(seen(db, to).await, (0..length(n)).map(|e| e.to_string()).collect::<Vec<_>>(), "{to}");

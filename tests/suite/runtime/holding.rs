@@ -67,7 +67,8 @@ on_every_engine! {
     async fn a_full_outbox_slows_down_kinds_that_publish(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
-        let runtime = Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
         let runtime = runtime.start().await.unwrap();
         let publisher = Recipient::new("publisher", "1").unwrap();
         emit(db, &publisher, 0..30).await;
@@ -91,7 +92,8 @@ on_every_engine! {
     /// A recipient that is resumed, and an event that is put back, are found at once and not by the poll.
     async fn a_change_by_an_operator_is_noticed_at_once(db) {
         let mut config = config();
-        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
+        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) =
+            (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
         let receipt = Engine::emit_on(&db.pool, &tally(1), Event::new("x")).await.unwrap();
         admin::quarantine(&db.pool, &tally(1), &[receipt.id().unwrap()], "look at it").await.unwrap();
         admin::pause(&db.pool, &tally(2)).await.unwrap();
@@ -104,6 +106,9 @@ on_every_engine! {
         admin::resume(&db.pool, &tally(2)).await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally(1)).await, seen(db, &tally(2)).await), (vec!["x".to_owned()], vec!["y".to_owned()]));
+        assert_eq!(
+            (seen(db, &tally(1)).await, seen(db, &tally(2)).await),
+            (vec!["x".to_owned()], vec!["y".to_owned()])
+        );
     }
 }

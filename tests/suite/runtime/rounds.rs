@@ -149,8 +149,14 @@ on_every_engine! {
         idle(db).await;
         assert_eq!(seen(db, &b).await, ["edited", "new"]);
 
-        let of_b = |column| format!("{column} = (SELECT b.{column} FROM eventbox_state b WHERE b.recipient = 'tally/b')");
-        db.run(format_args!("UPDATE eventbox_state SET {}, {} WHERE recipient = 'tally/a'", of_b("token"), of_b("state"))).await;
+        let of_b =
+            |column| format!("{column} = (SELECT b.{column} FROM eventbox_state b WHERE b.recipient = 'tally/b')");
+        db.run(format_args!(
+            "UPDATE eventbox_state SET {}, {} WHERE recipient = 'tally/a'",
+            of_b("token"),
+            of_b("state")
+        ))
+        .await;
         emit(db, &a, ["3"]).await;
         idle(db).await;
         assert_eq!(seen(db, &a).await, ["edited", "new", "3"]);
@@ -170,7 +176,10 @@ on_every_engine! {
         }
         let tellers: Vec<_> = (0..RECIPIENTS).map(|n| Recipient::new("teller", n.to_string()).unwrap()).collect();
         for slice in 0..4 {
-            let events: Vec<_> = tellers.iter().flat_map(|to| (0..5).map(|n| (to.clone(), Event::new((slice * 5 + n).to_string())))).collect();
+            let events: Vec<_> = tellers
+                .iter()
+                .flat_map(|to| (0..5).map(|n| (to.clone(), Event::new((slice * 5 + n).to_string()))))
+                .collect();
             emit_all(db, &events).await;
         }
         idle(db).await;
@@ -211,7 +220,8 @@ on_every_engine! {
         emit(db, &tally("a"), ["1", "2"]).await;
         emit(db, &tally("b"), ["stop"]).await;
         emit(db, &tally("c"), ["1"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
         let overtaking = eventbox::reduce_batch(&db.pool, &tally("a"), &Tally, 1.try_into().unwrap()).await.unwrap();
         assert_eq!(overtaking.consumed, 1);
@@ -220,7 +230,10 @@ on_every_engine! {
         let stats = runtime.stats();
         runtime.stop(STOP).await;
         assert_eq!(seen(db, &tally("a")).await, ["1", "2"]);
-        assert_eq!((seen(db, &tally("b")).await, seen(db, &tally("c")).await), (vec!["stop".to_owned()], vec!["1".to_owned()]));
+        assert_eq!(
+            (seen(db, &tally("b")).await, seen(db, &tally("c")).await),
+            (vec!["stop".to_owned()], vec!["1".to_owned()])
+        );
         assert!(stats.contention >= 1, "{stats:?}");
     }
 
@@ -246,13 +259,16 @@ on_every_engine! {
     async fn an_event_that_commits_late_between_old_ones_is_not_removed(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
-        clock.scope(async {
-            emit(db, &tally("a"), ["1"]).await;
-            clock.advance(Duration::from_secs(20));
-            emit(db, &tally("a"), ["3"]).await;
-            emit(db, &tally("b"), ["stop"]).await;
-        }).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        clock
+            .scope(async {
+                emit(db, &tally("a"), ["1"]).await;
+                clock.advance(Duration::from_secs(20));
+                emit(db, &tally("a"), ["3"]).await;
+                emit(db, &tally("b"), ["stop"]).await;
+            })
+            .await;
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
         let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
         between.scope(emit(db, &tally("a"), ["2"])).await;
@@ -271,13 +287,17 @@ on_every_engine! {
         let (stopping, reached, go_on) = Stopping::new();
         emit(db, &tally("a"), ["1", "2"]).await;
         emit(db, &tally("b"), ["stop"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
         db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/a' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/a' ORDER BY id LIMIT 1)").await;
         go_on.send(()).unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
+        assert_eq!(
+            (seen(db, &tally("a")).await, seen(db, &tally("b")).await),
+            (vec!["2".to_owned()], vec!["stop".to_owned()])
+        );
     }
 
     /// Another writer was faster, and a box is empty when its round comes. The next poll finds the next event, before
@@ -289,7 +309,8 @@ on_every_engine! {
             emit(db, to, ["stop"]).await;
         }
         let mut config = one_round();
-        (config.local_wake_ups, config.remote_wake_ups, config.poll_interval) = (false, false, Duration::from_secs(3_600));
+        (config.local_wake_ups, config.remote_wake_ups, config.poll_interval) =
+            (false, false, Duration::from_secs(3_600));
         (config.round_recipients, config.min_poll_interval) = (1.try_into().unwrap(), Duration::from_millis(10));
         let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(config).start().await.unwrap();
         // One is being decided on and the other one waits: both were found by one walk.
@@ -319,7 +340,8 @@ on_every_engine! {
                 let _ = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
             }
             emit(db, &tally(of), ["stop", "next"]).await;
-            let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+            let runtime =
+                Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
             reached.await.unwrap();
             let overtaking = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
             assert_eq!(overtaking.consumed, 1);
@@ -337,12 +359,15 @@ on_every_engine! {
     async fn a_round_of_one_removes_what_it_listed_or_nothing(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
-        clock.scope(async {
-            emit(db, &tally("late"), ["1"]).await;
-            clock.advance(Duration::from_secs(20));
-            emit(db, &tally("late"), ["stop"]).await;
-        }).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        clock
+            .scope(async {
+                emit(db, &tally("late"), ["1"]).await;
+                clock.advance(Duration::from_secs(20));
+                emit(db, &tally("late"), ["stop"]).await;
+            })
+            .await;
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
         let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
         between.scope(emit(db, &tally("late"), ["2"])).await;
@@ -355,7 +380,8 @@ on_every_engine! {
 
         let (stopping, reached, go_on) = Stopping::new();
         emit(db, &tally("gone"), ["1", "stop"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
         db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/gone' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/gone' ORDER BY id LIMIT 1)").await;
         go_on.send(()).unwrap();

@@ -63,7 +63,8 @@ on_every_engine! {
         emit_all(db, &events(100, 50)).await;
         let mut runtimes = Vec::new();
         for _ in 0..3 {
-            let runtime = Runtime::builder(db.open(4)).reducer("tally", Counting(Arc::default())).config(config.clone());
+            let runtime =
+                Runtime::builder(db.open(4)).reducer("tally", Counting(Arc::default())).config(config.clone());
             runtimes.push(runtime.start().await.unwrap());
         }
         emit_all(db, &events(100, 50)).await;
@@ -122,7 +123,8 @@ on_every_engine! {
         }
         eventually(SOON, async || runtimes.iter().map(Runtime::shards).eq([128, 128])).await;
         for n in 0..10 {
-            let (here, there) = (runtimes[0].resolve(&tally(n)).await.unwrap(), runtimes[1].resolve(&tally(n)).await.unwrap());
+            let (here, there) =
+                (runtimes[0].resolve(&tally(n)).await.unwrap(), runtimes[1].resolve(&tally(n)).await.unwrap());
             assert_eq!((here.worker, &here.address, here.is_here), (there.worker, &there.address, !there.is_here));
             let address = if here.is_here { "one:1" } else { "other:2" };
             assert_eq!((here.shard, here.address.as_deref()), (tally(n).shard(), Some(address)));

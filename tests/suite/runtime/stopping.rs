@@ -16,14 +16,16 @@ on_every_engine! {
         create_cells(db).await;
         let (entered, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (entering, going_on) = (Arc::clone(&entered), Arc::clone(&go_on));
-        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()))
-            .before_deciding(move |_| {
-                let (entering, going_on) = (Arc::clone(&entering), Arc::clone(&going_on));
-                async move {
-                    entering.add_permits(1);
-                    going_on.acquire().await.unwrap().forget();
-                }
-            });
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        })
+        .before_deciding(move |_| {
+            let (entering, going_on) = (Arc::clone(&entering), Arc::clone(&going_on));
+            async move {
+                entering.add_permits(1);
+                going_on.acquire().await.unwrap().forget();
+            }
+        });
         let mut config = config();
         config.workers = 1.try_into().unwrap();
         for key in ["1", "2", "3"] {
@@ -46,11 +48,13 @@ on_every_engine! {
         create_cells(db).await;
         let entered = Arc::new(Semaphore::new(0));
         let entering = Arc::clone(&entered);
-        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()))
-            .before_deciding(move |_| {
-                entering.add_permits(1);
-                std::future::pending()
-            });
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        })
+        .before_deciding(move |_| {
+            entering.add_permits(1);
+            std::future::pending()
+        });
         emit(db, &Recipient::new("cell", "1").unwrap(), ["x"]).await;
         let runtime = Runtime::builder(db.open(4)).processor("cell", cells).config(config()).start().await.unwrap();
         entered.acquire().await.unwrap().forget();
