@@ -36,8 +36,8 @@ pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
 /// connection for dead.
 ///
 /// When a step takes longer, the library asks the server for the session of the step. A step that computes or calls a
-/// service for longer, while it holds the connection, fails as transient. Do that in `prepare_mutation`, whose turn gives
-/// the connection back when the method waits.
+/// service for longer, while it holds the connection, fails as transient. Call services in `prepare_mutation`: the turn
+/// gives the connection back when this method waits.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Interval at which the library asks for the session of a step that takes longer than [`IDLE_LIMIT`].
@@ -96,7 +96,8 @@ pub(crate) async fn while_alive<B: Session, T>(
             Err(_) => {
                 sift(pool);
                 let text = format!(
-                    "the connection died, or the code left it idle for {IDLE_LIMIT:?} (call services in prepare_mutation)"
+                    "the connection died, or the code left it idle for {IDLE_LIMIT:?} \
+                     (call services in prepare_mutation)"
                 );
                 return Err(Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))));
             }

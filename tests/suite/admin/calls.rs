@@ -85,7 +85,11 @@ on_every_engine! {
 
     async fn failures_are_shown(db) {
         let shard = cell().shard();
-        db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error) VALUES ({shard}, 'cell/1', 3, 5000000, 'why')")).await;
+        db.run(format_args!(
+            "INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error)
+             VALUES ({shard}, 'cell/1', 3, 5000000, 'why')"
+        ))
+        .await;
         let failing = admin::standing(&db.pool, &cell()).await.unwrap();
         let since = failing.next_attempt_at.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
         assert_eq!(

@@ -99,7 +99,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{SOON, eventually, with_database};
+    use crate::support::{LOCK_WAITS, SOON, eventually, with_database};
 
     type Engine = sqlx::Postgres;
 
@@ -121,10 +121,7 @@ mod on_postgres {
             assert_eq!(prune_in(&mut tx).await, [0, 1, 0], "the event lives, in quarantine");
             let other = db.open(1);
             let replaying = tokio::spawn(async move { admin::replay(&other, &cell(), &[id]).await.unwrap() });
-            eventually(SOON, async || {
-                db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-            })
-            .await;
+            eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             tx.commit().await.unwrap();
             assert_eq!(replaying.await.unwrap(), 1);
             assert_eq!((values(db).await, prune(db).await), (vec!["a".to_owned()], [0, 0, 0]));

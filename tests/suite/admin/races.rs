@@ -9,7 +9,9 @@ use sqlx::Pool;
 use tokio::sync::oneshot;
 
 use super::{MANY, cell, emit, turn, values};
-use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine};
+use crate::support::{
+    CellEngine, Cells, LOCK_WAITS, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine,
+};
 
 /// An administrative call, on a pool of its own.
 pub(super) type Op<B, T> = Arc<dyn Fn(Pool<B>) -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
@@ -75,8 +77,7 @@ pub(super) async fn turn_first<B: CellEngine, T: Send + 'static>(db: &TestDb<B>,
         is_open.await.unwrap();
         let (answer, ()) = tokio::join!(op(pool), async {
             if B::FOLDER == "postgres" {
-                let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                eventually(SOON, async || db.number(waits).await == 1).await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             }
             commit.send(()).unwrap();
         });

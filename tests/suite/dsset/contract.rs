@@ -156,7 +156,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{TestDb, with_database};
+    use crate::support::{LOCK_WAITS, TestDb, with_database};
 
     /// Two pops of one item run at the same time. The second waits for the first, and fails as contention if the first
     /// commits.
@@ -176,10 +176,7 @@ mod on_postgres {
                     finish_pop(&mut second, [theirs]).await?;
                     second.commit().await
                 });
-                eventually(SOON, async || {
-                    db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
                 match first_commits {
                     true => first.commit().await.unwrap(),
                     false => first.rollback().await.unwrap(),
@@ -189,7 +186,8 @@ mod on_postgres {
                     true => assert!(second.unwrap_err().is_contention()),
                     false => second.unwrap(),
                 }
-                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1 + i64::from(first_commits)));
+                let turns = 1 + i64::from(first_commits);
+                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, turns));
                 if !first_commits {
                     db.run("DELETE FROM eventbox_tombstone").await;
                 }

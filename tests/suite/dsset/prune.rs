@@ -10,7 +10,7 @@ use eventbox::{
 };
 
 use super::{MANY, airport, item, let_the_delay_pass, set};
-use crate::support::{CellEngine, Decider, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
+use crate::support::{CellEngine, Decider, LOCK_WAITS, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 fn named(name: &str) -> Event {
     Event::new("value").named(name)
@@ -138,10 +138,7 @@ on_every_engine! {
             let other = db.open(1);
             let sender = tokio::spawn(async move { emit(&other, &airport(), named("n")).await.unwrap() });
             if Engine::FOLDER == "postgres" {
-                eventually(SOON, async || {
-                    db.texts("SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await.len() == 1
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             }
             match deletion_commits {
                 true => tx.commit().await.unwrap(),

@@ -48,14 +48,16 @@ pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
         ),
         _ => (
             format!(
-                "FROM (WITH RECURSIVE g (i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM g WHERE i < {until}) SELECT i FROM g)"
+                "FROM (WITH RECURSIVE g (i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM g WHERE i < {until})
+                       SELECT i FROM g)"
             ),
             "unhex(printf('%032x', i))",
             format!("zeroblob({bytes})"),
         ),
     };
     db.run(format!(
-        "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, delivered_at_us, payload)
+        "INSERT INTO eventbox_outbox
+             (shard, id, source, type, created_at_us, next_attempt_at_us, delivered_at_us, payload)
          SELECT {shard}, {id}, 's', 't', {created}, {next}, {delivered}, {payload} {series}"
     ))
     .await;

@@ -169,7 +169,8 @@ on_every_engine! {
             builder(&db.pool, &fake).configure(|config| config.expiry = Some(expiry)).plugin().start().await.unwrap();
         emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().rescheduled == 1).await;
-        let old = "SELECT count(*) FROM eventbox_outbox WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
+        let old = "SELECT count(*) FROM eventbox_outbox
+                   WHERE created_at_us < (SELECT max(created_at_us) FROM eventbox_outbox)";
         eventually(SOON, async || {
             // Ten rows that are older than the newest one prove that many ticks of the loops have passed.
             let _ = leave_in(db, event("clock")).await;

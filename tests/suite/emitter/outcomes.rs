@@ -228,7 +228,11 @@ on_every_engine! {
             })
         };
         let long = retention(Duration::from_secs(3_600)).await;
-        db.run("UPDATE eventbox_dead_letter SET dead_at_us = 0 WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)").await;
+        db.run(
+            "UPDATE eventbox_dead_letter SET dead_at_us = 0
+             WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)",
+        )
+        .await;
         eventually(SOON, async || db.count(DEAD).await == 1).await;
         long.stop(STOP).await;
         assert_eq!(db.count(DEAD).await, 1, "the younger dead letter stays");

@@ -215,7 +215,8 @@ on_every_engine! {
         comes_back(db, (0..40).collect::<BTreeSet<i8>>()).await;
     }
 
-    /// A codec that cannot read what it writes is found at its first state, also one of the user's, and deep messages of protobuf.
+    /// The library refuses the first state of a codec that cannot read what it writes, also of a user's codec.
+    /// The same holds for deep messages of protobuf.
     async fn a_codec_proves_itself(db) {
         struct Broken;
         impl StateCodec<u64> for Broken {

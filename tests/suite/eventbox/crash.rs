@@ -208,7 +208,8 @@ on_every_engine! {
         wanted.sort();
         effects.sort();
         assert_eq!(effects, wanted, "EVENTBOX_SEED={seed}");
-        let wrong = "SELECT count(*) FROM cell c JOIN eventbox_state s ON s.recipient = c.key WHERE c.population <> 10 OR c.eversion <> s.turn";
+        let wrong = "SELECT count(*) FROM cell c JOIN eventbox_state s ON s.recipient = c.key
+                     WHERE c.population <> 10 OR c.eversion <> s.turn";
         assert_eq!((db.count("cell").await, db.number(wrong).await), (RECIPIENTS as i64, 0), "EVENTBOX_SEED={seed}");
     }
 }

@@ -449,15 +449,16 @@ async fn settings_that_a_pool_makes_when_it_connects_stay() {
             })
         });
         let pool = pool.connect_with(db.options()).await.unwrap();
-        let ours = "SELECT (current_setting('app.tenant') = 'ours' AND current_setting('statement_timeout') = '2min')::int::int8";
+        let ours = "SELECT (current_setting('app.tenant') = 'ours'
+                            AND current_setting('statement_timeout') = '2min')::int::int8";
         for sql in ["", "SET LOCAL app.tenant = 'other'", "SET work_mem = '9MB'", "SET statement_timeout = 0"] {
             let _ = turn(&pool, &Foreign::new(Place::Effect, sql, false)).await.unwrap();
             db.run("DELETE FROM note WHERE text <> 'there'").await;
             emit_one(db).await;
             eventually(SOON, async || {
                 let mut conn = pool.acquire().await.unwrap();
-                let work_mem = Postgres::number_on(&mut conn, "SELECT (current_setting('work_mem') = '9MB')::int::int8");
-                let work_mem = work_mem.await.unwrap();
+                let work_mem = "SELECT (current_setting('work_mem') = '9MB')::int::int8";
+                let work_mem = Postgres::number_on(&mut conn, work_mem).await.unwrap();
                 (work_mem, Postgres::number_on(&mut conn, ours).await.unwrap()) == (0, 1)
             })
             .await;

@@ -253,7 +253,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{SOON, eventually, with_database};
+    use crate::support::{LOCK_WAITS, SOON, eventually, with_database};
 
     type Engine = sqlx::Postgres;
 
@@ -279,25 +279,23 @@ mod on_postgres {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_second_copy_waits_for_the_first() {
         with_database("a_second_copy_waits_for_the_first", async |db: &TestDb<Engine>| {
-        for first_commits in [true, false] {
-            let name = format!("order-{first_commits}");
-            let mut tx = eventbox::begin(&db.pool).await.unwrap();
-            Engine::emit(&mut tx, &cell(1), Event::new("first").named(name.as_str())).await.unwrap();
-            let (pool, copy) = (db.open(1), Event::new("second").named(name.as_str()));
-            let waiting = tokio::spawn(async move { eventbox::emit(&pool, &cell(1), copy).await.unwrap() });
-            eventually(SOON, async || {
-                db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-            })
-            .await;
-            match first_commits {
-                true => tx.commit().await.unwrap(),
-                false => tx.rollback().await.unwrap(),
+            for first_commits in [true, false] {
+                let name = format!("order-{first_commits}");
+                let mut tx = eventbox::begin(&db.pool).await.unwrap();
+                Engine::emit(&mut tx, &cell(1), Event::new("first").named(name.as_str())).await.unwrap();
+                let (pool, copy) = (db.open(1), Event::new("second").named(name.as_str()));
+                let waiting = tokio::spawn(async move { eventbox::emit(&pool, &cell(1), copy).await.unwrap() });
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
+                match first_commits {
+                    true => tx.commit().await.unwrap(),
+                    false => tx.rollback().await.unwrap(),
+                }
+                let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
+                assert_eq!(waiting.await.unwrap(), wanted);
             }
-            let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
-            assert_eq!(waiting.await.unwrap(), wanted);
-        }
-        let values: Vec<_> = drain(&db.pool, &cell(1)).await.iter().map(|event| event.value().to_vec()).collect();
-        assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
-        }).await;
+            let values: Vec<_> = drain(&db.pool, &cell(1)).await.iter().map(|event| event.value().to_vec()).collect();
+            assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
+        })
+        .await;
     }
 }

@@ -152,7 +152,8 @@ on_every_engine! {
             let turn = eventbox::reduce_batch(&db.pool, &to, &publish, MANY).await.unwrap();
             assert_eq!((turn.published.len(), db.count("eventbox_outbox").await), (count, count as i64));
             let bytes: usize = turn.published.iter().map(|stored| stored.event().encode().len()).sum();
-            let whole = "attempts = 1 AND source = 'flights' AND type = 'flight.delayed' AND next_attempt_at_us = created_at_us + 10000000";
+            let whole = "attempts = 1 AND source = 'flights' AND type = 'flight.delayed'
+                         AND next_attempt_at_us = created_at_us + 10000000";
             for (what, wanted) in [
                 ("count(DISTINCT id)", count),
                 ("count(DISTINCT shard)", 1),

@@ -11,7 +11,7 @@ use ::eventbox::{
     timer::{Due, MAX_TIMER, Moved, cancel, move_due, timers},
 };
 
-use crate::support::{CellEngine, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
+use crate::support::{CellEngine, LOCK_WAITS, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -312,14 +312,7 @@ on_every_engine! {
 }
 
 async fn someone_waits<B: CellEngine>(db: &TestDb<B>) {
-    eventually(SOON, async || {
-        db.number(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
-        )
-        .await
-            > 0
-    })
-    .await;
+    eventually(SOON, async || db.number(LOCK_WAITS).await > 0).await;
 }
 
 /// Races in a fixed order that only an engine with many writers can have.
@@ -389,11 +382,7 @@ mod on_postgres {
                         cancel(&pool, &order(), &name).await.unwrap()
                     }
                 });
-                eventually(SOON, async || {
-                    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                    db.number(waiting).await == 2
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 2).await;
                 gate.commit().await.unwrap();
                 assert_eq!(mover.await.unwrap(), 1);
                 assert_eq!(other.await.unwrap(), purges, "too late to cancel it, never too late to purge it");

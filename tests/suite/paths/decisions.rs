@@ -325,7 +325,8 @@ by_every_way! {
     async fn a_limit_of_what_is_emitted_is_one_of_the_decision(db, way) {
         emit(db, ["a"]).await;
         let too_long = reduce(|events, seen| {
-            Ok(remember(events, seen)?.emitting([(other(), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
+            let too_long = Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]);
+            Ok(remember(events, seen)?.emitting([(other(), too_long)]))
         });
         let worked = way.work(db, too_long, Bounds::default(), async |worked| worked.failures > 0).await;
         assert_eq!(

@@ -242,7 +242,7 @@ mod on_postgres {
 
     use super::*;
     use crate::support::proxy::{Fate, Message, Proxy};
-    use crate::support::with_database;
+    use crate::support::{LOCK_WAITS, with_database};
 
     /// Runs a test through every door.
     macro_rules! at_every_door {
@@ -269,9 +269,7 @@ mod on_postgres {
                 eventbox::emit(&mut *tx, &order(), Event::new("first").named(name.as_str())).await.unwrap();
                 let (pool, copy) = (db.open(2), name.clone());
                 let waiting = tokio::spawn(async move { door.send(&pool, &order(), &copy, b"second").await.unwrap() });
-                let locked = "SELECT count(*) FROM pg_stat_activity
-                              WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                eventually(SOON, async || db.number(locked).await >= 1).await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await >= 1).await;
                 if first_commits {
                     tx.commit().await.unwrap();
                 } else {

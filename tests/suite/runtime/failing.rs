@@ -32,7 +32,8 @@ impl Reducer for Fragile {
 }
 
 on_every_engine! {
-    /// A bad event among many recipients' good ones: the others are processed, and the bad ones end in quarantine; the rest of their boxes too.
+    /// Two recipients have a bad event among good events, beside many good recipients. The runtime moves the bad events
+    /// to quarantine and processes all other events.
     async fn bad_events_end_in_quarantine_and_the_rest_proceeds(db) {
         let good: Vec<_> = (0..100).map(|n| (tally(n), Event::new("good"))).collect();
         emit_all(db, &good).await;

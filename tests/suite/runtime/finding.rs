@@ -131,7 +131,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 3_000);
     }
 
-    /// Short and long boxes of one shard are all found, with strangers before, between and behind them, whatever a walk may bring at once.
+    /// Scans find all short and long boxes of one shard, whatever the maximum number of recipients of a scan.
+    /// Boxes of unregistered kinds stand before, between and behind them.
     async fn boxes_of_every_length_are_found(db) {
         let in_shard = |kind: &'static str, count| {
             let all = (0..).map(move |n: usize| Recipient::new(kind, n.to_string()).unwrap());

@@ -1,5 +1,5 @@
-//! The clock of the database goes back an hour, as after a fail-over to another server: times that were stored before lie
-//! an hour ahead. The tests move the times and leave the clock.
+//! The clock of the database goes back an hour, as after a fail-over to another server: times that were stored before
+//! lie an hour ahead. The tests move the times and leave the clock.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -39,7 +39,8 @@ pub(crate) const STOP: Duration = Duration::from_secs(20);
 const TERMS: (Duration, Duration, Duration) =
     (Duration::from_millis(900), Duration::from_millis(200), Duration::from_millis(50));
 
-/// With this variable every process works on every shard, and only the poll finds what there is: what is right must not need more.
+/// Name of the variable that switches off leases and wake-ups in the tests: only the poll finds events, and the tests
+/// must pass all the same.
 const BARE: &str = "EVENTBOX_TEST_BARE_RUNTIME";
 
 /// The settings of a test: a busy poll, short leases, short pauses of who fails.

@@ -22,7 +22,16 @@ async fn turn_of<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> i64 {
     eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().map_or(0, |at| at.turn)
 }
 
-/// Tells the collector about every event, and publishes it.
+/// Deletes the oldest event of a recipient, as a foreign transaction could.
+async fn delete_oldest<B: TestEngine>(db: &TestDb<B>, to: &Recipient) {
+    db.run(format_args!(
+        "DELETE FROM eventbox_event WHERE recipient = '{to}'
+         AND id = (SELECT id FROM eventbox_event WHERE recipient = '{to}' ORDER BY id LIMIT 1)"
+    ))
+    .await;
+}
+
+/// Emits every event to the collector, and publishes it.
 struct Teller {
     hooks: Arc<AtomicUsize>,
 }
@@ -49,7 +58,7 @@ impl Reducer for Teller {
     }
 }
 
-/// A tally whose first decision about an event `stop` waits, so that the test can do something between listing and commit.
+/// A tally whose first decision on an event `stop` waits, so that the test can act between listing and commit.
 struct Stopping(Mutex<Option<(oneshot::Sender<()>, mpsc::Receiver<()>)>>);
 
 impl Stopping {
@@ -237,7 +246,8 @@ on_every_engine! {
         assert!(stats.contention >= 1, "{stats:?}");
     }
 
-    /// Each part of a round removes what its recipient consumed, and nothing else: all of a box that is old or new, or some of it with others in between.
+    /// A round removes only the events that each recipient consumed: a whole box of old or of new events, or some
+    /// events with others between them.
     async fn each_part_of_a_round_removes_its_own(db) {
         let hour_ago = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
         hour_ago.scope(emit(db, &tally("old"), ["1", "2"])).await;
@@ -255,7 +265,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event WHERE length(value) = 5").await, 3, "what is for later is there");
     }
 
-    /// An event commits late, between two old ones that a round removes in one go: it is not removed with them, and has its own turn.
+    /// An event commits late, between two old events that a round removes as a range of ids. The round does not remove
+    /// the late event, and the event has a turn of its own.
     async fn an_event_that_commits_late_between_old_ones_is_not_removed(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
@@ -290,7 +301,7 @@ on_every_engine! {
         let runtime =
             Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
-        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/a' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/a' ORDER BY id LIMIT 1)").await;
+        delete_oldest(db, &tally("a")).await;
         go_on.send(()).unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
@@ -331,7 +342,8 @@ on_every_engine! {
         }
     }
 
-    /// A round of one recipient has statements of its own: another writer commits its turn, with and without one before it.
+    /// A round of one recipient has statements of its own. Another writer commits the recipient's turn first, which is
+    /// its first turn or a later one.
     async fn a_round_of_one_loses_its_race_too(db) {
         for (of, events_before) in [("new", 0), ("old", 1)] {
             let (stopping, reached, go_on) = Stopping::new();
@@ -355,7 +367,8 @@ on_every_engine! {
         }
     }
 
-    /// An event that commits late between old ones is not removed with them by a round of one either, and one that is gone rolls it back.
+    /// A round of one recipient does not remove an event that commits late between old events either. A missing event
+    /// rolls the round back.
     async fn a_round_of_one_removes_what_it_listed_or_nothing(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
@@ -383,7 +396,7 @@ on_every_engine! {
         let runtime =
             Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
         reached.await.unwrap();
-        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/gone' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/gone' ORDER BY id LIMIT 1)").await;
+        delete_oldest(db, &tally("gone")).await;
         go_on.send(()).unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
@@ -391,7 +404,8 @@ on_every_engine! {
     }
 }
 
-/// The answer to the commit of a round is lost: what it did is read back, nothing is done again, and the hooks of what is ours run.
+/// The answer to the commit of a round is lost. The runtime reads the turns back, repeats nothing, and runs the hooks
+/// of its own turns.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_round_whose_answer_was_lost_is_read_back() {

@@ -34,7 +34,7 @@ async fn sum<B: TestEngine>(db: &crate::support::TestDb<B>, recipients: usize) -
 }
 
 on_every_engine! {
-    /// Three runtimes come to hold a fair share of the shards each, and all of them together; each event is processed once.
+    /// Three runtimes share all shards fairly, and each event is processed once.
     async fn shards_are_shared_fairly(db) {
         let counts: Vec<_> = (0..3).map(|_| Arc::new(AtomicUsize::new(0))).collect();
         let mut runtimes = Vec::new();

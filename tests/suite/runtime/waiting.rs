@@ -53,7 +53,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Timers come into their boxes when they are due, each once, also with several runtimes; one that is cancelled does not.
+    /// The runtimes move each timer into its box once, when it is due.
+    /// A timer that is not due stays.
     async fn timers_are_moved_when_they_are_due(db) {
         let runtimes = [tallying(db.open(4)).start().await.unwrap(), tallying(db.open(4)).start().await.unwrap()];
         let mut receipts = Vec::new();

@@ -92,7 +92,8 @@ mod postgres {
     async fn looks_up_ids_by(index: &str, name: &str, types: &str, arguments: &[&str]) {
         let db = filled().await;
         db.run(
-            "INSERT INTO eventbox_event SELECT r % 256, 'crew/' || r, gen_random_uuid(), NULL, NULL, '\\x00' FROM generate_series(1, 20000) r;
+            "INSERT INTO eventbox_event
+             SELECT r % 256, 'crew/' || r, gen_random_uuid(), NULL, NULL, '\\x00' FROM generate_series(1, 20000) r;
              INSERT INTO eventbox_timer (shard, recipient, id, value, due_at_us)
              SELECT shard, recipient, id, value, 1 FROM eventbox_event;
              ANALYZE eventbox_event, eventbox_timer",
@@ -244,9 +245,11 @@ mod postgres {
                 ),
                 (
                     "WRITE_ROUND",
-                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int4[], int4[], uuid[], uuid, text, uuid[]",
+                    "int2[], text[], int8[], bool[], bytea[], uuid[], uuid[], int4[], int4[], uuid[], uuid, text, \
+                     uuid[]",
                     format!(
-                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {starts}, {ids}, '{token}', '200', {afters}"
+                        "{shards}, {names}, {ones}, {keeps}, {states}, {afters}, {afters}, {ones}, {starts}, {ids}, \
+                         '{token}', '200', {afters}"
                     ),
                 ),
             ] {
@@ -315,8 +318,10 @@ mod sqlite {
         eventbox::migrate(&db.pool).await.unwrap();
         let numbers = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 31999)";
         db.run(format!(
-            "INSERT INTO eventbox_event {numbers} SELECT i % 16, 'aircraft/' || (i / 16 % {RECIPIENTS}), randomblob(16), NULL, NULL, x'00' FROM n;
-             INSERT INTO eventbox_event {numbers} SELECT 3, 'airport/EWR', randomblob(16), NULL, NULL, x'00' FROM n LIMIT 20000;
+            "INSERT INTO eventbox_event {numbers}
+             SELECT i % 16, 'aircraft/' || (i / 16 % {RECIPIENTS}), randomblob(16), NULL, NULL, x'00' FROM n;
+             INSERT INTO eventbox_event {numbers}
+             SELECT 3, 'airport/EWR', randomblob(16), NULL, NULL, x'00' FROM n LIMIT 20000;
              ANALYZE"
         ))
         .await;

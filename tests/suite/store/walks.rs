@@ -50,7 +50,8 @@ impl WalkEngine for sqlx::Sqlite {
 fn walk_statement<B: TestEngine>() -> String {
     let sql = statement(B::FOLDER, "WALK_RECIPIENTS");
     format!(
-        "WITH walked (shard, recipient, first, last, paused, wait_us) AS ({sql}) SELECT recipient, first, last FROM walked"
+        "WITH walked (shard, recipient, first, last, paused, wait_us) AS ({sql})
+         SELECT recipient, first, last FROM walked"
     )
 }
 
