@@ -16,7 +16,7 @@ struct Folder {
     /// Name of the folder, and of the list of its known survivors.
     name: &'static str,
     files: &'static str,
-    /// Whether the unit tests run first, which build quickly and need no database.
+    /// Whether the unit tests run first, which build quickly.
     has_unit_tests: bool,
     /// Tests of the suite to run. The whole suite would take minutes for each mutant.
     suite: &'static [&'static str],
