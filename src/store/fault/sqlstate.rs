@@ -2,11 +2,11 @@
 
 use super::ruling::{CONTENTION, DATA, DEPLOYMENT, HINDERED, Rule, Ruling, SCHEMA, TRANSIENT, rule};
 
-/// Name that Postgres gives to the place in which it refuses a plan of a prepared statement whose table was altered.
+/// Name of the place in Postgres' code that refuses a prepared statement whose table was altered.
 #[cfg(feature = "postgres")]
 const STALE_PLAN_ROUTINE: &str = "RevalidateCachedQuery";
 
-/// A prepared statement whose table was altered; it has the SQLSTATE of a feature that is not there.
+/// A prepared statement whose table was altered. Its SQLSTATE is that of a missing feature.
 const STALE_PLAN: Ruling = CONTENTION.closing();
 
 /// Any code that is not in the table, as functions and triggers of users raise them.
@@ -77,11 +77,11 @@ pub(super) fn of_sqlstate(code: &str) -> Ruling {
     SQLSTATES.iter().find(|rule| code.starts_with(rule.code)).map_or(OTHER, |rule| rule.ruling)
 }
 
-/// Returns the ruling about an error of Postgres, which knows more than the code.
+/// Returns the ruling about an error of Postgres, which says more than its code.
 #[cfg(feature = "postgres")]
 pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     use sqlx::postgres::PgSeverity;
-    // By the routine and not by the text, which servers translate.
+    // By the routine and not by the text, because servers translate the text.
     let is_stale = error.code() == "0A000" && error.routine() == Some(STALE_PLAN_ROUTINE);
     let ruling = if is_stale { STALE_PLAN } else { of_sqlstate(error.code()) };
     match error.severity() {
@@ -91,9 +91,9 @@ pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     }
 }
 
-/// Returns whether the server may have done what it was asked when the session ended with this code.
+/// Returns whether the server may have run the statement when the session ended with this code.
 pub(super) fn loses_the_answer(code: &str) -> bool {
-    // A session that was idle for too long, and a server that takes no connections, were not asked anything.
+    // The server ran nothing for a session that was idle for too long, or that it did not accept.
     const NOT_ASKED: [&str; 2] = ["57P03", "57P05"];
     (code.starts_with("57P0") || code.starts_with("08") || code == "40003") && !NOT_ASKED.contains(&code)
 }
