@@ -1,4 +1,4 @@
-//! The operator: quarantine, paused kinds, counts, long transactions, and the look into all tables.
+//! The operator: quarantine, paused kinds, counts, old transactions, and reads of all tables.
 
 pub(in crate::store) mod backlog;
 pub(in crate::store) mod blocked;
