@@ -151,8 +151,8 @@ impl<'a> StateWrite<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Removed<'a> {
     Ids(&'a [Uuid]),
-    /// All events from the first to the last, which must be this many. This is far faster. The number is
-    /// wrong when another event was committed late between them.
+    /// All events from the first to the last, which must be this many. This is far faster. The number is wrong when
+    /// another event was committed late between them.
     Range {
         first: Uuid,
         last: Uuid,
