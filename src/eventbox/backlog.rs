@@ -24,7 +24,7 @@ pub enum Precision {
     Exact,
     /// A sample of the table was scaled up (Postgres).
     Estimate,
-    /// The count stopped at its bound: there are at least so many.
+    /// The count stopped at its bound: there are at least this many events.
     AtLeast,
 }
 
@@ -38,7 +38,7 @@ pub struct KindBacklog {
     pub events: u64,
     /// Precision of the number.
     pub precision: Precision,
-    /// The oldest event; `None` without events. Beyond the bound of the count the oldest of those that were counted, so
+    /// The oldest event; `None` without events. Beyond the bound of the count, the oldest of the counted events, so
     /// there may be an older one.
     pub oldest: Option<EventId>,
 }
