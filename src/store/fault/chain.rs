@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn a_user_error_is_as_its_cause() {
-        let nobodys = |class, closes| (class, Blame::Nobody, closes);
-        assert_eq!(verdict(Error::contention("x")), nobodys(Class::Contention, false));
-        assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), nobodys(Class::Transient, false));
-        assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), nobodys(Class::Transient, true));
-        assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), nobodys(Class::Transient, false));
+        let environment = |class, closes| (class, Blame::Environment, closes);
+        assert_eq!(verdict(Error::contention("x")), environment(Class::Contention, false));
+        assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), environment(Class::Transient, false));
+        assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), environment(Class::Transient, true));
+        assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), environment(Class::Transient, false));
         assert_eq!(verdict("plain"), (Class::Permanent, Blame::Event, false));
         assert_eq!(verdict(io::Error::from(io::ErrorKind::NotFound)), (Class::Permanent, Blame::Event, false));
         assert_eq!(verdict(sqlx::Error::ColumnNotFound("x".into())), (Class::Permanent, Blame::Code, false));
@@ -168,7 +168,7 @@ mod tests {
             let wanted = verdict(io::Error::other(BoxError::from(Hiding(BoxError::from(Hiding("x".into()))))));
             assert_eq!(wanted, (Class::Permanent, Blame::Event, false));
             let (closes, text) = (ruling_of(&error).closes, error.to_string());
-            assert_eq!(verdict(Hiding(error.into())), (Class::Transient, Blame::Nobody, closes), "{text}");
+            assert_eq!(verdict(Hiding(error.into())), (Class::Transient, Blame::Environment, closes), "{text}");
         }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         assert!(Fault(broken()).lost_the_answer());
         let fault = Fault::before_any_statement(broken());
         assert!(!fault.lost_the_answer());
-        assert_eq!((fault.class(), blame_of(&fault.0)), (Class::Transient, Blame::Nobody));
+        assert_eq!((fault.class(), blame_of(&fault.0)), (Class::Transient, Blame::Environment));
         assert!(matches!(fault.during_commit("emit"), Error::Transient { .. }));
     }
 }

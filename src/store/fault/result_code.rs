@@ -88,12 +88,12 @@ mod tests {
         };
         // With BUSY_SNAPSHOT and LOCKED_SHAREDCACHE.
         for code in [5, 517, 6, 262, 15, 17, 513, 769] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, false), "{code}");
         }
-        assert_eq!(of(516), (Class::Contention, Blame::Nobody, true), "ABORT_ROLLBACK");
+        assert_eq!(of(516), (Class::Contention, Blame::Environment, true), "ABORT_ROLLBACK");
         // With READONLY_DBMOVED, IOERR_WRITE, CORRUPT_INDEX and CANTOPEN_ISDIR.
         for code in [7, 8, 1032, 9, 10, 778, 11, 779, 13, 14, 526] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, true), "{code}");
         }
         // With CONSTRAINT_UNIQUE and CONSTRAINT_TRIGGER.
         for code in [18, 19, 2067, 1811, 20] {

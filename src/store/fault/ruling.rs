@@ -20,7 +20,7 @@ pub(crate) enum Blame {
     /// kind.
     Code,
     /// The environment: the same statement works at another time.
-    Nobody,
+    Environment,
 }
 
 /// Ruling about a code.
@@ -35,9 +35,9 @@ pub(super) struct Ruling {
 }
 
 /// Another writer came first, or the server asks to try again.
-pub(super) const CONTENTION: Ruling = ruling(Class::Contention, Blame::Nobody);
+pub(super) const CONTENTION: Ruling = ruling(Class::Contention, Blame::Environment);
 /// The environment failed, and the connection is still good.
-pub(super) const TRANSIENT: Ruling = ruling(Class::Transient, Blame::Nobody);
+pub(super) const TRANSIENT: Ruling = ruling(Class::Transient, Blame::Environment);
 /// The same for one statement, while others work.
 pub(super) const HINDERED: Ruling = Ruling { is_of_one_statement: true, ..TRANSIENT };
 /// The database will never take the data.
@@ -45,7 +45,7 @@ pub(super) const DATA: Ruling = ruling(Class::Permanent, Blame::Event);
 /// The schema, the rights or the statement are wrong, for every event alike.
 pub(super) const SCHEMA: Ruling = ruling(Class::Permanent, Blame::Code);
 /// The deployment is wrong: the code of a recipient is not involved.
-pub(super) const DEPLOYMENT: Ruling = ruling(Class::Permanent, Blame::Nobody).closing();
+pub(super) const DEPLOYMENT: Ruling = ruling(Class::Permanent, Blame::Environment).closing();
 
 const fn ruling(class: Class, blame: Blame) -> Ruling {
     Ruling { class, blame, closes: false, is_of_one_statement: false }
@@ -84,7 +84,7 @@ impl Rule {
         let blamed = match self.ruling.blame {
             Blame::Event => "the event",
             Blame::Code => "the code",
-            Blame::Nobody => "none",
+            Blame::Environment => "none",
         };
         let connection = if self.ruling.closes { "closed" } else { "kept" };
         format!("| `{}` | {} | {meaning} | {blamed} | {connection} |", self.code, self.what)

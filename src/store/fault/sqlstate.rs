@@ -118,16 +118,16 @@ mod tests {
             (class, blame, closes)
         };
         for code in ["40001", "40P01", "55P03", "72000"] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, false), "{code}");
         }
         for code in ["26000", "42P05"] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, true), "{code}");
         }
         for code in ["53100", "53200", "53300", "57014", "55006", "58030", "HV00N"] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, false), "{code}");
         }
         for code in ["08006", "08P01", "25006", "25P03", "57P01", "57P02", "57P04", "XX000", "XX001"] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, true), "{code}");
         }
         for code in ["21000", "22021", "22P05", "22003", "23505", "23503", "25P02", "54000", "P0001", "MY001"] {
             assert_eq!(of(code), (Class::Permanent, Blame::Event, false), "{code}");
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(of(code), (Class::Permanent, Blame::Code, false), "{code}");
         }
         for code in ["28P01", "28000", "3D000"] {
-            assert_eq!(of(code), (Class::Permanent, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Permanent, Blame::Environment, true), "{code}");
         }
     }
 
