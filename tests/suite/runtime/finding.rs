@@ -9,7 +9,7 @@ use eventbox::{Event, Outcome, Recipient, SideEffect, Transition};
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
 use crate::support::{Cells, SOON, create_cells, effects, eventually, noting, on_every_engine};
 
-/// The four ways to run: every event is processed whatever is switched off.
+/// The four settings: every event is processed with any of them.
 fn ways() -> [RuntimeConfig; 4] {
     let mut ways = [config(), config(), config(), config()];
     ways[1].local_wake_ups = false;
@@ -19,8 +19,8 @@ fn ways() -> [RuntimeConfig; 4] {
 }
 
 on_every_engine! {
-    /// Every event of many recipients is processed once and in order, by rounds and by turns.
-    /// So it is without wake-ups and leases.
+    /// Every event of many recipients is processed once and in order, in rounds and in turns, also without wake-ups and
+    /// leases.
     async fn every_event_is_processed_once_and_in_order(db) {
         create_cells(db).await;
         for (way, config) in ways().into_iter().enumerate() {
@@ -28,7 +28,7 @@ on_every_engine! {
                 let notes = events.iter().map(|event| Some(noting(String::from_utf8_lossy(event.value()))));
                 Ok(Transition::to(population + 1).consuming(events).side_effect(SideEffect::chain(notes)).into())
             });
-            // Some events are there before it starts, some come later; a cell decides nothing on an empty box.
+            // Some events exist before the start, and some come later. A cell decides nothing on an empty box.
             let tallies: Vec<Recipient> = (0..60).map(|n| tally(format!("{way}/{n}"))).collect();
             let cell = Recipient::new("cell", format!("{way}")).unwrap();
             for to in tallies.iter().chain([&cell]) {
@@ -65,7 +65,7 @@ on_every_engine! {
         assert_eq!(seen(db, &tally(1)).await, ["late"]);
     }
 
-    /// A box with very many events does not starve the others: they are done long before it is.
+    /// A box with very many events does not starve the others: they are done long before this box.
     async fn a_hot_box_does_not_starve_the_others(db) {
         let hot = tally("hot");
         emit(db, &hot, 0..20_000).await;
@@ -74,7 +74,7 @@ on_every_engine! {
         emit_all(db, &others).await;
         let mut config = config();
         config.max_events = NonZeroU32::new(50).unwrap();
-        // One counts and does not remember, so that the hot state stays small.
+        // This reducer only counts, so that the state of the hot box stays small.
         struct Count;
         impl eventbox::Reducer for Count {
             type State = u64;
@@ -92,7 +92,7 @@ on_every_engine! {
         assert_eq!(eventbox::state::<u64>(&db.pool, &hot).await.unwrap().unwrap().state, Some(20_000));
     }
 
-    /// Events that a reducer leaves for later do not hide those behind them, and are not looked at without end.
+    /// Events that a reducer leaves for later do not hide those behind them, and are not listed without end.
     async fn events_left_for_later_hide_no_others(db) {
         struct OnlyLater;
         impl eventbox::Reducer for OnlyLater {
@@ -116,8 +116,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Events of a kind that no process here works on stay, whatever stands before and behind them. They are counted
-    /// and named once.
+    /// Events of a kind without a worker here stay, whatever stands before and behind them. The runtime counts them,
+    /// and names the kind once.
     async fn an_unregistered_kind_stays(db) {
         let strangers: Vec<_> =
             (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
@@ -200,7 +200,7 @@ on_every_engine! {
     }
 }
 
-/// On SQLite the file tells of every commit, which is no reason to wake anybody.
+/// On SQLite every commit changes the version of the file, which is no reason to wake up a resting recipient.
 #[cfg(feature = "postgres")]
 mod wake_ups {
     use std::sync::Arc;

@@ -39,11 +39,11 @@ pub(crate) const STOP: Duration = Duration::from_secs(20);
 const TERMS: (Duration, Duration, Duration) =
     (Duration::from_millis(900), Duration::from_millis(200), Duration::from_millis(50));
 
-/// Name of the variable that switches off leases and wake-ups in the tests: only the poll finds events, and the tests
-/// must pass all the same.
+/// Name of the variable that switches off leases and wake-ups in the tests. Then only the poll finds events, and the
+/// tests must still pass.
 const BARE: &str = "EVENTBOX_TEST_BARE_RUNTIME";
 
-/// The settings of a test: a busy poll, short leases, short pauses of who fails.
+/// Returns the settings of a test: frequent polls, short leases, and short pauses of failing recipients.
 pub(crate) fn config() -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
     config.poll_interval = Duration::from_millis(100);
@@ -85,7 +85,7 @@ impl Reducer for Tally {
     }
 }
 
-/// A runtime with the reducer `tally` for recipients `tally/…`.
+/// Returns a runtime with the reducer `tally` for recipients `tally/…`.
 fn tallying<B: TestEngine>(pool: Pool<B>) -> RuntimeBuilder<B> {
     Runtime::builder(pool).reducer("tally", Tally).config(config())
 }
@@ -117,7 +117,7 @@ async fn seen<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
     eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().and_then(|at| at.state).unwrap_or_default()
 }
 
-/// Isolates after this number of failures.
+/// Returns settings that isolate after this number of failures.
 fn isolating(after: u32) -> RuntimeConfig {
     let mut config = config();
     config.poison = PoisonPolicy::Isolate { after: after.try_into().unwrap() };

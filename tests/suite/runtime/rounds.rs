@@ -1,4 +1,4 @@
-//! Rounds: what many recipients decide together is committed together, and each of them still alone when it must be.
+//! Rounds: many recipients commit together, and each of them still drops out alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -82,7 +82,7 @@ impl Reducer for Stopping {
     }
 }
 
-/// A tally that leaves what is for later.
+/// A tally that leaves the events `later`.
 struct Leaving;
 
 impl Reducer for Leaving {
@@ -103,7 +103,7 @@ impl Reducer for Leaving {
     }
 }
 
-/// Counts, and waits in each decision until another one is made at the same time, or was.
+/// Counts, and waits in each decision until another decision runs at the same time.
 #[derive(Default)]
 struct Meeting {
     inside: Mutex<(usize, usize)>,
@@ -149,7 +149,7 @@ on_every_engine! {
         idle(db).await;
         emit(db, &a, ["1"]).await;
         idle(db).await;
-        // Both are kept now.
+        // The runtime keeps both states now.
         emit_all(db, &[(a.clone(), Event::new("2")), (b.clone(), Event::new("old"))]).await;
         idle(db).await;
 
@@ -312,7 +312,7 @@ on_every_engine! {
     }
 
     /// Another writer was faster, and a box is empty when its round comes. The next poll finds the next event, before
-    /// the rest of the box is over.
+    /// the box would have rested.
     async fn a_box_that_was_empty_is_not_left_alone(db) {
         let (stopping, reached, go_on) = Stopping::new();
         let both = [tally("a"), tally("b")];
@@ -324,7 +324,7 @@ on_every_engine! {
             (false, false, Duration::from_secs(3_600));
         (config.round_recipients, config.min_poll_interval) = (1.try_into().unwrap(), Duration::from_millis(10));
         let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(config).start().await.unwrap();
-        // One is being decided on and the other one waits: both were found by one walk.
+        // One recipient is being decided on and the other waits: one scan found both.
         reached.await.unwrap();
         for to in &both {
             let overtaking = eventbox::reduce_batch(&db.pool, to, &Tally, 1.try_into().unwrap()).await.unwrap();

@@ -99,7 +99,7 @@ on_every_engine! {
 
     /// The shards of a process that vanished are worked on again when its leases have run out.
     async fn a_process_that_vanishes_is_replaced(db) {
-        // A member that will never beat again, with all shards.
+        // A member that will never send a heartbeat again, with all shards.
         let dead = tallying(db.open(4)).start().await.unwrap();
         eventually(SOON, async || dead.shards() == 256).await;
         let worker = dead.worker();
@@ -113,7 +113,7 @@ on_every_engine! {
         alive.stop(STOP).await;
     }
 
-    /// Two runtimes tell the same about who works on a recipient, and where it is.
+    /// Two runtimes return the same process and address for a recipient.
     async fn a_recipient_is_resolved(db) {
         let mut runtimes = Vec::new();
         for address in ["one:1", "other:2"] {

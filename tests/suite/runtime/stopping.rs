@@ -11,7 +11,7 @@ use super::{STOP, config, emit, tallying};
 use crate::support::{Cells, SOON, create_cells, eventually, on_every_engine};
 
 on_every_engine! {
-    /// A stop waits for what is under way, begins nothing new, and says what waits.
+    /// A stop waits for the work in flight, begins nothing new, and reports the waiting recipients.
     async fn a_stop_finishes_the_work_in_flight(db) {
         create_cells(db).await;
         let (entered, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -42,8 +42,8 @@ on_every_engine! {
         assert_eq!(runtime.stop(STOP).await.left, 0, "a second stop has nothing to do");
     }
 
-    /// The stop interrupts code that does not end in time. Its turn is rolled back and no failure is counted. The
-    /// report says so, and the leases are given up nevertheless.
+    /// The stop interrupts code that does not end in time. Its turn is rolled back, and no failure is counted. The
+    /// report says so, and the leases are handed over nevertheless.
     async fn code_that_does_not_end_is_interrupted(db) {
         create_cells(db).await;
         let entered = Arc::new(Semaphore::new(0));
@@ -64,7 +64,7 @@ on_every_engine! {
         assert_eq!(db.number("SELECT count(*) FROM eventbox_lease WHERE holder IS NOT NULL").await, 0);
     }
 
-    /// A runtime that is forgotten stops by itself.
+    /// A dropped runtime stops by itself.
     async fn a_runtime_that_is_dropped_stops(db) {
         let pool = db.open(4);
         let runtime = tallying(pool.clone()).start().await.unwrap();
