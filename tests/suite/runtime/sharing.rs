@@ -73,7 +73,7 @@ on_every_engine! {
             runtime.stop(STOP).await;
         }
         assert_eq!((sum(db, 100).await, db.count("eventbox_lease").await), (10_000, 256));
-        assert_eq!(db.count("eventbox_member").await, 0, "nobody is a member without leases");
+        assert_eq!(db.count("eventbox_member").await, 0, "no process is a member without leases");
     }
 
     /// A process that stops hands over its shards at once. The other process holds all of them without waiting for a

@@ -95,7 +95,7 @@ mod tests {
                 Some(notification(recipients))
             );
         }
-        assert_eq!(notification_of("somebody else's"), None);
+        assert_eq!(notification_of("of another program"), None);
         // All shards are scanned, and once: the events of notifications without a listener are committed.
         assert_eq!((everything().committed, everything().shards), (ShardSet::ALL, ShardSet::default()));
     }

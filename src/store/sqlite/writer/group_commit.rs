@@ -395,6 +395,6 @@ mod tests {
             Sqlite::commit_shared(next.await.unwrap().unwrap()).await.unwrap();
             first.await.unwrap().unwrap();
         }
-        assert!(matches!(writers_of(&db.pool).queue.wait(true).await, Some(Call::Write(_))), "nobody leads");
+        assert!(matches!(writers_of(&db.pool).queue.wait(true).await, Some(Call::Write(_))), "no writer has the slot");
     }
 }

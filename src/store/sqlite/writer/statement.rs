@@ -84,7 +84,7 @@ mod tests {
         let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("s.sqlite3"))).await.unwrap();
         sqlx::query("CREATE TABLE note (text TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
         run_queued(&pool, Two("a", "b")).await.unwrap();
-        assert!(run_queued(&pool, Two("c", "a")).await.is_err(), "nobody writes");
+        assert!(run_queued(&pool, Two("c", "a")).await.is_err(), "no statement was written");
         let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let behind = [Two("d", "e"), Two("f", "b"), Two("g", "h")].map(|two| {
             let pool = pool.clone();
