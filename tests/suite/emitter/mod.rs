@@ -15,6 +15,7 @@ mod instruments;
 mod lifecycle;
 mod outcomes;
 mod refusals;
+mod retransmission;
 mod setup;
 mod slow_server;
 pub(crate) mod support;

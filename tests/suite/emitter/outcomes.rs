@@ -16,12 +16,9 @@ use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::support::{Emits, Fake, GrpcServer, STOP, event, ok, quick, refused, started};
+use super::support::{DEAD, Emits, Fake, GrpcServer, OUTBOX, STOP, event, ok, quick, refused, started};
 use crate::support::recorded::recorded;
 use crate::support::{SOON, TestDb, eventually, on_every_engine};
-
-const OUTBOX: &str = "eventbox_outbox";
-const DEAD: &str = "eventbox_dead_letter";
 
 async fn stored<B: Emits>(db: &TestDb<B>) -> outbox::Stored {
     let mut tx = eventbox::begin(&db.pool).await.unwrap();

@@ -15,11 +15,8 @@ use eventbox::outbox;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::support::{Fake, GrpcServer, STOP, all_ok, event, payload, started};
+use super::support::{DEAD, Fake, GrpcServer, OUTBOX, STOP, all_ok, event, payload, started};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
-
-const OUTBOX: &str = "eventbox_outbox";
-const DEAD: &str = "eventbox_dead_letter";
 
 /// Codes that may concern one event of a request or the whole destination.
 const DOUBTFUL: [Code; 9] = [
