@@ -9,6 +9,7 @@ mod dead_connections;
 mod emit;
 #[cfg(all(feature = "sqlite", feature = "runtime", target_os = "linux"))]
 mod file_limit;
+mod foreign_code;
 mod foreign_sql;
 #[cfg(feature = "sqlite")]
 mod full_disk;
