@@ -7,6 +7,7 @@ mod crash;
 #[cfg(feature = "postgres")]
 mod dead_connections;
 mod emit;
+mod extremes;
 #[cfg(all(feature = "sqlite", feature = "runtime", target_os = "linux"))]
 mod file_limit;
 mod foreign_code;
@@ -15,6 +16,7 @@ mod foreign_sql;
 mod full_disk;
 #[cfg(all(feature = "postgres", feature = "runtime"))]
 mod held_name;
+mod json_payloads;
 #[cfg(feature = "postgres")]
 mod lost_answer;
 mod metrics;
