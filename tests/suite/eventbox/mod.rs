@@ -3,6 +3,7 @@
 mod backlog;
 mod bad_input;
 mod coming_back;
+mod counts;
 mod crash;
 #[cfg(feature = "postgres")]
 mod dead_connections;
@@ -29,6 +30,7 @@ mod payload;
 mod poison;
 mod race;
 mod reducer;
+mod reducer_state;
 mod rules;
 mod runtimes;
 mod sender;
