@@ -28,7 +28,14 @@ const FOLDERS: [Folder; 7] = [
         name: "round",
         files: "src/eventbox/round/**",
         has_unit_tests: false,
-        suite: &["paths::", "runtime::rounds", "runtime::failing", "runtime::finding", "runtime::bounds"],
+        suite: &[
+            "paths::",
+            "runtime::rounds",
+            "runtime::overtaken",
+            "runtime::failing",
+            "runtime::finding",
+            "runtime::bounds",
+        ],
     },
     Folder {
         name: "dsset",
@@ -41,7 +48,16 @@ const FOLDERS: [Folder; 7] = [
         name: "store",
         files: "src/store/**",
         has_unit_tests: true,
-        suite: &["paths::", "dsset::", "admin::", "eventbox::", "emitter::", "runtime::rounds", "runtime::leases"],
+        suite: &[
+            "paths::",
+            "dsset::",
+            "admin::",
+            "eventbox::",
+            "emitter::",
+            "runtime::rounds",
+            "runtime::overtaken",
+            "runtime::leases",
+        ],
     },
     Folder {
         name: "emitter",

@@ -15,6 +15,7 @@ mod late;
 mod leases;
 mod memory;
 mod observing;
+mod overtaken;
 mod read_only;
 mod rounds;
 mod sharing;
@@ -121,5 +122,17 @@ async fn seen<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
 fn isolating(after: u32) -> RuntimeConfig {
     let mut config = config();
     config.poison = PoisonPolicy::Isolate { after: after.try_into().unwrap() };
+    config
+}
+
+/// Returns the turn of a tally; 0 when it never had one.
+async fn turn_of<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> i64 {
+    eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().map_or(0, |at| at.turn)
+}
+
+/// Returns settings with one round at a time, which has all recipients that wait at the start.
+fn one_round() -> RuntimeConfig {
+    let mut config = config();
+    config.rounds = 1.try_into().unwrap();
     config
 }
