@@ -93,7 +93,7 @@ by_every_way! {
         let worked = way
             .drain(db, breaking(db, reduce(remember), "DELETE FROM eventbox_state WHERE recipient = 'cell/it'"))
             .await;
-        assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["second".to_owned()], 1), "decided again, without a state");
+        assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["second".to_owned()], 1), "decided again on no state");
         assert!(worked.contention >= 1, "{worked:?}");
     }
 
