@@ -345,7 +345,7 @@ pub enum StateError {
     #[error("the new state of {recipient} cannot be encoded")]
     #[non_exhaustive]
     Encode {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Error of the codec.
         source: BoxError,
@@ -354,7 +354,7 @@ pub enum StateError {
     #[error("the new state of {recipient} would not come back as it is")]
     #[non_exhaustive]
     NotReadBack {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// The part that does not come back.
         source: BoxError,
@@ -366,7 +366,7 @@ pub enum StateError {
     )]
     #[non_exhaustive]
     Decode {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Error of the codec.
         source: BoxError,
@@ -375,7 +375,7 @@ pub enum StateError {
     #[error("the new state of {recipient} has {bytes} bytes, over the limit of {limit}")]
     #[non_exhaustive]
     TooLarge {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Its size when encoded.
         bytes: usize,

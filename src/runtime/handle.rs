@@ -1,4 +1,4 @@
-//! Starting and stopping.
+//! Starts and stops a runtime.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ use crate::service::{Health, StopReport};
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
-/// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the
+/// Part of a stop's time after which turns in flight are interrupted. The rest of the time is for handing over the
 /// leases.
 const INTERRUPT_AFTER: f64 = 0.8;
 
-/// Workers for the boxes of a database; clones are the same workers.
+/// Workers for the boxes of a database. Clones are handles of the same workers.
 ///
 /// # Examples
 ///
@@ -93,13 +93,13 @@ struct Inner<B: Backend> {
     owned: watch::Receiver<ShardSet>,
     membership: Option<Arc<Membership<B>>>,
     loops: Mutex<Option<Loops>>,
-    /// A runtime that is forgotten stops by itself.
+    /// The drop of the last handle stops the runtime.
     _guards: [DropGuard; 3],
 }
 
 struct Loops {
     work: JoinHandle<Left>,
-    /// Timers, wake-ups, and what is held.
+    /// The loops of timers, wake-ups and kinds on hold.
     others: TaskTracker,
     membership: Option<JoinHandle<()>>,
 }
@@ -234,7 +234,7 @@ impl<B: Backend> Runtime<B> {
         Runtime { inner: Arc::new(Inner::start(builder, held)) }
     }
 
-    /// Returns a builder: register kinds, then [`start`](RuntimeBuilder::start).
+    /// Returns a builder. Register kinds, then call [`start`](RuntimeBuilder::start).
     pub fn builder(pool: Pool<B>) -> RuntimeBuilder<B> {
         RuntimeBuilder::new(pool)
     }
@@ -249,21 +249,21 @@ impl<B: Backend> Runtime<B> {
         self.inner.worker
     }
 
-    /// Stops: nothing new is begun, what is under way commits and runs its hooks, and the shards go to the other
-    /// processes.
+    /// Stops the runtime: no new work starts, the work in flight commits and runs its hooks, and the shards go to the
+    /// other processes.
     ///
-    /// After four fifths of `limit` what is still under way is interrupted, which rolls it back and counts as no
-    /// failure. Returns by `limit`, with what was left; a second stop has nothing to do.
+    /// After four fifths of `limit` the remaining work is interrupted, which rolls it back and counts as no failure.
+    /// Returns by `limit`, with the counts of the remaining work. A second stop does nothing.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the runtime stopping; its leases run out by themselves.
+    /// A dropped future leaves the runtime stopping. Its leases expire by themselves.
     pub async fn stop(&self, limit: Duration) -> StopReport {
         self.inner.stop(limit).await
     }
 
-    /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm; when a kind is held
-    /// because many of its recipients fail alike; and when something fails that no event is to blame for.
+    /// Returns the health: unhealthy when a loop gives no sign of life, also without other symptoms; when a kind is
+    /// held because many of its recipients fail alike; and when something fails that is no event's fault.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut problems = self.inner.hearts.problems();

@@ -1,7 +1,7 @@
 //! Statements whose text both engines accept, written once.
 //!
-//! A bound limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite. That engine plans a
-//! statement again for every value that is bound to a bare one, which takes longer than to run it.
+//! A bound limit is part of an expression (`LIMIT $4 + 0`), here and in the statements of SQLite. SQLite would plan a
+//! statement with a bare limit again for every bound value, which takes longer than the statement itself.
 
 /// Implements a table's trait for both engines from one body, in which `Engine` is the engine. `now_us!()` is the text
 /// of its clock, `replicated!()` is a text that makes a commit wait, and `kind!(text)` is the text of a recipient's kind.

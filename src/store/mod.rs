@@ -1,14 +1,15 @@
 //! Every SQL statement of the crate, and the seam between the two engines.
 //!
-//! [`Backend`] is the whole list of what the crate asks of a database, implemented on `sqlx::Postgres` and
-//! `sqlx::Sqlite` themselves. The traits of a table have their names by one rule:
+//! [`Backend`] is the whole list of the crate's statements, implemented on `sqlx::Postgres` and `sqlx::Sqlite`
+//! themselves. The traits of a table have their names by one rule:
 //!
 //! * `XTable` is written once for both engines, by `on_both_engines!` in `macros.rs`.
 //! * `XDialect` holds the statements that differ, and is implemented in `postgres/` and in `sqlite/`, in a file of the
 //!   same folder and name. Each statement of SQLite that differs says why.
 //!
 //! [`Session`](connect::session::Session), [`Schema`](connect::schema::Schema) and
-//! [`GroupCommit`](connect::group::GroupCommit) are of the connection and not of a table. Each engine implements them.
+//! [`GroupCommit`](connect::group::GroupCommit) belong to the connection and not to a table. Each engine implements
+//! them.
 //!
 //! Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
@@ -77,7 +78,7 @@ pub(crate) use turns::turn::Claimed;
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Returns the arguments of a query without the lifetimes of what was bound, for a future that must not borrow it.
+/// Returns the arguments of a query without the lifetimes of the bound values, for a future that must not borrow them.
 fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -> Result<DB::Arguments, Fault> {
     let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
     Ok(arguments.unwrap_or_default())

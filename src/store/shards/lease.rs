@@ -1,5 +1,5 @@
-//! `eventbox_member` and `eventbox_lease`: which processes are there, and who works on which shard. All times are the
-//! database's.
+//! `eventbox_member` and `eventbox_lease`: the living processes, and the holder of each shard. All times are by the
+//! database's clock.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// A set of shards as a parameter that both engines take: one character for each, `1` for those in it.
+/// A set of shards as a parameter that both engines accept: one character for each shard, `1` for the shards of the
+/// set.
 #[derive(Debug, Clone)]
 pub struct ShardMask(String);
 
@@ -45,9 +46,9 @@ pub struct MemberRow {
 pub struct LeaseRow {
     pub shard: i16,
     pub holder: Option<Uuid>,
-    /// Counts the changes of the holder.
+    /// Number of changes of the holder.
     pub generation: i64,
-    /// Time until it expires, microseconds; not positive when it has expired.
+    /// Time until the lease expires, in microseconds. Not positive when the lease has expired.
     pub left_us: i64,
     /// The member that an operator gave the shard to.
     pub pinned: Option<Uuid>,
@@ -58,15 +59,15 @@ pub struct LeaseRow {
 const TERMS_AHEAD: i64 = 2;
 
 impl MemberRow {
-    /// Returns whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone
-    /// back since.
+    /// Returns whether the worker has sent a heartbeat within a term. A heartbeat further ahead than a term is of a
+    /// clock that has gone back since.
     pub fn lives(&self, ttl_us: i64) -> bool {
         (-ttl_us..ttl_us).contains(&self.silent_us)
     }
 }
 
 impl LeaseRow {
-    /// Returns whether it has not expired, and lies no further ahead than leases of such a term may.
+    /// Returns whether the lease has not expired, and lies no further ahead than a lease of this term may.
     pub fn is_valid(&self, ttl_us: i64) -> bool {
         self.left_us > 0 && self.left_us <= ttl_us.saturating_mul(TERMS_AHEAD)
     }
@@ -74,13 +75,13 @@ impl LeaseRow {
 
 /// Statements on members and leases.
 pub trait LeaseTable: Database {
-    /// Shows that a worker lives.
+    /// Writes the heartbeat of a worker.
     fn beat_member(conn: &mut Self::Connection, member: &MemberRow) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Removes a worker.
     fn delete_member(conn: &mut Self::Connection, worker: Uuid) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Removes workers that have been silent for so long, and those whose heartbeats lie as far ahead.
+    /// Removes workers that have been silent for `silent_us`, and workers whose heartbeats lie as far ahead.
     fn delete_silent_members(
         conn: &mut Self::Connection,
         silent_us: i64,
@@ -92,7 +93,8 @@ pub trait LeaseTable: Database {
     /// Returns all leases, by shard.
     fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
 
-    /// Takes those of the shards that no worker holds, or whose lease is not valid; returns how many.
+    /// Claims those of the shards that no worker holds, or whose lease is not valid. Returns the number of claimed
+    /// shards.
     fn claim_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
@@ -100,14 +102,15 @@ pub trait LeaseTable: Database {
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Prolongs everything that the holder still has, also expired leases that no other worker took.
+    /// Prolongs all leases that the holder still has, also expired leases that no other worker claimed.
     fn renew_leases(
         conn: &mut Self::Connection,
         holder: Uuid,
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Gives shards of one holder to another, with a full term; returns how many were the giver's.
+    /// Hands shards of one holder over to another, with a full term. Returns the number of shards that were the
+    /// holder's.
     fn hand_over_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,

@@ -72,7 +72,7 @@ on_both_engines! {
             transcript.note(title, member);
         }
         for mut lease in Engine::list_leases(conn).await.unwrap() {
-            // A lease that nobody ever held expired in 1970.
+            // A lease without any holder expired in 1970.
             lease.left_us = hours(lease.left_us).max(-1_000);
             transcript.note(title, lease);
         }
