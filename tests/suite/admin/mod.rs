@@ -2,8 +2,11 @@
 
 mod calls;
 mod forget;
+mod operator;
 mod quarantine;
 mod races;
+mod views;
+mod why;
 
 use std::num::NonZeroU32;
 
