@@ -12,6 +12,7 @@
 //! | [`stored_state`] | show the state that the library keeps, even if it cannot be decoded |
 //! | [`set_state`], [`reset_state`] | edit or clear that state |
 //! | [`forget`] | delete the last rows of a recipient that is gone for good |
+//! | [`doctor`] | look at the database itself: what is wrong with it, and what to do |
 //!
 //! Every call that changes something moves the recipient's turn in the same transaction. So a turn in flight, which
 //! decided on the rows before the change, fails as contention and starts again. It never applies an event that was just
@@ -35,11 +36,13 @@
 //! # Ok(()) }
 //! ```
 
+mod doctor;
 mod events;
 mod kind;
 mod quarantine;
 mod recipient;
 
+pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};

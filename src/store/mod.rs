@@ -51,6 +51,8 @@ pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::diagnosis::{FoundObject, MadeObject, OldestMessage, RowSecurity, Sees, VacuumedTable};
+pub(crate) use operate::old_transaction::OldTransaction;
 pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
 pub(crate) use outgoing::dead_letter::DeadRow;
 pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
@@ -88,6 +90,7 @@ pub trait Backend:
     + connect::schema::Schema
     + operate::backlog::BacklogDialect
     + operate::blocked::BlockedDialect
+    + operate::diagnosis::DiagnosisTable
     + connect::group::GroupCommit
     + inbox::event::EventTable
     + inbox::item::ItemTable
