@@ -1,6 +1,6 @@
 //! Signs of life: clocks, processes and their shards, and the outbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use sqlx::Pool;
@@ -9,13 +9,16 @@ use uuid::Uuid;
 use super::{Finding, Severity, spoken};
 use crate::clock::{self, micros};
 use crate::shard::SHARDS;
-use crate::store::{Backend, Fault, LeaseRow, MemberRow, OldestMessage, hold};
+use crate::store::{Backend, BacklogRow, Fault, LeaseRow, MemberRow, OldestMessage, hold};
 
 /// Difference of two clocks that is a finding.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Time without a heartbeat after which a process is taken for dead. The default term of a lease is a quarter.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
+
+/// Most kinds that are looked at.
+const MAX_KINDS: i64 = 200;
 
 /// Age of an undelivered message that is a finding.
 const OLD_MESSAGE: Duration = Duration::from_secs(10 * 60);
@@ -27,7 +30,7 @@ const LEASES: &str = "leases";
 pub(super) async fn clock<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
     let mut conn = hold(pool).await?;
     let before_us = since_epoch_us(clock::now());
-    let database_us = B::clock_us(&mut conn).await?;
+    let database_us = B::database_time_us(&mut conn).await?;
     let after_us = since_epoch_us(clock::now());
     // The database answered at some moment between the two.
     let ahead_us = if before_us > database_us { before_us - database_us } else { (after_us - database_us).min(0) };
@@ -115,6 +118,36 @@ fn abandoned(leases: &[LeaseRow], dead_us: i64) -> Vec<Finding> {
         )
     };
     expired.into_iter().map(finding).collect()
+}
+
+/// Looks for events whose kind no living process handles.
+pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
+    const CHECK: &str = "kinds";
+    let mut conn = hold(pool).await?;
+    let members = B::list_members(&mut conn).await?;
+    let living: Vec<_> = members.iter().filter(|member| member.lives(micros(DEAD_AFTER))).collect();
+    // A process of an older version does not say its kinds.
+    if living.is_empty() || living.iter().any(|member| member.kinds.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let registered: BTreeSet<&str> = living.iter().flat_map(|member| member.kinds.split('/')).collect();
+    let there = B::list_kinds(&mut conn, MAX_KINDS).await?;
+    let strange = there.iter().map(String::as_str).filter(|kind| !kind.is_empty() && !registered.contains(kind));
+    let waiting = B::count_backlog(&mut conn, &strange.collect::<Vec<_>>(), 1).await?;
+    let finding = |waiting: BacklogRow| {
+        let kind = waiting.kind;
+        Finding::new(
+            Severity::Warning,
+            CHECK,
+            format!("events of kind {kind} wait, and no living process has registered the kind"),
+            "register the kind in the Runtime of a service; if it is misspelled, emit the events again and purge these",
+        )
+    };
+    let found: Vec<_> = waiting.into_iter().filter(|kind| kind.events > 0).map(finding).collect();
+    match found.is_empty() {
+        true => Ok(vec![Finding::ok(CHECK, "each kind with events has a process")]),
+        false => Ok(found),
+    }
 }
 
 pub(super) async fn outbox<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {

@@ -120,6 +120,7 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `log`, `integrity` | size of the write-ahead log, damages when asked for (SQLite) |
 /// | `clocks` | the clock of this process, and heartbeats, next to the database's clock |
 /// | `leases` | processes that died with shards, shards without a process |
+/// | `kinds` | events whose kind no living process has registered |
 /// | `outbox` | the oldest message that is not delivered |
 ///
 /// Findings come in this order, good ones included, so that a person sees what was looked at. A check that fails, for
@@ -181,6 +182,7 @@ pub async fn doctor<B: Backend>(pool: &Pool<B>, options: &DoctorOptions) -> Resu
     if has_tables {
         add(noted(pool, "clocks", life::heartbeats(pool)).await);
         add(noted(pool, "leases", life::leases(pool)).await);
+        add(noted(pool, "kinds", life::kinds(pool)).await);
         add(noted(pool, "outbox", life::outbox(pool)).await);
     }
     Ok(findings)

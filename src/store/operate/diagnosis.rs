@@ -4,7 +4,6 @@ use sqlx::{Database, Row};
 
 use crate::store::connect::schema::SettingsCheck;
 use crate::store::fault::Fault;
-use crate::store::macros::on_both_engines;
 
 /// An object that a migration makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +108,7 @@ where
     })
 }
 
-/// Questions about the database that differ between the engines.
+/// Questions about the database itself.
 pub trait DiagnosisDialect: Database {
     /// Objects that the migrations make, except the table in which they are recorded.
     const MADE: &'static [MadeObject];
@@ -152,18 +151,4 @@ pub trait DiagnosisDialect: Database {
     fn oldest_undelivered(
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<OldestMessage>, Fault>> + Send;
-}
-
-/// Questions about the database whose text both engines accept.
-pub trait DiagnosisTable: DiagnosisDialect {
-    /// Returns the time of the database, microseconds since 1970.
-    fn clock_us(conn: &mut Self::Connection) -> impl Future<Output = Result<i64, Fault>> + Send;
-}
-
-on_both_engines! {
-    impl DiagnosisTable for Engine {
-        async fn clock_us(conn: &mut <Self as Database>::Connection) -> Result<i64, Fault> {
-            Ok(sqlx::query_scalar::<Engine, i64>(concat!("SELECT ", now_us!())).fetch_one(conn).await?)
-        }
-    }
 }

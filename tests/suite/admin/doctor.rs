@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use eventbox::admin::{self, DoctorOptions, Finding, Severity};
 use eventbox::testing::Clock;
-use eventbox::{CloudEvent, outbox};
+use eventbox::{CloudEvent, Event, Recipient, outbox};
 
-use crate::support::{TestDb, TestEngine, on_every_engine};
+use crate::support::{CellEngine, TestDb, TestEngine, on_every_engine};
 
 /// Microseconds of an hour.
 const HOUR: i64 = 3_600_000_000;
@@ -145,6 +145,28 @@ on_every_engine! {
         db.run(format_args!("UPDATE eventbox_member SET heartbeat_at_us = {now}, shard_limit = 3")).await;
         let sentence = only(&examined(db).await, Severity::Warning, "leases");
         assert!(sentence.contains("at most 3 of 256"), "{sentence}");
+    }
+
+    async fn events_of_a_kind_that_nobody_registered_are_told(db) {
+        let id = if Engine::FOLDER == "postgres" { "gen_random_uuid()" } else { "randomblob(16)" };
+        let not = if Engine::FOLDER == "postgres" { "false" } else { "0" };
+        for kind in ["known", "misspelt"] {
+            Engine::emit_on(&db.pool, &Recipient::new(kind, "1").unwrap(), Event::new("x")).await.unwrap();
+        }
+        db.run(format_args!(
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, kinds)
+             VALUES ({id}, '', 256, {not}, {}, 'known/other')",
+            now_us::<Engine>()
+        ))
+        .await;
+        let sentence = only(&examined(db).await, Severity::Warning, "kinds");
+        assert!(sentence.contains("kind misspelt"), "{sentence}");
+        // A worker of an older version does not say its kinds.
+        db.run("UPDATE eventbox_member SET kinds = ''").await;
+        assert!(bad(&examined(db).await).is_empty());
+        db.run("UPDATE eventbox_member SET kinds = 'known/misspelt'").await;
+        let findings = examined(db).await;
+        assert!(findings.iter().any(|finding| finding.check == "kinds" && finding.severity == Severity::Ok));
     }
 
     async fn leases_that_nobody_renews_are_told(db) {

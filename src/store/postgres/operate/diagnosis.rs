@@ -71,6 +71,9 @@ impl DiagnosisDialect for Postgres {
         made(3, "index", "eventbox_timer_id"),
         made(4, "table", "eventbox_paused_kind"),
         made(4, "index", "eventbox_paused_kind_pkey"),
+        made(7, "table", "eventbox_operation"),
+        made(7, "index", "eventbox_operation_pkey"),
+        made(7, "index", "eventbox_dead_letter_recipient"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

@@ -52,6 +52,8 @@ impl DiagnosisDialect for Sqlite {
         made(4, "table", "eventbox_paused_kind"),
         made(6, "view", "eventbox_round_of_one"),
         made(6, "trigger", "eventbox_round_of_one_insert"),
+        made(7, "table", "eventbox_operation"),
+        made(7, "index", "eventbox_dead_letter_recipient"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {
