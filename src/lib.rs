@@ -48,7 +48,7 @@
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | look at and repair what is stored | [`admin`] |
 //! | know whether to try again | [`Error`] |
-//! | watch it | [`metrics`], [`Event::traced`] |
+//! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
 //!
 //! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on `sqlx::Postgres` or
 //! `sqlx::Sqlite` ([`Backend`]). Constants are in [`limits`], timers in [`timer`].
@@ -74,6 +74,8 @@ pub mod ingress;
 mod instrument;
 mod json;
 pub mod outbox;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod proto;
 mod recipient;
 mod retry;
@@ -157,6 +159,8 @@ pub mod guides {
     pub mod high_availability {}
     #[doc = include_str!("../docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("../docs/operating.md")]
+    pub mod operating {}
 }
 
 /// The README's code is compiled and run.

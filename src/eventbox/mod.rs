@@ -44,10 +44,11 @@ pub use event::{Event, EventId, PayloadError};
 pub use metrics::INSTRUMENTS;
 pub(crate) use metrics::TOMBSTONES;
 #[cfg(feature = "runtime")]
-pub(crate) use metrics::{Phase, spent};
+pub(crate) use metrics::{Phase, spent, spent_for};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
+pub(crate) use migrate::{Migrated, migrated};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
 pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};

@@ -1,6 +1,7 @@
 //! The administration of an eventbox.
 
 mod calls;
+mod doctor;
 mod forget;
 mod operator;
 mod quarantine;
