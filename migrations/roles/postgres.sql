@@ -5,7 +5,11 @@
 --   eventbox_emitter  emits events, and reads none.
 --   eventbox_reader   reads everything, payloads included, and changes nothing.
 --
+-- It is one transaction, so that a service that runs loses no right in between.
+--
 -- None of them can log in. Make each login a member: CREATE ROLE orders LOGIN PASSWORD '…' IN ROLE eventbox_service.
+BEGIN;
+
 DO $$
 DECLARE
     role_name text;
@@ -55,3 +59,5 @@ GRANT SELECT ON
     eventbox_event, eventbox_tombstone, eventbox_timer, eventbox_state, eventbox_failure, eventbox_paused_kind,
     eventbox_outbox, eventbox_dead_letter, eventbox_member, eventbox_lease, eventbox_operation
 TO eventbox_reader;
+
+COMMIT;

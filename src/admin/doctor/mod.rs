@@ -13,7 +13,6 @@ use sqlx::Pool;
 
 use crate::error::Result;
 use crate::store::{Backend, Fault, answered, hold};
-use crate::text::Chain;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -199,8 +198,8 @@ async fn noted<B: Backend>(
         Err(fault) => vec![Finding::new(
             Severity::Note,
             check,
-            format!("could not look at {}: {}", check.replace('_', " "), Chain(&fault.0)),
-            "give the role the right to look, or examine with the role of the service",
+            format!("could not look at {}: {}", check.replace('_', " "), fault.0),
+            "see the other findings, and examine with a role that has the right to look",
         )],
     }
 }

@@ -12,12 +12,6 @@ const MIGRATIONS: &str = "migrations";
 const NEVER: &str = "the tables of eventbox are not there";
 const MIGRATE: &str = "run `eventbox migrate up`, or let the service call eventbox::migrate";
 
-/// Rights that a service needs on its tables.
-const RIGHTS: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
-
-/// The same for the rows of the leases, which are there for ever.
-const RIGHTS_ON_LEASES: &[&str] = &["SELECT", "UPDATE"];
-
 pub(super) async fn migrations<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
     let error = |sentence: String, advice: &str| Finding::new(Severity::Error, MIGRATIONS, sentence, advice);
     Ok(vec![match migrated(pool).await? {
@@ -113,15 +107,7 @@ pub(super) async fn row_security<B: Backend>(pool: &Pool<B>) -> Result<Vec<Findi
 
 pub(super) async fn rights<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
     const CHECK: &str = "rights";
-    let tables = B::MADE.iter().filter(|made| made.sort == "table").map(|made| made.name);
-    let (tables, rights): (Vec<&str>, Vec<&str>) = tables
-        .flat_map(|table| {
-            let rights = if table == "eventbox_lease" { RIGHTS_ON_LEASES } else { RIGHTS };
-            rights.iter().map(move |right| (table, *right))
-        })
-        .chain([("eventbox_migration", "SELECT")])
-        .unzip();
-    let missing = B::missing_rights(&mut *hold(pool).await?, &tables, &rights).await?;
+    let missing = B::missing_rights(&mut *hold(pool).await?).await?;
     let Some(missing) = missing else { return Ok(Vec::new()) };
     let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for missing in missing {

@@ -130,12 +130,9 @@ pub trait DiagnosisDialect: Database {
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<Option<Vec<RowSecurity>>, Fault>> + Send;
 
-    /// Returns the rights on these tables that this role lacks; `None` where there are no roles. The two slices are of
-    /// one length: a table, and a right on it.
+    /// Returns the rights that a service needs and this role lacks, by table; `None` where there are no roles.
     fn missing_rights(
         conn: &mut Self::Connection,
-        tables: &[&str],
-        rights: &[&str],
     ) -> impl Future<Output = Result<Option<Vec<MissingRight>>, Fault>> + Send;
 
     /// Returns what the vacuum does; `None` where removed rows need none.

@@ -185,7 +185,8 @@ on_every_engine! {
         let _ = outbox::publish_in(&db.pool, message).await.unwrap();
         let findings = examined(db).await;
         let outbox = findings.iter().find(|finding| finding.check == "outbox").unwrap();
-        assert_eq!((outbox.severity, outbox.sentence.as_str()), (Severity::Ok, "the oldest message waits for 0 s"));
+        assert_eq!(outbox.severity, Severity::Ok);
+        assert!(outbox.sentence.starts_with("the oldest message waits for"), "{outbox:?}");
         db.run(format_args!("UPDATE eventbox_outbox SET created_at_us = {} - {HOUR} - 60000000, attempts = 7, last_code = 'UNAVAILABLE', last_error = 'no route'", now_us::<Engine>())).await;
         let sentence = only(&examined(db).await, Severity::Warning, "outbox");
         assert_eq!(sentence, "the oldest message waits for 61 min, claimed 7 times; last: UNAVAILABLE: no route");
@@ -332,7 +333,7 @@ mod on_postgres {
             assert!(sentence.contains("does not bind this role"), "{sentence}");
             let sentence = only(&examined_on(&pool).await, Severity::Error, "row_security");
             assert!(sentence.contains("hides every row of eventbox_event"), "{sentence}");
-            db.run(format_args!("CREATE POLICY some ON eventbox_event TO {name} USING (shard < 7)")).await;
+            db.run(format_args!("CREATE POLICY few ON eventbox_event TO {name} USING (shard < 7)")).await;
             let sentence = only(&examined_on(&pool).await, Severity::Warning, "row_security");
             assert!(sentence.contains("may hide rows"), "{sentence}");
             db.run(format_args!("CREATE POLICY sees ON eventbox_event TO {name} USING (true)")).await;

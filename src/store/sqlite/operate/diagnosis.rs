@@ -30,7 +30,7 @@ const OLDEST_UNDELIVERED: &str = concat!(
 const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
 
 /// At most 20 damages: a damaged page has many.
-const DAMAGES: &str = "SELECT integrity_check FROM pragma_integrity_check(20)";
+const DAMAGES: &str = "SELECT integrity_check FROM pragma_integrity_check LIMIT 20";
 
 impl DiagnosisDialect for Sqlite {
     // Differs: a primary key is the table itself, and one statement writes two tables by the trigger of a view.
@@ -82,11 +82,7 @@ impl DiagnosisDialect for Sqlite {
     }
 
     // Differs: as above.
-    async fn missing_rights(
-        _conn: &mut SqliteConnection,
-        _tables: &[&str],
-        _rights: &[&str],
-    ) -> Result<Option<Vec<MissingRight>>, Fault> {
+    async fn missing_rights(_conn: &mut SqliteConnection) -> Result<Option<Vec<MissingRight>>, Fault> {
         Ok(None)
     }
 
