@@ -54,6 +54,7 @@ const ATTEMPT: &str = "export metrics to Prometheus";
 fn instruments() -> impl Iterator<Item = &'static Instrument> {
     let tables = [
         crate::eventbox::INSTRUMENTS,
+        crate::admin::INSTRUMENTS,
         #[cfg(feature = "runtime")]
         crate::runtime::INSTRUMENTS,
         #[cfg(feature = "emitter")]

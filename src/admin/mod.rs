@@ -56,6 +56,7 @@
 
 mod doctor;
 mod events;
+mod gauges;
 mod kind;
 mod operator;
 mod quarantine;
@@ -65,6 +66,7 @@ mod why;
 
 pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
+pub use gauges::{INSTRUMENTS, set_gauges};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{
     BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,
