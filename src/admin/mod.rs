@@ -14,6 +14,8 @@
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
 //! | [`operations`] | which repairs were made, by whom and why |
+//! | [`history`], [`fate`] | what became of the events of a recipient, and of one event |
+//! | [`audit()`], [`audit_kind`] | whether every event has exactly one fate |
 //!
 //! Repair in the name of an [`Operator`], who can rehearse each repair first. The plain functions do the same for
 //! programs:
@@ -53,7 +55,9 @@
 //! # Ok(()) }
 //! ```
 
+mod audit;
 mod events;
+mod journal;
 mod kind;
 mod operator;
 mod quarantine;
@@ -61,7 +65,9 @@ mod recipient;
 mod view;
 mod why;
 
+pub use audit::{Audit, AuditedEvent, MAX_NAMED, Place, audit, audit_kind};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
+pub use journal::{EventRef, Fate, JournalEntry, JournalOutcome, MAX_AHEAD, MAX_HISTORY, MAX_SEARCHED, fate, history};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{
     BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,

@@ -1,7 +1,9 @@
 //! The administration of an eventbox.
 
+mod audit;
 mod calls;
 mod forget;
+mod journal;
 mod quarantine;
 mod races;
 
