@@ -16,6 +16,7 @@
 //! | [`operations`] | which repairs were made, by whom and why |
 //! | [`history`], [`fate`] | what became of the events of a recipient, and of one event |
 //! | [`audit()`], [`audit_kind`] | whether every event has exactly one fate |
+//! | [`doctor`] | what is wrong with the database itself, and what to do |
 //!
 //! Repair in the name of an [`Operator`], who can rehearse each repair first. The plain functions do the same for
 //! programs:
@@ -56,6 +57,7 @@
 //! ```
 
 mod audit;
+mod doctor;
 mod events;
 mod journal;
 mod kind;
@@ -66,6 +68,7 @@ mod view;
 mod why;
 
 pub use audit::{Audit, AuditedEvent, MAX_NAMED, Place, audit, audit_kind};
+pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use journal::{EventRef, Fate, JournalEntry, JournalOutcome, MAX_AHEAD, MAX_HISTORY, MAX_SEARCHED, fate, history};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};

@@ -52,6 +52,8 @@ pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::backlog::BacklogRow;
+pub(crate) use operate::diagnosis::{FoundObject, MadeObject, OldestMessage, RowSecurity, Sees, VacuumedTable};
 pub(crate) use operate::fate::{AuditFrom, EventKey, FateLimits, Places};
 pub use operate::journal::JournalOutcome;
 pub(crate) use operate::journal::{JournalRow, JournalWrite, PRUNED_TOGETHER, PurgedFrom};
@@ -100,6 +102,7 @@ pub trait Backend:
     + connect::schema::Schema
     + operate::backlog::BacklogDialect
     + operate::blocked::BlockedDialect
+    + operate::diagnosis::DiagnosisDialect
     + connect::group::GroupCommit
     + inbox::event::EventTable
     + inbox::item::ItemTable

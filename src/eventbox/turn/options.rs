@@ -73,6 +73,8 @@ pub struct TurnOptions {
     after: EventId,
     /// Whether the journal gets a row for each removed event.
     journaled: bool,
+    /// Whether the time of each phase is recorded by shard, too.
+    by_shard: bool,
 }
 
 impl TurnOptions {
@@ -90,6 +92,7 @@ impl TurnOptions {
             jury: None,
             after: EventId::NIL,
             journaled: false,
+            by_shard: false,
         }
     }
 
@@ -170,6 +173,17 @@ impl TurnOptions {
     pub(crate) fn behind(mut self, after: EventId) -> Self {
         self.after = after;
         self
+    }
+
+    /// Says whether the metric `eventbox_shard_phase_seconds` has the time of each phase by shard; `false` by default.
+    pub fn shard_metrics(mut self, by_shard: bool) -> Self {
+        self.by_shard = by_shard;
+        self
+    }
+
+    /// Returns the shard of a recipient, when its time is recorded by shard.
+    pub(super) fn shard_to_record(&self, of: &Recipient) -> Option<std::iter::Once<(u8, u32)>> {
+        self.by_shard.then(|| std::iter::once((of.shard(), 1)))
     }
 
     pub(super) fn after(&self) -> EventId {

@@ -149,8 +149,8 @@ pub trait JournalTable: JournalDialect {
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<Vec<(String, i64)>, Fault>> + Send;
 
-    /// Deletes the oldest rows of a kind that have at least this age, at most [`PRUNED_TOGETHER`]. Returns the number of
-    /// deleted rows.
+    /// Deletes the oldest rows of a kind that have at least this age, at most [`PRUNED_TOGETHER`]. Returns how many it
+    /// deleted.
     fn prune_journal(
         conn: &mut Self::Connection,
         kind: &str,

@@ -2,10 +2,14 @@
 
 mod audit;
 mod calls;
+mod doctor;
 mod forget;
 mod journal;
+mod operator;
 mod quarantine;
 mod races;
+mod views;
+mod why;
 
 use std::num::NonZeroU32;
 
