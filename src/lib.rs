@@ -147,6 +147,8 @@ pub mod guides {
     pub mod writing_a_processor {}
     #[doc = include_str!("../docs/names-and-tombstones.md")]
     pub mod names_and_tombstones {}
+    #[doc = include_str!("../docs/journal.md")]
+    pub mod journal {}
     #[doc = include_str!("../docs/finding-work.md")]
     pub mod finding_work {}
     #[doc = include_str!("../docs/delivery.md")]
@@ -175,6 +177,8 @@ mod tested_guides {
     struct Turn;
     #[doc = include_str!("../docs/names-and-tombstones.md")]
     struct NamesAndTombstones;
+    #[doc = include_str!("../docs/journal.md")]
+    struct Journal;
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../docs/high-availability.md")]
     struct HighAvailability;

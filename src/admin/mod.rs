@@ -14,6 +14,8 @@
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
 //! | [`operations`] | which repairs were made, by whom and why |
+//! | [`history`], [`fate`] | what became of the events of a recipient, and of one event |
+//! | [`audit()`], [`audit_kind`] | whether every event has exactly one fate |
 //! | [`doctor`] | what is wrong with the database itself, and what to do |
 //!
 //! Repair in the name of an [`Operator`], who can rehearse each repair first. The plain functions do the same for
@@ -54,9 +56,11 @@
 //! # Ok(()) }
 //! ```
 
+mod audit;
 mod doctor;
 mod events;
 mod gauges;
+mod journal;
 mod kind;
 mod operator;
 mod quarantine;
@@ -64,9 +68,11 @@ mod recipient;
 mod view;
 mod why;
 
+pub use audit::{Audit, AuditedEvent, MAX_NAMED, Place, audit, audit_kind};
 pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use gauges::{INSTRUMENTS, set_gauges};
+pub use journal::{EventRef, Fate, JournalEntry, JournalOutcome, MAX_AHEAD, MAX_HISTORY, MAX_SEARCHED, fate, history};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{
     BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,

@@ -1,7 +1,8 @@
 //! The builder of a runtime: its kinds, settings and emitter.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::Pool;
 
@@ -9,6 +10,7 @@ use super::config::RuntimeConfig;
 use super::handle::Runtime;
 use super::working::paused::PausedKinds;
 use super::working::registry::{Handler, Handlers};
+use crate::clock::micros;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
@@ -21,6 +23,8 @@ pub struct RuntimeBuilder<B: Backend> {
     pub(super) pool: Pool<B>,
     pub(super) config: RuntimeConfig,
     pub(super) handlers: Handlers<B>,
+    /// How long each kind keeps its journal; zero ends a journal.
+    pub(super) journals: BTreeMap<String, Duration>,
     /// The first mistake; `start` returns it.
     wrong: Option<String>,
     #[cfg(feature = "emitter")]
@@ -40,6 +44,7 @@ impl<B: Backend> RuntimeBuilder<B> {
             pool,
             config: RuntimeConfig::default(),
             handlers: HashMap::new(),
+            journals: BTreeMap::new(),
             wrong: None,
             #[cfg(feature = "emitter")]
             emitter: None,
@@ -67,6 +72,46 @@ impl<B: Backend> RuntimeBuilder<B> {
     #[cfg(feature = "emitter")]
     pub fn emitter(mut self, emitter: DurableEmitter<B>) -> Self {
         self.emitter = Some(emitter);
+        self
+    }
+
+    /// Keeps a journal of a kind: what became of each event that left its eventbox, for this time by the database's
+    /// clock. No kind has a journal by default.
+    ///
+    /// Use it where somebody will ask what became of an event: [`admin::history`](crate::admin::history()),
+    /// [`admin::fate`](crate::admin::fate()) and [`admin::audit`](crate::admin::audit()) answer. Turns and rounds write
+    /// the journal in their own transactions, with one more statement each, and the runtime deletes old rows every
+    /// minute. From the start on, repairs of an operator note what they remove, too.
+    ///
+    /// To end a journal, call it once with [`Duration::ZERO`]: nothing is written any more, and the runtime deletes
+    /// what is there. The last process that starts decides for all of them how long rows stay.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
+    /// # use std::time::Duration;
+    /// # struct Counter;
+    /// # impl Reducer for Counter {
+    /// #     type State = u64;
+    /// #     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+    /// #         Ok(Outcome::to(count + events.len() as u64).consuming(events))
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let file = directory.path().join("boxes.db");
+    /// # let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(&file)).await?;
+    /// # eventbox::migrate(&pool).await?;
+    /// use eventbox::runtime::Runtime;
+    ///
+    /// let week = Duration::from_secs(7 * 24 * 60 * 60);
+    /// let runtime = Runtime::builder(pool).reducer("airport", Counter).journal("airport", week).start().await?;
+    /// # runtime.stop(Duration::from_secs(5)).await;
+    /// # Ok(()) }
+    /// ```
+    pub fn journal(mut self, kind: &str, keep: Duration) -> Self {
+        self.journals.insert(kind.to_owned(), keep);
         self
     }
 
@@ -104,9 +149,18 @@ impl<B: Backend> RuntimeBuilder<B> {
         if self.handlers.is_empty() {
             return Err(setup("no kind is registered: add a processor or a reducer"));
         }
+        if let Some(kind) = self.journals.keys().find(|kind| !self.handlers.contains_key(kind.as_str())) {
+            return Err(setup(&format!(
+                "a journal of the kind {kind} is wanted, but no code for the kind is registered"
+            )));
+        }
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;
+        if !self.journals.is_empty() {
+            let noted = note_journals(&self.pool, &self.journals).await;
+            noted.map_err(|fault| fault.during("start the runtime"))?;
+        }
         let paused = answered(&self.pool, async { B::list_paused_kinds(&mut *hold(&self.pool).await?).await });
         let paused = paused.await.map_err(|fault: Fault| fault.during("start the runtime"))?;
         let held = PausedKinds { paused: paused.into_iter().map(|(kind, _)| kind).collect(), ..PausedKinds::default() };
@@ -114,4 +168,16 @@ impl<B: Backend> RuntimeBuilder<B> {
         tracing::info!(worker = %runtime.worker(), engine = B::NAME, "runtime started");
         Ok(runtime)
     }
+}
+
+/// Writes the kinds with journals into their table, for operators.
+async fn note_journals<B: Backend>(pool: &Pool<B>, journals: &BTreeMap<String, Duration>) -> Result<(), Fault> {
+    let noting = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
+        for (kind, keep) in journals {
+            B::note_journal_kind(conn, kind, micros(*keep)).await?;
+        }
+        Ok(())
+    });
+    noting.await
 }

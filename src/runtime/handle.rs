@@ -106,7 +106,7 @@ struct Loops {
 
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
-        let RuntimeBuilder { pool, config, handlers, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, journals, .. } = builder;
         let reserved = reserve::of(&pool);
         let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
@@ -141,6 +141,7 @@ impl<B: Backend> Inner<B> {
             pool,
             reserved,
             options: turn_options(&config),
+            journals,
             counters: Counters::default(),
             publishers: Publishers::default(),
             outages: Arc::default(),

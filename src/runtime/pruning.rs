@@ -1,4 +1,4 @@
-//! The loops that forget: the pruner of names, and that of the record of operations.
+//! The loops that forget: the pruner of names, that of the record of operations, and that of the journal.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::shared::Shared;
 use crate::clock;
 use crate::dsset::Pruner;
-use crate::store::{Backend, Fault, OPERATION_RETENTION, answered, hold};
+use crate::store::{Backend, Fault, OPERATION_RETENTION, PRUNED_TOGETHER, answered, hold};
 
 /// Time for the transaction of the pruner that is in flight at a stop.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -20,6 +20,9 @@ const OPERATIONS_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Number of operations that one statement deletes.
 const OPERATIONS_SLICE: i64 = 1_000;
+
+/// Interval at which old rows of the journal are deleted.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Prunes until `stopping`, if the settings say so; ends after the transaction in flight.
 pub(super) async fn run<B: Backend>(shared: Arc<Shared<B>>, stopping: CancellationToken) {
@@ -49,4 +52,34 @@ async fn prune_operations<B: Backend>(pool: &Pool<B>) -> Result<u64, Fault> {
     // The first 48 bits of an id are milliseconds.
     let before = Uuid::from_u128(age.saturating_sub(OPERATION_RETENTION).as_millis() << 80);
     answered(pool, async { B::prune_operations(&mut *hold(pool).await?, before, OPERATIONS_SLICE).await }).await
+}
+
+/// Deletes old rows of the journal until `stopping`, at once and then at every interval. A runtime whose kinds keep no
+/// journal does nothing.
+pub(super) async fn run_journal<B: Backend>(shared: Arc<Shared<B>>, stopping: CancellationToken) {
+    if shared.journals.is_empty() {
+        return;
+    }
+    let forgetting = async {
+        loop {
+            if let Err(fault) = prune_journals(&shared.pool).await {
+                shared.complaints.raise("old rows of the journal", &fault.0, JOURNAL_INTERVAL);
+            }
+            tokio::time::sleep(JOURNAL_INTERVAL).await;
+        }
+    };
+    stopping.run_until_cancelled(forgetting).await;
+}
+
+/// Deletes the old rows of all kinds, also of those that only other processes work on.
+async fn prune_journals<B: Backend>(pool: &Pool<B>) -> Result<(), Fault> {
+    let kinds = answered(pool, async { B::list_journal_kinds(&mut *hold(pool).await?).await }).await?;
+    for (kind, keep_us) in kinds {
+        while prune_journal(pool, &kind, keep_us).await? >= PRUNED_TOGETHER {}
+    }
+    Ok(())
+}
+
+async fn prune_journal<B: Backend>(pool: &Pool<B>, kind: &str, keep_us: i64) -> Result<u64, Fault> {
+    answered(pool, async { B::prune_journal(&mut *hold(pool).await?, kind, keep_us).await }).await
 }

@@ -1,8 +1,9 @@
 //! State that the loop of the workers shares with its tasks and with the other loops.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) config: RuntimeConfig,
     pub(crate) handlers: Handlers<B>,
     pub(crate) options: TurnOptions,
+    /// How long each kind keeps its journal; zero ends a journal.
+    pub(crate) journals: BTreeMap<String, Duration>,
     pub(crate) counters: Counters,
     pub(crate) publishers: Publishers,
     pub(crate) outages: Arc<Outages>,
@@ -40,6 +43,13 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) finding: Beat,
     #[cfg(feature = "emitter")]
     pub(crate) emitter: Option<DurableEmitter<B>>,
+}
+
+impl<B: Backend> Shared<B> {
+    /// Returns whether turns and rounds of this kind write the journal.
+    pub(crate) fn is_journaled(&self, kind: &str) -> bool {
+        self.journals.get(kind).is_some_and(|keep| !keep.is_zero())
+    }
 }
 
 /// Kinds that have published.

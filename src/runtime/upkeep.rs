@@ -1,4 +1,4 @@
-//! The loops that run next to the workers: the pruner, the count of the backlog, and the question for old transactions.
+//! The loops that run next to the workers: the pruners, the count of the backlog, the question for old transactions.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::store::Backend;
 /// Starts the loops; they end after `stopping`.
 pub(super) fn spawn<B: Backend>(others: &TaskTracker, shared: &Arc<Shared<B>>, stopping: &CancellationToken) {
     others.spawn(pruning::run(Arc::clone(shared), stopping.clone()));
+    others.spawn(pruning::run_journal(Arc::clone(shared), stopping.clone()));
     others.spawn(backlog::run(Arc::clone(shared), stopping.clone()));
     let slow = shared.slow_scans.subscribe();
     others.spawn(old_transactions::run(Arc::clone(shared), slow, stopping.clone()));

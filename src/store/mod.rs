@@ -54,6 +54,9 @@ pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
 pub(crate) use operate::backlog::BacklogRow;
 pub(crate) use operate::diagnosis::{FoundObject, MadeObject, OldestMessage, RowSecurity, Sees, VacuumedTable};
+pub(crate) use operate::fate::{AuditFrom, EventKey, FateLimits, Places};
+pub use operate::journal::JournalOutcome;
+pub(crate) use operate::journal::{JournalRow, JournalWrite, PRUNED_TOGETHER, PurgedFrom};
 pub(crate) use operate::old_transaction::OldTransaction;
 pub use operate::operation::OPERATION_RETENTION;
 pub(crate) use operate::operation::OperationRow;
@@ -111,6 +114,8 @@ pub trait Backend:
     + turns::turn::TurnTable
     + turns::failure::FailureTable
     + operate::kind::KindTable
+    + operate::fate::FateTable
+    + operate::journal::JournalTable
     + operate::quarantine::QuarantineTable
     + operate::old_transaction::OldTransactionDialect
     + outgoing::outbox::OutboxTable

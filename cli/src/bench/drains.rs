@@ -26,33 +26,46 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Pause of a hand-written consumer that found no events.
 const IDLE_PAUSE: Duration = Duration::from_millis(1);
 
+/// Time for which a journaled drain keeps its journal: longer than it takes.
+const JOURNAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The kind of entity that counts the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     Reducer,
     Processor,
+    /// A reducer, with a journal of its kind.
+    Journaled,
 }
+
+/// Variants of W3b, with their names.
+const PLAIN: [(Variant, &str); 2] = [(Variant::Reducer, "reducer"), (Variant::Processor, "processor")];
+
+/// Variants of W3, with their names.
+const ALL: [(Variant, &str); 3] =
+    [(Variant::Reducer, "reducer"), (Variant::Processor, "processor"), (Variant::Journaled, "reducer, journaled")];
 
 /// Measures W3: many events for each recipient.
 pub(crate) async fn many<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let (events, recipients) = bench.scale.drained;
-    both(bench, "W3", events, recipients).await
+    each(bench, "W3", &ALL, events, recipients).await
 }
 
 /// Measures W3b: one event for each recipient.
 pub(crate) async fn singles<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
-    both(bench, "W3b", bench.scale.singles, bench.scale.singles).await
+    each(bench, "W3b", &PLAIN, bench.scale.singles, bench.scale.singles).await
 }
 
-async fn both<B: Engine>(
+async fn each<B: Engine>(
     bench: &Bench<'_, B>,
     workload: &'static str,
+    variants: &[(Variant, &'static str)],
     events: usize,
     recipients: usize,
 ) -> Result<Vec<Line>> {
     let keys = keys("order", recipients)?;
     let mut lines = Vec::new();
-    for (variant, name) in [(Variant::Reducer, "reducer"), (Variant::Processor, "processor")] {
+    for (variant, name) in variants.iter().copied() {
         let spec = Spec { workload, variant: Some(name), units: vec![Unit::rate()] };
         let ours = async |bench: &Bench<'_, B>| drain(bench, variant, &keys, events).await;
         let yardstick = async |bench: &Bench<'_, B>| drain_by_hand(bench, &keys, events).await;
@@ -75,11 +88,12 @@ async fn drain<B: Engine>(
     let builder = match variant {
         Variant::Reducer => builder.reducer("order", Counter),
         Variant::Processor => builder.processor("order", Ledger),
+        Variant::Journaled => builder.reducer("order", Counter).journal("order", JOURNAL_KEPT),
     };
     until_consumed(builder, events).await?;
     let measured = bench.end(watch, events, &[&pool]).await?;
     let sums = match variant {
-        Variant::Reducer => B::reducer_sums(&bench.admin).await?,
+        Variant::Reducer | Variant::Journaled => B::reducer_sums(&bench.admin).await?,
         Variant::Processor => B::processor_sums(&bench.admin).await?,
     };
     Ok(Sample::rate(events, measured, sums.are(events)))

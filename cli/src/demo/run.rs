@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use eventbox::Recipient;
+use eventbox::admin::{self, Audit};
 use sha2::{Digest, Sha256};
 use sqlx::Pool;
 
@@ -112,6 +113,8 @@ struct Found {
     leftovers: Leftovers,
     /// Work of each process for the aircraft.
     shares: BTreeMap<u32, Share>,
+    /// Audits of the journals of the aircraft and of the airports.
+    audits: [Audit; 2],
     /// Messages that the built-in ingress received.
     received: Option<Received>,
 }
@@ -126,8 +129,12 @@ async fn collect<B: DemoTables>(pool: &Pool<B>, receiver: &Receiver) -> Result<F
     drop(conn);
     let (airports, airport_turns) = states_of(pool, &airports).await.context("read the airports")?;
     let figures = Figures { aircraft, airports, ..Figures::default() };
+    let audits = [
+        admin::audit_kind(pool, "aircraft").await.context("audit the aircraft")?,
+        admin::audit_kind(pool, "airport").await.context("audit the airports")?,
+    ];
     let received = receiver.received().await?;
-    Ok(Found { figures, progress, aircraft_turns, airport_turns, leftovers, shares, received })
+    Ok(Found { figures, progress, aircraft_turns, airport_turns, leftovers, shares, audits, received })
 }
 
 /// Reads the airports' states that the library keeps, and the sum of their turns.
@@ -162,6 +169,9 @@ impl Found {
                 self.aircraft_turns
             ));
         }
+        let [aircraft, airports] = &self.audits;
+        differences.extend(audit_difference("aircraft", aircraft, consumed));
+        differences.extend(audit_difference("airports", airports, self.figures.airport_events()));
         let Leftovers { events, outbox, dead_letters } = self.leftovers;
         for (rows, what) in [
             (events, "events were not processed"),
@@ -212,6 +222,18 @@ impl Found {
         };
         restarted.into_iter().map(report).collect()
     }
+}
+
+/// Describes the difference between a journal and the number of events that were consumed by the sums.
+fn audit_difference(of: &str, audit: &Audit, consumed: i64) -> Option<String> {
+    let is_right = audit.is_conserved() && i64::try_from(audit.consumed) == Ok(consumed);
+    (!is_right).then(|| {
+        format!(
+            "the journal says that the {of} consumed {} events, and their sums say {consumed}; {} events are unknown, \
+             {} are in two places",
+            audit.consumed, audit.unknown, audit.twice
+        )
+    })
 }
 
 /// Returns a digest that identifies the input.

@@ -26,6 +26,9 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Time for which the journal stays: longer than any run, which audits it at its end.
+const JOURNAL_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Time limit of the stop of a runtime, and of its emitter.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -85,6 +88,8 @@ impl<B: DemoTables> Workers<B> {
         let runtime = Runtime::builder(pool.clone())
             .processor("aircraft", Aircraft { process: job.process, finished: Arc::clone(&finished) })
             .reducer("airport", Airport { finished: Arc::clone(&finished) })
+            .journal("aircraft", JOURNAL_KEPT)
+            .journal("airport", JOURNAL_KEPT)
             .emitter(emitter.clone())
             .config(config(job))
             .start()

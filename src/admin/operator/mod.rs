@@ -1,6 +1,7 @@
 //! Repairs in the name of an operator.
 
 mod dead;
+mod journal;
 mod kind;
 mod messages;
 mod recipient;

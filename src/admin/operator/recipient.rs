@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use super::{Done, Operator, check_text};
+use super::{Done, Operator, check_text, journal};
 use crate::admin::events::check_ids;
 use crate::admin::{FORGET_AFTER, MAX_EDIT_BYTES, MAX_REASON_BYTES, PURGE_SLICE, QUARANTINED};
 use crate::clock::micros;
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Emitted, Event, EventId, emit_all_in, wake_shard};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Forgotten, Verdict, answered, begin_tx, hold};
+use crate::store::{Backend, Fault, Forgotten, PurgedFrom, Verdict, answered, begin_tx, hold};
 
 /// Longest wait of a replay for a name that another open transaction holds, in milliseconds. After it the replay fails
 /// as contention.
@@ -86,7 +86,7 @@ impl<B: Backend> Operator<B> {
         let verdict = Verdict { code: QUARANTINED, reason, attempts: 0 };
         let write = async {
             let mut tx = self.begin_moving(of).await?;
-            let moved = B::quarantine_events(&mut tx, of.shard().into(), of.as_str(), &ids, verdict).await?;
+            let moved = journal::quarantine(&mut tx, of, &ids, verdict).await?;
             self.record(&mut tx, &entry, moved).await?;
             Ok((tx, moved))
         };
@@ -133,7 +133,7 @@ impl<B: Backend> Operator<B> {
     pub(super) async fn discard_as(&self, entry: &super::Entry, of: &Recipient, ids: &[Uuid]) -> Result<Done> {
         let write = async {
             let mut tx = self.begin_moving(of).await?;
-            let deleted = B::delete_quarantined(&mut tx, of.shard().into(), of.as_str(), ids).await?;
+            let deleted = journal::purge(&mut tx, of, &[PurgedFrom::Quarantine], ids).await?;
             self.record(&mut tx, entry, deleted).await?;
             Ok((tx, deleted))
         };
@@ -149,13 +149,11 @@ impl<B: Backend> Operator<B> {
     pub async fn purge(&self, of: &Recipient, ids: &[EventId]) -> Result<Done> {
         let entry = self.entry("purge", format_args!("{} events of {of}", ids.len()))?;
         let ids = check_ids(ids).map_err(|misuse| Error::misuse(&entry, misuse))?;
-        let (shard, recipient) = (of.shard().into(), of.as_str());
         let write = async {
             let mut tx = self.begin_moving(of).await?;
             // The timers come first. The delete waits for a move of a timer in progress, and then finds its event in
             // the box.
-            let timers = B::delete_timers(&mut tx, shard, recipient, &ids).await?;
-            let purged = timers + B::delete_events(&mut tx, shard, recipient, &ids).await?;
+            let purged = journal::purge(&mut tx, of, &[PurgedFrom::Timers, PurgedFrom::Box], &ids).await?;
             self.record(&mut tx, &entry, purged).await?;
             Ok((tx, purged))
         };
@@ -206,11 +204,7 @@ impl<B: Backend> Operator<B> {
         loop {
             let write = async {
                 let mut tx = self.begin_moving(of).await?;
-                let mut purged = B::purge_timers(&mut tx, shard, recipient, newest, PURGE_SLICE.into()).await?;
-                if with_box {
-                    let left = i64::from(PURGE_SLICE).saturating_sub_unsigned(purged);
-                    purged += B::purge_events(&mut tx, shard, recipient, newest, left).await?;
-                }
+                let purged = journal::purge_slice(&mut tx, of, newest, with_box).await?;
                 self.record(&mut tx, &entry, purged).await?;
                 Ok((tx, purged))
             };

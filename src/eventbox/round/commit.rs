@@ -14,7 +14,9 @@ use crate::eventbox::metrics;
 use crate::eventbox::turn::Turn;
 use crate::eventbox::turn::read_back::read_back;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
-use crate::store::{Backend, Fault, Removed, RoundWrite, StateWrite, answered, hold, in_time};
+use crate::store::{
+    Backend, Fault, JournalOutcome, JournalWrite, Removed, RoundWrite, StateWrite, answered, hold, in_time,
+};
 
 /// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
 /// milliseconds.
@@ -40,11 +42,11 @@ struct Won {
 pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
     let attempt = format!("commit a round of {} recipients", ready.len());
     let token = Uuid::new_v4();
-    let sends = ready.iter().any(Ready::sends);
-    let mut written = write(pool, &mut ready, token, sends, Removal::Ranges).await;
+    let adds = ready.iter().any(Ready::adds);
+    let mut written = write(pool, &mut ready, token, adds, Removal::Ranges).await;
     if matches!(written, Ok(Written::Shortfall)) && ready.iter().any(|ready| ready.range.is_some()) {
         tracing::debug!(attempt, "an event committed late between those that were listed: removing one by one");
-        written = write(pool, &mut ready, token, sends, Removal::Ids).await;
+        written = write(pool, &mut ready, token, adds, Removal::Ids).await;
     }
     let won = match written {
         Ok(Written::Committed(won)) => won,
@@ -76,11 +78,23 @@ pub(super) struct Committed {
 }
 
 impl Ready {
-    fn sends(&self) -> bool {
-        if !self.decided.published.is_empty() {
+    /// Returns whether its turn adds rows to other tables: messages, emits or rows of the journal.
+    fn adds(&self) -> bool {
+        if !self.decided.published.is_empty() || self.journal.is_some() {
             return true;
         }
         !self.decided.emitted.is_empty()
+    }
+
+    /// Returns the rows of the journal for the events that it removes.
+    fn journal_rows(&self) -> impl Iterator<Item = JournalWrite<'_>> {
+        let (turn, removed) = (self.turn + 1, &self.decided.removed);
+        // Consumed events come before the garbage.
+        let kinds = removed.split_at_checked(removed.len() - self.decided.garbage).unwrap_or_default();
+        self.journal.iter().flat_map(move |names| {
+            let consumed = names.rows(&self.to, turn, kinds.0, JournalOutcome::Consumed);
+            consumed.chain(names.rows(&self.to, turn, kinds.1, JournalOutcome::Garbage))
+        })
     }
 
     /// Returns the bytes of its state, emitted events and messages.
@@ -141,10 +155,10 @@ async fn write<B: Backend>(
     pool: &Pool<B>,
     ready: &mut [Ready],
     token: Uuid,
-    sends: bool,
+    adds: bool,
     removal: Removal,
 ) -> Result<Written> {
-    let is_one_statement = !sends && B::is_one_statement(ready.len());
+    let is_one_statement = !adds && B::is_one_statement(ready.len());
     match is_one_statement.then(|| B::try_write_now(pool)).flatten() {
         Some(_lead) => write_at_once(pool, ready, token, removal).await,
         None => in_transaction(Box::pin(write_in_group(pool, ready, token, removal))).await,
@@ -164,7 +178,7 @@ async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid,
     }
 }
 
-/// Writes the statement, and the emits and messages of the winners, in one transaction.
+/// Writes the statement, and the rows of the journal, the emits and the messages of the winners, in one transaction.
 async fn write_in_group<B: Backend>(
     pool: &Pool<B>,
     ready: &mut [Ready],
@@ -205,6 +219,7 @@ async fn write_part<B: Backend>(
     let Some(won) = written.map_err(&during)? else {
         return Ok(None);
     };
+    note::<B>(tx, ready, &won).await.map_err(&during)?;
     let mut emitted = Vec::new();
     for at in &won {
         emitted.extend(ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.decided.emitted)).unwrap_or_default());
@@ -213,6 +228,15 @@ async fn write_part<B: Backend>(
         emit_slice_in::<B>(tx, slice).await?;
     }
     publish::<B>(tx, ready, won).await.map_err(during).map(Some)
+}
+
+/// Writes the rows of the journal for what the winners removed, in one statement.
+async fn note<B: Backend>(tx: &mut B::Connection, ready: &[Ready], won: &[usize]) -> Result<(), Fault> {
+    let rows: Vec<_> = won.iter().filter_map(|at| ready.get(*at)).flat_map(Ready::journal_rows).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    in_time::<B, _>(B::note_journal(tx, &rows)).await
 }
 
 /// Writes the messages of the winners, with keys made from their positions in their turns.

@@ -18,6 +18,7 @@ use crate::eventbox::decide::state::StateCodec;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::turn::decision::{Batch, whole_range};
+use crate::eventbox::turn::journal::Names;
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
@@ -193,7 +194,8 @@ fn decide<B: Backend>(member: &RoundMember<B>, mut row: RoundRow, max_events: No
         Ok(Some((decided, hooks))) => {
             let (index, to, listed) = (row.place, member.to.clone(), events.len());
             let range = whole_range(&events, decided.removed.len());
-            let ready = Ready { index, to, turn, token, before, listed, last, more_listed, decided, range };
+            let journal = member.is_journaled.then(|| Names::of(&events));
+            let ready = Ready { index, to, turn, token, before, listed, last, more_listed, decided, range, journal };
             Verdict::Ready(ready, hooks)
         }
         Ok(None) => Verdict::Done(Done::Nothing { last: Some(last), more: more_listed }),

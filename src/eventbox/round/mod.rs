@@ -22,6 +22,7 @@ pub(crate) use self::decide::{ErasedReducer, TypedReducer};
 use super::decide::transition::PostProcess;
 use super::event::EventId;
 use super::metrics::{self, Phase};
+use super::turn::journal::Names;
 use super::turn::{MAX_TURN_AGE, Turn};
 use crate::error::Result;
 use crate::recipient::Recipient;
@@ -34,12 +35,20 @@ pub(crate) struct RoundMember<B> {
     /// State that an earlier round committed; `None` to read it.
     pub(crate) known: Option<KnownState>,
     pub(crate) reducer: Arc<dyn ErasedReducer<B>>,
+    /// Whether the journal gets a row for each removed event.
+    pub(crate) is_journaled: bool,
 }
 
 impl<B> Clone for RoundMember<B> {
     fn clone(&self) -> Self {
-        let RoundMember { to, after, known, reducer } = self;
-        RoundMember { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) }
+        let RoundMember { to, after, known, reducer, is_journaled } = self;
+        RoundMember {
+            to: to.clone(),
+            after: *after,
+            known: known.clone(),
+            reducer: Arc::clone(reducer),
+            is_journaled: *is_journaled,
+        }
     }
 }
 
@@ -106,6 +115,8 @@ struct Ready {
     decided: Decided,
     /// First and last event, when all are removed and no late commit between them is expected.
     range: Option<(EventId, EventId)>,
+    /// Names of the listed events, when the journal gets a row for each removed event.
+    journal: Option<Names>,
 }
 
 /// Takes many different recipients through one turn of `max_events` or an equal share of [`MAX_ROUND_EVENTS`] each.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::commit::{Commit, Outcome};
 use super::decision::{Decision, whole_range};
 use super::guard::Guard;
+use super::journal::Names;
 use super::options::TurnOptions;
 use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn};
 use crate::error::{Error, Misuse, Result};
@@ -120,7 +121,9 @@ where
     let mut consumed: Vec<Uuid> = decision.steps.iter().flat_map(|step| &step.consumed).copied().collect();
     let began = Instant::now();
     let range = whole_range(&loaded.events, decision.removed_together());
-    let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
+    let names = options.is_journaled().then(|| Names::of(&loaded.events));
+    let journal = names.as_ref();
+    let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range, journal };
     let outcome = commit.run(at_hand, decision).await;
     metrics::spent(Phase::Committing, began.elapsed(), options.shard_to_record(to));
     let outcome = outcome?;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::decision::{Decision, Step};
 use super::guard::Guard;
+use super::journal::Names;
 use super::read_back::read_back;
 use crate::cloudevent::turn_key;
 use crate::error::{BoxError, Error, Misuse, Result};
@@ -14,7 +15,7 @@ use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Claimed, Class, Fault, Held, Intact, Removed, in_time};
+use crate::store::{Backend, Claimed, Class, Fault, Held, Intact, JournalOutcome, Removed, in_time};
 
 /// Input of the transaction of a turn.
 pub(super) struct Commit<'a, B: Backend, P> {
@@ -30,6 +31,8 @@ pub(super) struct Commit<'a, B: Backend, P> {
     pub(super) failing: bool,
     /// First and last event, when all listed events are removed as a range.
     pub(super) range: Option<(EventId, EventId)>,
+    /// Names of the listed events, when the turn notes what it removes in the journal.
+    pub(super) journal: Option<&'a Names>,
 }
 
 /// An independent transition that failed and was rolled back, while its turn committed.
@@ -86,6 +89,8 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         if claimed.map_err(|fault| self.during(fault))? != Claimed::Done {
             return Err(Error::contention(self.attempt()));
         }
+        let consumed = ids.get(..ids.len() - decision.garbage.len()).unwrap_or_default();
+        self.note(tx, consumed, &decision.garbage).await?;
         let session = self.session_of(tx).await?;
         let fetched = self.processor.fetch_eversion(tx, self.to);
         let eversion = self.guard.run_on("fetch the eversion", self.pool, session, fetched).await?;
@@ -95,7 +100,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         self.require_whole(B::check_intact(tx)).await?;
         self.give_keys(&mut decision);
-        let (mut outcome, target) = self.take_steps(tx, decision.steps, ids.len() - decision.garbage.len()).await?;
+        let (mut outcome, target) = self.take_steps(tx, decision.steps, consumed.len()).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
             let first = outcome
                 .failures
@@ -167,6 +172,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             return Ok(Err(error));
         }
         self.remove(tx, &step.consumed).await?;
+        self.note(tx, &step.consumed, &[]).await?;
         self.step(B::keep_step(tx)).await?;
         Ok(Ok(()))
     }
@@ -239,6 +245,18 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             return Err(Error::contention(self.attempt()));
         }
         Ok(())
+    }
+
+    /// Writes rows of the journal for events that the turn has just removed, unless the turn keeps no journal.
+    async fn note(&self, tx: &mut B::Connection, consumed: &[Uuid], garbage: &[Uuid]) -> Result<()> {
+        let Some(names) = self.journal else { return Ok(()) };
+        let turn = self.turn + 1;
+        let of_consumed = names.rows(self.to, turn, consumed, JournalOutcome::Consumed);
+        let rows: Vec<_> = of_consumed.chain(names.rows(self.to, turn, garbage, JournalOutcome::Garbage)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        in_time::<B, _>(B::note_journal(tx, &rows)).await.map_err(|fault| self.during(fault))
     }
 
     /// Sets the missing idempotency keys of messages, made from their positions in the turn.

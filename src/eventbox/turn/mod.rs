@@ -4,6 +4,7 @@ mod attempt;
 pub(super) mod commit;
 pub(super) mod decision;
 pub(super) mod guard;
+pub(super) mod journal;
 pub(super) mod options;
 pub(super) mod poison;
 pub(super) mod read_back;

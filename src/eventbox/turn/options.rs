@@ -71,6 +71,8 @@ pub struct TurnOptions {
     jury: Option<Arc<dyn Jury>>,
     /// Event after which the listing begins; the nil id lists from the start.
     after: EventId,
+    /// Whether the journal gets a row for each removed event.
+    journaled: bool,
     /// Whether the time of each phase is recorded by shard, too.
     by_shard: bool,
 }
@@ -89,6 +91,7 @@ impl TurnOptions {
             searching: false,
             jury: None,
             after: EventId::NIL,
+            journaled: false,
             by_shard: false,
         }
     }
@@ -126,6 +129,17 @@ impl TurnOptions {
     /// Sets the policy for a batch that keeps failing; [`PoisonPolicy::Block`] by default.
     pub fn poison(mut self, poison: PoisonPolicy) -> Self {
         self.poison = poison;
+        self
+    }
+
+    /// Notes in the journal what becomes of each event that a turn removes: consumed, garbage or quarantined. Off by
+    /// default.
+    ///
+    /// The rows are written in the transaction of the turn, by one more statement. Use it for turns that you run
+    /// yourself; a runtime has [`RuntimeBuilder::journal`](crate::runtime::RuntimeBuilder::journal), and deletes old
+    /// rows. [`admin::history`](crate::admin::history()) and [`admin::fate`](crate::admin::fate()) read the journal.
+    pub fn journaled(mut self) -> Self {
+        self.journaled = true;
         self
     }
 
@@ -213,5 +227,9 @@ impl TurnOptions {
 
     pub(super) fn poison_policy(&self) -> PoisonPolicy {
         self.poison
+    }
+
+    pub(super) fn is_journaled(&self) -> bool {
+        self.journaled
     }
 }

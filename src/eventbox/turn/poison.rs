@@ -107,14 +107,8 @@ where
         return Err(error);
     };
     let text = text_of(&error);
-    take_aside(
-        pool,
-        to,
-        attempted.turn,
-        &[event],
-        Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) },
-    )
-    .await?;
+    let verdict = Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) };
+    take_aside(pool, to, options, attempted.turn, &[event], verdict).await?;
     Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
 }
 
@@ -160,8 +154,8 @@ pub(super) async fn failed_in_part<B: Backend>(
         if failures < after.get() || events.is_empty() {
             return Ok(0);
         }
-        take_aside(pool, to, number, &events, Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) })
-            .await?;
+        let verdict = Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) };
+        take_aside(pool, to, options, number, &events, verdict).await?;
         Ok::<_, Error>(events.len())
     };
     // The turn has committed. A later turn quarantines events for which it failed here.
@@ -176,6 +170,7 @@ pub(super) async fn failed_in_part<B: Backend>(
 async fn take_aside<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
+    options: &TurnOptions,
     turn: i64,
     events: &[Uuid],
     verdict: Verdict<'_>,
@@ -187,8 +182,14 @@ async fn take_aside<B: Backend>(
 
     let moving = answered(pool, async {
         let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
-        let is_done = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await?
-            && B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await? == events.len() as u64;
+        let mut is_done = B::advance_turn(&mut tx, shard, to.as_str(), turn, Uuid::new_v4()).await?;
+        if is_done {
+            let moved = match options.is_journaled() {
+                true => B::quarantine_noted(&mut tx, shard, to.as_str(), events, verdict, turn + 1).await?,
+                false => B::quarantine_events(&mut tx, shard, to.as_str(), events, verdict).await?,
+            };
+            is_done = moved == events.len() as u64;
+        }
         if is_done {
             B::clear_failures(&mut tx, shard, to.as_str()).await?;
         }

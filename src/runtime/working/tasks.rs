@@ -102,9 +102,13 @@ pub(super) async fn run_round<B: Backend>(
     let with_reducers: Vec<_> = parts
         .iter()
         .filter_map(|(to, after, known)| match shared.handlers.get(to.kind()) {
-            Some(Handler::Reducer(reducer)) => {
-                Some(RoundMember { to: to.clone(), after: *after, known: known.clone(), reducer: Arc::clone(reducer) })
-            }
+            Some(Handler::Reducer(reducer)) => Some(RoundMember {
+                to: to.clone(),
+                after: *after,
+                known: known.clone(),
+                reducer: Arc::clone(reducer),
+                is_journaled: shared.is_journaled(to.kind()),
+            }),
             _ => None,
         })
         .collect();
@@ -144,6 +148,7 @@ pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, 
         Aim::Probe => shared.options.searching(NonZeroU32::MIN),
     };
     let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
+    let options = if shared.is_journaled(to.kind()) { options.journaled() } else { options };
     let mut done = match shared.handlers.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &options).await,
         None => Ok(Turn::default()),

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Pool, Postgres, Sqlite};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Transcript, changing, outbox, reading, shards, tables};
+use super::{Transcript, changing, journal, outbox, reading, shards, tables};
 use crate::store::Backend;
 
 /// An engine that can be compared with its twin.
@@ -31,6 +31,7 @@ macro_rules! run_all {
             Self::dump(pool, "filled", transcript).await;
             reading::$engine::run(pool, transcript).await;
             changing::$engine::run(pool, transcript).await;
+            journal::$engine::run(pool, transcript).await;
             shards::$engine::run(pool, transcript).await;
             outbox::$engine::run(pool, transcript).await;
         }

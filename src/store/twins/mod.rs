@@ -6,6 +6,7 @@
 
 mod changing;
 mod fixture;
+mod journal;
 mod outbox;
 mod reading;
 mod shards;

@@ -211,7 +211,7 @@ on_both_engines! {
 
     /// Notes every row of every table.
     pub(in crate::store::twins) async fn dump(pool: &Pool<Engine>, title: &str, transcript: &mut Transcript) {
-        const TABLES: [(&str, &str); 7] = [
+        const TABLES: [(&str, &str); 8] = [
             (
                 "event",
                 "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-'), octet_length(value),
@@ -256,6 +256,14 @@ on_both_engines! {
                     "SELECT shard, coalesce(recipient, source || type), id, coalesce(name, '-') || code || reason,
                             octet_length(payload), dead_at_us - ", now_us!(), ", CAST(0 AS bigint), attempts
                      FROM eventbox_dead_letter"
+                ),
+            ),
+            (
+                "journal",
+                concat!(
+                    "SELECT shard, recipient, id, coalesce(name, '-'), CAST(turn AS integer), at_us - ", now_us!(), ",
+                            CAST(0 AS bigint), CAST(outcome AS integer)
+                     FROM eventbox_journal"
                 ),
             ),
             (

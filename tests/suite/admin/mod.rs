@@ -1,8 +1,10 @@
 //! The administration of an eventbox.
 
+mod audit;
 mod calls;
 mod doctor;
 mod forget;
+mod journal;
 mod operator;
 mod quarantine;
 mod races;

@@ -6,6 +6,7 @@ mod counting;
 mod decisions;
 mod doors;
 mod failing;
+mod journal;
 #[cfg(feature = "postgres")]
 mod lost_answer;
 mod racing;

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::runtime::{Runtime, RuntimeBuilder, RuntimeConfig};
 use eventbox::{
     BoxError, Error, Event, Outcome, PoisonPolicy, Recipient, Reducer, ReducerAsProcessor, StateCodec, TurnOptions,
 };
@@ -14,6 +14,9 @@ use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
 /// Largest number of turns that a test may need.
 const MAX_CALLS: usize = 2_000;
+
+/// Time for which a journal stays, longer than a test.
+const JOURNAL_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Number of other recipients that share a round of many with the recipient of a test.
 pub(super) const MATES: [&str; 3] = ["mate-1", "mate-2", "mate-3"];
@@ -47,11 +50,13 @@ pub(super) struct Worked {
 pub(super) struct Bounds {
     pub(super) max_events: u32,
     pub(super) poison: PoisonPolicy,
+    /// Whether the way keeps a journal.
+    pub(super) journaled: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { max_events: 1_000, poison: PoisonPolicy::Block }
+        Bounds { max_events: 1_000, poison: PoisonPolicy::Block, journaled: false }
     }
 }
 
@@ -102,14 +107,14 @@ impl Way {
     {
         match self {
             Way::Turn => by_turns(&db.open(1), &reducer, bounds, done).await,
-            Way::RoundOfOne => by_rounds(&db.open(5), reducer, configured(bounds), done).await,
+            Way::RoundOfOne => by_runtime(builder::<B, R, C>(db.open(5), reducer, bounds), done).await,
             Way::RoundOfMany => {
                 let mates = MATES.map(|key| (Recipient::new("cell", key).unwrap(), Event::new("mate")));
                 B::emit_all(&mut *db.pool.acquire().await.unwrap(), &mates).await.unwrap();
                 let left = "SELECT count(*) FROM eventbox_event WHERE recipient LIKE 'cell/mate-%'";
                 // The runtime may find the recipient before the others, and a stop would leave the others.
                 let all_done = async |worked: &Worked| done(worked).await && db.number(left).await == 0;
-                by_rounds(&db.open(5), reducer, configured(bounds), all_done).await
+                by_runtime(builder::<B, R, C>(db.open(5), reducer, bounds), all_done).await
             }
         }
     }
@@ -164,6 +169,7 @@ where
 {
     let reducing = ReducerAsProcessor::<R, C>::new(reducer);
     let options = TurnOptions::new(bounds.max_events.try_into().unwrap()).poison(bounds.poison).shard_metrics(true);
+    let options = if bounds.journaled { options.journaled() } else { options };
     let mut worked = Worked::default();
     for _ in 0..MAX_CALLS {
         match eventbox::process_batch_with(pool, &it(), &reducing, &options).await {
@@ -191,15 +197,29 @@ pub(super) async fn by_rounds<B, R, C>(
     pool: &Pool<B>,
     reducer: R,
     config: RuntimeConfig,
-    mut done: impl AsyncFnMut(&Worked) -> bool,
+    done: impl AsyncFnMut(&Worked) -> bool,
 ) -> Worked
 where
     B: CellEngine,
     R: Reducer<C> + 'static,
     C: StateCodec<R::State> + 'static,
 {
-    let runtime = Runtime::builder(pool.clone()).reducer::<_, C>("cell", Mated(reducer)).config(config);
-    let runtime = runtime.start().await.unwrap();
+    let builder = builder::<B, R, C>(pool.clone(), reducer, Bounds::default());
+    by_runtime(builder.config(config), done).await
+}
+
+fn builder<B, R, C>(pool: Pool<B>, reducer: R, bounds: Bounds) -> RuntimeBuilder<B>
+where
+    B: CellEngine,
+    R: Reducer<C> + 'static,
+    C: StateCodec<R::State> + 'static,
+{
+    let builder = Runtime::builder(pool).reducer::<_, C>("cell", Mated(reducer)).config(configured(bounds));
+    if bounds.journaled { builder.journal("cell", JOURNAL_KEPT) } else { builder }
+}
+
+async fn by_runtime<B: CellEngine>(builder: RuntimeBuilder<B>, mut done: impl AsyncFnMut(&Worked) -> bool) -> Worked {
+    let runtime = builder.start().await.unwrap();
     eventually(SOON, async || done(&so_far(&runtime)).await).await;
     assert!(runtime.stop(STOP).await.complete);
     so_far(&runtime)

@@ -37,6 +37,7 @@ DO $$ BEGIN
     IF pg_relation_size('eventbox_dead_letter') > 0 THEN TRUNCATE eventbox_dead_letter; END IF;
     IF pg_relation_size('eventbox_failure') > 0 THEN TRUNCATE eventbox_failure; END IF;
     IF pg_relation_size('eventbox_timer') > 0 THEN TRUNCATE eventbox_timer; END IF;
+    IF pg_relation_size('eventbox_journal') > 0 THEN TRUNCATE eventbox_journal, eventbox_journal_kind; END IF;
 END $$";
 
 /// Skips tables that were just emptied. After an ANALYZE of an empty table the planner plans to read all of it and

@@ -29,7 +29,8 @@ CREATE TABLE bench_count (
 const CLEAR: &str = "
 DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM eventbox_event;
 DELETE FROM eventbox_state; DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox;
-DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure; DELETE FROM eventbox_timer";
+DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure; DELETE FROM eventbox_timer;
+DELETE FROM eventbox_journal; DELETE FROM eventbox_journal_kind";
 
 /// Copies the log into the file, except pages that a reader still needs.
 const SETTLE: &str = "PRAGMA wal_checkpoint(PASSIVE)";

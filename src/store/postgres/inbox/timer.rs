@@ -64,14 +64,21 @@ LEFT JOIN LATERAL (
 ) n ON true"
 );
 
-/// The ids are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS). No row of this table is ever
-/// changed either.
-const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
+/// Finds the timers with the ids `$3`, looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS). No row
+/// of this table is ever changed either.
+macro_rules! among_timers {
+    () => {
+        "ctid = ANY (ARRAY(
     SELECT t.ctid FROM unnest($3::uuid[]) AS wanted (id)
     CROSS JOIN LATERAL (
         SELECT ctid FROM eventbox_timer t WHERE t.shard = $1 AND t.recipient = $2 AND t.id = wanted.id LIMIT 1
     ) t
-))";
+))"
+    };
+}
+pub(in crate::store::postgres) use among_timers;
+
+const DELETE_TIMERS: &str = concat!("DELETE FROM eventbox_timer WHERE ", among_timers!());
 
 impl TimerDialect for Postgres {
     async fn move_timers(

@@ -80,6 +80,11 @@ impl DiagnosisDialect for Postgres {
         made(7, "table", "eventbox_operation"),
         made(7, "index", "eventbox_operation_pkey"),
         made(7, "index", "eventbox_dead_letter_recipient"),
+        made(8, "table", "eventbox_journal"),
+        made(8, "index", "eventbox_journal_pkey"),
+        made(8, "index", "eventbox_journal_at"),
+        made(8, "table", "eventbox_journal_kind"),
+        made(8, "index", "eventbox_journal_kind_pkey"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

@@ -3,5 +3,7 @@
 pub(in crate::store::postgres) mod backlog;
 pub(in crate::store::postgres) mod blocked;
 pub(in crate::store::postgres) mod diagnosis;
+pub(in crate::store::postgres) mod fate;
+pub(in crate::store::postgres) mod journal;
 pub(in crate::store::postgres) mod old_transaction;
 pub(in crate::store::postgres) mod quarantine;

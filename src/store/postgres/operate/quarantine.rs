@@ -8,18 +8,36 @@ use crate::store::operate::quarantine::{QuarantineDialect, Verdict};
 use crate::store::postgres::inbox::event::among_ids;
 use crate::store::postgres::now_us;
 
-/// Its plan must use the primary key.
-const QUARANTINE_EVENTS: &str = concat!(
-    "WITH taken AS (
+/// Takes the events with the ids `$3` from their box.
+macro_rules! taken {
+    () => {
+        concat!(
+            "taken AS (
     DELETE FROM eventbox_event WHERE ",
-    among_ids!(),
-    " RETURNING shard, recipient, id, name, traceparent, value
-)
-INSERT INTO eventbox_dead_letter (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
+            among_ids!(),
+            " RETURNING shard, recipient, id, name, traceparent, value
+)"
+        )
+    };
+}
+pub(in crate::store::postgres) use taken;
+
+/// Puts the taken events into quarantine.
+macro_rules! into_quarantine {
+    () => {
+        concat!(
+            "INSERT INTO eventbox_dead_letter
+    (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
 SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",
-    now_us!(),
-    ", value FROM taken"
-);
+            now_us!(),
+            ", value FROM taken"
+        )
+    };
+}
+pub(in crate::store::postgres) use into_quarantine;
+
+/// Its plan must use the primary key.
+const QUARANTINE_EVENTS: &str = concat!("WITH ", taken!(), " ", into_quarantine!());
 
 /// One statement, which keeps the ids: in every snapshot the pruner finds the event in one table or the other.
 ///

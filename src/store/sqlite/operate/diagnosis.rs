@@ -54,6 +54,9 @@ impl DiagnosisDialect for Sqlite {
         made(6, "trigger", "eventbox_round_of_one_insert"),
         made(7, "table", "eventbox_operation"),
         made(7, "index", "eventbox_dead_letter_recipient"),
+        made(8, "table", "eventbox_journal"),
+        made(8, "index", "eventbox_journal_at"),
+        made(8, "table", "eventbox_journal_kind"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

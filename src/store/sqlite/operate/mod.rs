@@ -3,5 +3,7 @@
 pub(in crate::store::sqlite) mod backlog;
 pub(in crate::store::sqlite) mod blocked;
 pub(in crate::store::sqlite) mod diagnosis;
+pub(in crate::store::sqlite) mod fate;
+pub(in crate::store::sqlite) mod journal;
 pub(in crate::store::sqlite) mod old_transaction;
 pub(in crate::store::sqlite) mod quarantine;

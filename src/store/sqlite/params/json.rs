@@ -48,6 +48,11 @@ pub(crate) fn ids_json(ids: &[Uuid]) -> Result<String, sqlx::Error> {
     serde_json::to_string(&ids).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
+/// Rows as a JSON array of arrays, for `SELECT value ->> 0, value ->> 1 FROM json_each($n)`.
+pub(crate) fn rows_json(rows: &[impl Serialize]) -> Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
 /// Texts as a JSON array, for `SELECT value FROM json_each($n)`.
 pub(crate) fn texts_json(texts: &[&str]) -> Result<String, sqlx::Error> {
     serde_json::to_string(texts).map_err(|error| sqlx::Error::Encode(error.into()))

@@ -315,6 +315,36 @@ async fn a_pop_finds_its_events_by_the_primary_key() {
     looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
 }
 
+/// Old rows of a kind are found by their index, between the rows of other kinds. An audit looks up each event by its
+/// key.
+#[tokio::test]
+async fn the_journal_is_read_by_its_keys() {
+    let db = filled().await;
+    db.run(
+        "INSERT INTO eventbox_journal
+         SELECT s, 'aircraft/' || r, gen_random_uuid(), NULL, 1, 1, r FROM generate_series(0, 15) s,
+             generate_series(1, 2000) r;
+         INSERT INTO eventbox_journal SELECT 3, 'airport/EWR', gen_random_uuid(), NULL, 1, 1, r
+         FROM generate_series(1, 500) r;
+         ANALYZE eventbox_journal",
+    )
+    .await;
+    let ids: Vec<String> = (0..100).map(|_| uuid::Uuid::now_v7().to_string()).collect();
+    let (shards, names) = (["3"; 100].join(","), ["airport/EWR"; 100].join(","));
+    let keys = format!("'{{{shards}}}', '{{{names}}}', '{{{}}}'", ids.join(","));
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let pruning = plan(&db, "PRUNE_JOURNAL", "text, int8", "'airport', 1000", mode).await;
+        assert!(pruning.contains("eventbox_journal_at"), "{mode}:\n{pruning}");
+        assert!(!pruning.contains("Seq Scan on eventbox_journal j"), "{mode}:\n{pruning}");
+        let located = plan(&db, "LOCATE_EVENTS", "int2[], text[], uuid[]", &keys, mode).await;
+        for table in ["eventbox_event", "eventbox_journal"] {
+            assert!(located.contains(&format!("{table}_pkey")), "{mode}:\n{located}");
+            assert!(!located.contains(&format!("Seq Scan on {table}")), "{mode}:\n{located}");
+        }
+    }
+    db.remove().await;
+}
+
 /// In a long outbox with few due rows, a claim uses the index of due rows.
 #[cfg(feature = "emitter")]
 #[tokio::test]

@@ -159,6 +159,23 @@ async fn rounds_look_up_the_events_they_remove() {
     looks_up_ids("REMOVE_RANGES").await;
 }
 
+/// The statements of the journal read no whole table, and old rows of a kind are found by their index.
+#[tokio::test]
+async fn the_journal_is_read_by_its_keys() {
+    let db = filled().await;
+    for name in ["PRUNE_JOURNAL", "READ_FATE", "LOCATE_EVENTS", "AUDITED", "AUDITED_SHARDS"] {
+        let plan = plans(&db, name).await.concat();
+        let scans = ["SCAN eventbox_", "SCAN e", "SCAN m", "SCAN d", "SCAN j", "SCAN x", "SCAN b", "SCAN c", "SCAN y"];
+        let is_scan =
+            |line: &String| scans.iter().any(|scan| line == scan || (scan.ends_with('_') && line.starts_with(scan)));
+        assert!(!plan.iter().any(is_scan), "{name}: {plan:#?}");
+        assert!(plan.iter().any(|line| line.starts_with("SEARCH")), "{name}: {plan:#?}");
+    }
+    let plan = plans(&db, "PRUNE_JOURNAL").await.concat();
+    assert!(plan.iter().any(|line| line.contains("eventbox_journal_at (<expr>=? AND at_us<?)")), "{plan:#?}");
+    db.remove().await;
+}
+
 #[cfg(feature = "emitter")]
 #[tokio::test]
 async fn a_claim_finds_due_rows_by_the_index() {
