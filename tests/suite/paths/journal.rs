@@ -5,7 +5,7 @@ use eventbox::{Event, Outcome};
 
 use super::by_every_way;
 use super::reducers::{meddled, reduce, remember, seen};
-use super::ways::{Bounds, emit, it, turn_of_it};
+use super::ways::{Bounds, Way, emit, it, turn_of_it};
 use crate::support::{TestDb, TestEngine};
 
 fn journaled() -> Bounds {
