@@ -124,7 +124,8 @@ DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft; DROP TAB
 DROP TABLE IF EXISTS eventbox_event; DROP TABLE IF EXISTS eventbox_tombstone; DROP TABLE IF EXISTS eventbox_state;
 DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter; DROP TABLE IF EXISTS eventbox_failure;
 DROP TABLE IF EXISTS eventbox_timer; DROP TABLE IF EXISTS eventbox_lease; DROP TABLE IF EXISTS eventbox_member;
-DROP TABLE IF EXISTS eventbox_paused_kind; DROP TABLE IF EXISTS eventbox_migration";
+DROP TABLE IF EXISTS eventbox_paused_kind; DROP TABLE IF EXISTS eventbox_operation;
+DROP TABLE IF EXISTS eventbox_migration";
 
 macro_rules! demo_tables {
     ($engine:ty, existing: $existing:literal, for_update: $for_update:literal) => {
