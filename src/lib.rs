@@ -102,7 +102,7 @@ pub use eventbox::{
     PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor,
     Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin,
     check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
-    process_batch_with, reduce_batch, reduce_batch_with, state, state_as, status,
+    process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
 };
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};

@@ -79,3 +79,20 @@ pub fn migration_sql<B: Backend>() -> Vec<(i64, String, String)> {
     };
     B::migrator().iter().map(of).collect()
 }
+
+/// Returns the SQL that makes roles for the tables: an owner, a service, an emitter and a reader. `None` for an engine
+/// without roles.
+///
+/// Run it in the database and schema of the tables, as a superuser, after each migration. Run again, it changes nothing.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(eventbox::roles_sql::<sqlx::Sqlite>(), None);
+/// # #[cfg(feature = "postgres")]
+/// assert!(eventbox::roles_sql::<sqlx::Postgres>().is_some_and(|sql| sql.contains("eventbox_reader")));
+/// ```
+#[must_use]
+pub fn roles_sql<B: Backend>() -> Option<&'static str> {
+    B::ROLES
+}

@@ -50,7 +50,7 @@ pub(crate) use metrics::{Phase, spent, spent_for};
 pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
 pub(crate) use migrate::{Migrated, migrated};
-pub use migrations::{Migration, migration_sql, migrations};
+pub use migrations::{Migration, migration_sql, migrations, roles_sql};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
 pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};

@@ -13,6 +13,9 @@ pub trait Schema: Session<Connection: Migrate> {
     /// Statement that begins a transaction that writes from its first statement.
     const BEGIN_WRITE: &'static str;
 
+    /// SQL that creates roles for the tables. `None` for an engine without roles.
+    const ROLES: Option<&'static str>;
+
     /// Migrations of the engine, in their own table.
     fn migrator() -> Migrator;
 

@@ -17,6 +17,8 @@ const NOTICE_CLOSED_CLIENTS: &str = "SET client_connection_check_interval = '5s'
 impl Schema for Postgres {
     const BEGIN_WRITE: &'static str = "BEGIN";
 
+    const ROLES: Option<&'static str> = Some(include_str!("../../../../migrations/roles/postgres.sql"));
+
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/postgres");
         migrator.dangerous_set_table_name("eventbox_migration");

@@ -13,6 +13,9 @@ impl Schema for Sqlite {
     // Differs: a transaction that begins as a reader can fail at its first write, without a wait.
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
 
+    // Differs: the rights on a file are those of the file system.
+    const ROLES: Option<&'static str> = None;
+
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/sqlite");
         migrator.dangerous_set_table_name("eventbox_migration");
