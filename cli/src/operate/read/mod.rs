@@ -1,7 +1,9 @@
 //! Commands that only read.
 
+mod audit;
 mod boxes;
 mod doctor;
+mod history;
 mod members;
 mod names;
 mod operations;
@@ -9,8 +11,10 @@ mod show;
 mod status;
 mod why;
 
+pub(crate) use audit::AuditArgs;
 pub(crate) use boxes::BoxesArgs;
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use history::HistoryArgs;
 pub(crate) use members::MembersArgs;
 pub(crate) use names::NamesArgs;
 pub(crate) use operations::OperationsArgs;

@@ -7,6 +7,7 @@ mod reading;
 mod refused;
 mod setup;
 mod states;
+mod story;
 #[cfg(unix)]
 mod terminal;
 mod workers;
