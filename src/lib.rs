@@ -98,11 +98,11 @@ pub use eventbox::postgres_options;
 #[cfg(feature = "sqlite")]
 pub use eventbox::sqlite_options;
 pub use eventbox::{
-    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Mutation, Next, Outcome, PayloadError,
-    PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor, Sender,
-    SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin, check, emit,
-    emit_all, migrate, pending, pool_options, process_batch, process_batch_with, reduce_batch, reduce_batch_with,
-    state, state_as, status,
+    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Migration, Mutation, Next, Outcome,
+    PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor,
+    Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin,
+    check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
+    process_batch_with, reduce_batch, reduce_batch_with, state, state_as, status,
 };
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};

@@ -150,7 +150,7 @@ fn refusal_of<B: Backend>(attempt: String, error: sqlx::Error) -> Error {
 }
 
 /// Reads the recorded migrations, and refuses those that this library can neither use nor migrate.
-async fn usable<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Migrated> {
+pub(super) async fn usable<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Migrated> {
     let migrated = migrated(pool).await.map_err(|fault| fault.during(attempt))?;
     match migrated.problem() {
         Some(problem) => Err(Error::setup(attempt, problem)),

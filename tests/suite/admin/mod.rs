@@ -3,8 +3,11 @@
 mod calls;
 mod doctor;
 mod forget;
+mod operator;
 mod quarantine;
 mod races;
+mod views;
+mod why;
 
 use std::num::NonZeroU32;
 
