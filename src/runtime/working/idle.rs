@@ -107,6 +107,7 @@ mod tests {
 
             let mut idle = Idle::new(began, false);
             idle.add(ms(300), both, began + ms(1_300));
+            drop(idle);
             assert_eq!(told(&snapshotter), (of(&[]), 300), "no series for a shard unless asked for");
         });
     }
