@@ -5,8 +5,9 @@ mod log;
 mod serve;
 
 use std::error::Error as StdError;
-use std::io::{self, Write};
 use std::process::ExitCode;
+
+use crate::failure::{is_broken_pipe, say_error};
 
 /// Runs a Chip Ingress server for development, tests and rehearsals
 ///
@@ -52,29 +53,10 @@ pub(crate) async fn run(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "eventbox: {}", on_one_line(error.as_ref()));
+            say_error(error.as_ref());
             ExitCode::from(2)
         }
     }
 }
 
 type Done = Result<(), Box<dyn StdError + Send + Sync>>;
-
-/// Joins the error and its causes with colons, without a cause that repeats the text before it.
-fn on_one_line(error: &(dyn StdError + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line.replace('\n', " ")
-}
-
-/// Returns whether the reader of the output has closed the pipe.
-fn is_broken_pipe(error: &(dyn StdError + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}

@@ -25,6 +25,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use self::child::run as run_worker;
 use self::database::Target;
+pub(crate) use self::processes::WORKER;
 
 /// Processes real flights with eventbox and verifies the result
 ///

@@ -14,8 +14,8 @@ use super::bars::Bars;
 use super::child::{News, Orders};
 use super::work::{STOP_DEADLINE, Tally};
 
-/// Subcommand of a worker process.
-pub(crate) const SUBCOMMAND: &str = "demo-worker";
+/// The only argument of a worker process.
+pub(crate) const WORKER: &str = "demo-worker";
 
 /// Maximum number of restarts of one process in a run.
 const MAX_RESTARTS: u32 = 100;
@@ -138,7 +138,7 @@ impl Processes {
         line.push('\n');
         let program = std::env::current_exe().context("find the program")?;
         let mut command = Command::new(program);
-        command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(WORKER).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
         if let Some(pid) = child.id() {
             self.bars.say(&format!("process {} runs as {pid}", index + 1));

@@ -4,4 +4,5 @@
 mod bench;
 mod demo;
 mod ingress;
+mod operate;
 mod support;
