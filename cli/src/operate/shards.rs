@@ -75,7 +75,10 @@ impl Run for Args {
                     object: Object::One(format!("shard {shard} to {worker}")),
                     nothing: format!("Nothing was changed: {worker} holds shard {shard} already."),
                 };
-                let act = async |rehearsing, _| on!(&session.database, pool => hands.operator(pool, rehearsing).move_shard(shard, worker).await);
+                let act = async |rehearsing, _| {
+                    let database = &session.database;
+                    on!(database, pool => hands.operator(pool, rehearsing).move_shard(shard, worker).await)
+                };
                 hands.act(&deed, act).await
             }
             Command::Release(args) => {
@@ -86,7 +89,10 @@ impl Run for Args {
                     object: Object::One(format!("shard {shard}")),
                     nothing: format!("Nothing was changed: shard {shard} is free already."),
                 };
-                let act = async |rehearsing, _| on!(&session.database, pool => hands.operator(pool, rehearsing).release_shard(shard).await);
+                let act = async |rehearsing, _| {
+                    let database = &session.database;
+                    on!(database, pool => hands.operator(pool, rehearsing).release_shard(shard).await)
+                };
                 hands.act_after_a_question(&deed, act).await
             }
         }

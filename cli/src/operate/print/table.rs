@@ -221,20 +221,34 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_whole_lines() {
-        let wanted =
-            "recipient  waiting  error\norder/7      1,200  no such seat in the whole aircraft\norder/8          2  –";
-        assert_eq!(grid().fitted(None), wanted);
+        let wanted = [
+            "recipient  waiting  error",
+            "order/7      1,200  no such seat in the whole aircraft",
+            "order/8          2  –",
+        ];
+        assert_eq!(grid().fitted(None), wanted.join("\n"));
     }
 
     #[test]
     fn long_texts_share_what_is_left_of_the_terminal() {
-        let wanted = "recipient  waiting  error\norder/7      1,200  no such seat in the whole\n                    aircraft\norder/8          2  –";
-        assert_eq!(grid().fitted(Some(46)), wanted);
+        let wanted = [
+            "recipient  waiting  error",
+            "order/7      1,200  no such seat in the whole",
+            "                    aircraft",
+            "order/8          2  –",
+        ];
+        assert_eq!(grid().fitted(Some(46)), wanted.join("\n"));
     }
 
     #[test]
     fn long_texts_follow_their_rows_in_a_narrow_terminal() {
-        let wanted = "recipient  waiting\norder/7      1,200\n    error: no such seat in the whole\n    aircraft\norder/8          2";
-        assert_eq!(grid().fitted(Some(40)), wanted);
+        let wanted = [
+            "recipient  waiting",
+            "order/7      1,200",
+            "    error: no such seat in the whole",
+            "    aircraft",
+            "order/8          2",
+        ];
+        assert_eq!(grid().fitted(Some(40)), wanted.join("\n"));
     }
 }

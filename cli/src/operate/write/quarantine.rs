@@ -39,7 +39,10 @@ impl Run for QuarantineArgs {
             object: Object::Many("event", "events", format!("of {of}")),
             nothing: format!("Nothing was changed: {of} has no such event in its box."),
         };
-        let act = async |rehearsing, _| on!(&session.database, pool => hands.operator(pool, rehearsing).quarantine(of, events, reason).await);
+        let act = async |rehearsing, _| {
+            let database = &session.database;
+            on!(database, pool => hands.operator(pool, rehearsing).quarantine(of, events, reason).await)
+        };
         hands.act_after_a_question(&deed, act).await
     }
 }

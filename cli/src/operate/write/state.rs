@@ -91,7 +91,8 @@ async fn get(of: &Recipient, session: &Session) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// Returns the JSON of a state: `json` if the bytes are JSON, else `text` if they are UTF-8, else `bytes`, in hexadecimal digits.
+/// Returns the JSON of a state. The content is `json` if the bytes are JSON, `text` if they are UTF-8, else `bytes` in
+/// hexadecimal digits.
 fn document(of: &Recipient, stored: &StoredState) -> Value {
     let bytes = stored.state.as_ref().map(|state| state.len());
     let mut document = json!({ "recipient": of.as_str(), "turn": stored.turn, "size": bytes });
@@ -130,6 +131,9 @@ async fn set(args: &SetArgs, session: &Session) -> Result<Answer> {
         object: Object::One(format!("the state of {of} at turn {turn} ({before}) by {after}")),
         nothing: format!("Nothing was changed: {of} has no state to replace."),
     };
-    let act = async |rehearsing, _| on!(&session.database, pool => hands.operator(pool, rehearsing).set_state(of, turn, new.as_deref()).await);
+    let act = async |rehearsing, _| {
+        let database = &session.database;
+        on!(database, pool => hands.operator(pool, rehearsing).set_state(of, turn, new.as_deref()).await)
+    };
     hands.act_after_a_question(&deed, act).await
 }

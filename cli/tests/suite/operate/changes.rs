@@ -38,7 +38,8 @@ on_every_engine! {
 
     async fn pause_and_resume_are_repeatable(db) {
         emit(db, Event::new("x")).await;
-        assert_eq!(on(db, &["pause", "order/7", "--dry-run"]).await.done(), "This pauses order/7. Nothing was changed.");
+        let dry = on(db, &["pause", "order/7", "--dry-run"]).await;
+        assert_eq!(dry.done(), "This pauses order/7. Nothing was changed.");
         assert!(!admin::standing(&db.pool, &order()).await.unwrap().paused);
         assert_eq!(on(db, &["pause", "order/7", "--why", "support asked"]).await.done(), "Paused order/7.");
         assert!(admin::standing(&db.pool, &order()).await.unwrap().paused);
@@ -53,7 +54,8 @@ on_every_engine! {
 
         let log = on(db, &["operations", "--json"]).await.json();
         let first = log.as_array().unwrap().last().unwrap().clone();
-        assert_eq!((&first["who"], &first["why"], &first["target"]), (&json!("tester"), &json!("support asked"), &json!("order/7")));
+        let noted = ["who", "why", "target"].map(|field| first[field].as_str().unwrap());
+        assert_eq!(noted, ["tester", "support asked", "order/7"]);
         assert!(on(db, &["operations"]).await.done().contains("support asked"));
     }
 
@@ -83,12 +85,14 @@ on_every_engine! {
         }
         emit(db, Event::new("later").due_in(Duration::from_secs(3_600))).await;
         let one = on(db, &["purge", "order/7", &first, "--yes"]).await;
-        assert_eq!((one.done(), one.stderr.trim_end()), ("Deleted 1 event of order/7.", "This deletes 1 event of order/7."));
+        assert_eq!(one.done(), "Deleted 1 event of order/7.");
+        assert_eq!(one.stderr.trim_end(), "This deletes 1 event of order/7.");
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_timer").await), (3, 1));
         let dry = on(db, &["purge", "order/7", "--dry-run", "--json"]).await.json();
         assert_eq!(dry, json!({ "touched": 4, "is_rehearsal": true }));
         let refused = on(db, &["purge", "order/7"]).await;
-        assert!(refused.refused().contains("this deletes 4 events of order/7, and there is no terminal to ask: give --yes"));
+        let wanted = "this deletes 4 events of order/7, and there is no terminal to ask: give --yes";
+        assert!(refused.refused().contains(wanted), "{refused:?}");
         assert_eq!(db.count("eventbox_event").await, 3, "neither a rehearsal nor a refusal deletes anything");
         assert_eq!(on(db, &["purge", "order/7", "-y"]).await.done(), "Deleted 4 events of order/7.");
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_timer").await), (0, 0));
@@ -106,7 +110,8 @@ on_every_engine! {
     async fn the_configuration_completes_the_options(db) {
         emit(db, Event::new("x")).await;
         let directory = tempfile::tempdir().unwrap();
-        let text = format!("database_url = '{}'\nformat = 'json'\nyes = true\nwho = 'config'\nwhy = 'cleaning'\n", db.url());
+        let url = db.url();
+        let text = format!("database_url = '{url}'\nformat = 'json'\nyes = true\nwho = 'config'\nwhy = 'cleaning'\n");
         std::fs::write(directory.path().join("eventbox.toml"), text).unwrap();
         let mut purge = eventbox(&["purge", "order/7"]);
         purge.current_dir(directory.path());

@@ -82,7 +82,11 @@ on_every_engine! {
         for event_type in ["order.paid", "order.paid", "order.sent"] {
             publish(db, "shop", event_type).await;
         }
-        db.run("UPDATE eventbox_outbox SET attempts = 3, next_attempt_at_us = 4000000000000000, last_code = 'UNAVAILABLE', last_error = 'no route'").await;
+        db.run(
+            "UPDATE eventbox_outbox SET attempts = 3, next_attempt_at_us = 4000000000000000,
+                 last_code = 'UNAVAILABLE', last_error = 'no route'",
+        )
+        .await;
         let groups = on(db, &["outbox", "list", "--json"]).await.json();
         let first = &groups["groups"][0];
         assert_eq!((&first["event_type"], &first["messages"]["number"]), (&json!("order.paid"), &json!(2)), "{groups}");

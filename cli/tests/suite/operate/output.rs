@@ -64,8 +64,8 @@ on_every_engine! {
         let mut child = eventbox(&["status", "--watch", "1", "--json", "--database-url", &url]).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut next = async || {
-            let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap().unwrap();
-            serde_json::from_str::<serde_json::Value>(&line).unwrap()
+            let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap();
+            serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap()
         };
         assert_eq!(next().await["kinds"].as_array().unwrap().len(), 0);
         emit(db, Event::new("x")).await;

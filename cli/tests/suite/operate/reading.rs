@@ -66,8 +66,10 @@ on_every_engine! {
         let next = first.json()["next"].as_str().unwrap().to_owned();
         assert!(first.stderr.contains(&format!("--after {next}")), "{first:?}");
         let second = on(db, &["boxes", "--limit", "1", "--after", &next, "--json"]).await.json();
-        let both = [texts(&first.json()["rows"], "recipient")[0].to_owned(), texts(&second["rows"], "recipient")[0].to_owned()];
-        assert!(both.contains(&"flight/1".to_owned()) && both.contains(&"order/7".to_owned()), "{both:?}");
+        let first = first.json();
+        let mut both = [texts(&first["rows"], "recipient"), texts(&second["rows"], "recipient")].concat();
+        both.sort_unstable();
+        assert_eq!(both, ["flight/1", "order/7"]);
     }
 
     async fn show_has_values_only_when_asked(db) {
@@ -79,7 +81,7 @@ on_every_engine! {
         assert_eq!((shown["timers"].as_array().unwrap().len(), shown["names"].as_array().unwrap().len()), (1, 2));
 
         let page = on(db, &["show", "order/7"]).await;
-        for wanted in ["order/7", "Oldest events", "Timers", "in 60 min", "In quarantine", "no such seat", "no process"] {
+        for wanted in ["order/7", "Oldest events", "Timers", "in 60 min", "In quarantine", "no such seat"] {
             assert!(page.done().contains(wanted), "{wanted} in {page:?}");
         }
         assert!(!page.stdout.contains("second"), "{page:?}");
@@ -97,7 +99,8 @@ on_every_engine! {
         assert!(text.done().lines().count() >= 1, "{text:?}");
         let waiting = on(db, &["why", "order/7"]).await;
         let document = on(db, &["why", "order/7", "--json"]).await.json();
-        assert_eq!(waiting.done(), format!("{}\n{}", document["sentence"].as_str().unwrap(), document["advice"].as_str().unwrap()));
+        let [sentence, advice] = ["sentence", "advice"].map(|field| document[field].as_str().unwrap());
+        assert_eq!(waiting.done(), format!("{sentence}\n{advice}"));
     }
 
     async fn names_and_timers_are_listed(db) {

@@ -24,7 +24,8 @@ on_every_engine! {
         std::fs::write(file.path(), "8").unwrap();
         let path = file.path().to_str().unwrap();
         let refused = on(db, &["state", "set", "order/7", path]).await;
-        assert!(refused.refused().contains("this replaces the state of order/7 at turn 1 (11 B) by 1 B"), "{refused:?}");
+        let wanted = "this replaces the state of order/7 at turn 1 (11 B) by 1 B";
+        assert!(refused.refused().contains(wanted), "{refused:?}");
         let late = on(db, &["state", "set", "order/7", path, "--at-turn", "0", "--yes"]).await;
         assert!(late.refused().contains("order/7 is at turn 1 and not at turn 0"), "{late:?}");
         assert_eq!(state_of(db, &order()).await.1.as_deref(), Some(&b"{\"items\":7}"[..]));
@@ -44,8 +45,10 @@ on_every_engine! {
         assert_eq!(recent.code, Some(1), "{recent:?}");
         assert!(recent.stdout.contains("\"too_recent\""), "{recent:?}");
         db.run("UPDATE eventbox_state SET updated_at_us = 0").await;
-        assert!(on(db, &["forget", "order/7"]).await.refused().contains("deletes the turn, the state and the failures"));
-        assert_eq!(on(db, &["forget", "order/7", "--dry-run"]).await.done(), "This forgets order/7. Nothing was changed.");
+        let refused = on(db, &["forget", "order/7"]).await;
+        assert!(refused.refused().contains("deletes the turn, the state and the failures"), "{refused:?}");
+        let dry = on(db, &["forget", "order/7", "--dry-run"]).await;
+        assert_eq!(dry.done(), "This forgets order/7. Nothing was changed.");
         assert_eq!(db.count("eventbox_state").await, 1);
         assert_eq!(on(db, &["forget", "order/7", "--yes"]).await.done(), "Forgot order/7.");
         assert_eq!(db.count("eventbox_state").await, 0);
