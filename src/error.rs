@@ -241,6 +241,12 @@ pub enum Misuse {
         /// The given value.
         text: String,
     },
+    /// A text that is no [`DeadLetterId`](crate::outbox::DeadLetterId).
+    #[error("{text:?} is not the id of a dead letter: write <shard>-<uuid>, as it is listed")]
+    NotADeadLetterId {
+        /// The given value, or its start.
+        text: String,
+    },
     /// A text that should be the context of a trace.
     #[error(
         "{text:?} is no traceparent: write 00-<32 digits>-<16 digits>-<2 digits>, hexadecimal in lower case, no id all \
@@ -339,7 +345,7 @@ pub enum StateError {
     #[error("the new state of {recipient} cannot be encoded")]
     #[non_exhaustive]
     Encode {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Error of the codec.
         source: BoxError,
@@ -348,7 +354,7 @@ pub enum StateError {
     #[error("the new state of {recipient} would not come back as it is")]
     #[non_exhaustive]
     NotReadBack {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// The part that does not come back.
         source: BoxError,
@@ -360,7 +366,7 @@ pub enum StateError {
     )]
     #[non_exhaustive]
     Decode {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Error of the codec.
         source: BoxError,
@@ -369,7 +375,7 @@ pub enum StateError {
     #[error("the new state of {recipient} has {bytes} bytes, over the limit of {limit}")]
     #[non_exhaustive]
     TooLarge {
-        /// Whose state.
+        /// Recipient of the state.
         recipient: Recipient,
         /// Its size when encoded.
         bytes: usize,

@@ -3,8 +3,8 @@
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::{begin_moving, end};
-use crate::error::{Error, Misuse, Result};
+use super::Operator;
+use crate::error::{Misuse, Result};
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Bound, Fault, answered, hold};
@@ -144,20 +144,7 @@ pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backl
 /// # Ok(()) }
 /// ```
 pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
-    let attempt = || format!("purge {} events of {of}", ids.len());
-    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let write = async {
-        let mut tx = begin_moving(pool, of).await?;
-        let (shard, recipient) = (of.shard().into(), of.as_str());
-        // The timers come first. The delete waits for a move of a timer in progress, and then finds its event in the
-        // box.
-        let timers = B::delete_timers(&mut tx, shard, recipient, &ids).await?;
-        let purged = timers + B::delete_events(&mut tx, shard, recipient, &ids).await?;
-        Ok((tx, purged))
-    };
-    let (tx, purged) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, purged > 0, attempt()).await?;
-    Ok(purged)
+    Ok(Operator::unnamed(pool).purge(of, ids).await?.touched)
 }
 
 /// Deletes for good all events of a box and all timers of its recipient. Returns the number of deleted events.
@@ -188,31 +175,7 @@ pub async fn purge<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) 
 /// # Ok(()) }
 /// ```
 pub async fn purge_all<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<u64> {
-    let attempt = || format!("purge all events of {of}");
-    let (shard, recipient) = (of.shard().into(), of.as_str());
-    let newest = answered(pool, async {
-        let conn = &mut *hold(pool).await?;
-        // The timers come first, here and below. The event of a timer that is moved in between is found in the box.
-        let timer = B::newest_timer(conn, shard, recipient).await?;
-        Ok(timer.max(B::newest_event(conn, shard, recipient).await?))
-    });
-    let Some(newest) = newest.await.map_err(|fault: Fault| fault.during(attempt()))? else { return Ok(0) };
-    let mut total = 0;
-    loop {
-        let write = async {
-            let mut tx = begin_moving(pool, of).await?;
-            let timers = B::purge_timers(&mut tx, shard, recipient, newest, PURGE_SLICE.into()).await?;
-            let left = i64::from(PURGE_SLICE).saturating_sub_unsigned(timers);
-            let events = B::purge_events(&mut tx, shard, recipient, newest, left).await?;
-            Ok((tx, timers + events))
-        };
-        let (tx, purged) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-        end(tx, purged > 0, attempt()).await?;
-        total += purged;
-        if purged < u64::from(PURGE_SLICE) {
-            return Ok(total);
-        }
-    }
+    Ok(Operator::unnamed(pool).purge_all(of, |_| ()).await?.touched)
 }
 
 /// Returns the ids without duplicates, or the misuse when there are too many.

@@ -4,9 +4,8 @@ use std::time::SystemTime;
 
 use sqlx::Pool;
 
-use super::time_of;
-use crate::error::{Error, Result};
-use crate::recipient::Recipient;
+use super::{Operator, time_of};
+use crate::error::Result;
 use crate::store::{Backend, Fault, answered, hold};
 
 /// Pauses a kind: no turn of its recipients begins until [`resume_kind`]. Returns `false` when it was paused already.
@@ -39,10 +38,7 @@ use crate::store::{Backend, Fault, answered, hold};
 /// # Ok(()) }
 /// ```
 pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
-    let attempt = || format!("pause the kind {kind}");
-    check(kind, &attempt)?;
-    let write = answered(pool, async { B::pause_kind(&mut *hold(pool).await?, kind).await });
-    write.await.map_err(|fault: Fault| fault.during(attempt()))
+    Ok(Operator::unnamed(pool).pause_kind(kind).await?.touched > 0)
 }
 
 /// Lets turns of a kind begin again. Returns `false` when the kind was not paused.
@@ -61,10 +57,7 @@ pub async fn pause_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> 
 ///
 /// See [`pause_kind`].
 pub async fn resume_kind<B: Backend>(pool: &Pool<B>, kind: &str) -> Result<bool> {
-    let attempt = || format!("resume the kind {kind}");
-    check(kind, &attempt)?;
-    let write = answered(pool, async { B::resume_kind(&mut *hold(pool).await?, kind).await });
-    write.await.map_err(|fault: Fault| fault.during(attempt()))
+    Ok(Operator::unnamed(pool).resume_kind(kind).await?.touched > 0)
 }
 
 /// A kind that is paused.
@@ -90,13 +83,4 @@ pub async fn paused_kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<PausedKind>>
     let read = answered(pool, async { B::list_paused_kinds(&mut *hold(pool).await?).await });
     let paused = read.await.map_err(|fault: Fault| fault.during("list the paused kinds"))?;
     Ok(paused.into_iter().map(|(kind, since_us)| PausedKind { kind, paused_at: time_of(since_us) }).collect())
-}
-
-/// Checks that a kind can stand before the slash of a recipient.
-fn check(kind: &str, attempt: &impl Fn() -> String) -> Result<()> {
-    match Recipient::new(kind, "key") {
-        Ok(_) => Ok(()),
-        Err(Error::Misuse { misuse, .. }) => Err(Error::misuse(attempt(), misuse)),
-        Err(error) => Err(error),
-    }
 }

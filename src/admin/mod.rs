@@ -1,4 +1,22 @@
-//! The calls of an operator: they inspect and repair boxes, and return plain data.
+//! The calls of an operator: they ask and repair, and return plain data.
+//!
+//! The library, the command line, the page and the metrics all stand on this module, so they say the same.
+//!
+//! Ask:
+//!
+//! | call | answers |
+//! | --- | --- |
+//! | [`overview`] | what waits, fails, is paused and is in quarantine, by kind |
+//! | [`why`] | why a recipient's events are not processed, and what to do |
+//! | [`recipients`] | which recipients wait, fail, are paused; which are the longest and the oldest |
+//! | [`inspect`] | everything about one recipient |
+//! | [`members`], [`shards`] | which processes work, and on what |
+//! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
+//! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
+//! | [`operations`] | which repairs were made, by whom and why |
+//!
+//! Repair in the name of an [`Operator`], who can rehearse each repair first. The plain functions do the same for
+//! programs:
 //!
 //! | call | purpose |
 //! | --- | --- |
@@ -37,43 +55,43 @@
 
 mod events;
 mod kind;
+mod operator;
 mod quarantine;
 mod recipient;
+mod view;
+mod why;
 
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
+pub use operator::{
+    BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,
+    operations,
+};
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{
     FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, reset_state, resume, set_state,
     standing, stored_state,
 };
+pub use view::count::Count;
+pub use view::dead::{DeadFilter, DeadView, MAX_COUNTED_DEAD, MAX_DEAD, Side, count_dead, dead, dead_value};
+pub use view::inspect::{
+    Detail, EventView, InspectOptions, MAX_INSPECTED, MAX_SHOWN_STATE_BYTES, NameView, QuarantinedView, StateView,
+    TimerView, inspect,
+};
+pub use view::members::{Busy, Member, ShardLease, members, shards};
+pub use view::messages::{
+    MAX_GROUPED, MAX_GROUPS, MAX_MESSAGES, MessageFilter, MessageView, OutboxGroup, OutboxGroups, message_groups,
+    messages,
+};
+pub use view::overview::{KindOverview, MAX_KIND_COUNT, MAX_KINDS, OutboxOverview, Overview, overview};
+pub use view::recipients::{
+    MAX_LISTED_COUNT, MAX_RANKED, MAX_RECIPIENTS, Only, Order, RecipientPage, RecipientQuery, RecipientRow, recipients,
+};
+pub use why::{Reason, Why, why};
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use sqlx::Pool;
-use uuid::Uuid;
-
-use crate::error::Result;
-use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, Tx, begin_tx};
-
-/// Begins a transaction and moves the recipient's turn in it.
-async fn begin_moving<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Tx<B>, Fault> {
-    let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
-    B::move_turn(&mut tx, of.shard().into(), of.as_str(), Uuid::new_v4()).await?;
-    Ok(tx)
-}
-
-/// Commits if something was changed. Otherwise rolls back, so that no turn is moved.
-async fn end<B: Backend>(tx: Tx<B>, changed: bool, attempt: impl fmt::Display) -> Result<()> {
-    if changed {
-        return tx.commit().await.map_err(|fault| fault.during_commit(attempt));
-    }
-    tx.rollback().await;
-    Ok(())
-}
-
+/// Returns the time of a column.
 fn time_of(since_us: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(since_us).unwrap_or(0))
 }

@@ -5,16 +5,12 @@ use std::time::SystemTime;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::events::{MAX_LISTED, MAX_LISTED_BYTES, check_ids};
-use super::{begin_moving, end, time_of};
-use crate::error::{Error, Misuse, Result};
-use crate::eventbox::{Event, EventId, wake_shard};
+use super::events::{MAX_LISTED, MAX_LISTED_BYTES};
+use super::{Operator, time_of};
+use crate::error::Result;
+use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
-use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, Verdict, answered, hold};
-
-/// Longest wait of a replay for a name that another open transaction holds, in milliseconds. After it the replay fails
-/// as contention.
-const REPLAY_NAME_WAIT_MS: u32 = 5_000;
+use crate::store::{Backend, Bound, Fault, ListedRow, QuarantinedRow, answered, hold};
 
 /// Largest number of bytes of a reason.
 pub const MAX_REASON_BYTES: usize = 1_024;
@@ -59,18 +55,7 @@ pub struct Quarantined {
 ///
 /// See [the module](crate::admin).
 pub async fn quarantine<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId], reason: &str) -> Result<u64> {
-    let attempt = || format!("quarantine {} events of {of}", ids.len());
-    check_reason(reason).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let verdict = Verdict { code: QUARANTINED, reason, attempts: 0 };
-    let write = async {
-        let mut tx = begin_moving(pool, of).await?;
-        let moved = B::quarantine_events(&mut tx, of.shard().into(), of.as_str(), &ids, verdict).await?;
-        Ok((tx, moved))
-    };
-    let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, moved > 0, attempt()).await?;
-    Ok(moved)
+    Ok(Operator::unnamed(pool).quarantine(of, ids, reason).await?.touched)
 }
 
 /// Lists the events of a recipient in quarantine behind `after`, oldest first. With `None` the list begins at the
@@ -134,18 +119,7 @@ impl Quarantined {
 ///
 /// See [the module](crate::admin).
 pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
-    let attempt = || format!("replay {} events of {of}", ids.len());
-    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let write = async {
-        let mut tx = begin_moving(pool, of).await?;
-        B::limit_lock_wait(&mut tx, REPLAY_NAME_WAIT_MS).await?;
-        let moved = B::replay_events(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
-        Ok((tx, moved))
-    };
-    let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, moved > 0, attempt()).await?;
-    wake_shard(of.shard());
-    Ok(moved)
+    Ok(Operator::unnamed(pool).replay(of, ids).await?.touched)
 }
 
 /// Deletes events in quarantine for good. Returns the number of deleted events.
@@ -178,26 +152,5 @@ pub async fn replay<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId])
 /// # Ok(()) }
 /// ```
 pub async fn discard<B: Backend>(pool: &Pool<B>, of: &Recipient, ids: &[EventId]) -> Result<u64> {
-    let attempt = || format!("discard {} events of {of}", ids.len());
-    let ids = check_ids(ids).map_err(|misuse| Error::misuse(attempt(), misuse))?;
-    let write = async {
-        let mut tx = begin_moving(pool, of).await?;
-        let deleted = B::delete_quarantined(&mut tx, of.shard().into(), of.as_str(), &ids).await?;
-        Ok((tx, deleted))
-    };
-    let (tx, deleted) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, deleted > 0, attempt()).await?;
-    Ok(deleted)
-}
-
-fn check_reason(reason: &str) -> Result<(), Misuse> {
-    const WHAT: &str = "reason";
-    match reason {
-        "" => Err(Misuse::Empty { what: WHAT }),
-        _ if reason.len() > MAX_REASON_BYTES => {
-            Err(Misuse::TooLong { what: WHAT, bytes: reason.len(), limit: MAX_REASON_BYTES })
-        }
-        _ if reason.contains('\0') => Err(Misuse::Nul { what: WHAT }),
-        _ => Ok(()),
-    }
+    Ok(Operator::unnamed(pool).discard(of, ids).await?.touched)
 }

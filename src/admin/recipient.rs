@@ -3,15 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::Serialize;
 use sqlx::Pool;
-use uuid::Uuid;
 
-use super::{begin_moving, end, time_of};
-use crate::clock::micros;
-use crate::error::{Error, Misuse, Result};
-use crate::eventbox::wake_shard;
+use super::{Operator, time_of};
+use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, answered, begin_tx, hold};
+use crate::store::{Backend, Fault, answered, hold};
 
 pub use crate::store::Forgotten;
 
@@ -25,12 +23,13 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 pub const MAX_EDIT_BYTES: usize = 16 << 20;
 
 /// State of a recipient besides its events.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Standing {
     /// Number of the recipient's last turn or other write. 0 before the first.
     pub turn: i64,
     /// Time of that turn or write, by the database's clock.
+    #[serde(serialize_with = "super::view::text::time_if_any")]
     pub updated_at: Option<SystemTime>,
     /// Whether the recipient itself is paused, by [`pause`].
     pub paused: bool,
@@ -39,6 +38,7 @@ pub struct Standing {
     /// Number of failures in a row.
     pub attempts: u32,
     /// Time of the next retry, by the database's clock. `None` without a failure.
+    #[serde(serialize_with = "super::view::text::time_if_any")]
     pub next_attempt_at: Option<SystemTime>,
     /// Last error.
     pub error: Option<String>,
@@ -97,15 +97,7 @@ pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Stan
 /// # Ok(()) }
 /// ```
 pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
-    let attempt = || format!("pause {recipient}");
-    let write = async {
-        let mut tx = begin_moving(pool, recipient).await?;
-        let changed = B::pause_recipient(&mut tx, recipient.shard().into(), recipient.as_str()).await?;
-        Ok((tx, changed))
-    };
-    let (tx, changed) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, changed, attempt()).await?;
-    Ok(changed)
+    Ok(Operator::unnamed(pool).pause(recipient).await?.touched > 0)
 }
 
 /// Lets a recipient be processed again, at once and as if it had never failed.
@@ -124,16 +116,7 @@ pub async fn pause<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<
 ///
 /// See [`pause`].
 pub async fn resume<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<bool> {
-    let attempt = || format!("resume {recipient}");
-    let write = async {
-        let mut tx = begin_moving(pool, recipient).await?;
-        let changed = B::resume_recipient(&mut tx, recipient.shard().into(), recipient.as_str()).await?;
-        Ok((tx, changed))
-    };
-    let (tx, changed) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, changed, attempt()).await?;
-    wake_shard(recipient.shard());
-    Ok(changed)
+    Ok(Operator::unnamed(pool).resume(recipient).await?.touched > 0)
 }
 
 /// A state as the library keeps it.
@@ -201,21 +184,8 @@ pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<
 /// # Ok(()) }
 /// ```
 pub async fn set_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i64, state: Option<&[u8]>) -> Result<i64> {
-    let attempt = || format!("set the state of {of} at turn {at_turn}");
-    if let Some(bytes) = state.map(<[u8]>::len).filter(|bytes| *bytes > MAX_EDIT_BYTES) {
-        let misuse = Misuse::TooLong { what: "state", bytes, limit: MAX_EDIT_BYTES };
-        return Err(Error::misuse(attempt(), misuse));
-    }
-    let (shard, recipient) = (of.shard().into(), of.as_str());
-    let write = answered(pool, async {
-        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
-        let is_current = B::advance_turn(&mut tx, shard, recipient, at_turn, Uuid::new_v4()).await?
-            && B::save_state(&mut tx, shard, recipient, state).await?;
-        Ok((tx, is_current))
-    });
-    let (tx, is_current) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, is_current, attempt()).await?;
-    if is_current { Ok(at_turn + 1) } else { Err(Error::contention(attempt())) }
+    Operator::unnamed(pool).set_state(of, at_turn, state).await?;
+    Ok(at_turn + 1)
 }
 
 /// Clears the state that the library keeps, as [`set_state`] with `None`. Returns the new turn.
@@ -290,14 +260,5 @@ pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i6
 /// # Ok(()) }
 /// ```
 pub async fn forget<B: Backend>(pool: &Pool<B>, recipient: &Recipient) -> Result<Forgotten> {
-    let attempt = || format!("forget {recipient}");
-    let idle_us = micros(FORGET_AFTER);
-    let write = answered(pool, async {
-        let mut tx = begin_tx(pool, B::BEGIN_WRITE, false).await?;
-        let done = B::forget_recipient(&mut tx, recipient.shard().into(), recipient.as_str(), idle_us).await?;
-        Ok((tx, done))
-    });
-    let (tx, done) = write.await.map_err(|fault: Fault| fault.during(attempt()))?;
-    end(tx, done == Forgotten::Done, attempt()).await?;
-    Ok(done)
+    Operator::unnamed(pool).forget(recipient).await
 }

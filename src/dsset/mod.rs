@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | [`Set::add`] | anywhere | emits the item as a named event, once |
 //! | [`Set::list`] | outside transactions | the oldest items |
-//! | [`Set::begin_pop`], [`PopOp::pop`], [`finish_pop`] | one transaction, several sets | exactly one committed transaction pops an item |
+//! | [`Set::begin_pop`], [`PopOp::pop`], [`finish_pop`] | one transaction, several sets | pops each item exactly once |
 //! | [`Set::delete`] | outside transactions | removes items that are not needed |
 //! | [`cleanup_garbage`], [`Pruner`] | outside transactions | forget names whose items are long gone |
 //!
@@ -47,7 +47,8 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+//! # let options = eventbox::sqlite_options(":memory:");
+//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 //! # eventbox::migrate(&pool).await?;
 //! use eventbox::{Emitted, Recipient};
 //! use eventbox::dsset::{Item, PopTx, Set, finish_pop};

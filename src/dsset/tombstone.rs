@@ -142,7 +142,8 @@ impl Span<'_> {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), eventbox::BoxError> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::dsset::{Item, Set, cleanup_garbage};
 /// use eventbox::Recipient;

@@ -16,15 +16,16 @@ const MIN_COUNTED_EVENTS: u32 = 10_000;
 /// Number of pages of the table that an estimate reads on Postgres.
 const SAMPLED_PAGES: u32 = 1_000;
 
-/// Precision of the number of a [`KindBacklog`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Precision of a number, such as that of a [`KindBacklog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Precision {
     /// All events were counted.
     Exact,
     /// A sample of the table was scaled up (Postgres).
     Estimate,
-    /// The count stopped at its bound: there are at least so many.
+    /// The count stopped at its bound: there are at least this many events.
     AtLeast,
 }
 
@@ -38,7 +39,7 @@ pub struct KindBacklog {
     pub events: u64,
     /// Precision of the number.
     pub precision: Precision,
-    /// The oldest event; `None` without events. Beyond the bound of the count the oldest of those that were counted, so
+    /// The oldest event; `None` without events. Beyond the bound of the count, the oldest of the counted events, so
     /// there may be an older one.
     pub oldest: Option<EventId>,
 }
@@ -71,7 +72,8 @@ pub struct KindBacklog {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Event, Precision, Recipient};
 ///

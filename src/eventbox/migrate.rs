@@ -136,7 +136,8 @@ async fn standing<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<S
         let problem = match known.get(&version) {
             None => format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
             Some(checksum) if **checksum != migration.checksum => format!(
-                "migration {version} in the database differs from that of this eventbox: was an unreleased version used?"
+                "migration {version} in the database differs from that of this eventbox: \
+                 was an unreleased version used?"
             ),
             Some(_) => continue,
         };

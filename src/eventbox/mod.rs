@@ -27,6 +27,7 @@ pub use decide::reducer_adapter::{ReducerAsProcessor, reduce_batch, reduce_batch
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
+pub(crate) use emit::emit_all_in;
 pub use emit::sender::{Sender, SenderConfig};
 pub(crate) use emit::wake_up::wake_shard;
 #[cfg(feature = "runtime")]

@@ -1,13 +1,16 @@
 //! Dead letters: lists, replays and deletes them.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use sqlx::Pool;
 use uuid::Uuid;
 
 use crate::cloudevent::{CloudEvent, CloudEventError};
-use crate::error::Result;
+use crate::error::{Error, Misuse, Result};
 use crate::store::{Backend, Bound, DeadRow, OutboxKey, answered, begin_tx, hold};
+use crate::text::shortened;
 
 /// Most dead letters of one call.
 pub const MAX_DEAD_LETTERS: u32 = 1_000;
@@ -38,6 +41,36 @@ impl DeadLetterId {
     #[must_use]
     pub fn id(&self) -> &Uuid {
         &self.key.id
+    }
+
+    pub(crate) fn of_key(key: OutboxKey) -> Self {
+        DeadLetterId { key }
+    }
+
+    pub(crate) fn key(self) -> OutboxKey {
+        self.key
+    }
+}
+
+/// Text form: the shard, a hyphen and the UUID, `17-0190163d-8694-739b-aea5-966c26f8ad91`.
+impl fmt::Display for DeadLetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.key.shard, self.key.id)
+    }
+}
+
+impl FromStr for DeadLetterId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once('-').and_then(|(shard, id)| Some((shard.parse().ok()?, id.parse().ok()?)));
+        match parts {
+            Some((shard, id)) => Ok(DeadLetterId::new(shard, id)),
+            None => {
+                let attempt = format!("read the id of a dead letter, {}", shortened(text));
+                Err(Error::misuse(attempt, Misuse::NotADeadLetterId { text: shortened(text).to_string() }))
+            }
+        }
     }
 }
 

@@ -60,17 +60,17 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer))))
     }
 
-    /// Sends what turns publish from memory, right after their commit. Without it a host that retransmits sends it a
-    /// little later.
+    /// Sends the messages of turns from memory, right after their commit. Without an emitter here, a host that
+    /// retransmits sends them later.
     ///
-    /// The emitter stays the caller's, to start before and to stop after the runtime.
+    /// The caller keeps the emitter: start it before the runtime, and stop it after the runtime.
     #[cfg(feature = "emitter")]
     pub fn emitter(mut self, emitter: DurableEmitter<B>) -> Self {
         self.emitter = Some(emitter);
         self
     }
 
-    /// Works by these settings instead of the defaults.
+    /// Sets the settings instead of the defaults.
     pub fn config(mut self, config: RuntimeConfig) -> Self {
         self.config = config;
         self
@@ -90,12 +90,12 @@ impl<B: Backend> RuntimeBuilder<B> {
         self
     }
 
-    /// Starts to work.
+    /// Starts the workers.
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] with the name of the setting, the kind or the migration that is wrong, and what to do;
-    /// transient and database errors. Nothing is started then.
+    /// [`Error::Setup`] with the name of the wrong setting, kind or migration, and what to do; transient and database
+    /// errors. Then nothing is started.
     pub async fn start(self) -> Result<Runtime<B>> {
         let setup = |problem: &str| Error::setup("start the runtime", problem);
         if let Some(wrong) = &self.wrong {

@@ -1,4 +1,4 @@
-//! The settings of a runtime, and what is wrong with them.
+//! The settings of a runtime, and their checks.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;

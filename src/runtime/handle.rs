@@ -1,5 +1,6 @@
-//! Starting and stopping.
+//! Starts and stops a runtime.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::finding::notify;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
+use super::working::at_work::AtWork;
 use super::working::paused::{self, PausedKinds};
 use super::working::scheduler::{Left, Scheduler};
 use super::{reserve, timers, upkeep};
@@ -27,11 +29,11 @@ use crate::service::{Health, StopReport};
 use crate::shard::ShardSet;
 use crate::store::Backend;
 
-/// The part of a stop's time after which turns that are under way are interrupted; the rest is for giving up the
+/// Part of a stop's time after which turns in flight are interrupted. The rest of the time is for handing over the
 /// leases.
 const INTERRUPT_AFTER: f64 = 0.8;
 
-/// Workers for the boxes of a database; clones are the same workers.
+/// Workers for the boxes of a database. Clones are handles of the same workers.
 ///
 /// # Examples
 ///
@@ -91,13 +93,13 @@ struct Inner<B: Backend> {
     owned: watch::Receiver<ShardSet>,
     membership: Option<Arc<Membership<B>>>,
     loops: Mutex<Option<Loops>>,
-    /// A runtime that is forgotten stops by itself.
+    /// The drop of the last handle stops the runtime.
     _guards: [DropGuard; 3],
 }
 
 struct Loops {
     work: JoinHandle<Left>,
-    /// Timers, wake-ups, and what is held.
+    /// The loops of timers, wake-ups and kinds on hold.
     others: TaskTracker,
     membership: Option<JoinHandle<()>>,
 }
@@ -113,6 +115,8 @@ impl<B: Backend> Inner<B> {
         let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
         let (owned_sender, owned) = watch::channel(all);
         let complaints = Arc::new(Complaints::default());
+        let at_work = Arc::new(AtWork::default());
+        let (tell_held, held) = watch::channel(held);
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
                 pool: reserved.clone(),
@@ -120,6 +124,9 @@ impl<B: Backend> Inner<B> {
                 address: config.address.clone(),
                 shard_limit: config.shard_limit.get(),
                 config: leases,
+                kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
+                held: held.clone(),
+                at_work: Arc::clone(&at_work),
                 complaints: Arc::clone(&complaints),
                 owned: owned_sender,
             })
@@ -137,6 +144,7 @@ impl<B: Backend> Inner<B> {
             counters: Counters::default(),
             publishers: Publishers::default(),
             outages: Arc::default(),
+            at_work,
             complaints,
             slow_scans: watch::Sender::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
@@ -149,7 +157,6 @@ impl<B: Backend> Inner<B> {
         let others = TaskTracker::new();
         let beating = hearts.add("timers", shared.config.poll_interval, grace);
         others.spawn(timers::run(Arc::clone(&shared), owned.clone(), stopping.clone(), beating));
-        let (tell_held, held) = watch::channel(held);
         let beating = hearts.add("hold", shared.config.poll_interval, grace);
         others.spawn(paused::run(Arc::clone(&shared), tell_held, stopping.clone(), beating));
         if shared.config.remote_wake_ups {
@@ -227,7 +234,7 @@ impl<B: Backend> Runtime<B> {
         Runtime { inner: Arc::new(Inner::start(builder, held)) }
     }
 
-    /// Returns a builder: register kinds, then [`start`](RuntimeBuilder::start).
+    /// Returns a builder. Register kinds, then call [`start`](RuntimeBuilder::start).
     pub fn builder(pool: Pool<B>) -> RuntimeBuilder<B> {
         RuntimeBuilder::new(pool)
     }
@@ -242,21 +249,21 @@ impl<B: Backend> Runtime<B> {
         self.inner.worker
     }
 
-    /// Stops: nothing new is begun, what is under way commits and runs its hooks, and the shards go to the other
-    /// processes.
+    /// Stops the runtime: no new work starts, the work in flight commits and runs its hooks, and the shards go to the
+    /// other processes.
     ///
-    /// After four fifths of `limit` what is still under way is interrupted, which rolls it back and counts as no
-    /// failure. Returns by `limit`, with what was left; a second stop has nothing to do.
+    /// After four fifths of `limit` the remaining work is interrupted, which rolls it back and counts as no failure.
+    /// Returns by `limit`, with the counts of the remaining work. A second stop does nothing.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the runtime stopping; its leases run out by themselves.
+    /// A dropped future leaves the runtime stopping. Its leases expire by themselves.
     pub async fn stop(&self, limit: Duration) -> StopReport {
         self.inner.stop(limit).await
     }
 
-    /// How it is: unhealthy when a loop gives no sign of life, also when everything looks calm; when a kind is held
-    /// because many of its recipients fail alike; and when something fails that no event is to blame for.
+    /// Returns the health: unhealthy when a loop gives no sign of life, also without other symptoms; when a kind is
+    /// held because many of its recipients fail alike; and when something fails that is no event's fault.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut problems = self.inner.hearts.problems();

@@ -12,6 +12,7 @@ use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
 use super::finding::old_transactions::SlowScan;
 use super::stats::Counters;
+use super::working::at_work::AtWork;
 use super::working::registry::Handlers;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -30,6 +31,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) counters: Counters,
     pub(crate) publishers: Publishers,
     pub(crate) outages: Arc<Outages>,
+    /// Recipients of turns in flight.
+    pub(crate) at_work: Arc<AtWork>,
     pub(crate) complaints: Arc<Complaints>,
     /// The last slow scan.
     pub(crate) slow_scans: watch::Sender<SlowScan>,

@@ -1,8 +1,8 @@
 //! Lists that are bounded by the bytes of their values, and by the number of their rows.
 //!
-//! A list brings small values with their rows, and of the others only the lengths, which the engine knows without
-//! reading them. What fits into the bound is then read by a second statement. A row is never changed, so a value that
-//! is read later is the value that was listed.
+//! A list brings small values with their rows. Of large values it brings only the lengths, which the engine knows
+//! without reading the values. A second statement reads the large values that fit into the bound. A row is never
+//! changed, so a value that is read later is the value that was listed.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::inbox::event::ListedRow;
 
-/// The most rows of one list, whatever its caller asks for. It keeps the size up to which values come with their rows
-/// above zero.
+/// The most rows of one list, whatever number its caller asks for. With this limit the size of the values that come
+/// with their rows stays above zero.
 pub(super) const MAX_LIST_ROWS: i64 = 100_000;
 
-/// Most that a list may return.
+/// The bounds of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
     rows: i64,
@@ -22,8 +22,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Returns the most rows, cut to [`MAX_LIST_ROWS`], and the most bytes of their values. One value is always
-    /// brought, whatever its size.
+    /// Returns the most rows, cut to [`MAX_LIST_ROWS`], and the most bytes of their values. A list always returns one
+    /// value, whatever its size.
     pub fn new(rows: i64, bytes: usize) -> Self {
         Bound { rows: rows.clamp(1, MAX_LIST_ROWS), bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
@@ -36,8 +36,8 @@ impl Bound {
         self.bytes
     }
 
-    /// Returns the size up to which values come with their rows, in this many lists at once: if all rows have that
-    /// size, all of them fit.
+    /// Returns the largest size of a value that comes with its row, for this many lists at once. If all rows have
+    /// values of that size, all of them fit.
     pub(super) fn small(self, lists: usize) -> i64 {
         let lists = i64::try_from(lists).unwrap_or(i64::MAX).max(1);
         self.bytes / self.rows.saturating_mul(lists)
@@ -82,13 +82,13 @@ struct Weighed<T> {
     is_missing: bool,
 }
 
-/// A list while it is read.
+/// A list that is not read completely yet.
 pub(super) struct Weighing<T> {
     rows: Vec<Weighed<T>>,
     is_cut: bool,
 }
 
-/// Which values the second statement reads.
+/// The values that the second statement reads.
 pub(super) struct Missing {
     pub(super) first: Uuid,
     pub(super) last: Uuid,
@@ -114,8 +114,8 @@ impl<T: Heavy> Weighing<T> {
         self.rows.sort_by_key(|weighed| weighed.row.id());
     }
 
-    /// Leaves out what does not fit into the bytes that are `left`; without an event before it, the first one fits
-    /// always.
+    /// Leaves out the rows that do not fit into the bytes that are `left`. Without an event before it, the first row
+    /// always fits.
     pub(super) fn cut(&mut self, left: &mut i64, is_first: bool) {
         let mut fits = 0;
         for weighed in &self.rows {
@@ -141,8 +141,8 @@ impl<T: Heavy> Weighing<T> {
         Some(Missing { first, last: missing.last().unwrap_or(first), rows })
     }
 
-    /// Puts values in their rows. A row whose value is not there any more was removed meanwhile: the list ends before
-    /// it, or begins behind it.
+    /// Puts values in their rows. When a value is not there any more, another transaction has removed its row: the list
+    /// ends before this row, or begins behind it.
     pub(super) fn filled(mut self, mut values: HashMap<Uuid, Vec<u8>>) -> Page<T> {
         for weighed in self.rows.iter_mut().filter(|weighed| weighed.is_missing) {
             if let Some(value) = values.remove(&weighed.row.id()) {
@@ -157,8 +157,8 @@ impl<T: Heavy> Weighing<T> {
     }
 }
 
-/// Reads the rows of a query as they come, so that a value is in memory once: `row` makes a row of the list, `value` is
-/// the column of the value and the next one that of its length.
+/// Reads the rows of a query as they arrive, so that a value is in memory once. `row` makes a row of the list, `value`
+/// is the column of the value, and the next column is its length.
 macro_rules! weigh {
     ($rows:expr, $value:literal, |$row:ident| $make:expr) => {{
         use futures_util::TryStreamExt as _;
@@ -173,7 +173,7 @@ macro_rules! weigh {
 }
 pub(super) use weigh;
 
-/// Cuts a list at its bound and reads what is missing; `query` is given what that is, and brings ids and values.
+/// Cuts a list at its bound and reads the missing values. `query` gets the missing rows, and returns ids and values.
 macro_rules! fill {
     ($weighing:expr, $bound:expr, $conn:expr, |$missing:ident| $query:expr) => {{
         use futures_util::TryStreamExt as _;

@@ -1,14 +1,15 @@
 //! Every SQL statement of the crate, and the seam between the two engines.
 //!
-//! [`Backend`] is the whole list of what the crate asks of a database, implemented on `sqlx::Postgres` and
-//! `sqlx::Sqlite` themselves. The traits of a table have their names by one rule:
+//! [`Backend`] is the whole list of the crate's statements, implemented on `sqlx::Postgres` and `sqlx::Sqlite`
+//! themselves. The traits of a table have their names by one rule:
 //!
 //! * `XTable` is written once for both engines, by `on_both_engines!` in `macros.rs`.
 //! * `XDialect` holds the statements that differ, and is implemented in `postgres/` and in `sqlite/`, in a file of the
 //!   same folder and name. Each statement of SQLite that differs says why.
 //!
 //! [`Session`](connect::session::Session), [`Schema`](connect::schema::Schema) and
-//! [`GroupCommit`](connect::group::GroupCommit) are of the connection and not of a table. Each engine implements them.
+//! [`GroupCommit`](connect::group::GroupCommit) belong to the connection and not to a table. Each engine implements
+//! them.
 //!
 //! Functions take `conn` outside a transaction, `tx` inside a write transaction, and `executor` for either.
 
@@ -51,7 +52,15 @@ pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::old_transaction::OldTransaction;
+pub use operate::operation::OPERATION_RETENTION;
+pub(crate) use operate::operation::OperationRow;
 pub(crate) use operate::quarantine::{QuarantinedRow, Verdict};
+pub(crate) use operate::view::boxes::{BoxRow, BoxesFrom, Listed, NEXT};
+pub(crate) use operate::view::dead::{DeadHead, DeadWanted};
+pub(crate) use operate::view::kinds::KindCounts;
+pub(crate) use operate::view::messages::{MessageGroup, MessageHead, MessagesWanted};
+pub(crate) use operate::view::recipient::{EventHead, TimerHead};
 pub(crate) use outgoing::dead_letter::DeadRow;
 pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
@@ -69,7 +78,7 @@ pub(crate) use turns::turn::Claimed;
 /// A future of a statement that runs on any executor.
 pub(crate) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Returns the arguments of a query without the lifetimes of what was bound, for a future that must not borrow it.
+/// Returns the arguments of a query without the lifetimes of the bound values, for a future that must not borrow them.
 fn arguments_of<'q, DB: sqlx::Database>(mut query: impl sqlx::Execute<'q, DB>) -> Result<DB::Arguments, Fault> {
     let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
     Ok(arguments.unwrap_or_default())
@@ -108,6 +117,12 @@ pub trait Backend:
     + turns::round_of_one::RoundOfOneTable
     + shards::wake::WakeUpDialect
     + operate::inspect::InspectTable
+    + operate::operation::OperationTable
+    + operate::view::boxes::BoxesTable
+    + operate::view::dead::DeadViewTable
+    + operate::view::kinds::KindViewTable
+    + operate::view::messages::MessageViewTable
+    + operate::view::recipient::RecipientViewTable
 {
 }
 

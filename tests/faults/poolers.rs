@@ -32,9 +32,9 @@ impl Pooler {
         let (users, settings) = (home.join(format!("users-{port}")), home.join(format!("pooler-{port}.ini")));
         std::fs::write(&users, "\"postgres\" \"\"\n")?;
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = 20\nmax_client_conn = 200\n\
-             logfile = {}\n{more}\n",
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = 20\n\
+             max_client_conn = 200\nlogfile = {}\n{more}\n",
             server.port,
             users.display(),
             home.join(format!("pooler-{port}.log")).display(),

@@ -70,7 +70,8 @@ impl fmt::Display for Report {
         let verdict = if self.problems.is_empty() { "ok" } else { "FAILED" };
         write!(
             f,
-            "{verdict:6} {}: acknowledged {}, applied {}, lost {}, twice {}, delivered {}, of no turn {}, undelivered {}",
+            "{verdict:6} {}: acknowledged {}, applied {}, lost {}, twice {}, \
+             delivered {}, of no turn {}, undelivered {}",
             self.case,
             self.acknowledged,
             self.applied,

@@ -240,13 +240,15 @@ fn migrations_have_the_same_names() {
 async fn migrations_are_twins() {
     const IN_POSTGRES: &str = "
         SELECT c.table_name || '.' || c.column_name || ' ' || c.is_nullable || ' '
-            || CASE c.udt_name WHEN 'text' THEN 'TEXT' WHEN 'uuid' THEN 'BLOB' WHEN 'bytea' THEN 'BLOB' ELSE 'INTEGER' END
+            || CASE c.udt_name
+                   WHEN 'text' THEN 'TEXT' WHEN 'uuid' THEN 'BLOB' WHEN 'bytea' THEN 'BLOB' ELSE 'INTEGER' END
             || coalesce(' key ' || k.ordinal_position, '')
         FROM information_schema.columns c
         LEFT JOIN information_schema.key_column_usage k USING (table_name, column_name)
         WHERE c.table_name LIKE 'eventbox\\_%' AND c.table_name <> 'eventbox_migration'";
     const IN_SQLITE: &str = "
-        SELECT t.name || '.' || c.name || ' ' || iif(c.\"notnull\", 'NO', 'YES') || ' ' || c.type || iif(c.pk > 0, ' key ' || c.pk, '')
+        SELECT t.name || '.' || c.name || ' ' || iif(c.\"notnull\", 'NO', 'YES') || ' '
+            || c.type || iif(c.pk > 0, ' key ' || c.pk, '')
         FROM sqlite_schema t, pragma_table_info(t.name) c
         WHERE t.type = 'table' AND t.name LIKE 'eventbox%' AND t.name <> 'eventbox_migration'";
 

@@ -49,7 +49,7 @@ mod on_postgres {
     use sqlx::Postgres;
 
     use super::*;
-    use crate::support::{TestEngine, with_database};
+    use crate::support::{LOCK_WAITS, eventually, with_database};
 
     /// Creates a role that may only log in, and a pool of this role.
     async fn role(db: &TestDb<Postgres>) -> (String, sqlx::PgPool) {
@@ -102,9 +102,7 @@ mod on_postgres {
         sqlx::raw_sql("CREATE TABLE eventbox_migration (x int)").execute(&mut *other).await.unwrap();
         let pool = fresh.open(2);
         let ours = tokio::spawn(async move { ::eventbox::migrate(&pool).await });
-        let waits =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        crate::support::eventually(SOON, async || Postgres::number(&fresh.pool, waits.to_owned()).await > 0).await;
+        eventually(SOON, async || fresh.number(LOCK_WAITS).await > 0).await;
         other.rollback().await.unwrap();
         ours.await.unwrap().unwrap();
         fresh.remove().await;

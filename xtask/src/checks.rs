@@ -66,16 +66,16 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tests of the runtime that must pass without leases, hints and wake-ups, which only make the runtime faster.
-const BARE: [&str; 6] = ["finding", "failing", "holding", "rounds", "stopping", "waiting"];
+/// Tests of the runtime that must pass without leases and wake-ups, which only make the runtime faster.
+const BARE: [&str; 7] = ["finding", "failing", "holding", "overtaken", "rounds", "stopping", "waiting"];
 const NOT_BARE: [&str; 4] = [
-    "a_hint_is_faster_than_a_poll",
+    "a_wake_up_is_faster_than_a_poll",
     "a_round_whose_answer_was_lost_is_read_back",
     "processes_wake_each_other_up",
     "a_change_by_an_operator_is_noticed_at_once",
 ];
 
-/// Runs the tests of the runtime again, without leases, hints and wake-ups.
+/// Runs the tests of the runtime again, without leases and wake-ups.
 fn bare_runtime(database_url: &str) -> Result<()> {
     let mut tests = cargo(["test", "--workspace", "--all-features", "--test", "suite", "--"]);
     tests.args(BARE.map(|module| format!("runtime::{module}::")));
@@ -83,7 +83,7 @@ fn bare_runtime(database_url: &str) -> Result<()> {
     tests.env("EVENTBOX_TEST_BARE_RUNTIME", "1").env("DATABASE_URL", database_url);
     announce(&tests);
     if !status_of(&mut tests)?.success() {
-        bail!("the tests of the runtime failed without leases, hints and wake-ups");
+        bail!("the tests of the runtime failed without leases and wake-ups");
     }
     Ok(())
 }

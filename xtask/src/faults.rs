@@ -9,7 +9,8 @@ use crate::postgres;
 use crate::run::{cargo, exit_code, outlive_interrupts, status_of};
 
 /// Advice for the user when the installation failed.
-const ADVICE: &str = "PgBouncer was not found: install the package pgbouncer (Debian, Ubuntu: sudo apt-get install pgbouncer), \
+const ADVICE: &str = "PgBouncer was not found: install the package pgbouncer \
+(Debian, Ubuntu: sudo apt-get install pgbouncer), \
 or name the other programs: cargo xtask faults dead standby disks";
 
 /// Runs all programs, or the named programs.

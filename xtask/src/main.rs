@@ -20,7 +20,7 @@ The chores of eventbox.
 
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
-                             every feature by itself, the tests of the runtime without leases and hints,
+                             every feature by itself, the tests of the runtime without leases and wake-ups,
                              and the demo on both engines
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
@@ -34,8 +34,8 @@ The chores of eventbox.
   cargo xtask pg -- CMD…     runs a command with a throw-away Postgres, with DATABASE_URL and PGHOST,
                              PGPORT … set: `cargo xtask pg -- psql`
 
-Postgres is the server that DATABASE_URL names, else a cluster that is made for the run and removed after it, from the newest server
-programs on this machine; where there are none, they are installed if that may be done.
+Postgres is the server that DATABASE_URL names. Without it the command makes a cluster from the newest server programs
+on this machine, and removes the cluster after the run. The command installs missing server programs if it may.
 
 Exit codes: the exit code of the tests or the command, 2 error, 130 interrupted.";
 

@@ -16,7 +16,7 @@ struct Folder {
     /// Name of the folder, and of the list of its known survivors.
     name: &'static str,
     files: &'static str,
-    /// Whether the unit tests run first, which build quickly and need no database.
+    /// Whether the unit tests run first, which build quickly.
     has_unit_tests: bool,
     /// Tests of the suite to run. The whole suite would take minutes for each mutant.
     suite: &'static [&'static str],
@@ -28,7 +28,14 @@ const FOLDERS: [Folder; 7] = [
         name: "round",
         files: "src/eventbox/round/**",
         has_unit_tests: false,
-        suite: &["paths::", "runtime::rounds", "runtime::failing", "runtime::finding", "runtime::bounds"],
+        suite: &[
+            "paths::",
+            "runtime::rounds",
+            "runtime::overtaken",
+            "runtime::failing",
+            "runtime::finding",
+            "runtime::bounds",
+        ],
     },
     Folder {
         name: "dsset",
@@ -41,7 +48,16 @@ const FOLDERS: [Folder; 7] = [
         name: "store",
         files: "src/store/**",
         has_unit_tests: true,
-        suite: &["paths::", "dsset::", "admin::", "eventbox::", "emitter::", "runtime::rounds", "runtime::leases"],
+        suite: &[
+            "paths::",
+            "dsset::",
+            "admin::",
+            "eventbox::",
+            "emitter::",
+            "runtime::rounds",
+            "runtime::overtaken",
+            "runtime::leases",
+        ],
     },
     Folder {
         name: "emitter",

@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn lines_of_the_benchmark_are_read() {
-        let text = r#"[{"workload":"W3b","variant":"reducer","engine":"postgres","unit":"events/s","ours":9.5,"yardstick":3.0,
-            "ratio":3.2,"rounds":3,"verified":true,"cost":{"ours":null,"yardstick":null}}]"#;
+        let text = r#"[{"workload":"W3b","variant":"reducer","engine":"postgres","unit":"events/s",
+            "ours":9.5,"yardstick":3.0,"ratio":3.2,"rounds":3,"verified":true,"cost":{"ours":null,"yardstick":null}}]"#;
         let lines = parse(text).unwrap();
         assert_eq!((lines[0].workload.as_str(), lines[0].ours), ("W3b", 9.5));
         assert_eq!(lines[0].variant.as_deref(), Some("reducer"));

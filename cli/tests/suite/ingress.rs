@@ -90,11 +90,12 @@ async fn the_log_shows_each_key_once_with_its_copies() {
             assert!(received_at.as_str().unwrap().starts_with("20"), "{received_at}");
         }
         let wanted = [
-            json!({"sequence": 1, "key": "ka", "copies": 1, "conflicts": 1, "id": "a", "source": "shop", "type": "order.paid",
-                   "subject": "order 1", "data_base64": "dGV4dA==", "data_text": "text", "attributes":
+            json!({"sequence": 1, "key": "ka", "copies": 1, "conflicts": 1, "id": "a", "source": "shop",
+                   "type": "order.paid", "subject": "order 1", "data_base64": "dGV4dA==", "data_text": "text",
+                   "attributes":
                    {"idempotencykey": "ka", "subject": "order 1", "time": "1970-01-01T00:00:01Z"}}),
-            json!({"sequence": 2, "key": null, "copies": 0, "conflicts": 0, "id": "b", "source": "shop", "type": "order.paid",
-                   "subject": null, "data_base64": "/w==", "attributes": {}}),
+            json!({"sequence": 2, "key": null, "copies": 0, "conflicts": 0, "id": "b", "source": "shop",
+                   "type": "order.paid", "subject": null, "data_base64": "/w==", "attributes": {}}),
         ];
         assert_eq!(lines, wanted);
         let conflicts = printed(&["log", "--store", path, "--json", "--conflicts"]).await;

@@ -9,13 +9,13 @@ pub(crate) use words::done;
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use super::web::{DEAD_FIELDS, Failure, Fields, MESSAGE_FIELDS, dead_filter, in_words, letter_id, message_filter};
+use super::web::{Failure, Fields, dead_filter, letter_id, message_filter};
 use crate::admin::{DeadFilter, MessageFilter};
 use crate::eventbox::EventId;
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
 
-/// A repair that a form asks for. Filters carry their words, for the pages that confirm them.
+/// A repair that a form asks for.
 pub(crate) enum Action {
     Pause(Recipient),
     Resume(Recipient),
@@ -32,10 +32,10 @@ pub(crate) enum Action {
     Emit { to: Recipient, name: Option<String>, value: String },
     ReplayOne(DeadLetterId),
     DeleteOne(DeadLetterId),
-    ReplayDead(DeadFilter, String),
-    DeleteDead(DeadFilter, String),
-    RetryMessages(MessageFilter, String),
-    BuryMessages(MessageFilter, String),
+    ReplayDead(DeadFilter),
+    DeleteDead(DeadFilter),
+    RetryMessages(MessageFilter),
+    BuryMessages(MessageFilter),
     ReleaseShard(u8),
     MoveShard { shard: u8, to: Uuid },
 }
@@ -72,10 +72,10 @@ impl Action {
             },
             "replay-one" => Action::ReplayOne(letter(form)?),
             "delete-one" => Action::DeleteOne(letter(form)?),
-            "replay-dead" => Action::ReplayDead(dead_filter(form)?, in_words(form, &DEAD_FIELDS)),
-            "delete-dead" => Action::DeleteDead(dead_filter(form)?, in_words(form, &DEAD_FIELDS)),
-            "retry-messages" => Action::RetryMessages(message_filter(form), in_words(form, &MESSAGE_FIELDS)),
-            "bury-messages" => Action::BuryMessages(message_filter(form), in_words(form, &MESSAGE_FIELDS)),
+            "replay-dead" => Action::ReplayDead(dead_filter(form)?),
+            "delete-dead" => Action::DeleteDead(dead_filter(form)?),
+            "retry-messages" => Action::RetryMessages(message_filter(form)),
+            "bury-messages" => Action::BuryMessages(message_filter(form)),
             "release-shard" => Action::ReleaseShard(shard(form)?),
             "move-shard" => {
                 let to = form.parsed("member", "the id of a member")?;
@@ -101,10 +101,10 @@ impl Action {
             | Action::Forget(of)
             | Action::Emit { to: of, .. } => ("/recipient", vec![("r", of.as_str())]),
             Action::PauseKind(kind) | Action::ResumeKind(kind) => ("/recipients", vec![("kind", kind.as_str())]),
-            Action::ReplayOne(_) | Action::DeleteOne(_) | Action::ReplayDead(..) | Action::DeleteDead(..) => {
+            Action::ReplayOne(_) | Action::DeleteOne(_) | Action::ReplayDead(_) | Action::DeleteDead(_) => {
                 ("/dead", Vec::new())
             }
-            Action::RetryMessages(..) | Action::BuryMessages(..) => ("/outbox", Vec::new()),
+            Action::RetryMessages(_) | Action::BuryMessages(_) => ("/outbox", Vec::new()),
             Action::ReleaseShard(_) | Action::MoveShard { .. } => ("/shards", Vec::new()),
         }
     }
@@ -176,8 +176,7 @@ mod tests {
         assert!(matches!(emit, Ok(Action::Emit { name: None, ref value, .. }) if value.is_empty()));
         let moved = parse("action=move-shard&shard=7&member=00000000-0000-0000-0000-000000000001");
         assert!(matches!(moved, Ok(Action::MoveShard { shard: 7, to }) if to == Uuid::from_u128(1)));
-        assert!(
-            matches!(parse("action=replay-dead&code=POISON"), Ok(Action::ReplayDead(_, words)) if words == "code POISON")
-        );
+        let filter = parse("action=replay-dead&code=POISON");
+        assert!(matches!(filter, Ok(Action::ReplayDead(filter)) if filter == DeadFilter::new().code("POISON")));
     }
 }

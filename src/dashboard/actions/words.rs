@@ -19,10 +19,10 @@ impl Action {
             Action::ClearState { .. } => "clear-state",
             Action::Forget(_) => "forget",
             Action::Emit { .. } => "emit",
-            Action::ReplayOne(_) | Action::ReplayDead(..) => "replay",
-            Action::DeleteOne(_) | Action::DeleteDead(..) => "delete",
-            Action::RetryMessages(..) => "retry",
-            Action::BuryMessages(..) => "bury",
+            Action::ReplayOne(_) | Action::ReplayDead(_) => "replay",
+            Action::DeleteOne(_) | Action::DeleteDead(_) => "delete",
+            Action::RetryMessages(_) => "retry",
+            Action::BuryMessages(_) => "bury",
             Action::ReleaseShard(_) => "release",
             Action::MoveShard { .. } => "move",
         }
@@ -46,10 +46,10 @@ impl Action {
             Action::Emit { .. } => "Emit an event",
             Action::ReplayOne(_) => "Replay the dead letter",
             Action::DeleteOne(_) => "Delete the dead letter",
-            Action::ReplayDead(..) => "Replay dead letters",
-            Action::DeleteDead(..) => "Delete dead letters",
-            Action::RetryMessages(..) => "Retry messages now",
-            Action::BuryMessages(..) => "Move messages to the dead letters",
+            Action::ReplayDead(_) => "Replay dead letters",
+            Action::DeleteDead(_) => "Delete dead letters",
+            Action::RetryMessages(_) => "Retry messages now",
+            Action::BuryMessages(_) => "Move messages to the dead letters",
             Action::ReleaseShard(_) => "Release the shard",
             Action::MoveShard { .. } => "Move the shard",
         }
@@ -66,7 +66,7 @@ impl Action {
                 | Action::ClearState { .. }
                 | Action::Forget(_)
                 | Action::DeleteOne(_)
-                | Action::DeleteDead(..)
+                | Action::DeleteDead(_)
         )
     }
 
@@ -108,24 +108,25 @@ impl Action {
             }
             Action::ReplayOne(id) => format!("This puts the dead letter {id} back to where it came from."),
             Action::DeleteOne(id) => format!("This deletes the dead letter {id} for good."),
-            Action::ReplayDead(_, words) => {
-                format!("This puts {} back to where they came from: {}.", counted(touched, "dead letter"), all(words))
+            Action::ReplayDead(filter) => {
+                format!("This puts {} back to where they came from: {filter}.", counted(touched, "dead letter"))
             }
-            Action::DeleteDead(_, words) => {
-                format!("This deletes {} for good: {}.", counted(touched, "dead letter"), all(words))
+            Action::DeleteDead(filter) => {
+                format!("This deletes {} for good: {filter}.", counted(touched, "dead letter"))
             }
-            Action::RetryMessages(_, words) => {
-                format!("This makes {} of the outbox due at once: {}.", counted(touched, "message"), all(words))
+            Action::RetryMessages(filter) => {
+                format!("This makes {} of the outbox due at once: {filter}.", counted(touched, "message"))
             }
-            Action::BuryMessages(_, words) => format!(
-                "This moves {} of the outbox to the dead letters, so that they are not sent: {}.",
+            Action::BuryMessages(filter) => format!(
+                "This moves {} of the outbox to the dead letters, so that they are not sent: {filter}.",
                 counted(touched, "message"),
-                all(words)
             ),
             Action::ReleaseShard(shard) => {
-                format!("This releases shard {shard}: its holder stops working on it, and any member takes it.")
+                format!("This frees shard {shard}, also from a pin: the member that should have it takes it.")
             }
-            Action::MoveShard { shard, to } => format!("This moves shard {shard} to the member {to}."),
+            Action::MoveShard { shard, to } => {
+                format!("This moves shard {shard} to the member {to}, and pins it there while the member lives.")
+            }
         }
     }
 
@@ -134,7 +135,7 @@ impl Action {
         match self {
             Action::Pause(of) => format!("{of} is paused already."),
             Action::Resume(of) => format!("{of} is neither paused nor failing."),
-            Action::TryNow(of) => format!("{of} is not waiting after an error."),
+            Action::TryNow(of) => format!("{of} is paused, or does not wait after an error."),
             Action::PauseKind(kind) => format!("The kind {kind} is paused already."),
             Action::ResumeKind(kind) => format!("The kind {kind} is not paused."),
             Action::Quarantine(of, id) | Action::Purge(of, id) => {
@@ -143,11 +144,9 @@ impl Action {
             Action::PurgeAll(of) => format!("{of} has no events and no timers."),
             Action::CancelTimers(of) => format!("{of} has no timers."),
             Action::ReplayOne(id) | Action::DeleteOne(id) => format!("The dead letter {id} is not there any more."),
-            Action::ReplayDead(_, words) | Action::DeleteDead(_, words) => {
-                format!("There is no dead letter to touch: {}.", all(words))
-            }
-            Action::RetryMessages(_, words) | Action::BuryMessages(_, words) => {
-                format!("There is no message to touch: {}.", all(words))
+            Action::ReplayDead(filter) | Action::DeleteDead(filter) => format!("There is nothing to touch: {filter}."),
+            Action::RetryMessages(filter) | Action::BuryMessages(filter) => {
+                format!("There is nothing to touch: {filter}.")
             }
             Action::ReleaseShard(shard) => format!("Shard {shard} has no holder."),
             Action::MoveShard { shard, to } => format!("Shard {shard} cannot be moved to {to}, or is there already."),
@@ -157,10 +156,6 @@ impl Action {
             Action::Emit { to, .. } => format!("Nothing would be added to {to}."),
         }
     }
-}
-
-fn all(words: &str) -> String {
-    if words.is_empty() { "all of them, without a filter".to_owned() } else { format!("those with {words}") }
 }
 
 /// Says what an action did. `None` for a word that names no action.

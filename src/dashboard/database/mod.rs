@@ -60,7 +60,7 @@ pub(crate) trait Database: Send + Sync {
     async fn inspect(&self, of: &Recipient) -> Result<Detail>;
     async fn why(&self, of: &Recipient) -> Result<Why>;
     async fn event_value(&self, of: &Recipient, id: EventId) -> Result<Option<Bytes>>;
-    async fn outbox_groups(&self) -> Result<OutboxGroups>;
+    async fn message_groups(&self) -> Result<OutboxGroups>;
     async fn messages(&self, filter: &MessageFilter, after: Option<DeadLetterId>) -> Result<Vec<MessageView>>;
     async fn dead(&self, filter: &DeadFilter, after: Option<DeadLetterId>) -> Result<Vec<DeadView>>;
     async fn count_dead(&self, filter: &DeadFilter) -> Result<admin::Count>;
@@ -82,7 +82,7 @@ impl<B: Backend> Database for OnPool<B> {
     async fn glance(&self) -> Result<Glance> {
         // One after the other, so that the page takes one connection only.
         let overview = admin::overview(&self.0).await?;
-        let groups = admin::outbox_groups(&self.0).await?;
+        let groups = admin::message_groups(&self.0).await?;
         Ok(Glance { overview, groups, shards: admin::shards(&self.0).await? })
     }
 
@@ -117,8 +117,8 @@ impl<B: Backend> Database for OnPool<B> {
         Ok(first.filter(|event| event.id() == id).map(|event| Bytes::copy_from_slice(event.value())))
     }
 
-    async fn outbox_groups(&self) -> Result<OutboxGroups> {
-        admin::outbox_groups(&self.0).await
+    async fn message_groups(&self) -> Result<OutboxGroups> {
+        admin::message_groups(&self.0).await
     }
 
     async fn messages(&self, filter: &MessageFilter, after: Option<DeadLetterId>) -> Result<Vec<MessageView>> {

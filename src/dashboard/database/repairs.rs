@@ -28,7 +28,7 @@ pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By)
         Action::Quarantine(of, id) => operator.quarantine(of, &[*id], reason).await,
         Action::Purge(of, id) => operator.purge(of, &[*id]).await,
         Action::PurgeAll(of) => operator.purge_all(of, |_| {}).await,
-        Action::CancelTimers(of) => operator.cancel_timers(of).await,
+        Action::CancelTimers(of) => operator.cancel_timers(of, |_| {}).await,
         Action::SetState { of, at_turn, state } => operator.set_state(of, *at_turn, Some(state.as_bytes())).await,
         Action::ClearState { of, at_turn } => operator.set_state(of, *at_turn, None).await,
         Action::Forget(of) => return Ok(forgotten(operator.forget(of).await?)),
@@ -42,10 +42,10 @@ pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By)
         }
         Action::ReplayOne(id) => operator.replay_one(*id).await,
         Action::DeleteOne(id) => operator.delete_one(*id).await,
-        Action::ReplayDead(filter, _) => operator.replay_dead(filter, |_| {}).await,
-        Action::DeleteDead(filter, _) => operator.delete_dead(filter, |_| {}).await,
-        Action::RetryMessages(filter, _) => operator.retry_messages(filter, |_| {}).await,
-        Action::BuryMessages(filter, _) => operator.bury_messages(filter, reason, |_| {}).await,
+        Action::ReplayDead(filter) => operator.replay_dead(filter, |_| {}).await,
+        Action::DeleteDead(filter) => operator.delete_dead(filter, |_| {}).await,
+        Action::RetryMessages(filter) => operator.retry_messages(filter, |_| {}).await,
+        Action::BuryMessages(filter) => operator.bury_messages(filter, reason, |_| {}).await,
         Action::ReleaseShard(shard) => operator.release_shard(*shard).await,
         Action::MoveShard { shard, to } => operator.move_shard(*shard, *to).await,
     };

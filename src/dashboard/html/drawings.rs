@@ -73,7 +73,7 @@ pub(crate) fn member_name(member: &Member) -> String {
 
 /// Returns whether a lease is held now.
 fn holder_now(lease: &ShardLease) -> Option<Uuid> {
-    lease.holder.filter(|_| lease.expires_in_seconds.is_some())
+    lease.holder.filter(|_| lease.expires_in.is_some())
 }
 
 /// Returns the map of the shards, 16 in a row, and below it who holds which.
@@ -126,8 +126,8 @@ fn ranges(shards: &[u8]) -> String {
 
 /// Returns the time until a lease ends, in words.
 pub(crate) fn lease_end(lease: &ShardLease) -> String {
-    match lease.expires_in_seconds {
-        Some(left) => format!("ends in {}", text::duration(text::seconds(left).max(Duration::from_secs(1)))),
+    match lease.expires_in {
+        Some(left) => format!("ends in {}", text::duration(left.max(Duration::from_secs(1)))),
         None => "no valid lease".to_owned(),
     }
 }

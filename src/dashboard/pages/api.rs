@@ -72,7 +72,7 @@ async fn dead(Extension(ctx): Extension<Ctx>) -> Response {
 }
 
 async fn outbox(Extension(ctx): Extension<Ctx>) -> Response {
-    answer(&ctx, ctx.database().outbox_groups().await.map_err(Failure::from))
+    answer(&ctx, ctx.database().message_groups().await.map_err(Failure::from))
 }
 
 async fn messages(Extension(ctx): Extension<Ctx>) -> Response {

@@ -16,7 +16,7 @@ pub(super) async fn page(Extension(ctx): Extension<Ctx>) -> Response {
 
 async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     let overview = call.database().overview().await?;
-    let groups = call.database().outbox_groups().await?;
+    let groups = call.database().message_groups().await?;
     let after = letter_id(&call.query, "after")?;
     let messages = call.database().messages(&message_filter(&call.query), after).await?;
     let body = html! {

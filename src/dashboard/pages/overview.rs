@@ -65,7 +65,7 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
                 &overview.members.iter().map(|member| vec![
                     plain(member_name(member)),
                     plain(member.shards),
-                    plain(format_args!("{} ago", text::duration(text::seconds(member.silent_seconds)))),
+                    plain(format_args!("{} ago", text::duration(member.silent_for))),
                     plain(member.kinds.join(", ")),
                     html! {
                         @if member.is_exiting { (badge("note", "exiting")) }
@@ -77,8 +77,8 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
         }
         section aria-labelledby="shards-headline" {
             h2 #shards-headline { "Shards" }
-            @if overview.unowned_shards > 0 {
-                p #unowned { (badge("bad", "unowned")) " " (text::counted(overview.unowned_shards.into(), "shard")) " without a holder." }
+            @if overview.free_shards > 0 {
+                p #unowned { (badge("bad", "unowned")) " " (text::counted(overview.free_shards.into(), "shard")) " without a holder." }
             }
             (shard_map(&overview.members, shards))
         }
@@ -148,7 +148,7 @@ pub(super) fn outbox(base: &str, outbox: &OutboxOverview) -> Markup {
         &[
             ("Waiting", html! { a href=(link(base, "/outbox", &[])) { (outbox.waiting.to_string()) } }),
             ("Oldest", when_any(outbox.oldest_at)),
-            ("Tried at least twice", plain(&outbox.failing)),
+            ("Tried at least twice", plain(&outbox.struggling)),
             (
                 "Dead letters",
                 html! { a href=(link(base, "/dead", &[("side", "messages")])) { (outbox.dead_letters.to_string()) } },

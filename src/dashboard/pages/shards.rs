@@ -40,7 +40,7 @@ fn member_list(members: &[Member]) -> Markup {
             plain(member_name(member)),
             html! { code { (member.worker.to_string()) } },
             plain(format_args!("{} of at most {}", member.shards, member.shard_limit)),
-            plain(format_args!("{} ago", text::duration(text::seconds(member.silent_seconds)))),
+            plain(format_args!("{} ago", text::duration(member.silent_for))),
             plain(member.kinds.join(", ")),
             html! {
                 @if member.is_exiting { (badge("note", "exiting")) }

@@ -14,7 +14,7 @@ pub(crate) const PAGE_ROWS: u32 = 50;
 pub(crate) const RECIPIENT_FIELDS: [&str; 5] = ["kind", "prefix", "only", "order", "after"];
 
 /// The fields that choose dead letters.
-pub(crate) const DEAD_FIELDS: [&str; 7] = ["side", "code", "kind", "r", "source", "since", "until"];
+pub(crate) const DEAD_FIELDS: [&str; 8] = ["side", "code", "kind", "r", "source", "type", "since", "until"];
 
 /// The fields that choose messages of the outbox.
 pub(crate) const MESSAGE_FIELDS: [&str; 3] = ["source", "type", "code"];
@@ -71,6 +71,9 @@ pub(crate) fn dead_filter(fields: &Fields) -> Result<DeadFilter, Failure> {
     if let Some(source) = fields.get("source") {
         filter = filter.source(source);
     }
+    if let Some(event_type) = fields.get("type") {
+        filter = filter.event_type(event_type);
+    }
     if let Some(since) = time(fields, "since")? {
         filter = filter.since(since);
     }
@@ -98,13 +101,6 @@ pub(crate) fn message_filter(fields: &Fields) -> MessageFilter {
 /// Returns the id in a field of a dead letter or a message.
 pub(crate) fn letter_id(fields: &Fields, name: &str) -> Result<Option<DeadLetterId>, Failure> {
     fields.parsed(name, "the id of a dead letter or a message, such as 17-0190f3c0-…")
-}
-
-/// Returns the chosen values of these fields in words, such as `code POISON, kind order`.
-pub(crate) fn in_words(fields: &Fields, names: &[&str]) -> String {
-    let word = |name: &str| if name == "r" { "recipient" } else { name }.to_owned();
-    let chosen = names.iter().filter_map(|name| Some(format!("{} {}", word(name), fields.get(name)?)));
-    chosen.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the time in a field, which is UTC: a date, or a date and a time as a browser writes them.
@@ -143,9 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_told_in_words() {
-        let fields = Fields::parse(b"code=POISON&kind=&r=order%2F7&show=1");
-        assert_eq!(in_words(&fields, &DEAD_FIELDS), "code POISON, recipient order/7");
+    fn filters_are_read_and_unknown_values_refused() {
+        let filter = dead_filter(&Fields::parse(b"code=POISON&kind=&r=order%2F7&show=1"));
+        assert_eq!(
+            filter.ok().map(|filter| filter.to_string()).as_deref(),
+            Some("dead letters with code=POISON recipient=order/7")
+        );
         assert!(dead_filter(&Fields::parse(b"side=left")).is_err());
         assert!(recipient_query(&Fields::parse(b"only=some")).is_err());
     }

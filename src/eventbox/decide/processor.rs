@@ -57,15 +57,15 @@ pub trait Processor<B: Backend>: Send + Sync {
     /// State of an entity, as this processor sees it.
     type State: Send + Sync;
 
-    /// Tells whether it is called for an empty box, too; `false` when not overridden.
+    /// Returns whether the library also calls the processor for an empty box; `false` when not overridden.
     ///
     /// A call of [`process_batch`](crate::process_batch) asks when it has found no event, before
-    /// [`load_state`](Processor::load_state). With `true`, [`prepare_mutation`](Processor::prepare_mutation) is given
-    /// no events, and what it decides is a turn like any other. It must answer [`Mutation::none`] when the entity needs
-    /// nothing; one that always has a [`Transition::to`](crate::Transition::to) commits a turn in every call.
-    /// `testing::check_processor` finds that.
+    /// [`load_state`](Processor::load_state). With `true`, [`prepare_mutation`](Processor::prepare_mutation) gets no
+    /// events, and its decision is a turn like any other. It must return [`Mutation::none`] when the entity needs
+    /// nothing. A processor that always returns a [`Transition::to`](crate::Transition::to) commits a turn in every
+    /// call. `testing::check_processor` finds this mistake.
     ///
-    /// A Runtime begins turns only for recipients that have events. To have an entity looked at later, emit an event
+    /// A Runtime begins turns only for recipients that have events. To have an entity processed later, emit an event
     /// with a [due time](crate::Event::due_in).
     ///
     /// # Examples

@@ -1,4 +1,4 @@
-//! The state that the library keeps: its encoding, and reading it from outside.
+//! The state that the library keeps: its encoding, and its reads from outside.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,15 +56,15 @@ pub trait StateCodec<S> {
     /// When the bytes are no state; the turn does not begin.
     fn decode(bytes: &[u8]) -> Result<S, BoxError>;
 
-    /// Proves that what [`encode`](StateCodec::encode) made can be read again. Each new state is asked before its
-    /// transaction, so that no turn commits a state that the next turn cannot load.
+    /// Proves that the bytes of [`encode`](StateCodec::encode) can be read again. The library calls it for each new
+    /// state before the transaction, so that no turn commits a state that the next turn cannot load.
     ///
     /// By default it decodes. [`Json`] and [`Protobuf`](crate::Protobuf) also encode again in a build with debug
     /// assertions: the answer must be the same bytes, in whatever order.
     ///
     /// # Errors
     ///
-    /// When it does not come back; the turn does not begin.
+    /// When the state does not come back; the turn does not begin.
     fn read_back(bytes: &[u8]) -> Result<(), BoxError> {
         Self::decode(bytes).map(drop)
     }
@@ -72,9 +72,9 @@ pub trait StateCodec<S> {
 
 /// Encodes a state as JSON, by `serde`.
 ///
-/// It refuses, with the name of the field, what JSON cannot say: a number that is NaN or infinite, `Some(None)`, a map
-/// whose keys are no strings, and what is nested deeper than [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). Floats
-/// come back with the same bits.
+/// It refuses the values that JSON cannot hold, with the name of the field: a number that is NaN or infinite,
+/// `Some(None)`, a map whose keys are no strings, and values nested deeper than
+/// [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH). Floats come back with the same bits.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
@@ -150,7 +150,8 @@ pub struct StateAt<S> {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::Recipient;
 ///

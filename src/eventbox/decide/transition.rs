@@ -25,9 +25,9 @@ type Effect<B> =
 /// | Statement of the effect | Result |
 /// | --- | --- |
 /// | `COMMIT`, `ROLLBACK`, also with a new `BEGIN` | [`Misuse`](crate::Error::Misuse); nothing of the turn is applied |
-/// | a statement that fails, whose error the effect drops | on Postgres the same, because the transaction cannot commit |
+/// | a statement that fails, whose error the effect drops | on Postgres the same: the transaction cannot commit |
 /// | `CLOSE ALL` on Postgres | the same, because the library guards the transaction with a cursor |
-/// | `CLOSE ALL` and then `COMMIT` on Postgres | the error comes too late: the events are removed without the turn's state |
+/// | `CLOSE ALL` and then `COMMIT` on Postgres | too late an error: the events are gone, the state is not saved |
 /// | `SET` of a session | in force until the turn ends; then the library closes the connection |
 ///
 /// # Examples

@@ -60,7 +60,8 @@ const TURN_NAME_WAIT_MS: u32 = 1_000;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Emitted, Event, Recipient};
 ///
@@ -129,7 +130,8 @@ where
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # let options = eventbox::sqlite_options(":memory:");
+/// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
 /// # eventbox::migrate(&pool).await?;
 /// use eventbox::{Emitted, Event, Recipient};
 ///

@@ -264,8 +264,8 @@ impl Event {
 
     /// Reads the value as JSON.
     ///
-    /// A type that borrows (`&str`) reads only texts without escapes, because an escaped text has to be written anew. Use
-    /// `String`, or `Cow<str>` with `#[serde(borrow)]`.
+    /// A type that borrows (`&str`) reads only texts without escapes, because a text with escapes needs a new string.
+    /// Use `String`, or `Cow<str>` with `#[serde(borrow)]`.
     ///
     /// # Errors
     ///

@@ -269,16 +269,13 @@ mod tests {
             walk_for(&mut scans, Duration::from_millis(30)).await;
             let rests_until = scans.rests_until;
             scans.hears(Instant::now());
-            assert!(
-                scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(),
-                "who listens late ends no rest"
-            );
+            assert!(scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).is_none(), "a late listener ends no rest");
             assert!(scans.begin(ShardSet::ALL, 1_000, false, rests_until).is_none(), "one scan was enough");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hint_during_a_walk_is_followed_after_the_walk() {
+    async fn a_wake_up_during_a_scan_is_followed_after_it() {
         let mut scans = scans();
         let scan = scans.begin(ShardSet::ALL, 1_000, false, Instant::now()).unwrap();
         scans.look_at([7].into_iter().collect());

@@ -54,6 +54,19 @@ impl Assignment {
         Assignment(held)
     }
 
+    /// Gives shards to the members that an operator pinned them to. A pin on a member that is not there has no effect.
+    pub(crate) fn with_pins(mut self, pins: impl IntoIterator<Item = (u8, Uuid)>) -> Self {
+        for (shard, to) in pins {
+            if self.0.iter().any(|(member, _)| *member == to) {
+                let pinned: ShardSet = std::iter::once(shard).collect();
+                for (member, shards) in &mut self.0 {
+                    *shards = if *member == to { shards.or(pinned) } else { shards.without(pinned) };
+                }
+            }
+        }
+        self
+    }
+
     /// Returns the shards of one member.
     pub(crate) fn held_by(&self, worker: Uuid) -> ShardSet {
         self.0.iter().find(|(member, _)| *member == worker).map(|(_, shards)| *shards).unwrap_or_default()
@@ -112,6 +125,21 @@ mod tests {
         });
         let moved = moved.count();
         assert!((32..=96).contains(&moved), "{moved} of 256 moved when one of eight left");
+    }
+
+    #[test]
+    fn a_pinned_shard_is_with_its_member_while_that_is_there() {
+        let members = members(3);
+        for shard in [0, 7, 255] {
+            for member in &members {
+                let pinned = Assignment::of(&members).with_pins([(shard, member.worker)]);
+                let holders = pinned.parts().filter(|(_, shards)| shards.contains(shard)).map(|(worker, _)| worker);
+                assert_eq!(holders.collect::<Vec<_>>(), [member.worker]);
+                assert_eq!(pinned.parts().map(|(_, shards)| shards.len()).sum::<usize>(), 256);
+            }
+        }
+        let of_nobody = Assignment::of(&members).with_pins([(7, Uuid::from_u128(9))]);
+        assert_eq!(of_nobody, Assignment::of(&members));
     }
 
     #[test]

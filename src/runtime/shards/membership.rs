@@ -20,6 +20,8 @@ use crate::heartbeat::Beat;
 use crate::runtime::config::LeaseConfig;
 use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::metrics;
+use crate::runtime::working::at_work::AtWork;
+use crate::runtime::working::paused::PausedKinds;
 use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask, answered, hold};
 
@@ -33,6 +35,10 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) address: String,
     pub(crate) shard_limit: u32,
     pub(crate) config: LeaseConfig,
+    /// The kinds that this process registered, sorted.
+    pub(crate) kinds: Vec<String>,
+    pub(crate) held: watch::Receiver<PausedKinds>,
+    pub(crate) at_work: Arc<AtWork>,
     pub(crate) complaints: Arc<Complaints>,
     /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
@@ -78,7 +84,8 @@ impl<B: Backend> Membership<B> {
         }
         let members = B::list_members(&mut conn).await?;
         let leases = B::list_leases(&mut conn).await?;
-        let assignment = Assignment::of(&candidates(&members, self.worker, ttl_us));
+        let pins = leases.iter().filter_map(|lease| Some((shard_of(lease), lease.pinned?)));
+        let assignment = Assignment::of(&candidates(&members, self.worker, ttl_us)).with_pins(pins);
         let plan = Plan::of(self.worker, &assignment, &leases, ttl_us);
         let mut owned = plan.kept;
         if !plan.free.is_empty() {
@@ -117,6 +124,9 @@ impl<B: Backend> Membership<B> {
             shard_limit: i32::try_from(self.shard_limit).unwrap_or(i32::MAX),
             exiting,
             silent_us: 0,
+            kinds: self.kinds.join("/"),
+            throttled: Vec::from_iter(self.held.borrow().throttled.iter().map(String::as_str)).join("/"),
+            busy: self.at_work.long_ones(Instant::now()),
         }
     }
 }

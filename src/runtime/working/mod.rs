@@ -1,5 +1,6 @@
 //! Working on recipients that were found: rounds of reducers, turns of processors.
 
+pub(super) mod at_work;
 pub(super) mod idle;
 pub(super) mod paused;
 pub(super) mod ready;

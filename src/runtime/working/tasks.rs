@@ -23,7 +23,7 @@ use crate::text::Chain;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judged {
     /// It counts for no event.
-    Nobodys,
+    NoEvents,
     /// It is the recipient's own, and the database has it.
     Noted,
     /// It is the recipient's own, and the database does not have it.
@@ -40,7 +40,7 @@ struct Hearing {
 impl Jury for Hearing {
     fn counts(&self, to: &Recipient, error: &(dyn Error + 'static)) -> bool {
         let is_own = self.outages.failed(to, Chain(error).to_string());
-        self.set(if is_own { Judged::NotNoted } else { Judged::Nobodys });
+        self.set(if is_own { Judged::NotNoted } else { Judged::NoEvents });
         is_own
     }
 
@@ -72,7 +72,7 @@ impl Hearing {
                 self.outages.failed(to, Chain(error).to_string());
             }
         }
-        Judged::Nobodys
+        Judged::NoEvents
     }
 }
 
@@ -136,6 +136,7 @@ pub(crate) enum Aim {
 }
 
 pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId, aim: Aim) -> Report {
+    let _at_work = shared.at_work.begin(&to);
     let hearing = Arc::new(Hearing::new(&shared.outages));
     let options = match aim {
         Aim::Work => shared.options.clone(),

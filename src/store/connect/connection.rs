@@ -1,9 +1,9 @@
-//! Connections that the library holds: every wait on them has a bound, and one that may be unfit never goes back to its
+//! Connections that the library holds. Every wait on them has a bound, and an unfit connection never goes back to its
 //! pool.
 //!
-//! A connection of sqlx that goes back to its pool is asked first whether it is still there. When it is dead, that
-//! question waits until the operating system gives up, and keeps a place of the pool. So the library gives back by
-//! itself, within a bound, what it takes from a pool.
+//! Before sqlx gives a connection back to its pool, it asks whether the connection is still there. When the connection
+//! is dead, that question waits until the operating system gives up, and keeps a place of the pool. So the library
+//! gives its connections back by itself, within a bound.
 
 use std::cell::RefCell;
 use std::io;
@@ -24,20 +24,20 @@ use crate::store::fault::{Fault, leaves_unfit};
 
 /// Time that the library waits on Postgres for a connection of a pool, and for the answer to a statement of its own.
 ///
-/// After it the library closes the connection. What was attempted is transient, or unknown when it was a commit. The
-/// steps of the user's code have [`IDLE_LIMIT`] and the deadline of their turn instead.
+/// After this time the library closes the connection. The attempted work is transient, or unknown when it was a commit.
+/// The steps of the user's code have [`IDLE_LIMIT`] and the deadline of their turn instead.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// Time that a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool; after it
-/// the library closes the connection.
+/// Time that a connection of Postgres may take to be rolled back, to be cleaned and to go back to its pool. After this
+/// time the library closes the connection.
 pub const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
 /// Time for which a step of the user's code may leave its connection idle on Postgres, before the library takes the
 /// connection for dead.
 ///
 /// When a step takes longer, the library asks the server for the session of the step. A step that computes or calls a
-/// service for longer, while it holds the connection, fails as transient. Do that in `prepare_mutation`, whose turn gives
-/// the connection back when the method waits.
+/// service for longer, while it holds the connection, fails as transient. Call services in `prepare_mutation`: the turn
+/// gives the connection back when this method waits.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(8);
 
 /// Interval at which the library asks for the session of a step that takes longer than [`IDLE_LIMIT`].
@@ -50,11 +50,11 @@ pub(super) fn no_answer() -> Fault {
 }
 
 tokio::task_local! {
-    /// The connection that the work of an [`answered`] let go of last: its fate waits for the outcome of its statement.
+    /// The connection that the work of an [`answered`] released last. It waits for the outcome of its statement.
     static LET_GO: RefCell<Option<Box<dyn GiveBack>>>;
 }
 
-/// Waits for work that takes connections by [`hold`]; after [`ANSWER_WAIT`] it drops the work, which closes its
+/// Waits for work that takes connections by [`hold`]. After [`ANSWER_WAIT`] it drops the work, which closes the
 /// connection.
 ///
 /// An error that leaves a connection unfit closes the connection that the work used last.
@@ -62,7 +62,7 @@ pub(crate) async fn answered<B: Session, T>(
     pool: &Pool<B>,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    // Boxed, because each of the futures around it would be as large again, and one such work is part of another.
+    // Boxed, because each of the futures around it would be as large again, and such work is nested.
     let work = Box::pin(work);
     let work = LET_GO.scope(RefCell::default(), async {
         let done = work.await;
@@ -78,9 +78,10 @@ pub(crate) async fn answered<B: Session, T>(
     }
 }
 
-/// Waits for a step of the user's code that holds the connection with this session, as long as the server hears of it.
+/// Waits for a step of the user's code that holds the connection with this session, as long as the server gets
+/// statements from the session.
 ///
-/// A statement may take its time, but the answer from a dead connection never comes.
+/// A statement may take its time, but an answer from a dead connection never comes.
 pub(crate) async fn while_alive<B: Session, T>(
     pool: &Pool<B>,
     session_id: Option<i32>,
@@ -96,7 +97,8 @@ pub(crate) async fn while_alive<B: Session, T>(
             Err(_) => {
                 sift(pool);
                 let text = format!(
-                    "the connection died, or the code left it idle for {IDLE_LIMIT:?} (call services in prepare_mutation)"
+                    "the connection died, or the code left it idle for {IDLE_LIMIT:?} \
+                     (call services in prepare_mutation)"
                 );
                 return Err(Fault(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))));
             }
@@ -104,7 +106,7 @@ pub(crate) async fn while_alive<B: Session, T>(
     }
 }
 
-/// Gives back, or closes, the connection that this work let go of last.
+/// Gives back, or closes, the connection that this work released last.
 pub(super) fn give_back_last(is_fit: bool) {
     // Outside an `answered` each connection goes back by itself.
     if let Ok(Some(last)) = LET_GO.try_with(RefCell::take) {
@@ -112,14 +114,15 @@ pub(super) fn give_back_last(is_fit: bool) {
     }
 }
 
-/// Does the same for a statement on a connection that is held already, which the caller drops after an error.
+/// Does the same for a statement on a connection that the caller holds already. The caller drops the connection after
+/// an error.
 pub(crate) async fn in_time<B: Session, T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     timeout(B::ANSWER_WAIT, work).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
-/// Asks the idle connections of a pool whether they are still there, and closes those that do not answer.
+/// Asks the idle connections of a pool for an answer, and closes those that do not answer.
 ///
-/// A connection that is dead is seldom alone, and each of the others would cost a whole wait.
+/// A dead connection is seldom alone, and each other dead connection would cost a whole wait.
 pub(super) fn sift<B: Session>(pool: &Pool<B>) {
     for _ in 0..pool.num_idle() {
         let Some(mut conn) = pool.try_acquire() else { return };
@@ -136,11 +139,11 @@ pub struct Held<B: Session> {
     since: Instant,
     pub(super) is_fit: bool,
     pub(super) has_transaction: bool,
-    /// Whether the user's code had it, so that it is not known what is open now.
+    /// Whether the user's code had the connection, so that its state is not known.
     pub(super) is_disturbed: bool,
     /// State of the session before the user's code used it.
     pub(super) before: Option<B::Before>,
-    /// Whether the session was found unchanged since the user's code used it, so that nothing has to be restored.
+    /// Whether the session is unchanged since the user's code used it, so that nothing has to be restored.
     is_restored: bool,
     /// Number of the session, when it is known.
     pub(super) session_id: Option<i32>,
@@ -148,7 +151,7 @@ pub struct Held<B: Session> {
 
 /// Takes a connection of a pool, within a bound.
 pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
-    // The statement before it worked, and the pool may have one connection only.
+    // The statement before it succeeded, and the pool may have one connection only.
     give_back_last(true);
     match timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
         Ok(conn) => {
@@ -175,7 +178,7 @@ pub(crate) async fn hold<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
     }
 }
 
-/// Takes a connection that the user's code may use: what that does to the session does not outlive the hold.
+/// Takes a connection that the user's code may use. Changes of the session by that code do not outlive the hold.
 pub(crate) async fn hold_for_user<B: Session>(pool: &Pool<B>) -> Result<Held<B>, Fault> {
     let mut held = hold(pool).await?;
     held.before = Some(in_time::<B, _>(B::note_session(pool, &mut held.conn)).await?);
@@ -184,7 +187,7 @@ pub(crate) async fn hold_for_user<B: Session>(pool: &Pool<B>) -> Result<Held<B>,
 }
 
 impl<B: Session> Held<B> {
-    /// Returns whether the user's code has left a transaction open, which is rolled back then.
+    /// Returns whether the user's code has left a transaction open. The transaction is then rolled back.
     pub(crate) async fn was_left_open(&mut self) -> Result<bool, Fault> {
         let is_open = self.conn.is_in_transaction() || !B::is_outside_transaction(&mut self.conn).await?;
         self.is_disturbed = is_open;
@@ -196,7 +199,7 @@ impl<B: Session> Held<B> {
         (self.is_disturbed, self.is_restored) = (true, false);
     }
 
-    /// Returns whether the session is still what it was before the user's code used it.
+    /// Returns whether the session is in the state from before the user's code used it.
     pub(crate) async fn is_unchanged(&mut self) -> Result<bool, Fault> {
         self.is_restored = match &self.before {
             Some(before) => B::is_unchanged(&mut self.conn, before).await?,
@@ -215,12 +218,12 @@ impl<B: Session> Held<B> {
         self.is_fit = false;
     }
 
-    /// Returns the outcome of a statement; a connection that it left unfit does not go back to the pool.
+    /// Returns the outcome of a statement. A connection that the statement left unfit does not go back to the pool.
     pub(crate) fn close_if_unfit<T>(&mut self, done: Result<T, Fault>) -> Result<T, Fault> {
         done.inspect_err(|fault| self.is_fit &= !fault.connection_is_unfit())
     }
 
-    /// Does the same for an error that may have an error of the user's code in it.
+    /// Does the same for an error that may contain an error of the user's code.
     pub(crate) fn close_if_left_unfit(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.is_fit &= !leaves_unfit(error);
     }
@@ -229,7 +232,7 @@ impl<B: Session> Held<B> {
         B::TransactionManager::get_transaction_depth(&self.conn)
     }
 
-    /// Returns whether nothing is known against it. Statements of the library that took too long were given up.
+    /// Returns whether the connection may go back. After a statement of the library that took too long it may not.
     fn is_fit(&self) -> bool {
         self.is_fit && (self.before.is_some() || self.since.elapsed() < B::ANSWER_WAIT / 2)
     }
@@ -252,7 +255,7 @@ impl<B: Session> DerefMut for Held<B> {
 impl<B: Session> Drop for Held<B> {
     fn drop(&mut self) {
         if !self.is_fit() {
-            // Dropped, this closes the connection and frees its place in the pool.
+            // The drop closes the connection and frees its place in the pool.
             drop(self.conn.return_to_pool());
             return;
         }
@@ -275,15 +278,15 @@ impl<B: Session> Drop for Held<B> {
     }
 }
 
-/// A connection that is on its way back to its pool. Dropped it is closed.
+/// A connection on its way back to its pool. Its drop closes it.
 trait GiveBack: Send {
-    /// Gives it back, or closes it when it is not fit.
+    /// Gives the connection back, or closes an unfit one.
     fn give_back(self: Box<Self>, is_fit: bool);
 }
 
 struct Returning<B: Session> {
     slot: Option<Arc<Mutex<PoolConnection<B>>>>,
-    /// Whether nothing of it has to be rolled back or restored.
+    /// Whether nothing has to be rolled back or restored.
     is_clean: bool,
     is_disturbed: bool,
     before: Option<B::Before>,
@@ -300,7 +303,7 @@ impl<B: Session> GiveBack for Returning<B> {
             let is_clean = timeout(B::RELEASE_WAIT, cleaning).await.unwrap_or(false);
             let returning = conn.return_to_pool();
             if is_clean {
-                // One that is not done in time is closed.
+                // A connection that is not back in time is closed.
                 let _ = timeout(B::RELEASE_WAIT, returning).await;
             }
         });
@@ -309,14 +312,14 @@ impl<B: Session> GiveBack for Returning<B> {
 
 impl<B: Session> Drop for Returning<B> {
     fn drop(&mut self) {
-        // No other task has it, because its holder is gone.
+        // No other task has the connection, because its holder is gone.
         if let Some(mut conn) = self.slot.take().and_then(|slot| slot.try_lock_owned().ok()) {
             drop(conn.return_to_pool());
         }
     }
 }
 
-/// Makes a connection what it was before; false when that cannot be done.
+/// Restores a connection to its earlier state. Returns false when this is not possible.
 async fn clean<B: Session>(conn: &mut B::Connection, before: Option<B::Before>, is_disturbed: bool) -> bool {
     // The answer to any statement comes after the rollback that was queued.
     if before.is_none() && conn.ping().await.is_err() {

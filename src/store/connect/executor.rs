@@ -6,11 +6,11 @@ use crate::store::Backend;
 
 /// A pool, on which an emit commits by itself, or a connection, perhaps in a transaction of the caller.
 ///
-/// The executors of sqlx that eventboxes know: `&Pool`, and `&mut` of a connection, as `&mut *tx` is one. Sealed.
+/// Implemented for `&Pool`, and for `&mut` of a connection, such as `&mut *tx`. Sealed.
 ///
 /// # Examples
 ///
-/// Of a transaction the connection is given, and not the transaction; the compiler says so:
+/// For a transaction, pass its connection (`&mut *tx`). The compiler refuses the transaction itself:
 ///
 /// ```compile_fail,E0277
 /// # async fn f(mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, to: eventbox::Recipient) {
@@ -29,7 +29,7 @@ use crate::store::Backend;
     note = "`&mut *tx` is the connection of the transaction `tx`; `&mut tx`, `&tx` and `tx` are not"
 )]
 pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + 'e {
-    /// Returns the pool, if it is one.
+    /// Returns the pool, if this executor is a pool.
     #[doc(hidden)]
     fn pool(&self) -> Option<Pool<Self::Database>>;
 }

@@ -8,21 +8,21 @@ use super::connection::Held;
 use super::session::Session;
 use crate::store::fault::Fault;
 
-/// State of a transaction after the user's code had it.
+/// State of a transaction after the user's code had its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intact {
-    /// The transaction that was begun, and it can commit.
+    /// The transaction is open, and can commit.
     Whole,
-    /// It was ended, by the user's code or by the engine: what follows would commit by itself.
+    /// The user's code or the engine ended the transaction. Further statements would commit by themselves.
     Ended,
-    /// A statement in it has failed, so that it can only be rolled back.
+    /// A statement of the transaction failed, so that the transaction can only be rolled back.
     Failed,
 }
 
-/// Write transactions, which wait in a queue and share commits where an engine has one writer.
+/// Write transactions. Where an engine has one writer, they wait in a queue and share commits.
 ///
-/// Where an engine has many writers these are plain transactions. Dropped without a commit, nothing of it happens, and
-/// the parts that shared it get an error of contention.
+/// Where an engine has many writers, these are plain transactions. A part that is dropped without a commit has no
+/// effect, and the parts that shared its transaction get an error of contention.
 pub trait GroupCommit: Session {
     /// A transaction, or a part of one.
     type SharedTx: DerefMut<Target = Self::Connection> + Send;
@@ -31,7 +31,7 @@ pub trait GroupCommit: Session {
     type SoleWriter: Send;
 
     /// Returns the permission to write one statement that is a transaction by itself, if no other transaction is
-    /// writing; others wait until it is dropped.
+    /// writing. Other writers wait until the permission is dropped.
     ///
     /// Where an engine has many writers the permission is always there.
     fn try_write_now(pool: &Pool<Self>) -> Option<Self::SoleWriter>;
@@ -48,7 +48,7 @@ pub trait GroupCommit: Session {
         at_hand: Option<Held<Self>>,
     ) -> impl Future<Output = Result<Self::SharedTx, Fault>> + Send;
 
-    /// Begins a transaction that is shared with no other part, because the user's code runs in it.
+    /// Returns the number of the session of a part; `None` where there is no server.
     fn session_of(_part: &mut Self::SharedTx) -> impl Future<Output = Result<Option<i32>, Fault>> + Send {
         std::future::ready(Ok(None))
     }
@@ -56,18 +56,18 @@ pub trait GroupCommit: Session {
     /// Returns the state of an exclusive transaction. Called after the user's code, before any other statement.
     fn check_intact(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
-    /// Does what [`check_intact`](GroupCommit::check_intact) does, and lets the transaction commit, which the user's
-    /// code could not.
+    /// Does what [`check_intact`](GroupCommit::check_intact) does, and then permits the commit. The user's code has no
+    /// such permission.
     fn check_to_commit(part: &mut Self::SharedTx) -> impl Future<Output = Result<Intact, Fault>> + Send;
 
-    /// Lets the connection go with the transaction when the error says that it is unfit.
+    /// Closes the connection with the transaction when the error leaves the connection unfit.
     fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static));
 
-    /// Commits; returns when that is durable.
+    /// Commits. Returns when the commit is durable.
     ///
     /// A dropped future may or may not have committed.
     fn commit_shared(part: Self::SharedTx) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Takes back what this part did, and nothing else.
+    /// Rolls back this part, and no other part.
     fn roll_back_shared(part: Self::SharedTx) -> impl Future<Output = ()> + Send;
 }

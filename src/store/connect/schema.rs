@@ -6,26 +6,26 @@ use sqlx::{Pool, Transaction};
 use super::session::Session;
 use crate::store::fault::Fault;
 
-/// Needs of an engine before its tables can be used.
+/// Requirements of an engine before its tables can be used.
 pub trait Schema: Session<Connection: Migrate> {
     /// Statement that begins a transaction that writes from its first statement.
     const BEGIN_WRITE: &'static str;
 
-    /// Its migrations, in their own table.
+    /// Migrations of the engine, in their own table.
     fn migrator() -> Migrator;
 
-    /// Returns whether the table in which the migrations are recorded is there.
+    /// Returns whether the table of the applied migrations exists.
     fn has_migrations(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Returns why a migration was refused, and what to do, when that is known.
+    /// Returns why a migration was refused, and what to do, when the reason is known.
     fn why_not_migrated(error: &sqlx::Error) -> Option<&'static str>;
 
-    /// Checks the settings of the server or the file: an error refuses to go on and says what to do; warnings are
-    /// logged.
+    /// Checks the settings of the server or the file. An error says why the library refuses them, and what to do.
+    /// Warnings are logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
 
-    /// Returns why the connections of a pool cannot be used, and what to do, if something between us and the database
-    /// breaks them.
+    /// Returns why the connections of a pool cannot be used, and what to do, if a pooler between the process and the
+    /// database breaks them.
     fn check_connections(
         pool: &Pool<Self>,
         conn: &mut Self::Connection,
@@ -42,7 +42,7 @@ pub trait Schema: Session<Connection: Migrate> {
     /// Safe to cancel, unlike `Pool::begin` of sqlx 0.9.0, which then hands out a connection with an open transaction.
     fn begin_write(pool: &Pool<Self>) -> impl Future<Output = Result<Transaction<'static, Self>, Fault>> + Send {
         let pool = pool.clone();
-        // In a task of its own, so that a caller who gives up does not cut the `BEGIN`.
+        // In a separate task, so that a caller who gives up does not interrupt the `BEGIN`.
         let begun = tokio::spawn(async move { pool.begin_with(Self::BEGIN_WRITE).await });
         async move {
             match begun.await {
@@ -52,20 +52,20 @@ pub trait Schema: Session<Connection: Migrate> {
         }
     }
 
-    /// Opens a pool of this many connections, as the caller's pool opens them, for work that must go on when all of the
-    /// caller's connections are taken. `None` where the connections of a process wait for each other anyway.
+    /// Opens a pool of this many connections with the options of the caller's pool. Its work goes on when all
+    /// connections of the caller are taken. `None` where the connections of a process wait for each other anyway.
     fn reserve(pool: &Pool<Self>, connections: u32) -> Option<Pool<Self>>;
 
-    /// Bounds how long the statements of this transaction wait for a lock, where waiting is not bounded by the
-    /// connection.
+    /// Bounds how long the statements of this transaction wait for a lock, where the connection does not bound this
+    /// wait.
     fn limit_lock_wait(tx: &mut Self::Connection, milliseconds: u32) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Result of [`Schema::check_settings`].
 #[derive(Debug, Default)]
 pub struct SettingsCheck {
-    /// Why the database must not be used, and what to do.
+    /// Reason why the database must not be used, and what to do.
     pub refused: Option<String>,
-    /// Findings that a person should look at.
+    /// Findings for an operator.
     pub warnings: Vec<String>,
 }

@@ -6,7 +6,7 @@ use sqlx::{Database, Pool};
 
 use crate::store::fault::Fault;
 
-/// The session of a connection, which outlives a transaction and goes back to the pool.
+/// The session of a connection. It outlives a transaction and goes back to the pool.
 pub trait Session: Database {
     /// Time that the library waits for the answer to a statement of its own.
     const ANSWER_WAIT: Duration;
@@ -17,19 +17,20 @@ pub trait Session: Database {
     /// State of a session before the user's code used it.
     type Before: Send + 'static;
 
-    /// Notes what the session is, before the user's code uses it.
+    /// Notes the state of the session before the user's code uses it.
     fn note_session(
         pool: &Pool<Self>,
         conn: &mut Self::Connection,
     ) -> impl Future<Output = Result<Self::Before, Fault>> + Send;
 
-    /// Whether the session is what it was before.
+    /// Returns whether the session is in the noted state.
     fn is_unchanged(
         conn: &mut Self::Connection,
         before: &Self::Before,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Makes the session what it was before, outside a transaction; false when the connection must be closed instead.
+    /// Restores the noted state of the session, outside a transaction. Returns false when the connection must be closed
+    /// instead.
     fn restore_session(
         conn: &mut Self::Connection,
         before: Self::Before,
@@ -44,10 +45,10 @@ pub trait Session: Database {
     /// Asks the server, over a connection of its own, whether the session still gets statements from its client.
     ///
     /// Returns false when the server cannot be reached, does not know the session, or has waited for its next statement
-    /// for [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to tell.
+    /// for [`IDLE_LIMIT`](super::connection::IDLE_LIMIT). Returns true when the server refuses to answer.
     fn is_alive(pool: &Pool<Self>, session_id: i32) -> impl Future<Output = bool> + Send;
 
-    /// Ends whatever transaction is open, and makes the driver count none; false when the connection must be closed
+    /// Ends any open transaction, and makes the driver count none. Returns false when the connection must be closed
     /// instead.
     fn repair(conn: &mut Self::Connection) -> impl Future<Output = bool> + Send;
 

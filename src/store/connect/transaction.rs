@@ -1,4 +1,4 @@
-//! Transactions of the library's own, on connections that it holds.
+//! Transactions of the library, on connections that it holds.
 
 use std::ops::{Deref, DerefMut};
 
@@ -12,19 +12,19 @@ use super::connection::{Held, give_back_last, hold, hold_for_user, no_answer, si
 use super::session::Session;
 use crate::store::fault::Fault;
 
-/// Number of times that a transaction is begun on another connection when the pool gave an unfit connection.
+/// Number of connections on which a transaction is tried when the pool gives unfit connections.
 const BEGIN_ATTEMPTS: usize = 3;
 
-/// A transaction of the library. Dropped without a commit it is rolled back.
+/// A transaction of the library. Its drop without a commit rolls it back.
 #[cfg_attr(not(feature = "postgres"), allow(unreachable_pub, reason = "Postgres names it in a public trait"))]
 pub struct Tx<B: Session> {
     held: Held<B>,
 }
 
-/// Begins a transaction that writes from its first statement. `statement` is what begins it.
+/// Begins a transaction that writes from its first statement. `statement` begins it.
 ///
-/// In a task of its own, so that a caller who gives up does not cut the `BEGIN`; a connection that does not answer it
-/// is closed.
+/// Runs in a separate task, so that a caller who gives up does not interrupt the `BEGIN`. A connection that does not
+/// answer the `BEGIN` is closed.
 pub(crate) async fn begin<B: Session>(
     pool: &Pool<B>,
     statement: &'static str,
@@ -33,14 +33,14 @@ pub(crate) async fn begin<B: Session>(
     begin_on(pool, None, statement, is_for_user).await
 }
 
-/// Does the same, on a connection that is held already if there is one.
+/// Does the same, on a connection at hand if there is one.
 pub(crate) async fn begin_on<B: Session>(
     pool: &Pool<B>,
     mut at_hand: Option<Held<B>>,
     statement: &'static str,
     is_for_user: bool,
 ) -> Result<Tx<B>, Fault> {
-    // Before the task, which does not see what this work let go of.
+    // Before the task, which does not see the connection that this work released.
     give_back_last(true);
     let pool = pool.clone();
     let begun = tokio::spawn(async move {
@@ -90,7 +90,7 @@ async fn begin_here<B: Session>(pool: &Pool<B>, mut held: Held<B>, statement: &'
     }
 }
 
-/// Begins a transaction of sqlx, which is the caller's.
+/// Begins a transaction of sqlx, for the caller.
 ///
 /// sqlx has no bound for a `BEGIN`, and its transaction cannot be closed from outside. So the library asks the
 /// connection first whether it is alive, which has a bound.
@@ -100,12 +100,12 @@ pub(crate) async fn begin_for_caller<B: Session>(
     statement: &'static str,
 ) -> Result<Transaction<'static, B>, Fault> {
     let pool = pool.clone();
-    // In a task of its own, so that a caller who gives up does not cut the `BEGIN`.
+    // In a separate task, so that a caller who gives up does not interrupt the `BEGIN`.
     let begun = tokio::spawn(async move {
         let acquired = timeout(B::ANSWER_WAIT, pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let mut conn = acquired.map_err(Fault::before_any_statement)?;
         if !matches!(timeout(B::ANSWER_WAIT, conn.ping()).await, Ok(Ok(()))) {
-            // Dropped, this closes the connection and frees its place in the pool.
+            // The drop closes the connection and frees its place in the pool.
             drop(conn.return_to_pool());
             sift(&pool);
             return Err(Fault::before_any_statement(no_answer().0));
@@ -140,7 +140,7 @@ impl<B: Session> Tx<B> {
         }
     }
 
-    /// Rolls back; what cannot be rolled back is closed.
+    /// Rolls back. A connection that cannot be rolled back is closed.
     pub(crate) async fn rollback(mut self) {
         let held = &mut self.held;
         for _ in 0..held.depth() {
@@ -158,7 +158,7 @@ impl<B: Session> Tx<B> {
         self.held.close_if_left_unfit(error);
     }
 
-    /// Returns the number of the session, which it asks for when it is not known yet.
+    /// Returns the number of the session. Asks the server when the number is not known yet.
     pub(crate) async fn session_id(&mut self) -> Result<Option<i32>, Fault> {
         if self.held.session_id.is_none() {
             self.held.session_id = B::session_id(&mut self.held.conn).await?;
@@ -166,7 +166,7 @@ impl<B: Session> Tx<B> {
         Ok(self.held.session_id)
     }
 
-    /// Returns whether the driver still counts the one transaction that was begun.
+    /// Returns whether the driver still counts exactly the transaction that was begun.
     pub(crate) fn is_counted(&self) -> bool {
         self.held.depth() == 1
     }

@@ -1,4 +1,4 @@
-//! A user's error, of which a database's may be the cause, however deep it is wrapped.
+//! The errors of the user's code. Their cause may be an error of the database, at any depth.
 
 use std::error::Error as StdError;
 use std::io;
@@ -11,13 +11,13 @@ use super::ruling::{Blame, CONTENTION, Class, HINDERED, Ruling, SCHEMA, TRANSIEN
 use super::{ruling_of, ruling_of_database};
 use crate::error::{Error, Outage, StateError, UnknownEvent};
 
-/// Returns the class of a user's error: that of the first database or eventbox error in its chain.
+/// Returns the class of an error of the user's code: the class of the first database or eventbox error in its chain.
 pub(crate) fn class_of(error: &(dyn StdError + 'static)) -> Class {
     ruling_in(error).map_or(Class::Permanent, |ruling| ruling.class)
 }
 
-/// Returns the blame of a user's error: that of the first database or eventbox error in its chain. An error without one
-/// is the event's.
+/// Returns the blame of an error of the user's code: the blame of the first database or eventbox error in its chain. An
+/// error without a database error is the event's fault.
 pub(crate) fn blame_of(error: &(dyn StdError + 'static)) -> Blame {
     ruling_in(error).map_or(Blame::Event, |ruling| ruling.blame)
 }
@@ -27,17 +27,17 @@ pub(crate) fn is_of_one_statement(error: &(dyn StdError + 'static)) -> bool {
     ruling_in(error).is_some_and(|ruling| ruling.is_of_one_statement)
 }
 
-/// Returns when the user's code wants to be tried again.
+/// Returns when the user's code wants another attempt.
 pub(crate) fn retry_after(error: &(dyn StdError + 'static)) -> Option<Duration> {
     links(error).find_map(pointed::<Outage>).map(|outage| outage.retry_after)
 }
 
-/// Returns whether the connection on which a user's code failed must be closed.
+/// Returns whether the connection must be closed after this error of the user's code.
 pub(crate) fn leaves_unfit(error: &(dyn StdError + 'static)) -> bool {
     rulings(error).any(|ruling| ruling.closes)
 }
 
-/// Returns what the user's code says about itself, which counts before anything that a database said.
+/// Returns what the user's code says about its own error. This counts before any error of a database.
 fn ruling_in(error: &(dyn StdError + 'static)) -> Option<Ruling> {
     let is_excuse =
         |link: &(dyn StdError + 'static)| pointed::<Outage>(link).is_some() || pointed::<UnknownEvent>(link).is_some();
@@ -61,7 +61,7 @@ fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError
     }
 }
 
-/// Finds an error of a type, also behind a pointer, which passes on the source of what it points to and not that
+/// Finds an error of a type, also behind a pointer: a pointer passes on the source of its error, and not the error
 /// itself.
 fn pointed<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let boxed = || error.downcast_ref::<Box<E>>().map(AsRef::as_ref);
@@ -85,7 +85,7 @@ fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
         return Some(ruling_of_database(error));
     }
     if let Some(StateError::Decode { .. }) = pointed(error) {
-        // No event has a part in what was stored before it came.
+        // No event is to blame for data that was stored before.
         return Some(SCHEMA);
     }
     match pointed::<Error>(error) {
@@ -96,8 +96,8 @@ fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
     }
 }
 
-/// Some wrappers hide the type of what they wrap, and pass on only its text and its source. These texts are the
-/// driver's, of errors that have no source which could be asked.
+/// Some wrappers hide the type of their error, and pass on only its text and its source. These texts are the driver's,
+/// of errors without a source.
 fn by_text(text: &str) -> Option<Ruling> {
     const BROKEN: [&str; 3] = [
         "error communicating with database: ",
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::error::BoxError;
 
-    /// A wrapper that hides the type of what it wraps, as those of `anyhow` do.
+    /// A wrapper that hides the type of its error, as the wrappers of `anyhow` do.
     #[derive(Debug)]
     struct Hiding(BoxError);
 
@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn a_user_error_is_as_its_cause() {
-        let nobodys = |class, closes| (class, Blame::Nobody, closes);
-        assert_eq!(verdict(Error::contention("x")), nobodys(Class::Contention, false));
-        assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), nobodys(Class::Transient, false));
-        assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), nobodys(Class::Transient, true));
-        assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), nobodys(Class::Transient, false));
+        let environment = |class, closes| (class, Blame::Environment, closes);
+        assert_eq!(verdict(Error::contention("x")), environment(Class::Contention, false));
+        assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), environment(Class::Transient, false));
+        assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), environment(Class::Transient, true));
+        assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), environment(Class::Transient, false));
         assert_eq!(verdict("plain"), (Class::Permanent, Blame::Event, false));
         assert_eq!(verdict(io::Error::from(io::ErrorKind::NotFound)), (Class::Permanent, Blame::Event, false));
         assert_eq!(verdict(sqlx::Error::ColumnNotFound("x".into())), (Class::Permanent, Blame::Code, false));
@@ -168,7 +168,7 @@ mod tests {
             let wanted = verdict(io::Error::other(BoxError::from(Hiding(BoxError::from(Hiding("x".into()))))));
             assert_eq!(wanted, (Class::Permanent, Blame::Event, false));
             let (closes, text) = (ruling_of(&error).closes, error.to_string());
-            assert_eq!(verdict(Hiding(error.into())), (Class::Transient, Blame::Nobody, closes), "{text}");
+            assert_eq!(verdict(Hiding(error.into())), (Class::Transient, Blame::Environment, closes), "{text}");
         }
     }
 }

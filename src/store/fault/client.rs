@@ -36,7 +36,7 @@ pub(super) fn of_client(error: &sqlx::Error) -> Ruling {
     CLIENT.iter().find(|rule| rule.code == name).map_or(TRANSIENT.closing(), |rule| rule.ruling)
 }
 
-/// Returns whether the server may have done what it was asked.
+/// Returns whether the server may have run the statement.
 pub(super) fn loses_the_answer(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
 }
@@ -57,7 +57,7 @@ fn name_of(error: &sqlx::Error) -> &'static str {
         sqlx::Error::TypeNotFound { .. } => "TypeNotFound",
         sqlx::Error::ColumnNotFound(_) => "ColumnNotFound",
         sqlx::Error::ColumnIndexOutOfBounds { .. } => "ColumnIndexOutOfBounds",
-        // The driver tells it as a text only.
+        // The driver says this only in a text.
         sqlx::Error::ColumnDecode { source, .. } if source.to_string().starts_with(OTHER_TYPE) => "ColumnType",
         sqlx::Error::ColumnDecode { .. } => "ColumnDecode",
         sqlx::Error::RowNotFound => "RowNotFound",

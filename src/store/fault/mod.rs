@@ -1,7 +1,7 @@
 //! Faults of the database, in the classes that callers act on. SQLSTATEs and SQLite codes are known only here.
 //!
-//! One table says for every code what it means, whose fault it is, and whether the connection may go on.
-//! docs/errors.md shows it.
+//! One table says for every code what it means, what is blamed, and whether the connection may go on. docs/errors.md
+//! shows the table.
 
 mod chain;
 mod client;
@@ -21,7 +21,7 @@ use sqlx::error::DatabaseError;
 
 use crate::error::Error;
 
-/// An error of a statement, before it is known what was attempted with it.
+/// An error of a statement, without the attempted work.
 #[derive(Debug)]
 pub struct Fault(pub(crate) sqlx::Error);
 
@@ -48,8 +48,7 @@ impl Fault {
         ruling_of(&self.0).closes
     }
 
-    /// Returns true when the connection broke, so that the server may have done what was asked and its answer
-    /// was lost.
+    /// Returns true when the connection broke, so that the server may have run the statement and its answer was lost.
     pub(crate) fn lost_the_answer(&self) -> bool {
         if let Some(shared) = shared_in(&self.0) {
             return shared.lost_the_answer();
@@ -60,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// Returns the error of the database itself, also of a fault that several callers share.
+    /// Returns the error of the database itself, also from a fault that several callers share.
     pub(crate) fn database_error(&self) -> Option<&(dyn DatabaseError + 'static)> {
         match shared_in(&self.0) {
             Some(shared) => shared.source_error().as_database_error(),
@@ -79,7 +78,7 @@ impl Fault {
         self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")
     }
 
-    /// Returns the public error, with what was attempted.
+    /// Returns the public error, with the attempted work.
     pub(crate) fn during(self, attempt: impl fmt::Display) -> Error {
         let attempt = attempt.to_string();
         match self.class() {
@@ -89,7 +88,8 @@ impl Fault {
         }
     }
 
-    /// Does the same for a statement that commits by itself and must not be repeated: a lost answer is unknown.
+    /// Does the same for a statement that commits by itself and must not be repeated: after a lost answer the result is
+    /// unknown.
     pub(crate) fn during_commit(self, attempt: impl fmt::Display) -> Error {
         if self.lost_the_answer() {
             return Error::Unknown { attempt: attempt.to_string(), source: self.0.into() };
@@ -164,7 +164,7 @@ mod tests {
         assert!(Fault(broken()).lost_the_answer());
         let fault = Fault::before_any_statement(broken());
         assert!(!fault.lost_the_answer());
-        assert_eq!((fault.class(), blame_of(&fault.0)), (Class::Transient, Blame::Nobody));
+        assert_eq!((fault.class(), blame_of(&fault.0)), (Class::Transient, Blame::Environment));
         assert!(matches!(fault.during_commit("emit"), Error::Transient { .. }));
     }
 }

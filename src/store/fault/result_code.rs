@@ -17,7 +17,7 @@ const TEXTS_OF_DATA: [&str; 7] = [
     "too many levels of trigger recursion",
 ];
 
-/// A transaction that the driver does not know of, or that is not there any more.
+/// A transaction that the driver does not count, or that does not exist any more.
 const TEXTS_OF_A_LOST_TRANSACTION: [&str; 3] =
     ["cannot start a transaction within", "no transaction is active", "no such savepoint"];
 
@@ -62,7 +62,7 @@ pub(super) fn is_read_only(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| code & 0xff == READONLY)
 }
 
-/// Returns the ruling about an extended result code, and what SQLite said with it, which is never translated.
+/// Returns the ruling about an extended result code and the text of SQLite with it. SQLite never translates this text.
 pub(super) fn of_result_code(code: u32, text: &str) -> Ruling {
     const ERROR: u32 = 1;
     let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
@@ -88,12 +88,12 @@ mod tests {
         };
         // With BUSY_SNAPSHOT and LOCKED_SHAREDCACHE.
         for code in [5, 517, 6, 262, 15, 17, 513, 769] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, false), "{code}");
         }
-        assert_eq!(of(516), (Class::Contention, Blame::Nobody, true), "ABORT_ROLLBACK");
+        assert_eq!(of(516), (Class::Contention, Blame::Environment, true), "ABORT_ROLLBACK");
         // With READONLY_DBMOVED, IOERR_WRITE, CORRUPT_INDEX and CANTOPEN_ISDIR.
         for code in [7, 8, 1032, 9, 10, 778, 11, 779, 13, 14, 526] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, true), "{code}");
         }
         // With CONSTRAINT_UNIQUE and CONSTRAINT_TRIGGER.
         for code in [18, 19, 2067, 1811, 20] {

@@ -11,15 +11,16 @@ pub(crate) enum Class {
     Permanent,
 }
 
-/// Whose fault an error is.
+/// What an error is blamed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
-    /// The event, or what was decided about it: the database will never take this data.
+    /// The event, or the decision about it: the database will never take this data.
     Event,
-    /// The recipient's code, or the schema and the rights that it needs. Every event of the kind fails alike.
+    /// The recipient's code, or the schema and the rights that it needs. The error is the same for every event of the
+    /// kind.
     Code,
     /// The environment: the same statement works at another time.
-    Nobody,
+    Environment,
 }
 
 /// Ruling about a code.
@@ -34,17 +35,17 @@ pub(super) struct Ruling {
 }
 
 /// Another writer came first, or the server asks to try again.
-pub(super) const CONTENTION: Ruling = ruling(Class::Contention, Blame::Nobody);
+pub(super) const CONTENTION: Ruling = ruling(Class::Contention, Blame::Environment);
 /// The environment failed, and the connection is still good.
-pub(super) const TRANSIENT: Ruling = ruling(Class::Transient, Blame::Nobody);
+pub(super) const TRANSIENT: Ruling = ruling(Class::Transient, Blame::Environment);
 /// The same for one statement, while others work.
 pub(super) const HINDERED: Ruling = Ruling { is_of_one_statement: true, ..TRANSIENT };
-/// The data can never be taken.
+/// The database will never take the data.
 pub(super) const DATA: Ruling = ruling(Class::Permanent, Blame::Event);
 /// The schema, the rights or the statement are wrong, for every event alike.
 pub(super) const SCHEMA: Ruling = ruling(Class::Permanent, Blame::Code);
-/// The deployment is wrong: no code of a recipient had a part in it.
-pub(super) const DEPLOYMENT: Ruling = ruling(Class::Permanent, Blame::Nobody).closing();
+/// The deployment is wrong: the code of a recipient is not involved.
+pub(super) const DEPLOYMENT: Ruling = ruling(Class::Permanent, Blame::Environment).closing();
 
 const fn ruling(class: Class, blame: Blame) -> Ruling {
     Ruling { class, blame, closes: false, is_of_one_statement: false }
@@ -57,7 +58,7 @@ impl Ruling {
     }
 }
 
-/// A row of the table. The first row whose code is the start of an error's code counts.
+/// A row of the table. The first row whose code is the start of an error's code applies.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) code: &'static str,
@@ -83,7 +84,7 @@ impl Rule {
         let blamed = match self.ruling.blame {
             Blame::Event => "the event",
             Blame::Code => "the code",
-            Blame::Nobody => "none",
+            Blame::Environment => "none",
         };
         let connection = if self.ruling.closes { "closed" } else { "kept" };
         format!("| `{}` | {} | {meaning} | {blamed} | {connection} |", self.code, self.what)

@@ -1,4 +1,4 @@
-//! An error of a statement that several callers hear of, or of which more is known than it says.
+//! An error that several callers of a statement get, or whose context says more than the error itself.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::ruling::{Class, Ruling};
 use super::ruling_of;
 use crate::error::{BoxError, Error};
 
-/// An error of a statement that several callers hear of.
+/// An error that several callers of a statement get.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedFault {
     ruling: Ruling,
@@ -63,7 +63,7 @@ impl SharedFault {
     }
 }
 
-/// One of the callers' own again, of the same class.
+/// Returns the error of one caller, with the same class.
 impl From<SharedFault> for Fault {
     fn from(shared: SharedFault) -> Self {
         Fault(sqlx::Error::AnyDriverError(Box::new(shared)))

@@ -2,11 +2,11 @@
 
 use super::ruling::{CONTENTION, DATA, DEPLOYMENT, HINDERED, Rule, Ruling, SCHEMA, TRANSIENT, rule};
 
-/// Name that Postgres gives to the place in which it refuses a plan of a prepared statement whose table was altered.
+/// Name of the place in Postgres' code that refuses a prepared statement whose table was altered.
 #[cfg(feature = "postgres")]
 const STALE_PLAN_ROUTINE: &str = "RevalidateCachedQuery";
 
-/// A prepared statement whose table was altered; it has the SQLSTATE of a feature that is not there.
+/// A prepared statement whose table was altered. Its SQLSTATE is that of a missing feature.
 const STALE_PLAN: Ruling = CONTENTION.closing();
 
 /// Any code that is not in the table, as functions and triggers of users raise them.
@@ -77,11 +77,11 @@ pub(super) fn of_sqlstate(code: &str) -> Ruling {
     SQLSTATES.iter().find(|rule| code.starts_with(rule.code)).map_or(OTHER, |rule| rule.ruling)
 }
 
-/// Returns the ruling about an error of Postgres, which knows more than the code.
+/// Returns the ruling about an error of Postgres, which says more than its code.
 #[cfg(feature = "postgres")]
 pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     use sqlx::postgres::PgSeverity;
-    // By the routine and not by the text, which servers translate.
+    // By the routine and not by the text, because servers translate the text.
     let is_stale = error.code() == "0A000" && error.routine() == Some(STALE_PLAN_ROUTINE);
     let ruling = if is_stale { STALE_PLAN } else { of_sqlstate(error.code()) };
     match error.severity() {
@@ -91,9 +91,9 @@ pub(super) fn of_error(error: &sqlx::postgres::PgDatabaseError) -> Ruling {
     }
 }
 
-/// Returns whether the server may have done what it was asked when the session ended with this code.
+/// Returns whether the server may have run the statement when the session ended with this code.
 pub(super) fn loses_the_answer(code: &str) -> bool {
-    // A session that was idle for too long, and a server that takes no connections, were not asked anything.
+    // The server ran nothing for a session that was idle for too long, or that it did not accept.
     const NOT_ASKED: [&str; 2] = ["57P03", "57P05"];
     (code.starts_with("57P0") || code.starts_with("08") || code == "40003") && !NOT_ASKED.contains(&code)
 }
@@ -118,16 +118,16 @@ mod tests {
             (class, blame, closes)
         };
         for code in ["40001", "40P01", "55P03", "72000"] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, false), "{code}");
         }
         for code in ["26000", "42P05"] {
-            assert_eq!(of(code), (Class::Contention, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Contention, Blame::Environment, true), "{code}");
         }
         for code in ["53100", "53200", "53300", "57014", "55006", "58030", "HV00N"] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, false), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, false), "{code}");
         }
         for code in ["08006", "08P01", "25006", "25P03", "57P01", "57P02", "57P04", "XX000", "XX001"] {
-            assert_eq!(of(code), (Class::Transient, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Transient, Blame::Environment, true), "{code}");
         }
         for code in ["21000", "22021", "22P05", "22003", "23505", "23503", "25P02", "54000", "P0001", "MY001"] {
             assert_eq!(of(code), (Class::Permanent, Blame::Event, false), "{code}");
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(of(code), (Class::Permanent, Blame::Code, false), "{code}");
         }
         for code in ["28P01", "28000", "3D000"] {
-            assert_eq!(of(code), (Class::Permanent, Blame::Nobody, true), "{code}");
+            assert_eq!(of(code), (Class::Permanent, Blame::Environment, true), "{code}");
         }
     }
 

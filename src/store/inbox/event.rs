@@ -1,4 +1,4 @@
-//! `eventbox_event` and `eventbox_tombstone`: what waits in the boxes, and the names that are remembered.
+//! `eventbox_event` and `eventbox_tombstone`: the events in the boxes, and the remembered names.
 
 use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::store::bound::{Bound, Page, fill, weigh};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// An event on its way into a box.
+/// An event to be inserted.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRow<'a> {
     pub shard: i16,
@@ -21,7 +21,7 @@ pub struct EventRow<'a> {
     pub due: Option<DueRow>,
 }
 
-/// When an event comes into its box, by the database's clock.
+/// Time at which an event comes into its box, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueRow {
     AtUs(i64),
@@ -29,7 +29,7 @@ pub enum DueRow {
 }
 
 impl EventRow<'_> {
-    /// Returns the two columns in which the time travels: at and in.
+    /// Returns the two columns of the due time: a time, and a wait.
     pub(in crate::store) fn due_columns(&self) -> (Option<i64>, Option<i64>) {
         match self.due {
             None => (None, None),
@@ -38,13 +38,13 @@ impl EventRow<'_> {
         }
     }
 
-    /// Returns whether a plain insert into the box is all that its emit is.
+    /// Returns whether the emit is a plain insert into the box.
     pub(in crate::store) fn is_plain(&self) -> bool {
         self.name.is_none() && self.due.is_none()
     }
 }
 
-/// An event as it lies in its box.
+/// An event in its box.
 #[derive(Debug)]
 pub struct ListedRow {
     pub id: Uuid,
@@ -67,7 +67,7 @@ pub enum Emitted {
 }
 
 impl Emitted {
-    /// Makes it from its number in the statements.
+    /// Makes a result from its number in the statements.
     pub(in crate::store) fn from_code(code: i64) -> Self {
         match code {
             0 => Emitted::Added,
@@ -78,38 +78,38 @@ impl Emitted {
 }
 
 /// Longest time that a named emit on a pool waits for a name that another open transaction holds. Then the emit fails
-/// with contention, and nothing was changed.
+/// with contention, and has changed nothing.
 ///
-/// On SQLite emits wait for the file and not for names, as long as the connection's busy timeout says.
+/// On SQLite emits wait for the file and not for names, for at most the connection's busy timeout.
 pub const NAME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Statements on events that differ between the engines.
 pub trait EventDialect: Database {
     /// Inserts one event without a name that is due at once: one plain insert, which waits for no other transaction.
     ///
-    /// The future is boxed, here and below, because an opaque one that names `E` cannot be awaited inside a boxed side
-    /// effect.
+    /// The future is boxed, here and below, because an opaque future that names `E` cannot be awaited inside a boxed
+    /// side effect.
     fn insert_event<'e, E>(executor: E, row: EventRow<'_>) -> BoxFuture<'e, Result<(), Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// Does what [`insert_event`](EventDialect::insert_event) does, on a pool, where it may share its commit.
+    /// Does what [`insert_event`](EventDialect::insert_event) does, on a pool, where the insert may share its commit.
     fn insert_on_pool(pool: &sqlx::Pool<Self>, row: EventRow<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Inserts events in one statement, in the order given: sorted by (shard, recipient, name), no name twice in a
     /// recipient.
     ///
-    /// Returns one value for each row, in that order. A row whose name is remembered is left out; one that is due later
-    /// becomes a timer. A row whose own id is remembered under its name was added by an earlier attempt, and the result
-    /// says so.
+    /// Returns one value for each row, in that order. A row whose name is remembered is left out, and a row that is due
+    /// later becomes a timer. A row whose own id is remembered under its name was added by an earlier attempt, and the
+    /// result says so.
     fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
 
-    /// Does what [`insert_events`](EventDialect::insert_events) does, on a pool, where they may share their commit with
-    /// others; all of them are inserted or none.
+    /// Does what [`insert_events`](EventDialect::insert_events) does, on a pool, where the inserts may share their
+    /// commit. Inserts all events or none.
     ///
-    /// Waits for a name that another transaction holds no longer than [`NAME_WAIT`], and never with most of the pool.
+    /// Waits for a name that another transaction holds for at most [`NAME_WAIT`], and never with most of the pool.
     fn insert_all_on_pool(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
@@ -118,15 +118,15 @@ pub trait EventDialect: Database {
     /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.
     const ONE_WRITER: bool;
 
-    /// Inserts events of a group as [`insert_events`](EventDialect::insert_events) does, in a transaction of its own,
-    /// waiting no longer than `lock_wait` for a lock of another transaction where that can be.
+    /// Inserts events of a group as [`insert_events`](EventDialect::insert_events) does, in a transaction of its own.
+    /// Waits for a lock of another transaction for at most `lock_wait`, where such a wait is possible.
     fn insert_group(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
         lock_wait: std::time::Duration,
     ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
-    /// Deletes events of one recipient; returns how many were there.
+    /// Deletes events of one recipient. Returns the number of deleted events.
     fn delete_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -152,16 +152,16 @@ pub trait EventTable: EventDialect {
         bound: Bound,
     ) -> impl Future<Output = Result<Page<ListedRow>, Fault>> + Send;
 
-    /// Returns the number of events of a box, and the oldest of them. Reads the whole box.
+    /// Returns the number of events of a box, and its oldest event. Reads the whole box.
     fn measure_box(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<(i64, Option<Uuid>), Fault>> + Send;
 
-    /// Recipients of a shard that have events, in key order, behind `after` (the empty text is before all).
+    /// Returns the recipients of a shard that have events, in key order, behind `after` (the empty text is before all).
     ///
-    /// Skips from one recipient to the next along the primary key, so a full box costs no more than one with a single
+    /// Skips from one recipient to the next along the primary key, so a full box costs no more than a box with a single
     /// event.
     fn list_recipients(
         conn: &mut Self::Connection,

@@ -1,4 +1,4 @@
-//! `eventbox_event` as a set: what is listed of it, and what is still there.
+//! `eventbox_event` as a set: the listed items, and the items that are still there.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::store::bound::{Bound, Heavy, Page, fill, weigh};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// A named event as it lies in its box.
+/// A named event in its box.
 #[derive(Debug)]
 pub struct ItemRow {
     pub id: Uuid,
@@ -26,7 +26,7 @@ impl Heavy for ItemRow {
     }
 }
 
-/// The turn of a recipient, and when it was read.
+/// The turn of a recipient, and the time of the read.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     pub turn: i64,
@@ -35,7 +35,7 @@ pub struct Moment {
 
 /// Statements on items that differ between the engines.
 pub trait ItemDialect: Database {
-    /// Returns the given events that are in the box.
+    /// Returns those of the given events that are in the box.
     fn living_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -43,7 +43,7 @@ pub trait ItemDialect: Database {
         ids: &[Uuid],
     ) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;
 
-    /// Deletes events by name; returns how many were there. The names stay remembered.
+    /// Deletes events by name. Returns the number of deleted events. The names stay remembered.
     fn delete_named_events(
         tx: &mut Self::Connection,
         shard: i16,

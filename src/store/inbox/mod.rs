@@ -1,4 +1,4 @@
-//! The boxes: events that wait, timers, tombstones of sets, and what became of an event.
+//! The boxes: events, timers, remembered names, and the status of an event.
 
 pub(in crate::store) mod event;
 pub(in crate::store) mod item;

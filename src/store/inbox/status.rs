@@ -1,4 +1,4 @@
-//! The status of one event: every table in which it can be, seen at one moment.
+//! The status of one event: every table that may have the event, seen in one snapshot.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 use crate::store::operate::kind::kind_of;
 
-/// Where an event is.
+/// Location of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     Box,
@@ -16,12 +16,12 @@ pub enum Location {
     Nowhere,
 }
 
-/// Location of an event, and the status of its recipient at that moment.
+/// Location of an event, and the status of its recipient in the same snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRow {
     pub location: Location,
     pub turn: i64,
-    /// The recipient, or all of its kind.
+    /// Whether the recipient, or all of its kind, is paused.
     pub paused: bool,
     pub attempts: i32,
     pub error: Option<String>,
@@ -29,7 +29,7 @@ pub struct StatusRow {
 
 /// The statement that follows one event.
 pub trait StatusTable: Database {
-    /// Looks for the event `id`, or for the one that `name` is remembered for when there is no id.
+    /// Looks for the event `id`. Without an id, looks for the event of the remembered `name`.
     fn read_status(
         conn: &mut Self::Connection,
         shard: i16,
@@ -40,10 +40,10 @@ pub trait StatusTable: Database {
 }
 
 on_both_engines! {
-    /// One statement, so that the turn is of the moment at which the event was seen, or seen to be gone. All look-ups
-    /// are by key.
+    /// One statement, so that the turn and the location of the event are of one snapshot. All look-ups are by key.
     ///
-    /// An event that is gone may be so by a commit that no synchronous standby has: the answer waits until one has it.
+    /// A commit that no synchronous standby has yet may have removed the event: the answer waits until a standby has
+    /// it.
     pub(crate) const READ_STATUS: &str = concat!(
         "WITH sought AS (
             SELECT coalesce($3,

@@ -1,4 +1,4 @@
-//! `eventbox_timer`: events for later, and how they come into their boxes.
+//! `eventbox_timer`: events that are due later, and their moves into their boxes.
 
 use sqlx::{Database, Executor, Row};
 use uuid::Uuid;
@@ -27,24 +27,24 @@ impl Heavy for TimerRow {
     }
 }
 
-/// Result of a move in one shard that has timers.
+/// Result of a move, for a shard that has timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedShard {
     pub shard: i16,
     pub moved: i64,
-    /// Time until the next timer is due; 0 when the move stopped at its limit. `None` when no other timer was seen.
+    /// Time until the next timer is due. 0 when the move stopped at its limit. `None` when the move saw no other timer.
     pub next_in_us: Option<i64>,
 }
 
 /// Statements on timers that differ between the engines.
 pub trait TimerDialect: Database {
-    /// Moves what is due into the boxes, ids kept, in a transaction of its own: in each shard the first ones by (due,
-    /// id), the shard whose first timer is due longest first. Each shard that has something due gets an equal part of
-    /// `limit`, and at least one.
+    /// Moves due timers into their boxes with their ids, in a transaction of its own. In each shard it takes the first
+    /// timers by (due, id). The shard whose first timer is due longest comes first. Each shard with due timers gets an
+    /// equal part of `limit`, and at least one.
     ///
-    /// A timer is due by `now_us`, or by the database's clock where that is `None`.
+    /// A timer is due by `now_us`, or by the database's clock when `now_us` is `None`.
     ///
-    /// Answers the shards that have timers; none of them when there is no timer at all.
+    /// Returns the shards that have timers.
     fn move_timers(
         pool: &sqlx::Pool<Self>,
         shards: &[i16],
@@ -52,7 +52,8 @@ pub trait TimerDialect: Database {
         now_us: Option<i64>,
     ) -> impl Future<Output = Result<Vec<MovedShard>, Fault>> + Send;
 
-    /// Deletes timers of one recipient by id; returns how many were there. Waits for a move that is taking one of them.
+    /// Deletes timers of one recipient by id. Returns the number of deleted timers. Waits for a move that takes one of
+    /// them.
     fn delete_timers(
         tx: &mut Self::Connection,
         shard: i16,
@@ -63,9 +64,9 @@ pub trait TimerDialect: Database {
 
 /// Statements on timers that both engines accept.
 pub trait TimerTable: TimerDialect {
-    /// Deletes the timer of a name; false when there is none any more. Waits for a move that is taking it.
+    /// Deletes the timer of a name. Returns false when there is none any more. Waits for a move that takes the timer.
     ///
-    /// The future is boxed for the reason that is written at `insert_event`.
+    /// The future is boxed for the same reason as in `insert_event`.
     fn cancel_timer<'e, E>(executor: E, shard: i16, recipient: &str, name: &str) -> BoxFuture<'e, Result<bool, Fault>>
     where
         E: Executor<'e, Database = Self> + 'e;
@@ -94,7 +95,7 @@ pub trait TimerTable: TimerDialect {
         recipient: &str,
     ) -> impl Future<Output = Result<Option<Uuid>, Fault>> + Send;
 
-    /// Deletes the oldest timers of a recipient, up to one of them; returns how many.
+    /// Deletes the oldest timers of a recipient, up to a given timer. Returns the number of deleted timers.
     fn purge_timers(
         tx: &mut Self::Connection,
         shard: i16,
@@ -104,8 +105,8 @@ pub trait TimerTable: TimerDialect {
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
-/// The statement of [`TimerTable::cancel_timer`]. The name leads to the id by the tombstone, so that it costs the same
-/// however many timers the recipient has.
+/// The statement of [`TimerTable::cancel_timer`]. The tombstone of the name has the id, so the cost does not depend on
+/// the number of timers of the recipient.
 pub(crate) const CANCEL_TIMER: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id = (
     SELECT t.id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = $3
 )";
@@ -195,8 +196,8 @@ on_both_engines! {
             limit: i64,
         ) -> Result<u64, Fault> {
             let query = sqlx::query::<Engine>(
-                // The end of the slice is one value, looked up once: a planner without statistics compares each row
-                // with each of a list.
+                // The end of the slice is one value, looked up once. Without statistics, a planner would compare each
+                // row with each value of a list.
                 "DELETE FROM eventbox_timer WHERE shard = $1 AND recipient = $2 AND id <= (
                      SELECT s.id FROM (
                          SELECT e.id FROM eventbox_timer e

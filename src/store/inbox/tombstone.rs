@@ -1,4 +1,4 @@
-//! `eventbox_tombstone`: how names that are remembered are forgotten.
+//! `eventbox_tombstone`: the remembered names, and how they are forgotten.
 
 use sqlx::{Database, Row};
 
@@ -18,7 +18,7 @@ pub struct Slice<'a> {
 /// Result of a slice.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct PrunedSlice {
-    /// The last (recipient, name) that was looked at; `None` when there was none.
+    /// The last checked (recipient, name); `None` when there was none.
     pub last: Option<(String, String)>,
     pub walked: i64,
     pub stamped: i64,
@@ -28,8 +28,8 @@ pub struct PrunedSlice {
 
 /// Statements on tombstones that differ between the engines.
 pub trait TombstoneDialect: Database {
-    /// Looks at a slice of tombstones: stamps those whose event is gone, clears the stamp of those whose event is
-    /// there, and deletes those whose event is gone and that were stamped a delay ago. A stamp that lies ahead is of a
+    /// Checks a slice of tombstones. Stamps those whose event is gone, clears the stamp of those whose event is there,
+    /// and deletes those whose event is gone and whose stamp is older than the delay. A stamp in the future is of a
     /// clock that has gone back since, and is written again.
     fn prune_tombstones(
         tx: &mut Self::Connection,
@@ -55,7 +55,7 @@ pub trait TombstoneTable: TombstoneDialect {
         recipient: &str,
     ) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
 
-    /// Names of a recipient that were stamped a delay ago, in order.
+    /// Returns the names of a recipient whose stamps are older than the delay, in order.
     fn expired_names(
         conn: &mut Self::Connection,
         shard: i16,

@@ -1,5 +1,4 @@
-//! Content of the tables that a turn writes to. For tests of users, which look at a turn from the inside and roll it
-//! back.
+//! Content of the tables that a turn writes to. For tests of users, which inspect a turn before it is rolled back.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -9,7 +8,7 @@ use crate::store::inbox::event::ListedRow;
 use crate::store::inbox::timer::TimerRow;
 use crate::store::macros::on_both_engines;
 
-/// Statements that look at everything there is. Only for tests: they have no shard and no limit.
+/// Statements that read whole tables. Only for tests: they have no shard and no limit.
 pub trait InspectTable: Database {
     /// Returns the ids of all events, timers and messages.
     fn all_ids(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<Uuid>, Fault>> + Send;

@@ -1,8 +1,11 @@
-//! The operator: quarantine, paused kinds, counts, long transactions, and the look into all tables.
+//! The operator: views, repairs and their record, quarantine, paused kinds, counts, long transactions, and the look into
+//! all tables.
 
 pub(in crate::store) mod backlog;
 pub(in crate::store) mod blocked;
 pub(in crate::store) mod inspect;
 pub(in crate::store) mod kind;
 pub(in crate::store) mod old_transaction;
+pub(in crate::store) mod operation;
 pub(in crate::store) mod quarantine;
+pub(in crate::store) mod view;

@@ -1,5 +1,4 @@
-//! Transactions that have been open for long: while one is open, the database keeps rows that others removed after it
-//! began.
+//! Old transactions. While one is open, the database keeps the rows that others removed after its begin.
 
 use std::fmt;
 
@@ -7,7 +6,7 @@ use sqlx::{Database, Pool};
 
 use crate::store::fault::Fault;
 
-/// Holder of a long transaction, or of what a transaction has seen.
+/// Holder of an old transaction, or of the snapshot of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OldTransaction {
     /// A session with an open transaction.
@@ -42,9 +41,9 @@ impl fmt::Display for OldTransaction {
 
 /// Asks the server about old transactions.
 pub trait OldTransactionDialect: Database {
-    /// Transactions that have been open for `older_than_us` or longer, the oldest of each sort first; slots and
-    /// standbys that are at least `behind` transactions late. At most `limit` in all. Names only what this role may
-    /// see.
+    /// Returns transactions that have been open for `older_than_us` or longer, the oldest of each sort first, and slots
+    /// and standbys that are at least `behind` transactions late. At most `limit` in all. Returns only names that this
+    /// role may see.
     fn old_transactions(
         pool: &Pool<Self>,
         older_than_us: i64,

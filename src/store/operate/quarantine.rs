@@ -1,4 +1,4 @@
-//! Events in `eventbox_dead_letter`, and events taken from their box for good.
+//! Events in `eventbox_dead_letter`, and events that are purged from their box.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::store::bound::{Bound, Heavy, Page, fill, weigh};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// Why events go to the quarantine.
+/// Reason for which events go to the quarantine.
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict<'a> {
     pub code: &'a str,
@@ -38,9 +38,9 @@ impl Heavy for QuarantinedRow {
     }
 }
 
-/// Statements on the quarantine that differ between the engines. All are for a transaction that has moved the turn.
+/// Statements on the quarantine that differ between the engines. All run in a transaction that has moved the turn.
 pub trait QuarantineDialect: Database {
-    /// Moves events from their box to the quarantine; returns how many were there.
+    /// Moves events from their box to the quarantine. Returns the number of moved events.
     fn quarantine_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -49,8 +49,8 @@ pub trait QuarantineDialect: Database {
         verdict: Verdict<'_>,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Moves events from the quarantine back to their box, with their ids, and remembers their names as those of living
-    /// events; returns how many were there.
+    /// Moves events from the quarantine back to their box with their ids, and remembers their names as those of living
+    /// events. Returns the number of moved events.
     fn replay_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -58,7 +58,7 @@ pub trait QuarantineDialect: Database {
         ids: &[Uuid],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes events that are in quarantine; returns how many were there.
+    /// Deletes events of the quarantine. Returns the number of deleted events.
     fn delete_quarantined(
         tx: &mut Self::Connection,
         shard: i16,
@@ -85,7 +85,7 @@ pub trait QuarantineTable: QuarantineDialect {
         recipient: &str,
     ) -> impl Future<Output = Result<Option<Uuid>, Fault>> + Send;
 
-    /// Deletes the oldest events of a box, up to one of them; returns how many.
+    /// Deletes the oldest events of a box, up to a given event. Returns the number of deleted events.
     fn purge_events(
         tx: &mut Self::Connection,
         shard: i16,
@@ -151,12 +151,12 @@ on_both_engines! {
             until: Uuid,
             limit: i64,
         ) -> Result<u64, Fault> {
-            // The offset below would be negative: an error on one engine, and the first row on the other.
+            // Otherwise the offset below would be negative: an error on one engine, and the first row on the other.
             if limit < 1 {
                 return Ok(0);
             }
-            // Up to one id, and not IN (a list of them): a planner without statistics of a box just filled would
-            // compare each with each.
+            // Up to one id, and not IN (a list of ids): a planner without statistics of a box that was just filled
+            // would compare each row with each id.
             let query = sqlx::query::<Engine>(
                 "DELETE FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id <= COALESCE(
                      (SELECT e.id FROM eventbox_event e

@@ -1,4 +1,4 @@
-//! `eventbox_dead_letter`: messages of the outbox that were given up.
+//! `eventbox_dead_letter`: messages of the outbox that could not be delivered.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::store::bound::{Bound, Heavy, Page, fill, weigh};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// A message that was given up.
+/// A message that could not be delivered.
 #[derive(Debug)]
 pub struct DeadRow {
     pub key: OutboxKey,
@@ -31,25 +31,26 @@ impl Heavy for DeadRow {
     }
 }
 
-/// Statements on dead messages that differ between the engines.
+/// Statements on dead letters that differ between the engines.
 pub trait DeadLetterDialect: Database {
-    /// Moves dead messages back to the outbox, due at once and with a first attempt again; returns how many were there.
+    /// Moves dead letters back to the outbox, due at once and with a first attempt again. Returns the number of moved
+    /// messages.
     fn replay_dead(tx: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes dead messages; returns how many were there.
+    /// Deletes dead letters. Returns the number of deleted messages.
     fn delete_dead(conn: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
-/// Statements on dead messages that both engines accept.
+/// Statements on dead letters that both engines accept.
 pub trait DeadLetterTable: DeadLetterDialect {
-    /// Returns dead messages in key order, after a key.
+    /// Returns dead letters in key order, after a key.
     fn list_dead(
         conn: &mut Self::Connection,
         after: OutboxKey,
         bound: Bound,
     ) -> impl Future<Output = Result<Page<DeadRow>, Fault>> + Send;
 
-    /// Deletes dead messages of at least the given age; returns how many.
+    /// Deletes dead letters of at least the given age. Returns the number of deleted messages.
     fn prune_dead(
         conn: &mut Self::Connection,
         retention_us: i64,

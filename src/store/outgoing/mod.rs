@@ -1,4 +1,4 @@
-//! The outbox: messages that wait to be published, and those that cannot be.
+//! The outbox: messages that wait for their delivery, and dead letters.
 
 pub(in crate::store) mod dead_letter;
 pub(in crate::store) mod outbox;

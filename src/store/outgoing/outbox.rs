@@ -1,4 +1,4 @@
-//! `eventbox_outbox`: messages on their way out.
+//! `eventbox_outbox`: messages that are not delivered yet.
 
 use sqlx::{Database, Executor, Pool, Row};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::store::BoxFuture;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// A message to keep until it is delivered.
+/// A message to be stored until its delivery.
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxRow<'a> {
     pub shard: i16,
@@ -30,12 +30,12 @@ pub struct ClaimedRow {
     pub key: OutboxKey,
     pub source: String,
     pub r#type: String,
-    /// Counts the claims, this one included.
+    /// Number of claims, with this one.
     pub attempts: i32,
     pub payload: Vec<u8>,
 }
 
-/// Longest times until a message is due, microseconds.
+/// Longest times until a message is due, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Longest {
     /// The longest claim, and the longest wait that a server may ask for.
@@ -46,18 +46,18 @@ pub struct Longest {
     pub pause_us: i64,
 }
 
-/// Which messages to claim, and for how long.
+/// The messages to claim, and the duration of the claim.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
-    /// The first shard to look at; the last is 255.
+    /// The first shard to read; the last is 255.
     pub from_shard: i16,
     /// The most messages of one shard.
     pub per_shard: i64,
-    /// The most messages altogether.
+    /// The most messages of all shards.
     pub limit: i64,
     /// The most bytes of their payloads; one message is always claimed.
     pub bytes: i64,
-    /// Time for which no other process may claim them, microseconds.
+    /// Duration of the claim, in microseconds. No other process may claim the messages in this time.
     pub claim_ttl_us: i64,
 }
 
@@ -88,7 +88,7 @@ pub struct RowCount {
     pub rows: u64,
 }
 
-/// Most rows that an observation counts; one more means that there are more.
+/// Most rows that an observation counts. One more means that there are more rows.
 pub(crate) const MAX_COUNTED_ROWS: i64 = 100_000;
 
 /// Rows of the outbox, counted up to one more than [`MAX_COUNTED_ROWS`].
@@ -96,13 +96,13 @@ pub(crate) const MAX_COUNTED_ROWS: i64 = 100_000;
 pub struct OutboxSample {
     /// Rows that are not delivered.
     pub undelivered: i64,
-    /// Bytes of the payloads of those.
+    /// Bytes of the payloads of these rows.
     pub payload_bytes: i64,
-    /// Of those, how many will reach the given age within the given lead.
+    /// Number of these rows that reach the given age within the given lead.
     pub near_ttl: i64,
-    /// The age of the oldest of those, microseconds.
+    /// The age of the oldest of these rows, in microseconds.
     pub oldest_age_us: i64,
-    /// All rows, those that are kept after their delivery included.
+    /// All rows, with those that are kept after their delivery.
     pub total_rows: i64,
 }
 
@@ -123,13 +123,14 @@ where
 
 /// Statements on the outbox.
 pub trait OutboxDialect: Database {
-    /// Number of concurrent inserts that are of use.
+    /// Number of concurrent inserts that increase the rate.
     const INSERT_WORKERS: usize;
 
-    /// Number of statements that can write at once.
+    /// Number of statements that can write at the same time.
     const WRITERS: usize;
 
-    /// Inserts a message. The insert is the first claim: no other process may send it for `hold_us` microseconds.
+    /// Inserts a message. The insert is the first claim: no other process may send the message for `hold_us`
+    /// microseconds.
     ///
     /// Boxed, because an opaque future that names `E` cannot be awaited inside a boxed side effect.
     fn insert_outbox<'e, E>(executor: E, row: &OutboxRow<'_>, claim_ttl_us: i64) -> BoxFuture<'e, Result<(), Fault>>
@@ -150,44 +151,44 @@ pub trait OutboxDialect: Database {
         claim_ttl_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Claims messages that are due: counts the attempt and sets when another process may claim them.
+    /// Claims due messages: counts the attempt, and sets the time from which another process may claim them.
     fn claim_outbox(
         conn: &mut Self::Connection,
         claim: Claim,
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
 
-    /// Makes messages due whose due time lies further ahead than a claim or a pause of theirs may; returns how many.
-    /// The clock of the database has gone back since that time was written.
+    /// Makes messages due whose due time lies further ahead than their claim or pause may. Returns the number of these
+    /// messages. The clock of the database has gone back since their due time was written.
     fn recall_outbox(
         conn: &mut Self::Connection,
         longest: Longest,
         per_shard: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Deletes delivered messages; returns how many were there. Needs no durable commit: a lost delete is a repeated
-    /// delivery.
+    /// Deletes delivered messages. Returns the number of deleted messages. Needs no durable commit, because a lost
+    /// deletion only repeats a delivery.
     fn delete_outbox(
         pool: &Pool<Self>,
         keys: &[OutboxKey],
     ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
-    /// Marks messages as delivered and never due again; returns how many were not yet.
+    /// Marks messages as delivered and never due again. Returns the number of newly marked messages.
     fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
 
-    /// Sets when messages are due again; returns how many were still ours.
+    /// Sets the time at which messages are due again. Returns the number of messages that were still ours.
     fn reschedule_outbox(
         conn: &mut Self::Connection,
         rows: &[Reschedule],
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Moves messages to the dead letters; returns which were still ours.
+    /// Moves messages to the dead letters. Returns those that were still ours.
     fn move_to_dead_letters(
         tx: &mut Self::Connection,
         rows: &[ToDeadLetter],
     ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
-    /// Moves undelivered messages of at least the given age to the dead letters, at most `per_shard` of each shard, the
-    /// first due first.
+    /// Moves undelivered messages of at least the given age to the dead letters, at most `per_shard` of each shard. The
+    /// messages that are due first go first.
     fn expire_outbox(
         tx: &mut Self::Connection,
         ttl_us: i64,
@@ -223,13 +224,13 @@ where
 
 /// Statements on the outbox that both engines accept.
 pub trait OutboxTable: OutboxDialect {
-    /// Returns whether a message waits that is not delivered.
+    /// Returns whether an undelivered message waits.
     fn has_undelivered(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Counts the messages, delivered messages that are kept included, up to `limit`.
+    /// Counts the messages up to `limit`, with delivered messages that are kept.
     fn count_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// Deletes messages that were delivered, the first delivered first; returns how many.
+    /// Deletes delivered messages, those first that were delivered first. Returns the number of deleted messages.
     fn purge_outbox(conn: &mut Self::Connection, limit: i64) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 

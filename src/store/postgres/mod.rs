@@ -15,6 +15,14 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// The text of the kind of a recipient.
+macro_rules! kind {
+    ($recipient:literal) => {
+        concat!("split_part(", $recipient, ", '/', 1)")
+    };
+}
+pub(in crate::store) use kind;
+
 /// The text of the number of the session.
 macro_rules! session_id {
     () => {
@@ -23,8 +31,8 @@ macro_rules! session_id {
 }
 pub(in crate::store) use session_id;
 
-/// The text that makes a statement that only reads wait for the synchronous standbys, if there are to be some. Then
-/// they have what the statement saw.
+/// The text that makes a reading statement wait for the synchronous standbys, if there are any. Then they have
+/// everything that the statement saw.
 macro_rules! replicated {
     () => {
         "CASE WHEN current_setting('synchronous_standby_names') <> '' AND NOT pg_is_in_recovery()
@@ -34,7 +42,7 @@ macro_rules! replicated {
 }
 pub(in crate::store) use replicated;
 
-/// The same for the start of the statement, as an index can look it up.
+/// The same for the start of the statement, which an index can look up.
 macro_rules! statement_us {
     () => {
         "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"

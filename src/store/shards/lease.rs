@@ -1,5 +1,5 @@
-//! `eventbox_member` and `eventbox_lease`: which processes are there, and who works on which shard. All times are the
-//! database's.
+//! `eventbox_member` and `eventbox_lease`: the living processes, and the holder of each shard. All times are by the
+//! database's clock.
 
 use sqlx::{Database, Row};
 use uuid::Uuid;
@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// A set of shards as a parameter that both engines take: one character for each, `1` for those in it.
+/// A set of shards as a parameter that both engines accept: one character for each shard, `1` for the shards of the
+/// set.
 #[derive(Debug, Clone)]
 pub struct ShardMask(String);
 
@@ -32,6 +33,12 @@ pub struct MemberRow {
     pub exiting: bool,
     /// Time since its last heartbeat, microseconds.
     pub silent_us: i64,
+    /// The kinds that it registered, joined by slashes.
+    pub kinds: String,
+    /// Those of its kinds that it throttles, joined by slashes.
+    pub throttled: String,
+    /// The recipients that it has been working on for long: a line each, `<microseconds> <recipient>`.
+    pub busy: String,
 }
 
 /// The lease of a shard.
@@ -39,10 +46,12 @@ pub struct MemberRow {
 pub struct LeaseRow {
     pub shard: i16,
     pub holder: Option<Uuid>,
-    /// Counts the changes of the holder.
+    /// Number of changes of the holder.
     pub generation: i64,
-    /// Time until it expires, microseconds; not positive when it has expired.
+    /// Time until the lease expires, in microseconds. Not positive when the lease has expired.
     pub left_us: i64,
+    /// The member that an operator gave the shard to.
+    pub pinned: Option<Uuid>,
 }
 
 /// Number of terms that an expiry may lie ahead. An expiry further ahead was written by a clock that has gone back
@@ -50,15 +59,15 @@ pub struct LeaseRow {
 const TERMS_AHEAD: i64 = 2;
 
 impl MemberRow {
-    /// Returns whether it has beaten within a term. A heartbeat further ahead than a term is of a clock that has gone
-    /// back since.
+    /// Returns whether the worker has sent a heartbeat within a term. A heartbeat further ahead than a term is of a
+    /// clock that has gone back since.
     pub fn lives(&self, ttl_us: i64) -> bool {
         (-ttl_us..ttl_us).contains(&self.silent_us)
     }
 }
 
 impl LeaseRow {
-    /// Returns whether it has not expired, and lies no further ahead than leases of such a term may.
+    /// Returns whether the lease has not expired, and lies no further ahead than a lease of this term may.
     pub fn is_valid(&self, ttl_us: i64) -> bool {
         self.left_us > 0 && self.left_us <= ttl_us.saturating_mul(TERMS_AHEAD)
     }
@@ -66,13 +75,13 @@ impl LeaseRow {
 
 /// Statements on members and leases.
 pub trait LeaseTable: Database {
-    /// Shows that a worker lives.
+    /// Writes the heartbeat of a worker.
     fn beat_member(conn: &mut Self::Connection, member: &MemberRow) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Removes a worker.
     fn delete_member(conn: &mut Self::Connection, worker: Uuid) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Removes workers that have been silent for so long, and those whose heartbeats lie as far ahead.
+    /// Removes workers that have been silent for `silent_us`, and workers whose heartbeats lie as far ahead.
     fn delete_silent_members(
         conn: &mut Self::Connection,
         silent_us: i64,
@@ -84,7 +93,8 @@ pub trait LeaseTable: Database {
     /// Returns all leases, by shard.
     fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
 
-    /// Takes those of the shards that no worker holds, or whose lease is not valid; returns how many.
+    /// Claims those of the shards that no worker holds, or whose lease is not valid. Returns the number of claimed
+    /// shards.
     fn claim_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
@@ -92,14 +102,15 @@ pub trait LeaseTable: Database {
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Prolongs everything that the holder still has, also expired leases that no other worker took.
+    /// Prolongs all leases that the holder still has, also expired leases that no other worker claimed.
     fn renew_leases(
         conn: &mut Self::Connection,
         holder: Uuid,
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
-    /// Gives shards of one holder to another, with a full term; returns how many were the giver's.
+    /// Hands shards of one holder over to another, with a full term. Returns the number of shards that were the
+    /// holder's.
     fn hand_over_leases(
         conn: &mut Self::Connection,
         shards: &ShardMask,
@@ -107,6 +118,15 @@ pub trait LeaseTable: Database {
         receiver: Uuid,
         ttl_us: i64,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
+
+    /// Gives one shard to a member and pins it there, or frees and unpins it, whoever holds it. False when nothing
+    /// changed.
+    fn move_lease(
+        conn: &mut Self::Connection,
+        shard: i16,
+        to: Option<Uuid>,
+        ttl_us: i64,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// Gives up the shards of a holder.
     fn release_leases(
@@ -120,13 +140,16 @@ on_both_engines! {
     impl LeaseTable for Engine {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ")
+                "INSERT INTO eventbox_member
+                     (worker, address, shard_limit, exiting, heartbeat_at_us, kinds, throttled, busy)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7)
                  ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
-                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us"
+                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, kinds = excluded.kinds,
+                     throttled = excluded.throttled, busy = excluded.busy"
             ));
             let query = query.bind(member.worker).bind(member.address.as_str());
-            query.bind(member.shard_limit).bind(member.exiting).execute(conn).await?;
+            let query = query.bind(member.shard_limit).bind(member.exiting).bind(member.kinds.as_str());
+            query.bind(member.throttled.as_str()).bind(member.busy.as_str()).execute(conn).await?;
             Ok(())
         }
 
@@ -148,7 +171,7 @@ on_both_engines! {
 
         async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us
+                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, kinds, throttled, busy
                  FROM eventbox_member ORDER BY worker"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -160,6 +183,9 @@ on_both_engines! {
                         shard_limit: row.try_get(2)?,
                         exiting: row.try_get(3)?,
                         silent_us: row.try_get(4)?,
+                        kinds: row.try_get(5)?,
+                        throttled: row.try_get(6)?,
+                        busy: row.try_get(7)?,
                     })
                 })
                 .collect()
@@ -167,7 +193,8 @@ on_both_engines! {
 
         async fn list_leases(conn: &mut <Self as Database>::Connection) -> Result<Vec<LeaseRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT shard, holder, generation, expires_at_us - ", now_us!(), " FROM eventbox_lease ORDER BY shard"
+                "SELECT shard, holder, generation, expires_at_us - ", now_us!(), ", pinned
+                 FROM eventbox_lease ORDER BY shard"
             ));
             let rows = query.fetch_all(conn).await?;
             rows.into_iter()
@@ -177,6 +204,7 @@ on_both_engines! {
                         holder: row.try_get(1)?,
                         generation: row.try_get(2)?,
                         left_us: row.try_get(3)?,
+                        pinned: row.try_get(4)?,
                     })
                 })
                 .collect()
@@ -224,6 +252,20 @@ on_both_engines! {
             ));
             let query = query.bind(shards.0.as_str()).bind(giver).bind(receiver).bind(ttl_us);
             Ok(query.execute(conn).await?.rows_affected())
+        }
+
+        async fn move_lease(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            to: Option<Uuid>,
+            ttl_us: i64,
+        ) -> Result<bool, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "UPDATE eventbox_lease SET holder = $2, pinned = $2, generation = generation + 1,
+                     expires_at_us = CASE WHEN $2 IS NULL THEN 0 ELSE ", now_us!(), " + $3 END
+                 WHERE shard = $1 AND (holder IS DISTINCT FROM $2 OR pinned IS DISTINCT FROM $2)"
+            ));
+            Ok(query.bind(shard).bind(to).bind(ttl_us).execute(conn).await?.rows_affected() == 1)
         }
 
         async fn release_leases(

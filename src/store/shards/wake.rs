@@ -11,11 +11,11 @@ use crate::store::fault::Fault;
 /// Wake-up of one process for the others.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// These have events that are committed.
+    /// Recipients that have committed events.
     pub recipients: Vec<String>,
-    /// Recipients of these shards have such events, too, or had some when this process did not listen.
+    /// Shards of recipients that have committed events, or had some when this process did not listen.
     pub committed: ShardSet,
-    /// Recipients of these shards may have events, now or soon.
+    /// Shards of recipients that may have events, now or soon.
     pub shards: ShardSet,
 }
 
@@ -33,17 +33,17 @@ pub trait WakeUpDialect: Database {
     /// Whether [`send_wake_up`](WakeUpDialect::send_wake_up) does anything.
     const SENDS_WAKE_UPS: bool;
 
-    /// Notifies the processes that listen, after the commit and on a connection of its own: inside a transaction that
-    /// inserts it would make the inserting ones wait for each other.
+    /// Notifies the listening processes, after the commit and on a separate connection. Inside an inserting
+    /// transaction, a notification would make the inserting transactions wait for each other.
     fn send_wake_up(
         conn: &mut Self::Connection,
         notification: Notification,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Listens, and reports wake-ups, for ever. Reports all shards as `committed` once it listens, because earlier
-    /// wake-ups were missed.
+    /// Listens and reports wake-ups, for ever. Reports all shards as `committed` once it listens, because it missed the
+    /// earlier wake-ups.
     ///
-    /// Takes a connection apart from the pool's. Cancel safe.
+    /// Uses a connection outside of the pool. Cancel safe.
     fn hear_wake_ups(
         pool: &Pool<Self>,
         report: impl Fn(Notification) + Send + Sync,

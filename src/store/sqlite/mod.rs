@@ -17,6 +17,14 @@ macro_rules! now_us {
 }
 pub(in crate::store) use now_us;
 
+/// The text of the kind of a recipient.
+macro_rules! kind {
+    ($recipient:literal) => {
+        concat!("substr(", $recipient, ", 1, instr(", $recipient, " || '/', '/') - 1)")
+    };
+}
+pub(in crate::store) use kind;
+
 /// There is no server.
 macro_rules! session_id {
     () => {

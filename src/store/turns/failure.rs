@@ -10,9 +10,9 @@ use crate::store::operate::kind::kind_of;
 /// State of a recipient besides its events.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// 0 when it never had one.
+    /// Number of turns; 0 when the recipient never had one.
     pub turn: i64,
-    /// When the turn was moved; `None` when it never had one.
+    /// Time of the last move of the turn; `None` when the recipient never had one.
     pub updated_at_us: Option<i64>,
     pub paused: bool,
     /// Whether all recipients of its kind are paused.
@@ -22,28 +22,28 @@ pub struct Standing {
     pub error: Option<String>,
 }
 
-/// Whether a recipient was forgotten, and if not, why.
+/// Whether a recipient was forgotten, and if not, the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forgotten {
-    /// Nothing is kept of it any more.
+    /// The rows of the recipient are deleted.
     Done,
-    /// Nothing was kept of it.
+    /// There was no row of the recipient.
     NothingKept,
-    /// Its box holds events.
+    /// The box of the recipient has events.
     HasEvents,
-    /// It has timers, which would come into its box.
+    /// The recipient has timers, which would come into its box.
     HasTimers,
-    /// It is paused: resume it first.
+    /// The recipient is paused: resume it first.
     Paused,
-    /// Its last write is not [`FORGET_AFTER`](crate::admin::FORGET_AFTER) ago.
+    /// The last write on the recipient is not [`FORGET_AFTER`](crate::admin::FORGET_AFTER) ago.
     TooRecent,
 }
 
 /// Statements of writers other than turns.
 pub trait FailureTable: Database {
-    /// Moves the turn to the next, whatever it is, and returns that. Waits for a turn that is committing, and locks the
-    /// recipient.
+    /// Moves the turn to the next one, whatever it is, and returns the new turn. Waits for a turn that is committing,
+    /// and locks the recipient.
     fn move_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -51,15 +51,15 @@ pub trait FailureTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// Returns the turn with everything else that is known of a recipient.
+    /// Returns the turn and the other data of a recipient.
     fn read_standing(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
-    /// Notes a failure of a recipient, which is left alone for the first pause, doubled with every failure in a row up
-    /// to the second; returns how many there were in a row.
+    /// Notes a failure of a recipient, which then backs off: for the first pause, doubled with every failure in a row,
+    /// up to the second pause. Returns the number of failures in a row.
     fn count_failure(
         conn: &mut Self::Connection,
         shard: i16,
@@ -68,28 +68,28 @@ pub trait FailureTable: Database {
         pause_us: (i64, i64),
     ) -> impl Future<Output = Result<i32, Fault>> + Send;
 
-    /// Takes the failures of a recipient back; a paused one stays paused.
+    /// Clears the failures of a recipient. A paused recipient stays paused.
     fn clear_failures(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Pauses a recipient; false when it was paused.
+    /// Pauses a recipient. Returns false when it was paused already.
     fn pause_recipient(
         tx: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Resumes a recipient and forgets its failures; false when it was neither paused nor failing.
+    /// Resumes a recipient and clears its failures. Returns false when it was neither paused nor failing.
     fn resume_recipient(
         tx: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Deletes what is kept of a recipient that has neither events nor timers, is not paused, and had no write for that
+    /// Deletes the rows of a recipient that has neither events nor timers, is not paused, and had no write for that
     /// time.
     fn forget_recipient(
         tx: &mut Self::Connection,
@@ -151,7 +151,7 @@ on_both_engines! {
             error: &str,
             (base_us, cap_us): (i64, i64),
         ) -> Result<i32, Fault> {
-            // After 30 doublings any base is over any cap; more would leave the range of the type.
+            // After 30 doublings any base is over any cap. More doublings would exceed the range of the type.
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_failure AS f (shard, recipient, attempts, error, next_attempt_at_us)
                  VALUES ($1, $2, 1, $3, ", now_us!(), " + $4)

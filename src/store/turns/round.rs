@@ -1,4 +1,4 @@
-//! Work on many recipients at once: which have events, what a round of them is decided on, and its commit.
+//! Statements on many recipients: the scan for recipients with events, and the listing and the commit of a round.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::store::bound::{Bound, Missing, Weighing};
 use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
 
-/// Where a walk over the recipients of a shard goes on.
+/// Place at which a scan of a shard continues.
 #[derive(Debug, Clone)]
 pub struct WalkFrom {
     pub shard: i16,
-    /// Behind this recipient; the empty text is before all and begins a pass.
+    /// The scan continues behind this recipient. The empty text is before all recipients, and begins a pass.
     pub after: String,
-    /// The last recipient of the pass, inclusive; `None` in its first walk.
+    /// The last recipient of the pass, inclusive; `None` in its first scan.
     pub last: Option<String>,
 }
 
@@ -24,61 +24,61 @@ pub struct WalkFrom {
 pub struct WalkedRow {
     pub shard: i16,
     pub recipient: String,
-    /// The first of its events.
+    /// The first event of the recipient.
     pub first: Uuid,
-    /// The last recipient of the pass, as it was found when the pass began; known when the walk is at its limit, or
-    /// when it was given.
+    /// The last recipient of the pass, found when the pass began. Known when the scan is at its limit, or when it was
+    /// given.
     pub last: Option<String>,
     pub paused: bool,
-    /// Time until a failing recipient is due, microseconds; not positive when it is due.
+    /// Time until a failing recipient is due, in microseconds. Not positive when it is due.
     pub wait_us: i64,
 }
 
-/// A recipient that a round is about.
+/// A recipient of a round.
 #[derive(Debug, Clone)]
 pub struct RoundFrom<'a> {
     pub shard: i16,
     pub recipient: &'a str,
-    /// Only events behind this one; the nil id is before all.
+    /// Only events behind this id are listed; the nil id is before all.
     pub after: Uuid,
     /// Whether the turn and the state are known and need not be read.
     pub is_known: bool,
 }
 
-/// Data on which a recipient's part of a round is decided.
+/// Data for the decision on a recipient's part of a round.
 #[derive(Debug, Default)]
 pub struct RoundRow {
-    /// The place of the recipient among those that were asked for, from 0.
+    /// Index of the recipient in the request.
     pub place: usize,
     pub turn: i64,
     pub state: Option<Vec<u8>>,
-    /// Paused, or left alone after a failure: nothing is to be done about it now.
+    /// Whether the recipient is paused or backs off after a failure, so that the round skips it.
     pub hindered: bool,
-    /// Failures are noted for it: a turn of its own takes them back, or goes on to count them.
+    /// Whether failures are noted for the recipient. A turn of its own clears them, or continues to count them.
     pub failing: bool,
-    /// Oldest first, one more than the limit when there are more.
+    /// The events, oldest first, and one more than the limit when there are more.
     pub events: Vec<ListedRow>,
     /// Whether events, or the state and with it all events, were left out because of their bytes.
     pub is_cut: bool,
 }
 
-/// A part of a round while it is listed.
+/// A part of a round while the listing is read.
 #[derive(Default)]
 pub(in crate::store) struct ListedPart {
     pub(in crate::store) row: RoundRow,
-    /// Whether there is a state, which may be among what was left out.
+    /// Whether there is a state, which may be left out because of its bytes.
     pub(in crate::store) has_state: bool,
     pub(in crate::store) events: Weighing<ListedRow>,
 }
 
-/// As many parts as there are recipients, each in its place.
+/// Returns one empty part for each recipient, at the recipient's index.
 pub(in crate::store) fn empty_parts(recipients: usize) -> Vec<ListedPart> {
     let empty = |place| ListedPart { row: RoundRow { place, ..RoundRow::default() }, ..ListedPart::default() };
     (0..recipients).map(empty).collect()
 }
 
-/// Leaves out what does not fit into the bound, of the last recipients first; returns the values that are still to be
-/// read, by place.
+/// Leaves out the rows that do not fit into the bound, those of the last recipients first. Returns the missing values
+/// by index.
 pub(in crate::store) fn cut_parts(parts: &mut [ListedPart], bound: Bound) -> Vec<(usize, Missing)> {
     let of_states = parts.iter().filter_map(|part| part.row.state.as_ref()).map(Vec::len).sum::<usize>();
     let mut left = bound.bytes().saturating_sub_unsigned(of_states as u64);
@@ -99,7 +99,7 @@ pub(in crate::store) fn cut_parts(parts: &mut [ListedPart], bound: Bound) -> Vec
 }
 
 impl ListedPart {
-    /// Returns the row with the values that were still to be read.
+    /// Returns the row, with the missing values filled in.
     pub(in crate::store) fn filled(self, values: HashMap<Uuid, Vec<u8>>) -> RoundRow {
         let page = self.events.filled(values);
         RoundRow { is_cut: self.row.is_cut || page.is_cut, events: page.rows, ..self.row }
@@ -116,15 +116,15 @@ pub(in crate::store) fn hindrance(noted: Option<bool>) -> (bool, bool) {
 pub struct RoundWrite<'a> {
     pub shard: i16,
     pub recipient: &'a str,
-    /// The turn that was read.
+    /// The turn at the listing.
     pub turn: i64,
-    /// Whose commit made that turn, when that is known: it must still be the one that is stored.
+    /// Token of the commit that made this turn, when it is known. The stored token must be the same.
     pub token: Option<Uuid>,
     pub state: StateWrite<'a>,
     pub removed: Removed<'a>,
 }
 
-/// The change of a stored state.
+/// The change of the stored state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateWrite<'a> {
     Keep,
@@ -151,8 +151,8 @@ impl<'a> StateWrite<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Removed<'a> {
     Ids(&'a [Uuid]),
-    /// All from the first to the last, which must be this many: far faster, and a shortfall when another event was
-    /// committed late in between.
+    /// All events from the first to the last, which must be this many. This is far faster. The number is wrong when
+    /// another event was committed late between them.
     Range {
         first: Uuid,
         last: Uuid,
@@ -161,7 +161,7 @@ pub enum Removed<'a> {
 }
 
 impl Removed<'_> {
-    /// Returns the number of events that must be there.
+    /// Returns the number of events that must be removed.
     pub(in crate::store) fn count(&self) -> usize {
         match self {
             Removed::Ids(ids) => ids.len(),
@@ -169,7 +169,7 @@ impl Removed<'_> {
         }
     }
 
-    /// Returns the ids between the [bounds](Self::bounds) that are removed; `None` when all of them are.
+    /// Returns the removed ids between the [bounds](Self::bounds); `None` when all events between them are removed.
     pub(in crate::store) fn chosen(&self) -> Option<&[Uuid]> {
         match self {
             Removed::Ids(ids) => Some(ids),
@@ -195,16 +195,16 @@ impl Removed<'_> {
 
 /// Statements on many recipients.
 pub trait RoundDialect: Database {
-    /// Returns whether [`write_round`](RoundDialect::write_round) of this many recipients is one statement, and so a
+    /// Returns whether [`write_round`](RoundDialect::write_round) of this many recipients is one statement, and so is a
     /// transaction of its own.
     fn is_one_statement(recipients: usize) -> bool;
 
-    /// Returns the next recipients with events of each shard, the first of every shard first, then the second ones, and
-    /// so on.
+    /// Returns the next recipients with events of each shard: the first recipient of every shard, then the second of
+    /// every shard, and so on.
     ///
-    /// A pass over a shard ends at the recipient that is last when it begins, so that new ones cannot starve old ones.
-    /// Of a kind that is none of `kinds` only the first recipient comes, so that recipients without a worker here take
-    /// no time.
+    /// A pass over a shard ends at the recipient that is last when the pass begins, so that new recipients cannot
+    /// starve old ones. Of a kind that is not in `kinds` only the first recipient is returned, so that recipients
+    /// without a worker here take no time.
     fn walk_recipients(
         pool: &Pool<Self>,
         from: &[WalkFrom],
@@ -212,10 +212,10 @@ pub trait RoundDialect: Database {
         kinds: &[&str],
     ) -> impl Future<Output = Result<Vec<WalkedRow>, Fault>> + Send;
 
-    /// Returns turn, state and the oldest events of each recipient. State and turn are never newer than the events; of
-    /// one that is known, they are 0 and `None`. A failing recipient is hindered that waits no longer than
-    /// `longest_wait_us`: a longer wait is none. The bound is of the rows of each and of the bytes of all; those who
-    /// come first have theirs first.
+    /// Returns turn, state and the oldest events of each recipient. State and turn are never newer than the events; for
+    /// a known recipient they are 0 and `None`. A failing recipient is hindered if its wait is at most
+    /// `longest_wait_us`; a longer wait does not count. The rows of each recipient and the bytes of all recipients are
+    /// bounded; the first recipients get their bytes first.
     fn list_round(
         conn: &mut Self::Connection,
         from: &[RoundFrom<'_>],
@@ -223,11 +223,11 @@ pub trait RoundDialect: Database {
         longest_wait_us: i64,
     ) -> impl Future<Output = Result<Vec<RoundRow>, Fault>> + Send;
 
-    /// Moves the turns, writes the states and removes the events of many recipients, sorted by (shard, recipient), each
-    /// once.
+    /// Moves the turns, writes the states and removes the events of many recipients, which are sorted by (shard,
+    /// recipient) and distinct.
     ///
-    /// A recipient whose turn has moved drops out alone. Returns the positions of those that did not, in no order.
-    /// `None` when one of them does not have the events that it removes: then the transaction must not be committed.
+    /// A recipient whose turn has moved drops out alone. Returns the indexes of the others, in no order. `None` when
+    /// one of them does not have the events to be removed: then the transaction must not be committed.
     fn write_round(
         tx: &mut Self::Connection,
         writes: &[RoundWrite<'_>],

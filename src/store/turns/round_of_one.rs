@@ -13,7 +13,7 @@ use crate::store::macros::on_both_engines;
 /// The commit of a round of one.
 pub trait RoundOfOneDialect: Database {
     /// Does what [`RoundDialect::write_round`](super::round::RoundDialect::write_round) does, for one recipient:
-    /// whether it won; `None` when events are missing.
+    /// returns whether the recipient won; `None` when events are missing.
     fn write_one(
         tx: &mut Self::Connection,
         write: &RoundWrite<'_>,
@@ -34,8 +34,8 @@ pub trait RoundOfOneTable: RoundOfOneDialect {
 }
 
 on_both_engines! {
-    /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. A state travels once and not
-    /// with every event.
+    /// The statement of [`RoundOfOneTable::list_one`]; its plan must use the primary keys. It returns the state once
+    /// and not with every event.
     const LIST_ONE: &str = concat!(
         "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7,
                 NULL AS id, NULL, NULL, NULL, NULL

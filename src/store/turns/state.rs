@@ -6,18 +6,18 @@ use uuid::Uuid;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
-/// Turn that is stored now, and whether this attempt made it.
+/// The stored turn, and whether this attempt made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     pub turn: i64,
     pub ours: bool,
 }
 
-/// Turn and state that are kept for a recipient.
+/// The stored turn and state of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRow {
     pub turn: i64,
-    /// `None` for the state of a processor, and for an entity that is gone.
+    /// `None` for a `Processor`, and for an entity that is gone.
     pub state: Option<Vec<u8>>,
 }
 
@@ -30,8 +30,8 @@ pub trait StateTable: Database {
         recipient: &str,
     ) -> impl Future<Output = Result<i64, Fault>> + Send;
 
-    /// Moves the turn from `turn` to the next, noting the attempt; false when it is not `turn` any more. Locks the
-    /// recipient.
+    /// Moves the turn from `turn` to the next, and stores the token of the attempt. Returns false when the stored turn
+    /// is another one. Locks the recipient.
     fn advance_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -40,7 +40,7 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Returns the stored turn and whether `token` made it, after waiting for a writer that is still at it.
+    /// Returns the stored turn and whether `token` made it. Waits for a writer that is about to commit.
     ///
     /// Writes a row of turn 0 where there was none, so the caller must roll back.
     fn settle_turn(
@@ -50,7 +50,7 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<Settled, Fault>> + Send;
 
-    /// Returns whether `token` made the turn that is stored now, as this connection sees it.
+    /// Returns whether `token` made the stored turn, as this connection sees it.
     fn is_turn_of(
         conn: &mut Self::Connection,
         shard: i16,
@@ -58,14 +58,14 @@ pub trait StateTable: Database {
         token: Uuid,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
-    /// Returns the recipient's turn and the state that is kept for it; `None` when it never had a turn.
+    /// Returns the stored turn and state of a recipient; `None` when it never had a turn.
     fn read_state(
         conn: &mut Self::Connection,
         shard: i16,
         recipient: &str,
     ) -> impl Future<Output = Result<Option<KeptRow>, Fault>> + Send;
 
-    /// Replaces the state, in the transaction that has advanced the turn; false when there is no turn.
+    /// Replaces the state, in the transaction that has moved the turn. Returns false when there is no turn.
     fn save_state(
         tx: &mut Self::Connection,
         shard: i16,

@@ -1,4 +1,4 @@
-//! Steps of a turn that can be taken back alone.
+//! Steps of a turn that can be rolled back alone.
 
 use sqlx::Database;
 
@@ -7,15 +7,15 @@ use crate::store::macros::on_both_engines;
 
 /// Savepoints around the independent steps of a turn.
 ///
-/// They are not counted by the driver: what the user's code does to the driver's savepoints cannot meet these.
+/// The driver does not count these savepoints, so the user's code cannot end them with the driver's savepoints.
 pub trait StepTable: Database {
     /// Begins a step.
     fn begin_step(tx: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Keeps what the step did.
+    /// Keeps the changes of the step.
     fn keep_step(tx: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Takes back what the step did.
+    /// Rolls the step back.
     fn undo_step(tx: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 

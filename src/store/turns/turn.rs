@@ -11,16 +11,16 @@ use crate::store::inbox::event::{ListedRow, large_events};
 use crate::store::macros::on_both_engines;
 use crate::store::operate::kind::kind_of;
 
-/// Data with which a turn begins.
+/// Data at the begin of a turn.
 #[derive(Debug, Default)]
 pub struct OpenedTurn {
-    /// 0 when it never had one.
+    /// Number of the turn; 0 when the recipient never had one.
     pub turn: i64,
     /// Whether the recipient or its kind is paused.
     pub paused: bool,
-    /// Whether failures are noted for it.
+    /// Whether failures are noted for the recipient.
     pub failing: bool,
-    /// Time until it is due, microseconds; not positive when it is due.
+    /// Time until the recipient is due, in microseconds. Not positive when it is due.
     pub wait_us: i64,
     /// Number of the session, where there is a server.
     pub session_id: Option<i32>,
@@ -35,16 +35,16 @@ pub struct OpenedTurn {
 pub enum Claimed {
     /// The turn is ours, and the events are removed.
     Done,
-    /// The turn is not the one that was read.
+    /// Another writer has moved the turn.
     Lost,
-    /// Other events are there than those to be removed: the transaction must not be committed.
+    /// Other events are there than the events to remove: the transaction must not be committed.
     Shortfall,
 }
 
-/// The statement by which a turn begins to write.
+/// The first writing statement of a turn.
 pub trait TurnDialect: Database {
-    /// Moves the turn from `turn` to the next, noting the attempt, and removes events, if there are any to be removed.
-    /// Locks the recipient.
+    /// Moves the turn from `turn` to the next, stores the token of the attempt, and removes events, if there are any to
+    /// remove. Locks the recipient.
     fn claim_turn(
         tx: &mut Self::Connection,
         shard: i16,
@@ -55,10 +55,10 @@ pub trait TurnDialect: Database {
     ) -> impl Future<Output = Result<Claimed, Fault>> + Send;
 }
 
-/// The statement by which a turn begins to read.
+/// The first reading statement of a turn.
 pub trait TurnTable: TurnDialect {
-    /// Returns the turn with what hinders it, and the oldest events behind `after` (the nil id is before all): one
-    /// snapshot, apart from large values.
+    /// Returns the turn with its hindrances, and the oldest events behind `after` (the nil id is before all), in one
+    /// snapshot. Large values come later.
     fn open_turn(
         conn: &mut Self::Connection,
         shard: i16,

@@ -14,7 +14,7 @@ use crate::store::macros::on_both_engines;
 use crate::store::operate::quarantine::Verdict;
 use crate::store::turns::round::{Removed, RoundWrite, StateWrite};
 
-/// Longest wait for a lock. Nobody else is here.
+/// Longest wait for a lock. No other process uses the database.
 const LOCK_WAIT_MS: u32 = 1_000;
 
 on_both_engines! {

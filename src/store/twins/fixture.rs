@@ -66,10 +66,10 @@ impl Twin for Postgres {
         );
         let name = format!("eventbox_twins_{}", Uuid::new_v4().simple());
         let mut conn = PgConnection::connect(&server).await.unwrap();
-        // An order of a language, so that a statement that sorts or compares keys by it differs from its twin.
+        // The order of a language, so that a statement that sorts or compares keys by it differs from its twin.
         let sorted = format!("CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
         if sqlx::raw_sql(AssertSqlSafe(sorted)).execute(&mut conn).await.is_err() {
-            // Older servers, and those without ICU.
+            // For older servers, and servers without ICU.
             sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut conn).await.unwrap();
         }
         let options: sqlx::postgres::PgConnectOptions = server.parse().unwrap();

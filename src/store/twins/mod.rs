@@ -1,8 +1,8 @@
-//! Runs the statements of both engines over the same long and mixed tables. Twins must give the same answers.
+//! Runs the statements of both engines over the same large and mixed tables. Twins must give the same answers.
 //!
 //! Each engine writes a transcript: one line for each answer, and the content of the tables after each group of
-//! statements. The test compares the transcripts line by line. Times are told in hours from now, because the engines
-//! have clocks of their own.
+//! statements. The test compares the transcripts line by line. The transcripts have times in hours from now, because
+//! the engines have clocks of their own.
 
 mod changing;
 mod fixture;
@@ -37,7 +37,7 @@ impl Transcript {
     }
 }
 
-/// Returns whole hours. The run of a test takes far less than half of one.
+/// Returns whole hours. The test takes far less than half an hour.
 fn hours(us: i64) -> i64 {
     (us + us.signum() * HOUR / 2) / HOUR
 }

@@ -18,12 +18,22 @@ on_both_engines! {
         let mut conn = pool.acquire().await.unwrap();
         let [first, second] = [1, 2].map(Uuid::from_u128);
         for (worker, exiting) in [(second, false), (first, false), (second, true)] {
-            let member = MemberRow { worker, address: "a".to_owned(), shard_limit: 9, exiting, silent_us: 0 };
+            let member = MemberRow {
+                worker,
+                address: "a".to_owned(),
+                shard_limit: 9,
+                exiting,
+                silent_us: 0,
+                kinds: "a/b".to_owned(),
+                throttled: "b".to_owned(),
+                busy: String::new(),
+            };
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }
         // A silent member, and one whose clock was ahead.
         for (worker, hours) in [(3, -30), (4, 30), (5, -5)] {
-            let sql = concat!("INSERT INTO eventbox_member VALUES ($1, 'b', 1, $3, $2 + ", now_us!(), ")");
+            let sql = concat!("INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us)
+                 VALUES ($1, 'b', 1, $3, $2 + ", now_us!(), ")");
             let query = sqlx::query::<Engine>(sql).bind(Uuid::from_u128(worker)).bind(hours * HOUR).bind(false);
             query.execute(&mut *conn).await.unwrap();
         }
@@ -62,7 +72,7 @@ on_both_engines! {
             transcript.note(title, member);
         }
         for mut lease in Engine::list_leases(conn).await.unwrap() {
-            // A lease that nobody ever held expired in 1970.
+            // A lease without any holder expired in 1970.
             lease.left_us = hours(lease.left_us).max(-1_000);
             transcript.note(title, lease);
         }

@@ -85,10 +85,17 @@ on_every_engine! {
 
     async fn failures_are_shown(db) {
         let shard = cell().shard();
-        db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error) VALUES ({shard}, 'cell/1', 3, 5000000, 'why')")).await;
+        db.run(format_args!(
+            "INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error)
+             VALUES ({shard}, 'cell/1', 3, 5000000, 'why')"
+        ))
+        .await;
         let failing = admin::standing(&db.pool, &cell()).await.unwrap();
         let since = failing.next_attempt_at.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!((failing.attempts, since.as_secs(), failing.error.as_deref(), failing.paused), (3, 5, Some("why"), false));
+        assert_eq!(
+            (failing.attempts, since.as_secs(), failing.error.as_deref(), failing.paused),
+            (3, 5, Some("why"), false)
+        );
         assert!(admin::pause(&db.pool, &cell()).await.unwrap());
         let paused = admin::standing(&db.pool, &cell()).await.unwrap();
         assert_eq!((paused.attempts, paused.paused), (3, true), "pausing forgets no failures");
@@ -125,11 +132,17 @@ on_every_engine! {
         assert_eq!(refused(admin::discard(pool, &to, &ids).await.unwrap_err()), too_many);
         assert_eq!(refused(admin::quarantine(pool, &to, &ids, "why").await.unwrap_err()), too_many);
         assert_eq!(refused(admin::quarantine(pool, &to, &[], "").await.unwrap_err()), Misuse::Empty { what: "reason" });
-        assert_eq!(refused(admin::quarantine(pool, &to, &[], "a\0b").await.unwrap_err()), Misuse::Nul { what: "reason" });
+        assert_eq!(
+            refused(admin::quarantine(pool, &to, &[], "a\0b").await.unwrap_err()),
+            Misuse::Nul { what: "reason" }
+        );
         let long = "x".repeat(admin::MAX_REASON_BYTES + 1);
         assert!(matches!(refused(admin::quarantine(pool, &to, &[], &long).await.unwrap_err()), Misuse::TooLong { .. }));
         let heavy = vec![0; admin::MAX_EDIT_BYTES + 1];
-        assert!(matches!(refused(admin::set_state(pool, &to, 0, Some(&heavy)).await.unwrap_err()), Misuse::TooLong { .. }));
+        assert!(matches!(
+            refused(admin::set_state(pool, &to, 0, Some(&heavy)).await.unwrap_err()),
+            Misuse::TooLong { .. }
+        ));
         assert!(admin::events(pool, &to, None, 1).await.unwrap_err().is_transient());
     }
 }

@@ -23,16 +23,26 @@ on_every_engine! {
         let ids = emit(db, &["a", "b", "c"]).await;
         eventbox::emit(&db.pool, &cell(), Event::new("no name")).await.unwrap();
         let before = admin::events(&db.pool, &cell(), None, 10).await.unwrap();
-        assert_eq!(admin::quarantine(&db.pool, &cell(), &[ids[1], before[3].id(), ids[1]], "no flight number").await.unwrap(), 2);
+        assert_eq!(
+            admin::quarantine(&db.pool, &cell(), &[ids[1], before[3].id(), ids[1]], "no flight number").await.unwrap(),
+            2
+        );
         assert_eq!((values(db).await, turn(db).await), (vec!["a".to_owned(), "c".to_owned()], 1));
         let aside = admin::quarantined(&db.pool, &cell(), None, 10).await.unwrap();
         assert_eq!(aside.iter().map(|one| &one.event).collect::<Vec<_>>(), [&before[1], &before[3]]);
-        assert_eq!((aside[0].code.as_str(), aside[0].reason.as_str(), aside[0].attempts), (admin::QUARANTINED, "no flight number", 0));
+        assert_eq!(
+            (aside[0].code.as_str(), aside[0].reason.as_str(), aside[0].attempts),
+            (admin::QUARANTINED, "no flight number", 0)
+        );
         assert!(aside[0].quarantined_at.elapsed().unwrap().as_secs() < 60);
         assert_eq!(admin::quarantined(&db.pool, &cell(), Some(ids[1]), 10).await.unwrap().len(), 1);
 
         assert_eq!(admin::replay(&db.pool, &cell(), &[before[3].id(), ids[1]]).await.unwrap(), 2);
-        assert_eq!(admin::events(&db.pool, &cell(), None, 10).await.unwrap(), before, "the events are back in their old order");
+        assert_eq!(
+            admin::events(&db.pool, &cell(), None, 10).await.unwrap(),
+            before,
+            "the events are back in their old order"
+        );
         assert_eq!(admin::replay(&db.pool, &cell(), &[ids[1]]).await.unwrap(), 0);
         assert_eq!((turn(db).await, db.count("eventbox_dead_letter").await), (2, 0));
     }
@@ -89,7 +99,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{SOON, eventually, with_database};
+    use crate::support::{LOCK_WAITS, SOON, eventually, with_database};
 
     type Engine = sqlx::Postgres;
 
@@ -111,10 +121,7 @@ mod on_postgres {
             assert_eq!(prune_in(&mut tx).await, [0, 1, 0], "the event lives, in quarantine");
             let other = db.open(1);
             let replaying = tokio::spawn(async move { admin::replay(&other, &cell(), &[id]).await.unwrap() });
-            eventually(SOON, async || {
-                db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-            })
-            .await;
+            eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             tx.commit().await.unwrap();
             assert_eq!(replaying.await.unwrap(), 1);
             assert_eq!((values(db).await, prune(db).await), (vec!["a".to_owned()], [0, 0, 0]));

@@ -9,7 +9,9 @@ use sqlx::Pool;
 use tokio::sync::oneshot;
 
 use super::{MANY, cell, emit, turn, values};
-use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine};
+use crate::support::{
+    CellEngine, Cells, LOCK_WAITS, SOON, TestDb, create_cells, drain, eventually, noting, on_every_engine,
+};
 
 /// An administrative call, on a pool of its own.
 pub(super) type Op<B, T> = Arc<dyn Fn(Pool<B>) -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
@@ -75,8 +77,7 @@ pub(super) async fn turn_first<B: CellEngine, T: Send + 'static>(db: &TestDb<B>,
         is_open.await.unwrap();
         let (answer, ()) = tokio::join!(op(pool), async {
             if B::FOLDER == "postgres" {
-                let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                eventually(SOON, async || db.number(waits).await == 1).await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             }
             commit.send(()).unwrap();
         });
@@ -130,7 +131,8 @@ on_every_engine! {
     async fn a_quarantine_comes_first(db) {
         create_cells(db).await;
         let a = emit(db, &["a", "b"]).await[0];
-        let (done, moved) = op_first(db, op!(|pool| admin::quarantine(&pool, &cell(), &[a], "bad").await.unwrap())).await;
+        let (done, moved) =
+            op_first(db, op!(|pool| admin::quarantine(&pool, &cell(), &[a], "bad").await.unwrap())).await;
         assert_eq!((contended(&done), moved), ((Some(2), 1, 1), 1));
         assert_eq!((notes(db).await, db.count("eventbox_dead_letter").await), (vec!["b".to_owned()], 1));
     }
@@ -138,9 +140,14 @@ on_every_engine! {
     async fn a_quarantine_comes_after_a_turn(db) {
         create_cells(db).await;
         let a = emit(db, &["a", "b"]).await[0];
-        let (done, moved) = turn_first(db, op!(|pool| admin::quarantine(&pool, &cell(), &[a], "bad").await.unwrap())).await;
+        let (done, moved) =
+            turn_first(db, op!(|pool| admin::quarantine(&pool, &cell(), &[a], "bad").await.unwrap())).await;
         assert_eq!((contended(&done), moved), ((Some(1), 2, 0), 0));
-        assert_eq!((db.count("eventbox_dead_letter").await, turn(db).await), (0, 1), "an event is consumed or in quarantine, never both");
+        assert_eq!(
+            (db.count("eventbox_dead_letter").await, turn(db).await),
+            (0, 1),
+            "an event is consumed or in quarantine, never both"
+        );
     }
 
     async fn a_replay_comes_first(db) {
@@ -148,7 +155,11 @@ on_every_engine! {
         let a = emit(db, &["a", "b"]).await[0];
         admin::quarantine(&db.pool, &cell(), &[a], "bad").await.unwrap();
         let (done, moved) = op_first(db, op!(|pool| admin::replay(&pool, &cell(), &[a]).await.unwrap())).await;
-        assert_eq!((contended(&done), moved), ((Some(3), 2, 1), 1), "the next attempt sees the event, in its old place");
+        assert_eq!(
+            (contended(&done), moved),
+            ((Some(3), 2, 1), 1),
+            "the next attempt sees the event, in its old place"
+        );
         assert_eq!(notes(db).await, ["a", "b"]);
     }
 
@@ -200,7 +211,10 @@ on_every_engine! {
         for first in [true, false] {
             emit(db, &[if first { "a" } else { "b" }]).await;
             let shard = cell().shard();
-            db.run(format_args!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({shard}, 'cell/1', 3, 'why')")).await;
+            db.run(format_args!(
+                "INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({shard}, 'cell/1', 3, 'why')"
+            ))
+            .await;
             let op = op!(|pool| admin::resume(&pool, &cell()).await.unwrap());
             let (done, resumed) = if first { op_first(db, op).await } else { turn_first(db, op).await };
             // A turn resets the failures itself, so after a turn there is nothing to resume.
@@ -213,7 +227,8 @@ on_every_engine! {
         create_cells(db).await;
         emit(db, &["a"]).await;
         drain(&db.pool, &cell()).await;
-        let (done, at) = op_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap())).await;
+        let (done, at) =
+            op_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap())).await;
         assert_eq!((contended(&done), at), ((Some(3), 0, 1), 2), "the turn was decided again, on the edited state");
         let stored = admin::stored_state(&db.pool, &cell()).await.unwrap();
         assert_eq!((stored.turn, stored.state.as_deref()), (3, Some(b"edited".as_slice())));
@@ -223,7 +238,8 @@ on_every_engine! {
         create_cells(db).await;
         emit(db, &["a"]).await;
         drain(&db.pool, &cell()).await;
-        let (done, error) = turn_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap_err())).await;
+        let (done, error) =
+            turn_first(db, op!(|pool| admin::set_state(&pool, &cell(), 1, Some(b"edited")).await.unwrap_err())).await;
         assert_eq!(contended(&done), (Some(2), 0, 0));
         assert!(error.is_contention(), "the edit expected an older state: {error:?}");
         assert_eq!(admin::stored_state(&db.pool, &cell()).await.unwrap().state, None);

@@ -126,10 +126,10 @@ on_every_engine! {
         db.run("UPDATE eventbox_dead_letter SET code = 'OTHER' WHERE shard = 3").await;
         let browser = Browser::new(db, DashboardOptions::default());
         let (asked, done) = browser.act("replay-dead", &[("code", "EXPIRED"), ("source", "flights")]).await;
-        asked.has("This puts 2 dead letters back to where they came from: those with code EXPIRED, source flights.");
+        asked.has("This puts 2 dead letters back to where they came from: dead letters with code=EXPIRED source=flights.");
         done.has("2 dead letters put back.");
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_dead_letter").await), (2, 1));
-        browser.act("delete-dead", &[]).await.0.has("This deletes 1 dead letter for good: all of them, without a filter.");
+        browser.act("delete-dead", &[]).await.0.has("This deletes 1 dead letter for good: all dead letters.");
         assert_eq!(db.count("eventbox_dead_letter").await, 0);
         dead_message(db, 4).await;
         browser.act("delete-one", &[("letter", &row_id::<Engine>(4).1)]).await;
@@ -143,7 +143,7 @@ on_every_engine! {
         let due = "SELECT count(*) FROM eventbox_outbox WHERE next_attempt_at_us < 3000000000000000";
         assert_eq!(db.number(due).await, 0);
         let (asked, done) = browser.act("retry-messages", &[("code", "UNAVAILABLE")]).await;
-        asked.has("This makes 2 messages of the outbox due at once: those with code UNAVAILABLE.");
+        asked.has("This makes 2 messages of the outbox due at once: messages with code=UNAVAILABLE.");
         done.has("2 messages due at once.");
         assert_eq!(db.number(due).await, 2);
         browser.act("bury-messages", &[("type", "departed")]).await.0.has("This moves 2 messages of the outbox");

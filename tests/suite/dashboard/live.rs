@@ -60,7 +60,7 @@ on_every_engine! {
         shards.has(&member).has("id=\"leases\"");
         let csrf = browser.csrf().await;
         let release = [("csrf", csrf.as_str()), ("action", "release-shard"), ("shard", "17")];
-        browser.post("/confirm", &release).await.has("This releases shard 17");
+        browser.post("/confirm", &release).await.has("This frees shard 17");
         let generation = || db.number("SELECT generation FROM eventbox_lease WHERE shard = 17");
         let before = generation().await;
         assert_eq!(browser.post("/do", &release).await.status, 303);

@@ -46,7 +46,11 @@ on_every_engine! {
         let_the_delay_pass(db).await;
         let expired = set().list(&db.pool, MANY).await.unwrap();
         assert_eq!((ids(&expired).len(), expired.garbage()), (0, ["abc".to_owned()].as_slice()));
-        assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Tombstoned], "remembered until it is pruned");
+        assert_eq!(
+            set().add(&db.pool, &[item("abc")]).await.unwrap(),
+            [Emitted::Tombstoned],
+            "remembered until it is pruned"
+        );
         assert_eq!(cleanup_garbage(&db.pool, &[&expired]).await.unwrap().deleted, 1);
         assert!(set().list(&db.pool, MANY).await.unwrap().garbage().is_empty());
         assert_eq!(set().add(&db.pool, &[item("abc")]).await.unwrap(), [Emitted::Added]);
@@ -67,7 +71,11 @@ on_every_engine! {
         set().add(&db.pool, &[item("a"), item("b"), item("c")]).await.unwrap();
         assert_eq!(set().delete(&db.pool, &["a", "c", "never added"]).await.unwrap(), 2);
         assert_eq!(ids(&set().list(&db.pool, MANY).await.unwrap()), ["b"]);
-        assert_eq!(set().add(&db.pool, &[item("a")]).await.unwrap(), [Emitted::Tombstoned], "refused until the delay is over");
+        assert_eq!(
+            set().add(&db.pool, &[item("a")]).await.unwrap(),
+            [Emitted::Tombstoned],
+            "refused until the delay is over"
+        );
         assert_eq!(turn_of(db, &airport()).await, 1);
         assert_eq!(set().delete(&db.pool, &["a"]).await.unwrap(), 0);
         assert_eq!(turn_of(db, &airport()).await, 1, "a call that changes nothing moves no turn");

@@ -51,13 +51,18 @@ on_every_engine! {
         set().add(&db.pool, &[item("a"), item("b")]).await.unwrap();
         let listing = set().list(&db.pool, MANY).await.unwrap();
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
-        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        let (mut one, mut two) =
+            (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
         assert!(one.pop("a") && two.pop("a"));
-        assert_eq!(*misuse(&finish_pop(&mut tx, [one, two]).await.unwrap_err()), Misuse::PoppedTwice { id: "a".to_owned() });
+        assert_eq!(
+            *misuse(&finish_pop(&mut tx, [one, two]).await.unwrap_err()),
+            Misuse::PoppedTwice { id: "a".to_owned() }
+        );
         tx.rollback().await.unwrap();
 
         let mut tx = PopTx::begin(&db.pool).await.unwrap();
-        let (mut one, mut two) = (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
+        let (mut one, mut two) =
+            (set().begin_pop(&mut tx, &listing).await.unwrap(), set().begin_pop(&mut tx, &listing).await.unwrap());
         assert!(one.pop("a") && two.pop("b"));
         assert_eq!(finish_pop(&mut tx, [one, two]).await.unwrap(), 2);
         tx.commit().await.unwrap();
@@ -123,7 +128,9 @@ on_every_engine! {
         let other = db.open(1);
         let cells = crate::support::Cells::<Engine>::deciding(|_, events, _| match events {
             [] => Ok(eventbox::Mutation::none()),
-            events => Ok(eventbox::Transition::stay().consuming(events).side_effect(crate::support::noting("applied")).into()),
+            events => {
+                Ok(eventbox::Transition::stay().consuming(events).side_effect(crate::support::noting("applied")).into())
+            }
         });
         let cells = cells.before_deciding(move |attempt| {
             let other = other.clone();
@@ -149,7 +156,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{TestDb, with_database};
+    use crate::support::{LOCK_WAITS, TestDb, with_database};
 
     /// Two pops of one item run at the same time. The second waits for the first, and fails as contention if the first
     /// commits.
@@ -169,10 +176,7 @@ mod on_postgres {
                     finish_pop(&mut second, [theirs]).await?;
                     second.commit().await
                 });
-                eventually(SOON, async || {
-                    db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
                 match first_commits {
                     true => first.commit().await.unwrap(),
                     false => first.rollback().await.unwrap(),
@@ -182,7 +186,8 @@ mod on_postgres {
                     true => assert!(second.unwrap_err().is_contention()),
                     false => second.unwrap(),
                 }
-                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, 1 + i64::from(first_commits)));
+                let turns = 1 + i64::from(first_commits);
+                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (0, turns));
                 if !first_commits {
                     db.run("DELETE FROM eventbox_tombstone").await;
                 }

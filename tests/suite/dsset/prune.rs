@@ -10,7 +10,7 @@ use eventbox::{
 };
 
 use super::{MANY, airport, item, let_the_delay_pass, set};
-use crate::support::{CellEngine, Decider, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
+use crate::support::{CellEngine, Decider, LOCK_WAITS, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 fn named(name: &str) -> Event {
     Event::new("value").named(name)
@@ -50,7 +50,8 @@ on_every_engine! {
     /// A pass prunes idle recipients in many shards, in several slices. Tombstones of waiting events stay.
     async fn idle_recipients_are_pruned_slice_by_slice(db) {
         let boxes: Vec<Recipient> = (0..20).map(|n| Recipient::new("idle", n.to_string()).unwrap()).collect();
-        let events: Vec<_> = boxes.iter().flat_map(|to| (0..11).map(|n| (to.clone(), named(&format!("n{n}"))))).collect();
+        let events: Vec<_> =
+            boxes.iter().flat_map(|to| (0..11).map(|n| (to.clone(), named(&format!("n{n}"))))).collect();
         eventbox::emit_all(&db.pool, &events).await.unwrap();
         for to in &boxes[..10] {
             drain(&db.pool, to).await;
@@ -73,7 +74,8 @@ on_every_engine! {
         let mut walked = Vec::new();
         loop {
             let mut tx = eventbox::begin(&db.pool).await.unwrap();
-            let pruned = prune_slice::<Engine>(&mut tx, shard, after.as_ref(), two, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            let pruned =
+                prune_slice::<Engine>(&mut tx, shard, after.as_ref(), two, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
             tx.commit().await.unwrap();
             walked.push((pruned.walked, pruned.stamped, pruned.next.as_ref().map(|next| next.name.clone())));
             after = pruned.next;
@@ -130,15 +132,13 @@ on_every_engine! {
             prune(db).await;
             let_the_delay_pass(db).await;
             let mut tx = eventbox::begin(&db.pool).await.unwrap();
-            let pruned = prune_slice::<Engine>(&mut tx, airport().shard(), None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+            let pruned =
+                prune_slice::<Engine>(&mut tx, airport().shard(), None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
             assert_eq!(counts(&pruned), [0, 0, 1]);
             let other = db.open(1);
             let sender = tokio::spawn(async move { emit(&other, &airport(), named("n")).await.unwrap() });
             if Engine::FOLDER == "postgres" {
-                eventually(SOON, async || {
-                    db.texts("SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await.len() == 1
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
             }
             match deletion_commits {
                 true => tx.commit().await.unwrap(),

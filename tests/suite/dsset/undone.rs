@@ -14,7 +14,9 @@ on_every_engine! {
         db.run("CREATE TABLE note (text varchar(9) PRIMARY KEY)").await;
         let pool = db.open(1);
         let undoing: &[&str] = match <Engine as crate::support::TestEngine>::FOLDER {
-            "postgres" => &["ROLLBACK TO SAVEPOINT mine", "ROLLBACK; BEGIN", "ROLLBACK", "SELECT 1/0", "ABORT AND CHAIN"],
+            "postgres" => {
+                &["ROLLBACK TO SAVEPOINT mine", "ROLLBACK; BEGIN", "ROLLBACK", "SELECT 1/0", "ABORT AND CHAIN"]
+            }
             _ => &["ROLLBACK TO SAVEPOINT mine", "ROLLBACK; BEGIN", "ROLLBACK"],
         };
         for (is_ours, sql) in [true, false].into_iter().flat_map(|ours| undoing.iter().map(move |sql| (ours, *sql))) {
@@ -37,7 +39,10 @@ on_every_engine! {
         let mut op = set.begin_pop(&mut tx, &listing).await.unwrap();
         assert!(op.pop("a"));
         finish_pop(&mut tx, [op]).await.unwrap();
-        sqlx::raw_sql("SAVEPOINT mine; INSERT INTO note VALUES ('x'); RELEASE SAVEPOINT mine").execute(&mut *tx).await.unwrap();
+        sqlx::raw_sql("SAVEPOINT mine; INSERT INTO note VALUES ('x'); RELEASE SAVEPOINT mine")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         assert_eq!((db.count("eventbox_event").await, db.count("note").await), (1, 1));
     }

@@ -48,14 +48,16 @@ pub(super) async fn put<B: TestEngine>(db: &TestDb<B>, rows: Rows) {
         ),
         _ => (
             format!(
-                "FROM (WITH RECURSIVE g (i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM g WHERE i < {until}) SELECT i FROM g)"
+                "FROM (WITH RECURSIVE g (i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM g WHERE i < {until})
+                       SELECT i FROM g)"
             ),
             "unhex(printf('%032x', i))",
             format!("zeroblob({bytes})"),
         ),
     };
     db.run(format!(
-        "INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, delivered_at_us, payload)
+        "INSERT INTO eventbox_outbox
+             (shard, id, source, type, created_at_us, next_attempt_at_us, delivered_at_us, payload)
          SELECT {shard}, {id}, 's', 't', {created}, {next}, {delivered}, {payload} {series}"
     ))
     .await;
@@ -139,7 +141,10 @@ on_every_engine! {
         .await;
         let emitter = idle(db, Some(Duration::from_secs(3_600))).await;
         eventually(SOON, async || emitter.stats().expired == 138).await;
-        assert_eq!(db.number("SELECT count(*) FROM eventbox_dead_letter WHERE code = 'EXPIRED' AND source = 's'").await, 138);
+        assert_eq!(
+            db.number("SELECT count(*) FROM eventbox_dead_letter WHERE code = 'EXPIRED' AND source = 's'").await,
+            138
+        );
         assert_eq!(db.count("eventbox_dead_letter").await, 138);
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us IS NOT NULL").await, 251);
         assert_eq!(db.number("SELECT count(*) FROM eventbox_outbox WHERE delivered_at_us IS NULL").await, 70);

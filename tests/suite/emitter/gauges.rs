@@ -191,4 +191,6 @@ async fn fills<B: TestEngine>(db: &TestDb<B>, recording: &Recording) {
     other.close().await;
 }
 
-recorded_on_every_engine!(queue a_lead_over_the_time_to_live_counts_no_row unset_limits_have_no_gauge breaker fallbacks fills);
+recorded_on_every_engine!(
+    queue a_lead_over_the_time_to_live_counts_no_row unset_limits_have_no_gauge breaker fallbacks fills
+);

@@ -189,7 +189,8 @@ on_every_engine! {
     /// The emitter sends events over gRPC with their source and type unchanged, and 500 concurrent events once each.
     async fn events_arrive_over_grpc_unchanged(db) {
         let server = GrpcServer::start(Fake::ok()).await;
-        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        let emitter =
+            DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
         emitter.publish(of("platform/ccip", "report.sent", "1")).await.unwrap();
         emitter.publish(of("platform/ccip", "report.sent", "2")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
@@ -208,10 +209,15 @@ on_every_engine! {
     async fn an_unavailable_server_is_retried(db) {
         let calls = AtomicUsize::new(0);
         let fake = Fake::new(move |_, batch| {
-            if calls.fetch_add(1, Ordering::SeqCst) < 2 { Err(Status::unavailable("not yet")) } else { Ok(all_ok(batch)) }
+            if calls.fetch_add(1, Ordering::SeqCst) < 2 {
+                Err(Status::unavailable("not yet"))
+            } else {
+                Ok(all_ok(batch))
+            }
         });
         let server = GrpcServer::start(fake).await;
-        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        let emitter =
+            DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
         emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert!(server.fake.calls() >= 3 && server.fake.unary().is_empty());
@@ -250,7 +256,8 @@ on_every_engine! {
     /// An event that a dead server did not get is delivered to another server after a restart.
     async fn an_event_that_a_dead_server_missed_reaches_another(db) {
         let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let emitter = DurableEmitter::builder(db.pool.clone(), nobody.to_string()).configure(quick).start().await.unwrap();
+        let emitter =
+            DurableEmitter::builder(db.pool.clone(), nobody.to_string()).configure(quick).start().await.unwrap();
         emitter.publish(event("x")).await.unwrap();
         eventually(SOON, async || emitter.stats().failed_attempts > 0).await;
         emitter.stop(STOP).await;
@@ -258,7 +265,8 @@ on_every_engine! {
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
 
         let server = GrpcServer::start(Fake::ok()).await;
-        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        let emitter =
+            DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(server.fake.events().iter().map(payload).collect::<Vec<_>>(), ["x"]);
         emitter.stop(STOP).await;
@@ -285,9 +293,11 @@ on_every_engine! {
 
     /// When a response is lost, the emitter sends the event again, with the same id and key and a new sequence number.
     async fn a_lost_response_repeats_the_event_under_the_same_key(db) {
-        let fake = Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("lost")) } else { Ok(all_ok(batch)) });
+        let fake =
+            Fake::new(|call, batch| if call == 0 { Err(Status::unavailable("lost")) } else { Ok(all_ok(batch)) });
         let server = GrpcServer::start(fake).await;
-        let emitter = DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
+        let emitter =
+            DurableEmitter::builder(db.pool.clone(), server.endpoint()).configure(quick).start().await.unwrap();
         emitter.publish(event("x")).await.unwrap();
         assert!(emitter.flush(SOON).await.unwrap());
         let [first, second] = server.fake.events().try_into().unwrap();

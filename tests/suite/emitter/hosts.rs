@@ -17,7 +17,8 @@ on_every_engine! {
         tx.commit().await.unwrap();
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let fake = Fake::ok();
-        let page = |config: &mut eventbox::emitter::Config| config.retransmit_batch_size = NonZeroUsize::new(50).unwrap();
+        let page =
+            |config: &mut eventbox::emitter::Config| config.retransmit_batch_size = NonZeroUsize::new(50).unwrap();
         let (one, two) = (db.open(3), db.open(3));
         let (one, two) = tokio::join!(started(&one, &fake, page), started(&two, &fake, page));
         eventually(SOON, async || db.count("eventbox_outbox").await == 0).await;
@@ -53,9 +54,13 @@ on_every_engine! {
         for name in 0..300 {
             let _ = Engine::publish_in(&mut *db.pool.acquire().await.unwrap(), event(name)).await;
         }
-        db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0, shard = CASE WHEN shard < 250 THEN 0 ELSE shard END").await;
+        db.run(
+            "UPDATE eventbox_outbox SET next_attempt_at_us = 0, shard = CASE WHEN shard < 250 THEN 0 ELSE shard END",
+        )
+        .await;
         let fake = Fake::ok();
-        let emitter = started(&db.pool, &fake, |config| config.retransmit_batch_size = NonZeroUsize::new(20).unwrap()).await;
+        let emitter =
+            started(&db.pool, &fake, |config| config.retransmit_batch_size = NonZeroUsize::new(20).unwrap()).await;
         assert!(emitter.flush(SOON).await.unwrap());
         assert_eq!(fake.events().len(), 300);
         emitter.stop(STOP).await;

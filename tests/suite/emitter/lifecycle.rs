@@ -265,20 +265,27 @@ on_every_engine! {
         };
         let complete = || {
             let mut setup = Setup::<Engine>::default();
-            (setup.pool, setup.endpoint, setup.insecure_connection) = (Some(db.pool.clone()), "localhost:1".to_owned(), true);
+            (setup.pool, setup.endpoint, setup.insecure_connection) =
+                (Some(db.pool.clone()), "localhost:1".to_owned(), true);
             setup
         };
         let mut no_pool = complete();
         no_pool.pool = None;
         let problem = text(no_pool);
-        assert!(problem.contains("durable event store is nil") && problem.contains("data source required when durable emitter is enabled"));
+        assert!(
+            problem.contains("durable event store is nil")
+                && problem.contains("data source required when durable emitter is enabled")
+        );
         let mut no_endpoint = complete();
         no_endpoint.endpoint.clear();
         assert!(text(no_endpoint).contains("CL_CHIP_INGRESS_ENDPOINT"));
         let mut both = complete();
         both.batch_emitter_enabled = true;
         let problem = text(both);
-        assert!(problem.contains("CL_CHIP_INGRESS_BATCH_EMITTER_ENABLED") && problem.contains("CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED"));
+        assert!(
+            problem.contains("CL_CHIP_INGRESS_BATCH_EMITTER_ENABLED")
+                && problem.contains("CL_CHIP_INGRESS_DURABLE_EMITTER_ENABLED")
+        );
         let mut bad_address = complete();
         bad_address.endpoint = "no-port".to_owned();
         assert!(text(bad_address).contains("missing port in address"));
@@ -291,7 +298,10 @@ on_every_engine! {
             }
         };
         for (change, setting) in [
-            ((|config| config.retransmit_interval = Duration::ZERO) as fn(&mut eventbox::emitter::Config), "retransmit_interval"),
+            (
+                (|config| config.retransmit_interval = Duration::ZERO) as fn(&mut eventbox::emitter::Config),
+                "retransmit_interval",
+            ),
             (|config| config.expiry = Some(Expiry::default().with_interval(Duration::ZERO)), "expiry.interval"),
             (|config| config.batch.batch_interval = Duration::ZERO, "batch_interval"),
         ] {
@@ -306,7 +316,10 @@ on_every_engine! {
         setup.emitter.retransmit_batch_size = NonZeroUsize::new(3).unwrap();
         let emitter = setup.build().unwrap();
         assert!(emitter.ready().is_err() && global::global().is_some());
-        assert_eq!((emitter.client().config().batch_size.get(), emitter.client().config().message_buffer.get()), (7, 10_000));
+        assert_eq!(
+            (emitter.client().config().batch_size.get(), emitter.client().config().message_buffer.get()),
+            (7, 10_000)
+        );
         global::set_global(None);
     }
 
@@ -322,7 +335,8 @@ on_every_engine! {
         let _alone = ONE_GLOBAL.lock().await;
         let with_ttl = |headers_ttl| {
             let mut setup = Setup::<Engine>::default();
-            (setup.pool, setup.endpoint, setup.insecure_connection) = (Some(db.pool.clone()), "localhost:1".to_owned(), true);
+            (setup.pool, setup.endpoint, setup.insecure_connection) =
+                (Some(db.pool.clone()), "localhost:1".to_owned(), true);
             setup.auth.public_key_hex = "ab".repeat(32);
             setup.auth.headers_ttl = headers_ttl;
             setup.build().unwrap()

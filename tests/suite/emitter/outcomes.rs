@@ -16,12 +16,9 @@ use eventbox::proto::io::cloudevents::v1::CloudEvent as Wire;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::support::{Emits, Fake, GrpcServer, STOP, event, ok, quick, refused, started};
+use super::support::{DEAD, Emits, Fake, GrpcServer, OUTBOX, STOP, event, ok, quick, refused, started};
 use crate::support::recorded::recorded;
 use crate::support::{SOON, TestDb, eventually, on_every_engine};
-
-const OUTBOX: &str = "eventbox_outbox";
-const DEAD: &str = "eventbox_dead_letter";
 
 async fn stored<B: Emits>(db: &TestDb<B>) -> outbox::Stored {
     let mut tx = eventbox::begin(&db.pool).await.unwrap();
@@ -179,7 +176,8 @@ on_every_engine! {
     }
 
     async fn fallbacks_in_flight_are_bounded(db) {
-        let server = Arc::new(Hanging { open: watch::Sender::new(false), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+        let server =
+            Arc::new(Hanging { open: watch::Sender::new(false), now: AtomicUsize::new(0), most: AtomicUsize::new(0) });
         let transport: Arc<dyn Transport> = Arc::clone(&server) as _;
         let emitter = DurableEmitter::builder(db.pool.clone(), transport).configure(quick).configure(|config| {
             (config.fallback, config.retransmit) = (true, false);
@@ -222,10 +220,16 @@ on_every_engine! {
 
         let retention = |retention| {
             let expiry = Expiry::default().with_interval(Duration::from_millis(5));
-            started(&db.pool, &fake, move |config| (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention)))
+            started(&db.pool, &fake, move |config| {
+                (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention))
+            })
         };
         let long = retention(Duration::from_secs(3_600)).await;
-        db.run("UPDATE eventbox_dead_letter SET dead_at_us = 0 WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)").await;
+        db.run(
+            "UPDATE eventbox_dead_letter SET dead_at_us = 0
+             WHERE id IN (SELECT id FROM eventbox_dead_letter ORDER BY id LIMIT 1)",
+        )
+        .await;
         eventually(SOON, async || db.count(DEAD).await == 1).await;
         long.stop(STOP).await;
         assert_eq!(db.count(DEAD).await, 1, "the younger dead letter stays");

@@ -15,11 +15,8 @@ use eventbox::outbox;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::support::{Fake, GrpcServer, STOP, all_ok, event, payload, started};
+use super::support::{DEAD, Fake, GrpcServer, OUTBOX, STOP, all_ok, event, payload, started};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
-
-const OUTBOX: &str = "eventbox_outbox";
-const DEAD: &str = "eventbox_dead_letter";
 
 /// Codes that may concern one event of a request or the whole destination.
 const DOUBTFUL: [Code; 9] = [
@@ -203,7 +200,8 @@ on_every_engine! {
     async fn a_refused_event_does_not_delay_the_others(db) {
         for code in [Code::Internal, Code::Unknown, Code::PermissionDenied, Code::NotFound, Code::Unimplemented] {
             let fake = refusing(code, &["25"]);
-            let emitter = started(&db.pool, &fake, |config| config.batch.breaker = Some(BreakerConfig::default())).await;
+            let emitter =
+                started(&db.pool, &fake, |config| config.batch.breaker = Some(BreakerConfig::default())).await;
             futures_util::future::try_join_all((0..50).map(|name| emitter.publish(event(name)))).await.unwrap();
             eventually(Duration::from_secs(10), async || db.count(OUTBOX).await == 1).await;
             eventually(SOON, async || {
@@ -230,7 +228,8 @@ on_every_engine! {
     }
 
     async fn a_breaker_that_flaps_is_reported(db) {
-        let fake = Fake::new(|call, batch| if call % 2 == 0 { Err(Status::unavailable("odd")) } else { Ok(all_ok(batch)) });
+        let fake =
+            Fake::new(|call, batch| if call % 2 == 0 { Err(Status::unavailable("odd")) } else { Ok(all_ok(batch)) });
         let emitter = started(&db.pool, &fake, |config| {
             config.batch.batch_size = NonZeroUsize::MIN;
             let breaker = BreakerConfig::default().with_failures(NonZeroU32::MIN);
@@ -249,7 +248,11 @@ on_every_engine! {
     }
 
     async fn the_emitter_waits_as_long_as_the_server_asks(db) {
-        for status in [asks_to_wait(30), asks_to_wait_by_header(Code::Unavailable, "30"), asks_to_wait_by_header(Code::ResourceExhausted, "30")] {
+        for status in [
+            asks_to_wait(30),
+            asks_to_wait_by_header(Code::Unavailable, "30"),
+            asks_to_wait_by_header(Code::ResourceExhausted, "30"),
+        ] {
             let asked = status.clone();
             let fake = Fake::new(move |_, _| Err(asked.clone()));
             let emitter = started(&db.pool, &fake, |_| {}).await;
@@ -257,7 +260,8 @@ on_every_engine! {
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;
             assert!(least_wait(db).await >= 29, "{status:?}");
             emitter.publish(event("y")).await.unwrap();
-            assert!(matches!(emitter.client().breaker_state(), BreakerState::Open { remaining } if remaining > Duration::from_secs(20)));
+            let breaker = emitter.client().breaker_state();
+            assert!(matches!(breaker, BreakerState::Open { remaining } if remaining > Duration::from_secs(20)));
             emitter.stop(STOP).await;
             assert_eq!(fake.calls(), 1, "no further request is sent");
             db.run("DELETE FROM eventbox_outbox").await;
@@ -268,7 +272,8 @@ on_every_engine! {
     async fn the_servers_delay_is_obeyed_over_grpc(db) {
         for status in [asks_to_wait(30), asks_to_wait_by_header(Code::ResourceExhausted, "30")] {
             let server = GrpcServer::start(Fake::new(move |_, _| Err(status.clone()))).await;
-            let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap());
+            let transport: Arc<dyn Transport> =
+                Arc::new(GrpcTransport::new(&GrpcConfig::new(server.endpoint())).unwrap());
             let emitter = emitter::DurableEmitter::builder(db.pool.clone(), transport).start().await.unwrap();
             emitter.publish(event("x")).await.unwrap();
             eventually(SOON, async || emitter.stats().rescheduled == 1).await;

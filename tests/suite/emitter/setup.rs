@@ -31,37 +31,90 @@ on_every_engine! {
         let contradictions: [(Change<Engine>, &str, &str); 15] = [
             (|setup| setup.emitter.retransmit = false, "retransmit_enabled", "emitter.retransmit = false"),
             (|setup| setup.destination = elsewhere(), "destination", "endpoint"),
-            (|setup| {
-                (setup.destination, setup.endpoint) = (elsewhere(), String::new());
-                setup.auth.headers.insert("authorization".to_owned(), "x".to_owned());
-            }, "destination", "auth"),
-            (|setup| {
-                (setup.destination, setup.endpoint) = (elsewhere(), String::new());
-                setup.auth.signer = Some(Arc::new(LazySigner::default()));
-            }, "destination", "auth"),
-            (|setup| (setup.destination, setup.endpoint, setup.tls) = (elsewhere(), String::new(), Some(Tls::system())), "destination", "tls"),
-            (|setup| {
-                (setup.destination, setup.endpoint, setup.insecure_connection) = (elsewhere(), String::new(), true);
-            }, "destination", "insecure_connection"),
+            (
+                |setup| {
+                    (setup.destination, setup.endpoint) = (elsewhere(), String::new());
+                    setup.auth.headers.insert("authorization".to_owned(), "x".to_owned());
+                },
+                "destination",
+                "auth",
+            ),
+            (
+                |setup| {
+                    (setup.destination, setup.endpoint) = (elsewhere(), String::new());
+                    setup.auth.signer = Some(Arc::new(LazySigner::default()));
+                },
+                "destination",
+                "auth",
+            ),
+            (
+                |setup| {
+                    (setup.destination, setup.endpoint, setup.tls) = (elsewhere(), String::new(), Some(Tls::system()))
+                },
+                "destination",
+                "tls",
+            ),
+            (
+                |setup| {
+                    (setup.destination, setup.endpoint, setup.insecure_connection) = (elsewhere(), String::new(), true);
+                },
+                "destination",
+                "insecure_connection",
+            ),
             (|setup| setup.auth.signer = Some(Arc::new(LazySigner::default())), "auth.signer", "auth.headers_ttl = 0"),
-            (|setup| {
-                (setup.batch_interval, setup.emitter.batch.batch_interval) = (Duration::from_secs(1), Duration::from_secs(2));
-            }, "batch_interval", "emitter.batch.batch_interval"),
-            (|setup| (setup.insecure_connection, setup.tls) = (true, Some(Tls::system())), "insecure_connection", "tls"),
-            (|setup| (setup.batch_size, setup.emitter.batch.batch_size) = (7, NonZeroUsize::MIN), "batch_size", "emitter.batch.batch_size"),
-            (|setup| (setup.max_request_bytes, setup.emitter.batch.max_request_bytes) = (7, 8), "max_request_bytes", "emitter.batch.max_request_bytes"),
-            (|setup| {
-                (setup.message_buffer_size, setup.emitter.batch.message_buffer) = (7, NonZeroUsize::MIN);
-            }, "message_buffer_size", "emitter.batch.message_buffer"),
-            (|setup| {
-                (setup.max_concurrent_sends, setup.emitter.batch.max_concurrent_sends) = (7, NonZeroUsize::MIN);
-            }, "max_concurrent_sends", "emitter.batch.max_concurrent_sends"),
-            (|setup| {
-                (setup.max_publish_timeout, setup.emitter.batch.publish_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
-            }, "max_publish_timeout", "emitter.batch.publish_timeout"),
-            (|setup| {
-                (setup.shutdown_timeout, setup.emitter.shutdown_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
-            }, "shutdown_timeout", "emitter.shutdown_timeout"),
+            (
+                |setup| {
+                    (setup.batch_interval, setup.emitter.batch.batch_interval) =
+                        (Duration::from_secs(1), Duration::from_secs(2));
+                },
+                "batch_interval",
+                "emitter.batch.batch_interval",
+            ),
+            (
+                |setup| (setup.insecure_connection, setup.tls) = (true, Some(Tls::system())),
+                "insecure_connection",
+                "tls",
+            ),
+            (
+                |setup| (setup.batch_size, setup.emitter.batch.batch_size) = (7, NonZeroUsize::MIN),
+                "batch_size",
+                "emitter.batch.batch_size",
+            ),
+            (
+                |setup| (setup.max_request_bytes, setup.emitter.batch.max_request_bytes) = (7, 8),
+                "max_request_bytes",
+                "emitter.batch.max_request_bytes",
+            ),
+            (
+                |setup| {
+                    (setup.message_buffer_size, setup.emitter.batch.message_buffer) = (7, NonZeroUsize::MIN);
+                },
+                "message_buffer_size",
+                "emitter.batch.message_buffer",
+            ),
+            (
+                |setup| {
+                    (setup.max_concurrent_sends, setup.emitter.batch.max_concurrent_sends) = (7, NonZeroUsize::MIN);
+                },
+                "max_concurrent_sends",
+                "emitter.batch.max_concurrent_sends",
+            ),
+            (
+                |setup| {
+                    (setup.max_publish_timeout, setup.emitter.batch.publish_timeout) =
+                        (Duration::from_secs(1), Duration::from_secs(2));
+                },
+                "max_publish_timeout",
+                "emitter.batch.publish_timeout",
+            ),
+            (
+                |setup| {
+                    (setup.shutdown_timeout, setup.emitter.shutdown_timeout) =
+                        (Duration::from_secs(1), Duration::from_secs(2));
+                },
+                "shutdown_timeout",
+                "emitter.shutdown_timeout",
+            ),
         ];
         let _alone = ONE_GLOBAL.lock().await;
         for (change, first, second) in contradictions {

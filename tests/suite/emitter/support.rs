@@ -22,6 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use crate::support::{SOON, TestDb, TestEngine, eventually};
+
 pub(crate) type Answer = Result<PublishResponse, Status>;
 type Behaviour = Arc<dyn Fn(usize, &CloudEventBatch) -> Answer + Send + Sync>;
 
@@ -300,7 +302,7 @@ pub(crate) async fn started<B: eventbox::Backend>(
 pub(crate) const STOP: Duration = Duration::from_secs(20);
 
 /// `publish_in` for tests that are generic over the engine.
-pub(crate) trait Emits: crate::support::TestEngine {
+pub(crate) trait Emits: TestEngine {
     async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored;
 }
 
@@ -314,4 +316,26 @@ impl Emits for sqlx::Sqlite {
     async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
         eventbox::outbox::publish_in(tx, event).await.unwrap()
     }
+}
+
+pub(crate) const OUTBOX: &str = "eventbox_outbox";
+pub(crate) const DEAD: &str = "eventbox_dead_letter";
+
+/// Waits until the outbox is empty.
+pub(crate) async fn emptied<B: TestEngine>(db: &TestDb<B>) {
+    eventually(SOON, async || db.count(OUTBOX).await == 0).await;
+}
+
+/// Stores a row as another process would have left it: due at once.
+pub(crate) async fn leave<B: Emits>(db: &TestDb<B>, event: CloudEvent) {
+    let _ = leave_in::<B>(db, event).await;
+    db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+}
+
+/// Stores a row as another process would have left it, within its first claim.
+pub(crate) async fn leave_in<B: Emits>(db: &TestDb<B>, event: CloudEvent) -> eventbox::outbox::Stored {
+    let mut tx = eventbox::begin(&db.pool).await.unwrap();
+    let stored = B::publish_in(&mut tx, event).await;
+    tx.commit().await.unwrap();
+    stored
 }

@@ -67,14 +67,38 @@ on_every_engine! {
     /// Recipients, names and values that look like SQL, patterns, JSON or another encoding are plain text.
     async fn text_that_looks_like_sql_is_only_text(db) {
         let texts = [
-            "'; DROP TABLE eventbox_event; --", "x' OR '1'='1", "$1", "?1", ":recipient", "%", "_", "\\", "\\x00", "{}", "[\"a\"]", "\"",
-            "NULL", "é", "e\u{301}", "\u{feff}", "\n", " ", "7 ", "🛩", "a/b/c",
+            "'; DROP TABLE eventbox_event; --",
+            "x' OR '1'='1",
+            "$1",
+            "?1",
+            ":recipient",
+            "%",
+            "_",
+            "\\",
+            "\\x00",
+            "{}",
+            "[\"a\"]",
+            "\"",
+            "NULL",
+            "é",
+            "e\u{301}",
+            "\u{feff}",
+            "\n",
+            " ",
+            "7 ",
+            "🛩",
+            "a/b/c",
         ];
         let boxes: Vec<Recipient> = texts.iter().map(|text| Recipient::new("order", *text).unwrap()).collect();
         for (to, text) in boxes.iter().zip(texts) {
-            assert_eq!(eventbox::emit(&db.pool, to, Event::new(text).named(text)).await.unwrap(), Emitted::Added, "{text:?}");
+            assert_eq!(
+                eventbox::emit(&db.pool, to, Event::new(text).named(text)).await.unwrap(),
+                Emitted::Added,
+                "{text:?}"
+            );
         }
-        let again: Vec<_> = boxes.iter().zip(texts).map(|(to, text)| (to.clone(), Event::new("again").named(text))).collect();
+        let again: Vec<_> =
+            boxes.iter().zip(texts).map(|(to, text)| (to.clone(), Event::new("again").named(text))).collect();
         assert_eq!(eventbox::emit_all(&db.pool, &again).await.unwrap(), vec![Emitted::Duplicate; texts.len()]);
         for (to, text) in boxes.iter().zip(texts) {
             assert!(eventbox::pending(&db.pool, to.shard(), None, 100).await.unwrap().contains(to), "{text:?}");
@@ -94,7 +118,10 @@ on_every_engine! {
             let error = eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap_err();
             let Error::Processor { source, .. } = &error else { panic!("{error:?}") };
             let payload: &PayloadError = source.downcast_ref().expect("the error keeps its type");
-            assert_eq!((db.count("eventbox_event").await, db.count("eventbox_state").await > 0), (1, value != b"\xff\xfe\x00"));
+            assert_eq!(
+                (db.count("eventbox_event").await, db.count("eventbox_state").await > 0),
+                (1, value != b"\xff\xfe\x00")
+            );
             let events = drain(&db.pool, &to).await;
             assert_eq!((events[0].value(), payload.id, payload.encoding), (value, events[0].id(), "JSON"));
         }
@@ -107,8 +134,15 @@ on_every_engine! {
         let named = |value: &'static str| Event::new(value).named("n");
         assert_eq!(eventbox::emit(&db.pool, &to, named("\"first\"")).await.unwrap(), Emitted::Added);
         assert_eq!(eventbox::emit(&db.pool, &to, named("\"second\"")).await.unwrap(), Emitted::Duplicate);
-        let both = [(to.clone(), named("\"third\"")), (to.clone(), Event::new("\"fourth\"").named("m")), (to.clone(), Event::new("\"fifth\"").named("m"))];
-        assert_eq!(eventbox::emit_all(&db.pool, &both).await.unwrap(), [Emitted::Duplicate, Emitted::Added, Emitted::Duplicate]);
+        let both = [
+            (to.clone(), named("\"third\"")),
+            (to.clone(), Event::new("\"fourth\"").named("m")),
+            (to.clone(), Event::new("\"fifth\"").named("m")),
+        ];
+        assert_eq!(
+            eventbox::emit_all(&db.pool, &both).await.unwrap(),
+            [Emitted::Duplicate, Emitted::Added, Emitted::Duplicate]
+        );
         let _ = eventbox::reduce_batch(&db.pool, &to, &Words, MANY).await.unwrap();
         let words = eventbox::state::<Vec<String>>(&db.pool, &to).await.unwrap().unwrap().state.unwrap();
         assert_eq!(words, ["first", "fourth"]);

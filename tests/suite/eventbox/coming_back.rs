@@ -2,34 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::marker::PhantomData;
-use std::num::NonZeroU32;
 
 use eventbox::{
-    BoxError, CloudEvent, Error, Event, Outcome, Protobuf, Recipient, Reducer, StateCodec, StateError, admin,
-    cloudevent::CloudEventError, limits::MAX_JSON_DEPTH,
+    BoxError, Error, Event, Outcome, Protobuf, Recipient, Reducer, StateCodec, StateError, admin,
+    limits::MAX_JSON_DEPTH,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::extremes::{Delays, Either, Keeps, MANY, airport, delays, emit, emit_x, nested};
 use crate::support::{CellEngine, TestDb, on_every_engine};
-
-const MANY: NonZeroU32 = NonZeroU32::new(100).unwrap();
-
-/// Returns the state that it was made with, whatever the events say.
-struct Keeps<S>(S);
-
-impl<S: Serialize + DeserializeOwned + Default + Clone + Send + Sync> Reducer for Keeps<S> {
-    type State = S;
-
-    fn reduce(&self, _to: &Recipient, events: &[Event], _state: S) -> Result<Outcome<S>, BoxError> {
-        Ok(Outcome::to(self.0.clone()).consuming(events))
-    }
-}
-
-fn airport(code: &str) -> Recipient {
-    Recipient::new("airport", code).unwrap()
-}
 
 /// Stores the state, and checks that the next turn and an outside reader see the same state.
 async fn comes_back<B: CellEngine, S>(db: &TestDb<B>, state: S)
@@ -60,25 +43,6 @@ where
     assert!(*recipient == to && source.to_string().contains(words), "{source}");
     assert!(eventbox::state::<S>(&db.pool, &to).await.unwrap().is_none());
     let _ = eventbox::reduce_batch(&db.pool, &to, &Keeps(S::default()), MANY).await.unwrap();
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Delays {
-    legs: Vec<BTreeMap<String, Option<f64>>>,
-    #[serde(default)]
-    speed: f32,
-}
-
-fn delays(minutes: f64) -> Delays {
-    Delays { legs: vec![BTreeMap::new(), BTreeMap::from([("UA 1545".to_owned(), Some(minutes))])], speed: 0.1 }
-}
-
-/// A list in a list in a list.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Nested(Vec<Nested>);
-
-fn nested(levels: usize) -> Nested {
-    (1..levels).fold(Nested::default(), |inner, _| Nested(vec![inner]))
 }
 
 /// A variant of a struct is two levels of JSON.
@@ -112,20 +76,6 @@ struct Flat {
 struct Wide {
     #[serde(flatten)]
     rest: BTreeMap<String, u128>,
-}
-
-/// Both variants are JSON numbers. Serde reads the first variant that fits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Either {
-    Float(f64),
-    Whole(i64),
-}
-
-impl Default for Either {
-    fn default() -> Self {
-        Either::Float(0.5)
-    }
 }
 
 /// Serde writes this field and never reads it.
@@ -183,7 +133,8 @@ on_every_engine! {
         // Generates bits without a seed: 5,000 finite floats of each width.
         let bits = (1..=5_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((n % 64) as u32));
         let wide: Vec<f64> = bits.clone().map(f64::from_bits).filter(|float| float.is_finite()).collect();
-        let narrow: Vec<f32> = bits.map(|n| f32::from_bits((n >> 20) as u32)).filter(|float| float.is_finite()).collect();
+        let narrow: Vec<f32> =
+            bits.map(|n| f32::from_bits((n >> 20) as u32)).filter(|float| float.is_finite()).collect();
         comes_back(db, (wide, narrow)).await;
         comes_back(db, vec![f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, f64::EPSILON, 0.1 + 0.2, 74.85]).await;
 
@@ -194,7 +145,11 @@ on_every_engine! {
         comes_back(db, vec!["\u{0} \u{1f}\"\\/ \u{7f} \u{2028} \u{fffe}".to_owned(), "🛫 é e\u{301}".to_owned()]).await;
         comes_back(db, ('\u{10ffff}', '\0', true, ())).await;
         comes_back(db, nested(MAX_JSON_DEPTH)).await;
-        comes_back(db, (BTreeMap::from([(1_u8, 2)]), BTreeMap::from([(true, 'x')]), BTreeMap::from([(Some("k".to_owned()), 1)]))).await;
+        comes_back(
+            db,
+            (BTreeMap::from([(1_u8, 2)]), BTreeMap::from([(true, 'x')]), BTreeMap::from([(Some("k".to_owned()), 1)])),
+        )
+        .await;
         comes_back(db, vec![Some(1), None, Some(3)]).await;
         comes_back(db, None::<Option<u8>>).await;
         comes_back(db, Value::Null).await;
@@ -202,11 +157,16 @@ on_every_engine! {
         comes_back(db, delays(75.0)).await;
         comes_back(db, Flat { total: 1, rest: BTreeMap::from([("others".to_owned(), 2)]) }).await;
         // Sets and maps without an order are accepted.
-        comes_back(db, (0..500).map(|n| (format!("key {n}"), (n..n + 40).collect())).collect::<HashMap<String, HashSet<u32>>>()).await;
+        comes_back(
+            db,
+            (0..500).map(|n| (format!("key {n}"), (n..n + 40).collect())).collect::<HashMap<String, HashSet<u32>>>(),
+        )
+        .await;
         comes_back(db, (0..40).collect::<BTreeSet<i8>>()).await;
     }
 
-    /// A codec that cannot read what it writes is found at its first state, also one of the user's, and deep messages of protobuf.
+    /// The library refuses the first state of a codec that cannot read what it writes, also of a user's codec.
+    /// The same holds for deep messages of protobuf.
     async fn a_codec_proves_itself(db) {
         struct Broken;
         impl StateCodec<u64> for Broken {
@@ -238,7 +198,9 @@ on_every_engine! {
         for (state, words) in [(100, "3 digits are too many"), (10, "it panicked: two digits")] {
             let reducer = Counting::<Broken, u64>(PhantomData, state);
             let error = eventbox::reduce_batch(&db.pool, &to, &reducer, MANY).await.unwrap_err();
-            let Error::State { source: StateError::NotReadBack { source, .. }, .. } = &error else { panic!("{error:?}") };
+            let Error::State { source: StateError::NotReadBack { source, .. }, .. } = &error else {
+                panic!("{error:?}")
+            };
             assert_eq!(source.to_string(), words);
         }
         let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Broken, u64>(PhantomData, 7), MANY).await.unwrap();
@@ -249,7 +211,9 @@ on_every_engine! {
         let too_deep = Counting::<Protobuf, Deep>(PhantomData, deep(150));
         let error = eventbox::reduce_batch(&db.pool, &to, &too_deep, MANY).await.unwrap_err();
         assert!(matches!(error, Error::State { source: StateError::NotReadBack { .. }, .. }), "{error:?}");
-        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY).await.unwrap();
+        let _ = eventbox::reduce_batch(&db.pool, &to, &Counting::<Protobuf, Deep>(PhantomData, deep(50)), MANY)
+            .await
+            .unwrap();
         assert_eq!(eventbox::state_as::<Protobuf, Deep>(&db.pool, &to).await.unwrap().unwrap().state, Some(deep(50)));
     }
 
@@ -324,122 +288,4 @@ async fn keep_minus_zero<B: CellEngine>(db: &TestDb<B>, to: &Recipient) {
     let _ = eventbox::reduce_batch(&db.pool, to, &Keeps((-0.0_f64, -0.0_f32)), MANY).await.unwrap();
     let (wide, narrow) = eventbox::state::<(f64, f32)>(&db.pool, to).await.unwrap().unwrap().state.unwrap();
     assert!(wide.is_sign_negative() && narrow.is_sign_negative());
-}
-
-async fn emit_x<B: CellEngine>(db: &TestDb<B>, to: &Recipient) {
-    emit(db, to, Event::new("x")).await;
-}
-
-async fn emit<B: CellEngine>(db: &TestDb<B>, to: &Recipient, event: Event) {
-    B::emit_on(&db.pool, to, event).await.unwrap();
-}
-
-/// A payload that would not come back is refused like such a state.
-#[test]
-fn a_payload_that_would_not_come_back_is_refused() {
-    for (refused, words) in [
-        (Event::from_json(&delays(f64::NAN)), "legs.1.UA 1545: NaN"),
-        (Event::from_json(&[1.0, f64::INFINITY]), "1: an infinite number"),
-        (Event::from_json(&nested(128)), "MAX_JSON_DEPTH"),
-        (Event::from_json(&Some(None::<u8>)), "`None`"),
-        (Event::from_json(&HashMap::from([((1, 2), 3)])), "key must be a string"),
-    ] {
-        let error = refused.unwrap_err();
-        assert!(error.to_string().contains(words), "{error}");
-    }
-    let deepest = nested(MAX_JSON_DEPTH);
-    assert_eq!(Event::from_json(&deepest).unwrap().json::<Nested>().unwrap(), deepest);
-    assert_eq!(Event::from_json(&74.850_000_000_000_01).unwrap().json::<f64>().unwrap(), 74.850_000_000_000_01);
-}
-
-/// A message's payload is refused too. The error of `build` names the field.
-#[test]
-fn a_message_that_would_not_come_back_is_refused() {
-    let build = |message: eventbox::cloudevent::CloudEventBuilder| match message.build() {
-        Err(CloudEventError::Json { problem }) => problem,
-        other => panic!("{other:?}"),
-    };
-    let message = || CloudEvent::builder("flights", "flight.delayed");
-    for (problem, words) in [
-        (build(message().json(&delays(f64::NAN))), "legs.1.UA 1545: NaN is no number of JSON"),
-        (build(message().json(&[1.0, f64::NEG_INFINITY])), "1: an infinite number"),
-        (build(message().json(&f32::NAN)), "NaN"),
-        (build(message().json(&nested(MAX_JSON_DEPTH + 1))), "MAX_JSON_DEPTH"),
-        (build(message().json(&Some(None::<u8>))), "would come back as `None`"),
-        (build(message().json(&HashMap::from([((1, 2), 3)]))), "key must be a string"),
-    ] {
-        assert!(problem.contains(words), "{problem}");
-    }
-    let deepest = nested(MAX_JSON_DEPTH);
-    let payload = message().json(&deepest).build().unwrap().payload().to_vec();
-    assert_eq!(serde_json::from_slice::<Nested>(&payload).unwrap(), deepest);
-    assert!(message().json("a text without a size").build().is_ok());
-}
-
-/// Returns the JSON of an event as its reader receives it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Extremes {
-    unsigned: u128,
-    signed: i128,
-    floats: (f32, f64, f64),
-    keys: BTreeMap<i64, BTreeMap<bool, ()>>,
-    text: String,
-    either: (Either, Either),
-    nothing: Option<()>,
-}
-
-/// Publishes the JSON of each event as a message.
-struct Publishes;
-
-impl Reducer for Publishes {
-    type State = u64;
-
-    fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
-        let message = |event: &Event| {
-            Ok::<_, BoxError>(CloudEvent::builder("tests", "extreme").json(&event.json::<Extremes>()?).build()?)
-        };
-        let messages = events.iter().map(message).collect::<Result<Vec<_>, _>>()?;
-        Ok(Outcome::to(count + 1).consuming(events).publishing(messages))
-    }
-}
-
-on_every_engine! {
-    /// JSON comes back through the box and through the outbox.
-    async fn payloads_come_back(db) {
-        let extremes = Extremes {
-            unsigned: u128::MAX,
-            signed: i128::MIN,
-            floats: (f32::MIN_POSITIVE, 5e-324, 74.850_000_000_000_01),
-            keys: BTreeMap::from([(i64::MIN, BTreeMap::from([(true, ())]))]),
-            text: "\u{0}\"\\\u{10ffff}é".repeat(20_000),
-            either: (Either::Float(0.5), Either::Float(7.0)),
-            nothing: None,
-        };
-        let to = airport("extreme");
-        emit(db, &to, Event::from_json(&extremes).unwrap()).await;
-        let turn = eventbox::reduce_batch(&db.pool, &to, &Publishes, MANY).await.unwrap();
-        assert_eq!((turn.consumed, turn.published.len()), (1, 1));
-        let published = turn.published[0].event();
-        assert_eq!(serde_json::from_slice::<Extremes>(published.payload()).unwrap(), extremes);
-    }
-
-    /// The event and the state refuse a value that is too large before any SQL. JSON that no text column can hold is an
-    /// error that names the event.
-    async fn a_value_that_is_too_large_or_no_text_is_refused(db) {
-        let large = "x".repeat(5 << 20);
-        let to = airport("large");
-        let error = eventbox::emit(&db.pool, &to, Event::from_json(&large).unwrap()).await.unwrap_err();
-        assert!(matches!(error, Error::Misuse { misuse: eventbox::Misuse::TooLong { .. }, .. }), "{error:?}");
-        emit_x(db, &to).await;
-        let error = eventbox::reduce_batch(&db.pool, &to, &Keeps(large), MANY).await.unwrap_err();
-        assert!(matches!(&error, Error::State { source: StateError::TooLarge { .. }, .. }), "{error:?}");
-        assert_eq!(db.count("eventbox_event").await, 1);
-        for half in [&br#""\ud800""#[..], br#""\udc00\ud800""#, b"\"\xff\""] {
-            let to = airport("half");
-            emit(db, &to, Event::new(half)).await;
-            let event = crate::support::drain(&db.pool, &to).await.remove(0);
-            let error = event.json::<String>().unwrap_err();
-            assert!(error.to_string().contains(&event.id().to_string()), "{error}");
-        }
-    }
 }

@@ -149,7 +149,10 @@ on_every_engine! {
         let again = eventbox::process_batch(&db.pool, &order(), &with_work_after(db.pool.clone()), MANY).await.unwrap();
         assert_eq!(again.number, None);
         assert_eq!(db.count("effect").await, 0, "the hook died with its process");
-        assert_eq!(drain(&db.pool, &after()).await.iter().map(|event| event.value().to_vec()).collect::<Vec<_>>(), [b"send the invoice"]);
+        assert_eq!(
+            drain(&db.pool, &after()).await.iter().map(|event| event.value().to_vec()).collect::<Vec<_>>(),
+            [b"send the invoice"]
+        );
 
         // The dead process has a claim on its message for some seconds. The test lets them pass.
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
@@ -173,7 +176,8 @@ on_every_engine! {
         let mut random = StdRng::seed_from_u64(seed);
         create_cells(db).await;
         let recipients: Vec<_> = (0..RECIPIENTS).map(|n| Recipient::new("cell", n.to_string()).unwrap()).collect();
-        let events: Vec<_> = (0..EVENTS).map(|n| (recipients[n % RECIPIENTS].clone(), Event::new(format!("{n:05}")))).collect();
+        let events: Vec<_> =
+            (0..EVENTS).map(|n| (recipients[n % RECIPIENTS].clone(), Event::new(format!("{n:05}")))).collect();
         eventbox::emit_all(&db.pool, &events).await.unwrap();
 
         let started = Instant::now();
@@ -198,12 +202,14 @@ on_every_engine! {
         assert!(kills >= KILLS, "only {kills} kills prove little");
 
         assert_eq!(db.count("effect").await, EVENTS as i64, "EVENTBOX_SEED={seed}");
-        let mut wanted: Vec<String> = events.iter().map(|(to, event)| format!("{to} {}", str::from_utf8(event.value()).unwrap())).collect();
+        let mut wanted: Vec<String> =
+            events.iter().map(|(to, event)| format!("{to} {}", str::from_utf8(event.value()).unwrap())).collect();
         let mut effects = effects(db).await;
         wanted.sort();
         effects.sort();
         assert_eq!(effects, wanted, "EVENTBOX_SEED={seed}");
-        let wrong = "SELECT count(*) FROM cell c JOIN eventbox_state s ON s.recipient = c.key WHERE c.population <> 10 OR c.eversion <> s.turn";
+        let wrong = "SELECT count(*) FROM cell c JOIN eventbox_state s ON s.recipient = c.key
+                     WHERE c.population <> 10 OR c.eversion <> s.turn";
         assert_eq!((db.count("cell").await, db.number(wrong).await), (RECIPIENTS as i64, 0), "EVENTBOX_SEED={seed}");
     }
 }

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::support::proxy::Proxy;
-use crate::support::{SOON, TestDb, drain, eventually, with_database};
+use crate::support::{LOCK_WAITS, SOON, TestDb, drain, eventually, with_database};
 
 /// Longest time until work goes on after connections died.
 const BACK_AT_WORK: Duration = Duration::from_secs(15);
@@ -157,9 +157,7 @@ async fn a_statement_that_was_given_up_does_not_stay_on_the_server() {
         let mut tx = db.pool.begin().await.unwrap();
         sqlx::query("LOCK TABLE eventbox_event IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
         emit(&pool, &to(), Event::new("x")).await.unwrap_err();
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-            AND wait_event_type = 'Lock'";
-        eventually(SOON, async || db.number(waiting).await == 0).await;
+        eventually(SOON, async || db.number(LOCK_WAITS).await == 0).await;
         tx.rollback().await.unwrap();
         emit(&pool, &to(), Event::new("x")).await.unwrap();
     })

@@ -21,7 +21,10 @@ fn values(events: &[Event]) -> Vec<&str> {
 
 on_every_engine! {
     async fn an_event_comes_out_as_it_went_in(db) {
-        assert_eq!(emit(&db.pool, &aircraft(), Event::new(vec![0, 255, 10]).named("it's ünïque")).await.unwrap(), Emitted::Added);
+        assert_eq!(
+            emit(&db.pool, &aircraft(), Event::new(vec![0, 255, 10]).named("it's ünïque")).await.unwrap(),
+            Emitted::Added
+        );
         let events = drain(&db.pool, &aircraft()).await;
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].value(), [0, 255, 10]);
@@ -156,7 +159,8 @@ on_every_engine! {
             (Event::new(heavy), "value has 1048577 bytes", "1048576"),
         ] {
             let error = emit(&db.pool, &aircraft(), event.clone()).await.unwrap_err();
-            let in_a_list = emit_all(&db.pool, &[(airport(), Event::new("good")), (aircraft(), event)]).await.unwrap_err();
+            let in_a_list =
+                emit_all(&db.pool, &[(airport(), Event::new("good")), (aircraft(), event)]).await.unwrap_err();
             for error in [error, in_a_list] {
                 assert!(matches!(error, Error::Misuse { .. }), "{error:?}");
                 let text = error.to_string();
@@ -176,10 +180,16 @@ on_every_engine! {
         db.pool.close().await;
         let many: Vec<_> = most.into_iter().chain([(aircraft(), Event::new(""))]).collect();
         let error = emit_all(&db.pool, &many).await.unwrap_err();
-        assert!(matches!(error, Error::Misuse { misuse: Misuse::TooMany { limit: MAX_EMIT_EVENTS, .. }, .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Misuse { misuse: Misuse::TooMany { limit: MAX_EMIT_EVENTS, .. }, .. }),
+            "{error:?}"
+        );
         let heavy = Event::new(vec![0; MAX_VALUE_BYTES]);
         let heavy: Vec<_> = (0..=MAX_EMIT_BYTES / MAX_VALUE_BYTES).map(|_| (aircraft(), heavy.clone())).collect();
         let error = emit_all(&db.pool, &heavy).await.unwrap_err();
-        assert!(matches!(error, Error::Misuse { misuse: Misuse::TooLong { limit: MAX_EMIT_BYTES, .. }, .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Misuse { misuse: Misuse::TooLong { limit: MAX_EMIT_BYTES, .. }, .. }),
+            "{error:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A file that cannot grow any more: errors of the file system on SQLite, and work goes on when their cause is gone. The
-//! limit is the operating system's, on a process of its own: this test binary, started again.
+//! A file of SQLite that cannot grow any more: the file system reports errors, and work goes on when their cause is
+//! gone. The operating system limits the file of a separate process, which is this test binary, started again.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use eventbox::dsset::{Item, Set};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::task::JoinSet;
 
-use crate::support::{SOON, TestDb, eventually, with_database};
+use crate::support::{LOCK_WAITS, SOON, TestDb, eventually, with_database};
 
 /// Number of connections in the pool of a service.
 const POOL: u32 = 10;
@@ -76,9 +76,7 @@ async fn others_go_on(pool: &PgPool, round: usize) {
 
 /// Waits until at least `count` statements of the database wait for a lock.
 async fn waits(db: &TestDb<Postgres>, count: i64) {
-    let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually(SOON, async || db.number(waiting).await >= count).await;
+    eventually(SOON, async || db.number(LOCK_WAITS).await >= count).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use sqlx::{PgPool, Postgres};
 use tokio::sync::oneshot;
 
 use crate::support::proxy::{Fate, Message, Orphan, Proxy};
-use crate::support::{Decider, SOON, TestDb, eventually, with_database};
+use crate::support::{Decider, LOCK_WAITS, SOON, TestDb, eventually, with_database};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -18,7 +18,8 @@ fn aircraft() -> Recipient {
     Recipient::new("aircraft", "N14228").unwrap()
 }
 
-/// Each turn's side effect puts one event for each consumed one here, so that its count tells how often events were consumed.
+/// The side effect of a turn emits one event to this recipient for each consumed event, so their number says how often
+/// events were consumed.
 fn airport() -> Recipient {
     Recipient::new("airport", "EWR").unwrap()
 }
@@ -61,9 +62,7 @@ async fn waiting(db: &TestDb<Postgres>) -> i64 {
 
 /// Waits until a backend waits for another backend.
 async fn someone_waits_for_a_lock(db: &TestDb<Postgres>) {
-    let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually(SOON, async || db.number(waiting).await > 0).await;
+    eventually(SOON, async || db.number(LOCK_WAITS).await > 0).await;
 }
 
 /// A box with one event, at a recipient that has had this number of turns, and a pool that goes through a proxy.

@@ -1,7 +1,7 @@
 //! Compares the library with a simple model: random senders, re-sends, racing processors, processes that die between
 //! any two statements, and names that the pruner forgets.
 //!
-//! A death is a future that is dropped after a number of polls: whatever it had sent is sent, what it had not is not, and its
+//! To let a process die, the test drops a future after a number of polls. What the future had sent stays sent, and its
 //! transaction is rolled back. `EVENTBOX_SEED` repeats a run; `EVENTBOX_CASES` sets its length.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
     let name = || proptest::option::weighted(0.6, 0..NAMES);
     prop_oneof![
         3 => vec((0..BOXES, name()), 1..6).prop_map(Step::Emit),
-        1 => (0..BOXES, name(), any::<bool>()).prop_map(|(to, name, commits)| Step::EmitInTransaction { to, name, commits }),
+        1 => (0..BOXES, name(), any::<bool>())
+            .prop_map(|(to, name, commits)| Step::EmitInTransaction { to, name, commits }),
         1 => (0..BOXES, 0..NAMES, 0..6usize).prop_map(|(to, name, polls)| Step::DyingSender { to, name, polls }),
         3 => (0..BOXES, 1..5u32, 1..4usize, proptest::option::weighted(0.5, 0..30usize))
             .prop_map(|(to, max_events, racers, dies_after)| Step::Process { to, max_events, racers, dies_after }),
@@ -243,7 +244,8 @@ impl<B: CellEngine> Case<'_, B> {
 on_every_engine! {
     async fn the_model_holds(db) {
         create_cells(db).await;
-        let seed: u64 = std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        let seed: u64 =
+            std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
         let cases = std::env::var("EVENTBOX_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
         println!("EVENTBOX_SEED={seed} repeats this run");
         let mut bytes = [0; 32];

@@ -137,7 +137,10 @@ on_every_engine! {
             let error = eventbox::process_batch(&db.pool, &cell(), &refusing(), MANY).await.unwrap_err();
             assert!(matches!(error, Error::Processor { .. }), "{error}");
         }
-        assert_eq!((db.count("eventbox_event").await, failures(db).await, db.count("eventbox_dead_letter").await), (3, 0, 0));
+        assert_eq!(
+            (db.count("eventbox_event").await, failures(db).await, db.count("eventbox_dead_letter").await),
+            (3, 0, 0)
+        );
     }
 
     /// A transition that fails alone lets the others commit. Its events go to quarantine after the second failure,
@@ -168,7 +171,12 @@ on_every_engine! {
             move |_| {
                 let pool = pool.clone();
                 // Another turn commits before each attempt.
-                Box::pin(async move { drop(admin::set_state(&pool, &cell(), admin::standing(&pool, &cell()).await.unwrap().turn, None).await) })
+                Box::pin(async move {
+                    drop(
+                        admin::set_state(&pool, &cell(), admin::standing(&pool, &cell()).await.unwrap().turn, None)
+                            .await,
+                    )
+                })
             }
         });
         for _ in 0..3 {

@@ -88,7 +88,8 @@ on_every_engine! {
     /// A state that goes from A to B and back to A in one decision is saved once, with a new version.
     async fn a_state_that_comes_back_is_a_change(db) {
         create_cells(db).await;
-        let there_and_back = Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
+        let there_and_back =
+            Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none().then(Transition::to(5)).then(Transition::to(0))));
         let _ = eventbox::process_batch(&db.pool, &cell(1), &there_and_back, MANY).await.unwrap();
         assert_eq!((state_of(db, &cell(1)).await, there_and_back.saves.load(Ordering::SeqCst)), ((0, 1), 1));
     }
@@ -133,7 +134,8 @@ on_every_engine! {
         });
         let _ = eventbox::process_batch(&db.pool, &cell(1), &ours, MANY).await.unwrap();
         assert_eq!(eventbox::emit(&db.pool, &cell(1), again("third")).await.unwrap(), Emitted::Tombstoned);
-        let answers = eventbox::emit_all(&db.pool, &[(cell(1), again("fourth")), (cell(2), again("another box"))]).await.unwrap();
+        let answers =
+            eventbox::emit_all(&db.pool, &[(cell(1), again("fourth")), (cell(2), again("another box"))]).await.unwrap();
         assert_eq!(answers, [Emitted::Tombstoned, Emitted::Added]);
         assert_eq!(eventbox::process_batch(&db.pool, &cell(1), &adding::<Engine>(), MANY).await.unwrap().number, None);
         assert_eq!(db.number("SELECT count(*) FROM effect WHERE text = 'first'").await, 1);
@@ -160,7 +162,10 @@ on_every_engine! {
             drop(sending);
             eventbox::emit(&db.pool, &to, event.clone()).await.unwrap();
             assert_eq!(eventbox::emit(&db.pool, &to, event).await.unwrap(), Emitted::Duplicate);
-            assert_eq!(db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await, 1);
+            assert_eq!(
+                db.number(format_args!("SELECT count(*) FROM eventbox_event WHERE name = 'order-{polls}'")).await,
+                1
+            );
         }
         assert_eq!(drain(&db.pool, &cell(1)).await.len(), 12);
     }
@@ -248,7 +253,7 @@ on_every_engine! {
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;
-    use crate::support::{SOON, eventually, with_database};
+    use crate::support::{LOCK_WAITS, SOON, eventually, with_database};
 
     type Engine = sqlx::Postgres;
 
@@ -274,25 +279,23 @@ mod on_postgres {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_second_copy_waits_for_the_first() {
         with_database("a_second_copy_waits_for_the_first", async |db: &TestDb<Engine>| {
-        for first_commits in [true, false] {
-            let name = format!("order-{first_commits}");
-            let mut tx = eventbox::begin(&db.pool).await.unwrap();
-            Engine::emit(&mut tx, &cell(1), Event::new("first").named(name.as_str())).await.unwrap();
-            let (pool, copy) = (db.open(1), Event::new("second").named(name.as_str()));
-            let waiting = tokio::spawn(async move { eventbox::emit(&pool, &cell(1), copy).await.unwrap() });
-            eventually(SOON, async || {
-                db.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").await == 1
-            })
-            .await;
-            match first_commits {
-                true => tx.commit().await.unwrap(),
-                false => tx.rollback().await.unwrap(),
+            for first_commits in [true, false] {
+                let name = format!("order-{first_commits}");
+                let mut tx = eventbox::begin(&db.pool).await.unwrap();
+                Engine::emit(&mut tx, &cell(1), Event::new("first").named(name.as_str())).await.unwrap();
+                let (pool, copy) = (db.open(1), Event::new("second").named(name.as_str()));
+                let waiting = tokio::spawn(async move { eventbox::emit(&pool, &cell(1), copy).await.unwrap() });
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
+                match first_commits {
+                    true => tx.commit().await.unwrap(),
+                    false => tx.rollback().await.unwrap(),
+                }
+                let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
+                assert_eq!(waiting.await.unwrap(), wanted);
             }
-            let wanted = if first_commits { Emitted::Duplicate } else { Emitted::Added };
-            assert_eq!(waiting.await.unwrap(), wanted);
-        }
-        let values: Vec<_> = drain(&db.pool, &cell(1)).await.iter().map(|event| event.value().to_vec()).collect();
-        assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
-        }).await;
+            let values: Vec<_> = drain(&db.pool, &cell(1)).await.iter().map(|event| event.value().to_vec()).collect();
+            assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
+        })
+        .await;
     }
 }

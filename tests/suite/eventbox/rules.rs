@@ -9,7 +9,8 @@ use eventbox::{Emitted, Event, Mutation, Recipient, SideEffect, Transition, Turn
 use tokio::sync::oneshot;
 
 use crate::support::{
-    CellEngine, Cells, Decider, SOON, TestEngine, create_cells, drain, effects, eventually, noting, on_every_engine,
+    CellEngine, Cells, Decider, LOCK_WAITS, SOON, TestEngine, create_cells, drain, effects, eventually, noting,
+    on_every_engine,
 };
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
@@ -91,15 +92,18 @@ on_every_engine! {
                 async {
                     has_decided.await.unwrap();
                     if Engine::FOLDER == "postgres" {
-                        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                        eventually(SOON, async || db.number(waits).await == 1).await;
+                        eventually(SOON, async || db.number(LOCK_WAITS).await == 1).await;
                     }
                     go_on.send(()).unwrap();
                 }
             );
             let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
             assert_eq!((ours.number, ours.consumed, ours.contention), (Some(number), 1, 0));
-            assert_eq!((theirs.number, theirs.contention), (None, 1), "it was contention once, and then there was nothing left");
+            assert_eq!(
+                (theirs.number, theirs.contention),
+                (None, 1),
+                "it was contention once, and then there was nothing left"
+            );
             assert_eq!(effects(db).await, vec!["ours"; number as usize]);
         }
     }

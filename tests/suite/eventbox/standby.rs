@@ -88,7 +88,8 @@ async fn stage(events: usize) -> (Cluster, PgPool, PgPool) {
     (cluster, pool, watch)
 }
 
-/// A call whose commits are interrupted again and again has no answer before they are acknowledged; then it has a good one.
+/// Interrupts the commits of a call several times. The call returns only when its commit is acknowledged, and then it
+/// succeeds.
 async fn answers_late<T: Send + 'static>(
     cluster: &Cluster,
     watch: &PgPool,
@@ -166,7 +167,7 @@ async fn a_receipt_is_not_done_before_the_standby_has_it() {
     watch.close().await;
 }
 
-/// A named emit whose commit was interrupted: its second copy is not called a duplicate before the standby has the first.
+/// The commit of a named emit is interrupted. Its second copy becomes a duplicate only when the standby has the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_waits_for_the_standby() {
     let (cluster, pool, watch) = stage(0).await;

@@ -56,8 +56,12 @@ on_every_engine! {
     async fn the_status_of_a_failing_recipient_has_its_error(db) {
         let receipt = emit(&db.pool, &order(), Event::new("fail")).await.unwrap();
         reduce_batch(&db.pool, &order(), &Counter, MANY).await.unwrap_err();
-        db.run(format!("INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({}, 'order/7', 3, 'told to fail')
-                        ON CONFLICT (shard, recipient) DO UPDATE SET attempts = 3, error = excluded.error", order().shard())).await;
+        db.run(format!(
+            "INSERT INTO eventbox_failure (shard, recipient, attempts, error) VALUES ({}, 'order/7', 3, 'told to fail')
+                        ON CONFLICT (shard, recipient) DO UPDATE SET attempts = 3, error = excluded.error",
+            order().shard()
+        ))
+        .await;
         let answer = status(&db.pool, &receipt).await.unwrap();
         assert_eq!(answer, Status::Failing { attempts: 3, error: "told to fail".to_owned() });
     }

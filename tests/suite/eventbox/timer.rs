@@ -11,7 +11,7 @@ use ::eventbox::{
     timer::{Due, MAX_TIMER, Moved, cancel, move_due, timers},
 };
 
-use crate::support::{CellEngine, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
+use crate::support::{CellEngine, LOCK_WAITS, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -64,7 +64,11 @@ on_every_engine! {
         let wait = moved.next_in.unwrap();
         assert!(wait > HOUR - SOON && wait <= HOUR, "{wait:?}");
         let events = drain(&db.pool, &order()).await;
-        assert_eq!(values(&events), ["over", "now"], "the id of the emit is kept, so the order of the emits is the order of listing");
+        assert_eq!(
+            values(&events),
+            ["over", "now"],
+            "the id of the emit is kept, so the order of the emits is the order of listing"
+        );
         assert_eq!(events[0].id(), ids[1]);
         assert_eq!(events[0].due(), None);
 
@@ -95,7 +99,8 @@ on_every_engine! {
 
     async fn a_name_is_accepted_once_as_timer_as_event_and_after(db) {
         let resend = async || emit(&db.pool, &order(), Event::new("again").named("n")).await.unwrap().emitted();
-        let in_a_list = async || emit_all(&db.pool, &[(order(), named("n")), (order(), Event::new("x"))]).await.unwrap()[0];
+        let in_a_list =
+            async || emit_all(&db.pool, &[(order(), named("n")), (order(), Event::new("x"))]).await.unwrap()[0];
         assert_eq!(emit(&db.pool, &order(), named("n")).await.unwrap(), Emitted::Added);
         assert_eq!((resend().await, in_a_list().await), (Emitted::Duplicate, Emitted::Duplicate));
         assert_eq!(prune(db).await, [0, 0, 0], "a timer lives");
@@ -143,9 +148,13 @@ on_every_engine! {
 
     async fn limits_of_timers_are_refused_before_any_sql(db) {
         db.pool.close().await;
-        for event in [Event::new("").due_in(Duration::MAX), Event::new("").due_at(SystemTime::now() + MAX_TIMER + HOUR)] {
+        for event in [Event::new("").due_in(Duration::MAX), Event::new("").due_at(SystemTime::now() + MAX_TIMER + HOUR)]
+        {
             let error = emit(&db.pool, &order(), event).await.unwrap_err();
-            assert!(matches!(error, Error::Misuse { misuse: Misuse::TooFar { limit: MAX_TIMER, .. }, .. }), "{error:?}");
+            assert!(
+                matches!(error, Error::Misuse { misuse: Misuse::TooFar { limit: MAX_TIMER, .. }, .. }),
+                "{error:?}"
+            );
             assert!(error.to_string().contains("order/7"), "{error}");
         }
         let error = cancel(&db.pool, &order(), "").await.unwrap_err();
@@ -219,7 +228,8 @@ on_every_engine! {
             }
         }
         emit(&db.pool, &order(), Event::new("start")).await.unwrap();
-        let rehearsed = testing::rehearse(&db.pool, &order(), &::eventbox::ReducerAsProcessor::new(&Patient), MANY).await.unwrap();
+        let rehearsed =
+            testing::rehearse(&db.pool, &order(), &::eventbox::ReducerAsProcessor::new(&Patient), MANY).await.unwrap();
         let (_, reminder) = &rehearsed.unwrap().emitted[0];
         assert!(matches!(reminder.due(), Some(Due::At(at)) if at > SystemTime::now() + HOUR / 2));
         assert_eq!(db.count("eventbox_timer").await, 0);
@@ -234,7 +244,8 @@ on_every_engine! {
         const TIMERS: usize = 300;
         let to = |n: usize| Recipient::new("order", (n % 7).to_string()).unwrap();
         let name = |n: usize| format!("n{n}");
-        let events: Vec<_> = (0..TIMERS).map(|n| (to(n), Event::new(name(n)).named(name(n)).due_at(SystemTime::UNIX_EPOCH))).collect();
+        let events: Vec<_> =
+            (0..TIMERS).map(|n| (to(n), Event::new(name(n)).named(name(n)).due_at(SystemTime::UNIX_EPOCH))).collect();
         emit_all(&db.pool, &events).await.unwrap();
         let mut movers = tokio::task::JoinSet::new();
         for _ in 0..3 {
@@ -301,14 +312,7 @@ on_every_engine! {
 }
 
 async fn someone_waits<B: CellEngine>(db: &TestDb<B>) {
-    eventually(SOON, async || {
-        db.number(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
-        )
-        .await
-            > 0
-    })
-    .await;
+    eventually(SOON, async || db.number(LOCK_WAITS).await > 0).await;
 }
 
 /// Races in a fixed order that only an engine with many writers can have.
@@ -378,11 +382,7 @@ mod on_postgres {
                         cancel(&pool, &order(), &name).await.unwrap()
                     }
                 });
-                eventually(SOON, async || {
-                    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                    db.number(waiting).await == 2
-                })
-                .await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await == 2).await;
                 gate.commit().await.unwrap();
                 assert_eq!(mover.await.unwrap(), 1);
                 assert_eq!(other.await.unwrap(), purges, "too late to cancel it, never too late to purge it");

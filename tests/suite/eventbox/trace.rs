@@ -14,13 +14,23 @@ on_every_engine! {
     /// The context of the sender comes back for single emits and lists, with and without a name, and from quarantine.
     /// An event without a context has none.
     async fn a_context_comes_back(db) {
-        let traced = |name: Option<&str>| name.into_iter().fold(Event::new("x").traced(REQUEST), |event, name| event.named(name));
+        let traced = |name: Option<&str>| {
+            name.into_iter().fold(Event::new("x").traced(REQUEST), |event, name| event.named(name))
+        };
         eventbox::emit(&db.pool, &cell(1), traced(None)).await.unwrap();
         eventbox::emit(&db.pool, &cell(1), traced(Some("a"))).await.unwrap();
-        eventbox::emit_all(&db.pool, &[(cell(1), traced(None)), (cell(1), traced(Some("b"))), (cell(1), Event::new("untraced"))]).await.unwrap();
+        eventbox::emit_all(
+            &db.pool,
+            &[(cell(1), traced(None)), (cell(1), traced(Some("b"))), (cell(1), Event::new("untraced"))],
+        )
+        .await
+        .unwrap();
         let ids: Vec<_> = admin::events(&db.pool, &cell(1), None, 10).await.unwrap().iter().map(Event::id).collect();
         admin::quarantine(&db.pool, &cell(1), &ids[..2], "to see it come back").await.unwrap();
-        assert_eq!(admin::quarantined(&db.pool, &cell(1), None, 10).await.unwrap()[0].event.traceparent(), Some(REQUEST));
+        assert_eq!(
+            admin::quarantined(&db.pool, &cell(1), None, 10).await.unwrap()[0].event.traceparent(),
+            Some(REQUEST)
+        );
         admin::replay(&db.pool, &cell(1), &ids[..2]).await.unwrap();
         let events = drain(&db.pool, &cell(1)).await;
         let contexts: Vec<_> = events.iter().map(Event::traceparent).collect();
@@ -31,10 +41,18 @@ on_every_engine! {
     async fn a_malformed_context_is_refused(db) {
         // A closed pool returns its own error for every statement.
         db.pool.close().await;
-        for bad in ["", "00-1-2-3", &REQUEST.to_uppercase(), &REQUEST.replace("00-4", "ff-4"), "'; DROP TABLE eventbox_event; --", "a\0b"] {
+        for bad in [
+            "",
+            "00-1-2-3",
+            &REQUEST.to_uppercase(),
+            &REQUEST.replace("00-4", "ff-4"),
+            "'; DROP TABLE eventbox_event; --",
+            "a\0b",
+        ] {
             let event = Event::new("x").traced(bad);
             let alone = eventbox::emit(&db.pool, &cell(1), event.clone()).await.unwrap_err();
-            let in_a_list = eventbox::emit_all(&db.pool, &[(cell(2), Event::new("good")), (cell(1), event)]).await.unwrap_err();
+            let in_a_list =
+                eventbox::emit_all(&db.pool, &[(cell(2), Event::new("good")), (cell(1), event)]).await.unwrap_err();
             for error in [alone, in_a_list] {
                 assert!(matches!(error, Error::Misuse { misuse: Misuse::NotATraceparent { .. }, .. }), "{error:?}");
                 assert!(error.to_string().contains("cell/1") && error.to_string().contains("traceparent"), "{error}");
@@ -65,8 +83,10 @@ mod opentelemetry_spans {
     /// Of a process that runs one of these tests and nothing else.
     const ALONE: &str = "EVENTBOX_TEST_ALONE";
 
-    /// `tracing` remembers for each place in the code whether anybody is interested, for all threads together, so that tests with subscribers of
-    /// their own disturb each other. Runs the test that calls it in a process of its own, unless it is in one.
+    /// Runs the calling test in a process of its own, unless it runs in such a process already.
+    ///
+    /// `tracing` remembers for each place in the code whether a subscriber wants its spans, for all threads together.
+    /// So tests with subscribers of their own disturb each other.
     async fn is_done_alone() -> bool {
         let name = std::thread::current().name().unwrap_or("main").to_owned();
         if std::env::var(ALONE).is_ok() || name == "main" {
@@ -136,19 +156,24 @@ mod opentelemetry_spans {
             let (exporter, _provider, guard) = collect(&["eventbox", "suite"]);
             let sending = async {
                 eventbox::emit(&db.pool, &cell(1), Event::new("a")).await.unwrap();
-                eventbox::emit_all(&db.pool, &[(cell(1), Event::new("b").named("b")), (cell(1), Event::new("c").traced(REQUEST))]).await.unwrap();
+                let (named, traced) = (Event::new("b").named("b"), Event::new("c").traced(REQUEST));
+                eventbox::emit_all(&db.pool, &[(cell(1), named), (cell(1), traced)]).await.unwrap();
             };
             sending.instrument(tracing::info_span!("sending")).await;
             let turn = eventbox::process_batch(&db.pool, &cell(1), &forwarding(db.open(1)), MANY).await.unwrap();
             assert_eq!((turn.consumed, turn.contention), (3, 1));
-            // A worker thread of SQLite may hold the span a moment longer.
-            eventually(SOON, async || !named(&exporter.get_finished_spans().unwrap(), "eventbox.turn").is_empty()).await;
+            // A worker thread of SQLite may hold the span longer.
+            let turns = || named(&exporter.get_finished_spans().unwrap(), "eventbox.turn");
+            eventually(SOON, async || !turns().is_empty()).await;
             drop(guard);
 
             let spans = exporter.get_finished_spans().unwrap();
             let (sending, turns) = (named(&spans, "sending"), named(&spans, "eventbox.turn"));
             assert_eq!((sending.len(), turns.len()), (1, 1), "{spans:#?}");
-            let mut links: Vec<_> = turns[0].links.iter().map(|link| format!("00-{}-{}-01", link.span_context.trace_id(), link.span_context.span_id())).collect();
+            let contexts = turns[0].links.iter().map(|link| &link.span_context);
+            let mut links: Vec<_> = contexts
+                .map(|context| format!("00-{}-{}-01", context.trace_id(), context.span_id()))
+                .collect();
             links.sort();
             let mut wanted = [traceparent(&sending[0]), REQUEST.to_owned()];
             wanted.sort();

@@ -124,7 +124,11 @@ on_every_engine! {
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             let (plus, minus): (Vec<&Event>, Vec<&Event>) = events.iter().partition(|event| event.value() == b"+");
             let steps = Mutation::none();
-            let steps = if minus.is_empty() { steps } else { steps.then(Transition::to((population - 1).max(0)).consuming(minus)) };
+            let steps = if minus.is_empty() {
+                steps
+            } else {
+                steps.then(Transition::to((population - 1).max(0)).consuming(minus))
+            };
             let Some(first) = plus.first() else { return Ok(steps) };
             Ok(steps.then(Transition::to(population + 1).consuming([*first])))
         });
@@ -156,13 +160,16 @@ on_every_engine! {
         assert!(matches!(process(db, &cell(1), &counting().failing_to_fetch()).await, Err(Error::Processor { .. })));
 
         let outsider = db.open(1);
-        let overtaken = Cells::deciding(|_, events, _| Ok(Transition::to(1).consuming(events).side_effect(noting("ran")).into()))
-            .before_deciding(move |attempt| {
-                let outsider = outsider.clone();
-                async move {
-                    Engine::save(&mut *outsider.acquire().await.unwrap(), "cell/1", 70, attempt as i64).await.unwrap();
-                }
-            });
+        let overtaken =
+            Cells::deciding(|_, events, _| Ok(Transition::to(1).consuming(events).side_effect(noting("ran")).into()))
+                .before_deciding(move |attempt| {
+                    let outsider = outsider.clone();
+                    async move {
+                        Engine::save(&mut *outsider.acquire().await.unwrap(), "cell/1", 70, attempt as i64)
+                            .await
+                            .unwrap();
+                    }
+                });
         let error = process(db, &cell(1), &overtaken).await.unwrap_err();
         assert!(error.is_contention() && error.is_transient(), "{error}");
         assert!(error.to_string().contains("eversion"), "{error}");
@@ -191,7 +198,9 @@ on_every_engine! {
     async fn a_failing_save_rolls_the_turn_back(db) {
         create_cells(db).await;
         emit(db, &cell(1), "x").await;
-        let decide = || Cells::deciding(|_, events, _| Ok(Transition::to(5).consuming(events).side_effect(noting("ran")).into()));
+        let decide = || {
+            Cells::deciding(|_, events, _| Ok(Transition::to(5).consuming(events).side_effect(noting("ran")).into()))
+        };
         assert!(process(db, &cell(1), &decide().failing_to_save()).await.is_err());
         assert_eq!((db.count("effect").await, waiting(db, &cell(1)).await.len()), (0, 1));
         let working = decide();
@@ -207,7 +216,11 @@ on_every_engine! {
         for nothing in [
             Cells::<Engine>::deciding(|_, _, _| Ok(Mutation::none())),
             Cells::deciding(|_, _, _| Ok(Transition::stay().into())),
-            Cells::deciding(|_, _, _| Ok(Mutation::none().then(Transition::stay()).then(Transition::stay().side_effect(SideEffect::chain([None, None]))))),
+            Cells::deciding(|_, _, _| {
+                Ok(Mutation::none()
+                    .then(Transition::stay())
+                    .then(Transition::stay().side_effect(SideEffect::chain([None, None]))))
+            }),
         ] {
             let turn = process(db, &cell(1), &nothing).await.unwrap();
             assert_eq!((turn.number, turn.post_process.len(), nothing.fetches.load(Ordering::SeqCst)), (None, 0, 0));
@@ -217,7 +230,9 @@ on_every_engine! {
             Cells::<Engine>::deciding(|_, _, population| Ok(Transition::to(population).into())),
             Cells::deciding(|_, events, _| Ok(Transition::stay().consuming(events).into())),
             Cells::deciding(|_, _, _| Ok(Transition::stay().side_effect(noting("ran")).into())),
-            Cells::deciding(|_, _, _| Ok(Transition::stay().post_process(PostProcess::new(|| async { Ok(()) })).into())),
+            Cells::deciding(|_, _, _| {
+                Ok(Transition::stay().post_process(PostProcess::new(|| async { Ok(()) })).into())
+            }),
         ] {
             assert!(process(db, &cell(1), &something).await.unwrap().number.is_some());
             assert_eq!(something.fetches.load(Ordering::SeqCst), 1);
@@ -273,7 +288,16 @@ on_every_engine! {
         assert!(SideEffect::<Engine>::chain([None, None]).is_none());
         let cells = Cells::deciding(|_, _, population| {
             let fails = (population == 0).then(|| failing("stops the rest"));
-            Ok(Transition::to(1).side_effect(SideEffect::chain([None, Some(noting("f2")), fails, Some(noting("f1")), None, Some(noting("f2"))])).into())
+            Ok(Transition::to(1)
+                .side_effect(SideEffect::chain([
+                    None,
+                    Some(noting("f2")),
+                    fails,
+                    Some(noting("f1")),
+                    None,
+                    Some(noting("f2")),
+                ]))
+                .into())
         });
         assert!(process(db, &cell(1), &cells).await.is_err());
         assert_eq!(db.count("effect").await, 0);
@@ -297,10 +321,14 @@ on_every_engine! {
         let foreign = foreign.lock().unwrap().clone();
 
         let not_listed = Cells::deciding(move |_, _, _| Ok(Transition::stay().consuming(&foreign).into()));
-        let twice = Cells::deciding(|_, events, _| Ok(Mutation::from(Transition::stay().consuming(events)).garbage(events)));
+        let twice =
+            Cells::deciding(|_, events, _| Ok(Mutation::from(Transition::stay().consuming(events)).garbage(events)));
         for (cells, wanted) in [(not_listed, "not in its batch"), (twice, "twice")] {
             let error = process(db, &cell(1), &cells).await.unwrap_err();
-            assert!(matches!(&error, Error::Misuse { misuse: Misuse::NotListed { .. } | Misuse::ConsumedTwice { .. }, .. }));
+            assert!(matches!(
+                &error,
+                Error::Misuse { misuse: Misuse::NotListed { .. } | Misuse::ConsumedTwice { .. }, .. }
+            ));
             assert!(error.to_string().contains(wanted) && error.to_string().contains("cell/1"), "{error}");
             assert_eq!(cells.fetches.load(Ordering::SeqCst), 0);
         }
@@ -328,16 +356,23 @@ on_every_engine! {
     /// A message of a turn is in the outbox exactly if the turn commits. Its key is made from its place in the turn.
     async fn messages_commit_with_the_turn(db) {
         create_cells(db).await;
-        let message = |text: &'static str| eventbox::CloudEvent::builder("cells", "cell.grown").payload(text).build().unwrap();
-        let publishing = |fail: bool| Cells::deciding(move |_, _, _| {
-            let effect = fail.then(|| failing("fails"));
-            Ok(Transition::to(1).side_effect(effect).publishing([message("same"), message("same"), message("other")]).into())
-        });
+        let message =
+            |text: &'static str| eventbox::CloudEvent::builder("cells", "cell.grown").payload(text).build().unwrap();
+        let publishing = |fail: bool| {
+            Cells::deciding(move |_, _, _| {
+                let effect = fail.then(|| failing("fails"));
+                Ok(Transition::to(1)
+                    .side_effect(effect)
+                    .publishing([message("same"), message("same"), message("other")])
+                    .into())
+            })
+        };
         assert!(process(db, &cell(1), &publishing(true)).await.is_err());
         assert_eq!(db.count("eventbox_outbox").await, 0);
         let turn = process(db, &cell(1), &publishing(false)).await.unwrap();
         assert_eq!((turn.published.len(), db.count("eventbox_outbox").await), (3, 3));
-        let mut keys: Vec<_> = turn.published.iter().map(|stored| stored.event().idempotency_key().unwrap().to_owned()).collect();
+        let mut keys: Vec<_> =
+            turn.published.iter().map(|stored| stored.event().idempotency_key().unwrap().to_owned()).collect();
         let in_order = keys.clone();
         keys.sort();
         keys.dedup();
@@ -345,7 +380,8 @@ on_every_engine! {
         db.run("DELETE FROM eventbox_state").await;
         db.run("DELETE FROM cell").await;
         let again = process(db, &cell(1), &publishing(false)).await.unwrap();
-        let again: Vec<_> = again.published.iter().map(|stored| stored.event().idempotency_key().unwrap().to_owned()).collect();
+        let again: Vec<_> =
+            again.published.iter().map(|stored| stored.event().idempotency_key().unwrap().to_owned()).collect();
         assert_eq!(again, in_order, "the same turn of the same recipient makes the same keys");
     }
 
@@ -371,7 +407,12 @@ on_every_engine! {
         emit(db, &cell(1), "x").await;
         let _ = process(db, &cell(1), &counting()).await.unwrap();
         assert_eq!(state_of(db, &cell(1)).await, (10, 42));
-        let fetched = <Cells<Engine> as Processor<Engine>>::fetch_eversion(&counting(), &mut *db.pool.acquire().await.unwrap(), &cell(1)).await;
+        let fetched = <Cells<Engine> as Processor<Engine>>::fetch_eversion(
+            &counting(),
+            &mut *db.pool.acquire().await.unwrap(),
+            &cell(1),
+        )
+        .await;
         assert_eq!(fetched.unwrap(), EVersion(42));
     }
 }

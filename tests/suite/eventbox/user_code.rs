@@ -25,7 +25,10 @@ on_every_engine! {
         let deciding = Cells::<Engine>::deciding(|_, _, _| panic!("cannot decide"));
         let in_effect = Cells::<Engine>::deciding(|_, events, _| {
             let boom = SideEffect::new(|_tx| Box::pin(async { panic!("cannot do it") }));
-            Ok(Transition::to(1).consuming(events).side_effect(SideEffect::chain([Some(noting("ran")), Some(boom)])).into())
+            Ok(Transition::to(1)
+                .consuming(events)
+                .side_effect(SideEffect::chain([Some(noting("ran")), Some(boom)]))
+                .into())
         });
         for (cells, wanted) in [(deciding, "it panicked: cannot decide"), (in_effect, "it panicked: cannot do it")] {
             let error = eventbox::process_batch(&one, &cell(), &cells, MANY).await.unwrap_err();
@@ -45,7 +48,10 @@ on_every_engine! {
             .before_deciding(|_| std::future::pending());
         let in_effect = Cells::<Engine>::deciding(|_, events, _| {
             let endless = SideEffect::new(|_tx| Box::pin(std::future::pending()));
-            Ok(Transition::to(1).consuming(events).side_effect(SideEffect::chain([Some(noting("ran")), Some(endless)])).into())
+            Ok(Transition::to(1)
+                .consuming(events)
+                .side_effect(SideEffect::chain([Some(noting("ran")), Some(endless)]))
+                .into())
         });
         let options = TurnOptions::new(MANY).deadline(Duration::from_millis(300));
         for cells in [deciding, in_effect] {
@@ -110,7 +116,10 @@ on_every_engine! {
         let options = TurnOptions::new(MANY).hook_deadline(limit);
         let turn = eventbox::process_batch_with(&db.pool, &cell(), &cells, &options).await.unwrap();
         assert_eq!(turn.number, Some(1));
-        assert_eq!(turn.hook_errors.unwrap().to_string(), "1 hook failed; not done within 20ms: the hooks behind it did not run");
+        assert_eq!(
+            turn.hook_errors.unwrap().to_string(),
+            "1 hook failed; not done within 20ms: the hooks behind it did not run"
+        );
         assert_eq!(ran.load(Ordering::SeqCst), 0);
 
         // The caller who runs them may give up one and go on with the others.

@@ -1,4 +1,4 @@
-//! The counters count only committed work, by a turn as by a round.
+//! The counters count only committed work, in turns and in rounds.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::ways::{Bounds, MATES, Way, emit, it};
 use crate::support::recorded::{Recorded, Recording, recorded};
 use crate::support::{CellEngine, TestDb, with_database};
 
-/// Of five events one is consumed, and three are garbage; the last one waits.
+/// Of five events one is consumed, three are garbage, and the last one waits.
 async fn a_known_run<B: CellEngine>(db: &TestDb<B>, _recording: &Recording, way: Way) {
     emit(db, ["1", "2", "3", "4", "5"]).await;
     let deciding = reduce(|events: &[Event], _: Seen| {
@@ -23,7 +23,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>, _recording: &Recording, way:
     assert_eq!((worked.consumed, worked.garbage), (1 + way.mates(), 3), "{worked:?}");
 }
 
-/// The shards for which a phase was counted.
+/// Returns the shards for which a phase was counted.
 fn shards(recorded: &Recorded, phase: &str) -> BTreeSet<String> {
     let series = recorded.0["eventbox_phase_us_total"].iter().filter(|(_, labels, _)| labels["phase"] == phase);
     series.map(|(_, labels, _)| labels["shard"].clone()).collect()
@@ -76,7 +76,7 @@ macro_rules! counted_by_every_way {
 
 counted_by_every_way!(turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
 
-/// An event, and its copy.
+/// Returns an event and its copy.
 async fn an_event_twice<B: CellEngine>(db: &TestDb<B>, door: Door) {
     for _ in 0..2 {
         door.send(&db.pool, &it(), "n", b"x").await.unwrap();

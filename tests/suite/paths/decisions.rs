@@ -1,4 +1,4 @@
-//! The decision of a reducer is done whole or not at all, by a turn as by a round.
+//! The decision of a reducer happens as a whole or not at all, in turns and in rounds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn message(payload: &str) -> CloudEvent {
     CloudEvent::builder("cells", "cell.grown").payload(payload.as_bytes().to_vec()).build().unwrap()
 }
 
-/// The messages in the outbox, in the order of their publication.
+/// Returns the messages in the outbox, in the order of their publication.
 async fn published<B: TestEngine>(db: &TestDb<B>) -> Vec<CloudEvent> {
     let hex = if B::FOLDER == "postgres" { "encode(payload, 'hex')" } else { "hex(payload)" };
     let rows = db.texts(format_args!("SELECT {hex} FROM eventbox_outbox ORDER BY id")).await;
@@ -28,7 +28,7 @@ async fn published<B: TestEngine>(db: &TestDb<B>) -> Vec<CloudEvent> {
     rows.iter().map(decoded).collect()
 }
 
-/// Has a way publish these messages in one turn; answers their keys in order.
+/// Publishes these messages in one turn of a way. Returns their keys in order.
 async fn keys_of<B: CellEngine>(db: &TestDb<B>, way: Way, payloads: &'static [&'static str]) -> Vec<String> {
     db.run("DELETE FROM eventbox_outbox").await;
     emit(db, ["go"]).await;
@@ -86,8 +86,8 @@ by_every_way! {
         );
     }
 
-    /// The key of a message is made of the recipient, the turn, the place in the turn and the content, and
-    /// of nothing else: all ways make the same keys.
+    /// The recipient, the turn, the place in the turn and the content alone make the key of a message: all ways make
+    /// the same keys.
     async fn the_keys_of_messages_are_made_of_their_place(db, way) {
         let payloads = &["same", "same", "other"];
         let first = keys_of(db, way, payloads).await;
@@ -132,7 +132,8 @@ by_every_way! {
         assert_eq!(published(db).await[0].idempotency_key(), Some("mine"));
     }
 
-    /// When one part of a decision cannot be written, no part is. A retry writes all of it once the cause is gone.
+    /// When one part of a decision cannot be written, no part is written. A retry writes all of it once the cause is
+    /// gone.
     async fn a_failure_of_one_part_is_one_of_all(db, way) {
         emit(db, ["a"]).await;
         db.run("ALTER TABLE eventbox_outbox RENAME TO elsewhere").await;
@@ -172,7 +173,7 @@ by_every_way! {
         assert_eq!((published(db).await.len(), db.count("eventbox_event WHERE recipient = 'other/1'").await), (1, 1));
     }
 
-    /// Garbage goes with the turn, also alone.
+    /// A turn removes garbage, also when it consumes nothing.
     async fn garbage_goes_with_the_turn(db, way) {
         emit(db, ["old", "new"]).await;
         let only_garbage =
@@ -183,7 +184,7 @@ by_every_way! {
         assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["new".to_owned()], 2));
     }
 
-    /// A decision that does nothing is no turn, and the events stay.
+    /// A decision without effects is no turn, and the events stay.
     async fn nothing_decided_is_no_turn(db, way) {
         emit(db, ["a"]).await;
         let worked =
@@ -192,8 +193,8 @@ by_every_way! {
         assert_eq!((turn_of_it(db).await, waiting(db).await), (0, 1));
     }
 
-    /// A decision that names an event that was not given, or one event twice, is refused before any SQL,
-    /// and loses nothing.
+    /// A decision that names an event that it was not given, or one event twice, is refused before any SQL, and loses
+    /// nothing.
     async fn a_wrong_decision_is_refused(db, way) {
         let foreign = eventbox::emit(&db.pool, &other(), Event::new("foreign")).await.unwrap().id().unwrap();
         emit(db, ["a"]).await;
@@ -225,7 +226,7 @@ by_every_way! {
         assert_eq!(seen(db).await, ["a"]);
     }
 
-    /// A batch takes the oldest events, and those behind them come next, to the last one.
+    /// A batch has the oldest events, and the next batches have the others, to the last one.
     async fn a_batch_takes_the_oldest(db, way) {
         emit(db, ["1", "2", "3", "4", "5"]).await;
         let batches = Arc::new(Notes::default());
@@ -259,7 +260,7 @@ by_every_way! {
         assert_eq!((seen(db).await, turn_of_it(db).await, worked.contention), (vec!["now".to_owned()], 1, 0));
     }
 
-    /// The state stays, is replaced, or is gone; its turn goes on.
+    /// The state stays, is replaced, or is removed, and its turns keep counting.
     async fn a_state_stays_changes_and_goes(db, way) {
         struct Doing;
         impl Reducer for Doing {
@@ -325,7 +326,8 @@ by_every_way! {
     async fn a_limit_of_what_is_emitted_is_one_of_the_decision(db, way) {
         emit(db, ["a"]).await;
         let too_long = reduce(|events, seen| {
-            Ok(remember(events, seen)?.emitting([(other(), Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]))]))
+            let too_long = Event::new(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]);
+            Ok(remember(events, seen)?.emitting([(other(), too_long)]))
         });
         let worked = way.work(db, too_long, Bounds::default(), async |worked| worked.failures > 0).await;
         assert_eq!(

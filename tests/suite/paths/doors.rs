@@ -1,4 +1,4 @@
-//! The doors into a box: what is promised of one of them is promised of all.
+//! The doors into a box: a promise of one door holds for all doors.
 
 use eventbox::dsset::{Item, Set};
 use eventbox::{
@@ -13,14 +13,14 @@ use super::by_every_door;
 use super::reducers::{reduce, remember};
 use crate::support::{CellEngine, SOON, TestDb, drain, eventually, on_every_engine};
 
-/// A way by which an event comes into a box.
+/// A way for an event into a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
     /// `emit` on a pool.
     Emit,
     /// `emit_all` on a pool.
     EmitAll,
-    /// `emit` in a transaction of the caller's, which commits.
+    /// `emit` in a transaction of the caller, which commits.
     Transaction,
     /// A `Sender`.
     Sender,
@@ -30,7 +30,7 @@ pub(super) enum Door {
 
 const DOORS: [Door; 5] = [Door::Emit, Door::EmitAll, Door::Transaction, Door::Sender, Door::Set];
 
-/// Why an event was not taken.
+/// Reason why an event was refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
     is_misuse: bool,
@@ -83,8 +83,8 @@ async fn prune<B: CellEngine>(db: &TestDb<B>) {
 }
 
 by_every_door! {
-    /// A name is accepted once while its event lives and as long as the name is remembered, and then again. The first
-    /// value counts.
+    /// A name is accepted once while its event exists and as long as the name is remembered, and then again. The first
+    /// value stays.
     async fn a_name_is_accepted_once(db, door) {
         let send = async |value: &str| door.send(&db.pool, &order(), "n", value.as_bytes()).await.unwrap();
         assert_eq!((send("first").await, send("second").await), (Emitted::Added, Emitted::Duplicate));
@@ -97,7 +97,7 @@ by_every_door! {
         assert_eq!(values(db, &order()).await, [b"fourth"]);
     }
 
-    /// The names of all doors are the same names, of each recipient its own.
+    /// All doors share the names of a recipient. Each recipient has names of its own.
     async fn a_name_of_one_door_is_known_at_all(db, door) {
         let other = Recipient::new("order", "8").unwrap();
         assert_eq!(door.send(&db.pool, &order(), "n", b"first").await.unwrap(), Emitted::Added);
@@ -114,7 +114,7 @@ by_every_door! {
         }
     }
 
-    /// The name of a timer, and that of an event in quarantine, is taken; a cancelled one is remembered.
+    /// The names of timers and of events in quarantine are taken. The name of a cancelled timer is remembered.
     async fn a_name_is_taken_wherever_its_event_is(db, door) {
         let hour = std::time::Duration::from_secs(3_600);
         eventbox::emit(&db.pool, &order(), Event::new("timer").named("t").due_in(hour)).await.unwrap();
@@ -138,7 +138,7 @@ by_every_door! {
         assert_eq!(values(db, &order()).await, wanted);
     }
 
-    /// The same bytes that went in come out, up to the limits of value and name.
+    /// An event has exactly the bytes of its sender, up to the limits of value and name.
     async fn bytes_are_kept(db, door) {
         let names = ["n".to_owned(), "ü".repeat(MAX_KEY_BYTES / 2), "\u{1}\n'\"\\%".to_owned()];
         let contents: [Vec<u8>; 3] = [Vec::new(), (0..=255).collect(), vec![7; MAX_VALUE_BYTES]];
@@ -152,7 +152,7 @@ by_every_door! {
         assert_eq!(events.len(), 3);
     }
 
-    /// An input over a limit is refused by its name, and nothing of it is stored.
+    /// An input over a limit is refused with the name of the limit, and nothing is stored.
     async fn limits_are_refused(db, door) {
         let long = "n".repeat(MAX_KEY_BYTES + 1);
         let large = vec![0; MAX_VALUE_BYTES + 1];
@@ -185,7 +185,7 @@ by_every_door! {
 }
 
 on_every_engine! {
-    /// All doors at once, with the same names in other orders.
+    /// All doors work at the same time, with the same names in different orders.
     async fn racing_doors_add_each_name_once(db) {
         const NAMES: usize = 30;
         let senders = DOORS.into_iter().enumerate().map(|(sender, door)| {
@@ -203,8 +203,8 @@ on_every_engine! {
         assert_eq!((added, db.count("eventbox_event").await), (NAMES, NAMES as i64));
     }
 
-    /// Many events of one call: `emit_all` and `Set::add` answer one by one, in the order given, also about copies
-    /// among them.
+    /// One call with many events: `emit_all` and `Set::add` return one result for each event, in the given order, also
+    /// for copies among them.
     async fn lists_answer_one_by_one(db) {
         let names: Vec<String> = ["a", "b", "a", "c"].map(str::to_owned).into();
         eventbox::emit(&db.pool, &order(), Event::new("there").named("b")).await.unwrap();
@@ -217,7 +217,7 @@ on_every_engine! {
         assert_eq!(values(db, &order()).await, [&b"there"[..], b"a", b"c", b"d", b"e"]);
     }
 
-    /// An event that comes through any door wakes up the workers of the process.
+    /// An event wakes up the workers of the process, through any door.
     async fn an_event_of_any_door_wakes_up_the_workers(db) {
         use crate::runtime::{STOP, config};
         let mut config = config();
@@ -242,7 +242,7 @@ mod on_postgres {
 
     use super::*;
     use crate::support::proxy::{Fate, Message, Proxy};
-    use crate::support::with_database;
+    use crate::support::{LOCK_WAITS, with_database};
 
     /// Runs a test through every door.
     macro_rules! at_every_door {
@@ -261,7 +261,7 @@ mod on_postgres {
     }
 
     at_every_door! {
-        /// A copy that comes while the first one is not committed waits, and then gets the right answer.
+        /// A second copy of an uncommitted first copy waits, and then gets the correct result.
         async fn a_second_copy_waits_for_the_first(db, door) {
             for first_commits in [true, false] {
                 let name = format!("{door:?}-{first_commits}");
@@ -269,9 +269,7 @@ mod on_postgres {
                 eventbox::emit(&mut *tx, &order(), Event::new("first").named(name.as_str())).await.unwrap();
                 let (pool, copy) = (db.open(2), name.clone());
                 let waiting = tokio::spawn(async move { door.send(&pool, &order(), &copy, b"second").await.unwrap() });
-                let locked = "SELECT count(*) FROM pg_stat_activity
-                              WHERE wait_event_type = 'Lock' AND datname = current_database()";
-                eventually(SOON, async || db.number(locked).await >= 1).await;
+                eventually(SOON, async || db.number(LOCK_WAITS).await >= 1).await;
                 if first_commits {
                     tx.commit().await.unwrap();
                 } else {
@@ -282,7 +280,7 @@ mod on_postgres {
             }
         }
 
-        /// The answer is lost, before the commit or after it: sent again under its name, the event is there once.
+        /// The result is lost, before or after the commit. After a second emit under the name, the event is there once.
         async fn after_a_lost_answer_it_is_sent_again(db, door) {
             for (n, fate) in [Fate::AnswerLost, Fate::CutBefore].into_iter().enumerate() {
                 let name = format!("{door:?}-{n}");
@@ -308,7 +306,7 @@ mod on_postgres {
         }
     }
 
-    /// Two transactions of other doors hold names in opposite order for no longer than they last: no deadlock occurs.
+    /// Two transactions of other doors hold names in opposite order, until they end: no deadlock occurs.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn lists_of_names_in_opposite_orders_do_not_deadlock() {
         with_database("opposite_orders", async |db: &TestDb<Postgres>| {

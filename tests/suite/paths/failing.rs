@@ -1,4 +1,4 @@
-//! Batches that keep failing: blocked, or the cause taken aside, by a turn as by a round.
+//! Batches that keep failing, in turns and in rounds: the recipient is blocked, or the cause goes into quarantine.
 
 use eventbox::{CloudEvent, Event, Outcome, PoisonPolicy, admin, limits::POISON_CODE};
 
@@ -7,7 +7,7 @@ use super::reducers::{Decided, Seen, meddled, reduce, remember, seen, text};
 use super::ways::{Bounds, Way, emit, it, turn_of_it, waiting};
 use crate::support::{TestDb, TestEngine};
 
-/// Cannot decide on any batch with an event `bad` in it.
+/// Cannot decide on any batch with an event `bad`.
 fn refusing(events: &[Event], seen: Seen) -> Decided {
     if events.iter().any(|event| event.value().starts_with(b"bad")) {
         return Err("bad\0 event".into());
@@ -19,13 +19,14 @@ async fn failures<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await
 }
 
-/// The values of what was taken aside, in order.
+/// Returns the values of the events in quarantine, in order.
 async fn aside<B: TestEngine>(db: &TestDb<B>) -> Vec<String> {
     admin::quarantined(&db.pool, &it(), None, 100).await.unwrap().iter().map(|dead| text(&dead.event)).collect()
 }
 
 by_every_way! {
-    /// One poison event of many is taken aside with its reason; all others are processed, each once and in order.
+    /// One poison event among many goes into quarantine with its reason. All others are processed, each once and in
+    /// order.
     async fn one_poison_event_is_taken_aside_and_the_rest_proceeds(db, way) {
         let values: Vec<String> = (0..200).map(|n| if n == 117 { "bad".to_owned() } else { n.to_string() }).collect();
         emit(db, values.clone()).await;
@@ -38,7 +39,7 @@ by_every_way! {
         assert_eq!(failures(db).await, 0);
     }
 
-    /// Several poison events are taken aside, also next to each other and at both ends.
+    /// Several poison events go into quarantine, also next to each other and at both ends.
     async fn every_poison_event_is_found(db, way) {
         emit(db, ["bad 1", "a", "bad 2", "bad 3", "b", "c", "bad 4"]).await;
         way.drain_with(db, reduce(refusing), Bounds::isolating(2)).await;
@@ -51,7 +52,7 @@ by_every_way! {
         );
     }
 
-    /// An event whose decision alone breaks the rules, or a limit, is found as well.
+    /// The library also finds an event whose decision breaks the rules, or a limit.
     async fn a_decision_that_is_refused_is_a_poison_too(db, way) {
         emit(db, ["a", "bad", "b"]).await;
         let too_long = reduce(|events: &[Event], seen: Seen| {
@@ -77,19 +78,19 @@ by_every_way! {
         assert_eq!(seen(db).await, ["a", "bad", "b"]);
     }
 
-    /// A turn takes the failures back: they are counted in a row.
+    /// A turn clears the failures: only failures in a row count.
     async fn a_success_takes_the_failures_back(db, way) {
         emit(db, ["bad"]).await;
         let worked =
             way.work(db, reduce(refusing), Bounds::isolating(1_000), async |worked| worked.failures >= 2).await;
         assert!(failures(db).await >= 2 && worked.quarantined == 0, "{worked:?}");
-        // Its pause is over.
+        // The pause of the recipient is over.
         db.run("UPDATE eventbox_failure SET next_attempt_at_us = 0").await;
         way.drain_with(db, reduce(remember), Bounds::isolating(1_000)).await;
         assert_eq!((failures(db).await, seen(db).await), (0, vec!["bad".to_owned()]));
     }
 
-    /// A lost race is the fault of no event: nothing is counted, and nothing taken aside.
+    /// A lost race is no event's fault: no failure is counted, and no event goes into quarantine.
     async fn a_lost_race_is_no_failure(db, way) {
         emit(db, ["a"]).await;
         let rival = db.open(1);
@@ -108,7 +109,7 @@ by_every_way! {
         assert_eq!(seen(db).await, ["a"]);
     }
 
-    /// A paused recipient is not processed, and the reducer is not asked; it goes on when it is resumed.
+    /// A paused recipient is not processed, and its reducer is not called. It goes on when it is resumed.
     async fn a_paused_recipient_is_not_processed(db, way) {
         emit(db, ["a"]).await;
         assert!(admin::pause(&db.pool, &it()).await.unwrap());
@@ -118,7 +119,7 @@ by_every_way! {
             worked.rounds > 0 && { db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0 }
         });
         let worked = match way {
-            // No other recipient waits, and a runtime begins no round for a paused one.
+            // No other recipient waits, and a runtime begins no round for a paused recipient.
             Way::RoundOfOne => tokio::time::timeout(std::time::Duration::from_millis(500), worked).await.ok(),
             _ => Some(worked.await),
         };

@@ -1,5 +1,5 @@
-//! The connection is lost during the commit: what happened is found out, and nothing happens twice, by a turn as by a
-//! round. With messages a round commits by `COMMIT`; without them it is one statement.
+//! The connection is lost during the commit. The library reads the turn back, and nothing happens twice, in turns and
+//! in rounds. With messages a round commits by `COMMIT`; without messages it is one statement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn hooked(notes: &Arc<Notes>, sends: Sends) -> impl Fn(&[Event], Seen) -> Decide
     }
 }
 
-/// The message by which a way commits what sends so much.
+/// Returns the message that commits this work of a way.
 fn commit_of(way: Way, sends: Sends) -> Message {
     match (way, sends) {
         (Way::Turn, _) | (_, Sends::Messages) => Message::Commit,
@@ -51,7 +51,7 @@ fn commit_of(way: Way, sends: Sends) -> Message {
     }
 }
 
-/// Lets the first commit of a decision about `the one` meet its fate; answers the notes of the hooks.
+/// Lets the first commit of a decision about `the one` meet its fate. Returns the notes of the hooks.
 async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate: fn() -> Fate) -> Vec<String> {
     let before: Vec<_> = (0..turns).map(|n| n.to_string()).collect();
     let quiet = Arc::new(Notes::default());
@@ -79,7 +79,7 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
             let mate = Recipient::new("cell", "mate-1").unwrap();
             eventbox::emit(&db.pool, &mate, Event::new("mate")).await.unwrap();
         }
-        // No other statement comes between.
+        // No other statement runs in between.
         let mut config = configured(Bounds::default());
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
         (config.leases, config.remote_wake_ups) = (None, false);
@@ -129,9 +129,9 @@ macro_rules! by_every_commit {
 }
 
 by_every_commit! {
-    /// It was committed: it is ours, nothing is done again, and its hooks run.
+    /// The commit succeeded: the turn is ours, nothing is repeated, and its hooks run.
     a_commit_whose_answer_was_lost_is_ours = Fate::AnswerLost;
 
-    /// It was not committed: it is done again.
+    /// The commit did not happen: the turn runs again.
     a_commit_that_did_not_arrive_is_done_again = Fate::CutBefore;
 }

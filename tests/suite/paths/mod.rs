@@ -1,6 +1,6 @@
-//! One promise and several ways to it: what holds for a turn holds for a round of one recipient and for a round of
-//! many, and what holds for one door into a box holds for all of them. Each test here is written once and runs
-//! through every way, on every engine.
+//! One promise and several ways to keep it: a promise of a turn holds for a round of one recipient and for a round of
+//! many, and a promise of one door into a box holds for all doors. Each test here is written once and runs for every
+//! way, on every engine.
 
 mod counting;
 mod decisions;
@@ -14,7 +14,7 @@ mod rules;
 mod timing;
 mod ways;
 
-/// Writes a test once and runs it through every way of working, on every engine.
+/// Defines a test that runs for every way of working, on every engine.
 macro_rules! by_every_way {
     ($($(#[$meta:meta])* async fn $name:ident($db:ident, $way:ident) $body:block)+) => {$(
         $(#[$meta])*
@@ -29,7 +29,7 @@ macro_rules! by_every_way {
 }
 use by_every_way;
 
-/// Writes a test once and runs it through every door into a box, on every engine.
+/// Defines a test that runs for every door into a box, on every engine.
 macro_rules! by_every_door {
     ($($(#[$meta:meta])* async fn $name:ident($db:ident, $door:ident) $body:block)+) => {$(
         $(#[$meta])*

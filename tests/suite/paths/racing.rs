@@ -1,4 +1,4 @@
-//! Races: who comes second has done nothing, by a turn as by a round, and all ways at once do each thing once.
+//! Races: the second writer has no effect, in turns and in rounds, and all ways at the same time do each thing once.
 
 use std::num::NonZeroU32;
 
@@ -16,7 +16,7 @@ fn other() -> Recipient {
     Recipient::new("other", "1").unwrap()
 }
 
-/// Remembers everything, publishes it, and tells another recipient.
+/// Remembers everything, publishes it, and emits it to another recipient.
 fn telling(events: &[Event], seen: Seen) -> Decided {
     let message = |event: &Event| CloudEvent::builder("cells", "seen").payload(event.value().to_vec()).build();
     let messages = events.iter().map(message).collect::<Result<Vec<_>, _>>()?;
@@ -24,7 +24,7 @@ fn telling(events: &[Event], seen: Seen) -> Decided {
     Ok(remember(events, seen)?.publishing(messages).emitting(told))
 }
 
-/// Makes this the state.
+/// Sets this state.
 struct Setting(Seen);
 
 impl Reducer for Setting {
@@ -35,7 +35,7 @@ impl Reducer for Setting {
     }
 }
 
-/// Consumes the event with this value, and takes all others for garbage.
+/// Consumes the event with this value, and declares all others garbage.
 struct Keeping(&'static str);
 
 impl Reducer for Keeping {
@@ -52,7 +52,7 @@ impl Reducer for Keeping {
 }
 
 by_every_way! {
-    /// Another writer consumes the same events between the listing and the commit: what was decided on them does not
+    /// Another writer consumes the same events between the listing and the commit: the decision on them does not
     /// happen.
     async fn the_decision_of_a_loser_does_not_happen(db, way) {
         emit(db, ["once"]).await;
@@ -71,8 +71,8 @@ by_every_way! {
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_event").await), (1, 1));
     }
 
-    /// The rival takes a part of what was listed, at the first turn and at a later one: the rest is decided on the
-    /// rival's state.
+    /// Another writer takes a part of the listed events, at the first turn and at a later one. The decision on the rest
+    /// uses the other writer's state.
     async fn a_state_never_has_an_event_twice(db, way) {
         for (turns, before) in [(0, vec![]), (3, vec!["1", "2", "3"])] {
             db.run("DELETE FROM eventbox_state").await;
@@ -100,7 +100,7 @@ by_every_way! {
         }
     }
 
-    /// From A to B and back to A is a change: a decision on the first A is made again.
+    /// From A to B and back to A is a change: the decision on the first A is made again.
     async fn a_state_that_comes_back_is_another_one(db, way) {
         emit(db, ["a"]).await;
         way.drain(db, reduce(remember)).await;
@@ -123,7 +123,7 @@ by_every_way! {
         assert!(worked.contention >= 1, "{worked:?}");
     }
 
-    /// Each of two takes the other's event for garbage: one of them commits that.
+    /// Each of two writers declares the other's event garbage: one of them commits that.
     async fn two_that_disagree_about_garbage_do_not_lose_both(db, way) {
         emit(db, ["A", "B"]).await;
         let rival = db.open(1);
@@ -139,8 +139,7 @@ by_every_way! {
         assert_eq!((seen(db).await, waiting(db).await), (vec!["B".to_owned()], 0));
     }
 
-    /// A re-send meets the name while its event is decided on, and after its turn; the first value is the one that
-    /// counts.
+    /// A re-send of a name meets the decision on its event, and the time after the turn. The first value stays.
     async fn a_name_that_is_sent_again_changes_nothing(db, way) {
         let again = |value: &'static str| Event::new(value).named("order-7");
         assert_eq!(eventbox::emit(&db.pool, &it(), again("first")).await.unwrap(), Emitted::Added);
@@ -161,7 +160,8 @@ by_every_way! {
 }
 
 on_every_engine! {
-    /// Turns and rounds of one and of many race over one box: each event is consumed once, in the order of the emits.
+    /// Turns and rounds of one and of many recipients race for one box: each event is consumed once, in the order of
+    /// the emits.
     async fn all_ways_at_once_do_each_thing_once(db) {
         const EVENTS: i64 = 300;
         emit(db, (0..EVENTS / 2).map(|n| format!("{n:03}"))).await;
@@ -169,7 +169,8 @@ on_every_engine! {
         let pool = db.open(2);
         let turns = async {
             while turn_of_it(db).await == 0 || waiting(db).await > 0 {
-                match eventbox::process_batch(&pool, &it(), &ReducerAsProcessor::<_>::new(&reduce(telling)), few).await {
+                match eventbox::process_batch(&pool, &it(), &ReducerAsProcessor::<_>::new(&reduce(telling)), few).await
+                {
                     Ok(_) => {}
                     Err(error) => assert!(error.is_contention(), "{error:?}"),
                 }

@@ -9,12 +9,12 @@ use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 use super::ways::it;
 use crate::support::{TestDb, TestEngine};
 
-/// The events that the reducers have seen, in order.
+/// The events of the calls of a reducer, in order.
 pub(super) type Seen = Vec<String>;
 
 pub(super) type Decided = Result<Outcome<Seen>, BoxError>;
 
-/// Reduces with a closure.
+/// A reducer that decides with a closure.
 pub(super) struct Reduce<F>(F);
 
 pub(super) fn reduce<F: Fn(&[Event], Seen) -> Decided + Send + Sync>(with: F) -> Reduce<F> {
@@ -46,7 +46,7 @@ pub(super) async fn seen<B: TestEngine>(db: &TestDb<B>) -> Seen {
 
 type Between = dyn Fn(usize) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// Lets something happen between the listing and the commit: within each decision, with its number, from 1.
+/// Runs a hook between the listing and the commit: in each decision, with its number, from 1.
 pub(super) struct Meddled<R> {
     reducer: R,
     between: Box<Between>,

@@ -1,5 +1,5 @@
-//! The rules of a turn, each broken on purpose between the listing and the commit: what is wrong must be noticed, by
-//! a turn as by a round.
+//! The rules of a turn. Each test breaks a rule between the listing and the commit, and the library must notice, in
+//! turns and in rounds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use super::reducers::{Meddled, Notes, Seen, meddled, reduce, remember, seen, tex
 use super::ways::{Bounds, Way, emit, it, turn_of_it, waiting};
 use crate::support::{CellEngine, TestDb};
 
-/// The clock of an hour ago, and some seconds later.
+/// Returns the clock of an hour ago, plus some seconds.
 fn hour_ago(later_s: u64) -> Clock {
     Clock::at(SystemTime::now() - Duration::from_secs(3_600) + Duration::from_secs(later_s))
 }
@@ -21,7 +21,7 @@ fn hour_ago(later_s: u64) -> Clock {
 const THE_SECOND: &str = "DELETE FROM eventbox_event WHERE recipient = 'cell/it' AND id =
     (SELECT id FROM eventbox_event WHERE recipient = 'cell/it' ORDER BY id LIMIT 1 OFFSET 1)";
 
-/// Reduces, while code that does not know the rules runs a statement between the first listing and its commit.
+/// Reduces, while foreign code runs a statement between the first listing and its commit.
 fn breaking<B: CellEngine, R>(db: &TestDb<B>, reducer: R, sql: &'static str) -> Meddled<R> {
     let other = db.open(1);
     meddled(reducer, move |decision| {
@@ -35,7 +35,7 @@ fn breaking<B: CellEngine, R>(db: &TestDb<B>, reducer: R, sql: &'static str) -> 
 }
 
 by_every_way! {
-    /// An event that went away without moving the turn is missed by the count.
+    /// The count of removals shows that an event was removed without a move of the turn.
     async fn an_event_that_vanished_is_missed(db, way) {
         emit(db, ["stays", "vanishes"]).await;
         let vanishing = breaking(db, reduce(remember), THE_SECOND);
@@ -53,7 +53,7 @@ by_every_way! {
         assert!(worked.contention >= 1, "{worked:?}");
     }
 
-    /// An event that commits late between old ones is not removed with them.
+    /// An event that commits late between old events is not removed with them.
     async fn an_event_that_commits_late_between_old_ones_is_not_lost(db, way) {
         hour_ago(0).scope(emit(db, ["1"])).await;
         hour_ago(20).scope(emit(db, ["3"])).await;
@@ -72,7 +72,7 @@ by_every_way! {
         assert_eq!(all, ["1", "2", "3"], "each of them once");
     }
 
-    /// The same for garbage, which is counted with what is consumed.
+    /// The same for garbage, which counts like consumed events.
     async fn garbage_that_vanished_is_missed(db, way) {
         emit(db, ["stays", "garbage"]).await;
         let sweeping = reduce(|events: &[Event], mut seen: Seen| {
@@ -85,7 +85,7 @@ by_every_way! {
         assert!(worked.contention >= 1 && worked.garbage == 0, "{worked:?}");
     }
 
-    /// A turn that was read and whose row is gone does not match: the missing row is no turn 0.
+    /// A turn whose row is gone does not match: a missing row is no turn 0.
     async fn a_missing_row_matches_no_turn(db, way) {
         emit(db, ["first"]).await;
         way.drain(db, reduce(remember)).await;
@@ -93,11 +93,11 @@ by_every_way! {
         let worked = way
             .drain(db, breaking(db, reduce(remember), "DELETE FROM eventbox_state WHERE recipient = 'cell/it'"))
             .await;
-        assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["second".to_owned()], 1), "decided anew on no state");
+        assert_eq!((seen(db).await, turn_of_it(db).await), (vec!["second".to_owned()], 1), "decided again on no state");
         assert!(worked.contention >= 1, "{worked:?}");
     }
 
-    /// A row that came while the first turn was decided is not inserted over.
+    /// An insert of the first turn does not replace a row that came during the decision.
     async fn a_row_that_came_first_is_not_overwritten(db, way) {
         emit(db, ["x"]).await;
         let other = db.open(1);
@@ -114,7 +114,7 @@ by_every_way! {
         assert!(worked.contention >= 1, "{worked:?}");
     }
 
-    /// An event that comes after the listing is not in the batch and not lost, and its emit is no contention.
+    /// An event that comes after the listing is neither in the batch nor lost, and its emit is no contention.
     async fn an_event_that_comes_after_the_listing_waits(db, way) {
         emit(db, ["listed"]).await;
         let other = db.open(1);
@@ -137,8 +137,8 @@ by_every_way! {
         assert_eq!((seen(db).await.len(), turn_of_it(db).await, worked.contention), (2, 2, 0), "{worked:?}");
     }
 
-    /// A batch is bounded however the way lists it, and the last event of a full batch is not taken for the end of
-    /// the box.
+    /// A batch is bounded in every way of listing, and the last event of a full batch is not taken for the end of the
+    /// box.
     async fn exactly_one_batch_leaves_nothing(db, way) {
         for count in [3, 4, 7] {
             emit(db, (0..count).map(|n| n.to_string())).await;

@@ -1,4 +1,4 @@
-//! Events for later that a decision emits: they are of its turn, by a turn as by a round.
+//! Timers of a decision belong to its turn, in turns and in rounds.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::support::{TestDb, TestEngine};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Remembers everything; on `start` it also sets a timer under a name, one without, and one that is due already.
+/// Remembers everything. On `start` it also sets a timer with a name, one without a name, and one that is due already.
 fn setting(events: &[Event], seen: Seen) -> Decided {
     let outcome = remember(events, seen)?;
     if !events.iter().any(|event| event.value() == b"start") {
@@ -28,19 +28,19 @@ fn setting(events: &[Event], seen: Seen) -> Decided {
     ]))
 }
 
-/// Lets two hours pass, and moves what is due; answers how many were moved.
+/// Lets two hours pass, and moves due timers. Returns their number.
 async fn let_time_pass<B: TestEngine>(db: &TestDb<B>) -> u64 {
     db.run("UPDATE eventbox_timer SET due_at_us = due_at_us - 7200000000").await;
     move_due(&db.pool, &[it().shard()], NonZeroU32::new(100).unwrap()).await.unwrap().moved
 }
 
 by_every_way! {
-    /// The timers are there when the turn has committed, come once when they are due, and in the order of the emit.
+    /// The timers exist when the turn has committed. Each fires once when it is due, in the order of the emits.
     async fn a_decision_sets_timers(db, way) {
         emit(db, ["start"]).await;
         way.work(db, reduce(setting), Bounds::default(), async |_| waiting(db).await == 0 && turn_of_it(db).await > 0)
             .await;
-        // A runtime moves what is due by itself; a call does not.
+        // A runtime moves due timers by itself; a call does not.
         move_due(&db.pool, &[it().shard()], NonZeroU32::new(100).unwrap()).await.unwrap();
         let set: Vec<_> = timers(&db.pool, &it(), None, 10).await.unwrap().iter().map(text).collect();
         assert_eq!(set, ["reminder", "unnamed"]);
@@ -51,7 +51,8 @@ by_every_way! {
         assert_eq!(seen(db).await, ["start", "over", "reminder", "unnamed"]);
     }
 
-    /// A name counts for timers too: the second one is a duplicate, a cancelled one is remembered.
+    /// Names count for timers too: a second timer of a name is a duplicate, and the name of a cancelled timer is
+    /// remembered.
     async fn a_named_timer_is_set_once(db, way) {
         for _ in 0..2 {
             emit(db, ["start"]).await;
@@ -64,7 +65,7 @@ by_every_way! {
         assert_eq!(db.count("eventbox_timer WHERE name = 'reminder'").await, 0, "a cancelled name is remembered");
     }
 
-    /// The timers of a decision that lost its race are not set.
+    /// The timers of a decision that lost its race do not exist.
     async fn a_loser_sets_no_timers(db, way) {
         emit(db, ["start"]).await;
         let rival = db.open(1);
@@ -80,7 +81,7 @@ by_every_way! {
         assert_eq!((db.count("eventbox_timer").await, seen(db).await), (0, vec!["start".to_owned()]));
     }
 
-    /// A timer that is too far away is a failure of the whole decision.
+    /// A timer too far in the future is a failure of the whole decision.
     async fn a_timer_that_is_too_far_is_refused(db, way) {
         emit(db, ["a"]).await;
         let far = reduce(|events: &[Event], seen: Seen| {

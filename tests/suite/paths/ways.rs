@@ -1,4 +1,4 @@
-//! The ways by which what a reducer decides is committed.
+//! The ways that commit the decisions of a reducer.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 /// Largest number of turns that a test may need.
 const MAX_CALLS: usize = 2_000;
 
-/// The recipients that share a round of many with the one that a test is about.
+/// Number of other recipients that share a round of many with the recipient of a test.
 pub(super) const MATES: [&str; 3] = ["mate-1", "mate-2", "mate-3"];
 
-/// A way to work on a recipient.
+/// A way of working on a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Calls that take the one recipient through turns.
+    /// Calls that run the turns of the recipient.
     Turn,
-    /// A runtime whose rounds have the one recipient.
+    /// A runtime whose rounds have only the recipient.
     RoundOfOne,
-    /// A runtime whose first round has other recipients too.
+    /// A runtime whose first round also has other recipients.
     RoundOfMany,
 }
 
-/// The work that was done, by any of the ways.
+/// The work of a way.
 #[derive(Debug, Default)]
 pub(super) struct Worked {
     pub(super) turns: u64,
@@ -38,11 +38,11 @@ pub(super) struct Worked {
     pub(super) quarantined: u64,
     pub(super) contention: u64,
     pub(super) failures: u64,
-    /// Rounds, or calls.
+    /// Number of rounds, or of calls.
     pub(super) rounds: u64,
 }
 
-/// The bounds of the work.
+/// Bounds of the work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) max_events: u32,
@@ -65,7 +65,7 @@ impl Bounds {
     }
 }
 
-/// The recipient that the tests are about.
+/// Returns the recipient of the tests.
 pub(super) fn it() -> Recipient {
     Recipient::new("cell", "it").unwrap()
 }
@@ -75,19 +75,19 @@ pub(super) async fn waiting<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT count(*) FROM eventbox_event WHERE recipient = 'cell/it'").await
 }
 
-/// The turn of it; 0 when it never had one.
+/// Returns the turn of the recipient; 0 when it never had one.
 pub(super) async fn turn_of_it<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT coalesce(max(turn), 0) FROM eventbox_state WHERE recipient = 'cell/it'").await
 }
 
-/// Emits events with these values to it, in one transaction.
+/// Emits events with these values to the recipient, in one transaction.
 pub(super) async fn emit<B: CellEngine>(db: &TestDb<B>, values: impl IntoIterator<Item = impl Into<String>>) {
     let events: Vec<_> = values.into_iter().map(|value| (it(), Event::new(value.into()))).collect();
     B::emit_all(&mut *db.pool.acquire().await.unwrap(), &events).await.unwrap();
 }
 
 impl Way {
-    /// Works until `done` returns true. `done` is called again and again with the work that was done so far.
+    /// Works until `done` returns true. `done` is called repeatedly, with the work so far.
     pub(super) async fn work<B, R, C>(
         self,
         db: &TestDb<B>,
@@ -107,14 +107,14 @@ impl Way {
                 let mates = MATES.map(|key| (Recipient::new("cell", key).unwrap(), Event::new("mate")));
                 B::emit_all(&mut *db.pool.acquire().await.unwrap(), &mates).await.unwrap();
                 let left = "SELECT count(*) FROM eventbox_event WHERE recipient LIKE 'cell/mate-%'";
-                // The runtime may find the recipient before the others, and a stop would leave them.
+                // The runtime may find the recipient before the others, and a stop would leave the others.
                 let all_done = async |worked: &Worked| done(worked).await && db.number(left).await == 0;
                 by_rounds(&db.open(5), reducer, configured(bounds), all_done).await
             }
         }
     }
 
-    /// Works until nothing waits for it.
+    /// Works until no event waits for the recipient.
     pub(super) async fn drain<B, R, C>(self, db: &TestDb<B>, reducer: R) -> Worked
     where
         B: CellEngine,
@@ -124,7 +124,7 @@ impl Way {
         self.drain_with(db, reducer, Bounds::default()).await
     }
 
-    /// Works until nothing waits for it, within other bounds.
+    /// Works until no event waits for the recipient, within other bounds.
     pub(super) async fn drain_with<B, R, C>(self, db: &TestDb<B>, reducer: R, bounds: Bounds) -> Worked
     where
         B: CellEngine,
@@ -142,7 +142,7 @@ impl Way {
 
 pub(super) fn configured(bounds: Bounds) -> RuntimeConfig {
     let mut config = config();
-    // All events that are there at the start are in one round.
+    // All events that exist at the start are in one round.
     config.rounds = 1.try_into().unwrap();
     config.max_events = bounds.max_events.try_into().unwrap();
     config.poison = bounds.poison;

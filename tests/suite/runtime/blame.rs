@@ -1,5 +1,5 @@
-//! The blame for a failure: an event is taken aside only for a failure of its own. Health reports a failure that no
-//! event caused.
+//! The blame for a failure: an event goes into quarantine only for a failure of its own. Health reports a failure that
+//! no event caused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl Reducer for Calling {
     }
 }
 
-/// No event was blamed for anything.
+/// Checks that no event was blamed.
 async fn no_event_is_blamed<B: TestEngine>(db: &TestDb<B>) {
     assert_eq!(db.count("eventbox_dead_letter").await, 0);
     assert_eq!(db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await, 0);
@@ -63,14 +63,15 @@ async fn health_says<B: TestEngine>(runtime: &Runtime<B>, text: &str) {
 }
 
 on_every_engine! {
-    /// A service that all recipients of a kind need is away: the kind is held, no event is blamed, and each box goes
-    /// on in its order.
+    /// A service that all recipients of a kind need is away. The runtime holds the kind and blames no event, and each
+    /// box goes on in its order.
     async fn a_service_that_is_away_is_no_events_fault(db) {
         let (calling, away, calls) = Calling::new(|| "the service is away".into());
         for n in 0..30 {
             emit(db, &tally(n), ["a", "b", "c"]).await;
         }
-        let builder = Runtime::builder(db.open(4)).reducer("tally", calling).reducer("other", Tally).config(isolating(2));
+        let builder =
+            Runtime::builder(db.open(4)).reducer("tally", calling).reducer("other", Tally).config(isolating(2));
         let runtime = builder.start().await.unwrap();
         health_says(&runtime, "kind tally is held").await;
         health_says(&runtime, "the service is away").await;
@@ -91,8 +92,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// An `Outage` is the fault of no event, also of a single recipient and however deep it is wrapped. The work is
-    /// tried again after the time that the outage names.
+    /// An `Outage` is no event's fault, also for a single recipient and at any depth of wrapping. The runtime tries
+    /// again after the time of the outage.
     async fn an_outage_blames_no_event(db) {
         let (calling, away, calls) = Calling::new(|| {
             let outage = Outage { retry_after: Duration::from_millis(50) };
@@ -110,7 +111,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A worker of an older version leaves an event that it does not know, for one that does.
+    /// A worker of an older version leaves an unknown event to a worker of a newer version.
     async fn an_unknown_event_waits_for_a_newer_version(db) {
         let (old, _, calls) = Calling::new(|| UnknownEvent::new("departed, version 2").into());
         emit(db, &tally(1), ["new"]).await;
@@ -126,7 +127,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A table that is not there is the deployment's fault: the events wait until it is.
+    /// A missing table is the deployment's fault: the events wait until the table exists.
     async fn a_missing_table_blames_no_event(db) {
         create_cells(db).await;
         db.run("ALTER TABLE effect RENAME TO renamed").await;
@@ -143,8 +144,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Data that a constraint of the database refuses is the fault of the event that brings it, which is taken aside;
-    /// the others go on.
+    /// Data that a constraint of the database refuses is the event's fault, and the event goes into quarantine. The
+    /// others go on.
     async fn data_that_is_refused_blames_its_event(db) {
         create_cells(db).await;
         db.run("CREATE UNIQUE INDEX once ON effect (text)").await;
@@ -158,7 +159,7 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_dead_letter").await, 1);
     }
 
-    /// A message that the outbox never takes is the fault of the event that publishes it, in rounds of reducers too.
+    /// A message that the outbox never accepts is the fault of the event that publishes it, in rounds of reducers too.
     async fn a_message_that_is_refused_blames_its_event(db) {
         refuse_messages(db).await;
         for n in 0..3 {
@@ -173,12 +174,13 @@ on_every_engine! {
         assert_eq!((db.count("eventbox_outbox").await, seen(db, &tally(2)).await.concat()), (8, "ab".into()));
     }
 
-    /// Many boxes with a bad event behind a good one: each loses its bad one only.
+    /// Many boxes have a bad event behind a good event: each box loses only its bad event.
     async fn many_bad_events_are_not_taken_for_an_outage(db) {
         for n in 0..8 {
             emit(db, &tally(n), ["a", "fail", "b"]).await;
         }
-        let builder = Runtime::builder(db.open(4)).reducer("tally", crate::runtime::failing::Fragile).config(isolating(2));
+        let builder =
+            Runtime::builder(db.open(4)).reducer("tally", crate::runtime::failing::Fragile).config(isolating(2));
         let runtime = builder.start().await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
@@ -188,7 +190,7 @@ on_every_engine! {
         }
     }
 
-    /// A recipient whose failures cannot be noted backs off all the same: the process remembers it.
+    /// A recipient whose failures cannot be noted backs off too: the process remembers the failures.
     async fn a_failure_that_cannot_be_noted_backs_off_too(db) {
         refuse_notes(db).await;
         let mut config = isolating(3);
@@ -224,7 +226,7 @@ impl Reducer for Publishing {
     }
 }
 
-/// Lets the database refuse messages of the type `bad`.
+/// Makes the database refuse messages of the type `bad`.
 async fn refuse_messages<B: TestEngine>(db: &TestDb<B>) {
     if B::FOLDER == "sqlite" {
         let body = "BEGIN SELECT RAISE(ABORT, 'no such messages'); END";
@@ -234,7 +236,7 @@ async fn refuse_messages<B: TestEngine>(db: &TestDb<B>) {
     db.run("ALTER TABLE eventbox_outbox ADD CHECK (type <> 'bad')").await;
 }
 
-/// Lets the database refuse every note of a failure.
+/// Makes the database refuse every note of a failure.
 async fn refuse_notes<B: TestEngine>(db: &TestDb<B>) {
     if B::FOLDER == "sqlite" {
         let refuses = "BEFORE INSERT ON eventbox_failure BEGIN SELECT RAISE(ABORT, 'no notes'); END";
@@ -271,7 +273,7 @@ mod postgres {
             Runtime::builder(pool).processor("cell", writing::<Postgres>()).config(config).start().await.unwrap();
         eventually(SOON, async || runtime.stats().failures >= 3).await;
         health_says(&runtime, "kind cell").await;
-        // The others are not delayed.
+        // The other cells are not delayed.
         emit(db, &cell(2), ["x"]).await;
         eventually(SOON, async || effects(db).await == ["2:x"]).await;
         no_event_is_blamed(db).await;
@@ -302,7 +304,7 @@ mod postgres {
         .await;
     }
 
-    /// Reads everything of a table of its own, in the step that is named.
+    /// Reads all columns of a table of its own, in the named step.
     struct Starred(&'static str);
 
     impl Starred {
@@ -347,8 +349,8 @@ mod postgres {
         }
     }
 
-    /// Another session alters a table while plans of it are kept: they are thrown away with their connections, and no
-    /// event is blamed.
+    /// Another session alters a table while plans on it are kept. The library closes the connections with the plans,
+    /// and no event is blamed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_stale_plan_blames_no_event() {
         for step in ["load", "fetch", "effect", "save"] {

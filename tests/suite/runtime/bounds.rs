@@ -1,4 +1,4 @@
-//! The bounds of a runtime: of a turn's time, of rounds at once, of the outbox, and of a wait.
+//! The bounds of a runtime: of a turn's time, of concurrent rounds, of the outbox, and of a wait.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, Status,
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
 use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every_engine};
 
-/// Longer than any test may take.
+/// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
-/// Waits in each decision until the wanted number is made at the same time, or was.
+/// Waits in each decision until the wanted number of decisions runs at the same time.
 struct Meeting {
     wanted: usize,
-    /// Number of decisions inside, now and at most.
+    /// Number of running decisions, now and at most.
     inside: Mutex<(usize, usize)>,
     changed: Condvar,
 }
@@ -67,7 +67,7 @@ impl Reducer for Publisher {
     }
 }
 
-/// Rounds of at most two recipients each, and the number of them that may be in flight.
+/// Rounds of at most two recipients each, with the maximum number of rounds in flight.
 fn small_rounds(rounds: usize) -> RuntimeConfig {
     let mut config = config();
     config.rounds = rounds.try_into().unwrap();
@@ -77,7 +77,7 @@ fn small_rounds(rounds: usize) -> RuntimeConfig {
 
 on_every_engine! {
     /// The setting `turn_deadline` bounds each attempt: a processor that never returns is a failure of its recipient,
-    /// and others go on.
+    /// and other recipients go on.
     async fn a_turn_that_never_returns_is_given_up(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
@@ -99,7 +99,7 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Several rounds are under way at the same time, each with other recipients.
+    /// Several rounds are in flight at the same time, each with other recipients.
     async fn rounds_overlap(db) {
         let meets = Meets::wanting(2);
         let all: Vec<_> = (0..12).map(|n| (tally(n), Event::new("x"))).collect();
@@ -114,7 +114,7 @@ on_every_engine! {
         }
     }
 
-    /// With a setting of one there is one round at a time, however much there is to do.
+    /// With the setting 1 there is one round at a time, whatever the load.
     async fn only_one_round_runs_at_a_time(db) {
         let meets = Meets::wanting(1);
         let all: Vec<_> = (0..30).map(|n| (tally(n), Event::new("x"))).collect();
@@ -124,14 +124,13 @@ on_every_engine! {
         idle(db).await;
         let stats = runtime.stop(STOP).await;
         assert!(stats.complete);
-        // A round of two decides one after the other.
+        // A round of two recipients decides on them one after the other.
         assert_eq!(meets.most(), 1);
         assert!(runtime.stats().rounds >= 15, "{:?}", runtime.stats());
     }
 
-    /// A round takes the events that a batch left at once, batch after batch, without a poll. The same holds for a
-    /// round of one and for rounds of many.
-    /// A box that is empty is not listed again.
+    /// A round that leaves events runs again at once, batch after batch, without a poll. The same holds for rounds of
+    /// one recipient and of many. An empty box is not listed again.
     async fn events_left_by_a_batch_are_taken_without_a_poll(db) {
         for recipients in [1, 5] {
             let all: Vec<_> = (0..recipients).map(|n| tally(format!("{recipients}/{n}"))).collect();
@@ -156,7 +155,7 @@ on_every_engine! {
         }
     }
 
-    /// The setting `workers` bounds the turns at once, and this number is in flight.
+    /// The setting `workers` bounds the concurrent turns, and this number of turns is in flight.
     async fn as_many_turns_at_once_as_there_are_workers(db) {
         create_cells(db).await;
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -184,8 +183,8 @@ on_every_engine! {
         assert_eq!((most.load(Ordering::SeqCst), db.number("SELECT count(*) FROM cell").await), (3, 9));
     }
 
-    /// The kinds that publish go on when nine tenths of the quota are left, and not before; a kind that was not held
-    /// goes on up to the quota.
+    /// Kinds on hold that publish go on when the outbox is below nine tenths of the quota, and not before. A kind that
+    /// is not on hold publishes up to the quota.
     async fn a_kind_that_waits_for_the_outbox_goes_on_below_nine_tenths(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
@@ -200,8 +199,8 @@ on_every_engine! {
             .await;
             assert_eq!(db.count("eventbox_outbox").await, rows);
         };
-        // Each time that a kind is resumed and goes on, the runtime has looked since, at what is paused and at the
-        // outbox.
+        // When a kind was paused, resumed and has gone on, the runtime has read the paused kinds and the outbox in
+        // between.
         let looked = async |n: usize| {
             admin::pause_kind(&db.pool, "tally").await.unwrap();
             let receipt = Engine::emit_on(&db.pool, &tally(n), Event::new("x")).await.unwrap();
@@ -210,7 +209,7 @@ on_every_engine! {
         };
         emit(db, &publisher, 0..19).await;
         idle(db).await;
-        // 19 are above nine tenths, and no kind was held.
+        // 19 are above nine tenths, and no kind was on hold.
         for n in 0..3 {
             tokio::time::sleep(Duration::from_millis(120)).await;
             looked(n).await;
@@ -236,8 +235,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A wait for an event of a paused recipient or kind ends at once with that answer, and so does one for an event
-    /// in quarantine.
+    /// A wait for an event of a paused recipient or kind returns this status at once. So does a wait for an event in
+    /// quarantine.
     async fn a_wait_for_a_held_event_ends_at_once(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let at_once = async |receipt: &eventbox::Receipt| {

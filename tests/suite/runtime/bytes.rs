@@ -1,5 +1,4 @@
-//! Rounds and turns that take no more bytes than they may: no event is lost, none is passed over, and no recipient
-//! waits for ever.
+//! Rounds and turns within their bounds in bytes: no event is lost or skipped, and no recipient waits for ever.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -19,7 +18,7 @@ fn bytes(bytes: usize) -> NonZeroUsize {
     NonZeroUsize::new(bytes).unwrap()
 }
 
-/// Keeps a state that is large, and emits to another recipient for each event.
+/// Keeps a large state, and emits to another recipient for each event.
 struct Heavy;
 
 impl Reducer for Heavy {
@@ -36,7 +35,7 @@ impl Reducer for Heavy {
 
 on_every_engine! {
     async fn rounds_take_what_fits_and_leave_the_rest_for_the_next(db) {
-        // Small ones, one that fills a round, and one that is larger than any round.
+        // Small events, an event that fills a round, and an event that is larger than any round.
         let sizes = [[10, 10, 10], [900, 900, 10], [5_000, 10, 5_000], [0, 1_500, 0], [10, 10, 1_200]];
         let boxes: Vec<Vec<String>> = (0..40).map(|n| values(n, &sizes[n % sizes.len()])).collect();
         for (n, values) in boxes.iter().enumerate() {
@@ -65,7 +64,7 @@ on_every_engine! {
         assert_eq!(seen(db, &tally(1)).await, short);
     }
 
-    /// States are bounded as events are, and so is what a round writes.
+    /// States are bounded like events, and so are the writes of a round.
     async fn large_states_and_messages_go_in_slices(db) {
         let heavy = |n: usize| Recipient::new("heavy", n.to_string()).unwrap();
         let mut config = config();

@@ -17,9 +17,27 @@ on_every_engine! {
             ("backoff.cap", |config| config.backoff.cap = Duration::ZERO),
             ("shard_limit is 300", |config| config.shard_limit = 300.try_into().unwrap()),
             ("turn_deadline is zero", |config| config.turn_deadline = Duration::ZERO),
-            ("leases.lease_ttl", |config| config.leases = Some({ let mut leases = leases(); leases.lease_ttl = leases.renew_interval; leases })),
-            ("leases.check_interval is longer", |config| config.leases = Some({ let mut leases = leases(); leases.check_interval = Duration::from_secs(5); leases })),
-            ("leases.check_interval or leases.renew_interval is zero", |config| config.leases = Some({ let mut leases = leases(); leases.check_interval = Duration::ZERO; leases })),
+            ("leases.lease_ttl", |config| {
+                config.leases = Some({
+                    let mut leases = leases();
+                    leases.lease_ttl = leases.renew_interval;
+                    leases
+                })
+            }),
+            ("leases.check_interval is longer", |config| {
+                config.leases = Some({
+                    let mut leases = leases();
+                    leases.check_interval = Duration::from_secs(5);
+                    leases
+                })
+            }),
+            ("leases.check_interval or leases.renew_interval is zero", |config| {
+                config.leases = Some({
+                    let mut leases = leases();
+                    leases.check_interval = Duration::ZERO;
+                    leases
+                })
+            }),
         ];
         for (words, change) in wrong {
             let mut config = config();

@@ -32,30 +32,39 @@ impl Reducer for Fragile {
 }
 
 on_every_engine! {
-    /// A bad event among many recipients' good ones: the others are processed, and the bad ones end in quarantine; the rest of their boxes too.
+    /// Two recipients have a bad event among good events, beside many good recipients. The runtime moves the bad events
+    /// to quarantine and processes all other events.
     async fn bad_events_end_in_quarantine_and_the_rest_proceeds(db) {
         let good: Vec<_> = (0..100).map(|n| (tally(n), Event::new("good"))).collect();
         emit_all(db, &good).await;
         emit(db, &tally("fails"), ["a", "fail", "b"]).await;
         emit(db, &tally("panics"), ["a", "b", "panic"]).await;
-        let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(isolating(3)).start().await.unwrap();
+        let runtime =
+            Runtime::builder(db.open(4)).reducer("tally", Fragile).config(isolating(3)).start().await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally("fails")).await, seen(db, &tally("panics")).await), (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()]));
+        assert_eq!(
+            (seen(db, &tally("fails")).await, seen(db, &tally("panics")).await),
+            (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])
+        );
         assert_eq!(db.count("eventbox_dead_letter").await, 2);
-        assert_eq!(admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code, eventbox::limits::POISON_CODE);
+        assert_eq!(
+            admin::quarantined(&db.pool, &tally("panics"), None, 10).await.unwrap()[0].code,
+            eventbox::limits::POISON_CODE
+        );
         assert_eq!(seen(db, &tally(99)).await, ["good"]);
         assert_eq!(db.count("eventbox_failure").await, 0);
     }
 
-    /// A failing recipient is left alone for longer and longer, by the database's clock, so for all processes together.
+    /// A failing recipient backs off for longer and longer, by the database's clock, so for all processes together.
     async fn a_failing_recipient_is_left_alone(db) {
         let mut config = isolating(1_000);
         config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
         emit(db, &tally("fails"), ["fail"]).await;
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(config).start().await.unwrap();
-        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1).await;
-        // Others go on, and by the time that they are done, several polls have passed.
+        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1)
+            .await;
+        // Other recipients go on. When they are done, several polls have passed.
         for n in 0..5 {
             emit(db, &tally(n), ["good"]).await;
             eventually(SOON, async || !seen(db, &tally(n)).await.is_empty()).await;
@@ -64,9 +73,10 @@ on_every_engine! {
         assert_eq!(db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await, 1);
         let wait = db.number("SELECT next_attempt_at_us FROM eventbox_failure").await;
         assert!(wait > 0);
-        // A person who has mended it resumes it, and it is tried at once.
+        // An operator resumes the recipient after the repair, and it gets a turn at once.
         admin::resume(&db.pool, &tally("fails")).await.unwrap();
-        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1).await;
+        eventually(SOON, async || db.number("SELECT coalesce(sum(attempts), 0) FROM eventbox_failure").await == 1)
+            .await;
         runtime.stop(STOP).await;
     }
 
@@ -84,7 +94,7 @@ on_every_engine! {
         assert_eq!(seen(db, &tally("paused")).await, ["x"]);
     }
 
-    /// Hooks run after the commit. A hook that fails or never ends is a failure of no other.
+    /// Hooks run after the commit. A hook that fails or never ends is no failure of another hook.
     async fn hooks_that_fail_stop_nothing(db) {
         struct Hooked;
         impl Reducer for Hooked {
@@ -111,20 +121,23 @@ on_every_engine! {
         }
     }
 
-    /// A transaction of a user that holds one recipient delays that one only: the others of its round commit.
+    /// A user's transaction that holds one recipient delays only this recipient: the others of its round commit.
     async fn a_held_recipient_delays_no_other(db) {
         emit(db, &tally("held"), ["x"]).await;
         let runtime = tallying(db.open(4)).start().await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
         if cfg!(feature = "sqlite") && db.url().starts_with("sqlite") {
-            // A writer of SQLite holds everything; there is nothing to tell apart.
+            // On SQLite a writer locks all recipients, so no recipient is separate.
             return;
         }
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
-        sqlx::Executor::execute(&mut *tx, "UPDATE eventbox_state SET turn = turn WHERE recipient = 'tally/held'").await.unwrap();
-        let events: Vec<_> = (0..50).map(|n| (tally(n), Event::new("x"))).chain([(tally("held"), Event::new("y"))]).collect();
+        sqlx::Executor::execute(&mut *tx, "UPDATE eventbox_state SET turn = turn WHERE recipient = 'tally/held'")
+            .await
+            .unwrap();
+        let events: Vec<_> =
+            (0..50).map(|n| (tally(n), Event::new("x"))).chain([(tally("held"), Event::new("y"))]).collect();
         let other = db.open(1);
         eventbox::emit_all(&other, &events).await.unwrap();
         eventually(SOON, async || db.count("eventbox_event").await == 1).await;

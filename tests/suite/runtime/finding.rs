@@ -1,4 +1,4 @@
-//! Finding work, with hints and without them.
+//! Finding work, with wake-ups and without them.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use eventbox::{Event, Outcome, Recipient, SideEffect, Transition};
 use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally, tallying};
 use crate::support::{Cells, SOON, create_cells, effects, eventually, noting, on_every_engine};
 
-/// The four ways to run: every event is processed whatever is switched off.
+/// The four settings: every event is processed with any of them.
 fn ways() -> [RuntimeConfig; 4] {
     let mut ways = [config(), config(), config(), config()];
     ways[1].local_wake_ups = false;
@@ -19,7 +19,8 @@ fn ways() -> [RuntimeConfig; 4] {
 }
 
 on_every_engine! {
-    /// Every event of many recipients is processed once and in order, by rounds and by turns, also with hints and leases switched off.
+    /// Every event of many recipients is processed once and in order, in rounds and in turns, also without wake-ups and
+    /// leases.
     async fn every_event_is_processed_once_and_in_order(db) {
         create_cells(db).await;
         for (way, config) in ways().into_iter().enumerate() {
@@ -27,7 +28,7 @@ on_every_engine! {
                 let notes = events.iter().map(|event| Some(noting(String::from_utf8_lossy(event.value()))));
                 Ok(Transition::to(population + 1).consuming(events).side_effect(SideEffect::chain(notes)).into())
             });
-            // Some events are there before it starts, some come later; a cell decides nothing on an empty box.
+            // Some events exist before the start, and some come later. A cell decides nothing on an empty box.
             let tallies: Vec<Recipient> = (0..60).map(|n| tally(format!("{way}/{n}"))).collect();
             let cell = Recipient::new("cell", format!("{way}")).unwrap();
             for to in tallies.iter().chain([&cell]) {
@@ -50,12 +51,13 @@ on_every_engine! {
         }
     }
 
-    /// An emit in a transaction that commits later is noticed: at once by hint or, when that came too early, by the poll.
+    /// The runtime notices an emit in a transaction that commits later.
+    /// A wake-up names the recipient at once. The poll finds the event when the wake-up came too early.
     async fn an_event_that_commits_late_is_noticed(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
         eventbox::emit(&mut *tx, &tally(1), Event::new("late")).await.unwrap();
-        // Until another event has been processed the runtime has surely looked, and the probes are over.
+        // After that time the probes of the shard are over.
         tokio::time::sleep(Duration::from_millis(150)).await;
         tx.commit().await.unwrap();
         idle(db).await;
@@ -63,15 +65,16 @@ on_every_engine! {
         assert_eq!(seen(db, &tally(1)).await, ["late"]);
     }
 
-    /// A box with very many events does not starve the others: they are done long before it is.
+    /// A box with very many events does not starve the others: they are done long before this box.
     async fn a_hot_box_does_not_starve_the_others(db) {
         let hot = tally("hot");
         emit(db, &hot, 0..20_000).await;
-        let others: Vec<_> = (0..200).flat_map(|n| (0..10).map(move |e| (tally(n), Event::new(e.to_string())))).collect();
+        let others: Vec<_> =
+            (0..200).flat_map(|n| (0..10).map(move |e| (tally(n), Event::new(e.to_string())))).collect();
         emit_all(db, &others).await;
         let mut config = config();
         config.max_events = NonZeroU32::new(50).unwrap();
-        // One counts and does not remember, so that the hot state stays small.
+        // This reducer only counts, so that the state of the hot box stays small.
         struct Count;
         impl eventbox::Reducer for Count {
             type State = u64;
@@ -89,7 +92,7 @@ on_every_engine! {
         assert_eq!(eventbox::state::<u64>(&db.pool, &hot).await.unwrap().unwrap().state, Some(20_000));
     }
 
-    /// Events that a reducer leaves for later do not hide those behind them, and are not looked at without end.
+    /// Events that a reducer leaves for later do not hide those behind them, and are not listed without end.
     async fn events_left_for_later_hide_no_others(db) {
         struct OnlyLater;
         impl eventbox::Reducer for OnlyLater {
@@ -113,10 +116,11 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Events of a kind that no process here works on stay, whatever stands before and behind them. They are counted
-    /// and named once.
+    /// Events of a kind without a worker here stay, whatever stands before and behind them. The runtime counts them,
+    /// and names the kind once.
     async fn an_unregistered_kind_stays(db) {
-        let strangers: Vec<_> = (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
+        let strangers: Vec<_> =
+            (0..3_000).map(|n| (Recipient::new("stranger", n.to_string()).unwrap(), Event::new("x"))).collect();
         emit_all(db, &strangers).await;
         let known: Vec<_> = (0..300).map(|n| (tally(n), Event::new("x"))).collect();
         emit_all(db, &known).await;
@@ -127,7 +131,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_event").await, 3_000);
     }
 
-    /// Short and long boxes of one shard are all found, with strangers before, between and behind them, whatever a walk may bring at once.
+    /// Scans find all short and long boxes of one shard, whatever the maximum number of recipients of a scan.
+    /// Boxes of unregistered kinds stand before, between and behind them.
     async fn boxes_of_every_length_are_found(db) {
         let in_shard = |kind: &'static str, count| {
             let all = (0..).map(move |n: usize| Recipient::new(kind, n.to_string()).unwrap());
@@ -135,17 +140,22 @@ on_every_engine! {
         };
         for max_ready in [1, 300, 20_000] {
             let strangers = ["aardvark", "tallyho", "zoo"].into_iter().flat_map(|kind| in_shard(kind, 20));
-            let strangers: Vec<_> = strangers.flat_map(|to| (0..3).map(move |_| (to.clone(), Event::new("x")))).collect();
+            let strangers: Vec<_> =
+                strangers.flat_map(|to| (0..3).map(move |_| (to.clone(), Event::new("x")))).collect();
             emit_all(db, &strangers).await;
             let known: Vec<Recipient> = in_shard("tally", 200).chain(in_shard("zebra", 40)).collect();
             let length = |n: usize| if n.is_multiple_of(17) { 90 } else { 1 + n % 3 / 2 };
-            let events = known.iter().enumerate().flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
+            let events = known
+                .iter()
+                .enumerate()
+                .flat_map(|(n, to)| (0..length(n)).map(|e| (to.clone(), Event::new(e.to_string()))));
             emit_all(db, &events.collect::<Vec<_>>()).await;
             let mut config = config();
             (config.local_wake_ups, config.max_ready) = (false, max_ready.try_into().unwrap());
             let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).reducer("zebra", Tally).config(config);
             let runtime = runtime.start().await.unwrap();
-            eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap()).await;
+            eventually(SOON, async || db.count("eventbox_event").await == i64::try_from(strangers.len()).unwrap())
+                .await;
             assert!(runtime.stop(STOP).await.complete);
             for (n, to) in known.iter().enumerate() {
                 assert_eq!(seen(db, to).await, (0..length(n)).map(|e| e.to_string()).collect::<Vec<_>>(), "{to}");
@@ -155,8 +165,8 @@ on_every_engine! {
         }
     }
 
-    /// With hints a turn follows its emit far sooner than a poll would come.
-    async fn a_hint_is_faster_than_a_poll(db) {
+    /// With wake-ups inside the process a turn follows its emit far sooner than a poll would come.
+    async fn a_wake_up_is_faster_than_a_poll(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Tally).config(config).start().await.unwrap();
@@ -170,7 +180,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A process that only emits wakes the workers of another one. Hints are of a process, so the runtime here listens to none.
+    /// A process that only emits wakes up the workers of another process.
+    /// The runtime here takes no wake-ups of its own process.
     async fn an_announcer_is_faster_than_a_poll(db) {
         let mut config = config();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(20), Duration::from_secs(20));
@@ -189,7 +200,7 @@ on_every_engine! {
     }
 }
 
-/// On SQLite the file tells of every commit, which is no reason to wake anybody.
+/// On SQLite every commit changes the version of the file, which is no reason to wake up a resting recipient.
 #[cfg(feature = "postgres")]
 mod wake_ups {
     use std::sync::Arc;

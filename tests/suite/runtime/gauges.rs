@@ -1,4 +1,4 @@
-//! The gauges of a runtime tell what is, and change when it changes.
+//! The gauges of a runtime show its state, and change with it.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Reducer for Publisher {
     }
 }
 
-/// A runtime with a pool that has room for all its loops on one thread.
+/// Returns a runtime with a pool that has room for all its loops on one thread.
 async fn start<B: CellEngine>(db: &TestDb<B>, config: RuntimeConfig) -> Runtime<B> {
     let runtime = Runtime::builder(db.open(6)).reducer("tally", Tally).reducer("publisher", Publisher);
     runtime.config(config).start().await.unwrap()
@@ -45,7 +45,7 @@ async fn shards_and_members<B: CellEngine>(db: &TestDb<B>, recording: &Recording
     one.stop(STOP).await;
 }
 
-/// The age of the leases grows until they are renewed, and begins again from zero.
+/// The age of the leases grows until they are renewed, and starts again from zero.
 async fn lease_age<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let mut config = config();
     if let Some(leases) = &mut config.leases {
@@ -59,7 +59,7 @@ async fn lease_age<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     runtime.stop(STOP).await;
 }
 
-/// The kinds that are held, by reason, and that they are held no more.
+/// The kinds on hold, by reason, and their end.
 async fn held_kinds<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let held = "eventbox_runtime_held_kinds";
     let mut config = config();
@@ -80,7 +80,7 @@ async fn held_kinds<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     runtime.stop(STOP).await;
 }
 
-/// The number and the oldest age of waiting events are those of the database, and 0 when nothing waits. A kind that is
+/// The number and the oldest age of waiting events are those of the database, and 0 when no event waits. A kind that is
 /// not registered has no series.
 async fn backlog<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let of = |kind| [("kind", kind)];
@@ -108,8 +108,8 @@ async fn backlog<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
 
 recorded_on_every_engine!(shards_and_members lease_age held_kinds backlog);
 
-/// Whether wake-ups are heard: 1 while the connection is there, 0 while it is not, and 1 again. Only Postgres has
-/// such a connection.
+/// Whether the runtime listens for wake-ups: 1 while the connection exists, 0 while it does not, and 1 again. Only
+/// Postgres has such a connection.
 #[cfg(feature = "postgres")]
 #[test]
 fn listening_is_a_gauge() {
@@ -120,7 +120,7 @@ fn listening_is_a_gauge() {
             becomes(recording, listening, &[], |value| value == 1.0).await;
             let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                        WHERE datname = current_database() AND query LIKE 'LISTEN%'";
-            // Without this the listener is back before the test looks. A session cannot close its own database.
+            // Without this the listener connects again before the test looks. A session cannot close its own database.
             let mut conn = db.options().database("postgres").connect().await.unwrap();
             let name: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&db.pool).await.unwrap();
             let allow = |yes| AssertSqlSafe(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {yes}"));

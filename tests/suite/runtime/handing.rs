@@ -11,7 +11,7 @@ use super::{STOP, config, emit, emit_all};
 use crate::emitter::support::{Fake, payload, started};
 use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, on_every_engine};
 
-/// So long nothing is claimed from the table: what arrives, arrives from memory.
+/// Time for which no process claims a row of the outbox: every message that arrives, arrives from memory.
 const LONG: Duration = Duration::from_secs(3_600);
 
 fn message(of: &Recipient, event: &Event) -> Result<CloudEvent, BoxError> {

@@ -1,4 +1,4 @@
-//! Kinds that are held: paused ones, and those that publish into an outbox that is full.
+//! Kinds on hold: paused kinds, and kinds that publish into a full outbox.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -36,7 +36,7 @@ on_every_engine! {
         let runtime = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("other", Tally).config(config());
         let runtime = runtime.start().await.unwrap();
         let other = Recipient::new("other", "1").unwrap();
-        // The other kind goes on for longer than every shard takes to be looked at.
+        // The other kind goes on for longer than a scan of all shards takes.
         for n in 0..5 {
             let receipt = Engine::emit_on(&db.pool, &other, Event::new(n.to_string())).await.unwrap();
             assert!(matches!(runtime.wait_processed(&receipt, SOON).await.unwrap(), Status::Done { .. }));
@@ -49,7 +49,7 @@ on_every_engine! {
         assert!(matches!(runtime.wait_processed(&receipt, SOON).await.unwrap(), Status::Done { turn: 1 }));
         assert_eq!(admin::paused_kinds(&db.pool).await.unwrap(), []);
 
-        // While it runs: those that are known to have events wait too.
+        // In the running runtime, recipients that are known to have events wait too.
         admin::pause_kind(&db.pool, "tally").await.unwrap();
         eventually(SOON, async || {
             let receipt = Engine::emit_on(&db.pool, &tally(2), Event::new("y")).await.unwrap();
@@ -67,13 +67,14 @@ on_every_engine! {
     async fn a_full_outbox_slows_down_kinds_that_publish(db) {
         let mut config = config();
         config.outbox_quota = NonZeroU64::new(20);
-        let runtime = Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
+        let runtime =
+            Runtime::builder(db.open(5)).reducer("publisher", Publisher).reducer("tally", Tally).config(config);
         let runtime = runtime.start().await.unwrap();
         let publisher = Recipient::new("publisher", "1").unwrap();
         emit(db, &publisher, 0..30).await;
         idle(db).await;
         assert_eq!(db.count("eventbox_outbox").await, 30);
-        // It takes a look to notice; from then on what is sent to it waits.
+        // The runtime notices the full outbox at its next read. From then on new events of the kind wait.
         eventually(SOON, async || {
             let receipt = Engine::emit_on(&db.pool, &publisher, Event::new("waits")).await.unwrap();
             runtime.wait_processed(&receipt, Duration::from_millis(300)).await.unwrap() == Status::Waiting
@@ -88,10 +89,11 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A recipient that is resumed, and an event that is put back, are found at once and not by the poll.
+    /// The runtime finds a resumed recipient, and a replayed event, at once and not by the poll.
     async fn a_change_by_an_operator_is_noticed_at_once(db) {
         let mut config = config();
-        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
+        (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) =
+            (Duration::from_secs(3_600), Duration::from_secs(3_600), false);
         let receipt = Engine::emit_on(&db.pool, &tally(1), Event::new("x")).await.unwrap();
         admin::quarantine(&db.pool, &tally(1), &[receipt.id().unwrap()], "look at it").await.unwrap();
         admin::pause(&db.pool, &tally(2)).await.unwrap();
@@ -104,6 +106,9 @@ on_every_engine! {
         admin::resume(&db.pool, &tally(2)).await.unwrap();
         idle(db).await;
         runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally(1)).await, seen(db, &tally(2)).await), (vec!["x".to_owned()], vec!["y".to_owned()]));
+        assert_eq!(
+            (seen(db, &tally(1)).await, seen(db, &tally(2)).await),
+            (vec!["x".to_owned()], vec!["y".to_owned()])
+        );
     }
 }

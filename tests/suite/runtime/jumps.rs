@@ -1,5 +1,5 @@
-//! The clock of the database goes back an hour, as after a fail-over to another server: times that were stored before lie
-//! an hour ahead. The tests move the times and leave the clock.
+//! The clock of the database goes back an hour, as after a fail-over to another server: times that were stored before
+//! lie an hour ahead. The tests move the times and leave the clock.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use super::{STOP, Tally, config, emit, idle, seen, tally, tallying};
 use crate::emitter::support::{Fake, started};
 use crate::support::{SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
-/// An hour and a term, from now on.
+/// Returns an hour and a term from now.
 fn ahead_us() -> i64 {
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3_610);
     i64::try_from(ahead.as_micros()).unwrap()
@@ -68,13 +68,13 @@ on_every_engine! {
             emit(db, &tally(n), ["x"]).await;
         }
         let mut config = config();
-        // Terms of a service, so that the first check must see it.
+        // Terms of a service, so that the first check must notice the jump.
         config.leases = Some(LeaseConfig::default());
         let runtime = tallying(db.pool.clone()).config(config).start().await.unwrap();
         idle(db).await;
         eventually(SOON, async || runtime.shards() == 256).await;
         assert!(runtime.resolve(&tally(1)).await.unwrap().is_here);
-        // Its own times are an hour ahead now. The runtime goes on, and writes them again.
+        // The runtime's own times are an hour ahead now. The runtime goes on, and writes them again.
         db.run(format!("UPDATE eventbox_lease SET expires_at_us = {0}", ahead_us())).await;
         db.run(format!("UPDATE eventbox_member SET heartbeat_at_us = {0}", ahead_us())).await;
         emit(db, &tally(1), ["y"]).await;
@@ -124,7 +124,7 @@ on_every_engine! {
         for n in 0..5 {
             drop(outbox::publish_in(&db.pool, message(&n.to_string())).await.unwrap());
         }
-        // Claims, and a pause after a first failure.
+        // The times are claims, and a pause after a first failure.
         db.run(format!("UPDATE eventbox_outbox SET created_at_us = {0}, next_attempt_at_us = {0}", ahead_us())).await;
         let one = "(SELECT id FROM eventbox_outbox ORDER BY id LIMIT 1)";
         db.run(format!("UPDATE eventbox_outbox SET last_code = 'UNAVAILABLE' WHERE id = {one}")).await;

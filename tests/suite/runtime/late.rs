@@ -1,4 +1,5 @@
-//! An event that commits long after its emit keeps its place: it comes before what its sender emitted after that commit.
+//! An event that commits long after its emit keeps its place, before the events that its sender emitted after this
+//! commit.
 //!
 //! Only Postgres: on SQLite one transaction at a time emits, so no other event can come between.
 
@@ -49,7 +50,7 @@ impl Reducer for GatedTally {
     }
 }
 
-/// No walk comes while a test is at its point, and each turn takes two events.
+/// Settings with no scan at the critical point of a test, and with turns of two events.
 fn quiet() -> RuntimeConfig {
     let mut config = config();
     (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(2), Duration::from_secs(2));
@@ -57,7 +58,8 @@ fn quiet() -> RuntimeConfig {
     config
 }
 
-/// A sender emits "297" in a transaction that commits only after others' later events were listed, and then "298" and "299".
+/// A sender emits "297" in a transaction, which commits after later events of other senders were listed.
+/// Then the sender emits "298" and "299".
 async fn late_keeps_its_place(
     db: &TestDb<Postgres>,
     to: &Recipient,

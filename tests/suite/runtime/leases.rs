@@ -1,19 +1,19 @@
-//! The terms of leases and members: some are prolonged, and the others end.
+//! The terms of leases and members: some are renewed, and the others end.
 
 use std::time::Duration;
 
 use super::{STOP, config, leases, tallying};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-/// A term that no test lives to see the end of.
+/// A term that is longer than any test.
 const LONG: Duration = Duration::from_secs(600);
 
-/// When the first lease of all ends, by the database's clock.
+/// Returns the end of the first lease, by the database's clock.
 async fn first_end<B: TestEngine>(db: &TestDb<B>) -> i64 {
     db.number("SELECT min(expires_at_us) FROM eventbox_lease WHERE holder IS NOT NULL").await
 }
 
-/// Puts a member there whose last heartbeat is so long ago.
+/// Inserts a member with a heartbeat of that age.
 async fn member_silent_for<B: TestEngine>(db: &TestDb<B>, address: &str, silent: Duration) {
     let (now, id) = match B::FOLDER {
         "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
@@ -28,7 +28,7 @@ async fn member_silent_for<B: TestEngine>(db: &TestDb<B>, address: &str, silent:
 }
 
 on_every_engine! {
-    /// The worker prolongs its leases long before they end, again and again.
+    /// The worker renews its leases long before they end.
     async fn leases_are_prolonged(db) {
         let runtime = tallying(db.open(4)).start().await.unwrap();
         eventually(SOON, async || runtime.shards() == 256).await;
@@ -71,7 +71,7 @@ on_every_engine! {
         let runtime = tallying(db.open(4)).config(config).start().await.unwrap();
         eventually(SOON, async || db.count("eventbox_member WHERE address = 'dead'").await == 0).await;
         eventually(SOON, async || runtime.shards() == 256).await;
-        // Two more renewals, and the other one is still there.
+        // After two more renewals the other member is still there.
         let end = first_end(db).await;
         eventually(SOON, async || first_end(db).await > end + 400_000).await;
         assert_eq!(db.texts("SELECT address FROM eventbox_member ORDER BY address").await, ["", "silent"]);

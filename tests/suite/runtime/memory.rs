@@ -1,6 +1,5 @@
-//! The memory of a process that works on large events is bounded by bytes, however many of them wait. The process is
-//! this test binary itself, started again with one test and an environment. The child prints the most memory that it
-//! had.
+//! The memory of a process with large events is bounded by bytes, whatever the number of waiting events. The process is
+//! this test binary itself, started again with one test and an environment. The child prints its largest memory.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Stdio;
@@ -18,21 +17,21 @@ use tokio::process::Command;
 use super::{STOP, config, emit_all};
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually, on_every_engine};
 
-/// Of a child: the database.
+/// Variable of a child: the database.
 const URL: &str = "EVENTBOX_TEST_MEMORY_URL";
-/// Of a child: what it does.
+/// Variable of a child: its role.
 const ROLE: &str = "EVENTBOX_TEST_MEMORY_ROLE";
 
-/// Text that a child prints before the most memory that it had, in KiB.
+/// Text before the largest memory in the output of a child, in KiB.
 const MOST: &str = "most memory: ";
 
-/// A large event.
+/// Size of a large event.
 const LARGE: usize = 1_000 << 10;
 
-/// The most memory of a child that does nothing large, with room for what allocators and drivers keep.
+/// The largest memory of a child without large work, with room for what allocators and drivers keep.
 const BASE_KIB: u64 = 80 << 10;
 
-/// Connections of a child. Few, because each connection of SQLite may keep 16 MiB of pages.
+/// Number of connections of a child. Few, because each connection of SQLite may keep 16 MiB of pages.
 const CONNECTIONS: u32 = 3;
 
 /// Counts bytes.
@@ -66,7 +65,7 @@ async fn weight<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> u64 {
     eventbox::state::<u64>(&db.pool, of).await.unwrap().and_then(|at| at.state).unwrap_or(0)
 }
 
-/// Not a test by itself: what a child does, when a test started it.
+/// The work of a child. Not a test by itself.
 #[test]
 #[ignore = "a child process of the tests of this file"]
 #[allow(clippy::print_stdout, reason = "the test reads what its child says")]
@@ -95,7 +94,7 @@ fn child() {
 async fn play<B: TestEngine>(pool: sqlx::Pool<B>, role: &str) {
     match role {
         "rounds" => {
-            // One round at a time: each that overlaps it has as many bytes again.
+            // One round at a time, because each concurrent round holds as many bytes again.
             let mut config: RuntimeConfig = config();
             config.rounds = NonZeroUsize::MIN;
             let runtime = Runtime::builder(pool.clone()).reducer("tally", Weigh).config(config).start().await.unwrap();
@@ -129,7 +128,7 @@ async fn play<B: TestEngine>(pool: sqlx::Pool<B>, role: &str) {
     }
 }
 
-/// The most memory that a child had, in KiB.
+/// Returns the largest memory of a child, in KiB.
 async fn most_memory<B: TestEngine>(db: &TestDb<B>, role: &str) -> u64 {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "runtime::memory::child", "--ignored", "--nocapture"]);
@@ -142,8 +141,8 @@ async fn most_memory<B: TestEngine>(db: &TestDb<B>, role: &str) -> u64 {
 
 #[cfg(target_os = "linux")]
 on_every_engine! {
-    /// 200 MiB wait, of which a round may have 32: the first sum is what the process may have, the second what it would
-    /// have.
+    /// 200 MiB wait, of which a round may have 32. The first sum is what the process may hold, the second what it would
+    /// hold without a bound.
     async fn rounds_of_large_events_are_bounded_by_bytes(db) {
         fill(db, 20, 10).await;
         let most = most_memory(db, "rounds").await;

@@ -8,7 +8,6 @@ mod failing;
 mod finding;
 mod gauges;
 mod handing;
-mod hints;
 mod holding;
 #[cfg(feature = "postgres")]
 mod jumps;
@@ -16,6 +15,7 @@ mod late;
 mod leases;
 mod memory;
 mod observing;
+mod overtaken;
 mod read_only;
 mod rounds;
 mod sharing;
@@ -23,6 +23,7 @@ mod sharing;
 mod slow_scans;
 mod stopping;
 mod waiting;
+mod wake_ups;
 
 use std::time::Duration;
 
@@ -39,10 +40,11 @@ pub(crate) const STOP: Duration = Duration::from_secs(20);
 const TERMS: (Duration, Duration, Duration) =
     (Duration::from_millis(900), Duration::from_millis(200), Duration::from_millis(50));
 
-/// With this variable every process works on every shard, and only the poll finds what there is: what is right must not need more.
+/// Name of the variable that switches off leases and wake-ups in the tests. Then only the poll finds events, and the
+/// tests must still pass.
 const BARE: &str = "EVENTBOX_TEST_BARE_RUNTIME";
 
-/// The settings of a test: a busy poll, short leases, short pauses of who fails.
+/// Returns the settings of a test: frequent polls, short leases, and short pauses of failing recipients.
 pub(crate) fn config() -> RuntimeConfig {
     let mut config = RuntimeConfig::default();
     config.poll_interval = Duration::from_millis(100);
@@ -84,7 +86,7 @@ impl Reducer for Tally {
     }
 }
 
-/// A runtime with the reducer `tally` for recipients `tally/…`.
+/// Returns a runtime with the reducer `tally` for recipients `tally/…`.
 fn tallying<B: TestEngine>(pool: Pool<B>) -> RuntimeBuilder<B> {
     Runtime::builder(pool).reducer("tally", Tally).config(config())
 }
@@ -116,9 +118,21 @@ async fn seen<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
     eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().and_then(|at| at.state).unwrap_or_default()
 }
 
-/// Isolates after this number of failures.
+/// Returns settings that isolate after this number of failures.
 fn isolating(after: u32) -> RuntimeConfig {
     let mut config = config();
     config.poison = PoisonPolicy::Isolate { after: after.try_into().unwrap() };
+    config
+}
+
+/// Returns the turn of a tally; 0 when it never had one.
+async fn turn_of<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> i64 {
+    eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().map_or(0, |at| at.turn)
+}
+
+/// Returns settings with one round at a time, which has all recipients that wait at the start.
+fn one_round() -> RuntimeConfig {
+    let mut config = config();
+    config.rounds = 1.try_into().unwrap();
     config
 }

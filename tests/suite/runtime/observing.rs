@@ -32,7 +32,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     idle(db).await;
     emit(db, &Recipient::new("stranger", "1").unwrap(), ["x"]).await;
     admin::pause_kind(&db.pool, "tally").await.unwrap();
-    // Another one is given half of the shards.
+    // Another process gets half of the shards.
     let two = tallying(db.open(5)).start().await.unwrap();
     eventually(SOON, async || two.shards() == 128 && one.shards() == 128).await;
     let stats = one.stats();
@@ -79,8 +79,7 @@ fn instruments_tell_what_happened_on_sqlite() {
     instruments_tell_what_happened(&recorded(async |_| with_database::<sqlx::Sqlite, _>("observe", a_known_run).await));
 }
 
-/// Emits to two hundred boxes of one shard that no process here works on, until the runtime has looked for work five
-/// times.
+/// Emits to two hundred boxes of one shard without a worker here, and waits until the runtime has scanned five times.
 async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     let strangers =
         (0..).map(|n: usize| Recipient::new("stranger", n.to_string()).unwrap()).filter(|to| to.shard() == 7);
@@ -91,7 +90,7 @@ async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recordi
     runtime.stop(STOP).await;
 }
 
-/// A walk brings one recipient of such a kind at most from each shard, however many there are.
+/// A scan returns at most one recipient of such a kind from each shard, whatever their number.
 fn strangers_take_no_time(recorded: &Recorded) {
     let named = recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]);
     let walks = recorded.total("eventbox_runtime_walk_ms", &[]);

@@ -1,16 +1,15 @@
-//! Rounds: what many recipients decide together is committed together, and each of them still alone when it must be.
+//! Rounds: many recipients commit together, and each of them still drops out alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
-use eventbox::runtime::{Runtime, RuntimeConfig};
+use eventbox::runtime::Runtime;
 use eventbox::testing::Clock;
 use eventbox::{BoxError, CloudEvent, Event, Outcome, PostProcess, Recipient, Reducer, admin};
-use tokio::sync::oneshot;
 
-use super::{STOP, Tally, config, emit, emit_all, idle, seen, tally};
-use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
+use super::{STOP, Tally, config, emit, emit_all, idle, one_round, seen, tally, turn_of};
+use crate::support::{SOON, eventually, on_every_engine};
 
 const RECIPIENTS: usize = 50;
 
@@ -18,11 +17,7 @@ fn collector() -> Recipient {
     Recipient::new("collector", "1").unwrap()
 }
 
-async fn turn_of<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> i64 {
-    eventbox::state::<Vec<String>>(&db.pool, of).await.unwrap().map_or(0, |at| at.turn)
-}
-
-/// Tells the collector about every event, and publishes it.
+/// Emits every event to the collector, and publishes it.
 struct Teller {
     hooks: Arc<AtomicUsize>,
 }
@@ -49,31 +44,7 @@ impl Reducer for Teller {
     }
 }
 
-/// A tally whose first decision about an event `stop` waits, so that the test can do something between listing and commit.
-struct Stopping(Mutex<Option<(oneshot::Sender<()>, mpsc::Receiver<()>)>>);
-
-impl Stopping {
-    fn new() -> (Self, oneshot::Receiver<()>, mpsc::Sender<()>) {
-        let ((reached, is_reached), (go_on, goes_on)) = (oneshot::channel(), mpsc::channel());
-        (Stopping(Mutex::new(Some((reached, goes_on)))), is_reached, go_on)
-    }
-}
-
-impl Reducer for Stopping {
-    type State = Vec<String>;
-
-    fn reduce(&self, to: &Recipient, events: &[Event], state: Vec<String>) -> Result<Outcome<Vec<String>>, BoxError> {
-        if events.iter().any(|event| event.value() == b"stop")
-            && let Some((reached, goes_on)) = self.0.lock().unwrap().take()
-        {
-            let _ = reached.send(());
-            tokio::task::block_in_place(|| goes_on.recv_timeout(SOON))?;
-        }
-        Tally.reduce(to, events, state)
-    }
-}
-
-/// A tally that leaves what is for later.
+/// A tally that leaves the events `later`.
 struct Leaving;
 
 impl Reducer for Leaving {
@@ -94,7 +65,7 @@ impl Reducer for Leaving {
     }
 }
 
-/// Counts, and waits in each decision until another one is made at the same time, or was.
+/// Counts, and waits in each decision until another decision runs at the same time.
 #[derive(Default)]
 struct Meeting {
     inside: Mutex<(usize, usize)>,
@@ -123,13 +94,6 @@ fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(2))
 }
 
-/// Returns settings with one round at a time, which has all recipients that wait at the start.
-fn one_round() -> RuntimeConfig {
-    let mut config = config();
-    config.rounds = 1.try_into().unwrap();
-    config
-}
-
 on_every_engine! {
     /// A round does not decide on a state kept from the round before when another writer has changed this state: with a
     /// turn, or under the same number, as after a recipient was forgotten and began again.
@@ -140,7 +104,7 @@ on_every_engine! {
         idle(db).await;
         emit(db, &a, ["1"]).await;
         idle(db).await;
-        // Both are kept now.
+        // The runtime keeps both states now.
         emit_all(db, &[(a.clone(), Event::new("2")), (b.clone(), Event::new("old"))]).await;
         idle(db).await;
 
@@ -149,8 +113,14 @@ on_every_engine! {
         idle(db).await;
         assert_eq!(seen(db, &b).await, ["edited", "new"]);
 
-        let of_b = |column| format!("{column} = (SELECT b.{column} FROM eventbox_state b WHERE b.recipient = 'tally/b')");
-        db.run(format_args!("UPDATE eventbox_state SET {}, {} WHERE recipient = 'tally/a'", of_b("token"), of_b("state"))).await;
+        let of_b =
+            |column| format!("{column} = (SELECT b.{column} FROM eventbox_state b WHERE b.recipient = 'tally/b')");
+        db.run(format_args!(
+            "UPDATE eventbox_state SET {}, {} WHERE recipient = 'tally/a'",
+            of_b("token"),
+            of_b("state")
+        ))
+        .await;
         emit(db, &a, ["3"]).await;
         idle(db).await;
         assert_eq!(seen(db, &a).await, ["edited", "new", "3"]);
@@ -170,7 +140,10 @@ on_every_engine! {
         }
         let tellers: Vec<_> = (0..RECIPIENTS).map(|n| Recipient::new("teller", n.to_string()).unwrap()).collect();
         for slice in 0..4 {
-            let events: Vec<_> = tellers.iter().flat_map(|to| (0..5).map(|n| (to.clone(), Event::new((slice * 5 + n).to_string())))).collect();
+            let events: Vec<_> = tellers
+                .iter()
+                .flat_map(|to| (0..5).map(|n| (to.clone(), Event::new((slice * 5 + n).to_string()))))
+                .collect();
             emit_all(db, &events).await;
         }
         idle(db).await;
@@ -204,27 +177,8 @@ on_every_engine! {
         }
     }
 
-    /// Another writer commits a turn of one recipient between listing and commit. This recipient drops out and decides
-    /// again, and the others commit.
-    async fn a_recipient_that_loses_its_race_drops_out_alone(db) {
-        let (stopping, reached, go_on) = Stopping::new();
-        emit(db, &tally("a"), ["1", "2"]).await;
-        emit(db, &tally("b"), ["stop"]).await;
-        emit(db, &tally("c"), ["1"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-        reached.await.unwrap();
-        let overtaking = eventbox::reduce_batch(&db.pool, &tally("a"), &Tally, 1.try_into().unwrap()).await.unwrap();
-        assert_eq!(overtaking.consumed, 1);
-        go_on.send(()).unwrap();
-        idle(db).await;
-        let stats = runtime.stats();
-        runtime.stop(STOP).await;
-        assert_eq!(seen(db, &tally("a")).await, ["1", "2"]);
-        assert_eq!((seen(db, &tally("b")).await, seen(db, &tally("c")).await), (vec!["stop".to_owned()], vec!["1".to_owned()]));
-        assert!(stats.contention >= 1, "{stats:?}");
-    }
-
-    /// Each part of a round removes what its recipient consumed, and nothing else: all of a box that is old or new, or some of it with others in between.
+    /// A round removes only the events that each recipient consumed: a whole box of old or of new events, or some
+    /// events with others between them.
     async fn each_part_of_a_round_removes_its_own(db) {
         let hour_ago = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
         hour_ago.scope(emit(db, &tally("old"), ["1", "2"])).await;
@@ -241,131 +195,10 @@ on_every_engine! {
         }
         assert_eq!(db.count("eventbox_event WHERE length(value) = 5").await, 3, "what is for later is there");
     }
-
-    /// An event commits late, between two old ones that a round removes in one go: it is not removed with them, and has its own turn.
-    async fn an_event_that_commits_late_between_old_ones_is_not_removed(db) {
-        let (stopping, reached, go_on) = Stopping::new();
-        let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
-        clock.scope(async {
-            emit(db, &tally("a"), ["1"]).await;
-            clock.advance(Duration::from_secs(20));
-            emit(db, &tally("a"), ["3"]).await;
-            emit(db, &tally("b"), ["stop"]).await;
-        }).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-        reached.await.unwrap();
-        let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
-        between.scope(emit(db, &tally("a"), ["2"])).await;
-        go_on.send(()).unwrap();
-        idle(db).await;
-        let stats = runtime.stats();
-        runtime.stop(STOP).await;
-        assert_eq!(seen(db, &tally("a")).await, ["1", "3", "2"]);
-        assert_eq!(seen(db, &tally("b")).await, ["stop"]);
-        assert_eq!(stats.contention, 0, "the round was committed: {stats:?}");
-    }
-
-    /// An event that a winner listed is gone, and the turn has not moved. No caller of the library does this. The whole
-    /// round rolls back, and each recipient decides again alone.
-    async fn a_shortfall_rolls_everything_back(db) {
-        let (stopping, reached, go_on) = Stopping::new();
-        emit(db, &tally("a"), ["1", "2"]).await;
-        emit(db, &tally("b"), ["stop"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-        reached.await.unwrap();
-        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/a' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/a' ORDER BY id LIMIT 1)").await;
-        go_on.send(()).unwrap();
-        idle(db).await;
-        runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally("a")).await, seen(db, &tally("b")).await), (vec!["2".to_owned()], vec!["stop".to_owned()]));
-    }
-
-    /// Another writer was faster, and a box is empty when its round comes. The next poll finds the next event, before
-    /// the rest of the box is over.
-    async fn a_box_that_was_empty_is_not_left_alone(db) {
-        let (stopping, reached, go_on) = Stopping::new();
-        let both = [tally("a"), tally("b")];
-        for to in &both {
-            emit(db, to, ["stop"]).await;
-        }
-        let mut config = one_round();
-        (config.local_wake_ups, config.remote_wake_ups, config.poll_interval) = (false, false, Duration::from_secs(3_600));
-        (config.round_recipients, config.min_poll_interval) = (1.try_into().unwrap(), Duration::from_millis(10));
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(config).start().await.unwrap();
-        // One is being decided on and the other one waits: both were found by one walk.
-        reached.await.unwrap();
-        for to in &both {
-            let overtaking = eventbox::reduce_batch(&db.pool, to, &Tally, 1.try_into().unwrap()).await.unwrap();
-            assert_eq!(overtaking.consumed, 1);
-        }
-        go_on.send(()).unwrap();
-        eventually(SOON, async || runtime.stats().rounds >= 2).await;
-        for to in &both {
-            emit(db, to, ["next"]).await;
-        }
-        idle(db).await;
-        runtime.stop(STOP).await;
-        for to in &both {
-            assert_eq!(seen(db, to).await, ["stop", "next"]);
-        }
-    }
-
-    /// A round of one recipient has statements of its own: another writer commits its turn, with and without one before it.
-    async fn a_round_of_one_loses_its_race_too(db) {
-        for (of, events_before) in [("new", 0), ("old", 1)] {
-            let (stopping, reached, go_on) = Stopping::new();
-            for n in 0..events_before {
-                emit(db, &tally(of), [n.to_string().as_str()]).await;
-                let _ = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
-            }
-            emit(db, &tally(of), ["stop", "next"]).await;
-            let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-            reached.await.unwrap();
-            let overtaking = eventbox::reduce_batch(&db.pool, &tally(of), &Tally, 1.try_into().unwrap()).await.unwrap();
-            assert_eq!(overtaking.consumed, 1);
-            go_on.send(()).unwrap();
-            idle(db).await;
-            let stats = runtime.stats();
-            runtime.stop(STOP).await;
-            assert_eq!(seen(db, &tally(of)).await.split_off(events_before), ["stop", "next"], "{of}");
-            assert!(stats.contention >= 1, "{of}: {stats:?}");
-            assert_eq!(turn_of(db, &tally(of)).await, 2 + i64::try_from(events_before).unwrap(), "{of}");
-        }
-    }
-
-    /// An event that commits late between old ones is not removed with them by a round of one either, and one that is gone rolls it back.
-    async fn a_round_of_one_removes_what_it_listed_or_nothing(db) {
-        let (stopping, reached, go_on) = Stopping::new();
-        let clock = Clock::at(SystemTime::now() - Duration::from_secs(3_600));
-        clock.scope(async {
-            emit(db, &tally("late"), ["1"]).await;
-            clock.advance(Duration::from_secs(20));
-            emit(db, &tally("late"), ["stop"]).await;
-        }).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-        reached.await.unwrap();
-        let between = Clock::at(SystemTime::now() - Duration::from_secs(3_590));
-        between.scope(emit(db, &tally("late"), ["2"])).await;
-        go_on.send(()).unwrap();
-        idle(db).await;
-        let stats = runtime.stats();
-        runtime.stop(STOP).await;
-        assert_eq!(seen(db, &tally("late")).await, ["1", "stop", "2"]);
-        assert_eq!(stats.contention, 0, "the round was committed: {stats:?}");
-
-        let (stopping, reached, go_on) = Stopping::new();
-        emit(db, &tally("gone"), ["1", "stop"]).await;
-        let runtime = Runtime::builder(db.open(5)).reducer("tally", stopping).config(one_round()).start().await.unwrap();
-        reached.await.unwrap();
-        db.run("DELETE FROM eventbox_event WHERE recipient = 'tally/gone' AND id = (SELECT id FROM eventbox_event WHERE recipient = 'tally/gone' ORDER BY id LIMIT 1)").await;
-        go_on.send(()).unwrap();
-        idle(db).await;
-        runtime.stop(STOP).await;
-        assert_eq!((seen(db, &tally("gone")).await, turn_of(db, &tally("gone")).await), (vec!["stop".to_owned()], 1));
-    }
 }
 
-/// The answer to the commit of a round is lost: what it did is read back, nothing is done again, and the hooks of what is ours run.
+/// The answer to the commit of a round is lost. The runtime reads the turns back, repeats nothing, and runs the hooks
+/// of its own turns.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_round_whose_answer_was_lost_is_read_back() {
@@ -375,7 +208,7 @@ async fn a_round_whose_answer_was_lost_is_read_back() {
     with_database("round_answer", async |db: &TestDb<sqlx::Postgres>| {
         let proxy = Proxy::start(db.options()).await;
         let hooks = Arc::new(AtomicUsize::new(0));
-        // Hints alone: no other transaction is there to lose its answer.
+        // Wake-ups of this process alone, so that no other transaction can lose its answer.
         let mut config = one_round();
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
         (config.leases, config.remote_wake_ups) = (None, false);

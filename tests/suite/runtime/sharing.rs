@@ -34,7 +34,7 @@ async fn sum<B: TestEngine>(db: &crate::support::TestDb<B>, recipients: usize) -
 }
 
 on_every_engine! {
-    /// Three runtimes come to hold a fair share of the shards each, and all of them together; each event is processed once.
+    /// Three runtimes share all shards fairly, and each event is processed once.
     async fn shards_are_shared_fairly(db) {
         let counts: Vec<_> = (0..3).map(|_| Arc::new(AtomicUsize::new(0))).collect();
         let mut runtimes = Vec::new();
@@ -63,7 +63,8 @@ on_every_engine! {
         emit_all(db, &events(100, 50)).await;
         let mut runtimes = Vec::new();
         for _ in 0..3 {
-            let runtime = Runtime::builder(db.open(4)).reducer("tally", Counting(Arc::default())).config(config.clone());
+            let runtime =
+                Runtime::builder(db.open(4)).reducer("tally", Counting(Arc::default())).config(config.clone());
             runtimes.push(runtime.start().await.unwrap());
         }
         emit_all(db, &events(100, 50)).await;
@@ -72,7 +73,7 @@ on_every_engine! {
             runtime.stop(STOP).await;
         }
         assert_eq!((sum(db, 100).await, db.count("eventbox_lease").await), (10_000, 256));
-        assert_eq!(db.count("eventbox_member").await, 0, "nobody is a member without leases");
+        assert_eq!(db.count("eventbox_member").await, 0, "no process is a member without leases");
     }
 
     /// A process that stops hands over its shards at once. The other process holds all of them without waiting for a
@@ -98,7 +99,7 @@ on_every_engine! {
 
     /// The shards of a process that vanished are worked on again when its leases have run out.
     async fn a_process_that_vanishes_is_replaced(db) {
-        // A member that will never beat again, with all shards.
+        // A member that will never send a heartbeat again, with all shards.
         let dead = tallying(db.open(4)).start().await.unwrap();
         eventually(SOON, async || dead.shards() == 256).await;
         let worker = dead.worker();
@@ -112,7 +113,7 @@ on_every_engine! {
         alive.stop(STOP).await;
     }
 
-    /// Two runtimes tell the same about who works on a recipient, and where it is.
+    /// Two runtimes return the same process and address for a recipient.
     async fn a_recipient_is_resolved(db) {
         let mut runtimes = Vec::new();
         for address in ["one:1", "other:2"] {
@@ -122,7 +123,8 @@ on_every_engine! {
         }
         eventually(SOON, async || runtimes.iter().map(Runtime::shards).eq([128, 128])).await;
         for n in 0..10 {
-            let (here, there) = (runtimes[0].resolve(&tally(n)).await.unwrap(), runtimes[1].resolve(&tally(n)).await.unwrap());
+            let (here, there) =
+                (runtimes[0].resolve(&tally(n)).await.unwrap(), runtimes[1].resolve(&tally(n)).await.unwrap());
             assert_eq!((here.worker, &here.address, here.is_here), (there.worker, &there.address, !there.is_here));
             let address = if here.is_here { "one:1" } else { "other:2" };
             assert_eq!((here.shard, here.address.as_deref()), (tally(n).shard(), Some(address)));

@@ -12,7 +12,8 @@ use crate::support::{SOON, TestDb, eventually, with_database};
 
 /// Number of scans that have waited for a table for longer than a scan may take. Other loops wait for it too.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-    AND wait_event_type = 'Lock' AND query LIKE 'WITH RECURSIVE step%' AND query_start < clock_timestamp() - interval '150 ms'";
+    AND wait_event_type = 'Lock' AND query LIKE 'WITH RECURSIVE step%'
+    AND query_start < clock_timestamp() - interval '150 ms'";
 
 async fn number(pool: &PgPool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()

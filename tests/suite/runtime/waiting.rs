@@ -1,4 +1,4 @@
-//! Reading one's own writes, timers, and waking up other processes.
+//! Reads of the caller's own writes, timers, and wake-ups between processes.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ on_every_engine! {
         let (here, there) = (tallying(db.open(4)).start().await.unwrap(), tallying(db.open(4)).start().await.unwrap());
         for n in 0..20 {
             let receipt = emit_one(db, &tally(n), Event::new(n.to_string())).await;
-            // As text, it goes to another process.
+            // The receipt goes to another process as text.
             let receipt = receipt.to_string().parse().unwrap();
             let status = here.wait_processed(&receipt, SOON).await.unwrap();
             assert!(matches!(status, Status::Done { turn: 1 }), "{status:?}");
@@ -29,8 +29,8 @@ on_every_engine! {
         there.stop(STOP).await;
     }
 
-    /// A wait returns the reason why an event is not processed, and no timeout: paused, failing, quarantined, or of a
-    /// kind without a runtime.
+    /// A wait returns the reason why an event is not processed, and not a timeout: paused, failing, in quarantine, or
+    /// of a kind without a runtime.
     async fn a_wait_returns_the_reason_why_an_event_is_not_processed(db) {
         let mut config = config();
         config.poison = PoisonPolicy::Block;
@@ -53,7 +53,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// Timers come into their boxes when they are due, each once, also with several runtimes; one that is cancelled does not.
+    /// The runtimes move each timer into its box once, when it is due.
+    /// A timer that is not due stays.
     async fn timers_are_moved_when_they_are_due(db) {
         let runtimes = [tallying(db.open(4)).start().await.unwrap(), tallying(db.open(4)).start().await.unwrap()];
         let mut receipts = Vec::new();
@@ -76,7 +77,8 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_timer").await, 1);
     }
 
-    /// Processes wake each other up: without hints inside the process, and with a poll that would come far too late, an event is noticed.
+    /// Processes wake each other up. The runtimes here take no wake-ups of their own process, and the poll would come
+    /// far too late.
     async fn processes_wake_each_other_up(db) {
         let mut config = config();
         config.local_wake_ups = false;

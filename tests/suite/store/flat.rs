@@ -12,7 +12,8 @@ async fn pages(db: &TestDb<sqlx::Postgres>, key: &str, events: u32) -> u64 {
     let shard = to.shard();
     // Keys in the order of their emits, like UUIDv7, and values of 100 bytes.
     db.run(format!(
-        "INSERT INTO eventbox_event SELECT {shard}, '{to}', lpad(to_hex(n), 32, '0')::uuid, NULL, NULL, convert_to(repeat('x', 100), 'UTF8')
+        "INSERT INTO eventbox_event
+         SELECT {shard}, '{to}', lpad(to_hex(n), 32, '0')::uuid, NULL, NULL, convert_to(repeat('x', 100), 'UTF8')
          FROM generate_series(1, {events}) n"
     ))
     .await;

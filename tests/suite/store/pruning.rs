@@ -12,11 +12,17 @@ mod postgres {
         let db = TestDb::empty("pruning_plans").await;
         eventbox::migrate(&db.pool).await.unwrap();
         db.run(
-            "INSERT INTO eventbox_tombstone SELECT 3, 'aircraft/' || n % 100, 'name ' || n, gen_random_uuid() FROM generate_series(1, 20000) n;
-             INSERT INTO eventbox_event SELECT shard, recipient, id, name, NULL, '' FROM eventbox_tombstone ORDER BY name LIMIT 10000;
-             INSERT INTO eventbox_event SELECT 3, 'airport/EWR', gen_random_uuid(), NULL, NULL, '' FROM generate_series(1, 20000);
-             INSERT INTO eventbox_dead_letter SELECT n % 16, gen_random_uuid(), 'airport/EWR', NULL, NULL, NULL, NULL, '', '', 1, 1, '' FROM generate_series(1, 5000) n;
-             INSERT INTO eventbox_timer SELECT 3, n, gen_random_uuid(), 'airport/EWR', NULL, NULL, '' FROM generate_series(1, 20000) n;
+            "INSERT INTO eventbox_tombstone
+             SELECT 3, 'aircraft/' || n % 100, 'name ' || n, gen_random_uuid() FROM generate_series(1, 20000) n;
+             INSERT INTO eventbox_event
+             SELECT shard, recipient, id, name, NULL, '' FROM eventbox_tombstone ORDER BY name LIMIT 10000;
+             INSERT INTO eventbox_event
+             SELECT 3, 'airport/EWR', gen_random_uuid(), NULL, NULL, '' FROM generate_series(1, 20000);
+             INSERT INTO eventbox_dead_letter
+             SELECT n % 16, gen_random_uuid(), 'airport/EWR', NULL, NULL, NULL, NULL, '', '', 1, 1, ''
+             FROM generate_series(1, 5000) n;
+             INSERT INTO eventbox_timer
+             SELECT 3, n, gen_random_uuid(), 'airport/EWR', NULL, NULL, '' FROM generate_series(1, 20000) n;
              ANALYZE",
         )
         .await;

@@ -13,9 +13,11 @@ mod postgres {
         eventbox::migrate(&db.pool).await.unwrap();
         db.run(
             "INSERT INTO eventbox_timer
-             SELECT n % 16, 4e15 + n, gen_random_uuid(), CASE WHEN n % 2 = 0 THEN 'airport/EWR' ELSE 'aircraft/' || n END, NULL, NULL, ''
+             SELECT n % 16, 4e15 + n, gen_random_uuid(),
+                    CASE WHEN n % 2 = 0 THEN 'airport/EWR' ELSE 'aircraft/' || n END, NULL, NULL, ''
              FROM generate_series(1, 100000) n;
-             INSERT INTO eventbox_timer SELECT 3, n, gen_random_uuid(), 'airport/EWR', NULL, NULL, '' FROM generate_series(1, 300) n;
+             INSERT INTO eventbox_timer
+             SELECT 3, n, gen_random_uuid(), 'airport/EWR', NULL, NULL, '' FROM generate_series(1, 300) n;
              ANALYZE eventbox_timer",
         )
         .await;

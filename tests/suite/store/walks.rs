@@ -50,7 +50,8 @@ impl WalkEngine for sqlx::Sqlite {
 fn walk_statement<B: TestEngine>() -> String {
     let sql = statement(B::FOLDER, "WALK_RECIPIENTS");
     format!(
-        "WITH walked (shard, recipient, first, last, paused, wait_us) AS ({sql}) SELECT recipient, first, last FROM walked"
+        "WITH walked (shard, recipient, first, last, paused, wait_us) AS ({sql})
+         SELECT recipient, first, last FROM walked"
     )
 }
 
@@ -63,8 +64,11 @@ on_every_engine! {
         for (kind, count) in [("alien", 30), ("cell", 150), ("order", 20), ("zoo", 5)] {
             for n in 0..count {
                 let length = if n % 19 == 0 { 90 } else { 1 + n % 3 / 2 };
-                let (to, ids): (_, Vec<Uuid>) = (format!("{kind}/{n:03}"), (0..length).map(|_| Uuid::now_v7()).collect());
-                let row = |id: &Uuid| format!("(3, '{to}', {}, {})", Engine::literal(&id.simple().to_string()), Engine::literal("00"));
+                let (to, ids): (_, Vec<Uuid>) =
+                    (format!("{kind}/{n:03}"), (0..length).map(|_| Uuid::now_v7()).collect());
+                let row = |id: &Uuid| {
+                    format!("(3, '{to}', {}, {})", Engine::literal(&id.simple().to_string()), Engine::literal("00"))
+                };
                 rows.extend(ids.iter().map(row));
                 if KINDS.contains(&kind) || n == 0 {
                     wanted.push((to, ids[0]));

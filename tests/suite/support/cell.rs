@@ -62,7 +62,10 @@ macro_rules! cell_engine {
         impl CellEngine for $engine {
             const EFFECTS: &'static str = concat!("CREATE TABLE effect (n ", $number, ", text TEXT NOT NULL)");
 
-            async fn load(conn: &mut <Self as sqlx::Database>::Connection, key: &str) -> Result<(i64, i64), sqlx::Error> {
+            async fn load(
+                conn: &mut <Self as sqlx::Database>::Connection,
+                key: &str,
+            ) -> Result<(i64, i64), sqlx::Error> {
                 let query = sqlx::query(concat!("SELECT population, eversion FROM cell WHERE key = $1", $for_update));
                 let row = query.bind(key).fetch_optional(conn).await?;
                 row.map_or(Ok((0, 0)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))

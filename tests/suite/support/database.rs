@@ -15,6 +15,10 @@ const POOL_CONNECTIONS: u32 = 4;
 /// Time that a test waits for a connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Query for the number of sessions in the test's database on Postgres that wait for a lock.
+pub(crate) const LOCK_WAITS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 type Options<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
 
 /// Engine functions for tests only: create and remove databases, and read tables.

@@ -31,13 +31,21 @@ macro_rules! on_every_engine {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
                 type Engine = sqlx::Postgres;
-                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+                crate::support::with_database(
+                    stringify!($name),
+                    async |$db: &crate::support::TestDb<Engine>| $body,
+                )
+                .await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
                 type Engine = sqlx::Sqlite;
-                crate::support::with_database(stringify!($name), async |$db: &crate::support::TestDb<Engine>| $body).await;
+                crate::support::with_database(
+                    stringify!($name),
+                    async |$db: &crate::support::TestDb<Engine>| $body,
+                )
+                .await;
             }
         }
     )+};

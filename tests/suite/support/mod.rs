@@ -11,6 +11,6 @@ pub(crate) mod recorded;
 pub(crate) mod source;
 
 pub(crate) use cell::{CellEngine, Cells, create_cells, effects, failing, noting};
-pub(crate) use database::{TestDb, TestEngine, with_database};
+pub(crate) use database::{LOCK_WAITS, TestDb, TestEngine, with_database};
 pub(crate) use engines::{SOON, eventually, on_every_engine};
 pub(crate) use processors::{Decider, drain};

@@ -134,16 +134,16 @@ pub(crate) fn is_sql(text: &str) -> bool {
 /// Returns the statements that an engine (`postgres` or `sqlite`) runs: its own and the shared ones.
 pub(crate) fn statements(engine: &str) -> Vec<Statement> {
     let files = source_files();
-    let texts = texts_of_macros(&files, engine);
+    let macros = macros_of(&files, engine);
     let of_other_engine = if engine == "sqlite" { "store/postgres/" } else { "store/sqlite/" };
     let mut found = Vec::new();
     for file in &files {
         if !file.path.starts_with("store/") || file.path.starts_with(of_other_engine) {
             continue;
         }
-        every_run(&file.code, &mut |run| {
+        every_run(&without_macros(&file.code), &mut |run| {
             for at in 0..run.len() {
-                let Some((sql, line)) = text_at(run, at, &texts) else { continue };
+                let Some((sql, line)) = text_at(run, at, &macros) else { continue };
                 if is_sql(&sql) && !is_inside_concat(run, at) {
                     found.push(Statement {
                         place: format!("src/{}:{line}", file.path),
@@ -163,25 +163,85 @@ pub(crate) fn statement(engine: &str, name: &str) -> String {
     found.unwrap_or_else(|| panic!("src/store has no statement {name} for {engine}")).sql
 }
 
-/// Returns the text that begins at a token: a literal, or the value of a `concat!`.
-fn text_at(run: &[TokenTree], at: usize, texts: &HashMap<String, String>) -> Option<(String, usize)> {
+/// A macro of the store whose value is a text.
+struct Macro {
+    parameters: Vec<String>,
+    body: Vec<TokenTree>,
+}
+
+type Macros = HashMap<String, Macro>;
+
+/// Returns the text that begins at a token: a literal, or the value of a `concat!` or of a macro of the store.
+fn text_at(run: &[TokenTree], at: usize, macros: &Macros) -> Option<(String, usize)> {
     match &run[at] {
         TokenTree::Literal(literal) => Some((string_of(literal)?, literal.span().start().line)),
-        TokenTree::Ident(name) if name == "concat" => match run.get(at + 2)? {
-            TokenTree::Group(group) => Some((concatenated(group.stream(), texts), name.span().start().line)),
-            _ => None,
-        },
+        TokenTree::Ident(name) if run.get(at + 1).is_some_and(is_bang) => {
+            let TokenTree::Group(arguments) = run.get(at + 2)? else { return None };
+            let arguments: Vec<TokenTree> = arguments.stream().into_iter().collect();
+            let is_text = name == "concat" || macros.contains_key(&name.to_string());
+            is_text.then(|| (expanded(&name.to_string(), &arguments, macros), name.span().start().line))
+        }
         _ => None,
     }
 }
 
-fn concatenated(parts: TokenStream, texts: &HashMap<String, String>) -> String {
+/// Returns the value of a `concat!` or of a macro of the store.
+fn expanded(name: &str, arguments: &[TokenTree], macros: &Macros) -> String {
+    if name == "concat" {
+        return concatenated(arguments, macros);
+    }
+    let found = macros.get(name).unwrap_or_else(|| panic!("no text of {name}!() is known"));
+    let given: Vec<String> = arguments.iter().filter_map(literal_of).collect();
+    let values: HashMap<_, _> = found.parameters.iter().cloned().zip(given).collect();
+    let body = substituted(&found.body, &values);
+    match body.as_slice() {
+        [TokenTree::Ident(inner), _, TokenTree::Group(arguments)] => {
+            expanded(&inner.to_string(), &arguments.stream().into_iter().collect::<Vec<_>>(), macros)
+        }
+        other => concatenated(other, macros),
+    }
+}
+
+/// Puts values in the places of parameters.
+fn substituted(body: &[TokenTree], values: &HashMap<String, String>) -> Vec<TokenTree> {
+    let mut kept = Vec::new();
+    let mut tokens = body.iter();
+    while let Some(token) = tokens.next() {
+        kept.push(match token {
+            TokenTree::Punct(punct) if punct.as_char() == '$' => {
+                let name = tokens.next().map(TokenTree::to_string).unwrap_or_default();
+                let value = values.get(&name).unwrap_or_else(|| panic!("no value of ${name} was given"));
+                TokenTree::Literal(Literal::string(value))
+            }
+            TokenTree::Group(group) => {
+                let inner: Vec<TokenTree> = group.stream().into_iter().collect();
+                let inner = substituted(&inner, values).into_iter().collect();
+                TokenTree::Group(proc_macro2::Group::new(group.delimiter(), inner))
+            }
+            other => other.clone(),
+        });
+    }
+    kept
+}
+
+fn literal_of(token: &TokenTree) -> Option<String> {
+    match token {
+        TokenTree::Literal(literal) => string_of(literal),
+        _ => None,
+    }
+}
+
+fn concatenated(parts: &[TokenTree], macros: &Macros) -> String {
     let mut text = String::new();
-    for part in parts {
+    for (at, part) in parts.iter().enumerate() {
         match part {
-            TokenTree::Literal(literal) => text += &string_of(&literal).unwrap(),
+            TokenTree::Literal(literal) => text += &string_of(literal).unwrap(),
             TokenTree::Ident(name) => {
-                text += texts.get(&name.to_string()).unwrap_or_else(|| panic!("no text of {name}!() is known"));
+                let arguments: Vec<TokenTree> = match parts.get(at + 2) {
+                    Some(TokenTree::Group(group)) => group.stream().into_iter().collect(),
+                    _ => Vec::new(),
+                };
+                text += &expanded(&name.to_string(), &arguments, macros);
             }
             _ => {}
         }
@@ -194,7 +254,7 @@ fn is_inside_concat(run: &[TokenTree], at: usize) -> bool {
     let is_part = |token: &TokenTree| match token {
         TokenTree::Literal(_) | TokenTree::Ident(_) => true,
         TokenTree::Punct(punct) => matches!(punct.as_char(), ',' | '!'),
-        TokenTree::Group(group) => group.stream().is_empty(),
+        TokenTree::Group(group) => group.stream().into_iter().all(|token| literal_of(&token).is_some()),
     };
     matches!(run[at], TokenTree::Literal(_)) && run.len() > 1 && run.iter().all(is_part) && run.iter().any(is_bang)
 }
@@ -211,38 +271,60 @@ fn const_name(before: &[TokenTree]) -> Option<String> {
     (keyword == "const" && equals.as_char() == '=').then(|| name.to_string())
 }
 
-/// Returns the texts of macros that are only a text: `macro_rules! now_us { () => { "…" } }`.
-fn texts_of_macros(files: &[SourceFile], engine: &str) -> HashMap<String, String> {
-    let mut texts = HashMap::new();
-    let of_engine = format!("store/{engine}/");
-    for file in files.iter().filter(|file| file.path.starts_with(&of_engine)) {
+/// Returns the macros of the store that an engine can use: `macro_rules! now_us { () => { "…" } }`.
+fn macros_of(files: &[SourceFile], engine: &str) -> Macros {
+    let mut macros = HashMap::new();
+    let of_other_engine = if engine == "sqlite" { "store/postgres/" } else { "store/sqlite/" };
+    let usable = |file: &&SourceFile| file.path.starts_with("store/") && !file.path.starts_with(of_other_engine);
+    for file in files.iter().filter(usable) {
         every_run(&file.code, &mut |run| {
             for window in run.windows(4) {
-                let [TokenTree::Ident(keyword), _, TokenTree::Ident(name), TokenTree::Group(body)] = window else {
+                let [TokenTree::Ident(keyword), _, TokenTree::Ident(name), TokenTree::Group(rules)] = window else {
                     continue;
                 };
                 if keyword == "macro_rules"
-                    && let Some(text) = only_literal(body.stream())
+                    && let Some(found) = only_rule(rules.stream())
                 {
-                    texts.insert(name.to_string(), text);
+                    macros.insert(name.to_string(), found);
                 }
             }
         });
     }
-    texts
+    macros
 }
 
-/// Returns the only literal in the body of a macro.
-fn only_literal(body: TokenStream) -> Option<String> {
-    let mut found = Vec::new();
-    let body: Vec<TokenTree> = body.into_iter().collect();
-    every_run(&body, &mut |run| {
-        found.extend(run.iter().filter_map(|token| match token {
-            TokenTree::Literal(literal) => string_of(literal),
-            _ => None,
-        }));
+/// Returns the only rule of a macro, `($a:literal) => { … }`, if its value is a text.
+fn only_rule(rules: TokenStream) -> Option<Macro> {
+    let rules: Vec<TokenTree> = rules.into_iter().collect();
+    let [TokenTree::Group(pattern), _, _, TokenTree::Group(body), ..] = rules.as_slice() else { return None };
+    let pattern: Vec<TokenTree> = pattern.stream().into_iter().collect();
+    let names = pattern.windows(2).filter_map(|window| match window {
+        [TokenTree::Punct(punct), TokenTree::Ident(name)] if punct.as_char() == '$' => Some(name.to_string()),
+        _ => None,
     });
-    (found.len() == 1).then(|| found.remove(0))
+    let body: Vec<TokenTree> = body.stream().into_iter().collect();
+    let is_text = matches!(body.first(), Some(TokenTree::Literal(_))) || is_ident(body.first(), "concat");
+    is_text.then(|| Macro { parameters: names.collect(), body })
+}
+
+/// Removes the definitions of macros, whose texts are not complete.
+fn without_macros(code: &[TokenTree]) -> Vec<TokenTree> {
+    let mut kept = Vec::new();
+    let mut tokens = code.iter();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Ident(keyword) if keyword == "macro_rules" => {
+                tokens.by_ref().take(3).for_each(drop);
+            }
+            TokenTree::Group(group) => {
+                let inner: Vec<TokenTree> = group.stream().into_iter().collect();
+                let inner = without_macros(&inner).into_iter().collect();
+                kept.push(TokenTree::Group(proc_macro2::Group::new(group.delimiter(), inner)));
+            }
+            other => kept.push(other.clone()),
+        }
+    }
+    kept
 }
 
 /// Returns the names after `crate::`, or after `super::` up to the root, with their lines.

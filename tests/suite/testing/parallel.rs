@@ -59,10 +59,15 @@ on_every_engine! {
         let emitting = |value: Vec<u8>| {
             let neighbour = neighbour.clone();
             Cells::<Engine>::deciding(move |_, events, _| {
-                Ok(Transition::stay().emitting([(neighbour.clone(), Event::new(value.clone()))]).consuming(events).into())
+                Ok(Transition::stay()
+                    .emitting([(neighbour.clone(), Event::new(value.clone()))])
+                    .consuming(events)
+                    .into())
             })
         };
-        let error = eventbox::process_batch(&db.pool, &to, &emitting(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]), MANY).await;
+        let error =
+            eventbox::process_batch(&db.pool, &to, &emitting(vec![0; eventbox::limits::MAX_VALUE_BYTES + 1]), MANY)
+                .await;
         assert!(matches!(error, Err(eventbox::Error::Misuse { .. })), "{error:?}");
         let turn = eventbox::process_batch(&db.pool, &to, &emitting(b"hello".to_vec()), MANY).await.unwrap();
         assert_eq!((turn.number, turn.consumed), (Some(1), 1));
@@ -76,8 +81,12 @@ on_every_engine! {
         let started = async |pruner| {
             let mut config = RuntimeConfig::default();
             config.pruner = pruner;
-            Runtime::builder(db.open(4)).processor("none", Cells::<Engine>::deciding(|_, _, _| Ok(eventbox::Mutation::none())))
-                .config(config).start().await.unwrap()
+            Runtime::builder(db.open(4))
+                .processor("none", Cells::<Engine>::deciding(|_, _, _| Ok(eventbox::Mutation::none())))
+                .config(config)
+                .start()
+                .await
+                .unwrap()
         };
         Engine::emit_on(&db.pool, &to, Event::new("x").named("n")).await.unwrap();
         db.run("DELETE FROM eventbox_event").await;

@@ -54,13 +54,22 @@ on_every_engine! {
     /// All due timers fire, in all shards. They keep the ids, and so the order, of their emits.
     async fn all_due_timers_fire(db) {
         let events: Vec<_> = (0..300u64)
-            .map(|number| (order(&(number % 100).to_string()), Event::new(number.to_string()).due_in(DAY * (1 + (number % 3) as u32))))
+            .map(|number| {
+                (
+                    order(&(number % 100).to_string()),
+                    Event::new(number.to_string()).due_in(DAY * (1 + (number % 3) as u32)),
+                )
+            })
             .collect();
         eventbox::emit_all(&db.pool, &events).await.unwrap();
         assert_eq!(fire_timers(&db.pool, SystemTime::now() + 10 * DAY).await.unwrap(), 300);
         for key in 0..100u64 {
-            let values: Vec<_> =
-                events_of(&db.pool, &order(&key.to_string())).await.unwrap().iter().map(|event| event.value().to_vec()).collect();
+            let values: Vec<_> = events_of(&db.pool, &order(&key.to_string()))
+                .await
+                .unwrap()
+                .iter()
+                .map(|event| event.value().to_vec())
+                .collect();
             assert_eq!(values, [key, key + 100, key + 200].map(|number| number.to_string().into_bytes()));
         }
         assert_eq!(db.count("eventbox_timer").await, 0);

@@ -98,7 +98,9 @@ on_every_engine! {
             let emitting = ["-", "+"].map(|sign| {
                 let to = Recipient::new("cell", "66").unwrap();
                 Some(eventbox::SideEffect::new(move |tx| {
-                    Box::pin(async move { Ok(<Engine as CellEngine>::emit(tx, &to, Event::new(sign).named(sign)).await?) })
+                    Box::pin(
+                        async move { Ok(<Engine as CellEngine>::emit(tx, &to, Event::new(sign).named(sign)).await?) },
+                    )
                 }))
             });
             let message = CloudEvent::builder("cells", "cell.grown").subject("65").build()?;
@@ -114,7 +116,8 @@ on_every_engine! {
             assert_eq!((rehearsal.next, rehearsal.hooks), (Next::To(2), 1));
             assert_eq!(rehearsal.consumed, [waiting[0].id(), waiting[1].id()]);
             assert_eq!(rehearsal.garbage, [waiting[2].id()]);
-            let emitted: Vec<_> = rehearsal.emitted.iter().map(|(to, event)| (to.as_str(), event.value(), event.name())).collect();
+            let emitted: Vec<_> =
+                rehearsal.emitted.iter().map(|(to, event)| (to.as_str(), event.value(), event.name())).collect();
             assert_eq!(emitted, [("cell/66", &b"-"[..], Some("-")), ("cell/66", b"+", Some("+"))]);
             assert_eq!(rehearsal.published.len(), 1);
             assert_eq!(rehearsal.published[0].subject(), Some("65"));
@@ -136,7 +139,9 @@ on_every_engine! {
         let dropping = Decider(|events: &[Event]| Mutation::<Engine, ()>::none().garbage(events));
         let rehearsal = rehearse(&db.pool, &airport(), &dropping, MANY).await.unwrap().unwrap();
         assert_eq!((rehearsal.next, rehearsal.garbage.len()), (Next::Stay, 1));
-        let greedy = Decider(|events: &[Event]| Mutation::<Engine, ()>::from(Transition::stay().consuming(events)).garbage(events));
+        let greedy = Decider(|events: &[Event]| {
+            Mutation::<Engine, ()>::from(Transition::stay().consuming(events)).garbage(events)
+        });
         let error = rehearse(&db.pool, &airport(), &greedy, MANY).await.unwrap_err();
         assert!(matches!(error, Error::Misuse { .. }), "{error:?}");
         let nothing = Decider(|_: &[Event]| Mutation::<Engine, ()>::from(Transition::stay()));
@@ -177,7 +182,12 @@ on_every_engine! {
         let rehearsal = rehearse_reducer(&db.pool, &airport(), &Echo, MANY).await.unwrap().unwrap();
         assert_eq!(rehearsal.next, Next::Gone);
 
-        db.run(if Engine::FOLDER == "postgres" { "UPDATE eventbox_state SET state = '\\x21'" } else { "UPDATE eventbox_state SET state = x'21'" }).await;
+        db.run(if Engine::FOLDER == "postgres" {
+            "UPDATE eventbox_state SET state = '\\x21'"
+        } else {
+            "UPDATE eventbox_state SET state = x'21'"
+        })
+        .await;
         let error = rehearse_reducer(&db.pool, &airport(), &Echo, MANY).await.unwrap_err();
         assert!(matches!(error, Error::State { source: StateError::Decode { .. }, .. }), "{error:?}");
     }

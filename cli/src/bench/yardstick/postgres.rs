@@ -57,8 +57,8 @@ const SETTLE: [(&str, &str); 5] = [
 
 const SETTINGS: &str = "
 SELECT name::text, current_setting(name)::text FROM unnest(ARRAY['server_version', 'fsync', 'synchronous_commit',
-    'full_page_writes',
-    'wal_sync_method', 'wal_level', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout', 'autovacuum', 'jit']) AS name";
+    'full_page_writes', 'wal_sync_method', 'wal_level', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout',
+    'autovacuum', 'jit']) AS name";
 
 const INSERT: &str = "INSERT INTO bench_event (shard, recipient, id, value) VALUES ($1, $2, $3, $4)";
 

@@ -28,9 +28,8 @@ CREATE TABLE bench_count (
 
 const CLEAR: &str = "
 DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM eventbox_event;
-DELETE FROM eventbox_state; DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox; DELETE FROM eventbox_dead_letter;
-DELETE FROM eventbox_failure;
-DELETE FROM eventbox_timer";
+DELETE FROM eventbox_state; DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox;
+DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure; DELETE FROM eventbox_timer";
 
 /// Copies the log into the file, except pages that a reader still needs.
 const SETTLE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -122,8 +121,8 @@ const PROCESSOR_SUMS: &str =
 const PARK: &str = "
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 INSERT INTO eventbox_event (shard, recipient, id, value)
-SELECT coalesce($3, (i / 100) % 256), coalesce($2, 'parked/' || (i / 100)), unhex('0190000000007000' || printf('%016x', i)),
-       randomblob(200)
+SELECT coalesce($3, (i / 100) % 256), coalesce($2, 'parked/' || (i / 100)),
+       unhex('0190000000007000' || printf('%016x', i)), randomblob(200)
 FROM n";
 
 /// Pause of a hand-written consumer between two reads of the file's version.

@@ -53,8 +53,9 @@ on_every_engine! {
         let whole_run = started.elapsed();
         undisturbed.remove().await;
 
-        let plans: Vec<Vec<f64>> =
-            (0..RUNS).map(|_| (0..random.random_range(1..=3)).map(|_| random.random_range(0.0..0.9)).collect()).collect();
+        let plans: Vec<Vec<f64>> = (0..RUNS)
+            .map(|_| (0..random.random_range(1..=3)).map(|_| random.random_range(0.0..0.9)).collect())
+            .collect();
         let killed = plans.into_iter().map(|moments| async {
             let database = TestDb::<Engine>::empty("killed").await;
             let mut args = args(&database.url()).to_vec();

@@ -6,7 +6,6 @@ use crate::admin::Detail;
 use crate::dashboard::html::parts::{any, dash, plain, table, when};
 use crate::dashboard::html::{forms, text};
 use crate::dashboard::web::Call;
-use crate::outbox::DeadLetterId;
 
 pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
     let of = detail.recipient.as_str();
@@ -59,7 +58,7 @@ pub(super) fn timers(call: &Call, detail: &Detail) -> Markup {
 pub(super) fn quarantined(call: &Call, detail: &Detail) -> Markup {
     let of = &detail.recipient;
     let row = |event: &crate::admin::QuarantinedView| {
-        let letter = DeadLetterId::new(of.shard(), *event.id.as_uuid()).to_string();
+        let letter = event.dead_letter.to_string();
         let fields = [("letter", letter.as_str())];
         vec![
             html! { code { (event.id.to_string()) } },

@@ -98,7 +98,7 @@ fn state(detail: &Detail) -> Markup {
             @match &detail.state {
                 None => p #state .empty { "The library keeps no state of this recipient." },
                 Some(state) => {
-                    p { (text::bytes(state.bytes)) " at turn " (detail.standing.turn) "." }
+                    p { (text::bytes(state.bytes as u64)) " at turn " (detail.standing.turn) "." }
                     @match &state.json {
                         Some(json) => pre #state tabindex="0" { code { (json) } },
                         None => p #state .empty { "The state is not JSON, or is too large to show." },

@@ -8,8 +8,8 @@ use crate::store::fault::Fault;
 /// Whether the server is a standby, and whether transactions are read only.
 pub(crate) const READ_ONLY: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
-/// The tables of eventboxes in which row-level security decides what this role sees; with each, whether a policy lets
-/// it see anything, and whether one lets it see everything.
+/// The tables of eventboxes in which row-level security applies to this role; for each table, whether a policy shows
+/// the role any rows, and whether a policy shows it all rows.
 pub(crate) const SECURED_TABLES: &str = r"
 SELECT c.relname::text, count(p.oid) > 0, coalesce(bool_or(pg_get_expr(p.polqual, p.polrelid) = 'true'), false)
   FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('*', 'r')
@@ -19,7 +19,7 @@ SELECT c.relname::text, count(p.oid) > 0, coalesce(bool_or(pg_get_expr(p.polqual
    AND row_security_active(c.oid)
  GROUP BY c.relname ORDER BY c.relname";
 
-/// Adds why nothing could be written, or what was written would not be seen.
+/// Adds a reason when the role cannot write, or could not see the written rows.
 pub(in crate::store::postgres) async fn check_access(
     conn: &mut PgConnection,
     check: &mut SettingsCheck,

@@ -9,12 +9,13 @@ use crate::store::fault::Fault;
 
 /// Begins the transaction of a turn, in one message.
 ///
-/// The cursor is read at a commit, which its query makes fail: only a transaction that has closed it can commit. It
-/// goes with the transaction and with its savepoint. `random` keeps the planner from reading it before.
+/// A commit reads the cursor, and the query of the cursor fails: only a transaction that has closed the cursor can
+/// commit. The cursor ends with the transaction and with its savepoint. `random` prevents the planner from reading it
+/// before the commit.
 const BEGIN_TURN: &str = "START TRANSACTION; DECLARE eventbox_turn CURSOR WITH HOLD FOR
      SELECT ('the code of a turn must not end its transaction' || left(random()::text, 0))::int";
 
-/// Lets the transaction commit.
+/// Permits the commit of the transaction.
 const END_TURN: &str = "CLOSE eventbox_turn";
 
 const HAS_TURN: &str = "SELECT count(*) FROM pg_cursors WHERE name = 'eventbox_turn'";

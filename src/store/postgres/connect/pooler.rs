@@ -1,4 +1,4 @@
-//! Whether a pooler stands between us and the server, and hands one server connection to many sessions.
+//! Whether a pooler between the process and the server gives one server connection to many sessions.
 //!
 //! sqlx prepares a statement in one request and runs it in the next. A pooler that may send the two to different
 //! servers breaks that, or runs another session's statement of the same name.
@@ -14,25 +14,25 @@ use crate::store::fault::Fault;
 /// Time that a second connection may take to be opened, asked and closed.
 const PROBE_WAIT: Duration = Duration::from_secs(10);
 
-/// Number of times that two connections are asked which server they have. The work of other sessions may hide the
-/// server from a single question.
+/// Number of times that two connections are asked for their server. The work of other sessions may hide the server from
+/// a single question.
 const PROBES: usize = 8;
 
 /// Codes of a pooler about prepared statements that went to another server (26000) or met another session's (42P05),
-/// and about a transaction where it has none (08P01).
+/// and about a transaction where the server has none (08P01).
 const CLASHES: [&str; 3] = ["26000", "42P05", "08P01"];
 
-/// Why sessions that share servers are refused, and what to do.
+/// Reason why sessions that share servers are refused, and what to do.
 const REFUSED: &str = "a connection pooler hands one server connection to several sessions, \
 and prepared statements do not survive that: \
 let it pool sessions (PgBouncer: pool_mode = session), or connect past it; see docs/high-availability.md";
 
-/// Text about a parameter that a pooler does not let through at the start of a connection, with what to do.
+/// Text about a parameter that a pooler refuses at the start of a connection, with what to do.
 const STARTUP: &str = "a connection pooler refuses a parameter of the start of a connection: \
 open the pool with eventbox::postgres_options, \
 which leaves out what PgBouncer does not know; see docs/high-availability.md";
 
-/// Returns why the connections of a pool cannot be used, if an error says that a pooler stands in between.
+/// Returns why the connections of a pool cannot be used, if an error comes from a pooler.
 pub(in crate::store::postgres) fn problem_of(fault: &Fault) -> Option<&'static str> {
     let error = fault.database_error()?;
     if error.message().contains("startup parameter") {
@@ -52,7 +52,7 @@ pub(in crate::store::postgres) async fn check(
         return Ok(None);
     };
     let shared = timeout(PROBE_WAIT, is_shared(conn, &mut other)).await;
-    // Closing ends its transaction.
+    // Closing the connection ends its transaction.
     let _ = timeout(PROBE_WAIT, other.close()).await;
     match shared {
         Ok(Ok(false)) => Ok(None),
@@ -63,8 +63,8 @@ pub(in crate::store::postgres) async fn check(
     }
 }
 
-/// Returns whether a connection meets the server of another one, or changes its own. Two sessions with servers of their
-/// own do neither.
+/// Returns whether a connection has the server of another connection, or changes its own server. Two sessions with
+/// servers of their own do neither.
 async fn is_shared(conn: &mut PgConnection, other: &mut PgConnection) -> Result<bool, Fault> {
     for _ in 0..PROBES {
         let mine = server_of(conn).await?;
@@ -77,7 +77,7 @@ async fn is_shared(conn: &mut PgConnection, other: &mut PgConnection) -> Result<
     Ok(false)
 }
 
-/// Returns the process of the server, asked without a prepared statement.
+/// Returns the process id of the server, without a prepared statement.
 async fn server_of(conn: &mut PgConnection) -> Result<String, Fault> {
     let row = sqlx::raw_sql("SELECT pg_backend_pid()::text").fetch_one(conn).await?;
     Ok(row.try_get(0)?)

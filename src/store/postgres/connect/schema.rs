@@ -9,11 +9,12 @@ use crate::store::connect::schema::{Schema, SettingsCheck};
 use crate::store::connect::transaction::begin_for_caller;
 use crate::store::fault::Fault;
 
-/// The oldest server that the statements were tried on.
+/// The oldest server that the tests have run on.
 const MIN_VERSION_NUM: i32 = 140_000;
 
-/// The server then ends the statement of a client that has closed its connection. Without it a statement that waits for
-/// a lock keeps its process on the server until it has the lock, and each retry of the client adds another process.
+/// With this setting the server ends the statement of a client that has closed its connection. Without it, a statement
+/// that waits for a lock keeps its process on the server until it has the lock, and each retry of the client adds
+/// another process.
 const NOTICE_CLOSED_CLIENTS: &str = "SET client_connection_check_interval = '5s'";
 
 impl Schema for Postgres {
@@ -22,8 +23,8 @@ impl Schema for Postgres {
     fn migrator() -> Migrator {
         let mut migrator = sqlx::migrate!("migrations/postgres");
         migrator.dangerous_set_table_name("eventbox_migration");
-        // The lock would stay with a session whose migration failed. Without it the names that a migration creates
-        // decide who comes first.
+        // A session whose migration failed would keep the lock. Without a lock, the names that a migration creates
+        // decide between racing migrations.
         migrator.set_locking(false);
         migrator
     }
@@ -86,7 +87,7 @@ impl Schema for Postgres {
 
     async fn on_connect(conn: &mut sqlx::PgConnection) {
         if let Err(error) = sqlx::raw_sql(NOTICE_CLOSED_CLIENTS).execute(conn).await {
-            // Some systems do not tell a server that a socket was closed.
+            // Some systems do not report a closed socket to the server.
             tracing::debug!(%error, "the server cannot notice closed clients");
         }
     }

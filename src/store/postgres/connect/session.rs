@@ -12,10 +12,10 @@ use crate::store::connect::connection;
 use crate::store::connect::session::Session;
 use crate::store::fault::Fault;
 
-/// Settings of a session that its users may have changed, and that the code of other users would meet.
+/// Settings of a session that its users may have changed, and that would affect the code of other users.
 ///
-/// `pg_settings` would tell all settings, and takes ten times as long; no view tells those that have a dot in their
-/// names. The statement releases the locks of the session unseen: to look for them costs more, the more locks all
+/// `pg_settings` has all settings, and takes ten times as long. No view has the settings with a dot in their names. The
+/// statement releases the locks of the session without a look at them: this look costs more, the more locks all
 /// sessions have.
 const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     current_setting('role', true), current_setting('search_path', true),
@@ -53,7 +53,7 @@ const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
 const IS_ALIVE: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $1
     AND (state NOT LIKE 'idle%' OR state_change > clock_timestamp() - $2 * interval '1 second')";
 
-/// Of a statement that is a transaction by itself.
+/// For a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";
 
 /// State of the sessions of a pool, by the address of the pool's options.
@@ -61,7 +61,7 @@ static SESSIONS: Mutex<Option<Sessions>> = Mutex::new(None);
 
 type Sessions = HashMap<usize, (Weak<PgConnectOptions>, Arc<str>)>;
 
-/// State of the sessions of a pool that no user has changed; `after_connect` may have made it.
+/// State of the sessions of a pool that no user has changed. `after_connect` may have set it.
 #[derive(Debug)]
 pub struct Before {
     options: Arc<PgConnectOptions>,
@@ -78,11 +78,11 @@ impl Before {
         let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = sessions.get_or_insert_default();
         sessions.retain(|_, (options, _)| options.strong_count() > 0);
-        // The weak reference keeps the place, so that the options of no other pool are there.
+        // The weak reference keeps the address, so that no other pool's options have it.
         sessions.insert(place_of(&self.options), (Arc::downgrade(&self.options), Arc::clone(&self.session)));
     }
 
-    /// Forgets the state, so that the next session is noted again: perhaps a user had changed the noted one.
+    /// Forgets the state, so that the next session is noted again: a user may have changed the noted session.
     fn forget(&self) {
         let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.get_or_insert_default().remove(&place_of(&self.options));
@@ -128,7 +128,7 @@ impl Session for Postgres {
         Ok(is_same)
     }
 
-    // Closed and not reset, because the library does not know what `after_connect` has set.
+    // Closed and not reset, because the library does not know the settings of `after_connect`.
     async fn restore_session(conn: &mut PgConnection, before: Before) -> Result<bool, Fault> {
         Self::is_unchanged(conn, &before).await
     }
@@ -148,16 +148,16 @@ impl Session for Postgres {
 
     async fn is_alive(pool: &Pool<Self>, session_id: i32) -> bool {
         let options = pool.connect_options();
-        // Dropped at the bound, the connection is closed: it belongs to no pool.
+        // The drop at the bound closes the connection, which belongs to no pool.
         match timeout(connection::RELEASE_WAIT, ask_for(&options, session_id)).await {
             Ok(Ok(is_alive)) => is_alive,
-            // The server is there, and refuses to tell.
+            // The server answers, and refuses to say more.
             Ok(Err(sqlx::Error::Database(_))) => true,
             Ok(Err(_)) | Err(_) => false,
         }
     }
 
-    // A new connection costs little, and nothing is lost with the old connection.
+    // A new connection costs little, and the old connection has nothing to lose.
     async fn repair(_conn: &mut PgConnection) -> bool {
         false
     }

@@ -15,18 +15,18 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
-/// Many events that have neither name nor due time: they go into the box and wait for no other transaction.
+/// Many events without names and due times: they go into the box, and wait for no other transaction.
 const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
  SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::bytea[])";
 
-/// Inserts what a race leaves to insert, and says what became of each row.
+/// Inserts the rows that a race leaves, and returns the result of each row.
 ///
-/// A first copy that is not committed yet is waited for by the unique key of the tombstones, in sorted order. The
-/// answer for a row that was not added is decided by the statement's own snapshot: a name that is remembered while its
-/// event is nowhere is a tombstone. Under a synchronous standby a duplicate writes WAL too, so that it is not
-/// acknowledged before the first copy is replicated. All rows are due by one reading of the clock, so that equal waits
-/// end in the order of the ids. With $9, the transaction's `lock_timeout` is set before anything is inserted: an
-/// uncorrelated subquery is evaluated before the first row.
+/// The unique key of the tombstones waits for a first copy that is not committed yet, in sorted order. The statement's
+/// own snapshot decides the result of a row that was not added: a remembered name without an event is a tombstone.
+/// Under a synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is
+/// replicated. All rows are due by one reading of the clock, so that equal waits end in the order of the ids. With $9,
+/// the statement sets the transaction's `lock_timeout` before any insert: an uncorrelated subquery is evaluated before
+/// the first row.
 const INSERT_EVENTS: &str = concat!(
     "
 WITH clock AS MATERIALIZED (SELECT ",
@@ -74,8 +74,8 @@ SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names
 FROM answer ORDER BY ord"
 );
 
-/// Which events have the ids `$3`, looked up one by one: a planner that takes the box for short would rather read all
-/// of it. No row of this table is ever changed, so what is found at a place is still there, or is gone.
+/// Finds the events with the ids `$3`, looked up one by one: a planner that takes the box for short would read all of
+/// it. No row of this table is ever changed, so a row that was found is still there unchanged, or is gone.
 macro_rules! among_ids {
     () => {
         "ctid = ANY (ARRAY(
@@ -164,7 +164,7 @@ impl EventDialect for Postgres {
     }
 }
 
-/// Inserts events in a transaction of their own; each wait for a lock is no longer than this.
+/// Inserts events in a transaction of their own. Each wait for a lock is bounded by `lock_wait`.
 pub(in crate::store::postgres) async fn insert_within(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],

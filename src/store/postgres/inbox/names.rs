@@ -1,8 +1,8 @@
-//! Named emits on a pool whose names are held by an open transaction of another process or task.
+//! Named emits on a pool, for names that an open transaction of another process or task holds.
 //!
-//! The first attempt waits shortly. An emit that does not get its name then joins the line of its pool. Few of the line
-//! hold a connection at once, so that all other work finds one. What one statement does not get in its time is rolled
-//! back, and the next attempt sends the same ids.
+//! The first attempt waits for a short time. An emit without its name then joins the line of its pool. Only a few emits
+//! of the line hold a connection at once, so that other work finds connections. A statement that does not get its names
+//! in time is rolled back, and the next attempt sends the same ids.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,40 +18,40 @@ use super::event::insert_within;
 use crate::store::fault::{Class, Fault};
 use crate::store::inbox::event::{Emitted, EventRow, NAME_WAIT};
 
-/// Time that the first attempt waits for its names, and the last attempt.
+/// Time that the first and the last attempt wait for their names.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
-/// Time that an attempt of the line waits for its names, with a connection.
+/// Time that an attempt of the line waits for its names with a connection.
 const LINE_WAIT: Duration = Duration::from_millis(200);
 
-/// Time for which an emit of the line leaves its connection to other work before it tries again.
+/// Time for which an emit of the line leaves its connection to other work between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One in this many connections of a pool may wait for names, and at least one.
+/// One connection in this many of a pool may wait for names, and at least one.
 const SHARE: u32 = 4;
 
-/// The lines, by the options of their pools: clones of a pool share these.
+/// The lines, by the address of their pools' options. Clones of a pool share a line.
 static LINES: Mutex<Option<HashMap<usize, Weak<Line>>>> = Mutex::new(None);
 
-/// The named emits of a pool that wait.
+/// The waiting named emits of a pool.
 struct Line {
     /// Permits to wait with a connection.
     places: Semaphore,
-    /// The hashes of the names that are waited for, and by how many. A hash that two names share only sends an emit to
-    /// the line.
+    /// The hashes of the names that emits wait for, and the number of those emits. Two names with the same hash only
+    /// send an emit to the line.
     names: Mutex<HashMap<u64, usize>>,
-    /// Kept, so that the options of no other pool are at the same place.
+    /// Keeps the options, so that no other pool's options have their address.
     _options: Arc<PgConnectOptions>,
 }
 
-/// Inserts events of which some are named; waits for their names within [`NAME_WAIT`].
+/// Inserts events with and without names. Waits for names for at most [`NAME_WAIT`].
 pub(in crate::store::postgres) async fn insert(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],
 ) -> Result<Vec<Emitted>, Fault> {
     let until = Instant::now() + NAME_WAIT;
     let line = line_of(pool);
-    // The names of a line are held: to try at once would take a connection for nothing.
+    // Another transaction holds the names of a line: an attempt at once would take a connection for nothing.
     if !line.waits_for(rows) {
         match insert_within(pool, rows, FIRST_WAIT).await {
             Err(fault) if fault.class() == Class::Contention => {}
@@ -65,7 +65,7 @@ pub(in crate::store::postgres) async fn insert(
             Err(fault) if fault.class() == Class::Contention && Instant::now() + PAUSE < until => {}
             done => return done,
         }
-        // With the place, so that the others of the line do not take what is left to other work.
+        // With the permit, so that the others of the line leave the connection to other work.
         sleep(PAUSE).await;
         drop(place);
     }

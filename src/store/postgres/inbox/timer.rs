@@ -8,13 +8,13 @@ use crate::store::fault::Fault;
 use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::postgres::now_us;
 
-/// The statement of [`TimerDialect::move_timers`]; its plan must find what is due by the primary key, however much is
-/// not due.
+/// The statement of [`TimerDialect::move_timers`]; its plan must find due timers by the primary key, however many
+/// timers are not due.
 ///
-/// One statement: a timer is in its table or in its box at every moment, and the transaction that locks its row first
-/// takes it. Rows that another transaction holds (another move, a cancellation in an open transaction) are left for the
-/// next time. The look-ups are lateral, and the rows to delete are packed into arrays, to keep the planner from reading
-/// whole shards. Only what is taken is locked: the limit outside stops the scan.
+/// One statement: in every snapshot a timer is in its table or in its box, and the transaction that locks its row first
+/// takes it. Rows that another transaction holds (another move, a cancellation in an open transaction) stay for the
+/// next move. Lateral look-ups, and arrays of the rows to delete, prevent the planner from reading whole shards. Only
+/// moved rows are locked: the outer limit stops the scan.
 pub(crate) const MOVE_TIMERS: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT coalesce($3::int8, ",
     now_us!(),
@@ -64,7 +64,7 @@ LEFT JOIN LATERAL (
 ) n ON true"
 );
 
-/// The ids are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS); no row of this table is ever
+/// The ids are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS). No row of this table is ever
 /// changed either.
 const DELETE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE ctid = ANY (ARRAY(
     SELECT t.ctid FROM unnest($3::uuid[]) AS wanted (id)

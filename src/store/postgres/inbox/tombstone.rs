@@ -9,10 +9,10 @@ use crate::store::postgres::now_us;
 /// The statement of [`TombstoneDialect::prune_tombstones`]; its plan must walk the primary key of the tombstones and
 /// look events up by theirs.
 ///
-/// One statement, so that event, timer and dead letter are seen at one moment: an event that moves between them is
-/// always in one of them. Rows that another transaction holds are left for the next pass; what was read of the others
-/// is compared again at the write, so a replay that has just cleared a stamp wins. The lateral look-ups keep the
-/// planner from reading whole boxes, and the arrays from reading a whole shard.
+/// One statement, so that event, timer and dead letter are of one snapshot: an event that moves between these tables is
+/// always in one of them. Rows that another transaction holds stay for the next pass. The write compares the read
+/// values again, so a replay that has just cleared a stamp wins. Lateral look-ups prevent the planner from reading
+/// whole boxes, and arrays prevent it from reading a whole shard.
 pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
     "WITH slice AS MATERIALIZED (
     SELECT t.recipient, t.name, t.id, t.gone_at_us FROM eventbox_tombstone t

@@ -1,12 +1,12 @@
-//! Events that wait, by kind, on Postgres.
+//! Waiting events, by kind, on Postgres.
 
 use sqlx::{PgConnection, Postgres, Row};
 
 use crate::store::fault::Fault;
 use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
 
-/// `0` is the character behind the slash. The inner limit ends the read of a shard, and the outer one that of the
-/// shards.
+/// `0` is the character behind the slash. The inner limit ends the read of a shard, and the outer limit ends the read
+/// of the shards.
 pub(crate) const COUNT_BACKLOG: &str = "SELECT k.kind, c.events, c.oldest FROM unnest($1::text[]) AS k (kind)
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, min(i.id::text)::uuid AS oldest FROM (
@@ -18,7 +18,7 @@ CROSS JOIN LATERAL (
     ) i
 ) c";
 
-/// Share of the table that this many pages are, in percent.
+/// Share of the table in this many pages, in percent.
 const SAMPLED_PERCENT: &str = "SELECT least(100.0, 100.0 * $1::float8 * current_setting('block_size')::float8
     / greatest(1, pg_relation_size('eventbox_event')))::float8";
 

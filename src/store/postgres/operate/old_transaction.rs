@@ -7,8 +7,8 @@ use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::operate::old_transaction::{OldTransaction, OldTransactionDialect};
 
-/// The server hides the transactions of other roles from a role without `pg_read_all_stats`. A vacuum keeps no rows
-/// from another one.
+/// The server hides the transactions of other roles from a role without `pg_read_all_stats`. A vacuum is
+/// left out, because another vacuum keeps no rows for it.
 const OLD_TRANSACTIONS: &str = "SELECT sort, pid, name, application, state, age FROM (
     SELECT 'session' AS sort, pid, usename::text AS name, application_name AS application, state,
            (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::int8 AS age

@@ -21,9 +21,9 @@ SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",
     ", value FROM taken"
 );
 
-/// One statement, which keeps the ids: the pruner finds the event in the one table or the other at every moment.
+/// One statement, which keeps the ids: in every snapshot the pruner finds the event in one table or the other.
 ///
-/// A name that several of them have is remembered for the last, because a statement changes a row once only.
+/// For a name of several events the tombstone gets the last one, because a statement changes a row only once.
 const REPLAY_EVENTS: &str = "WITH back AS (
     DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)
     RETURNING shard, recipient, id, name, traceparent, payload

@@ -1,4 +1,4 @@
-//! Dead messages on Postgres.
+//! Dead letters on Postgres.
 
 use sqlx::{PgConnection, Postgres};
 

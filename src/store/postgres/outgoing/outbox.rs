@@ -13,7 +13,7 @@ use crate::store::outgoing::outbox::{
 use crate::store::postgres::{now_us, statement_us};
 use crate::store::{BoxFuture, arguments_of};
 
-/// The time is asked for once and not per row, which costs as much as the insert of a row into an index.
+/// The statement reads the time once and not per row: a reading costs as much as an insert into an index.
 const INSERT_OUTBOX: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
@@ -27,7 +27,7 @@ const INSERT_OUTBOX: &str = concat!(
 /// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by
 /// `eventbox_outbox_due`.
 ///
-/// The time is that of the statement, because a clock that moves while it runs could not be looked up in an index.
+/// The time is the start of the statement, because an index cannot look up a time that moves during the statement.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
@@ -50,7 +50,8 @@ WHERE o.shard = fitting.shard AND o.id = fitting.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
 );
 
-/// The statement of [`OutboxDialect::recall_outbox`]; it looks at what is due far ahead, by the index on the due time.
+/// The statement of [`OutboxDialect::recall_outbox`]; it reads rows that are due far ahead, by the index on the due
+/// time.
 pub(crate) const RECALL_OUTBOX: &str = concat!(
     "WITH ahead AS MATERIALIZED (
          SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
@@ -72,7 +73,7 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
 );
 
 /// The statement of [`OutboxDialect::expire_outbox`]. A row that is kept after its delivery is due at the end of time,
-/// so the index on the due time finds the undelivered ones behind any number of kept ones.
+/// so the index on the due time finds the undelivered rows behind any number of kept rows.
 pub(crate) const EXPIRE_OUTBOX: &str = concat!(
     "WITH old AS MATERIALIZED (
          SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
@@ -99,7 +100,7 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
      SELECT source, type, count(*) FROM buried GROUP BY source, type"
 );
 
-/// The statement of [`OutboxDialect::observe_outbox`]; finds the undelivered rows as [`EXPIRE_OUTBOX`] does.
+/// The statement of [`OutboxDialect::observe_outbox`]; it finds the undelivered rows as [`EXPIRE_OUTBOX`] does.
 pub(crate) const OBSERVE_OUTBOX: &str = concat!(
     "SELECT count(*), coalesce(sum(bytes), 0)::int8, count(*) FILTER (WHERE age_us BETWEEN $1::int8 - $2 AND $1),
             coalesce(max(age_us), 0),

@@ -15,18 +15,18 @@ use crate::store::shards::wake::{Notification, WakeUpDialect};
 /// The channel; its payload is the wake-up, as JSON: both sets of shards as texts, and the recipients.
 const CHANNEL: &str = "eventbox";
 
-/// The most bytes of a payload; Postgres takes less than 8,000.
+/// The most bytes of a payload. Postgres accepts less than 8,000.
 const MAX_PAYLOAD_BYTES: usize = 7_900;
 
-/// Time without a notification after which a listener asks whether its connection is still there.
+/// Time without a notification after which a listener checks its connection.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 
-/// Returns the wake-up for the case that it is unknown which recipients have events.
+/// Returns the wake-up for unknown recipients: all shards.
 fn everything() -> Notification {
     Notification { committed: ShardSet::ALL, ..Notification::default() }
 }
 
-/// Returns the payload; `None` when it would be too long.
+/// Returns the payload; `None` when it is too long.
 fn payload_of(notification: &Notification) -> Option<String> {
     let payload = (notification.committed.to_string(), notification.shards.to_string(), &notification.recipients);
     let payload = serde_json::to_string(&payload).ok()?;
@@ -43,7 +43,7 @@ impl WakeUpDialect for Postgres {
 
     async fn send_wake_up(conn: &mut PgConnection, notification: Notification) -> Result<(), Fault> {
         let payload = payload_of(&notification).or_else(|| payload_of(&notification.by_shards())).unwrap_or_default();
-        // A notification commits, and nothing is lost when that does not wait for the disk.
+        // A notification commits. Without a flush of this commit nothing is lost.
         let query = sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)");
         query.bind(CHANNEL).bind(payload).execute(conn).await?;
         Ok(())
@@ -53,8 +53,8 @@ impl WakeUpDialect for Postgres {
         pool: &Pool<Self>,
         report: impl Fn(Notification) + Send + Sync,
     ) -> Result<Infallible, Fault> {
-        // A listener keeps its connection, and the pool's are counted on by turns. Nothing takes it from this pool when
-        // it is idle.
+        // A pool of its own, because a listener keeps its connection, and turns count on the connections of the
+        // caller's pool. An idle listener keeps its connection too.
         let apart = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let apart = apart.acquire_timeout(ANSWER_WAIT);
         let apart = apart.connect_lazy_with(pool.connect_options().as_ref().clone());
@@ -62,15 +62,15 @@ impl WakeUpDialect for Postgres {
         in_time::<Self, _>(async { Ok(listener.listen(CHANNEL).await?) }).await?;
         report(everything());
         loop {
-            // The connection keeps a notification that was received in part, so to stop listening loses nothing.
+            // The connection keeps a partly received notification, so a cancelled wait loses nothing.
             let Ok(heard) = timeout(ASK_AFTER, listener.try_recv()).await else {
                 in_time::<Self, _>(async { Ok(sqlx::raw_sql("SELECT 1").execute(&mut listener).await?) }).await?;
                 continue;
             };
             match heard? {
-                // Another program's use of the channel has no meaning here.
+                // A notification of another program on this channel wakes up all shards.
                 Some(notification) => report(notification_of(notification.payload()).unwrap_or_else(everything)),
-                // It has connected again, and what came meanwhile was not heard.
+                // The listener has connected again, and has missed the notifications in between.
                 None => report(everything()),
             }
         }
@@ -95,8 +95,8 @@ mod tests {
                 Some(notification(recipients))
             );
         }
-        assert_eq!(notification_of("somebody else's"), None);
-        // All shards are looked at, and once: the events of notifications without a listener are committed.
+        assert_eq!(notification_of("of another program"), None);
+        // All shards are scanned, and once: the events of notifications without a listener are committed.
         assert_eq!((everything().committed, everything().shards), (ShardSet::ALL, ShardSet::default()));
     }
 

@@ -21,9 +21,9 @@ use crate::store::turns::round_of_one::{RoundOfOneDialect, RoundOfOneTable};
 
 /// The statement of [`RoundDialect::walk_recipients`]; its plan must use the primary key at every step.
 ///
-/// To look an entry up takes much longer than to read the next one, so a step reads some events of a shard, four at
-/// first and then four times as many as it found recipients the time before: 64 where each has one event, and a few
-/// where they have many.
+/// A look-up of an entry takes much longer than the read of the next entry. So a step reads several events of a shard:
+/// four at first, then four times the number of recipients that the last step found. That is 64 events where each
+/// recipient has one event, and a few where they have many.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, has_failures, recipients, firsts, behind, found, n) AS (
     SELECT shard, last, (SELECT true FROM eventbox_failure x WHERE x.shard = f.shard LIMIT 1),
@@ -62,19 +62,19 @@ LEFT JOIN LATERAL (
 WHERE r.recipient <= coalesce(step.last, r.recipient) ORDER BY n - found + r.place"
 );
 
-/// While the statistics say that the table is empty, a planner that is free to choose reads all events of a shard to
-/// find its first recipient; and it thinks so much of the recursion that it compiles the statement, which takes longer
-/// than a walk.
+/// While the statistics say that the table is empty, a free planner would read all events of a shard to find its first
+/// recipient. It would also expect so much work from the recursion that it compiles the statement, which takes longer
+/// than a scan.
 const STEP_BY_INDEX: &str =
     "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true),
     set_config('jit', 'off', true)";
 
 /// The statement of [`RoundDialect::list_round`]; its plan must look every recipient up by the primary keys.
 ///
-/// One statement, so one snapshot: the turns and states, and the events of each recipient in their order. Sorting them
-/// all together costs more than reading them. Large values are left to [`LARGE_OF_ROUND`]: a running sum of the lengths
-/// would cost a tenth of a round, and this costs nothing. Of the states, which are few, those that do not fit are left
-/// out by such a sum.
+/// One statement, so one snapshot of the turns and states, and of the events of each recipient in their order. A sort
+/// of all events together would cost more than reading them. Large values are left to [`LARGE_OF_ROUND`], because a
+/// running sum of the lengths would cost a tenth of a round. There are few states, so such a sum leaves out the states
+/// that do not fit.
 pub(crate) const LIST_ROUND: &str = concat!(
     "SELECT r.place, s.turn,
        CASE WHEN sum(octet_length(s.state)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(s.state) < $7
@@ -101,7 +101,7 @@ CROSS JOIN LATERAL (
 ) e"
 );
 
-/// The values that [`LIST_ROUND`] left out and that are within the bound; its plan must use the primary key.
+/// The values within the bound that [`LIST_ROUND`] left out; its plan must use the primary key.
 pub(crate) const LARGE_OF_ROUND: &str = "SELECT r.place, e.id, e.value
 FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::uuid[], $5::int8[]) WITH ORDINALITY
     AS r (shard, recipient, first, last, rows, place)
@@ -114,12 +114,12 @@ CROSS JOIN LATERAL (
 
 /// The statement of [`RoundDialect::write_round`]; its plan must find states and events by their primary keys.
 ///
-/// The turns come first and are complete before an event is removed. It checks itself: another number of removals than
-/// the winners need divides by zero, which rolls everything back. A turn that is 0 is an insert and any other an
-/// update, because a missing row must not match.
+/// The turns come first, and are complete before an event is removed. The statement checks its own result: a number of
+/// removals other than the winners need divides by zero, which rolls everything back. A turn of 0 is an insert, and any
+/// other turn is an update, because a missing row must not match.
 ///
-/// The events of each are read between its first and last id. Where not all of them go, its ids are `removed` of `$10`,
-/// from number `ids_from` on: to compare them there takes less than to look every one up.
+/// The events of each recipient are read between its first and its last id. Where only some of them go, their ids are
+/// the `removed` ids of `$10` from number `ids_from` on: a comparison there takes less time than a look-up of each id.
 pub(crate) const WRITE_ROUND: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $12, true) AS lock_timeout
@@ -157,7 +157,7 @@ pub(crate) const WRITE_ROUND: &str = concat!(
 SELECT won.place FROM won, complete WHERE complete.yes = 1"
 );
 
-/// Error of Postgres when [`WRITE_ROUND`] has removed too few events, or too many.
+/// Error of Postgres when [`WRITE_ROUND`] has removed too few or too many events.
 const DIVISION_BY_ZERO: &str = "22012";
 
 impl RoundDialect for Postgres {
@@ -268,7 +268,7 @@ impl RoundDialect for Postgres {
     }
 }
 
-/// Returns the values that are missing, by the places of their recipients.
+/// Returns the missing values by the indexes of their recipients.
 async fn read_large(
     conn: &mut PgConnection,
     from: &[RoundFrom<'_>],
@@ -311,7 +311,7 @@ fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
     })
 }
 
-/// Returns the place in an array, from 0, that the first column tells from 1.
+/// Returns the index in an array, from 0, of the first column, which counts from 1.
 fn place_of(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
 }

@@ -10,8 +10,8 @@ use crate::store::postgres::now_us;
 use crate::store::turns::round::RoundWrite;
 use crate::store::turns::round_of_one::RoundOfOneDialect;
 
-/// No lock is waited for longer than the round allows, and another number of removals than wanted divides by zero,
-/// which rolls everything back. Its plan must use the primary keys.
+/// No wait for a lock is longer than the round allows, and a wrong number of removals divides by zero, which rolls
+/// everything back. Its plan must use the primary keys.
 pub(crate) const WRITE_FIRST_ONE: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $8, true) AS lock_timeout
@@ -24,7 +24,7 @@ pub(crate) const WRITE_FIRST_ONE: &str = concat!(
     "SELECT moved, 1 / (moved * $10::int8 = gone)::int FROM counted"
 );
 
-/// The same behind another turn.
+/// The same after another turn.
 pub(crate) const WRITE_NEXT_ONE: &str = concat!(
     "WITH bound AS MATERIALIZED (
     SELECT set_config('lock_timeout', $8, true) AS lock_timeout

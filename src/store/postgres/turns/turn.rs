@@ -9,12 +9,12 @@ use crate::store::turns::round::Removed;
 use crate::store::turns::state::StateTable;
 use crate::store::turns::turn::{Claimed, TurnDialect};
 
-/// End of a statement, behind the turn that it moves: of the events of recipient `$2` in shard `$1` from `$6` to `$7`
-/// those of the ids `$5` go, or all of them.
+/// End of a statement that moves a turn: it removes events of recipient `$2` in shard `$1` between the ids `$6` and
+/// `$7`, those with the ids `$5`, or all of them.
 ///
-/// The deletion asks for the turn, which thereby is complete, and holds the lock of the recipient, before the first
-/// event is removed. The bounds are what the events are found by: given ids alone, a planner that takes the box for
-/// short reads all of it.
+/// The deletion reads the moved turn. So the turn is complete, and holds the lock of the recipient, before the first
+/// event is removed. The bounds find the events: with ids alone, a planner that takes the box for short reads all of
+/// it.
 macro_rules! removing {
     () => {
         " RETURNING 1

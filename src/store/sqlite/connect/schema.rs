@@ -6,11 +6,11 @@ use sqlx::{Pool, Row, Sqlite};
 use crate::store::connect::schema::{Schema, SettingsCheck};
 use crate::store::fault::Fault;
 
-/// Older libraries can corrupt a WAL file that two connections use.
+/// Older libraries can corrupt the log (WAL) of a file that two connections use.
 const MIN_VERSION: (u32, u32, u32) = (3, 51, 3);
 
 impl Schema for Sqlite {
-    // Differs: a transaction that begins as a reader can fail when it first writes, without waiting for its turn.
+    // Differs: a transaction that begins as a reader can fail at its first write, without a wait.
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
 
     fn migrator() -> Migrator {
@@ -69,7 +69,7 @@ impl Schema for Sqlite {
         Ok(check)
     }
 
-    // Differs: nothing is in between.
+    // Differs: no pooler stands between the process and the file.
     async fn check_connections(
         _pool: &Pool<Self>,
         _conn: &mut sqlx::SqliteConnection,
@@ -84,12 +84,12 @@ impl Schema for Sqlite {
     // Differs: the connection is a part of this process.
     async fn on_connect(_conn: &mut sqlx::SqliteConnection) {}
 
-    // Differs: connections of a process wait for the file, and a database in memory has only one.
+    // Differs: the connections of a process wait for the file, and a database in memory has only one connection.
     fn reserve(_pool: &Pool<Self>, _connections: u32) -> Option<Pool<Self>> {
         None
     }
 
-    // Differs: the one lock is taken by BEGIN, and the connection's busy timeout bounds that.
+    // Differs: BEGIN takes the only lock, and the connection's busy timeout bounds that wait.
     async fn limit_lock_wait(_tx: &mut sqlx::SqliteConnection, _milliseconds: u32) -> Result<(), Fault> {
         Ok(())
     }

@@ -8,11 +8,11 @@ use sqlx_core::transaction::TransactionManager;
 use crate::store::connect::session::Session;
 use crate::store::fault::Fault;
 
-/// The file answers by itself, and closing the connection of a database in memory would lose it: the connection's busy
-/// timeout is the bound.
+/// No bound, because the file always answers. Closing the connection of a database in memory would lose the database.
+/// The connection's busy timeout bounds the waits for the file.
 const NO_BOUND: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Settings that a session may keep. A database in memory has no file, which is the first character.
+/// Settings that a session may keep. The first character says whether the database is a file or in memory.
 const READ_SESSION: &str = "SELECT concat_ws(',',
         (SELECT iif(file = '', 'm', 'f') FROM pragma_database_list WHERE name = 'main'),
         (SELECT query_only FROM pragma_query_only), (SELECT foreign_keys FROM pragma_foreign_keys),
@@ -26,10 +26,10 @@ const READ_SESSION: &str = "SELECT concat_ws(',',
         (SELECT group_concat(name) FROM pragma_database_list WHERE name <> 'temp'),
         (SELECT group_concat(name) FROM sqlite_temp_schema))";
 
-/// Settings that keep a database in memory from being written.
+/// Resets the setting that prevents writes to a database in memory.
 const RESET_SESSION: &str = "PRAGMA query_only = OFF";
 
-/// One for each depth that the driver may count, from the outermost.
+/// One statement for each depth that the driver may count, from the outermost.
 const REBUILD: [&str; 4] =
     ["BEGIN", "SAVEPOINT _sqlx_savepoint_1", "SAVEPOINT _sqlx_savepoint_2", "SAVEPOINT _sqlx_savepoint_3"];
 
@@ -72,9 +72,9 @@ impl Session for Sqlite {
         true
     }
 
-    // The driver counts a transaction that the engine has ended: it is given one again, which it can end.
+    // The driver still counts a transaction that the engine has ended. So it gets a new transaction, which it can end.
     async fn repair(conn: &mut SqliteConnection) -> bool {
-        // There may be none.
+        // There may be no transaction.
         let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
         let depth = <Sqlite as sqlx::Database>::TransactionManager::get_transaction_depth(conn);
         for statement in REBUILD.iter().take(depth) {

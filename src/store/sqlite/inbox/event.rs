@@ -20,7 +20,7 @@ use crate::store::{BoxFuture, arguments_of};
 const INSERT_EVENT: &str =
     "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
 
-/// Differs: no arrays, so the rows are parameters. For events that have neither name nor due time.
+/// Differs: no arrays, so the rows are parameters. For events without names and due times.
 const INSERT_PLAIN: BySize = BySize {
     ten: concat!(
         "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
@@ -50,16 +50,16 @@ const INSERT_PLAIN: BySize = BySize {
     ),
 };
 
-/// The same for any number: rows out of JSON cost twice as much as parameters.
+/// The same for any number of rows: rows in JSON cost twice as much as parameters.
 const INSERT_PLAIN_MANY: &str = "
 INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
 SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]',
        substr($2, value ->> 0, value ->> 1)
 FROM json_each($1)";
 
-/// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write; RETURNING gives a row only for
-/// what was added. The second statement tells the rest apart, from the same two parameters; both run on one connection
-/// whatever the executor is.
+/// Differs: a view's trigger writes both tables, because a CTE of SQLite cannot write. RETURNING gives rows only for
+/// the added events. The second statement finds the results of the others, from the same two parameters. Both run on
+/// one connection, whatever the executor is.
 const INSERT_EVENTS: &str = concat!(
     "
 INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value, due_at_us)
@@ -115,8 +115,8 @@ impl EventDialect for Sqlite {
 
     const ONE_WRITER: bool = true;
 
-    // Differs: the transaction may be shared with other groups, and waits for the file as long as the connection's busy
-    // timeout says. There is no name to wait for in it, so named and unnamed events may share it.
+    // Differs: the transaction may be shared with other groups, and waits for the file for at most the connection's
+    // busy timeout. It waits for no name, so named and unnamed events may share it.
     async fn insert_group(
         pool: &Pool<Self>,
         rows: &[EventRow<'_>],
@@ -143,12 +143,12 @@ impl EventDialect for Sqlite {
     }
 }
 
-/// A statement that inserts events, and owns what it needs.
+/// A statement that inserts events, and owns its parameters.
 #[derive(Clone)]
 struct Insert {
     sql: &'static str,
     arguments: SqliteArguments,
-    /// The ids of events of which some may be left out; empty when all of them are plain.
+    /// The ids of events of which some may be left out; empty when all events are plain.
     ids: Vec<Uuid>,
     count: usize,
 }
@@ -198,7 +198,7 @@ impl Insert {
         for answer in &answers {
             noted.entry(answer.try_get::<Uuid, _>(0)?).or_insert(Emitted::from_code(answer.try_get(1)?));
         }
-        // A name that was there and is gone when the second statement looks was pruned in between: it was a tombstone.
+        // A name that the first statement found and the second did not was pruned in between: it was a tombstone.
         Ok(self.ids.iter().map(|id| noted.get(id).copied().unwrap_or(Emitted::Tombstoned)).collect())
     }
 }
@@ -211,7 +211,7 @@ impl Statement for Insert {
     }
 }
 
-/// Inserts plain events and others, each in one statement.
+/// Inserts plain events and other events, each sort in one statement.
 async fn insert_mixed(tx: &mut SqliteConnection, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
     let (plain, other): (Vec<EventRow<'_>>, Vec<EventRow<'_>>) = rows.iter().partition(|row| row.is_plain());
     if !plain.is_empty() {

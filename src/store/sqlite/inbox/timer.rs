@@ -11,10 +11,10 @@ use crate::store::inbox::timer::{MovedShard, TimerDialect};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::ids_json;
 
-/// Differs: a CTE cannot write, so a move is several statements in one write transaction, which is begun only when
-/// something is due.
+/// Differs: a CTE cannot write, so a move is several statements in one write transaction. The transaction begins only
+/// when a timer is due.
 ///
-/// Time until the first timer of each shard is due; not above 0 when it is due.
+/// Time until the first timer of each shard is due. Not above 0 when it is due.
 pub(crate) const FIRST_TIMERS: &str = concat!(
     "SELECT shard, due_at_us - coalesce($2, ",
     now_us!(),
@@ -25,7 +25,7 @@ pub(crate) const FIRST_TIMERS: &str = concat!(
 ) WHERE due_at_us IS NOT NULL ORDER BY due_at_us, shard"
 );
 
-/// The last of the first timers of a shard that are due, and how many they are.
+/// The last timer that the move takes from a shard, and the number of timers up to it.
 pub(crate) const DUE_TIMERS: &str = concat!(
     "SELECT due_at_us, id, count(*) OVER () FROM (
     SELECT due_at_us, id FROM eventbox_timer WHERE shard = $1 AND due_at_us <= coalesce($3, ",
@@ -34,7 +34,7 @@ pub(crate) const DUE_TIMERS: &str = concat!(
 ) ORDER BY due_at_us DESC, id DESC LIMIT 1"
 );
 
-/// No other transaction writes meanwhile, so these are the timers that were counted.
+/// No other transaction writes meanwhile, so these are the counted timers.
 pub(crate) const COPY_TIMERS: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
  SELECT shard, recipient, id, name, traceparent, value FROM eventbox_timer
  WHERE shard = $1 AND (due_at_us, id) <= ($2, $3) ORDER BY recipient, id";
@@ -80,7 +80,7 @@ impl TimerDialect for Sqlite {
             };
             if let Some(row) = after.get_mut(place) {
                 row.moved = moved;
-                // At its limit a move knows nothing of the timers after those that it took.
+                // A move at its limit has not read the timers behind those that it took.
                 row.next_in_us = if moved >= part || left <= 0 { Some(0) } else { row.next_in_us };
             }
         }

@@ -6,7 +6,7 @@ use crate::store::fault::Fault;
 use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstoneDialect};
 use crate::store::sqlite::now_us;
 
-/// Whether the event of a tombstone is there.
+/// Whether the event of a tombstone exists.
 macro_rules! lives {
     () => {
         "(EXISTS (SELECT 1 FROM eventbox_event e
@@ -17,9 +17,9 @@ macro_rules! lives {
     };
 }
 
-/// Differs: a CTE cannot write, so there are four statements in one transaction, which has the only lock there is.
+/// Differs: a CTE cannot write, so a pass is four statements in one transaction, which has the only lock.
 ///
-/// Where a slice ends, and how many tombstones it has.
+/// The end of a slice, and its number of tombstones.
 pub(crate) const END_OF_SLICE: &str = "SELECT recipient, name, count(*) OVER () FROM (
     SELECT recipient, name FROM eventbox_tombstone
     WHERE shard = $1 AND (recipient, name) > ($2, $3) AND (recipient, name) <= ($4, $5)
@@ -63,7 +63,7 @@ impl TombstoneDialect for Sqlite {
             let query = sqlx::query::<Sqlite>(sql).bind(shard).bind(after.0).bind(after.1);
             query.bind(last.0.clone()).bind(last.1.clone())
         };
-        // Deleting comes first: what is stamped now was not stamped a delay ago.
+        // The deletion comes first: a stamp of this pass is not older than the delay.
         let deleted = changed(DELETE_TOMBSTONES).bind(slice.delay_us).execute(&mut *tx).await?.rows_affected();
         let revived = changed(REVIVE_TOMBSTONES).execute(&mut *tx).await?.rows_affected();
         let stamped = changed(STAMP_TOMBSTONES).execute(&mut *tx).await?.rows_affected();

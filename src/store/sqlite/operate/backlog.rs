@@ -1,4 +1,4 @@
-//! Events that wait, by kind, on SQLite.
+//! Waiting events, by kind, on SQLite.
 
 use sqlx::{Row, Sqlite, SqliteConnection};
 
@@ -6,7 +6,7 @@ use crate::store::fault::Fault;
 use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
 use crate::store::sqlite::params::json::texts_json;
 
-/// Differs: no LATERAL, so the shards are a list, and the count and the smallest id come from one row each.
+/// Differs: no LATERAL, so the shards are a list, and one row of each shard has the count and the smallest id.
 pub(crate) const COUNT_BACKLOG: &str = "SELECT k.value, c.value ->> 0, unhex(c.value ->> 1)
 FROM json_each($1) k, json_each((
     SELECT json_array(json_array(count(*), hex(min(id)))) FROM (

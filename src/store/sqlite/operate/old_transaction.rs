@@ -6,8 +6,8 @@ use crate::store::fault::Fault;
 use crate::store::operate::old_transaction::{OldTransaction, OldTransactionDialect};
 
 impl OldTransactionDialect for Sqlite {
-    // Differs: SQLite does not say which process reads a file, so there is no name. A removed row is no longer in the
-    // tables, whatever process reads.
+    // Differs: SQLite does not say which process reads a file, so there is no name. Readers do not keep removed rows in
+    // the tables.
     async fn old_transactions(
         _pool: &Pool<Self>,
         _older_than_us: i64,

@@ -1,4 +1,4 @@
-//! Dead messages on SQLite.
+//! Dead letters on SQLite.
 
 use sqlx::{Sqlite, SqliteConnection};
 
@@ -12,7 +12,7 @@ const DELETE_DEAD: &str = "DELETE FROM eventbox_dead_letter
  WHERE recipient IS NULL AND (shard, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each($1))";
 
 impl DeadLetterDialect for Sqlite {
-    // Differs: a CTE cannot write, so it is two statements in the caller's transaction.
+    // Differs: a CTE cannot write, so a replay is two statements in the caller's transaction.
     async fn replay_dead(tx: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(concat!(
             "INSERT OR IGNORE INTO eventbox_outbox

@@ -54,8 +54,7 @@ const INSERT_OUTBOX: BySize = BySize {
     ),
 };
 
-/// Differs: no LATERAL, so each shard's ids are packed into an array and unpacked again; no SKIP LOCKED, because there
-/// is one writer.
+/// Differs: no LATERAL, so an array packs the ids of each shard. No SKIP LOCKED, because there is one writer.
 pub(crate) const CLAIM_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET attempts = attempts + 1, next_attempt_at_us = ",
     now_us!(),
@@ -126,7 +125,7 @@ pub(crate) const FIND_EXPIRED: &str = concat!(
      )) i"
 );
 
-/// Differs: no LATERAL; CROSS JOIN takes the shards first, so that each is looked up in the index.
+/// Differs: no LATERAL. CROSS JOIN reads the shards first, so that each shard is looked up in the index.
 pub(crate) const OBSERVE_OUTBOX: &str = concat!(
     "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE age_us BETWEEN $1 - $2 AND $1),
             coalesce(max(age_us), 0),
@@ -150,7 +149,7 @@ const RESCHEDULE_OUTBOX: &str = concat!(
      WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
 );
 
-/// Differs: a CTE cannot write, so it is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
+/// Differs: a CTE cannot write, so this is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
 const BURY_OUTBOX: &str = concat!(
     "INSERT OR REPLACE INTO eventbox_dead_letter
         (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
@@ -269,7 +268,7 @@ fn all_shards() -> Result<String, sqlx::Error> {
     json((0..=255).collect::<Vec<i16>>())
 }
 
-/// Messages to be inserted.
+/// Messages to insert.
 #[derive(Clone)]
 struct Insert(Vec<(&'static str, SqliteArguments)>);
 
@@ -303,7 +302,7 @@ fn insert_of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(&'static str,
     Ok((sql, arguments_of(query)?))
 }
 
-/// Messages that need no sending any more.
+/// Messages that need no delivery any more.
 #[derive(Clone)]
 struct Settle {
     sql: &'static str,

@@ -1,13 +1,14 @@
-//! Many rows in two parameters: SQLite has no arrays, and a statement's text should not depend on the number of its
-//! rows.
+//! Many rows in two parameters. SQLite has no arrays, and the text of a statement should not depend on the number of
+//! its rows.
 //!
-//! The columns of the rows travel as one JSON array of `[start, length, columns]`, their bytes as one blob of which
-//! each row names its part: `substr($2, value ->> 0, value ->> 1)`, and a column is `value ->> '$[2][0]'`.
+//! The first parameter is one JSON array of `[start, length, columns]` with the columns of the rows. The second is one
+//! blob with the bytes of all rows. `substr($2, value ->> 0, value ->> 1)` is the part of a row, and `value ->>
+//! '$[2][0]'` a column.
 
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Rows on their way into a statement.
+/// Rows to pass to a statement.
 pub(crate) struct Packed<C> {
     rows: Vec<(usize, usize, C)>,
     bytes: Vec<u8>,
@@ -18,7 +19,7 @@ impl<C: Serialize> Packed<C> {
         Packed { rows: Vec::with_capacity(rows), bytes: Vec::new() }
     }
 
-    /// Adds a row: its columns that JSON can hold, and its bytes.
+    /// Adds a row: the columns for the JSON array, and the bytes.
     pub(crate) fn push(&mut self, columns: C, bytes: &[u8]) {
         let start = self.bytes.len() + 1;
         self.bytes.extend_from_slice(bytes);
@@ -28,7 +29,7 @@ impl<C: Serialize> Packed<C> {
     /// Returns the two parameters.
     pub(crate) fn into_parameters(mut self) -> Result<(String, Vec<u8>), sqlx::Error> {
         if self.bytes.is_empty() {
-            // `substr` of an empty blob is NULL, and not the empty part that rows without bytes ask for.
+            // `substr` of an empty blob is NULL. Rows without bytes need an empty part instead.
             self.bytes.push(0);
         }
         let json = serde_json::to_string(&self.rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -36,7 +37,7 @@ impl<C: Serialize> Packed<C> {
     }
 }
 
-/// Returns an id as JSON carries it; `unhex` of SQLite makes it bytes again.
+/// Returns an id in hexadecimal, for JSON. `unhex` of SQLite makes bytes of it.
 pub(crate) fn hex(id: Uuid) -> String {
     id.simple().to_string()
 }

@@ -1,6 +1,6 @@
-//! Many rows as parameters of one statement. Rows out of JSON cost twice as much, and a text for each number of rows
-//! would have to be prepared each time: parameters that are not given are NULL, so one text serves all numbers up to
-//! its own.
+//! Many rows as parameters of one statement. Rows in JSON cost twice as much. A text for each number of rows would have
+//! to be prepared each time. Parameters that are not given are NULL, so one text serves all numbers of rows up to its
+//! own.
 
 /// The most rows of one statement.
 pub(crate) const MAX_ROWS: usize = 500;
@@ -13,7 +13,7 @@ pub(crate) struct BySize {
 }
 
 impl BySize {
-    /// Returns the smallest one that has room for as many rows.
+    /// Returns the smallest statement with room for this many rows.
     pub(crate) fn of(&self, rows: usize) -> &'static str {
         match rows {
             0..=10 => self.ten,

@@ -9,11 +9,11 @@ use crate::shard::ShardSet;
 use crate::store::fault::Fault;
 use crate::store::shards::wake::{Notification, WakeUpDialect};
 
-/// Interval at which the version is read while it changes, and while it does not; a read costs some microseconds.
+/// Interval at which the version is read while it changes, and while it does not. A read costs some microseconds.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 
 impl WakeUpDialect for Sqlite {
-    // Differs: a commit is a notification by itself, by the version of the file.
+    // Differs: a commit is a notification by itself, because it changes the version of the file.
     const SENDS_WAKE_UPS: bool = false;
 
     async fn send_wake_up(_conn: &mut SqliteConnection, _told: Notification) -> Result<(), Fault> {

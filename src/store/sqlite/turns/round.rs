@@ -17,7 +17,7 @@ use crate::store::turns::round::{
 };
 use crate::store::turns::round_of_one::{RoundOfOneDialect, RoundOfOneTable};
 
-/// The shards that have events, each found with one look.
+/// The shards that have events, each found by one look-up.
 pub(crate) const OCCUPIED_SHARDS: &str = "
 WITH RECURSIVE occupied (shard) AS (
     SELECT min(shard) FROM eventbox_event
@@ -27,12 +27,12 @@ WITH RECURSIVE occupied (shard) AS (
 )
 SELECT shard FROM occupied WHERE shard IS NOT NULL";
 
-/// A walk over this many shards first finds out which of them have events: to look into an empty shard costs more here
-/// than to find the next shard with events.
+/// Number of shards from which a scan first finds the shards with events. A look-up in an empty shard costs more here
+/// than finding the next shard with events.
 const MANY_SHARDS: usize = 32;
 
-/// Differs: no arrays. The added slash makes a recipient without a slash, which a foreign statement may have inserted,
-/// a kind by itself.
+/// Differs: no arrays. The added slash gives a kind of its own to a recipient without a slash, which a foreign
+/// statement may have inserted.
 pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, recipient, n) AS (
     SELECT f.value ->> 0, f.value ->> 2,
@@ -62,8 +62,8 @@ SELECT step.shard, step.recipient,
 WHERE step.recipient <= coalesce(step.last, step.recipient) ORDER BY n"
 );
 
-/// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first. A running sum keeps what it is
-/// given, so states are looked up behind it.
+/// Differs: no LATERAL, so the id at which a recipient's part ends is looked up first. A running sum keeps its rows in
+/// memory, so the states are looked up after it.
 pub(crate) const LIST_ROUND: &str = concat!(
     "WITH r AS MATERIALIZED (
     SELECT f.key AS place, f.value ->> 0 AS shard, f.value ->> 1 AS recipient, unhex(f.value ->> 2) AS after,
@@ -91,8 +91,8 @@ FROM part CROSS JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = 
      AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')"
 );
 
-/// Differs, here and below: a CTE cannot write, so turns that are 0, other turns and events are three statements of one
-/// transaction, which has the only lock there is.
+/// Differs, here and below: a CTE cannot write, so turns of 0, other turns and events are three statements of one
+/// transaction, which has the only lock.
 pub(crate) const FIRST_TURNS: &str = concat!(
     "INSERT INTO eventbox_state (shard, recipient, turn, token, updated_at_us, state)
      SELECT value ->> '$[2][0]', value ->> '$[2][1]', 1, $3, ",
@@ -182,7 +182,8 @@ impl RoundDialect for Sqlite {
             if let Some((place, missing)) = missing.next_if(|(place, _)| *place == part.row.place)
                 && let Some(of) = from.get(place)
             {
-                // Differs: one by one, because there is no LATERAL, and a statement takes no round trip.
+                // Differs: one query for each recipient, because there is no LATERAL, and a statement takes no round
+                // trip.
                 let query = sqlx::query(LARGE_EVENTS).bind(of.shard).bind(of.recipient).bind(missing.first);
                 let query = query.bind(missing.last).bind(bound.small(from.len())).bind(missing.rows);
                 let mut rows = query.fetch(&mut *conn);

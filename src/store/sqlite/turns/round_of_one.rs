@@ -8,8 +8,8 @@ use crate::store::fault::Fault;
 use crate::store::turns::round::RoundWrite;
 use crate::store::turns::round_of_one::RoundOfOneDialect;
 
-/// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. A turn that has moved
-/// gives no row.
+/// Differs: a CTE cannot write, so the trigger of a view moves the turn and removes the events. When the turn has moved
+/// already, the statement returns no row.
 pub(crate) const WRITE_ONE: &str = "
 INSERT INTO eventbox_round_of_one
     (shard, recipient, turn, token, state, keeps_state, token_before, first, last, ids, removed)
@@ -30,8 +30,7 @@ impl RoundOfOneDialect for Sqlite {
         let query = query.bind(write.state.bytes()).bind(write.state.keeps()).bind(write.token);
         let query = query.bind(first).bind(last).bind(chosen(write.removed)?);
         let query = query.bind(i64::try_from(write.removed.count()).unwrap_or(i64::MAX));
-        // All rows, though there is one at most: the statement commits when it has ended, and what that says must be
-        // heard.
+        // All rows, although there is at most one: the statement commits at its end, and the commit may fail.
         match query.fetch_all(tx).await {
             Ok(rows) => Ok(Some(!rows.is_empty())),
             Err(error) if is_shortfall(&error) => Ok(None),
@@ -52,7 +51,7 @@ mod tests {
     use crate::store::turns::round::{Removed, StateWrite};
     use crate::{Event, EventId, Recipient};
 
-    /// Returns what is stored: the turn and the state of a recipient, and how many events it has.
+    /// Returns the turn and the state of a recipient, and its number of events.
     async fn stored(pool: &Pool<Sqlite>, recipient: &Recipient) -> (Option<(i64, Option<Vec<u8>>)>, i64) {
         let state =
             sqlx::query_as("SELECT turn, state FROM eventbox_state WHERE recipient = $1").bind(recipient.as_str());

@@ -9,10 +9,10 @@ use crate::store::sqlite::params::json::ids_json;
 use crate::store::turns::round::Removed;
 use crate::store::turns::turn::{Claimed, TurnDialect};
 
-/// End of a text, behind the statement that moves the turn to the attempt `$4`: of the events of recipient `$2` in
-/// shard `$1` from `$6` to `$7` those of the ids `$5` go, or all of them, if the turn has moved.
+/// End of a text that moves the turn to the attempt `$4`. If the turn has moved, it removes events of recipient `$2` in
+/// shard `$1` between the ids `$6` and `$7`: those with the ids `$5`, or all of them.
 ///
-/// Differs: a CTE cannot write, so they are two statements in one call, because every call waits for the engine's
+/// Differs: a CTE cannot write, so there are two statements in one call, because every call waits for the engine's
 /// thread.
 macro_rules! and_removing {
     () => {
@@ -55,12 +55,12 @@ impl TurnDialect for Sqlite {
     }
 }
 
-/// Returns the ids of those that are removed, as `$5` of [`and_removing`].
+/// Returns the removed ids as `$5` of [`and_removing`], or nothing for a range.
 pub(in crate::store::sqlite) fn chosen(removed: Removed<'_>) -> Result<Option<String>, Fault> {
     Ok(removed.chosen().map(ids_json).transpose()?)
 }
 
-/// Returns what this number of rows of both statements means: the turn is one of them.
+/// Returns the result for this number of rows of both statements; the turn is one of the rows.
 fn claimed(rows: u64, removed: Removed<'_>) -> Claimed {
     match rows.checked_sub(1) {
         None => Claimed::Lost,

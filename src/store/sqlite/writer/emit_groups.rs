@@ -1,8 +1,8 @@
 //! Single emits on a pool: emits that arrive during a write commit together.
 //!
-//! An emit that finds the slot free inserts at once. The others leave their rows in a queue, which one task empties
-//! into parts of shared transactions; each returns when the transaction with its row is committed. The queue is as long
-//! as there are callers who wait.
+//! An emit that finds the slot free inserts at once. Other emits put their rows into a queue. One task moves the rows
+//! into parts of shared transactions, and each emit returns when the transaction with its row is committed. The number
+//! of waiting callers bounds the queue.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,20 +21,20 @@ use crate::store::sqlite::inbox::event::insert_plain_events;
 /// The most rows of a part.
 const MAX_ROWS: usize = 1_000;
 
-/// The most bytes that the values of a part have; one row is always a part.
+/// The most bytes of the values of a part. A part always takes one row.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Rows that wait for a part.
+/// Rows that wait for their part.
 #[derive(Default)]
 pub(super) struct Emits {
     queue: Mutex<Queue>,
-    /// Notified when the task that empties the queue goes away with its runtime.
+    /// Notified when the task that empties the queue ends with its runtime.
     gone: Gone,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Whether a task empties it.
+    /// Whether a task empties the queue.
     emptied: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -79,7 +79,7 @@ impl Emits {
         queue.waiting.drain(..count).collect()
     }
 
-    /// Returns whether nothing waits; then the task that asks has ended.
+    /// Returns whether no row waits. Then the calling task ends.
     fn is_empty(&self) -> bool {
         let mut queue = self.queue();
         queue.emptied = !queue.waiting.is_empty();
@@ -87,7 +87,7 @@ impl Emits {
     }
 }
 
-/// Inserts one plain event; returns when it is committed.
+/// Inserts one plain event. Returns when it is committed.
 pub(crate) async fn insert(pool: &Pool<Sqlite>, row: EventRow<'_>) -> Result<(), Fault> {
     let writers = writers_of(pool);
     if let Some(_slot) = writers.queue.try_write_now() {
@@ -105,12 +105,12 @@ pub(crate) async fn insert(pool: &Pool<Sqlite>, row: EventRow<'_>) -> Result<(),
     writers.emits.queue().waiting.push_back(waiting);
     match writers.emits.gone.answer(answered, || see_to(pool, &writers)).await {
         Ok(answer) => Ok(answer?),
-        // The task that had the row is gone.
+        // The task with the row has ended.
         Err(_) => Err(Fault(sqlx::Error::WorkerCrashed)),
     }
 }
 
-/// Begins a task that empties the queue, unless there is one.
+/// Begins a task that empties the queue, unless one is running.
 fn see_to(pool: &Pool<Sqlite>, writers: &Arc<Writers>) {
     let is_begun = {
         let mut queue = writers.emits.queue();
@@ -121,7 +121,7 @@ fn see_to(pool: &Pool<Sqlite>, writers: &Arc<Writers>) {
     }
 }
 
-/// The task that empties the queue. When it goes away with its runtime, another one is begun.
+/// The task that empties the queue. When it ends with its runtime, a waiting caller begins another task.
 struct Emptying {
     writers: Arc<Writers>,
     has_ended: bool,
@@ -140,7 +140,7 @@ impl Drop for Emptying {
 async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
     let writers = Arc::clone(&emptying.writers);
     while !writers.emits.is_empty() {
-        // Rows that arrive while this task waits in the queue are of the same part.
+        // Rows that arrive while this task waits for the slot go into the same part.
         let part = Sqlite::begin_shared(&pool).await;
         let rows = writers.emits.take();
         let inserted = match part {
@@ -160,7 +160,7 @@ async fn empty(pool: Pool<Sqlite>, mut emptying: Emptying) {
 
 fn answer(rows: Vec<Waiting>, inserted: &Result<(), SharedFault>) {
     for row in rows {
-        // A caller that does not wait any more gets no answer.
+        // A caller that has given up gets no answer.
         let _ = row.answer.send(inserted.clone());
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         pool
     }
 
-    /// Emits many at once while another transaction writes; returns what became of each.
+    /// Emits many events while another transaction writes. Returns the result of each.
     async fn emit_behind_a_writer(pool: &Pool<Sqlite>, values: &[&'static str]) -> Vec<crate::Result<crate::Receipt>> {
         let writer = Sqlite::begin_exclusive(pool, None).await.unwrap();
         let emits: Vec<_> = values

@@ -1,9 +1,9 @@
 //! Group commit: the writers of a pool wait in a queue instead of at the file, and short transactions share a commit.
 //!
-//! The writer that has the slot begins the transaction. When its part is done it hands the transaction to the next in
-//! the queue, which adds its part behind a savepoint; the last one commits for all. A part that fails is rolled back to
-//! its savepoint, and the others commit. The file's own lock decides between processes; the queue only saves its waits,
-//! which are polls, and commits, each of which is a sync of the file.
+//! The writer with the slot begins the transaction. When its part is done, it hands the transaction over to the next
+//! writer of the queue, which adds its part behind a savepoint. The last writer commits for all. A part that fails is
+//! rolled back to its savepoint, and the others commit. The file's own lock decides between processes. The queue only
+//! saves waits for the file, which are polls, and commits, each of which is a sync of the file.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -26,7 +26,7 @@ use crate::store::sqlite::connect::watch::Watch;
 /// The most parts of a transaction.
 const MAX_PARTS: usize = 64;
 
-/// Time for which a transaction takes further parts.
+/// Time for which an open transaction takes further parts.
 const MAX_OPEN: Duration = Duration::from_millis(20);
 
 /// The right to write to the file of a pool.
@@ -34,18 +34,18 @@ type Slot = WriterSlot<OpenTx>;
 
 /// A transaction that was begun.
 pub(super) struct OpenTx {
-    // The order of the fields is that of their drops: rolled back before a caller hears of it, and then the next writer
-    // may begin.
+    // The fields are dropped in this order: the transaction is rolled back, then the callers are notified, and then the
+    // next writer may begin.
     tx: Tx<Sqlite>,
     done: Done,
     watch: Option<Watch>,
     slot: Option<Slot>,
-    /// Kept while a transaction is open.
+    /// Keeps the queue while a transaction is open.
     _writers: Arc<Writers>,
     began: Instant,
 }
 
-/// Callers whose parts are done, and which wait for the commit.
+/// Callers whose parts are done. They wait for the commit.
 #[derive(Default)]
 struct Done {
     parts: Vec<oneshot::Sender<Result<(), SharedFault>>>,
@@ -61,7 +61,7 @@ pub struct SharedTx {
 /// The slot of the queue, for one statement that commits by itself.
 pub struct SoleWriter {
     _slot: Slot,
-    /// Kept while a transaction is open.
+    /// Keeps the queue while a statement runs.
     _writers: Arc<Writers>,
 }
 
@@ -69,7 +69,7 @@ pub struct SoleWriter {
 enum Position {
     Alone,
     First,
-    /// Behind a savepoint.
+    /// A part behind a savepoint.
     Later,
 }
 
@@ -97,7 +97,7 @@ impl OpenTx {
         Ok(OpenTx { tx, done: Done::default(), watch: None, slot, _writers: writers, began: Instant::now() })
     }
 
-    /// Begins what the user's code gets.
+    /// Begins a transaction for the user's code.
     async fn begin_for_user(pool: &Pool<Sqlite>, writers: Arc<Writers>, slot: Option<Slot>) -> Result<Self, Fault> {
         let mut tx = begin(pool, Sqlite::BEGIN_WRITE, true).await?;
         let watch = Some(Watch::set(&mut tx).await?);
@@ -109,7 +109,7 @@ impl OpenTx {
         if is_ended || !self.tx.is_counted() { Intact::Ended } else { Intact::Whole }
     }
 
-    /// Hands the transaction to the next writer, or gives it back when no other writer is to join.
+    /// Hands the transaction over to the next writer. Returns the transaction when no other writer can join.
     fn hand_over(mut self) -> Option<Self> {
         if self.done.parts.len() >= MAX_PARTS || self.began.elapsed() >= MAX_OPEN {
             return Some(self);
@@ -126,7 +126,7 @@ impl OpenTx {
         }
     }
 
-    /// Commits for all, in a task of its own: a caller that gives up must not take the others' commit with it.
+    /// Commits for all callers, in a separate task: a caller that gives up must not interrupt the commit of the others.
     async fn commit(self) -> Result<(), Fault> {
         match tokio::spawn(self.commit_here()).await {
             Ok(committed) => Ok(committed?),
@@ -216,13 +216,13 @@ impl GroupCommit for Sqlite {
             open.tx.rollback().await;
             return;
         }
-        // When the engine has rolled everything back by itself there is no savepoint, and dropping the rest tells the
-        // others.
+        // Without a savepoint the engine has rolled back the whole transaction by itself. The drop of the transaction
+        // then notifies the others.
         let undone = sqlx::raw_sql("ROLLBACK TO eventbox_part; RELEASE eventbox_part").execute(&mut *open.tx).await;
         if undone.is_ok()
             && let Some(open) = open.hand_over()
         {
-            // The others hear of it from the commit itself.
+            // The commit itself notifies the others.
             let _ = open.commit().await;
         }
     }
@@ -274,7 +274,7 @@ mod tests {
             notes(&mut self.pool.acquire().await.unwrap()).await
         }
 
-        /// Begins in a task, and returns when that stands in line as the `place`th.
+        /// Begins a part in a task. Returns when that task is number `place` of the queue.
         async fn in_line(&self, may_join: bool, place: usize) -> tokio::task::JoinHandle<Result<SharedTx, Fault>> {
             let pool = self.pool.clone();
             let begin = async move {
@@ -395,6 +395,6 @@ mod tests {
             Sqlite::commit_shared(next.await.unwrap().unwrap()).await.unwrap();
             first.await.unwrap().unwrap();
         }
-        assert!(matches!(writers_of(&db.pool).queue.wait(true).await, Some(Call::Write(_))), "nobody leads");
+        assert!(matches!(writers_of(&db.pool).queue.wait(true).await, Some(Call::Write(_))), "no writer has the slot");
     }
 }

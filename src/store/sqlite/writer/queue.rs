@@ -1,5 +1,5 @@
-//! The queue of the writers of a pool. Each in its order gets the slot, or joins the transaction of the writer that has
-//! the slot.
+//! The queue of the writers of a pool. In the order of the queue, each writer gets the slot, or joins the transaction
+//! of the writer with the slot.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 /// timeout bounds the wait.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// First come, first served; `T` is handed to a writer that joins.
+/// A queue in the order of arrival. A writer that joins gets a `T`.
 pub(super) struct WriterQueue<T> {
     state: Mutex<State<T>>,
 }
@@ -27,13 +27,13 @@ struct Waiting<T> {
     call: oneshot::Sender<Call<T>>,
 }
 
-/// Answer to a writer that waits.
+/// Answer to a waiting writer.
 pub(super) enum Call<T> {
     Write(WriterSlot<T>),
     Join(T),
 }
 
-/// Right to write; dropped, it goes to the next writer of the queue. Empty when it was passed on.
+/// Right to write. Its drop passes it to the next writer of the queue. Empty after it was passed on.
 pub(super) struct WriterSlot<T>(Option<Arc<WriterQueue<T>>>);
 
 impl<T> Default for WriterQueue<T> {
@@ -47,7 +47,7 @@ impl<T> WriterQueue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits in the queue; `None` when that took too long.
+    /// Waits in the queue. Returns `None` after [`MAX_WAIT`].
     pub(super) async fn wait(self: &Arc<Self>, may_join: bool) -> Option<Call<T>> {
         let mut called = {
             let mut state = self.state();
@@ -81,7 +81,7 @@ impl<T> WriterQueue<T> {
 }
 
 impl<T> WriterSlot<T> {
-    /// Takes the next writer of the queue, if that may join.
+    /// Takes the next writer of the queue, if this writer may join.
     pub(super) fn next_to_join(&self) -> Option<oneshot::Sender<Call<T>>> {
         let mut state = self.0.as_ref()?.state();
         match state.waiting.front() {
@@ -104,7 +104,7 @@ impl<T> Drop for WriterSlot<T> {
             let Some(next) = next else { return };
             match next.call.send(Call::Write(WriterSlot(Some(Arc::clone(&line))))) {
                 Ok(()) => return,
-                // It does not wait any more, and what comes back must not call the next one too.
+                // This writer has given up. Its slot is emptied, so that its drop does not call another writer too.
                 Err(Call::Write(mut back)) => drop(back.0.take()),
                 Err(Call::Join(_)) => return,
             }

@@ -1,4 +1,4 @@
-//! The writers of a pool, found by it.
+//! The writers of each pool.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,14 +10,14 @@ use super::emit_groups::Emits;
 use super::group_commit::OpenTx;
 use super::queue::WriterQueue;
 
-/// The lines, by the options of their pools: clones of a pool share these.
+/// The writers, by the address of their pools' options. Clones of a pool share them.
 static WRITERS: Mutex<Option<HashMap<usize, Weak<Writers>>>> = Mutex::new(None);
 
 /// The writers of a pool.
 pub(super) struct Writers {
     pub(super) queue: Arc<WriterQueue<OpenTx>>,
     pub(super) emits: Emits,
-    /// Kept, so that the options of no other pool are at the same place.
+    /// Keeps the options, so that no other pool's options have their address.
     _options: Arc<SqliteConnectOptions>,
 }
 

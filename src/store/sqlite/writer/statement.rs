@@ -7,12 +7,12 @@ use crate::store::connect::connection::hold;
 use crate::store::connect::group::GroupCommit;
 use crate::store::fault::Fault;
 
-/// A statement that owns what it needs.
+/// A statement that owns its parameters.
 pub(crate) trait Statement: Clone + Send + 'static {
     /// Result of the statement.
     type Answer: Send + 'static;
 
-    /// Returns whether it is a transaction by itself: several writes are not.
+    /// Returns whether the statement is a transaction by itself; several writes are not.
     fn is_atomic(&self) -> bool {
         true
     }
@@ -20,13 +20,13 @@ pub(crate) trait Statement: Clone + Send + 'static {
     fn run(self, conn: &mut SqliteConnection) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
 }
 
-/// Runs a statement on a pool; returns when it is committed. Statements that arrive during a write commit together.
+/// Runs a statement on a pool. Returns when it is committed. Statements that arrive during a write commit together.
 ///
-/// Each is a task of its own: a caller that gives up must not take the others' commit with it.
+/// Runs each statement in a separate task: a caller that gives up must not interrupt the commit of the others.
 pub(crate) async fn run_queued<S: Statement>(pool: &Pool<Sqlite>, statement: S) -> Result<S::Answer, Fault> {
     let pool = pool.clone();
     let done = tokio::spawn(async move {
-        // A statement that is its own transaction is one call instead of three, and needs no journal to undo it by
+        // A statement that is a transaction by itself is one call instead of three, and needs no journal for an undo by
         // itself.
         if statement.is_atomic()
             && let Some(_slot) = Sqlite::try_write_now(&pool)
@@ -84,7 +84,7 @@ mod tests {
         let pool = Pool::connect_with(crate::sqlite_options(directory.path().join("s.sqlite3"))).await.unwrap();
         sqlx::query("CREATE TABLE note (text TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
         run_queued(&pool, Two("a", "b")).await.unwrap();
-        assert!(run_queued(&pool, Two("c", "a")).await.is_err(), "nobody writes");
+        assert!(run_queued(&pool, Two("c", "a")).await.is_err(), "no statement was written");
         let writer = Sqlite::begin_exclusive(&pool, None).await.unwrap();
         let behind = [Two("d", "e"), Two("f", "b"), Two("g", "h")].map(|two| {
             let pool = pool.clone();

@@ -1,4 +1,5 @@
-//! Emits of this process name their recipients, which are found without a walk, and listed behind what is known to be empty.
+//! Wake-ups inside a process: an emit names its recipient, so a turn begins without a scan.
+//! A turn lists events from the position where the last listing of its recipient ended.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every
 /// A test that takes so long has waited for the poll.
 const BEFORE_THE_POLL: Duration = Duration::from_secs(10);
 
-/// Polls so rarely that a recipient that is found in time was not found by a poll.
+/// Settings with such rare polls that a recipient found in time was not found by a poll.
 fn hardly_polling() -> RuntimeConfig {
     let mut config = config();
     (config.poll_interval, config.min_poll_interval) = (2 * BEFORE_THE_POLL, 2 * BEFORE_THE_POLL);
@@ -42,11 +43,14 @@ impl Reducer for Pairs {
 }
 
 on_every_engine! {
-    /// Recipients of committed emits are found at once, for rounds and for turns, also when they rest with something left for later.
-    async fn a_recipient_named_by_a_hint_needs_no_poll(db) {
+    /// The runtime finds the recipients of committed emits at once, for rounds and for turns.
+    /// So it does when a recipient rests because its last turn left events for later.
+    async fn a_recipient_named_by_a_wake_up_needs_no_poll(db) {
         create_cells(db).await;
         let calls = Arc::new(AtomicUsize::new(0));
-        let cells = Cells::<Engine>::deciding(|_, events, population| Ok(Transition::to(population + 1).consuming(events).into()));
+        let cells = Cells::<Engine>::deciding(|_, events, population| {
+            Ok(Transition::to(population + 1).consuming(events).into())
+        });
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Pairs(Arc::clone(&calls))).processor("cell", cells);
         let runtime = runtime.config(hardly_polling()).start().await.unwrap();
         eventually(SOON, async || runtime.shards() == 256).await;
@@ -63,13 +67,13 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// The hint about the events that a turn emits follows the commit of the turn, however long that takes.
-    async fn a_hint_about_the_events_of_a_turn_follows_its_commit(db) {
+    /// The wake-up for the events that a turn emits follows the commit of the turn, however long the commit takes.
+    async fn a_wake_up_for_the_events_of_a_turn_follows_its_commit(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             let emits = SideEffect::<Engine>::new(|tx| Box::pin(async move {
                 Engine::emit(tx, &tally("told"), Event::new("x")).await?;
-                // Longer than a marked shard is looked at again and again.
+                // Longer than the runtime repeats its scans of a marked shard.
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Ok(())
             }));
@@ -85,8 +89,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A listing begins behind what was consumed, and what was emitted long before that and commits only now is found all the same: in a
-    /// box that is quiet, and in one that always has something.
+    /// A listing begins behind the consumed events. An older event that commits only now is found all the same,
+    /// in a quiet box and in a box that always has events.
     async fn an_event_emitted_long_ago_that_commits_now_is_found(db) {
         create_cells(db).await;
         let cells = Cells::<Engine>::deciding(|_, events, population| {
@@ -111,8 +115,8 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A failing recipient is not tried before its pause is over, also when a hint names it.
-    async fn a_failing_recipient_is_not_tried_at_every_hint(db) {
+    /// A failing recipient gets no turn before its back-off is over, also when a wake-up names it.
+    async fn a_failing_recipient_is_not_tried_at_every_wake_up(db) {
         create_cells(db).await;
         let mut config = isolating(1_000);
         config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
@@ -126,7 +130,7 @@ on_every_engine! {
         eventually(SOON, async || db.number(attempts).await == 1).await;
         for n in 0..10 {
             Engine::emit_on(&db.pool, &cell("fails"), Event::new("x")).await.unwrap();
-            // Behind it in the queue: when this one is done, that one was taken.
+            // This recipient stands behind the failing one in the queue: once it is done, the failing one was taken.
             let receipt = Engine::emit_on(&db.pool, &cell(n), Event::new("x")).await.unwrap();
             runtime.wait_processed(&receipt, SOON).await.unwrap();
         }
@@ -141,10 +145,14 @@ on_every_engine! {
         let pages = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&pages);
         let cells = Cells::<Engine>::deciding(move |_, events, population| {
-            let values: Vec<_> = events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect();
+            let values: Vec<_> =
+                events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect();
             seen.lock().unwrap().push(values.join(" "));
             let consumed: Vec<_> = events.iter().filter(|event| event.value().starts_with(b"go")).collect();
-            Ok(if consumed.is_empty() { Mutation::none() } else { Transition::to(population + 1).consuming(consumed).into() })
+            Ok(match consumed.is_empty() {
+                true => Mutation::none(),
+                false => Transition::to(population + 1).consuming(consumed).into(),
+            })
         });
         let mut config = hardly_polling();
         config.max_events = 2.try_into().unwrap();

@@ -1,0 +1,19 @@
+-- What operators did, in the order of their ids, which are UUIDv7. A runtime deletes rows that are older than 90 days.
+CREATE TABLE eventbox_operation (
+    id      BLOB PRIMARY KEY NOT NULL,
+    at_us   INTEGER NOT NULL,
+    who     TEXT NOT NULL,
+    why     TEXT,
+    action  TEXT NOT NULL,
+    target  TEXT NOT NULL,
+    touched INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- The kinds that a process registered, and those of them that it throttles, joined by slashes, which no kind contains. The recipients that it has been
+-- working on for long, joined by line feeds, with the time in microseconds before each.
+ALTER TABLE eventbox_member ADD COLUMN kinds TEXT NOT NULL DEFAULT '';
+ALTER TABLE eventbox_member ADD COLUMN throttled TEXT NOT NULL DEFAULT '';
+ALTER TABLE eventbox_member ADD COLUMN busy TEXT NOT NULL DEFAULT '';
+-- The member that an operator gave the shard to. It holds the shard while it lives.
+ALTER TABLE eventbox_lease ADD COLUMN pinned BLOB;
+-- Events in quarantine by recipient. Messages that were given up have none.
+CREATE INDEX eventbox_dead_letter_recipient ON eventbox_dead_letter (shard, recipient, id) WHERE recipient IS NOT NULL;

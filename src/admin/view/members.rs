@@ -1,0 +1,169 @@
+//! The processes that work on eventboxes, and the shards that they hold.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::Pool;
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::recipient::Recipient;
+use crate::store::{Backend, Fault, LeaseRow, MemberRow, answered, hold};
+
+/// A process that works on eventboxes: a started [`Runtime`](crate::runtime::Runtime) with leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Member {
+    /// Id of the runtime.
+    pub worker: Uuid,
+    /// Address of the process, as the process says itself.
+    pub address: String,
+    /// Most shards that the process takes.
+    pub shard_limit: u32,
+    /// Whether the process is stopping.
+    pub is_exiting: bool,
+    /// Time since its last heartbeat, by the database's clock.
+    #[serde(rename = "silent_seconds", serialize_with = "super::text::seconds")]
+    pub silent_for: Duration,
+    /// Kinds that the process registered. Empty when an older version of this library runs there.
+    pub kinds: Vec<String>,
+    /// Kinds that the process does not work on, because the outbox is over its quota.
+    pub throttled: Vec<String>,
+    /// Turns of processors that have taken over a second, the longest first, at its last heartbeat.
+    pub busy: Vec<Busy>,
+    /// Number of shards that the process holds.
+    pub shards: u32,
+}
+
+/// A turn that takes long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Busy {
+    /// The recipient.
+    #[serde(serialize_with = "super::text::text")]
+    pub recipient: Recipient,
+    /// Age of the turn.
+    #[serde(rename = "seconds", serialize_with = "super::text::seconds")]
+    pub since: Duration,
+}
+
+/// A shard and its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShardLease {
+    /// The shard, 0 to 255.
+    pub shard: u8,
+    /// The member that holds the shard, also when its lease has expired. `None` when the shard is free.
+    pub holder: Option<Uuid>,
+    /// Number of changes of the holder.
+    pub generation: i64,
+    /// Time until the lease expires, by the database's clock. `None` when the shard is free or the lease has expired.
+    #[serde(rename = "expires_in_seconds", serialize_with = "seconds_if_any")]
+    pub expires_in: Option<Duration>,
+    /// The member that an operator gave the shard to.
+    pub pinned: Option<Uuid>,
+}
+
+fn seconds_if_any<S: serde::Serializer>(duration: &Option<Duration>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => super::text::seconds(duration, to),
+        None => to.serialize_none(),
+    }
+}
+
+impl ShardLease {
+    pub(in crate::admin) fn of(row: &LeaseRow) -> Self {
+        ShardLease {
+            shard: u8::try_from(row.shard).unwrap_or_default(),
+            holder: row.holder,
+            generation: row.generation,
+            expires_in: row.holder.and(duration_of(row.left_us)).filter(|left| !left.is_zero()),
+            pinned: row.pinned,
+        }
+    }
+}
+
+impl Member {
+    fn of(row: MemberRow, leases: &[LeaseRow]) -> Self {
+        let texts = |joined: &str| joined.split('/').filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        let shards = leases.iter().filter(|lease| lease.holder == Some(row.worker)).count();
+        Member {
+            worker: row.worker,
+            shard_limit: u32::try_from(row.shard_limit).unwrap_or_default(),
+            is_exiting: row.exiting,
+            silent_for: duration_of(row.silent_us).unwrap_or_default(),
+            kinds: texts(&row.kinds),
+            throttled: texts(&row.throttled),
+            busy: row.busy.lines().filter_map(busy).collect(),
+            shards: u32::try_from(shards).unwrap_or_default(),
+            address: row.address,
+        }
+    }
+}
+
+fn busy(line: &str) -> Option<Busy> {
+    let (since_us, recipient) = line.split_once(' ')?;
+    Some(Busy { recipient: recipient.parse().ok()?, since: duration_of(since_us.parse().ok()?)? })
+}
+
+fn duration_of(us: i64) -> Option<Duration> {
+    u64::try_from(us).ok().map(Duration::from_micros)
+}
+
+/// Lists the processes that work on eventboxes, in the order of their ids.
+///
+/// A member that has died stays in the list for twenty lease terms, with a growing `silent_for`. A runtime without
+/// leases ([`RuntimeConfig::leases`](crate::runtime::RuntimeConfig::leases) is `None`) is not a member.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::admin;
+///
+/// assert!(admin::members(&pool).await?.is_empty());
+/// assert_eq!(admin::shards(&pool).await?.len(), 256);
+/// # Ok(()) }
+/// ```
+pub async fn members<B: Backend>(pool: &Pool<B>) -> Result<Vec<Member>> {
+    Ok(read(pool).await?.0)
+}
+
+/// Lists all 256 shards with their leases, in order.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+///
+/// # Examples
+///
+/// See [`members`].
+pub async fn shards<B: Backend>(pool: &Pool<B>) -> Result<Vec<ShardLease>> {
+    Ok(read(pool).await?.1)
+}
+
+/// Returns members and shards.
+pub(in crate::admin) async fn read<B: Backend>(pool: &Pool<B>) -> Result<(Vec<Member>, Vec<ShardLease>)> {
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
+        Ok((B::list_members(conn).await?, B::list_leases(conn).await?))
+    });
+    let (members, leases) = read.await.map_err(|fault: Fault| fault.during("list the members and shards"))?;
+    let members = members.into_iter().map(|member| Member::of(member, &leases)).collect();
+    Ok((members, leases.iter().map(ShardLease::of).collect()))
+}

@@ -1,0 +1,10 @@
+//! Views: what an operator may ask. They only read, and each has a bound.
+
+pub(super) mod count;
+pub(super) mod dead;
+pub(super) mod inspect;
+pub(super) mod members;
+pub(super) mod messages;
+pub(super) mod overview;
+pub(super) mod recipients;
+pub(super) mod text;

@@ -1,0 +1,305 @@
+//! Why the events of a recipient are not processed.
+
+mod words;
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use sqlx::Pool;
+use uuid::Uuid;
+
+use super::view::count::Count;
+use super::view::members::{self, Member, ShardLease};
+use super::{Standing, standing, time_of};
+use crate::clock::micros;
+use crate::error::Result;
+use crate::eventbox::EventId;
+use crate::recipient::Recipient;
+use crate::store::{Backend, DeadWanted, Fault, MessageGroup, NEXT, OldTransaction, TimerHead, answered, hold};
+
+/// Age from which a transaction is named as the reason, as long as nothing else is.
+const OLD_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// Age from which a wait is not the ordinary wait for a free worker.
+const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// Number of events, timers and messages that are counted.
+const COUNTED: i64 = 10_000;
+
+/// The answer of [`why`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Why {
+    /// The recipient.
+    #[serde(serialize_with = "super::view::text::text")]
+    pub recipient: Recipient,
+    /// The reason.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// The reason as a sentence.
+    pub sentence: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// Reasons, in the order in which [`why`] looks for them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// No event waits, no timer, and the recipient never had a turn.
+    NothingPending {
+        /// Events of the recipient in quarantine.
+        quarantined: u64,
+    },
+    /// No event waits; the first timer is due later.
+    TimerNotDue {
+        /// Time at which it is due, by the database's clock.
+        #[serde(serialize_with = "super::view::text::time")]
+        due_at: SystemTime,
+    },
+    /// Processes work, but none of them registered the kind, or the one that holds the shard did not.
+    NotRegistered {
+        /// The kind.
+        kind: String,
+        /// The member that holds the shard, when another member registered the kind.
+        holder: Option<Uuid>,
+    },
+    /// The recipient or its whole kind is paused.
+    Paused {
+        /// Whether it is the kind that is paused.
+        is_kind: bool,
+    },
+    /// The last turn failed, and the next retry is later.
+    BackingOff {
+        /// Number of failures in a row.
+        attempts: u32,
+        /// Time of the next retry, by the database's clock.
+        #[serde(serialize_with = "super::view::text::time")]
+        next_attempt_at: SystemTime,
+        /// Last error.
+        error: String,
+    },
+    /// No process holds the recipient's shard.
+    NoHolder {
+        /// The shard.
+        shard: u8,
+    },
+    /// The process that holds the shard did not renew its lease.
+    SilentHolder {
+        /// The shard.
+        shard: u8,
+        /// The process.
+        worker: Uuid,
+        /// Time since its last heartbeat. `None` when the process is not a member any more.
+        #[serde(skip)]
+        silent_for: Option<Duration>,
+    },
+    /// The process that holds the shard does not work on the kind, because the outbox is over its quota.
+    Throttled {
+        /// The kind.
+        kind: String,
+        /// The process.
+        worker: Uuid,
+    },
+    /// No event waits, but messages of the outbox do, and were refused.
+    OutboxStuck {
+        /// Messages that were sent at least twice.
+        struggling: Count,
+        /// Error of one of them.
+        last_error: String,
+    },
+    /// A turn of a processor has been working on the recipient for over a second.
+    BeingWorkedOn {
+        /// The process.
+        worker: Uuid,
+        /// Age of the turn at the last heartbeat of the process.
+        #[serde(rename = "seconds", serialize_with = "super::view::text::seconds")]
+        since: Duration,
+    },
+    /// A transaction that was begun long ago makes every list of events slow.
+    OldTransaction {
+        /// The transaction.
+        transaction: String,
+    },
+    /// Nothing is wrong: the process that holds the shard takes the recipient in its turn.
+    InLine {
+        /// The process.
+        worker: Uuid,
+        /// Events that wait.
+        waiting: Count,
+        /// Time of the emit of the oldest of them.
+        #[serde(serialize_with = "super::view::text::time")]
+        oldest_at: SystemTime,
+    },
+    /// Nothing is wrong: everything was processed.
+    Processed {
+        /// Last turn.
+        turn: i64,
+        /// Time of that turn, by the database's clock.
+        #[serde(serialize_with = "super::view::text::time")]
+        at: SystemTime,
+    },
+}
+
+/// What was read to find the reason.
+struct Facts {
+    now: SystemTime,
+    standing: Standing,
+    events: Count,
+    oldest: Option<EventId>,
+    timer: Option<TimerHead>,
+    quarantined: u64,
+    members: Vec<Member>,
+    lease: Option<ShardLease>,
+    old: Option<OldTransaction>,
+    groups: Vec<MessageGroup>,
+    struggling: i64,
+}
+
+/// Returns why a recipient's events are not processed, as a reason, a sentence, and what to do.
+///
+/// Use it first when something is stuck. It looks at the database only, so it knows what the processes tell each other:
+/// a runtime without leases is invisible to it.
+///
+/// # Errors
+///
+/// Transient and database errors.
+///
+/// # Cancel safety
+///
+/// Safe: it only reads.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+/// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// # eventbox::migrate(&pool).await?;
+/// use eventbox::admin::{self, Reason};
+/// use eventbox::{Event, Recipient};
+///
+/// let aircraft = Recipient::new("aircraft", "N14228")?;
+/// eventbox::emit(&pool, &aircraft, Event::new("departed")).await?;
+/// admin::pause(&pool, &aircraft).await?;
+/// let why = admin::why(&pool, &aircraft).await?;
+/// assert_eq!(why.reason, Reason::Paused { is_kind: false });
+/// assert_eq!(why.sentence, "aircraft/N14228 is paused by an operator; 1 event waits.");
+/// assert_eq!(why.advice, "To go on: eventbox resume aircraft/N14228");
+/// # Ok(()) }
+/// ```
+pub async fn why<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Why> {
+    let facts = read(pool, of).await?;
+    let reason = facts.reason(of);
+    let (sentence, advice) = facts.words(of, &reason);
+    Ok(Why { recipient: of.clone(), reason, sentence, advice })
+}
+
+async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
+    let during = |fault: Fault| fault.during(format!("find out why {of} is not processed"));
+    let (shard, recipient) = (i16::from(of.shard()), of.as_str());
+    let standing = standing(pool, of).await?;
+    let wanted = DeadWanted {
+        shard: Some(shard),
+        is_event: Some(true),
+        recipients: Some((recipient.to_owned(), format!("{recipient}{NEXT}"))),
+        ..DeadWanted::default()
+    };
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
+        let now_us = B::database_time_us(conn).await?;
+        let (events, oldest) = B::count_box(conn, shard, recipient, COUNTED + 1).await?;
+        let timer = B::timer_heads(conn, shard, recipient, COUNTED, 1).await?.pop();
+        let quarantined = B::count_dead(conn, &wanted, COUNTED).await?;
+        let groups = if events == 0 { B::group_messages(conn, COUNTED, 1_000).await? } else { Vec::new() };
+        let struggling = if events == 0 { B::count_struggling(conn, COUNTED + 1).await? } else { 0 };
+        Ok((now_us, events, oldest, timer, quarantined, groups, struggling))
+    });
+    let (now_us, events, oldest, timer, quarantined, groups, struggling) = read.await.map_err(during)?;
+    let old = B::old_transactions(pool, micros(OLD_TRANSACTION), i64::MAX, 1).await.map_err(during)?.pop();
+    let (members, shards) = members::read(pool).await?;
+    Ok(Facts {
+        now: time_of(now_us),
+        standing,
+        events: Count::up_to(COUNTED, events),
+        oldest: oldest.map(EventId::from),
+        timer,
+        quarantined: quarantined.unsigned_abs(),
+        members,
+        lease: shards.into_iter().find(|lease| lease.shard == of.shard()),
+        old,
+        groups,
+        struggling,
+    })
+}
+
+impl Facts {
+    fn reason(&self, of: &Recipient) -> Reason {
+        let due = self.timer.as_ref().map(|timer| time_of(timer.due_at_us));
+        match (self.events.number, due) {
+            (0, Some(due_at)) if due_at > self.now => Reason::TimerNotDue { due_at },
+            (0, None) => self.idle(),
+            // A timer that is due waits for the same process that works on the events.
+            _ => self.hindrance(of).unwrap_or_else(|| self.in_line(of)),
+        }
+    }
+
+    fn idle(&self) -> Reason {
+        let error =
+            self.groups.iter().filter(|group| group.most_attempts > 1).find_map(|group| group.last_error.clone());
+        match (error, self.standing.updated_at) {
+            (Some(last_error), _) => {
+                Reason::OutboxStuck { struggling: Count::up_to(COUNTED, self.struggling), last_error }
+            }
+            (None, Some(at)) if self.quarantined == 0 => Reason::Processed { turn: self.standing.turn, at },
+            _ => Reason::NothingPending { quarantined: self.quarantined },
+        }
+    }
+
+    /// Returns what keeps every process from the recipient.
+    fn hindrance(&self, of: &Recipient) -> Option<Reason> {
+        let kind = of.kind().to_owned();
+        let knows = |member: &&Member| member.kinds.is_empty() || member.kinds.contains(&kind);
+        if !self.members.is_empty() && !self.members.iter().any(|member| knows(&member)) {
+            return Some(Reason::NotRegistered { kind, holder: None });
+        }
+        if self.standing.paused || self.standing.kind_paused {
+            return Some(Reason::Paused { is_kind: self.standing.kind_paused });
+        }
+        if let Some(next_attempt_at) = self.standing.next_attempt_at.filter(|at| *at > self.now) {
+            let error = self.standing.error.clone().unwrap_or_default();
+            return Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error });
+        }
+        let shard = of.shard();
+        let Some(worker) = self.lease.as_ref().and_then(|lease| lease.holder) else {
+            return Some(Reason::NoHolder { shard });
+        };
+        let holder = self.members.iter().find(|member| member.worker == worker);
+        if self.lease.as_ref().is_none_or(|lease| lease.expires_in.is_none()) {
+            return Some(Reason::SilentHolder { shard, worker, silent_for: holder.map(|member| member.silent_for) });
+        }
+        let holder = holder?;
+        if !knows(&holder) {
+            return Some(Reason::NotRegistered { kind, holder: Some(worker) });
+        }
+        if holder.throttled.contains(&kind) {
+            return Some(Reason::Throttled { kind, worker });
+        }
+        let busy = holder.busy.iter().find(|busy| busy.recipient == *of)?;
+        Some(Reason::BeingWorkedOn { worker, since: busy.since })
+    }
+
+    fn in_line(&self, of: &Recipient) -> Reason {
+        let due = self.timer.as_ref().map(|timer| time_of(timer.due_at_us));
+        let oldest_at = self.oldest.map(|id| id.emitted_at()).or(due).unwrap_or(self.now);
+        let has_waited = self.now.duration_since(oldest_at).unwrap_or_default();
+        if let Some(old) = self.old.as_ref().filter(|_| has_waited >= LONG_WAIT) {
+            return Reason::OldTransaction { transaction: old.to_string() };
+        }
+        match self.lease.as_ref().and_then(|lease| lease.holder) {
+            Some(worker) => Reason::InLine { worker, waiting: self.events, oldest_at },
+            None => Reason::NoHolder { shard: of.shard() },
+        }
+    }
+}

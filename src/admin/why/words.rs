@@ -1,0 +1,134 @@
+//! The words of a reason.
+
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use super::{Facts, Reason};
+use crate::admin::view::count::Count;
+use crate::recipient::Recipient;
+
+impl Facts {
+    /// Returns the reason as a sentence, and what to do.
+    pub(super) fn words(&self, of: &Recipient, reason: &Reason) -> (String, String) {
+        let waiting = match self.events {
+            Count { number: 1, .. } => "1 event waits".to_owned(),
+            Count { number: 0, .. } => "a timer is due".to_owned(),
+            events => format!("{events} events wait"),
+        };
+        let address = |worker: &Uuid| {
+            let member = self.members.iter().find(|member| member.worker == *worker);
+            member.map_or_else(|| worker.to_string(), |member| format!("{} ({worker})", member.address))
+        };
+        match reason {
+            Reason::NothingPending { quarantined: 0 } => (
+                format!("Nothing waits for {of}, and it never had a turn."),
+                "Check the name of the recipient, and whether the emit was committed.".to_owned(),
+            ),
+            Reason::NothingPending { quarantined } => (
+                format!("Nothing waits for {of}; {quarantined} of its events are in quarantine."),
+                format!("To see them: eventbox dead list --recipient {of}"),
+            ),
+            Reason::TimerNotDue { due_at } => (
+                format!("Nothing waits for {of}; its first timer is due {}.", self.from_now(*due_at)),
+                format!("To see its timers: eventbox timers {of}"),
+            ),
+            Reason::NotRegistered { kind, holder: None } => (
+                format!("No process registered the kind {kind}; {waiting}."),
+                format!("Start a process whose runtime registers {kind}: eventbox members lists what runs."),
+            ),
+            Reason::NotRegistered { kind, holder: Some(worker) } => (
+                format!(
+                    "{} holds shard {} and did not register the kind {kind}; {waiting}.",
+                    address(worker),
+                    of.shard()
+                ),
+                format!("Register {kind} in every process of this database, or give it a database of its own."),
+            ),
+            Reason::Paused { is_kind: true } => (
+                format!("The kind {} is paused by an operator; {waiting}.", of.kind()),
+                format!("To go on: eventbox resume --kind {}", of.kind()),
+            ),
+            Reason::Paused { is_kind: false } => {
+                (format!("{of} is paused by an operator; {waiting}."), format!("To go on: eventbox resume {of}"))
+            }
+            Reason::BackingOff { attempts, next_attempt_at, error } => (
+                format!(
+                    "{of} failed {attempts} times in a row and is tried again {}; {waiting}. The last error: {error}",
+                    self.from_now(*next_attempt_at)
+                ),
+                format!("Repair the cause, then: eventbox retry {of}"),
+            ),
+            Reason::NoHolder { shard } => (
+                format!("No process holds shard {shard}, to which {of} belongs; {waiting}."),
+                "Start a process with a runtime. A runtime without leases is not seen here.".to_owned(),
+            ),
+            Reason::SilentHolder { shard, worker, silent_for } => (
+                match silent_for {
+                    Some(silent_for) => format!(
+                        "{} holds shard {shard} and has been silent for {} s; {waiting}.",
+                        address(worker),
+                        silent_for.as_secs()
+                    ),
+                    None => format!("{worker} holds shard {shard} and is not a member any more; {waiting}."),
+                },
+                format!(
+                    "Another process takes the shard at its next check. To do it now: eventbox shards release {shard}"
+                ),
+            ),
+            Reason::Throttled { kind, worker } => (
+                format!(
+                    "{} does not work on {kind}, because the outbox is over its quota; {waiting}.",
+                    address(worker)
+                ),
+                "See what the outbox waits for: eventbox outbox list".to_owned(),
+            ),
+            Reason::OutboxStuck { struggling, last_error } => (
+                format!(
+                    "All events of {of} were processed (turn {}), but {struggling} messages of the outbox were refused. \
+                     One error: {last_error}",
+                    self.standing.turn
+                ),
+                "See what the outbox waits for: eventbox outbox list".to_owned(),
+            ),
+            Reason::BeingWorkedOn { worker, since } => (
+                format!("{} has been working on {of} for over {} s; {waiting}.", address(worker), since.as_secs()),
+                "Look into the log of that process. A turn is given up after its turn_deadline.".to_owned(),
+            ),
+            Reason::OldTransaction { transaction } => (
+                format!(
+                    "An old transaction keeps removed rows in the way, so lists are slow: {transaction}; {waiting}."
+                ),
+                "End that transaction, then watch the oldest age: eventbox status --watch".to_owned(),
+            ),
+            Reason::InLine { worker, oldest_at, .. } => (
+                format!(
+                    "Nothing is wrong: {} takes {of} in its turn; {waiting}, the oldest since {}.",
+                    address(worker),
+                    self.ago(*oldest_at)
+                ),
+                "If the age grows, the processes are too slow: eventbox status --watch".to_owned(),
+            ),
+            Reason::Processed { turn, at } => (
+                format!(
+                    "Nothing is wrong: everything for {of} was processed; its turn {turn} was {} ago.",
+                    self.ago(*at)
+                ),
+                format!("To see its state: eventbox show {of}"),
+            ),
+        }
+    }
+
+    fn ago(&self, at: SystemTime) -> String {
+        seconds(self.now.duration_since(at).unwrap_or_default())
+    }
+
+    fn from_now(&self, at: SystemTime) -> String {
+        format!("in {}", seconds(at.duration_since(self.now).unwrap_or_default()))
+    }
+}
+
+/// Shows a duration in whole seconds, and longer ones in minutes, hours and days too.
+fn seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
