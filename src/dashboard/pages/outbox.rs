@@ -58,7 +58,7 @@ fn group_row(call: &Call, group: &OutboxGroup) -> Vec<Markup> {
         html! { a href=(call.link("/outbox", &fields)) { (group.source) } },
         plain(&group.event_type),
         any(code),
-        plain(&group.messages),
+        plain(group.messages),
         when(group.oldest_at),
         when(group.next_attempt_at),
         plain(group.most_attempts),

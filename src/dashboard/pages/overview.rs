@@ -36,6 +36,9 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
     html! {
         section aria-labelledby="kinds-headline" {
             h2 #kinds-headline { "Kinds" }
+            @if !overview.is_complete {
+                p .notice #incomplete { "There are more kinds than the overview shows." }
+            }
             (kinds(base, &overview.kinds, history))
         }
         section aria-labelledby="outbox-headline" {
@@ -49,7 +52,7 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
                     plain(&group.source),
                     plain(&group.event_type),
                     any(group.last_code.as_deref()),
-                    plain(&group.messages),
+                    plain(group.messages),
                     when(group.oldest_at),
                     any(group.last_error.as_deref()),
                 ]).collect::<Vec<_>>(),
@@ -113,7 +116,7 @@ fn row(base: &str, kind: &KindOverview, history: &History) -> Vec<Markup> {
     };
     vec![
         html! { a href=(link(base, "/recipients", &[("kind", &kind.kind)])) { (kind.kind) } },
-        plain(&kind.waiting),
+        plain(kind.waiting),
         when_any(kind.oldest_at),
         sparkline(&format!("age of the oldest event of {}", kind.kind), &history.ages(&kind.kind)),
         html! {
@@ -148,7 +151,7 @@ pub(super) fn outbox(base: &str, outbox: &OutboxOverview) -> Markup {
         &[
             ("Waiting", html! { a href=(link(base, "/outbox", &[])) { (outbox.waiting.to_string()) } }),
             ("Oldest", when_any(outbox.oldest_at)),
-            ("Tried at least twice", plain(&outbox.struggling)),
+            ("Tried at least twice", plain(outbox.struggling)),
             (
                 "Dead letters",
                 html! { a href=(link(base, "/dead", &[("side", "messages")])) { (outbox.dead_letters.to_string()) } },

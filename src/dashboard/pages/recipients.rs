@@ -54,7 +54,7 @@ fn filter(call: &Call) -> Markup {
     let order = [("key", "key"), ("oldest", "oldest event first"), ("longest", "longest box first")];
     let seen = html! {
         (forms::text_field("kind", "Kind", &call.query))
-        (forms::text_field("prefix", "Key begins with", &call.query))
+        (forms::text_field("prefix", "Key begins with (of a kind)", &call.query))
         (forms::choice("only", "Show", &only, &call.query))
         (forms::choice("order", "Order (of waiting events)", &order, &call.query))
     };
@@ -92,11 +92,11 @@ fn list(call: &Call, found: &RecipientPage) -> Markup {
 fn row(call: &Call, row: &RecipientRow) -> Vec<Markup> {
     vec![
         html! { a href=(call.link("/recipient", &[("r", row.recipient.as_str())])) { (row.recipient.as_str()) } },
-        plain(&row.waiting),
+        plain(row.waiting),
         when_any(row.oldest_at),
         plain(row.attempts),
         when_any(row.next_attempt_at),
-        plain(&row.quarantined),
+        plain(row.quarantined),
         html! {
             @if row.is_paused { (badge("bad", "paused")) }
             @if row.attempts > 0 { (badge("bad", "failing")) }

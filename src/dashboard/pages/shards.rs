@@ -19,7 +19,7 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     let body = html! {
         section aria-labelledby="members-headline" {
             h2 #members-headline { "Members" }
-            (member_list(&members))
+            (member_list(call, &members))
         }
         section aria-labelledby="map-headline" {
             h2 #map-headline { "Shards" }
@@ -34,7 +34,7 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     Ok(Sheet::new("Shards and members", body))
 }
 
-fn member_list(members: &[Member]) -> Markup {
+fn member_list(call: &Call, members: &[Member]) -> Markup {
     let row = |member: &Member| {
         vec![
             plain(member_name(member)),
@@ -42,6 +42,7 @@ fn member_list(members: &[Member]) -> Markup {
             plain(format_args!("{} of at most {}", member.shards, member.shard_limit)),
             plain(format_args!("{} ago", text::duration(member.silent_for))),
             plain(member.kinds.join(", ")),
+            busy(call, member),
             html! {
                 @if member.is_exiting { (badge("note", "exiting")) }
                 @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
@@ -52,10 +53,23 @@ fn member_list(members: &[Member]) -> Markup {
     table(
         "members",
         "Members of the runtime",
-        &["Member", "Id", "Shards", "Last heard", "Kinds", "Condition"],
+        &["Member", "Id", "Shards", "Last heard", "Kinds", "Long turns", "Condition"],
         &members.iter().map(row).collect::<Vec<_>>(),
         "No process works on this database: there are no members.",
     )
+}
+
+/// Returns the recipients whose turns take long, with the age of the turn.
+fn busy(call: &Call, member: &Member) -> Markup {
+    html! {
+        @if member.busy.is_empty() { (dash()) }
+        @for busy in &member.busy {
+            p {
+                a href=(call.link("/recipient", &[("r", busy.recipient.as_str())])) { (busy.recipient.as_str()) }
+                " for " (text::duration(busy.since))
+            }
+        }
+    }
 }
 
 fn actions(call: &Call, members: &[Member]) -> Markup {
@@ -91,12 +105,18 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
 fn lease_list(members: &[Member], leases: &[ShardLease]) -> Markup {
     let holders = Holders::new(members);
     let row = |lease: &ShardLease| {
-        vec![plain(lease.shard), plain(holders.name(lease.holder)), plain(lease.generation), plain(lease_end(lease))]
+        vec![
+            plain(lease.shard),
+            plain(holders.name(lease.holder)),
+            plain(lease.generation),
+            plain(lease_end(lease)),
+            lease.pinned.map_or_else(dash, |pinned| plain(holders.name(Some(pinned)))),
+        ]
     };
     table(
         "leases",
         "Leases of the shards",
-        &["Shard", "Holder", "Generation", "Lease"],
+        &["Shard", "Holder", "Generation", "Lease", "Pinned to"],
         &leases.iter().map(row).collect::<Vec<_>>(),
         "No shard was ever held.",
     )

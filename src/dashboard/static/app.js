@@ -38,23 +38,35 @@ function listen() {
       status.textContent = text;
     }
   };
-  const source = new EventSource(status.dataset.live);
-  source.addEventListener("overview", (event) => {
-    const update = JSON.parse(event.data);
-    if (update.problem) {
-      say("The numbers are old, because they could not be read: " + update.problem, "problem");
-      return;
-    }
-    const fresh = new DOMParser().parseFromString(update.html, "text/html");
-    morph(live, fresh.body);
-    say("The page updates itself every 2 seconds.", "live");
-  });
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) {
-      say("The page does not update itself any more. Load it again.", "closed");
-    }
-  });
-  window.addEventListener("pagehide", () => source.close());
+  let source;
+  const close = () => {
+    if (source) source.close();
+    source = undefined;
+  };
+  // A browser opens few connections to one host, so a page that nobody sees keeps none.
+  const open = () => {
+    if (source || document.hidden) return;
+    source = new EventSource(status.dataset.live);
+    source.addEventListener("overview", (event) => {
+      const update = JSON.parse(event.data);
+      if (update.problem) {
+        say("The numbers are old, because they could not be read: " + update.problem, "problem");
+        return;
+      }
+      const fresh = new DOMParser().parseFromString(update.html, "text/html");
+      morph(live, fresh.body);
+      say("The page updates itself every 2 seconds.", "live");
+    });
+    source.addEventListener("error", (event) => {
+      if (event.target.readyState === EventSource.CLOSED) {
+        say("The page does not update itself any more. Load it again.", "closed");
+      }
+    });
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", open);
+  open();
 }
 
 listen();

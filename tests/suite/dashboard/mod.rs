@@ -16,7 +16,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, Request, Response};
 use eventbox::dashboard::{DashboardOptions, router};
-use eventbox::{CloudEvent, Event, Recipient, admin, outbox};
+use eventbox::{Event, Recipient, admin};
 use tower::ServiceExt;
 
 use crate::support::{CellEngine, TestDb, TestEngine};
@@ -25,7 +25,7 @@ use crate::support::{CellEngine, TestDb, TestEngine};
 const HOSTILE_KEY: &str = "<script>alert(\"1\")</script>&r=x/ü 'é'%2F+#?";
 
 /// Paths of all pages that need no recipient.
-const PAGES: [&str; 7] = ["/", "/recipients", "/dead", "/outbox", "/shards", "/doctor", "/operations"];
+const PAGES: [&str; 6] = ["/", "/recipients", "/dead", "/outbox", "/shards", "/operations"];
 
 /// A browser: it sends the host and the cookies, and remembers the cookies that are set.
 struct Browser {
@@ -99,7 +99,7 @@ impl Browser {
 
     /// Returns the token of the forms of this browser.
     async fn csrf(&self) -> String {
-        self.get("/dead").await.csrf()
+        self.get("/recipients?kind=order").await.csrf()
     }
 
     /// Goes through the confirmation of an action. Returns the confirmation, and the page to which the action leads.

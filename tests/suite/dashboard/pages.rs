@@ -37,6 +37,28 @@ on_every_engine! {
         page.has(shown).has("&lt;b&gt;secret two").has("&lt;i&gt;no number").has("&lt;u&gt;2&lt;/u&gt;").has("&lt;em&gt;why");
     }
 
+    /// Ids are what labels, links, scripts and tests of the page refer to.
+    async fn ids_are_unique_and_references_lead_to_them(db) {
+        let hostile = fill(db).await;
+        let browser = Browser::new(db, DashboardOptions::default());
+        let recipient = about("/recipient", &hostile);
+        for path in PAGES.iter().chain(&[recipient.as_str(), "/recipients?kind=order&only=all", "/recipient?r=a"]) {
+            let page = browser.get(path).await;
+            let values = |attribute: &str| -> Vec<String> {
+                let after = page.text.split(&format!(" {attribute}=\"")).skip(1);
+                after.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+            };
+            let mut ids = values("id");
+            ids.sort();
+            let unique: std::collections::BTreeSet<_> = ids.iter().cloned().collect();
+            assert_eq!(ids, Vec::from_iter(unique.clone()), "{path}");
+            for reference in values("aria-labelledby") {
+                assert!(unique.contains(&reference), "{path}: {reference}");
+            }
+            assert_eq!(page.text.matches("<label>").count(), page.text.matches("<label><span>").count(), "{path}");
+        }
+    }
+
     /// The link to a recipient in a list leads to that recipient, whatever its key.
     async fn a_link_to_a_recipient_survives_its_characters(db) {
         fill(db).await;
@@ -128,7 +150,7 @@ on_every_engine! {
         for path in PAGES.iter().chain(&["/recipient?r=order%2F7"]) {
             let page = browser.get(path).await;
             assert_eq!(page.status, 503, "{path}: {}", page.text);
-            page.has("id=\"failure-text\"").has("id=\"nav-doctor\"");
+            page.has("id=\"failure-text\"").has("id=\"nav-dead\"");
         }
         let data = browser.get("/api/overview").await;
         assert_eq!(data.status, 503);

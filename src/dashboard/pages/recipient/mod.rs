@@ -69,7 +69,7 @@ fn standing(call: &Call, detail: &Detail) -> Markup {
         "standing",
         &[
             ("Kind", html! { a href=(call.link("/recipients", &[("kind", kind)])) { (kind) } }),
-            ("Waiting", plain(&detail.waiting)),
+            ("Waiting", plain(detail.waiting)),
             ("Oldest", when_any(detail.oldest_at)),
             ("Turn", plain(standing.turn)),
             ("Last turn or write", when_any(standing.updated_at)),
