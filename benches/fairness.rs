@@ -172,19 +172,21 @@ async fn hot<B: Engine>(pool: Pool<B>, events: usize) {
 
 /// Returns the time spent in listing since the last call, and the part spent in scans, in microseconds.
 fn listing_us(snapshotter: &Snapshotter) -> (f64, f64) {
-    let (mut total, mut walks) = (0, 0.0);
+    let (mut total, mut scans) = (0.0, 0.0);
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let key = key.key();
         let is_listing = key.labels().any(|label| (label.key(), label.value()) == ("phase", "listing"));
         match value {
-            DebugValue::Counter(us) if key.name() == "eventbox_phase_us_total" && is_listing => total += us,
-            DebugValue::Histogram(ms) if key.name() == "eventbox_runtime_walk_ms" => {
-                walks += ms.into_iter().map(|ms| ms.into_inner() * 1e3).sum::<f64>();
+            DebugValue::Histogram(times) if key.name() == "eventbox_phase_seconds" && is_listing => {
+                total += times.into_iter().map(|seconds| seconds.into_inner() * 1e6).sum::<f64>();
+            }
+            DebugValue::Histogram(times) if key.name() == "eventbox_runtime_scan_seconds" => {
+                scans += times.into_iter().map(|seconds| seconds.into_inner() * 1e6).sum::<f64>();
             }
             _ => {}
         }
     }
-    (total as f64, walks)
+    (total, scans)
 }
 
 async fn snapshot<B: Engine>(pool: Pool<B>, seconds: usize) {

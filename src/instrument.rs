@@ -33,6 +33,23 @@ pub struct Instrument {
     pub help: &'static str,
 }
 
+/// Tells a recorder the unit and the meaning of an instrument.
+#[cfg(any(feature = "emitter", feature = "prometheus"))]
+pub(crate) fn describe(recorder: &dyn metrics::Recorder, instrument: &Instrument) {
+    let unit = match instrument.unit {
+        "s" => metrics::Unit::Seconds,
+        "ms" => metrics::Unit::Milliseconds,
+        "By" => metrics::Unit::Bytes,
+        _ => metrics::Unit::Count,
+    };
+    let (name, help) = (instrument.name.into(), instrument.help.into());
+    match instrument.kind {
+        InstrumentKind::Counter => recorder.describe_counter(name, Some(unit), help),
+        InstrumentKind::Gauge => recorder.describe_gauge(name, Some(unit), help),
+        InstrumentKind::Histogram => recorder.describe_histogram(name, Some(unit), help),
+    }
+}
+
 /// Declares a constant for the name of each instrument, and the table of them.
 #[cfg(feature = "emitter")]
 macro_rules! instruments {

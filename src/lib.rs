@@ -48,7 +48,7 @@
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
-//! | watch it | [`metrics`], [`Event::traced`] |
+//! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
 //!
 //! The engine is a type parameter: every function takes `sqlx`'s own pools and connections, on `sqlx::Postgres` or
 //! `sqlx::Sqlite` ([`Backend`]). Constants are in [`limits`], timers in [`timer`].
@@ -76,6 +76,8 @@ pub mod ingress;
 mod instrument;
 mod json;
 pub mod outbox;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod proto;
 mod recipient;
 mod retry;
@@ -98,11 +100,11 @@ pub use eventbox::postgres_options;
 #[cfg(feature = "sqlite")]
 pub use eventbox::sqlite_options;
 pub use eventbox::{
-    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Mutation, Next, Outcome, PayloadError,
-    PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor, Sender,
-    SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin, check, emit,
-    emit_all, migrate, pending, pool_options, process_batch, process_batch_with, reduce_batch, reduce_batch_with,
-    state, state_as, status,
+    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Migration, Mutation, Next, Outcome,
+    PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor,
+    Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin,
+    check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
+    process_batch_with, reduce_batch, reduce_batch_with, state, state_as, status,
 };
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};
@@ -159,6 +161,8 @@ pub mod guides {
     pub mod high_availability {}
     #[doc = include_str!("../docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("../docs/operating.md")]
+    pub mod operating {}
 }
 
 /// The README's code is compiled and run.

@@ -14,6 +14,7 @@
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
 //! | [`operations`] | which repairs were made, by whom and why |
+//! | [`doctor`] | what is wrong with the database itself, and what to do |
 //!
 //! Repair in the name of an [`Operator`], who can rehearse each repair first. The plain functions do the same for
 //! programs:
@@ -53,6 +54,7 @@
 //! # Ok(()) }
 //! ```
 
+mod doctor;
 mod events;
 mod kind;
 mod operator;
@@ -61,6 +63,7 @@ mod recipient;
 mod view;
 mod why;
 
+pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{

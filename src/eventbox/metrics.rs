@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use uuid::Uuid;
 
 use super::emit::Emitted;
@@ -18,10 +18,12 @@ use crate::store::{Class, Fault, ListedRow};
 
 /// Upper ends of the buckets of the reference, thinned out: 1 ms to about ten minutes, each 10^0.29 times the one
 /// before.
-const MILLISECONDS: &[f64] = &[
-    1.0, 2.0, 3.8, 7.4, 14.5, 28.2, 55.0, 107.0, 209.0, 407.0, 794.0, 1_550.0, 3_020.0, 5_890.0, 11_500.0, 22_400.0,
-    43_700.0, 85_100.0, 166_000.0, 324_000.0, 631_000.0,
+const SECONDS: &[f64] = &[
+    0.001, 0.002, 0.0038, 0.0074, 0.0145, 0.0282, 0.055, 0.107, 0.209, 0.407, 0.794, 1.55, 3.02, 5.89, 11.5, 22.4,
+    43.7, 85.1, 166.0, 324.0, 631.0,
 ];
+/// Upper ends of the buckets of a phase, of which most take less than 10 ms.
+const PHASE_SECONDS: &[f64] = &[0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 const EVENTS: &[f64] =
     &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
 const NONE: &[f64] = &[];
@@ -49,7 +51,7 @@ macro_rules! instruments {
 }
 
 instruments! {
-    LIST_DURATION = "eventbox_list_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS,
+    LIST_DURATION = "eventbox_list_duration_seconds", Histogram, "s", ["kind", "result"], SECONDS,
         "Time of a listing; the result is OK, TIMEOUT (the database is not available) or FAILURE";
     SENT = "eventbox_sent_total", Counter, "{event}", ["kind"], NONE,
         "Events that were added, counted when the statement was answered: before the commit of a caller's \
@@ -58,7 +60,7 @@ instruments! {
         "Events that left their box in a committed turn: consumed, or garbage";
     CONTENTION = "eventbox_contention_total", Counter, "{attempt}", ["kind"], NONE,
         "Attempts of a turn that another writer overtook";
-    PROCESS_DURATION = "eventbox_process_duration_ms", Histogram, "ms", ["kind", "result"], MILLISECONDS,
+    PROCESS_DURATION = "eventbox_process_duration_seconds", Histogram, "s", ["kind", "result"], SECONDS,
         "Time of a call of process_batch; the result is committed, nothing, contention, transient, unknown, paused \
          or failed";
     BATCH_EVENTS = "eventbox_batch_events", Histogram, "{event}", ["kind"], EVENTS,
@@ -68,12 +70,15 @@ instruments! {
     GARBAGE = "eventbox_garbage_total", Counter, "{event}", ["kind"], NONE, "Events that were removed as garbage";
     SEND_GROUP_EVENTS = "eventbox_send_group_events", Histogram, "{event}", [], EVENTS,
         "Events that a group of a Sender inserted together";
-    EMIT_TO_COMMIT = "eventbox_emit_to_commit_ms", Histogram, "ms", ["kind"], MILLISECONDS,
+    EMIT_TO_COMMIT = "eventbox_emit_to_commit_seconds", Histogram, "s", ["kind"], SECONDS,
         "Time from the emit of an event, by the clock of the emitter, to the commit of the turn that consumed \
          it; the wait of a timer is a part of it";
-    PHASE_US = "eventbox_phase_us_total", Counter, "us", ["shard", "phase"], NONE,
-        "Time that tasks spent in a phase: listing, preparing, committing, post-processing, and idle, when a \
-         runtime has nothing to do for the shard; the time of a round is shared evenly by its recipients";
+    PHASE = "eventbox_phase_seconds", Histogram, "s", ["phase"], PHASE_SECONDS,
+        "Time of a phase of a turn or of a round: listing (scans included), preparing, committing, post-processing; \
+         and idle, reported once a second, while a runtime has nothing to do";
+    SHARD_PHASE = "eventbox_shard_phase_seconds", Gauge, "s", ["shard", "phase"], NONE,
+        "Time that this process has spent in a phase for a shard since its start, when RuntimeConfig or \
+         TurnOptions ask for shard_metrics; recipients of a round share its time evenly";
     QUARANTINED = "eventbox_quarantined_total", Counter, "{event}", ["kind"], NONE,
         "Events that went into quarantine because they made every batch fail";
     DUPLICATES = "eventbox_duplicates_total", Counter, "{event}", ["kind"], NONE,
@@ -97,23 +102,35 @@ pub(crate) enum Phase {
     Idle,
 }
 
-/// Counts time that the recipients of these shards share; each shard is given with its number of recipients.
-pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: impl Iterator<Item = (u8, u32)> + Clone) {
-    let phase = match phase {
-        Phase::Listing => "listing",
-        Phase::Preparing => "preparing",
-        Phase::Committing => "committing",
-        #[cfg(feature = "runtime")]
-        Phase::PostProcessing => "post-processing",
-        #[cfg(feature = "runtime")]
-        Phase::Idle => "idle",
-    };
-    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let recipients: u64 = shards.clone().map(|(_, recipients)| u64::from(recipients)).sum();
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Phase::Listing => "listing",
+            Phase::Preparing => "preparing",
+            Phase::Committing => "committing",
+            #[cfg(feature = "runtime")]
+            Phase::PostProcessing => "post-processing",
+            #[cfg(feature = "runtime")]
+            Phase::Idle => "idle",
+        }
+    }
+}
+
+/// Records the time of a phase; also by shard, when the shards are given, each with its number of recipients. They
+/// share the time.
+pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: Option<impl Iterator<Item = (u8, u32)> + Clone>) {
+    histogram!(PHASE, "phase" => phase.name()).record(elapsed.as_secs_f64());
+    let Some(shards) = shards else { return };
+    let recipients: u32 = shards.clone().map(|(_, recipients)| recipients).sum();
     for (shard, its) in shards.filter(|(_, its)| *its > 0) {
-        let Some(name) = SHARD_NAMES.get(usize::from(shard)) else { continue };
-        let share_us = elapsed_us.saturating_mul(u64::from(its)) / recipients;
-        counter!(PHASE_US, "shard" => name.as_str(), "phase" => phase).increment(share_us);
+        spent_for(phase, elapsed.as_secs_f64() * f64::from(its) / f64::from(recipients), shard);
+    }
+}
+
+/// Records time that a process spent for a shard.
+pub(crate) fn spent_for(phase: Phase, seconds: f64, shard: u8) {
+    if let Some(name) = SHARD_NAMES.get(usize::from(shard)) {
+        gauge!(SHARD_PHASE, "shard" => name.as_str(), "phase" => phase.name()).increment(seconds);
     }
 }
 
@@ -122,7 +139,7 @@ pub(super) fn consumed(kind: &str, ids: impl IntoIterator<Item = Uuid>) {
     let now = clock::now();
     let waited = histogram!(EMIT_TO_COMMIT, "kind" => kind.to_owned());
     for id in ids {
-        waited.record(milliseconds(now.duration_since(EventId(id).emitted_at()).unwrap_or_default()));
+        waited.record(now.duration_since(EventId(id).emitted_at()).unwrap_or_default().as_secs_f64());
     }
 }
 
@@ -138,7 +155,7 @@ pub(super) fn listed(kind: &str, elapsed: Duration, rows: Result<&[ListedRow], &
         Err(fault) if fault.class() == Class::Transient => "TIMEOUT",
         Err(_) => "FAILURE",
     };
-    histogram!(LIST_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));
+    histogram!(LIST_DURATION, "kind" => kind.to_owned(), "result" => result).record(elapsed.as_secs_f64());
 }
 
 /// Counts an emit when its statement returned. In a caller's transaction that is before the commit.
@@ -178,9 +195,5 @@ pub(super) fn processed(kind: &str, elapsed: Duration, done: &Result<Turn>) {
         Err(Error::Paused { .. }) => "paused",
         Err(_) => "failed",
     };
-    histogram!(PROCESS_DURATION, "kind" => kind.to_owned(), "result" => result).record(milliseconds(elapsed));
-}
-
-fn milliseconds(elapsed: Duration) -> f64 {
-    elapsed.as_secs_f64() * 1_000.0
+    histogram!(PROCESS_DURATION, "kind" => kind.to_owned(), "result" => result).record(elapsed.as_secs_f64());
 }

@@ -1,6 +1,7 @@
 //! Creates the tables of eventboxes, and checks that they are current.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::Pool;
@@ -60,27 +61,67 @@ const MIGRATE_ATTEMPTS: usize = 50;
 /// Pause before a migration is retried after another process came first.
 const MIGRATE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Recorded migrations of a database.
-#[derive(Debug, PartialEq, Eq)]
-struct Standing {
-    has_table: bool,
-    applied: usize,
-    is_current: bool,
+/// The recorded migrations of a database, beside the migrations of this library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Migrated {
+    /// The table that records them is not there.
+    Never,
+    /// All of them, and no others.
+    Current {
+        /// The last migration.
+        newest: i64,
+    },
+    /// These are missing.
+    Older {
+        /// Numbers of the migrations, sorted.
+        missing: Vec<i64>,
+    },
+    /// A newer library has migrated.
+    Newer {
+        /// Number of a migration that this library does not know.
+        version: i64,
+    },
+    /// The text of a migration is not that of this library.
+    Changed {
+        /// Number of the migration.
+        version: i64,
+    },
+    /// The table that records them cannot be read.
+    Unreadable {
+        /// The problem with the table.
+        problem: String,
+    },
+}
+
+impl Migrated {
+    /// Returns why this library can neither use the tables nor migrate them, and what to do.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Migrated::Never | Migrated::Current { .. } | Migrated::Older { .. } => None,
+            Migrated::Newer { version } => Some(format!(
+                "the database was migrated by a newer eventbox (migration {version}): update this program"
+            )),
+            Migrated::Changed { version } => Some(format!(
+                "migration {version} in the database differs from that of this eventbox: was an unreleased version used?"
+            )),
+            Migrated::Unreadable { problem } => Some(problem.clone()),
+        }
+    }
 }
 
 /// Runs the migrations; each commits with its record. When several processes migrate at once, all but one fail on
 /// tables that the first has created, look again, and find the migration done.
 async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<()> {
     let during = |fault: Fault| fault.during(ATTEMPT);
-    let mut before = standing(pool, ATTEMPT).await?;
+    let mut before = usable(pool, ATTEMPT).await?;
     for _ in 0..MIGRATE_ATTEMPTS {
-        if before.is_current {
+        if matches!(before, Migrated::Current { .. }) {
             return Ok(());
         }
         let mut conn = hold(pool).await.map_err(during)?;
         let Err(error) = B::migrator().run_direct(None, &mut *conn, false).await else { return Ok(()) };
         drop(conn);
-        let now = standing(pool, ATTEMPT).await?;
+        let now = usable(pool, ATTEMPT).await?;
         let error = failure_of::<B>(error);
         if now == before && !error.is_contention() {
             return Err(error);
@@ -108,50 +149,56 @@ fn refusal_of<B: Backend>(attempt: String, error: sqlx::Error) -> Error {
     }
 }
 
-/// Reads the recorded migrations, which needs only the right to read.
-async fn standing<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Standing> {
-    let during = |fault: Fault| fault.during(attempt);
-    let mut conn = hold(pool).await.map_err(during)?;
-    let migrator = B::migrator();
-    if !B::has_migrations(&mut conn).await.map_err(during)? {
-        return Ok(Standing { has_table: false, applied: 0, is_current: false });
+/// Reads the recorded migrations, and refuses those that this library can neither use nor migrate.
+pub(super) async fn usable<B: Backend>(pool: &Pool<B>, attempt: &'static str) -> Result<Migrated> {
+    let migrated = migrated(pool).await.map_err(|fault| fault.during(attempt))?;
+    match migrated.problem() {
+        Some(problem) => Err(Error::setup(attempt, problem)),
+        None => Ok(migrated),
     }
+}
+
+/// Reads the recorded migrations, which needs only the right to read.
+pub(crate) async fn migrated<B: Backend>(pool: &Pool<B>) -> Result<Migrated, Fault> {
+    let mut conn = hold(pool).await?;
+    let migrator = B::migrator();
+    if !B::has_migrations(&mut conn).await? {
+        return Ok(Migrated::Never);
+    }
+    let unreadable = |cause: &dyn fmt::Display| Migrated::Unreadable {
+        problem: format!("the table {} cannot be read, or is of something else ({cause})", migrator.table_name),
+    };
     let applied = match conn.list_applied_migrations(&migrator.table_name).await {
         Ok(applied) => applied,
         Err(MigrateError::Execute(error)) => match Fault(error) {
-            fault if fault.class() == Class::Permanent => {
-                let table = &migrator.table_name;
-                return Err(Error::setup(
-                    attempt,
-                    format!("the table {table} cannot be read, or is of something else ({})", fault.0),
-                ));
-            }
-            fault => return Err(during(fault)),
+            fault if fault.class() == Class::Permanent => return Ok(unreadable(&fault.0)),
+            fault => return Err(fault),
         },
-        Err(error) => return Err(Error::setup(attempt, error)),
+        Err(error) => return Ok(unreadable(&error)),
     };
     let known: BTreeMap<_, _> = migrator.iter().map(|known| (known.version, &known.checksum)).collect();
     for migration in &applied {
         let version = migration.version;
-        let problem = match known.get(&version) {
-            None => format!("the database was migrated by a newer eventbox (migration {version}): update this program"),
-            Some(checksum) if **checksum != migration.checksum => format!(
-                "migration {version} in the database differs from that of this eventbox: \
-                 was an unreleased version used?"
-            ),
-            Some(_) => continue,
-        };
-        return Err(Error::setup(attempt, problem));
+        match known.get(&version) {
+            None => return Ok(Migrated::Newer { version }),
+            Some(checksum) if **checksum != migration.checksum => return Ok(Migrated::Changed { version }),
+            Some(_) => {}
+        }
     }
-    Ok(Standing { has_table: true, applied: applied.len(), is_current: applied.len() == known.len() })
+    let is_missing = |version: &i64| applied.iter().all(|migration| migration.version != *version);
+    let missing: Vec<i64> = known.keys().copied().filter(is_missing).collect();
+    match known.keys().next_back() {
+        Some(newest) if missing.is_empty() => Ok(Migrated::Current { newest: *newest }),
+        _ => Ok(Migrated::Older { missing }),
+    }
 }
 
 /// Checks that this version of the library knows the tables; for services that start and run by themselves.
 #[cfg(feature = "runtime")]
 pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's tables";
-    if !standing(pool, ATTEMPT).await?.is_current {
-        return Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first"));
+    match usable(pool, ATTEMPT).await? {
+        Migrated::Current { .. } => Ok(()),
+        _ => Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first")),
     }
-    Ok(())
 }

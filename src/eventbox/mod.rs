@@ -7,6 +7,7 @@ mod emit;
 mod event;
 mod metrics;
 mod migrate;
+mod migrations;
 mod pending;
 #[cfg(feature = "runtime")]
 mod round;
@@ -44,10 +45,12 @@ pub use event::{Event, EventId, PayloadError};
 pub use metrics::INSTRUMENTS;
 pub(crate) use metrics::TOMBSTONES;
 #[cfg(feature = "runtime")]
-pub(crate) use metrics::{Phase, spent};
+pub(crate) use metrics::{Phase, spent, spent_for};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;
+pub(crate) use migrate::{Migrated, migrated};
+pub use migrations::{Migration, migration_sql, migrations};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
 pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};

@@ -60,6 +60,9 @@ pub struct RuntimeConfig {
     pub remote_wake_ups: bool,
     /// Longest time without a sign of life of a loop before the runtime is unhealthy.
     pub health_grace: Duration,
+    /// Whether the metric `eventbox_shard_phase_seconds` has the time of each phase by shard, which is up to 1,280
+    /// series of a process.
+    pub shard_metrics: bool,
 }
 
 /// Settings of the leases on shards.
@@ -121,6 +124,7 @@ impl Default for RuntimeConfig {
             local_wake_ups: true,
             remote_wake_ups: true,
             health_grace: Duration::from_secs(10),
+            shard_metrics: false,
         }
     }
 }

@@ -20,11 +20,11 @@ pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 const SIZE: &str = "eventbox_size";
 const OLDEST_AGE: &str = "eventbox_oldest_age_seconds";
 
-const SCAN: &str = "eventbox_runtime_walk_ms";
+const SCAN: &str = "eventbox_runtime_scan_seconds";
 
 const NONE: &[f64] = &[];
 
-const MILLISECONDS: &[f64] = &[0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0];
+const SECONDS: &[f64] = &[0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 /// All instruments of the runtime.
 pub const INSTRUMENTS: &[Instrument] = &[
@@ -104,9 +104,9 @@ pub const INSTRUMENTS: &[Instrument] = &[
     Instrument {
         name: SCAN,
         kind: InstrumentKind::Histogram,
-        unit: "ms",
+        unit: "s",
         labels: &[],
-        buckets: MILLISECONDS,
+        buckets: SECONDS,
         help: "Time of a scan for recipients with events; it grows while an old transaction keeps removed rows",
     },
     Instrument {
@@ -142,7 +142,7 @@ pub(super) fn held(held: &PausedKinds) {
 }
 
 pub(super) fn scanned(took: Duration) {
-    histogram!(SCAN).record(took.as_secs_f64() * 1e3);
+    histogram!(SCAN).record(took.as_secs_f64());
 }
 
 pub(super) fn lease_age(age: Duration) {

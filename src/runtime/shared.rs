@@ -68,4 +68,5 @@ pub(crate) fn turn_options(config: &RuntimeConfig) -> TurnOptions {
         .return_hooks()
         .poison(config.poison)
         .backing_off(config.backoff.base, config.backoff.cap)
+        .shard_metrics(config.shard_metrics)
 }

@@ -52,6 +52,8 @@ pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
+pub(crate) use operate::backlog::BacklogRow;
+pub(crate) use operate::diagnosis::{FoundObject, MadeObject, OldestMessage, RowSecurity, Sees, VacuumedTable};
 pub(crate) use operate::old_transaction::OldTransaction;
 pub use operate::operation::OPERATION_RETENTION;
 pub(crate) use operate::operation::OperationRow;
@@ -97,6 +99,7 @@ pub trait Backend:
     + connect::schema::Schema
     + operate::backlog::BacklogDialect
     + operate::blocked::BlockedDialect
+    + operate::diagnosis::DiagnosisDialect
     + connect::group::GroupCommit
     + inbox::event::EventTable
     + inbox::item::ItemTable

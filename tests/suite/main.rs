@@ -11,9 +11,11 @@ mod eventbox;
 mod examples;
 mod ingress;
 mod migrating;
+mod ops;
 mod paths;
 #[cfg(feature = "tls")]
 mod postgres_tls;
+mod prometheus;
 mod proto;
 mod runtime;
 mod store;

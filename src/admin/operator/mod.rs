@@ -68,12 +68,22 @@ const UNNAMED: &str = "library";
 /// assert_eq!((last.who.as_str(), last.action.as_str(), last.touched), ("ana", "purge", 1));
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
 pub struct Operator<B: Backend> {
     pub(super) pool: Pool<B>,
     who: String,
     why: Option<String>,
     is_rehearsal: bool,
+}
+
+impl<B: Backend> Clone for Operator<B> {
+    fn clone(&self) -> Self {
+        Operator {
+            pool: self.pool.clone(),
+            who: self.who.clone(),
+            why: self.why.clone(),
+            is_rehearsal: self.is_rehearsal,
+        }
+    }
 }
 
 impl<B: Backend> fmt::Debug for Operator<B> {

@@ -16,7 +16,7 @@ instruments! {
         "Time from the checks of a message to the end of its insert";
     EMIT_TOTAL_DURATION = "durable_emitter.emit.total_duration", Histogram, "s", [], SECONDS,
         "Time of a whole call of `publish`";
-    ASYNC_DROPPED = "durable_emitter.emit_async.dropped", Counter, "{call}", ["domain", "entity"], NONE,
+    ASYNC_DROPPED = "durable_emitter.emit_async.dropped_total", Counter, "{call}", ["domain", "entity"], NONE,
         "Messages that `publish_async` dropped because its queue was full";
     IMMEDIATE_SUCCESS = "durable_emitter.publish.immediate.success", Counter, "{call}", [], NONE,
         "Second attempts by the unary call that the server took";
@@ -36,7 +36,7 @@ instruments! {
         "Events whose attempt failed";
     DELIVERED = "durable_emitter.delivery.completed", Counter, "{event}", ["domain", "entity"], NONE,
         "Rows that left the outbox after their delivery";
-    DEAD_LETTERED = "durable_emitter.dead_lettered", Counter, "{event}", ["code", "domain", "entity"], NONE,
+    DEAD_LETTERED = "durable_emitter.dead_lettered_total", Counter, "{event}", ["code", "domain", "entity"], NONE,
         "Rows that became dead letters";
     EXPIRED = "durable_emitter.expired_purged", Counter, "{event}", ["domain", "entity"], NONE,
         "Rows that expired and became dead letters";

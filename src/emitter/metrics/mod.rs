@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Label, counter, gauge, histogram};
 
 use crate::chip::metrics::client_label;
 use crate::emitter::metrics::instruments::{self as names, INSTRUMENTS};
-use crate::instrument::InstrumentKind;
+use crate::instrument;
 use crate::store::RowCount;
 
 /// Most pairs of domain and entity with labels of their own. Further pairs are `other`.
@@ -20,19 +20,11 @@ pub const MAX_LABEL_PAIRS: usize = 500;
 
 /// Describes every instrument to the recorder. The emitter calls it at its start.
 pub fn describe() {
-    for instrument in crate::chip::INSTRUMENTS.iter().chain(INSTRUMENTS) {
-        let unit = match instrument.unit {
-            "s" => Unit::Seconds,
-            "ms" => Unit::Milliseconds,
-            "By" => Unit::Bytes,
-            _ => Unit::Count,
-        };
-        match instrument.kind {
-            InstrumentKind::Counter => describe_counter!(instrument.name, unit, instrument.help),
-            InstrumentKind::Gauge => describe_gauge!(instrument.name, unit, instrument.help),
-            InstrumentKind::Histogram => describe_histogram!(instrument.name, unit, instrument.help),
+    metrics::with_recorder(|recorder| {
+        for instrument in crate::chip::INSTRUMENTS.iter().chain(INSTRUMENTS) {
+            instrument::describe(recorder, instrument);
         }
-    }
+    });
 }
 
 /// Reason of a send.

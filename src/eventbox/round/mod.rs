@@ -87,6 +87,8 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: usize,
     /// Longest wait that is taken for the back-off of a failing recipient, in microseconds.
     pub(crate) longest_wait_us: i64,
+    /// Whether the time of each phase is recorded by shard, too.
+    pub(crate) by_shard: bool,
 }
 
 /// A recipient whose decision is ready.
@@ -116,15 +118,16 @@ struct Ready {
 ///
 /// When the database cannot list or commit: the errors of the infrastructure. Nothing was changed.
 pub(crate) async fn round<B: Backend>(pool: &Pool<B>, members: &[RoundMember<B>], limits: Limits) -> Result<Vec<Done>> {
-    let Limits { max_events, max_bytes, longest_wait_us } = limits;
+    let Limits { max_events, max_bytes, longest_wait_us, by_shard } = limits;
     let started = Instant::now();
     let max_events = max_events.min(share_of(members.len()));
     let begun = || Progress { done: Done::NeedsOwnTurn, hooks: Vec::new() };
     let mut progress: Vec<Progress> = std::iter::repeat_with(begun).take(members.len()).collect();
     let mut ready = Vec::with_capacity(members.len());
-    let shards = shards_of(members);
+    let shards = by_shard.then(|| shards_of(members));
     let spent = |phase, since: Instant| {
-        metrics::spent(phase, since.elapsed(), shards.iter().map(|(shard, its)| (*shard, *its)));
+        let shards = shards.as_ref().map(|shards| shards.iter().map(|(shard, its)| (*shard, *its)));
+        metrics::spent(phase, since.elapsed(), shards);
     };
     let bound = Bound::new(i64::from(max_events.get()) + 1, max_bytes);
     let rows = list(pool, members, bound, longest_wait_us).await;

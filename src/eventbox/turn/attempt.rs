@@ -89,14 +89,14 @@ where
             Look::LeftAlone => return Ok(Turn { is_left_alone: true, ..Turn::default() }),
         };
         let listed_at = Instant::now();
-        metrics::spent(Phase::Listing, listed_at - began, alone(to));
+        metrics::spent(Phase::Listing, listed_at - began, options.shard_to_record(to));
         *attempted = loaded.attempted();
         links.add(&loaded.events);
         let prepared = processor.prepare_mutation(to, &loaded.events, &loaded.state);
         // Boxed, because each of the futures around it would be as large again.
         let prepared = Box::pin(guard.run("prepare a mutation", prepared));
         let mutation = at_once_or(prepared, || drop(at_hand.take())).await;
-        metrics::spent(Phase::Preparing, listed_at.elapsed(), alone(to));
+        metrics::spent(Phase::Preparing, listed_at.elapsed(), options.shard_to_record(to));
         let mutation = mutation?;
         let decision = Decision::check(to, &loaded.events, mutation)?;
         if !decision.is_empty() {
@@ -122,7 +122,7 @@ where
     let range = whole_range(&loaded.events, decision.removed_together());
     let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range };
     let outcome = commit.run(at_hand, decision).await;
-    metrics::spent(Phase::Committing, began.elapsed(), alone(to));
+    metrics::spent(Phase::Committing, began.elapsed(), options.shard_to_record(to));
     let outcome = outcome?;
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
     metrics::consumed(to.kind(), consumed);
@@ -139,11 +139,6 @@ async fn at_once_or<T>(mut work: impl Future<Output = T> + Unpin, pending: impl 
     }
     pending();
     work.await
-}
-
-/// Returns the shard of a recipient that has a turn of its own, for the metrics of phases.
-fn alone(to: &Recipient) -> std::iter::Once<(u8, u32)> {
-    std::iter::once((to.shard(), 1))
 }
 
 fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {

@@ -71,6 +71,8 @@ pub struct TurnOptions {
     jury: Option<Arc<dyn Jury>>,
     /// Event after which the listing begins; the nil id lists from the start.
     after: EventId,
+    /// Whether the time of each phase is recorded by shard, too.
+    by_shard: bool,
 }
 
 impl TurnOptions {
@@ -87,6 +89,7 @@ impl TurnOptions {
             searching: false,
             jury: None,
             after: EventId::NIL,
+            by_shard: false,
         }
     }
 
@@ -156,6 +159,17 @@ impl TurnOptions {
     pub(crate) fn behind(mut self, after: EventId) -> Self {
         self.after = after;
         self
+    }
+
+    /// Says whether the metric `eventbox_shard_phase_seconds` has the time of each phase by shard; `false` by default.
+    pub fn shard_metrics(mut self, by_shard: bool) -> Self {
+        self.by_shard = by_shard;
+        self
+    }
+
+    /// Returns the shard of a recipient, when its time is recorded by shard.
+    pub(super) fn shard_to_record(&self, of: &Recipient) -> Option<std::iter::Once<(u8, u32)>> {
+        self.by_shard.then(|| std::iter::once((of.shard(), 1)))
     }
 
     pub(super) fn after(&self) -> EventId {

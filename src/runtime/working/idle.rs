@@ -1,10 +1,10 @@
-//! Idle time, reported once a second: each shard has a counter, and most wake-ups are about one recipient.
+//! Idle time, reported once a second: each shard may have a gauge, and most wake-ups are about one recipient.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::eventbox::{Phase, spent};
+use crate::eventbox::{Phase, spent, spent_for};
 use crate::shard::ShardSet;
 
 /// Time between two reports.
@@ -16,11 +16,13 @@ pub(super) struct Idle {
     time: Duration,
     of: ShardSet,
     reported_at: Instant,
+    /// Whether it is reported for each shard, too.
+    by_shard: bool,
 }
 
 impl Idle {
-    pub(super) fn new(now: Instant) -> Self {
-        Idle { time: Duration::ZERO, of: ShardSet::default(), reported_at: now }
+    pub(super) fn new(now: Instant, by_shard: bool) -> Self {
+        Idle { time: Duration::ZERO, of: ShardSet::default(), reported_at: now, by_shard }
     }
 
     /// Adds idle time of these shards.
@@ -37,10 +39,14 @@ impl Idle {
 
     fn report(&mut self, now: Instant) {
         self.reported_at = now;
-        let of_each = std::mem::take(&mut self.time);
-        if !of_each.is_zero() {
-            let all = of_each * u32::try_from(self.of.len()).unwrap_or(0);
-            spent(Phase::Idle, all, self.of.iter().map(|shard| (shard, 1)));
+        let time = std::mem::take(&mut self.time);
+        if time.is_zero() {
+            return;
+        }
+        spent(Phase::Idle, time, None::<std::iter::Empty<_>>);
+        if self.by_shard {
+            // Idle for each of them, all the time.
+            self.of.iter().for_each(|shard| spent_for(Phase::Idle, time.as_secs_f64(), shard));
         }
     }
 }
@@ -57,16 +63,28 @@ mod tests {
 
     use super::*;
 
-    /// Returns the time reported since the last call, by the names of shards.
-    fn told(snapshotter: &Snapshotter) -> Vec<(String, u64)> {
-        let told = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
-            let shard = key.key().labels().find(|label| label.key() == "shard")?.value().to_owned();
-            let DebugValue::Counter(us) = value else { return None };
-            (us > 0).then_some((shard, us))
-        });
-        let mut told: Vec<_> = told.collect();
-        told.sort();
-        told
+    /// Returns the milliseconds that the gauges of the shards have, by the names of the shards, and those of the
+    /// process since the last call. A snapshot sets the gauges to 0.
+    fn told(snapshotter: &Snapshotter) -> (Vec<(String, u32)>, u32) {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they are few")]
+        let ms = |seconds: f64| (seconds * 1e3).round() as u32;
+        let (mut shards, mut process) = (Vec::new(), 0);
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let shard = key.key().labels().find(|label| label.key() == "shard");
+            match (shard, value) {
+                (Some(shard), DebugValue::Gauge(seconds)) if seconds.into_inner() > 0.0 => {
+                    shards.push((shard.value().to_owned(), ms(seconds.into_inner())));
+                }
+                (None, DebugValue::Histogram(times)) => process = ms(times.iter().map(|time| time.into_inner()).sum()),
+                _ => {}
+            }
+        }
+        shards.sort();
+        (shards, process)
+    }
+
+    fn of(shards: &[(&str, u32)]) -> Vec<(String, u32)> {
+        shards.iter().map(|(shard, ms)| ((*shard).to_owned(), *ms)).collect()
     }
 
     #[test]
@@ -75,21 +93,21 @@ mod tests {
         let (snapshotter, began) = (recorder.snapshotter(), Instant::now());
         let ms = Duration::from_millis;
         metrics::with_local_recorder(&recorder, || {
-            let mut idle = Idle::new(began);
+            let mut idle = Idle::new(began, true);
             let (both, one) = ([3, 7].into_iter().collect(), [7].into_iter().collect());
             idle.add(ms(200), both, began + ms(300));
-            assert!(told(&snapshotter).is_empty(), "it is too early");
+            assert_eq!(told(&snapshotter), (of(&[]), 0), "it is too early");
             idle.add(ms(300), both, began + ms(1_300));
-            assert_eq!(told(&snapshotter), [("3".to_owned(), 500_000), ("7".to_owned(), 500_000)]);
+            assert_eq!(told(&snapshotter), (of(&[("3", 500), ("7", 500)]), 500));
             idle.add(ms(100), both, began + ms(1_400));
             idle.add(ms(40), one, began + ms(1_500));
-            assert_eq!(
-                told(&snapshotter),
-                [("3".to_owned(), 100_000), ("7".to_owned(), 100_000)],
-                "before they change"
-            );
+            assert_eq!(told(&snapshotter), (of(&[("3", 100), ("7", 100)]), 100), "before they change");
             drop(idle);
-            assert_eq!(told(&snapshotter), [("7".to_owned(), 40_000)], "and the rest at the end");
+            assert_eq!(told(&snapshotter), (of(&[("7", 40)]), 40), "and the rest at the end");
+
+            let mut idle = Idle::new(began, false);
+            idle.add(ms(300), both, began + ms(1_300));
+            assert_eq!(told(&snapshotter), (of(&[]), 300), "no series for a shard unless asked for");
         });
     }
 }

@@ -75,6 +75,7 @@ impl<B: Backend> Scheduler<B> {
         let now = Instant::now();
         Scheduler {
             scans: Scans::new(&shared.config, now),
+            idle: Idle::new(now, shared.config.shard_metrics),
             states: StateCache::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
             owned,
@@ -89,7 +90,6 @@ impl<B: Backend> Scheduler<B> {
             turns: 0,
             trouble: Interruption::none(now),
             backoffs: Backoffs::default(),
-            idle: Idle::new(now),
         }
     }
 

@@ -90,8 +90,8 @@ pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKin
     let per_shard = i64::try_from(scan.per_shard).unwrap_or(i64::MAX);
     let kinds: Vec<&str> = shared.handlers.keys().map(AsRef::as_ref).filter(|kind| !held.contains(kind)).collect();
     let rows = B::walk_recipients(&shared.reserved, &scan.from, per_shard, &kinds).await;
-    let shards = scan.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
-    spent(Phase::Listing, began.elapsed(), shards);
+    let shards = || scan.from.iter().filter_map(|from| Some((u8::try_from(from.shard).ok()?, 1)));
+    spent(Phase::Listing, began.elapsed(), shared.config.shard_metrics.then(shards));
     Report::Scanned(scan, rows)
 }
 
@@ -113,6 +113,7 @@ pub(super) async fn run_round<B: Backend>(
         max_events: config.max_events,
         max_bytes: config.max_event_bytes.get(),
         longest_wait_us: config.backoff.longest_us(),
+        by_shard: config.shard_metrics,
     };
     let mut done = round(&shared.pool, &with_reducers, limits).await;
     drop(with_reducers);
@@ -175,6 +176,7 @@ async fn after_the_commit<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: 
         Ok(Err(errors)) => tracing::warn!(recipient = %to, error = %errors, "hooks failed; the turn stands"),
         Err(_) => tracing::warn!(recipient = %to, "hooks took too long and were given up; the turn stands"),
     }
-    spent(Phase::PostProcessing, began.elapsed(), std::iter::once((to.shard(), 1)));
+    let shard = shared.config.shard_metrics.then(|| std::iter::once((to.shard(), 1)));
+    spent(Phase::PostProcessing, began.elapsed(), shard);
     metrics::hooks_ran(to.kind());
 }

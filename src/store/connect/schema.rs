@@ -1,5 +1,7 @@
 //! The schema, the settings and the transactions of an engine.
 
+use std::fmt;
+
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::{Pool, Transaction};
 
@@ -64,8 +66,33 @@ pub trait Schema: Session<Connection: Migrate> {
 /// Result of [`Schema::check_settings`].
 #[derive(Debug, Default)]
 pub struct SettingsCheck {
-    /// Reason why the database must not be used, and what to do.
-    pub refused: Option<String>,
-    /// Findings for an operator.
-    pub warnings: Vec<String>,
+    /// Why the database must not be used.
+    pub refused: Option<SettingsProblem>,
+    /// Findings that a person should look at.
+    pub warnings: Vec<SettingsProblem>,
+}
+
+impl SettingsCheck {
+    /// Refuses the database. The first reason stays.
+    pub(in crate::store) fn refuse(&mut self, what: impl Into<String>, help: impl Into<String>) {
+        self.refused.get_or_insert_with(|| SettingsProblem { what: what.into(), help: help.into() });
+    }
+
+    /// Adds a finding.
+    pub(in crate::store) fn warn(&mut self, what: impl Into<String>, help: impl Into<String>) {
+        self.warnings.push(SettingsProblem { what: what.into(), help: help.into() });
+    }
+}
+
+/// Problem with a setting, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsProblem {
+    pub what: String,
+    pub help: String,
+}
+
+impl fmt::Display for SettingsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.help)
+    }
 }

@@ -1,8 +1,9 @@
-//! The operator: views, repairs and their record, quarantine, paused kinds, counts, long transactions, and the look into
-//! all tables.
+//! The operator: views, repairs and their record, quarantine, paused kinds, counts, long transactions, the facts of the
+//! doctor, and the look into all tables.
 
 pub(in crate::store) mod backlog;
 pub(in crate::store) mod blocked;
+pub(in crate::store) mod diagnosis;
 pub(in crate::store) mod inspect;
 pub(in crate::store) mod kind;
 pub(in crate::store) mod old_transaction;

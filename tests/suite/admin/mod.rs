@@ -1,9 +1,13 @@
 //! The administration of an eventbox.
 
 mod calls;
+mod doctor;
 mod forget;
+mod operator;
 mod quarantine;
 mod races;
+mod views;
+mod why;
 
 use std::num::NonZeroU32;
 

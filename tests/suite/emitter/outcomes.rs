@@ -320,5 +320,5 @@ fn the_gauges_show_the_contents_of_the_outbox() {
         becomes("queue.depth_max", &|rows| rows == 3.0).await;
         emitter.stop(STOP).await;
     });
-    assert!(recorded.total("durable_emitter.breaker.opened", &[("code", "Unauthenticated")]) >= 1.0);
+    assert!(recorded.total("durable_emitter.breaker.opened_total", &[("code", "Unauthenticated")]) >= 1.0);
 }

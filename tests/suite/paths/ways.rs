@@ -144,6 +144,7 @@ pub(super) fn configured(bounds: Bounds) -> RuntimeConfig {
     let mut config = config();
     // All events that exist at the start are in one round.
     config.rounds = 1.try_into().unwrap();
+    config.shard_metrics = true;
     config.max_events = bounds.max_events.try_into().unwrap();
     config.poison = bounds.poison;
     config.backoff = backoff(Duration::from_millis(1), Duration::from_millis(20));
@@ -162,7 +163,7 @@ where
     C: StateCodec<R::State>,
 {
     let reducing = ReducerAsProcessor::<R, C>::new(reducer);
-    let options = TurnOptions::new(bounds.max_events.try_into().unwrap()).poison(bounds.poison);
+    let options = TurnOptions::new(bounds.max_events.try_into().unwrap()).poison(bounds.poison).shard_metrics(true);
     let mut worked = Worked::default();
     for _ in 0..MAX_CALLS {
         match eventbox::process_batch_with(pool, &it(), &reducing, &options).await {

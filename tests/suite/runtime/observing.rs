@@ -22,7 +22,9 @@ impl Reducer for Hooked {
 }
 
 async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
-    let one = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("hooked", Hooked).config(config());
+    let mut by_shard = config();
+    by_shard.shard_metrics = true;
+    let one = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("hooked", Hooked).config(by_shard);
     let one = one.start().await.unwrap();
     eventually(SOON, async || one.shards() == 256).await;
     for n in 0..10 {
@@ -44,7 +46,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
 
 /// Checks that the recorded instruments are exactly those of the two tables, with the numbers of the run.
 fn instruments_tell_what_happened(recorded: &Recorded) {
-    let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name == "eventbox_phase_us_total";
+    let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name.ends_with("phase_seconds");
     let ours: Vec<_> = eventbox::runtime::INSTRUMENTS
         .iter()
         .chain(eventbox::metrics::INSTRUMENTS)
@@ -54,10 +56,12 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     let recorded = Recorded(recorded.0.clone().into_iter().filter(|(name, _)| of_runtime(name)).collect());
     recorded.matches_exactly(&ours);
     for phase in ["listing", "preparing", "committing", "post-processing", "idle"] {
-        let series = recorded.0["eventbox_phase_us_total"].iter().filter(|(_, labels, _)| labels["phase"] == phase);
-        assert!(series.count() > 0, "{phase}");
+        for name in ["eventbox_phase_seconds", "eventbox_shard_phase_seconds"] {
+            let series = recorded.0[name].iter().filter(|(_, labels, _)| labels["phase"] == phase);
+            assert!(series.count() > 0, "{name}, {phase}");
+        }
     }
-    assert!(recorded.total("eventbox_phase_us_total", &[("phase", "idle")]) > 0.0);
+    assert!(recorded.total("eventbox_shard_phase_seconds", &[("phase", "idle")]) > 0.0);
     assert_eq!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "tally")]), 0.0);
     assert!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "hooked")]) >= 10.0);
     assert_eq!(recorded.total("eventbox_runtime_held_kinds", &[("reason", "paused")]), 1.0);
@@ -86,15 +90,16 @@ async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recordi
     let events: Vec<_> = strangers.take(200).map(|to| (to, Event::new("x"))).collect();
     emit_all(db, &events).await;
     let runtime = tallying(db.open(5)).config(config()).start().await.unwrap();
-    eventually(SOON, async || recording.total("eventbox_runtime_walk_ms") >= 5.0).await;
+    eventually(SOON, async || recording.total("eventbox_runtime_scan_seconds") >= 5.0).await;
     runtime.stop(STOP).await;
 }
 
-/// A scan returns at most one recipient of such a kind from each shard, whatever their number.
+/// A scan returns at most one recipient of such a kind from each shard, whatever their number. No series is by shard.
 fn strangers_take_no_time(recorded: &Recorded) {
+    assert!(!recorded.0.contains_key("eventbox_shard_phase_seconds"));
     let named = recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]);
-    let walks = recorded.total("eventbox_runtime_walk_ms", &[]);
-    assert!(named >= 1.0 && named <= walks, "{named} in {walks} walks");
+    let scans = recorded.total("eventbox_runtime_scan_seconds", &[]);
+    assert!(named >= 1.0 && named <= scans, "{named} in {scans} scans");
 }
 
 #[cfg(feature = "postgres")]

@@ -6,6 +6,8 @@ mod access;
 mod flat;
 mod plans;
 mod pruning;
+#[cfg(feature = "postgres")]
+mod roles;
 mod statements;
 mod timing;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]

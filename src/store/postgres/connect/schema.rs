@@ -1,16 +1,13 @@
 //! Migrations, settings and transactions of Postgres.
 
 use sqlx::migrate::Migrator;
-use sqlx::{Pool, Postgres, Row, Transaction};
+use sqlx::{Pool, Postgres, Transaction};
 
-use super::check::check_access;
+use super::check::{check_server, check_visible};
 use super::pooler;
 use crate::store::connect::schema::{Schema, SettingsCheck};
 use crate::store::connect::transaction::begin_for_caller;
 use crate::store::fault::Fault;
-
-/// The oldest server that the tests have run on.
-const MIN_VERSION_NUM: i32 = 140_000;
 
 /// With this setting the server ends the statement of a client that has closed its connection. Without it, a statement
 /// that waits for a lock keeps its process on the server until it has the lock, and each retry of the client adds
@@ -46,31 +43,8 @@ impl Schema for Postgres {
     }
 
     async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
-        let query = sqlx::query(
-            "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
-                    current_setting('server_encoding'),
-                    current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
-                    current_setting('synchronous_commit') <> 'off'",
-        );
-        let row = query.fetch_one(&mut *conn).await?;
-        let (version_num, version, encoding): (i32, String, String) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let mut check = SettingsCheck::default();
-        if version_num < MIN_VERSION_NUM {
-            check.refused = Some(format!("Postgres {version} is too old: use 14 or newer"));
-        } else if encoding != "UTF8" {
-            check.refused = Some(format!("the database's encoding is {encoding}: create it with ENCODING 'UTF8'"));
-        }
-        for (column, setting, loss) in [
-            (3, "fsync", "a power loss can destroy the database"),
-            (4, "full_page_writes", "a power loss can destroy the database"),
-            (5, "synchronous_commit", "a crash can lose events that were acknowledged"),
-        ] {
-            if !row.try_get::<bool, _>(column)? {
-                check.warnings.push(format!("{setting} is off: {loss}; switch it on"));
-            }
-        }
-        check_access(conn, &mut check).await?;
+        let mut check = check_server(conn).await?;
+        check_visible(conn, &mut check).await?;
         Ok(check)
     }
 

@@ -2,5 +2,6 @@
 
 pub(in crate::store::postgres) mod backlog;
 pub(in crate::store::postgres) mod blocked;
+pub(in crate::store::postgres) mod diagnosis;
 pub(in crate::store::postgres) mod old_transaction;
 pub(in crate::store::postgres) mod quarantine;

@@ -47,24 +47,18 @@ impl Schema for Sqlite {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let mut check = SettingsCheck::default();
         if parse_version(&version) < MIN_VERSION {
-            check.refused = Some(format!(
-                "SQLite {version} can corrupt a WAL file under two connections: \
-                 link 3.51.3 or newer (libsqlite3-sys 0.37)"
-            ));
+            check.refuse(
+                format!("SQLite {version} can corrupt a WAL file under two connections"),
+                "link 3.51.3 or newer (libsqlite3-sys 0.37)",
+            );
         }
+        const HELP: &str = "open the file with eventbox::sqlite_options";
         if !matches!(journal_mode.as_str(), "wal" | "memory") {
-            check.warnings.push(format!(
-                "journal_mode is {journal_mode}: readers and the writer block each other; \
-                 open the file with eventbox::sqlite_options"
-            ));
+            check.warn(format!("journal_mode is {journal_mode}: readers and the writer block each other"), HELP);
         }
         const SYNCHRONOUS_FULL: i64 = 2;
         if synchronous < SYNCHRONOUS_FULL && journal_mode != "memory" {
-            check.warnings.push(
-                "synchronous is below FULL: a power loss can lose events that were acknowledged; \
-                 open the file with eventbox::sqlite_options"
-                    .to_owned(),
-            );
+            check.warn("synchronous is below FULL: a power loss can lose events that were acknowledged", HELP);
         }
         Ok(check)
     }

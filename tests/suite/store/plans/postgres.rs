@@ -59,6 +59,41 @@ async fn a_count_of_kinds_uses_the_primary_key() {
     uses_the_primary_key("COUNT_BACKLOG", "text[], int8", &["ARRAY['aircraft', 'airport'], 1000"]).await;
 }
 
+/// What an operator asks looks into each shard by a key, whatever the backlog.
+#[tokio::test]
+async fn views_of_an_operator_read_no_whole_table() {
+    let db = filled().await;
+    db.run(
+        "INSERT INTO eventbox_timer (shard, recipient, id, value, due_at_us)
+         SELECT shard, recipient, id, value, 1 FROM eventbox_event;
+         INSERT INTO eventbox_dead_letter (shard, recipient, id, code, reason, attempts, dead_at_us, payload)
+         SELECT shard, recipient, id, 'x', 'x', 0, 0, value FROM eventbox_event;
+         ANALYZE eventbox_timer, eventbox_dead_letter",
+    )
+    .await;
+    let boxes =
+        ("int2, text, text, text, text, int8, int8", "3, 'aircraft/', 'aircraft/', 'aircraft0', E'\\x01', 50, 101");
+    let kinds = ("int8", "201");
+    for (name, (types, arguments), index) in [
+        ("EVENT_KINDS", kinds, "eventbox_event_pkey"),
+        ("TIMER_KINDS", kinds, "eventbox_timer_id"),
+        ("QUARANTINE_KINDS", kinds, "eventbox_dead_letter_recipient"),
+        ("COUNT_KIND", ("text, text, int8", "'aircraft/', 'aircraft0', 10001"), "eventbox_timer_id"),
+        ("WAITING_BOXES", boxes, "eventbox_event_pkey"),
+        ("KNOWN_BOXES", boxes, "eventbox_state_pkey"),
+        ("QUARANTINED_BOXES", boxes, "eventbox_dead_letter_recipient"),
+    ] {
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = plan(&db, name, types, arguments, mode).await;
+            assert!(plan.contains(index), "{name}, {mode}:\n{plan}");
+            for table in ["event", "timer", "dead_letter", "state"] {
+                assert!(!plan.contains(&format!("Seq Scan on eventbox_{table}")), "{name}, {mode}:\n{plan}");
+            }
+        }
+    }
+    db.remove().await;
+}
+
 #[tokio::test]
 async fn a_listing_uses_the_primary_key() {
     let nil = uuid::Uuid::nil();

@@ -47,6 +47,21 @@ async fn writes_of_trigger(db: &TestDb<sqlx::Sqlite>, name: &str) -> String {
     writes.collect::<Vec<_>>().join(";")
 }
 
+/// What an operator asks looks into each shard by a key, whatever the backlog.
+#[tokio::test]
+async fn views_of_an_operator_read_no_whole_table() {
+    let db = filled().await;
+    for name in ["EVENT_KINDS", "TIMER_KINDS", "QUARANTINE_KINDS", "COUNT_KIND", "WAITING_BOXES", "QUARANTINED_BOXES"] {
+        let plan = plans(&db, name).await.concat();
+        let reads = |table: &str| plan.iter().any(|detail| detail.starts_with(&format!("SCAN {table}")));
+        assert!(plan.iter().any(|detail| detail.starts_with("SEARCH")), "{name}: {plan:#?}");
+        for table in ["e", "f", "d", "eventbox_event", "eventbox_timer", "eventbox_failure", "eventbox_dead_letter"] {
+            assert!(!reads(table), "{name}: {plan:#?}");
+        }
+    }
+    db.remove().await;
+}
+
 async fn uses_the_primary_key(name: &str) {
     let db = filled().await;
     let plan = plans(&db, name).await.concat();

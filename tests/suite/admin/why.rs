@@ -1,0 +1,241 @@
+//! Each reason of `why`, brought about; and what the members tell about themselves.
+
+use std::time::Duration;
+
+use eventbox::admin::{self, MessageFilter, Operator, Reason};
+use eventbox::runtime::{Runtime, RuntimeBuilder};
+use eventbox::{Backend, CloudEvent, Event, Recipient, Transition, outbox};
+use sqlx::Pool;
+use tokio::sync::Semaphore;
+
+use crate::runtime::{STOP, config};
+use crate::support::{Decider, SOON, TestDb, TestEngine, eventually, on_every_engine};
+
+fn order() -> Recipient {
+    Recipient::new("order", "7").unwrap()
+}
+
+async fn reason<B: TestEngine>(db: &TestDb<B>) -> Reason {
+    let why = admin::why(&db.pool, &order()).await.unwrap();
+    assert!(why.sentence.ends_with('.') || why.sentence.contains("error:"), "{}", why.sentence);
+    assert!(!why.advice.is_empty());
+    why.reason
+}
+
+async fn sentence<B: TestEngine>(db: &TestDb<B>) -> String {
+    admin::why(&db.pool, &order()).await.unwrap().sentence
+}
+
+/// Inserts a member with these kinds that holds all shards, with leases that end then.
+async fn holder<B: TestEngine>(db: &TestDb<B>, kinds: &str, throttled: &str, left: i64) -> uuid::Uuid {
+    let (now, id, worker) = match B::FOLDER {
+        "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "'", "'"),
+        _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "x'", "'"),
+    };
+    let uuid = uuid::Uuid::from_u128(7);
+    let text = uuid.simple();
+    db.run(format_args!(
+        "INSERT INTO eventbox_member
+             (worker, address, shard_limit, exiting, heartbeat_at_us, kinds, throttled)
+         VALUES ({id}{text}{worker}, 'host-a', 256, false, {now} - 20000000, '{kinds}', '{throttled}')"
+    ))
+    .await;
+    db.run(format_args!(
+        "UPDATE eventbox_lease SET holder = {id}{text}{worker}, expires_at_us = {now} + {left} * 1000000"
+    ))
+    .await;
+    uuid
+}
+
+/// A runtime whose processor of orders waits for a permit for each turn.
+fn waiting<B: Backend>(pool: Pool<B>, permits: &'static Semaphore) -> RuntimeBuilder<B> {
+    let decide = Decider(move |events: &[Event]| {
+        tokio::task::block_in_place(|| {
+            let permit = tokio::runtime::Handle::current().block_on(permits.acquire()).unwrap();
+            permit.forget();
+        });
+        Transition::stay().consuming(events).into()
+    });
+    Runtime::builder(pool).processor("order", decide).config(config())
+}
+
+on_every_engine! {
+    async fn nothing_is_pending(db) {
+        assert_eq!(reason(db).await, Reason::NothingPending { quarantined: 0 });
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        let id = admin::events(&db.pool, &order(), None, 1).await.unwrap()[0].id();
+        admin::quarantine(&db.pool, &order(), &[id], "bad").await.unwrap();
+        assert_eq!(reason(db).await, Reason::NothingPending { quarantined: 1 });
+        assert!(sentence(db).await.contains("1 of its events are in quarantine"));
+    }
+
+    async fn a_timer_is_not_due(db) {
+        for hours in [2, 1] {
+            let later = Event::new("x").due_in(Duration::from_secs(hours * 3_600));
+            eventbox::emit_all(&db.pool, &[(order(), later)]).await.unwrap();
+        }
+        let Reason::TimerNotDue { due_at } = reason(db).await else { panic!("{:?}", reason(db).await) };
+        let left = due_at.duration_since(std::time::SystemTime::now()).unwrap();
+        assert!((3_500..3_605).contains(&left.as_secs()), "{left:?}");
+        assert!(sentence(db).await.contains("in 59m") || sentence(db).await.contains("in 1h"), "{}", sentence(db).await);
+    }
+
+    /// A timer that is due and was not moved waits for a process, as an event does.
+    async fn a_due_timer_waits_for_a_process(db) {
+        let due = Event::new("x").due_at(std::time::SystemTime::now() + Duration::from_secs(3_600));
+        eventbox::emit_all(&db.pool, &[(order(), due)]).await.unwrap();
+        db.run("UPDATE eventbox_timer SET due_at_us = 1").await;
+        assert_eq!(reason(db).await, Reason::NoHolder { shard: order().shard() });
+        assert!(sentence(db).await.contains("a timer is due"));
+    }
+
+    async fn no_process_works_or_none_knows_the_kind(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        assert_eq!(reason(db).await, Reason::NoHolder { shard: order().shard() });
+        let worker = holder(db, "run/airport", "", 60).await;
+        assert_eq!(reason(db).await, Reason::NotRegistered { kind: "order".to_owned(), holder: None });
+        // An older version of the library does not say its kinds.
+        db.run("UPDATE eventbox_member SET kinds = ''").await;
+        assert!(matches!(reason(db).await, Reason::InLine { worker: by, .. } if by == worker));
+        // Another process knows the kind, and the holder does not.
+        db.run("UPDATE eventbox_member SET kinds = 'run'").await;
+        let id = if Engine::FOLDER == "postgres" { "gen_random_uuid()" } else { "randomblob(16)" };
+        db.run(format_args!(
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, kinds)
+             SELECT {id}, 'host-b', 256, false, heartbeat_at_us, 'order' FROM eventbox_member"
+        )).await;
+        assert_eq!(reason(db).await, Reason::NotRegistered { kind: "order".to_owned(), holder: Some(worker) });
+        assert!(sentence(db).await.starts_with("host-a ("), "{}", sentence(db).await);
+    }
+
+    async fn an_operator_paused_it(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        holder(db, "order", "", 60).await;
+        admin::pause(&db.pool, &order()).await.unwrap();
+        assert_eq!(reason(db).await, Reason::Paused { is_kind: false });
+        admin::resume(&db.pool, &order()).await.unwrap();
+        admin::pause_kind(&db.pool, "order").await.unwrap();
+        assert_eq!(reason(db).await, Reason::Paused { is_kind: true });
+    }
+
+    async fn it_failed_and_backs_off(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        holder(db, "order", "", 60).await;
+        db.run(format_args!(
+            "INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error)
+             VALUES ({}, 'order/7', 3, 9000000000000000, 'no seat')", order().shard()
+        )).await;
+        let Reason::BackingOff { attempts: 3, error, .. } = reason(db).await else { panic!("{:?}", reason(db).await) };
+        assert_eq!(error, "no seat");
+        assert!(sentence(db).await.ends_with("The last error: no seat"));
+        // When the retry is due, it waits in line.
+        db.run("UPDATE eventbox_failure SET next_attempt_at_us = 1").await;
+        assert!(matches!(reason(db).await, Reason::InLine { .. }));
+    }
+
+    async fn the_holder_is_silent_or_throttles(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        let worker = holder(db, "order", "order/run", -5).await;
+        let silent = reason(db).await;
+        let Reason::SilentHolder { worker: by, silent_for: Some(silent_for), .. } = silent else { panic!("{silent:?}") };
+        assert!(by == worker && (20..60).contains(&silent_for.as_secs()), "{silent_for:?}");
+        db.run("UPDATE eventbox_lease SET expires_at_us = 9000000000000000").await;
+        assert_eq!(reason(db).await, Reason::Throttled { kind: "order".to_owned(), worker });
+        db.run("UPDATE eventbox_member SET throttled = 'orders'").await;
+        assert!(matches!(reason(db).await, Reason::InLine { .. }), "a kind is no part of another");
+        // The lease of a process that left without a word.
+        db.run("DELETE FROM eventbox_member").await;
+        db.run("UPDATE eventbox_lease SET expires_at_us = 1").await;
+        let gone = reason(db).await;
+        assert!(matches!(gone, Reason::SilentHolder { silent_for: None, .. }), "{gone:?}");
+    }
+
+    async fn everything_was_processed_or_its_messages_are_stuck(db) {
+        admin::set_state(&db.pool, &order(), 0, None).await.unwrap();
+        let Reason::Processed { turn: 1, at } = reason(db).await else { panic!("{:?}", reason(db).await) };
+        assert!(at.elapsed().unwrap() < SOON);
+        let event = CloudEvent::builder("flights", "departed").payload("x").build().unwrap();
+        drop(outbox::publish_in(&db.pool, event).await.unwrap());
+        assert!(matches!(reason(db).await, Reason::Processed { .. }), "it was sent once only");
+        db.run("UPDATE eventbox_outbox SET attempts = 3, last_error = 'connection refused'").await;
+        let Reason::OutboxStuck { struggling, last_error } = reason(db).await else { panic!() };
+        assert_eq!((struggling.number, last_error.as_str()), (1, "connection refused"));
+        Operator::new(db.pool.clone(), "ana").bury_messages(&MessageFilter::new(), "x", |_| ()).await.unwrap();
+        assert!(matches!(reason(db).await, Reason::Processed { .. }));
+    }
+
+    /// A runtime tells which kinds it registered, and which recipients its turns have been working on for long.
+    async fn a_runtime_tells_what_it_is_busy_with(db) {
+        static PERMITS: [Semaphore; 2] = [Semaphore::const_new(0), Semaphore::const_new(0)];
+        let permits = &PERMITS[usize::from(Engine::FOLDER == "sqlite")];
+        let runtime = waiting(db.open(6), permits).start().await.unwrap();
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        eventually(SOON, async || matches!(reason(db).await, Reason::BeingWorkedOn { .. })).await;
+        let Reason::BeingWorkedOn { worker, since } = reason(db).await else { panic!() };
+        assert!(worker == runtime.worker() && since >= Duration::from_secs(1), "{since:?}");
+        let members = admin::members(&db.pool).await.unwrap();
+        assert_eq!((members[0].kinds.as_slice(), members[0].shards), (&["order".to_owned()][..], 256));
+        assert_eq!(members[0].busy[0].recipient, order());
+        permits.add_permits(1);
+        eventually(SOON, async || matches!(reason(db).await, Reason::Processed { turn: 1, .. })).await;
+        eventually(SOON, async || admin::members(&db.pool).await.unwrap()[0].busy.is_empty()).await;
+        assert_eq!(admin::overview(&db.pool).await.unwrap().kinds[0].workers, 1);
+        assert!(runtime.stop(STOP).await.complete);
+    }
+
+    /// A shard that an operator moves stays with its member, until it is released.
+    async fn a_moved_shard_stays_with_its_member(db) {
+        static PERMITS: Semaphore = Semaphore::const_new(0);
+        let first = waiting(db.open(6), &PERMITS).start().await.unwrap();
+        let second = waiting(db.open(6), &PERMITS).start().await.unwrap();
+        let members = async || {
+            let members = admin::members(&db.pool).await.unwrap();
+            members.iter().map(|member| member.shards).collect::<Vec<_>>()
+        };
+        eventually(SOON, async || members().await.len() == 2 && members().await.iter().all(|held| *held > 64)).await;
+        let holder = async |shard: u8| admin::shards(&db.pool).await.unwrap()[usize::from(shard)].holder.unwrap();
+        let operator = Operator::new(db.pool.clone(), "ana");
+        let other = |worker| if worker == first.worker() { second.worker() } else { first.worker() };
+        let home = holder(7).await;
+        let rehearsed = operator.clone().rehearsing(true).move_shard(7, other(home)).await.unwrap();
+        assert_eq!((rehearsed.touched, holder(7).await), (1, home));
+        operator.move_shard(7, other(home)).await.unwrap();
+        assert_eq!(operator.move_shard(7, other(home)).await.unwrap().touched, 0, "it is there already");
+        // Both members check their shards several times meanwhile.
+        let generation = async || db.number("SELECT min(expires_at_us) FROM eventbox_lease").await;
+        for _ in 0..3 {
+            let before = generation().await;
+            eventually(SOON, async || generation().await > before).await;
+            assert_eq!(holder(7).await, other(home));
+        }
+        operator.release_shard(7).await.unwrap();
+        eventually(SOON, async || admin::shards(&db.pool).await.unwrap()[7].holder == Some(home)).await;
+        assert!(first.stop(STOP).await.complete && second.stop(STOP).await.complete);
+    }
+}
+
+/// On Postgres a transaction that was begun long ago is a reason, after every other.
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use crate::support::with_database;
+
+    #[tokio::test]
+    async fn an_old_transaction_is_in_the_way() {
+        with_database("why_old", async |db: &TestDb<sqlx::Postgres>| {
+            eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+            // The event has waited for longer than a worker needs.
+            db.run("UPDATE eventbox_event SET id = '00000000-0000-7000-8000-000000000000'").await;
+            holder(db, "order", "", 600).await;
+            assert!(matches!(reason(db).await, Reason::InLine { .. }));
+            let mut tx = db.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+            sqlx::query("SELECT count(*) FROM eventbox_event").execute(&mut *tx).await.unwrap();
+            eventually(SOON, async || matches!(reason(db).await, Reason::OldTransaction { .. })).await;
+            let Reason::OldTransaction { transaction } = reason(db).await else { panic!() };
+            assert!(transaction.contains("session"), "{transaction}");
+            tx.rollback().await.unwrap();
+            eventually(SOON, async || matches!(reason(db).await, Reason::InLine { .. })).await;
+        })
+        .await;
+    }
+}
