@@ -12,8 +12,9 @@
 //! | `/dead` | dead letters of both sides, with their payload on request; replay and delete one, or all that match |
 //! | `/outbox` | groups of messages and their errors; retry, and moving to the dead letters |
 //! | `/shards` | members, leases; release and move |
+//! | `/doctor` | findings about the database and around it |
 //! | `/operations` | who did what, when and why |
-//! | `/api/…` | the same as JSON: `overview`, `recipients`, `recipient`, `why`, `dead`, `outbox`, `messages`, `members`, `shards`, `operations` |
+//! | `/api/…` | the same as JSON: `overview`, `recipients`, `recipient`, `why`, `dead`, `outbox`, `messages`, `members`, `shards`, `doctor`, `operations` |
 //!
 //! An action goes through a page that says what it will touch, by a rehearsal. The log of operations gets its reason.
 //!

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::actions::Action;
 use super::web::PAGE_ROWS;
 use crate::admin::{
-    self, DeadFilter, DeadView, Detail, InspectOptions, Member, MessageFilter, MessageView, Operation, OutboxGroups,
-    Overview, RecipientPage, RecipientQuery, ShardLease, Why,
+    self, DeadFilter, DeadView, Detail, DoctorOptions, Finding, InspectOptions, Member, MessageFilter, MessageView,
+    Operation, OutboxGroups, Overview, RecipientPage, RecipientQuery, ShardLease, Why,
 };
 use crate::error::Result;
 use crate::eventbox::EventId;
@@ -65,6 +65,7 @@ pub(crate) trait Database: Send + Sync {
     async fn dead(&self, filter: &DeadFilter, after: Option<DeadLetterId>) -> Result<Vec<DeadView>>;
     async fn count_dead(&self, filter: &DeadFilter) -> Result<admin::Count>;
     async fn dead_value(&self, id: DeadLetterId) -> Result<Option<Bytes>>;
+    async fn doctor(&self, with_integrity: bool) -> Result<Vec<Finding>>;
     async fn operations(&self, before: Option<Uuid>) -> Result<Vec<Operation>>;
     async fn perform(&self, action: &Action, by: &By) -> Result<Effect>;
 }
@@ -134,6 +135,10 @@ impl<B: Backend> Database for OnPool<B> {
 
     async fn dead_value(&self, id: DeadLetterId) -> Result<Option<Bytes>> {
         admin::dead_value(&self.0, id).await
+    }
+
+    async fn doctor(&self, with_integrity: bool) -> Result<Vec<Finding>> {
+        admin::doctor(&self.0, &DoctorOptions::default().with_integrity(with_integrity)).await
     }
 
     async fn operations(&self, before: Option<Uuid>) -> Result<Vec<Operation>> {

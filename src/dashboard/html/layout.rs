@@ -16,18 +16,20 @@ pub(crate) enum Tab {
     Dead,
     Outbox,
     Shards,
+    Doctor,
     Operations,
     /// A page that the navigation does not list.
     None,
 }
 
 /// The places of the navigation: their paths, names and ids.
-const TABS: [(Tab, &str, &str, &str); 6] = [
+const TABS: [(Tab, &str, &str, &str); 7] = [
     (Tab::Overview, "/", "Overview", "nav-overview"),
     (Tab::Recipients, "/recipients", "Recipients", "nav-recipients"),
     (Tab::Dead, "/dead", "Dead letters", "nav-dead"),
     (Tab::Outbox, "/outbox", "Outbox", "nav-outbox"),
     (Tab::Shards, "/shards", "Shards and members", "nav-shards"),
+    (Tab::Doctor, "/doctor", "Doctor", "nav-doctor"),
     (Tab::Operations, "/operations", "Operations", "nav-operations"),
 ];
 

@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router {
         .route("/messages", get(messages))
         .route("/members", get(members))
         .route("/shards", get(shards))
+        .route("/doctor", get(doctor))
         .route("/operations", get(operations))
 }
 
@@ -88,6 +89,11 @@ async fn members(Extension(ctx): Extension<Ctx>) -> Response {
 
 async fn shards(Extension(ctx): Extension<Ctx>) -> Response {
     answer(&ctx, ctx.database().shards().await.map_err(Failure::from))
+}
+
+async fn doctor(Extension(ctx): Extension<Ctx>) -> Response {
+    let with_integrity = ctx.query.get("integrity").is_some();
+    answer(&ctx, ctx.database().doctor(with_integrity).await.map_err(Failure::from))
 }
 
 async fn operations(Extension(ctx): Extension<Ctx>) -> Response {

@@ -2,6 +2,7 @@
 
 mod api;
 mod dead;
+mod doctor;
 mod files;
 pub(crate) mod login;
 mod operations;
@@ -33,6 +34,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/dead", get(dead::page))
         .route("/outbox", get(outbox::page))
         .route("/shards", get(shards::page))
+        .route("/doctor", get(doctor::page))
         .route("/operations", get(operations::page))
         .route("/confirm", post(actions::ask))
         .route("/do", post(actions::perform))

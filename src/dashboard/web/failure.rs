@@ -68,7 +68,11 @@ impl Failure {
                 "The database does not answer",
                 "Nothing was changed. Look whether the database runs, and load the page again.",
             ),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "The database refused", "Look at the log of the database."),
+            _ => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The database refused",
+                "Look at the page Doctor: it names what is wrong with the database.",
+            ),
         };
         let text = Chain(error).to_string();
         if status.is_server_error() {

@@ -32,6 +32,7 @@ on_every_engine! {
         assert_eq!(read("/api/messages?code=UNAVAILABLE").await.as_array().map(Vec::len), Some(1));
         assert!(read("/api/members").await.as_array().unwrap().is_empty());
         assert_eq!(read("/api/shards").await.as_array().map(Vec::len), Some(256));
+        assert!(!read("/api/doctor").await.as_array().unwrap().is_empty());
         assert!(read("/api/operations").await.is_array());
 
         let wrong = browser.get("/api/recipient?r=no-slash").await;

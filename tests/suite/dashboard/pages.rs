@@ -45,7 +45,8 @@ on_every_engine! {
         for path in PAGES.iter().chain(&[recipient.as_str(), "/recipients?kind=order&only=all", "/recipient?r=a"]) {
             let page = browser.get(path).await;
             let values = |attribute: &str| -> Vec<String> {
-                let after = page.text.split(&format!(" {attribute}=\"")).skip(1);
+                let before = format!(" {attribute}=\"");
+                let after = page.text.split(&before).skip(1);
                 after.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
             };
             let mut ids = values("id");
@@ -150,7 +151,7 @@ on_every_engine! {
         for path in PAGES.iter().chain(&["/recipient?r=order%2F7"]) {
             let page = browser.get(path).await;
             assert_eq!(page.status, 503, "{path}: {}", page.text);
-            page.has("id=\"failure-text\"").has("id=\"nav-dead\"");
+            page.has("id=\"failure-text\"").has("id=\"nav-doctor\"");
         }
         let data = browser.get("/api/overview").await;
         assert_eq!(data.status, 503);
