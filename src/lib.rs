@@ -46,7 +46,7 @@
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
 //! | pop named events together with your own writes | [`dsset`] |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
-//! | look at and repair what is stored | [`admin`] |
+//! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
 //!
@@ -62,6 +62,8 @@ pub mod admin;
 pub mod chip;
 mod clock;
 pub mod cloudevent;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 pub mod dsset;
 #[cfg(feature = "emitter")]
 pub mod emitter;

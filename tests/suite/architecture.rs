@@ -9,7 +9,7 @@ use crate::support::{TestDb, TestEngine};
 
 /// Modules from the top to the bottom. Each may use the modules below it.
 const LAYERS: [&[&str]; 6] = [
-    &["ingress", "prometheus"],
+    &["ingress", "dashboard", "prometheus"],
     &["runtime", "admin", "testing"],
     &["dsset"],
     &["emitter", "eventbox"],

@@ -3,6 +3,7 @@
 
 mod admin;
 mod architecture;
+mod dashboard;
 mod database;
 mod dsset;
 mod emitter;

@@ -9,7 +9,8 @@ use crate::postgres;
 use crate::run::{cargo, exit_code, status_of, words_of};
 
 /// Features that must build by themselves.
-const FEATURES: [&str; 5] = ["postgres", "sqlite", "sqlite,emitter", "sqlite,runtime", "postgres,testing"];
+const FEATURES: [&str; 6] =
+    ["postgres", "sqlite", "sqlite,emitter", "sqlite,runtime", "postgres,testing", "sqlite,dashboard"];
 
 /// Runs all checks, the quick checks first, and stops at the first failure.
 pub(crate) fn run() -> Result<ExitCode> {

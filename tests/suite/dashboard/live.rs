@@ -1,0 +1,100 @@
+//! Live updates: server-sent events from one shared reader.
+
+use std::time::Duration;
+
+use eventbox::Event;
+use eventbox::dashboard::{DashboardOptions, MAX_LISTENERS};
+use eventbox::runtime::Runtime;
+use futures_util::StreamExt;
+
+use super::{Browser, order};
+use crate::runtime::{STOP, config};
+use crate::support::{SOON, eventually, on_every_engine};
+
+/// Reads a stream of updates until it has a text.
+async fn wait_for(body: &mut axum::body::BodyDataStream, text: &str) {
+    let mut read = String::new();
+    let found = tokio::time::timeout(SOON, async {
+        while !read.contains(text) {
+            let chunk = body.next().await.expect("the stream goes on").unwrap();
+            read.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    });
+    assert!(found.await.is_ok(), "no {text} in {read}");
+}
+
+on_every_engine! {
+    async fn an_emit_is_seen_by_a_page_that_listens(db) {
+        let browser = Browser::new(db, DashboardOptions::default());
+        let answer = browser.open("/live").await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+        let mut updates = answer.into_body().into_data_stream();
+        wait_for(&mut updates, "event: overview\ndata: {\"html\":").await;
+        eventbox::emit(&db.pool, &order("<script>"), Event::new("secret")).await.unwrap();
+        wait_for(&mut updates, "/recipients?kind=order").await;
+        db.run("DROP TABLE eventbox_event").await;
+        wait_for(&mut updates, "data: {\"problem\":").await;
+    }
+
+    async fn listeners_are_bounded(db) {
+        let browser = Browser::new(db, DashboardOptions::default());
+        let mut open = Vec::new();
+        for _ in 0..MAX_LISTENERS {
+            open.push(browser.open("/live").await);
+        }
+        assert!(open.iter().all(|answer| answer.status() == 200));
+        assert_eq!(browser.get("/live").await.status, 503);
+        open.pop();
+        assert_eq!(browser.open("/live").await.status(), 200, "a page that was closed leaves its place");
+    }
+
+    /// The map of the shards and the members come from a runtime that works.
+    async fn a_member_and_its_shards_are_shown_and_moved(db) {
+        let runtime = Runtime::builder(db.open(4)).reducer("order", Count).config(config()).start().await.unwrap();
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let browser = Browser::new(db, DashboardOptions::default());
+        let overview = browser.get("/").await;
+        overview.has("id=\"overview-members\"").has("256 shards (0–255)").has("class=\"h0\"").has_not("id=\"unowned\"");
+        let shards = browser.get("/shards").await;
+        let member = shards.between("<option value=\"", "\"");
+        shards.has(&member).has("id=\"leases\"");
+        let csrf = browser.csrf().await;
+        let release = [("csrf", csrf.as_str()), ("action", "release-shard"), ("shard", "17")];
+        browser.post("/confirm", &release).await.has("This frees shard 17");
+        let generation = || db.number("SELECT generation FROM eventbox_lease WHERE shard = 17");
+        let before = generation().await;
+        assert_eq!(browser.post("/do", &release).await.status, 303);
+        eventually(SOON, async || runtime.shards() == 256 && generation().await > before).await;
+        let moved = [("csrf", csrf.as_str()), ("action", "move-shard"), ("shard", "17"), ("member", &member)];
+        assert_eq!(browser.post("/confirm", &moved).await.status, 200);
+        assert!(runtime.stop(STOP).await.complete);
+    }
+}
+
+/// Counts events.
+struct Count;
+
+impl eventbox::Reducer for Count {
+    type State = u64;
+
+    fn reduce(
+        &self,
+        _to: &eventbox::Recipient,
+        events: &[Event],
+        count: u64,
+    ) -> Result<eventbox::Outcome<u64>, eventbox::BoxError> {
+        Ok(eventbox::Outcome::to(count + events.len() as u64).consuming(events))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_dashboard() {
+    let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+    let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await.unwrap();
+    eventbox::migrate(&pool).await.unwrap();
+    let browser = Browser::on(eventbox::dashboard::router(pool, DashboardOptions::default()));
+    let answer = browser.open("/live").await;
+    drop(browser);
+    let rest = tokio::time::timeout(Duration::from_secs(10), axum::body::to_bytes(answer.into_body(), usize::MAX));
+    assert!(rest.await.unwrap().is_ok());
+}
