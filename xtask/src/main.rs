@@ -1,6 +1,7 @@
 //! The chores of the project: `cargo xtask`.
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the output is its purpose")]
 
+mod browser;
 mod checks;
 mod faults;
 mod mutants;
@@ -21,7 +22,10 @@ The chores of eventbox.
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and wake-ups,
-                             and the demo on both engines
+                             the demo on both engines, and the pages in Chromium
+  cargo xtask browser [ARGS…]
+                             clicks through the operator's page in Chromium, on both engines; ARGS are names of tests;
+                             --picture makes docs/dashboard.png instead. The command installs Chromium if it may
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
@@ -54,6 +58,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
     match name.to_str() {
         Some("test") => test(args),
         Some("ci") if args.is_empty() => checks::run(),
+        Some("browser") => browser::run(args),
         Some("faults") => faults::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
