@@ -7,10 +7,13 @@ use clap::builder::Styles;
 
 /// Headings of the commands in the help, with the names of their commands.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("See what is there", &["status", "boxes", "show", "why", "history", "names", "timers", "operations", "audit", "doctor"]),
+    (
+        "See what is there",
+        &["status", "boxes", "show", "why", "history", "names", "timers", "operations", "audit", "doctor"],
+    ),
     ("Mend an eventbox", &["emit", "pause", "resume", "retry", "quarantine", "purge", "forget", "state"]),
     ("Messages, dead letters and workers", &["dead", "outbox", "members", "shards"]),
-    ("Set up", &["migrate", "completions", "man"]),
+    ("Set up", &["serve", "migrate", "completions", "man"]),
     ("Try and measure", &["demo", "bench", "ingress"]),
 ];
 

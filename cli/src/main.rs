@@ -12,6 +12,7 @@ mod failure;
 mod help;
 mod ingress;
 mod operate;
+mod signals;
 
 /// A transactional inbox for every entity, and a durable outbox, in the SQL database you already have.
 #[derive(Debug, Parser)]

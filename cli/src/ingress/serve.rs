@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Done;
 use super::fault::FaultRule;
+use crate::signals::asked_to_stop;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
@@ -176,26 +177,4 @@ fn credentials(access: &Access) -> Result<Vec<Credential>, Box<dyn std::error::E
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no =: give NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-/// Starts to listen for the signals. The future ends with the first signal.
-#[cfg(unix)]
-fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        // Without the signal handler there is no signal to wait for.
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }

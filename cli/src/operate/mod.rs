@@ -7,6 +7,7 @@ mod connect;
 mod letters;
 mod print;
 mod read;
+mod serve;
 mod session;
 mod setup;
 mod shards;
@@ -62,6 +63,7 @@ pub(crate) enum Command {
     State(With<write::StateArgs>),
     Dead(Box<With<letters::DeadArgs>>),
     Outbox(Box<With<letters::OutboxArgs>>),
+    Serve(Box<With<serve::ServeArgs>>),
     Migrate(With<setup::MigrateArgs>),
     Completions(setup::CompletionsArgs),
     Man(setup::ManArgs),
@@ -92,6 +94,7 @@ impl Command {
             Command::State(with) => with.run().await,
             Command::Dead(with) => with.run().await,
             Command::Outbox(with) => with.run().await,
+            Command::Serve(with) => with.run().await,
             Command::Migrate(with) => setup::migrate(&with.common, with.args).await,
             Command::Completions(args) => setup::completions(&args),
             Command::Man(args) => setup::man(&args),
@@ -105,13 +108,17 @@ pub(crate) async fn run(command: Command) -> ExitCode {
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         let _ = log.with_ansi(console::colors_enabled_stderr()).try_init();
     }
-    // An interrupt drops the work in flight: each transaction is then done or not.
-    let outcome = tokio::select! {
-        outcome = command.run() => outcome,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            print::note("eventbox: interrupted");
-            return ExitCode::from(130);
-        }
+    let outcome = match command {
+        // A server ends by itself when it is asked to, after the requests in flight.
+        Command::Serve(with) => with.run().await,
+        // An interrupt drops the work in flight: each transaction is then done or not.
+        command => tokio::select! {
+            outcome = command.run() => outcome,
+            Ok(()) = tokio::signal::ctrl_c() => {
+                print::note("eventbox: interrupted");
+                return ExitCode::from(130);
+            }
+        },
     };
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
