@@ -120,8 +120,8 @@ pub async fn backlog<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Backl
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when the limit is exceeded. Contention, transient and database errors: nothing was
-/// changed. [`Error::Unknown`]: call again.
+/// [`Error::Misuse`](crate::Error::Misuse) before any SQL when the limit is exceeded. Contention, transient and
+/// database errors: nothing was changed. [`Error::Unknown`](crate::Error::Unknown): call again.
 ///
 /// # Cancel safety
 ///

@@ -16,8 +16,8 @@ use crate::store::{Backend, Fault, answered, hold};
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when `kind` is not a valid kind. Contention, transient and database errors: nothing
-/// was changed.
+/// [`Error::Misuse`](crate::Error::Misuse) before any SQL when `kind` is not a valid kind. Contention, transient and
+/// database errors: nothing was changed.
 ///
 /// # Cancel safety
 ///

@@ -44,8 +44,8 @@ pub struct Quarantined {
 ///
 /// # Errors
 ///
-/// [`Error::Misuse`] before any SQL when a limit is exceeded. Contention, transient and database errors: nothing was
-/// changed. [`Error::Unknown`]: call again.
+/// [`Error::Misuse`](crate::Error::Misuse) before any SQL when a limit is exceeded. Contention, transient and database
+/// errors: nothing was changed. [`Error::Unknown`](crate::Error::Unknown): call again.
 ///
 /// # Cancel safety
 ///

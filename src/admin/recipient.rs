@@ -75,7 +75,8 @@ pub async fn standing<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Stan
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: call again.
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`](crate::Error::Unknown): call
+/// again.
 ///
 /// # Cancel safety
 ///
@@ -156,9 +157,9 @@ pub async fn stored_state<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<
 ///
 /// # Errors
 ///
-/// * [`Error::Misuse`] before any SQL when the limit is exceeded.
+/// * [`Error::Misuse`](crate::Error::Misuse) before any SQL when the limit is exceeded.
 /// * Contention when the recipient is no longer at turn `at_turn`: read the state again.
-/// * [`Error::Unknown`]: read the state again.
+/// * [`Error::Unknown`](crate::Error::Unknown): read the state again.
 /// * Transient and database errors.
 ///
 /// # Cancel safety
@@ -238,7 +239,8 @@ pub async fn reset_state<B: Backend>(pool: &Pool<B>, of: &Recipient, at_turn: i6
 ///
 /// # Errors
 ///
-/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`]: call again.
+/// Contention, transient and database errors: nothing was changed. [`Error::Unknown`](crate::Error::Unknown): call
+/// again.
 ///
 /// # Cancel safety
 ///

@@ -30,7 +30,7 @@ impl Facts {
                 format!("To see them: eventbox dead list --recipient {of}"),
             ),
             Reason::TimerNotDue { due_at } => (
-                format!("Nothing waits for {of}; its first timer is due {}.", self.from_now(*due_at)),
+                format!("Nothing waits for {of}; its first timer is due {}.", self.until(*due_at)),
                 format!("To see its timers: eventbox timers {of}"),
             ),
             Reason::NotRegistered { kind, holder: None } => (
@@ -55,7 +55,7 @@ impl Facts {
             Reason::BackingOff { attempts, next_attempt_at, error } => (
                 format!(
                     "{of} failed {attempts} times in a row and is tried again {}; {waiting}. The last error: {error}",
-                    self.from_now(*next_attempt_at)
+                    self.until(*next_attempt_at)
                 ),
                 format!("Repair the cause, then: eventbox retry {of}"),
             ),
@@ -123,12 +123,13 @@ impl Facts {
         seconds(self.now.duration_since(at).unwrap_or_default())
     }
 
-    fn from_now(&self, at: SystemTime) -> String {
+    fn until(&self, at: SystemTime) -> String {
         format!("in {}", seconds(at.duration_since(self.now).unwrap_or_default()))
     }
 }
 
-/// Shows a duration in whole seconds, and longer ones in minutes, hours and days too.
+/// Shows a duration by its two largest units.
 fn seconds(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+    let whole = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

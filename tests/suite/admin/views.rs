@@ -10,8 +10,8 @@ use eventbox::{CloudEvent, Event, Precision, Recipient, outbox};
 
 use crate::support::{CellEngine, TestDb, TestEngine, on_every_engine};
 
-fn to(kind: &str, key: impl ToString) -> Recipient {
-    Recipient::new(kind, key.to_string()).unwrap()
+fn to(kind: &str, key: impl std::fmt::Display + Copy) -> Recipient {
+    Recipient::new(kind, format!("{key}")).unwrap()
 }
 
 async fn emit<B: CellEngine>(db: &TestDb<B>, of: &Recipient, count: usize) {
@@ -114,7 +114,7 @@ on_every_engine! {
     }
 
     async fn recipients_are_listed_page_by_page_and_by_prefix(db) {
-        let all: BTreeSet<_> = (0..40).map(|n| to("order", format!("{n:02}"))).collect();
+        let all: BTreeSet<_> = (0..40).map(|n| to("order", format_args!("{n:02}"))).collect();
         for of in all.iter().chain(&[to("order", "1"), to("orde", "10"), to("order0", "1"), to("zebra", "1")]) {
             emit(db, of, 1).await;
         }

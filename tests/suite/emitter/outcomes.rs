@@ -221,7 +221,7 @@ on_every_engine! {
         let retention = |retention| {
             let expiry = Expiry::default().with_interval(Duration::from_millis(5));
             started(&db.pool, &fake, move |config| {
-                (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention))
+                (config.expiry, config.dead_letter_retention) = (Some(expiry), Some(retention));
             })
         };
         let long = retention(Duration::from_secs(3_600)).await;

@@ -49,7 +49,7 @@ on_every_engine! {
             ),
             (
                 |setup| {
-                    (setup.destination, setup.endpoint, setup.tls) = (elsewhere(), String::new(), Some(Tls::system()))
+                    (setup.destination, setup.endpoint, setup.tls) = (elsewhere(), String::new(), Some(Tls::system()));
                 },
                 "destination",
                 "tls",

@@ -175,7 +175,7 @@ on_every_engine! {
                     drop(
                         admin::set_state(&pool, &cell(), admin::standing(&pool, &cell()).await.unwrap().turn, None)
                             .await,
-                    )
+                    );
                 })
             }
         });

@@ -22,21 +22,21 @@ on_every_engine! {
                     let mut leases = leases();
                     leases.lease_ttl = leases.renew_interval;
                     leases
-                })
+                });
             }),
             ("leases.check_interval is longer", |config| {
                 config.leases = Some({
                     let mut leases = leases();
                     leases.check_interval = Duration::from_secs(5);
                     leases
-                })
+                });
             }),
             ("leases.check_interval or leases.renew_interval is zero", |config| {
                 config.leases = Some({
                     let mut leases = leases();
                     leases.check_interval = Duration::ZERO;
                     leases
-                })
+                });
             }),
         ];
         for (words, change) in wrong {
