@@ -122,6 +122,17 @@ pub enum Reason {
         /// The transaction.
         transaction: String,
     },
+    /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has too
+    /// much to do, or the turns fail for a reason that is no event's fault, which is in its log and its health only.
+    Overdue {
+        /// The process.
+        worker: Uuid,
+        /// Events that wait.
+        waiting: Count,
+        /// Time of the emit of the oldest of them.
+        #[serde(serialize_with = "super::view::text::time")]
+        oldest_at: SystemTime,
+    },
     /// Nothing is wrong: the process that holds the shard takes the recipient in its turn.
     InLine {
         /// The process.
@@ -299,6 +310,7 @@ impl Facts {
             return Reason::OldTransaction { transaction: old.to_string() };
         }
         match self.lease.as_ref().and_then(|lease| lease.holder) {
+            Some(worker) if has_waited >= LONG_WAIT => Reason::Overdue { worker, waiting: self.events, oldest_at },
             Some(worker) => Reason::InLine { worker, waiting: self.events, oldest_at },
             None => Reason::NoHolder { shard: of.shard() },
         }

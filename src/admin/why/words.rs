@@ -101,6 +101,19 @@ impl Facts {
                 ),
                 "End that transaction, then watch the oldest age: eventbox status --watch".to_owned(),
             ),
+            Reason::Overdue { worker, oldest_at, .. } => (
+                format!(
+                    "{} holds shard {} and has not processed {of}; {waiting}, the oldest since {}. Either that process has \
+                     too much to do, or the turns fail for a reason that is no event's fault.",
+                    address(worker),
+                    of.shard(),
+                    self.ago(*oldest_at)
+                ),
+                format!(
+                    "Look for {of} in the log of that process: a service that is away, a state that cannot be read, a \
+                     statement that fails. To see its state: eventbox show {of}"
+                ),
+            ),
             Reason::InLine { worker, oldest_at, .. } => (
                 format!(
                     "Nothing is wrong: {} takes {of} in its turn; {waiting}, the oldest since {}.",

@@ -19,7 +19,7 @@ use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of,
 use crate::text::{Chain, fit};
 
 /// Code of an event in quarantine that made every batch fail.
-pub const POISON_CODE: &str = "POISON_CODE";
+pub const POISON_CODE: &str = "POISON";
 
 /// Most bytes of an error that are kept.
 const MAX_ERROR_BYTES: usize = 2_048;

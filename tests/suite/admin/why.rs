@@ -133,6 +133,16 @@ on_every_engine! {
         assert!(matches!(reason(db).await, Reason::InLine { .. }));
     }
 
+    /// An event that waits for long at a process that lives and knows its kind is overdue.
+    async fn a_long_wait_is_overdue(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        let worker = holder(db, "order", "", 600).await;
+        assert!(matches!(reason(db).await, Reason::InLine { .. }));
+        let id = if Engine::FOLDER == "postgres" { "'00000000-0000-7000-8000-000000000000'" } else { "zeroblob(16)" };
+        db.run(format_args!("UPDATE eventbox_event SET id = {id}")).await;
+        assert!(matches!(reason(db).await, Reason::Overdue { worker: by, .. } if by == worker));
+    }
+
     async fn the_holder_is_silent_or_throttles(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
         let worker = holder(db, "order", "order/run", -5).await;
@@ -227,14 +237,14 @@ mod postgres {
             // The event has waited for longer than a worker needs.
             db.run("UPDATE eventbox_event SET id = '00000000-0000-7000-8000-000000000000'").await;
             holder(db, "order", "", 600).await;
-            assert!(matches!(reason(db).await, Reason::InLine { .. }));
+            assert!(matches!(reason(db).await, Reason::Overdue { .. }));
             let mut tx = db.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
             sqlx::query("SELECT count(*) FROM eventbox_event").execute(&mut *tx).await.unwrap();
             eventually(SOON, async || matches!(reason(db).await, Reason::OldTransaction { .. })).await;
             let Reason::OldTransaction { transaction } = reason(db).await else { panic!() };
             assert!(transaction.contains("session"), "{transaction}");
             tx.rollback().await.unwrap();
-            eventually(SOON, async || matches!(reason(db).await, Reason::InLine { .. })).await;
+            eventually(SOON, async || matches!(reason(db).await, Reason::Overdue { .. })).await;
         })
         .await;
     }
