@@ -1,8 +1,8 @@
 //! A web page for the operator: what waits, why it waits, and the actions that mend it.
 //!
-//! [`serve()`] runs it by itself, as `eventbox serve` does. [`router`] mounts it in an `axum` service. Pages are rendered
-//! on the server, and everything can be read without scripts; a small script updates the overview by server-sent
-//! events. All of it stands on [`admin`](crate::admin), so the page says what the library says.
+//! [`serve()`] runs it by itself, as `eventbox serve` does. [`router`] mounts it in an `axum` service. Pages are
+//! rendered on the server, and everything can be read without scripts; a small script updates the overview by
+//! server-sent events. All of it stands on [`admin`](crate::admin), so the page says what the library says.
 //!
 //! | page | shows |
 //! | --- | --- |
@@ -14,14 +14,17 @@
 //! | `/shards` | members, leases; release and move |
 //! | `/doctor` | findings about the database and around it |
 //! | `/operations` | who did what, when and why |
-//! | `/api/…` | the same as JSON: `overview`, `recipients`, `recipient`, `why`, `dead`, `outbox`, `messages`, `members`, `shards`, `doctor`, `operations` |
+//! | `/api/…` | the same as JSON |
+//!
+//! Below `/api` are `overview`, `recipients`, `recipient`, `why`, `dead`, `outbox`, `messages`, `members`, `shards`,
+//! `doctor` and `operations`, with the parameters of the pages.
 //!
 //! An action goes through a page that says what it will touch, by a rehearsal. The log of operations gets its reason.
 //!
 //! # Security
 //!
-//! * Without a token and a trusted header, [`serve()`] listens on loopback addresses only. The pages answer requests for
-//!   loopback hosts and [added hosts](DashboardOptions::with_host) only, so that a foreign site cannot read them.
+//! * Without a token and a trusted header, [`serve()`] listens on loopback addresses only. The pages answer requests
+//!   for loopback hosts and [added hosts](DashboardOptions::with_host) only, so that a foreign site cannot read them.
 //! * Every write needs a token that belongs to the browser's cookie, and must come from a page of the dashboard.
 //! * Pages load nothing from elsewhere and run no inline script (`Content-Security-Policy`), cannot be framed, and are
 //!   not cached.
@@ -44,7 +47,8 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(eventbox::sqlite_options(":memory:")).await?;
+//! # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+//! # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 //! # eventbox::migrate(&pool).await?;
 //! use eventbox::dashboard::{self, DashboardOptions};
 //!

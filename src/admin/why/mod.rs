@@ -199,7 +199,6 @@ pub async fn why<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Why> {
 async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
     let during = |fault: Fault| fault.during(format!("find out why {of} is not processed"));
     let (shard, recipient) = (i16::from(of.shard()), of.as_str());
-    let standing = standing(pool, of).await?;
     let wanted = DeadWanted {
         shard: Some(shard),
         is_event: Some(true),
@@ -218,6 +217,8 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
     });
     let (now_us, events, oldest, timer, quarantined, groups, struggling) = read.await.map_err(during)?;
     let old = B::old_transactions(pool, micros(OLD_TRANSACTION), i64::MAX, 1).await.map_err(during)?.pop();
+    // After the events: a turn that takes the last of them in between is known here.
+    let standing = standing(pool, of).await?;
     let (members, shards) = members::read(pool).await?;
     Ok(Facts {
         now: time_of(now_us),

@@ -13,6 +13,9 @@ use crate::admin::{Member, ShardLease};
 /// Number of colours of holders in the style sheet; further holders share them.
 const COLOURS: usize = 12;
 
+/// Text of the map for those who do not see it.
+const MAP_IN_WORDS: &str = "Map of the 256 shards; the list below says the same in words";
+
 /// Height of a line of the last hour, in units of its drawing.
 const LINE_HEIGHT: f64 = 24.0;
 
@@ -81,7 +84,7 @@ fn holder_now(lease: &ShardLease) -> Option<Uuid> {
 pub(crate) fn shard_map(members: &[Member], leases: &[ShardLease]) -> Markup {
     let holders = Holders::new(members);
     html! {
-        svg .map #shard-map viewBox="0 0 160 160" role="img" aria-label="Map of the 256 shards; the list below says the same in words" {
+        svg .map #shard-map viewBox="0 0 160 160" role="img" aria-label=(MAP_IN_WORDS) {
             @for lease in leases {
                 @let (column, row) = (u32::from(lease.shard) % 16, u32::from(lease.shard) / 16);
                 rect class=(holders.class(holder_now(lease))) x=(column * 10) y=(row * 10) width="9" height="9" {

@@ -49,10 +49,11 @@ pub(crate) fn time_field(name: &str, label: &str, fields: &Fields) -> Markup {
 }
 
 fn field(name: &str, label: &str, kind: &str, fields: &Fields) -> Markup {
+    let value = fields.text(name).unwrap_or_default();
     html! {
         label {
             span { (label) }
-            input type=(kind) name=(name) id={ "field-" (name) } value=(fields.text(name).unwrap_or_default()) autocomplete="off";
+            input type=(kind) name=(name) id={ "field-" (name) } value=(value) autocomplete="off";
         }
     }
 }

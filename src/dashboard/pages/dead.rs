@@ -116,7 +116,9 @@ fn row(call: &Call, letter: &DeadView) -> Vec<Markup> {
 fn from(call: &Call, letter: &DeadView) -> Markup {
     html! {
         @match (&letter.recipient, &letter.source) {
-            (Some(recipient), _) => a href=(call.link("/recipient", &[("r", recipient.as_str())])) { (recipient.as_str()) },
+            (Some(recipient), _) => {
+                a href=(call.link("/recipient", &[("r", recipient.as_str())])) { (recipient.as_str()) }
+            },
             (None, Some(source)) => {
                 (source)
                 @if let Some(event_type) = &letter.event_type { " " (event_type) }

@@ -30,7 +30,9 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
         (table("findings", "Findings", &["Severity", "Check", "Finding", "What to do"], &rows, "No check ran."))
         @if !with_integrity {
             p {
-                a #integrity href=(call.link("/doctor", &[("integrity", "yes")])) { "Check the integrity of the file too" }
+                a #integrity href=(call.link("/doctor", &[("integrity", "yes")])) {
+                    "Check the integrity of the file too"
+                }
                 " (SQLite only: reads the whole file)."
             }
         }

@@ -38,7 +38,9 @@ pub(crate) fn form(call: &Call, status: StatusCode, problem: Option<&str>) -> Re
             button type="submit" { "Log in" }
         }
         p { "The token is the one with which this dashboard was started." }
-        @if next != "/" { p { a href=(call.link(&next, &[])) { "Load the page again, if you have logged in already" } } }
+        @if next != "/" {
+            p { a href=(call.link(&next, &[])) { "Load the page again, if you have logged in already" } }
+        }
     };
     whole_page(call, status, Tab::None, &Sheet::new("Log in", body))
 }

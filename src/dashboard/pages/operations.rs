@@ -22,7 +22,13 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     let next = last.map(|last| call.link("/operations", &[("before", &last)]));
     let first = before.map(|_| call.link("/operations", &[]));
     let body = html! {
-        (table("operations", "Operations", &["When", "Who", "Action", "Target", "Touched", "Why"], &rows, "No operation was noted."))
+        (table(
+            "operations",
+            "Operations",
+            &["When", "Who", "Action", "Target", "Touched", "Why"],
+            &rows,
+            "No operation was noted.",
+        ))
         (paging(first.as_deref(), next.as_deref()))
     };
     Ok(Sheet::new("Operations", body))

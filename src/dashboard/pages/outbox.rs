@@ -39,7 +39,7 @@ fn group_list(call: &Call, groups: &OutboxGroups) -> Markup {
     let rows: Vec<Vec<Markup>> = groups.groups.iter().map(|group| group_row(call, group)).collect();
     html! {
         @if !groups.is_complete {
-            p .notice #incomplete { "There are too many messages to look at all of them: these are the groups of those that were looked at." }
+            p .notice #incomplete { "There are too many messages to look at all of them: the first ones were grouped." }
         }
         (table(
             "groups",

@@ -82,7 +82,10 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
         section aria-labelledby="shards-headline" {
             h2 #shards-headline { "Shards" }
             @if overview.free_shards > 0 {
-                p #unowned { (badge("bad", "unowned")) " " (text::counted(overview.free_shards.into(), "shard")) " without a holder." }
+                p #unowned {
+                    (badge("bad", "unowned")) " "
+                    (text::counted(overview.free_shards.into(), "shard")) " without a holder."
+                }
             }
             (shard_map(&overview.members, shards))
         }

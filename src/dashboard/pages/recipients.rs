@@ -76,7 +76,9 @@ fn list(call: &Call, found: &RecipientPage) -> Markup {
     let first = call.query.get("after").map(|_| call.same_page(&RECIPIENT_FIELDS, &[("after", "")]));
     html! {
         @if !found.is_complete {
-            p .notice #incomplete { "There are too many recipients to look at all of them: this is the order of those that were looked at." }
+            p .notice #incomplete {
+                "There are too many recipients to look at all of them: the first ones were ordered."
+            }
         }
         (table(
             "recipients",

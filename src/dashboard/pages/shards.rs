@@ -81,6 +81,7 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             label { span { "Shard (0 to 255)" } input id=(id) type="number" name="shard" min="0" max="255" required; }
         }
     };
+    let released = shard("release-shard-number");
     let moved = html! {
         (shard("move-shard-number"))
         label {
@@ -94,7 +95,7 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
         section .actions aria-labelledby="actions-headline" {
             h2 #actions-headline { "Actions" }
             p { "The owner of a shard decides only who works on it. Moving a shard loses and repeats nothing." }
-            (forms::ask(call, "action-release-shard", "Release …", "release-shard", &[], &shard("release-shard-number")))
+            (forms::ask(call, "action-release-shard", "Release …", "release-shard", &[], &released))
             @if !members.is_empty() {
                 (forms::ask(call, "action-move-shard", "Move …", "move-shard", &[], &moved))
             }

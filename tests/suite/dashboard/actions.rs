@@ -28,7 +28,8 @@ on_every_engine! {
         let (_, done) = browser.act("try-now", &R).await;
         done.has("tried at once");
         let standing = admin::standing(&db.pool, &order("7")).await.unwrap();
-        assert!(standing.next_attempt_at.is_none_or(|at| at <= std::time::SystemTime::now() + std::time::Duration::from_secs(60)));
+        let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+        assert!(standing.next_attempt_at.is_none_or(|at| at <= soon));
     }
 
     async fn a_kind_is_paused_and_resumed(db) {
@@ -82,7 +83,8 @@ on_every_engine! {
         let browser = Browser::new(db, DashboardOptions::default());
         let state = r#"{"items": ["<a>", 2]}"#;
         let (asked, _) = browser.act("set-state", &[R[0], ("at_turn", "1"), ("state", state)]).await;
-        asked.has("This replaces the state of order/7 at turn 1").has("{&quot;items&quot;: [&quot;&lt;a&gt;&quot;, 2]}");
+        asked.has("This replaces the state of order/7 at turn 1");
+        asked.has("{&quot;items&quot;: [&quot;&lt;a&gt;&quot;, 2]}");
         let stored = admin::stored_state(&db.pool, &order("7")).await.unwrap();
         assert_eq!((stored.turn, stored.state.as_deref()), (2, Some(state.as_bytes())));
         let csrf = browser.csrf().await;
@@ -126,7 +128,8 @@ on_every_engine! {
         db.run("UPDATE eventbox_dead_letter SET code = 'OTHER' WHERE shard = 3").await;
         let browser = Browser::new(db, DashboardOptions::default());
         let (asked, done) = browser.act("replay-dead", &[("code", "EXPIRED"), ("source", "flights")]).await;
-        asked.has("This puts 2 dead letters back to where they came from: dead letters with code=EXPIRED source=flights.");
+        asked.has("This puts 2 dead letters back to where they came from: ");
+        asked.has(": dead letters with code=EXPIRED source=flights.");
         done.has("2 dead letters put back.");
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_dead_letter").await), (2, 1));
         browser.act("delete-dead", &[]).await.0.has("This deletes 1 dead letter for good: all dead letters.");

@@ -12,7 +12,8 @@ on_every_engine! {
         let browser = Browser::new(db, DashboardOptions::default());
         let read = async |path: &str| -> Value {
             let answer = browser.get(path).await;
-            assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (200, "application/json"), "{path}");
+            let form = answer.headers["content-type"].to_str().unwrap();
+            assert_eq!((answer.status, form), (200, "application/json"), "{path}");
             answer.has_not("secret message").has_not("\"secret one").has_not("\"secret two\"");
             serde_json::from_str(&answer.text).unwrap()
         };

@@ -50,7 +50,8 @@ on_every_engine! {
         }
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let refused = serve_on(db.pool.clone(), open(), listener).await.unwrap_err();
-        assert!(refused.to_string().contains("with_token") && refused.to_string().contains("127.0.0.1:8137"), "{refused}");
+        let advice = refused.to_string();
+        assert!(advice.contains("with_token") && advice.contains("127.0.0.1:8137"), "{advice}");
         for guarded in [open().with_token("sixteen bytes at least"), open().with_trusted_header("x-user")] {
             let server = serve(db.pool.clone(), guarded, "0.0.0.0:0").await.unwrap();
             let address = SocketAddr::from(([127, 0, 0, 1], server.local_addr().port()));

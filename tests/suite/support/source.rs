@@ -256,7 +256,10 @@ fn is_inside_concat(run: &[TokenTree], at: usize) -> bool {
         TokenTree::Punct(punct) => matches!(punct.as_char(), ',' | '!'),
         TokenTree::Group(group) => group.stream().into_iter().all(|token| literal_of(&token).is_some()),
     };
-    matches!(run[at], TokenTree::Literal(_)) && run.len() > 1 && run.iter().all(is_part) && run.iter().any(is_bang)
+    matches!(run[at], TokenTree::Literal(_) | TokenTree::Ident(_))
+        && run.len() > 1
+        && run.iter().all(is_part)
+        && run.iter().any(is_bang)
 }
 
 fn is_bang(token: &TokenTree) -> bool {

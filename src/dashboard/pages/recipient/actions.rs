@@ -33,8 +33,12 @@ pub(super) fn forms(call: &Call, detail: &Detail) -> Markup {
         return html! {};
     }
     let (of, turn) = (detail.recipient.as_str(), detail.standing.turn.to_string());
+    let at_turn = [("r", of), ("at_turn", turn.as_str())];
     let event = html! {
-        label { span { "Name (optional; makes a repeat harmless)" } input #emit-name type="text" name="name" autocomplete="off"; }
+        label {
+            span { "Name (optional; makes a repeat harmless)" }
+            input #emit-name type="text" name="name" autocomplete="off";
+        }
         label { span { "Value" } textarea #emit-value name="value" rows="4" {} }
     };
     html! {
@@ -45,14 +49,17 @@ pub(super) fn forms(call: &Call, detail: &Detail) -> Markup {
         @if let Some(state) = &detail.state {
             section .panel aria-labelledby="edit-headline" {
                 h2 #edit-headline { "Edit the state" }
-                p { "The state must be JSON that its reducer can read. A turn that commits first wins, and refuses the edit." }
+                p {
+                    "The state must be JSON that its reducer can read. "
+                    "A turn that commits first wins, and refuses the edit."
+                }
                 @if let Some(json) = &state.json {
                     @let text = html! {
                         label { span { "State" } textarea #state-text name="state" rows="8" { "\n" (json) } }
                     };
-                    (forms::ask(call, "action-set-state", "Replace …", "set-state", &[("r", of), ("at_turn", &turn)], &text))
+                    (forms::ask(call, "action-set-state", "Replace …", "set-state", &at_turn, &text))
                 }
-                (forms::button(call, "action-clear-state", "Clear …", "clear-state", &[("r", of), ("at_turn", &turn)]))
+                (forms::button(call, "action-clear-state", "Clear …", "clear-state", &at_turn))
             }
         }
     }

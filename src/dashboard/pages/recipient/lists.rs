@@ -28,7 +28,13 @@ pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
     html! {
         section aria-labelledby="events-headline" {
             h2 #events-headline { "Oldest events" }
-            (table("events", "Oldest events", &["Event", "Emitted", "Name", "Size", "Actions"], &rows, "No event waits."))
+            (table(
+                "events",
+                "Oldest events",
+                &["Event", "Emitted", "Name", "Size", "Actions"],
+                &rows,
+                "No event waits.",
+            ))
         }
     }
 }

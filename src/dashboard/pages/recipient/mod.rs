@@ -60,6 +60,7 @@ fn reason(why: &Why) -> Markup {
 
 fn standing(call: &Call, detail: &Detail) -> Markup {
     let standing = &detail.standing;
+    let is_in_order = !standing.paused && !standing.kind_paused && standing.attempts == 0;
     let kind = detail.recipient.kind();
     let holder = match &detail.holder {
         Some(member) => member_name(member),
@@ -79,7 +80,7 @@ fn standing(call: &Call, detail: &Detail) -> Markup {
                     @if standing.paused { (badge("bad", "paused")) }
                     @if standing.kind_paused { (badge("bad", "kind paused")) }
                     @if standing.attempts > 0 { (badge("bad", "failing")) }
-                    @if !standing.paused && !standing.kind_paused && standing.attempts == 0 { (badge("good", "in order")) }
+                    @if is_in_order { (badge("good", "in order")) }
                 },
             ),
             ("Failures in a row", plain(standing.attempts)),
