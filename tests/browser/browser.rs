@@ -157,11 +157,11 @@ impl Browser {
         self.web.cdp().send_raw("Emulation.setEmulatedMedia", media).await.unwrap();
     }
 
-    /// Takes a picture of the whole page, as PNG.
-    pub(crate) async fn photo(&self) -> Vec<u8> {
+    /// Takes a picture of the page down to a height, as PNG.
+    pub(crate) async fn photo(&self, most: f64) -> Vec<u8> {
         let metrics = self.web.cdp().send_raw("Page.getLayoutMetrics", ()).await.unwrap();
         let size = |side: &str| metrics["cssContentSize"][side].as_f64().unwrap();
-        let height = size("height").min(MAX_HEIGHT);
+        let height = size("height").min(most);
         let clip = json!({ "x": 0, "y": 0, "width": size("width"), "height": height, "scale": 1 });
         let whole = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let photo = self.web.cdp().send_raw("Page.captureScreenshot", whole).await.unwrap();
@@ -172,7 +172,7 @@ impl Browser {
     pub(crate) async fn photograph(&self, name: &str) {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("browser");
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("{name}.png")), self.photo().await).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), self.photo(MAX_HEIGHT).await).unwrap();
     }
 
     /// Returns the errors of the console since the last call, except for those with a text.

@@ -17,10 +17,11 @@ const CHROMIUM: &str = "EVENTBOX_CHROMIUM";
 const CHROMEDRIVER: &str = "EVENTBOX_CHROMEDRIVER";
 
 /// What Chromium gets: no window, nothing from a network but the pages, and the rights of a root account.
-const ARGUMENTS: [&str; 10] = [
+const ARGUMENTS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",

@@ -70,9 +70,10 @@ async fn a_list_is_filtered_by_keyboard() {
     with_database("keyboard_list", async |db: &TestDb<Sqlite>| {
         on_stage(db, Play::default(), async |stage| {
             let browser = &stage.browser;
-            admin::pause_kind(&db.pool, "order").await.unwrap();
-            stage.emit(&order("7"), "5").await;
-            stage.emit(&order("8"), "5").await;
+            for key in ["7", "8"] {
+                admin::pause(&db.pool, &order(key)).await.unwrap();
+                stage.emit(&order(key), "5").await;
+            }
             browser.open("/").await;
             browser.tab_to("#nav-recipients").await;
             browser.press(Key::Enter).await;

@@ -15,6 +15,6 @@ mod picture;
 mod plants;
 mod stage;
 mod story;
-#[allow(dead_code, unused_imports, reason = "the suite uses more of it")]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the suite uses more of it")]
 #[path = "../suite/support/mod.rs"]
 mod support;

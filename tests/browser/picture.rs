@@ -39,6 +39,8 @@ async fn of_the_overview() {
             for number in 1..=17 {
                 message(db, number, "order.totalled", "UNAVAILABLE").await;
             }
+            let created = "(extract(epoch FROM clock_timestamp() - interval '12 minutes') * 1000000)::int8";
+            db.run(format_args!("UPDATE eventbox_outbox SET source = 'orders', created_at_us = {created}")).await;
             let browser = &stage.browser;
             browser.show_as(1_200, false).await;
             browser.open("/").await;
@@ -59,7 +61,10 @@ async fn of_the_overview() {
             })
             .await;
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dashboard.png");
-            std::fs::write(file, browser.photo().await).unwrap();
+            let end =
+                "return document.getElementById('shard-map').getBoundingClientRect().bottom + window.scrollY + 16";
+            let end = browser.run(end).await.as_f64().unwrap();
+            std::fs::write(file, browser.photo(end).await).unwrap();
             other.stop(PATIENCE).await;
         })
         .await;

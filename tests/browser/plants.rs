@@ -99,7 +99,9 @@ pub(crate) async fn failing<B: TestEngine>(db: &TestDb<B>, of: &Recipient) {
     let (shard, recipient) = (of.shard(), of.as_str().replace('\'', "''"));
     db.run(format_args!(
         "INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error)
-         VALUES ({shard}, '{recipient}', 3, 4000000000000000, 'connect to the warehouse: connection refused')"
+         VALUES ({shard}, '{recipient}', 3, 4000000000000000, 'connect to the warehouse: connection refused')
+         ON CONFLICT (shard, recipient) DO UPDATE
+         SET attempts = excluded.attempts, next_attempt_at_us = excluded.next_attempt_at_us, error = excluded.error"
     ))
     .await;
 }

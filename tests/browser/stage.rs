@@ -150,6 +150,23 @@ impl<B: CellEngine> Stage<'_, B> {
         B::emit_on(&self.db.pool, to, Event::new(value.to_owned())).await.unwrap();
     }
 
+    /// Emits an event to an order of a paused kind. First it emits zeros, until one stays there: the runtime notices a
+    /// pause at its next poll.
+    pub(crate) async fn emit_to_paused_kind(&self, to: &Recipient, value: &str) {
+        let beat = async || self.db.number("SELECT max(heartbeat_at_us) FROM eventbox_member").await;
+        eventually(SOON, async || {
+            self.emit(to, "0").await;
+            // Two heartbeats are further apart than two polls.
+            for _ in 0..2 {
+                let before = beat().await;
+                eventually(SOON, async || beat().await > before).await;
+            }
+            self.db.count("eventbox_event").await > 0
+        })
+        .await;
+        self.emit(to, value).await;
+    }
+
     /// Waits until an order has a total.
     pub(crate) async fn totals(&self, key: &str, total: i64) {
         let of = order(key);

@@ -87,8 +87,9 @@ impl Action {
             Action::Quarantine(of, _) => {
                 format!("This moves {} of {of} to the dead letters. The other events go on.", counted(touched, "event"))
             }
-            Action::Purge(of, _) | Action::PurgeAll(of) => {
-                format!("This deletes {} of {of} for good.", counted(touched, "event"))
+            Action::Purge(of, _) => format!("This deletes {} of {of} for good.", counted(touched, "event")),
+            Action::PurgeAll(of) => {
+                format!("This deletes {} of {of} for good. Each timer is an event too.", counted(touched, "event"))
             }
             Action::CancelTimers(of) => format!("This deletes {} of {of} for good.", counted(touched, "timer")),
             Action::SetState { of, at_turn, state } => {
@@ -193,7 +194,7 @@ mod tests {
     fn an_action_says_what_it_touches() {
         let order = Recipient::new("order", "7").unwrap();
         let purge = Action::PurgeAll(order);
-        assert_eq!(purge.will(3), "This deletes 3 events of order/7 for good.");
+        assert_eq!(purge.will(3), "This deletes 3 events of order/7 for good. Each timer is an event too.");
         assert_eq!(purge.nothing(), "order/7 has no events and no timers.");
         assert_eq!(done(purge.code(), 1).as_deref(), Some("1 event deleted."));
         assert_eq!(done("<script>", 1), None);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 use uuid::Uuid;
 
+use super::parts::dash;
 use super::text;
 use crate::admin::{Member, ShardLease};
 
@@ -18,9 +19,9 @@ const MAP_IN_WORDS: &str = "Map of the 256 shards; the list below says the same 
 /// Height of a line of the last hour, in units of its drawing.
 const LINE_HEIGHT: f64 = 24.0;
 
-/// Returns a line of ages in seconds, oldest first. Its text says the smallest, the largest and the last age.
+/// Returns a line of ages in seconds, oldest first, or a dash when there are fewer than two. Its text says the smallest, the largest and the last age.
 pub(crate) fn sparkline(label: &str, ages: &[f64]) -> Markup {
-    let Some(last) = ages.last().copied().filter(|_| ages.len() > 1) else { return html! {} };
+    let Some(last) = ages.last().copied().filter(|_| ages.len() > 1) else { return dash() };
     let largest = ages.iter().copied().fold(0.0, f64::max);
     let smallest = ages.iter().copied().fold(largest, f64::min);
     let say = |age: f64| text::duration(text::seconds(age));
@@ -151,6 +152,6 @@ mod tests {
         assert!(line.contains("oldest &lt;age&gt;: from 0 s to 1 min, last 30 s"), "{line}");
         assert!(line.contains(r#"points="0,23.0 1,1.0 2,12.0""#), "{line}");
         assert!(!line.contains("style"), "{line}");
-        assert_eq!(sparkline("age", &[1.0]).into_string(), "");
+        assert_eq!(sparkline("age", &[1.0]).into_string(), dash().into_string());
     }
 }

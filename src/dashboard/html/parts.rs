@@ -49,6 +49,29 @@ pub(crate) fn when_any(at: Option<SystemTime>) -> Markup {
     at.map_or_else(dash, when)
 }
 
+/// Returns a word of the library, such as a code. A line ends behind its underscores only.
+pub(crate) fn word(text: &str) -> Markup {
+    html! { span .word { @for part in text.split_inclusive('_') { (part) @if part.ends_with('_') { wbr; } } } }
+}
+
+/// Returns a word as [`word`], or a dash.
+pub(crate) fn any_word(text: Option<&str>) -> Markup {
+    text.map_or_else(dash, word)
+}
+
+/// Longest name that stands on one line, in bytes.
+const SHORT_NAME_BYTES: usize = 24;
+
+/// Returns a name that people chose. A short one stands on one line.
+pub(crate) fn name(name: &str) -> Markup {
+    html! { span .whole[name.len() <= SHORT_NAME_BYTES] { (name) } }
+}
+
+/// Returns a number of bytes, on one line.
+pub(crate) fn size(bytes: u64) -> Markup {
+    html! { span .whole { (text::bytes(bytes)) } }
+}
+
 /// Returns a text, or a dash.
 pub(crate) fn any(text: Option<&str>) -> Markup {
     text.map_or_else(dash, |text| html! { (text) })
@@ -112,6 +135,7 @@ mod tests {
         let shown = table("t", "Things", &["Name \"x\"", "State"], &rows, "None.").into_string();
         assert!(shown.contains(r#"data-label="Name &quot;x&quot;"><div>&lt;b&gt;</div></td>"#), "{shown}");
         assert!(shown.contains(r#"<span class="badge bad">paused</span>"#), "{shown}");
+        assert_eq!(word("A_B").into_string(), r#"<span class="word">A_<wbr>B</span>"#);
         assert_eq!(table("t", "Things", &[], &[], "None.").into_string(), r#"<p class="empty" id="t">None.</p>"#);
     }
 }

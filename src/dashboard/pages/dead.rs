@@ -5,8 +5,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::admin::{Count, DeadView};
-use crate::dashboard::html::parts::{any, dash, paging, payload, plain, table, when};
-use crate::dashboard::html::{Sheet, Tab, answer, forms, text};
+use crate::dashboard::html::parts::{any, dash, paging, payload, plain, size, table, when, word};
+use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, DEAD_FIELDS, Failure, PAGE_ROWS, dead_filter, letter_id};
 
 /// Longest text of a reason in the list, in characters.
@@ -96,7 +96,7 @@ fn row(call: &Call, letter: &DeadView) -> Vec<Markup> {
     let fields = [("letter", id.as_str())];
     vec![
         from(call, letter),
-        plain(&letter.code),
+        word(&letter.code),
         html! {
             (letter.reason.chars().take(SHOWN_REASON_CHARS).collect::<String>())
             @if letter.reason.chars().nth(SHOWN_REASON_CHARS).is_some() { "…" }
@@ -104,7 +104,7 @@ fn row(call: &Call, letter: &DeadView) -> Vec<Markup> {
         plain(letter.attempts),
         when(letter.dead_at),
         any(letter.name.as_deref()),
-        plain(text::bytes(letter.bytes)),
+        size(letter.bytes),
         html! {
             a href=(call.same_page(&kept, &[("show", &id)])) { "Show the payload" }
             (forms::button(call, &format!("replay-{id}"), "Replay …", "replay-one", &fields))

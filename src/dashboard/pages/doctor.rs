@@ -5,7 +5,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::admin::{Finding, Severity};
-use crate::dashboard::html::parts::{any, badge, plain, table};
+use crate::dashboard::html::parts::{any, badge, plain, table, word};
 use crate::dashboard::html::{Sheet, Tab, answer};
 use crate::dashboard::web::{Call, Ctx, Failure};
 
@@ -47,5 +47,5 @@ fn row(finding: &Finding) -> Vec<Markup> {
         Severity::Warning => badge("bad", "warning"),
         Severity::Error => badge("bad", "error"),
     };
-    vec![severity, plain(finding.check), plain(&finding.sentence), any(finding.advice.as_deref())]
+    vec![severity, word(finding.check), plain(&finding.sentence), any(finding.advice.as_deref())]
 }

@@ -5,7 +5,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::admin::Operation;
-use crate::dashboard::html::parts::{any, paging, plain, table, when};
+use crate::dashboard::html::parts::{any, name, paging, plain, table, when, word};
 use crate::dashboard::html::{Sheet, Tab, answer, text};
 use crate::dashboard::web::{Call, Ctx, Failure, PAGE_ROWS};
 
@@ -37,8 +37,8 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
 fn row(operation: &Operation) -> Vec<Markup> {
     vec![
         when(operation.at),
-        plain(&operation.who),
-        plain(&operation.action),
+        name(&operation.who),
+        word(&operation.action),
         plain(&operation.target),
         plain(text::number(operation.touched)),
         any(operation.why.as_deref()),

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 
 use super::overview;
 use crate::admin::{MessageView, OutboxGroup, OutboxGroups};
-use crate::dashboard::html::parts::{any, paging, plain, table, when};
-use crate::dashboard::html::{Sheet, Tab, answer, forms, text};
+use crate::dashboard::html::parts::{any, any_word, paging, plain, size, table, when};
+use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, Failure, MESSAGE_FIELDS, PAGE_ROWS, letter_id, message_filter};
 
 pub(super) async fn page(Extension(ctx): Extension<Ctx>) -> Response {
@@ -57,7 +57,7 @@ fn group_row(call: &Call, group: &OutboxGroup) -> Vec<Markup> {
     vec![
         html! { a href=(call.link("/outbox", &fields)) { (group.source) } },
         plain(&group.event_type),
-        any(code),
+        any_word(code),
         plain(group.messages),
         when(group.oldest_at),
         when(group.next_attempt_at),
@@ -115,8 +115,8 @@ fn message_row(message: &MessageView) -> Vec<Markup> {
         plain(message.attempts),
         when(message.created_at),
         when(message.next_attempt_at),
-        any(message.last_code.as_deref()),
+        any_word(message.last_code.as_deref()),
         any(message.last_error.as_deref()),
-        plain(text::bytes(message.bytes)),
+        size(message.bytes),
     ]
 }

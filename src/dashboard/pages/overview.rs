@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use crate::admin::{KindOverview, OutboxOverview};
 use crate::dashboard::database::Glance;
-use crate::dashboard::html::parts::{any, badge, dash, facts, plain, table, when, when_any};
+use crate::dashboard::html::parts::{any, any_word, badge, dash, facts, plain, table, when, when_any};
 use crate::dashboard::html::{Sheet, Tab, answer, member_name, shard_map, sparkline, text};
 use crate::dashboard::live::History;
 use crate::dashboard::web::{Call, Ctx, Failure, link};
@@ -51,7 +51,7 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
                 &groups.groups.iter().take(SHOWN_GROUPS).map(|group| vec![
                     plain(&group.source),
                     plain(&group.event_type),
-                    any(group.last_code.as_deref()),
+                    any_word(group.last_code.as_deref()),
                     plain(group.messages),
                     when(group.oldest_at),
                     any(group.last_error.as_deref()),
@@ -73,6 +73,7 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
                     html! {
                         @if member.is_exiting { (badge("note", "exiting")) }
                         @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
+                        @if !member.is_exiting && member.throttled.is_empty() { (dash()) }
                     },
                 ]).collect::<Vec<_>>(),
                 "No process works on this database: there are no members.",

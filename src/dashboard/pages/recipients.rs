@@ -5,7 +5,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::admin::{RecipientPage, RecipientRow};
-use crate::dashboard::html::parts::{any, badge, paging, plain, table, when_any};
+use crate::dashboard::html::parts::{any, badge, dash, paging, plain, table, when_any};
 use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, Failure, RECIPIENT_FIELDS, recipient_query};
 
@@ -102,6 +102,7 @@ fn row(call: &Call, row: &RecipientRow) -> Vec<Markup> {
         html! {
             @if row.is_paused { (badge("bad", "paused")) }
             @if row.attempts > 0 { (badge("bad", "failing")) }
+            @if !row.is_paused && row.attempts == 0 { (dash()) }
         },
         any(row.error.as_deref()),
     ]

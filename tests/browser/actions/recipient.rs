@@ -36,7 +36,7 @@ on_every_engine! {
             browser.open("/recipients?kind=order").await;
             browser.act("#pause-kind", "This pauses the kind order", "The kind is paused.").await;
             assert_eq!(admin::paused_kinds(&db.pool).await.unwrap()[0].kind, "order");
-            stage.emit(&order("7"), "5").await;
+            stage.emit_to_paused_kind(&order("7"), "5").await;
             browser.see_by_reloads("#recipients", "order/7").await;
             browser.act("#resume-kind", "This resumes the kind order", "The kind is resumed.").await;
             assert!(admin::paused_kinds(&db.pool).await.unwrap().is_empty());

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use crate::admin::Detail;
-use crate::dashboard::html::parts::{any, dash, plain, table, when};
-use crate::dashboard::html::{forms, text};
+use crate::dashboard::html::forms;
+use crate::dashboard::html::parts::{any, dash, plain, size, table, when, word};
 use crate::dashboard::web::Call;
 
 pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
@@ -16,7 +16,7 @@ pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
             html! { code { (id) } },
             when(event.emitted_at),
             any(event.name.as_deref()),
-            plain(text::bytes(event.bytes)),
+            size(event.bytes),
             html! {
                 a href=(call.link("/recipient", &[("r", of), ("show", &id)])) { "Show the payload" }
                 (forms::button(call, &format!("quarantine-{id}"), "Quarantine …", "quarantine", &fields))
@@ -48,7 +48,7 @@ pub(super) fn timers(call: &Call, detail: &Detail) -> Markup {
             html! { code { (id) } },
             when(timer.due_at),
             any(timer.name.as_deref()),
-            plain(text::bytes(timer.bytes)),
+            size(timer.bytes),
             forms::button(call, &format!("cancel-{id}"), "Delete …", "purge", &fields),
         ]
     };
@@ -68,12 +68,12 @@ pub(super) fn quarantined(call: &Call, detail: &Detail) -> Markup {
         let fields = [("letter", letter.as_str())];
         vec![
             html! { code { (event.id.to_string()) } },
-            plain(&event.code),
+            word(&event.code),
             plain(&event.reason),
             plain(event.attempts),
             when(event.quarantined_at),
             any(event.name.as_deref()),
-            plain(text::bytes(event.bytes)),
+            size(event.bytes),
             html! {
                 a href=(call.link("/dead", &[("r", of.as_str()), ("show", &letter)])) { "Show the payload" }
                 (forms::button(call, &format!("replay-{letter}"), "Replay …", "replay-one", &fields))
