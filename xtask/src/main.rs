@@ -22,10 +22,11 @@ The chores of eventbox.
   cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and wake-ups,
-                             the demo on both engines, and the pages in Chromium
+                             and the demo on both engines
   cargo xtask browser [ARGS…]
                              clicks through the operator's page in Chromium, on both engines; ARGS are names of tests;
-                             --picture makes docs/dashboard.png instead. The command installs Chromium if it may
+                             --picture makes docs/dashboard.png instead. The command installs Chromium if it may,
+                             and is not in `ci`
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
