@@ -51,9 +51,10 @@ on_every_engine! {
         let patience = std::num::NonZeroU32::MIN;
         on_stage(db, Play { patience, ..Play::default() }, async |stage| {
             let browser = &stage.browser;
-            for value in ["1", "seven", "2"] {
-                stage.emit(&order("7"), value).await;
-            }
+            stage.emit(&order("7"), "1").await;
+            stage.totals("7", 1).await;
+            stage.emit(&order("7"), "seven").await;
+            stage.emit(&order("7"), "2").await;
             stage.totals("7", 3).await;
             browser.open("/dead?side=events&kind=order").await;
             browser.see("#dead", eventbox::limits::POISON_CODE).await;
