@@ -52,7 +52,7 @@ async fn of_the_overview() {
                 if samples > seen {
                     seen = samples;
                     // The age of the oldest order falls now and then.
-                    if samples % 3 == 0 {
+                    if samples.is_multiple_of(3) {
                         admin::purge_all(&db.pool, &order("7")).await.unwrap();
                     }
                     emit_many(db, &order("7"), 3).await;
