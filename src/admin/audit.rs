@@ -156,7 +156,7 @@ impl Audit {
 /// # Examples
 ///
 /// ```
-/// # use eventbox::{BoxError, Outcome, Reducer};
+/// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 /// # struct Counter;
 /// # impl Reducer for Counter {
 /// #     type State = u64;

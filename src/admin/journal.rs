@@ -68,7 +68,7 @@ pub struct JournalEntry {
 /// # Examples
 ///
 /// ```
-/// # use eventbox::{BoxError, Outcome, Reducer};
+/// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 /// # struct Counter;
 /// # impl Reducer for Counter {
 /// #     type State = u64;
@@ -216,7 +216,7 @@ pub enum Fate {
 /// # Examples
 ///
 /// ```
-/// # use eventbox::{BoxError, Outcome, Reducer};
+/// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 /// # struct Counter;
 /// # impl Reducer for Counter {
 /// #     type State = u64;

@@ -246,7 +246,8 @@ impl DeadView {
 ///
 /// let aircraft = Recipient::new("aircraft", "N14228")?;
 /// let event = eventbox::emit(&pool, &aircraft, Event::new("no JSON")).await?;
-/// admin::quarantine(&pool, &aircraft, &[event.id()], "no flight number").await?;
+/// let id = event.id().ok_or("it was added")?;
+/// admin::quarantine(&pool, &aircraft, &[id], "no flight number").await?;
 ///
 /// let filter = DeadFilter::new().side(Side::Events).kind("aircraft");
 /// let dead = admin::dead(&pool, &filter, None, 10).await?;
