@@ -8,11 +8,9 @@ CREATE TABLE eventbox_operation (
     target  TEXT NOT NULL,
     touched INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- The kinds that a process registered, and those of them that it throttles, joined by slashes, which no kind contains. The recipients that it has been
--- working on for long, joined by line feeds, with the time in microseconds before each.
-ALTER TABLE eventbox_member ADD COLUMN kinds TEXT NOT NULL DEFAULT '';
-ALTER TABLE eventbox_member ADD COLUMN throttled TEXT NOT NULL DEFAULT '';
-ALTER TABLE eventbox_member ADD COLUMN busy TEXT NOT NULL DEFAULT '';
+-- What a process tells of itself at each heartbeat, as JSON: its kinds, what it throttles and holds, the turns that take
+-- long, the recipients that fail.
+ALTER TABLE eventbox_member ADD COLUMN report TEXT NOT NULL DEFAULT '{}';
 -- The member that an operator gave the shard to. It holds the shard while it lives.
 ALTER TABLE eventbox_lease ADD COLUMN pinned BLOB;
 -- Events in quarantine by recipient. Messages that were given up have none.

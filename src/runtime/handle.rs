@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
+use super::failing::outage::Outages;
 use super::finding::notify;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
@@ -116,6 +117,7 @@ impl<B: Backend> Inner<B> {
         let (owned_sender, owned) = watch::channel(all);
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
+        let outages = Arc::<Outages>::default();
         let (tell_held, held) = watch::channel(held);
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
@@ -127,6 +129,7 @@ impl<B: Backend> Inner<B> {
                 kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
                 held: held.clone(),
                 at_work: Arc::clone(&at_work),
+                outages: Arc::clone(&outages),
                 complaints: Arc::clone(&complaints),
                 owned: owned_sender,
             })
@@ -144,7 +147,7 @@ impl<B: Backend> Inner<B> {
             journals,
             counters: Counters::default(),
             publishers: Publishers::default(),
-            outages: Arc::default(),
+            outages,
             at_work,
             complaints,
             slow_scans: watch::Sender::default(),

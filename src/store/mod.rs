@@ -72,6 +72,7 @@ pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
+pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport};
 pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;

@@ -51,8 +51,9 @@ pub(crate) async fn ghost<B: TestEngine>(db: &TestDb<B>, address: &str) -> uuid:
         _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", format!("x'{}'", id.simple())),
     };
     db.run(format_args!(
-        "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, kinds)
-         VALUES ({sql}, '{address}', 256, false, {now} - 20000000, 'order/mail')"
+        "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+         VALUES ({sql}, '{address}', 256, false, {now} - 20000000, '{}')",
+        r#"{"kinds":["order","mail"]}"#
     ))
     .await;
     id

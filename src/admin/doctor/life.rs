@@ -127,10 +127,11 @@ pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
     let members = B::list_members(&mut conn).await?;
     let living: Vec<_> = members.iter().filter(|member| member.lives(micros(DEAD_AFTER))).collect();
     // A process of an older version does not say its kinds.
-    if living.is_empty() || living.iter().any(|member| member.kinds.is_empty()) {
+    if living.is_empty() || living.iter().any(|member| member.report.kinds.is_empty()) {
         return Ok(Vec::new());
     }
-    let registered: BTreeSet<&str> = living.iter().flat_map(|member| member.kinds.split('/')).collect();
+    let registered: BTreeSet<&str> =
+        living.iter().flat_map(|member| member.report.kinds.iter().map(String::as_str)).collect();
     let there = B::list_kinds(&mut conn, MAX_KINDS).await?;
     let strange = there.iter().map(String::as_str).filter(|kind| !kind.is_empty() && !registered.contains(kind));
     let waiting = B::count_backlog(&mut conn, &strange.collect::<Vec<_>>(), 1).await?;

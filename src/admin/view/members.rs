@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, LeaseRow, MemberRow, answered, hold};
+use crate::store::{Backend, BusyTurn, FailingRecipient, Fault, LeaseRow, MemberRow, answered, hold};
 
 /// A process that works on eventboxes: a started [`Runtime`](crate::runtime::Runtime) with leases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,8 +29,12 @@ pub struct Member {
     pub kinds: Vec<String>,
     /// Kinds that the process does not work on, because the outbox is over its quota.
     pub throttled: Vec<String>,
-    /// Turns of processors that have taken over a second, the longest first, at its last heartbeat.
+    /// Kinds of which the process tries one recipient at a time, because many of them fail alike.
+    pub held: Vec<Held>,
+    /// Turns of processors that have taken over a second, the longest first, at its last heartbeat: at most ten.
     pub busy: Vec<Busy>,
+    /// Recipients whose last turns failed in the process, for whatever reason: at most ten.
+    pub failing: Vec<Failing>,
     /// Number of shards that the process holds.
     pub shards: u32,
 }
@@ -45,6 +49,28 @@ pub struct Busy {
     /// Age of the turn.
     #[serde(rename = "seconds", serialize_with = "super::text::seconds")]
     pub since: Duration,
+}
+
+/// A kind that a process holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Held {
+    /// The kind.
+    pub kind: String,
+    /// Error that its recipients fail with.
+    pub error: String,
+}
+
+/// A recipient that fails in a process. The error may be no event's fault, such as a service that is away: then no
+/// failure is stored for the recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Failing {
+    /// The recipient.
+    #[serde(serialize_with = "super::text::text")]
+    pub recipient: Recipient,
+    /// Last error.
+    pub error: String,
 }
 
 /// A shard and its lease.
@@ -85,25 +111,30 @@ impl ShardLease {
 
 impl Member {
     fn of(row: MemberRow, leases: &[LeaseRow]) -> Self {
-        let texts = |joined: &str| joined.split('/').filter(|text| !text.is_empty()).map(str::to_owned).collect();
         let shards = leases.iter().filter(|lease| lease.holder == Some(row.worker)).count();
+        let report = row.report;
         Member {
             worker: row.worker,
             shard_limit: u32::try_from(row.shard_limit).unwrap_or_default(),
             is_exiting: row.exiting,
             silent_for: duration_of(row.silent_us).unwrap_or_default(),
-            kinds: texts(&row.kinds),
-            throttled: texts(&row.throttled),
-            busy: row.busy.lines().filter_map(busy).collect(),
+            kinds: report.kinds,
+            throttled: report.throttled,
+            held: report.held.into_iter().map(|held| Held { kind: held.kind, error: held.error }).collect(),
+            busy: report.busy.into_iter().filter_map(busy).collect(),
+            failing: report.failing.into_iter().filter_map(failing).collect(),
             shards: u32::try_from(shards).unwrap_or_default(),
             address: row.address,
         }
     }
 }
 
-fn busy(line: &str) -> Option<Busy> {
-    let (since_us, recipient) = line.split_once(' ')?;
-    Some(Busy { recipient: recipient.parse().ok()?, since: duration_of(since_us.parse().ok()?)? })
+fn busy(busy: BusyTurn) -> Option<Busy> {
+    Some(Busy { recipient: busy.recipient.parse().ok()?, since: duration_of(busy.age_us)? })
+}
+
+fn failing(failing: FailingRecipient) -> Option<Failing> {
+    Some(Failing { recipient: failing.recipient.parse().ok()?, error: failing.error })
 }
 
 fn duration_of(us: i64) -> Option<Duration> {

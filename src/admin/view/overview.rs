@@ -68,6 +68,9 @@ pub struct KindOverview {
     pub workers: u32,
     /// Whether a member does not work on the kind, because the outbox is over its quota.
     pub is_throttled: bool,
+    /// An error that its recipients fail with in a member, also one that is no event's fault and that `failing` does not
+    /// count: that of a kind that is held, or of one recipient.
+    pub trouble: Option<String>,
 }
 
 /// The outbox at a glance.
@@ -178,7 +181,17 @@ fn kind_overview(
         quarantined: Count::up_to(most, counts.quarantined),
         is_paused: paused.contains(&waiting.kind),
         workers: u32::try_from(registered).unwrap_or_default(),
+        trouble: trouble(&waiting.kind, members),
         is_throttled: members.iter().any(|member| member.throttled.contains(&waiting.kind)),
         kind: waiting.kind,
+    }
+}
+
+fn trouble(kind: &str, members: &[Member]) -> Option<String> {
+    let held = members.iter().flat_map(|member| &member.held).find(|held| held.kind == kind);
+    let failing = || members.iter().flat_map(|member| &member.failing).find(|failing| failing.recipient.kind() == kind);
+    match held {
+        Some(held) => Some(format!("held, many recipients fail alike: {}", held.error)),
+        None => failing().map(|failing| format!("{}: {}", failing.recipient, failing.error)),
     }
 }

@@ -102,6 +102,20 @@ pub enum Reason {
         /// The process.
         worker: Uuid,
     },
+    /// The process that holds the shard tries one recipient of the kind at a time, because many of them fail alike.
+    Held {
+        /// The process.
+        worker: Uuid,
+        /// Error that the recipients fail with.
+        error: String,
+    },
+    /// The last turn failed in the process that holds the shard, for a reason that is no event's fault.
+    Failing {
+        /// The process.
+        worker: Uuid,
+        /// Error of the turn.
+        error: String,
+    },
     /// No event waits, but messages of the outbox do, and were refused.
     OutboxStuck {
         /// Messages that were sent at least twice.
@@ -123,7 +137,7 @@ pub enum Reason {
         transaction: String,
     },
     /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has too
-    /// much to do, or the turns fail for a reason that is no event's fault, which is in its log and its health only.
+    /// much to do, or it has died and its lease is long.
     Overdue {
         /// The process.
         worker: Uuid,
@@ -298,8 +312,16 @@ impl Facts {
         if holder.throttled.contains(&kind) {
             return Some(Reason::Throttled { kind, worker });
         }
-        let busy = holder.busy.iter().find(|busy| busy.recipient == *of)?;
-        Some(Reason::BeingWorkedOn { worker, since: busy.since })
+        if let Some(busy) = holder.busy.iter().find(|busy| busy.recipient == *of) {
+            return Some(Reason::BeingWorkedOn { worker, since: busy.since });
+        }
+        // A stored failure is an event's own, and its retry is due now.
+        let failing = holder.failing.iter().find(|failing| failing.recipient == *of);
+        if let Some(failing) = failing.filter(|_| self.standing.attempts == 0) {
+            return Some(Reason::Failing { worker, error: failing.error.clone() });
+        }
+        let held = holder.held.iter().find(|held| held.kind == kind)?;
+        Some(Reason::Held { worker, error: held.error.clone() })
     }
 
     fn in_line(&self, of: &Recipient) -> Reason {

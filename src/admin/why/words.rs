@@ -101,17 +101,32 @@ impl Facts {
                 ),
                 "End that transaction, then watch the oldest age: eventbox status --watch".to_owned(),
             ),
+            Reason::Held { worker, error } => (
+                format!(
+                    "{} tries one recipient of {} at a time, because many of them fail alike; {waiting}. The error: {error}",
+                    address(worker),
+                    of.kind()
+                ),
+                "Repair the cause: the kind goes on with the first success.".to_owned(),
+            ),
+            Reason::Failing { worker, error } => (
+                format!(
+                    "The last turn of {of} failed at {}, through no fault of an event; {waiting}. The error: {error}",
+                    address(worker)
+                ),
+                format!("Repair the cause: the turn is tried again. To see the state: eventbox state get {of}"),
+            ),
             Reason::Overdue { worker, oldest_at, .. } => (
                 format!(
-                    "{} holds shard {} and has not processed {of}; {waiting}, the oldest since {}. Either that process has \
-                     too much to do, or the turns fail for a reason that is no event's fault.",
+                    "{} holds shard {} and has not processed {of}; {waiting}, the oldest since {}.",
                     address(worker),
                     of.shard(),
                     self.ago(*oldest_at)
                 ),
                 format!(
-                    "Look for {of} in the log of that process: a service that is away, a state that cannot be read, a \
-                     statement that fails. To see its state: eventbox show {of}"
+                    "See whether that process lives and keeps up: eventbox members. To give the shard to another: eventbox \
+                     shards move {} WORKER",
+                    of.shard()
                 ),
             ),
             Reason::InLine { worker, oldest_at, .. } => (

@@ -144,7 +144,8 @@ fn condition(kind: &KindOverview) -> Markup {
         @if kind.is_paused { (badge("bad", "paused")) }
         @if kind.is_throttled { (badge("note", "throttled")) }
         @if has_nobody { (badge("bad", "no workers")) }
-        @if !kind.is_paused && !kind.is_throttled && !has_nobody { (dash()) }
+        @if let Some(trouble) = &kind.trouble { (badge("bad", "failing")) " " (trouble) }
+        @if !kind.is_paused && !kind.is_throttled && !has_nobody && kind.trouble.is_none() { (dash()) }
     }
 }
 

@@ -46,7 +46,16 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
             html! {
                 @if member.is_exiting { (badge("note", "exiting")) }
                 @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
-                @if !member.is_exiting && member.throttled.is_empty() { (dash()) }
+                @for held in &member.held { p { (badge("bad", &format!("{} held", held.kind))) " " (held.error) } }
+                @for failing in &member.failing {
+                    p {
+                        a href=(call.link("/recipient", &[("r", failing.recipient.as_str())])) {
+                            (failing.recipient.as_str())
+                        }
+                        ": " (failing.error)
+                    }
+                }
+                @if is_calm(member) { (dash()) }
             },
         ]
     };
@@ -57,6 +66,10 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
         &members.iter().map(row).collect::<Vec<_>>(),
         "No process works on this database: there are no members.",
     )
+}
+
+fn is_calm(member: &Member) -> bool {
+    !member.is_exiting && member.throttled.is_empty() && member.held.is_empty() && member.failing.is_empty()
 }
 
 /// Returns the recipients whose turns take long, with the age of the turn.

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 use crate::recipient::Recipient;
 use crate::retry::pause_after;
+use crate::shard::ShardSet;
+use crate::store::{FailingRecipient, HeldKind};
+use crate::text::fit;
 
 /// Number of failing recipients of a kind, without a success in between, that hold the kind.
 const MANY: usize = 5;
@@ -30,6 +33,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 
 /// Most recipients of a held kind that are remembered for probes. A scan finds the others when the kind goes on.
 const MAX_PROBES: usize = 1_000;
+
+/// Most recipients of a kind whose last errors are remembered for the report of the process.
+const MAX_ERRORS: usize = 100;
+
+/// Number of failing recipients in the report of the process.
+const MAX_REPORTED: usize = 10;
+
+/// Largest number of bytes of an error in the report.
+const MAX_REPORTED_BYTES: usize = 500;
 
 /// Most recipients of a kind whose failures count as their own.
 const MAX_OWN: usize = 10_000;
@@ -59,6 +71,8 @@ struct Failing {
     suspects: HashSet<Recipient>,
     /// Recipients that failed while others succeeded, with the start of that.
     own: HashMap<Recipient, Instant>,
+    /// Last errors of some of the failing recipients.
+    errors: HashMap<Recipient, String>,
     hold: Option<Hold>,
     /// Recipients that wait while the kind is held.
     released: Vec<Recipient>,
@@ -86,6 +100,7 @@ impl Outages {
         let mut kinds = self.kinds();
         self.any.store(true, Ordering::Release);
         let failing = kinds.entry(to.kind().to_owned()).or_default();
+        failing.remember(to, &cause);
         if let Some(hold) = &mut failing.hold {
             hold.failed(to, cause, now);
             return false;
@@ -191,13 +206,37 @@ impl Outages {
         .collect()
     }
 
+    /// Returns the kinds that are held, and failing recipients of these shards with their last errors.
+    pub(crate) fn report(&self, owned: ShardSet) -> (Vec<HeldKind>, Vec<FailingRecipient>) {
+        let kinds = self.kinds();
+        let held = kinds.iter().filter_map(|(kind, failing)| {
+            let error = fit(&failing.hold.as_ref()?.cause, MAX_REPORTED_BYTES);
+            Some(HeldKind { kind: kind.clone(), error })
+        });
+        // A recipient that another process works on now may have recovered there.
+        let errors = kinds.values().flat_map(|failing| &failing.errors);
+        let failing = errors.filter(|(to, _)| owned.contains(to.shard())).take(MAX_REPORTED);
+        let failing = failing
+            .map(|(to, error)| FailingRecipient { recipient: to.to_string(), error: fit(error, MAX_REPORTED_BYTES) });
+        (held.collect(), failing.collect())
+    }
+
     fn kinds(&self) -> MutexGuard<'_, BTreeMap<String, Failing>> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Failing {
+    fn remember(&mut self, to: &Recipient, cause: &str) {
+        if let Some(error) = self.errors.get_mut(to) {
+            cause.clone_into(error);
+        } else if self.errors.len() < MAX_ERRORS {
+            self.errors.insert(to.clone(), cause.to_owned());
+        }
+    }
+
     fn succeeded(&mut self, to: &Recipient) {
+        self.errors.remove(to);
         self.suspects.remove(to);
         self.own.remove(to);
         let now = Instant::now();
@@ -217,6 +256,7 @@ impl Failing {
     }
 
     fn has_nothing(&mut self, to: &Recipient) {
+        self.errors.remove(to);
         self.suspects.remove(to);
         self.own.remove(to);
         let Some(hold) = &mut self.hold else { return };

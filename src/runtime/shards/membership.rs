@@ -19,11 +19,12 @@ use crate::clock::micros;
 use crate::heartbeat::Beat;
 use crate::runtime::config::LeaseConfig;
 use crate::runtime::failing::complaints::Complaints;
+use crate::runtime::failing::outage::Outages;
 use crate::runtime::metrics;
 use crate::runtime::working::at_work::AtWork;
 use crate::runtime::working::paused::PausedKinds;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, LeaseRow, MemberRow, ShardMask, answered, hold};
+use crate::store::{Backend, Fault, LeaseRow, MemberReport, MemberRow, ShardMask, answered, hold};
 
 /// Number of lease terms of silence after which a member is removed.
 const SILENT_TERMS: u32 = 20;
@@ -39,6 +40,7 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) kinds: Vec<String>,
     pub(crate) held: watch::Receiver<PausedKinds>,
     pub(crate) at_work: Arc<AtWork>,
+    pub(crate) outages: Arc<Outages>,
     pub(crate) complaints: Arc<Complaints>,
     /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
@@ -117,6 +119,17 @@ impl<B: Backend> Membership<B> {
         answered(&self.pool, leaving).await
     }
 
+    fn report(&self) -> MemberReport {
+        let (held, failing) = self.outages.report(*self.owned.borrow());
+        MemberReport {
+            kinds: self.kinds.clone(),
+            throttled: self.held.borrow().throttled.iter().cloned().collect(),
+            held,
+            busy: self.at_work.long_ones(Instant::now()),
+            failing,
+        }
+    }
+
     fn row(&self, exiting: bool) -> MemberRow {
         MemberRow {
             worker: self.worker,
@@ -124,9 +137,7 @@ impl<B: Backend> Membership<B> {
             shard_limit: i32::try_from(self.shard_limit).unwrap_or(i32::MAX),
             exiting,
             silent_us: 0,
-            kinds: self.kinds.join("/"),
-            throttled: Vec::from_iter(self.held.borrow().throttled.iter().map(String::as_str)).join("/"),
-            busy: self.at_work.long_ones(Instant::now()),
+            report: self.report(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The recipients that turns are working on, for operators: which process has been busy with which recipient for long.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::clock::micros;
 use crate::recipient::Recipient;
+use crate::store::BusyTurn;
 
 /// Time after which a turn is long.
 const LONG: Duration = Duration::from_secs(1);
@@ -42,18 +42,15 @@ impl AtWork {
         TurnInFlight { at_work: Arc::clone(self), number }
     }
 
-    /// Returns the recipients of the longest turns: a line each, `<microseconds> <recipient>`, the longest first.
-    pub(crate) fn long_ones(&self, now: Instant) -> String {
+    /// Returns the turns that take long, the longest first.
+    pub(crate) fn long_ones(&self, now: Instant) -> Vec<BusyTurn> {
         let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age = |since: Instant| now.saturating_duration_since(since);
         let mut long: Vec<_> = turns.since.values().filter(|(_, since)| age(*since) >= LONG).collect();
         long.sort_by_key(|(_, since)| *since);
-        let mut lines = String::new();
-        // A line feed in a key would end the line.
-        for (to, since) in long.into_iter().filter(|(to, _)| !to.as_str().contains('\n')).take(MAX_REPORTED) {
-            let _ = writeln!(lines, "{} {to}", micros(age(*since)));
-        }
-        lines
+        let busy =
+            |(to, since): &(Recipient, Instant)| BusyTurn { recipient: to.to_string(), age_us: micros(age(*since)) };
+        long.into_iter().take(MAX_REPORTED).map(busy).collect()
     }
 }
 
@@ -71,14 +68,18 @@ mod tests {
     async fn only_long_turns_in_flight_are_reported_and_the_longest_first() {
         let at_work = Arc::new(AtWork::default());
         let recipient = |key: &str| Recipient::new("order", key).unwrap();
+        let reported = || {
+            let busy = at_work.long_ones(Instant::now());
+            busy.into_iter().map(|busy| (busy.recipient, busy.age_us)).collect::<Vec<_>>()
+        };
+        let turn = |key: &str, seconds: i64| (format!("order/{key}"), seconds * 1_000_000);
         let first = at_work.begin(&recipient("1"));
         tokio::time::advance(LONG).await;
         let _second = at_work.begin(&recipient("2"));
-        let _odd = at_work.begin(&recipient("a\nb"));
-        assert_eq!(at_work.long_ones(Instant::now()), "1000000 order/1\n");
+        assert_eq!(reported(), [turn("1", 1)]);
         tokio::time::advance(LONG * 2).await;
-        assert_eq!(at_work.long_ones(Instant::now()), "3000000 order/1\n2000000 order/2\n");
+        assert_eq!(reported(), [turn("1", 3), turn("2", 2)]);
         drop(first);
-        assert_eq!(at_work.long_ones(Instant::now()), "2000000 order/2\n");
+        assert_eq!(reported(), [turn("2", 2)]);
     }
 }

@@ -4,6 +4,7 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
+use super::report::MemberReport;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -33,12 +34,7 @@ pub struct MemberRow {
     pub exiting: bool,
     /// Time since its last heartbeat, microseconds.
     pub silent_us: i64,
-    /// The kinds that it registered, joined by slashes.
-    pub kinds: String,
-    /// Those of its kinds that it throttles, joined by slashes.
-    pub throttled: String,
-    /// The recipients that it has been working on for long: a line each, `<microseconds> <recipient>`.
-    pub busy: String,
+    pub report: MemberReport,
 }
 
 /// The lease of a shard.
@@ -141,15 +137,13 @@ on_both_engines! {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_member
-                     (worker, address, shard_limit, exiting, heartbeat_at_us, kinds, throttled, busy)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7)
+                     (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5)
                  ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
-                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, kinds = excluded.kinds,
-                     throttled = excluded.throttled, busy = excluded.busy"
+                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, report = excluded.report"
             ));
             let query = query.bind(member.worker).bind(member.address.as_str());
-            let query = query.bind(member.shard_limit).bind(member.exiting).bind(member.kinds.as_str());
-            query.bind(member.throttled.as_str()).bind(member.busy.as_str()).execute(conn).await?;
+            query.bind(member.shard_limit).bind(member.exiting).bind(member.report.to_json()).execute(conn).await?;
             Ok(())
         }
 
@@ -171,7 +165,7 @@ on_both_engines! {
 
         async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, kinds, throttled, busy
+                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, report
                  FROM eventbox_member ORDER BY worker"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -183,9 +177,7 @@ on_both_engines! {
                         shard_limit: row.try_get(2)?,
                         exiting: row.try_get(3)?,
                         silent_us: row.try_get(4)?,
-                        kinds: row.try_get(5)?,
-                        throttled: row.try_get(6)?,
-                        busy: row.try_get(7)?,
+                        report: MemberReport::from_json(row.try_get(5)?),
                     })
                 })
                 .collect()

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{HOUR, Transcript, hours};
 use crate::store::macros::on_both_engines;
 use crate::store::shards::lease::{MemberRow, ShardMask};
+use crate::store::shards::report::MemberReport;
 
 const TERM: i64 = 10 * HOUR;
 
@@ -24,9 +25,7 @@ on_both_engines! {
                 shard_limit: 9,
                 exiting,
                 silent_us: 0,
-                kinds: "a/b".to_owned(),
-                throttled: "b".to_owned(),
-                busy: String::new(),
+                report: MemberReport { kinds: vec!["a".to_owned()], ..MemberReport::default() },
             };
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }

@@ -154,17 +154,18 @@ on_every_engine! {
             Engine::emit_on(&db.pool, &Recipient::new(kind, "1").unwrap(), Event::new("x")).await.unwrap();
         }
         db.run(format_args!(
-            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, kinds)
-             VALUES ({id}, '', 256, {not}, {}, 'known/other')",
-            now_us::<Engine>()
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+             VALUES ({id}, '', 256, {not}, {}, '{}')",
+            now_us::<Engine>(),
+            r#"{"kinds":["known","other"]}"#
         ))
         .await;
         let sentence = only(&examined(db).await, Severity::Warning, "kinds");
         assert!(sentence.contains("kind misspelt"), "{sentence}");
         // A worker of an older version does not say its kinds.
-        db.run("UPDATE eventbox_member SET kinds = ''").await;
+        db.run("UPDATE eventbox_member SET report = '{}'").await;
         assert!(bad(&examined(db).await).is_empty());
-        db.run("UPDATE eventbox_member SET kinds = 'known/misspelt'").await;
+        db.run(r#"UPDATE eventbox_member SET report = '{"kinds":["known","misspelt"]}'"#).await;
         let findings = examined(db).await;
         assert!(findings.iter().any(|finding| finding.check == "kinds" && finding.severity == Severity::Ok));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use eventbox::admin::{self, MessageFilter, Operator, Reason};
 use eventbox::runtime::{Runtime, RuntimeBuilder};
-use eventbox::{Backend, CloudEvent, Event, Recipient, Transition, outbox};
+use eventbox::{Backend, BoxError, CloudEvent, Event, Outage, Outcome, Recipient, Reducer, Transition, outbox};
 use sqlx::Pool;
 use tokio::sync::Semaphore;
 
@@ -26,8 +26,13 @@ async fn sentence<B: TestEngine>(db: &TestDb<B>) -> String {
     admin::why(&db.pool, &order()).await.unwrap().sentence
 }
 
-/// Inserts a member with these kinds that holds all shards, with leases that end then.
-async fn holder<B: TestEngine>(db: &TestDb<B>, kinds: &str, throttled: &str, left: i64) -> uuid::Uuid {
+/// Returns the report of a member.
+fn report(kinds: &[&str], throttled: &[&str]) -> String {
+    serde_json::json!({ "kinds": kinds, "throttled": throttled }).to_string()
+}
+
+/// Inserts a member with this report that holds all shards, with leases that end then.
+async fn holder<B: TestEngine>(db: &TestDb<B>, report: &str, left: i64) -> uuid::Uuid {
     let (now, id, worker) = match B::FOLDER {
         "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "'", "'"),
         _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "x'", "'"),
@@ -36,8 +41,8 @@ async fn holder<B: TestEngine>(db: &TestDb<B>, kinds: &str, throttled: &str, lef
     let text = uuid.simple();
     db.run(format_args!(
         "INSERT INTO eventbox_member
-             (worker, address, shard_limit, exiting, heartbeat_at_us, kinds, throttled)
-         VALUES ({id}{text}{worker}, 'host-a', 256, false, {now} - 20000000, '{kinds}', '{throttled}')"
+             (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+         VALUES ({id}{text}{worker}, 'host-a', 256, false, {now} - 20000000, '{report}')"
     ))
     .await;
     db.run(format_args!(
@@ -92,17 +97,19 @@ on_every_engine! {
     async fn no_process_works_or_none_knows_the_kind(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
         assert_eq!(reason(db).await, Reason::NoHolder { shard: order().shard() });
-        let worker = holder(db, "run/airport", "", 60).await;
+        let worker = holder(db, &report(&["run", "airport"], &[]), 60).await;
         assert_eq!(reason(db).await, Reason::NotRegistered { kind: "order".to_owned(), holder: None });
         // An older version of the library does not say its kinds.
-        db.run("UPDATE eventbox_member SET kinds = ''").await;
+        db.run("UPDATE eventbox_member SET report = '{}'").await;
         assert!(matches!(reason(db).await, Reason::InLine { worker: by, .. } if by == worker));
         // Another process knows the kind, and the holder does not.
-        db.run("UPDATE eventbox_member SET kinds = 'run'").await;
+        let runs = report(&["run"], &[]);
+        db.run(format_args!("UPDATE eventbox_member SET report = '{runs}'")).await;
         let id = if Engine::FOLDER == "postgres" { "gen_random_uuid()" } else { "randomblob(16)" };
         db.run(format_args!(
-            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, kinds)
-             SELECT {id}, 'host-b', 256, false, heartbeat_at_us, 'order' FROM eventbox_member"
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+             SELECT {id}, 'host-b', 256, false, heartbeat_at_us, '{}' FROM eventbox_member",
+            report(&["order"], &[])
         )).await;
         assert_eq!(reason(db).await, Reason::NotRegistered { kind: "order".to_owned(), holder: Some(worker) });
         assert!(sentence(db).await.starts_with("host-a ("), "{}", sentence(db).await);
@@ -110,7 +117,7 @@ on_every_engine! {
 
     async fn an_operator_paused_it(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
-        holder(db, "order", "", 60).await;
+        holder(db, &report(&["order"], &[]), 60).await;
         admin::pause(&db.pool, &order()).await.unwrap();
         assert_eq!(reason(db).await, Reason::Paused { is_kind: false });
         admin::resume(&db.pool, &order()).await.unwrap();
@@ -120,7 +127,7 @@ on_every_engine! {
 
     async fn it_failed_and_backs_off(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
-        holder(db, "order", "", 60).await;
+        holder(db, &report(&["order"], &[]), 60).await;
         db.run(format_args!(
             "INSERT INTO eventbox_failure (shard, recipient, attempts, next_attempt_at_us, error)
              VALUES ({}, 'order/7', 3, 9000000000000000, 'no seat')", order().shard()
@@ -133,10 +140,59 @@ on_every_engine! {
         assert!(matches!(reason(db).await, Reason::InLine { .. }));
     }
 
+    /// A state that cannot be read and a service that is away are no event's fault, so no failure is stored. The process
+    /// tells of them.
+    async fn a_failure_that_is_no_events_fault_is_told(db) {
+        struct Counter;
+        impl Reducer for Counter {
+            type State = u64;
+            fn reduce(&self, to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+                match to.key() {
+                    "7" | "8" => Ok(Outcome::to(count + events.len() as u64).consuming(events)),
+                    _ => Err(Outage { retry_after: Duration::from_millis(10) }.into()),
+                }
+            }
+        }
+        admin::set_state(&db.pool, &order(), 0, Some(b"no number")).await.unwrap();
+        let runtime = Runtime::builder(db.open(6)).reducer("order", Counter).config(config()).start().await.unwrap();
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        eventually(SOON, async || matches!(reason(db).await, Reason::Failing { .. })).await;
+        let Reason::Failing { worker, error } = reason(db).await else { panic!() };
+        assert!(worker == runtime.worker() && error.contains("state"), "{error}");
+        assert_eq!(admin::standing(&db.pool, &order()).await.unwrap().attempts, 0);
+        let trouble = async || admin::overview(&db.pool).await.unwrap().kinds[0].trouble.clone();
+        assert!(trouble().await.unwrap().starts_with("order/7: "));
+
+        // The repaired recipient is forgotten.
+        let turn = admin::standing(&db.pool, &order()).await.unwrap().turn;
+        admin::set_state(&db.pool, &order(), turn, Some(b"1")).await.unwrap();
+        eventually(SOON, async || matches!(reason(db).await, Reason::Processed { .. })).await;
+        eventually(SOON, async || trouble().await.is_none()).await;
+
+        // Many recipients fail alike, so their kind is held.
+        for key in 100..120 {
+            let away = Recipient::new("order", key.to_string()).unwrap();
+            eventbox::emit(&db.pool, &away, Event::new("x")).await.unwrap();
+        }
+        let held = async || trouble().await.is_some_and(|trouble| trouble.starts_with("held, many recipients"));
+        eventually(SOON, held).await;
+        let reasons = async || {
+            let mut reasons = Vec::new();
+            for key in 100..120 {
+                let away = Recipient::new("order", key.to_string()).unwrap();
+                reasons.push(admin::why(&db.pool, &away).await.unwrap().reason);
+            }
+            reasons
+        };
+        let is_told = |reason: &Reason| matches!(reason, Reason::Held { .. } | Reason::Failing { .. });
+        eventually(SOON, async || reasons().await.iter().all(is_told)).await;
+        assert!(runtime.stop(STOP).await.complete);
+    }
+
     /// An event that waits for long at a process that lives and knows its kind is overdue.
     async fn a_long_wait_is_overdue(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
-        let worker = holder(db, "order", "", 600).await;
+        let worker = holder(db, &report(&["order"], &[]), 600).await;
         assert!(matches!(reason(db).await, Reason::InLine { .. }));
         let id = if Engine::FOLDER == "postgres" { "'00000000-0000-7000-8000-000000000000'" } else { "zeroblob(16)" };
         db.run(format_args!("UPDATE eventbox_event SET id = {id}")).await;
@@ -145,13 +201,14 @@ on_every_engine! {
 
     async fn the_holder_is_silent_or_throttles(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
-        let worker = holder(db, "order", "order/run", -5).await;
+        let worker = holder(db, &report(&["order"], &["order", "run"]), -5).await;
         let silent = reason(db).await;
         let Reason::SilentHolder { worker: by, silent_for: Some(silent_for), .. } = silent else { panic!("{silent:?}") };
         assert!(by == worker && (20..60).contains(&silent_for.as_secs()), "{silent_for:?}");
         db.run("UPDATE eventbox_lease SET expires_at_us = 9000000000000000").await;
         assert_eq!(reason(db).await, Reason::Throttled { kind: "order".to_owned(), worker });
-        db.run("UPDATE eventbox_member SET throttled = 'orders'").await;
+        let others = report(&["order"], &["orders"]);
+        db.run(format_args!("UPDATE eventbox_member SET report = '{others}'")).await;
         assert!(matches!(reason(db).await, Reason::InLine { .. }), "a kind is no part of another");
         // The lease of a process that left without a word.
         db.run("DELETE FROM eventbox_member").await;
@@ -236,7 +293,7 @@ mod postgres {
             eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
             // The event has waited for longer than a worker needs.
             db.run("UPDATE eventbox_event SET id = '00000000-0000-7000-8000-000000000000'").await;
-            holder(db, "order", "", 600).await;
+            holder(db, &report(&["order"], &[]), 600).await;
             assert!(matches!(reason(db).await, Reason::Overdue { .. }));
             let mut tx = db.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
             sqlx::query("SELECT count(*) FROM eventbox_event").execute(&mut *tx).await.unwrap();

@@ -42,6 +42,12 @@ fn list(members: &[Member]) -> String {
         if !member.throttled.is_empty() {
             remarks.push(format!("throttled: {}", member.throttled.join(", ")));
         }
+        for held in &member.held {
+            remarks.push(format!("holds {}, whose recipients fail alike: {}", held.kind, held.error));
+        }
+        for failing in &member.failing {
+            remarks.push(format!("{} fails: {}", failing.recipient, failing.error));
+        }
         for busy in &member.busy {
             remarks.push(format!("works on {} for {}", busy.recipient, span(busy.since)));
         }

@@ -93,6 +93,7 @@ fn kinds(kinds: &[KindOverview]) -> String {
         if kind.workers == 0 && kind.waiting.number > 0 {
             remarks.push("no worker knows it");
         }
+        remarks.extend(kind.trouble.as_deref());
         grid.row([
             text(&kind.kind),
             text(kind.waiting.to_string()),

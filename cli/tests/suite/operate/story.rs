@@ -171,10 +171,12 @@ async fn five_faults_are_found_and_mended_with_commands() {
         let file = broken.to_str().unwrap();
         night.run(&format!("state set order/broken {file} --yes")).await.done();
         emit("broken", "3").await;
-        // The workers do not blame the event, so the recipient waits, and why says where to look.
-        eventually(SOON, async || night.why("broken").await["reason"] == "overdue").await;
+        // The workers do not blame the event, so no failure is stored. They tell of it all the same.
+        eventually(SOON, async || night.why("broken").await["reason"] == "failing").await;
         let why = night.why("broken").await;
-        assert!(why["advice"].as_str().unwrap().contains("a state that cannot be read"), "{why}");
+        assert!(why["error"].as_str().unwrap().contains("state"), "{why}");
+        let status = night.json("status").await;
+        assert!(status["kinds"][0]["trouble"].as_str().unwrap().starts_with("order/broken: "), "{status}");
         assert_eq!(night.run("state get order/broken").await.done(), "12x");
         std::fs::write(&broken, "12").unwrap();
         night.run(&format!("state set order/broken {file} --yes")).await.done();

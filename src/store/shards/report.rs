@@ -1,0 +1,75 @@
+//! What a process tells of itself at each heartbeat.
+
+use serde::{Deserialize, Serialize};
+
+/// The report of a member, stored as JSON. A field that an older version does not write is empty, and one that this
+/// version does not know is skipped, so that versions may run beside each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberReport {
+    /// Kinds that the process registered, sorted. Empty in the report of an older version.
+    pub kinds: Vec<String>,
+    /// Kinds that it throttles, because the outbox is over its quota.
+    pub throttled: Vec<String>,
+    /// Kinds that it holds, because many of their recipients fail alike.
+    pub held: Vec<HeldKind>,
+    /// Turns that take long, the longest first.
+    pub busy: Vec<BusyTurn>,
+    /// Recipients whose last turns failed there.
+    pub failing: Vec<FailingRecipient>,
+}
+
+/// A kind of which only one recipient at a time is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldKind {
+    pub kind: String,
+    /// The error that its recipients fail with.
+    pub error: String,
+}
+
+/// A turn in flight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusyTurn {
+    pub recipient: String,
+    /// Age of the turn, microseconds.
+    pub age_us: i64,
+}
+
+/// A recipient whose last turn failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailingRecipient {
+    pub recipient: String,
+    pub error: String,
+}
+
+impl MemberReport {
+    pub(super) fn to_json(&self) -> String {
+        // It has only texts and numbers, so it can be written.
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// Reads a report. One that cannot be read tells nothing.
+    pub(super) fn from_json(json: &str) -> Self {
+        serde_json::from_str(json).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_other_versions_can_be_read() {
+        let report = MemberReport {
+            kinds: vec!["a".to_owned()],
+            busy: vec![BusyTurn { recipient: "a/1\n".to_owned(), age_us: 7 }],
+            ..MemberReport::default()
+        };
+        assert_eq!(MemberReport::from_json(&report.to_json()), report);
+        for older in ["{}", "", "no JSON"] {
+            assert_eq!(MemberReport::from_json(older), MemberReport::default());
+        }
+        let newer = MemberReport::from_json(r#"{"kinds":["b"],"weather":"fine"}"#);
+        assert_eq!(newer.kinds, ["b"]);
+    }
+}
