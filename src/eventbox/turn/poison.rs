@@ -89,7 +89,10 @@ where
         tracing::debug!(recipient = %to, half, "a batch keeps failing: trying half of it");
         let (done, smaller) = attempt_with_retries(pool, to, processor, &options.searching(half)).await;
         match done {
-            Ok(turn) if turn.number.is_some() => return Ok(Turn { more_remain: true, ..turn }),
+            Ok(turn) if turn.number.is_some() => {
+                go_on_at_once(pool, to).await;
+                return Ok(Turn { more_remain: true, ..turn });
+            }
             // The processor decides nothing on half of the batch, so no single event can be blamed.
             Ok(_) => return Err(error),
             Err(smaller_error) if is_poison(&smaller_error) => {
@@ -110,6 +113,15 @@ where
     let verdict = Verdict { code: POISON_CODE, reason: &text, attempts: count(failures) };
     take_aside(pool, to, options, attempted.turn, &[event], verdict).await?;
     Ok(Turn { number: Some(attempted.turn + 1), quarantined: 1, more_remain: true, ..Turn::default() })
+}
+
+/// Ends the back-off of the failure that began the search, so that the next turn searches the rest of the batch.
+async fn go_on_at_once<B: Backend>(pool: &Pool<B>, to: &Recipient) {
+    let ended =
+        answered(pool, async { B::end_back_off(&mut *hold(pool).await?, to.shard().into(), to.as_str()).await });
+    if let Err(fault) = ended.await {
+        tracing::debug!(recipient = %to, error = %fault.0, "the search for a bad event waits for the back-off");
+    }
 }
 
 fn counts(options: &TurnOptions, to: &Recipient, error: &(dyn StdError + 'static)) -> bool {

@@ -68,6 +68,13 @@ pub trait FailureTable: Database {
         pause_us: (i64, i64),
     ) -> impl Future<Output = Result<i32, Fault>> + Send;
 
+    /// Ends the back-off of a failing recipient, and keeps the number of its failures.
+    fn end_back_off(
+        conn: &mut Self::Connection,
+        shard: i16,
+        recipient: &str,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Clears the failures of a recipient. A paused recipient stays paused.
     fn clear_failures(
         conn: &mut Self::Connection,
@@ -163,6 +170,21 @@ on_both_engines! {
             let query = query.bind(shard).bind(recipient).bind(error).bind(base_us).bind(cap_us);
             let row = query.fetch_one(conn).await?;
             Ok(row.try_get(0)?)
+        }
+
+        async fn end_back_off(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+            recipient: &str,
+        ) -> Result<(), Fault> {
+            sqlx::query::<Engine>(
+                "UPDATE eventbox_failure SET next_attempt_at_us = 0 WHERE shard = $1 AND recipient = $2",
+            )
+            .bind(shard)
+            .bind(recipient)
+            .execute(conn)
+            .await?;
+            Ok(())
         }
 
         async fn clear_failures(

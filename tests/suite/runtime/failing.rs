@@ -56,6 +56,18 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_failure").await, 0);
     }
 
+    /// The search for a bad event goes on at once after a part of the batch has committed, whatever the back-off is.
+    async fn the_search_for_a_bad_event_waits_for_no_back_off(db) {
+        let mut config = isolating(1);
+        config.backoff = backoff(Duration::from_secs(3_600), Duration::from_secs(7_200));
+        emit(db, &tally("fails"), ["a", "b", "c", "d", "e", "f", "g", "fail"]).await;
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", Fragile).config(config).start().await.unwrap();
+        eventually(SOON, async || db.count("eventbox_dead_letter").await == 1).await;
+        assert_eq!(seen(db, &tally("fails")).await.len(), 7);
+        assert_eq!(db.count("eventbox_failure").await, 0);
+        runtime.stop(STOP).await;
+    }
+
     /// A failing recipient backs off for longer and longer, by the database's clock, so for all processes together.
     async fn a_failing_recipient_is_left_alone(db) {
         let mut config = isolating(1_000);
