@@ -1,5 +1,7 @@
 //! Repairs of one recipient.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use super::{Done, Operator, check_text, journal};
@@ -15,6 +17,31 @@ use crate::store::{Backend, Fault, Forgotten, PurgedFrom, Verdict, answered, beg
 /// as contention.
 const REPLAY_NAME_WAIT_MS: u32 = 5_000;
 
+/// Some events of a recipient, as the record and errors name them.
+struct EventsOf<'a>(usize, &'a Recipient);
+
+impl fmt::Display for EventsOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EventsOf(count, of) = self;
+        write!(f, "{count} {} of {of}", if *count == 1 { "event" } else { "events" })
+    }
+}
+
+/// Makes a repair of a recipient in one transaction, which moves the recipient's turn and records the repair. The block
+/// has the transaction, and its value is the number of things that it changed.
+macro_rules! repair {
+    ($operator:ident, $entry:expr, $of:ident, |$tx:ident| $work:block) => {{
+        let write = async {
+            let mut $tx = $operator.begin_moving($of).await?;
+            let touched: u64 = $work;
+            $operator.record(&mut $tx, $entry, touched).await?;
+            Ok(($tx, touched))
+        };
+        let (tx, touched) = write.await.map_err(|fault: Fault| fault.during($entry))?;
+        $operator.end(tx, $entry, touched).await
+    }};
+}
+
 impl<B: Backend> Operator<B> {
     /// Pauses a recipient, as [`admin::pause`](crate::admin::pause).
     ///
@@ -23,14 +50,7 @@ impl<B: Backend> Operator<B> {
     /// See [`Operator`].
     pub async fn pause(&self, of: &Recipient) -> Result<Done> {
         let entry = self.entry("pause", of)?;
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
-            let touched = B::pause_recipient(&mut tx, of.shard().into(), of.as_str()).await?.into();
-            self.record(&mut tx, &entry, touched).await?;
-            Ok((tx, touched))
-        };
-        let (tx, touched) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        self.end(tx, &entry, touched).await
+        repair!(self, &entry, of, |tx| { B::pause_recipient(&mut tx, of.shard().into(), of.as_str()).await?.into() })
     }
 
     /// Resumes a recipient, as [`admin::resume`](crate::admin::resume).
@@ -40,14 +60,9 @@ impl<B: Backend> Operator<B> {
     /// See [`Operator`].
     pub async fn resume(&self, of: &Recipient) -> Result<Done> {
         let entry = self.entry("resume", of)?;
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
-            let touched = B::resume_recipient(&mut tx, of.shard().into(), of.as_str()).await?.into();
-            self.record(&mut tx, &entry, touched).await?;
-            Ok((tx, touched))
-        };
-        let (tx, touched) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        let done = self.end(tx, &entry, touched).await?;
+        let done = repair!(self, &entry, of, |tx| {
+            B::resume_recipient(&mut tx, of.shard().into(), of.as_str()).await?.into()
+        })?;
         wake_shard(of.shard());
         Ok(done)
     }
@@ -60,16 +75,12 @@ impl<B: Backend> Operator<B> {
     pub async fn try_now(&self, of: &Recipient) -> Result<Done> {
         let entry = self.entry("retry", of)?;
         let (shard, recipient) = (of.shard().into(), of.as_str());
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
+        let done = repair!(self, &entry, of, |tx| {
             let standing = B::read_standing(&mut tx, shard, recipient).await?;
             let touched = u64::from(standing.attempts > 0 && !standing.paused);
             B::clear_failures(&mut tx, shard, recipient).await?;
-            self.record(&mut tx, &entry, touched).await?;
-            Ok((tx, touched))
-        };
-        let (tx, touched) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        let done = self.end(tx, &entry, touched).await?;
+            touched
+        })?;
         wake_shard(of.shard());
         Ok(done)
     }
@@ -80,18 +91,11 @@ impl<B: Backend> Operator<B> {
     ///
     /// See [`Operator`]; also [`Error::Misuse`] for too many ids or a wrong reason.
     pub async fn quarantine(&self, of: &Recipient, ids: &[EventId], reason: &str) -> Result<Done> {
-        let entry = self.entry("quarantine", format_args!("{} events of {of}", ids.len()))?;
+        let entry = self.entry("quarantine", EventsOf(ids.len(), of))?;
         check_text("reason", reason, MAX_REASON_BYTES).map_err(|misuse| Error::misuse(&entry, misuse))?;
         let ids = check_ids(ids).map_err(|misuse| Error::misuse(&entry, misuse))?;
         let verdict = Verdict { code: QUARANTINED, reason, attempts: 0 };
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
-            let moved = journal::quarantine(&mut tx, of, &ids, verdict).await?;
-            self.record(&mut tx, &entry, moved).await?;
-            Ok((tx, moved))
-        };
-        let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        self.end(tx, &entry, moved).await
+        repair!(self, &entry, of, |tx| { journal::quarantine(&mut tx, of, &ids, verdict).await? })
     }
 
     /// Moves events of a recipient from the quarantine back into its box, as [`admin::replay`](crate::admin::replay).
@@ -100,21 +104,16 @@ impl<B: Backend> Operator<B> {
     ///
     /// See [`Operator`]; also [`Error::Misuse`] for too many ids.
     pub async fn replay(&self, of: &Recipient, ids: &[EventId]) -> Result<Done> {
-        let entry = self.entry("replay", format_args!("{} events of {of}", ids.len()))?;
+        let entry = self.entry("replay", EventsOf(ids.len(), of))?;
         let ids = check_ids(ids).map_err(|misuse| Error::misuse(&entry, misuse))?;
         self.replay_as(&entry, of, &ids).await
     }
 
     pub(super) async fn replay_as(&self, entry: &super::Entry, of: &Recipient, ids: &[Uuid]) -> Result<Done> {
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
+        let done = repair!(self, entry, of, |tx| {
             B::limit_lock_wait(&mut tx, REPLAY_NAME_WAIT_MS).await?;
-            let moved = B::replay_events(&mut tx, of.shard().into(), of.as_str(), ids).await?;
-            self.record(&mut tx, entry, moved).await?;
-            Ok((tx, moved))
-        };
-        let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(entry))?;
-        let done = self.end(tx, entry, moved).await?;
+            B::replay_events(&mut tx, of.shard().into(), of.as_str(), ids).await?
+        })?;
         wake_shard(of.shard());
         Ok(done)
     }
@@ -125,20 +124,13 @@ impl<B: Backend> Operator<B> {
     ///
     /// See [`Operator`]; also [`Error::Misuse`] for too many ids.
     pub async fn discard(&self, of: &Recipient, ids: &[EventId]) -> Result<Done> {
-        let entry = self.entry("discard", format_args!("{} events of {of}", ids.len()))?;
+        let entry = self.entry("discard", EventsOf(ids.len(), of))?;
         let ids = check_ids(ids).map_err(|misuse| Error::misuse(&entry, misuse))?;
         self.discard_as(&entry, of, &ids).await
     }
 
     pub(super) async fn discard_as(&self, entry: &super::Entry, of: &Recipient, ids: &[Uuid]) -> Result<Done> {
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
-            let deleted = journal::purge(&mut tx, of, &[PurgedFrom::Quarantine], ids).await?;
-            self.record(&mut tx, entry, deleted).await?;
-            Ok((tx, deleted))
-        };
-        let (tx, deleted) = write.await.map_err(|fault: Fault| fault.during(entry))?;
-        self.end(tx, entry, deleted).await
+        repair!(self, entry, of, |tx| { journal::purge(&mut tx, of, &[PurgedFrom::Quarantine], ids).await? })
     }
 
     /// Deletes events for good, from the box and from the timers, as [`admin::purge`](crate::admin::purge).
@@ -147,18 +139,13 @@ impl<B: Backend> Operator<B> {
     ///
     /// See [`Operator`]; also [`Error::Misuse`] for too many ids.
     pub async fn purge(&self, of: &Recipient, ids: &[EventId]) -> Result<Done> {
-        let entry = self.entry("purge", format_args!("{} events of {of}", ids.len()))?;
+        let entry = self.entry("purge", EventsOf(ids.len(), of))?;
         let ids = check_ids(ids).map_err(|misuse| Error::misuse(&entry, misuse))?;
-        let write = async {
-            let mut tx = self.begin_moving(of).await?;
+        repair!(self, &entry, of, |tx| {
             // The timers come first. The delete waits for a move of a timer in progress, and then finds its event in
             // the box.
-            let purged = journal::purge(&mut tx, of, &[PurgedFrom::Timers, PurgedFrom::Box], &ids).await?;
-            self.record(&mut tx, &entry, purged).await?;
-            Ok((tx, purged))
-        };
-        let (tx, purged) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        self.end(tx, &entry, purged).await
+            journal::purge(&mut tx, of, &[PurgedFrom::Timers, PurgedFrom::Box], &ids).await?
+        })
     }
 
     /// Deletes for good all events of a box and all timers of its recipient, as

@@ -73,43 +73,43 @@ impl Target {
 
 impl Run for PauseArgs {
     async fn run(self, session: &Session) -> Result<Answer> {
-        let hands = Hands::new(session, &self.writing);
-        let Target { recipient, kind } = &self.target;
-        let name = self.target.name();
-        let nothing = format!("Nothing was changed: {name} was paused already.");
-        let deed = Deed { verb: ("pauses", "Paused"), object: Object::One(name), nothing };
-        let act = async |rehearsing, _| {
-            on!(&session.database, pool => {
-                let operator = hands.operator(pool, rehearsing);
-                match recipient {
-                    Some(recipient) => operator.pause(recipient).await,
-                    None => operator.pause_kind(kind.as_deref().unwrap_or_default()).await,
-                }
-            })
-        };
-        hands.act(&deed, act).await
+        let nothing = "paused already";
+        set_paused(session, &self.target, &self.writing, true, ("pauses", "Paused"), nothing).await
     }
 }
 
 impl Run for ResumeArgs {
     async fn run(self, session: &Session) -> Result<Answer> {
-        let hands = Hands::new(session, &self.writing);
-        let Target { recipient, kind } = &self.target;
-        let name = self.target.name();
-        let problem = if recipient.is_some() { "neither paused nor failing" } else { "not paused" };
-        let nothing = format!("Nothing was changed: {name} was {problem}.");
-        let deed = Deed { verb: ("resumes", "Resumed"), object: Object::One(name), nothing };
-        let act = async |rehearsing, _| {
-            on!(&session.database, pool => {
-                let operator = hands.operator(pool, rehearsing);
-                match recipient {
-                    Some(recipient) => operator.resume(recipient).await,
-                    None => operator.resume_kind(kind.as_deref().unwrap_or_default()).await,
-                }
-            })
-        };
-        hands.act(&deed, act).await
+        let nothing = if self.target.recipient.is_some() { "neither paused nor failing" } else { "not paused" };
+        set_paused(session, &self.target, &self.writing, false, ("resumes", "Resumed"), nothing).await
     }
+}
+
+async fn set_paused(
+    session: &Session,
+    target: &Target,
+    writing: &Writing,
+    is_paused: bool,
+    verb: (&'static str, &'static str),
+    nothing: &str,
+) -> Result<Answer> {
+    let hands = Hands::new(session, writing);
+    let name = target.name();
+    let kind = target.kind.as_deref().unwrap_or_default();
+    let nothing = format!("Nothing was changed: {name} was {nothing}.");
+    let deed = Deed { verb, object: Object::One(name), nothing };
+    let act = async |rehearsing, _| {
+        on!(&session.database, pool => {
+            let operator = hands.operator(pool, rehearsing);
+            match (&target.recipient, is_paused) {
+                (Some(recipient), true) => operator.pause(recipient).await,
+                (Some(recipient), false) => operator.resume(recipient).await,
+                (None, true) => operator.pause_kind(kind).await,
+                (None, false) => operator.resume_kind(kind).await,
+            }
+        })
+    };
+    hands.act(&deed, act).await
 }
 
 impl Run for RetryArgs {
