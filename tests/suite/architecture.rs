@@ -9,7 +9,7 @@ use crate::support::{TestDb, TestEngine};
 
 /// Modules from the top to the bottom. Each may use the modules below it.
 const LAYERS: [&[&str]; 6] = [
-    &["ingress", "dashboard", "prometheus"],
+    &["ingress", "dashboard", "peer", "prometheus"],
     &["runtime", "admin", "testing"],
     &["dsset"],
     &["emitter", "eventbox"],
