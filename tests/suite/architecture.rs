@@ -8,14 +8,9 @@ use crate::support::source::{all_files, every_run, is_ident, is_sql, paths_from_
 use crate::support::{TestDb, TestEngine};
 
 /// Modules from the top to the bottom. Each may use the modules below it.
-<<<<<<< HEAD
 const LAYERS: [&[&str]; 7] = [
     &["peer"],
     &["ingress", "dashboard", "prometheus"],
-=======
-const LAYERS: [&[&str]; 6] = [
-    &["ingress", "dashboard", "peer", "prometheus"],
->>>>>>> framing
     &["runtime", "admin", "testing"],
     &["dsset"],
     &["emitter", "eventbox"],
