@@ -149,7 +149,7 @@ impl MessageFilter {
     }
 }
 
-/// Shown in the record of operations: `all messages`, or `messages with source=flights code=UNAVAILABLE`.
+/// Shown in the record of operations: `all messages`, or `messages with source=flights code=Unavailable`.
 impl fmt::Display for MessageFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("source", &self.0.source), ("type", &self.0.r#type), ("code", &self.0.code)];
