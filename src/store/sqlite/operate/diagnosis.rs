@@ -57,6 +57,7 @@ impl DiagnosisDialect for Sqlite {
         made(8, "table", "eventbox_journal"),
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
+        made(9, "table", "eventbox_paused_destination"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {
