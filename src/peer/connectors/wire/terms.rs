@@ -202,8 +202,8 @@ impl Ended {
     }
 }
 
-/// Returns the end of a stream whose connection broke. A client that goes without a goodbye is every day's business of a
-/// server, and no failure that counts for the breaker of the peer.
+/// Returns the end of a stream whose connection broke. A client that goes without a goodbye is every day's business of
+/// a server, and no failure that counts for the breaker of the peer.
 fn reason_of(error: &io::Error) -> EndReason {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     match error.kind() {

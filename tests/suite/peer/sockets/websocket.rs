@@ -56,7 +56,7 @@ on_every_engine! {
         assert_eq!(facts.get("path"), Some("/events"));
         client.send(Message::text("text\nof two lines")).await.unwrap();
         client.send(Message::binary("binary")).await.unwrap();
-        let part = |text: &'static str, kind, is_last| Message::Frame(Frame::message(text, OpCode::Data(kind), is_last));
+        let part = |text: &'static str, kind, last| Message::Frame(Frame::message(text, OpCode::Data(kind), last));
         client.send(part("in ", Data::Text, false)).await.unwrap();
         client.send(Message::Ping("between".into())).await.unwrap();
         client.send(part("pieces", Data::Continue, true)).await.unwrap();
