@@ -1,11 +1,13 @@
-//! Connectors: what peers know of protocols.
+//! The connectors of the library.
 
+mod null;
 mod tcp;
 #[cfg(unix)]
 mod unix;
 mod websocket;
 mod wire;
 
+pub use null::Null;
 pub use tcp::{LocalAddress, TcpClient, TcpClientConfig, TcpServer, TcpServerConfig};
 #[cfg(unix)]
 pub use unix::{UnixClient, UnixClientConfig, UnixServer, UnixServerConfig};
