@@ -26,8 +26,8 @@ pub enum HttpError {
         /// Error of the JSON reader.
         source: serde_json::Error,
     },
-    /// A part of an envelope is not allowed.
-    #[error("use the {part} of the event's envelope: {problem}")]
+    /// A part of a request or a response is not allowed.
+    #[error("the {part} is refused: {problem}")]
     Part {
         /// The part: `path`, `headers`, `status`.
         part: &'static str,

@@ -35,7 +35,8 @@ impl Dial {
         let stream = timeout(settings.connect_timeout, connecting).await??;
         stream.set_nodelay(true)?;
         if !settings.endpoint.is_tls() {
-            return Ok(Dialled(TokioIo::new(Box::new(stream))));
+            let plain: Wire = Box::new(stream);
+            return Ok(Dialled(TokioIo::new(plain)));
         }
         let tls = ClientTls::load(&settings.config.tls, host)?;
         Ok(Dialled(TokioIo::new(tls.connect(stream, settings.connect_timeout).await?)))

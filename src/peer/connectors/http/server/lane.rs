@@ -1,6 +1,5 @@
 //! A lane: one stream that takes its share of the requests, and the answers to them.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::answer::{self, Answer};
 use super::refusal;
-use super::waiting::{Place, Routed};
+use super::waiting::{Numbers, Place, Routed};
 use crate::eventbox::{Event, EventId};
 use crate::peer::connectors::http::error::HttpError;
 use crate::peer::{
@@ -48,7 +47,7 @@ impl Lane {
                 stream => stream?,
             };
             let served = self.serve(&mut stream).await;
-            self.shared.waiting.tell(self.number, 0..=u64::MAX, Answer::stopping());
+            self.shared.waiting.tell(self.number, (0, u64::MAX), Answer::stopping());
             let is_over = self.shared.stopping.is_cancelled() || self.shared.closing.is_cancelled();
             let (reason, failed) = match served {
                 Ok(()) if is_over => (EndReason::Stopped, None),
@@ -59,7 +58,8 @@ impl Lane {
             // A body is read as a whole, so that the end of a stream is never in the middle of a message.
             let ended = stream.end(reason).await;
             match failed {
-                Some(PeerError::Stopped { .. }) => return Ok(()),
+                // At a stop the requests have their 503, and nothing is to be tried again.
+                Some(_) if is_over => return Ok(()),
                 Some(error) => return Err(error.into()),
                 None if is_over => return ended.map_err(Into::into),
                 None => ended?,
@@ -106,7 +106,7 @@ async fn take(
             Ok(received) => refusal::of_received(received, &shared.settings),
             Err(error) => {
                 let answer = refusal::of_error(&error);
-                shared.waiting.tell(lane, number..=number, answer);
+                shared.waiting.tell(lane, (number, number), answer);
                 match error.ends_stream() {
                     true => return Err(error),
                     false => continue,
@@ -114,7 +114,7 @@ async fn take(
             }
         };
         match refused {
-            Some(answer) => shared.waiting.tell(lane, number..=number, answer),
+            Some(answer) => shared.waiting.tell(lane, (number, number), answer),
             None => shared.waiting.committed((lane, number)),
         }
     }
@@ -184,13 +184,12 @@ impl Answers<'_> {
                 return None;
             }
         };
-        match self.shared.waiting.route(self.lane, numbers.clone(), answer) {
+        match self.shared.waiting.route(self.lane, numbers, answer) {
             Routed::Sent(receiver) => Some(receiver),
             Routed::Nobody => {
                 let problem = format!(
                     "no request of {} to {} waits: it has an answer, its deadline has passed, or its client went away",
-                    numbers.start(),
-                    numbers.end()
+                    numbers.0, numbers.1
                 );
                 self.refuse(outgoing, event.event.id(), HttpError::unroutable(problem));
                 None
@@ -199,12 +198,12 @@ impl Answers<'_> {
     }
 
     /// Returns the numbers of the requests that an event answers: the one that it names, else those that caused it.
-    fn numbers(&self, event: &Event, named: Option<u64>) -> Result<RangeInclusive<u64>, HttpError> {
+    fn numbers(&self, event: &Event, named: Option<u64>) -> Result<Numbers, HttpError> {
         if let Some(number) = named {
-            return Ok(number..=number);
+            return Ok((number, number));
         }
         let range = event.origin().and_then(|origin| origin.range(&self.shared.peer, self.stream.as_str()));
-        range.map(|(first, last)| first..=last).ok_or_else(|| {
+        range.ok_or_else(|| {
             HttpError::unroutable(format!(
                 "no request of stream {} has caused it, and it names none: answer in the turn of the request, or with an \
                  envelope that has its request",

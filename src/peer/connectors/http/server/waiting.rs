@@ -1,7 +1,6 @@
 //! The requests that wait for their answer.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,9 @@ pub const MAX_KEPT_ANSWERS: usize = 1_024;
 
 /// A request: its lane, and its number.
 pub(super) type Place = (u64, u64);
+
+/// The first and the last of a range of requests.
+pub(super) type Numbers = (u64, u64);
 
 /// What a waiting request gets.
 #[derive(Debug, Clone)]
@@ -96,8 +98,9 @@ impl Waiting {
             if let Some(answer) = inner.kept.get(key) {
                 return Entered::Answered(Arc::clone(answer));
             }
-            let first = inner.keys.get(key).copied();
-            if let Some((first, slot)) = first.and_then(|first| Some((first, inner.slots.get_mut(&first)?))) {
+            if let Some(first) = inner.keys.get(key).copied()
+                && let Some(slot) = inner.slots.get_mut(&first)
+            {
                 slot.waiters.retain(|waiter| !waiter.is_closed());
                 slot.waiters.push(sender);
                 return Entered::Joined(ticket(first));
@@ -126,9 +129,9 @@ impl Waiting {
 
     /// Gives an answer from an event to every request of a lane whose number is in the range, and keeps it for requests
     /// with a key.
-    pub(super) fn route(&self, lane: u64, numbers: RangeInclusive<u64>, answer: Answer) -> Routed {
+    pub(super) fn route(&self, lane: u64, numbers: Numbers, answer: Answer) -> Routed {
         let (receipt, taken) = Receipt::new();
-        let has_taker = self.give(lane, numbers, Reply { answer: Arc::new(answer), receipt: Some(receipt) });
+        let has_taker = self.give(lane, numbers, &Reply { answer: Arc::new(answer), receipt: Some(receipt) });
         match has_taker {
             true => Routed::Sent(taken),
             false => Routed::Nobody,
@@ -136,8 +139,8 @@ impl Waiting {
     }
 
     /// Gives an answer of the server itself to every request of a lane whose number is in the range.
-    pub(super) fn tell(&self, lane: u64, numbers: RangeInclusive<u64>, answer: Answer) {
-        self.give(lane, numbers, Reply { answer: Arc::new(answer), receipt: None });
+    pub(super) fn tell(&self, lane: u64, numbers: Numbers, answer: Answer) {
+        self.give(lane, numbers, &Reply { answer: Arc::new(answer), receipt: None });
     }
 
     /// Gives an answer of the server itself to every request.
@@ -151,12 +154,12 @@ impl Waiting {
     }
 
     /// Returns whether anybody took the reply.
-    fn give(&self, lane: u64, numbers: RangeInclusive<u64>, reply: Reply) -> bool {
-        if numbers.is_empty() {
+    fn give(&self, lane: u64, (first, last): Numbers, reply: &Reply) -> bool {
+        if first > last {
             return false;
         }
         let mut inner = self.lock();
-        let range = (lane, *numbers.start())..=(lane, *numbers.end());
+        let range = (lane, first)..=(lane, last);
         let places: Vec<Place> = inner.slots.range(range).map(|(place, _)| *place).collect();
         let mut has_taker = false;
         for place in places {
@@ -164,7 +167,7 @@ impl Waiting {
             if let Some(key) = slot.key.clone().filter(|_| reply.receipt.is_some()) {
                 inner.keep(key, Arc::clone(&reply.answer), Instant::now() + self.keep);
             }
-            has_taker |= slot.give(&reply);
+            has_taker |= slot.give(reply);
         }
         self.left.notify_waiters();
         has_taker
@@ -292,7 +295,7 @@ mod tests {
     async fn a_batch_answers_every_request_in_its_range() {
         let waiting = Arc::new(Waiting::new(KEEP));
         let [a, b, c, other] = [(1, 1), (1, 17), (1, 33), (2, 18)].map(|place| new(&waiting, place, None));
-        assert!(matches!(waiting.route(1, 1..=17, hello()), Routed::Sent(_)));
+        assert!(matches!(waiting.route(1, (1, 17), hello()), Routed::Sent(_)));
         let statuses = [reply(a).await, reply(b).await, reply(c).await, reply(other).await];
         assert_eq!(statuses, [Some(StatusCode::OK), Some(StatusCode::OK), None, None]);
     }
@@ -300,12 +303,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_waits_for_is_noticed() {
         let waiting = Arc::new(Waiting::new(KEEP));
-        assert!(matches!(waiting.route(1, 1..=1, hello()), Routed::Nobody));
+        assert!(matches!(waiting.route(1, (1, 1), hello()), Routed::Nobody));
         drop(new(&waiting, (1, 1), None));
-        assert!(matches!(waiting.route(1, 1..=1, hello()), Routed::Nobody));
+        assert!(matches!(waiting.route(1, (1, 1), hello()), Routed::Nobody));
         let ticket = new(&waiting, (1, 2), None);
-        assert!(matches!(waiting.route(1, 2..=2, hello()), Routed::Sent(_)));
-        assert!(matches!(waiting.route(1, 2..=2, hello()), Routed::Nobody), "it has an answer already");
+        assert!(matches!(waiting.route(1, (2, 2), hello()), Routed::Sent(_)));
+        assert!(matches!(waiting.route(1, (2, 2), hello()), Routed::Nobody), "it has an answer already");
         drop(ticket);
         waiting.nobody().await;
     }
@@ -314,7 +317,7 @@ mod tests {
     async fn an_answer_that_was_not_taken_is_noticed() {
         let waiting = Arc::new(Waiting::new(KEEP));
         let ticket = new(&waiting, (1, 1), None);
-        let Routed::Sent(taken) = waiting.route(1, 1..=1, hello()) else { panic!("it waits") };
+        let Routed::Sent(taken) = waiting.route(1, (1, 1), hello()) else { panic!("it waits") };
         drop(ticket);
         assert!(taken.await.is_err());
     }
@@ -325,7 +328,7 @@ mod tests {
         let first = new(&waiting, (1, 1), Some("k"));
         let Entered::Joined(second) = waiting.enter((2, 2), Some("k".into())) else { panic!("it joins") };
         assert_eq!(second.place(), (1, 1));
-        waiting.route(1, 1..=1, hello());
+        waiting.route(1, (1, 1), hello());
         assert_eq!((reply(first).await, reply(second).await), (Some(StatusCode::OK), Some(StatusCode::OK)));
         assert!(matches!(waiting.enter((3, 3), Some("k".into())), Entered::Answered(_)));
         tokio::time::advance(KEEP).await;
@@ -340,7 +343,7 @@ mod tests {
         drop(gone);
         waiting.nobody().await;
         let Entered::Joined(again) = waiting.enter((2, 2), Some("k".into())) else { panic!("it joins") };
-        waiting.route(1, 1..=1, hello());
+        waiting.route(1, (1, 1), hello());
         assert_eq!(reply(again).await, Some(StatusCode::OK));
         drop(new(&waiting, (1, 5), Some("not committed")));
         assert!(waiting.lock().slots.is_empty());
@@ -353,7 +356,7 @@ mod tests {
             let ticket = new(&waiting, (1, number), Some(&format!("k{number}")));
             waiting.committed((1, number));
             if number % 2 == 0 {
-                waiting.route(1, number..=number, hello());
+                waiting.route(1, (number, number), hello());
             }
             drop(ticket);
         }
