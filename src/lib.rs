@@ -77,6 +77,8 @@ mod instrument;
 mod json;
 mod origin;
 pub mod outbox;
+#[cfg(feature = "peer")]
+pub mod peer;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod proto;

@@ -57,6 +57,8 @@ impl DiagnosisDialect for Sqlite {
         made(8, "table", "eventbox_journal_kind"),
         made(10, "view", "eventbox_named_emit"),
         made(10, "trigger", "eventbox_named_emit_insert"),
+        made(11, "table", "eventbox_stream"),
+        made(11, "table", "eventbox_checkpoint"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

@@ -1,0 +1,5 @@
+//! The connectors of the library.
+
+mod null;
+
+pub use null::Null;
