@@ -1,0 +1,3 @@
+//! Tests of peers and their connectors.
+
+mod sockets;
