@@ -1,3 +1,4 @@
 //! Tests of peers and their connectors.
 
+mod http;
 mod sockets;
