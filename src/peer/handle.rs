@@ -260,10 +260,10 @@ async fn drain(core: &Arc<Core>, until: Instant) -> usize {
         let to = stream.delivery.recipient();
         let is_drained = timeout_at(until, async {
             let Ok(last) = core.door.last_waiting(to).await else { return };
-            while !stream.delivery.is_idle()
-                || matches!(last, Some(last) if core.door.waits_up_to(to, last).await.unwrap_or(true))
-            {
-                if core.stream(id.as_str()).is_none() {
+            while core.stream(id.as_str()).is_some() {
+                let last = last.max(stream.delivery.last_acknowledged());
+                let waits = async |last| core.door.waits_up_to(to, last).await.unwrap_or(true);
+                if stream.delivery.is_idle() && !matches!(last, Some(last) if waits(last).await) {
                     return;
                 }
                 tokio::time::sleep(DRAIN_LOOK).await;

@@ -160,8 +160,13 @@ impl Delivery {
 
     /// Returns whether nothing waits, and the connection has nothing that it has not acknowledged.
     pub(in crate::peer) fn is_idle(&self) -> bool {
+        self.lock().unsettled() == 0
+    }
+
+    /// Returns the last event that was acknowledged, of those that a turn may not have consumed yet.
+    pub(in crate::peer) fn last_acknowledged(&self) -> Option<EventId> {
         let state = self.lock();
-        state.fates.values().all(|fate| *fate == Fate::Refused)
+        state.fates.iter().filter(|(_, fate)| **fate == Fate::Acknowledged).map(|(id, _)| *id).max()
     }
 
     /// The eventbox of the stream.
