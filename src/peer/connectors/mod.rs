@@ -1,4 +1,4 @@
-//! The connectors of the library: what peers know of protocols.
+//! The connectors of the library.
 
 pub mod http;
 mod null;
