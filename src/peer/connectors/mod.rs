@@ -1,5 +1,6 @@
 //! The connectors of the library.
 
+pub mod http;
 mod null;
 mod tcp;
 #[cfg(unix)]

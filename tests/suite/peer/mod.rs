@@ -1,6 +1,7 @@
 //! Peers: connections to the outside, whose streams are recipients.
 
 mod core;
+mod http;
 mod pipe;
 mod sockets;
 
