@@ -76,6 +76,8 @@ pub mod ingress;
 mod instrument;
 mod json;
 pub mod outbox;
+#[cfg(feature = "peer")]
+pub mod peer;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod proto;

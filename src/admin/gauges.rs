@@ -1,5 +1,6 @@
 //! The numbers of an overview as gauges, for the process that shows them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use metrics::gauge;
@@ -30,7 +31,7 @@ const fn gauge_of(
     Instrument { name, kind: InstrumentKind::Gauge, unit, labels, buckets: &[], help }
 }
 
-/// Gauges that [`set_gauges`] sets besides `eventbox_size` and `eventbox_oldest_age_seconds`, which are in
+/// Instruments that [`Gauges`] sets besides `eventbox_size` and `eventbox_oldest_age_seconds`, which are in
 /// `runtime::INSTRUMENTS`.
 pub const INSTRUMENTS: &[Instrument] = &[
     gauge_of(TIMERS, "{timer}", &["kind"], "Timers of a kind, counted up to admin::MAX_KIND_COUNT"),
@@ -44,10 +45,11 @@ pub const INSTRUMENTS: &[Instrument] = &[
     gauge_of(DEAD_MESSAGES, "{message}", &[], "Messages of the outbox that were given up"),
 ];
 
-/// Sets gauges to the numbers of an overview, through the `metrics` facade.
+/// Gauges of the numbers of overviews, recorded through the `metrics` facade.
 ///
 /// Use it in a process that watches a database and works on none of its events, as `eventbox serve --metrics` does every
-/// 10 s. The numbers are those of the whole database, so one process that sets them is enough.
+/// 10 s. The numbers are those of the whole database, so one process that sets them is enough. It remembers the kinds, so
+/// that the gauges of a kind that has vanished become 0.
 ///
 /// # Examples
 ///
@@ -56,38 +58,51 @@ pub const INSTRUMENTS: &[Instrument] = &[
 /// # let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
 /// # let pool = options.connect_with(eventbox::sqlite_options(":memory:")).await?;
 /// # eventbox::migrate(&pool).await?;
-/// use eventbox::admin;
+/// use eventbox::admin::{self, Gauges};
 ///
-/// admin::set_gauges(&admin::overview(&pool).await?);
+/// let mut gauges = Gauges::default();
+/// gauges.set(&admin::overview(&pool).await?);
 /// # Ok(()) }
 /// ```
-pub fn set_gauges(overview: &Overview) {
-    let age = |since: Option<SystemTime>| {
-        since.and_then(|since| overview.at.duration_since(since).ok()).unwrap_or(Duration::ZERO).as_secs_f64()
-    };
-    for kind in &overview.kinds {
-        let numbers = [
-            (SIZE, kind.waiting),
-            (TIMERS, kind.timers),
-            (FAILING, kind.failing),
-            (PAUSED, kind.paused),
-            (QUARANTINED, kind.quarantined),
-        ];
-        for (name, count) in numbers {
-            gauge!(name, "kind" => kind.kind.clone()).set(float(count.number));
+#[derive(Debug, Default)]
+pub struct Gauges {
+    kinds: BTreeSet<String>,
+}
+
+impl Gauges {
+    /// Sets the gauges to the numbers of this overview.
+    pub fn set(&mut self, overview: &Overview) {
+        let age = |since: Option<SystemTime>| {
+            since.and_then(|since| overview.at.duration_since(since).ok()).unwrap_or(Duration::ZERO).as_secs_f64()
+        };
+        for kind in &overview.kinds {
+            let counts = [kind.waiting, kind.timers, kind.failing, kind.paused, kind.quarantined];
+            of_kind(&kind.kind, counts.map(|count| count.number), age(kind.oldest_at));
         }
-        gauge!(OLDEST_AGE, "kind" => kind.kind.clone()).set(age(kind.oldest_at));
+        let now: BTreeSet<String> = overview.kinds.iter().map(|kind| kind.kind.clone()).collect();
+        for vanished in self.kinds.difference(&now) {
+            of_kind(vanished, [0; 5], 0.0);
+        }
+        self.kinds = now;
+        let outbox = &overview.outbox;
+        for (name, number) in [
+            (MEMBERS, overview.members.len() as u64),
+            (FREE_SHARDS, overview.free_shards.into()),
+            (OUTBOX, outbox.waiting.number),
+            (DEAD_MESSAGES, outbox.dead_letters.number),
+        ] {
+            gauge!(name).set(float(number));
+        }
+        gauge!(OUTBOX_AGE).set(age(outbox.oldest_at));
     }
-    let outbox = &overview.outbox;
-    for (name, number) in [
-        (MEMBERS, overview.members.len() as u64),
-        (FREE_SHARDS, overview.free_shards.into()),
-        (OUTBOX, outbox.waiting.number),
-        (DEAD_MESSAGES, outbox.dead_letters.number),
-    ] {
-        gauge!(name).set(float(number));
+}
+
+/// Sets the gauges of a kind; the numbers are in the order of the names.
+fn of_kind(kind: &str, numbers: [u64; 5], oldest_age: f64) {
+    for (name, number) in [SIZE, TIMERS, FAILING, PAUSED, QUARANTINED].into_iter().zip(numbers) {
+        gauge!(name, "kind" => kind.to_owned()).set(float(number));
     }
-    gauge!(OUTBOX_AGE).set(age(outbox.oldest_at));
+    gauge!(OLDEST_AGE, "kind" => kind.to_owned()).set(oldest_age);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]

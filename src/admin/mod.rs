@@ -71,7 +71,7 @@ mod why;
 pub use audit::{Audit, AuditedEvent, MAX_NAMED, Place, audit, audit_kind};
 pub use doctor::{DoctorOptions, Finding, Severity, doctor};
 pub use events::{Backlog, MAX_IDS, MAX_LISTED, MAX_LISTED_BYTES, PURGE_SLICE, backlog, events, purge, purge_all};
-pub use gauges::{INSTRUMENTS, set_gauges};
+pub use gauges::{Gauges, INSTRUMENTS};
 pub use journal::{EventRef, Fate, JournalEntry, JournalOutcome, MAX_AHEAD, MAX_HISTORY, MAX_SEARCHED, fate, history};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Pool;
+use uuid::Uuid;
 
+use super::attended::Attended;
 use super::config::RuntimeConfig;
 use super::handle::Runtime;
 use super::working::paused::PausedKinds;
@@ -25,6 +27,10 @@ pub struct RuntimeBuilder<B: Backend> {
     pub(super) handlers: Handlers<B>,
     /// How long each kind keeps its journal; zero ends a journal.
     pub(super) journals: BTreeMap<String, Duration>,
+    pub(super) worker: Uuid,
+    pub(super) attended: Arc<Attended>,
+    /// Whether this process takes shards.
+    pub(super) takes_shards: bool,
     /// The first mistake; `start` returns it.
     wrong: Option<String>,
     #[cfg(feature = "emitter")]
@@ -45,6 +51,9 @@ impl<B: Backend> RuntimeBuilder<B> {
             config: RuntimeConfig::default(),
             handlers: HashMap::new(),
             journals: BTreeMap::new(),
+            worker: Uuid::new_v4(),
+            attended: Arc::default(),
+            takes_shards: true,
             wrong: None,
             #[cfg(feature = "emitter")]
             emitter: None,
@@ -112,6 +121,15 @@ impl<B: Backend> RuntimeBuilder<B> {
     /// ```
     pub fn journal(mut self, kind: &str, keep: Duration) -> Self {
         self.journals.insert(kind.to_owned(), keep);
+        self
+    }
+
+    /// Works on these recipients only, whoever holds their shards, and takes no shards. `worker` is its id as a member.
+    #[cfg(feature = "peer")]
+    pub(crate) fn attending(mut self, attended: Arc<Attended>, worker: Uuid) -> Self {
+        self.attended = attended;
+        self.worker = worker;
+        self.takes_shards = false;
         self
     }
 

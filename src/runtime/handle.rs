@@ -107,13 +107,12 @@ struct Loops {
 
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
-        let RuntimeBuilder { pool, config, handlers, journals, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, journals, worker, attended, takes_shards, .. } = builder;
         let reserved = reserve::of(&pool);
-        let worker = Uuid::new_v4();
         let (stopping, interrupt, leaving) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let hearts = Heartbeats::default();
-        let all = if config.leases.is_some() { ShardSet::default() } else { ShardSet::ALL };
+        let all = if config.leases.is_some() || !takes_shards { ShardSet::default() } else { ShardSet::ALL };
         let (owned_sender, owned) = watch::channel(all);
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
@@ -124,7 +123,7 @@ impl<B: Backend> Inner<B> {
                 pool: reserved.clone(),
                 worker,
                 address: config.address.clone(),
-                shard_limit: config.shard_limit.get(),
+                shard_limit: if takes_shards { config.shard_limit.get() } else { 0 },
                 config: leases,
                 kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
                 held: held.clone(),
@@ -143,6 +142,7 @@ impl<B: Backend> Inner<B> {
         let shared = Arc::new(Shared {
             pool,
             reserved,
+            attended,
             options: turn_options(&config),
             journals,
             counters: Counters::default(),
@@ -177,6 +177,7 @@ impl<B: Backend> Inner<B> {
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let local = if shared.config.local_wake_ups { eventbox::listen() } else { Arc::default() };
+        shared.attended.is_run_by(&local);
         let work = Scheduler::new(Arc::clone(&shared), owned.clone(), held, local, remote);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {

@@ -16,11 +16,13 @@
 //! | `working` | gives the recipients to rounds and turns |
 //! | `failing` | backs off after failures, and reports them to health |
 //! | `timers` | moves due timers into their eventboxes |
+//! | `attended` | recipients that this process works on whoever holds their shards |
 //! | `wait` | waits until an emitted event was processed |
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows
 //! instead of journals.
 
+mod attended;
 mod backlog;
 mod builder;
 mod config;
@@ -38,6 +40,8 @@ mod upkeep;
 mod wait;
 mod working;
 
+#[cfg(feature = "peer")]
+pub(crate) use attended::Attended;
 pub use builder::RuntimeBuilder;
 pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
 pub use finding::announcer::Announcer;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::Pool;
 use tokio::sync::watch;
 
+use super::attended::Attended;
 use super::config::RuntimeConfig;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
@@ -28,6 +29,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) reserved: Pool<B>,
     pub(crate) config: RuntimeConfig,
     pub(crate) handlers: Handlers<B>,
+    pub(crate) attended: Arc<Attended>,
     pub(crate) options: TurnOptions,
     /// How long each kind keeps its journal; zero ends a journal.
     pub(crate) journals: BTreeMap<String, Duration>,

@@ -29,6 +29,7 @@ mod inbox;
 mod macros;
 mod operate;
 mod outgoing;
+mod peers;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shards;
@@ -71,6 +72,7 @@ pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
+pub(crate) use peers::stream::{OpeningStream, StreamRow};
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport};
 pub(crate) use shards::wake::Notification;
@@ -121,6 +123,8 @@ pub trait Backend:
     + operate::old_transaction::OldTransactionDialect
     + outgoing::outbox::OutboxTable
     + outgoing::dead_letter::DeadLetterTable
+    + peers::checkpoint::CheckpointTable
+    + peers::stream::StreamTable
     + shards::lease::LeaseTable
     + turns::round::RoundDialect
     + turns::round_of_one::RoundOfOneTable

@@ -97,8 +97,8 @@ async fn an_unreadable_state<B: CellEngine>(stage: &Stage<'_, B>) {
     browser.see(&cell("Waiting"), "1").await;
     browser.follow(ORDERS, "order").await;
     browser.follow("#recipients", "order/broken").await;
-    browser.see_by_reloads("#why-sentence", "has not processed order/broken; 1 event waits").await;
-    browser.see("#why-advice", "a state that cannot be read").await;
+    browser.see_by_reloads("#why-sentence", "The last turn of order/broken failed at").await;
+    browser.see("#why-sentence", "1 event waits. The error:").await;
     browser.see("#state", "twelve").await;
     browser.fill("#state-text", "12").await;
     browser.act("#action-set-state", "This replaces the state of order/broken", "The state is replaced.").await;

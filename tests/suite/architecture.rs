@@ -8,7 +8,8 @@ use crate::support::source::{all_files, every_run, is_ident, is_sql, paths_from_
 use crate::support::{TestDb, TestEngine};
 
 /// Modules from the top to the bottom. Each may use the modules below it.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
+    &["peer"],
     &["ingress", "dashboard", "prometheus"],
     &["runtime", "admin", "testing"],
     &["dsset"],

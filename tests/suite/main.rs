@@ -13,6 +13,7 @@ mod ingress;
 mod migrating;
 mod ops;
 mod paths;
+mod peer;
 #[cfg(feature = "tls")]
 mod postgres_tls;
 mod prometheus;

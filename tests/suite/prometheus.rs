@@ -16,7 +16,7 @@ use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
 
 /// Returns all instruments of the library.
 pub(crate) fn instruments() -> Vec<Instrument> {
-    let inbox = [eventbox::metrics::INSTRUMENTS, eventbox::runtime::INSTRUMENTS].concat();
+    let inbox = [eventbox::metrics::INSTRUMENTS, eventbox::runtime::INSTRUMENTS, eventbox::admin::INSTRUMENTS].concat();
     let outbox = [eventbox::chip::INSTRUMENTS, eventbox::emitter::INSTRUMENTS].concat();
     [inbox, outbox].concat()
 }

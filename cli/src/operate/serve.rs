@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use eventbox::admin;
-use eventbox::dashboard::{self, DEFAULT_ADDRESS, DashboardHandle, DashboardOptions};
+use anyhow::{Context, Result, anyhow};
+use eventbox::admin::{self, Gauges};
+use eventbox::dashboard::{self, DEFAULT_ADDRESS, DashboardError, DashboardHandle, DashboardOptions};
 use eventbox::prometheus;
 
 use super::connect::{Database, on};
@@ -85,6 +85,14 @@ impl Run for ServeArgs {
         let asked_to_stop = asked_to_stop()?;
         let served = on!(&session.database, pool => {
             dashboard::serve(pool.clone(), self.options(), self.listen.as_str()).await
+        });
+        let served = served.map_err(|error| match error {
+            // The words of the library name its functions.
+            DashboardError::Open { address } => anyhow!(
+                "other machines can reach {address}, and everybody would be let in: give --token or --trusted-header, \
+                 or listen on a loopback address such as {DEFAULT_ADDRESS}"
+            ),
+            error => error.into(),
         })?;
         note(&format!("serving http://{}", served.local_addr()));
         if let Some(address) = self.metrics {
@@ -112,9 +120,10 @@ async fn observe(database: &Database, is_wanted: bool) {
     if !is_wanted {
         return std::future::pending().await;
     }
+    let mut gauges = Gauges::default();
     loop {
         match on!(database, pool => admin::overview(pool).await) {
-            Ok(overview) => admin::set_gauges(&overview),
+            Ok(overview) => gauges.set(&overview),
             Err(error) => note(&format!("eventbox: the gauges are not current: {error}")),
         }
         tokio::time::sleep(OBSERVE_EVERY).await;

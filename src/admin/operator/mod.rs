@@ -112,7 +112,7 @@ impl<B: Backend> Operator<B> {
     }
 
     /// The operator of the plain functions.
-    pub(super) fn unnamed(pool: &Pool<B>) -> Self {
+    pub(crate) fn unnamed(pool: &Pool<B>) -> Self {
         Operator::new(pool.clone(), UNNAMED)
     }
 

@@ -166,6 +166,20 @@ where
     Ok(answers_of(events, positions, noted, is_committed))
 }
 
+/// Does what [`emit_all`] does on a pool, for code that is generic over the engine.
+#[cfg(feature = "peer")]
+pub(crate) async fn emit_all_on<B: Backend>(
+    pool: &sqlx::Pool<B>,
+    events: &[(Recipient, Event)],
+) -> Result<Vec<Emitted>> {
+    check_all(events)?;
+    let current = trace::current();
+    let (positions, rows) = rows_of(events, current.as_deref());
+    let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
+    let noted = B::insert_all_on_pool(pool, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
+    Ok(answers_of(events, positions, noted, true))
+}
+
 /// Does what [`emit_all`] does in a transaction, for code that is generic over the engine.
 pub(crate) async fn emit_all_in<B: Backend>(
     tx: &mut B::Connection,

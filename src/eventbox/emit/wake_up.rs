@@ -76,6 +76,14 @@ pub(crate) fn wake<'a>(recipients: &(impl Iterator<Item = &'a Recipient> + Clone
     }
 }
 
+/// The beginning of the kinds of streams: their recipients are `peer.<peer>/<stream>`.
+pub(crate) const STREAM_KIND: &str = "peer.";
+
+/// Returns whether the recipients of a kind are streams.
+pub(crate) fn is_stream(kind: &str) -> bool {
+    kind.starts_with(STREAM_KIND)
+}
+
 /// Wakes up the listeners for a shard that may have new events, now or soon.
 pub(crate) fn wake_shard(shard: u8) {
     if COUNT.load(Ordering::Acquire) > 0 {
@@ -132,9 +140,9 @@ impl WakeUp {
         self.recipients.len() + self.committed.len() + self.shards.len()
     }
 
-    /// Returns the wake-ups of other shards.
+    /// Returns the wake-ups of other shards, and of streams, because any process may have the connection of a stream.
     pub(crate) fn without(mut self, shards: ShardSet) -> Self {
-        self.recipients.retain(|to| !shards.contains(to.shard()));
+        self.recipients.retain(|to| !shards.contains(to.shard()) || is_stream(to.kind()));
         WakeUp {
             recipients: self.recipients,
             committed: self.committed.without(shards),

@@ -8,7 +8,6 @@ pub mod null;
 pub mod stdio;
 
 pub use bench::{Bench, BenchConfig, BenchMeter, BenchReport};
-#[cfg(feature = "emitter")]
 pub use chip_ingress::{ChipIngress, ChipIngressConfig};
 #[cfg(feature = "ingress")]
 pub use chip_ingress::{ChipIngressServer, ChipIngressServerConfig};

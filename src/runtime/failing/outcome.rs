@@ -47,6 +47,9 @@ impl<B: Backend> Scheduler<B> {
                     self.states.keep(&to, known);
                     self.committed(to, Lane::Rounds, &turn);
                 }
+                Some(Done::Nothing { last, .. }) if self.shared.attended.contains(&to) => {
+                    self.rests_at_the_front(to, until, last.is_some());
+                }
                 Some(Done::Nothing { last: Some(last), more: true }) => {
                     self.queue.more_remain(&to, last, true);
                     self.queue.done(to, Lane::Rounds, true);
@@ -138,12 +141,21 @@ impl<B: Backend> Scheduler<B> {
         if self.queue.was_found_by_scan(&to) {
             self.scans.found_news(Instant::now());
         }
+        let is_attended = self.shared.attended.contains(&to);
         match turn.last {
+            _ if is_attended => self.queue.list_anew(&to),
             Some(last) if turn.more_remain => self.queue.more_remain(&to, last, turn.left_listed),
             Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
             _ => self.queue.list_anew(&to),
         }
         self.queue.done(to, lane, turn.more_remain);
+    }
+
+    /// Lets an attended recipient rest, whose next listing has the same events. A wake-up ends the rest: the answer of
+    /// the other side to an event, or an emit.
+    fn rests_at_the_front(&mut self, to: Recipient, until: Instant, left_events: bool) {
+        self.queue.list_anew(&to);
+        self.queue.rest(to, Lane::Rounds, until, left_events);
     }
 
     /// Pauses the start of new work after an infrastructure error; the loop goes on.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::poll::Polls;
 use super::warnings::Warnings;
+use crate::eventbox::is_stream;
 use crate::runtime::config::RuntimeConfig;
 use crate::shard::{SHARDS, ShardSet};
 use crate::store::{WalkFrom, WalkedRow};
@@ -191,7 +192,10 @@ impl Scans {
                     }
                     Seen::Known => row.recipient.clone(),
                     Seen::UnknownKind(kind) => {
-                        self.warnings.found_unknown(kind);
+                        // Peers look after events of streams that nobody has.
+                        if !is_stream(kind) {
+                            self.warnings.found_unknown(kind);
+                        }
                         behind_kind(kind)
                     }
                     Seen::HeldKind(kind) => behind_kind(kind),

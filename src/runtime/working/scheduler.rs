@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::eventbox::{EventId, WakeUp, WakeUps};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
+use crate::runtime::attended::AttendedPolls;
 use crate::runtime::failing::backoffs::Backoffs;
 use crate::runtime::failing::outage::Ended;
 use crate::runtime::failing::trouble::Interruption;
@@ -61,6 +62,7 @@ pub(crate) struct Scheduler<B: Backend> {
     pub(crate) turns: usize,
     pub(crate) trouble: Interruption,
     pub(crate) backoffs: Backoffs,
+    attended: AttendedPolls,
     idle: Idle,
 }
 
@@ -75,6 +77,7 @@ impl<B: Backend> Scheduler<B> {
         let now = Instant::now();
         Scheduler {
             scans: Scans::new(&shared.config, now),
+            attended: AttendedPolls::new(shared.config.poll_interval, now),
             idle: Idle::new(now, shared.config.shard_metrics),
             states: StateCache::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
@@ -150,6 +153,10 @@ impl<B: Backend> Scheduler<B> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
         self.start_waiting(now);
+        if self.attended.begin(now) {
+            let unowned = ShardSet::ALL.without(*self.owned.borrow());
+            self.named(self.shared.attended.of(unowned));
+        }
         // The last free round waits for many recipients, so that rounds are large under load.
         let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
         while self.rounds < most
@@ -223,6 +230,7 @@ impl<B: Backend> Scheduler<B> {
             self.scans.look_at(wake_up.committed);
             self.scans.mark(wake_up.shards, Instant::now());
             self.queue.wake(|to| shards.contains(to.shard()));
+            self.named(self.shared.attended.of(shards));
         }
         self.named(wake_up.recipients);
     }
@@ -233,10 +241,8 @@ impl<B: Backend> Scheduler<B> {
         let held = self.held.borrow();
         for to in recipients {
             // The next scan finds recipients of kinds on hold, and warns about kinds that no process here handles.
-            if !owned.contains(to.shard())
-                || held.contains(to.kind())
-                || self.backoffs.leaves_alone(&to, Instant::now())
-            {
+            let is_ours = owned.contains(to.shard()) || self.shared.attended.contains(&to);
+            if !is_ours || held.contains(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
                 continue;
             }
             let Some(lane) = self.shared.handlers.get(to.kind()).map(Handler::lane) else { continue };
@@ -287,7 +293,8 @@ impl<B: Backend> Scheduler<B> {
             return now + self.shared.config.poll_interval;
         }
         let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
-        waits.fold(self.scans.next_due(*self.owned.borrow(), self.is_busy()), Instant::min)
+        let polls = self.scans.next_due(*self.owned.borrow(), self.is_busy()).min(self.attended.due());
+        waits.fold(polls, Instant::min)
     }
 
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {

@@ -72,6 +72,57 @@ on_every_engine! {
         assert!(off < Duration::from_millis(1), "{off:?}");
     }
 
+    /// The gauges are the numbers of the overview, and those of a kind that has vanished are 0.
+    async fn gauges_are_the_numbers_of_the_overview(db) {
+        let recorder = eventbox::prometheus::recorder().unwrap();
+        let (handle, mut gauges) = (recorder.handle(), admin::Gauges::default());
+        let mut scrape = async || {
+            let overview = admin::overview(&db.pool).await.unwrap();
+            metrics::with_local_recorder(&recorder, || gauges.set(&overview));
+            let text = handle.render();
+            move |name: &str| -> f64 {
+                let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}"));
+                line.rsplit_once(' ').unwrap().1.parse().unwrap()
+            }
+        };
+        emit(db, &to("order", 1), 3).await;
+        emit(db, &to("order", "bad"), 1).await;
+        fail(db, &to("order", 2), 4).await;
+        admin::pause(&db.pool, &to("order", 3)).await.unwrap();
+        eventbox::emit_all(&db.pool, &[(to("order", 1), Event::new("x").due_in(Duration::from_secs(60)))]).await.unwrap();
+        let bad = admin::events(&db.pool, &to("order", "bad"), None, 1).await.unwrap()[0].id();
+        admin::quarantine(&db.pool, &to("order", "bad"), &[bad], "bad").await.unwrap();
+        for source in ["flights", "hotels", "hotels"] {
+            drop(outbox::publish_in(&db.pool, message(source, "x")).await.unwrap());
+        }
+        let operator = admin::Operator::new(db.pool.clone(), "ana");
+        operator.bury_messages(&MessageFilter::new().source("flights"), "closed", |_| ()).await.unwrap();
+        let value = scrape().await;
+        for (name, number) in [
+            ("eventbox_size{kind=\"order\"}", 3.0),
+            ("eventbox_timers{kind=\"order\"}", 1.0),
+            ("eventbox_failing_recipients{kind=\"order\"}", 1.0),
+            ("eventbox_paused_recipients{kind=\"order\"}", 1.0),
+            ("eventbox_quarantined_events{kind=\"order\"}", 1.0),
+            ("eventbox_members", 0.0),
+            ("eventbox_free_shards", 256.0),
+            ("eventbox_outbox_messages", 2.0),
+            ("eventbox_outbox_dead_letters", 1.0),
+        ] {
+            assert_eq!(value(name), number, "{name}");
+        }
+        for name in ["eventbox_oldest_age_seconds{kind=\"order\"}", "eventbox_outbox_oldest_age_seconds"] {
+            assert!((0.0..60.0).contains(&value(name)), "{name}: {}", value(name));
+        }
+        for table in ["event", "timer", "failure", "dead_letter", "outbox"] {
+            db.run(format_args!("DELETE FROM eventbox_{table}")).await;
+        }
+        let value = scrape().await;
+        for name in ["eventbox_size{kind=\"order\"}", "eventbox_failing_recipients{kind=\"order\"}", "eventbox_outbox_messages"] {
+            assert_eq!(value(name), 0.0, "{name}");
+        }
+    }
+
     async fn the_overview_of_an_empty_database_is_empty(db) {
         let overview = admin::overview(&db.pool).await.unwrap();
         assert!(overview.kinds.is_empty() && overview.is_complete && overview.members.is_empty());

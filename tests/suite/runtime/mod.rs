@@ -57,7 +57,7 @@ pub(crate) fn config() -> RuntimeConfig {
     config
 }
 
-fn leases() -> LeaseConfig {
+pub(crate) fn leases() -> LeaseConfig {
     let mut leases = LeaseConfig::default();
     (leases.lease_ttl, leases.renew_interval, leases.check_interval) = TERMS;
     leases

@@ -5,6 +5,8 @@ mod letters;
 mod output;
 mod reading;
 mod refused;
+#[cfg(unix)]
+mod serve;
 mod setup;
 mod states;
 mod story;

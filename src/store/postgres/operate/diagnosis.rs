@@ -85,6 +85,10 @@ impl DiagnosisDialect for Postgres {
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
         made(8, "index", "eventbox_journal_kind_pkey"),
+        made(11, "table", "eventbox_stream"),
+        made(11, "index", "eventbox_stream_pkey"),
+        made(11, "table", "eventbox_checkpoint"),
+        made(11, "index", "eventbox_checkpoint_pkey"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

@@ -57,6 +57,8 @@ impl DiagnosisDialect for Sqlite {
         made(8, "table", "eventbox_journal"),
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
+        made(11, "table", "eventbox_stream"),
+        made(11, "table", "eventbox_checkpoint"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

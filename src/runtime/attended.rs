@@ -1,0 +1,85 @@
+//! Recipients that a process works on whoever holds their shards: the streams whose connections it has.
+
+#![cfg_attr(not(feature = "peer"), allow(dead_code, reason = "only peers attend to recipients"))]
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::eventbox::{WakeUp, WakeUps};
+use crate::recipient::Recipient;
+use crate::shard::ShardSet;
+
+/// The recipients that a runtime attends to. Leases decide nothing about them.
+#[derive(Debug, Default)]
+pub(crate) struct Attended {
+    recipients: Mutex<HashSet<Recipient>>,
+    /// Wake-ups of the runtime that attends to them.
+    runtime: OnceLock<Weak<WakeUps>>,
+}
+
+impl Attended {
+    /// Begins to attend to a recipient, and looks at its box at once.
+    pub(crate) fn attend(&self, to: &Recipient) {
+        self.lock().insert(to.clone());
+        self.wake(to);
+    }
+
+    /// Attends to a recipient no more.
+    pub(crate) fn leave(&self, to: &Recipient) {
+        self.lock().remove(to);
+    }
+
+    /// Lets the runtime look at the box of a recipient.
+    pub(crate) fn wake(&self, to: &Recipient) {
+        if let Some(runtime) = self.runtime.get().and_then(Weak::upgrade) {
+            runtime.wake(&WakeUp { recipients: HashSet::from([to.clone()]), ..WakeUp::default() });
+        }
+    }
+
+    pub(crate) fn contains(&self, to: &Recipient) -> bool {
+        self.lock().contains(to)
+    }
+
+    /// Names the runtime that attends to the recipients.
+    pub(super) fn is_run_by(&self, runtime: &Arc<WakeUps>) {
+        let _ = self.runtime.set(Arc::downgrade(runtime));
+    }
+
+    /// Returns the recipients of some shards.
+    pub(super) fn of(&self, shards: ShardSet) -> HashSet<Recipient> {
+        self.lock().iter().filter(|to| shards.contains(to.shard())).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Recipient>> {
+        self.recipients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The polls of attended recipients, because scans look at the shards of the process only.
+#[derive(Debug)]
+pub(super) struct AttendedPolls {
+    pause: Duration,
+    due: Instant,
+}
+
+impl AttendedPolls {
+    pub(super) fn new(pause: Duration, now: Instant) -> Self {
+        AttendedPolls { pause, due: now + pause }
+    }
+
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Returns whether a poll is due, and plans the next one.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        let is_due = self.due <= now;
+        if is_due {
+            self.due = now + self.pause;
+        }
+        is_due
+    }
+}

@@ -1,0 +1,5 @@
+//! What holds for every connector.
+
+mod arriving;
+mod ending;
+mod sending;
