@@ -115,7 +115,8 @@ on_every_engine! {
         ana(db).pause_destination(&shop()).await.unwrap();
         let fake = Fake::failing(tonic::Code::Unavailable);
         let emitter = started(&db.pool, &fake, |config| {
-            config.expiry = Some(Expiry::default().with_ttl(Duration::from_secs(60)).with_interval(Duration::from_millis(5)));
+            let ttl = Expiry::default().with_ttl(Duration::from_secs(60));
+            config.expiry = Some(ttl.with_interval(Duration::from_millis(5)));
             config.max_attempts = std::num::NonZeroU32::new(1_000_000);
         })
         .await;
