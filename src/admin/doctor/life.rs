@@ -156,16 +156,20 @@ pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
     }
 }
 
-/// Looks at the oldest message, at pauses, and at what the living processes tell of their endpoints.
+/// Looks at the oldest message, and at pauses.
 pub(super) async fn outbox<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
     let conn = &mut *hold(pool).await?;
     let mut findings = vec![oldest(B::oldest_undelivered(conn).await?)];
     let now_us = B::database_time_us(conn).await?;
     findings.extend(B::list_paused_destinations(conn).await?.into_iter().map(|row| paused(now_us, row)));
-    let members = B::list_members(conn).await?;
-    let living = members.iter().filter(|member| member.lives(micros(DEAD_AFTER)));
-    findings.extend(living.flat_map(|member| member.report.breakers.iter().map(move |found| breaker(member, found))));
     Ok(findings)
+}
+
+/// Looks at what the living processes tell of their endpoints.
+pub(super) async fn breakers<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
+    let members = B::list_members(&mut *hold(pool).await?).await?;
+    let living = members.iter().filter(|member| member.lives(micros(DEAD_AFTER)));
+    Ok(living.flat_map(|member| member.report.breakers.iter().map(move |found| breaker(member, found))).collect())
 }
 
 fn paused(now_us: i64, row: PausedDestinationRow) -> Finding {

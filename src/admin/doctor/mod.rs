@@ -183,6 +183,8 @@ pub async fn doctor<B: Backend>(pool: &Pool<B>, options: &DoctorOptions) -> Resu
         add(noted(pool, "leases", life::leases(pool)).await);
         add(noted(pool, "kinds", life::kinds(pool)).await);
         add(noted(pool, "outbox", life::outbox(pool)).await);
+        // By itself, because the messages are looked at also when the members cannot be.
+        add(noted(pool, "outbox", life::breakers(pool)).await);
     }
     Ok(findings)
 }

@@ -58,9 +58,10 @@ on_every_engine! {
         assert_eq!(told(ana(db).resume_destination(&shop).await.unwrap()), (1, 2));
         assert_eq!(db.count("eventbox_paused_destination").await, 0);
         let record = admin::operations(&db.pool, None, 10).await.unwrap();
-        let record: Vec<_> = record.iter().map(|done| (done.action.as_str(), done.target.as_str(), done.touched)).collect();
+        let told = |done: &'_ admin::Operation| (done.action.clone(), done.target.clone(), done.touched);
+        let record: Vec<_> = record.iter().map(told).collect();
         let target = "messages with source=shop type=paid";
-        assert_eq!(record, [("resume", target, 1), ("pause", target, 1)]);
+        assert_eq!(record, ["resume", "pause"].map(|action| (action.to_owned(), target.to_owned(), 1)));
         for wrong in [Destination::all().source(""), Destination::all().event_type("a\0"),
                       Destination::all().source("x".repeat(MAX_DESTINATION_BYTES + 1))] {
             let error = ana(db).pause_destination(&wrong).await.unwrap_err();
@@ -76,8 +77,9 @@ on_every_engine! {
         ana(db).pause_destination(&shop).await.unwrap();
 
         let groups = admin::message_groups(&db.pool).await.unwrap();
-        let paused: Vec<_> = groups.groups.iter().map(|group| (group.source.as_str(), group.paused.is_some())).collect();
-        assert_eq!((paused, groups.paused.len()), (vec![("hotel", false), ("shop", true)], 1));
+        let paused: Vec<_> = groups.groups.iter().filter(|group| group.paused.is_some()).collect();
+        assert_eq!((groups.groups.len(), paused.len(), groups.paused.len()), (2, 1, 1));
+        assert_eq!(paused[0].source, "shop");
         let outbox = admin::overview(&db.pool).await.unwrap().outbox;
         assert_eq!((outbox.waiting.number, outbox.paused.number, outbox.paused_destinations.len()), (2, 1, 1));
 
@@ -116,8 +118,9 @@ on_every_engine! {
         let fake = Fake::failing(tonic::Code::Unavailable);
         let pool = db.open(8);
         let emitter = builder(&pool, &fake).configure(|config| {
+            let cool_down = Duration::from_millis(20);
             let breaker = BreakerConfig::default().with_failures(std::num::NonZeroU32::MIN);
-            config.batch.breaker = Some(breaker.with_cool_down(Duration::from_millis(20)).with_max_cool_down(Duration::from_millis(40)));
+            config.batch.breaker = Some(breaker.with_cool_down(cool_down).with_max_cool_down(2 * cool_down));
         });
         let emitter = emitter.start().await.unwrap();
         let mut settings = config();
@@ -126,15 +129,18 @@ on_every_engine! {
         let runtime = runtime.config(settings).start().await.unwrap();
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
 
-        let breakers = async || admin::members(&db.pool).await.unwrap().pop().map_or_else(Vec::new, |member| member.breakers);
+        let breakers = async || {
+            let members = admin::members(&db.pool).await.unwrap();
+            members.into_iter().flat_map(|member| member.breakers).collect::<Vec<_>>()
+        };
         eventually(SOON, async || !breakers().await.is_empty()).await;
         let breaker = breakers().await.pop().unwrap();
         assert_eq!(breaker.endpoint, emitter.open_breakers()[0].endpoint);
         assert!(breaker.last_error.unwrap().contains("scripted"));
         let overview = admin::overview(&db.pool).await.unwrap();
         assert_eq!(overview.members[0].breakers.len(), 1);
-        let is_told = async || matches!(admin::why(&db.pool, &order()).await.unwrap().reason, Reason::BreakerOpen { .. });
-        eventually(SOON, is_told).await;
+        let reason = async || admin::why(&db.pool, &order()).await.unwrap().reason;
+        eventually(SOON, async || matches!(reason().await, Reason::BreakerOpen { .. })).await;
         let findings = admin::doctor(&db.pool, &DoctorOptions::default()).await.unwrap();
         assert!(findings.iter().any(|found| found.severity == Severity::Warning && found.sentence.contains("breaker")));
 

@@ -14,9 +14,9 @@ use crate::operate::{Answer, Run};
 
 /// Pauses a recipient, a whole kind, or the delivery of messages, until they are resumed
 ///
-/// Events of a paused recipient or kind wait in their boxes. Messages of a paused source, type or both wait in the outbox,
-/// keep their attempts, and do not expire. Each process learns of it within a second, and may still send what it has in
-/// its queue by then.
+/// Events of a paused recipient or kind wait in their boxes. Messages of a paused source, type or both wait in the
+/// outbox, keep their attempts, and do not expire. Each process learns of it within a second, and may still send what it
+/// has in its queue by then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox pause order/7 --why 'support asked'
@@ -34,7 +34,8 @@ pub(crate) struct PauseArgs {
 /// Resumes a paused recipient or kind, or the delivery of messages
 ///
 /// A resumed recipient is due at once, as if it had never failed. A recipient that is paused itself stays paused when
-/// its kind is resumed. Messages are resumed by the source and type that were paused: `eventbox outbox list` names them.
+/// its kind is resumed. Messages are resumed by the source and type that were paused: `eventbox outbox list` names
+/// them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox resume order/7

@@ -30,7 +30,8 @@ on_every_engine! {
         publish(db, "shop", "order.sent").await;
         publish(db, "hotel", "room.booked").await;
         let dry = on(db, &["pause", "--source", "shop", "--dry-run"]).await;
-        let wanted = "This pauses the delivery of messages with source=shop. 2 messages are in the outbox. Nothing was changed.";
+        let wanted = "This pauses the delivery of messages with source=shop. 2 messages are in the outbox. \
+                      Nothing was changed.";
         assert_eq!(dry.done(), wanted);
         assert_eq!(db.count("eventbox_paused_destination").await, 0);
         let pause = ["pause", "--source", "shop", "--type", "order.paid", "--why", "repairs", "--json"];
@@ -62,7 +63,8 @@ on_every_engine! {
             "postgres" => ("gen_random_uuid()", "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
             _ => ("randomblob(16)", "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
         };
-        let report = r#"{"breakers":[{"endpoint":"chip:443","is_half_open":false,"open_us":12000000,"error":"refused"}]}"#;
+        let breaker = json!({ "endpoint": "chip:443", "is_half_open": false, "open_us": 12_000_000, "error": "refused" });
+        let report = json!({ "breakers": [breaker] });
         db.run(format_args!(
             "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
              VALUES ({id}, 'host-a', 256, false, {now}, '{report}')"
