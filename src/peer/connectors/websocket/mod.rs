@@ -65,7 +65,8 @@ pub struct WsLimits {
     pub max_frame_bytes: usize,
     /// Time between two pings, in milliseconds; 0 for no pings.
     pub ping_interval_ms: u64,
-    /// Longest wait for any sign of life after a ping, in milliseconds.
+    /// Longest wait for any sign of life after a ping, in milliseconds. The server looks at this interval, so that the
+    /// connection ends within twice the time.
     pub pong_timeout_ms: u64,
 }
 
