@@ -46,6 +46,7 @@
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
 //! | pop named events together with your own writes | [`dsset`] |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
+//! | turn the bytes of connections into events | `peer` (feature `peer`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
