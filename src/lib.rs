@@ -76,6 +76,7 @@ mod heartbeat;
 pub mod ingress;
 mod instrument;
 mod json;
+mod origin;
 pub mod outbox;
 #[cfg(feature = "peer")]
 pub mod peer;
@@ -109,6 +110,7 @@ pub use eventbox::{
     check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
     process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
 };
+pub use origin::{Origin, OriginEntry};
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};
 pub use store::{Backend, EmitExecutor};

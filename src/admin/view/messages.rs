@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::count::Count;
 use crate::admin::time_of;
 use crate::error::Result;
+use crate::origin::{self, Origin};
 use crate::outbox::DeadLetterId;
 use crate::store::{Backend, Fault, MessageGroup, MessageHead, MessagesWanted, OutboxKey, answered, hold};
 
@@ -182,6 +183,9 @@ pub struct MessageView {
     pub last_error: Option<String>,
     /// Size of the encoded message.
     pub bytes: u64,
+    /// Where the events that caused the message came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Lists messages that are not delivered, in the order of their ids. Pass the last id to the next call.
@@ -225,5 +229,6 @@ fn view_of(head: MessageHead) -> MessageView {
         last_code: head.last_code,
         last_error: head.last_error,
         bytes: head.bytes.unsigned_abs(),
+        origin: origin::read(head.origin),
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::overview;
 use crate::admin::{MessageView, OutboxGroup, OutboxGroups};
-use crate::dashboard::html::parts::{any, any_word, paging, plain, size, table, when};
+use crate::dashboard::html::parts::{any, any_word, from_outside, paging, plain, size, table, when};
 use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, Failure, MESSAGE_FIELDS, PAGE_ROWS, letter_id, message_filter};
 
@@ -109,7 +109,7 @@ fn message_list(call: &Call, messages: &[MessageView]) -> Markup {
 
 fn message_row(message: &MessageView) -> Vec<Markup> {
     vec![
-        html! { code { (message.id.to_string()) } },
+        html! { code { (message.id.to_string()) } (from_outside(message.origin.as_ref())) },
         plain(&message.source),
         plain(&message.event_type),
         plain(message.attempts),

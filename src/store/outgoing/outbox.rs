@@ -14,6 +14,8 @@ pub struct OutboxRow<'a> {
     pub id: Uuid,
     pub source: &'a str,
     pub r#type: &'a str,
+    /// Stored form of the origin.
+    pub origin: Option<&'a str>,
     pub payload: &'a [u8],
 }
 

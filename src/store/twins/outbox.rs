@@ -4,7 +4,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::fixture::Twin;
-use super::tables::SHARDS;
+use super::tables::{ORIGIN, SHARDS};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 use crate::store::outgoing::outbox::{
@@ -79,6 +79,7 @@ on_both_engines! {
             id: Uuid::from_u128((1 << 64) + n),
             source: "new",
             r#type: "x",
+            origin: n.is_multiple_of(2).then_some(ORIGIN),
             payload: b"payload",
         };
         let rows: Vec<_> = (0..9).map(row).collect();

@@ -2,6 +2,7 @@
 
 mod core;
 mod pipe;
+mod sockets;
 
 use std::time::Duration;
 

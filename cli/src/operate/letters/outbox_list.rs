@@ -10,7 +10,7 @@ use crate::operate::Answer;
 use crate::operate::connect::on;
 use crate::operate::print::note;
 use crate::operate::print::table::{Grid, Tone, cell, long, number, short, text};
-use crate::operate::print::words::{NONE, relative, size};
+use crate::operate::print::words::{NONE, origin, relative, size};
 use crate::operate::session::Session;
 
 /// Lists the messages of the outbox, in groups or one by one
@@ -87,6 +87,7 @@ fn table_of_messages(messages: &[MessageView]) -> String {
         number("size"),
         short("code").if_any(),
         long("error").if_any(),
+        long("origin").if_any(),
     ]);
     for message in messages {
         let failing = Tone::when(message.attempts > 1, Tone::Bad);
@@ -100,6 +101,7 @@ fn table_of_messages(messages: &[MessageView]) -> String {
             text(size(message.bytes)),
             cell(message.last_code.as_deref().unwrap_or(NONE), failing),
             cell(message.last_error.as_deref().unwrap_or(NONE), failing),
+            text(origin(message.origin.as_ref())),
         ]);
     }
     grid.or("There are no such messages.")

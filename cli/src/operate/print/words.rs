@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use eventbox::Origin;
 use indicatif::{HumanBytes, HumanCount};
 
 /// Stands for a value that does not exist.
@@ -44,6 +45,11 @@ pub(crate) fn span(time: Duration) -> String {
 /// Formats a number of bytes: `34 B`, `1.20 KiB`.
 pub(crate) fn size(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
+}
+
+/// Formats where an event came from outside, if it did: `chat:room-1:7`.
+pub(crate) fn origin(origin: Option<&Origin>) -> String {
+    origin.map_or_else(|| NONE.to_owned(), Origin::to_string)
 }
 
 /// Formats a number with its noun: `1 event`, `1,200 events`.

@@ -18,10 +18,10 @@ const INSERT_OUTBOX: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
     " AS us)
-     INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-     SELECT u.shard, u.id, u.source, u.type, clock.us, clock.us + $6, u.payload
-     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])
-          AS u (shard, id, source, type, payload), clock"
+     INSERT INTO eventbox_outbox (shard, id, source, type, origin, created_at_us, next_attempt_at_us, payload)
+     SELECT u.shard, u.id, u.source, u.type, u.origin, clock.us, clock.us + $6, u.payload
+     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $7::text[])
+          AS u (shard, id, source, type, payload, origin), clock"
 );
 
 /// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by
@@ -86,15 +86,17 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
          ) d
      ), gone AS (
          DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
-         RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
+         RETURNING o.shard, o.id, o.source, o.type, o.origin, o.last_code, o.last_error, o.attempts, o.payload
      ), buried AS (
-         INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-         SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+         INSERT INTO eventbox_dead_letter
+             (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+         SELECT shard, id, source, type, origin, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
     now_us!(),
     ", payload FROM gone
          ON CONFLICT (shard, id) DO UPDATE
-         SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
-             attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload
+         SET source = excluded.source, type = excluded.type, origin = excluded.origin, code = excluded.code,
+             reason = excluded.reason, attempts = excluded.attempts, dead_at_us = excluded.dead_at_us,
+             payload = excluded.payload
          RETURNING source, type
      )
      SELECT source, type, count(*) FROM buried GROUP BY source, type"
@@ -152,15 +154,16 @@ const BURY_OUTBOX: &str = concat!(
          USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[])
                AS u (shard, id, attempts, code, reason)
          WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
-         RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
+         RETURNING o.shard, o.id, o.source, o.type, o.origin, u.code, u.reason, o.attempts, o.payload
      )
-     INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-     SELECT shard, id, source, type, code, reason, attempts, ",
+     INSERT INTO eventbox_dead_letter (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+     SELECT shard, id, source, type, origin, code, reason, attempts, ",
     now_us!(),
     ", payload FROM gone
      ON CONFLICT (shard, id) DO UPDATE
-     SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
-         attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
+     SET source = excluded.source, type = excluded.type, origin = excluded.origin, code = excluded.code,
+         reason = excluded.reason, attempts = excluded.attempts, dead_at_us = excluded.dead_at_us,
+         payload = excluded.payload RETURNING shard, id"
 );
 
 impl OutboxDialect for Postgres {
@@ -259,7 +262,8 @@ where
         .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
-        .bind(claim_ttl_us);
+        .bind(claim_ttl_us)
+        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>());
     let arguments = arguments_of(query);
     Box::pin(async move {
         sqlx::query_with::<Postgres, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;

@@ -21,8 +21,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         ten_rows!(),
         ") WHERE column2 IS NOT NULL"
     ),
@@ -30,8 +30,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         hundred_rows!(),
         ") WHERE column2 IS NOT NULL"
     ),
@@ -39,8 +39,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         hundred_rows!(),
         ",",
         hundred_rows!(),
@@ -152,8 +152,8 @@ const RESCHEDULE_OUTBOX: &str = concat!(
 /// Differs: a CTE cannot write, so this is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
 const BURY_OUTBOX: &str = concat!(
     "INSERT OR REPLACE INTO eventbox_dead_letter
-        (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-     SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
+        (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+     SELECT o.shard, o.id, o.source, o.type, o.origin, u.value ->> 3, u.value ->> 4, o.attempts, ",
     now_us!(),
     ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
          ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
@@ -248,8 +248,8 @@ impl OutboxDialect for Sqlite {
         let keys = json_keys(&keys?)?;
         let query = sqlx::query(concat!(
             "INSERT OR REPLACE INTO eventbox_dead_letter
-                (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-             SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+                (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+             SELECT shard, id, source, type, origin, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
             now_us!(),
             ", payload FROM eventbox_outbox WHERE ",
             named_rows!()
@@ -297,7 +297,7 @@ impl Statement for Insert {
 fn insert_of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
     let sql = INSERT_OUTBOX.of(rows.len());
     let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(claim_ttl_us), |query, row| {
-        query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.payload)
+        query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.origin).bind(row.payload)
     });
     Ok((sql, arguments_of(query)?))
 }

@@ -9,9 +9,9 @@ async fn filled() -> TestDb<sqlx::Sqlite> {
     eventbox::migrate(&db.pool).await.unwrap();
     let numbers = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 31999)";
     db.run(format!(
-        "INSERT INTO eventbox_event {numbers}
+        "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value) {numbers}
          SELECT i % 16, 'aircraft/' || (i / 16 % {RECIPIENTS}), randomblob(16), NULL, NULL, x'00' FROM n;
-         INSERT INTO eventbox_event {numbers}
+         INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value) {numbers}
          SELECT 3, 'airport/EWR', randomblob(16), NULL, NULL, x'00' FROM n LIMIT 20000;
          ANALYZE"
     ))
