@@ -1,13 +1,18 @@
 //! Peers: connections to the outside, whose streams are recipients.
 
 mod core;
+mod eventbox;
+mod file;
+mod ingress;
 mod pipe;
 mod sockets;
+mod sources;
 
 use std::time::Duration;
 
-use eventbox::peer::{Mapping, Peer, Peers, PeersBuilder, PeersConfig};
-use eventbox::{Event, Recipient};
+use ::eventbox::peer::{Mapping, Peer, Peers, PeersBuilder, PeersConfig};
+use ::eventbox::{Backend, Event, Recipient};
+use sqlx::Pool;
 
 use self::pipe::Pipes;
 use crate::runtime::config as runtime_config;
@@ -15,6 +20,9 @@ use crate::support::{SOON, TestDb, TestEngine, eventually};
 
 /// Longest time that the peers of a test may take to stop.
 const STOP: Duration = Duration::from_secs(20);
+
+/// Longest time of a start and of a stop of connectors.
+const LIMIT: Duration = STOP;
 
 /// Returns the settings of a test: short leases, and frequent looks at lost streams.
 fn config() -> PeersConfig {
@@ -32,7 +40,7 @@ fn peers<B: TestEngine>(db: &TestDb<B>) -> PeersBuilder<B> {
 
 /// Returns the peer `chat`, whose lines go to `room/<stream>`.
 fn chat(pipes: &Pipes) -> Peer {
-    let lines = eventbox::peer::framing::InterceptorSpec::named("lines").unwrap();
+    let lines = ::eventbox::peer::framing::InterceptorSpec::named("lines").unwrap();
     Peer::new("chat", pipes.clone()).interceptors([lines]).mapping(Mapping::to("room/{stream}").unwrap())
 }
 
@@ -47,13 +55,13 @@ fn out(stream: &str) -> Recipient {
 
 /// Returns the values of the events in a box.
 async fn values<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
-    let events = eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
+    let events = ::eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
     events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
 }
 
 /// Returns the names of the events in a box.
 async fn names<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
-    let events = eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
+    let events = ::eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
     events.iter().map(|event| event.name().unwrap_or_default().to_owned()).collect()
 }
 
@@ -64,4 +72,26 @@ async fn emit<B: TestEngine + crate::support::CellEngine>(db: &TestDb<B>, to: &R
 
 async fn is_empty<B: TestEngine>(db: &TestDb<B>, of: &Recipient) {
     eventually(SOON, async || values(db, of).await.is_empty()).await;
+}
+
+/// Runs one peer, and returns when it is connected.
+async fn run<B: Backend>(pool: &Pool<B>, peer: Peer) -> Peers<B> {
+    let peers = Peers::builder(pool.clone()).peer(peer).start().await.unwrap();
+    peers.ready(LIMIT).await.unwrap();
+    peers
+}
+
+fn to(recipient: &str) -> Recipient {
+    recipient.parse().unwrap()
+}
+
+/// The eventbox of a stream.
+fn box_of(peer: &str, stream: &str) -> Recipient {
+    Recipient::new(format!("peer.{peer}"), stream).unwrap()
+}
+
+/// Returns the values in an eventbox, as texts.
+async fn texts<B: Backend>(pool: &Pool<B>, recipient: &str) -> Vec<String> {
+    let events = ::eventbox::admin::events(pool, &to(recipient), None, 1_000).await.unwrap();
+    events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
 }
