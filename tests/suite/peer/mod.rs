@@ -1,8 +1,10 @@
 //! Peers: connections to the outside, whose streams are recipients.
 
 mod core;
+mod crash;
 mod eventbox;
 mod file;
+mod foreign;
 mod ingress;
 mod pipe;
 mod sockets;
