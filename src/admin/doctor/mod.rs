@@ -120,7 +120,7 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `clocks` | the clock of this process, and heartbeats, next to the database's clock |
 /// | `leases` | processes that died with shards, shards without a process |
 /// | `kinds` | events whose kind no living process has registered |
-/// | `outbox` | the oldest message that is not delivered |
+/// | `outbox` | the oldest message that is not delivered, paused destinations, breakers that are open |
 ///
 /// Findings come in this order, good ones included, so that a person sees what was looked at. A check that fails, for
 /// lack of a right for example, is a finding of [`Severity::Note`]. Checks of tables are left out before the first

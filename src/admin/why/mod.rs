@@ -2,6 +2,8 @@
 
 mod words;
 
+pub(in crate::admin) use words::resume_command;
+
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -9,6 +11,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::view::count::Count;
+use super::view::destination::{Destination, PausedDestination};
 use super::view::members::{self, Member, ShardLease};
 use super::{Standing, standing, time_of};
 use crate::clock::micros;
@@ -123,6 +126,29 @@ pub enum Reason {
         /// Error of one of them.
         last_error: String,
     },
+    /// No event waits, but messages of the outbox do, and a process sends nothing, because its endpoint fails.
+    BreakerOpen {
+        /// The process.
+        worker: Uuid,
+        /// Endpoint of its emitter.
+        endpoint: String,
+        /// Messages that wait.
+        waiting: Count,
+        /// Last error of a request.
+        last_error: Option<String>,
+    },
+    /// No event waits, but messages of the outbox do, whose destination an operator paused.
+    DestinationPaused {
+        /// The destination.
+        destination: Destination,
+        /// Time of the pause, by the database's clock.
+        #[serde(serialize_with = "super::view::text::time")]
+        since: SystemTime,
+        /// Who paused it.
+        who: String,
+        /// Messages that wait for it.
+        waiting: Count,
+    },
     /// A turn of a processor has been working on the recipient for over a second.
     BeingWorkedOn {
         /// The process.
@@ -180,6 +206,7 @@ struct Facts {
     old: Option<OldTransaction>,
     groups: Vec<MessageGroup>,
     struggling: i64,
+    paused: Vec<PausedDestination>,
 }
 
 /// Returns why a recipient's events are not processed, as a reason, a sentence, and what to do.
@@ -238,9 +265,10 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         let quarantined = B::count_dead(conn, &wanted, COUNTED).await?;
         let groups = if events == 0 { B::group_messages(conn, COUNTED, 1_000).await? } else { Vec::new() };
         let struggling = if events == 0 { B::count_struggling(conn, COUNTED + 1).await? } else { 0 };
-        Ok((now_us, events, oldest, timer, quarantined, groups, struggling))
+        let paused = B::list_paused_destinations(conn).await?;
+        Ok((now_us, events, oldest, timer, quarantined, groups, struggling, paused))
     });
-    let (now_us, events, oldest, timer, quarantined, groups, struggling) = read.await.map_err(during)?;
+    let (now_us, events, oldest, timer, quarantined, groups, struggling, paused) = read.await.map_err(during)?;
     let old = B::old_transactions(pool, micros(OLD_TRANSACTION), i64::MAX, 1).await.map_err(during)?.pop();
     // After the events: a turn that takes the last of them in between is known here.
     let standing = standing(pool, of).await?;
@@ -257,6 +285,7 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         old,
         groups,
         struggling,
+        paused: paused.into_iter().map(PausedDestination::of).collect(),
     })
 }
 
@@ -272,15 +301,44 @@ impl Facts {
     }
 
     fn idle(&self) -> Reason {
-        let error =
-            self.groups.iter().filter(|group| group.most_attempts > 1).find_map(|group| group.last_error.clone());
-        match (error, self.standing.updated_at) {
-            (Some(last_error), _) => {
-                Reason::OutboxStuck { struggling: Count::up_to(COUNTED, self.struggling), last_error }
-            }
+        match (self.outbox(), self.standing.updated_at) {
+            (Some(reason), _) => reason,
             (None, Some(at)) if self.quarantined == 0 => Reason::Processed { turn: self.standing.turn, at },
             _ => Reason::NothingPending { quarantined: self.quarantined },
         }
+    }
+
+    /// Returns what the messages of the outbox wait for, if that is not only their delivery.
+    fn outbox(&self) -> Option<Reason> {
+        let pause = |group: &MessageGroup| {
+            self.paused.iter().rev().find(|paused| paused.destination.has(&group.source, &group.r#type))
+        };
+        let (held, free): (Vec<&MessageGroup>, Vec<_>) = self.groups.iter().partition(|group| pause(group).is_some());
+        let count = |groups: &[&MessageGroup]| Count::up_to(COUNTED, groups.iter().map(|group| group.messages).sum());
+        // A recipient without a turn has published nothing.
+        let had_turn = self.standing.updated_at.is_some();
+        if let Some((member, breaker)) = members::open_breakers(&self.members).next()
+            && had_turn
+            && !free.is_empty()
+        {
+            return Some(Reason::BreakerOpen {
+                worker: member.worker,
+                endpoint: breaker.endpoint.clone(),
+                waiting: count(&free),
+                last_error: breaker.last_error.clone(),
+            });
+        }
+        let failing = free.iter().find(|group| group.most_attempts > 1 && group.last_error.is_some());
+        if let Some(last_error) = failing.and_then(|group| group.last_error.clone()) {
+            return Some(Reason::OutboxStuck { struggling: Count::up_to(COUNTED, self.struggling), last_error });
+        }
+        let paused = held.first().and_then(|group| pause(group)).filter(|_| had_turn)?;
+        Some(Reason::DestinationPaused {
+            destination: paused.destination.clone(),
+            since: paused.paused_at,
+            who: paused.who.clone(),
+            waiting: count(&held),
+        })
     }
 
     /// Returns what keeps every process from the recipient.

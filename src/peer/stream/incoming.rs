@@ -12,6 +12,7 @@ use super::facts::StreamFacts;
 use super::id::StreamId;
 use crate::clock;
 use crate::eventbox::{Emitted, Event, MAX_EMIT_BYTES, MAX_EMIT_EVENTS};
+use crate::origin::Origin;
 use crate::peer::boxes::door::{CheckpointMove, Emission};
 use crate::peer::connect::session::Life;
 use crate::peer::core::Core;
@@ -218,7 +219,8 @@ impl Incoming {
         let fields = ArrivalFields { peer, stream: &self.id, facts: &self.facts, own: &arrival.fields, json };
         let to = template.fill(&fields)?;
         let name = self.name(id, number, index, arrival.of_peer);
-        Ok((to, Event::new(decoded.value.clone()).named(name)))
+        let origin = Origin::new(peer, self.id.as_str(), number).map_err(|error| error.to_string())?;
+        Ok((to, Event::new(decoded.value.clone()).named(name).with_origin(origin)))
     }
 
     /// Returns the name of an event: `peer:stream:event`. A long id goes in as its hash.

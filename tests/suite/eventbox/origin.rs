@@ -150,7 +150,7 @@ on_every_engine! {
         admin::discard(&db.pool, &cell(1), &ids[2..3]).await.unwrap();
         let all = Decider(|events: &[Event]| Transition::stay().consuming(events).into());
         let options = TurnOptions::new(MANY).journaled();
-        eventbox::process_batch_with(&db.pool, &cell(1), &all, &options).await.unwrap();
+        assert_eq!(eventbox::process_batch_with(&db.pool, &cell(1), &all, &options).await.unwrap().consumed, 3);
         let history = admin::history(&db.pool, &cell(1), None, 10).await.unwrap();
         let noted: Vec<_> = history.iter().rev().map(|entry| text(entry.origin.as_ref())).collect();
         assert_eq!(noted, ["chat:s1:1", "chat:s1:2", "-", "chat:s2:3", "chat:s2:4"]);

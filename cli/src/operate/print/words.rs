@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use eventbox::Origin;
+use eventbox::admin::{OpenBreaker, PausedDestination};
 use indicatif::{HumanBytes, HumanCount};
 
 /// Stands for a value that does not exist.
@@ -23,6 +24,20 @@ fn relative_to(at: SystemTime, now: SystemTime) -> String {
 /// Formats a time relative to now, if there is one.
 pub(crate) fn relative_or_none(at: Option<SystemTime>) -> String {
     at.map_or_else(|| NONE.to_owned(), relative)
+}
+
+/// Says which destination is paused, since when, by whom and why.
+pub(crate) fn paused_line(paused: &PausedDestination) -> String {
+    let why = paused.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    let text = format!("Paused: {}, {} by {}{why}", paused.destination, relative(paused.paused_at), paused.who);
+    plain(&text)
+}
+
+/// Says which endpoint a process does not send to, and why.
+pub(crate) fn breaker_words(breaker: &OpenBreaker) -> String {
+    let state = if breaker.is_half_open { "probes" } else { "sends nothing to" };
+    let error = breaker.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{state} {}, its breaker is open for {}{error}", breaker.endpoint, span(breaker.open_for))
 }
 
 /// Formats a duration, rounded to its largest unit of which it has two: `350 ms`, `1.8 s`, `90 s`, `3 min`, `60 h`.

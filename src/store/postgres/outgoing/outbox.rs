@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
+use crate::store::macros::is_paused;
 use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
@@ -37,6 +38,8 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
         SELECT o.shard, o.id, octet_length(o.payload) AS bytes FROM eventbox_outbox o
         WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
     statement_us!(),
+    " AND NOT ",
+    is_paused!("o"),
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
     ) d LIMIT $3
 ), weighed AS (
@@ -48,6 +51,24 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
 UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM fitting, clock
 WHERE o.shard = fitting.shard AND o.id = fitting.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
+);
+
+/// The statement of [`OutboxDialect::set_aside_outbox`].
+pub(crate) const SET_ASIDE_OUTBOX: &str = concat!(
+    "WITH paused AS MATERIALIZED (
+         SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
+         CROSS JOIN LATERAL (
+             SELECT o.shard, o.id FROM eventbox_outbox o
+             WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
+    statement_us!(),
+    " AND ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $2 OFFSET $1 FOR UPDATE SKIP LOCKED
+         ) d
+     )
+     UPDATE eventbox_outbox o SET next_attempt_at_us = ",
+    now_us!(),
+    " + $3 FROM paused WHERE o.shard = paused.shard AND o.id = paused.id"
 );
 
 /// The statement of [`OutboxDialect::recall_outbox`]; it reads rows that are due far ahead, by the index on the due
@@ -82,7 +103,9 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
              WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
                AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
     statement_us!(),
-    " - $1 ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
+    " - $1 AND NOT ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
          ) d
      ), gone AS (
          DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
@@ -199,6 +222,16 @@ impl OutboxDialect for Postgres {
             .bind(claim.claim_ttl_us)
             .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
+    }
+
+    async fn set_aside_outbox(
+        conn: &mut PgConnection,
+        kept_due: i64,
+        per_shard: i64,
+        hold_us: i64,
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(SET_ASIDE_OUTBOX).bind(kept_due).bind(per_shard).bind(hold_us);
+        Ok(query.execute(conn).await?.rows_affected())
     }
 
     async fn recall_outbox(conn: &mut PgConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {

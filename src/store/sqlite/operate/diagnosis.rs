@@ -55,6 +55,7 @@ impl DiagnosisDialect for Sqlite {
         made(8, "table", "eventbox_journal"),
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
+        made(9, "table", "eventbox_paused_destination"),
         made(10, "view", "eventbox_named_emit"),
         made(10, "trigger", "eventbox_named_emit_insert"),
         made(11, "table", "eventbox_stream"),

@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
 use crate::store::fault::Fault;
+use crate::store::macros::is_paused;
 use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
@@ -66,9 +67,12 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
                 SELECT s.value AS shard, unhex(i.value ->> 0) AS id, i.value ->> 1 AS bytes
                 FROM json_each($1) s, json_each((
                     SELECT json_group_array(json_array(hex(id), octet_length(payload))) FROM (
-                        SELECT id, payload FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
+                        SELECT o.id, o.payload FROM eventbox_outbox o
+                        WHERE o.shard = s.value AND o.next_attempt_at_us <= ",
     now_us!(),
-    "                   ORDER BY next_attempt_at_us LIMIT $2 + 0
+    " AND NOT ",
+    is_paused!("o"),
+    "                   ORDER BY o.next_attempt_at_us LIMIT $2 + 0
                     )
                 )) i LIMIT $3 + 0
             )
@@ -94,6 +98,23 @@ const MARK_OUTBOX: &str = concat!(
 );
 
 /// Differs: as [`CLAIM_OUTBOX`].
+pub(crate) const SET_ASIDE_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox SET next_attempt_at_us = ",
+    now_us!(),
+    " + $4 WHERE (shard, id) IN (
+        SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
+            SELECT json_group_array(hex(id)) FROM (
+                SELECT o.id FROM eventbox_outbox o WHERE o.shard = s.value AND o.next_attempt_at_us <= ",
+    now_us!(),
+    " AND ",
+    is_paused!("o"),
+    "           ORDER BY o.next_attempt_at_us LIMIT $3 + 0 OFFSET $2 + 0
+            )
+        )) i
+    )"
+);
+
+/// Differs: as [`CLAIM_OUTBOX`].
 pub(crate) const RECALL_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET next_attempt_at_us = ",
     now_us!(),
@@ -116,11 +137,13 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
 pub(crate) const FIND_EXPIRED: &str = concat!(
     "SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
          SELECT json_group_array(hex(id)) FROM (
-             SELECT id FROM eventbox_outbox
-             WHERE shard = s.value AND next_attempt_at_us < 9223372036854775807
-               AND delivered_at_us IS NULL AND created_at_us <= ",
+             SELECT o.id FROM eventbox_outbox o
+             WHERE o.shard = s.value AND o.next_attempt_at_us < 9223372036854775807
+               AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
     now_us!(),
-    "          - $2 ORDER BY next_attempt_at_us LIMIT $3 + 0
+    "          - $2 AND NOT ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $3 + 0
          )
      )) i"
 );
@@ -202,6 +225,16 @@ impl OutboxDialect for Sqlite {
             .bind(claim.claim_ttl_us)
             .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
+    }
+
+    async fn set_aside_outbox(
+        conn: &mut SqliteConnection,
+        kept_due: i64,
+        per_shard: i64,
+        hold_us: i64,
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(SET_ASIDE_OUTBOX).bind(all_shards()?).bind(kept_due).bind(per_shard);
+        Ok(query.bind(hold_us).execute(conn).await?.rows_affected())
     }
 
     async fn recall_outbox(conn: &mut SqliteConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
