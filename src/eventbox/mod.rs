@@ -28,7 +28,7 @@ pub use decide::reducer_adapter::{ReducerAsProcessor, reduce_batch, reduce_batch
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
-pub(crate) use emit::emit_all_in;
+pub(crate) use emit::{check_all, emit_all_in};
 #[cfg(feature = "peer")]
 pub(crate) use emit::emit_all_on;
 pub use emit::sender::{Sender, SenderConfig};

@@ -14,7 +14,6 @@ mod websocket;
 mod wire;
 
 pub use bench::{Bench, BenchConfig, BenchMeter, BenchReport};
-#[cfg(feature = "emitter")]
 pub use chip_ingress::{ChipIngress, ChipIngressConfig};
 #[cfg(feature = "ingress")]
 pub use chip_ingress::{ChipIngressServer, ChipIngressServerConfig};

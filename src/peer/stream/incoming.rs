@@ -1,5 +1,8 @@
 //! What comes in on a stream: bytes become events, and the mapping's recipients get them.
 
+mod at_checkpoint;
+mod check;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +16,7 @@ use super::id::StreamId;
 use crate::clock;
 use crate::eventbox::{Emitted, Event, MAX_EMIT_BYTES, MAX_EMIT_EVENTS};
 use crate::origin::Origin;
-use crate::peer::boxes::door::{CheckpointMove, Emission};
+use crate::peer::boxes::door::Emission;
 use crate::peer::connect::session::Life;
 use crate::peer::core::Core;
 use crate::peer::declare::mapping::ArrivalFields;
@@ -129,11 +132,12 @@ impl Incoming {
         self.emit(made).await
     }
 
-    /// Flushes what interceptors hold back.
-    pub(super) async fn finish(&mut self) -> Result<(), PeerError> {
+    /// Flushes what interceptors hold back, with the id, the fields and the checkpoint of an arrival.
+    pub(super) async fn finish(&mut self, last: Arrival) -> Result<(), PeerError> {
         let (mut chunks, mut made) = (Vec::new(), Made::default());
         let finished = self.chain.finish(&mut chunks);
-        self.decode(chunks, &Arrival::bytes(Bytes::new()), &mut made);
+        self.decode(chunks, &last, &mut made);
+        made.checkpoint = last.checkpoint.filter(|_| finished.is_ok());
         if let Err(error) = finished {
             self.refused(&error, &mut made);
             made.last = Some(self.framing(error));
@@ -268,7 +272,7 @@ impl Incoming {
         let mut received = Received { errors, first: numbers.first().copied(), ..Received::default() };
         received.last = numbers.last().copied();
         let answers = match checkpoint {
-            Some(to) => self.emit_at(events, to).await?,
+            Some(to) => self.emit_at(events, to, &mut received).await?,
             None => self.emit_in_parts(events, &mut received).await?,
         };
         received.events = numbers.len().saturating_sub(received.errors.saturating_sub(errors));
@@ -314,51 +318,10 @@ impl Incoming {
         Ok(answers)
     }
 
-    /// Emits events and moves the checkpoint, in one transaction.
-    async fn emit_at(&mut self, events: Vec<Emission>, to: String) -> Result<Vec<Emitted>, PeerError> {
-        let mut pauses = crate::retry::endless_pauses(CHECKPOINT_PAUSES.0, CHECKPOINT_PAUSES.1);
-        let door = Arc::clone(&self.core.door);
-        let peer = self.core.id().to_owned();
-        loop {
-            let from = match &self.checkpoint {
-                Position::At(from) => from.clone(),
-                Position::Unread => {
-                    let read = door.checkpoint(&peer, &self.id).await.map_err(|source| self.not_emitted(source))?;
-                    self.checkpoint = Position::At(read.clone());
-                    read
-                }
-            };
-            let step = CheckpointMove { peer: peer.clone(), stream: self.id.clone(), from, to: to.clone() };
-            match door.emit_at(&events, &step).await {
-                Ok(Some(answers)) => {
-                    self.checkpoint = Position::At(Some(to));
-                    return Ok(answers);
-                }
-                // After an unknown commit the checkpoint may stand where it was to go, and the events are emitted.
-                Ok(None) => {
-                    let now = door.checkpoint(&peer, &self.id).await.map_err(|source| self.not_emitted(source))?;
-                    if now.as_ref() != Some(&to) {
-                        return Err(PeerError::Checkpoint { peer, stream: self.id.to_string() });
-                    }
-                    self.checkpoint = Position::At(now);
-                    return Ok(vec![Emitted::Added; events.len()]);
-                }
-                Err(error) if !is_own_fault(&error) && !self.core.stopping.is_cancelled() => {
-                    tokio::time::sleep(pauses.next().unwrap_or(CHECKPOINT_PAUSES.1)).await;
-                }
-                Err(error) => return Err(self.not_emitted(error)),
-            }
-        }
-    }
-
     fn not_emitted(&self, source: crate::Error) -> PeerError {
         PeerError::store(format!("emit events of stream {} of peer {}", self.id, self.core.id()), source)
     }
 }
-
-/// First and longest pause before a checkpoint is moved again.
-const CHECKPOINT_PAUSES: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_millis(20), std::time::Duration::from_secs(1));
 
 /// Returns whether an emit failed for a reason that stays: the event breaks a limit, or the database refuses it.
 fn is_own_fault(error: &crate::Error) -> bool {

@@ -125,6 +125,24 @@ impl Outgoing {
         }
     }
 
+    /// Returns the oldest event that may still be in the eventbox of the stream, sent or not: older ones are consumed, and
+    /// will never come again. `None` before the first batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::peer::Outgoing;
+    ///
+    /// /// A receiver that knows which events it has may forget those before this one.
+    /// fn to_remember(outgoing: &Outgoing) -> String {
+    ///     outgoing.oldest().map(|id| id.to_string()).unwrap_or_default()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn oldest(&self) -> Option<EventId> {
+        self.delivery.oldest()
+    }
+
     fn encode(&mut self, event: Event) -> Option<OutgoingEvent> {
         let encoded = match &mut self.codec {
             Some(codec) => {

@@ -9,7 +9,7 @@ use eventbox::peer::connectors::{File, FileConfig, file::FileMode, file::Frames}
 use eventbox::peer::framing::InterceptorSpec;
 use eventbox::peer::{Mapping, Peer};
 
-use super::{LIMIT, box_of, run, texts, to};
+use super::{STOP, box_of, run, texts};
 use crate::support::{SOON, eventually, on_every_engine};
 
 fn source(config: FileConfig) -> Peer {
@@ -45,7 +45,7 @@ on_every_engine! {
         };
         let peers = run(&db.pool, reader()).await;
         eventually(SOON, async || texts(&db.pool, "line/all").await.len() == 4).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(texts(&db.pool, "line/all").await, ["a1", "a2", "last", "b1"]);
 
         // Without the names, only the stored positions keep lines from coming again.
@@ -53,7 +53,7 @@ on_every_engine! {
         append(&file("b.csv"), "b2\n");
         let peers = run(&db.pool, reader()).await;
         eventually(SOON, async || texts(&db.pool, "line/all").await.len() >= 5).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(texts(&db.pool, "line/all").await, ["a1", "a2", "last", "b1", "b2"]);
     }
 
@@ -76,7 +76,7 @@ on_every_engine! {
             before = count().await;
         }
         let mut read = Vec::new();
-        for event in eventbox::admin::events(&db.pool, &to("line/all"), None, 1_000).await.unwrap() {
+        for event in eventbox::admin::events(&db.pool, &"line/all".parse().unwrap(), None, 1_000).await.unwrap() {
             read.push(String::from_utf8(event.value().to_vec()).unwrap());
         }
         assert_eq!(read, wanted[..read.len()]);
@@ -102,7 +102,7 @@ on_every_engine! {
 
         std::fs::write(&path, "6\n").unwrap();
         eventually(SOON, async || texts(&db.pool, "line/all").await.len() == 6).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(texts(&db.pool, "line/all").await[5], "6");
     }
 
@@ -112,14 +112,14 @@ on_every_engine! {
         append(&path, "one\n");
         let peers = run(&db.pool, tail(&path)).await;
         eventually(SOON, async || texts(&db.pool, "line/all").await == ["one"]).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         append(&path, "two\n");
         std::fs::rename(&path, directory.path().join("log.1")).unwrap();
         append(&path, "three\n");
         db.run("DELETE FROM eventbox_tombstone").await;
         let peers = run(&db.pool, tail(&path)).await;
         eventually(SOON, async || texts(&db.pool, "line/all").await.len() >= 3).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(texts(&db.pool, "line/all").await, ["one", "two", "three"]);
     }
 
@@ -139,7 +139,7 @@ on_every_engine! {
             let peers = run(&db.pool, reader()).await;
             eventually(SOON, async || texts(&db.pool, "line/all").await.len() == 3).await;
             eventually(SOON, async || db.count("eventbox_stream").await == 0).await;
-            peers.stop(LIMIT).await;
+            peers.stop(STOP).await;
             assert_eq!(texts(&db.pool, "line/all").await, ["one", "two", "three"]);
             assert_eq!(db.texts("SELECT position FROM eventbox_checkpoint").await, ["finished"]);
             db.run("DELETE FROM eventbox_tombstone").await;
@@ -155,14 +155,14 @@ on_every_engine! {
         let peers = run(&db.pool, writer()).await;
         eventbox::emit(&db.pool, &out, Event::new("two")).await.unwrap();
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
 
         append(&path, "thr");
         eventbox::emit(&db.pool, &out, Event::new("three")).await.unwrap();
         let peers = run(&db.pool, writer()).await;
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
     }
 

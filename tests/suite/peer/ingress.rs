@@ -8,7 +8,7 @@ use eventbox::proto::io::cloudevents::v1::cloud_event::cloud_event_attribute_val
 use eventbox::{Backend, Event};
 use tonic::Code;
 
-use super::{LIMIT, box_of, run, texts};
+use super::{STOP, box_of, run, texts};
 use crate::support::chip::{Client, batch, connect, event, log, of_type, publish, server, set, summary};
 use crate::support::{SOON, eventually, on_every_engine};
 
@@ -39,11 +39,11 @@ on_every_engine! {
             assert!(answers[2].contains("{subject}"), "{answers:?}");
             assert_eq!(texts(&db.pool, "order/7").await, ["one", "four"], "a batch that is sent again changes nothing");
         }
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         let (peers, mut client) = door(&db.pool).await;
         publish(&mut client, events).await.unwrap();
         assert_eq!(texts(&db.pool, "order/7").await, ["one", "four"], "nor does one after a restart");
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
     }
 
     async fn a_batch_of_all_or_nothing_with_a_bad_event_keeps_none(db) {
@@ -54,7 +54,7 @@ on_every_engine! {
         assert!(texts(&db.pool, "order/7").await.is_empty());
         client.publish_batch(batch(vec![of("1", "one"), of("2", "two")], true)).await.unwrap();
         assert_eq!(texts(&db.pool, "order/7").await, ["one", "two"]);
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         let gone = publish(&mut client, vec![of("3", "three")]).await.unwrap_err();
         assert_eq!(gone.code(), Code::Unavailable, "{gone}");
     }
@@ -69,7 +69,7 @@ on_every_engine! {
         }
         let peers = run(&db.pool, Peer::new("chip", ChipIngress::new(config).unwrap())).await;
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         let kept = log(&server).await;
         assert_eq!(kept.iter().map(|event| event.payload().to_vec()).collect::<Vec<_>>(), [b"1", b"2"]);
         assert!(kept.iter().all(|event| event.key.is_some()));
@@ -82,7 +82,7 @@ on_every_engine! {
         let config = ChipIngressConfig::new(server.local_addr().to_string());
         let peers = run(&db.pool, Peer::new("chip", ChipIngress::new(config).unwrap())).await;
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!(log(&server).await[2].payload().to_vec(), b"3");
         assert_eq!(eventbox::admin::quarantined(&db.pool, &out, None, 10).await.unwrap().len(), 1);
     }

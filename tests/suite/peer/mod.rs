@@ -2,7 +2,7 @@
 
 mod core;
 mod crash;
-mod eventbox;
+mod edge;
 mod file;
 mod foreign;
 mod ingress;
@@ -12,8 +12,8 @@ mod sources;
 
 use std::time::Duration;
 
-use ::eventbox::peer::{Mapping, Peer, Peers, PeersBuilder, PeersConfig};
-use ::eventbox::{Backend, Event, Recipient};
+use eventbox::peer::{Mapping, Peer, Peers, PeersBuilder, PeersConfig};
+use eventbox::{Backend, Event, Recipient};
 use sqlx::Pool;
 
 use self::pipe::Pipes;
@@ -22,9 +22,6 @@ use crate::support::{SOON, TestDb, TestEngine, eventually};
 
 /// Longest time that the peers of a test may take to stop.
 const STOP: Duration = Duration::from_secs(20);
-
-/// Longest time of a start and of a stop of connectors.
-const LIMIT: Duration = STOP;
 
 /// Returns the settings of a test: short leases, and frequent looks at lost streams.
 fn config() -> PeersConfig {
@@ -42,7 +39,7 @@ fn peers<B: TestEngine>(db: &TestDb<B>) -> PeersBuilder<B> {
 
 /// Returns the peer `chat`, whose lines go to `room/<stream>`.
 fn chat(pipes: &Pipes) -> Peer {
-    let lines = ::eventbox::peer::framing::InterceptorSpec::named("lines").unwrap();
+    let lines = eventbox::peer::framing::InterceptorSpec::named("lines").unwrap();
     Peer::new("chat", pipes.clone()).interceptors([lines]).mapping(Mapping::to("room/{stream}").unwrap())
 }
 
@@ -57,13 +54,13 @@ fn out(stream: &str) -> Recipient {
 
 /// Returns the values of the events in a box.
 async fn values<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
-    let events = ::eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
+    let events = eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
     events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
 }
 
 /// Returns the names of the events in a box.
 async fn names<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
-    let events = ::eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
+    let events = eventbox::admin::events(&db.pool, of, None, 1_000).await.unwrap();
     events.iter().map(|event| event.name().unwrap_or_default().to_owned()).collect()
 }
 
@@ -78,13 +75,9 @@ async fn is_empty<B: TestEngine>(db: &TestDb<B>, of: &Recipient) {
 
 /// Runs one peer, and returns when it is connected.
 async fn run<B: Backend>(pool: &Pool<B>, peer: Peer) -> Peers<B> {
-    let peers = Peers::builder(pool.clone()).peer(peer).start().await.unwrap();
-    peers.ready(LIMIT).await.unwrap();
+    let peers = Peers::builder(pool.clone()).config(config()).peer(peer).start().await.unwrap();
+    peers.ready(STOP).await.unwrap();
     peers
-}
-
-fn to(recipient: &str) -> Recipient {
-    recipient.parse().unwrap()
 }
 
 /// The eventbox of a stream.
@@ -92,8 +85,8 @@ fn box_of(peer: &str, stream: &str) -> Recipient {
     Recipient::new(format!("peer.{peer}"), stream).unwrap()
 }
 
-/// Returns the values in an eventbox, as texts.
+/// Returns the values of the events of a recipient, as texts.
 async fn texts<B: Backend>(pool: &Pool<B>, recipient: &str) -> Vec<String> {
-    let events = ::eventbox::admin::events(pool, &to(recipient), None, 1_000).await.unwrap();
+    let events = eventbox::admin::events(pool, &recipient.parse().unwrap(), None, 1_000).await.unwrap();
     events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
 }

@@ -6,7 +6,7 @@ use eventbox::Event;
 use eventbox::peer::connectors::{Bench, BenchConfig, Null};
 use eventbox::peer::{Mapping, Peer};
 
-use super::{LIMIT, box_of, run, texts};
+use super::{STOP, box_of, run, texts};
 use crate::support::{SOON, eventually, on_every_engine};
 
 on_every_engine! {
@@ -19,7 +19,7 @@ on_every_engine! {
         }
         let peers = run(&db.pool, Peer::new("nowhere", null)).await;
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         assert_eq!((counted.events(), counted.bytes()), (2, 8));
     }
 
@@ -31,7 +31,7 @@ on_every_engine! {
         let meter = bench.meter();
         let peers = run(&db.pool, Peer::new("bench", bench).mapping(Mapping::to("peer.bench/{stream}").unwrap())).await;
         eventually(SOON, async || meter.report().arrived == 250).await;
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
         let report = meter.report();
         assert_eq!(report.made, 250);
         assert!(Duration::ZERO < report.p50 && report.p50 <= report.p99 && report.p99 <= report.longest, "{report}");

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::EventboxConfig;
 use super::hub::Sent;
 use crate::eventbox::{Event, EventId, MAX_VALUE_BYTES};
-use crate::peer::template::Fields;
+use crate::peer::declare::template::Fields;
 use crate::peer::{Batch, Session};
 
 /// A batch, with the events that the hub could never take.

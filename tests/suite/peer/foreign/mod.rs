@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{LIMIT, box_of, texts};
+use super::{STOP, box_of, texts};
 use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine};
 
 /// Environment variable that makes a missing program a failure. `cargo xtask peers` sets it.
@@ -92,7 +92,7 @@ on_every_engine! {
         drop(write);
         client.kill().await.unwrap();
         eventually(SOON, async || peers.streams("door") == 0).await;
-        assert!(peers.stop(LIMIT).await.complete);
+        assert!(peers.stop(STOP).await.complete);
     }
 
     async fn curl_asks_and_gets_its_answer(db) {
@@ -118,7 +118,7 @@ on_every_engine! {
             let output = timeout(SOON, client).await.expect("curl ends").unwrap().unwrap();
             assert_eq!(said(&output), "four left 200", "{protocol}");
         }
-        assert!(peers.stop(LIMIT).await.complete);
+        assert!(peers.stop(STOP).await.complete);
     }
 
     async fn python_speaks_websocket(db) {
@@ -138,6 +138,6 @@ on_every_engine! {
         send(db, &box_of("door", &stream), Event::new("cleared")).await;
         let output = timeout(SOON, client).await.expect("the client ends").unwrap().unwrap();
         assert_eq!(said(&output), "1 cleared\n8 1000\n");
-        assert!(peers.stop(LIMIT).await.complete);
+        assert!(peers.stop(STOP).await.complete);
     }
 }

@@ -4,7 +4,7 @@ use eventbox::Event;
 use eventbox::peer::Peer;
 use eventbox::peer::connectors::{Eventbox, EventboxConfig};
 
-use super::{LIMIT, box_of, run, texts};
+use super::{STOP, box_of, run, texts};
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 fn peer(hub: &str) -> Peer {
@@ -23,7 +23,7 @@ async fn deliver<B: TestEngine>(edge: &TestDb<B>, hub: &str) {
     let out = box_of("hub", "main");
     let peers = run(&edge.pool, peer(hub)).await;
     eventually(SOON, async || texts(&edge.pool, out.as_str()).await.is_empty()).await;
-    peers.stop(LIMIT).await;
+    peers.stop(STOP).await;
 }
 
 async fn emit<B: CellEngine>(edge: &TestDb<B>, values: &[&str]) {
@@ -62,7 +62,7 @@ on_every_engine! {
         let path = directory.path().join("hub.sqlite3");
         let out = box_of("hub", "main");
         let url = path.to_str().unwrap().to_owned();
-        let peers = eventbox::peer::Peers::builder(db.pool.clone()).peer(peer(&url)).start().await.unwrap();
+        let peers = super::peers(db).peer(peer(&url)).start().await.unwrap();
         emit(db, &["1", "2"]).await;
         eventually(SOON, async || !peers.health().problems.is_empty()).await;
         assert_eq!(texts(&db.pool, out.as_str()).await, ["1", "2"]);
@@ -71,7 +71,7 @@ on_every_engine! {
         eventbox::migrate(&hub).await.unwrap();
         eventually(SOON, async || texts(&db.pool, out.as_str()).await.is_empty()).await;
         assert_eq!(texts(&hub, "truck/truck-17").await, ["1", "2"]);
-        peers.stop(LIMIT).await;
+        peers.stop(STOP).await;
     }
 }
 
