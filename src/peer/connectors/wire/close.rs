@@ -16,7 +16,8 @@ const MAX_DISCARDED_BYTES: usize = 4 << 20;
 /// Size of the buffer for what is thrown away.
 const DISCARD_BUFFER_BYTES: usize = 4096;
 
-/// Ends the writing, with the goodbye of TLS if there is TLS, and waits until the other side has closed too, at most for `limit`.
+/// Ends the writing, with the goodbye of TLS if there is TLS, and waits until the other side has closed too, at most
+/// for `limit`.
 pub(crate) async fn close(mut wire: Wire, limit: Duration) {
     let closing = async {
         wire.shutdown().await?;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pulse::SendError;
 use crate::peer::{Batch, ConnectorError, EndReason, Outgoing, Session, Stream, StreamFacts};
+use crate::text::Chain;
 
 /// Bounds of the connections of a socket connector, in milliseconds.
 ///
@@ -202,8 +203,8 @@ impl Ended {
     }
 }
 
-/// Returns the end of a stream whose connection broke. A client that goes without a goodbye is every day's business of a
-/// server, and no failure that counts for the breaker of the peer.
+/// Returns the end of a stream whose connection broke. A client that goes without a goodbye is every day's business of
+/// a server, and no failure that counts for the breaker of the peer.
 fn reason_of(error: &io::Error) -> EndReason {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     match error.kind() {
@@ -222,13 +223,7 @@ pub(crate) async fn end(stream: Stream, ended: Ended, terms: &Terms) -> Ended {
 
 /// Returns the text of an error with those of its causes.
 pub(crate) fn text_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    Chain(error).to_string()
 }
 
 /// Waits for the next batch to send, in all phases of a connection.

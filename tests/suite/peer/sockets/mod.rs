@@ -45,9 +45,13 @@ fn lines(connector: impl Connector) -> Peer {
     peer(connector).interceptors([InterceptorSpec::named("lines").unwrap()])
 }
 
+async fn start<B: Backend>(pool: &Pool<B>, peer: Peer) -> Peers<B> {
+    Peers::builder(pool.clone()).config(super::config()).peer(peer).start().await.unwrap()
+}
+
 impl<B: Backend> Site<B> {
     async fn start(pool: &Pool<B>, peer: Peer) -> Self {
-        let peers = Peers::builder(pool.clone()).peer(peer).start().await.unwrap();
+        let peers = start(pool, peer).await;
         let signals = peers.observe();
         Site { pool: pool.clone(), peers, signals }
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{Site, bound, connect, expect, expect_end, limits, lines, main, timeouts};
+use super::{Site, bound, connect, expect, expect_end, limits, lines, main, of, timeouts};
 use crate::support::{SOON, TestDb, eventually, on_every_engine, with_database};
 
 fn server(change: impl FnOnce(&mut eventbox::peer::connectors::SocketTimeouts)) -> TcpServer {
@@ -221,7 +221,7 @@ on_every_engine! {
         let at = listener.local_addr().unwrap().to_string();
         let client = TcpClient::new(TcpClientConfig::new(at)).unwrap();
         let main = main();
-        eventbox::emit(&db.pool, &super::of(&main), eventbox::Event::new("early")).await.unwrap();
+        eventbox::emit(&db.pool, &of(&main), eventbox::Event::new("early")).await.unwrap();
         let mut site = Site::start(&db.pool, lines(client)).await;
         let (mut first, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
         expect(&mut first, b"early\n").await;

@@ -7,7 +7,7 @@ use eventbox::peer::connectors::{
     TcpClient, TcpClientConfig, TcpServer, TcpServerConfig, TlsClientConfig, TlsServerConfig, WsClient, WsClientConfig,
     WsServer, WsServerConfig,
 };
-use eventbox::peer::{EndReason, Mapping, Peer, Peers, Reconnect};
+use eventbox::peer::{EndReason, Mapping, Peer, Reconnect};
 use eventbox::{Event, Recipient, admin};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use sqlx::Sqlite;
@@ -21,7 +21,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::{Site, bound, connect, expect, expect_end, lines, timeouts};
+use super::{Site, bound, connect, expect, expect_end, lines, start, timeouts};
 use crate::support::{SOON, TestDb, eventually, with_database};
 
 /// A certificate for `localhost` and 127.0.0.1, in files.
@@ -136,7 +136,7 @@ async fn a_client_trusts_only_its_authority_and_says_what_the_other_side_speaks(
         let at = bound(&address).await;
         let problem = async |config: TcpClientConfig| {
             let client = lines(TcpClient::new(config).unwrap()).reconnect(Reconnect::never());
-            let peers = Peers::builder(db.pool.clone()).peer(client).start().await.unwrap();
+            let peers = start(&db.pool, client).await;
             let ready = peers.ready(SOON).await;
             peers.stop(SOON).await;
             ready.err().map(|error| error.to_string())
@@ -171,7 +171,7 @@ async fn websocket_goes_through_tls() {
         let url = format!("wss://{}/", bound(&address).await);
         let client = WsClient::new(WsClientConfig::new(url).tls(certificate.trusted())).unwrap();
         let client = Peer::new("client", client).mapping(Mapping::to("answers/all").unwrap());
-        let clients = Peers::builder(db.pool.clone()).peer(client).start().await.unwrap();
+        let clients = start(&db.pool, client).await;
         let (stream, _) = site.started().await;
         let (main, answers) = (Recipient::new("peer.client", "main"), Recipient::new("answers", "all").unwrap());
         eventbox::emit(&db.pool, &main.unwrap(), Event::new("question")).await.unwrap();

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use eventbox::peer::EndReason;
 use eventbox::peer::connectors::{MessageKind, Token, WsClient, WsClientConfig, WsLimits, WsServer, WsServerConfig};
-use eventbox::peer::{EndReason, Peers};
 use futures_util::{SinkExt, StreamExt};
 use sqlx::Sqlite;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use super::{Site, bound, connect, main, peer};
+use super::{Site, bound, connect, main, peer, start};
 use crate::support::{SOON, TestDb, eventually, on_every_engine, with_database};
 
 type Socket = WebSocketStream<TcpStream>;
@@ -56,7 +56,7 @@ on_every_engine! {
         assert_eq!(facts.get("path"), Some("/events"));
         client.send(Message::text("text\nof two lines")).await.unwrap();
         client.send(Message::binary("binary")).await.unwrap();
-        let part = |text: &'static str, kind, is_last| Message::Frame(Frame::message(text, OpCode::Data(kind), is_last));
+        let part = |text: &'static str, kind, last| Message::Frame(Frame::message(text, OpCode::Data(kind), last));
         client.send(part("in ", Data::Text, false)).await.unwrap();
         client.send(Message::Ping("between".into())).await.unwrap();
         client.send(part("pieces", Data::Continue, true)).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_refused_client_says_so_and_asks_no_more() {
         let site = Site::start(&db.pool, peer(server)).await;
         let url = format!("ws://{}/", bound(&address).await);
         let client = peer(WsClient::new(WsClientConfig::new(url).token(Token::text("another"))).unwrap());
-        let peers = Peers::builder(db.pool.clone()).peer(client).start().await.unwrap();
+        let peers = start(&db.pool, client).await;
         let refused = peers.ready(SOON).await.unwrap_err().to_string();
         assert!(refused.contains("401") && refused.contains("check the token"), "{refused}");
         assert!(!refused.contains("another"), "{refused}");
