@@ -72,9 +72,7 @@ impl Incoming {
     ) -> Result<Self, PeerError> {
         let declared = &core.declared;
         let framing = |source| PeerError::Framing { peer: declared.id.clone(), stream: id.to_string(), source };
-        let limits = &declared.limits.framing;
-        let chain = Chain::new(&declared.interceptors, Direction::Incoming, limits).map_err(framing)?;
-        let codec = declared.codec.as_ref().map(|codec| codec.build(limits));
+        let (chain, codec) = reader_of(core).map_err(framing)?;
         let keeps_id = declared.connector.keeps_stream_ids();
         Ok(Incoming {
             core: Arc::clone(core),
@@ -134,6 +132,9 @@ impl Incoming {
 
     /// Flushes what interceptors hold back, with the id, the fields and the checkpoint of an arrival.
     pub(super) async fn finish(&mut self, last: Arrival) -> Result<(), PeerError> {
+        if self.core.declared.connector.has_whole_messages() {
+            return Ok(());
+        }
         let (mut chunks, mut made) = (Vec::new(), Made::default());
         let finished = self.chain.finish(&mut chunks);
         self.decode(chunks, &last, &mut made);
@@ -155,11 +156,15 @@ impl Incoming {
             Data::Bytes(bytes) => {
                 self.core.metrics.received(bytes.len());
                 let mut chunks = Vec::new();
-                let passed = self.chain.process(Chunk::new(bytes.clone(), now_ns()), &mut chunks);
+                let is_whole = self.core.declared.connector.has_whole_messages();
+                let passed = match is_whole {
+                    true => self.pass_whole(bytes.clone(), &mut chunks),
+                    false => self.chain.process(Chunk::new(bytes.clone(), now_ns()), &mut chunks),
+                };
                 self.decode(chunks, &arrival, made);
                 if let Err(error) = passed {
                     self.refused(&error, made);
-                    if error.ends_stream() {
+                    if error.ends_stream() && !is_whole {
                         made.last = Some(self.framing(error));
                     }
                 }
@@ -168,6 +173,13 @@ impl Incoming {
         if arrival.checkpoint.is_some() {
             made.checkpoint = arrival.checkpoint;
         }
+    }
+
+    /// Passes a message that is whole through interceptors of its own.
+    fn pass_whole(&mut self, bytes: Bytes, chunks: &mut Vec<Chunk>) -> Result<(), FramingError> {
+        (self.chain, self.codec) = reader_of(&self.core)?;
+        self.chain.process(Chunk::new(bytes, now_ns()), chunks)?;
+        self.chain.finish(chunks)
     }
 
     fn decode(&mut self, chunks: Vec<Chunk>, arrival: &Arrival, made: &mut Made) {
@@ -224,7 +236,8 @@ impl Incoming {
         let to = template.fill(&fields)?;
         let name = self.name(id, number, index, arrival.of_peer);
         let origin = Origin::new(peer, self.id.as_str(), number).map_err(|error| error.to_string())?;
-        Ok((to, Event::new(decoded.value.clone()).named(name).with_origin(origin)))
+        let event = Event::new(decoded.value.clone()).named(name).with_origin(origin);
+        Ok((to, arrival.cause.iter().fold(event, Event::caused_by)))
     }
 
     /// Returns the name of an event: `peer:stream:event`. A long id goes in as its hash.
@@ -321,6 +334,14 @@ impl Incoming {
     fn not_emitted(&self, source: crate::Error) -> PeerError {
         PeerError::store(format!("emit events of stream {} of peer {}", self.id, self.core.id()), source)
     }
+}
+
+/// Makes the interceptors and the codec of a stream, or of a message.
+fn reader_of(core: &Core) -> Result<(Chain, Option<Box<dyn Codec>>), FramingError> {
+    let declared = &core.declared;
+    let limits = &declared.limits.framing;
+    let chain = Chain::new(&declared.interceptors, Direction::Incoming, limits)?;
+    Ok((chain, declared.codec.as_ref().map(|codec| codec.build(limits))))
 }
 
 /// Returns whether an emit failed for a reason that stays: the event breaks a limit, or the database refuses it.

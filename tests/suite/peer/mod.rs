@@ -5,6 +5,7 @@ mod crash;
 mod edge;
 mod file;
 mod foreign;
+mod http;
 mod ingress;
 mod pipe;
 mod sockets;

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::config;
 use crate::support::{SOON, TestDb, TestEngine, eventually};
 
 /// Time of a stop.
@@ -55,7 +56,7 @@ impl<B: TestEngine> Web<B> {
         let server = HttpServer::new(config).unwrap();
         let address = server.local_address();
         let peer = declare(Peer::new("web", server).mapping(Mapping::to("request/all").unwrap()));
-        let peers = Peers::builder(pool).peer(peer).start().await.unwrap();
+        let peers = Peers::builder(pool).config(config()).peer(peer).start().await.unwrap();
         peers.ready(SOON).await.unwrap();
         eventually(SOON, async || peers.streams("web") == lanes).await;
         let address = timeout(SOON, address.bound()).await.unwrap().unwrap();

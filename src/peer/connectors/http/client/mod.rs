@@ -97,6 +97,10 @@ impl Connector for HttpClient {
         Role::Client
     }
 
+    fn has_whole_messages(&self) -> bool {
+        true
+    }
+
     async fn run(&self, session: Session) -> Result<(), ConnectorError> {
         let settings = &self.settings;
         let dial = Dial::new(settings);
@@ -224,7 +228,7 @@ fn arrival(settings: &Settings, request: &Event, response: &Success) -> Arrival 
             Arrival::value(serde_json::to_vec(&envelope).unwrap_or_default())
         }
     };
-    let mut arrival = arrival.id(&id).field("request", id).field("status", status.to_string());
+    let mut arrival = arrival.id(&id).caused_by(request).field("request", id).field("status", status.to_string());
     if let Some(content_type) = content_type {
         arrival = arrival.field("content_type", headers::text(content_type));
     }

@@ -154,6 +154,10 @@ impl Connector for HttpServer {
         Role::Server
     }
 
+    fn has_whole_messages(&self) -> bool {
+        true
+    }
+
     async fn run(&self, session: Session) -> Result<(), ConnectorError> {
         let address = &self.settings.config.address;
         let failed = |source| ConnectorError::connect(format!("listen on {address}"), source);
