@@ -95,6 +95,14 @@ impl Client {
         assert_eq!(line.trim_end(), wanted);
         Ok(())
     }
+
+    async fn two_lines(&mut self) -> Result<String, BoxError> {
+        let mut lines = String::new();
+        for _ in 0..2 {
+            tokio::time::timeout(PATIENCE, self.socket.read_line(&mut lines)).await??;
+        }
+        Ok(lines.trim_end().replace('\n', ", "))
+    }
 }
 
 #[tokio::main]
@@ -124,16 +132,9 @@ async fn main() -> Result<(), BoxError> {
     grace.say("hello ada").await?;
     ada.say("hello grace").await?;
     // Lines of two clients have no order between them, but all members read them in the same one.
-    let mut read = Vec::new();
-    for client in [&mut ada, &mut grace] {
-        let mut lines = [String::new(), String::new()];
-        for line in &mut lines {
-            tokio::time::timeout(PATIENCE, client.socket.read_line(line)).await??;
-        }
-        read.push(lines);
-    }
-    assert_eq!(read[0], read[1]);
-    println!("both read: {}", read[0].concat().trim_end().replace('\n', ", "));
+    let (by_ada, by_grace) = (ada.two_lines().await?, grace.two_lines().await?);
+    assert_eq!(by_ada, by_grace);
+    println!("both read: {by_ada}");
     drop(grace);
     ada.reads("* grace has left").await?;
 
