@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use eventbox::peer::connectors::http::{Format, HttpServer, HttpServerConfig, Route};
-use eventbox::peer::{Mapping, Peer, Peers};
+use eventbox::peer::{Mapping, Peer, Peers, answer_to};
 use eventbox::runtime::Runtime;
 use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
 use serde::Deserialize;
@@ -20,9 +20,6 @@ use tokio::net::TcpStream;
 
 /// How long the example waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Id of the peer. Its requests come on streams, whose eventboxes are `peer.shop/<stream>`.
-const PEER: &str = "shop";
 
 /// The body of a request.
 #[derive(Deserialize)]
@@ -51,10 +48,7 @@ impl Reducer for Stock {
             let answer = json!({"status": status, "body": {"answer": text}}).to_string();
             // The answer has the origin of its own request, and not that of all requests of this turn.
             let answer = Event::new(answer).caused_by(event);
-            let streams = event.origin().into_iter().flat_map(|origin| origin.streams_of(PEER));
-            for stream in streams {
-                answers.push((Recipient::new(format!("peer.{PEER}"), stream)?, answer.clone()));
-            }
+            answers.extend(answer_to(event).into_iter().map(|stream| (stream, answer.clone())));
         }
         Ok(Outcome::to(sold).consuming(events).emitting(answers))
     }
@@ -72,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     config.response_format = Format::Envelope;
     let server = HttpServer::new(config)?;
     let address = server.local_address();
-    let shop = Peer::new(PEER, server).mapping(Mapping::to("stock/{/item}")?);
+    let shop = Peer::new("shop", server).mapping(Mapping::to("stock/{/item}")?);
     let stocks = Runtime::builder(pool.clone()).reducer("stock", Stock).start().await?;
     let peers = Peers::builder(pool).peer(shop).start().await?;
     peers.ready(PATIENCE).await?;

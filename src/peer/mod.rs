@@ -43,6 +43,7 @@ pub use error::{ConnectorError, PeerError};
 pub use handle::{OBSERVED_SIGNALS, Peers};
 pub use metrics::INSTRUMENTS;
 pub use stream::Stream;
+pub use stream::address::answer_to;
 pub use stream::arrival::{Arrival, Received};
 pub use stream::facts::{EndReason, StreamFacts, StreamSignal};
 pub use stream::id::{MAX_STREAM_ID_BYTES, StreamId};

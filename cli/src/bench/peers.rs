@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use eventbox::peer::connectors::http::{HttpServer, HttpServerConfig};
 use eventbox::peer::connectors::{LocalAddress, TcpServer, TcpServerConfig};
 use eventbox::peer::framing::InterceptorSpec;
-use eventbox::peer::{Mapping, Peer, Peers, StreamSignal};
+use eventbox::peer::{Mapping, Peer, Peers, StreamSignal, answer_to};
 use eventbox::runtime::Runtime;
 use eventbox::{BoxError, Event, Outcome, Recipient, Reducer, Sender};
 use sqlx::Pool;
@@ -232,9 +232,7 @@ impl Reducer for Answering {
     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
         let mut answers = Vec::new();
         for event in events {
-            for stream in event.origin().into_iter().flat_map(|origin| origin.streams_of(WEB)) {
-                answers.push((Recipient::new(format!("peer.{WEB}"), stream)?, Event::new(ANSWER).caused_by(event)));
-            }
+            answers.extend(answer_to(event).into_iter().map(|stream| (stream, Event::new(ANSWER).caused_by(event))));
         }
         Ok(Outcome::to(count + events.len() as u64).consuming(events).emitting(answers))
     }

@@ -175,7 +175,7 @@ pub(crate) async fn emit_all_on<B: Backend>(
 ) -> Result<Vec<Emitted>> {
     check_all(events)?;
     let current = trace::current();
-    let (positions, rows) = rows_of(events, current.as_deref());
+    let (positions, rows) = rows_of(events, current.as_deref(), None);
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_all_on_pool(pool, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted, true))

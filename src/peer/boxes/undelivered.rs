@@ -59,7 +59,7 @@ impl Forward {
             Fate::Quarantine { .. } => None,
             Fate::MoveTo(to) => Some((to.clone(), same(event))),
             Fate::TellOf { peer, stream, to } => {
-                Some((recipient_of(to, peer, stream, event)?, Event::new(told(event, peer, stream))))
+                Some((recipient_of(to, peer, stream, event)?, Event::new(told(event, peer, stream)).caused_by(event)))
             }
         })
     }

@@ -1,5 +1,6 @@
 //! A stream: one ordered flow of a peer.
 
+pub(super) mod address;
 pub(super) mod arrival;
 pub(super) mod delivery;
 pub(super) mod facts;

@@ -15,20 +15,20 @@ use eventbox::peer::framing::InterceptorSpec;
 use eventbox::peer::{
     Connector, EndReason, Mapping, Peer, PeerLimits, Peers, StreamFacts, StreamId, StreamSignal, Undelivered,
 };
-use eventbox::{Backend, Event, Recipient, emit};
+use eventbox::{Backend, Event, Recipient};
 use sqlx::Pool;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-use crate::support::{SOON, eventually};
+use crate::support::{CellEngine, SOON, eventually};
 
 /// Id of the peer that is tested.
 const PEER: &str = "wire";
 
 /// A running peer, what it tells of its streams, and the eventbox of what comes in.
-struct Site<B: Backend> {
+struct Site<B: CellEngine> {
     pool: Pool<B>,
     peers: Peers<B>,
     signals: broadcast::Receiver<StreamSignal>,
@@ -49,7 +49,7 @@ async fn start<B: Backend>(pool: &Pool<B>, peer: Peer) -> Peers<B> {
     Peers::builder(pool.clone()).config(super::config()).peer(peer).start().await.unwrap()
 }
 
-impl<B: Backend> Site<B> {
+impl<B: CellEngine> Site<B> {
     async fn start(pool: &Pool<B>, peer: Peer) -> Self {
         let peers = start(pool, peer).await;
         let signals = peers.observe();
@@ -94,7 +94,7 @@ impl<B: Backend> Site<B> {
 
     /// Emits an event to a stream.
     async fn send(&self, stream: &StreamId, value: impl Into<Vec<u8>>) {
-        emit(&self.pool, &of(stream), Event::new(value.into())).await.unwrap();
+        B::emit_on(&self.pool, &of(stream), Event::new(value.into())).await.unwrap();
     }
 
     /// Returns the number of events that a stream has not sent.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::Shared;
 use super::request;
 use super::stall::{Activity, Progressing};
-use crate::peer::connectors::wire::Wire;
+use crate::peer::connectors::wire::{Wire, secure};
 
 /// Most requests at a time on one connection of HTTP/2.
 pub const MAX_STREAMS: u32 = 128;
@@ -27,14 +27,10 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, remote: Socket
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %remote, "small responses of this connection wait for others");
     }
-    let io: Wire = match &shared.tls {
-        None => Box::new(stream),
-        Some(tls) => match tls.accept(stream, shared.settings.head_timeout).await {
-            Ok(io) => io,
-            Err(error) => return tracing::debug!(%error, %remote, "a client of HTTP was refused"),
-        },
-    };
-    converse(shared, io, remote).await;
+    match secure(shared.tls.as_ref(), stream, shared.settings.head_timeout).await {
+        Ok(io) => converse(shared, io, remote).await,
+        Err(error) => tracing::debug!(%error, %remote, "a client of HTTP was refused"),
+    }
 }
 
 async fn converse(shared: Arc<Shared>, io: Wire, remote: SocketAddr) {

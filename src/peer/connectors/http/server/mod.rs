@@ -33,7 +33,7 @@ pub use self::waiting::MAX_KEPT_ANSWERS;
 use self::waiting::{Place, Waiting};
 use crate::peer::connectors::LocalAddress;
 use crate::peer::connectors::tcp::Announcement;
-use crate::peer::connectors::wire::ServerTls;
+use crate::peer::connectors::wire::{ServerTls, load_again};
 use crate::peer::{Connector, ConnectorError, PeerError, Role, Session};
 
 /// Wait after an error of the operating system at accepting, such as too many open files.
@@ -95,7 +95,9 @@ impl HttpServer {
     /// [`PeerError::Setup`] when a setting is wrong, or files of TLS cannot be used.
     pub fn new(config: HttpServerConfig) -> Result<Self, PeerError> {
         let settings = Arc::new(Settings::check(config)?);
-        load_tls(&settings).map_err(|problem| PeerError::setup(NAME, problem))?;
+        if let Some(tls) = &settings.config.tls {
+            ServerTls::load(tls.clone()).map_err(|error| PeerError::setup(NAME, error.to_string()))?;
+        }
         Ok(HttpServer { settings, announcement: Announcement::new() })
     }
 
@@ -104,10 +106,6 @@ impl HttpServer {
     pub fn local_address(&self) -> LocalAddress {
         self.announcement.subscribe()
     }
-}
-
-fn load_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
-    settings.config.tls.clone().map(ServerTls::load).transpose().map_err(|error| error.to_string())
 }
 
 /// What all connections and lanes of one life share.
@@ -182,7 +180,7 @@ impl HttpServer {
     fn shared(&self, session: &Session, lanes: Vec<mpsc::Sender<Job>>) -> Result<Shared, ConnectorError> {
         let settings = Arc::clone(&self.settings);
         Ok(Shared {
-            tls: load_tls(&settings).map_err(ConnectorError::refused)?,
+            tls: load_again(settings.config.tls.as_ref())?,
             peer: session.peer().to_owned(),
             waiting: Arc::new(Waiting::new(settings.answer_deadline)),
             lanes,
