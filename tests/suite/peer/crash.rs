@@ -44,7 +44,7 @@ const AHEAD: usize = 5;
 const EVENTS: usize = 30;
 
 /// Pause of a client before it connects again.
-const AGAIN: Duration = Duration::from_millis(20);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A server of lines with numbers. A client says its name, which is the id of its stream. `line 7` is answered by
 /// `ok 7` after the commit, and `event 7` is acknowledged by `got 7`.
