@@ -45,6 +45,7 @@
 //! | keep the state in your tables | [`Processor`], [`Transition`], [`Mutation`]; [`process_batch`], [`pending`] |
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
 //! | pop named events together with your own writes | [`dsset`] |
+//! | connect eventboxes to the outside | `peer` (feature `peer`): TCP, HTTP, WebSocket, files and more |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | turn the bytes of connections into events | `peer` (feature `peer`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
@@ -162,6 +163,8 @@ pub mod guides {
     pub mod delivery {}
     #[doc = include_str!("../docs/errors.md")]
     pub mod errors {}
+    #[doc = include_str!("../docs/peers.md")]
+    pub mod peers {}
     #[doc = include_str!("../docs/leases.md")]
     pub mod leases {}
     #[doc = include_str!("../docs/high-availability.md")]
@@ -191,4 +194,6 @@ mod tested_guides {
     struct HighAvailability;
     #[doc = include_str!("../docs/writing-a-processor.md")]
     struct WritingAProcessor;
+    #[doc = include_str!("../docs/peers.md")]
+    struct Peers;
 }

@@ -188,9 +188,8 @@ fn files_are_short() {
     assert!(files.len() > 20, "too few files of src were found");
 }
 
-/// Every test that ARCHITECTURE.md names exists.
-#[test]
-fn the_tests_of_the_invariants_exist() {
+/// Returns the text of all tests.
+fn all_tests() -> String {
     fn read(directory: &std::path::Path, all: &mut String) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -204,6 +203,25 @@ fn the_tests_of_the_invariants_exist() {
     read(&root().join("tests/suite"), &mut tests);
     read(&root().join("cli/tests"), &mut tests);
     read(&root().join("src"), &mut tests);
+    tests
+}
+
+/// Every test that docs/peers.md names for a trap or an acceptance case exists.
+#[test]
+fn the_tests_of_the_guide_of_peers_exist() {
+    let (tests, text) = (all_tests(), std::fs::read_to_string(root().join("docs/peers.md")).unwrap());
+    let (_, tables) = text.split_once("## Traps of the built system").expect("the traps are listed");
+    let rows = tables.lines().filter(|line| line.starts_with("| ")).filter_map(|row| row.rsplit('|').nth(1));
+    let named: Vec<&str> = rows.flat_map(|tests| tests.split('`').skip(1).step_by(2)).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !tests.contains(&format!("fn {name}"))).collect();
+    assert!(missing.is_empty(), "docs/peers.md names tests that do not exist: {missing:?}");
+    assert!(named.len() >= 33, "the tables were not found: {named:?}");
+}
+
+/// Every test that ARCHITECTURE.md names exists.
+#[test]
+fn the_tests_of_the_invariants_exist() {
+    let tests = all_tests();
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 5).collect();

@@ -20,7 +20,7 @@ async fn run(name: &str) -> String {
         Command::new(built)
     } else {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--example", name]);
+        cargo.args(["run", "--quiet", "--all-features", "--example", name]);
         if cfg!(not(debug_assertions)) {
             cargo.arg("--release");
         }
@@ -62,6 +62,19 @@ async fn hello_entity() {
 async fn axum_handler() {
     let said = run("axum_handler").await;
     assert_says(&said, &["POST /customers/ada/orders: HTTP/1.1 201 Created", "1 order stored, 1 event consumed"]);
+}
+
+#[tokio::test]
+async fn chat_over_tcp() {
+    let said = run("chat_over_tcp").await;
+    assert_says(&said, &["grace reads: * grace is here", "ada reads: * grace has left"]);
+}
+
+#[tokio::test]
+async fn http_request_and_answer() {
+    let said = run("http_request_and_answer").await;
+    let conflict = r#"POST /orders click-2: 409 Conflict: {"answer":"only 4 left of pencil"}"#;
+    assert_says(&said, &[conflict, "POST /orders click-4: 422 Unprocessable Entity"]);
 }
 
 #[cfg(feature = "postgres")]

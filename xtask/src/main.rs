@@ -6,6 +6,7 @@ mod checks;
 mod faults;
 mod mutants;
 mod package;
+mod peers;
 mod postgres;
 mod prometheus;
 mod run;
@@ -38,6 +39,8 @@ The chores of eventbox.
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
                              emitter, outbox or chip; OPTIONS go to `cargo mutants`, as `--shard 0/8`. A mutant takes
                              one to two minutes, and all of them a day; it wants cargo-mutants
+  cargo xtask peers [ARGS…]  runs the tests of peers with netcat, curl and Python; says what to install if one is
+                             missing, where `test` leaves its tests out
   cargo xtask package        runs the checks before a release: `cargo deny check`, every feature by itself
                              (`cargo hack`), and `cargo publish --dry-run`; it wants cargo-deny and cargo-hack
   cargo xtask pg -- CMD…     runs a command with a throw-away Postgres, with DATABASE_URL and PGHOST,
@@ -68,6 +71,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("faults") => faults::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
+        Some("peers") => peers::run(args),
         Some("package") if args.is_empty() => package::run(),
         Some("pg") => pg(args),
         Some("help" | "--help" | "-h") => {

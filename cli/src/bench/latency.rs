@@ -168,7 +168,7 @@ async fn until_empty<B: Engine>(bench: &Bench<'_, B>, side: Side) -> Result<()> 
 }
 
 /// Returns the percentile of the sorted latencies in milliseconds.
-fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
+pub(crate) fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     let place = (sorted_us.len() * percent).div_ceil(100).saturating_sub(1);
     #[allow(clippy::cast_precision_loss, reason = "microseconds of some seconds")]
     sorted_us.get(place).map_or(0.0, |us| *us as f64 / 1e3)

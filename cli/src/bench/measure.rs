@@ -136,6 +136,33 @@ impl<'a, B: Engine> Bench<'a, B> {
         self.costing.store(false, Ordering::Relaxed);
         Ok(lines(spec, B::ID, self.scale.rounds, &our_samples, &yardstick_samples))
     }
+
+    /// Measures one side and two yardsticks in turn. Returns the lines against each yardstick.
+    pub(crate) async fn compare_two(
+        &self,
+        specs: [&Spec; 2],
+        ours: impl AsyncFn(&Self) -> Result<Sample>,
+        one: impl AsyncFn(&Self) -> Result<Sample>,
+        other: impl AsyncFn(&Self) -> Result<Sample>,
+    ) -> Result<Vec<Line>> {
+        let [spec, other_spec] = specs;
+        let others = std::cell::RefCell::new(Vec::new());
+        let ours_kept = std::cell::RefCell::new(Vec::new());
+        let our_side = async |bench: &Self| -> Result<Sample> {
+            let sample = ours(bench).await?;
+            ours_kept.borrow_mut().push(sample.clone());
+            Ok(sample)
+        };
+        let both = async |bench: &Self| -> Result<Sample> {
+            let sample = one(bench).await?;
+            let second = other(bench).await.with_context(|| format!("{:?}", other_spec.variant))?;
+            others.borrow_mut().push(second);
+            Ok(sample)
+        };
+        let mut both = self.compare(spec, our_side, both).await?;
+        both.extend(lines(other_spec, B::ID, self.scale.rounds, &ours_kept.take(), &others.take()));
+        Ok(both)
+    }
 }
 
 /// A running clock.

@@ -11,6 +11,7 @@ mod load;
 mod measure;
 mod outbox;
 mod parts;
+mod peers;
 mod place;
 mod plot;
 mod progress;
@@ -18,6 +19,7 @@ mod report;
 mod scale;
 mod spec;
 mod stamps;
+mod wires;
 mod yardstick;
 
 use std::io::{IsTerminal, Write};
@@ -54,6 +56,9 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
   W4   latency from emit to commit of the turn at 500 events/s, in one process and across two, against LISTEN/NOTIFY
   W5   turns that publish, until the message is received and its row deleted, against the batch client alone
   W6   emits, drains and turns with 1,000 to 1,000,000 events pending, and after a soak with an open transaction
+  W7   peers: TCP lines in until they are committed, and events out as TCP lines, over 1, 100 and 1,000 streams, against
+       named emits of as many tasks through a Sender, and against the same server without a database; and the latency
+       of HTTP request, turn and answer at 500/s, against a server that answers at once
 
 Examples:
   eventbox bench --quick                                 all workloads with small amounts
@@ -70,7 +75,7 @@ pub(crate) struct Args {
     /// Engines to measure; repeatable [default: both]
     #[arg(long, value_enum, value_delimiter = ',')]
     engine: Vec<EngineName>,
-    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6 [default: all]
+    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6,W7 [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOADS")]
     only: Vec<Workload>,
     /// Use smaller amounts, under two minutes in all
@@ -124,10 +129,21 @@ enum Workload {
     W5,
     #[value(name = "W6")]
     W6,
+    #[value(name = "W7")]
+    W7,
 }
 
-const WORKLOADS: [Workload; 8] =
-    [Workload::W1, Workload::W2, Workload::W3, Workload::W3b, Workload::W3c, Workload::W4, Workload::W5, Workload::W6];
+const WORKLOADS: [Workload; 9] = [
+    Workload::W1,
+    Workload::W2,
+    Workload::W3,
+    Workload::W3b,
+    Workload::W3c,
+    Workload::W4,
+    Workload::W5,
+    Workload::W6,
+    Workload::W7,
+];
 
 pub(crate) async fn run(args: Args) -> ExitCode {
     cost::init_log();
@@ -186,7 +202,7 @@ impl Args {
     fn steps(&self, scale: &Scale) -> usize {
         let sides = 2 * scale.all_rounds();
         let steps = |workload: &Workload| match workload {
-            Workload::W3 => 3 * sides,
+            Workload::W3 | Workload::W7 => 3 * sides,
             Workload::W1 | Workload::W3b | Workload::W4 => 2 * sides,
             Workload::W2 | Workload::W3c | Workload::W5 => sides,
             Workload::W6 => scale.pending.len() + 1,
@@ -256,6 +272,7 @@ async fn on<B: Engine>(
                 found.curves.extend(curves);
                 lines
             }
+            Workload::W7 => peers::peers(&bench).await?,
         };
         found.lines.extend(lines);
     }

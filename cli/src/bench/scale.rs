@@ -19,10 +19,14 @@ pub(crate) struct Scale {
     pub(crate) singles: usize,
     /// Number of events of W3c.
     pub(crate) hot: usize,
-    /// Number of events of W4, at 500 a second.
+    /// Number of events of W4, and of requests of W7, at 500 a second.
     pub(crate) timed: u32,
     /// Number of events of W5.
     pub(crate) published: usize,
+    /// Number of lines of W7 in each direction.
+    pub(crate) lines: usize,
+    /// Numbers of streams of W7.
+    pub(crate) streams: [usize; 3],
     /// Numbers of pending events at the points of W6.
     pub(crate) pending: Vec<i64>,
     /// Numbers of drained events and recipients at each point of W6.
@@ -48,6 +52,8 @@ impl Scale {
             hot: 200_000,
             timed: 5_000,
             published: 50_000,
+            lines: 50_000,
+            streams: [1, 100, 1_000],
             pending: points(1_000, most_pending),
             growth_drained: (20_000, 1_000),
             growth_emit_for: Duration::from_secs(2),
@@ -68,6 +74,8 @@ impl Scale {
             hot: 5_000,
             timed: 200,
             published: 2_000,
+            lines: 2_000,
+            streams: [1, 100, 1_000],
             pending: points(1_000, most_pending),
             growth_drained: (2_000, 100),
             growth_emit_for: Duration::from_millis(100),
@@ -88,6 +96,8 @@ impl Scale {
             hot: 1_000,
             timed: 50,
             published: 500,
+            lines: 100,
+            streams: [1, 4, 16],
             pending: points(100, most_pending),
             growth_drained: (200, 20),
             growth_emit_for: Duration::from_millis(20),

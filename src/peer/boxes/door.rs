@@ -244,3 +244,67 @@ impl<B: Backend> Door for PoolDoor<B> {
         self.worker
     }
 }
+
+/// A door for tests that need no database.
+#[cfg(test)]
+pub(in crate::peer) mod closed {
+    use super::*;
+
+    /// Takes nothing, and has nothing.
+    pub(in crate::peer) struct ClosedDoor;
+
+    #[async_trait]
+    impl Door for ClosedDoor {
+        async fn emit(&self, events: Vec<Emission>) -> Result<Vec<Emitted>> {
+            Ok(vec![Emitted::Added; events.len()])
+        }
+
+        async fn emit_at(&self, events: &[Emission], _: &CheckpointMove) -> Result<Option<Vec<Emitted>>> {
+            Ok(Some(vec![Emitted::Added; events.len()]))
+        }
+
+        async fn checkpoint(&self, _: &str, _: &StreamId) -> Result<Option<String>> {
+            Ok(None)
+        }
+
+        async fn open(&self, _: &str, _: &StreamId, _: &StreamFacts, _: Option<&Emission>) -> Result<bool> {
+            Ok(true)
+        }
+
+        async fn close(&self, _: &str, _: &StreamId, _: Uuid, _: Option<&Emission>) -> Result<bool> {
+            Ok(true)
+        }
+
+        async fn lost(&self, _: &str) -> Result<Vec<StreamRow>> {
+            Ok(Vec::new())
+        }
+
+        async fn stream(&self, _: &str, _: &str) -> Result<Option<StreamRow>> {
+            Ok(None)
+        }
+
+        async fn waiting(&self, _: &str, _: Option<&Recipient>) -> Result<Vec<Recipient>> {
+            Ok(Vec::new())
+        }
+
+        async fn last_waiting(&self, _: &Recipient) -> Result<Option<EventId>> {
+            Ok(None)
+        }
+
+        async fn waits_up_to(&self, _: &Recipient, _: EventId) -> Result<bool> {
+            Ok(false)
+        }
+
+        async fn quarantine(&self, _: &Recipient, _: &[EventId], _: &str) -> Result<u64> {
+            Ok(0)
+        }
+
+        async fn dispose(&self, _: &Recipient, _: &Fate) -> Result<usize> {
+            Ok(0)
+        }
+
+        fn worker(&self) -> Uuid {
+            Uuid::nil()
+        }
+    }
+}

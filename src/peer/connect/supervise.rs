@@ -99,3 +99,95 @@ fn close(core: &Core, id: &StreamId, stopping: &CancellationToken) {
         stream.delivery.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::peer::boxes::door::closed::ClosedDoor;
+    use crate::peer::connect::connector::{Connector, Role};
+    use crate::peer::core::Declared;
+    use crate::peer::declare::limits::PeerLimits;
+    use crate::peer::declare::mapping::Mapping;
+    use crate::peer::declare::reconnect::Reconnect;
+
+    /// A client that connects, and loses its connection after a while.
+    struct Dying {
+        lives_for: Mutex<Duration>,
+        lives: Mutex<Vec<Instant>>,
+    }
+
+    #[async_trait]
+    impl Connector for Arc<Dying> {
+        fn name(&self) -> &'static str {
+            "dying"
+        }
+
+        fn endpoint(&self) -> String {
+            "memory".to_owned()
+        }
+
+        fn role(&self) -> Role {
+            Role::Client
+        }
+
+        async fn run(&self, session: Session) -> Result<(), ConnectorError> {
+            self.lives.lock().unwrap().push(Instant::now());
+            session.connected();
+            let lives_for = *self.lives_for.lock().unwrap();
+            tokio::time::sleep(lives_for).await;
+            Err(ConnectorError::lost("memory", std::io::Error::other("it died")))
+        }
+    }
+
+    fn core(connector: &Arc<Dying>, reconnect: Reconnect) -> Arc<Core> {
+        let declared = Declared {
+            id: "dying".to_owned(),
+            connector: Arc::new(Arc::clone(connector)),
+            codec: None,
+            interceptors: Vec::new(),
+            mapping: Mapping::none(),
+            reconnect,
+            limits: PeerLimits::default(),
+            links: Vec::new(),
+        };
+        let (signals, _) = tokio::sync::broadcast::channel(1);
+        let door = Arc::new(ClosedDoor);
+        Arc::new(Core::new(declared, door, Arc::default(), signals, Arc::default(), CancellationToken::new()))
+    }
+
+    /// Case 18 of the acceptance cases, and trap T-9: connections that die at once make the pauses longer, although each
+    /// of them did connect. A connection that stood for long enough begins the pauses anew.
+    #[tokio::test(start_paused = true)]
+    async fn connect_and_die_is_no_hot_loop() {
+        fastrand::seed(7);
+        let reconnect = Reconnect::default();
+        let dying = Arc::new(Dying { lives_for: Mutex::new(Duration::ZERO), lives: Mutex::default() });
+        let core = core(&dying, reconnect);
+        let work = tokio::spawn(run(Arc::clone(&core), StreamId::main(), core.stopping.clone()));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let lives = std::mem::take(&mut *dying.lives.lock().unwrap());
+        let pauses: Vec<Duration> = lives.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        for (failures, pause) in (0_i32..).zip(&pauses) {
+            let step = reconnect.initial.mul_f64(reconnect.growth.powi(failures.min(20))).min(reconnect.cap);
+            // A timer is due at the next millisecond.
+            assert!(*pause <= step + Duration::from_millis(1), "pause {failures} is {pause:?}, over {step:?}");
+        }
+        // With a mean of half the cap, 600 s have some 40 attempts; a hot loop has thousands.
+        assert!((20..120).contains(&lives.len()), "{} attempts in 600 s", lives.len());
+        assert_eq!(core.status().attempts.successes as usize, lives.len(), "each attempt did connect");
+
+        *dying.lives_for.lock().unwrap() = reconnect.reset_after;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let lives = std::mem::take(&mut *dying.lives.lock().unwrap());
+        let pauses = lives.windows(2).skip(1).map(|pair| pair[1] - pair[0] - reconnect.reset_after);
+        assert!(pauses.max().unwrap() <= reconnect.initial + Duration::from_millis(1), "healthy lives begin anew");
+        core.stopping.cancel();
+        work.await.unwrap();
+    }
+}

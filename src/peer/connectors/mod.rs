@@ -1,4 +1,4 @@
-//! The connectors that come with the crate.
+//! The connectors of the library: what peers know of protocols.
 
 pub mod bench;
 pub mod chip_ingress;

@@ -1,8 +1,10 @@
 //! Peers: connections to the outside, whose streams are recipients.
 
 mod core;
+mod crash;
 mod edge;
 mod file;
+mod foreign;
 mod http;
 mod ingress;
 mod pipe;

@@ -42,6 +42,24 @@ const GROWTH: [&str; 10] = [
     "W6 (ms, one turn of the same box, after 0.1 s with an open transaction)",
 ];
 
+/// Each line of W7.
+const PEERS: [&str; 14] = [
+    "W7 in, against a Sender (events/s, 1 stream)",
+    "W7 in, against a Sender (events/s, 4 streams)",
+    "W7 in, against a Sender (events/s, 16 streams)",
+    "W7 in, against no database (events/s, 1 stream)",
+    "W7 in, against no database (events/s, 4 streams)",
+    "W7 in, against no database (events/s, 16 streams)",
+    "W7 out, against a Sender (events/s, 1 stream)",
+    "W7 out, against a Sender (events/s, 4 streams)",
+    "W7 out, against a Sender (events/s, 16 streams)",
+    "W7 out, against no database (events/s, 1 stream)",
+    "W7 out, against no database (events/s, 4 streams)",
+    "W7 out, against no database (events/s, 16 streams)",
+    "W7 request and answer (ms, p50)",
+    "W7 request and answer (ms, p99)",
+];
+
 async fn on_sqlite(workloads: &str, more: &[&str], wanted: &[&str]) -> Finished {
     let args = [&["--smoke", "--json", "--engine", "sqlite", "--only", workloads], more].concat();
     let finished = bench(&args).await;
@@ -68,7 +86,7 @@ async fn on_a_given_server(test: &str, workloads: &str, wanted: &[&str]) {
         if db.number("SELECT current_setting('server_version_num')::int8").await >= 150_000 {
             assert!(number(&cost["commits"]) > 0.0, "{line}");
             // Every consumed event leaves a dead tuple. The states leave some more.
-            let consumes = line["workload"] != "W1" && line["workload"] != "W2";
+            let consumes = !["W1", "W2", "W7"].iter().any(|emits| line["workload"] == *emits);
             assert!(!consumes || number(&cost["dead_tuples"]) >= 1_000.0, "{line}");
         }
     }
@@ -116,4 +134,14 @@ async fn latencies_and_the_outbox_run_on_a_given_server() {
 #[tokio::test]
 async fn growth_runs_on_a_given_server() {
     on_a_given_server("growth_runs_on_a_given_server", "W6", &GROWTH).await;
+}
+
+#[tokio::test]
+async fn peers_run_on_sqlite() {
+    on_sqlite("W7", &[], &PEERS).await;
+}
+
+#[tokio::test]
+async fn peers_run_on_a_given_server() {
+    on_a_given_server("peers_run_on_a_given_server", "W7", &PEERS).await;
 }

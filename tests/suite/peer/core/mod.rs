@@ -2,5 +2,7 @@
 
 mod answering;
 mod arriving;
+mod bounds;
 mod ending;
 mod sending;
+mod tap;

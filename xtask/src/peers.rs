@@ -1,0 +1,34 @@
+//! `cargo xtask peers`: the tests with programs of others, all of which must be on the machine.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::postgres;
+use crate::run::{cargo, exit_code, status_of};
+
+/// What the tests start: the programs, of which one is enough, and a package that has one of them.
+const WANTED: [(&[&str], &str); 3] =
+    [(&["nc", "ncat", "socat"], "netcat-openbsd"), (&["curl"], "curl"), (&["python3"], "python3")];
+
+/// Environment variable that makes a missing program a failure of the tests.
+const REQUIRED: &str = "EVENTBOX_FOREIGN_PEERS";
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// Runs the tests, or says what to install.
+pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let missing = WANTED.iter().filter(|(programs, _)| !programs.iter().any(|program| is_installed(program)));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !packages.is_empty() {
+        bail!("programs are missing: install them (on Debian and Ubuntu: apt-get install {})", packages.join(" "));
+    }
+    let server = postgres::server()?;
+    let mut tests = cargo(["test", "--all-features", "--test", "suite", "peer::foreign"]);
+    tests.args(args).env("DATABASE_URL", server.url()).env(REQUIRED, "1");
+    exit_code(status_of(&mut tests)?)
+}
