@@ -1,5 +1,6 @@
 //! Why the events of a recipient are not processed.
 
+mod streams;
 mod words;
 
 use std::time::{Duration, SystemTime};
@@ -8,8 +9,10 @@ use serde::Serialize;
 use sqlx::Pool;
 use uuid::Uuid;
 
+use self::streams::is_stream;
 use super::view::count::Count;
 use super::view::members::{self, Member, ShardLease};
+use super::view::peers::{self, StreamView};
 use super::{Standing, standing, time_of};
 use crate::clock::micros;
 use crate::error::Result;
@@ -157,6 +160,48 @@ pub enum Reason {
         #[serde(serialize_with = "super::view::text::time")]
         oldest_at: SystemTime,
     },
+    /// No living process runs the peer, whose stream has events to send.
+    PeerNotRunning {
+        /// The peer.
+        peer: String,
+    },
+    /// Processes run the peer, and the stream is not open. The mapping of the peer says what becomes of its events.
+    StreamClosed {
+        /// The peer.
+        peer: String,
+    },
+    /// The process that has the connection of the stream is silent.
+    StreamSilent {
+        /// The process.
+        worker: Uuid,
+        /// Time since its last heartbeat. `None` when the process is not a member any more.
+        #[serde(skip)]
+        silent_for: Option<Duration>,
+    },
+    /// The stream is open, and its events were not acknowledged for over 10 s: the other side is slow, or a breaker is
+    /// open.
+    StreamSlow {
+        /// The process that has the connection.
+        worker: Uuid,
+        /// Start of the stream, by the database's clock.
+        #[serde(serialize_with = "super::view::text::time")]
+        started_at: SystemTime,
+        /// Events that wait.
+        waiting: Count,
+        /// Time of the emit of the oldest of them.
+        #[serde(serialize_with = "super::view::text::time")]
+        oldest_at: SystemTime,
+    },
+    /// Nothing is wrong: the process that has the connection of the stream sends its events.
+    StreamSending {
+        /// The process.
+        worker: Uuid,
+        /// Events that wait.
+        waiting: Count,
+        /// Time of the emit of the oldest of them.
+        #[serde(serialize_with = "super::view::text::time")]
+        oldest_at: SystemTime,
+    },
     /// Nothing is wrong: everything was processed.
     Processed {
         /// Last turn.
@@ -177,6 +222,7 @@ struct Facts {
     quarantined: u64,
     members: Vec<Member>,
     lease: Option<ShardLease>,
+    stream: Option<StreamView>,
     old: Option<OldTransaction>,
     groups: Vec<MessageGroup>,
     struggling: i64,
@@ -254,6 +300,7 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         quarantined: quarantined.unsigned_abs(),
         members,
         lease: shards.into_iter().find(|lease| lease.shard == of.shard()),
+        stream: peers::stream(pool, of).await?,
         old,
         groups,
         struggling,
@@ -266,6 +313,8 @@ impl Facts {
         match (self.events.number, due) {
             (0, Some(due_at)) if due_at > self.now => Reason::TimerNotDue { due_at },
             (0, None) => self.idle(),
+            // The holder of the shard decides nothing about the events of a stream.
+            (1.., _) if is_stream(of) => self.of_stream(of),
             // A timer that is due waits for the same process that works on the events.
             _ => self.hindrance(of).unwrap_or_else(|| self.in_line(of)),
         }
@@ -286,16 +335,13 @@ impl Facts {
     /// Returns what keeps every process from the recipient.
     fn hindrance(&self, of: &Recipient) -> Option<Reason> {
         let kind = of.kind().to_owned();
-        let knows = |member: &&Member| member.kinds.is_empty() || member.kinds.contains(&kind);
+        // A timer of a stream is moved by whoever holds the shard.
+        let knows = |member: &&Member| is_stream(of) || member.kinds.is_empty() || member.kinds.contains(&kind);
         if !self.members.is_empty() && !self.members.iter().any(|member| knows(&member)) {
             return Some(Reason::NotRegistered { kind, holder: None });
         }
-        if self.standing.paused || self.standing.kind_paused {
-            return Some(Reason::Paused { is_kind: self.standing.kind_paused });
-        }
-        if let Some(next_attempt_at) = self.standing.next_attempt_at.filter(|at| *at > self.now) {
-            let error = self.standing.error.clone().unwrap_or_default();
-            return Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error });
+        if let Some(reason) = self.stopped() {
+            return Some(reason);
         }
         let shard = of.shard();
         let Some(worker) = self.lease.as_ref().and_then(|lease| lease.holder) else {
@@ -324,9 +370,19 @@ impl Facts {
         Some(Reason::Held { worker, error: held.error.clone() })
     }
 
+    /// Returns what stops the recipient in every process: a pause or a failure.
+    fn stopped(&self) -> Option<Reason> {
+        if self.standing.paused || self.standing.kind_paused {
+            return Some(Reason::Paused { is_kind: self.standing.kind_paused });
+        }
+        let next_attempt_at = self.standing.next_attempt_at.filter(|at| *at > self.now)?;
+        let error = self.standing.error.clone().unwrap_or_default();
+        Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error })
+    }
+
     fn in_line(&self, of: &Recipient) -> Reason {
         let due = self.timer.as_ref().map(|timer| time_of(timer.due_at_us));
-        let oldest_at = self.oldest.map(|id| id.emitted_at()).or(due).unwrap_or(self.now);
+        let oldest_at = self.oldest_at().or(due).unwrap_or(self.now);
         let has_waited = self.now.duration_since(oldest_at).unwrap_or_default();
         if let Some(old) = self.old.as_ref().filter(|_| has_waited >= LONG_WAIT) {
             return Reason::OldTransaction { transaction: old.to_string() };
@@ -336,5 +392,8 @@ impl Facts {
             Some(worker) => Reason::InLine { worker, waiting: self.events, oldest_at },
             None => Reason::NoHolder { shard: of.shard() },
         }
+    }
+    fn oldest_at(&self) -> Option<SystemTime> {
+        self.oldest.map(|id| id.emitted_at())
     }
 }
