@@ -65,7 +65,7 @@ async fn on_sqlite(sizes: &[u32]) {
     for &events in sizes {
         let of = owner(events);
         let fill = format!(
-            "INSERT INTO eventbox_event
+            "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {events})
              SELECT {}, '{of}', unhex(printf('%032x', i)), NULL, NULL, zeroblob(100) FROM n",
             of.shard()

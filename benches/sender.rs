@@ -80,7 +80,7 @@ engine!(
 engine!(
     sqlx::Sqlite,
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $N)
-     INSERT INTO eventbox_timer
+     INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, value)
      SELECT i % 256, 4000000000000000 + i, randomblob(16), 'order/' || (i % 1000), NULL, NULL, x'00' FROM n"
 );
 

@@ -79,7 +79,7 @@ async fn on_sqlite(sizes: &[u32]) {
     for &events in sizes {
         // SQLite has no MD5, so the shards are those of another hash. No question looks at more than one recipient's.
         let fill = format!(
-            "INSERT INTO eventbox_event
+            "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
              WITH RECURSIVE n (i) AS (SELECT {filled} UNION ALL SELECT i + 1 FROM n WHERE i < {events} - 1)
              SELECT (i % 30000 * 2654435761 >> 8) % 256,
                     CASE i % 3 WHEN 0 THEN 'aircraft/' WHEN 1 THEN 'order/' ELSE 'run/' END || (i % 30000),

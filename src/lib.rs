@@ -46,6 +46,7 @@
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
 //! | pop named events together with your own writes | [`dsset`] |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
+//! | turn the bytes of connections into events | `peer` (feature `peer`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
@@ -75,6 +76,7 @@ mod heartbeat;
 pub mod ingress;
 mod instrument;
 mod json;
+mod origin;
 pub mod outbox;
 #[cfg(feature = "peer")]
 pub mod peer;
@@ -108,6 +110,7 @@ pub use eventbox::{
     check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
     process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
 };
+pub use origin::{Origin, OriginEntry};
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};
 pub use store::{Backend, EmitExecutor};

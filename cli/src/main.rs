@@ -8,6 +8,8 @@ mod bench;
 #[cfg(unix)]
 mod cluster;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod failure;
 mod help;
 mod ingress;

@@ -44,8 +44,8 @@ GRANT SELECT ON eventbox_migration TO eventbox_service, eventbox_emitter, eventb
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     eventbox_event, eventbox_tombstone, eventbox_timer, eventbox_state, eventbox_failure, eventbox_paused_kind,
-    eventbox_outbox, eventbox_dead_letter, eventbox_member, eventbox_operation, eventbox_journal, eventbox_journal_kind,
-    eventbox_stream, eventbox_checkpoint
+    eventbox_outbox, eventbox_paused_destination, eventbox_dead_letter, eventbox_member, eventbox_operation,
+    eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint
 TO eventbox_service;
 -- There is a row for each shard, for ever.
 GRANT SELECT, UPDATE ON eventbox_lease TO eventbox_service;
@@ -58,8 +58,8 @@ GRANT SELECT (shard, id) ON eventbox_dead_letter TO eventbox_emitter;
 
 GRANT SELECT ON
     eventbox_event, eventbox_tombstone, eventbox_timer, eventbox_state, eventbox_failure, eventbox_paused_kind,
-    eventbox_outbox, eventbox_dead_letter, eventbox_member, eventbox_lease, eventbox_operation, eventbox_journal,
-    eventbox_journal_kind, eventbox_stream, eventbox_checkpoint
+    eventbox_outbox, eventbox_paused_destination, eventbox_dead_letter, eventbox_member, eventbox_lease,
+    eventbox_operation, eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint
 TO eventbox_reader;
 
 COMMIT;

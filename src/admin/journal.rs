@@ -10,6 +10,7 @@ use super::time_of;
 use super::view::count::Count;
 use crate::error::Result;
 use crate::eventbox::EventId;
+use crate::origin::{self, Origin};
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
 pub use crate::store::JournalOutcome;
@@ -42,6 +43,9 @@ pub struct JournalEntry {
     /// Time of the outcome, by the database's clock.
     #[serde(serialize_with = "super::view::text::time")]
     pub at: SystemTime,
+    /// Where the event came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Lists the journal of a recipient before an event, the newest event first. Pass the last id to the next call.
@@ -109,7 +113,14 @@ pub async fn history<B: Backend>(
 }
 
 fn entry_of(row: JournalRow) -> JournalEntry {
-    JournalEntry { id: row.id.into(), name: row.name, turn: row.turn, outcome: row.outcome, at: time_of(row.at_us) }
+    JournalEntry {
+        id: row.id.into(),
+        name: row.name,
+        turn: row.turn,
+        outcome: row.outcome,
+        at: time_of(row.at_us),
+        origin: origin::read(row.origin),
+    }
 }
 
 /// An event, by its id or by its name.

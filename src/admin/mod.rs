@@ -13,6 +13,7 @@
 //! | [`members`], [`shards`] | which processes work, and on what |
 //! | [`peers`], [`streams`], [`stream`] | which peers run, their open streams, and what waits to be sent |
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
+//! | [`paused_destinations`] | which messages are not sent, because an operator said so |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
 //! | [`operations`] | which repairs were made, by whom and why |
 //! | [`history`], [`fate`] | what became of the events of a recipient, and of one event |
@@ -86,11 +87,12 @@ pub use recipient::{
 };
 pub use view::count::Count;
 pub use view::dead::{DeadFilter, DeadView, MAX_COUNTED_DEAD, MAX_DEAD, Side, count_dead, dead, dead_value};
+pub use view::destination::{Destination, MAX_DESTINATION_BYTES, PausedDestination, paused_destinations};
 pub use view::inspect::{
     Detail, EventView, InspectOptions, MAX_INSPECTED, MAX_SHOWN_STATE_BYTES, NameView, QuarantinedView, StateView,
     TimerView, inspect,
 };
-pub use view::members::{Busy, Failing, Held, Member, ShardLease, members, shards};
+pub use view::members::{Busy, Failing, Held, Member, OpenBreaker, ShardLease, members, shards};
 pub use view::messages::{
     MAX_GROUPED, MAX_GROUPS, MAX_MESSAGES, MessageFilter, MessageView, OutboxGroup, OutboxGroups, message_groups,
     messages,

@@ -91,9 +91,9 @@ pub async fn quarantined<B: Backend>(
 
 impl Quarantined {
     fn of(row: QuarantinedRow) -> Self {
-        let QuarantinedRow { id, name, traceparent, value, code, reason, attempts, dead_at_us } = row;
+        let QuarantinedRow { id, name, traceparent, origin, value, code, reason, attempts, dead_at_us } = row;
         Quarantined {
-            event: Event::listed(ListedRow { id, name, traceparent, value }),
+            event: Event::listed(ListedRow { id, name, traceparent, origin, value }),
             code,
             reason,
             attempts: u32::try_from(attempts).unwrap_or(0),

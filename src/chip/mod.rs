@@ -20,7 +20,9 @@ pub use crate::room::MAX_QUEUE_BYTES;
 pub use answer::outcome::{EventErrorCode, RetryClass, SendError, error_code};
 pub use answer::retry_hint::MAX_RETRY_AFTER;
 pub use client::batch::{ABANDON_GRACE, BatchClient};
-pub use client::breaker::{BreakerConfig, BreakerState, FLAP_OPENINGS, FLAP_WINDOW};
+pub use client::breaker::{
+    BreakerConfig, BreakerReport, BreakerState, FLAP_OPENINGS, FLAP_WINDOW, MAX_BREAKER_ERROR_BYTES,
+};
 pub use client::config::{BatchConfig, EmptyResults, FRAMING_RESERVE_BYTES, MIN_REQUEST_BYTES};
 pub use client::queue::{Callback, SendOutcome};
 pub use client::seqnum::MAX_SEQUENCES;

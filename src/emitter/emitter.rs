@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::chip::client::batch::BatchClient;
+use crate::chip::client::breaker::BreakerReport;
 use crate::chip::transport::grpc::Destination;
 use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
@@ -16,6 +17,7 @@ use crate::emitter::config::Config;
 use crate::emitter::context::within;
 use crate::emitter::delivery::core::Core;
 use crate::emitter::delivery::handoff::Handover;
+use crate::emitter::delivery::paused::look;
 use crate::emitter::error::Error;
 use crate::emitter::health::HealthReport;
 use crate::emitter::metrics::SourceType;
@@ -76,10 +78,16 @@ impl<B: Backend> DurableEmitter<B> {
 
     /// Starts to accept and to send messages.
     ///
+    /// Reads the paused destinations first, so that nothing is sent to them from the beginning. A database that does not
+    /// answer delays the start by [`Config::database_timeout`] at most, and is no error.
+    ///
     /// # Errors
     ///
     /// [`Error::AlreadyStarted`] the second time, also after a stop.
     pub async fn start(&self) -> Result<(), Error> {
+        if let Err(fault) = look(&self.core).await {
+            tracing::warn!(error = %fault.0, "the paused destinations could not be read at the start of the emitter");
+        }
         self.core.start()
     }
 
@@ -114,7 +122,7 @@ impl<B: Backend> DurableEmitter<B> {
     /// Sends a row from memory that a turn or [`publish_in`](crate::outbox::publish_in) just wrote. Call it after the
     /// commit.
     ///
-    /// Never fails and never waits. When the queue is full, a host sends the row as soon as the queue has room, at the
+    /// Never fails and never waits. A row of a paused destination waits in the outbox. When the queue is full, a host sends the row as soon as the queue has room, at the
     /// latest when the claim of its insert has ended.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if !self.core.signals.is_running() {
@@ -188,6 +196,25 @@ impl<B: Backend> DurableEmitter<B> {
     #[must_use]
     pub fn client(&self) -> &BatchClient {
         &self.core.handoff.client
+    }
+
+    /// Returns the breakers that are not closed. An emitter has one endpoint, and so at most one breaker.
+    ///
+    /// A [`Runtime`](crate::runtime::Runtime) with this emitter tells operators of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use eventbox::{Backend, emitter::DurableEmitter};
+    /// # fn f<B: Backend>(emitter: &DurableEmitter<B>) {
+    /// for breaker in emitter.open_breakers() {
+    ///     eprintln!("{} fails for {:?}: {:?}", breaker.endpoint, breaker.open_for, breaker.last_error);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn open_breakers(&self) -> Vec<BreakerReport> {
+        self.client().open_breaker().into_iter().collect()
     }
 
     /// Succeeds while the emitter is started and not stopped.

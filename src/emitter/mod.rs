@@ -13,6 +13,13 @@
 //! changes a row only while its attempts are those of the claim. So any number of hosts and plugins share one table,
 //! and only one of them sends a row at a time.
 //!
+//! # A pause
+//!
+//! An operator may pause a destination ([`admin::Operator::pause_destination`](crate::admin::Operator)): messages of a
+//! source, of a type, of both, or all. No claim takes them, no process sends them from memory, they do not expire, and
+//! they keep their attempts. A process learns of a pause within [`PAUSE_POLL_INTERVAL`]. What it has in its queue by then
+//! may still be sent, for as long as its claim lasts.
+//!
 //! # What a failure means
 //!
 //! [`chip`](crate::chip) lists the classes of failures.
@@ -32,6 +39,7 @@ pub(crate) mod setup;
 
 pub use config::{Backoff, Config, Expiry, Hooks, MetricsConfig, Retain};
 pub use delivery::handoff::Handover;
+pub use delivery::paused::{PAUSE_POLL_INTERVAL, PAUSED_HOLD, PAUSED_KEPT_DUE};
 pub use emitter::{DurableEmitter, DurableEmitterBuilder};
 pub use error::Error;
 pub use health::{HealthReport, SERVICE_NAME};

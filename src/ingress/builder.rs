@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sqlx::SqlitePool;
 use tokio::net::TcpListener;
@@ -18,8 +19,9 @@ use super::faults::{FaultSwitch, Faults};
 use super::handle::IngressHandle;
 use super::listening::Listening;
 use super::log::{IngressLog, open_file};
-use super::publish::{Publisher, Rules};
+use super::publish::{Keeper, Publisher, Rules};
 use super::service::Service;
+use super::sink::Sink;
 use super::size::SizeRefusal;
 use super::store;
 use super::tls::Tls;
@@ -39,7 +41,8 @@ impl Ingress {
     /// The server accepts every client and every valid event, unless further options are set.
     pub fn builder() -> IngressBuilder {
         IngressBuilder {
-            store: StoreAt::File(":memory:".into()),
+            store: StoreAt::Memory,
+            sink: None,
             max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
             credentials: Vec::new(),
             tls: None,
@@ -50,10 +53,10 @@ impl Ingress {
 }
 
 /// The options of a server.
-#[derive(Debug)]
 #[must_use = "a server runs only after `serve`"]
 pub struct IngressBuilder {
     store: StoreAt,
+    sink: Option<Arc<dyn Sink>>,
     max_request_bytes: usize,
     credentials: Vec<Credential>,
     tls: Option<Tls>,
@@ -63,6 +66,7 @@ pub struct IngressBuilder {
 
 #[derive(Debug)]
 enum StoreAt {
+    Memory,
     File(PathBuf),
     Pool(SqlitePool),
 }
@@ -112,6 +116,15 @@ impl IngressBuilder {
     /// events.
     pub fn store_pool(mut self, pool: SqlitePool) -> Self {
         self.store = StoreAt::Pool(pool);
+        self
+    }
+
+    /// Gives accepted events to this sink instead of the server's log, which then stays empty.
+    ///
+    /// The server keeps nothing else than registered schemas. It refuses to register them (UNIMPLEMENTED) when it has no
+    /// [`store_file`](Self::store_file) or [`store_pool`](Self::store_pool), because it would forget them.
+    pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = Some(sink);
         self
     }
 
@@ -165,7 +178,9 @@ impl IngressBuilder {
     ///
     /// Safe: the server serves nothing before the method returns.
     pub async fn serve(self, listen: impl Into<Listen>) -> Result<IngressHandle, IngressError> {
+        let registers = self.sink.is_none() || !matches!(self.store, StoreAt::Memory);
         let (pool, shared) = match self.store {
+            StoreAt::Memory => (open_file(":memory:".as_ref()).await?, false),
             StoreAt::File(path) => (open_file(&path).await?, false),
             StoreAt::Pool(pool) => (pool, true),
         };
@@ -175,15 +190,21 @@ impl IngressBuilder {
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let cut_all = CancellationToken::new();
-        let (writer, writing) = Writer::new(pool.clone(), shared);
-        tasks.spawn(writing);
+        let keeper = match self.sink {
+            Some(sink) => Keeper::Sink(sink),
+            None => {
+                let (writer, writing) = Writer::new(pool.clone(), shared);
+                tasks.spawn(writing);
+                Keeper::Log(writer)
+            }
+        };
         let faults = FaultSwitch::new(self.faults);
         let calls = Calls {
-            publisher: Publisher::new(writer, pool.clone(), self.rules, faults.clone()),
+            publisher: Publisher::new(keeper, pool.clone(), self.rules, faults.clone()),
             faults: faults.clone(),
             stopping: stopping.clone(),
         };
-        let service = Service { calls, pool: pool.clone(), tasks: tasks.clone() };
+        let service = Service { calls, pool: pool.clone(), registers, tasks: tasks.clone() };
         let service = ChipIngressServer::new(service).max_decoding_message_size(self.max_request_bytes);
         let service = SizeRefusal(service);
         let service = InterceptedService::new(service, Gate::new(self.credentials));
@@ -194,6 +215,12 @@ impl IngressBuilder {
         tasks.spawn(listening.run(Incoming::new(listener, cut_all.clone()), served));
         tasks.close();
         Ok(IngressHandle::new(local_addr, IngressLog::on(pool), faults, tasks, stopping, cut_all))
+    }
+}
+
+impl std::fmt::Debug for IngressBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngressBuilder").field("store", &self.store).finish_non_exhaustive()
     }
 }
 

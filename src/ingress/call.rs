@@ -10,7 +10,7 @@ use crate::proto::chipingress::pb::PublishResponse;
 use crate::proto::io::cloudevents::v1::CloudEvent;
 
 /// The parts of the server that every call uses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Calls {
     pub(super) publisher: Publisher,
     pub(super) faults: FaultSwitch,

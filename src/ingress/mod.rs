@@ -14,7 +14,8 @@
 //!
 //! A server on the file of an earlier server continues with the events in that file.
 //!
-//! This is **not** a production ingress: it has one process, one file, no Kafka, and switches that make it fail.
+//! This is **not** a production ingress: it has one process, one file, no Kafka, and switches that make it fail. With a
+//! [`Sink`] of your own the service is a door into something else, such as eventboxes.
 //!
 //! # Examples
 //!
@@ -42,6 +43,7 @@ mod listening;
 mod log;
 mod publish;
 mod service;
+mod sink;
 mod size;
 mod store;
 mod tls;
@@ -57,6 +59,7 @@ pub use handle::IngressHandle;
 pub use log::{IngressLog, KeptEvent};
 pub use publish::schema_subject;
 pub use service::MAX_STREAMS_PER_CONNECTION;
+pub use sink::{NotTaken, Sink, Taken};
 pub use store::Counts;
 pub use tls::{MAX_TLS_HANDSHAKE, Tls};
 pub use writer::{MAX_GROUP_BYTES, MAX_QUEUE_WAIT, MAX_QUEUED_BATCHES};

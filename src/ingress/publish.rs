@@ -8,6 +8,7 @@ use sqlx::SqlitePool;
 use tonic::{Code, Status};
 
 use super::faults::FaultSwitch;
+use super::sink::{Sink, Taken};
 use super::store::{self, Arrival};
 use super::validate::{IDEMPOTENCY_KEY, attribute_text, validate};
 use super::writer::{NotKept, Writer};
@@ -36,33 +37,96 @@ pub fn schema_subject(source: &str, event_type: &str) -> String {
     format!("{source}-{event_type}")
 }
 
-/// The part of the server that validates events and passes the accepted events to the writer.
-#[derive(Debug, Clone)]
+/// The place where accepted events go.
+#[derive(Clone)]
+pub(super) enum Keeper {
+    /// The log of the server.
+    Log(Writer),
+    /// A place of the user.
+    Sink(Arc<dyn Sink>),
+}
+
+impl Keeper {
+    /// Keeps the events without a verdict, returns after the commit, and sets the verdicts of those that were refused.
+    async fn keep(
+        &self,
+        events: &[CloudEvent],
+        verdicts: &mut [Option<PublishError>],
+        all_or_nothing: bool,
+    ) -> Result<(), Status> {
+        let accepted = events.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none());
+        match self {
+            Keeper::Log(writer) => {
+                let arrivals: Vec<Arrival> = accepted.map(|(event, _)| arrival(event)).collect();
+                let rejected = (events.len() - arrivals.len()) as u64;
+                writer.keep(arrivals, rejected).await.map_err(not_kept)
+            }
+            Keeper::Sink(sink) => {
+                let (taken, verdicts): (Vec<CloudEvent>, Vec<_>) =
+                    accepted.map(|(event, verdict)| (event.clone(), verdict)).unzip();
+                give(sink.as_ref(), taken, verdicts, all_or_nothing).await
+            }
+        }
+    }
+
+    /// Notes the events of a transactional batch that failed as a whole.
+    async fn reject(&self, rejected: u64) -> Result<(), Status> {
+        match self {
+            Keeper::Log(writer) => writer.keep(Vec::new(), rejected).await.map_err(not_kept),
+            Keeper::Sink(_) => Ok(()),
+        }
+    }
+}
+
+async fn give(
+    sink: &dyn Sink,
+    events: Vec<CloudEvent>,
+    verdicts: Vec<&mut Option<PublishError>>,
+    all_or_nothing: bool,
+) -> Result<(), Status> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let answers = sink.take(events, all_or_nothing).await?;
+    if answers.len() != verdicts.len() {
+        let text = format!("the sink of the ingress server answered {} of {} events", answers.len(), verdicts.len());
+        return Err(Status::internal(text));
+    }
+    for (verdict, answer) in verdicts.into_iter().zip(answers) {
+        if let Taken::Refused { code, reason } = answer {
+            *verdict = Some(publish_error(code, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The part of the server that validates events and passes the accepted events to the keeper.
+#[derive(Clone)]
 pub(super) struct Publisher {
-    writer: Writer,
+    keeper: Keeper,
     pool: SqlitePool,
     rules: Arc<Rules>,
     faults: FaultSwitch,
 }
 
 impl Publisher {
-    pub(super) fn new(writer: Writer, pool: SqlitePool, rules: Rules, faults: FaultSwitch) -> Self {
-        Publisher { writer, pool, rules: Arc::new(rules), faults }
+    pub(super) fn new(keeper: Keeper, pool: SqlitePool, rules: Rules, faults: FaultSwitch) -> Self {
+        Publisher { keeper, pool, rules: Arc::new(rules), faults }
     }
 
     /// Validates events, keeps the accepted events, and returns one result per event in the same order.
     ///
     /// With `all_or_nothing` a refused event fails the whole call.
     pub(super) async fn publish(&self, events: &[CloudEvent], all_or_nothing: bool) -> Result<PublishResponse, Status> {
-        let verdicts = self.judge(events).await?;
-        let rejected = verdicts.iter().flatten().count() as u64;
+        let mut verdicts = self.judge(events).await?;
         if all_or_nothing && let Some(refusal) = refusal(events, &verdicts) {
-            self.writer.keep(Vec::new(), rejected).await.map_err(not_kept)?;
+            self.keeper.reject(verdicts.iter().flatten().count() as u64).await?;
             return Err(refusal);
         }
-        let accepted = events.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
-        let arrivals = accepted.map(|(event, _)| arrival(event)).collect();
-        self.writer.keep(arrivals, rejected).await.map_err(not_kept)?;
+        self.keeper.keep(events, &mut verdicts, all_or_nothing).await?;
+        if all_or_nothing && let Some(refusal) = refusal(events, &verdicts) {
+            return Err(refusal);
+        }
         let results = events.iter().zip(verdicts);
         let results = results.map(|(event, error)| PublishResult { event_id: event.id.clone(), error }).collect();
         Ok(PublishResponse { results })

@@ -30,6 +30,8 @@ const STREAM_ANSWERS: usize = 16;
 pub(super) struct Service {
     pub(super) calls: Calls,
     pub(super) pool: SqlitePool,
+    /// Whether the server has a store for schemas that outlives it.
+    pub(super) registers: bool,
     pub(super) tasks: TaskTracker,
 }
 
@@ -81,6 +83,9 @@ impl ChipIngress for Service {
     ) -> Result<Response<RegisterSchemaResponse>, Status> {
         let request = request.into_inner();
         self.calls.before(&[], request.encoded_len()).await?;
+        if !self.registers {
+            return Err(Status::unimplemented("this server keeps no schemas"));
+        }
         if request.schemas.iter().any(|schema| schema.subject.is_empty() || schema.schema.is_empty()) {
             return Err(Status::invalid_argument("a schema to register has no subject or no text"));
         }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::cloudevent::{CloudEvent, CloudEventError};
 use crate::error::{Error, Misuse, Result};
+use crate::origin::{self, Origin};
 use crate::store::{Backend, Bound, DeadRow, OutboxKey, answered, begin_tx, hold};
 use crate::text::shortened;
 
@@ -92,6 +93,8 @@ pub struct DeadLetter {
     pub attempts: i32,
     /// Time at which the message became a dead letter.
     pub dead_at: SystemTime,
+    /// Where the events that caused the message came from outside.
+    pub origin: Option<Origin>,
     payload: Vec<u8>,
 }
 
@@ -115,6 +118,7 @@ impl DeadLetter {
             reason: row.reason,
             attempts: row.attempts,
             dead_at: SystemTime::UNIX_EPOCH + since,
+            origin: origin::read(row.origin),
             payload: row.payload,
         }
     }

@@ -6,6 +6,7 @@ use sqlx::Database;
 
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
+use crate::origin::SharedOrigin;
 use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, row};
 use crate::store::{Backend, EmitExecutor, Fault, in_time};
 
@@ -64,17 +65,17 @@ where
     Ok(stored)
 }
 
-/// Writes the messages of turns, in order. Each has its idempotency key.
+/// Writes the messages of turns with their origins, in order. Each has its idempotency key.
 pub(crate) async fn publish_all_in<B: Backend>(
     tx: &mut <B as Database>::Connection,
-    events: Vec<CloudEvent>,
+    events: Vec<(CloudEvent, Option<SharedOrigin>)>,
     claim_ttl: Duration,
 ) -> Result<Vec<Stored>, Fault> {
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let mut stored: Vec<Stored> =
-        events.into_iter().map(|event| prepare(event, claim_ttl, IdempotencyKey::Unique)).collect();
+    let prepared = |(event, origin)| Stored { origin, ..prepare(event, claim_ttl, IdempotencyKey::Unique) };
+    let mut stored: Vec<Stored> = events.into_iter().map(prepared).collect();
     lay_together(&mut stored);
     let mut left = stored.as_mut_slice();
     while !left.is_empty() {

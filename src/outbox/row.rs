@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::clock::{self, LONGEST, from_now, new_id};
 use crate::cloudevent::CloudEvent;
+use crate::origin::{self, SharedOrigin};
 use crate::store::{OutboxKey, OutboxRow};
 
 /// Time for which only the process that wrote a row sends it; the default of the emitter's `claim_ttl`.
@@ -28,6 +29,8 @@ const EMITTER: (&str, &str) = ("emitter", "DurableEmitter");
 pub struct Stored {
     pub(crate) key: OutboxKey,
     pub(crate) event: CloudEvent,
+    /// Origin of the events that caused the message.
+    pub(crate) origin: Option<SharedOrigin>,
     /// Bytes of the event for the row; empty after the insert.
     pub(crate) payload: Vec<u8>,
     /// Number of the claim that the insert made.
@@ -86,7 +89,7 @@ pub(crate) fn prepare(mut event: CloudEvent, claim_ttl: Duration, default_key: I
     });
     let key = OutboxKey { shard: shard_of(id).into(), id };
     let payload = event.encode();
-    Stored { key, event, payload, attempts: FIRST_CLAIM, claimed_until: from_now(claim_ttl) }
+    Stored { key, event, origin: origin::current(), payload, attempts: FIRST_CLAIM, claimed_until: from_now(claim_ttl) }
 }
 
 pub(crate) fn row(stored: &Stored) -> OutboxRow<'_> {
@@ -95,6 +98,7 @@ pub(crate) fn row(stored: &Stored) -> OutboxRow<'_> {
         id: stored.key.id,
         source: stored.event.source(),
         r#type: stored.event.event_type(),
+        origin: stored.origin.as_ref().map(SharedOrigin::text),
         payload: &stored.payload,
     }
 }

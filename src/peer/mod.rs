@@ -48,6 +48,7 @@ pub use handle::{OBSERVED_SIGNALS, Peers};
 pub use metrics::INSTRUMENTS;
 pub use status::{PeerState, PeerStatus};
 pub use stream::Stream;
+pub use stream::address::answer_to;
 pub use stream::arrival::{Arrival, Received};
 pub use stream::facts::{EndReason, StreamFacts, StreamSignal};
 pub use stream::id::{MAX_STREAM_ID_BYTES, StreamId};

@@ -107,6 +107,8 @@ struct Loops {
 
 impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
+        #[cfg(feature = "emitter")]
+        let emitter = builder.emitter.clone();
         let RuntimeBuilder { pool, config, handlers, journals, worker, attended, takes_shards, .. } = builder;
         let reserved = reserve::of(&pool);
         let (stopping, interrupt, leaving) =
@@ -130,6 +132,8 @@ impl<B: Backend> Inner<B> {
                 at_work: Arc::clone(&at_work),
                 outages: Arc::clone(&outages),
                 complaints: Arc::clone(&complaints),
+                #[cfg(feature = "emitter")]
+                emitter: emitter.clone(),
                 owned: owned_sender,
             })
         });
@@ -155,7 +159,7 @@ impl<B: Backend> Inner<B> {
             config,
             handlers,
             #[cfg(feature = "emitter")]
-            emitter: builder.emitter,
+            emitter,
         });
         let remote = Arc::new(WakeUps::default());
         let others = TaskTracker::new();

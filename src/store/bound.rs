@@ -201,7 +201,11 @@ mod tests {
             let id = Uuid::from_u128(ids.len() as u128);
             ids.push(id);
             let value = (*length <= small).then(|| vec![0; usize::try_from(*length).unwrap()]);
-            weighing.push(ListedRow { id, name: None, traceparent: None, value: Vec::new() }, value, *length);
+            weighing.push(
+                ListedRow { id, name: None, traceparent: None, origin: None, value: Vec::new() },
+                value,
+                *length,
+            );
         }
         (weighing, ids)
     }

@@ -48,3 +48,20 @@ macro_rules! all_shards {
     };
 }
 pub(in crate::store) use all_shards;
+
+/// Whether a message waits for a paused destination. `CASE`, so that no planner makes a join of it: a join may read and
+/// sort every due row, and here each row is looked at in the order of the index, only as long as something is paused.
+macro_rules! is_paused {
+    ($message:literal) => {
+        concat!(
+            "CASE WHEN EXISTS (SELECT 1 FROM eventbox_paused_destination)
+                  THEN EXISTS (SELECT 1 FROM eventbox_paused_destination p
+                               WHERE p.source IN ('', ",
+            $message,
+            ".source) AND p.type IN ('', ",
+            $message,
+            ".type)) ELSE false END"
+        )
+    };
+}
+pub(in crate::store) use is_paused;

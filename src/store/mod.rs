@@ -54,6 +54,7 @@ pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};
 pub(crate) use inbox::tombstone::{PrunedSlice, Slice};
 pub(crate) use operate::backlog::BacklogRow;
+pub(crate) use operate::destination::{Looked, PausedDestinationRow};
 pub(crate) use operate::diagnosis::{FoundObject, MadeObject, OldestMessage, RowSecurity, Sees, VacuumedTable};
 pub(crate) use operate::fate::{AuditFrom, EventKey, FateLimits, Places};
 pub use operate::journal::JournalOutcome;
@@ -74,7 +75,7 @@ pub(crate) use outgoing::outbox::{
 };
 pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
-pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport};
+pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
 pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;
@@ -117,6 +118,7 @@ pub trait Backend:
     + turns::turn::TurnTable
     + turns::failure::FailureTable
     + operate::kind::KindTable
+    + operate::destination::DestinationTable
     + operate::fate::FateTable
     + operate::journal::JournalTable
     + operate::quarantine::QuarantineTable

@@ -20,13 +20,14 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Modules that every module may use, and that use only each other.
-const LEAVES: [&str; 13] = [
+const LEAVES: [&str; 14] = [
     "clock",
     "cloudevent",
     "error",
     "heartbeat",
     "instrument",
     "json",
+    "origin",
     "proto",
     "recipient",
     "retry",

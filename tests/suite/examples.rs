@@ -76,3 +76,9 @@ async fn reducer_with_tests() {
     let said = run("reducer_with_tests").await;
     assert_says(&said, &["Sold(4): Shelf { stock: 1, asked_for_more: true }"]);
 }
+
+#[tokio::test]
+async fn edge_to_hub() {
+    let said = run("edge_to_hub").await;
+    assert_says(&said, &["offline, 3 reports wait", "order/7: picked up", "order/7: delivered", "order/8: picked up"]);
+}

@@ -106,6 +106,28 @@ fn anchor_of(heading: &str) -> String {
     heading.replace(' ', "-").chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect()
 }
 
+/// Every file that the composition mounts, builds from or is scraped by exists.
+#[test]
+fn the_files_of_the_composition_exist() {
+    let (compose, prometheus) = (text("ops/compose.yaml"), text("ops/prometheus.yml"));
+    let mounted = |line: &str| Some(line.trim().strip_prefix("- ./")?.split(':').next()?.to_owned());
+    let mut files: Vec<String> = compose.lines().filter_map(mounted).collect();
+    assert_eq!(files, ["prometheus.yml", "alerts.yaml", "grafana.json"]);
+    files.extend(
+        prometheus
+            .lines()
+            .filter_map(|line| line.strip_prefix("  - "))
+            .filter(|file| file.ends_with(".yaml"))
+            .map(str::to_owned),
+    );
+    for file in files {
+        assert!(root().join("ops").join(&file).is_file(), "ops/{file}");
+    }
+    for dockerfile in values(&compose, "dockerfile") {
+        assert!(root().join(&dockerfile).is_file(), "{dockerfile}");
+    }
+}
+
 /// The roles name every table, so that a table of a new migration is not forgotten.
 #[cfg(feature = "postgres")]
 #[tokio::test]

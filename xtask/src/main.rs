@@ -7,6 +7,7 @@ mod faults;
 mod mutants;
 mod package;
 mod postgres;
+mod prometheus;
 mod run;
 
 use std::ffi::OsString;
@@ -27,6 +28,9 @@ The chores of eventbox.
                              clicks through the operator's page in Chromium, on both engines; ARGS are names of tests;
                              --picture makes docs/dashboard.png instead. The command installs Chromium if it may,
                              and is not in `ci`
+  cargo xtask prometheus     has a real Prometheus scrape a service: alerts of ops/alerts.yaml fire and end, and every
+                             name and query of ops/ is known; takes two minutes. The command installs Prometheus if it
+                             may, and is not in `ci`
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
@@ -60,6 +64,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("test") => test(args),
         Some("ci") if args.is_empty() => checks::run(),
         Some("browser") => browser::run(args),
+        Some("prometheus") if args.is_empty() => prometheus::run(),
         Some("faults") => faults::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),

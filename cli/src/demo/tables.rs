@@ -126,6 +126,7 @@ DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter;
 DROP TABLE IF EXISTS eventbox_timer; DROP TABLE IF EXISTS eventbox_lease; DROP TABLE IF EXISTS eventbox_member;
 DROP TABLE IF EXISTS eventbox_paused_kind; DROP TABLE IF EXISTS eventbox_operation;
 DROP TABLE IF EXISTS eventbox_journal; DROP TABLE IF EXISTS eventbox_journal_kind;
+DROP TABLE IF EXISTS eventbox_paused_destination;
 DROP TABLE IF EXISTS eventbox_migration";
 
 macro_rules! demo_tables {

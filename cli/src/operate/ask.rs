@@ -141,10 +141,19 @@ impl<'s> Hands<'s> {
     fn report(&self, deed: &Deed, done: &Done) -> Result<Answer> {
         self.session.output().show(done, || match (done.touched, done.is_rehearsal) {
             (0, _) => words::plain(&deed.nothing),
-            (touched, true) => format!("{}. Nothing was changed.", deed.present(touched)),
-            (touched, false) => deed.past(touched),
+            (touched, true) => format!("{}. {}Nothing was changed.", deed.present(touched), waiting(done)),
+            (touched, false) => format!("{} {}", deed.past(touched), waiting(done)).trim_end().to_owned(),
         })?;
         Ok(Answer::Yes)
+    }
+}
+
+/// Returns a sentence about the messages that wait for a destination, for a repair that counts them.
+fn waiting(done: &Done) -> String {
+    match done.waiting {
+        None => String::new(),
+        Some(waiting) if waiting.number == 1 => "1 message is in the outbox. ".to_owned(),
+        Some(waiting) => format!("{waiting} messages are in the outbox. "),
     }
 }
 

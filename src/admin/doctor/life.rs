@@ -7,10 +7,14 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::{Finding, Severity, spoken};
+use crate::admin::view::destination::PausedDestination;
+use crate::admin::why::resume_command;
 use crate::clock::{self, micros};
 use crate::eventbox::STREAM_KIND;
 use crate::shard::SHARDS;
-use crate::store::{Backend, BacklogRow, Fault, LeaseRow, MemberRow, OldestMessage, hold};
+use crate::store::{
+    Backend, BacklogRow, Fault, LeaseRow, MemberRow, OldestMessage, PausedDestinationRow, ReportedBreaker, hold,
+};
 
 /// Difference of two clocks that is a finding.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -26,6 +30,7 @@ const OLD_MESSAGE: Duration = Duration::from_secs(10 * 60);
 
 const CLOCKS: &str = "clocks";
 const LEASES: &str = "leases";
+const OUTBOX: &str = "outbox";
 
 /// Compares the clock of this process with that of the database.
 pub(super) async fn clock<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
@@ -159,24 +164,58 @@ pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
     }
 }
 
+/// Looks at the oldest message, at pauses, and at what the living processes tell of their endpoints.
 pub(super) async fn outbox<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
-    const CHECK: &str = "outbox";
-    let Some(oldest) = B::oldest_undelivered(&mut *hold(pool).await?).await? else {
-        return Ok(vec![Finding::ok(CHECK, "no message waits for its delivery")]);
+    let conn = &mut *hold(pool).await?;
+    let mut findings = vec![oldest(B::oldest_undelivered(conn).await?)];
+    let now_us = B::database_time_us(conn).await?;
+    findings.extend(B::list_paused_destinations(conn).await?.into_iter().map(|row| paused(now_us, row)));
+    let members = B::list_members(conn).await?;
+    let living = members.iter().filter(|member| member.lives(micros(DEAD_AFTER)));
+    findings.extend(living.flat_map(|member| member.report.breakers.iter().map(move |found| breaker(member, found))));
+    Ok(findings)
+}
+
+fn paused(now_us: i64, row: PausedDestinationRow) -> Finding {
+    let since = spoken(now_us - row.paused_at_us);
+    let PausedDestination { destination, who, why, .. } = PausedDestination::of(row);
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    Finding::new(
+        Severity::Note,
+        OUTBOX,
+        format!("a destination has been paused for {since}: {destination}, by {who}{why}"),
+        format!("to go on: `{}`", resume_command(&destination)),
+    )
+}
+
+fn breaker(member: &MemberRow, breaker: &ReportedBreaker) -> Finding {
+    let (endpoint, since) = (&breaker.endpoint, spoken(breaker.open_us));
+    let error = breaker.error.as_deref().unwrap_or("unknown");
+    Finding::new(
+        Severity::Warning,
+        OUTBOX,
+        format!("the breaker of {} to {endpoint} has been open for {since}; last error: {error}", member.address),
+        "repair the endpoint or the way to it: a probe closes the breaker",
+    )
+}
+
+fn oldest(oldest: Option<OldestMessage>) -> Finding {
+    let Some(oldest) = oldest else {
+        return Finding::ok(OUTBOX, "no message waits for its delivery");
     };
     let OldestMessage { age_us, attempts, code, error } = oldest;
     let age = spoken(age_us);
     if age_us < micros(OLD_MESSAGE) {
-        return Ok(vec![Finding::ok(CHECK, format!("the oldest message waits for {age}"))]);
+        return Finding::ok(OUTBOX, format!("the oldest message waits for {age}"));
     }
     let error = match (code, error) {
         (None, None) => "no error".to_owned(),
         (code, error) => [code, error].into_iter().flatten().collect::<Vec<_>>().join(": "),
     };
-    Ok(vec![Finding::new(
+    Finding::new(
         Severity::Warning,
-        CHECK,
+        OUTBOX,
         format!("the oldest message waits for {age}, claimed {attempts} times; last: {error}"),
         "see `eventbox outbox`, and docs/operating.md, \"The outbox grows\"",
-    )])
+    )
 }

@@ -122,7 +122,7 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `leases` | processes that died with shards, shards without a process |
 /// | `kinds` | events whose kind no living process has registered |
 /// | `peers` | streams whose process is silent, events to send without a process that runs their peer |
-/// | `outbox` | the oldest message that is not delivered |
+/// | `outbox` | the oldest message that is not delivered, paused destinations, breakers that are open |
 ///
 /// Findings come in this order, good ones included, so that a person sees what was looked at. A check that fails, for
 /// lack of a right for example, is a finding of [`Severity::Note`]. Checks of tables are left out before the first

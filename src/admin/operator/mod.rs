@@ -1,6 +1,7 @@
 //! Repairs in the name of an operator.
 
 mod dead;
+mod destination;
 mod journal;
 mod kind;
 mod messages;
@@ -20,6 +21,7 @@ pub use record::{MAX_OPERATIONS, OPERATION_RETENTION, Operation, operations};
 pub use shard::MOVED_LEASE_TTL;
 
 use super::MAX_REASON_BYTES;
+use super::view::count::Count;
 use crate::clock;
 use crate::error::{Error, Misuse, Result};
 use crate::recipient::Recipient;
@@ -103,6 +105,9 @@ pub struct Done {
     pub touched: u64,
     /// Whether it was a rehearsal, which changed nothing.
     pub is_rehearsal: bool,
+    /// Messages that wait for the destination that was paused or resumed. `None` for every other repair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Count>,
 }
 
 impl<B: Backend> Operator<B> {
@@ -179,7 +184,7 @@ impl<B: Backend> Operator<B> {
     }
 
     fn done(&self, touched: u64) -> Done {
-        Done { touched, is_rehearsal: self.is_rehearsal }
+        Done { touched, is_rehearsal: self.is_rehearsal, waiting: None }
     }
 }
 

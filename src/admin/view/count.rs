@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::eventbox::Precision;
+use crate::store::Looked;
 
 /// A number of things, with its [`Precision`]. It is shown as `1,234`, `about 1,234` or `at least 1,234`.
 ///
@@ -35,6 +36,12 @@ impl Count {
     pub(in crate::admin) fn up_to(limit: i64, counted: i64) -> Self {
         let precision = if counted > limit { Precision::AtLeast } else { Precision::Exact };
         Count { number: u64::try_from(counted.min(limit)).unwrap_or_default(), precision }
+    }
+
+    /// The number of things that were found among the first `limit` and one more.
+    pub(in crate::admin) fn looked(limit: i64, looked: Looked) -> Self {
+        let precision = if looked.at > limit { Precision::AtLeast } else { Precision::Exact };
+        Count { number: u64::try_from(looked.found).unwrap_or_default(), precision }
     }
 }
 

@@ -12,6 +12,7 @@ use super::count::Count;
 use crate::admin::time_of;
 use crate::clock::micros;
 use crate::error::Result;
+use crate::origin::{self, Origin};
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
 use crate::store::{Backend, DeadHead, DeadWanted, Fault, NEXT, OutboxKey, answered, hold};
@@ -201,6 +202,9 @@ pub struct DeadView {
     pub dead_at: SystemTime,
     /// Size of the event's value, or of the encoded message.
     pub bytes: u64,
+    /// Where the event came from outside, or the events that caused the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl DeadView {
@@ -216,6 +220,7 @@ impl DeadView {
             attempts: u32::try_from(head.attempts).unwrap_or_default(),
             dead_at: time_of(head.dead_at_us),
             bytes: head.bytes.unsigned_abs(),
+            origin: origin::read(head.origin),
         }
     }
 }

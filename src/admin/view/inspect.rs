@@ -13,6 +13,7 @@ use super::peers::{self, StreamView};
 use crate::admin::{Standing, events, standing, stored_state, time_of};
 use crate::error::Result;
 use crate::eventbox::EventId;
+use crate::origin::{self, Origin};
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
 use crate::store::{Backend, DeadHead, DeadWanted, EventHead, Fault, NEXT, OutboxKey, answered, hold};
@@ -120,6 +121,9 @@ pub struct EventView {
     /// The value, when it was asked for.
     #[serde(serialize_with = "super::text::lossy_if_any", skip_serializing_if = "Option::is_none")]
     pub value: Option<Bytes>,
+    /// Where the event came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A timer of a recipient.
@@ -136,6 +140,9 @@ pub struct TimerView {
     pub name: Option<String>,
     /// Size of the value.
     pub bytes: u64,
+    /// Where the event came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// An event in quarantine.
@@ -161,6 +168,9 @@ pub struct QuarantinedView {
     pub quarantined_at: SystemTime,
     /// Size of the value.
     pub bytes: u64,
+    /// Where the event came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A name that is remembered.
@@ -260,6 +270,7 @@ pub async fn inspect<B: Backend>(pool: &Pool<B>, of: &Recipient, options: &Inspe
                 due_at: time_of(timer.due_at_us),
                 name: timer.event.name,
                 bytes: timer.event.bytes.unsigned_abs(),
+                origin: origin::read(timer.event.origin),
             })
             .collect(),
         quarantined: dead.into_iter().map(quarantined_view).collect(),
@@ -275,7 +286,14 @@ pub async fn inspect<B: Backend>(pool: &Pool<B>, of: &Recipient, options: &Inspe
 
 fn event_view(head: EventHead) -> EventView {
     let id = EventId::from(head.id);
-    EventView { id, emitted_at: id.emitted_at(), name: head.name, bytes: head.bytes.unsigned_abs(), value: None }
+    EventView {
+        id,
+        emitted_at: id.emitted_at(),
+        name: head.name,
+        bytes: head.bytes.unsigned_abs(),
+        value: None,
+        origin: origin::read(head.origin),
+    }
 }
 
 fn quarantined_view(head: DeadHead) -> QuarantinedView {
@@ -288,6 +306,7 @@ fn quarantined_view(head: DeadHead) -> QuarantinedView {
         attempts: u32::try_from(head.attempts).unwrap_or_default(),
         quarantined_at: time_of(head.dead_at_us),
         bytes: head.bytes.unsigned_abs(),
+        origin: origin::read(head.origin),
     }
 }
 

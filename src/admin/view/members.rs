@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, BusyTurn, FailingRecipient, Fault, LeaseRow, MemberRow, answered, hold};
+use crate::store::{Backend, BusyTurn, FailingRecipient, Fault, LeaseRow, MemberRow, ReportedBreaker, answered, hold};
 
 /// A process that works on eventboxes: a started [`Runtime`](crate::runtime::Runtime) with leases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,8 +35,26 @@ pub struct Member {
     pub busy: Vec<Busy>,
     /// Recipients whose last turns failed in the process, for whatever reason: at most ten.
     pub failing: Vec<Failing>,
+    /// Breakers of the process's emitter that are not closed, at its last heartbeat: while one is open, nothing is sent to
+    /// its endpoint. Only an emitter that was given to the runtime is known here.
+    pub breakers: Vec<OpenBreaker>,
     /// Number of shards that the process holds.
     pub shards: u32,
+}
+
+/// A breaker that is not closed. Each emitter has one, for its endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OpenBreaker {
+    /// Endpoint, as the emitter's transport names it.
+    pub endpoint: String,
+    /// Whether the next request is a probe of the endpoint. Otherwise no request is made yet.
+    pub is_half_open: bool,
+    /// Time since the breaker was closed.
+    #[serde(rename = "open_seconds", serialize_with = "super::text::seconds")]
+    pub open_for: Duration,
+    /// Last error of a request.
+    pub last_error: Option<String>,
 }
 
 /// A turn that takes long.
@@ -116,6 +134,7 @@ impl Member {
             held: report.held.into_iter().map(|held| Held { kind: held.kind, error: held.error }).collect(),
             busy: report.busy.into_iter().filter_map(busy).collect(),
             failing: report.failing.into_iter().filter_map(failing).collect(),
+            breakers: report.breakers.into_iter().map(breaker).collect(),
             shards: u32::try_from(shards).unwrap_or_default(),
             address: row.address,
         }
@@ -130,8 +149,26 @@ fn failing(failing: FailingRecipient) -> Option<Failing> {
     Some(Failing { recipient: failing.recipient.parse().ok()?, error: failing.error })
 }
 
+fn breaker(breaker: ReportedBreaker) -> OpenBreaker {
+    OpenBreaker {
+        endpoint: breaker.endpoint,
+        is_half_open: breaker.is_half_open,
+        open_for: duration_of(breaker.open_us).unwrap_or_default(),
+        last_error: breaker.error,
+    }
+}
+
 fn duration_of(us: i64) -> Option<Duration> {
     u64::try_from(us).ok().map(Duration::from_micros)
+}
+
+/// Time without a heartbeat after which the breakers of a member say nothing any more.
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
+
+/// Returns the breakers of the members that live.
+pub(in crate::admin) fn open_breakers(members: &[Member]) -> impl Iterator<Item = (&Member, &OpenBreaker)> {
+    let living = members.iter().filter(|member| member.silent_for < HEARD_WITHIN);
+    living.flat_map(|member| member.breakers.iter().map(move |breaker| (member, breaker)))
 }
 
 /// Lists the processes that work on eventboxes, in the order of their ids.

@@ -8,8 +8,10 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::count::Count;
+use super::destination::PausedDestination;
 use crate::admin::time_of;
 use crate::error::Result;
+use crate::origin::{self, Origin};
 use crate::outbox::DeadLetterId;
 use crate::store::{Backend, Fault, MessageGroup, MessageHead, MessagesWanted, OutboxKey, answered, hold};
 
@@ -44,6 +46,8 @@ pub struct OutboxGroup {
     pub most_attempts: u32,
     /// Last error of one of them.
     pub last_error: Option<String>,
+    /// The pause for which they wait, the narrowest if there are several.
+    pub paused: Option<PausedDestination>,
 }
 
 /// Result of [`message_groups`].
@@ -54,6 +58,8 @@ pub struct OutboxGroups {
     pub groups: Vec<OutboxGroup>,
     /// Whether all messages were looked at. Otherwise the numbers are those of [`MAX_GROUPED`] messages.
     pub is_complete: bool,
+    /// All paused destinations, also those without messages.
+    pub paused: Vec<PausedDestination>,
 }
 
 /// Groups the messages that are not delivered by source, type and last error code.
@@ -86,17 +92,24 @@ pub struct OutboxGroups {
 /// ```
 pub async fn message_groups<B: Backend>(pool: &Pool<B>) -> Result<OutboxGroups> {
     let most = i64::from(MAX_GROUPED);
-    let read =
-        answered(pool, async { B::group_messages(&mut *hold(pool).await?, most + 1, i64::from(MAX_GROUPS)).await });
-    let groups = read.await.map_err(|fault: Fault| fault.during("group the messages of the outbox"))?;
+    let read = answered(pool, async {
+        let conn = &mut *hold(pool).await?;
+        let paused = B::list_paused_destinations(conn).await?;
+        Ok((B::group_messages(conn, most + 1, i64::from(MAX_GROUPS)).await?, paused))
+    });
+    let (groups, paused) = read.await.map_err(|fault: Fault| fault.during("group the messages of the outbox"))?;
     let total: i64 = groups.iter().map(|group| group.messages).sum();
     let is_complete = total <= most;
-    Ok(OutboxGroups { groups: groups.into_iter().map(|group| group_of(group, is_complete)).collect(), is_complete })
+    let paused: Vec<_> = paused.into_iter().map(PausedDestination::of).collect();
+    let groups = groups.into_iter().map(|group| group_of(group, is_complete, &paused)).collect();
+    Ok(OutboxGroups { groups, is_complete, paused })
 }
 
-fn group_of(group: MessageGroup, is_complete: bool) -> OutboxGroup {
+fn group_of(group: MessageGroup, is_complete: bool, paused: &[PausedDestination]) -> OutboxGroup {
+    let pause = paused.iter().rev().find(|paused| paused.destination.has(&group.source, &group.r#type));
     let limit = if is_complete { i64::MAX } else { group.messages.saturating_sub(1) };
     OutboxGroup {
+        paused: pause.cloned(),
         source: group.source,
         event_type: group.r#type,
         last_code: group.last_code,
@@ -149,7 +162,7 @@ impl MessageFilter {
     }
 }
 
-/// Shown in the record of operations: `all messages`, or `messages with source=flights code=UNAVAILABLE`.
+/// Shown in the record of operations: `all messages`, or `messages with source=flights code=Unavailable`.
 impl fmt::Display for MessageFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("source", &self.0.source), ("type", &self.0.r#type), ("code", &self.0.code)];
@@ -182,6 +195,9 @@ pub struct MessageView {
     pub last_error: Option<String>,
     /// Size of the encoded message.
     pub bytes: u64,
+    /// Where the events that caused the message came from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Lists messages that are not delivered, in the order of their ids. Pass the last id to the next call.
@@ -225,5 +241,6 @@ fn view_of(head: MessageHead) -> MessageView {
         last_code: head.last_code,
         last_error: head.last_error,
         bytes: head.bytes.unsigned_abs(),
+        origin: origin::read(head.origin),
     }
 }

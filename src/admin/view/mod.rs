@@ -2,6 +2,7 @@
 
 pub(super) mod count;
 pub(super) mod dead;
+pub(super) mod destination;
 pub(super) mod inspect;
 pub(super) mod members;
 pub(super) mod messages;

@@ -7,12 +7,14 @@ use serde::Serialize;
 use sqlx::Pool;
 
 use super::count::Count;
+use super::destination::PausedDestination;
 use super::members::{self, Member};
+use super::messages::MAX_GROUPED;
 use crate::admin::time_of;
 use crate::error::Result;
 use crate::eventbox::{KindBacklog, Precision, backlog};
 use crate::outbox::queue_stats;
-use crate::store::{Backend, DeadWanted, Fault, KindCounts, answered, hold};
+use crate::store::{Backend, DeadWanted, Fault, KindCounts, Looked, answered, hold};
 
 /// Largest number of kinds of an overview.
 pub const MAX_KINDS: u32 = 200;
@@ -86,6 +88,10 @@ pub struct OutboxOverview {
     pub struggling: Count,
     /// Messages that were given up.
     pub dead_letters: Count,
+    /// Messages that wait for paused destinations, among the first [`MAX_GROUPED`](crate::admin::MAX_GROUPED).
+    pub paused: Count,
+    /// The paused destinations.
+    pub paused_destinations: Vec<PausedDestination>,
 }
 
 /// Returns what waits, fails, is paused and is in quarantine, by kind, with the outbox and the members.
@@ -145,9 +151,15 @@ pub async fn overview<B: Backend>(pool: &Pool<B>) -> Result<Overview> {
             counts.push(B::count_kind(conn, kind, most + 1).await?);
         }
         let dead = DeadWanted { is_event: Some(false), ..DeadWanted::default() };
-        Ok((counts, B::count_struggling(conn, most + 1).await?, B::count_dead(conn, &dead, most + 1).await?))
+        let paused = B::list_paused_destinations(conn).await?;
+        let looked = match paused.is_empty() {
+            true => Looked { found: 0, at: 0 },
+            false => B::count_paused_messages(conn, i64::from(MAX_GROUPED) + 1).await?,
+        };
+        let struggling = B::count_struggling(conn, most + 1).await?;
+        Ok((counts, struggling, B::count_dead(conn, &dead, most + 1).await?, paused, looked))
     });
-    let (counts, struggling, dead) = counted.await.map_err(during)?;
+    let (counts, struggling, dead, paused_destinations, looked) = counted.await.map_err(during)?;
     let at = time_of(at_us);
     let queue = queue_stats(pool).await?;
     let depth = Count::up_to(i64::MAX - 1, queue.depth);
@@ -156,6 +168,8 @@ pub async fn overview<B: Backend>(pool: &Pool<B>) -> Result<Overview> {
         oldest_at: (queue.depth > 0).then(|| at.checked_sub(queue.oldest_pending_age)).flatten(),
         struggling: Count::up_to(most, struggling),
         dead_letters: Count::up_to(most, dead),
+        paused: Count::looked(i64::from(MAX_GROUPED), looked),
+        paused_destinations: paused_destinations.into_iter().map(PausedDestination::of).collect(),
     };
     let kinds = waiting.into_iter().zip(counts);
     let kinds = kinds.map(|(waiting, counts)| kind_overview(waiting, &counts, most, &paused, &members)).collect();

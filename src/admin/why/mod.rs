@@ -1,16 +1,20 @@
 //! Why the events of a recipient are not processed.
 
+mod reason;
 mod streams;
 mod words;
+
+pub(in crate::admin) use words::resume_command;
 
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sqlx::Pool;
-use uuid::Uuid;
 
+pub use self::reason::Reason;
 use self::streams::is_stream;
 use super::view::count::Count;
+use super::view::destination::PausedDestination;
 use super::view::members::{self, Member, ShardLease};
 use super::view::peers::{self, StreamView};
 use super::{Standing, standing, time_of};
@@ -45,173 +49,6 @@ pub struct Why {
     pub advice: String,
 }
 
-/// Reasons, in the order in which [`why`] looks for them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "reason", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Reason {
-    /// No event waits, no timer, and the recipient never had a turn.
-    NothingPending {
-        /// Events of the recipient in quarantine.
-        quarantined: u64,
-    },
-    /// No event waits; the first timer is due later.
-    TimerNotDue {
-        /// Time at which it is due, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        due_at: SystemTime,
-    },
-    /// Processes work, but none of them registered the kind, or the one that holds the shard did not.
-    NotRegistered {
-        /// The kind.
-        kind: String,
-        /// The member that holds the shard, when another member registered the kind.
-        holder: Option<Uuid>,
-    },
-    /// The recipient or its whole kind is paused.
-    Paused {
-        /// Whether it is the kind that is paused.
-        is_kind: bool,
-    },
-    /// The last turn failed, and the next retry is later.
-    BackingOff {
-        /// Number of failures in a row.
-        attempts: u32,
-        /// Time of the next retry, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        next_attempt_at: SystemTime,
-        /// Last error.
-        error: String,
-    },
-    /// No process holds the recipient's shard.
-    NoHolder {
-        /// The shard.
-        shard: u8,
-    },
-    /// The process that holds the shard did not renew its lease.
-    SilentHolder {
-        /// The shard.
-        shard: u8,
-        /// The process.
-        worker: Uuid,
-        /// Time since its last heartbeat. `None` when the process is not a member any more.
-        #[serde(skip)]
-        silent_for: Option<Duration>,
-    },
-    /// The process that holds the shard does not work on the kind, because the outbox is over its quota.
-    Throttled {
-        /// The kind.
-        kind: String,
-        /// The process.
-        worker: Uuid,
-    },
-    /// The process that holds the shard tries one recipient of the kind at a time, because many of them fail alike.
-    Held {
-        /// The process.
-        worker: Uuid,
-        /// Error that the recipients fail with.
-        error: String,
-    },
-    /// The last turn failed in the process that holds the shard, for a reason that is no event's fault.
-    Failing {
-        /// The process.
-        worker: Uuid,
-        /// Error of the turn.
-        error: String,
-    },
-    /// No event waits, but messages of the outbox do, and were refused.
-    OutboxStuck {
-        /// Messages that were sent at least twice.
-        struggling: Count,
-        /// Error of one of them.
-        last_error: String,
-    },
-    /// A turn of a processor has been working on the recipient for over a second.
-    BeingWorkedOn {
-        /// The process.
-        worker: Uuid,
-        /// Age of the turn at the last heartbeat of the process.
-        #[serde(rename = "seconds", serialize_with = "super::view::text::seconds")]
-        since: Duration,
-    },
-    /// A transaction that was begun long ago makes every list of events slow.
-    OldTransaction {
-        /// The transaction.
-        transaction: String,
-    },
-    /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has too
-    /// much to do, or it has died and its lease is long.
-    Overdue {
-        /// The process.
-        worker: Uuid,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// Nothing is wrong: the process that holds the shard takes the recipient in its turn.
-    InLine {
-        /// The process.
-        worker: Uuid,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// No living process runs the peer, whose stream has events to send.
-    PeerNotRunning {
-        /// The peer.
-        peer: String,
-    },
-    /// Processes run the peer, and the stream is not open. The mapping of the peer says what becomes of its events.
-    StreamClosed {
-        /// The peer.
-        peer: String,
-    },
-    /// The process that has the connection of the stream is silent.
-    StreamSilent {
-        /// The process.
-        worker: Uuid,
-        /// Time since its last heartbeat. `None` when the process is not a member any more.
-        #[serde(skip)]
-        silent_for: Option<Duration>,
-    },
-    /// The stream is open, and its events were not acknowledged for over 10 s: the other side is slow, or a breaker is
-    /// open.
-    StreamSlow {
-        /// The process that has the connection.
-        worker: Uuid,
-        /// Start of the stream, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        started_at: SystemTime,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// Nothing is wrong: the process that has the connection of the stream sends its events.
-    StreamSending {
-        /// The process.
-        worker: Uuid,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// Nothing is wrong: everything was processed.
-    Processed {
-        /// Last turn.
-        turn: i64,
-        /// Time of that turn, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        at: SystemTime,
-    },
-}
-
 /// What was read to find the reason.
 struct Facts {
     now: SystemTime,
@@ -226,6 +63,7 @@ struct Facts {
     old: Option<OldTransaction>,
     groups: Vec<MessageGroup>,
     struggling: i64,
+    paused: Vec<PausedDestination>,
 }
 
 /// Returns why a recipient's events are not processed, as a reason, a sentence, and what to do.
@@ -284,9 +122,10 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         let quarantined = B::count_dead(conn, &wanted, COUNTED).await?;
         let groups = if events == 0 { B::group_messages(conn, COUNTED, 1_000).await? } else { Vec::new() };
         let struggling = if events == 0 { B::count_struggling(conn, COUNTED + 1).await? } else { 0 };
-        Ok((now_us, events, oldest, timer, quarantined, groups, struggling))
+        let paused = B::list_paused_destinations(conn).await?;
+        Ok((now_us, events, oldest, timer, quarantined, groups, struggling, paused))
     });
-    let (now_us, events, oldest, timer, quarantined, groups, struggling) = read.await.map_err(during)?;
+    let (now_us, events, oldest, timer, quarantined, groups, struggling, paused) = read.await.map_err(during)?;
     let old = B::old_transactions(pool, micros(OLD_TRANSACTION), i64::MAX, 1).await.map_err(during)?.pop();
     // After the events: a turn that takes the last of them in between is known here.
     let standing = standing(pool, of).await?;
@@ -304,6 +143,7 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         old,
         groups,
         struggling,
+        paused: paused.into_iter().map(PausedDestination::of).collect(),
     })
 }
 
@@ -321,15 +161,44 @@ impl Facts {
     }
 
     fn idle(&self) -> Reason {
-        let error =
-            self.groups.iter().filter(|group| group.most_attempts > 1).find_map(|group| group.last_error.clone());
-        match (error, self.standing.updated_at) {
-            (Some(last_error), _) => {
-                Reason::OutboxStuck { struggling: Count::up_to(COUNTED, self.struggling), last_error }
-            }
+        match (self.outbox(), self.standing.updated_at) {
+            (Some(reason), _) => reason,
             (None, Some(at)) if self.quarantined == 0 => Reason::Processed { turn: self.standing.turn, at },
             _ => Reason::NothingPending { quarantined: self.quarantined },
         }
+    }
+
+    /// Returns what the messages of the outbox wait for, if that is not only their delivery.
+    fn outbox(&self) -> Option<Reason> {
+        let pause = |group: &MessageGroup| {
+            self.paused.iter().rev().find(|paused| paused.destination.has(&group.source, &group.r#type))
+        };
+        let (held, free): (Vec<&MessageGroup>, Vec<_>) = self.groups.iter().partition(|group| pause(group).is_some());
+        let count = |groups: &[&MessageGroup]| Count::up_to(COUNTED, groups.iter().map(|group| group.messages).sum());
+        // A recipient without a turn has published nothing.
+        let had_turn = self.standing.updated_at.is_some();
+        if let Some((member, breaker)) = members::open_breakers(&self.members).next()
+            && had_turn
+            && !free.is_empty()
+        {
+            return Some(Reason::BreakerOpen {
+                worker: member.worker,
+                endpoint: breaker.endpoint.clone(),
+                waiting: count(&free),
+                last_error: breaker.last_error.clone(),
+            });
+        }
+        let failing = free.iter().find(|group| group.most_attempts > 1 && group.last_error.is_some());
+        if let Some(last_error) = failing.and_then(|group| group.last_error.clone()) {
+            return Some(Reason::OutboxStuck { struggling: Count::up_to(COUNTED, self.struggling), last_error });
+        }
+        let paused = held.first().and_then(|group| pause(group)).filter(|_| had_turn)?;
+        Some(Reason::DestinationPaused {
+            destination: paused.destination.clone(),
+            since: paused.paused_at,
+            who: paused.who.clone(),
+            waiting: count(&held),
+        })
     }
 
     /// Returns what keeps every process from the recipient.

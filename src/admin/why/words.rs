@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Facts, Reason};
 use crate::admin::view::count::Count;
+use crate::admin::view::destination::Destination;
 use crate::recipient::Recipient;
 
 impl Facts {
@@ -88,6 +89,26 @@ impl Facts {
                 ),
                 "See what the outbox waits for: eventbox outbox list".to_owned(),
             ),
+            Reason::BreakerOpen { worker, endpoint, waiting, last_error } => (
+                format!(
+                    "All events of {of} were processed (turn {}), but {waiting} messages of the outbox wait: {} sends \
+                     nothing to {endpoint}, whose breaker is open. The last error: {}",
+                    self.standing.turn,
+                    address(worker),
+                    last_error.as_deref().unwrap_or("none")
+                ),
+                "Repair the endpoint or the way to it: a probe closes the breaker. To see the breakers: eventbox members"
+                    .to_owned(),
+            ),
+            Reason::DestinationPaused { destination, since, who, waiting } => (
+                format!(
+                    "All events of {of} were processed (turn {}), but {waiting} messages of the outbox wait, because {who} \
+                     paused {destination} {} ago.",
+                    self.standing.turn,
+                    self.ago(*since)
+                ),
+                format!("To go on: {}", resume_command(destination)),
+            ),
             Reason::BeingWorkedOn { worker, since } => (
                 format!("{} has been working on {of} for over {} s; {waiting}.", address(worker), since.as_secs()),
                 "Look into the log of that process. A turn is given up after its turn_deadline.".to_owned(),
@@ -162,6 +183,30 @@ impl Facts {
     fn until(&self, at: SystemTime) -> String {
         format!("in {}", seconds(at.duration_since(self.now).unwrap_or_default()))
     }
+}
+
+/// Returns the command that resumes a destination.
+pub(in crate::admin) fn resume_command(destination: &Destination) -> String {
+    let mut command = "eventbox resume".to_owned();
+    if *destination == Destination::all() {
+        command += " --all-messages";
+    }
+    for (flag, text) in [(" --source ", destination.of_source()), (" --type ", destination.of_type())] {
+        if let Some(text) = text {
+            command += flag;
+            command += &quoted(text);
+        }
+    }
+    command
+}
+
+/// Returns a text as a word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Shows a duration by its two largest units.

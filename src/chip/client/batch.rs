@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chip::answer::outcome::SendError;
-use crate::chip::client::breaker::{Breaker, BreakerState};
+use crate::chip::client::breaker::{Breaker, BreakerReport, BreakerState};
 use crate::chip::client::config::BatchConfig;
 use crate::chip::client::queue::{Batcher, Callback, Queued};
 use crate::chip::client::request::Requests;
@@ -173,6 +173,12 @@ impl BatchClient {
     #[must_use]
     pub fn breaker_open_for(&self) -> Duration {
         self.requests.breaker().open_for()
+    }
+
+    /// Returns the breaker with its endpoint and its last error, unless it is closed.
+    #[must_use]
+    pub fn open_breaker(&self) -> Option<BreakerReport> {
+        self.requests.breaker().report(self.requests.transport().destination())
     }
 
     /// Returns how often the breaker opened within [`FLAP_WINDOW`], if that was [`FLAP_OPENINGS`] times or more.

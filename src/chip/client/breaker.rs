@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::retry::pause_after;
+use crate::text::fit;
 
 /// Time in which openings are counted.
 pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
@@ -72,6 +73,23 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+/// A breaker that is not closed; see [`BatchClient::open_breaker`](crate::chip::BatchClient::open_breaker).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerReport {
+    /// Name of the endpoint: [`Transport::destination`](crate::chip::Transport::destination).
+    pub endpoint: String,
+    /// State of the breaker, never [`BreakerState::Closed`].
+    pub state: BreakerState,
+    /// Time since the breaker was last closed.
+    pub open_for: Duration,
+    /// Last error of a request, at most [`MAX_BREAKER_ERROR_BYTES`] of it.
+    pub last_error: Option<String>,
+}
+
+/// Most bytes of the error in a [`BreakerReport`].
+pub const MAX_BREAKER_ERROR_BYTES: usize = 300;
+
 /// The breaker of one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Breaker {
@@ -87,6 +105,7 @@ struct Inner {
     open: Option<Open>,
     /// Times of the last openings for failures.
     openings: VecDeque<Instant>,
+    last_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +126,7 @@ pub(crate) struct Pass {
 
 impl Breaker {
     pub(crate) fn new(config: Option<BreakerConfig>) -> Self {
-        let inner = Inner { failures: 0, open: None, openings: VecDeque::new() };
+        let inner = Inner { failures: 0, open: None, openings: VecDeque::new(), last_error: None };
         Breaker { config, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -123,6 +142,24 @@ impl Breaker {
                 remaining => BreakerState::Open { remaining },
             },
         }
+    }
+
+    /// Notes the error of a request that counts against the endpoint.
+    pub(crate) fn note_error(&self, error: &str) {
+        self.lock().last_error = Some(fit(error, MAX_BREAKER_ERROR_BYTES));
+    }
+
+    /// Returns the report of the breaker to this endpoint, unless it is closed.
+    pub(crate) fn report(&self, endpoint: String) -> Option<BreakerReport> {
+        let state = self.state();
+        let inner = self.lock();
+        let open_for = inner.open?.since.elapsed();
+        (state != BreakerState::Closed).then(|| BreakerReport {
+            endpoint,
+            state,
+            open_for,
+            last_error: inner.last_error.clone(),
+        })
     }
 
     /// Returns the time since the breaker was last closed.
@@ -163,6 +200,7 @@ impl Pass {
         self.probe = false;
         let mut inner = self.breaker.lock();
         inner.failures = 0;
+        inner.last_error = None;
         let closed = inner.open.take().is_some();
         if closed {
             tracing::info!("the circuit to the endpoint is closed again");
@@ -247,6 +285,9 @@ mod tests {
         breaker.pass().unwrap().failure(false);
         assert!(matches!(breaker.state(), BreakerState::Open { .. }));
         assert!(breaker.pass().is_none());
+        breaker.note_error("refused");
+        let report = breaker.report("host:1".to_owned()).unwrap();
+        assert_eq!((report.endpoint.as_str(), report.last_error.as_deref()), ("host:1", Some("refused")));
 
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
@@ -259,6 +300,7 @@ mod tests {
         drop(breaker.pass().unwrap());
         breaker.pass().expect("a dropped probe lets another through").success();
         assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.report("host:1".to_owned()), None);
         assert!(breaker.pass().is_some() && breaker.pass().is_some());
     }
 

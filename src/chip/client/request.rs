@@ -260,6 +260,7 @@ impl Requests {
             Refusal::Slow => self.sizing.late(events),
             Refusal::Destination | Refusal::SizeOrRate | Refusal::EventOrDestination => self.sizing.failed(events),
         }
+        self.breaker.note_error(&error.to_string());
         let opened = match error.retry_after() {
             Some(wait) if error.refusal() == Refusal::Destination => pass.pause(wait),
             _ => {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::{Action, FIELDS};
+use crate::admin::Count;
 use crate::dashboard::database::{By, Effect};
 use crate::dashboard::html::{Sheet, Tab, answer, fail, forms};
 use crate::dashboard::web::{Call, Ctx, Failure};
@@ -25,15 +26,21 @@ async fn confirmation(call: &Call) -> Result<Sheet, Failure> {
     let body = match effect {
         Effect::Touched(0) => nothing(call, &action, &action.nothing()),
         Effect::Nothing(sentence) => nothing(call, &action, sentence),
-        Effect::Touched(touched) => question(call, &action, touched),
+        Effect::Touched(touched) => question(call, &action, touched, &html! {}),
+        Effect::Delivery { waiting } => question(call, &action, 1, &in_the_outbox(waiting)),
     };
     Ok(Sheet::new(action.title(), body))
 }
 
-fn question(call: &Call, action: &Action, touched: u64) -> Markup {
+fn in_the_outbox(waiting: Count) -> Markup {
+    html! { p #waiting { "Such messages in the outbox now: " (waiting.to_string()) "." } }
+}
+
+fn question(call: &Call, action: &Action, touched: u64, more: &Markup) -> Markup {
     let repeated: Vec<(&str, &str)> = FIELDS.iter().filter_map(|name| Some((*name, call.form.text(name)?))).collect();
     html! {
         p #will { (action.will(touched)) }
+        (more)
         @if touched >= LONG {
             p { "Keep the page open: an action that is cut off stops between two slices. What is done stays done." }
         }
@@ -78,6 +85,7 @@ async fn performed(call: &Call) -> Result<String, Failure> {
         Effect::Touched(0) => return Err(unchanged(action.nothing())),
         Effect::Nothing(sentence) => return Err(unchanged(sentence.to_owned())),
         Effect::Touched(touched) => touched,
+        Effect::Delivery { .. } => 1,
     };
     tracing::info!(who = by.who, action = action.code(), touched, "an operator acted on the dashboard");
     Ok(home(call, &action, &[("did", action.code()), ("n", &touched.to_string())]))

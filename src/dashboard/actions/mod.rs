@@ -9,8 +9,8 @@ pub(crate) use words::done;
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use super::web::{Failure, Fields, dead_filter, letter_id, message_filter};
-use crate::admin::{DeadFilter, MessageFilter};
+use super::web::{Failure, Fields, dead_filter, destination, letter_id, message_filter};
+use crate::admin::{DeadFilter, Destination, MessageFilter};
 use crate::eventbox::EventId;
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
@@ -36,6 +36,8 @@ pub(crate) enum Action {
     DeleteDead(DeadFilter),
     RetryMessages(MessageFilter),
     BuryMessages(MessageFilter),
+    PauseDestination(Destination),
+    ResumeDestination(Destination),
     ReleaseShard(u8),
     MoveShard { shard: u8, to: Uuid },
 }
@@ -76,6 +78,8 @@ impl Action {
             "delete-dead" => Action::DeleteDead(dead_filter(form)?),
             "retry-messages" => Action::RetryMessages(message_filter(form)),
             "bury-messages" => Action::BuryMessages(message_filter(form)),
+            "pause-destination" => Action::PauseDestination(destination(form)),
+            "resume-destination" => Action::ResumeDestination(destination(form)),
             "release-shard" => Action::ReleaseShard(shard(form)?),
             "move-shard" => {
                 let to = form.parsed("member", "the id of a member")?;
@@ -104,7 +108,10 @@ impl Action {
             Action::ReplayOne(_) | Action::DeleteOne(_) | Action::ReplayDead(_) | Action::DeleteDead(_) => {
                 ("/dead", Vec::new())
             }
-            Action::RetryMessages(_) | Action::BuryMessages(_) => ("/outbox", Vec::new()),
+            Action::RetryMessages(_)
+            | Action::BuryMessages(_)
+            | Action::PauseDestination(_)
+            | Action::ResumeDestination(_) => ("/outbox", Vec::new()),
             Action::ReleaseShard(_) | Action::MoveShard { .. } => ("/shards", Vec::new()),
         }
     }
@@ -176,6 +183,9 @@ mod tests {
         assert!(matches!(emit, Ok(Action::Emit { name: None, ref value, .. }) if value.is_empty()));
         let moved = parse("action=move-shard&shard=7&member=00000000-0000-0000-0000-000000000001");
         assert!(matches!(moved, Ok(Action::MoveShard { shard: 7, to }) if to == Uuid::from_u128(1)));
+        let paused = parse("action=pause-destination&source=shop&type=");
+        let shop = Destination::all().source("shop");
+        assert!(matches!(paused, Ok(Action::PauseDestination(of)) if of == shop));
         let filter = parse("action=replay-dead&code=POISON");
         assert!(matches!(filter, Ok(Action::ReplayDead(filter)) if filter == DeadFilter::new().code("POISON")));
     }

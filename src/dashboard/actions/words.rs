@@ -23,6 +23,8 @@ impl Action {
             Action::DeleteOne(_) | Action::DeleteDead(_) => "delete",
             Action::RetryMessages(_) => "retry",
             Action::BuryMessages(_) => "bury",
+            Action::PauseDestination(_) => "pause-destination",
+            Action::ResumeDestination(_) => "resume-destination",
             Action::ReleaseShard(_) => "release",
             Action::MoveShard { .. } => "move",
         }
@@ -50,6 +52,8 @@ impl Action {
             Action::DeleteDead(_) => "Delete dead letters",
             Action::RetryMessages(_) => "Retry messages now",
             Action::BuryMessages(_) => "Move messages to the dead letters",
+            Action::PauseDestination(_) => "Pause the delivery",
+            Action::ResumeDestination(_) => "Resume the delivery",
             Action::ReleaseShard(_) => "Release the shard",
             Action::MoveShard { .. } => "Move the shard",
         }
@@ -122,6 +126,12 @@ impl Action {
                 "This moves {} of the outbox to the dead letters, so that they are not sent: {filter}.",
                 counted(touched, "message"),
             ),
+            Action::PauseDestination(of) => {
+                format!("This pauses the delivery of {of}: none is sent until it is resumed. They wait in the outbox.")
+            }
+            Action::ResumeDestination(of) => {
+                format!("This resumes the delivery of {of}, as far as no other pause holds them back.")
+            }
             Action::ReleaseShard(shard) => {
                 format!("This frees shard {shard}, also from a pin: the member that should have it takes it.")
             }
@@ -149,6 +159,8 @@ impl Action {
             Action::RetryMessages(filter) | Action::BuryMessages(filter) => {
                 format!("There is nothing to touch: {filter}.")
             }
+            Action::PauseDestination(of) => format!("The delivery of {of} is paused already."),
+            Action::ResumeDestination(of) => format!("The delivery of {of} is not paused."),
             Action::ReleaseShard(shard) => format!("Shard {shard} has no holder."),
             Action::MoveShard { shard, to } => format!("Shard {shard} cannot be moved to {to}, or is there already."),
             Action::SetState { of, .. } | Action::ClearState { of, .. } | Action::Forget(of) => {
@@ -178,6 +190,8 @@ pub(crate) fn done(code: &str, touched: u64) -> Option<String> {
         "delete" => format!("{} deleted.", counted(touched, "dead letter")),
         "retry" => format!("{} due at once.", counted(touched, "message")),
         "bury" => format!("{} moved to the dead letters.", counted(touched, "message")),
+        "pause-destination" => "The delivery is paused.".to_owned(),
+        "resume-destination" => "The delivery is resumed.".to_owned(),
         "release" => "The shard is released.".to_owned(),
         "move" => "The shard is moved.".to_owned(),
         _ => return None,

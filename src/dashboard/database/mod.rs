@@ -44,6 +44,11 @@ pub(crate) struct By {
 pub(crate) enum Effect {
     /// Number of things that were, or would be, touched.
     Touched(u64),
+    /// The delivery of messages is, or would be, paused or resumed.
+    Delivery {
+        /// Number of these messages in the outbox.
+        waiting: admin::Count,
+    },
     /// The reason for which nothing was, or would be, changed.
     Nothing(&'static str),
 }

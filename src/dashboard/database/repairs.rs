@@ -46,10 +46,15 @@ pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By)
         Action::DeleteDead(filter) => operator.delete_dead(filter, |_| {}).await,
         Action::RetryMessages(filter) => operator.retry_messages(filter, |_| {}).await,
         Action::BuryMessages(filter) => operator.bury_messages(filter, reason, |_| {}).await,
+        Action::PauseDestination(of) => operator.pause_destination(of).await,
+        Action::ResumeDestination(of) => operator.resume_destination(of).await,
         Action::ReleaseShard(shard) => operator.release_shard(*shard).await,
         Action::MoveShard { shard, to } => operator.move_shard(*shard, *to).await,
     };
-    done.map(|Done { touched, .. }| Effect::Touched(touched))
+    done.map(|done| match done {
+        Done { touched: 1.., waiting: Some(waiting), .. } => Effect::Delivery { waiting },
+        Done { touched, .. } => Effect::Touched(touched),
+    })
 }
 
 fn forgotten(forgotten: Forgotten) -> Effect {

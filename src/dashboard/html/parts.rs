@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use maud::{Markup, html};
 
 use super::text;
+use crate::origin::Origin;
 
 /// Returns a table, which the style sheet turns into cards on a narrow screen, or a sentence when there are no rows.
 pub(crate) fn table(id: &str, caption: &str, headings: &[&str], rows: &[Vec<Markup>], when_empty: &str) -> Markup {
@@ -77,6 +78,16 @@ pub(crate) fn any(text: Option<&str>) -> Markup {
     text.map_or_else(dash, |text| html! { (text) })
 }
 
+/// Returns the name of an event, or a dash, and under it where the event came from outside.
+pub(crate) fn name_and_origin(name: Option<&str>, origin: Option<&Origin>) -> Markup {
+    html! { (any(name)) (from_outside(origin)) }
+}
+
+/// Returns where an event came from outside, if it did, as a line of its own.
+pub(crate) fn from_outside(origin: Option<&Origin>) -> Markup {
+    html! { @if let Some(origin) = origin { div title="origin" { "from " (origin.to_string()) } } }
+}
+
 /// Stands for something that is not there.
 pub(crate) fn dash() -> Markup {
     html! { span .dash title="none" { "–" } }
@@ -135,6 +146,10 @@ mod tests {
         let shown = table("t", "Things", &["Name \"x\"", "State"], &rows, "None.").into_string();
         assert!(shown.contains(r#"data-label="Name &quot;x&quot;"><div>&lt;b&gt;</div></td>"#), "{shown}");
         assert!(shown.contains(r#"<span class="badge bad">paused</span>"#), "{shown}");
+        let origin = Origin::new("<chat>", "s1", 7).ok();
+        let named = name_and_origin(None, origin.as_ref()).into_string();
+        assert!(named.ends_with(r#"<div title="origin">from &lt;chat&gt;:s1:7</div>"#), "{named}");
+        assert_eq!(name_and_origin(Some("n"), None).into_string(), "n");
         assert_eq!(word("A_B").into_string(), r#"<span class="word">A_<wbr>B</span>"#);
         assert_eq!(table("t", "Things", &[], &[], "None.").into_string(), r#"<p class="empty" id="t">None.</p>"#);
     }

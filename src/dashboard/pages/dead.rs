@@ -5,7 +5,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::admin::{Count, DeadView};
-use crate::dashboard::html::parts::{any, dash, paging, payload, plain, size, table, when, word};
+use crate::dashboard::html::parts::{dash, name_and_origin, paging, payload, plain, size, table, when, word};
 use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, DEAD_FIELDS, Failure, PAGE_ROWS, dead_filter, letter_id};
 
@@ -103,7 +103,7 @@ fn row(call: &Call, letter: &DeadView) -> Vec<Markup> {
         },
         plain(letter.attempts),
         when(letter.dead_at),
-        any(letter.name.as_deref()),
+        name_and_origin(letter.name.as_deref(), letter.origin.as_ref()),
         size(letter.bytes),
         html! {
             a href=(call.same_page(&kept, &[("show", &id)])) { "Show the payload" }

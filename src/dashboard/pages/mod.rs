@@ -2,6 +2,7 @@
 
 mod api;
 mod dead;
+mod destinations;
 mod doctor;
 mod files;
 pub(crate) mod login;

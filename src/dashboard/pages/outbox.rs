@@ -4,9 +4,10 @@ use axum::Extension;
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::destinations::{breakers, destinations};
 use super::overview;
 use crate::admin::{MessageView, OutboxGroup, OutboxGroups};
-use crate::dashboard::html::parts::{any, any_word, paging, plain, size, table, when};
+use crate::dashboard::html::parts::{any, any_word, from_outside, paging, plain, size, table, when};
 use crate::dashboard::html::{Sheet, Tab, answer, forms};
 use crate::dashboard::web::{Call, Ctx, Failure, MESSAGE_FIELDS, PAGE_ROWS, letter_id, message_filter};
 
@@ -21,6 +22,11 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     let messages = call.database().messages(&message_filter(&call.query), after).await?;
     let body = html! {
         (overview::outbox(&call.app.options.base_path, &overview.outbox))
+        section aria-labelledby="destinations-headline" {
+            h2 #destinations-headline { "Destinations" }
+            (destinations(call, &groups, &overview.members))
+            (breakers(&overview.members))
+        }
         section aria-labelledby="groups-headline" {
             h2 #groups-headline { "Groups" }
             (group_list(call, &groups))
@@ -109,7 +115,7 @@ fn message_list(call: &Call, messages: &[MessageView]) -> Markup {
 
 fn message_row(message: &MessageView) -> Vec<Markup> {
     vec![
-        html! { code { (message.id.to_string()) } },
+        html! { code { (message.id.to_string()) } (from_outside(message.origin.as_ref())) },
         plain(&message.source),
         plain(&message.event_type),
         plain(message.attempts),

@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::destinations::breakers;
 use crate::admin::{KindOverview, OutboxOverview};
 use crate::dashboard::database::Glance;
 use crate::dashboard::html::parts::{any, any_word, badge, dash, facts, plain, table, when, when_any};
@@ -44,16 +45,18 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
         section aria-labelledby="outbox-headline" {
             h2 #outbox-headline { "Outbox" }
             (outbox(base, &overview.outbox))
+            (breakers(&overview.members))
             (table(
                 "overview-groups",
                 "The largest groups of messages in the outbox",
-                &["Source", "Type", "Last code", "Messages", "Oldest", "Last error"],
+                &["Source", "Type", "Last code", "Messages", "Oldest", "Condition", "Last error"],
                 &groups.groups.iter().take(SHOWN_GROUPS).map(|group| vec![
                     plain(&group.source),
                     plain(&group.event_type),
                     any_word(group.last_code.as_deref()),
                     plain(group.messages),
                     when(group.oldest_at),
+                    group.paused.as_ref().map_or_else(dash, |_| badge("bad", "paused")),
                     any(group.last_error.as_deref()),
                 ]).collect::<Vec<_>>(),
                 "No message waits in the outbox.",
@@ -73,7 +76,8 @@ pub(crate) fn glance(base: &str, read: &Glance, history: &History) -> Markup {
                     html! {
                         @if member.is_exiting { (badge("note", "exiting")) }
                         @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
-                        @if !member.is_exiting && member.throttled.is_empty() { (dash()) }
+                        @if !member.breakers.is_empty() { (badge("bad", "breaker open")) }
+                        @if !member.is_exiting && member.throttled.is_empty() && member.breakers.is_empty() { (dash()) }
                     },
                 ]).collect::<Vec<_>>(),
                 "No process works on this database: there are no members.",
@@ -149,6 +153,17 @@ fn condition(kind: &KindOverview) -> Markup {
     }
 }
 
+/// Returns the number of messages that an operator holds back, and says so also when there is none yet.
+fn paused(outbox: &OutboxOverview) -> Markup {
+    html! {
+        (outbox.paused.to_string())
+        @if !outbox.paused_destinations.is_empty() {
+            " " (badge("bad", "paused")) " "
+            (text::counted(outbox.paused_destinations.len() as u64, "destination"))
+        }
+    }
+}
+
 /// Returns the numbers of the outbox.
 pub(super) fn outbox(base: &str, outbox: &OutboxOverview) -> Markup {
     facts(
@@ -157,6 +172,7 @@ pub(super) fn outbox(base: &str, outbox: &OutboxOverview) -> Markup {
             ("Waiting", html! { a href=(link(base, "/outbox", &[])) { (outbox.waiting.to_string()) } }),
             ("Oldest", when_any(outbox.oldest_at)),
             ("Tried at least twice", plain(outbox.struggling)),
+            ("Paused", paused(outbox)),
             (
                 "Dead letters",
                 html! { a href=(link(base, "/dead", &[("side", "messages")])) { (outbox.dead_letters.to_string()) } },

@@ -46,6 +46,12 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
             html! {
                 @if member.is_exiting { (badge("note", "exiting")) }
                 @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
+                @for breaker in &member.breakers {
+                    p {
+                        (badge("bad", "breaker open")) " " (breaker.endpoint) " for " (text::duration(breaker.open_for))
+                        @if let Some(error) = &breaker.last_error { ": " (error) }
+                    }
+                }
                 @for held in &member.held { p { (badge("bad", &format!("{} held", held.kind))) " " (held.error) } }
                 @for failing in &member.failing {
                     p {
@@ -69,7 +75,8 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
 }
 
 fn is_calm(member: &Member) -> bool {
-    !member.is_exiting && member.throttled.is_empty() && member.held.is_empty() && member.failing.is_empty()
+    let has_trouble = !member.held.is_empty() || !member.failing.is_empty() || !member.breakers.is_empty();
+    !member.is_exiting && member.throttled.is_empty() && !has_trouble
 }
 
 /// Returns the recipients whose turns take long, with the age of the turn.

@@ -9,5 +9,6 @@ pub(crate) use call::{Call, Ctx, Visitor, link};
 pub(crate) use failure::Failure;
 pub(crate) use fields::Fields;
 pub(crate) use queries::{
-    DEAD_FIELDS, MESSAGE_FIELDS, PAGE_ROWS, RECIPIENT_FIELDS, dead_filter, letter_id, message_filter, recipient_query,
+    DEAD_FIELDS, MESSAGE_FIELDS, PAGE_ROWS, RECIPIENT_FIELDS, dead_filter, destination, letter_id, message_filter,
+    recipient_query,
 };

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::failure::Failure;
 use super::fields::Fields;
-use crate::admin::{DeadFilter, MessageFilter, Only, Order, RecipientQuery, Side};
+use crate::admin::{DeadFilter, Destination, MessageFilter, Only, Order, RecipientQuery, Side};
 use crate::outbox::DeadLetterId;
 
 /// Number of rows of a page.
@@ -96,6 +96,18 @@ pub(crate) fn message_filter(fields: &Fields) -> MessageFilter {
         filter = filter.code(code);
     }
     filter
+}
+
+/// Returns the destination that a form describes. An empty field stands for all sources, or all types.
+pub(crate) fn destination(fields: &Fields) -> Destination {
+    let mut destination = Destination::all();
+    if let Some(source) = fields.get("source") {
+        destination = destination.source(source);
+    }
+    if let Some(event_type) = fields.get("type") {
+        destination = destination.event_type(event_type);
+    }
+    destination
 }
 
 /// Returns the id in a field of a dead letter or a message.

@@ -15,6 +15,7 @@ use crate::clock::{LONGEST, from_now};
 use crate::emitter::config::Config;
 use crate::emitter::context::Context;
 use crate::emitter::delivery::handoff::Handoff;
+use crate::emitter::delivery::paused::{PAUSE_POLL_INTERVAL, Paused, run_pauses};
 use crate::emitter::delivery::release_queue::ReleaseQueue;
 use crate::emitter::delivery::retransmit::run_retransmission;
 use crate::emitter::delivery::signals::Signals;
@@ -87,7 +88,8 @@ impl<B: Backend> Core<B> {
         let fallback = has_fallback
             .then(|| Fallback::new(Arc::clone(&context), Arc::clone(client.requests()), Arc::clone(&outcomes)));
         let signals = Arc::new(Signals::default());
-        let handoff = Arc::new(Handoff { context: Arc::clone(&context), client, in_flight, outcomes, fallback });
+        let (paused, shared) = (Paused::default(), Arc::clone(&context));
+        let handoff = Arc::new(Handoff { context: shared, client, in_flight, outcomes, fallback, paused });
         let releases = Arc::new(ReleaseQueue::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&signals)));
         let inserter = Inserter::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&releases), Arc::clone(&signals));
         Ok(Core {
@@ -129,6 +131,7 @@ impl<B: Backend> Core<B> {
             self.writers.spawn(Arc::clone(&self.writer).run_worker(beat));
         }
         self.loops.spawn(Arc::clone(&self.releases).run(beat("release", config.database_timeout)));
+        self.loops.spawn(run_pauses(Arc::clone(self), beat("pauses", PAUSE_POLL_INTERVAL)));
         if config.retransmit {
             self.start_host();
         }

@@ -6,6 +6,7 @@ use crate::chip::answer::outcome::SendError;
 use crate::chip::client::batch::BatchClient;
 use crate::cloudevent::CloudEvent;
 use crate::emitter::context::Context;
+use crate::emitter::delivery::paused::Paused;
 use crate::emitter::metrics::{SendPhase, SourceType};
 use crate::emitter::outcomes::Outcomes;
 use crate::emitter::outcomes::fallback::Fallback;
@@ -21,6 +22,8 @@ pub enum Handover {
     /// A host sends the row: as soon as the queue has room, or, if the emitter is not running, when the claim of the
     /// insert has ended.
     LeftWaiting,
+    /// An operator paused the destination: the row waits in the outbox until it is resumed.
+    Paused,
 }
 
 /// The way from a claimed row to the client and back to the outcome.
@@ -30,12 +33,16 @@ pub(crate) struct Handoff {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) fallback: Option<Arc<Fallback>>,
+    pub(crate) paused: Paused,
 }
 
 impl Handoff {
     /// Sends a row from memory whose insert was the claim.
     pub(crate) fn deliver(&self, stored: Stored) -> Handover {
         let Stored { key, event, attempts, claimed_until, .. } = stored;
+        if self.paused.holds(event.source(), event.event_type()) {
+            return Handover::Paused;
+        }
         let pair = SourceType::of(event.source(), event.event_type());
         let queued = match self.in_flight.admit((key, attempts), claimed_until, SendPhase::Batch, &pair) {
             Admission::Admitted(delivery) => self.send(event, delivery).is_ok(),

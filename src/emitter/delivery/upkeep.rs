@@ -19,7 +19,7 @@ const EXPIRE_PER_SHARD: i64 = 50;
 const PRUNE_ROWS: i64 = 1_000;
 
 /// Waits for the next tick. Returns `false` when the emitter stops.
-async fn tick<B: Backend>(core: &Core<B>, beat: &Beat, interval: Duration) -> bool {
+pub(crate) async fn tick<B: Backend>(core: &Core<B>, beat: &Beat, interval: Duration) -> bool {
     beat.beat();
     tokio::select! {
         () = core.signals.stopping.cancelled() => false,

@@ -12,6 +12,7 @@ use super::event::trace;
 use super::event::{Event, EventId};
 use super::metrics;
 use crate::error::{Error, Misuse, Result};
+use crate::origin::{self, SharedOrigin};
 use crate::recipient::{Recipient, check_key};
 use crate::store::{Backend, EmitExecutor, EventRow, in_time};
 
@@ -81,9 +82,9 @@ where
     E: EmitExecutor<'e, Database = B>,
 {
     check(to, &event)?;
-    let current = trace::current();
+    let (current, origin) = (trace::current(), origin::current());
     let id = EventId::mint();
-    let row = row_of(to, &event, id, current.as_deref());
+    let row = row_of(to, &event, id, current.as_deref(), origin.as_ref());
     let attempt = || format!("emit to {to}");
     let pool = executor.pool();
     let is_committed = pool.is_some();
@@ -153,8 +154,8 @@ where
         return Ok(Vec::new());
     }
     check_all(events)?;
-    let current = trace::current();
-    let (positions, rows) = rows_of(events, current.as_deref());
+    let (current, origin) = (trace::current(), origin::current());
+    let (positions, rows) = rows_of(events, current.as_deref(), origin.as_ref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let pool = executor.pool();
     let is_committed = pool.is_some();
@@ -174,7 +175,7 @@ pub(crate) async fn emit_all_on<B: Backend>(
 ) -> Result<Vec<Emitted>> {
     check_all(events)?;
     let current = trace::current();
-    let (positions, rows) = rows_of(events, current.as_deref());
+    let (positions, rows) = rows_of(events, current.as_deref(), None);
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = B::insert_all_on_pool(pool, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted, true))
@@ -202,8 +203,8 @@ pub(super) async fn emit_slice_in<B: Backend>(
     tx: &mut B::Connection,
     events: &[(Recipient, Event)],
 ) -> Result<Vec<Emitted>> {
-    let current = trace::current();
-    let (positions, rows) = rows_of(events, current.as_deref());
+    let (current, origin) = (trace::current(), origin::current());
+    let (positions, rows) = rows_of(events, current.as_deref(), origin.as_ref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
     let noted = in_time::<B, _>(B::insert_events_in(tx, &rows)).await.map_err(|fault| fault.during(attempt()))?;
     Ok(answers_of(events, positions, noted, false))
@@ -211,11 +212,15 @@ pub(super) async fn emit_slice_in<B: Backend>(
 
 /// Returns the rows to insert, and the index of each in `events`. Of two events with one name for one recipient, only
 /// the first gets a row.
-fn rows_of<'a>(events: &'a [(Recipient, Event)], trace: Option<&'a str>) -> (Vec<usize>, Vec<EventRow<'a>>) {
+fn rows_of<'a>(
+    events: &'a [(Recipient, Event)],
+    trace: Option<&'a str>,
+    origin: Option<&'a SharedOrigin>,
+) -> (Vec<usize>, Vec<EventRow<'a>>) {
     // Ids are minted in the caller's order, which is the order of listing. Rows are sent in key order, which is the
     // order of locking.
     let mut rows: Vec<(usize, EventRow<'_>)> =
-        events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace)).enumerate().collect();
+        events.iter().map(|(to, event)| row_of(to, event, EventId::mint(), trace, origin)).enumerate().collect();
     rows.sort_by(|(_, a), (_, b)| (a.shard, a.recipient, a.name, a.id).cmp(&(b.shard, b.recipient, b.name, b.id)));
     let mut names = HashSet::new();
     rows.retain(|(_, row)| row.name.is_none_or(|name| names.insert((row.recipient, name))));
@@ -246,14 +251,21 @@ fn recipients(events: &[(Recipient, Event)]) -> usize {
     events.iter().map(|(to, _)| to).collect::<HashSet<_>>().len()
 }
 
-/// Makes the row of an event. `trace` is used for events that have no context of their own.
-pub(super) fn row_of<'a>(to: &'a Recipient, event: &'a Event, id: EventId, trace: Option<&'a str>) -> EventRow<'a> {
+/// Makes the row of an event. `trace` and `origin` are used for events that have none of their own.
+pub(super) fn row_of<'a>(
+    to: &'a Recipient,
+    event: &'a Event,
+    id: EventId,
+    trace: Option<&'a str>,
+    origin: Option<&'a SharedOrigin>,
+) -> EventRow<'a> {
     EventRow {
         shard: to.shard().into(),
         recipient: to.as_str(),
         id: id.0,
         name: event.name(),
         traceparent: event.traceparent().or(trace),
+        origin: event.shared_origin().or(origin).map(SharedOrigin::text),
         value: event.value(),
         due: event.due().map(Due::row),
     }

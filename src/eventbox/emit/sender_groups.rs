@@ -21,6 +21,7 @@ use crate::eventbox::event::receipt::Receipt;
 use crate::eventbox::event::trace;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
+use crate::origin;
 use crate::recipient::Recipient;
 use crate::retry::endless_pauses;
 use crate::store::{Backend, Class, EventRow, Fault, Gone};
@@ -94,6 +95,7 @@ impl Request {
         room: Room,
     ) -> (Self, oneshot::Receiver<Result<Receipt>>) {
         let (reply, answer) = oneshot::channel();
+        let event = event.or_origin(origin::current().as_ref());
         (Request { to, event, id, trace: trace::current(), reply, room }, answer)
     }
 
@@ -106,7 +108,7 @@ impl Request {
     }
 
     fn row(&self) -> EventRow<'_> {
-        row_of(&self.to, &self.event, self.id, self.trace.as_deref())
+        row_of(&self.to, &self.event, self.id, self.trace.as_deref(), None)
     }
 
     /// Sends the result to the caller, who may have stopped waiting, and gives the room back.

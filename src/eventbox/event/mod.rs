@@ -1,5 +1,6 @@
 //! Events: the content of an eventbox.
 
+mod origin;
 pub(super) mod receipt;
 pub(super) mod status;
 pub(super) mod timer;
@@ -15,6 +16,7 @@ use self::timer::Due;
 use crate::clock;
 use crate::error::BoxError;
 use crate::json;
+use crate::origin::SharedOrigin;
 use crate::store::{ListedRow, TimerRow};
 
 /// Time after its emit within which an event is still expected to commit. A turn deletes older events as an id range.
@@ -118,6 +120,7 @@ pub struct Event {
     id: EventId,
     name: Option<Box<str>>,
     traceparent: Option<Box<str>>,
+    origin: Option<SharedOrigin>,
     due: Option<Due>,
     value: Bytes,
 }
@@ -128,7 +131,7 @@ impl Event {
     /// At most [`MAX_VALUE_BYTES`](crate::limits::MAX_VALUE_BYTES), checked at the emit. Keep the value far smaller.
     #[must_use]
     pub fn new(value: impl Into<Bytes>) -> Self {
-        Event { id: EventId::NIL, name: None, traceparent: None, due: None, value: value.into() }
+        Event { id: EventId::NIL, name: None, traceparent: None, origin: None, due: None, value: value.into() }
     }
 
     /// Makes an event whose value is `value` as JSON; [`json`](Event::json) reads it back.
@@ -321,6 +324,7 @@ impl Event {
             id: EventId(row.id),
             name: row.name.map(Into::into),
             traceparent: row.traceparent.map(Into::into),
+            origin: row.origin.and_then(SharedOrigin::read),
             due: None,
             value: row.value.into(),
         }

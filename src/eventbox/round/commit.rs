@@ -248,7 +248,7 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: V
         counts.push((at, published.len()));
         for (ordinal, mut message) in (0..).zip(published) {
             message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));
-            messages.push(message);
+            messages.push((message, ready.decided.origin.clone()));
         }
     }
     let mut stored = in_time::<B, _>(publish_all_in::<B>(tx, messages, FIRST_CLAIM_TTL)).await?.into_iter();

@@ -21,6 +21,7 @@ use crate::eventbox::turn::decision::{Batch, whole_range};
 use crate::eventbox::turn::journal::Names;
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
+use crate::origin::SharedOrigin;
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture, RoundRow};
 
@@ -104,6 +105,8 @@ pub(crate) struct Decided {
     pub(super) garbage: usize,
     pub(super) emitted: Vec<(Recipient, Event)>,
     pub(super) published: Vec<CloudEvent>,
+    /// Merged origin of the removed events.
+    pub(super) origin: Option<SharedOrigin>,
 }
 
 impl Decided {
@@ -119,7 +122,12 @@ impl Decided {
         let garbage = batch.remove(outcome.garbage)?;
         removed.extend_from_slice(&garbage);
         let published = batch.publish(outcome.published)?;
-        let decided = Decided { state, removed, garbage: garbage.len(), emitted: outcome.emitted, published };
+        let origin = batch.origin_of(removed.iter());
+        let emitted = match &origin {
+            None => outcome.emitted,
+            of => outcome.emitted.into_iter().map(|(to, event)| (to, event.or_origin(of.as_ref()))).collect(),
+        };
+        let decided = Decided { state, removed, garbage: garbage.len(), emitted, published, origin };
         Ok((decided, outcome.post_process))
     }
 }

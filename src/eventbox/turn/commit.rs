@@ -13,6 +13,7 @@ use crate::eventbox::decide::processor::{EVersion, Processor};
 use crate::eventbox::decide::transition::{PostProcess, SideEffect};
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
+use crate::origin::{self, SharedOrigin};
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Claimed, Class, Fault, Held, Intact, JournalOutcome, Removed, in_time};
@@ -100,6 +101,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         self.require_whole(B::check_intact(tx)).await?;
         self.give_keys(&mut decision);
+        let origin = decision.origin.take();
         let (mut outcome, target) = self.take_steps(tx, decision.steps, consumed.len()).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
             let first = outcome
@@ -111,6 +113,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
         if let Some(state) = target {
             let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
+            let saved = origin::within(origin.as_ref(), saved);
             self.guard.run_on("save the state", self.pool, session, saved).await?;
         }
         if self.failing && outcome.failures.is_empty() {
@@ -143,11 +146,12 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
                     }
                 }
             } else if let Some(effect) = step.side_effect.take() {
-                self.run_effect(tx, effect).await?;
+                self.run_effect(tx, effect, step.origin.as_ref()).await?;
                 self.require_whole(B::check_intact(tx)).await?;
             }
             outcome.transitions += 1;
-            published.extend(step.published);
+            let origin = step.origin;
+            published.extend(step.published.into_iter().map(|message| (message, origin.clone())));
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }
@@ -166,7 +170,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     async fn take_alone(&self, tx: &mut B::SharedTx, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
         self.step(B::begin_step(tx)).await?;
         if let Some(effect) = step.side_effect.take()
-            && let Err(error) = self.run_alone(tx, effect).await?
+            && let Err(error) = self.run_alone(tx, effect, step.origin.as_ref()).await?
         {
             self.step(B::undo_step(tx)).await?;
             return Ok(Err(error));
@@ -178,8 +182,13 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     }
 
     /// Runs the effect of an independent step. The inner error is the effect's own failure.
-    async fn run_alone(&self, tx: &mut B::SharedTx, effect: SideEffect<B>) -> Result<Result<(), BoxError>> {
-        let done = self.run_effect(tx, effect).await;
+    async fn run_alone(
+        &self,
+        tx: &mut B::SharedTx,
+        effect: SideEffect<B>,
+        origin: Option<&SharedOrigin>,
+    ) -> Result<Result<(), BoxError>> {
+        let done = self.run_effect(tx, effect, origin).await;
         let source = match done {
             Ok(()) => None,
             Err(Error::Processor { source, .. }) => Some(source),
@@ -193,9 +202,16 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         }
     }
 
-    async fn run_effect(&self, tx: &mut B::SharedTx, effect: SideEffect<B>) -> Result<()> {
+    /// Runs an effect. Its emits and messages get the origin, if they have none.
+    async fn run_effect(
+        &self,
+        tx: &mut B::SharedTx,
+        effect: SideEffect<B>,
+        origin: Option<&SharedOrigin>,
+    ) -> Result<()> {
         let session = self.session_of(tx).await?;
-        self.guard.run_on("run a side effect", self.pool, session, effect.run(tx)).await
+        let running = origin::within(origin, effect.run(tx));
+        self.guard.run_on("run a side effect", self.pool, session, running).await
     }
 
     async fn session_of(&self, tx: &mut B::SharedTx) -> Result<Option<i32>> {

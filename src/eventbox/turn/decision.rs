@@ -1,6 +1,6 @@
 //! Checks a mutation against its batch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use crate::error::{Error, Misuse, Result};
 use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::eventbox::emit::{check_all, emit_all_in};
 use crate::eventbox::event::{Event, EventId, LATE_COMMIT};
+use crate::origin::SharedOrigin;
 use crate::outbox::MAX_PUBLISHED_BYTES;
 use crate::recipient::Recipient;
 use crate::store::Backend;
@@ -22,12 +23,16 @@ pub(super) struct Step<B: Backend, S> {
     pub(super) target: Option<S>,
     pub(super) post_process: Option<PostProcess>,
     pub(super) independent: bool,
+    /// Origin of what the step emits and publishes.
+    pub(super) origin: Option<SharedOrigin>,
 }
 
 /// Checked steps and garbage of a turn.
 pub(super) struct Decision<B: Backend, S> {
     pub(super) steps: Vec<Step<B, S>>,
     pub(super) garbage: Vec<Uuid>,
+    /// Merged origin of all events that are removed.
+    pub(super) origin: Option<SharedOrigin>,
 }
 
 impl<B: Backend, S> Decision<B, S> {
@@ -37,7 +42,24 @@ impl<B: Backend, S> Decision<B, S> {
         let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
         let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
         let garbage = batch.remove(mutation.garbage)?;
-        Ok(Decision { steps, garbage })
+        let mut decision = Decision { steps, garbage, origin: None };
+        decision.note_origins(&batch);
+        Ok(decision)
+    }
+
+    /// Notes the origins: of a step, that of the events that it consumes and of the garbage; of a step that consumes
+    /// nothing, that of all events.
+    fn note_origins(&mut self, batch: &Batch<'_>) {
+        if batch.origins.is_empty() {
+            return;
+        }
+        self.origin = batch.origin_of(self.steps.iter().flat_map(|step| &step.consumed).chain(&self.garbage));
+        for step in &mut self.steps {
+            step.origin = match step.consumed.is_empty() {
+                true => self.origin.clone(),
+                false => batch.origin_of(step.consumed.iter().chain(&self.garbage)),
+            };
+        }
     }
 
     /// Returns the number of events that are removed in one statement, before the first step.
@@ -81,13 +103,30 @@ pub(crate) struct Batch<'a> {
     to: &'a Recipient,
     listed: HashSet<EventId>,
     removed: HashSet<EventId>,
+    /// Origins of the listed events that have one.
+    origins: HashMap<Uuid, SharedOrigin>,
     /// Number of bytes of the messages so far.
     published: usize,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(to: &'a Recipient, listed: &[Event]) -> Self {
-        Batch { to, listed: listed.iter().map(Event::id).collect(), removed: HashSet::new(), published: 0 }
+        let origin = |event: &Event| Some((event.id().0, event.shared_origin()?.clone()));
+        Batch {
+            to,
+            listed: listed.iter().map(Event::id).collect(),
+            removed: HashSet::new(),
+            origins: listed.iter().filter_map(origin).collect(),
+            published: 0,
+        }
+    }
+
+    /// Returns the merged origin of events.
+    pub(crate) fn origin_of<'i>(&self, ids: impl Iterator<Item = &'i Uuid>) -> Option<SharedOrigin> {
+        if self.origins.is_empty() {
+            return None;
+        }
+        SharedOrigin::merged(ids.filter_map(|id| self.origins.get(id)))
     }
 
     fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
@@ -98,6 +137,7 @@ impl<'a> Batch<'a> {
             target: transition.target,
             post_process: transition.post_process,
             independent: transition.independent,
+            origin: None,
         })
     }
 

@@ -59,7 +59,7 @@ impl Forward {
             Fate::Quarantine { .. } => None,
             Fate::MoveTo(to) => Some((to.clone(), same(event))),
             Fate::TellOf { peer, stream, to } => {
-                Some((recipient_of(to, peer, stream, event)?, Event::new(told(event, peer, stream))))
+                Some((recipient_of(to, peer, stream, event)?, Event::new(told(event, peer, stream)).caused_by(event)))
             }
         })
     }
@@ -67,7 +67,7 @@ impl Forward {
 
 /// Returns an event with the same content. It has no name, because its name is remembered for the old stream only.
 fn same(event: &Event) -> Event {
-    let copy = Event::new(event.value().to_vec());
+    let copy = Event::new(event.value().to_vec()).caused_by(event);
     match event.traceparent() {
         Some(traceparent) => copy.traced(traceparent),
         None => copy,

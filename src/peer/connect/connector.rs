@@ -105,6 +105,12 @@ pub trait Connector: Send + Sync + 'static {
         self.role() == Role::Client
     }
 
+    /// Returns whether each arrival, and each event that goes out, is a message of its own, as in HTTP. Then interceptors
+    /// and codec begin and end with it, so that no part of one message gets into the next. False unless overridden.
+    fn has_whole_messages(&self) -> bool {
+        false
+    }
+
     /// Runs one life of the connection.
     ///
     /// # Errors

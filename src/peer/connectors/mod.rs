@@ -1,5 +1,28 @@
-//! The connectors of the library.
+//! The connectors that come with the crate.
 
-mod null;
+pub mod bench;
+pub mod chip_ingress;
+pub mod eventbox;
+pub mod file;
+pub mod http;
+pub mod null;
+pub mod stdio;
+mod tcp;
+#[cfg(unix)]
+mod unix;
+mod websocket;
+mod wire;
 
-pub use null::Null;
+pub use bench::{Bench, BenchConfig, BenchMeter, BenchReport};
+pub use chip_ingress::{ChipIngress, ChipIngressConfig};
+#[cfg(feature = "ingress")]
+pub use chip_ingress::{ChipIngressServer, ChipIngressServerConfig};
+pub use eventbox::{Eventbox, EventboxConfig};
+pub use file::{File, FileConfig};
+pub use null::{Null, NullConfig, NullCounted};
+pub use stdio::{Stdio, StdioConfig};
+pub use tcp::{LocalAddress, TcpClient, TcpClientConfig, TcpServer, TcpServerConfig};
+#[cfg(unix)]
+pub use unix::{UnixClient, UnixClientConfig, UnixServer, UnixServerConfig};
+pub use websocket::{MessageKind, Token, WsClient, WsClientConfig, WsLimits, WsServer, WsServerConfig};
+pub use wire::{SocketTimeouts, TlsClientConfig, TlsServerConfig};

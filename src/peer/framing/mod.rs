@@ -15,21 +15,24 @@
 //! the list, in both directions. An interceptor undoes for incoming bytes what it does to outgoing ones, so the
 //! list of the reader is the reverse of the list of the writer.
 //!
-//! | name | settings (default) | incoming | outgoing | limit |
+//! | name | settings (default) | incoming | outgoing | own limit |
 //! | --- | --- | --- | --- | --- |
 //! | `lines` | | splits at `\n`, takes a `\r` before it off | adds `\n` | `max_line_bytes` |
-//! | `separate` | `separator` (`"\n"`), 1 to 16 bytes | splits at the separator | adds the separator | `max_line_bytes` |
-//! | `length-prefixed` | `width` (4): 1, 2, 4 or 8 bytes, big endian | takes frames apart | puts the length in front | `max_frame_bytes` |
-//! | `textual-length-prefixed` | | takes frames apart: decimal length, a space, the bytes | puts the length in front | `max_frame_bytes` |
+//! | `separate` | `separator` (`"\n"`) | splits at the separator | adds the separator | `max_line_bytes` |
+//! | `length-prefixed` | `width` (4) | takes the length off | puts it in front | `max_frame_bytes` |
+//! | `textual-length-prefixed` | | takes the length off | puts it in front | `max_frame_bytes` |
 //! | `base64` | | reads text, with or without padding | writes text with padding | |
-//! | `gzip` | `mode` (`"whole"`), `level` (6): 0 to 9 | decompresses | compresses each chunk to a member | `max_decompressed_bytes` |
-//! | `zstd` | `mode` (`"whole"`), `level` (3): 1 to 19 | decompresses | compresses each chunk to a frame | `max_decompressed_bytes`, a window of 8 MiB |
+//! | `gzip` | `mode` (`"whole"`), `level` (6) | decompresses | makes members of chunks | `max_decompressed_bytes` |
+//! | `zstd` | `mode` (`"whole"`), `level` (3) | decompresses | makes frames of chunks | `max_decompressed_bytes` |
 //! | `remove-empty` | | drops chunks without bytes | the same | |
 //! | `ingest-ns` | | takes 8 bytes off, and sets them as the time of arrival | puts the time in front | |
 //! | `chunk` | `max_bytes` (65536) | nothing | joins small chunks up to `max_bytes` | `max_buffered_bytes` |
 //!
 //! Every interceptor obeys `max_chunks` and `max_output_bytes` of [`FramingLimits`].
 //!
+//! - A separator has 1 to 16 bytes. A `width` is 1, 2, 4 or 8 bytes, and the length is big endian. A textual length is
+//!   decimal digits and a space. Levels of `gzip` are 0 to 9. Levels of `zstd` are 1 to 19, and its window is at most
+//!   8 MiB.
 //! - A message between separators that is too long is one error, and is skipped to its separator. Outgoing, a message
 //!   that has the separator in it is refused, because it would come back as two.
 //! - The rest after the last separator is a message at the end of the stream. Half a frame is an error there.
@@ -49,17 +52,18 @@
 //! | `string` | | UTF-8 | the text |
 //! | `binary` | | any bytes | the bytes |
 //! | `msgpack` | | one value | JSON |
-//! | `csv` | `separator` (`","`), `headers` (none) | records with fields in UTF-8 | a JSON array of strings, or an object |
+//! | `csv` | `separator` (`","`), `headers` (none) | records in UTF-8 | a JSON array of strings, or an object |
 //! | `cloudevents` | `mode` (`"json"`) or `"protobuf"` | one CloudEvent | the CloudEvent in the JSON event format |
 //!
 //! - An empty message of `json`, `msgpack`, `csv` or `cloudevents` has no value, and is no error.
-//! - JSON keeps the text of its numbers and strings. Sorting keeps equal keys in their order. What a reader of the value
-//!   would refuse is refused: a number out of range, half a surrogate pair, a depth over
+//! - JSON keeps the text of its numbers and strings. Sorting keeps equal keys in their order. The codec refuses what a
+//!   reader of the value would refuse: a number out of range, half a surrogate pair, a depth over
 //!   [`MAX_JSON_DEPTH`](crate::limits::MAX_JSON_DEPTH).
 //! - MessagePack has more than JSON. Binary data, extension types, keys that are not strings, and numbers that are not
 //!   finite are errors. Written maps do not keep their order, and integers over 64 bits become floating-point numbers.
-//! - A chunk of `csv` has whole records, of which each is a value. `headers` is a list of names, or `"first-record"`: the
-//!   first record of the stream has them. Written null is an empty field, which is read as an empty string.
+//! - A chunk of `csv` has whole records, of which each is a value. `headers` is a list of names, or `"first-record"`:
+//!   the first record of the stream has them. Numbers and booleans are written as their text, and null as an empty
+//!   field; every field is read as a string. Use a length and not `lines` for fields with line ends.
 //! - `cloudevents` gives the id `source id` in [`Decoded::id`], so that a CloudEvent that is sent again can be
 //!   recognised. A JSON payload is in `data`; any other binary payload in `data_base64`. A message must be fit for a
 //!   [`CloudEvent`](crate::CloudEvent). The type URL of a protobuf payload is kept as `dataschema` when there is none.

@@ -108,14 +108,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_random_chain_gives_the_messages_back(specs in any_chain(), messages in any_messages(), cuts in any_cuts()) {
+        fn a_random_chain_gives_the_messages_back(
+            specs in any_chain(),
+            messages in any_messages(),
+            cuts in any_cuts(),
+        ) {
             let sent = send(&specs, &messages);
             prop_assert_eq!(&receive(&specs, &cut(&sent, &cuts)).unwrap(), &messages);
             prop_assert_eq!(&receive(&specs, &single_bytes(&sent)).unwrap(), &messages);
         }
 
         #[test]
-        fn every_framing_gives_the_messages_back(messages in any_messages(), cuts in any_cuts(), which in 0..FRAMINGS.len()) {
+        fn every_framing_gives_the_messages_back(
+            messages in any_messages(),
+            cuts in any_cuts(),
+            which in 0..FRAMINGS.len(),
+        ) {
             let specs = specs(&[FRAMINGS[which]]);
             let sent = send(&specs, &messages);
             prop_assert_eq!(receive(&specs, &cut(&sent, &cuts)).unwrap(), messages);
@@ -200,13 +208,17 @@ mod tests {
         }
 
         #[test]
-        fn a_stream_that_is_cut_off_is_never_silent(messages in any_messages(), framing in 0..FRAMINGS.len(), cut in any::<Index>()) {
+        fn a_stream_that_is_cut_off_is_never_silent(
+            messages in any_messages(),
+            framing in 0..FRAMINGS.len(),
+            cut in any::<Index>(),
+        ) {
             let specs = specs(&[FRAMINGS[framing]]);
             let sent = send(&specs, &messages);
             let kept = cut.index(sent.len() + 1);
             match receive(&specs, &[sent[..kept].to_vec()]) {
                 Ok(got) => prop_assert_eq!(send(&specs, &got).len(), kept, "whole frames, and nothing more"),
-                Err(error) => prop_assert!(matches!(error, FramingError::Incomplete { .. })),
+                Err(error) => prop_assert!(error.ends_stream(), "{}", error),
             }
         }
 
@@ -297,6 +309,35 @@ mod tests {
         let mut out = Vec::new();
         let result = chain.process(Chunk::new(bytes.to_vec(), 0), &mut out);
         (out, result, chain)
+    }
+
+    #[test]
+    fn two_streams_of_lines_never_mix_and_their_ends_flush_the_rests() {
+        let specs = specs(&[r#""lines""#]);
+        let mut streams = [chain(&specs, Direction::Incoming), chain(&specs, Direction::Incoming)];
+        let mut out = [Vec::new(), Vec::new()];
+        for (stream, bytes) in [(0, "a1\na"), (1, "b1"), (0, "2\r"), (1, "\nb2\nb"), (0, "\na3"), (1, "3")] {
+            streams[stream].process(Chunk::new(bytes, 0), &mut out[stream]).unwrap();
+        }
+        for (stream, out) in streams.iter_mut().zip(&mut out) {
+            stream.finish(out).unwrap();
+        }
+        let expected = [["a1", "a2", "a3"], ["b1", "b2", "b3"]];
+        assert_eq!(out, expected.map(|lines| lines.map(|line| Chunk::new(line, 0)).to_vec()));
+    }
+
+    #[test]
+    fn a_bad_message_is_one_error_and_the_stream_lives() {
+        let (out, result, mut chain) = run(
+            &[r#""lines""#, r#""base64""#, r#""zstd""#],
+            &FramingLimits::default(),
+            b"KLUv/SACEQAAaGk=\n%%%\nKLUv/SACEQAAaGk=\nKLUv",
+        );
+        let error = result.unwrap_err();
+        assert_eq!((out.len(), error.count(), error.ends_stream()), (2, 1, false));
+        let mut next = Vec::new();
+        chain.process(Chunk::new("/SACEQAAaGk=\n", 0), &mut next).unwrap();
+        assert_eq!(next, [Chunk::new("hi", 0)]);
     }
 
     #[test]

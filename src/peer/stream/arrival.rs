@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::eventbox::Event;
+
 /// One piece of data that arrived on a stream.
 ///
 /// # Examples
@@ -22,6 +24,7 @@ pub struct Arrival {
     pub(super) number: Option<u64>,
     pub(super) fields: Vec<(&'static str, String)>,
     pub(super) checkpoint: Option<String>,
+    pub(super) cause: Option<Event>,
 }
 
 /// The data of an arrival.
@@ -35,7 +38,7 @@ pub(super) enum Data {
 
 impl Arrival {
     fn new(data: Data) -> Self {
-        Arrival { data, id: None, of_peer: false, number: None, fields: Vec::new(), checkpoint: None }
+        Arrival { data, id: None, of_peer: false, number: None, fields: Vec::new(), checkpoint: None, cause: None }
     }
 
     /// Makes an arrival of bytes, which go through the interceptors and the codec.
@@ -71,6 +74,12 @@ impl Arrival {
     /// Adds a field for the templates of the mapping.
     pub fn field(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.fields.push((key, value.into()));
+        self
+    }
+
+    /// Adds the origin of the event that this arrival answers, so that what it causes finds its way back too.
+    pub fn caused_by(mut self, cause: &Event) -> Self {
+        self.cause = Some(cause.clone());
         self
     }
 

@@ -112,6 +112,12 @@ impl Delivery {
         }
     }
 
+    /// Returns the oldest event that may still be in the box; `None` before the first one. Events are offered from the
+    /// start of the box, and forgotten when a later listing lacks them.
+    pub(super) fn oldest(&self) -> Option<EventId> {
+        self.lock().fates.keys().min().copied()
+    }
+
     /// Takes the waiting events that fit into `max_bytes`, at least one if any waits.
     pub(super) fn take_now(&self, max_bytes: usize) -> Option<Vec<Event>> {
         let taken = take_some(&mut self.lock(), max_bytes);
@@ -225,6 +231,17 @@ mod tests {
         assert!(!delivery.is_idle());
         delivery.acknowledge([events[2].id()]);
         assert_eq!(delivery.offer(&events[2..]), ids(&events[2..]));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_event_is_one_that_is_not_known_to_be_consumed() {
+        let (delivery, events) = (delivery(2), events(3));
+        assert_eq!(delivery.oldest(), None);
+        delivery.offer(&events);
+        delivery.acknowledge(ids(&events[..1]));
+        assert_eq!(delivery.oldest(), Some(events[0].id()), "it is acknowledged, and no turn has consumed it");
+        delivery.offer(&events[1..]);
+        assert_eq!(delivery.oldest(), Some(events[1].id()));
     }
 
     #[tokio::test]

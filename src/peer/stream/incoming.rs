@@ -1,5 +1,8 @@
 //! What comes in on a stream: bytes become events, and the mapping's recipients get them.
 
+mod at_checkpoint;
+mod check;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,7 +15,8 @@ use super::facts::StreamFacts;
 use super::id::StreamId;
 use crate::clock;
 use crate::eventbox::{Emitted, Event, MAX_EMIT_BYTES, MAX_EMIT_EVENTS};
-use crate::peer::boxes::door::{CheckpointMove, Emission};
+use crate::origin::Origin;
+use crate::peer::boxes::door::Emission;
 use crate::peer::connect::session::Life;
 use crate::peer::core::Core;
 use crate::peer::declare::mapping::ArrivalFields;
@@ -68,9 +72,7 @@ impl Incoming {
     ) -> Result<Self, PeerError> {
         let declared = &core.declared;
         let framing = |source| PeerError::Framing { peer: declared.id.clone(), stream: id.to_string(), source };
-        let limits = &declared.limits.framing;
-        let chain = Chain::new(&declared.interceptors, Direction::Incoming, limits).map_err(framing)?;
-        let codec = declared.codec.as_ref().map(|codec| codec.build(limits));
+        let (chain, codec) = reader_of(core).map_err(framing)?;
         let keeps_id = declared.connector.keeps_stream_ids();
         Ok(Incoming {
             core: Arc::clone(core),
@@ -128,11 +130,15 @@ impl Incoming {
         self.emit(made).await
     }
 
-    /// Flushes what interceptors hold back.
-    pub(super) async fn finish(&mut self) -> Result<(), PeerError> {
+    /// Flushes what interceptors hold back, with the id, the fields and the checkpoint of an arrival.
+    pub(super) async fn finish(&mut self, last: Arrival) -> Result<(), PeerError> {
+        if self.core.declared.connector.has_whole_messages() {
+            return Ok(());
+        }
         let (mut chunks, mut made) = (Vec::new(), Made::default());
         let finished = self.chain.finish(&mut chunks);
-        self.decode(chunks, &Arrival::bytes(Bytes::new()), &mut made);
+        self.decode(chunks, &last, &mut made);
+        made.checkpoint = last.checkpoint.filter(|_| finished.is_ok());
         if let Err(error) = finished {
             self.refused(&error, &mut made);
             made.last = Some(self.framing(error));
@@ -150,11 +156,15 @@ impl Incoming {
             Data::Bytes(bytes) => {
                 self.core.metrics.received(bytes.len());
                 let mut chunks = Vec::new();
-                let passed = self.chain.process(Chunk::new(bytes.clone(), now_ns()), &mut chunks);
+                let is_whole = self.core.declared.connector.has_whole_messages();
+                let passed = match is_whole {
+                    true => self.pass_whole(bytes.clone(), &mut chunks),
+                    false => self.chain.process(Chunk::new(bytes.clone(), now_ns()), &mut chunks),
+                };
                 self.decode(chunks, &arrival, made);
                 if let Err(error) = passed {
                     self.refused(&error, made);
-                    if error.ends_stream() {
+                    if error.ends_stream() && !is_whole {
                         made.last = Some(self.framing(error));
                     }
                 }
@@ -163,6 +173,13 @@ impl Incoming {
         if arrival.checkpoint.is_some() {
             made.checkpoint = arrival.checkpoint;
         }
+    }
+
+    /// Passes a message that is whole through interceptors of its own.
+    fn pass_whole(&mut self, bytes: Bytes, chunks: &mut Vec<Chunk>) -> Result<(), FramingError> {
+        (self.chain, self.codec) = reader_of(&self.core)?;
+        self.chain.process(Chunk::new(bytes, now_ns()), chunks)?;
+        self.chain.finish(chunks)
     }
 
     fn decode(&mut self, chunks: Vec<Chunk>, arrival: &Arrival, made: &mut Made) {
@@ -218,7 +235,9 @@ impl Incoming {
         let fields = ArrivalFields { peer, stream: &self.id, facts: &self.facts, own: &arrival.fields, json };
         let to = template.fill(&fields)?;
         let name = self.name(id, number, index, arrival.of_peer);
-        Ok((to, Event::new(decoded.value.clone()).named(name)))
+        let origin = Origin::new(peer, self.id.as_str(), number).map_err(|error| error.to_string())?;
+        let event = Event::new(decoded.value.clone()).named(name).with_origin(origin);
+        Ok((to, arrival.cause.iter().fold(event, Event::caused_by)))
     }
 
     /// Returns the name of an event: `peer:stream:event`. A long id goes in as its hash.
@@ -266,7 +285,7 @@ impl Incoming {
         let mut received = Received { errors, first: numbers.first().copied(), ..Received::default() };
         received.last = numbers.last().copied();
         let answers = match checkpoint {
-            Some(to) => self.emit_at(events, to).await?,
+            Some(to) => self.emit_at(events, to, &mut received).await?,
             None => self.emit_in_parts(events, &mut received).await?,
         };
         received.events = numbers.len().saturating_sub(received.errors.saturating_sub(errors));
@@ -312,51 +331,18 @@ impl Incoming {
         Ok(answers)
     }
 
-    /// Emits events and moves the checkpoint, in one transaction.
-    async fn emit_at(&mut self, events: Vec<Emission>, to: String) -> Result<Vec<Emitted>, PeerError> {
-        let mut pauses = crate::retry::endless_pauses(CHECKPOINT_PAUSES.0, CHECKPOINT_PAUSES.1);
-        let door = Arc::clone(&self.core.door);
-        let peer = self.core.id().to_owned();
-        loop {
-            let from = match &self.checkpoint {
-                Position::At(from) => from.clone(),
-                Position::Unread => {
-                    let read = door.checkpoint(&peer, &self.id).await.map_err(|source| self.not_emitted(source))?;
-                    self.checkpoint = Position::At(read.clone());
-                    read
-                }
-            };
-            let step = CheckpointMove { peer: peer.clone(), stream: self.id.clone(), from, to: to.clone() };
-            match door.emit_at(&events, &step).await {
-                Ok(Some(answers)) => {
-                    self.checkpoint = Position::At(Some(to));
-                    return Ok(answers);
-                }
-                // After an unknown commit the checkpoint may stand where it was to go, and the events are emitted.
-                Ok(None) => {
-                    let now = door.checkpoint(&peer, &self.id).await.map_err(|source| self.not_emitted(source))?;
-                    if now.as_ref() != Some(&to) {
-                        return Err(PeerError::Checkpoint { peer, stream: self.id.to_string() });
-                    }
-                    self.checkpoint = Position::At(now);
-                    return Ok(vec![Emitted::Added; events.len()]);
-                }
-                Err(error) if !is_own_fault(&error) && !self.core.stopping.is_cancelled() => {
-                    tokio::time::sleep(pauses.next().unwrap_or(CHECKPOINT_PAUSES.1)).await;
-                }
-                Err(error) => return Err(self.not_emitted(error)),
-            }
-        }
-    }
-
     fn not_emitted(&self, source: crate::Error) -> PeerError {
         PeerError::store(format!("emit events of stream {} of peer {}", self.id, self.core.id()), source)
     }
 }
 
-/// First and longest pause before a checkpoint is moved again.
-const CHECKPOINT_PAUSES: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_millis(20), std::time::Duration::from_secs(1));
+/// Makes the interceptors and the codec of a stream, or of a message.
+fn reader_of(core: &Core) -> Result<(Chain, Option<Box<dyn Codec>>), FramingError> {
+    let declared = &core.declared;
+    let limits = &declared.limits.framing;
+    let chain = Chain::new(&declared.interceptors, Direction::Incoming, limits)?;
+    Ok((chain, declared.codec.as_ref().map(|codec| codec.build(limits))))
+}
 
 /// Returns whether an emit failed for a reason that stays: the event breaks a limit, or the database refuses it.
 fn is_own_fault(error: &crate::Error) -> bool {

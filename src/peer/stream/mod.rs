@@ -1,5 +1,6 @@
 //! A stream: one ordered flow of a peer.
 
+pub(super) mod address;
 pub(super) mod arrival;
 pub(super) mod delivery;
 pub(super) mod facts;
@@ -9,6 +10,7 @@ pub(super) mod outgoing;
 
 use std::sync::Arc;
 
+use self::arrival::Arrival;
 use self::delivery::Delivery;
 use self::facts::{EndReason, StreamFacts, StreamSignal};
 use self::id::StreamId;
@@ -94,11 +96,35 @@ impl Stream {
     /// # Cancel safety
     ///
     /// A dropped future ends the stream as lost.
-    pub async fn end(mut self, reason: EndReason) -> Result<(), PeerError> {
+    pub async fn end(self, reason: EndReason) -> Result<(), PeerError> {
+        self.end_with(reason, Arrival::bytes(Vec::new())).await
+    }
+
+    /// Ends the stream as [`end`](Stream::end) does. What interceptors hold back gets the id, the fields and the checkpoint
+    /// of `last`, whose data is not used. The checkpoint is stored only when the end comes behind a whole message.
+    ///
+    /// # Errors
+    ///
+    /// As [`end`](Stream::end).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`end`](Stream::end).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::peer::{Arrival, EndReason, PeerError, Stream};
+    ///
+    /// async fn read_to_the_end(stream: Stream) -> Result<(), PeerError> {
+    ///     stream.end_with(EndReason::Finished, Arrival::bytes("").id("end").checkpoint("finished")).await
+    /// }
+    /// ```
+    pub async fn end_with(mut self, reason: EndReason, last: Arrival) -> Result<(), PeerError> {
         let rest = match &reason {
             // What was read of a broken message is no message.
             EndReason::Failed(_) | EndReason::Framing(_) | EndReason::Lost => Ok(()),
-            _ => self.incoming.finish().await,
+            _ => self.incoming.finish(last).await,
         };
         self.open.note_end(reason).await?;
         rest

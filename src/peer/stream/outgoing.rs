@@ -93,10 +93,7 @@ impl Outgoing {
     ) -> Result<Self, PeerError> {
         let declared = &core.declared;
         let framing = |source| PeerError::Framing { peer: declared.id.clone(), stream: id.to_string(), source };
-        let limits = &declared.limits.framing;
-        let leaving: Vec<_> = declared.interceptors.iter().rev().cloned().collect();
-        let chain = Chain::new(&leaving, Direction::Outgoing, limits).map_err(framing)?;
-        let codec = declared.codec.as_ref().map(|codec| codec.build(limits));
+        let (chain, codec) = writer_of(core).map_err(framing)?;
         Ok(Outgoing { core: Arc::clone(core), life: Arc::clone(life), id: id.clone(), delivery, breaker, chain, codec })
     }
 
@@ -125,16 +122,26 @@ impl Outgoing {
         }
     }
 
+    /// Returns the oldest event that may still be in the eventbox of the stream, sent or not: older ones are consumed, and
+    /// will never come again. `None` before the first batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::peer::Outgoing;
+    ///
+    /// /// A receiver that knows which events it has may forget those before this one.
+    /// fn to_remember(outgoing: &Outgoing) -> String {
+    ///     outgoing.oldest().map(|id| id.to_string()).unwrap_or_default()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn oldest(&self) -> Option<EventId> {
+        self.delivery.oldest()
+    }
+
     fn encode(&mut self, event: Event) -> Option<OutgoingEvent> {
-        let encoded = match &mut self.codec {
-            Some(codec) => {
-                let mut out = Vec::new();
-                codec.encode(event.value(), &mut out).map(|()| out)
-            }
-            None => Ok(vec![Bytes::copy_from_slice(event.value())]),
-        };
-        let encoded = encoded.and_then(|messages| self.frame(messages));
-        match encoded {
+        match self.encoded(event.value()) {
             Ok(encoded) => Some(OutgoingEvent { event, encoded }),
             Err(error) => {
                 self.refuse(event.id(), error);
@@ -143,10 +150,29 @@ impl Outgoing {
         }
     }
 
-    fn frame(&mut self, messages: Vec<Bytes>) -> Result<Vec<Bytes>, FramingError> {
+    fn encoded(&mut self, value: &[u8]) -> Result<Vec<Bytes>, FramingError> {
+        let is_whole = self.core.declared.connector.has_whole_messages();
+        if is_whole {
+            (self.chain, self.codec) = writer_of(&self.core)?;
+        }
+        let messages = match &mut self.codec {
+            Some(codec) => {
+                let mut out = Vec::new();
+                codec.encode(value, &mut out)?;
+                out
+            }
+            None => vec![Bytes::copy_from_slice(value)],
+        };
+        self.frame(messages, is_whole)
+    }
+
+    fn frame(&mut self, messages: Vec<Bytes>, is_whole: bool) -> Result<Vec<Bytes>, FramingError> {
         let mut out = Vec::new();
         for message in messages {
             self.chain.process(Chunk::new(message, 0), &mut out)?;
+        }
+        if is_whole {
+            self.chain.finish(&mut out)?;
         }
         Ok(out.into_iter().map(|chunk| chunk.bytes).collect())
     }
@@ -220,9 +246,21 @@ impl Outgoing {
     ///
     /// [`PeerError::Framing`].
     pub fn flush(&mut self) -> Result<Vec<Bytes>, PeerError> {
+        if self.core.declared.connector.has_whole_messages() {
+            return Ok(Vec::new());
+        }
         let mut out = Vec::new();
         let (peer, stream) = (self.core.id().to_owned(), self.id.to_string());
         self.chain.finish(&mut out).map_err(|source| PeerError::Framing { peer, stream, source })?;
         Ok(out.into_iter().map(|chunk| chunk.bytes).collect())
     }
+}
+
+/// Makes the codec and the interceptors of a stream, or of a message.
+fn writer_of(core: &Core) -> Result<(Chain, Option<Box<dyn Codec>>), FramingError> {
+    let declared = &core.declared;
+    let limits = &declared.limits.framing;
+    let leaving: Vec<_> = declared.interceptors.iter().rev().cloned().collect();
+    let chain = Chain::new(&leaving, Direction::Outgoing, limits)?;
+    Ok((chain, declared.codec.as_ref().map(|codec| codec.build(limits))))
 }

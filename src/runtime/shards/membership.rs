@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::assignment::{Assignment, Candidate};
+#[cfg(feature = "emitter")]
+use crate::chip::BreakerState;
 use crate::clock::micros;
+#[cfg(feature = "emitter")]
+use crate::emitter::DurableEmitter;
 use crate::heartbeat::Beat;
 use crate::runtime::config::LeaseConfig;
 use crate::runtime::failing::complaints::Complaints;
@@ -24,7 +28,7 @@ use crate::runtime::metrics;
 use crate::runtime::working::at_work::AtWork;
 use crate::runtime::working::paused::PausedKinds;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, LeaseRow, MemberReport, MemberRow, ShardMask, answered, hold};
+use crate::store::{Backend, Fault, LeaseRow, MemberReport, MemberRow, ReportedBreaker, ShardMask, answered, hold};
 
 /// Number of lease terms of silence after which a member is removed.
 const SILENT_TERMS: u32 = 20;
@@ -42,6 +46,9 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) at_work: Arc<AtWork>,
     pub(crate) outages: Arc<Outages>,
     pub(crate) complaints: Arc<Complaints>,
+    /// The emitter of this process, which knows its breakers.
+    #[cfg(feature = "emitter")]
+    pub(crate) emitter: Option<DurableEmitter<B>>,
     /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
 }
@@ -127,7 +134,25 @@ impl<B: Backend> Membership<B> {
             held,
             busy: self.at_work.long_ones(Instant::now()),
             failing,
+            breakers: self.breakers(),
         }
+    }
+
+    #[cfg(not(feature = "emitter"))]
+    fn breakers(&self) -> Vec<ReportedBreaker> {
+        Vec::new()
+    }
+
+    #[cfg(feature = "emitter")]
+    fn breakers(&self) -> Vec<ReportedBreaker> {
+        let open = self.emitter.as_ref().map(DurableEmitter::open_breakers).unwrap_or_default();
+        let reported = open.into_iter().map(|breaker| ReportedBreaker {
+            is_half_open: breaker.state == BreakerState::HalfOpen,
+            open_us: micros(breaker.open_for),
+            endpoint: breaker.endpoint,
+            error: breaker.last_error,
+        });
+        reported.collect()
     }
 
     fn row(&self, exiting: bool) -> MemberRow {

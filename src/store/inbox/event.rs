@@ -16,6 +16,8 @@ pub struct EventRow<'a> {
     pub id: Uuid,
     pub name: Option<&'a str>,
     pub traceparent: Option<&'a str>,
+    /// Stored form of the origin.
+    pub origin: Option<&'a str>,
     pub value: &'a [u8],
     /// `None` for an event that is due at once.
     pub due: Option<DueRow>,
@@ -50,6 +52,8 @@ pub struct ListedRow {
     pub id: Uuid,
     pub name: Option<String>,
     pub traceparent: Option<String>,
+    /// Stored form of the origin.
+    pub origin: Option<String>,
     pub value: Vec<u8>,
 }
 
@@ -173,7 +177,7 @@ pub trait EventTable: EventDialect {
 
 /// The statement of [`EventTable::list_events`]; its plan must use the primary key.
 pub(crate) const LIST_EVENTS: &str = "SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $5 THEN value END,
- CAST(octet_length(value) AS bigint) FROM eventbox_event
+ CAST(octet_length(value) AS bigint), origin FROM eventbox_event
  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
 
 /// The values of a list that did not come with their rows; its plan must use the primary key.
@@ -226,6 +230,7 @@ on_both_engines! {
                 id: row.try_get(0)?,
                 name: row.try_get(1)?,
                 traceparent: row.try_get(2)?,
+                origin: row.try_get(5)?,
                 value: Vec::new(),
             });
             Ok(fill!(listed, bound, conn, |missing| large_events!(missing, shard, recipient, bound)))

@@ -113,7 +113,7 @@ pub(crate) const CANCEL_TIMER: &str = "DELETE FROM eventbox_timer WHERE shard = 
 
 /// The statement of [`TimerTable::list_timers`].
 pub(crate) const LIST_TIMERS: &str = "SELECT due_at_us, id, name, traceparent,
- CASE WHEN octet_length(value) <= $5 THEN value END, CAST(octet_length(value) AS bigint) FROM eventbox_timer
+ CASE WHEN octet_length(value) <= $5 THEN value END, CAST(octet_length(value) AS bigint), origin FROM eventbox_timer
  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0";
 
 /// The values of a list that did not come with their rows.
@@ -167,6 +167,7 @@ on_both_engines! {
                     id: row.try_get(1)?,
                     name: row.try_get(2)?,
                     traceparent: row.try_get(3)?,
+                    origin: row.try_get(6)?,
                     value: Vec::new(),
                 },
             });

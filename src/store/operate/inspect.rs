@@ -35,7 +35,7 @@ on_both_engines! {
 
         async fn all_events(conn: &mut <Self as Database>::Connection) -> Result<Vec<(String, ListedRow)>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT recipient, id, name, traceparent, value FROM eventbox_event ORDER BY id"
+                "SELECT recipient, id, name, traceparent, value, origin FROM eventbox_event ORDER BY id"
             );
             let rows = query.fetch_all(conn).await?;
             rows.into_iter()
@@ -44,6 +44,7 @@ on_both_engines! {
                         id: row.try_get(1)?,
                         name: row.try_get(2)?,
                         traceparent: row.try_get(3)?,
+                        origin: row.try_get(5)?,
                         value: row.try_get(4)?,
                     };
                     Ok((row.try_get(0)?, listed))
@@ -53,7 +54,7 @@ on_both_engines! {
 
         async fn all_timers(conn: &mut <Self as Database>::Connection) -> Result<Vec<(String, TimerRow)>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT recipient, due_at_us, id, name, traceparent, value FROM eventbox_timer ORDER BY id"
+                "SELECT recipient, due_at_us, id, name, traceparent, value, origin FROM eventbox_timer ORDER BY id"
             );
             let rows = query.fetch_all(conn).await?;
             rows.into_iter()
@@ -62,6 +63,7 @@ on_both_engines! {
                         id: row.try_get(2)?,
                         name: row.try_get(3)?,
                         traceparent: row.try_get(4)?,
+                        origin: row.try_get(6)?,
                         value: row.try_get(5)?,
                     };
                     Ok((row.try_get(0)?, TimerRow { due_at_us: row.try_get(1)?, event }))

@@ -52,6 +52,8 @@ pub struct JournalWrite<'a> {
     pub recipient: &'a str,
     pub id: Uuid,
     pub name: Option<&'a str>,
+    /// Stored form of the origin.
+    pub origin: Option<&'a str>,
     /// Number of the turn that removes the event.
     pub turn: i64,
     pub outcome: JournalOutcome,
@@ -62,6 +64,8 @@ pub struct JournalWrite<'a> {
 pub struct JournalRow {
     pub id: Uuid,
     pub name: Option<String>,
+    /// Stored form of the origin.
+    pub origin: Option<String>,
     pub turn: i64,
     pub outcome: JournalOutcome,
     pub at_us: i64,
@@ -192,7 +196,7 @@ on_both_engines! {
             limit: i64,
         ) -> Result<Vec<JournalRow>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT id, name, turn, outcome, at_us FROM eventbox_journal
+                "SELECT id, name, turn, outcome, at_us, origin FROM eventbox_journal
                  WHERE shard = $1 AND recipient = $2 AND id < $3 ORDER BY id DESC LIMIT $4 + 0",
             );
             let rows = query.bind(shard).bind(recipient).bind(before).bind(limit).fetch_all(conn).await?;
@@ -200,6 +204,7 @@ on_both_engines! {
                 Ok(JournalRow {
                     id: row.try_get(0)?,
                     name: row.try_get(1)?,
+                    origin: row.try_get(5)?,
                     turn: row.try_get(2)?,
                     outcome: JournalOutcome::from_code(row.try_get(3)?),
                     at_us: row.try_get(4)?,

@@ -1,8 +1,9 @@
-//! The operator: views, repairs and their record, quarantine, the journal and the fates of events, paused kinds,
-//! counts, long transactions, the facts of the doctor, and the look into all tables.
+//! The operator: views, repairs and their record, quarantine, the journal and the fates of events, paused kinds
+//! and destinations, counts, long transactions, the facts of the doctor, and the look into all tables.
 
 pub(in crate::store) mod backlog;
 pub(in crate::store) mod blocked;
+pub(in crate::store) mod destination;
 pub(in crate::store) mod diagnosis;
 pub(in crate::store) mod fate;
 pub(in crate::store) mod inspect;

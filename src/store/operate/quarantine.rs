@@ -21,6 +21,7 @@ pub struct QuarantinedRow {
     pub id: Uuid,
     pub name: Option<String>,
     pub traceparent: Option<String>,
+    pub origin: Option<String>,
     pub value: Vec<u8>,
     pub code: String,
     pub reason: String,
@@ -106,7 +107,8 @@ on_both_engines! {
         ) -> Result<Page<QuarantinedRow>, Fault> {
             let query = sqlx::query::<Engine>(
                 "SELECT id, name, traceparent, code, reason, attempts, dead_at_us,
-                        CASE WHEN octet_length(payload) <= $5 THEN payload END, CAST(octet_length(payload) AS bigint)
+                        CASE WHEN octet_length(payload) <= $5 THEN payload END, CAST(octet_length(payload) AS bigint),
+                        origin
                  FROM eventbox_dead_letter
                  WHERE shard = $1 AND id > $3 AND recipient = $2 ORDER BY id LIMIT $4 + 0",
             );
@@ -115,6 +117,7 @@ on_both_engines! {
                 id: row.try_get(0)?,
                 name: row.try_get(1)?,
                 traceparent: row.try_get(2)?,
+                origin: row.try_get(9)?,
                 value: Vec::new(),
                 code: row.try_get(3)?,
                 reason: row.try_get(4)?,

@@ -14,6 +14,7 @@ pub struct DeadRow {
     pub key: OutboxKey,
     pub source: String,
     pub r#type: String,
+    pub origin: Option<String>,
     pub code: String,
     pub reason: String,
     pub attempts: i32,
@@ -67,7 +68,8 @@ on_both_engines! {
         ) -> Result<Page<DeadRow>, Fault> {
             let query = sqlx::query::<Engine>(
                 "SELECT shard, id, source, type, code, reason, attempts, dead_at_us,
-                        CASE WHEN octet_length(payload) <= $4 THEN payload END, CAST(octet_length(payload) AS bigint)
+                        CASE WHEN octet_length(payload) <= $4 THEN payload END, CAST(octet_length(payload) AS bigint),
+                        origin
                  FROM eventbox_dead_letter
                  WHERE (shard, id) > ($1, $2) AND recipient IS NULL ORDER BY shard, id LIMIT $3 + 0",
             );
@@ -76,6 +78,7 @@ on_both_engines! {
                 key: OutboxKey { shard: row.try_get(0)?, id: row.try_get::<Uuid, _>(1)? },
                 source: row.try_get(2)?,
                 r#type: row.try_get(3)?,
+                origin: row.try_get(10)?,
                 code: row.try_get(4)?,
                 reason: row.try_get(5)?,
                 attempts: row.try_get(6)?,

@@ -14,6 +14,8 @@ pub struct OutboxRow<'a> {
     pub id: Uuid,
     pub source: &'a str,
     pub r#type: &'a str,
+    /// Stored form of the origin.
+    pub origin: Option<&'a str>,
     pub payload: &'a [u8],
 }
 
@@ -151,11 +153,21 @@ pub trait OutboxDialect: Database {
         claim_ttl_us: i64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Claims due messages: counts the attempt, and sets the time from which another process may claim them.
+    /// Claims due messages: counts the attempt, and sets the time from which another process may claim them. Leaves
+    /// out the messages of paused destinations.
     fn claim_outbox(
         conn: &mut Self::Connection,
         claim: Claim,
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
+
+    /// Makes messages of paused destinations due later, in `hold_us` microseconds, so that claims need not pass over all
+    /// of them. Leaves the first `kept_due` of each shard due, and takes at most `per_shard` of each. Counts no attempt.
+    fn set_aside_outbox(
+        conn: &mut Self::Connection,
+        kept_due: i64,
+        per_shard: i64,
+        hold_us: i64,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Makes messages due whose due time lies further ahead than their claim or pause may. Returns the number of these
     /// messages. The clock of the database has gone back since their due time was written.
@@ -188,7 +200,7 @@ pub trait OutboxDialect: Database {
     ) -> impl Future<Output = Result<Vec<OutboxKey>, Fault>> + Send;
 
     /// Moves undelivered messages of at least the given age to the dead letters, at most `per_shard` of each shard. The
-    /// messages that are due first go first.
+    /// messages that are due first go first. Those of paused destinations stay.
     fn expire_outbox(
         tx: &mut Self::Connection,
         ttl_us: i64,

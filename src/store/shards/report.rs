@@ -17,6 +17,8 @@ pub struct MemberReport {
     pub busy: Vec<BusyTurn>,
     /// Recipients whose last turns failed there.
     pub failing: Vec<FailingRecipient>,
+    /// Breakers of its emitter that are not closed.
+    pub breakers: Vec<ReportedBreaker>,
 }
 
 /// A kind of which only one recipient at a time is tried.
@@ -40,6 +42,19 @@ pub struct BusyTurn {
 pub struct FailingRecipient {
     pub recipient: String,
     pub error: String,
+}
+
+/// A breaker that lets no request pass, or single ones as probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedBreaker {
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// Whether the next request is a probe.
+    pub is_half_open: bool,
+    /// Time since the breaker was closed, microseconds.
+    pub open_us: i64,
+    /// The last error of a request.
+    pub error: Option<String>,
 }
 
 impl MemberReport {

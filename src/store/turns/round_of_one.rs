@@ -38,14 +38,14 @@ on_both_engines! {
     /// and not with every event.
     const LIST_ONE: &str = concat!(
         "SELECT coalesce(s.turn, 0), s.state, f.paused OR f.next_attempt_at_us - ", now_us!(), " BETWEEN 1 AND $7,
-                NULL AS id, NULL, NULL, NULL, NULL
+                NULL AS id, NULL, NULL, NULL, NULL, NULL
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON NOT $5 AND s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
          UNION ALL
-         SELECT NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value, e.bytes FROM (
+         SELECT NULL, NULL, NULL, e.id, e.name, e.traceparent, e.value, e.bytes, e.origin FROM (
              SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $6 THEN value END AS value,
-                    CAST(octet_length(value) AS bigint) AS bytes FROM eventbox_event
+                    CAST(octet_length(value) AS bigint) AS bytes, origin FROM eventbox_event
              WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e"
     );
@@ -64,8 +64,8 @@ on_both_engines! {
             while let Some(row) = rows.try_next().await? {
                 match row.try_get(3)? {
                     Some(id) => {
-                        let (name, traceparent) = (row.try_get(4)?, row.try_get(5)?);
-                        let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                        let (name, traceparent, origin) = (row.try_get(4)?, row.try_get(5)?, row.try_get(8)?);
+                        let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
                         events.push(listed, row.try_get(6)?, row.try_get(7)?);
                     }
                     None => {

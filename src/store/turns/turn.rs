@@ -73,14 +73,14 @@ on_both_engines! {
     const OPEN_TURN: &str = concat!(
         "SELECT coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0) > 0,
                 coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes,
-                ", session_id!(), "
+                ", session_id!(), ", e.origin
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
          LEFT JOIN eventbox_paused_kind k ON k.kind = $5
          LEFT JOIN (
              SELECT id, name, traceparent, CASE WHEN octet_length(value) <= $6 THEN value END AS value,
-                    CAST(octet_length(value) AS bigint) AS bytes FROM eventbox_event
+                    CAST(octet_length(value) AS bigint) AS bytes, origin FROM eventbox_event
              WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0
          ) e ON true"
     );
@@ -102,8 +102,8 @@ on_both_engines! {
                 (opened.failing, opened.wait_us) = (row.try_get(2)?, row.try_get(3)?);
                 opened.session_id = row.try_get(9)?;
                 if let Some(id) = row.try_get(4)? {
-                    let (name, traceparent) = (row.try_get(5)?, row.try_get(6)?);
-                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    let (name, traceparent, origin) = (row.try_get(5)?, row.try_get(6)?, row.try_get(10)?);
+                    let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
                     events.push(listed, row.try_get(7)?, row.try_get(8)?);
                 }
             }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::fixture::Twin;
 use super::reading::event;
-use super::tables::{Dice, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
+use super::tables::{Dice, ORIGIN, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
 use crate::store::inbox::event::{DueRow, EventRow};
@@ -105,6 +105,7 @@ on_both_engines! {
                 id: ids[place],
                 name: (!place.is_multiple_of(3)).then_some(names[place].as_str()),
                 traceparent: None,
+                origin: place.is_multiple_of(2).then_some(ORIGIN),
                 value: b"inserted",
                 due: match place % 4 {
                     0 => Some(DueRow::InUs(HOUR * 5)),

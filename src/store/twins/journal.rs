@@ -4,7 +4,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::fixture::Twin;
-use super::tables::{Dice, SHARDS, boxes};
+use super::tables::{Dice, ORIGIN, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
 use crate::store::operate::fate::{AuditFrom, EventKey, FateLimits};
@@ -64,6 +64,7 @@ on_both_engines! {
                 recipient,
                 id: ids[at],
                 name: (at > 1).then_some("ñ\"2"),
+                origin: (at % 2 == 1).then_some(ORIGIN),
                 turn,
                 outcome: OUTCOMES[(place + at + usize::from(turn > 1)) % 4],
             };
@@ -111,7 +112,7 @@ on_both_engines! {
                 let rows = Engine::list_journal(conn, shard, recipient, before, limit).await.unwrap();
                 let text: Vec<_> = rows.iter().map(|row| {
                     let (turn, outcome, age) = (row.turn, row.outcome, hours(row.at_us - now_us));
-                    format!("{} {:?} {turn} {outcome:?} {age}", label(row.id), row.name)
+                    format!("{} {:?} {:?} {turn} {outcome:?} {age}", label(row.id), row.name, row.origin)
                 }).collect();
                 transcript.note(format!("list_journal {of} {} {limit}", label(before)), text);
                 ids.extend(rows.iter().map(|row| row.id).take(5));

@@ -4,9 +4,10 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::fixture::Twin;
-use super::tables::SHARDS;
+use super::tables::{ORIGIN, SHARDS};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::macros::on_both_engines;
+use crate::store::operate::destination::PausedDestinationRow;
 use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
@@ -21,6 +22,7 @@ fn tallies(rows: &[RowCount]) -> Vec<String> {
 }
 
 on_both_engines! {
+    use crate::store::operate::destination::DestinationTable;
     use crate::store::outgoing::dead_letter::{DeadLetterDialect, DeadLetterTable};
     use crate::store::outgoing::outbox::{OutboxDialect, OutboxTable};
     use crate::store::bound::Bound;
@@ -48,6 +50,7 @@ on_both_engines! {
         }
         drop(conn);
         <Engine as Twin>::dump(pool, "expired", transcript).await;
+        pauses(pool, transcript).await;
         dead(pool, transcript).await;
         let mut conn = pool.acquire().await.unwrap();
         transcript.note("purge_outbox", Engine::purge_outbox(&mut conn, 1_000_000).await.unwrap());
@@ -79,6 +82,7 @@ on_both_engines! {
             id: Uuid::from_u128((1 << 64) + n),
             source: "new",
             r#type: "x",
+            origin: n.is_multiple_of(2).then_some(ORIGIN),
             payload: b"payload",
         };
         let rows: Vec<_> = (0..9).map(row).collect();
@@ -104,6 +108,41 @@ on_both_engines! {
         }
         all.sort_by_key(|row| row.key);
         all
+    }
+
+    /// Pauses, what claims and expiry leave of the outbox then, and the end of the pauses.
+    async fn pauses(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        let mut conn = pool.acquire().await.unwrap();
+        for (destination, why) in [(("shop", ""), Some("repairs")), (("Shop", "paid"), None), (("shop", ""), None)] {
+            let changed = Engine::pause_destination(&mut conn, destination, "ana", why).await.unwrap();
+            transcript.note(format!("pause_destination {destination:?}"), changed);
+        }
+        let rows = Engine::list_paused_destinations(&mut conn).await.unwrap();
+        let row = |row: &PausedDestinationRow| (row.source.clone(), row.r#type.clone(), row.who.clone(), row.why.clone());
+        transcript.note("list_paused_destinations", rows.iter().map(row).collect::<Vec<_>>());
+        for destination in [("", ""), ("shop", ""), ("", "paid"), ("Shop", "paid"), ("nobody", "")] {
+            let looked = Engine::count_messages_of(&mut conn, destination, 1_000_000).await.unwrap();
+            transcript.note(format!("count_messages_of {destination:?}"), looked);
+        }
+        transcript.note("count_paused_messages", Engine::count_paused_messages(&mut conn, 1_000_000).await.unwrap());
+        let claim = Claim { from_shard: 0, per_shard: 1_000, limit: 1_000, bytes: 10_000_000, claim_ttl_us: 10 * HOUR };
+        let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
+        transcript.note_unordered("claim_outbox in a pause", rows.iter().map(claimed).collect());
+        let expired = Engine::expire_outbox(&mut conn, HOUR / 2, 1_000).await.unwrap();
+        transcript.note_unordered("expire_outbox in a pause", tallies(&expired));
+        for (kept_due, per_shard) in [(2, 3), (1, 1_000), (0, 0)] {
+            let aside = Engine::set_aside_outbox(&mut conn, kept_due, per_shard, 15 * HOUR).await.unwrap();
+            transcript.note(format!("set_aside_outbox {kept_due} {per_shard}"), aside);
+        }
+        drop(conn);
+        <Engine as Twin>::dump(pool, "in a pause", transcript).await;
+        let mut conn = pool.acquire().await.unwrap();
+        for destination in [("shop", "paid"), ("shop", ""), ("Shop", "paid")] {
+            let changed = Engine::resume_destination(&mut conn, destination).await.unwrap();
+            transcript.note(format!("resume_destination {destination:?}"), changed);
+        }
+        let rows = Engine::claim_outbox(&mut conn, claim).await.unwrap();
+        transcript.note_unordered("claim_outbox after the pauses", rows.iter().map(claimed).collect());
     }
 
     async fn outcomes(pool: &Pool<Engine>, rows: &[ClaimedRow], transcript: &mut Transcript) {

@@ -14,7 +14,7 @@ use crate::store::turns::round::{RoundFrom, RoundRow, WalkFrom};
 const BOUNDS: [(i64, usize); 4] = [(1, 100_000), (5, 2_000), (7, 100_000), (1_000, 10_000_000)];
 
 pub(super) fn event(row: &ListedRow) -> String {
-    format!("{} {:?} {:?} {}", label(row.id), row.name, row.traceparent, row.value.len())
+    format!("{} {:?} {:?} {:?} {}", label(row.id), row.name, row.traceparent, row.origin, row.value.len())
 }
 
 pub(super) fn page<T>(page: &Page<T>, text: impl Fn(&T) -> String) -> (bool, Vec<String>) {
@@ -73,8 +73,8 @@ on_both_engines! {
                     let (attempts, age) = (row.attempts, hours(row.dead_at_us - now_us()));
                     let size = row.payload.len();
                     format!(
-                        "{:?} {} {} {} {} {attempts} {age} {size}",
-                        row.key, row.source, row.r#type, row.code, row.reason,
+                        "{:?} {} {} {:?} {} {} {attempts} {age} {size}",
+                        row.key, row.source, row.r#type, row.origin, row.code, row.reason,
                     )
                 });
                 transcript.note(format!("list_dead {rows} {bytes}"), text);
@@ -107,8 +107,8 @@ on_both_engines! {
                 transcript.note(format!("list_timers {call}"), text);
                 let found = Engine::list_quarantined(conn, shard, recipient, after, bound).await.unwrap();
                 let text = page(&found, |row| format!(
-                    "{} {:?} {:?} {} {} {} {} {}",
-                    label(row.id), row.name, row.traceparent, row.value.len(), row.code, row.reason,
+                    "{} {:?} {:?} {:?} {} {} {} {} {}",
+                    label(row.id), row.name, row.traceparent, row.origin, row.value.len(), row.code, row.reason,
                     row.attempts, hours(row.dead_at_us - now_us()),
                 ));
                 transcript.note(format!("list_quarantined {call}"), text);

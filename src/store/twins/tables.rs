@@ -31,6 +31,9 @@ pub(super) const RECIPIENTS: [&str; 15] = [
 /// A kind that is paused.
 pub(super) const PAUSED_KIND: &str = "order";
 
+/// Stored form of an origin.
+pub(super) const ORIGIN: &str = r#"[["chat \"ñ\"","s1",1,7]]"#;
+
 pub(super) const TYPES: [(&str, &str); 3] = [("shop", "paid"), ("Shop", "paid"), ("shop", "sent")];
 
 /// Numbers that look random, and are the same in each run.
@@ -75,8 +78,8 @@ pub(super) fn boxes() -> impl Iterator<Item = (i16, &'static str)> {
 }
 
 on_both_engines! {
-    const EVENT: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
-        VALUES ($1, $2, $3, $4, $5, $6)";
+    const EVENT: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     const TOMBSTONE: &str = concat!(
         "INSERT INTO eventbox_tombstone (shard, recipient, name, id, gone_at_us)
          VALUES ($1, $2, $3, $4, $5 + ", now_us!(), ")"
@@ -91,19 +94,20 @@ on_both_engines! {
          VALUES ($1, $2, $3, $4 + ", now_us!(), ", $5, $6)"
     );
     const TIMER: &str = concat!(
-        "INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, value)
-         VALUES ($1, $2 + ", now_us!(), ", $3, $4, $5, NULL, $6)"
+        "INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, origin, value)
+         VALUES ($1, $2 + ", now_us!(), ", $3, $4, $5, NULL, $6, $7)"
     );
     const DEAD: &str = concat!(
         "INSERT INTO eventbox_dead_letter
-            (shard, id, recipient, name, source, type, code, reason, attempts, dead_at_us, payload)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'because', $8, $9 + ", now_us!(), ", $10)"
+            (shard, id, recipient, name, source, type, code, reason, attempts, dead_at_us, payload, origin)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'because', $8, $9 + ", now_us!(), ", $10, $11)"
     );
     const MESSAGE: &str = concat!(
         "INSERT INTO eventbox_outbox
              (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, delivered_at_us,
-              last_code, last_error, payload)
-         VALUES ($1, $2, $3, $4, $5, $6 + ", now_us!(), ", $7 + ", now_us!(), ", $8 + ", now_us!(), ", $10, NULL, $9)"
+              last_code, last_error, payload, origin)
+         VALUES ($1, $2, $3, $4, $5, $6 + ", now_us!(), ", $7 + ", now_us!(), ", $8 + ", now_us!(), ", $10, NULL, $9,
+                 $11)"
     );
 
     /// Fills the tables; each box gets about `rows` events.
@@ -128,15 +132,17 @@ on_both_engines! {
                 let query = query.bind(attempts as i32).bind(dice.time(-300, 0));
                 let query = query.bind(dice.time(-60, 60));
                 let query = query.bind(delivered).bind(vec![1_u8; dice.below(3_000) as usize]).bind(failed);
+                let query = query.bind((number % 3 == 0).then_some(ORIGIN));
                 query.execute(&mut *tx).await.unwrap();
             }
-            for _ in 0..rows {
+            for number in 0..rows {
                 let (source, kind) = TYPES[dice.below(3) as usize];
                 let code = ["EXPIRED", "TOO_LARGE"][dice.below(2) as usize];
                 let query =
                     sqlx::query::<Engine>(DEAD).bind(shard).bind(dice.id()).bind(None::<&str>).bind(None::<&str>);
                 let query = query.bind(source).bind(kind).bind(code).bind(dice.below(9) as i32);
                 let query = query.bind(dice.time(-300, 0)).bind(vec![2_u8; dice.below(3_000) as usize]);
+                let query = query.bind((number % 3 == 0).then_some(ORIGIN));
                 query.execute(&mut *tx).await.unwrap();
             }
         }
@@ -172,7 +178,8 @@ on_both_engines! {
             for _ in 0..2 {
                 let query = sqlx::query::<Engine>(DEAD).bind(shard).bind(dice.id()).bind(recipient).bind("twice");
                 let query = query.bind(None::<&str>).bind(None::<&str>).bind("POISON").bind(5_i32);
-                query.bind(dice.time(-300, 0)).bind(b"twice".to_vec()).execute(&mut *tx).await.unwrap();
+                let query = query.bind(dice.time(-300, 0)).bind(b"twice".to_vec()).bind(None::<&str>);
+                query.execute(&mut *tx).await.unwrap();
             }
         }
         let has_events = !dice.once_in(6);
@@ -182,21 +189,22 @@ on_both_engines! {
                 .once_in(2)
                 .then(|| format!("{}{number}", ["n", "N", "ñ", "n%", "n_"][dice.below(5) as usize]));
             let value = vec![4_u8; dice.below(2_000) as usize];
+            let origin = number.is_multiple_of(3).then_some(ORIGIN);
             let place = if has_events { dice.below(6) } else { 3 + dice.below(3) };
             match place {
                 0..3 => {
                     let traceparent = dice.once_in(3).then_some("00-1-2-01");
                     let query = sqlx::query::<Engine>(EVENT).bind(shard).bind(recipient).bind(id).bind(&name);
-                    query.bind(traceparent).bind(value).execute(&mut *tx).await.unwrap();
+                    query.bind(traceparent).bind(origin).bind(value).execute(&mut *tx).await.unwrap();
                 }
                 3 => {
                     let query = sqlx::query::<Engine>(TIMER).bind(shard).bind(dice.time(-60, 60)).bind(id);
-                    query.bind(recipient).bind(&name).bind(value).execute(&mut *tx).await.unwrap();
+                    query.bind(recipient).bind(&name).bind(origin).bind(value).execute(&mut *tx).await.unwrap();
                 }
                 4 => {
                     let query = sqlx::query::<Engine>(DEAD).bind(shard).bind(id).bind(recipient).bind(&name);
                     let query = query.bind(None::<&str>).bind(None::<&str>).bind("POISON").bind(5_i32);
-                    query.bind(dice.time(-300, 0)).bind(value).execute(&mut *tx).await.unwrap();
+                    query.bind(dice.time(-300, 0)).bind(value).bind(origin).execute(&mut *tx).await.unwrap();
                 }
                 _ => {}
             }
@@ -214,8 +222,8 @@ on_both_engines! {
         const TABLES: [(&str, &str); 8] = [
             (
                 "event",
-                "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-'), octet_length(value),
-                        CAST(0 AS bigint), CAST(0 AS bigint), 0
+                "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-') || coalesce(origin, '-'),
+                        octet_length(value), CAST(0 AS bigint), CAST(0 AS bigint), 0
                  FROM eventbox_event",
             ),
             (
@@ -245,7 +253,8 @@ on_both_engines! {
             (
                 "timer",
                 concat!(
-                    "SELECT shard, recipient, id, coalesce(name, '-'), octet_length(value), due_at_us - ", now_us!(), ",
+                    "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(origin, '-'), octet_length(value),
+                            due_at_us - ", now_us!(), ",
                             CAST(0 AS bigint), 0
                      FROM eventbox_timer"
                 ),
@@ -253,7 +262,8 @@ on_both_engines! {
             (
                 "dead letter",
                 concat!(
-                    "SELECT shard, coalesce(recipient, source || type), id, coalesce(name, '-') || code || reason,
+                    "SELECT shard, coalesce(recipient, source || type), id,
+                            coalesce(name, '-') || code || reason || coalesce(origin, '-'),
                             octet_length(payload), dead_at_us - ", now_us!(), ", CAST(0 AS bigint), attempts
                      FROM eventbox_dead_letter"
                 ),
@@ -261,7 +271,8 @@ on_both_engines! {
             (
                 "journal",
                 concat!(
-                    "SELECT shard, recipient, id, coalesce(name, '-'), CAST(turn AS integer), at_us - ", now_us!(), ",
+                    "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(origin, '-'), CAST(turn AS integer),
+                            at_us - ", now_us!(), ",
                             CAST(0 AS bigint), CAST(outcome AS integer)
                      FROM eventbox_journal"
                 ),
@@ -269,7 +280,8 @@ on_both_engines! {
             (
                 "outbox",
                 concat!(
-                    "SELECT shard, source || type, id, coalesce(last_code, '-') || coalesce(last_error, '-'),
+                    "SELECT shard, source || type, id,
+                            coalesce(last_code, '-') || coalesce(last_error, '-') || coalesce(origin, '-'),
                             octet_length(payload), next_attempt_at_us - ", now_us!(), ",
                             delivered_at_us - ", now_us!(), ", attempts
                      FROM eventbox_outbox"

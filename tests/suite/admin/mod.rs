@@ -2,6 +2,7 @@
 
 mod audit;
 mod calls;
+mod destinations;
 mod doctor;
 mod forget;
 mod journal;

@@ -139,7 +139,8 @@ mod on_postgres {
             prune(db).await;
             let mut replay = eventbox::begin(&db.pool).await.unwrap();
             sqlx::raw_sql(
-                "INSERT INTO eventbox_event SELECT shard, recipient, id, name, NULL, 'a' FROM eventbox_tombstone;
+                "INSERT INTO eventbox_event (shard, recipient, id, name, value)
+                 SELECT shard, recipient, id, name, 'a' FROM eventbox_tombstone;
                  UPDATE eventbox_tombstone SET gone_at_us = NULL",
             )
             .execute(&mut *replay)

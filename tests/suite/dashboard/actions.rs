@@ -4,7 +4,7 @@ use eventbox::dashboard::DashboardOptions;
 use eventbox::{Event, admin};
 
 use super::{Browser, dead_message, failing, message, order, row_id};
-use crate::support::on_every_engine;
+use crate::support::{TestEngine, on_every_engine};
 
 const R: [(&str, &str); 1] = [("r", "order/7")];
 
@@ -152,6 +152,55 @@ on_every_engine! {
         browser.act("bury-messages", &[("type", "departed")]).await.0.has("This moves 2 messages of the outbox");
         assert_eq!((db.count("eventbox_outbox").await, db.count("eventbox_dead_letter").await), (0, 2));
         browser.get("/dead").await.has("because of the test");
+    }
+
+    async fn a_destination_is_paused_and_resumed(db) {
+        message(db, 1).await;
+        message(db, 2).await;
+        let browser = Browser::new(db, DashboardOptions::default());
+        browser.get("/outbox").await.has("id=\"destinations\"").has("No destination is paused.");
+        let fields = [("source", "<flights>"), ("type", "departed")];
+        let (asked, done) = browser.act("pause-destination", &fields).await;
+        asked.has("This pauses the delivery of messages with source=&lt;flights&gt; type=departed");
+        asked.has("Such messages in the outbox now: 2.");
+        done.has("The delivery is paused.").has("id=\"resume-destination-0\"").has("because of the test");
+        done.has_not("id=\"pause-destination-0\"");
+        let paused = admin::paused_destinations(&db.pool).await.unwrap();
+        assert_eq!((paused.len(), paused[0].why.as_deref()), (1, Some("because of the test")));
+        browser.get("/").await.has("1 destination");
+        let csrf = browser.csrf().await;
+        let mut again = vec![("csrf", csrf.as_str()), ("action", "pause-destination")];
+        again.extend(fields);
+        browser.post("/confirm", &again).await.has("is paused already.");
+        let reading = Browser::new(db, DashboardOptions::default().with_read_only(true));
+        reading.get("/outbox").await.has("id=\"paused-destinations\"").has_not("id=\"resume-destination-0\"");
+        browser.act("resume-destination", &fields).await.0.has("This resumes the delivery of messages with source=");
+        browser.act("pause-destination", &[]).await.0.has("This pauses the delivery of all messages");
+        assert_eq!(admin::paused_destinations(&db.pool).await.unwrap()[0].destination, admin::Destination::all());
+    }
+
+    /// The pages of a member whose breaker is open show it, and no page does when it is closed.
+    async fn breakers_are_shown_while_they_are_open(db) {
+        message(db, 1).await;
+        let (id, now) = match Engine::FOLDER {
+            "postgres" => ("gen_random_uuid()", "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
+            _ => ("randomblob(16)", "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
+        };
+        let report = r#"{"breakers":[{"endpoint":"<chip>:443","is_half_open":false,"open_us":7000000,"error":"<b>no"}]}"#;
+        db.run(format_args!(
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+             VALUES ({id}, 'host-a', 256, false, {now}, '{report}')"
+        )).await;
+        let browser = Browser::new(db, DashboardOptions::default());
+        for path in ["/", "/outbox"] {
+            let page = browser.get(path).await;
+            page.has("id=\"breakers\"").has("&lt;chip&gt;:443").has("&lt;b&gt;no").has("breaker open");
+        }
+        browser.get("/shards").await.has("breaker open").has("&lt;chip&gt;:443 for 7 s");
+        db.run("UPDATE eventbox_member SET report = '{}'").await;
+        for path in ["/", "/outbox", "/shards"] {
+            browser.get(path).await.has_not("id=\"breakers\"").has_not("breaker open");
+        }
     }
 
     async fn a_confirmation_changes_nothing(db) {

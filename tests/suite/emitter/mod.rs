@@ -14,6 +14,7 @@ mod hosts;
 mod instruments;
 mod lifecycle;
 mod outcomes;
+mod pausing;
 mod refusals;
 mod results;
 mod retransmission;

@@ -26,6 +26,7 @@ mod model;
 mod never_connected;
 #[cfg(feature = "postgres")]
 mod one_connection;
+mod origin;
 mod payload;
 mod poison;
 mod race;

@@ -5,6 +5,7 @@ mod faults;
 mod keeping;
 mod schemas;
 mod service;
+mod sink;
 mod validation;
 
 use std::time::Duration;

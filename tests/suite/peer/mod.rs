@@ -1,12 +1,19 @@
 //! Peers: connections to the outside, whose streams are recipients.
 
 mod core;
+mod edge;
+mod file;
+mod http;
+mod ingress;
 mod pipe;
+mod sockets;
+mod sources;
 
 use std::time::Duration;
 
 use eventbox::peer::{Mapping, Peer, Peers, PeersBuilder, PeersConfig};
-use eventbox::{Event, Recipient};
+use eventbox::{Backend, Event, Recipient};
+use sqlx::Pool;
 
 use self::pipe::Pipes;
 use crate::runtime::config as runtime_config;
@@ -63,4 +70,22 @@ async fn emit<B: TestEngine + crate::support::CellEngine>(db: &TestDb<B>, to: &R
 
 async fn is_empty<B: TestEngine>(db: &TestDb<B>, of: &Recipient) {
     eventually(SOON, async || values(db, of).await.is_empty()).await;
+}
+
+/// Runs one peer, and returns when it is connected.
+async fn run<B: Backend>(pool: &Pool<B>, peer: Peer) -> Peers<B> {
+    let peers = Peers::builder(pool.clone()).config(config()).peer(peer).start().await.unwrap();
+    peers.ready(STOP).await.unwrap();
+    peers
+}
+
+/// The eventbox of a stream.
+fn box_of(peer: &str, stream: &str) -> Recipient {
+    Recipient::new(format!("peer.{peer}"), stream).unwrap()
+}
+
+/// Returns the values of the events of a recipient, as texts.
+async fn texts<B: Backend>(pool: &Pool<B>, recipient: &str) -> Vec<String> {
+    let events = eventbox::admin::events(pool, &recipient.parse().unwrap(), None, 1_000).await.unwrap();
+    events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
 }

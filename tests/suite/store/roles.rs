@@ -115,6 +115,8 @@ async fn a_service_emits_processes_and_publishes_and_alters_nothing() {
         assert_eq!(admin::quarantine(&pool, &order("2"), &[bad], "why").await.unwrap(), 1);
         assert_eq!(admin::replay(&pool, &order("2"), &[bad]).await.unwrap(), 1);
         assert!(admin::pause_kind(&pool, "order").await.unwrap());
+        let ana = admin::Operator::new(pool.clone(), "ana");
+        assert_eq!(ana.pause_destination(&admin::Destination::all()).await.unwrap().touched, 1);
 
         for sql in [
             "ALTER TABLE eventbox_event ADD COLUMN x int",
@@ -193,6 +195,9 @@ async fn a_reader_reads_and_does_nothing_else() {
         refused(eventbox::emit(&pool, &order("1"), Event::new("x").named("m")).await);
         refused(admin::pause(&pool, &order("1")).await);
         refused(admin::pause_kind(&pool, "order").await);
+        let ana = admin::Operator::new(pool.clone(), "ana");
+        refused(ana.pause_destination(&admin::Destination::all()).await);
+        admin::paused_destinations(&pool).await.unwrap();
         for sql in ["DELETE FROM eventbox_event", "UPDATE eventbox_lease SET holder = NULL", "TRUNCATE eventbox_state"]
         {
             assert!(is_refused(&pool, sql).await, "{sql}");

@@ -13,7 +13,7 @@ use super::dead_filter::{FilterArgs, letter_id};
 use crate::operate::Answer;
 use crate::operate::connect::on;
 use crate::operate::print::table::{Facts, Grid, long, number, short, text};
-use crate::operate::print::words::{NONE, plain, plain_lines, relative, size, value};
+use crate::operate::print::words::{NONE, origin, plain, plain_lines, relative, size, value};
 use crate::operate::print::{Format, line, note, raw};
 use crate::operate::session::Session;
 use crate::operate::write::content;
@@ -61,6 +61,7 @@ fn table(letters: &[DeadView]) -> String {
         short("since"),
         number("size"),
         long("reason"),
+        long("origin").if_any(),
     ]);
     for letter in letters {
         grid.row([
@@ -71,6 +72,7 @@ fn table(letters: &[DeadView]) -> String {
             text(relative(letter.dead_at)),
             text(size(letter.bytes)),
             text(&letter.reason),
+            text(origin(letter.origin.as_ref())),
         ]);
     }
     grid.or("There are no such dead letters.")
@@ -129,6 +131,9 @@ fn facts(letter: &DeadView) -> String {
     facts.add("dead letter", letter.id.to_string());
     facts.add("of", plain(&owner(letter)));
     facts.add("name", plain(letter.name.as_deref().unwrap_or(NONE)));
+    if letter.origin.is_some() {
+        facts.add("origin", plain(&origin(letter.origin.as_ref())));
+    }
     facts.add("code", plain(&letter.code));
     facts.add("reason", plain(&letter.reason));
     facts.add("attempts", letter.attempts.to_string());

@@ -15,7 +15,7 @@ use crate::operate::{Answer, Run};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox outbox list                                   groups of one source, type and last error
-  eventbox outbox list --messages --code UNAVAILABLE
+  eventbox outbox list --messages --code Unavailable
   eventbox outbox retry --source shop                    do not wait for the back-off
   eventbox outbox dead --source shop --type order.paid --reason 'the schema is gone'")]
 pub(crate) struct OutboxArgs {

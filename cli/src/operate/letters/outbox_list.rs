@@ -10,12 +10,12 @@ use crate::operate::Answer;
 use crate::operate::connect::on;
 use crate::operate::print::note;
 use crate::operate::print::table::{Grid, Tone, cell, long, number, short, text};
-use crate::operate::print::words::{NONE, relative, size};
+use crate::operate::print::words::{NONE, origin, paused_line, relative, size};
 use crate::operate::session::Session;
 
 /// Lists the messages of the outbox, in groups or one by one
 ///
-/// A group has the messages of one source and type whose last attempt ended alike.
+/// A group has the messages of one source and type whose last attempt ended alike. The paused destinations follow.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     /// List single messages
@@ -58,6 +58,7 @@ fn table_of_groups(groups: &OutboxGroups) -> String {
         short("next attempt"),
         number("attempts"),
         short("code").if_any(),
+        short("remarks").if_any(),
         long("error").if_any(),
     ]);
     for group in &groups.groups {
@@ -70,10 +71,12 @@ fn table_of_groups(groups: &OutboxGroups) -> String {
             text(relative(group.next_attempt_at)),
             cell(group.most_attempts.to_string(), failing),
             cell(group.last_code.as_deref().unwrap_or(NONE), failing),
+            cell(if group.paused.is_some() { "paused" } else { "" }, Tone::Warning),
             cell(group.last_error.as_deref().unwrap_or(NONE), failing),
         ]);
     }
-    grid.or("The outbox is empty.")
+    let lines: Vec<String> = groups.paused.iter().map(paused_line).collect();
+    [vec![grid.or("The outbox is empty.")], lines].concat().join("\n")
 }
 
 fn table_of_messages(messages: &[MessageView]) -> String {
@@ -87,6 +90,7 @@ fn table_of_messages(messages: &[MessageView]) -> String {
         number("size"),
         short("code").if_any(),
         long("error").if_any(),
+        long("origin").if_any(),
     ]);
     for message in messages {
         let failing = Tone::when(message.attempts > 1, Tone::Bad);
@@ -100,6 +104,7 @@ fn table_of_messages(messages: &[MessageView]) -> String {
             text(size(message.bytes)),
             cell(message.last_code.as_deref().unwrap_or(NONE), failing),
             cell(message.last_error.as_deref().unwrap_or(NONE), failing),
+            text(origin(message.origin.as_ref())),
         ]);
     }
     grid.or("There are no such messages.")

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use eventbox::Origin;
+use eventbox::admin::{OpenBreaker, PausedDestination};
 use indicatif::{HumanBytes, HumanCount};
 
 /// Stands for a value that does not exist.
@@ -24,6 +26,20 @@ pub(crate) fn relative_or_none(at: Option<SystemTime>) -> String {
     at.map_or_else(|| NONE.to_owned(), relative)
 }
 
+/// Says which destination is paused, since when, by whom and why.
+pub(crate) fn paused_line(paused: &PausedDestination) -> String {
+    let why = paused.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    let text = format!("Paused: {}, {} by {}{why}", paused.destination, relative(paused.paused_at), paused.who);
+    plain(&text)
+}
+
+/// Says which endpoint a process does not send to, and why.
+pub(crate) fn breaker_words(breaker: &OpenBreaker) -> String {
+    let state = if breaker.is_half_open { "probes" } else { "sends nothing to" };
+    let error = breaker.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{state} {}, its breaker is open for {}{error}", breaker.endpoint, span(breaker.open_for))
+}
+
 /// Formats a duration, rounded to its largest unit of which it has two: `350 ms`, `1.8 s`, `90 s`, `3 min`, `60 h`.
 pub(crate) fn span(time: Duration) -> String {
     const MINUTE: u64 = 60;
@@ -44,6 +60,11 @@ pub(crate) fn span(time: Duration) -> String {
 /// Formats a number of bytes: `34 B`, `1.20 KiB`.
 pub(crate) fn size(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
+}
+
+/// Formats where an event came from outside, if it did: `chat:room-1:7`.
+pub(crate) fn origin(origin: Option<&Origin>) -> String {
+    origin.map_or_else(|| NONE.to_owned(), Origin::to_string)
 }
 
 /// Formats a number with its noun: `1 event`, `1,200 events`.

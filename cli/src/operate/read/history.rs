@@ -6,8 +6,8 @@ use eventbox::{EventId, Recipient};
 
 use crate::operate::args::{event_id, recipient};
 use crate::operate::connect::on;
-use crate::operate::print::table::{Grid, number, short, text};
-use crate::operate::print::words::{NONE, plain_lines, relative};
+use crate::operate::print::table::{Grid, long, number, short, text};
+use crate::operate::print::words::{NONE, origin, plain_lines, relative};
 use crate::operate::session::Session;
 use crate::operate::{Answer, Run};
 
@@ -54,8 +54,14 @@ impl Run for HistoryArgs {
 }
 
 fn list(entries: &[JournalEntry]) -> String {
-    let mut grid =
-        Grid::new(&[short("when"), number("turn"), short("outcome"), short("event"), short("name").if_any()]);
+    let mut grid = Grid::new(&[
+        short("when"),
+        number("turn"),
+        short("outcome"),
+        short("event"),
+        short("name").if_any(),
+        long("origin").if_any(),
+    ]);
     for entry in entries {
         grid.row([
             text(relative(entry.at)),
@@ -63,6 +69,7 @@ fn list(entries: &[JournalEntry]) -> String {
             text(word(entry.outcome)),
             text(entry.id.as_uuid().to_string()),
             text(entry.name.as_deref().unwrap_or(NONE)),
+            text(origin(entry.origin.as_ref())),
         ]);
     }
     grid.or("The journal has no entry of this recipient. Only kinds that keep a journal have entries.")

@@ -5,7 +5,7 @@ use eventbox::admin::{self, Member};
 
 use crate::operate::connect::on;
 use crate::operate::print::table::{Grid, Tone, cell, long, number, short, text};
-use crate::operate::print::words::span;
+use crate::operate::print::words::{breaker_words, span};
 use crate::operate::session::Session;
 use crate::operate::{Answer, Run};
 
@@ -42,6 +42,7 @@ fn list(members: &[Member]) -> String {
         if !member.throttled.is_empty() {
             remarks.push(format!("throttled: {}", member.throttled.join(", ")));
         }
+        remarks.extend(member.breakers.iter().map(breaker_words));
         for held in &member.held {
             remarks.push(format!("holds {}, whose recipients fail alike: {}", held.kind, held.error));
         }

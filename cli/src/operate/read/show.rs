@@ -7,7 +7,9 @@ use eventbox::admin::{self, Detail, InspectOptions, QuarantinedView, StateView, 
 use crate::operate::args::recipient;
 use crate::operate::connect::on;
 use crate::operate::print::table::{Column, Facts, Grid, long, number, short, text};
-use crate::operate::print::words::{NONE, counted, plain, plain_lines, relative, relative_or_none, size, span, value};
+use crate::operate::print::words::{
+    NONE, counted, origin, plain, plain_lines, relative, relative_or_none, size, span, value,
+};
 use crate::operate::session::Session;
 use crate::operate::{Answer, Run};
 
@@ -126,8 +128,15 @@ fn open_stream(stream: &StreamView) -> String {
 
 fn events(detail: &Detail, with_values: bool) -> String {
     let header: &[Column] = match with_values {
-        true => &[short("event"), short("emitted"), long("name").if_any(), number("size"), long("value")],
-        false => &[short("event"), short("emitted"), long("name").if_any(), number("size")],
+        true => &[
+            short("event"),
+            short("emitted"),
+            long("name").if_any(),
+            long("origin").if_any(),
+            number("size"),
+            long("value"),
+        ],
+        false => &[short("event"), short("emitted"), long("name").if_any(), long("origin").if_any(), number("size")],
     };
     let mut grid = Grid::new(header);
     for event in &detail.events {
@@ -135,6 +144,7 @@ fn events(detail: &Detail, with_values: bool) -> String {
             text(event.id.to_string()),
             text(relative(event.emitted_at)),
             text(event.name.as_deref().unwrap_or(NONE)),
+            text(origin(event.origin.as_ref())),
             text(size(event.bytes)),
         ];
         if with_values {
@@ -147,12 +157,14 @@ fn events(detail: &Detail, with_values: bool) -> String {
 
 /// Formats the timers of a recipient.
 pub(crate) fn timers(detail: &Detail) -> String {
-    let mut grid = Grid::new(&[short("event"), short("due"), long("name").if_any(), number("size")]);
+    let mut grid =
+        Grid::new(&[short("event"), short("due"), long("name").if_any(), long("origin").if_any(), number("size")]);
     for timer in &detail.timers {
         grid.row([
             text(timer.id.to_string()),
             text(relative(timer.due_at)),
             text(timer.name.as_deref().unwrap_or(NONE)),
+            text(origin(timer.origin.as_ref())),
             text(size(timer.bytes)),
         ]);
     }
@@ -163,6 +175,7 @@ fn quarantined(events: &[QuarantinedView]) -> String {
     let mut grid = Grid::new(&[
         short("dead letter"),
         long("name").if_any(),
+        long("origin").if_any(),
         number("size"),
         short("code"),
         number("attempts").if_any(),
@@ -173,6 +186,7 @@ fn quarantined(events: &[QuarantinedView]) -> String {
         grid.row([
             text(event.dead_letter.to_string()),
             text(event.name.as_deref().unwrap_or(NONE)),
+            text(origin(event.origin.as_ref())),
             text(size(event.bytes)),
             text(&event.code),
             text(event.attempts.to_string()),

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use console::Term;
-use eventbox::admin::{self, KindOverview, OutboxOverview, Overview};
+use eventbox::admin::{self, KindOverview, Member, OutboxOverview, Overview};
 
 use crate::failure::on_one_line;
 use crate::operate::connect::on;
 use crate::operate::print::note;
 use crate::operate::print::table::{Grid, Tone, cell, long, number, short, text};
-use crate::operate::print::words::{counted, relative, relative_or_none};
+use crate::operate::print::words::{breaker_words, counted, paused_line, plain, relative, relative_or_none};
 use crate::operate::session::Session;
 use crate::operate::{Answer, Run};
 
@@ -66,7 +66,8 @@ fn page(overview: &Overview) -> String {
             format!("Workers: {}, {unowned} no holder", counted(members, "process", "processes"))
         }
     };
-    format!("{}\n\n{}\n{workers}", kinds(&overview.kinds), outbox(&overview.outbox))
+    let lines = [vec![outbox(&overview.outbox)], pauses(&overview.outbox), vec![workers], breakers(&overview.members)];
+    format!("{}\n\n{}", kinds(&overview.kinds), lines.concat().join("\n"))
 }
 
 fn kinds(kinds: &[KindOverview]) -> String {
@@ -110,10 +111,29 @@ fn kinds(kinds: &[KindOverview]) -> String {
     grid.or("No recipient has events, timers or failures.")
 }
 
+fn pauses(outbox: &OutboxOverview) -> Vec<String> {
+    let line = |paused| format!("  {}", paused_line(paused));
+    outbox.paused_destinations.iter().map(line).collect()
+}
+
+fn breakers(members: &[Member]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for member in members {
+        for breaker in &member.breakers {
+            lines.push(format!("  {}", plain(&format!("{} {}", member.address, breaker_words(breaker)))));
+        }
+    }
+    lines
+}
+
 fn outbox(outbox: &OutboxOverview) -> String {
     let oldest = outbox.oldest_at.map(|at| format!(", the oldest {}", relative(at))).unwrap_or_default();
+    let paused = match outbox.paused.number {
+        0 => String::new(),
+        _ => format!(", {} paused", outbox.paused),
+    };
     format!(
-        "Outbox: {} waiting{oldest}, {} sent more than once, {} dead",
+        "Outbox: {} waiting{oldest}{paused}, {} sent more than once, {} dead",
         outbox.waiting, outbox.struggling, outbox.dead_letters
     )
 }

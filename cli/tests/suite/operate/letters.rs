@@ -4,7 +4,7 @@ use eventbox::{CloudEvent, Event, EventId, admin};
 use serde_json::{Value, json};
 
 use super::{Seed, emit, on, order};
-use crate::support::{TestDb, on_every_engine};
+use crate::support::{TestDb, TestEngine, on_every_engine};
 
 async fn publish<B: Seed>(db: &TestDb<B>, source: &str, event_type: &str) {
     B::publish(&db.pool, CloudEvent::builder(source, event_type).subject("7").payload("paid").build().unwrap()).await;
@@ -25,6 +25,55 @@ fn ids(letters: &Value) -> Vec<String> {
 }
 
 on_every_engine! {
+    async fn a_destination_is_paused_and_resumed(db) {
+        publish(db, "shop", "order.paid").await;
+        publish(db, "shop", "order.sent").await;
+        publish(db, "hotel", "room.booked").await;
+        let dry = on(db, &["pause", "--source", "shop", "--dry-run"]).await;
+        let wanted = "This pauses the delivery of messages with source=shop. 2 messages are in the outbox. Nothing was changed.";
+        assert_eq!(dry.done(), wanted);
+        assert_eq!(db.count("eventbox_paused_destination").await, 0);
+        let pause = ["pause", "--source", "shop", "--type", "order.paid", "--why", "repairs", "--json"];
+        let done = on(db, &pause).await.json();
+        let waiting = json!({ "number": 1, "precision": "exact" });
+        assert_eq!(done, json!({ "touched": 1, "is_rehearsal": false, "waiting": waiting }));
+        assert_eq!(on(db, &pause).await.json()["touched"], 0);
+
+        let list = on(db, &["outbox", "list"]).await;
+        assert!(list.done().contains("Paused: messages with source=shop type=order.paid"), "{list:?}");
+        assert!(list.done().ends_with("by tester: repairs"), "{list:?}");
+        let status = on(db, &["status"]).await;
+        assert!(status.done().contains("Outbox: 3 waiting") && status.done().contains("1 paused"), "{status:?}");
+        assert!(status.done().contains("  Paused: messages with source=shop type=order.paid"), "{status:?}");
+        let groups = on(db, &["outbox", "list", "--json"]).await.json();
+        let paused = groups["groups"].as_array().unwrap().iter().filter(|group| !group["paused"].is_null());
+        assert_eq!((paused.count(), &groups["paused"][0]["source"]), (1, &json!("shop")));
+
+        assert!(on(db, &["resume", "--source", "shop"]).await.done().contains("was not paused"));
+        let resumed = on(db, &["resume", "--source", "shop", "--type", "order.paid"]).await;
+        assert!(resumed.done().starts_with("Resumed the delivery of messages with source=shop"), "{resumed:?}");
+        on(db, &["pause", "--all-messages"]).await.done();
+        let all = on(db, &["outbox", "list"]).await;
+        assert!(all.done().contains("Paused: all messages"), "{all:?}");
+    }
+
+    async fn breakers_are_shown_by_status_and_members(db) {
+        let (id, now) = match Engine::FOLDER {
+            "postgres" => ("gen_random_uuid()", "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
+            _ => ("randomblob(16)", "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
+        };
+        let report = r#"{"breakers":[{"endpoint":"chip:443","is_half_open":false,"open_us":12000000,"error":"refused"}]}"#;
+        db.run(format_args!(
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+             VALUES ({id}, 'host-a', 256, false, {now}, '{report}')"
+        )).await;
+        let words = "sends nothing to chip:443, its breaker is open for 12 s: refused";
+        for command in ["status", "members"] {
+            let shown = on(db, &[command]).await;
+            assert!(shown.done().contains(words), "{shown:?}");
+        }
+    }
+
     async fn dead_letters_are_listed_and_shown(db) {
         assert_eq!(on(db, &["dead", "list"]).await.done(), "There are no such dead letters.");
         let events = kill(db).await;

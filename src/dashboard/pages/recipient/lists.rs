@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::admin::Detail;
 use crate::dashboard::html::forms;
-use crate::dashboard::html::parts::{any, dash, plain, size, table, when, word};
+use crate::dashboard::html::parts::{dash, name_and_origin, plain, size, table, when, word};
 use crate::dashboard::web::Call;
 
 pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
@@ -15,7 +15,7 @@ pub(super) fn events(call: &Call, detail: &Detail) -> Markup {
         vec![
             html! { code { (id) } },
             when(event.emitted_at),
-            any(event.name.as_deref()),
+            name_and_origin(event.name.as_deref(), event.origin.as_ref()),
             size(event.bytes),
             html! {
                 a href=(call.link("/recipient", &[("r", of), ("show", &id)])) { "Show the payload" }
@@ -47,7 +47,7 @@ pub(super) fn timers(call: &Call, detail: &Detail) -> Markup {
         vec![
             html! { code { (id) } },
             when(timer.due_at),
-            any(timer.name.as_deref()),
+            name_and_origin(timer.name.as_deref(), timer.origin.as_ref()),
             size(timer.bytes),
             forms::button(call, &format!("cancel-{id}"), "Delete …", "purge", &fields),
         ]
@@ -72,7 +72,7 @@ pub(super) fn quarantined(call: &Call, detail: &Detail) -> Markup {
             plain(&event.reason),
             plain(event.attempts),
             when(event.quarantined_at),
-            any(event.name.as_deref()),
+            name_and_origin(event.name.as_deref(), event.origin.as_ref()),
             size(event.bytes),
             html! {
                 a href=(call.link("/dead", &[("r", of.as_str()), ("show", &letter)])) { "Show the payload" }

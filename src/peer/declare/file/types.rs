@@ -11,7 +11,14 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::Refused;
 use crate::error::BoxError;
 use crate::peer::connect::connector::Connector;
-use crate::peer::connectors::Null;
+#[cfg(feature = "ingress")]
+use crate::peer::connectors::ChipIngressServer;
+use crate::peer::connectors::http::{HttpClient, HttpServer};
+use crate::peer::connectors::{
+    Bench, ChipIngress, Eventbox, File, Null, NullConfig, Stdio, TcpClient, TcpServer, WsClient, WsServer,
+};
+#[cfg(unix)]
+use crate::peer::connectors::{UnixClient, UnixServer};
 use crate::peer::error::PeerError;
 use crate::text::Chain;
 
@@ -61,14 +68,26 @@ impl fmt::Debug for ConnectorTypes {
 
 impl Default for ConnectorTypes {
     fn default() -> Self {
-        ConnectorTypes::none().with("null", |NoConfig {}| Ok(Null::new()))
+        let types = ConnectorTypes::none()
+            .known("bench", Bench::new)
+            .known("chip-ingress", ChipIngress::new)
+            .known("eventbox", Eventbox::new)
+            .known("file", File::new)
+            .known("http-client", HttpClient::new)
+            .known("http-server", HttpServer::new)
+            .known("null", |config: NullConfig| Ok(Null::from(config)))
+            .known("stdio", Stdio::new)
+            .known("tcp-client", TcpClient::new)
+            .known("tcp-server", TcpServer::new)
+            .known("ws-client", WsClient::new)
+            .known("ws-server", WsServer::new);
+        #[cfg(feature = "ingress")]
+        let types = types.known("chip-ingress-server", ChipIngressServer::new);
+        #[cfg(unix)]
+        let types = types.known("unix-client", UnixClient::new).known("unix-server", UnixServer::new);
+        types
     }
 }
-
-/// The settings of a connector that has none.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoConfig {}
 
 impl ConnectorTypes {
     /// Knows no type.
@@ -96,6 +115,14 @@ impl ConnectorTypes {
         });
         self.0.insert(name.into(), make);
         self
+    }
+
+    fn known<T, C>(self, name: &str, make: fn(T) -> Result<C, PeerError>) -> Self
+    where
+        T: DeserializeOwned + 'static,
+        C: Connector,
+    {
+        self.with(name, move |config| make(config).map_err(BoxError::from))
     }
 
     /// Returns the names of the types, sorted.

@@ -134,10 +134,9 @@ mod tests {
     fn the_json_format_has_attributes_and_data_as_its_specification_says() {
         let event = builder().recorded_time(SystemTime::UNIX_EPOCH).json(&[1, 2]).build().unwrap();
         let value = decode(true, event.encode()).unwrap().unwrap().value;
-        let expected = format!(
-            r#"{{"specversion":"1.0","id":"{}","source":"/shop","type":"ordered","datacontenttype":"application/json","#,
-            event.id()
-        ) + r#""last":true,"recordedtime":"1970-01-01T00:00:00Z","retries":3,"subject":"7","#
+        let expected = format!(r#"{{"specversion":"1.0","id":"{}","source":"/shop","type":"ordered","#, event.id())
+            + r#""datacontenttype":"application/json","#
+            + r#""last":true,"recordedtime":"1970-01-01T00:00:00Z","retries":3,"subject":"7","#
             + r#""time":"2023-11-14T22:13:20.000000005Z","data":[1,2]}"#;
         assert_eq!(String::from_utf8(value.to_vec()).unwrap(), expected);
     }

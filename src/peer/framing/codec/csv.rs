@@ -301,7 +301,7 @@ mod tests {
         let mut messages = Vec::new();
         codec(settings).encode(br#"{"a":"x;\"y","b":1.10}"#, &mut messages).unwrap();
         codec(settings).encode(br#"{"b":null}"#, &mut messages).unwrap();
-        assert_eq!(messages, [r#"1.10;"x;""y""#.to_owned() + "\"", ";".to_owned()]);
+        assert_eq!(messages, [r#"1.10;"x;""y""#, ";"]);
         assert!(codec(settings).encode(br#"{"c":1}"#, &mut messages).is_err());
         assert!(codec(settings).encode(b"[1,2]", &mut messages).is_err());
     }

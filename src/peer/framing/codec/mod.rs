@@ -62,7 +62,8 @@ impl fmt::Debug for Decoded {
 
 /// Turns messages into values, and values into messages, for one stream.
 ///
-/// An error of a codec never ends the stream: each chunk is a message of its own.
+/// Each chunk is a message of its own, so an error costs this message only. The exception is a stream of `csv` whose
+/// first record names the columns and is bad.
 ///
 /// # Examples
 ///

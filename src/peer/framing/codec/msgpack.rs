@@ -225,20 +225,19 @@ mod tests {
     fn what_json_does_not_have_is_refused() {
         let wrong: [(&[u8], &str); 9] = [
             (b"\xc4\x01a", "binary data"),
-            (b"\xa1\xff", "not UTF-8"),
+            (b"\xa1\xff", "utf8"),
             (b"\xd4\x05a", "extension type"),
             (b"\xd6\xff\0\0\0\0", "extension type"),
             (b"\xcb\x7f\xf8\0\0\0\0\0\0", "not finite"),
             (b"\x81\x01\x02", "key of a map"),
-            (b"\x92\x01", "unexpected end of file"),
+            (b"\x92\x01", ""),
             (b"\xc1", ""),
             (b"\x01\x02", "more bytes follow"),
         ];
         for (bytes, problem) in wrong {
             let error = decode(bytes).unwrap_err();
             assert!(!error.ends_stream());
-            let text = error.to_string();
-            assert!(text.contains(problem) || problem == "unexpected end of file", "{bytes:?}: {text}");
+            assert!(error.to_string().contains(problem), "{bytes:?}: {error}");
         }
     }
 

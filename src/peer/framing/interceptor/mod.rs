@@ -54,8 +54,8 @@ pub trait Interceptor: Send {
     ///
     /// # Errors
     ///
-    /// The problem with the chunk. The interceptor has added the good chunks nevertheless. It can go on unless the error
-    /// [ends the stream](FramingError::ends_stream).
+    /// The problem with the chunk. The interceptor has added the good chunks nevertheless. It goes on with the next
+    /// chunk unless the error [ends the stream](FramingError::ends_stream).
     fn process(&mut self, chunk: Chunk, out: &mut Vec<Chunk>) -> Result<(), FramingError>;
 
     /// Adds what the interceptor still has at the end of the stream. By default there is nothing.

@@ -39,6 +39,7 @@ pub struct DeadHead {
     pub dead_at_us: i64,
     /// Length of the payload.
     pub bytes: i64,
+    pub origin: Option<String>,
 }
 
 /// Statements that look at dead letters of both sorts.
@@ -81,7 +82,7 @@ macro_rules! wanted {
 on_both_engines! {
     const DEAD_HEADS: &str = concat!(
         "SELECT shard, id, recipient, name, source, type, code, reason, attempts, dead_at_us,
-                CAST(octet_length(payload) AS bigint)
+                CAST(octet_length(payload) AS bigint), origin
          FROM eventbox_dead_letter WHERE ", wanted!(), " ORDER BY shard, id LIMIT $3 + 0"
     );
 
@@ -122,6 +123,7 @@ on_both_engines! {
                     attempts: row.try_get(8)?,
                     dead_at_us: row.try_get(9)?,
                     bytes: row.try_get(10)?,
+                    origin: row.try_get(11)?,
                 })
             };
             query.fetch_all(conn).await?.iter().map(head).collect()

@@ -42,6 +42,7 @@ pub struct MessageHead {
     pub last_error: Option<String>,
     /// Length of the payload.
     pub bytes: i64,
+    pub origin: Option<String>,
 }
 
 /// Statements that look at messages of the outbox, and those of an operator that change them.
@@ -79,7 +80,7 @@ pub trait MessageViewTable: Database {
 on_both_engines! {
     const MESSAGE_HEADS: &str =
         "SELECT shard, id, source, type, attempts, created_at_us, next_attempt_at_us, last_code, last_error,
-                CAST(octet_length(payload) AS bigint)
+                CAST(octet_length(payload) AS bigint), origin
          FROM eventbox_outbox
          WHERE (shard, id) > ($1, $2) AND delivered_at_us IS NULL
            AND (CAST($4 AS text) IS NULL OR source = $4)
@@ -134,6 +135,7 @@ on_both_engines! {
                     last_code: row.try_get(7)?,
                     last_error: row.try_get(8)?,
                     bytes: row.try_get(9)?,
+                    origin: row.try_get(10)?,
                 })
             };
             query.bind(wanted.code.as_deref()).fetch_all(conn).await?.iter().map(head).collect()
@@ -165,8 +167,8 @@ on_both_engines! {
         ) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_dead_letter
-                     (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-                 SELECT shard, id, source, type, $3, $4, attempts, ", now_us!(), ", payload FROM eventbox_outbox
+                     (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+                 SELECT shard, id, source, type, origin, $3, $4, attempts, ", now_us!(), ", payload FROM eventbox_outbox
                  WHERE shard = $1 AND id = $2 AND delivered_at_us IS NULL"
             ));
             let query = query.bind(key.shard).bind(key.id).bind(code).bind(reason);

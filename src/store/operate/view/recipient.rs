@@ -13,6 +13,7 @@ pub struct EventHead {
     pub name: Option<String>,
     /// Length of the value.
     pub bytes: i64,
+    pub origin: Option<String>,
 }
 
 /// A timer without its value.
@@ -85,7 +86,7 @@ where
     Option<String>: for<'a> sqlx::Decode<'a, R::Database> + sqlx::Type<R::Database>,
     i64: for<'a> sqlx::Decode<'a, R::Database> + sqlx::Type<R::Database>,
 {
-    Ok(EventHead { id: row.try_get(0)?, name: row.try_get(1)?, bytes: row.try_get(2)? })
+    Ok(EventHead { id: row.try_get(0)?, name: row.try_get(1)?, bytes: row.try_get(2)?, origin: row.try_get(3)? })
 }
 
 on_both_engines! {
@@ -117,7 +118,7 @@ on_both_engines! {
             limit: i64,
         ) -> Result<Vec<EventHead>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT id, name, CAST(octet_length(value) AS bigint) FROM eventbox_event
+                "SELECT id, name, CAST(octet_length(value) AS bigint), origin FROM eventbox_event
                  WHERE shard = $1 AND recipient = $2 AND id > $3 ORDER BY id LIMIT $4 + 0",
             );
             let rows = query.bind(shard).bind(recipient).bind(after).bind(limit).fetch_all(conn).await?;
@@ -132,13 +133,13 @@ on_both_engines! {
             limit: i64,
         ) -> Result<Vec<TimerHead>, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT id, name, bytes, due_at_us FROM (
-                     SELECT id, name, CAST(octet_length(value) AS bigint) AS bytes, due_at_us FROM eventbox_timer
-                     WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT $3 + 0
+                "SELECT id, name, bytes, origin, due_at_us FROM (
+                     SELECT id, name, CAST(octet_length(value) AS bigint) AS bytes, origin, due_at_us
+                     FROM eventbox_timer WHERE shard = $1 AND recipient = $2 ORDER BY id LIMIT $3 + 0
                  ) t ORDER BY due_at_us, id LIMIT $4 + 0",
             );
             let rows = query.bind(shard).bind(recipient).bind(scan).bind(limit).fetch_all(conn).await?;
-            rows.iter().map(|row| Ok(TimerHead { event: head(row)?, due_at_us: row.try_get(3)? })).collect()
+            rows.iter().map(|row| Ok(TimerHead { event: head(row)?, due_at_us: row.try_get(4)? })).collect()
         }
 
         async fn count_timers(

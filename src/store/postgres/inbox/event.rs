@@ -13,11 +13,11 @@ use crate::store::postgres::now_us;
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value) VALUES ($1, $2, $3, $4, $5, $6)";
 
 /// Many events without names and due times: they go into the box, and wait for no other transaction.
-const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
- SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::bytea[])";
+const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
+ SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])";
 
 /// Inserts the rows that a race leaves, and returns the result of each row.
 ///
@@ -32,23 +32,24 @@ const INSERT_EVENTS: &str = concat!(
 WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
     " AS us), row AS MATERIALIZED (
-    SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.value,
+    SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.origin, u.value,
            coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
     FROM clock
-    CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[])
-        WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, ord)
+    CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[],
+        $10::text[])
+        WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, origin, ord)
     WHERE (SELECT CASE WHEN $9::text IS NULL THEN true ELSE set_config('lock_timeout', $9, true) <> '' END)
 ), noted AS (
     INSERT INTO eventbox_tombstone (shard, recipient, name, id)
     SELECT shard, recipient, name, id FROM row WHERE name IS NOT NULL ORDER BY ord
     ON CONFLICT DO NOTHING RETURNING id
 ), added AS (
-    INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
-    SELECT shard, recipient, id, name, traceparent, value FROM row
+    INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+    SELECT shard, recipient, id, name, traceparent, origin, value FROM row
     WHERE due_at_us IS NULL AND (name IS NULL OR id IN (SELECT id FROM noted))
 ), timed AS (
-    INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, value)
-    SELECT shard, due_at_us, id, recipient, name, traceparent, value FROM row
+    INSERT INTO eventbox_timer (shard, due_at_us, id, recipient, name, traceparent, origin, value)
+    SELECT shard, due_at_us, id, recipient, name, traceparent, origin, value FROM row
     WHERE due_at_us IS NOT NULL AND (name IS NULL OR id IN (SELECT id FROM noted))
 ), answer AS (
     SELECT ord, CASE
@@ -97,7 +98,7 @@ impl EventDialect for Postgres {
         E: Executor<'e, Database = Self> + 'e,
     {
         let query = sqlx::query::<Self>(INSERT_EVENT).bind(row.shard).bind(row.recipient).bind(row.id);
-        let arguments = arguments_of(query.bind(row.traceparent).bind(row.value));
+        let arguments = arguments_of(query.bind(row.traceparent).bind(row.origin).bind(row.value));
         Box::pin(async move {
             sqlx::query_with::<Self, _>(INSERT_EVENT, arguments?).execute(executor).await?;
             Ok(())
@@ -188,6 +189,7 @@ where
         .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.traceparent).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>());
     let (arguments, count) = (arguments_of(query), rows.len());
     Box::pin(async move {
@@ -214,7 +216,8 @@ where
         .bind(rows.iter().map(|row| row.value).collect::<Vec<_>>())
         .bind(at_us)
         .bind(in_us)
-        .bind(lock_timeout_ms);
+        .bind(lock_timeout_ms)
+        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>());
     let arguments = arguments_of(query);
     Box::pin(async move {
         let answers = sqlx::query_with::<Postgres, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;

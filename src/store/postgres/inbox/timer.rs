@@ -41,10 +41,10 @@ pub(crate) const MOVE_TIMERS: &str = concat!(
     DELETE FROM eventbox_timer t
     USING packed p CROSS JOIN LATERAL unnest(p.shards, p.dues, p.ids) AS u (shard, due_at_us, id)
     WHERE t.shard = u.shard AND t.due_at_us = u.due_at_us AND t.id = u.id
-    RETURNING t.shard, t.recipient, t.id, t.name, t.traceparent, t.value
+    RETURNING t.shard, t.recipient, t.id, t.name, t.traceparent, t.origin, t.value
 ), moved AS (
-    INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
-    SELECT shard, recipient, id, name, traceparent, value FROM taken
+    INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+    SELECT shard, recipient, id, name, traceparent, origin, value FROM taken
     RETURNING shard
 ), per_shard AS MATERIALIZED (
     SELECT shard, count(*) AS moved FROM moved GROUP BY shard

@@ -85,6 +85,8 @@ impl DiagnosisDialect for Postgres {
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
         made(8, "index", "eventbox_journal_kind_pkey"),
+        made(9, "table", "eventbox_paused_destination"),
+        made(9, "index", "eventbox_paused_destination_pkey"),
         made(11, "table", "eventbox_stream"),
         made(11, "index", "eventbox_stream_pkey"),
         made(11, "table", "eventbox_checkpoint"),

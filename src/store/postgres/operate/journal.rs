@@ -12,11 +12,11 @@ use crate::store::postgres::inbox::timer::among_timers;
 use crate::store::postgres::{now_us, statement_us};
 
 const NOTE_JOURNAL: &str = concat!(
-    "INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, at_us)
-SELECT shard, recipient, id, name, turn, outcome, ",
+    "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
+SELECT shard, recipient, id, name, origin, turn, outcome, ",
     statement_us!(),
-    " FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::int8[], $6::int2[])
-    AS u (shard, recipient, id, name, turn, outcome)",
+    " FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::int8[], $6::int2[], $7::text[])
+    AS u (shard, recipient, id, name, turn, outcome, origin)",
     last_outcome_wins!()
 );
 
@@ -24,10 +24,10 @@ SELECT shard, recipient, id, name, turn, outcome, ",
 macro_rules! and_noting {
     () => {
         concat!(
-            " RETURNING shard, recipient, id, name
+            " RETURNING shard, recipient, id, name, origin
 )
-INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, at_us)
-SELECT shard, recipient, id, name, $4::int8, $5::int2, ",
+INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
+SELECT shard, recipient, id, name, origin, $4::int8, $5::int2, ",
             statement_us!(),
             " FROM gone",
             last_outcome_wins!()
@@ -52,8 +52,8 @@ const QUARANTINE_NOTED: &str = concat!(
     "WITH ",
     taken!(),
     ", noted AS (
-    INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, at_us)
-    SELECT shard, recipient, id, name, $7::int8, $8::int2, ",
+    INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
+    SELECT shard, recipient, id, name, origin, $7::int8, $8::int2, ",
     statement_us!(),
     " FROM taken",
     last_outcome_wins!(),
@@ -71,7 +71,8 @@ impl JournalDialect for Postgres {
             .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.name).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.turn).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.outcome.code()).collect::<Vec<_>>());
+            .bind(rows.iter().map(|row| row.outcome.code()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>());
         query.execute(tx).await?;
         Ok(())
     }

@@ -15,7 +15,7 @@ macro_rules! taken {
             "taken AS (
     DELETE FROM eventbox_event WHERE ",
             among_ids!(),
-            " RETURNING shard, recipient, id, name, traceparent, value
+            " RETURNING shard, recipient, id, name, traceparent, origin, value
 )"
         )
     };
@@ -27,8 +27,8 @@ macro_rules! into_quarantine {
     () => {
         concat!(
             "INSERT INTO eventbox_dead_letter
-    (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
-SELECT shard, id, recipient, name, traceparent, $4, $5, $6::int4, ",
+    (shard, id, recipient, name, traceparent, origin, code, reason, attempts, dead_at_us, payload)
+SELECT shard, id, recipient, name, traceparent, origin, $4, $5, $6::int4, ",
             now_us!(),
             ", value FROM taken"
         )
@@ -44,14 +44,14 @@ const QUARANTINE_EVENTS: &str = concat!("WITH ", taken!(), " ", into_quarantine!
 /// For a name of several events the tombstone gets the last one, because a statement changes a row only once.
 const REPLAY_EVENTS: &str = "WITH back AS (
     DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)
-    RETURNING shard, recipient, id, name, traceparent, payload
+    RETURNING shard, recipient, id, name, traceparent, origin, payload
 ), remembered AS (
     INSERT INTO eventbox_tombstone AS t (shard, recipient, name, id)
     SELECT DISTINCT ON (name) shard, recipient, name, id FROM back WHERE name IS NOT NULL ORDER BY name, id DESC
     ON CONFLICT (shard, recipient, name) DO UPDATE SET gone_at_us = NULL, id = excluded.id
 )
-INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
-SELECT shard, recipient, id, name, traceparent, payload FROM back";
+INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+SELECT shard, recipient, id, name, traceparent, origin, payload FROM back";
 
 const DELETE_QUARANTINED: &str =
     "DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";

@@ -14,11 +14,12 @@ impl DeadLetterDialect for Postgres {
             "WITH back AS (
                  DELETE FROM eventbox_dead_letter d USING unnest($1::int2[], $2::uuid[]) AS u (shard, id)
                  WHERE d.shard = u.shard AND d.id = u.id AND d.recipient IS NULL
-                 RETURNING d.shard, d.id, d.source, d.type, d.code, d.reason, d.payload
+                 RETURNING d.shard, d.id, d.source, d.type, d.origin, d.code, d.reason, d.payload
              )
              INSERT INTO eventbox_outbox
-                 (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, last_code, last_error, payload)
-             SELECT shard, id, source, type, 0, ",
+                 (shard, id, source, type, origin, attempts, created_at_us, next_attempt_at_us, last_code, last_error,
+                  payload)
+             SELECT shard, id, source, type, origin, 0, ",
             now_us!(),
             ", ",
             now_us!(),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
+use crate::store::macros::is_paused;
 use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
@@ -18,10 +19,10 @@ const INSERT_OUTBOX: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT ",
     now_us!(),
     " AS us)
-     INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
-     SELECT u.shard, u.id, u.source, u.type, clock.us, clock.us + $6, u.payload
-     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])
-          AS u (shard, id, source, type, payload), clock"
+     INSERT INTO eventbox_outbox (shard, id, source, type, origin, created_at_us, next_attempt_at_us, payload)
+     SELECT u.shard, u.id, u.source, u.type, u.origin, clock.us, clock.us + $6, u.payload
+     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $7::text[])
+          AS u (shard, id, source, type, payload, origin), clock"
 );
 
 /// The statement of [`OutboxDialect::claim_outbox`]; its plan must find the due rows of each shard by
@@ -37,6 +38,8 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
         SELECT o.shard, o.id, octet_length(o.payload) AS bytes FROM eventbox_outbox o
         WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
     statement_us!(),
+    " AND NOT ",
+    is_paused!("o"),
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
     ) d LIMIT $3
 ), weighed AS (
@@ -48,6 +51,24 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
 UPDATE eventbox_outbox o SET attempts = o.attempts + 1, next_attempt_at_us = clock.us + $4 FROM fitting, clock
 WHERE o.shard = fitting.shard AND o.id = fitting.id
  RETURNING o.shard, o.id, o.source, o.type, o.attempts, o.payload"
+);
+
+/// The statement of [`OutboxDialect::set_aside_outbox`].
+pub(crate) const SET_ASIDE_OUTBOX: &str = concat!(
+    "WITH paused AS MATERIALIZED (
+         SELECT d.shard, d.id FROM generate_series(0, 255) AS s (shard)
+         CROSS JOIN LATERAL (
+             SELECT o.shard, o.id FROM eventbox_outbox o
+             WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
+    statement_us!(),
+    " AND ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $2 OFFSET $1 FOR UPDATE SKIP LOCKED
+         ) d
+     )
+     UPDATE eventbox_outbox o SET next_attempt_at_us = ",
+    now_us!(),
+    " + $3 FROM paused WHERE o.shard = paused.shard AND o.id = paused.id"
 );
 
 /// The statement of [`OutboxDialect::recall_outbox`]; it reads rows that are due far ahead, by the index on the due
@@ -82,19 +103,23 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
              WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
                AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
     statement_us!(),
-    " - $1 ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
+    " - $1 AND NOT ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
          ) d
      ), gone AS (
          DELETE FROM eventbox_outbox o USING old WHERE o.shard = old.shard AND o.id = old.id
-         RETURNING o.shard, o.id, o.source, o.type, o.last_code, o.last_error, o.attempts, o.payload
+         RETURNING o.shard, o.id, o.source, o.type, o.origin, o.last_code, o.last_error, o.attempts, o.payload
      ), buried AS (
-         INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-         SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+         INSERT INTO eventbox_dead_letter
+             (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+         SELECT shard, id, source, type, origin, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
     now_us!(),
     ", payload FROM gone
          ON CONFLICT (shard, id) DO UPDATE
-         SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
-             attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload
+         SET source = excluded.source, type = excluded.type, origin = excluded.origin, code = excluded.code,
+             reason = excluded.reason, attempts = excluded.attempts, dead_at_us = excluded.dead_at_us,
+             payload = excluded.payload
          RETURNING source, type
      )
      SELECT source, type, count(*) FROM buried GROUP BY source, type"
@@ -152,15 +177,16 @@ const BURY_OUTBOX: &str = concat!(
          USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[])
                AS u (shard, id, attempts, code, reason)
          WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
-         RETURNING o.shard, o.id, o.source, o.type, u.code, u.reason, o.attempts, o.payload
+         RETURNING o.shard, o.id, o.source, o.type, o.origin, u.code, u.reason, o.attempts, o.payload
      )
-     INSERT INTO eventbox_dead_letter (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-     SELECT shard, id, source, type, code, reason, attempts, ",
+     INSERT INTO eventbox_dead_letter (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+     SELECT shard, id, source, type, origin, code, reason, attempts, ",
     now_us!(),
     ", payload FROM gone
      ON CONFLICT (shard, id) DO UPDATE
-     SET source = excluded.source, type = excluded.type, code = excluded.code, reason = excluded.reason,
-         attempts = excluded.attempts, dead_at_us = excluded.dead_at_us, payload = excluded.payload RETURNING shard, id"
+     SET source = excluded.source, type = excluded.type, origin = excluded.origin, code = excluded.code,
+         reason = excluded.reason, attempts = excluded.attempts, dead_at_us = excluded.dead_at_us,
+         payload = excluded.payload RETURNING shard, id"
 );
 
 impl OutboxDialect for Postgres {
@@ -196,6 +222,16 @@ impl OutboxDialect for Postgres {
             .bind(claim.claim_ttl_us)
             .bind(claim.bytes);
         query.fetch_all(conn).await?.iter().map(claimed).collect()
+    }
+
+    async fn set_aside_outbox(
+        conn: &mut PgConnection,
+        kept_due: i64,
+        per_shard: i64,
+        hold_us: i64,
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(SET_ASIDE_OUTBOX).bind(kept_due).bind(per_shard).bind(hold_us);
+        Ok(query.execute(conn).await?.rows_affected())
     }
 
     async fn recall_outbox(conn: &mut PgConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
@@ -259,7 +295,8 @@ where
         .bind(rows.iter().map(|row| row.source).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.r#type).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.payload).collect::<Vec<_>>())
-        .bind(claim_ttl_us);
+        .bind(claim_ttl_us)
+        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>());
     let arguments = arguments_of(query);
     Box::pin(async move {
         sqlx::query_with::<Postgres, _>(INSERT_OUTBOX, arguments?).execute(executor).await?;

@@ -82,7 +82,7 @@ pub(crate) const LIST_ROUND: &str = concat!(
        s.state IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
     statement_us!(),
     " BETWEEN 1 AND $8 AS hindered,
-           NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8
+           NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8, NULL AS origin
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
@@ -93,10 +93,11 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) f ON true
 UNION ALL
-SELECT r.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent, CASE WHEN e.bytes <= $6 THEN e.value END, e.bytes
+SELECT r.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent, CASE WHEN e.bytes <= $6 THEN e.value END, e.bytes,
+       e.origin
 FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
 CROSS JOIN LATERAL (
-    SELECT id, name, traceparent, value, octet_length(value)::int8 AS bytes FROM eventbox_event e
+    SELECT id, name, traceparent, value, octet_length(value)::int8 AS bytes, origin FROM eventbox_event e
     WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after ORDER BY id LIMIT $4
 ) e"
 );
@@ -210,8 +211,8 @@ impl RoundDialect for Postgres {
             let Some(part) = parts.get_mut(place_of(&row)?) else { continue };
             match row.try_get(5)? {
                 Some(id) => {
-                    let (name, traceparent) = (row.try_get(6)?, row.try_get(7)?);
-                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    let (name, traceparent, origin) = (row.try_get(6)?, row.try_get(7)?, row.try_get(10)?);
+                    let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
                     part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
                 }
                 None => {

@@ -18,25 +18,25 @@ use crate::store::sqlite::writer::statement::{Statement, run_queued};
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
-    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value) VALUES ($1, $2, $3, $4, $5)";
+    "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value) VALUES ($1, $2, $3, $4, $5, $6)";
 
 /// Differs: no arrays, so the rows are parameters. For events without names and due times.
 const INSERT_PLAIN: BySize = BySize {
     ten: concat!(
-        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
+         SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES ",
         ten_rows!(),
         ") WHERE column3 IS NOT NULL"
     ),
     hundred: concat!(
-        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
+         SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES ",
         hundred_rows!(),
         ") WHERE column3 IS NOT NULL"
     ),
     most: concat!(
-        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-         SELECT column1, column2, column3, column4, column5 FROM (VALUES ",
+        "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
+         SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES ",
         hundred_rows!(),
         ",",
         hundred_rows!(),
@@ -52,8 +52,8 @@ const INSERT_PLAIN: BySize = BySize {
 
 /// The same for any number of rows: rows in JSON cost twice as much as parameters.
 const INSERT_PLAIN_MANY: &str = "
-INSERT INTO eventbox_event (shard, recipient, id, traceparent, value)
-SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]',
+INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
+SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', value ->> '$[2][4]',
        substr($2, value ->> 0, value ->> 1)
 FROM json_each($1)";
 
@@ -62,11 +62,11 @@ FROM json_each($1)";
 /// one connection, whatever the executor is.
 const INSERT_EVENTS: &str = concat!(
     "
-INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value, due_at_us)
+INSERT INTO eventbox_named_emit (shard, recipient, id, name, traceparent, value, due_at_us, origin)
 SELECT value ->> '$[2][0]', value ->> '$[2][1]', unhex(value ->> '$[2][2]'), value ->> '$[2][3]', value ->> '$[2][4]',
        substr($2, value ->> 0, value ->> 1), coalesce(value ->> '$[2][5]', ",
     now_us!(),
-    " + (value ->> '$[2][6]'))
+    " + (value ->> '$[2][6]')), value ->> '$[2][7]'
 FROM json_each($1) RETURNING id, 0 AS noted;
 SELECT unhex(r.value ->> '$[2][2]') AS id, CASE
     WHEN t.id = unhex(r.value ->> '$[2][2]') THEN 0
@@ -88,7 +88,7 @@ impl EventDialect for Sqlite {
         E: Executor<'e, Database = Self> + 'e,
     {
         let query = sqlx::query::<Self>(INSERT_EVENT).bind(row.shard).bind(row.recipient).bind(row.id);
-        let arguments = arguments_of(query.bind(row.traceparent).bind(row.value));
+        let arguments = arguments_of(query.bind(row.traceparent).bind(row.origin).bind(row.value));
         Box::pin(async move {
             sqlx::query_with::<Self, _>(INSERT_EVENT, arguments?).execute(executor).await?;
             Ok(())
@@ -161,7 +161,9 @@ impl Insert {
         let mut packed = Packed::with_capacity(rows.len());
         for row in rows {
             let (at_us, in_us) = row.due_columns();
-            packed.push((row.shard, row.recipient, hex(row.id), row.name, row.traceparent, at_us, in_us), row.value);
+            let (name, traceparent, origin) = (row.name, row.traceparent, row.origin);
+            let columns = (row.shard, row.recipient, hex(row.id), name, traceparent, at_us, in_us, origin);
+            packed.push(columns, row.value);
         }
         let (json, bytes) = packed.into_parameters()?;
         let arguments = arguments_of(sqlx::query::<Sqlite>(INSERT_EVENTS).bind(json).bind(bytes))?;
@@ -175,13 +177,14 @@ impl Insert {
         let query = if sql == INSERT_PLAIN_MANY {
             let mut packed = Packed::with_capacity(rows.len());
             for row in rows {
-                packed.push((row.shard, row.recipient, hex(row.id), row.traceparent), row.value);
+                packed.push((row.shard, row.recipient, hex(row.id), row.traceparent, row.origin), row.value);
             }
             let (json, bytes) = packed.into_parameters()?;
             query.bind(json).bind(bytes)
         } else {
             rows.iter().fold(query, |query, row| {
-                query.bind(row.shard).bind(row.recipient).bind(row.id).bind(row.traceparent).bind(row.value)
+                let query = query.bind(row.shard).bind(row.recipient).bind(row.id);
+                query.bind(row.traceparent).bind(row.origin).bind(row.value)
             })
         };
         Ok(Insert { sql, arguments: arguments_of(query)?, ids: Vec::new(), count: rows.len() })

@@ -35,8 +35,9 @@ pub(crate) const DUE_TIMERS: &str = concat!(
 );
 
 /// No other transaction writes meanwhile, so these are the counted timers.
-pub(crate) const COPY_TIMERS: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
- SELECT shard, recipient, id, name, traceparent, value FROM eventbox_timer
+pub(crate) const COPY_TIMERS: &str =
+    "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+ SELECT shard, recipient, id, name, traceparent, origin, value FROM eventbox_timer
  WHERE shard = $1 AND (due_at_us, id) <= ($2, $3) ORDER BY recipient, id";
 
 pub(crate) const DELETE_MOVED_TIMERS: &str =

@@ -47,8 +47,6 @@ impl DiagnosisDialect for Sqlite {
         made(2, "table", "eventbox_lease"),
         made(3, "table", "eventbox_timer"),
         made(3, "index", "eventbox_timer_id"),
-        made(3, "view", "eventbox_named_emit"),
-        made(3, "trigger", "eventbox_named_emit_insert"),
         made(4, "table", "eventbox_paused_kind"),
         made(6, "view", "eventbox_round_of_one"),
         made(6, "trigger", "eventbox_round_of_one_insert"),
@@ -57,6 +55,9 @@ impl DiagnosisDialect for Sqlite {
         made(8, "table", "eventbox_journal"),
         made(8, "index", "eventbox_journal_at"),
         made(8, "table", "eventbox_journal_kind"),
+        made(9, "table", "eventbox_paused_destination"),
+        made(10, "view", "eventbox_named_emit"),
+        made(10, "trigger", "eventbox_named_emit_insert"),
         made(11, "table", "eventbox_stream"),
         made(11, "table", "eventbox_checkpoint"),
     ];

@@ -13,8 +13,8 @@ use crate::store::sqlite::params::json::{hex, ids_json, rows_json};
 
 /// Differs: no arrays. Without its WHERE the parser would take ON for a join.
 const NOTE_JOURNAL: &str = concat!(
-    "INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, at_us)
-SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, ",
+    "INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, origin, at_us)
+SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, value ->> 5, value ->> 6, ",
     now_us!(),
     " FROM json_each($1) WHERE true",
     last_outcome_wins!()
@@ -24,8 +24,8 @@ SELECT value ->> 0, value ->> 1, unhex(value ->> 2), value ->> 3, value ->> 4, v
 macro_rules! noting {
     ($table:literal) => {
         concat!(
-            "INSERT INTO eventbox_journal (shard, recipient, id, name, turn, outcome, at_us)
-SELECT shard, recipient, id, name, $4, $5, ",
+            "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
+SELECT shard, recipient, id, name, origin, $4, $5, ",
             now_us!(),
             " FROM ",
             $table,
@@ -43,7 +43,7 @@ impl JournalDialect for Sqlite {
     async fn note_journal(tx: &mut SqliteConnection, rows: &[JournalWrite<'_>]) -> Result<(), Fault> {
         let columns: Vec<_> = rows
             .iter()
-            .map(|row| (row.shard, row.recipient, hex(row.id), row.name, row.turn, row.outcome.code()))
+            .map(|row| (row.shard, row.recipient, hex(row.id), row.name, row.turn, row.outcome.code(), row.origin))
             .collect();
         sqlx::query(NOTE_JOURNAL).bind(rows_json(&columns)?).execute(tx).await?;
         Ok(())

@@ -12,8 +12,8 @@ use crate::store::sqlite::params::json::ids_json;
 /// Differs: a CTE cannot write, so each move is several statements in the caller's transaction.
 const COPY_TO_QUARANTINE: &str = concat!(
     "INSERT INTO eventbox_dead_letter
-        (shard, id, recipient, name, traceparent, code, reason, attempts, dead_at_us, payload)
-     SELECT shard, id, recipient, name, traceparent, $4, $5, $6, ",
+        (shard, id, recipient, name, traceparent, origin, code, reason, attempts, dead_at_us, payload)
+     SELECT shard, id, recipient, name, traceparent, origin, $4, $5, $6, ",
     now_us!(),
     ", value FROM eventbox_event
      WHERE shard = $1 AND recipient = $2 AND id IN (SELECT unhex(value) FROM json_each($3))"
@@ -24,8 +24,8 @@ const REMEMBER_NAMES: &str = "INSERT INTO eventbox_tombstone (shard, recipient, 
  WHERE shard = $1 AND recipient = $2 AND id IN (SELECT unhex(value) FROM json_each($3)) AND name IS NOT NULL
  ON CONFLICT (shard, recipient, name) DO UPDATE SET gone_at_us = NULL, id = excluded.id";
 
-const COPY_TO_BOX: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, value)
- SELECT shard, recipient, id, name, traceparent, payload FROM eventbox_dead_letter
+const COPY_TO_BOX: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, traceparent, origin, value)
+ SELECT shard, recipient, id, name, traceparent, origin, payload FROM eventbox_dead_letter
  WHERE shard = $1 AND recipient = $2 AND id IN (SELECT unhex(value) FROM json_each($3))";
 
 const DELETE_QUARANTINED: &str = "DELETE FROM eventbox_dead_letter

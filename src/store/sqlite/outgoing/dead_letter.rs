@@ -16,8 +16,9 @@ impl DeadLetterDialect for Sqlite {
     async fn replay_dead(tx: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(concat!(
             "INSERT OR IGNORE INTO eventbox_outbox
-                 (shard, id, source, type, attempts, created_at_us, next_attempt_at_us, last_code, last_error, payload)
-             SELECT shard, id, source, type, 0, ",
+                 (shard, id, source, type, origin, attempts, created_at_us, next_attempt_at_us, last_code, last_error,
+                  payload)
+             SELECT shard, id, source, type, origin, 0, ",
             now_us!(),
             ", ",
             now_us!(),

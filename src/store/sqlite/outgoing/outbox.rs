@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, Pool, Row, Sqlite, SqliteConnection};
 
 use crate::store::fault::Fault;
+use crate::store::macros::is_paused;
 use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
@@ -21,8 +22,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         ten_rows!(),
         ") WHERE column2 IS NOT NULL"
     ),
@@ -30,8 +31,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         hundred_rows!(),
         ") WHERE column2 IS NOT NULL"
     ),
@@ -39,8 +40,8 @@ const INSERT_OUTBOX: BySize = BySize {
         "WITH clock AS MATERIALIZED (SELECT ",
         now_us!(),
         " AS us)
-         INSERT INTO eventbox_outbox (shard, id, source, type, payload, created_at_us, next_attempt_at_us)
-         SELECT column1, column2, column3, column4, column5, us, us + ? FROM clock, (VALUES ",
+         INSERT INTO eventbox_outbox (shard, id, source, type, origin, payload, created_at_us, next_attempt_at_us)
+         SELECT column1, column2, column3, column4, column5, column6, us, us + ? FROM clock, (VALUES ",
         hundred_rows!(),
         ",",
         hundred_rows!(),
@@ -66,9 +67,12 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
                 SELECT s.value AS shard, unhex(i.value ->> 0) AS id, i.value ->> 1 AS bytes
                 FROM json_each($1) s, json_each((
                     SELECT json_group_array(json_array(hex(id), octet_length(payload))) FROM (
-                        SELECT id, payload FROM eventbox_outbox WHERE shard = s.value AND next_attempt_at_us <= ",
+                        SELECT o.id, o.payload FROM eventbox_outbox o
+                        WHERE o.shard = s.value AND o.next_attempt_at_us <= ",
     now_us!(),
-    "                   ORDER BY next_attempt_at_us LIMIT $2 + 0
+    " AND NOT ",
+    is_paused!("o"),
+    "                   ORDER BY o.next_attempt_at_us LIMIT $2 + 0
                     )
                 )) i LIMIT $3 + 0
             )
@@ -94,6 +98,23 @@ const MARK_OUTBOX: &str = concat!(
 );
 
 /// Differs: as [`CLAIM_OUTBOX`].
+pub(crate) const SET_ASIDE_OUTBOX: &str = concat!(
+    "UPDATE eventbox_outbox SET next_attempt_at_us = ",
+    now_us!(),
+    " + $4 WHERE (shard, id) IN (
+        SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
+            SELECT json_group_array(hex(id)) FROM (
+                SELECT o.id FROM eventbox_outbox o WHERE o.shard = s.value AND o.next_attempt_at_us <= ",
+    now_us!(),
+    " AND ",
+    is_paused!("o"),
+    "           ORDER BY o.next_attempt_at_us LIMIT $3 + 0 OFFSET $2 + 0
+            )
+        )) i
+    )"
+);
+
+/// Differs: as [`CLAIM_OUTBOX`].
 pub(crate) const RECALL_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET next_attempt_at_us = ",
     now_us!(),
@@ -116,11 +137,13 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
 pub(crate) const FIND_EXPIRED: &str = concat!(
     "SELECT s.value, unhex(i.value) FROM json_each($1) s, json_each((
          SELECT json_group_array(hex(id)) FROM (
-             SELECT id FROM eventbox_outbox
-             WHERE shard = s.value AND next_attempt_at_us < 9223372036854775807
-               AND delivered_at_us IS NULL AND created_at_us <= ",
+             SELECT o.id FROM eventbox_outbox o
+             WHERE o.shard = s.value AND o.next_attempt_at_us < 9223372036854775807
+               AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
     now_us!(),
-    "          - $2 ORDER BY next_attempt_at_us LIMIT $3 + 0
+    "          - $2 AND NOT ",
+    is_paused!("o"),
+    "        ORDER BY o.next_attempt_at_us LIMIT $3 + 0
          )
      )) i"
 );
@@ -152,8 +175,8 @@ const RESCHEDULE_OUTBOX: &str = concat!(
 /// Differs: a CTE cannot write, so this is two statements in the caller's transaction; [`DELETE_BURIED`] is the second.
 const BURY_OUTBOX: &str = concat!(
     "INSERT OR REPLACE INTO eventbox_dead_letter
-        (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-     SELECT o.shard, o.id, o.source, o.type, u.value ->> 3, u.value ->> 4, o.attempts, ",
+        (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+     SELECT o.shard, o.id, o.source, o.type, o.origin, u.value ->> 3, u.value ->> 4, o.attempts, ",
     now_us!(),
     ", o.payload FROM json_each($1) u JOIN eventbox_outbox o
          ON o.shard = u.value ->> 0 AND o.id = unhex(u.value ->> 1) AND o.attempts = u.value ->> 2
@@ -204,6 +227,16 @@ impl OutboxDialect for Sqlite {
         query.fetch_all(conn).await?.iter().map(claimed).collect()
     }
 
+    async fn set_aside_outbox(
+        conn: &mut SqliteConnection,
+        kept_due: i64,
+        per_shard: i64,
+        hold_us: i64,
+    ) -> Result<u64, Fault> {
+        let query = sqlx::query(SET_ASIDE_OUTBOX).bind(all_shards()?).bind(kept_due).bind(per_shard);
+        Ok(query.bind(hold_us).execute(conn).await?.rows_affected())
+    }
+
     async fn recall_outbox(conn: &mut SqliteConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
         let query = sqlx::query(RECALL_OUTBOX).bind(json((0..=255).collect::<Vec<_>>())?).bind(longest.claim_us);
         let query = query.bind(longest.first_pause_us).bind(longest.pause_us).bind(per_shard);
@@ -248,8 +281,8 @@ impl OutboxDialect for Sqlite {
         let keys = json_keys(&keys?)?;
         let query = sqlx::query(concat!(
             "INSERT OR REPLACE INTO eventbox_dead_letter
-                (shard, id, source, type, code, reason, attempts, dead_at_us, payload)
-             SELECT shard, id, source, type, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
+                (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
+             SELECT shard, id, source, type, origin, 'EXPIRED', concat_ws(': ', last_code, last_error), attempts, ",
             now_us!(),
             ", payload FROM eventbox_outbox WHERE ",
             named_rows!()
@@ -297,7 +330,7 @@ impl Statement for Insert {
 fn insert_of(rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(&'static str, SqliteArguments), Fault> {
     let sql = INSERT_OUTBOX.of(rows.len());
     let query = rows.iter().fold(sqlx::query::<Sqlite>(sql).bind(claim_ttl_us), |query, row| {
-        query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.payload)
+        query.bind(row.shard).bind(row.id).bind(row.source).bind(row.r#type).bind(row.origin).bind(row.payload)
     });
     Ok((sql, arguments_of(query)?))
 }

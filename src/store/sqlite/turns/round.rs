@@ -82,11 +82,11 @@ SELECT kept.place, coalesce(kept.turn, 0),
            (SELECT s.state FROM eventbox_state s WHERE s.shard = kept.shard AND s.recipient = kept.recipient) END,
        kept.bytes IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
     now_us!(),
-    " BETWEEN 1 AND $5, NULL, NULL, NULL, NULL, NULL
+    " BETWEEN 1 AND $5, NULL, NULL, NULL, NULL, NULL, NULL
 FROM kept LEFT JOIN eventbox_failure f ON f.shard = kept.shard AND f.recipient = kept.recipient
 UNION ALL
 SELECT part.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent,
-       CASE WHEN octet_length(e.value) <= $3 THEN e.value END, octet_length(e.value)
+       CASE WHEN octet_length(e.value) <= $3 THEN e.value END, octet_length(e.value), e.origin
 FROM part CROSS JOIN eventbox_event e ON e.shard = part.shard AND e.recipient = part.recipient AND e.id > part.after
      AND e.id <= coalesce(part.upto, x'ffffffffffffffffffffffffffffffff')"
 );
@@ -162,8 +162,8 @@ impl RoundDialect for Sqlite {
             let Some(part) = parts.get_mut(place_of(&row)?) else { continue };
             match row.try_get(5)? {
                 Some(id) => {
-                    let (name, traceparent) = (row.try_get(6)?, row.try_get(7)?);
-                    let listed = ListedRow { id, name, traceparent, value: Vec::new() };
+                    let (name, traceparent, origin) = (row.try_get(6)?, row.try_get(7)?, row.try_get(10)?);
+                    let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
                     part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
                 }
                 None => {

@@ -44,6 +44,7 @@ struct Waiting {
     recipient: String,
     id: Uuid,
     traceparent: Option<String>,
+    origin: Option<String>,
     value: Vec<u8>,
     answer: oneshot::Sender<Result<(), SharedFault>>,
 }
@@ -56,6 +57,7 @@ impl Waiting {
             id: self.id,
             name: None,
             traceparent: self.traceparent.as_deref(),
+            origin: self.origin.as_deref(),
             value: &self.value,
             due: None,
         }
@@ -99,6 +101,7 @@ pub(crate) async fn insert(pool: &Pool<Sqlite>, row: EventRow<'_>) -> Result<(),
         recipient: row.recipient.to_owned(),
         id: row.id,
         traceparent: row.traceparent.map(str::to_owned),
+        origin: row.origin.map(str::to_owned),
         value: row.value.to_vec(),
         answer,
     };
@@ -187,7 +190,7 @@ async fn one_by_one(pool: &Pool<Sqlite>, rows: Vec<Waiting>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Event, Recipient};
+    use crate::{Error, Event, Origin, Recipient};
 
     const FRAME_BYTES: u64 = 4_096 + 24;
 
@@ -205,7 +208,8 @@ mod tests {
             .copied()
             .map(|value| {
                 let (pool, to) = (pool.clone(), Recipient::new("cell", "1").unwrap());
-                tokio::spawn(async move { crate::emit(&pool, &to, Event::new(value)).await })
+                let event = Event::new(value).with_origin(Origin::new("chat", value, 1).unwrap());
+                tokio::spawn(async move { crate::emit(&pool, &to, event).await })
             })
             .collect();
         while writers_of(pool).emits.queue().waiting.len() < values.len() {
@@ -239,6 +243,8 @@ mod tests {
             answer.unwrap();
         }
         assert_eq!(values(&pool).await.len(), 50);
+        let with_origin = r#"SELECT count(*) FROM eventbox_event WHERE origin = '[["chat","x",1,1]]'"#;
+        assert_eq!(sqlx::query_scalar::<_, i64>(with_origin).fetch_one(&pool).await.unwrap(), 50);
         let frames = (log.metadata().unwrap().len() - before) / FRAME_BYTES;
         assert!(frames < 25, "every commit writes a frame or more: {frames}");
     }

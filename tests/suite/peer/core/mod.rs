@@ -1,5 +1,6 @@
 //! What holds for every connector.
 
+mod answering;
 mod arriving;
 mod ending;
 mod sending;

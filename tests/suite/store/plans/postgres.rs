@@ -358,11 +358,32 @@ async fn a_claim_finds_due_rows_by_the_index() {
          ANALYZE eventbox_outbox",
     )
     .await;
-    for mode in ["force_custom_plan", "force_generic_plan"] {
-        let plan =
-            plan(&db, "CLAIM_OUTBOX", "int4, int8, int8, int8, int8", "0, 10, 100, 10000000, 1000000", mode).await;
-        assert!(plan.contains("eventbox_outbox_due"), "{mode}:\n{plan}");
-        assert!(!plan.contains("Seq Scan on eventbox_outbox"), "{mode}:\n{plan}");
-    }
+    finds_due_rows(&db, "empty").await;
+    // Many pauses, of which the planner knows.
+    db.run(
+        "INSERT INTO eventbox_paused_destination SELECT 'source ' || n, '', 1, 'ana', NULL FROM generate_series(1, 500) n;
+         ANALYZE eventbox_paused_destination",
+    )
+    .await;
+    finds_due_rows(&db, "full").await;
     db.remove().await;
+}
+
+/// Claims, and the statement that sets paused rows aside, read the due rows in the order of their index, and only as
+/// many as they take: they neither join nor sort them with the paused destinations.
+#[cfg(feature = "emitter")]
+async fn finds_due_rows(db: &TestDb<sqlx::Postgres>, pauses: &str) {
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        for (name, types, arguments) in [
+            ("CLAIM_OUTBOX", "int4, int8, int8, int8, int8", "0, 10, 100, 10000000, 1000000"),
+            ("SET_ASIDE_OUTBOX", "int8, int8, int8", "100, 200, 1000000"),
+        ] {
+            let plan = plan(db, name, types, arguments, mode).await;
+            assert!(plan.contains("eventbox_outbox_due"), "{name}, {pauses}, {mode}:\n{plan}");
+            for wrong in ["Seq Scan on eventbox_outbox", "Sort", "Hash", "Anti Join", "Semi Join"] {
+                assert!(!plan.contains(wrong), "{name}, {pauses}, {mode}, {wrong}:\n{plan}");
+            }
+            assert!(plan.contains("eventbox_paused_destination"), "{name}:\n{plan}");
+        }
+    }
 }

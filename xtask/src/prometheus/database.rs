@@ -1,0 +1,73 @@
+//! The database of a run.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::output_of;
+use crate::postgres::Server;
+
+/// Advice for the user when `psql` is missing.
+const ADVICE: &str = "psql makes a database for this run on the server that DATABASE_URL names: install the package \
+postgresql-client, or unset DATABASE_URL to get a throw-away server";
+
+/// A database that only this run uses.
+pub(super) struct Database {
+    pub(super) url: String,
+    /// URL of the server and the name to remove at the end. A throw-away server is removed as a whole.
+    created: Option<(String, String)>,
+}
+
+impl Database {
+    pub(super) fn create(server: &Server) -> Result<Self> {
+        let Server::Given(server) = server else {
+            return Ok(Database { url: server.url(), created: None });
+        };
+        let name = format!("eventbox_prometheus_{}", std::process::id());
+        let url = with_database(server, &name).context("DATABASE_URL names no database: postgres://USER@HOST/NAME")?;
+        output_of(&mut psql(server, &format!("CREATE DATABASE {name}"))).context(ADVICE)?;
+        Ok(Database { url, created: Some((server.clone(), name)) })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some((server, name)) = &self.created
+            && output_of(&mut psql(server, &format!("DROP DATABASE {name} WITH (FORCE)"))).is_err()
+        {
+            eprintln!("xtask: the database {name} could not be removed");
+        }
+    }
+}
+
+fn psql(server: &str, statement: &str) -> Command {
+    let mut command = Command::new("psql");
+    // The statement comes first, so that words_of shows it; the URL with its password is never shown.
+    command.args(["--quiet", "--no-psqlrc", "--command", statement, "--dbname", server]).stdin(Stdio::null());
+    command
+}
+
+/// Returns the URL with another database.
+fn with_database(url: &str, name: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (place, options) = rest.split_once('?').map_or((rest, None), |(place, options)| (place, Some(options)));
+    let host = place.split_once('/').map_or(place, |(host, _)| host);
+    let options = options.map(|options| format!("?{options}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}/{name}{options}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_database_changes() {
+        let changed = |url| with_database(url, "x").unwrap_or_default();
+        assert_eq!(
+            changed("postgres://me:pw@db:5432/orders?sslmode=require"),
+            "postgres://me:pw@db:5432/x?sslmode=require"
+        );
+        assert_eq!(changed("postgres://db"), "postgres://db/x");
+        assert_eq!(with_database("orders.sqlite3", "x"), None);
+    }
+}
