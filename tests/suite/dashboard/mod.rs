@@ -6,6 +6,7 @@ mod guarding;
 mod live;
 mod logging_in;
 mod pages;
+mod peers;
 mod serving;
 
 use std::collections::BTreeMap;

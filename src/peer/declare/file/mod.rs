@@ -2,6 +2,8 @@
 
 mod environment;
 mod read;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::ops::Range;
