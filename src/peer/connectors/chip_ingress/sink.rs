@@ -351,10 +351,10 @@ impl Connector for ChipIngress {
 
     fn codec_need(&self) -> CodecNeed {
         if self.config.wrap.is_some() {
-            return CodecNeed::Default(CodecSpec::default());
+            return CodecNeed::Bytes;
         }
         let protobuf = CodecSpec::named("cloudevents").and_then(|codec| codec.with("mode", "protobuf"));
-        CodecNeed::Default(protobuf.unwrap_or_default())
+        protobuf.map_or(CodecNeed::Bytes, CodecNeed::Default)
     }
 
     async fn run(&self, session: Session) -> Result<(), ConnectorError> {
