@@ -61,6 +61,8 @@ fn instruments() -> impl Iterator<Item = &'static Instrument> {
         crate::chip::INSTRUMENTS,
         #[cfg(feature = "emitter")]
         crate::emitter::INSTRUMENTS,
+        #[cfg(feature = "peer")]
+        crate::peer::INSTRUMENTS,
     ];
     tables.into_iter().flatten()
 }

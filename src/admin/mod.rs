@@ -11,6 +11,7 @@
 //! | [`recipients`] | which recipients wait, fail, are paused; which are the longest and the oldest |
 //! | [`inspect`] | everything about one recipient |
 //! | [`members`], [`shards`] | which processes work, and on what |
+//! | [`peers`], [`streams`], [`stream`] | which peers run, their open streams, and what waits to be sent |
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`paused_destinations`] | which messages are not sent, because an operator said so |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
@@ -97,6 +98,10 @@ pub use view::messages::{
     messages,
 };
 pub use view::overview::{KindOverview, MAX_KIND_COUNT, MAX_KINDS, OutboxOverview, Overview, overview};
+pub use view::peers::{
+    MAX_COUNTED_STREAMS, MAX_PEERS, MAX_STREAMS, PeerProcess, PeerView, STREAM_SILENT_AFTER, StreamView, peers, stream,
+    streams,
+};
 pub use view::recipients::{
     MAX_LISTED_COUNT, MAX_RANKED, MAX_RECIPIENTS, Only, Order, RecipientPage, RecipientQuery, RecipientRow, recipients,
 };

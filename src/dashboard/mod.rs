@@ -12,6 +12,7 @@
 //! | `/dead` | dead letters of both sides, with their payload on request; replay and delete one, or all that match |
 //! | `/outbox` | groups of messages and their errors; retry, and moving to the dead letters |
 //! | `/shards` | members, leases; release and move |
+//! | `/peers` | peers, their open streams, what waits to be sent |
 //! | `/doctor` | findings about the database and around it |
 //! | `/operations` | who did what, when and why |
 //! | `/api/…` | the same as JSON |

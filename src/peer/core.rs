@@ -70,6 +70,8 @@ pub(super) struct Status {
     pub(super) error: Option<String>,
     /// Set when the peer tries no more.
     pub(super) gave_up: bool,
+    /// Set when nothing will ever come again.
+    pub(super) is_finished: bool,
 }
 
 impl Core {
@@ -163,12 +165,16 @@ impl Core {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Returns the number of connections that stand.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Sets the gauges, also of an idle peer.
     pub(super) fn export(&self) {
         let streams = self.streams();
         let open_breakers = streams.iter().filter(|(_, stream)| stream.breaker.is_open()).count();
-        let connected = self.connections.load(Ordering::Relaxed);
-        self.metrics.gauges(streams.len(), connected, open_breakers, self.flow.is_open());
+        self.metrics.gauges(streams.len(), self.connections(), open_breakers, self.flow.is_open());
     }
 
     /// Returns what becomes of events of a stream that is gone.

@@ -16,6 +16,17 @@ pub enum PeerError {
         /// The problem and its remedy.
         problem: String,
     },
+    /// A file of peers is wrong.
+    #[error("read the file of peers{}: {problem}", place(*.line, .peer.as_deref()))]
+    #[non_exhaustive]
+    File {
+        /// Line of the problem, from 1.
+        line: Option<usize>,
+        /// The peer.
+        peer: Option<String>,
+        /// The problem and its remedy.
+        problem: String,
+    },
     /// An id of a stream breaks a limit of [`StreamId`](super::StreamId).
     #[error("name stream {text:?}: {problem}")]
     #[non_exhaustive]
@@ -133,6 +144,13 @@ impl PeerError {
             _ => false,
         }
     }
+}
+
+/// Returns where a problem of a file is.
+fn place(line: Option<usize>, peer: Option<&str>) -> String {
+    let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let peer = peer.map(|peer| format!(", peer {peer}")).unwrap_or_default();
+    line + &peer
 }
 
 /// Why one life of a connection ended.

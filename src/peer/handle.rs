@@ -22,6 +22,7 @@ use crate::peer::connect::supervise;
 use crate::peer::core::{Core, kind_of};
 use crate::peer::declare::builder::PeersBuilder;
 use crate::peer::error::PeerError;
+use crate::peer::status::PeerStatus;
 use crate::peer::stream::facts::StreamSignal;
 use crate::peer::stream::id::StreamId;
 use crate::runtime::{Attended, Runtime, RuntimeConfig};
@@ -157,6 +158,17 @@ impl<B: Backend> Peers<B> {
         self.inner.cores.iter().find(|core| core.id() == peer).map_or(0, |core| core.streams().len())
     }
 
+    /// Returns the state of each peer in this process, in the order of their declaration.
+    #[must_use]
+    pub fn status(&self) -> Vec<PeerStatus> {
+        self.inner.cores.iter().map(|core| PeerStatus::of(core, self.is_linked(core))).collect()
+    }
+
+    /// Returns whether other peers link to this one.
+    fn is_linked(&self, core: &Core) -> bool {
+        self.inner.cores.iter().any(|other| other.declared.links.iter().any(|id| id == core.id()))
+    }
+
     /// Waits until every peer is connected, except clients that others link to.
     ///
     /// # Errors
@@ -169,8 +181,7 @@ impl<B: Backend> Peers<B> {
     pub async fn ready(&self, limit: Duration) -> Result<(), PeerError> {
         let until = from_now(limit);
         for core in &self.inner.cores {
-            let is_linked = self.inner.cores.iter().any(|other| other.declared.links.iter().any(|id| id == core.id()));
-            while !is_linked && core.status().attempts.successes == 0 {
+            while !self.is_linked(core) && core.status().attempts.successes == 0 {
                 let status = core.status();
                 if status.gave_up || Instant::now() >= until {
                     let error = status.error.unwrap_or_else(|| format!("it was not connected within {limit:?}"));

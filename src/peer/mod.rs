@@ -17,6 +17,7 @@
 //! | [`framing`] | turns bytes into messages and back |
 //! | [`Mapping`] | names the recipients of what comes in |
 //! | [`Reconnect`] | says when a connection is made again |
+//! | [`PeersFile`] | reads peers from a file; `eventbox peer run` runs one |
 //!
 //! The ideas are those of Tremor's "Peers and Streams", on eventboxes instead of channels: what Tremor keeps in memory
 //! is in rows here, and breakers and signals belong to streams.
@@ -30,11 +31,14 @@ mod error;
 pub mod framing;
 mod handle;
 mod metrics;
+mod status;
 mod stream;
 
 pub use connect::connector::{CodecNeed, Connector, Role};
 pub use connect::session::Session;
 pub use declare::builder::{MAX_PEER_ID_BYTES, Peer, PeersBuilder, PeersConfig};
+pub use declare::describe::PeerDescription;
+pub use declare::file::{ConnectorTypes, PeersFile};
 pub use declare::limits::PeerLimits;
 pub use declare::mapping::{Mapping, Undelivered};
 pub use declare::reconnect::{Attempts, Reconnect};
@@ -42,6 +46,7 @@ pub use declare::template::Template;
 pub use error::{ConnectorError, PeerError};
 pub use handle::{OBSERVED_SIGNALS, Peers};
 pub use metrics::INSTRUMENTS;
+pub use status::{PeerState, PeerStatus};
 pub use stream::Stream;
 pub use stream::address::answer_to;
 pub use stream::arrival::{Arrival, Received};

@@ -73,7 +73,7 @@ pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
-pub(crate) use peers::stream::{OpeningStream, StreamRow};
+pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
 pub(crate) use shards::wake::Notification;

@@ -12,7 +12,8 @@ use crate::support::{TestDb, with_database};
 const TOKEN: &str = "a token of sixteen bytes or more";
 
 /// Pages that need no recipient.
-pub(crate) const PAGES: [&str; 7] = ["/", "/recipients", "/dead", "/outbox", "/shards", "/doctor", "/operations"];
+pub(crate) const PAGES: [&str; 8] =
+    ["/", "/recipients", "/dead", "/outbox", "/shards", "/peers", "/doctor", "/operations"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_a_script_is_shown_and_does_not_run() {

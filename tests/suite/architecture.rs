@@ -8,9 +8,10 @@ use crate::support::source::{all_files, every_run, is_ident, is_sql, paths_from_
 use crate::support::{TestDb, TestEngine};
 
 /// Modules from the top to the bottom. Each may use the modules below it.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
+    &["prometheus"],
     &["peer"],
-    &["ingress", "dashboard", "prometheus"],
+    &["ingress", "dashboard"],
     &["runtime", "admin", "testing"],
     &["dsset"],
     &["emitter", "eventbox"],

@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, Pool, Postgres, Sqlite};
 use tokio::time::timeout;
 
 /// Number of connections: one for the command, and one for a statement that the library runs beside it.
-const CONNECTIONS: u32 = 2;
+pub(crate) const CONNECTIONS: u32 = 2;
 
 /// Time limit of the first connection to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,22 +65,22 @@ impl Address {
     /// Opens the database. Creates no file, and leaves the journal mode of a file as it is.
     pub(crate) async fn open(self) -> Result<Database> {
         match self {
-            Address::Postgres(options) => open_postgres(*options).await.map(Database::Postgres),
+            Address::Postgres(options) => open_postgres(*options, CONNECTIONS).await.map(Database::Postgres),
             Address::Sqlite(options) => {
                 let options = existing_file(*options)?.create_if_missing(false).synchronous(SqliteSynchronous::Full);
                 let options = options.busy_timeout(eventbox::limits::SQLITE_BUSY_TIMEOUT);
-                open_sqlite(options.pragma("temp_store", "memory")).await.map(Database::Sqlite)
+                open_sqlite(options.pragma("temp_store", "memory"), CONNECTIONS).await.map(Database::Sqlite)
             }
         }
     }
 
-    /// Opens the database with the settings of a service, for its migration. Creates no file.
-    pub(crate) async fn open_as_a_service(self) -> Result<Database> {
+    /// Opens the database with the settings of a service, for its migration or for its work. Creates no file.
+    pub(crate) async fn open_as_a_service(self, connections: u32) -> Result<Database> {
         match self {
-            Address::Postgres(options) => open_postgres(*options).await.map(Database::Postgres),
+            Address::Postgres(options) => open_postgres(*options, connections).await.map(Database::Postgres),
             Address::Sqlite(options) => {
                 let options = eventbox::sqlite_options(existing_file(*options)?.get_filename());
-                open_sqlite(options.create_if_missing(false)).await.map(Database::Sqlite)
+                open_sqlite(options.create_if_missing(false), connections).await.map(Database::Sqlite)
             }
         }
     }
@@ -92,19 +92,19 @@ fn existing_file(options: SqliteConnectOptions) -> Result<SqliteConnectOptions> 
     Ok(options)
 }
 
-async fn open_sqlite(options: SqliteConnectOptions) -> Result<Pool<Sqlite>> {
+async fn open_sqlite(options: SqliteConnectOptions, connections: u32) -> Result<Pool<Sqlite>> {
     let file = options.get_filename().to_owned();
-    let pool = eventbox::pool_options().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = eventbox::pool_options().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     pool.connect_with(options).await.with_context(|| format!("cannot open {}", file.display()))
 }
 
 /// Connects to a server. Fails at once if the server does not answer, unlike a pool, which hides the cause.
-async fn open_postgres(options: PgConnectOptions) -> Result<Pool<Postgres>> {
+async fn open_postgres(options: PgConnectOptions, connections: u32) -> Result<Pool<Postgres>> {
     let at = || format!("cannot connect to Postgres at {}:{}", options.get_host(), options.get_port());
     let connected = timeout(CONNECT_TIMEOUT, options.connect()).await;
     let connected = connected.map_err(|_| anyhow!("{}: no answer within {CONNECT_TIMEOUT:?}", at()))?;
     connected.with_context(at)?.close().await.with_context(at)?;
-    let pool = eventbox::pool_options().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = eventbox::pool_options().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     Ok(pool.connect_lazy_with(options))
 }
 

@@ -5,6 +5,7 @@ mod ask;
 mod config;
 mod connect;
 mod letters;
+mod peer;
 mod print;
 mod read;
 mod serve;
@@ -29,6 +30,8 @@ pub(crate) enum Answer {
     Yes,
     /// A check failed, or the operator did not go on: exit code 1.
     No,
+    /// A person ended the command before its work was done: exit code 130.
+    Interrupted,
 }
 
 /// A command on an open database.
@@ -63,6 +66,7 @@ pub(crate) enum Command {
     State(With<write::StateArgs>),
     Dead(Box<With<letters::DeadArgs>>),
     Outbox(Box<With<letters::OutboxArgs>>),
+    Peer(Box<With<peer::PeerArgs>>),
     Serve(Box<With<serve::ServeArgs>>),
     Migrate(With<setup::MigrateArgs>),
     Completions(setup::CompletionsArgs),
@@ -70,6 +74,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Returns whether the command is a server, which ends by itself when it is asked to.
+    fn is_server(&self) -> bool {
+        match self {
+            Command::Serve(_) => true,
+            Command::Peer(with) => with.args.is_server(),
+            _ => false,
+        }
+    }
+
     async fn run(self) -> Result<Answer> {
         match self {
             Command::Status(with) => with.run().await,
@@ -94,6 +107,7 @@ impl Command {
             Command::State(with) => with.run().await,
             Command::Dead(with) => with.run().await,
             Command::Outbox(with) => with.run().await,
+            Command::Peer(with) => peer::peer(&with.common, with.args).await,
             Command::Serve(with) => with.run().await,
             Command::Migrate(with) => setup::migrate(&with.common, with.args).await,
             Command::Completions(args) => setup::completions(&args),
@@ -109,8 +123,8 @@ pub(crate) async fn run(command: Command) -> ExitCode {
         let _ = log.with_ansi(console::colors_enabled_stderr()).try_init();
     }
     let outcome = match command {
-        // A server ends by itself when it is asked to, after the requests in flight.
-        Command::Serve(with) => with.run().await,
+        // After what is in flight.
+        server if server.is_server() => server.run().await,
         // An interrupt drops the work in flight: each transaction is then done or not.
         command => tokio::select! {
             outcome = command.run() => outcome,
@@ -123,6 +137,10 @@ pub(crate) async fn run(command: Command) -> ExitCode {
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Interrupted) => {
+            print::note("eventbox: interrupted");
+            ExitCode::from(130)
+        }
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             say_error(error.as_ref());

@@ -10,6 +10,7 @@ use super::{Finding, Severity, spoken};
 use crate::admin::view::destination::PausedDestination;
 use crate::admin::why::resume_command;
 use crate::clock::{self, micros};
+use crate::eventbox::STREAM_KIND;
 use crate::shard::SHARDS;
 use crate::store::{
     Backend, BacklogRow, Fault, LeaseRow, MemberRow, OldestMessage, PausedDestinationRow, ReportedBreaker, hold,
@@ -19,7 +20,7 @@ use crate::store::{
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Time without a heartbeat after which a process is taken for dead. The default term of a lease is a quarter.
-const DEAD_AFTER: Duration = Duration::from_secs(60);
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// Most kinds that are looked at.
 const MAX_KINDS: i64 = 200;
@@ -81,7 +82,7 @@ pub(super) async fn leases<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, F
     let leases = B::list_leases(&mut conn).await?;
     let dead_us = micros(DEAD_AFTER);
     let mut findings = abandoned(&leases, dead_us);
-    let living: Vec<_> = members.iter().filter(|member| !member.exiting && member.lives(dead_us)).collect();
+    let living: Vec<_> = members.iter().filter(|member| is_worker(member, dead_us)).collect();
     let room: i64 = living.iter().map(|member| i64::from(member.shard_limit)).sum();
     if living.is_empty() {
         findings.push(Finding::new(
@@ -102,6 +103,11 @@ pub(super) async fn leases<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, F
         findings.push(Finding::ok(LEASES, format!("{} processes renew their leases", living.len())));
     }
     Ok(findings)
+}
+
+/// Returns whether a process takes shards. One that only runs peers takes none.
+fn is_worker(member: &MemberRow, dead_us: i64) -> bool {
+    !member.exiting && member.shard_limit > 0 && member.lives(dead_us)
 }
 
 /// Returns a finding for each holder whose leases expired long ago.
@@ -139,6 +145,8 @@ pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
         living.iter().flat_map(|member| member.report.kinds.iter().map(String::as_str)).collect();
     let there = B::list_kinds(&mut conn, MAX_KINDS).await?;
     let strange = there.iter().map(String::as_str).filter(|kind| !kind.is_empty() && !registered.contains(kind));
+    // The check of peers looks at streams.
+    let strange = strange.filter(|kind| !kind.starts_with(STREAM_KIND));
     let waiting = B::count_backlog(&mut conn, &strange.collect::<Vec<_>>(), 1).await?;
     let finding = |waiting: BacklogRow| {
         let kind = waiting.kind;

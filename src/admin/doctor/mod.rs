@@ -1,6 +1,7 @@
 //! The doctor: looks at the database itself, and says what is wrong with it and what to do.
 
 mod life;
+mod peers;
 mod room;
 mod schema;
 mod server;
@@ -120,6 +121,7 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `clocks` | the clock of this process, and heartbeats, next to the database's clock |
 /// | `leases` | processes that died with shards, shards without a process |
 /// | `kinds` | events whose kind no living process has registered |
+/// | `peers` | streams whose process is silent, events to send without a process that runs their peer |
 /// | `outbox` | the oldest message that is not delivered, paused destinations, breakers that are open |
 ///
 /// Findings come in this order, good ones included, so that a person sees what was looked at. A check that fails, for
@@ -182,6 +184,7 @@ pub async fn doctor<B: Backend>(pool: &Pool<B>, options: &DoctorOptions) -> Resu
         add(noted(pool, "clocks", life::heartbeats(pool)).await);
         add(noted(pool, "leases", life::leases(pool)).await);
         add(noted(pool, "kinds", life::kinds(pool)).await);
+        add(noted(pool, "peers", peers::peers(pool)).await);
         add(noted(pool, "outbox", life::outbox(pool)).await);
         // By itself, because the messages are looked at also when the members cannot be.
         add(noted(pool, "outbox", life::breakers(pool)).await);

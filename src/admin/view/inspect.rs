@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::count::Count;
 use super::members::{self, Member, ShardLease};
+use super::peers::{self, StreamView};
 use crate::admin::{Standing, events, standing, stored_state, time_of};
 use crate::error::Result;
 use crate::eventbox::EventId;
@@ -89,6 +90,8 @@ pub struct Detail {
     pub lease: ShardLease,
     /// Member that holds the shard.
     pub holder: Option<Member>,
+    /// The open stream of a peer whose eventbox this is. Its process works on it, whoever holds the shard.
+    pub stream: Option<StreamView>,
 }
 
 /// A state that the library keeps.
@@ -276,6 +279,7 @@ pub async fn inspect<B: Backend>(pool: &Pool<B>, of: &Recipient, options: &Inspe
             .map(|row| NameView { name: row.name, id: row.id.into(), gone_at: row.gone_at_us.map(time_of) })
             .collect(),
         holder: members.into_iter().find(|member| Some(member.worker) == lease.holder),
+        stream: peers::stream(pool, of).await?,
         lease,
     })
 }

@@ -102,17 +102,10 @@ pub struct ShardLease {
     /// Number of changes of the holder.
     pub generation: i64,
     /// Time until the lease expires, by the database's clock. `None` when the shard is free or the lease has expired.
-    #[serde(rename = "expires_in_seconds", serialize_with = "seconds_if_any")]
+    #[serde(rename = "expires_in_seconds", serialize_with = "super::text::seconds_if_any")]
     pub expires_in: Option<Duration>,
     /// The member that an operator gave the shard to.
     pub pinned: Option<Uuid>,
-}
-
-fn seconds_if_any<S: serde::Serializer>(duration: &Option<Duration>, to: S) -> std::result::Result<S::Ok, S::Error> {
-    match duration {
-        Some(duration) => super::text::seconds(duration, to),
-        None => to.serialize_none(),
-    }
 }
 
 impl ShardLease {

@@ -7,5 +7,6 @@ pub(super) mod inspect;
 pub(super) mod members;
 pub(super) mod messages;
 pub(super) mod overview;
+pub(super) mod peers;
 pub(super) mod recipients;
 pub(super) mod text;

@@ -50,3 +50,11 @@ pub(in crate::admin) fn lossy_if_any<S: Serializer>(bytes: &Option<bytes::Bytes>
 pub(in crate::admin) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
+
+/// Serializes a duration that may be missing as seconds.
+pub(in crate::admin) fn seconds_if_any<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => seconds(duration, to),
+        None => to.serialize_none(),
+    }
+}

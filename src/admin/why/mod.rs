@@ -1,5 +1,7 @@
 //! Why the events of a recipient are not processed.
 
+mod reason;
+mod streams;
 mod words;
 
 pub(in crate::admin) use words::resume_command;
@@ -8,11 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sqlx::Pool;
-use uuid::Uuid;
 
+pub use self::reason::Reason;
+use self::streams::is_stream;
 use super::view::count::Count;
-use super::view::destination::{Destination, PausedDestination};
+use super::view::destination::PausedDestination;
 use super::view::members::{self, Member, ShardLease};
+use super::view::peers::{self, StreamView};
 use super::{Standing, standing, time_of};
 use crate::clock::micros;
 use crate::error::Result;
@@ -45,154 +49,6 @@ pub struct Why {
     pub advice: String,
 }
 
-/// Reasons, in the order in which [`why`] looks for them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "reason", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Reason {
-    /// No event waits, no timer, and the recipient never had a turn.
-    NothingPending {
-        /// Events of the recipient in quarantine.
-        quarantined: u64,
-    },
-    /// No event waits; the first timer is due later.
-    TimerNotDue {
-        /// Time at which it is due, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        due_at: SystemTime,
-    },
-    /// Processes work, but none of them registered the kind, or the one that holds the shard did not.
-    NotRegistered {
-        /// The kind.
-        kind: String,
-        /// The member that holds the shard, when another member registered the kind.
-        holder: Option<Uuid>,
-    },
-    /// The recipient or its whole kind is paused.
-    Paused {
-        /// Whether it is the kind that is paused.
-        is_kind: bool,
-    },
-    /// The last turn failed, and the next retry is later.
-    BackingOff {
-        /// Number of failures in a row.
-        attempts: u32,
-        /// Time of the next retry, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        next_attempt_at: SystemTime,
-        /// Last error.
-        error: String,
-    },
-    /// No process holds the recipient's shard.
-    NoHolder {
-        /// The shard.
-        shard: u8,
-    },
-    /// The process that holds the shard did not renew its lease.
-    SilentHolder {
-        /// The shard.
-        shard: u8,
-        /// The process.
-        worker: Uuid,
-        /// Time since its last heartbeat. `None` when the process is not a member any more.
-        #[serde(skip)]
-        silent_for: Option<Duration>,
-    },
-    /// The process that holds the shard does not work on the kind, because the outbox is over its quota.
-    Throttled {
-        /// The kind.
-        kind: String,
-        /// The process.
-        worker: Uuid,
-    },
-    /// The process that holds the shard tries one recipient of the kind at a time, because many of them fail alike.
-    Held {
-        /// The process.
-        worker: Uuid,
-        /// Error that the recipients fail with.
-        error: String,
-    },
-    /// The last turn failed in the process that holds the shard, for a reason that is no event's fault.
-    Failing {
-        /// The process.
-        worker: Uuid,
-        /// Error of the turn.
-        error: String,
-    },
-    /// No event waits, but messages of the outbox do, and were refused.
-    OutboxStuck {
-        /// Messages that were sent at least twice.
-        struggling: Count,
-        /// Error of one of them.
-        last_error: String,
-    },
-    /// No event waits, but messages of the outbox do, and a process sends nothing, because its endpoint fails.
-    BreakerOpen {
-        /// The process.
-        worker: Uuid,
-        /// Endpoint of its emitter.
-        endpoint: String,
-        /// Messages that wait.
-        waiting: Count,
-        /// Last error of a request.
-        last_error: Option<String>,
-    },
-    /// No event waits, but messages of the outbox do, whose destination an operator paused.
-    DestinationPaused {
-        /// The destination.
-        destination: Destination,
-        /// Time of the pause, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        since: SystemTime,
-        /// Who paused it.
-        who: String,
-        /// Messages that wait for it.
-        waiting: Count,
-    },
-    /// A turn of a processor has been working on the recipient for over a second.
-    BeingWorkedOn {
-        /// The process.
-        worker: Uuid,
-        /// Age of the turn at the last heartbeat of the process.
-        #[serde(rename = "seconds", serialize_with = "super::view::text::seconds")]
-        since: Duration,
-    },
-    /// A transaction that was begun long ago makes every list of events slow.
-    OldTransaction {
-        /// The transaction.
-        transaction: String,
-    },
-    /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has too
-    /// much to do, or it has died and its lease is long.
-    Overdue {
-        /// The process.
-        worker: Uuid,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// Nothing is wrong: the process that holds the shard takes the recipient in its turn.
-    InLine {
-        /// The process.
-        worker: Uuid,
-        /// Events that wait.
-        waiting: Count,
-        /// Time of the emit of the oldest of them.
-        #[serde(serialize_with = "super::view::text::time")]
-        oldest_at: SystemTime,
-    },
-    /// Nothing is wrong: everything was processed.
-    Processed {
-        /// Last turn.
-        turn: i64,
-        /// Time of that turn, by the database's clock.
-        #[serde(serialize_with = "super::view::text::time")]
-        at: SystemTime,
-    },
-}
-
 /// What was read to find the reason.
 struct Facts {
     now: SystemTime,
@@ -203,6 +59,7 @@ struct Facts {
     quarantined: u64,
     members: Vec<Member>,
     lease: Option<ShardLease>,
+    stream: Option<StreamView>,
     old: Option<OldTransaction>,
     groups: Vec<MessageGroup>,
     struggling: i64,
@@ -282,6 +139,7 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         quarantined: quarantined.unsigned_abs(),
         members,
         lease: shards.into_iter().find(|lease| lease.shard == of.shard()),
+        stream: peers::stream(pool, of).await?,
         old,
         groups,
         struggling,
@@ -295,6 +153,8 @@ impl Facts {
         match (self.events.number, due) {
             (0, Some(due_at)) if due_at > self.now => Reason::TimerNotDue { due_at },
             (0, None) => self.idle(),
+            // The holder of the shard decides nothing about the events of a stream.
+            (1.., _) if is_stream(of) => self.of_stream(of),
             // A timer that is due waits for the same process that works on the events.
             _ => self.hindrance(of).unwrap_or_else(|| self.in_line(of)),
         }
@@ -344,16 +204,13 @@ impl Facts {
     /// Returns what keeps every process from the recipient.
     fn hindrance(&self, of: &Recipient) -> Option<Reason> {
         let kind = of.kind().to_owned();
-        let knows = |member: &&Member| member.kinds.is_empty() || member.kinds.contains(&kind);
+        // A timer of a stream is moved by whoever holds the shard.
+        let knows = |member: &&Member| is_stream(of) || member.kinds.is_empty() || member.kinds.contains(&kind);
         if !self.members.is_empty() && !self.members.iter().any(|member| knows(&member)) {
             return Some(Reason::NotRegistered { kind, holder: None });
         }
-        if self.standing.paused || self.standing.kind_paused {
-            return Some(Reason::Paused { is_kind: self.standing.kind_paused });
-        }
-        if let Some(next_attempt_at) = self.standing.next_attempt_at.filter(|at| *at > self.now) {
-            let error = self.standing.error.clone().unwrap_or_default();
-            return Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error });
+        if let Some(reason) = self.stopped() {
+            return Some(reason);
         }
         let shard = of.shard();
         let Some(worker) = self.lease.as_ref().and_then(|lease| lease.holder) else {
@@ -382,9 +239,19 @@ impl Facts {
         Some(Reason::Held { worker, error: held.error.clone() })
     }
 
+    /// Returns what stops the recipient in every process: a pause or a failure.
+    fn stopped(&self) -> Option<Reason> {
+        if self.standing.paused || self.standing.kind_paused {
+            return Some(Reason::Paused { is_kind: self.standing.kind_paused });
+        }
+        let next_attempt_at = self.standing.next_attempt_at.filter(|at| *at > self.now)?;
+        let error = self.standing.error.clone().unwrap_or_default();
+        Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error })
+    }
+
     fn in_line(&self, of: &Recipient) -> Reason {
         let due = self.timer.as_ref().map(|timer| time_of(timer.due_at_us));
-        let oldest_at = self.oldest.map(|id| id.emitted_at()).or(due).unwrap_or(self.now);
+        let oldest_at = self.oldest_at().or(due).unwrap_or(self.now);
         let has_waited = self.now.duration_since(oldest_at).unwrap_or_default();
         if let Some(old) = self.old.as_ref().filter(|_| has_waited >= LONG_WAIT) {
             return Reason::OldTransaction { transaction: old.to_string() };
@@ -394,5 +261,8 @@ impl Facts {
             Some(worker) => Reason::InLine { worker, waiting: self.events, oldest_at },
             None => Reason::NoHolder { shard: of.shard() },
         }
+    }
+    fn oldest_at(&self) -> Option<SystemTime> {
+        self.oldest.map(|id| id.emitted_at())
     }
 }

@@ -17,10 +17,7 @@ impl Facts {
             Count { number: 0, .. } => "a timer is due".to_owned(),
             events => format!("{events} events wait"),
         };
-        let address = |worker: &Uuid| {
-            let member = self.members.iter().find(|member| member.worker == *worker);
-            member.map_or_else(|| worker.to_string(), |member| format!("{} ({worker})", member.address))
-        };
+        let address = |worker: &Uuid| self.address(worker);
         match reason {
             Reason::NothingPending { quarantined: 0 } => (
                 format!("Nothing waits for {of}, and it never had a turn."),
@@ -158,6 +155,11 @@ impl Facts {
                 ),
                 "If the age grows, the processes are too slow: eventbox status --watch".to_owned(),
             ),
+            Reason::PeerNotRunning { .. }
+            | Reason::StreamClosed { .. }
+            | Reason::StreamSilent { .. }
+            | Reason::StreamSlow { .. }
+            | Reason::StreamSending { .. } => self.words_of_stream(of, reason, &waiting),
             Reason::Processed { turn, at } => (
                 format!(
                     "Nothing is wrong: everything for {of} was processed; its turn {turn} was {} ago.",
@@ -168,7 +170,13 @@ impl Facts {
         }
     }
 
-    fn ago(&self, at: SystemTime) -> String {
+    /// Returns a process as a person knows it.
+    pub(super) fn address(&self, worker: &Uuid) -> String {
+        let member = self.members.iter().find(|member| member.worker == *worker);
+        member.map_or_else(|| worker.to_string(), |member| format!("{} ({worker})", member.address))
+    }
+
+    pub(super) fn ago(&self, at: SystemTime) -> String {
         seconds(self.now.duration_since(at).unwrap_or_default())
     }
 

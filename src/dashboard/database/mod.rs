@@ -13,7 +13,7 @@ use super::actions::Action;
 use super::web::PAGE_ROWS;
 use crate::admin::{
     self, DeadFilter, DeadView, Detail, DoctorOptions, Finding, InspectOptions, Member, MessageFilter, MessageView,
-    Operation, OutboxGroups, Overview, RecipientPage, RecipientQuery, ShardLease, Why,
+    Operation, OutboxGroups, Overview, PeerView, RecipientPage, RecipientQuery, ShardLease, StreamView, Why,
 };
 use crate::error::Result;
 use crate::eventbox::EventId;
@@ -60,6 +60,8 @@ pub(crate) trait Database: Send + Sync {
     async fn glance(&self) -> Result<Glance>;
     async fn members(&self) -> Result<Vec<Member>>;
     async fn shards(&self) -> Result<Vec<ShardLease>>;
+    async fn peers(&self) -> Result<Vec<PeerView>>;
+    async fn streams(&self, peer: &str, after: Option<&str>) -> Result<Vec<StreamView>>;
     async fn recipients(&self, query: &RecipientQuery) -> Result<RecipientPage>;
     async fn is_kind_paused(&self, kind: &str) -> Result<bool>;
     async fn inspect(&self, of: &Recipient) -> Result<Detail>;
@@ -97,6 +99,14 @@ impl<B: Backend> Database for OnPool<B> {
 
     async fn shards(&self) -> Result<Vec<ShardLease>> {
         admin::shards(&self.0).await
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerView>> {
+        admin::peers(&self.0).await
+    }
+
+    async fn streams(&self, peer: &str, after: Option<&str>) -> Result<Vec<StreamView>> {
+        admin::streams(&self.0, peer, after, PAGE_ROWS).await
     }
 
     async fn recipients(&self, query: &RecipientQuery) -> Result<RecipientPage> {

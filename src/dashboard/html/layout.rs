@@ -16,6 +16,7 @@ pub(crate) enum Tab {
     Dead,
     Outbox,
     Shards,
+    Peers,
     Doctor,
     Operations,
     /// A page that the navigation does not list.
@@ -23,12 +24,13 @@ pub(crate) enum Tab {
 }
 
 /// The places of the navigation: their paths, names and ids.
-const TABS: [(Tab, &str, &str, &str); 7] = [
+const TABS: [(Tab, &str, &str, &str); 8] = [
     (Tab::Overview, "/", "Overview", "nav-overview"),
     (Tab::Recipients, "/recipients", "Recipients", "nav-recipients"),
     (Tab::Dead, "/dead", "Dead letters", "nav-dead"),
     (Tab::Outbox, "/outbox", "Outbox", "nav-outbox"),
     (Tab::Shards, "/shards", "Shards and members", "nav-shards"),
+    (Tab::Peers, "/peers", "Peers", "nav-peers"),
     (Tab::Doctor, "/doctor", "Doctor", "nav-doctor"),
     (Tab::Operations, "/operations", "Operations", "nav-operations"),
 ];

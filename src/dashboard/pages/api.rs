@@ -22,6 +22,8 @@ pub(super) fn routes() -> Router {
         .route("/messages", get(messages))
         .route("/members", get(members))
         .route("/shards", get(shards))
+        .route("/peers", get(peers))
+        .route("/streams", get(streams))
         .route("/doctor", get(doctor))
         .route("/operations", get(operations))
 }
@@ -89,6 +91,15 @@ async fn members(Extension(ctx): Extension<Ctx>) -> Response {
 
 async fn shards(Extension(ctx): Extension<Ctx>) -> Response {
     answer(&ctx, ctx.database().shards().await.map_err(Failure::from))
+}
+
+async fn peers(Extension(ctx): Extension<Ctx>) -> Response {
+    answer(&ctx, ctx.database().peers().await.map_err(Failure::from))
+}
+
+async fn streams(Extension(ctx): Extension<Ctx>) -> Response {
+    let found = async { Ok(ctx.database().streams(ctx.query.required("peer")?, ctx.query.get("after")).await?) };
+    answer(&ctx, found.await)
 }
 
 async fn doctor(Extension(ctx): Extension<Ctx>) -> Response {

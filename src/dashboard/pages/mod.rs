@@ -9,6 +9,7 @@ pub(crate) mod login;
 mod operations;
 mod outbox;
 pub(crate) mod overview;
+mod peers;
 mod recipient;
 mod recipients;
 mod shards;
@@ -35,6 +36,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/dead", get(dead::page))
         .route("/outbox", get(outbox::page))
         .route("/shards", get(shards::page))
+        .route("/peers", get(peers::page))
         .route("/doctor", get(doctor::page))
         .route("/operations", get(operations::page))
         .route("/confirm", post(actions::ask))

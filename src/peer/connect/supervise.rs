@@ -23,6 +23,7 @@ pub(in crate::peer) async fn run(core: Arc<Core>, stream: StreamId, stopping: Ca
         let ended = core.declared.connector.run(session).await;
         let Err(error) = ended else {
             tracing::info!(peer = core.id(), %stream, "peer is finished");
+            core.update_status(|status| status.is_finished = !stopping.is_cancelled());
             return;
         };
         if stopping.is_cancelled() {

@@ -91,7 +91,10 @@ pub struct BenchReport {
 impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BenchReport { made, arrived, p50, p99, longest, per_second } = self;
-        write!(f, "made {made}, arrived {arrived} ({per_second:.0}/s), age p50 {p50:?}, p99 {p99:?}, longest {longest:?}")
+        write!(
+            f,
+            "made {made}, arrived {arrived} ({per_second:.0}/s), age p50 {p50:?}, p99 {p99:?}, longest {longest:?}"
+        )
     }
 }
 

@@ -8,6 +8,7 @@ use sqlx::Pool;
 
 use crate::peer::connect::connector::{CodecNeed, Connector, Role};
 use crate::peer::core::Declared;
+use crate::peer::declare::describe::PeerDescription;
 use crate::peer::declare::limits::PeerLimits;
 use crate::peer::declare::mapping::Mapping;
 use crate::peer::declare::reconnect::Reconnect;
@@ -115,6 +116,25 @@ impl Peer {
         &self.id
     }
 
+    /// Returns the peer as plain data, for people. It holds no secret.
+    #[must_use]
+    pub fn description(&self) -> PeerDescription {
+        let codec = match self.connector.codec_need() {
+            CodecNeed::Default(default) => Some(self.codec.as_ref().unwrap_or(&default).name().to_owned()),
+            CodecNeed::Bytes => self.codec.as_ref().map(|codec| codec.name().to_owned()),
+            CodecNeed::Structured => None,
+        };
+        PeerDescription {
+            id: self.id.clone(),
+            type_name: self.connector.name(),
+            endpoint: self.connector.endpoint(),
+            codec,
+            interceptors: self.interceptors.iter().map(|interceptor| interceptor.name().to_owned()).collect(),
+            to: self.mapping.to.as_ref().map(ToString::to_string),
+            linked_to: self.links.clone(),
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if self.id.is_empty() || self.id.len() > MAX_PEER_ID_BYTES || !self.id.bytes().all(is_allowed) {
@@ -193,6 +213,12 @@ impl<B: Backend> PeersBuilder<B> {
         self
     }
 
+    /// Adds peers, as those of a [`PeersFile`](super::PeersFile).
+    pub fn peers(mut self, peers: impl IntoIterator<Item = Peer>) -> Self {
+        self.peers.extend(peers);
+        self
+    }
+
     /// Sets the bounds of all peers together.
     pub fn config(self, config: PeersConfig) -> Self {
         PeersBuilder { config, ..self }
@@ -219,24 +245,7 @@ impl<B: Backend> PeersBuilder<B> {
                 "leases are off: peers need them, to notice the streams of dead processes",
             ));
         }
-        let mut ids = HashSet::new();
-        for peer in &self.peers {
-            peer.check().map_err(|problem| PeerError::setup(&peer.id, problem))?;
-            if !ids.insert(peer.id.as_str()) {
-                return Err(PeerError::setup(&peer.id, "the id is declared twice"));
-            }
-        }
-        for peer in &self.peers {
-            for link in &peer.links {
-                let client = self.peers.iter().find(|other| other.id == *link);
-                let is_client = client.is_some_and(|client| client.connector.role() == Role::Client);
-                if !is_client || *link == peer.id {
-                    let problem = format!("it is linked to {link}, which is no other client among the peers");
-                    return Err(PeerError::setup(&peer.id, problem));
-                }
-            }
-        }
-        Ok(())
+        check_all(&self.peers)
     }
 
     /// Returns the declared peers, and the ids of those that others link to.
@@ -244,6 +253,28 @@ impl<B: Backend> PeersBuilder<B> {
         let linked = peers.iter().flat_map(|peer| peer.links.iter().cloned()).collect();
         (peers.into_iter().map(Peer::declared).collect(), linked)
     }
+}
+
+/// Checks peers, and how they fit each other.
+pub(in crate::peer) fn check_all(peers: &[Peer]) -> Result<(), PeerError> {
+    let mut ids = HashSet::new();
+    for peer in peers {
+        peer.check().map_err(|problem| PeerError::setup(&peer.id, problem))?;
+        if !ids.insert(peer.id.as_str()) {
+            return Err(PeerError::setup(&peer.id, "the id is declared twice"));
+        }
+    }
+    for peer in peers {
+        for link in &peer.links {
+            let client = peers.iter().find(|other| other.id == *link);
+            let is_client = client.is_some_and(|client| client.connector.role() == Role::Client);
+            if !is_client || *link == peer.id {
+                let problem = format!("it is linked to {link}, which is no other client among the peers");
+                return Err(PeerError::setup(&peer.id, problem));
+            }
+        }
+    }
+    Ok(())
 }
 
 // A recipient has room for the longest ids.

@@ -31,6 +31,16 @@ pub struct OpeningStream<'a> {
     pub silent_us: i64,
 }
 
+/// Open streams of one peer, each number at most the limit of the count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamCounts {
+    pub open: i64,
+    /// Those whose process has sent no heartbeat in time.
+    pub silent: i64,
+    /// Start of the first of the counted streams.
+    pub first_started_at_us: Option<i64>,
+}
+
 /// Statements on open streams.
 pub trait StreamTable: Database {
     /// Notes an open stream. False when another living process has it.
@@ -71,9 +81,43 @@ pub trait StreamTable: Database {
         limit: i64,
         silent_us: i64,
     ) -> impl Future<Output = Result<Vec<StreamRow>, Fault>> + Send;
+
+    /// Returns the first peer behind `after` that has an open stream.
+    fn next_peer(
+        conn: &mut Self::Connection,
+        after: &str,
+    ) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
+
+    /// Counts the open streams of a peer, up to a limit.
+    fn count_streams(
+        conn: &mut Self::Connection,
+        peer: &str,
+        limit: i64,
+        silent_us: i64,
+    ) -> impl Future<Output = Result<StreamCounts, Fault>> + Send;
 }
 
 on_both_engines! {
+    /// Its plan must use the primary key.
+    pub(crate) const LIST_STREAMS: &str = concat!(
+        "SELECT s.peer, s.stream, s.worker, s.facts, s.started_at_us, m.heartbeat_at_us, ", now_us!(), "
+         FROM eventbox_stream s LEFT JOIN eventbox_member m ON m.worker = s.worker
+         WHERE s.peer = $1 AND s.stream > $2 ORDER BY s.stream LIMIT $3 + 0"
+    );
+
+    /// Its plan must use the primary key.
+    pub(crate) const NEXT_PEER: &str = "SELECT peer FROM eventbox_stream WHERE peer > $1 ORDER BY peer LIMIT 1";
+
+    /// Its plan must use the primary key.
+    pub(crate) const COUNT_STREAMS: &str = concat!(
+        "SELECT count(*), count(CASE WHEN heard_at_us <= ", now_us!(), " - $3 THEN 1 END), min(started_at_us)
+         FROM (SELECT s.started_at_us,
+                   CASE WHEN m.heartbeat_at_us > s.started_at_us THEN m.heartbeat_at_us ELSE s.started_at_us END
+                       AS heard_at_us
+               FROM eventbox_stream s LEFT JOIN eventbox_member m ON m.worker = s.worker
+               WHERE s.peer = $1 ORDER BY s.stream LIMIT $2 + 0) streams"
+    );
+
     /// Reads a row of the columns of [`list_streams`](StreamTable::list_streams), with the time of the last heartbeat of
     /// the process and the current time behind them.
     fn row_of(row: &<Engine as Database>::Row, silent_us: i64) -> Result<StreamRow, sqlx::Error> {
@@ -128,11 +172,7 @@ on_both_engines! {
             limit: i64,
             silent_us: i64,
         ) -> Result<Vec<StreamRow>, Fault> {
-            let query = sqlx::query::<Engine>(concat!(
-                "SELECT s.peer, s.stream, s.worker, s.facts, s.started_at_us, m.heartbeat_at_us, ", now_us!(), "
-                 FROM eventbox_stream s LEFT JOIN eventbox_member m ON m.worker = s.worker
-                 WHERE s.peer = $1 AND s.stream > $2 ORDER BY s.stream LIMIT $3 + 0"
-            ));
+            let query = sqlx::query::<Engine>(LIST_STREAMS);
             let rows = query.bind(peer).bind(after).bind(limit).fetch_all(conn).await?;
             Ok(rows.iter().map(|row| row_of(row, silent_us)).collect::<Result<_, _>>()?)
         }
@@ -167,6 +207,21 @@ on_both_engines! {
             ));
             let rows = query.bind(peer).bind(limit).bind(silent_us).fetch_all(conn).await?;
             Ok(rows.iter().map(|row| row_of(row, silent_us)).collect::<Result<_, _>>()?)
+        }
+
+        async fn next_peer(conn: &mut <Self as Database>::Connection, after: &str) -> Result<Option<String>, Fault> {
+            Ok(sqlx::query_scalar::<Engine, String>(NEXT_PEER).bind(after).fetch_optional(conn).await?)
+        }
+
+        async fn count_streams(
+            conn: &mut <Self as Database>::Connection,
+            peer: &str,
+            limit: i64,
+            silent_us: i64,
+        ) -> Result<StreamCounts, Fault> {
+            let query = sqlx::query::<Engine>(COUNT_STREAMS).bind(peer).bind(limit).bind(silent_us);
+            let row = query.fetch_one(conn).await?;
+            Ok(StreamCounts { open: row.try_get(0)?, silent: row.try_get(1)?, first_started_at_us: row.try_get(2)? })
         }
     }
 }

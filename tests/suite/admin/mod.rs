@@ -9,6 +9,7 @@ mod journal;
 mod operator;
 mod quarantine;
 mod races;
+pub(crate) mod streams;
 mod views;
 mod why;
 

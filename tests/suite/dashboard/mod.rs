@@ -6,6 +6,7 @@ mod guarding;
 mod live;
 mod logging_in;
 mod pages;
+mod peers;
 mod serving;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use crate::support::{CellEngine, TestDb, TestEngine};
 const HOSTILE_KEY: &str = "<script>alert(\"1\")</script>&r=x/ü 'é'%2F+#?";
 
 /// Paths of all pages that need no recipient.
-const PAGES: [&str; 7] = ["/", "/recipients", "/dead", "/outbox", "/shards", "/doctor", "/operations"];
+const PAGES: [&str; 8] = ["/", "/recipients", "/dead", "/outbox", "/shards", "/peers", "/doctor", "/operations"];
 
 /// A browser: it sends the host and the cookies, and remembers the cookies that are set.
 struct Browser {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use eventbox::ingress::{NotTaken, Sink, Taken};
-use eventbox::proto::chipingress::pb::PublishErrorCode;
 use eventbox::proto::chip_common::Schema;
+use eventbox::proto::chipingress::pb::PublishErrorCode;
 use eventbox::proto::chipingress::pb::RegisterSchemaRequest;
 
 use super::*;

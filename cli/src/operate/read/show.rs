@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use eventbox::Recipient;
-use eventbox::admin::{self, Detail, InspectOptions, QuarantinedView, StateView};
+use eventbox::admin::{self, Detail, InspectOptions, QuarantinedView, StateView, StreamView};
 
 use crate::operate::args::recipient;
 use crate::operate::connect::on;
@@ -89,6 +89,9 @@ fn facts(detail: &Detail) -> String {
     }
     facts.add("shard", detail.shard.to_string());
     facts.add("held by", holder(detail));
+    if let Some(stream) = &detail.stream {
+        facts.add("stream", open_stream(stream));
+    }
     facts.lines()
 }
 
@@ -111,6 +114,16 @@ fn holder(detail: &Detail) -> String {
         (None, Some(worker)) => format!("{worker}, which is no member, {lease}"),
         (None, None) => "no process".to_owned(),
     }
+}
+
+fn open_stream(stream: &StreamView) -> String {
+    let process = plain(&stream.address.clone().unwrap_or_else(|| stream.worker.to_string()));
+    let silence = if stream.is_alive { "" } else { ", which is silent" };
+    let mut line = format!("open in {process}{silence}, since {}", relative(stream.started_at));
+    for (key, value) in &stream.facts {
+        line.push_str(&format!("\n{}", plain(&format!("{key}: {value}"))));
+    }
+    line
 }
 
 fn events(detail: &Detail, with_values: bool) -> String {

@@ -10,7 +10,7 @@ use sqlx::{Postgres, Sqlite};
 use crate::operate::Answer;
 use crate::operate::args::Common;
 use crate::operate::ask::with_progress;
-use crate::operate::connect::{Address, on};
+use crate::operate::connect::{Address, CONNECTIONS, on};
 use crate::operate::print::table::{Grid, Tone, cell, number, short, text};
 use crate::operate::print::words::counted;
 use crate::operate::session::Settings;
@@ -90,7 +90,7 @@ fn list(migrations: &[Migration]) -> String {
 }
 
 async fn up(settings: &Settings) -> Result<Answer> {
-    let database = settings.needed_address()?.open_as_a_service().await?;
+    let database = settings.needed_address()?.open_as_a_service(CONNECTIONS).await?;
     let before = on!(&database, pool => eventbox::migrations(pool).await)?;
     with_progress(None, async |_| on!(&database, pool => eventbox::migrate(pool).await)).await?;
     let pending = before.iter().filter(|migration| !migration.is_applied).count();

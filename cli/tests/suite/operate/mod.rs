@@ -3,6 +3,8 @@
 mod changes;
 mod letters;
 mod output;
+#[cfg(unix)]
+mod peer;
 mod reading;
 mod refused;
 #[cfg(unix)]

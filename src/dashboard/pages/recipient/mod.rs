@@ -8,8 +8,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use crate::admin::{Detail, Why};
-use crate::dashboard::html::parts::{any, badge, facts, payload, plain, when_any};
+use super::peers::process;
+use crate::admin::{Detail, StreamView, Why};
+use crate::dashboard::html::parts::{any, badge, facts, payload, plain, when, when_any};
 use crate::dashboard::html::{Sheet, Tab, answer, lease_end, member_name, text};
 use crate::dashboard::web::{Call, Ctx, Failure};
 use crate::eventbox::EventId;
@@ -28,6 +29,7 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
         (reason(&why))
         @if let Some(shown) = shown { (shown) }
         (standing(call, &detail))
+        @if let Some(stream) = &detail.stream { (open_stream(call, stream)) }
         (actions::of_recipient(call, &detail))
         (state(&detail))
         (lists::events(call, &detail))
@@ -54,6 +56,22 @@ fn reason(why: &Why) -> Markup {
             h2 #why-headline { "Why" }
             p #why-sentence { (why.sentence) }
             p #why-advice { (why.advice) }
+        }
+    }
+}
+
+/// Returns the open stream of a peer whose eventbox this is.
+fn open_stream(call: &Call, stream: &StreamView) -> Markup {
+    let mut shown = vec![
+        ("Peer", html! { a href=(call.link("/peers", &[("peer", &stream.peer)])) { (stream.peer) } }),
+        ("Open since", when(stream.started_at)),
+        ("Process", process(stream)),
+    ];
+    shown.extend(stream.facts.iter().map(|(key, value)| (key.as_str(), plain(value))));
+    html! {
+        section aria-labelledby="stream-headline" {
+            h2 #stream-headline { "Stream" }
+            (facts("stream", &shown))
         }
     }
 }

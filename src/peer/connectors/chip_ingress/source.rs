@@ -179,7 +179,8 @@ impl ChipIngressServer {
             builder = builder.accept(Credential::basic(user, &password));
         }
         if !config.public_keys.is_empty() {
-            let keys: Result<Vec<_>, IngressError> = config.public_keys.iter().map(|key| parse_public_key(key)).collect();
+            let keys: Result<Vec<_>, IngressError> =
+                config.public_keys.iter().map(|key| parse_public_key(key)).collect();
             let signed = keys.and_then(|keys| Credential::signed(keys, DEFAULT_MAX_AGE));
             builder = builder.accept(signed.map_err(|error| ConnectorError::refused(error.to_string()))?);
         }

@@ -112,12 +112,7 @@ impl Hub {
     }
 }
 
-async fn deliver<B: Backend>(
-    pool: &Pool<B>,
-    from: &Source,
-    oldest: Option<EventId>,
-    events: Vec<Sent>,
-) -> Result<()> {
+async fn deliver<B: Backend>(pool: &Pool<B>, from: &Source, oldest: Option<EventId>, events: Vec<Sent>) -> Result<()> {
     let attempt = format!("deliver {} events of {} {}", events.len(), from.peer, from.stream);
     let during = |fault: Fault| fault.during(&attempt);
     in_transaction(async {

@@ -229,7 +229,8 @@ mod tests {
         let mut appender = Appender::open(&path, &config(Frames::Lines)).unwrap();
         append(&mut appender, "one\ntwo\n");
         drop(appender);
-        for (torn, left) in [("three\nfo", "one\ntwo\nthree\n"), ("x", "one\ntwo\nthree\n"), ("", "one\ntwo\nthree\n")] {
+        for (torn, left) in [("three\nfo", "one\ntwo\nthree\n"), ("x", "one\ntwo\nthree\n"), ("", "one\ntwo\nthree\n")]
+        {
             OpenOptions::new().append(true).open(&path).unwrap().write_all(torn.as_bytes()).unwrap();
             drop(Appender::open(&path, &config(Frames::Lines)).unwrap());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), left);
@@ -276,7 +277,10 @@ mod tests {
             append(&mut appender, text);
         }
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
-        assert_eq!((read("a.000001"), read("a.000002"), read("a")), ("one\ntwo\n".into(), "three\nfour\n".into(), "five\n".into()));
+        assert_eq!(
+            (read("a.000001"), read("a.000002"), read("a")),
+            ("one\ntwo\n".into(), "three\nfour\n".into(), "five\n".into())
+        );
     }
 
     #[cfg(target_os = "linux")]

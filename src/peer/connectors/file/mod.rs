@@ -103,10 +103,7 @@ impl Connector for File {
 }
 
 /// Runs work on a file outside of the threads of the runtime, and gives the file back.
-async fn blocking<T, R>(
-    mut file: T,
-    work: impl FnOnce(&mut T) -> io::Result<R> + Send + 'static,
-) -> io::Result<(T, R)>
+async fn blocking<T, R>(mut file: T, work: impl FnOnce(&mut T) -> io::Result<R> + Send + 'static) -> io::Result<(T, R)>
 where
     T: Send + 'static,
     R: Send + 'static,

@@ -78,8 +78,7 @@ pub(super) async fn read_to_end(
     path: &Path,
 ) -> Result<Reader, ConnectorError> {
     while !session.stopping().is_cancelled() {
-        let (read_on, lines) =
-            blocking(reader, Reader::next_lines).await.map_err(|error| lost(path, error))?;
+        let (read_on, lines) = blocking(reader, Reader::next_lines).await.map_err(|error| lost(path, error))?;
         reader = read_on;
         if lines.is_empty() {
             break;
@@ -102,15 +101,9 @@ pub(super) async fn hand_over_rest(
 }
 
 /// Emits lines, and moves the stored position behind the last whole one, in one transaction.
-async fn hand_over(
-    stream: &mut Stream,
-    lines: Vec<Line>,
-    reader: &Reader,
-    path: &Path,
-) -> Result<(), ConnectorError> {
+async fn hand_over(stream: &mut Stream, lines: Vec<Line>, reader: &Reader, path: &Path) -> Result<(), ConnectorError> {
     let is_whole = lines.last().is_some_and(|line| line.bytes.ends_with(b"\n"));
-    let mut arrivals: Vec<Arrival> =
-        lines.into_iter().map(|line| arrival(line, reader.generation(), path)).collect();
+    let mut arrivals: Vec<Arrival> = lines.into_iter().map(|line| arrival(line, reader.generation(), path)).collect();
     if is_whole && let Some(last) = arrivals.pop() {
         arrivals.push(last.checkpoint(reader.position().to_string()));
     }

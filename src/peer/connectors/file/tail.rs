@@ -104,11 +104,7 @@ async fn follow(
 }
 
 /// Polls the file until something changes.
-async fn wait(
-    config: &FileConfig,
-    session: &Session,
-    mut reader: Reader,
-) -> Result<(Reader, Change), ConnectorError> {
+async fn wait(config: &FileConfig, session: &Session, mut reader: Reader) -> Result<(Reader, Change), ConnectorError> {
     let (stopping, mut quiet) = (session.stopping(), 0);
     loop {
         if stopping.run_until_cancelled(tokio::time::sleep(config.poll())).await.is_none() {
@@ -133,11 +129,7 @@ async fn wait(
 }
 
 /// Opens the file that has the path now, and waits for it. `None` at the stop.
-async fn successor(
-    config: &FileConfig,
-    session: &Session,
-    generation: u64,
-) -> Result<Option<Reader>, ConnectorError> {
+async fn successor(config: &FileConfig, session: &Session, generation: u64) -> Result<Option<Reader>, ConnectorError> {
     loop {
         let limit = config.max_line_bytes;
         match blocking(config.path.clone(), move |path| Reader::fresh(path, generation, limit)).await {

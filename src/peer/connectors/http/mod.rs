@@ -15,8 +15,8 @@ pub use self::error::HttpError;
 pub use self::headers::{MAX_ENVELOPE_HEADERS, MAX_LISTED_HEADERS};
 pub use self::secret::Secret;
 pub use self::server::{
-    HttpMode, HttpServer, HttpServerConfig, LANE_QUEUE, MAX_KEPT_ANSWERS, MAX_LANES, MAX_STREAMS,
-    MIN_TOKEN_BYTES, Route,
+    HttpMode, HttpServer, HttpServerConfig, LANE_QUEUE, MAX_KEPT_ANSWERS, MAX_LANES, MAX_STREAMS, MIN_TOKEN_BYTES,
+    Route,
 };
 
 /// How a request or a response stands in the value of an event.

@@ -95,6 +95,28 @@ async fn views_of_an_operator_read_no_whole_table() {
 }
 
 #[tokio::test]
+async fn open_streams_are_found_by_the_primary_key() {
+    let db = filled().await;
+    db.run(
+        "INSERT INTO eventbox_stream SELECT 'peer-' || p, 'stream-' || s, gen_random_uuid(), '{}', 0
+         FROM generate_series(1, 50) p, generate_series(1, 500) s; ANALYZE eventbox_stream",
+    )
+    .await;
+    for (name, types, arguments) in [
+        ("LIST_STREAMS", "text, text, int8", "'peer-7', 'stream-7', 100"),
+        ("NEXT_PEER", "text", "'peer-7'"),
+        ("COUNT_STREAMS", "text, int8, int8", "'peer-7', 10001, 15000000"),
+    ] {
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = plan(&db, name, types, arguments, mode).await;
+            assert!(plan.contains("eventbox_stream_pkey"), "{name}, {mode}:\n{plan}");
+            assert!(!plan.contains("Seq Scan on eventbox_stream"), "{name}, {mode}:\n{plan}");
+        }
+    }
+    db.remove().await;
+}
+
+#[tokio::test]
 async fn a_listing_uses_the_primary_key() {
     let nil = uuid::Uuid::nil();
     let boxes =

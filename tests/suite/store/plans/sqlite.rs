@@ -62,6 +62,22 @@ async fn views_of_an_operator_read_no_whole_table() {
     db.remove().await;
 }
 
+#[tokio::test]
+async fn open_streams_are_found_by_the_primary_key() {
+    let db = filled().await;
+    for name in ["LIST_STREAMS", "NEXT_PEER", "COUNT_STREAMS"] {
+        let plan = plans(&db, name).await.concat();
+        let is_search = |detail: &String| {
+            let of_table = detail.starts_with("SEARCH s ") || detail.starts_with("SEARCH eventbox_stream ");
+            of_table && detail.contains("PRIMARY KEY (peer")
+        };
+        assert!(plan.iter().any(is_search), "{name}: {plan:#?}");
+        let is_scan = |detail: &String| detail.starts_with("SCAN s ") || detail.starts_with("SCAN eventbox_stream");
+        assert!(!plan.iter().any(|detail| is_scan(detail) || detail.contains("TEMP B-TREE")), "{name}: {plan:#?}");
+    }
+    db.remove().await;
+}
+
 async fn uses_the_primary_key(name: &str) {
     let db = filled().await;
     let plan = plans(&db, name).await.concat();

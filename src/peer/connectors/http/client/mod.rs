@@ -108,7 +108,10 @@ impl Connector for HttpClient {
         // A connection is opened only to see that there is a server: the peer waits with events until there is one.
         drop(dial.dial().await.map_err(|source| ConnectorError::connect(attempt, source))?);
         let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(settings.config.concurrency).pool_timer(TokioTimer::new());
+        builder
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.config.concurrency)
+            .pool_timer(TokioTimer::new());
         let sender: Sender = builder.build(dial);
         let facts = StreamFacts::new().with("endpoint", self.endpoint());
         let mut stream = session.open(session.stream().clone(), facts).await?;

@@ -170,7 +170,9 @@ impl Settings {
         config.check_numbers().map_err(wrong)?;
         if let Some(token) = config.token.as_ref().filter(|token| token.text().len() < MIN_TOKEN_BYTES) {
             let bytes = token.text().len();
-            return Err(wrong(format!("the token has {bytes} bytes; choose a random one of at least {MIN_TOKEN_BYTES}")));
+            return Err(wrong(format!(
+                "the token has {bytes} bytes; choose a random one of at least {MIN_TOKEN_BYTES}"
+            )));
         }
         let content_type = HeaderValue::from_str(&config.response_content_type)
             .map_err(|_| wrong("response_content_type is no value of a header".to_owned()))?;

@@ -153,7 +153,9 @@ impl Answers<'_> {
     fn settle(&self, outgoing: &mut Outgoing, id: EventId, is_taken: bool) {
         match is_taken {
             true => outgoing.ack_events(&[id]),
-            false => self.refuse(outgoing, id, HttpError::unroutable("its client went away before it had the response")),
+            false => {
+                self.refuse(outgoing, id, HttpError::unroutable("its client went away before it had the response"))
+            }
         }
     }
 

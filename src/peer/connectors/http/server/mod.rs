@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::answer::Answer;
-use self::config::{NAME, Settings};
 pub use self::config::{HttpMode, HttpServerConfig, MAX_LANES, MIN_TOKEN_BYTES};
+use self::config::{NAME, Settings};
 pub use self::connection::MAX_STREAMS;
 pub use self::lane::LANE_QUEUE;
 use self::lane::{Job, Lane};

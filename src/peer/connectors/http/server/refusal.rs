@@ -50,7 +50,9 @@ pub(super) fn of_error(error: &PeerError) -> Answer {
 fn of_misuse(misuse: &Misuse) -> Answer {
     match misuse {
         Misuse::Stopped { .. } => Answer::stopping(),
-        Misuse::TooLong { .. } => Answer::say(StatusCode::PAYLOAD_TOO_LARGE, &format!("the event is refused: {misuse}")),
+        Misuse::TooLong { .. } => {
+            Answer::say(StatusCode::PAYLOAD_TOO_LARGE, &format!("the event is refused: {misuse}"))
+        }
         misuse => Answer::say(StatusCode::UNPROCESSABLE_ENTITY, &format!("the event is refused: {misuse}")),
     }
 }

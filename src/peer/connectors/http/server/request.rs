@@ -30,7 +30,11 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 128;
 
 /// Answers a request.
-pub(super) async fn answer(shared: &Arc<Shared>, remote: SocketAddr, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    remote: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let is_head = request.method() == Method::HEAD;
     let reply = tokio::select! {
         // An answer that came is not lost to the stop.
@@ -48,9 +52,10 @@ async fn handle(shared: &Arc<Shared>, remote: SocketAddr, request: Request<Incom
     let settings = &shared.settings;
     let (parts, body) = request.into_parts();
     check(shared, &parts)?;
-    let _place = shared.places.try_acquire().map_err(|_| {
-        Answer::say(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time").try_again()
-    })?;
+    let _place = shared
+        .places
+        .try_acquire()
+        .map_err(|_| Answer::say(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time").try_again())?;
     let key = key(settings, &parts)?;
     let body = read(settings, body).await?;
     let began = Instant::now();
@@ -166,7 +171,9 @@ fn envelope(settings: &Settings, number: u64, parts: &Parts, body: &Bytes) -> Re
     let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
     match envelope.len() <= MAX_VALUE_BYTES {
         true => Ok(envelope),
-        false => Err(Answer::say(StatusCode::PAYLOAD_TOO_LARGE, &format!("an event has at most {MAX_VALUE_BYTES} bytes"))),
+        false => {
+            Err(Answer::say(StatusCode::PAYLOAD_TOO_LARGE, &format!("an event has at most {MAX_VALUE_BYTES} bytes")))
+        }
     }
 }
 

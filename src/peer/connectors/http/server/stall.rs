@@ -38,7 +38,8 @@ impl Activity {
     /// Waits until the connection had no request, and wrote nothing, for this time; at most twice as long.
     pub(super) async fn idle(&self, limit: Duration) {
         loop {
-            let quiet = self.opened.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)));
+            let quiet =
+                self.opened.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)));
             match self.requests.load(Ordering::Relaxed) {
                 0 if quiet >= limit => return,
                 0 => sleep(limit.saturating_sub(quiet)).await,
