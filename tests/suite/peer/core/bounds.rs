@@ -111,7 +111,7 @@ on_every_engine! {
             tap.takes(&["a", "b"]).await;
         }
         pipe.line("read before the stop");
-        eventually(SOON, async || values(db, &super::super::room("one")).await.len() == 1).await;
+        eventually(SOON, async || values(db, &crate::peer::room("one")).await.len() == 1).await;
         let stop = tokio::spawn(async move { running.stop(STOP).await });
         one.acknowledge(2);
         eventually(SOON, async || one.seen().ended == 1).await;
