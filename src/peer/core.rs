@@ -68,6 +68,8 @@ pub(super) struct Status {
     pub(super) attempts: Attempts,
     /// The last error, until a connection stands.
     pub(super) error: Option<String>,
+    /// The last error of a batch that was not delivered.
+    pub(super) send_error: Option<String>,
     /// Set when the peer tries no more.
     pub(super) gave_up: bool,
     /// Set when nothing will ever come again.

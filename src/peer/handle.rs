@@ -259,6 +259,11 @@ fn problem_of(core: &Core) -> Option<String> {
     if core.flow.is_open() {
         return Some(format!("the breaker of peer {id} is open: {error}"));
     }
+    let failing = core.streams().iter().filter(|(_, stream)| stream.breaker.is_open()).count();
+    if failing > 0 {
+        let error = status.send_error.as_deref().unwrap_or("no error yet");
+        return Some(format!("{failing} streams of peer {id} cannot send: {error}"));
+    }
     (status.attempts.since_success >= DEGRADED_AFTER).then(|| format!("peer {id} is not connected: {error}"))
 }
 

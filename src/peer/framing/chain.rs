@@ -83,6 +83,33 @@ impl Chain {
         result
     }
 
+    /// Adds what interceptors gather on purpose to `out`, and goes on.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`process`](Self::process).
+    pub fn flush(&mut self, out: &mut Vec<Chunk>) -> Result<(), FramingError> {
+        if self.ended {
+            return Err(FramingError::Ended);
+        }
+        let mut faults = Faults::default();
+        let mut pending = Vec::new();
+        for at in 0..self.interceptors.len() {
+            let mut stage_faults = Faults::default();
+            pending = self.pass(at, pending, &mut stage_faults);
+            if let Some(interceptor) = self.interceptors.get_mut(at)
+                && let Err(error) = interceptor.flush(&mut pending)
+            {
+                stage_faults.add(error);
+            }
+            self.close_gap(at, stage_faults, &mut faults);
+        }
+        out.append(&mut pending);
+        let result = faults.into_result();
+        self.ended = result.as_ref().is_err_and(FramingError::ends_stream);
+        result
+    }
+
     /// Flushes every interceptor, in order, and adds what comes out to `out`. The chain takes no chunks afterwards.
     ///
     /// The method does nothing after an error that ended the stream, because the rests may belong to broken messages.

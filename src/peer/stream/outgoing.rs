@@ -115,7 +115,8 @@ impl Outgoing {
             let passes = self.core.flow.pass(&self.breaker).await;
             // No await from here on, so that no event is lost between the queue and the batch.
             let Some(taken) = self.delivery.take_now(self.core.declared.limits.batch_bytes.get()) else { continue };
-            let events: Vec<OutgoingEvent> = taken.into_iter().filter_map(|event| self.encode(event)).collect();
+            let mut events: Vec<OutgoingEvent> = taken.into_iter().filter_map(|event| self.encode(event)).collect();
+            self.release_gathered(&mut events);
             if !events.is_empty() {
                 return Some(Batch { events, passes });
             }
@@ -144,10 +145,28 @@ impl Outgoing {
         match self.encoded(event.value()) {
             Ok(encoded) => Some(OutgoingEvent { event, encoded }),
             Err(error) => {
+                // The next events get interceptors that this one has not broken.
+                if error.ends_stream()
+                    && let Ok(writer) = writer_of(&self.core)
+                {
+                    (self.chain, self.codec) = writer;
+                }
                 self.refuse(event.id(), error);
                 None
             }
         }
+    }
+
+    /// Adds what interceptors gather to the last event, so that no event is acknowledged while its bytes are held back.
+    fn release_gathered(&mut self, events: &mut [OutgoingEvent]) {
+        let (mut gathered, Some(last)) = (Vec::new(), events.last_mut()) else { return };
+        if self.core.declared.connector.has_whole_messages() {
+            return;
+        }
+        if let Err(error) = self.chain.flush(&mut gathered) {
+            tracing::warn!(peer = self.core.id(), stream = %self.id, error = %Causes(&error), "bytes were held back");
+        }
+        last.encoded.extend(gathered.into_iter().map(|chunk| chunk.bytes));
     }
 
     fn encoded(&mut self, value: &[u8]) -> Result<Vec<Bytes>, FramingError> {
@@ -217,8 +236,9 @@ impl Outgoing {
     /// Gives events back that were not delivered.
     pub fn fail_events(&mut self, events: Vec<OutgoingEvent>, error: &(dyn std::error::Error + 'static)) {
         let error = Causes(error).to_string();
-        tracing::warn!(peer = self.core.id(), stream = %self.id, events = events.len(), error, "events were not sent");
+        tracing::warn!(peer = self.core.id(), stream = %self.id, events = events.len(), %error, "events were not sent");
         self.core.metrics.failed(events.len());
+        self.core.update_status(|status| status.send_error = Some(error));
         self.delivery.put_back(events.into_iter().map(|event| event.event).collect());
     }
 

@@ -79,7 +79,11 @@ impl Hub {
         #[cfg(feature = "sqlite")]
         if !is_postgres(url) {
             // A hub that is not there is a wrong path, and not a new hub.
-            let path = url.strip_prefix("sqlite://").or(url.strip_prefix("sqlite:")).unwrap_or(url);
+            let path = match url.strip_prefix("sqlite://").or(url.strip_prefix("sqlite:")) {
+                // The options of a connection are the library's own.
+                Some(path) => path.split('?').next().unwrap_or(path),
+                None => url,
+            };
             let file = crate::eventbox::sqlite_options(path).create_if_missing(false);
             let pool = pool_options::<sqlx::Sqlite>().max_connections(HUB_CONNECTIONS).connect_with(file).await;
             return pool.map(Hub::Sqlite).map_err(|error| Fault::from(error).during(attempt));

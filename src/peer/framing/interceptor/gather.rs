@@ -53,7 +53,7 @@ impl Gather {
         Ok(Gather { max_bytes, incoming, gathered: BytesMut::new(), ingest_ns: 0 })
     }
 
-    fn flush(&mut self, out: &mut Vec<Chunk>) {
+    fn release(&mut self, out: &mut Vec<Chunk>) {
         if !self.gathered.is_empty() {
             out.push(Chunk::new(self.gathered.split(), self.ingest_ns));
         }
@@ -71,7 +71,7 @@ impl Interceptor for Gather {
             return Ok(());
         }
         if self.gathered.len() + chunk.bytes.len() > self.max_bytes {
-            self.flush(out);
+            self.release(out);
         }
         if chunk.bytes.len() >= self.max_bytes {
             out.push(chunk);
@@ -80,13 +80,18 @@ impl Interceptor for Gather {
         self.gathered.extend_from_slice(&chunk.bytes);
         self.ingest_ns = chunk.ingest_ns;
         if self.gathered.len() == self.max_bytes {
-            self.flush(out);
+            self.release(out);
         }
         Ok(())
     }
 
+    fn flush(&mut self, out: &mut Vec<Chunk>) -> Result<(), FramingError> {
+        self.release(out);
+        Ok(())
+    }
+
     fn finish(&mut self, out: &mut Vec<Chunk>) -> Result<(), FramingError> {
-        self.flush(out);
+        self.release(out);
         Ok(())
     }
 }

@@ -67,6 +67,17 @@ pub trait Interceptor: Send {
         Ok(())
     }
 
+    /// Adds what the interceptor gathers on purpose to `out`, and goes on. By default there is nothing.
+    ///
+    /// A stream calls it behind each batch that it sends, so that no event is acknowledged while its bytes are held back.
+    ///
+    /// # Errors
+    ///
+    /// As [`process`](Interceptor::process).
+    fn flush(&mut self, _out: &mut Vec<Chunk>) -> Result<(), FramingError> {
+        Ok(())
+    }
+
     /// Returns whether a message may begin in one chunk and end in another. By default it may not.
     ///
     /// Such an interceptor cannot go on when an earlier one loses a chunk.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use eventbox::admin::Operator;
 use eventbox::peer::PeerLimits;
+use eventbox::peer::framing::InterceptorSpec;
 
 use super::super::pipe::{Answers, Pipes};
 use super::super::{STOP, chat, emit, is_empty, out, peers, values};
@@ -90,6 +91,17 @@ on_every_engine! {
         let taken = eventbox::admin::quarantined(&db.pool, &out("one"), None, 10).await.unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!((taken[0].event.value(), taken[0].reason.as_str()), (&b"bad"[..], "it is bad"));
+        assert!(peers.stop(STOP).await.complete);
+    }
+
+    async fn no_event_is_acknowledged_while_an_interceptor_holds_its_bytes_back(db) {
+        let pipes = Pipes::new();
+        let interceptors = ["chunk", "lines"].map(|name| InterceptorSpec::named(name).unwrap());
+        let peers = peers(db).peer(chat(&pipes).interceptors(interceptors)).start().await.unwrap();
+        let mut pipe = pipes.connect("one");
+        emit(db, &out("one"), "far smaller than a chunk").await;
+        assert_eq!(pipe.next().await.as_deref(), Some("far smaller than a chunk\n"));
+        is_empty(db, &out("one")).await;
         assert!(peers.stop(STOP).await.complete);
     }
 
