@@ -78,8 +78,8 @@ impl<B: Backend> DurableEmitter<B> {
 
     /// Starts to accept and to send messages.
     ///
-    /// Reads the paused destinations first, so that nothing is sent to them from the beginning. A database that does not
-    /// answer delays the start by [`Config::database_timeout`] at most, and is no error.
+    /// Reads the paused destinations first, so that nothing is sent to them from the beginning. A database that does
+    /// not answer delays the start by [`Config::database_timeout`] at most, and is no error.
     ///
     /// # Errors
     ///
@@ -122,8 +122,8 @@ impl<B: Backend> DurableEmitter<B> {
     /// Sends a row from memory that a turn or [`publish_in`](crate::outbox::publish_in) just wrote. Call it after the
     /// commit.
     ///
-    /// Never fails and never waits. A row of a paused destination waits in the outbox. When the queue is full, a host sends the row as soon as the queue has room, at the
-    /// latest when the claim of its insert has ended.
+    /// Never fails and never waits. A row of a paused destination waits in the outbox. When the queue is full, a host
+    /// sends the row as soon as the queue has room, at the latest when the claim of its insert has ended.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if !self.core.signals.is_running() {
             return Handover::LeftWaiting;

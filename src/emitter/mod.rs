@@ -17,8 +17,8 @@
 //!
 //! An operator may pause a destination ([`admin::Operator::pause_destination`](crate::admin::Operator)): messages of a
 //! source, of a type, of both, or all. No claim takes them, no process sends them from memory, they do not expire, and
-//! they keep their attempts. A process learns of a pause within [`PAUSE_POLL_INTERVAL`]. What it has in its queue by then
-//! may still be sent, for as long as its claim lasts.
+//! they keep their attempts. A process learns of a pause within [`PAUSE_POLL_INTERVAL`]. What it has in its queue by
+//! then may still be sent, for as long as its claim lasts.
 //!
 //! # What a failure means
 //!

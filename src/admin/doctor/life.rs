@@ -164,20 +164,24 @@ pub(super) async fn kinds<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
     }
 }
 
-/// Looks at the oldest message, and at pauses.
+/// Looks at the oldest message.
 pub(super) async fn outbox<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
-    let conn = &mut *hold(pool).await?;
-    let mut findings = vec![oldest(B::oldest_undelivered(conn).await?)];
-    let now_us = B::database_time_us(conn).await?;
-    findings.extend(B::list_paused_destinations(conn).await?.into_iter().map(|row| paused(now_us, row)));
-    Ok(findings)
+    Ok(vec![oldest(B::oldest_undelivered(&mut *hold(pool).await?).await?)])
 }
 
-/// Looks at what the living processes tell of their endpoints.
+/// Lists the paused destinations.
+pub(super) async fn pauses<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
+    let conn = &mut *hold(pool).await?;
+    let now_us = B::database_time_us(conn).await?;
+    Ok(B::list_paused_destinations(conn).await?.into_iter().map(|row| paused(now_us, row)).collect())
+}
+
+/// Lists the breakers that the living processes tell of.
 pub(super) async fn breakers<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fault> {
     let members = B::list_members(&mut *hold(pool).await?).await?;
     let living = members.iter().filter(|member| member.lives(micros(DEAD_AFTER)));
-    Ok(living.flat_map(|member| member.report.breakers.iter().map(move |found| breaker(member, found))).collect())
+    let breakers = living.flat_map(|member| member.report.breakers.iter().map(move |found| breaker(member, found)));
+    Ok(breakers.collect())
 }
 
 fn paused(now_us: i64, row: PausedDestinationRow) -> Finding {
@@ -186,7 +190,7 @@ fn paused(now_us: i64, row: PausedDestinationRow) -> Finding {
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     Finding::new(
         Severity::Note,
-        OUTBOX,
+        "pauses",
         format!("a destination has been paused for {since}: {destination}, by {who}{why}"),
         format!("to go on: `{}`", resume_command(&destination)),
     )
@@ -197,7 +201,7 @@ fn breaker(member: &MemberRow, breaker: &ReportedBreaker) -> Finding {
     let error = breaker.error.as_deref().unwrap_or("unknown");
     Finding::new(
         Severity::Warning,
-        OUTBOX,
+        "breakers",
         format!("the breaker of {} to {endpoint} has been open for {since}; last error: {error}", member.address),
         "repair the endpoint or the way to it: a probe closes the breaker",
     )

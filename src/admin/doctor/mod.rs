@@ -122,7 +122,9 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `leases` | processes that died with shards, shards without a process |
 /// | `kinds` | events whose kind no living process has registered |
 /// | `peers` | streams whose process is silent, events to send without a process that runs their peer |
-/// | `outbox` | the oldest message that is not delivered, paused destinations, breakers that are open |
+/// | `outbox` | the oldest message that is not delivered |
+/// | `pauses` | destinations that an operator paused |
+/// | `breakers` | endpoints to which the emitter of a living process sends nothing, because they fail |
 ///
 /// Findings come in this order, good ones included, so that a person sees what was looked at. A check that fails, for
 /// lack of a right for example, is a finding of [`Severity::Note`]. Checks of tables are left out before the first
@@ -186,8 +188,8 @@ pub async fn doctor<B: Backend>(pool: &Pool<B>, options: &DoctorOptions) -> Resu
         add(noted(pool, "kinds", life::kinds(pool)).await);
         add(noted(pool, "peers", peers::peers(pool)).await);
         add(noted(pool, "outbox", life::outbox(pool)).await);
-        // By itself, because the messages are looked at also when the members cannot be.
-        add(noted(pool, "outbox", life::breakers(pool)).await);
+        add(noted(pool, "pauses", life::pauses(pool)).await);
+        add(noted(pool, "breakers", life::breakers(pool)).await);
     }
     Ok(findings)
 }

@@ -11,13 +11,14 @@ impl<B: Backend> Operator<B> {
     /// Pauses the delivery to a destination: no process sends its messages until
     /// [`resume_destination`](Operator::resume_destination).
     ///
-    /// Use it when the receiver must be left alone, or must not get messages before somebody has looked at them. Messages
-    /// may still be published, and wait in the outbox. They keep their attempts and do not expire. [`Done::touched`] is 1,
-    /// or 0 when the destination was paused already; [`Done::waiting`] is the number of its messages in the outbox.
+    /// Use it when the receiver must be left alone, or must not get messages before somebody has looked at them.
+    /// Messages may still be published, and wait in the outbox. They keep their attempts and do not expire.
+    /// [`Done::touched`] is 1, or 0 when the destination was paused already; [`Done::waiting`] is the number of its
+    /// messages in the outbox.
     ///
-    /// Claims leave the messages out from the commit on. An emitter sends no new message from memory once it has read the
-    /// pause, within [`PAUSE_POLL_INTERVAL`](crate::emitter::PAUSE_POLL_INTERVAL). Messages that are in its queue by then
-    /// may still be sent while their claims last, [`FIRST_CLAIM_TTL`](crate::outbox::FIRST_CLAIM_TTL) by default.
+    /// Claims leave the messages out from the commit on. An emitter sends no new message from memory once it has read
+    /// the pause, within [`PAUSE_POLL_INTERVAL`](crate::emitter::PAUSE_POLL_INTERVAL). Messages that are in its queue by
+    /// then may still be sent while their claims last, [`FIRST_CLAIM_TTL`](crate::outbox::FIRST_CLAIM_TTL) by default.
     ///
     /// # Errors
     ///
@@ -44,8 +45,8 @@ impl<B: Backend> Operator<B> {
         self.set_destination(destination, true).await
     }
 
-    /// Resumes the delivery to a destination that was paused under the same source and type. A wider or a narrower pause
-    /// stays.
+    /// Resumes the delivery to a destination that was paused under the same source and type. A wider or a narrower
+    /// pause stays.
     ///
     /// The emitters send the messages from their next poll on. Of a large number, [`PAUSED_KEPT_DUE`] of each shard are
     /// due at once and the others within [`PAUSED_HOLD`]; [`retry_messages`](Operator::retry_messages) makes them due.

@@ -35,8 +35,8 @@ pub struct Member {
     pub busy: Vec<Busy>,
     /// Recipients whose last turns failed in the process, for whatever reason: at most ten.
     pub failing: Vec<Failing>,
-    /// Breakers of the process's emitter that are not closed, at its last heartbeat: while one is open, nothing is sent to
-    /// its endpoint. Only an emitter that was given to the runtime is known here.
+    /// Breakers of the process's emitter that are not closed, at its last heartbeat: while one is open, nothing is sent
+    /// to its endpoint. Only an emitter that was given to the runtime is known here.
     pub breakers: Vec<OpenBreaker>,
     /// Number of shards that the process holds.
     pub shards: u32,

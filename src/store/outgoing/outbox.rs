@@ -160,8 +160,9 @@ pub trait OutboxDialect: Database {
         claim: Claim,
     ) -> impl Future<Output = Result<Vec<ClaimedRow>, Fault>> + Send;
 
-    /// Makes messages of paused destinations due later, in `hold_us` microseconds, so that claims need not pass over all
-    /// of them. Leaves the first `kept_due` of each shard due, and takes at most `per_shard` of each. Counts no attempt.
+    /// Makes messages of paused destinations due later, in `hold_us` microseconds, so that claims need not pass over
+    /// all of them. Leaves the first `kept_due` of each shard due, and takes at most `per_shard` of each. Counts no
+    /// attempt.
     fn set_aside_outbox(
         conn: &mut Self::Connection,
         kept_due: i64,

@@ -15,8 +15,8 @@ use crate::operate::{Answer, Run};
 /// Pauses a recipient, a whole kind, or the delivery of messages, until they are resumed
 ///
 /// Events of a paused recipient or kind wait in their boxes. Messages of a paused source, type or both wait in the
-/// outbox, keep their attempts, and do not expire. Each process learns of it within a second, and may still send what it
-/// has in its queue by then.
+/// outbox, keep their attempts, and do not expire. Each process learns of it within a second, and may still send what
+/// it has in its queue by then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox pause order/7 --why 'support asked'
