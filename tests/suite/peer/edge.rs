@@ -62,7 +62,7 @@ on_every_engine! {
         let path = directory.path().join("hub.sqlite3");
         let out = box_of("hub", "main");
         let url = path.to_str().unwrap().to_owned();
-        let peers = super::peers(db).peer(peer(&url)).start().await.unwrap();
+        let peers = crate::peer::peers(db).peer(peer(&url)).start().await.unwrap();
         emit(db, &["1", "2"]).await;
         eventually(SOON, async || !peers.health().problems.is_empty()).await;
         assert_eq!(texts(&db.pool, out.as_str()).await, ["1", "2"]);

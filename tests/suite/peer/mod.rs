@@ -19,7 +19,7 @@ use sqlx::Pool;
 
 use self::pipe::Pipes;
 use crate::runtime::config as runtime_config;
-use crate::support::{SOON, TestDb, TestEngine, eventually};
+use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
 /// Longest time that the peers of a test may take to stop.
 const STOP: Duration = Duration::from_secs(20);
@@ -65,9 +65,13 @@ async fn names<B: TestEngine>(db: &TestDb<B>, of: &Recipient) -> Vec<String> {
     events.iter().map(|event| event.name().unwrap_or_default().to_owned()).collect()
 }
 
-async fn emit<B: TestEngine + crate::support::CellEngine>(db: &TestDb<B>, to: &Recipient, value: &str) {
+async fn emit<B: CellEngine>(db: &TestDb<B>, to: &Recipient, value: &str) {
+    emit_event(db, to, Event::new(value.to_owned())).await;
+}
+
+async fn emit_event<B: CellEngine>(db: &TestDb<B>, to: &Recipient, event: Event) {
     let mut conn = db.pool.acquire().await.unwrap();
-    B::emit_all(&mut conn, &[(to.clone(), Event::new(value.to_owned()))]).await.unwrap();
+    B::emit_all(&mut conn, &[(to.clone(), event)]).await.unwrap();
 }
 
 async fn is_empty<B: TestEngine>(db: &TestDb<B>, of: &Recipient) {

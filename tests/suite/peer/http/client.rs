@@ -11,7 +11,7 @@ use eventbox::{Event, EventId, Recipient, testing};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{STOP, Web, config, emptied, refusal, requests};
+use super::{STOP, Web, emptied, refusal, requests};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 /// A request as a server saw it.
@@ -90,14 +90,14 @@ async fn start<B: TestEngine>(db: &TestDb<B>, to: &str, change: impl FnOnce(&mut
     let mut config = HttpClientConfig::to(to);
     change(&mut config);
     let peer = Peer::new("hook", HttpClient::new(config).unwrap()).mapping(Mapping::to("response/all").unwrap());
-    Peers::builder(db.open(8)).config(config()).peer(peer).start().await.unwrap()
+    Peers::builder(db.open(8)).config(crate::peer::config()).peer(peer).start().await.unwrap()
 }
 
-async fn emit<B: TestEngine>(db: &TestDb<B>, values: &[&str]) -> Vec<EventId> {
+async fn emit<B: crate::support::CellEngine>(db: &TestDb<B>, values: &[&str]) -> Vec<EventId> {
     let mut ids = Vec::new();
     for value in values {
         let event = Event::new((*value).to_owned());
-        eventbox::emit(&db.pool, &main_stream(), event).await.unwrap();
+        crate::peer::emit_event(db, &main_stream(), event).await;
         ids = testing::events_of(&db.pool, &main_stream()).await.unwrap().iter().map(Event::id).collect();
     }
     ids

@@ -14,8 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::config;
-use crate::support::{SOON, TestDb, TestEngine, eventually};
+use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
 /// Time of a stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -56,7 +55,7 @@ impl<B: TestEngine> Web<B> {
         let server = HttpServer::new(config).unwrap();
         let address = server.local_address();
         let peer = declare(Peer::new("web", server).mapping(Mapping::to("request/all").unwrap()));
-        let peers = Peers::builder(pool).config(config()).peer(peer).start().await.unwrap();
+        let peers = Peers::builder(pool).config(super::config()).peer(peer).start().await.unwrap();
         peers.ready(SOON).await.unwrap();
         eventually(SOON, async || peers.streams("web") == lanes).await;
         let address = timeout(SOON, address.bound()).await.unwrap().unwrap();
@@ -123,9 +122,9 @@ fn box_of(event: &Event) -> Recipient {
 }
 
 /// Emits an answer as a turn does that consumes these requests of one stream.
-async fn answer<B: TestEngine>(db: &TestDb<B>, requests: &[&Event], value: &str) {
+async fn answer<B: CellEngine>(db: &TestDb<B>, requests: &[&Event], value: &str) {
     let answer = requests.iter().fold(Event::new(value.to_owned()), |answer, request| answer.caused_by(request));
-    eventbox::emit(&db.pool, &box_of(requests[0]), answer).await.unwrap();
+    super::emit_event(db, &box_of(requests[0]), answer).await;
 }
 
 /// Waits until an event of a recipient is in quarantine, and returns why.

@@ -261,7 +261,7 @@ async fn bad_requests_are_answered() {
         // A chunked body that is too large has no length to look at.
         let mut chunked = TcpStream::connect(web.address).await.unwrap();
         let head = format!("{}\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n7d0\r\n", with("POST /orders"));
-        chunked.write_all((head + &"x".repeat(2_000)).as_bytes()).await.unwrap();
+        chunked.write_all(format!("{head}{}", "x".repeat(2_000)).as_bytes()).await.unwrap();
         let mut first = [0; 12];
         timeout(SOON, chunked.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"HTTP/1.1 413");
