@@ -88,8 +88,8 @@ async fn count_lines(socket: impl tokio::io::AsyncRead + Unpin, count: Count) ->
 
 /// Lets each client send its share of the lines. The connections stay open.
 pub(crate) async fn send_all(clients: &mut [TcpStream], total: usize) -> Result<()> {
-    let writing = clients.iter_mut().zip(shares(total, clients.len()).collect::<Vec<_>>());
-    let writing = writing.map(|(client, share)| write_lines(client, share));
+    let shares = shares(total, clients.len());
+    let writing = clients.iter_mut().zip(shares).map(|(client, share)| write_lines(client, share));
     futures_util::future::try_join_all(writing).await.map(drop)
 }
 

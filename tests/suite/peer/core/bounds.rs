@@ -8,7 +8,7 @@ use eventbox::peer::{Mapping, PeerLimits};
 use eventbox::{Recipient, admin};
 
 use super::super::pipe::{Answers, Pipes};
-use super::super::{STOP, chat, emit, is_empty, out, peers, values};
+use super::super::{STOP, chat, emit, is_empty, out, peers, room, values};
 use super::tap::Tap;
 use crate::support::recorded::{Recording, recorded_on_every_engine};
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually, on_every_engine};
@@ -111,7 +111,7 @@ on_every_engine! {
             tap.takes(&["a", "b"]).await;
         }
         pipe.line("read before the stop");
-        eventually(SOON, async || values(db, &crate::peer::room("one")).await.len() == 1).await;
+        eventually(SOON, async || values(db, &room("one")).await.len() == 1).await;
         let stop = tokio::spawn(async move { running.stop(STOP).await });
         one.acknowledge(2);
         eventually(SOON, async || one.seen().ended == 1).await;
