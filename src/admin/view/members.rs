@@ -132,7 +132,7 @@ impl Member {
             kinds: report.kinds,
             throttled: report.throttled,
             held: report.held.into_iter().map(|held| Held { kind: held.kind, error: held.error }).collect(),
-            busy: report.busy.into_iter().filter_map(busy).collect(),
+            busy: report.busy.iter().filter_map(busy).collect(),
             failing: report.failing.into_iter().filter_map(failing).collect(),
             breakers: report.breakers.into_iter().map(breaker).collect(),
             shards: u32::try_from(shards).unwrap_or_default(),
@@ -141,7 +141,7 @@ impl Member {
     }
 }
 
-fn busy(busy: BusyTurn) -> Option<Busy> {
+fn busy(busy: &BusyTurn) -> Option<Busy> {
     Some(Busy { recipient: busy.recipient.parse().ok()?, since: duration_of(busy.age_us)? })
 }
 

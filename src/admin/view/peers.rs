@@ -257,7 +257,7 @@ async fn view<B: Backend>(
     members: &[Member],
 ) -> std::result::Result<StreamView, Fault> {
     let most = i64::from(MAX_COUNTED_STREAMS);
-    let waiting = match Recipient::new(&kind_of(&row.peer), &row.stream) {
+    let waiting = match Recipient::new(kind_of(&row.peer), &row.stream) {
         Ok(of) => B::count_box(conn, of.shard().into(), of.as_str(), most + 1).await?.0,
         // Only a foreign statement can have written such a row.
         Err(_) => 0,

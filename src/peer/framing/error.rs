@@ -132,14 +132,17 @@ impl FramingError {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass errors and texts alike")]
     pub(super) fn invalid(part: &'static str, problem: impl ToString) -> Self {
         Self::Invalid { part, problem: problem.to_string(), ends_stream: false }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass errors and texts alike")]
     pub(super) fn unwritable(part: &'static str, problem: impl ToString) -> Self {
         Self::Unwritable { part, problem: problem.to_string() }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass errors and texts alike")]
     pub(super) fn settings(part: &'static str, problem: impl ToString) -> Self {
         Self::Settings { part, problem: problem.to_string() }
     }

@@ -207,7 +207,7 @@ impl Incoming {
                 self.number
             });
             let id = decoded.id.clone().or_else(|| arrival.id.clone());
-            match self.emission(&decoded, id, number, index, arrival) {
+            match self.emission(&decoded, id.as_deref(), number, index, arrival) {
                 Ok(emission) => {
                     made.events.push(emission);
                     made.numbers.push(number);
@@ -223,7 +223,7 @@ impl Incoming {
     fn emission(
         &self,
         decoded: &Decoded,
-        id: Option<String>,
+        id: Option<&str>,
         number: u64,
         index: usize,
         arrival: &Arrival,
@@ -241,9 +241,9 @@ impl Incoming {
     }
 
     /// Returns the name of an event: `peer:stream:event`. A long id goes in as its hash.
-    fn name(&self, id: Option<String>, number: u64, index: usize, of_peer: bool) -> String {
-        let own = match (&id, &self.epoch) {
-            (Some(id), _) => id.clone(),
+    fn name(&self, id: Option<&str>, number: u64, index: usize, of_peer: bool) -> String {
+        let own = match (id, &self.epoch) {
+            (Some(id), _) => id.to_owned(),
             (None, Some(epoch)) => format!("{epoch}:{number}"),
             (None, None) => number.to_string(),
         };

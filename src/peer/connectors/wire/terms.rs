@@ -255,6 +255,6 @@ pub(crate) async fn next_batch(
 /// Waits until nothing more can go out.
 pub(crate) async fn cut(phases: &mut watch::Receiver<Phase>) {
     if phases.wait_for(|phase| *phase == Phase::Cut).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -128,6 +128,7 @@ impl Csv {
     }
 
     /// Returns the error of a record. Without the names of the columns, no later record can be read.
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass errors and texts alike")]
     fn bad(problem: impl ToString, ends_stream: bool) -> FramingError {
         FramingError::Invalid { part: NAME, problem: problem.to_string(), ends_stream }
     }

@@ -88,7 +88,7 @@ fn from_bytes(bytes: Vec<u8>, event: &wire::CloudEvent) -> Data {
     match content_type(event) {
         Some(CONTENT_TYPE) => {
             let type_url = text_of(event, "dataschema").unwrap_or_default().to_owned();
-            Data::ProtoData(Any { type_url, value: bytes.into() })
+            Data::ProtoData(Any { type_url, value: bytes })
         }
         _ => Data::BinaryData(bytes.into()),
     }

@@ -29,7 +29,7 @@ impl Incoming {
     /// ```
     pub fn check(&self, arrival: &Arrival) -> Result<(), PeerError> {
         let Data::Value(value) = &arrival.data else { return Ok(()) };
-        let emission = self.emission(&Decoded::new(value.clone(), 0), arrival.id.clone(), 0, 0, arrival);
+        let emission = self.emission(&Decoded::new(value.clone(), 0), arrival.id.as_deref(), 0, 0, arrival);
         let checked = emission.and_then(|emission| {
             check_all(&[emission]).map_err(|error| match error {
                 Error::Misuse { misuse, .. } => misuse.to_string(),

@@ -154,7 +154,7 @@ impl Answers<'_> {
         match is_taken {
             true => outgoing.ack_events(&[id]),
             false => {
-                self.refuse(outgoing, id, HttpError::unroutable("its client went away before it had the response"))
+                self.refuse(outgoing, id, HttpError::unroutable("its client went away before it had the response"));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! One request: the checks, its body, its events, and the wait for its answer.
 
+#![allow(clippy::result_large_err, reason = "an answer is made once for each request")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -200,7 +200,7 @@ impl Waiting {
 
 impl Slot {
     fn give(self, reply: &Reply) -> bool {
-        self.waiters.into_iter().fold(false, |has_taker, waiter| waiter.send(reply.clone()).is_ok() || has_taker)
+        self.waiters.into_iter().filter_map(|waiter| waiter.send(reply.clone()).ok()).count() > 0
     }
 }
 
