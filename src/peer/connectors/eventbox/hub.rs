@@ -158,7 +158,7 @@ mod tests {
 
     async fn values(pool: &Pool<sqlx::Sqlite>) -> Vec<String> {
         let to = Recipient::new("order", "7").unwrap();
-        let events = crate::eventbox::pending(pool, &to, 100.try_into().unwrap()).await.unwrap();
+        let events = crate::admin::events(pool, &to, None, 100).await.unwrap();
         events.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect()
     }
 

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(answer.headers[CONTENT_TYPE], "application/json");
         let (answer, request) = envelope(r#"{"body":"hello","headers":{"x-a":"b"}}"#).unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..], request), (200, &b"hello"[..], None));
-        assert_eq!((&answer.headers[CONTENT_TYPE], &answer.headers["x-a"]), (&"text/plain", &"b"));
+        assert!(answer.headers[CONTENT_TYPE] == "text/plain" && answer.headers["x-a"] == "b");
     }
 
     #[test]

@@ -205,8 +205,8 @@ mod tests {
     use super::*;
     use crate::peer::connectors::http::HttpServerConfig;
 
-    fn key_of(method: Method, path: &str, key: &str) -> Result<Option<String>, Answer> {
-        let request = Request::builder().method(method).uri(path).header(IDEMPOTENCY_KEY, key).body(()).unwrap();
+    fn key_of(method: Method, path: &str, text: &str) -> Result<Option<String>, Answer> {
+        let request = Request::builder().method(method).uri(path).header(IDEMPOTENCY_KEY, text).body(()).unwrap();
         key(&Settings::check(HttpServerConfig::at("127.0.0.1:0")).unwrap(), &request.into_parts().0)
     }
 
