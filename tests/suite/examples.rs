@@ -74,7 +74,7 @@ async fn chat_over_tcp() {
 async fn http_request_and_answer() {
     let said = run("http_request_and_answer").await;
     let conflict = r#"POST /orders click-2: 409 Conflict: {"answer":"only 4 left of pencil"}"#;
-    assert_says(&said, &[conflict, "POST /orders click-4: 422 Unprocessable Entity"]);
+    assert_says(&said, &[conflict, "POST /orders click-4: 400 Bad Request"]);
 }
 
 #[cfg(feature = "postgres")]
