@@ -4,7 +4,6 @@
 
 #![allow(clippy::print_stdout)]
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::peer::connectors::{Eventbox, EventboxConfig};
@@ -29,7 +28,7 @@ fn fleet(hub: &str) -> Result<Peer, BoxError> {
 }
 
 async fn waiting(pool: &SqlitePool, at: &Recipient) -> Result<Vec<Event>, BoxError> {
-    Ok(eventbox::pending(pool, at, NonZeroU32::MIN.saturating_add(99)).await?)
+    Ok(eventbox::admin::events(pool, at, None, 100).await?)
 }
 
 /// Runs the peer until the truck has delivered everything.
@@ -69,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
         let order = Recipient::new("order", order)?;
         for event in waiting(&hub, &order).await? {
             let report: serde_json::Value = event.json()?;
-            println!("{order}: {}", report["report"].as_str().unwrap_or_default());
+            println!("{order}: {}", report.get("report").and_then(|report| report.as_str()).unwrap_or_default());
         }
     }
 

@@ -135,9 +135,8 @@ mod tests {
     use super::*;
 
     fn flow() -> (Flow, PeerLimits) {
-        let mut limits = PeerLimits::default();
-        limits.dead_streams = NonZeroUsize::new(3).unwrap();
-        limits.stream_failures = NonZeroUsize::new(2).unwrap();
+        let number = |number| NonZeroUsize::new(number).unwrap();
+        let limits = PeerLimits { dead_streams: number(3), stream_failures: number(2), ..PeerLimits::default() };
         (Flow::new(&limits, PeerMetrics::new("chat")), limits)
     }
 

@@ -151,7 +151,7 @@ mod tests {
             cuts in any_cuts(),
         ) {
             let spec = InterceptorSpec::named("separate").unwrap().with("separator", separator.as_str()).unwrap();
-            let mut outgoing = chain(&[spec.clone()], Direction::Outgoing);
+            let mut outgoing = chain(std::slice::from_ref(&spec), Direction::Outgoing);
             let mut out = Vec::new();
             let mut kept = Vec::new();
             for message in messages {

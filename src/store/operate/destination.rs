@@ -162,7 +162,7 @@ mod tests {
             ("Shop", "", false),
             ("shop", "sent", false),
         ] {
-            assert_eq!(paused(source, r#type).holds("shop", "paid"), holds, "{source} {}", r#type);
+            assert_eq!(paused(source, r#type).holds("shop", "paid"), holds, "{source} {r#type}");
         }
     }
 }

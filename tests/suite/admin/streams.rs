@@ -49,7 +49,7 @@ pub(crate) async fn stream<B: TestEngine>(db: &TestDb<B>, peer: &str, stream: &s
 }
 
 fn of(peer: &str, stream: &str) -> Recipient {
-    Recipient::new(&format!("peer.{peer}"), stream).unwrap()
+    Recipient::new(format!("peer.{peer}"), stream).unwrap()
 }
 
 async fn emit<B: CellEngine>(db: &TestDb<B>, to: &Recipient) {

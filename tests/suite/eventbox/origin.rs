@@ -104,7 +104,7 @@ on_every_engine! {
         check(&drain(&db.pool, &cell(1)).await, 10);
 
         for size in [3_u32, 50, 400, 600] {
-            let event = |n: u32| if n % 3 == 0 { inside() } else { from("s1", n.into()) };
+            let event = |n: u32| if n.is_multiple_of(3) { inside() } else { from("s1", n.into()) };
             let events: Vec<_> = (0..size).map(|n| (cell(size), event(n))).collect();
             eventbox::emit_all(&db.pool, &events).await.unwrap();
             check(&listed(db, &cell(size)).await, size as usize);

@@ -138,7 +138,8 @@ async fn deliver<B: Backend>(pool: &Pool<B>, from: &Source, oldest: Option<Event
     .await
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests {
     use super::*;
 

@@ -20,13 +20,14 @@ use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine};
 const REQUIRED: &str = "EVENTBOX_FOREIGN_PEERS";
 
 /// Returns the first of these programs that is on this machine.
+#[allow(clippy::print_stderr, reason = "a person sees what was left out")]
 fn program(names: &[&'static str]) -> Option<&'static str> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |name: &&&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
     let found = names.iter().find(is_there).copied();
     assert!(found.is_some() || std::env::var_os(REQUIRED).is_none(), "none of {names:?} is installed");
     if found.is_none() {
-        println!("left out, because none of {names:?} is installed: see `cargo xtask peers`");
+        eprintln!("left out, because none of {names:?} is installed: see `cargo xtask peers`");
     }
     found
 }
