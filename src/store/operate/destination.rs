@@ -154,7 +154,7 @@ mod tests {
             who: "ana".to_owned(),
             why: None,
         };
-        for (source, r#type, holds) in [
+        for (source, kind, holds) in [
             ("", "", true),
             ("shop", "", true),
             ("", "paid", true),
@@ -162,7 +162,7 @@ mod tests {
             ("Shop", "", false),
             ("shop", "sent", false),
         ] {
-            assert_eq!(paused(source, r#type).holds("shop", "paid"), holds, "{source} {r#type}");
+            assert_eq!(paused(source, kind).holds("shop", "paid"), holds, "{source} {kind}");
         }
     }
 }
