@@ -36,4 +36,21 @@ on_every_engine! {
         })
         .await;
     }
+
+    async fn a_destination_is_paused_and_resumed(db) {
+        on_stage(db, Play::default(), async |stage| {
+            let browser = &stage.browser;
+            message(db, 1, "departed", "UNAVAILABLE").await;
+            browser.open("/outbox").await;
+            browser.see("#destinations", "departed").await;
+            let will = "This pauses the delivery of messages with source=flights type=departed";
+            browser.act("#pause-destination-0", will, "The delivery is paused.").await;
+            browser.see("#destinations", "paused").await;
+            browser.see("#paused-destinations", REASON).await;
+            let will = "This resumes the delivery of messages with source=flights type=departed";
+            browser.act("#resume-destination-0", will, "The delivery is resumed.").await;
+            browser.see("#paused-destinations", "No destination is paused.").await;
+        })
+        .await;
+    }
 }
