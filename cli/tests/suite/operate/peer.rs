@@ -171,6 +171,8 @@ on_every_engine! {
 
     async fn tables_are_needed(_db) {
         let empty = TestDb::<Engine>::empty("peers_without_tables").await;
+        // A file of SQLite is there after its first statement.
+        empty.run("CREATE TABLE other (n INTEGER)").await;
         let path = file(SINK);
         let refused = on(&empty, &["peer", "run", "--file", path.path().to_str().unwrap()]).await;
         assert!(refused.refused().contains("eventbox migrate up"), "{refused:?}");
