@@ -29,6 +29,9 @@ pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
 #[cfg(feature = "peer")]
+pub(crate) use emit::check_all;
+pub(crate) use emit::emit_all_in;
+#[cfg(feature = "peer")]
 pub(crate) use emit::emit_all_on;
 pub use emit::sender::{Sender, SenderConfig};
 pub(crate) use emit::wake_up::STREAM_KIND;
@@ -38,7 +41,6 @@ pub(crate) use emit::wake_up::wake_shard;
 #[cfg(feature = "runtime")]
 pub(crate) use emit::wake_up::{WakeUp, WakeUps, is_stream, listen};
 pub use emit::{Emitted, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_VALUE_BYTES, emit, emit_all};
-pub(crate) use emit::{check_all, emit_all_in};
 pub use event::receipt::Receipt;
 pub use event::status::{Status, status};
 #[cfg(feature = "testing")]

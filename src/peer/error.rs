@@ -27,7 +27,7 @@ pub enum PeerError {
         /// The problem and its remedy.
         problem: String,
     },
-    /// An id of a stream breaks a limit of [`StreamId`](super::StreamId).
+    /// An id of a stream breaks a limit of [`StreamId`](crate::peer::StreamId).
     #[error("name stream {text:?}: {problem}")]
     #[non_exhaustive]
     StreamId {

@@ -238,7 +238,7 @@ async fn start_runtime<B: Backend>(
     attended: Arc<Attended>,
     worker: Uuid,
     mut config: RuntimeConfig,
-) -> crate::Result<Runtime<B>> {
+) -> crate::error::Result<Runtime<B>> {
     // Half of a listing may be in flight, so that the other half is new.
     let window = cores.iter().map(|core| core.declared.limits.in_flight.get()).max().unwrap_or(1);
     let listed = u32::try_from(2 * window).ok().and_then(std::num::NonZeroU32::new);

@@ -31,18 +31,18 @@ pub enum Role {
 /// The part of a peer that knows a protocol. Implement it for a type of your own.
 ///
 /// The core does everything else: it frames and decodes, emits, acknowledges to the eventboxes, connects again, stops
-/// what fails, counts. A connector moves bytes between a socket and the halves of a [`Stream`](super::Stream).
+/// what fails, counts. A connector moves bytes between a socket and the halves of a [`Stream`](crate::peer::Stream).
 ///
 /// # What must hold
 ///
 /// * [`run`](Connector::run) is one life of the connection. It returns `Ok` after [`Session::stopping`] when everything
 ///   is flushed, or when nothing will ever come again. It returns an error when the connection failed or was lost; then
-///   the core runs it again, by the [`Reconnect`](super::Reconnect) of the peer.
+///   the core runs it again, by the [`Reconnect`](crate::peer::Reconnect) of the peer.
 /// * It calls [`Session::connected`] once it is connected or bound.
-/// * It acknowledges to the outside only after [`Incoming::receive`](super::Incoming::receive) has returned, and to the
-///   core only what the other side has.
+/// * It acknowledges to the outside only after [`Incoming::receive`](crate::peer::Incoming::receive) has returned, and
+///   to the core only what the other side has.
 /// * It reads no more after [`Session::stopping`], and ends each stream when
-///   [`Outgoing::next`](super::Outgoing::next) returns `None`.
+///   [`Outgoing::next`](crate::peer::Outgoing::next) returns `None`.
 ///
 /// # Cancel safety
 ///

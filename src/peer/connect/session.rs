@@ -17,7 +17,7 @@ use crate::peer::stream::id::StreamId;
 ///
 /// # Examples
 ///
-/// See [`Connector`](super::Connector).
+/// See [`Connector`](crate::peer::Connector).
 #[derive(Clone)]
 pub struct Session {
     core: Arc<Core>,
@@ -143,7 +143,7 @@ impl Session {
         Stream::open(&self.core, &self.life, id, facts).await
     }
 
-    /// Returns the position that the last [`Arrival::checkpoint`](super::Arrival::checkpoint) of a stream stored.
+    /// Returns the position that the last [`Arrival::checkpoint`](crate::peer::Arrival::checkpoint) of a stream stored.
     ///
     /// # Errors
     ///

@@ -1,8 +1,10 @@
 //! Runs the connector of a peer: one life of its connection after the other.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +22,7 @@ pub(in crate::peer) async fn run(core: Arc<Core>, stream: StreamId, stopping: Ca
     loop {
         let session = Session::new(&core, stream.clone(), stopping.clone());
         let life = session.life();
-        let ended = core.declared.connector.run(session).await;
+        let ended = live(&core, session).await;
         let Err(error) = ended else {
             tracing::info!(peer = core.id(), %stream, "peer is finished");
             core.update_status(|status| status.is_finished = !stopping.is_cancelled());
@@ -43,6 +45,13 @@ pub(in crate::peer) async fn run(core: Arc<Core>, stream: StreamId, stopping: Ca
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Runs one life. A panic of the connector ends this life alone, and its streams as lost.
+async fn live(core: &Core, session: Session) -> Result<(), ConnectorError> {
+    let connector = &core.declared.connector;
+    let ended = AssertUnwindSafe(connector.run(session)).catch_unwind().await;
+    ended.unwrap_or_else(|_| Err(ConnectorError::lost(connector.endpoint(), "the connector panicked")))
 }
 
 fn note_failure(core: &Core, stream: &StreamId, error: &ConnectorError, was_connected: bool) {
@@ -104,6 +113,7 @@ fn close(core: &Core, id: &StreamId, stopping: &CancellationToken) {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use async_trait::async_trait;
@@ -146,10 +156,10 @@ mod tests {
         }
     }
 
-    fn core(connector: &Arc<Dying>, reconnect: Reconnect) -> Arc<Core> {
+    fn core(connector: impl Connector, reconnect: Reconnect) -> Arc<Core> {
         let declared = Declared {
             id: "dying".to_owned(),
-            connector: Arc::new(Arc::clone(connector)),
+            connector: Arc::new(connector),
             codec: None,
             interceptors: Vec::new(),
             mapping: Mapping::none(),
@@ -162,6 +172,38 @@ mod tests {
         Arc::new(Core::new(declared, door, Arc::default(), signals, Arc::default(), CancellationToken::new()))
     }
 
+    /// A connector whose first life panics.
+    struct Panicking(AtomicUsize);
+
+    #[async_trait]
+    impl Connector for Panicking {
+        fn name(&self) -> &'static str {
+            "panicking"
+        }
+
+        fn endpoint(&self) -> String {
+            "memory".to_owned()
+        }
+
+        fn role(&self) -> Role {
+            Role::Client
+        }
+
+        async fn run(&self, session: Session) -> Result<(), ConnectorError> {
+            assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "a mistake of the connector");
+            session.connected();
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_one_life_and_not_the_peer() {
+        let core = core(Panicking(AtomicUsize::new(0)), Reconnect::default());
+        run(Arc::clone(&core), StreamId::main(), core.stopping.clone()).await;
+        let attempts = core.status().attempts;
+        assert_eq!((attempts.overall, attempts.successes), (2, 1));
+    }
+
     /// Case 18 of the acceptance cases, and trap T-9: connections that die at once make the pauses longer, although each
     /// of them did connect. A connection that stood for long enough begins the pauses anew.
     #[tokio::test(start_paused = true)]
@@ -169,7 +211,7 @@ mod tests {
         fastrand::seed(7);
         let reconnect = Reconnect::default();
         let dying = Arc::new(Dying { lives_for: Mutex::new(Duration::ZERO), lives: Mutex::default() });
-        let core = core(&dying, reconnect);
+        let core = core(Arc::clone(&dying), reconnect);
         let work = tokio::spawn(run(Arc::clone(&core), StreamId::main(), core.stopping.clone()));
         tokio::time::sleep(Duration::from_secs(600)).await;
         let lives = std::mem::take(&mut *dying.lives.lock().unwrap());

@@ -213,7 +213,7 @@ impl<B: Backend> PeersBuilder<B> {
         self
     }
 
-    /// Adds peers, as those of a [`PeersFile`](super::PeersFile).
+    /// Adds peers, as those of a [`PeersFile`](crate::peer::PeersFile).
     pub fn peers(mut self, peers: impl IntoIterator<Item = Peer>) -> Self {
         self.peers.extend(peers);
         self

@@ -331,7 +331,7 @@ impl Incoming {
         Ok(answers)
     }
 
-    fn not_emitted(&self, source: crate::Error) -> PeerError {
+    fn not_emitted(&self, source: crate::error::Error) -> PeerError {
         PeerError::store(format!("emit events of stream {} of peer {}", self.id, self.core.id()), source)
     }
 }
@@ -345,10 +345,10 @@ fn reader_of(core: &Core) -> Result<(Chain, Option<Box<dyn Codec>>), FramingErro
 }
 
 /// Returns whether an emit failed for a reason that stays: the event breaks a limit, or the database refuses it.
-fn is_own_fault(error: &crate::Error) -> bool {
+fn is_own_fault(error: &crate::error::Error) -> bool {
     !error.is_transient()
-        && !matches!(error, crate::Error::Unknown { .. })
-        && !matches!(error, crate::Error::Misuse { misuse: crate::error::Misuse::Stopped { .. }, .. })
+        && !matches!(error, crate::error::Error::Unknown { .. })
+        && !matches!(error, crate::error::Error::Misuse { misuse: crate::error::Misuse::Stopped { .. }, .. })
 }
 
 /// Returns the number of events that one emit may have, at least one.

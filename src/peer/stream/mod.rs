@@ -29,7 +29,7 @@ use crate::recipient::Recipient;
 ///
 /// # Examples
 ///
-/// See [`Connector`](super::Connector).
+/// See [`Connector`](crate::peer::Connector).
 pub struct Stream {
     /// What comes in.
     pub incoming: Incoming,

@@ -5,7 +5,7 @@
 //!
 //! # Who gets an event
 //!
-//! The value travels unchanged. The recipient at the hub is declared, as a [`Template`](crate::peer::Template): its
+//! The value travels unchanged. The recipient at the hub is declared, as a [`Template`]: its
 //! places are `{peer}`, `{stream}`, `{edge}`, `{name}` (of the event, if it has one) and JSON pointers into the value,
 //! `{/order/id}`. An event for which the template gives no recipient, or that the hub could never take, goes into the
 //! quarantine of the edge.

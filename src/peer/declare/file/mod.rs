@@ -2,8 +2,6 @@
 
 mod environment;
 mod read;
-#[cfg(test)]
-mod tests;
 mod types;
 
 use std::ops::Range;

@@ -22,7 +22,7 @@ use crate::peer::connectors::{UnixClient, UnixServer};
 use crate::peer::error::PeerError;
 use crate::text::Chain;
 
-/// The types of connectors that a [`PeersFile`](super::PeersFile) may name, with what makes each of its settings.
+/// The types of connectors that a [`PeersFile`](crate::peer::PeersFile) may name, with what makes each of its settings.
 ///
 /// The default has all types of this library. Add types of your own.
 ///

@@ -19,7 +19,7 @@ const NAMES: [&str; 6] = ["binary", "cloudevents", "csv", "json", "msgpack", "st
 /// The name of a codec, with its settings.
 ///
 /// In a configuration it is a plain name, or a table with `name` and the settings. The module has the table of
-/// [all codecs](super#codecs).
+/// [all codecs](crate::peer::framing#codecs).
 ///
 /// # Examples
 ///

@@ -30,7 +30,7 @@ const NAMES: [&str; 10] = [
 /// The name of an interceptor, with its settings.
 ///
 /// In a configuration it is a plain name, or a table with `name` and the settings. The module has the table of
-/// [all interceptors](super#interceptors).
+/// [all interceptors](crate::peer::framing#interceptors).
 ///
 /// # Examples
 ///
