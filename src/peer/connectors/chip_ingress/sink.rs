@@ -349,6 +349,11 @@ impl Connector for ChipIngress {
         Role::Client
     }
 
+    /// Each event is a message of its own to the server.
+    fn has_whole_messages(&self) -> bool {
+        true
+    }
+
     fn codec_need(&self) -> CodecNeed {
         if self.config.wrap.is_some() {
             return CodecNeed::Bytes;
