@@ -37,6 +37,10 @@ pub(in crate::peer) async fn run(cores: Vec<Arc<Core>>, pause: Duration, stoppin
 
 async fn sweep(core: &Core) -> Result<()> {
     for row in core.door.lost(core.id()).await? {
+        // This process lives, however late its heartbeat is.
+        if row.worker == core.door.worker() && core.stream(&row.stream).is_some() {
+            continue;
+        }
         if let Err(error) = end_lost(core, &row).await {
             tracing::warn!(peer = core.id(), stream = row.stream, %error, "a lost stream was not ended");
         }
