@@ -112,7 +112,8 @@ on_every_engine! {
     async fn events_are_requests_in_order(db) {
         let foreign = Foreign::start(|_, _| reply("200 OK", "")).await;
         let ids = emit(db, &["one", "two", "three"]).await;
-        let peers = start(db, &format!("http://{}/in", foreign.address), |config| config.path = "/orders".to_owned()).await;
+        let to = format!("http://{}/in", foreign.address);
+        let peers = start(db, &to, |config| config.path = "/orders".to_owned()).await;
         emptied(db, &main_stream()).await;
         let seen = foreign.seen();
         let bodies: Vec<&str> = seen.iter().map(|seen| seen.body.as_str()).collect();
@@ -189,8 +190,7 @@ on_every_engine! {
     async fn a_response_arrives_with_its_correlation(db) {
         let foreign = Foreign::start(|number, _| match number {
             1 => reply("500 Oops", ""),
-            _ => "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nx-id: 7\r\ncontent-length: 8\r\n\r\n{\"id\":7}"
-                .to_owned(),
+            _ => reply("201 Created\r\ncontent-type: application/json\r\nx-id: 7", "{\"id\":7}"),
         })
         .await;
         let request = r#"{"body":"order","correlation":{"order":[1,2]}}"#;

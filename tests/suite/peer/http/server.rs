@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use eventbox::peer::connectors::http::{Format, HttpMode, HttpServerConfig, Route, Secret};
 use eventbox::peer::framing::{CodecSpec, InterceptorSpec};
 use eventbox::{Event, testing};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -276,6 +279,39 @@ async fn bad_requests_are_answered() {
         assert!(began.elapsed() < Duration::from_secs(20));
         assert_eq!(status(&with("POST /orders"), "two").await, 202);
         web.stop().await;
+    })
+    .await;
+}
+
+/// HTTP/2 on the same port: many requests on one connection, each with its own answer, and 503 at a stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_served() {
+    crate::support::with_database("http_2_is_served", async |db: &crate::support::TestDb<sqlx::Sqlite>| {
+        let web = Web::start(db, |_| {}).await;
+        let io = TokioIo::new(TcpStream::connect(web.address).await.unwrap());
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let calls = ["one", "two", "three"].map(|body| {
+            let request = http::Request::post("http://test/").body(Full::new(Bytes::from(body))).unwrap();
+            let mut sender = sender.clone();
+            tokio::spawn(async move {
+                let response = sender.send_request(request).await.unwrap();
+                let status = response.status().as_u16();
+                (status, response.into_body().collect().await.unwrap().to_bytes())
+            })
+        });
+        let came = requests(db, 3).await;
+        let [one, two, three] = calls;
+        for request in came.iter().filter(|request| request.value() != b"three") {
+            answer(db, &[request], &format!("answer to {}", String::from_utf8_lossy(request.value()))).await;
+        }
+        assert_eq!(one.await.unwrap(), (200, Bytes::from("answer to one")));
+        assert_eq!(two.await.unwrap(), (200, Bytes::from("answer to two")));
+        for request in came.iter().filter(|request| request.value() != b"three") {
+            emptied(db, &box_of(request)).await;
+        }
+        web.stop().await;
+        assert_eq!(three.await.unwrap().0, 503);
     })
     .await;
 }

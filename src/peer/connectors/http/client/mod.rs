@@ -36,20 +36,23 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Makes a request of each event of its streams, in their order.
 ///
 /// The endpoint is declared. An event is the body of a request with the declared method and path, or an envelope with
-/// `method`, `path`, `query`, `headers`, `body` or `body_base64`, and `correlation`. An envelope that names another host
-/// is refused into the quarantine; redirections are not followed.
+/// `method`, `path`, `query`, `headers`, `body` or `body_base64`, and `correlation`. An envelope that names another
+/// host is refused into the quarantine; redirections are not followed.
 ///
 /// | Status | The event |
 /// | --- | --- |
 /// | 200 to 299 | is consumed |
-/// | 408, 425, 429, 500 to 599, or no response | stays, and is sent again after the back-off of the stream, and not before the `retry-after` of the server, cut to [`MAX_RETRY_AFTER`] |
+/// | 408, 425, 429, 500 to 599, or no response | stays, and is sent again |
 /// | others | goes into the quarantine of its stream |
+///
+/// A request that is sent again waits for the back-off of its stream, and for the `retry-after` of the server, cut to
+/// [`MAX_RETRY_AFTER`].
 ///
 /// A request may be sent again after a crash, or when its response was lost. It has the id of its event as
 /// `idempotency-key`, so that the server can take it once. With [`Responses::Emit`] the response arrives on the same
 /// stream before the event is consumed, under the id of the event: once, however often the request was sent. In an
-/// envelope it has `request`, the id of the event, `status`, the listed `headers`, its body, and the `correlation` of the
-/// request unchanged.
+/// envelope it has `request`, the id of the event, `status`, the listed `headers`, its body, and the `correlation` of
+/// the request unchanged.
 ///
 /// # Units and limits
 ///

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn an_envelope_is_a_request_to_the_endpoint() {
         let made = made(
-            r#"{"method":"PUT","path":"/a%20b/c","query":"x=1&y=/","headers":{"x-a":"b"},"body":{"n":1},"correlation":[7]}"#,
+            r#"{"method":"PUT","path":"/a%20b/c","query":"x=1&y=/","headers":{"x-a":"b"},
+                "body":{"n":1},"correlation":[7]}"#,
         )
         .unwrap();
         assert_eq!(made.describe(), "PUT https://hooks.example:8443/in/a%20b/c");

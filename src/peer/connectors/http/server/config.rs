@@ -100,8 +100,8 @@ pub struct HttpServerConfig {
     pub max_body_bytes: usize,
     /// Longest time from the head of a request to the end of its body, in milliseconds; then 408.
     pub body_timeout_ms: u64,
-    /// Longest time without a request on a connection, in milliseconds; then it is closed. A request counts from the end
-    /// of its head, so this bounds slow heads and idle connections.
+    /// Longest time without a request on a connection, in milliseconds; then it is closed. A request counts from the
+    /// end of its head, so this bounds slow heads and idle connections.
     pub head_timeout_ms: u64,
     /// Largest head of a request, in bytes, at least 8,192.
     pub max_header_bytes: usize,

@@ -207,8 +207,8 @@ impl Answers<'_> {
         let range = event.origin().and_then(|origin| origin.range(&self.shared.peer, self.stream.as_str()));
         range.ok_or_else(|| {
             HttpError::unroutable(format!(
-                "no request of stream {} has caused it, and it names none: answer in the turn of the request, or with an \
-                 envelope that has its request",
+                "no request of stream {} has caused it, and it names none: answer in the turn of the request, or with \
+                 an envelope that has its request",
                 self.stream
             ))
         })
