@@ -102,6 +102,8 @@ pub use view::peers::{
     MAX_COUNTED_STREAMS, MAX_PEERS, MAX_STREAMS, PeerProcess, PeerView, STREAM_SILENT_AFTER, StreamView, peers, stream,
     streams,
 };
+#[cfg(feature = "peer")]
+pub(crate) use view::recipients::waiting_boxes;
 pub use view::recipients::{
     MAX_LISTED_COUNT, MAX_RANKED, MAX_RECIPIENTS, Only, Order, RecipientPage, RecipientQuery, RecipientRow, recipients,
 };

@@ -50,6 +50,8 @@ pub(super) struct Core {
     pub(super) linked: Arc<Links>,
     /// Nothing new is read or accepted.
     pub(super) stopping: CancellationToken,
+    /// Streams send no more: parent of what closes each stream.
+    pub(super) drained: CancellationToken,
     streams: Mutex<HashMap<StreamId, OpenStream>>,
     status: Mutex<Status>,
     connections: AtomicUsize,
@@ -96,6 +98,7 @@ impl Core {
             signals,
             linked,
             stopping,
+            drained: CancellationToken::new(),
             streams: Mutex::default(),
             status: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -134,11 +137,7 @@ impl Core {
     }
 
     pub(super) fn stream(&self, id: &str) -> Option<OpenStream> {
-        self.lock().iter().find(|(open, _)| open.as_str() == id).map(|(_, stream)| stream.clone())
-    }
-
-    pub(super) fn stream_of(&self, to: &Recipient) -> Option<OpenStream> {
-        StreamId::new(to.key()).ok().and_then(|id| self.lock().get(&id).cloned())
+        self.lock().get(id).cloned()
     }
 
     /// Returns the open streams.

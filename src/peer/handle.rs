@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::clock::{from_now, micros};
 use crate::heartbeat::Heartbeats;
 use crate::peer::boxes::door::{Door, PoolDoor};
+use crate::peer::boxes::drain::drain;
 use crate::peer::boxes::emits::Emits;
 use crate::peer::boxes::sweep;
 use crate::peer::boxes::turns::StreamTurns;
@@ -35,8 +36,8 @@ pub const OBSERVED_SIGNALS: usize = 1_024;
 /// Part of a stop's time in which streams send what waits. The rest is for closing.
 const DRAIN_PART: f64 = 0.7;
 
-/// Interval at which a drain looks at a stream.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Interval at which [`Peers::ready`] looks at a peer.
+const READY_LOOK: Duration = Duration::from_millis(10);
 
 /// Running peers. Clones are handles of the same peers.
 ///
@@ -187,7 +188,7 @@ impl<B: Backend> Peers<B> {
                     let error = status.error.unwrap_or_else(|| format!("it was not connected within {limit:?}"));
                     return Err(PeerError::setup(core.id(), error));
                 }
-                tokio::time::sleep(DRAIN_LOOK).await;
+                tokio::time::sleep(READY_LOOK).await;
             }
         }
         Ok(())
@@ -269,25 +270,3 @@ fn problem_of(core: &Core) -> Option<String> {
 
 /// Failed attempts in a row from which on health reports a peer.
 const DEGRADED_AFTER: u64 = 5;
-
-/// Lets the streams of a peer send what waits, and closes them. Returns the number of streams that did not send all.
-async fn drain(core: &Arc<Core>, until: Instant) -> usize {
-    let draining = core.streams().into_iter().map(|(id, stream)| async move {
-        let to = stream.delivery.recipient();
-        let is_drained = timeout_at(until, async {
-            let Ok(last) = core.door.last_waiting(to).await else { return };
-            while core.stream(id.as_str()).is_some() {
-                let last = last.max(stream.delivery.last_acknowledged());
-                let waits = async |last| core.door.waits_up_to(to, last).await.unwrap_or(true);
-                if stream.delivery.is_idle() && !matches!(last, Some(last) if waits(last).await) {
-                    return;
-                }
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        });
-        let is_drained = is_drained.await.is_ok();
-        stream.delivery.close();
-        usize::from(!is_drained)
-    });
-    futures_util::future::join_all(draining).await.into_iter().sum()
-}

@@ -4,15 +4,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::eventbox::{WakeUp, WakeUps};
 use crate::recipient::Recipient;
-use crate::shard::ShardSet;
 
-/// The recipients that a runtime attends to. Leases decide nothing about them.
+/// The recipients that a runtime attends to. Leases decide nothing about them: the runtime scans all shards, and skips
+/// every other recipient.
 #[derive(Debug, Default)]
 pub(crate) struct Attended {
     recipients: Mutex<HashSet<Recipient>>,
@@ -48,38 +45,7 @@ impl Attended {
         let _ = self.runtime.set(Arc::downgrade(runtime));
     }
 
-    /// Returns the recipients of some shards.
-    pub(super) fn of(&self, shards: ShardSet) -> HashSet<Recipient> {
-        self.lock().iter().filter(|to| shards.contains(to.shard())).cloned().collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashSet<Recipient>> {
         self.recipients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The polls of attended recipients, because scans look at the shards of the process only.
-#[derive(Debug)]
-pub(super) struct AttendedPolls {
-    pause: Duration,
-    due: Instant,
-}
-
-impl AttendedPolls {
-    pub(super) fn new(pause: Duration, now: Instant) -> Self {
-        AttendedPolls { pause, due: now + pause }
-    }
-
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-
-    /// Returns whether a poll is due, and plans the next one.
-    pub(super) fn begin(&mut self, now: Instant) -> bool {
-        let is_due = self.due <= now;
-        if is_due {
-            self.due = now + self.pause;
-        }
-        is_due
     }
 }

@@ -28,9 +28,7 @@ pub struct RuntimeBuilder<B: Backend> {
     /// How long each kind keeps its journal; zero ends a journal.
     pub(super) journals: BTreeMap<String, Duration>,
     pub(super) worker: Uuid,
-    pub(super) attended: Arc<Attended>,
-    /// Whether this process takes shards.
-    pub(super) takes_shards: bool,
+    pub(super) attended: Option<Arc<Attended>>,
     /// The first mistake; `start` returns it.
     wrong: Option<String>,
     #[cfg(feature = "emitter")]
@@ -52,8 +50,7 @@ impl<B: Backend> RuntimeBuilder<B> {
             handlers: HashMap::new(),
             journals: BTreeMap::new(),
             worker: Uuid::new_v4(),
-            attended: Arc::default(),
-            takes_shards: true,
+            attended: None,
             wrong: None,
             #[cfg(feature = "emitter")]
             emitter: None,
@@ -127,9 +124,8 @@ impl<B: Backend> RuntimeBuilder<B> {
     /// Works on these recipients only, whoever holds their shards, and takes no shards. `worker` is its id as a member.
     #[cfg(feature = "peer")]
     pub(crate) fn attending(mut self, attended: Arc<Attended>, worker: Uuid) -> Self {
-        self.attended = attended;
+        self.attended = Some(attended);
         self.worker = worker;
-        self.takes_shards = false;
         self
     }
 

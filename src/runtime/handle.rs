@@ -109,13 +109,15 @@ impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         #[cfg(feature = "emitter")]
         let emitter = builder.emitter.clone();
-        let RuntimeBuilder { pool, config, handlers, journals, worker, attended, takes_shards, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, journals, worker, attended, .. } = builder;
         let reserved = reserve::of(&pool);
         let (stopping, interrupt, leaving) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let hearts = Heartbeats::default();
+        let takes_shards = attended.is_none();
         let all = if config.leases.is_some() || !takes_shards { ShardSet::default() } else { ShardSet::ALL };
         let (owned_sender, owned) = watch::channel(all);
+        let scanned = if takes_shards { owned.clone() } else { watch::channel(ShardSet::ALL).1 };
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
         let outages = Arc::<Outages>::default();
@@ -181,8 +183,10 @@ impl<B: Backend> Inner<B> {
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let local = if shared.config.local_wake_ups { eventbox::listen() } else { Arc::default() };
-        shared.attended.is_run_by(&local);
-        let work = Scheduler::new(Arc::clone(&shared), owned.clone(), held, local, remote);
+        if let Some(attended) = &shared.attended {
+            attended.is_run_by(&local);
+        }
+        let work = Scheduler::new(Arc::clone(&shared), scanned, held, local, remote);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,

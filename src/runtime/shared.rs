@@ -20,6 +20,8 @@ use super::working::registry::Handlers;
 use crate::emitter::DurableEmitter;
 use crate::eventbox::TurnOptions;
 use crate::heartbeat::Beat;
+use crate::recipient::Recipient;
+use crate::shard::ShardSet;
 use crate::store::Backend;
 
 /// State that the loop shares with its tasks.
@@ -29,7 +31,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) reserved: Pool<B>,
     pub(crate) config: RuntimeConfig,
     pub(crate) handlers: Handlers<B>,
-    pub(crate) attended: Arc<Attended>,
+    /// The only recipients of this runtime, whoever holds their shards; `None` for an ordinary runtime.
+    pub(crate) attended: Option<Arc<Attended>>,
     pub(crate) options: TurnOptions,
     /// How long each kind keeps its journal; zero ends a journal.
     pub(crate) journals: BTreeMap<String, Duration>,
@@ -48,6 +51,14 @@ pub(crate) struct Shared<B: Backend> {
 }
 
 impl<B: Backend> Shared<B> {
+    /// Returns whether this runtime works on a recipient. It owns the shards of `owned`.
+    pub(crate) fn works_on(&self, to: &Recipient, owned: ShardSet) -> bool {
+        match &self.attended {
+            Some(attended) => attended.contains(to),
+            None => owned.contains(to.shard()),
+        }
+    }
+
     /// Returns whether turns and rounds of this kind write the journal.
     pub(crate) fn is_journaled(&self, kind: &str) -> bool {
         self.journals.get(kind).is_some_and(|keep| !keep.is_zero())

@@ -12,6 +12,7 @@ mod prometheus;
 mod run;
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
@@ -86,7 +87,23 @@ fn test(args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
     let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     tests.args(args).env("DATABASE_URL", server.url());
+    wait_together(&mut tests);
     exit_code(status_of(&mut tests)?)
+}
+
+/// Tests that run at a time for each core. Most of them wait for the database or for a condition.
+const TESTS_PER_CORE: usize = 3;
+
+/// Most tests that run at a time: each has up to twenty connections of the server's 300.
+const MOST_TESTS: usize = 12;
+
+/// Runs several tests per core, unless the user has said how many.
+pub(crate) fn wait_together(tests: &mut Command) {
+    const THREADS: &str = "RUST_TEST_THREADS";
+    if std::env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        tests.env(THREADS, (TESTS_PER_CORE * cores).min(MOST_TESTS).to_string());
+    }
 }
 
 fn pg(mut args: Vec<OsString>) -> Result<ExitCode> {

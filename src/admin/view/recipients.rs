@@ -244,6 +244,20 @@ pub async fn recipients<B: Backend>(pool: &Pool<B>, query: &RecipientQuery) -> R
     page.map_err(during)
 }
 
+/// Lists recipients of a kind that have events, each with its oldest event, behind a recipient in the order of shards.
+#[cfg(feature = "peer")]
+pub(crate) async fn waiting_boxes<B: Backend>(
+    pool: &Pool<B>,
+    kind: &str,
+    after: Option<&Recipient>,
+    limit: u32,
+) -> Result<Vec<(Recipient, EventId)>> {
+    let query = RecipientQuery::new().kind(kind).only(Only::Waiting);
+    let rows = answered(pool, slice(pool, &query, after, i64::from(limit), 1)).await;
+    let rows = rows.map_err(|fault: Fault| fault.during(format!("list recipients of kind {kind} that have events")))?;
+    Ok(rows.into_iter().filter_map(|row| Some((row.recipient.parse().ok()?, row.oldest?.into()))).collect())
+}
+
 async fn by_key<B: Backend>(pool: &Pool<B>, query: &RecipientQuery, limit: u32) -> Result<RecipientPage, Fault> {
     let rows = slice(pool, query, query.after.as_ref(), i64::from(limit) + 1, i64::from(MAX_LISTED_COUNT) + 1).await?;
     let mut rows: Vec<_> = rows.into_iter().filter_map(row_of).collect();

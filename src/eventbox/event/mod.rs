@@ -265,6 +265,12 @@ impl Event {
         &self.value
     }
 
+    /// Returns the bytes without a copy.
+    #[cfg(feature = "peer")]
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.value.clone()
+    }
+
     /// Reads the value as JSON.
     ///
     /// A type that borrows (`&str`) reads only texts without escapes, because a text with escapes needs a new string.

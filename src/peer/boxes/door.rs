@@ -7,7 +7,7 @@ use sqlx::Pool;
 use uuid::Uuid;
 
 use super::undelivered;
-use crate::admin::{self, Only, Operator, RecipientQuery};
+use crate::admin::{self, Operator};
 use crate::error::Result;
 use crate::eventbox::{Emitted, Event, EventId, emit_all_in, in_transaction};
 use crate::peer::boxes::emits::Emits;
@@ -18,8 +18,8 @@ use crate::peer::stream::id::StreamId;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, OpeningStream, StreamRow, Tx, answered, begin_tx, hold, in_time};
 
-/// Most streams, and most eventboxes of closed streams, that one look takes care of.
-pub(in crate::peer) const MAX_SWEPT: u32 = 100;
+/// Most lost streams, and most eventboxes with events, that one statement lists.
+pub(in crate::peer) const MAX_SWEPT: u32 = 500;
 
 /// A move of a checkpoint.
 #[derive(Debug, Clone)]
@@ -59,14 +59,9 @@ pub(in crate::peer) trait Door: Send + Sync {
     /// Returns one stream, if it is open.
     async fn stream(&self, peer: &str, stream: &str) -> Result<Option<StreamRow>>;
 
-    /// Returns eventboxes of a kind that have events, behind a recipient.
-    async fn waiting(&self, kind: &str, after: Option<&Recipient>) -> Result<Vec<Recipient>>;
-
-    /// Returns the last event of a box that waits now, of the first ones.
-    async fn last_waiting(&self, of: &Recipient) -> Result<Option<EventId>>;
-
-    /// Returns whether an event up to this one waits.
-    async fn waits_up_to(&self, of: &Recipient, id: EventId) -> Result<bool>;
+    /// Returns eventboxes of a kind that have events, each with its oldest event, behind a recipient: [`MAX_SWEPT`] at
+    /// most, and none at the end.
+    async fn waiting(&self, kind: &str, after: Option<&Recipient>) -> Result<Vec<(Recipient, EventId)>>;
 
     /// Moves events into the quarantine. Returns the number of moved events.
     async fn quarantine(&self, of: &Recipient, ids: &[EventId], reason: &str) -> Result<u64>;
@@ -214,22 +209,8 @@ impl<B: Backend> Door for PoolDoor<B> {
         read.await.map_err(|fault: Fault| fault.during(format!("look for stream {stream} of peer {peer}")))
     }
 
-    async fn waiting(&self, kind: &str, after: Option<&Recipient>) -> Result<Vec<Recipient>> {
-        let query = RecipientQuery::new().kind(kind).only(Only::Waiting).limit(MAX_SWEPT);
-        let query = match after {
-            Some(after) => query.after(after),
-            None => query,
-        };
-        let page = admin::recipients(&self.pool, &query).await?;
-        Ok(page.rows.into_iter().map(|row| row.recipient).collect())
-    }
-
-    async fn last_waiting(&self, of: &Recipient) -> Result<Option<EventId>> {
-        Ok(admin::events(&self.pool, of, None, admin::MAX_LISTED).await?.last().map(Event::id))
-    }
-
-    async fn waits_up_to(&self, of: &Recipient, id: EventId) -> Result<bool> {
-        Ok(admin::events(&self.pool, of, None, 1).await?.first().is_some_and(|event| event.id() <= id))
+    async fn waiting(&self, kind: &str, after: Option<&Recipient>) -> Result<Vec<(Recipient, EventId)>> {
+        admin::waiting_boxes(&self.pool, kind, after, MAX_SWEPT).await
     }
 
     async fn quarantine(&self, of: &Recipient, ids: &[EventId], reason: &str) -> Result<u64> {
@@ -283,16 +264,8 @@ pub(in crate::peer) mod closed {
             Ok(None)
         }
 
-        async fn waiting(&self, _: &str, _: Option<&Recipient>) -> Result<Vec<Recipient>> {
+        async fn waiting(&self, _: &str, _: Option<&Recipient>) -> Result<Vec<(Recipient, EventId)>> {
             Ok(Vec::new())
-        }
-
-        async fn last_waiting(&self, _: &Recipient) -> Result<Option<EventId>> {
-            Ok(None)
-        }
-
-        async fn waits_up_to(&self, _: &Recipient, _: EventId) -> Result<bool> {
-            Ok(false)
         }
 
         async fn quarantine(&self, _: &Recipient, _: &[EventId], _: &str) -> Result<u64> {

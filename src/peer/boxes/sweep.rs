@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 use crate::heartbeat::Beat;
-use crate::peer::boxes::door::Fate;
+use crate::peer::boxes::door::{Fate, MAX_SWEPT};
 use crate::peer::core::Core;
+use crate::peer::declare::mapping::Undelivered;
 use crate::peer::error::PeerError;
 use crate::peer::stream::facts::{EndReason, StreamFacts, StreamSignal};
 use crate::peer::stream::id::StreamId;
@@ -18,12 +19,13 @@ use crate::store::StreamRow;
 
 /// Sweeps all peers every `pause`, until `stopping`.
 pub(in crate::peer) async fn run(cores: Vec<Arc<Core>>, pause: Duration, stopping: CancellationToken, beat: Beat) {
+    let mut swept: Vec<_> = cores.into_iter().map(|core| (core, None)).collect();
     while !stopping.is_cancelled() {
         {
             let _busy = beat.busy();
-            for core in &cores {
+            for (core, after) in &mut swept {
                 core.export();
-                if let Err(error) = sweep(core).await {
+                if let Err(error) = sweep(core, after).await {
                     tracing::warn!(peer = core.id(), %error, "lost streams and undelivered events wait for the next look");
                 }
             }
@@ -35,7 +37,8 @@ pub(in crate::peer) async fn run(cores: Vec<Arc<Core>>, pause: Duration, stoppin
     }
 }
 
-async fn sweep(core: &Core) -> Result<()> {
+/// Looks at lost streams, and at one page of eventboxes: those behind `after`.
+async fn sweep(core: &Core, after: &mut Option<Recipient>) -> Result<()> {
     for row in core.door.lost(core.id()).await? {
         // This process lives, however late its heartbeat is.
         if row.worker == core.door.worker() && core.stream(&row.stream).is_some() {
@@ -45,7 +48,7 @@ async fn sweep(core: &Core) -> Result<()> {
             tracing::warn!(peer = core.id(), stream = row.stream, %error, "a lost stream was not ended");
         }
     }
-    undelivered(core).await
+    undelivered(core, after).await
 }
 
 /// Ends a stream whose process has died.
@@ -66,19 +69,23 @@ async fn end_lost(core: &Core, row: &StreamRow) -> Result<(), PeerError> {
 }
 
 /// Does with the events of closed streams what the mapping says.
-async fn undelivered(core: &Core) -> Result<()> {
-    let kind = core.kind();
-    let mut after: Option<Recipient> = None;
-    loop {
-        let page = core.door.waiting(&kind, after.as_ref()).await?;
-        let Some(last) = page.last().cloned() else { return Ok(()) };
-        for to in &page {
-            if core.stream_of(to).is_none() && core.door.stream(core.id(), to.key()).await?.is_none() {
-                of_closed(core, to).await?;
-            }
-        }
-        after = Some(last);
+async fn undelivered(core: &Core, after: &mut Option<Recipient>) -> Result<()> {
+    if core.undelivered() == Undelivered::Keep {
+        return Ok(());
     }
+    let page = core.door.waiting(&core.kind(), after.as_ref()).await?;
+    let is_last = page.len() < MAX_SWEPT as usize;
+    *after = page.last().filter(|_| !is_last).map(|(last, _)| last.clone());
+    for (to, _) in &page {
+        if core.stream(to.key()).is_none()
+            && core.door.stream(core.id(), to.key()).await?.is_none()
+            && let Err(error) = of_closed(core, to).await
+        {
+            // It may be paused. It holds up no other.
+            tracing::warn!(peer = core.id(), stream = to.key(), %error, "events of a closed stream wait");
+        }
+    }
+    Ok(())
 }
 
 async fn of_closed(core: &Core, to: &Recipient) -> Result<()> {

@@ -15,7 +15,7 @@ impl Reducer for StreamTurns {
     type State = ();
 
     fn reduce(&self, to: &Recipient, events: &[Event], (): ()) -> Result<Outcome<()>, BoxError> {
-        let consumed = match self.0.stream_of(to) {
+        let consumed = match self.0.stream(to.key()) {
             Some(stream) => stream.delivery.offer(events),
             // The stream has ended meanwhile.
             None => Vec::new(),

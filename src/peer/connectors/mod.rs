@@ -8,6 +8,7 @@ pub mod http;
 pub mod null;
 pub mod stdio;
 mod tcp;
+mod token;
 #[cfg(unix)]
 mod unix;
 mod websocket;
@@ -22,7 +23,8 @@ pub use file::{File, FileConfig};
 pub use null::{Null, NullConfig, NullCounted};
 pub use stdio::{Stdio, StdioConfig};
 pub use tcp::{LocalAddress, TcpClient, TcpClientConfig, TcpServer, TcpServerConfig};
+pub use token::Token;
 #[cfg(unix)]
 pub use unix::{UnixClient, UnixClientConfig, UnixServer, UnixServerConfig};
-pub use websocket::{MessageKind, Token, WsClient, WsClientConfig, WsLimits, WsServer, WsServerConfig};
+pub use websocket::{MessageKind, WsClient, WsClientConfig, WsLimits, WsServer, WsServerConfig};
 pub use wire::{SocketTimeouts, TlsClientConfig, TlsServerConfig};

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
@@ -35,13 +36,14 @@ pub(in crate::peer) struct Delivery {
     in_flight: usize,
     state: Mutex<State>,
     changed: Notify,
+    /// The stream ends for the connection, once nothing waits.
+    closing: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Event>,
     fates: HashMap<EventId, Fate>,
-    is_closing: bool,
 }
 
 impl State {
@@ -61,8 +63,13 @@ impl State {
 }
 
 impl Delivery {
-    pub(in crate::peer) fn new(to: Recipient, attended: Arc<Attended>, in_flight: NonZeroUsize) -> Self {
-        Delivery { to, attended, in_flight: in_flight.get(), state: Mutex::default(), changed: Notify::new() }
+    pub(in crate::peer) fn new(
+        to: Recipient,
+        attended: Arc<Attended>,
+        in_flight: NonZeroUsize,
+        closing: CancellationToken,
+    ) -> Self {
+        Delivery { to, attended, in_flight: in_flight.get(), state: Mutex::default(), changed: Notify::new(), closing }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,16 +106,16 @@ impl Delivery {
     pub(super) async fn ready(&self) -> Option<()> {
         loop {
             let changed = self.changed.notified();
-            {
-                let state = self.lock();
-                if !state.waiting.is_empty() {
-                    return Some(());
-                }
-                if state.is_closing {
-                    return None;
-                }
+            if !self.lock().waiting.is_empty() {
+                return Some(());
             }
-            changed.await;
+            if self.closing.is_cancelled() {
+                return None;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.closing.cancelled() => {}
+            }
         }
     }
 
@@ -160,8 +167,17 @@ impl Delivery {
 
     /// Ends the stream for the connection, once nothing waits.
     pub(in crate::peer) fn close(&self) {
-        self.lock().is_closing = true;
-        self.changed.notify_one();
+        self.closing.cancel();
+    }
+
+    /// Returns whether the stream was closed.
+    pub(in crate::peer) fn is_closed(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    /// Waits until the stream is closed. Cancel safe.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Returns whether nothing waits, and the connection has nothing that it has not acknowledged.
@@ -201,7 +217,7 @@ mod tests {
 
     fn delivery(in_flight: usize) -> Delivery {
         let to = Recipient::new("peer.chat", "s1").unwrap();
-        Delivery::new(to, Arc::default(), NonZeroUsize::new(in_flight).unwrap())
+        Delivery::new(to, Arc::default(), NonZeroUsize::new(in_flight).unwrap(), CancellationToken::new())
     }
 
     fn events(count: usize) -> Vec<Event> {

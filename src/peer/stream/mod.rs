@@ -62,7 +62,8 @@ impl Stream {
     ) -> Result<Self, PeerError> {
         let to = Recipient::new(core.kind(), id.as_str());
         let to = to.map_err(|source| PeerError::store(format!("open stream {id} of peer {}", core.id()), source))?;
-        let delivery = Arc::new(Delivery::new(to.clone(), Arc::clone(&core.attended), core.declared.limits.in_flight));
+        let (attended, closing) = (Arc::clone(&core.attended), core.drained.child_token());
+        let delivery = Arc::new(Delivery::new(to.clone(), attended, core.declared.limits.in_flight, closing));
         let breaker = StreamBreaker::new(&core.declared.limits);
         let stream = OpenStream { delivery: Arc::clone(&delivery), breaker: breaker.clone() };
         core.register(&id, stream).map_err(|refused| refusal(core, &id, refused))?;

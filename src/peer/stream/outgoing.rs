@@ -100,7 +100,7 @@ impl Outgoing {
     /// Waits for events to send, in the order of the eventbox. `None` at the end: flush, close, and end the stream.
     ///
     /// An event that cannot be encoded goes into the quarantine, and the others go on. While a breaker of the stream or
-    /// of the peer is open, the method waits.
+    /// of the peer is open, the method waits; at the end of the stream it returns `None` instead.
     ///
     /// # Cancel safety
     ///
@@ -112,7 +112,12 @@ impl Outgoing {
     pub async fn next(&mut self) -> Option<Batch> {
         loop {
             self.delivery.ready().await?;
-            let passes = self.core.flow.pass(&self.breaker).await;
+            let passes = tokio::select! {
+                biased;
+                passes = self.core.flow.pass(&self.breaker) => passes,
+                // A breaker may stay open for longer than a stop lasts: the events stay in the eventbox.
+                () = self.delivery.closed() => return None,
+            };
             // No await from here on, so that no event is lost between the queue and the batch.
             let Some(taken) = self.delivery.take_now(self.core.declared.limits.batch_bytes.get()) else { continue };
             let mut events: Vec<OutgoingEvent> = taken.into_iter().filter_map(|event| self.encode(event)).collect();
@@ -142,7 +147,7 @@ impl Outgoing {
     }
 
     fn encode(&mut self, event: Event) -> Option<OutgoingEvent> {
-        match self.encoded(event.value()) {
+        match self.encoded(&event) {
             Ok(encoded) => Some(OutgoingEvent { event, encoded }),
             Err(error) => {
                 // The next events get interceptors that this one has not broken.
@@ -169,7 +174,7 @@ impl Outgoing {
         last.encoded.extend(gathered.into_iter().map(|chunk| chunk.bytes));
     }
 
-    fn encoded(&mut self, value: &[u8]) -> Result<Vec<Bytes>, FramingError> {
+    fn encoded(&mut self, event: &Event) -> Result<Vec<Bytes>, FramingError> {
         let is_whole = self.core.declared.connector.has_whole_messages();
         if is_whole {
             (self.chain, self.codec) = writer_of(&self.core)?;
@@ -177,10 +182,10 @@ impl Outgoing {
         let messages = match &mut self.codec {
             Some(codec) => {
                 let mut out = Vec::new();
-                codec.encode(value, &mut out)?;
+                codec.encode(event.value(), &mut out)?;
                 out
             }
-            None => vec![Bytes::copy_from_slice(value)],
+            None => vec![event.bytes()],
         };
         self.frame(messages, is_whole)
     }

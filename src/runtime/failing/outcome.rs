@@ -47,7 +47,7 @@ impl<B: Backend> Scheduler<B> {
                     self.states.keep(&to, known);
                     self.committed(to, Lane::Rounds, &turn);
                 }
-                Some(Done::Nothing { last, .. }) if self.shared.attended.contains(&to) => {
+                Some(Done::Nothing { last, .. }) if self.shared.attended.is_some() => {
                     self.rests_at_the_front(to, until, last.is_some());
                 }
                 Some(Done::Nothing { last: Some(last), more: true }) => {
@@ -141,9 +141,8 @@ impl<B: Backend> Scheduler<B> {
         if self.queue.was_found_by_scan(&to) {
             self.scans.found_news(Instant::now());
         }
-        let is_attended = self.shared.attended.contains(&to);
         match turn.last {
-            _ if is_attended => self.queue.list_anew(&to),
+            _ if self.shared.attended.is_some() => self.queue.list_anew(&to),
             Some(last) if turn.more_remain => self.queue.more_remain(&to, last, turn.left_listed),
             Some(last) if turn.failures.is_empty() => self.queue.emptied(&to, last),
             _ => self.queue.list_anew(&to),

@@ -21,7 +21,6 @@ use crate::error::Result;
 use crate::eventbox::{EventId, WakeUp, WakeUps};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
-use crate::runtime::attended::AttendedPolls;
 use crate::runtime::failing::backoffs::Backoffs;
 use crate::runtime::failing::outage::Ended;
 use crate::runtime::failing::trouble::Interruption;
@@ -62,7 +61,6 @@ pub(crate) struct Scheduler<B: Backend> {
     pub(crate) turns: usize,
     pub(crate) trouble: Interruption,
     pub(crate) backoffs: Backoffs,
-    attended: AttendedPolls,
     idle: Idle,
 }
 
@@ -77,7 +75,6 @@ impl<B: Backend> Scheduler<B> {
         let now = Instant::now();
         Scheduler {
             scans: Scans::new(&shared.config, now),
-            attended: AttendedPolls::new(shared.config.poll_interval, now),
             idle: Idle::new(now, shared.config.shard_metrics),
             states: StateCache::new(if shared.config.leases.is_some() { shared.config.state_cache_bytes } else { 0 }),
             shared,
@@ -153,10 +150,6 @@ impl<B: Backend> Scheduler<B> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
         self.start_waiting(now);
-        if self.attended.begin(now) {
-            let unowned = ShardSet::ALL.without(*self.owned.borrow());
-            self.named(self.shared.attended.of(unowned));
-        }
         // The last free round waits for many recipients, so that rounds are large under load.
         let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
         while self.rounds < most
@@ -230,7 +223,6 @@ impl<B: Backend> Scheduler<B> {
             self.scans.look_at(wake_up.committed);
             self.scans.mark(wake_up.shards, Instant::now());
             self.queue.wake(|to| shards.contains(to.shard()));
-            self.named(self.shared.attended.of(shards));
         }
         self.named(wake_up.recipients);
     }
@@ -241,8 +233,10 @@ impl<B: Backend> Scheduler<B> {
         let held = self.held.borrow();
         for to in recipients {
             // The next scan finds recipients of kinds on hold, and warns about kinds that no process here handles.
-            let is_ours = owned.contains(to.shard()) || self.shared.attended.contains(&to);
-            if !is_ours || held.contains(to.kind()) || self.backoffs.leaves_alone(&to, Instant::now()) {
+            if !self.shared.works_on(&to, owned)
+                || held.contains(to.kind())
+                || self.backoffs.leaves_alone(&to, Instant::now())
+            {
                 continue;
             }
             let Some(lane) = self.shared.handlers.get(to.kind()).map(Handler::lane) else { continue };
@@ -293,7 +287,7 @@ impl<B: Backend> Scheduler<B> {
             return now + self.shared.config.poll_interval;
         }
         let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
-        let polls = self.scans.next_due(*self.owned.borrow(), self.is_busy()).min(self.attended.due());
+        let polls = self.scans.next_due(*self.owned.borrow(), self.is_busy());
         waits.fold(polls, Instant::min)
     }
 
@@ -338,6 +332,7 @@ impl<B: Backend> Scheduler<B> {
         self.trouble.recovered();
         let (handlers, queue, held) = (&self.shared.handlers, &mut self.queue, self.held.borrow());
         let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
+        let attended = self.shared.attended.as_deref();
         self.scans.scanned(scan, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(handler) = handlers.get(kind) else { return Seen::UnknownKind(kind) };
@@ -345,6 +340,9 @@ impl<B: Backend> Scheduler<B> {
                 return Seen::HeldKind(kind);
             }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Seen::Known };
+            if attended.is_some_and(|attended| !attended.contains(&to)) {
+                return Seen::Known;
+            }
             let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
             if row.paused || backoff.leaves_alone(row.wait_us) || waits {
                 return Seen::Known;

@@ -14,10 +14,11 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, Uri};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::messages::{Manner, converse};
-use super::{MessageKind, Token, WsLimits};
+use super::{MessageKind, WsLimits};
 use crate::peer::connectors::tcp::{
     Dial, Options, default_connect_timeout_ms, default_keep_alive_ms, default_nodelay, dial,
 };
+use crate::peer::connectors::token::Token;
 use crate::peer::connectors::wire::{ClientTls, Pulse, SocketTimeouts, Terms, TlsClientConfig, Wire, some_ms};
 use crate::peer::{Connector, ConnectorError, PeerError, Role, Session, StreamFacts};
 

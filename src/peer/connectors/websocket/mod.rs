@@ -3,7 +3,6 @@
 mod client;
 mod messages;
 mod server;
-mod token;
 mod upgrade;
 
 use std::time::Duration;
@@ -15,7 +14,6 @@ use super::wire::some_ms;
 
 pub use client::{WsClient, WsClientConfig};
 pub use server::{WsServer, WsServerConfig};
-pub use token::Token;
 
 /// Size of the buffer for what a connection reads: what each quiet connection holds, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;

@@ -10,12 +10,12 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::messages::{Manner, converse};
-use super::token::{Expected, Token};
 use super::upgrade::Door;
 use super::{MessageKind, WsLimits};
 use crate::peer::connectors::tcp::{
     Announcement, LocalAddress, Options, bind, default_keep_alive_ms, default_nodelay, host_of,
 };
+use crate::peer::connectors::token::{Expected, Token};
 use crate::peer::connectors::wire::{
     Bounds, Metered, ServerTls, SocketTimeouts, Terms, TlsServerConfig, listen, load_again, secure, some_ms,
 };

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, S
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
-use super::token::Expected;
+use crate::peer::connectors::token::Expected;
 use crate::peer::connectors::wire::Wire;
 
 /// Whom a server lets in.

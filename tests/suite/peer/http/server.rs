@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use eventbox::peer::connectors::http::{Format, HttpMode, HttpServerConfig, Route, Secret};
+use eventbox::peer::connectors::Token;
+use eventbox::peer::connectors::http::{Format, HttpMode, HttpServerConfig, Route};
 use eventbox::peer::framing::{CodecSpec, InterceptorSpec};
 use eventbox::{Event, testing};
 use http_body_util::{BodyExt, Full};
@@ -237,7 +238,7 @@ async fn bad_requests_are_answered() {
     crate::support::with_database("bad_requests_are_answered", async |db: &crate::support::TestDb<sqlx::Sqlite>| {
         let web = Web::start(db, |config| {
             accept(config);
-            config.token = Some(Secret::new(TOKEN));
+            config.token = Some(Token::text(TOKEN));
             config.routes = vec![Route::new("/orders", ["POST"])];
             config.max_body_bytes = 1_000;
             (config.body_timeout_ms, config.head_timeout_ms) = (300, 300);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::target;
 use crate::peer::PeerError;
 use crate::peer::connectors::http::{Format, Secret, headers};
+use crate::peer::connectors::token::Token;
 use crate::peer::connectors::wire::TlsClientConfig;
 
 /// Most requests at a time.
@@ -66,7 +67,7 @@ pub struct HttpClientConfig {
     /// Content type of a request whose event does not name one.
     pub content_type: String,
     /// Token that each request shows as `Authorization: Bearer <token>`.
-    pub token: Option<Secret>,
+    pub token: Option<Token>,
     /// Headers of every request; their values are secrets. An event cannot set them.
     pub request_headers: BTreeMap<String, Secret>,
     /// How a request stands in its event.
@@ -227,7 +228,7 @@ fn fixed(config: &HttpClientConfig) -> Result<HeaderMap, String> {
         fixed.insert(parsed, secret(value).ok_or_else(|| format!("{name:?} has a value that no header has"))?);
     }
     if let Some(token) = &config.token {
-        let value = secret(&Secret::new(format!("Bearer {}", token.text())));
+        let value = secret(&Secret::new(format!("Bearer {}", token.read()?)));
         fixed.insert(AUTHORIZATION, value.ok_or_else(|| "the token is no value of a header".to_owned())?);
     }
     Ok(fixed)
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let mut config = HttpClientConfig::to("http://127.0.0.1:1");
-        config.token = Some(Secret::new("do not show me"));
+        config.token = Some(Token::text("do not show me"));
         config.request_headers.insert("x-key".to_owned(), Secret::new("nor me"));
         let shown = format!("{:?}", Settings::check(config).unwrap());
         assert!(!shown.contains("show me") && !shown.contains("nor me"), "{shown}");

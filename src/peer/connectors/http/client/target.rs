@@ -160,7 +160,7 @@ mod tests {
     fn settings(endpoint: &str) -> Settings {
         let mut config = HttpClientConfig::to(endpoint);
         config.request_format = Format::Envelope;
-        config.token = Some(crate::peer::connectors::http::Secret::new("token"));
+        config.token = Some(crate::peer::connectors::Token::text("token"));
         Settings::check(config).unwrap()
     }
 

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::routes::{Route, Routes};
 use crate::peer::PeerError;
+use crate::peer::connectors::http::Format;
 use crate::peer::connectors::http::headers;
-use crate::peer::connectors::http::{Format, Secret};
+use crate::peer::connectors::token::{Expected, Token};
 use crate::peer::connectors::wire::TlsServerConfig;
 
 /// Most lanes of a server.
@@ -68,7 +69,7 @@ pub struct HttpServerConfig {
     pub routes: Vec<Route>,
     /// Token that each request must show as `Authorization: Bearer <token>`, at least [`MIN_TOKEN_BYTES`]. Without it,
     /// everybody who reaches the address may send.
-    pub token: Option<Secret>,
+    pub token: Option<Token>,
     /// What a request waits for.
     pub mode: HttpMode,
     /// How a request stands in its event.
@@ -148,6 +149,7 @@ impl HttpServerConfig {
 /// The settings, checked and in the types that requests need.
 #[derive(Debug)]
 pub(super) struct Settings {
+    pub(super) token: Option<Expected>,
     pub(super) config: HttpServerConfig,
     pub(super) routes: Routes,
     pub(super) headers: Vec<HeaderName>,
@@ -168,8 +170,8 @@ impl Settings {
     pub(super) fn check(config: HttpServerConfig) -> Result<Self, PeerError> {
         let wrong = |problem: String| PeerError::setup(NAME, problem);
         config.check_numbers().map_err(wrong)?;
-        if let Some(token) = config.token.as_ref().filter(|token| token.text().len() < MIN_TOKEN_BYTES) {
-            let bytes = token.text().len();
+        let token = config.token.as_ref().map(Token::read).transpose().map_err(wrong)?;
+        if let Some(bytes) = token.as_ref().map(String::len).filter(|bytes| *bytes < MIN_TOKEN_BYTES) {
             return Err(wrong(format!(
                 "the token has {bytes} bytes; choose a random one of at least {MIN_TOKEN_BYTES}"
             )));
@@ -178,6 +180,7 @@ impl Settings {
             .map_err(|_| wrong("response_content_type is no value of a header".to_owned()))?;
         let names = headers::names(&config.headers).map_err(wrong)?;
         Ok(Settings {
+            token: token.as_deref().map(Expected::new),
             routes: Routes::new(&config.routes).map_err(wrong)?,
             header_fields: names.iter().map(headers::field_of).collect(),
             headers: names,
@@ -241,7 +244,7 @@ mod tests {
         assert!(problem(|config| config.lanes = MAX_LANES + 1).contains("lanes"));
         assert!(problem(|config| config.no_events_status = 200).contains("no_events_status"));
         assert!(problem(|config| config.body_timeout_ms = 0).contains("body_timeout_ms"));
-        assert!(problem(|config| config.token = Some(Secret::new("short"))).contains("token"));
+        assert!(problem(|config| config.token = Some(Token::text("short"))).contains("token"));
         assert!(problem(|config| config.headers = vec!["a b".to_owned()]).contains("a b"));
         assert!(problem(|config| config.response_content_type = "a\nb".to_owned()).contains("content_type"));
         assert!(Settings::check(HttpServerConfig::at("127.0.0.1:0")).is_ok());

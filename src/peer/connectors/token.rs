@@ -1,4 +1,4 @@
-//! The token that a client shows at the upgrade.
+//! The token that a client shows, and a server expects.
 
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ impl Token {
     }
 
     /// Returns the text. The error names the file, and never the token.
-    pub(super) fn read(&self) -> Result<String, String> {
+    pub(in crate::peer) fn read(&self) -> Result<String, String> {
         let (text, place) = match &self.0 {
             Source::Text(text) => (text.clone(), "the token".to_owned()),
             Source::File(InFile { file }) => {
@@ -88,15 +88,21 @@ impl Token {
 }
 
 /// What a server knows of its token.
-pub(super) struct Expected([u8; 32]);
+pub(in crate::peer) struct Expected([u8; 32]);
+
+impl std::fmt::Debug for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Expected(..)")
+    }
+}
 
 impl Expected {
-    pub(super) fn new(token: &str) -> Self {
+    pub(in crate::peer) fn new(token: &str) -> Self {
         Expected(Sha256::digest(token).into())
     }
 
     /// Returns whether a header carries the token. Digests are compared, so that the time tells nothing of the token.
-    pub(super) fn is_in(&self, header: Option<&str>) -> bool {
+    pub(in crate::peer) fn is_in(&self, header: Option<&str>) -> bool {
         let Some((scheme, token)) = header.and_then(|header| header.split_once(' ')) else { return false };
         scheme.eq_ignore_ascii_case("bearer") && <[u8; 32]>::from(Sha256::digest(token.trim())) == self.0
     }
