@@ -24,14 +24,14 @@ pub(crate) const VALUE_BYTES: usize = 200;
 /// Number of tasks that send batches, if the engine has many writers.
 pub(crate) const BATCHERS: usize = 8;
 
-/// Random bytes. Each value is a slice of them.
+/// Random letters and digits, so that a value is a line too. Each value is a slice of them.
 pub(crate) struct Values(Vec<u8>);
 
 impl Values {
-    /// Returns the shared bytes. They are created once, before any measurement.
+    /// Returns the shared values. They are created once, before any measurement.
     pub(crate) fn get() -> &'static Self {
         static VALUES: LazyLock<Values> =
-            LazyLock::new(|| Values(std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect()));
+            LazyLock::new(|| Values(std::iter::repeat_with(|| fastrand::alphanumeric() as u8).take(1 << 20).collect()));
         &VALUES
     }
 

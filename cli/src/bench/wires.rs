@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::HANG_GUARD;
-use super::load::VALUE_BYTES;
+use super::load::Values;
 
 /// Pause between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -39,7 +39,7 @@ pub(crate) fn allow_many_files() {
 
 /// Returns a line as long as the values of other workloads.
 pub(crate) fn line() -> Vec<u8> {
-    let mut line: Vec<u8> = std::iter::repeat_with(|| fastrand::alphanumeric() as u8).take(VALUE_BYTES).collect();
+    let mut line = Values::get().any().to_vec();
     line.push(b'\n');
     line
 }
