@@ -85,7 +85,14 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
 
 fn test(args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
-    let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    let tests = || cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    let built = status_of(tests().arg("--no-run").args(&args))?;
+    if !built.success() {
+        return exit_code(built);
+    }
+    // What the build has left to write would hold up the first commits of the tests, for seconds on a slow disk.
+    nix::unistd::sync();
+    let mut tests = tests();
     tests.args(args).env("DATABASE_URL", server.url());
     wait_together(&mut tests);
     exit_code(status_of(&mut tests)?)

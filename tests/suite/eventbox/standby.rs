@@ -73,6 +73,28 @@ async fn interrupt(cluster: &Cluster, watch: &PgPool, how: Interruption) {
     }
 }
 
+/// Makes commits wait for a standby, and returns once they do: the checkpointer of a busy server reads the setting late.
+async fn wait_from_now_on(cluster: &Cluster, watch: &PgPool) {
+    cluster.wants_a_standby(true);
+    const PROBE: &str = "SELECT 1 FROM pg_logical_emit_message(true, 'probe', '')";
+    let sql = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = $1";
+    eventually(SOON, async || {
+        let (used, mut waits) = (watch.clone(), None);
+        let probe = tokio::spawn(async move { sqlx::query(PROBE).execute(&used).await });
+        eventually(SOON, async || {
+            waits = sqlx::query_scalar::<_, i32>(sql).bind(PROBE).fetch_optional(watch).await.unwrap();
+            waits.is_some() || probe.is_finished()
+        })
+        .await;
+        if let Some(pid) = waits {
+            let _: bool = sqlx::query_scalar("SELECT pg_cancel_backend($1)").bind(pid).fetch_one(watch).await.unwrap();
+        }
+        probe.await.unwrap().unwrap();
+        waits.is_some()
+    })
+    .await;
+}
+
 /// A cluster with tables and an event, whose commits wait for a standby from now on.
 async fn stage(events: usize) -> (Cluster, PgPool, PgPool) {
     let cluster = Cluster::start();
@@ -81,10 +103,8 @@ async fn stage(events: usize) -> (Cluster, PgPool, PgPool) {
     for _ in 0..events {
         emit(&pool, &to(), Event::new("x")).await.unwrap();
     }
-    cluster.wants_a_standby(true);
-    let watch = cluster.pool(2);
-    let shown = async || sqlx::query_scalar::<_, String>("SHOW synchronous_standby_names").fetch_one(&pool).await;
-    eventually(SOON, async || shown().await.is_ok_and(|names| names == "nobody")).await;
+    let watch = cluster.pool(3);
+    wait_from_now_on(&cluster, &watch).await;
     (cluster, pool, watch)
 }
 
@@ -147,7 +167,7 @@ async fn a_receipt_is_not_done_before_the_standby_has_it() {
     let off = async || waiting(&watch).await == 0;
     eventually(SOON, off).await;
     let receipt = emit(&pool, &to(), Event::new("x")).await.unwrap();
-    cluster.wants_a_standby(true);
+    wait_from_now_on(&cluster, &watch).await;
     let hooks = Arc::new(AtomicUsize::new(0));
     let (used, reducer) = (pool.clone(), Telling(Arc::clone(&hooks)));
     let turn = tokio::spawn(async move { reduce_batch(&used, &to(), &reducer, ONE).await });
@@ -203,7 +223,7 @@ async fn rounds(how: Interruption) {
     // Written in a session that does not wait, so that the work alone waits.
     let mut unsure = watch.acquire().await.unwrap();
     sqlx::query("SET synchronous_commit = local").execute(&mut *unsure).await.unwrap();
-    cluster.wants_a_standby(true);
+    wait_from_now_on(&cluster, &watch).await;
     emit(&mut *unsure, &to(), Event::new("y")).await.unwrap();
     drop(unsure);
     let gone = async || {
