@@ -48,7 +48,7 @@ pub use handle::{OBSERVED_SIGNALS, Peers};
 pub use metrics::INSTRUMENTS;
 pub use status::{PeerState, PeerStatus};
 pub use stream::Stream;
-pub use stream::address::answer_to;
+pub use stream::address::{answer_to, by_stream};
 pub use stream::arrival::{Arrival, Received};
 pub use stream::facts::{EndReason, StreamFacts, StreamSignal};
 pub use stream::id::{MAX_STREAM_ID_BYTES, StreamId};

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::postgres;
 use crate::run::{cargo, exit_code, status_of};
@@ -14,6 +15,9 @@ const WANTED: [(&[&str], &str); 3] =
 
 /// Environment variable that makes a missing program a failure of the tests.
 const REQUIRED: &str = "EVENTBOX_FOREIGN_PEERS";
+
+/// Open files that the test of 10,000 connections needs.
+const OPEN_FILES: rlim_t = 11_000;
 
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -27,6 +31,11 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     if !packages.is_empty() {
         bail!("programs are missing: install them (on Debian and Ubuntu: apt-get install {})", packages.join(" "));
     }
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if most < OPEN_FILES {
+        bail!("a test needs {OPEN_FILES} open files, and the hard limit is {most}: raise it (`ulimit -Hn`)");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let server = postgres::server()?;
     let mut tests = cargo(["test", "--all-features", "--test", "suite", "peer::foreign"]);
     tests.args(args).env("DATABASE_URL", server.url()).env(REQUIRED, "1");

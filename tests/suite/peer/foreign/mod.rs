@@ -96,6 +96,30 @@ on_every_engine! {
         assert!(peers.stop(STOP).await.complete);
     }
 
+    /// Ten thousand connections that say nothing cost memory only: one of them that speaks is heard, and all are let go.
+    /// The test needs as many open files, so a plain run leaves it out.
+    async fn ten_thousand_idle_connections_are_served(db) {
+        const COUNT: usize = 10_000;
+        let Some(python) = program(&["python3"]).filter(|_| std::env::var_os(REQUIRED).is_some()) else { return };
+        let server = TcpServer::new(TcpServerConfig::new("127.0.0.1:0")).unwrap();
+        let address = server.local_address();
+        let lines = InterceptorSpec::named("lines").unwrap();
+        let peers = serve(db, server, |peer| peer.interceptors([lines])).await;
+        let address = bound(&address).await;
+        let mut clients = Command::new(python);
+        clients.args(["-c", include_str!("idle_clients.py"), &address.ip().to_string(), &address.port().to_string()]);
+        clients.arg(COUNT.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut clients = clients.spawn().unwrap();
+        eventually(10 * SOON, async || peers.streams("door") == COUNT).await;
+        let mut read = BufReader::new(clients.stdout.take().unwrap()).lines();
+        assert_eq!(timeout(SOON, read.next_line()).await.unwrap().unwrap().as_deref(), Some("open"));
+        clients.stdin.as_mut().unwrap().write_all(b"awake\n").await.unwrap();
+        eventually(SOON, async || texts(&db.pool, "inbox/all").await == ["awake"]).await;
+        clients.kill().await.unwrap();
+        eventually(10 * SOON, async || peers.streams("door") == 0).await;
+        assert!(peers.stop(STOP).await.complete);
+    }
+
     async fn curl_asks_and_gets_its_answer(db) {
         let Some(curl) = program(&["curl"]) else { return };
         let mut config = HttpServerConfig::at("127.0.0.1:0");
