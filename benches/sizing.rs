@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The benchmark uses a SQLite file and, if DATABASE_URL names a server, its own Postgres database. An event has 200
-//! bytes. Each row begins with empty tables. `at rest` is the room of the tables that the row names, with their indexes.
-//! CPU of the server is known for a server on this machine, when nobody else uses it. `docs/operating.md` has a result.
+//! bytes. Each row begins with empty tables. `at rest` is the room of the tables that the row names, with their
+//! indexes. CPU of the server is known for a server on this machine, when nobody else uses it. `docs/operating.md` has
+//! a result.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -5,8 +5,8 @@
 //! cargo bench --bench views -- --quick   100,000 and 1,000,000 events
 //! ```
 //!
-//! The benchmark uses a SQLite file and, if DATABASE_URL names a server, its own Postgres database. The events belong to
-//! three kinds of 10,000 recipients each. For each size it prints the median time of each question, and its ratio to
+//! The benchmark uses a SQLite file and, if DATABASE_URL names a server, its own Postgres database. The events belong
+//! to three kinds of 10,000 recipients each. For each size it prints the median time of each question, and its ratio to
 //! that of the smallest size.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 

@@ -19,15 +19,16 @@
 //! #     Ok(text)
 //! # });
 //! # let text = scrape.await??;
-//! # assert!(text.starts_with("HTTP/1.1 200") && text.contains("# TYPE eventbox_send_group_events histogram"), "{text}");
+//! # assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+//! # assert!(text.contains("# TYPE eventbox_send_group_events histogram"), "{text}");
 //! # assert!(eventbox::prometheus::install("127.0.0.1:0".parse()?).is_err(), "a process has one recorder");
 //! # Ok(()) }
 //! ```
 //!
 //! A service with a server of its own serves [`Handle::render`]. Names, kinds, units and labels are those of the tables
-//! of instruments ([`metrics::INSTRUMENTS`](crate::metrics::INSTRUMENTS) and its siblings). Prometheus knows no dots, so
-//! `durable_emitter.queue.depth` is `durable_emitter_queue_depth`. A histogram `x` is `x_bucket`, `x_sum` and `x_count`.
-//! Metrics that the service records itself are in the same text.
+//! of instruments ([`metrics::INSTRUMENTS`](crate::metrics::INSTRUMENTS) and its siblings). Prometheus knows no dots,
+//! so `durable_emitter.queue.depth` is `durable_emitter_queue_depth`. A histogram `x` is `x_bucket`, `x_sum` and
+//! `x_count`. Metrics that the service records itself are in the same text.
 //!
 //! The text has kinds of recipients, and sources and types of messages. It has no keys and no payload.
 

@@ -47,9 +47,9 @@ pub const INSTRUMENTS: &[Instrument] = &[
 
 /// Gauges of the numbers of overviews, recorded through the `metrics` facade.
 ///
-/// Use it in a process that watches a database and works on none of its events, as `eventbox serve --metrics` does every
-/// 10 s. The numbers are those of the whole database, so one process that sets them is enough. It remembers the kinds, so
-/// that the gauges of a kind that has vanished become 0.
+/// Use it in a process that watches a database and works on none of its events, as `eventbox serve --metrics` does
+/// every 10 s. The numbers are those of the whole database, so one process that sets them is enough. It remembers the
+/// kinds, so that the gauges of a kind that has vanished become 0.
 ///
 /// # Examples
 ///

@@ -102,7 +102,8 @@ impl Migrated {
                 "the database was migrated by a newer eventbox (migration {version}): update this program"
             )),
             Migrated::Changed { version } => Some(format!(
-                "migration {version} in the database differs from that of this eventbox: was an unreleased version used?"
+                "migration {version} in the database differs from that of this eventbox: was an unreleased version \
+                 used?"
             )),
             Migrated::Unreadable { problem } => Some(problem.clone()),
         }

@@ -83,7 +83,8 @@ pub fn migration_sql<B: Backend>() -> Vec<(i64, String, String)> {
 /// Returns the SQL that makes roles for the tables: an owner, a service, an emitter and a reader. `None` for an engine
 /// without roles.
 ///
-/// Run it in the database and schema of the tables, as a superuser, after each migration. Run again, it changes nothing.
+/// Run it in the database and schema of the tables, as a superuser, after each migration. Run again, it changes
+/// nothing.
 ///
 /// # Examples
 ///

@@ -121,8 +121,8 @@ impl IngressBuilder {
 
     /// Gives accepted events to this sink instead of the server's log, which then stays empty.
     ///
-    /// The server keeps nothing else than registered schemas. It refuses to register them (UNIMPLEMENTED) when it has no
-    /// [`store_file`](Self::store_file) or [`store_pool`](Self::store_pool), because it would forget them.
+    /// The server keeps nothing else than registered schemas. It refuses to register them (UNIMPLEMENTED) when it has
+    /// no [`store_file`](Self::store_file) or [`store_pool`](Self::store_pool), because it would forget them.
     pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
         self.sink = Some(sink);
         self

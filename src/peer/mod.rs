@@ -1,7 +1,7 @@
 //! Peers connect eventboxes to the outside: each keeps connections, and its *streams* carry events in and out.
 //!
-//! **A stream is a recipient.** What must go out on a stream is in the eventbox `peer.<peer>/<stream>`, and sending it is
-//! a turn that consumes only what the other side has acknowledged. What comes in is emitted, under the name
+//! **A stream is a recipient.** What must go out on a stream is in the eventbox `peer.<peer>/<stream>`, and sending it
+//! is a turn that consumes only what the other side has acknowledged. What comes in is emitted, under the name
 //! `peer:stream:event`, to the recipient that the [`Mapping`] names; the outside gets its acknowledgement after the
 //! commit. So order within a stream, at-least-once delivery, quarantine, pause and the operator's views are those of
 //! every eventbox, and a crash loses nothing.

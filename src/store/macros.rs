@@ -4,7 +4,8 @@
 //! statement with a bare limit again for every bound value, which takes longer than the statement itself.
 
 /// Implements a table's trait for both engines from one body, in which `Engine` is the engine. `now_us!()` is the text
-/// of its clock, `replicated!()` is a text that makes a commit wait, and `kind!(text)` is the text of a recipient's kind.
+/// of its clock, `replicated!()` is a text that makes a commit wait, and `kind!(text)` is the text of a recipient's
+/// kind.
 macro_rules! on_both_engines {
     ($($body:tt)*) => {
         #[cfg(feature = "postgres")]

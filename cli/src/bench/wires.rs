@@ -178,8 +178,8 @@ async fn read_message(socket: &mut BufReader<TcpStream>) -> Result<Option<(Strin
     Ok(Some((first, body)))
 }
 
-/// Sends requests at a steady rate. Returns the latencies in microseconds, each from the moment at which its request was
-/// due.
+/// Sends requests at a steady rate. Returns the latencies in microseconds, each from the moment at which its request
+/// was due.
 pub(crate) async fn ask(to: SocketAddr, requests: u32, a_second: u32) -> Result<Vec<u64>> {
     let (give_back, mut free) = tokio::sync::mpsc::channel(HTTP_CONNECTIONS);
     for _ in 0..HTTP_CONNECTIONS {

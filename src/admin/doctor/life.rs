@@ -47,7 +47,8 @@ pub(super) async fn clock<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, Fa
             Severity::Warning,
             CLOCKS,
             format!("the clock of this process is {} {side} the clock of the database", spoken(ahead_us)),
-            "let both hosts follow a time server: ids of events have the time of this process, timers that of the database",
+            "let both hosts follow a time server: ids of events have the time of this process, timers that of the \
+             database",
         ),
     }])
 }

@@ -23,9 +23,9 @@ enum Fate {
 }
 
 impl<B: Backend> Operator<B> {
-    /// Puts dead letters back: events into their boxes, messages into the outbox, due at once. Events keep their ids and
-    /// names, messages their idempotency keys. Calls `progress` with the number of moved ones after each transaction. A
-    /// rehearsal counts.
+    /// Puts dead letters back: events into their boxes, messages into the outbox, due at once. Events keep their ids
+    /// and names, messages their idempotency keys. Calls `progress` with the number of moved ones after each
+    /// transaction. A rehearsal counts.
     ///
     /// Dead letters that die meanwhile may stay.
     ///

@@ -17,8 +17,9 @@ impl<B: Backend> Operator<B> {
     /// messages in the outbox.
     ///
     /// Claims leave the messages out from the commit on. An emitter sends no new message from memory once it has read
-    /// the pause, within [`PAUSE_POLL_INTERVAL`](crate::emitter::PAUSE_POLL_INTERVAL). Messages that are in its queue by
-    /// then may still be sent while their claims last, [`FIRST_CLAIM_TTL`](crate::outbox::FIRST_CLAIM_TTL) by default.
+    /// the pause, within [`PAUSE_POLL_INTERVAL`](crate::emitter::PAUSE_POLL_INTERVAL). Messages that are in its queue
+    /// by then may still be sent while their claims last, [`FIRST_CLAIM_TTL`](crate::outbox::FIRST_CLAIM_TTL) by
+    /// default.
     ///
     /// # Errors
     ///

@@ -35,17 +35,17 @@ const UNNAMED: &str = "library";
 
 /// An operator, who makes repairs. Each repair is recorded with who, when and why, in the transaction that makes it.
 ///
-/// Use it where people repair: a command line, a page, a script. A rehearsal ([`rehearsing`](Operator::rehearsing)) does
-/// the same and rolls it back, so that the operator sees how many things a repair will touch. The plain functions of
-/// [`admin`](crate::admin) make the same repairs as `library`.
+/// Use it where people repair: a command line, a page, a script. A rehearsal ([`rehearsing`](Operator::rehearsing))
+/// does the same and rolls it back, so that the operator sees how many things a repair will touch. The plain functions
+/// of [`admin`](crate::admin) make the same repairs as `library`.
 ///
 /// Every repair of a recipient moves its turn, so a turn in flight fails as contention and starts again.
 ///
 /// # Errors of all repairs
 ///
-/// [`Error::Misuse`] before any SQL when the name or the reason is too long, empty or contains NUL. Contention, transient
-/// and database errors: nothing was changed, except the slices before the error of a repair that works in slices.
-/// [`Error::Unknown`]: look, or call again.
+/// [`Error::Misuse`] before any SQL when the name or the reason is too long, empty or contains NUL. Contention,
+/// transient and database errors: nothing was changed, except the slices before the error of a repair that works in
+/// slices. [`Error::Unknown`]: look, or call again.
 ///
 /// # Cancel safety of all repairs
 ///
@@ -154,8 +154,8 @@ impl<B: Backend> Operator<B> {
         Ok(tx)
     }
 
-    /// Records the repair in its transaction, when it changed something. A repair in slices has one record, whose number
-    /// grows.
+    /// Records the repair in its transaction, when it changed something. A repair in slices has one record, whose
+    /// number grows.
     async fn record(&self, tx: &mut Tx<B>, entry: &Entry, touched: u64) -> Result<(), Fault> {
         if touched == 0 || self.is_rehearsal {
             return Ok(());

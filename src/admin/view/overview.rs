@@ -70,8 +70,8 @@ pub struct KindOverview {
     pub workers: u32,
     /// Whether a member does not work on the kind, because the outbox is over its quota.
     pub is_throttled: bool,
-    /// An error that its recipients fail with in a member, also one that is no event's fault and that `failing` does not
-    /// count: that of a kind that is held, or of one recipient.
+    /// An error that its recipients fail with in a member, also one that is no event's fault and that `failing` does
+    /// not count: that of a kind that is held, or of one recipient.
     pub trouble: Option<String>,
 }
 

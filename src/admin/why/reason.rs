@@ -125,8 +125,8 @@ pub enum Reason {
         /// The transaction.
         transaction: String,
     },
-    /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has too
-    /// much to do, or it has died and its lease is long.
+    /// The process that holds the shard lives, knows the kind, and has not processed the events for over 10 s. It has
+    /// too much to do, or it has died and its lease is long.
     Overdue {
         /// The process.
         worker: Uuid,

@@ -68,8 +68,8 @@ impl Facts {
                     ),
                 },
                 format!(
-                    "Start a process that runs {peer}: it ends streams of dead processes, and their events go where the \
-                     mapping says."
+                    "Start a process that runs {peer}: it ends streams of dead processes, and their events go where \
+                     the mapping says."
                 ),
             ),
             Reason::StreamSlow { worker, started_at, oldest_at, .. } => (

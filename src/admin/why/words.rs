@@ -83,8 +83,8 @@ impl Facts {
             ),
             Reason::OutboxStuck { struggling, last_error } => (
                 format!(
-                    "All events of {of} were processed (turn {}), but {struggling} messages of the outbox were refused. \
-                     One error: {last_error}",
+                    "All events of {of} were processed (turn {}), but {struggling} messages of the outbox were \
+                     refused. One error: {last_error}",
                     self.standing.turn
                 ),
                 "See what the outbox waits for: eventbox outbox list".to_owned(),
@@ -97,13 +97,14 @@ impl Facts {
                     address(worker),
                     last_error.as_deref().unwrap_or("none")
                 ),
-                "Repair the endpoint or the way to it: a probe closes the breaker. To see the breakers: eventbox members"
+                "Repair the endpoint or the way to it: a probe closes the breaker. To see the breakers: \
+                 eventbox members"
                     .to_owned(),
             ),
             Reason::DestinationPaused { destination, since, who, waiting } => (
                 format!(
-                    "All events of {of} were processed (turn {}), but {waiting} messages of the outbox wait, because {who} \
-                     paused {destination} {} ago.",
+                    "All events of {of} were processed (turn {}), but {waiting} messages of the outbox wait, because \
+                     {who} paused {destination} {} ago.",
                     self.standing.turn,
                     self.ago(*since)
                 ),
@@ -121,7 +122,8 @@ impl Facts {
             ),
             Reason::Held { worker, error } => (
                 format!(
-                    "{} tries one recipient of {} at a time, because many of them fail alike; {waiting}. The error: {error}",
+                    "{} tries one recipient of {} at a time, because many of them fail alike; {waiting}. \
+                     The error: {error}",
                     address(worker),
                     of.kind()
                 ),
@@ -142,8 +144,8 @@ impl Facts {
                     self.ago(*oldest_at)
                 ),
                 format!(
-                    "See whether that process lives and keeps up: eventbox members. To give the shard to another: eventbox \
-                     shards move {} WORKER",
+                    "See whether that process lives and keeps up: eventbox members. To give the shard to another: \
+                     eventbox shards move {} WORKER",
                     of.shard()
                 ),
             ),

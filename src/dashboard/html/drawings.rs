@@ -19,7 +19,8 @@ const MAP_IN_WORDS: &str = "Map of the 256 shards; the list below says the same 
 /// Height of a line of the last hour, in units of its drawing.
 const LINE_HEIGHT: f64 = 24.0;
 
-/// Returns a line of ages in seconds, oldest first, or a dash when there are fewer than two. Its text says the smallest, the largest and the last age.
+/// Returns a line of ages in seconds, oldest first, or a dash when there are fewer than two. Its text says the
+/// smallest, the largest and the last age.
 pub(crate) fn sparkline(label: &str, ages: &[f64]) -> Markup {
     let Some(last) = ages.last().copied().filter(|_| ages.len() > 1) else { return dash() };
     let largest = ages.iter().copied().fold(0.0, f64::max);

@@ -71,7 +71,9 @@ fn row(call: &Call, at: usize, of: &Waiting<'_>, has_breaker: bool) -> Vec<Marku
         when(of.oldest_at),
         any(of.last_error),
         html! {
-            @if let Some(paused) = of.paused { (badge("bad", "paused")) " by " (paused.who) " " (when(paused.paused_at)) }
+            @if let Some(paused) = of.paused {
+                (badge("bad", "paused")) " by " (paused.who) " " (when(paused.paused_at))
+            }
             @if is_free && has_breaker { (badge("bad", "breaker open")) }
             @if is_free && !has_breaker { (dash()) }
         },

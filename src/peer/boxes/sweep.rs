@@ -1,5 +1,5 @@
-//! Looks after what no connection looks after: streams whose process has died, and events for streams that are closed or
-//! were never open. It also exports the gauges of idle peers.
+//! Looks after what no connection looks after: streams whose process has died, and events for streams that are closed
+//! or were never open. It also exports the gauges of idle peers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(in crate::peer) async fn run(cores: Vec<Arc<Core>>, pause: Duration, stoppin
             for (core, after) in &mut swept {
                 core.export();
                 if let Err(error) = sweep(core, after).await {
-                    tracing::warn!(peer = core.id(), %error, "lost streams and undelivered events wait for the next look");
+                    tracing::warn!(peer = core.id(), %error, "lost streams and unsent events wait for the next look");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The turns of streams: the eventbox of a stream gives its oldest events to the connection, and a turn consumes exactly
-//! what the connection has acknowledged.
+//! The turns of streams: the eventbox of a stream gives its oldest events to the connection, and a turn consumes
+//! exactly what the connection has acknowledged.
 
 use std::sync::Arc;
 

@@ -99,14 +99,15 @@ pub trait Connector: Send + Sync + 'static {
         CodecNeed::Bytes
     }
 
-    /// Returns whether the id of a stream means the same stream after a restart, as of a file. Then events that were not
-    /// sent wait for it. False unless overridden; the only stream of a client counts as true.
+    /// Returns whether the id of a stream means the same stream after a restart, as of a file. Then events that were
+    /// not sent wait for it. False unless overridden; the only stream of a client counts as true.
     fn keeps_stream_ids(&self) -> bool {
         self.role() == Role::Client
     }
 
-    /// Returns whether each arrival, and each event that goes out, is a message of its own, as in HTTP. Then interceptors
-    /// and codec begin and end with it, so that no part of one message gets into the next. False unless overridden.
+    /// Returns whether each arrival, and each event that goes out, is a message of its own, as in HTTP. Then
+    /// interceptors and codec begin and end with it, so that no part of one message gets into the next. False unless
+    /// overridden.
     fn has_whole_messages(&self) -> bool {
         false
     }

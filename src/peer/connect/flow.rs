@@ -1,4 +1,5 @@
-//! The breakers of a peer: one of each stream, and one of the whole flow. Sending is allowed while none of them is open.
+//! The breakers of a peer: one of each stream, and one of the whole flow. Sending is allowed while none of them is
+//! open.
 //!
 //! They are apart from an operator's pause, which a breaker never ends.
 
@@ -180,7 +181,8 @@ mod tests {
         flow.succeeded(passes);
     }
 
-    /// Case 16 of the acceptance cases: each peer has breakers of its own, and an open one stays open until it is healthy.
+    /// Case 16 of the acceptance cases: each peer has breakers of its own, and an open one stays open until it is
+    /// healthy.
     #[tokio::test(start_paused = true)]
     async fn the_breakers_of_two_peers_are_apart() {
         let ((one, limits), (other, _)) = (flow(), flow());

@@ -36,7 +36,7 @@ pub(in crate::peer) async fn run(core: Arc<Core>, stream: StreamId, stopping: Ca
         let attempts = core.status().attempts;
         let pause = core.declared.reconnect.pause(&attempts, failures, life.was_connected());
         let Some(pause) = pause.filter(|_| !error.is_permanent()) else {
-            tracing::error!(peer = core.id(), %stream, error = %Chain(&error), "peer gives up: mend it, and start it again");
+            tracing::error!(peer = core.id(), %stream, error = %Chain(&error), "peer gives up: mend and restart it");
             core.update_status(|status| status.gave_up = true);
             return;
         };
@@ -204,8 +204,8 @@ mod tests {
         assert_eq!((attempts.overall, attempts.successes), (2, 1));
     }
 
-    /// Case 18 of the acceptance cases, and trap T-9: connections that die at once make the pauses longer, although each
-    /// of them did connect. A connection that stood for long enough begins the pauses anew.
+    /// Case 18 of the acceptance cases, and trap T-9: connections that die at once make the pauses longer, although
+    /// each of them did connect. A connection that stood for long enough begins the pauses anew.
     #[tokio::test(start_paused = true)]
     async fn connect_and_die_is_no_hot_loop() {
         fastrand::seed(7);

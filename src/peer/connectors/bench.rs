@@ -32,7 +32,8 @@ const DOUBLINGS: usize = 32;
 /// ```
 /// use eventbox::peer::connectors::bench::BenchConfig;
 ///
-/// let config: BenchConfig = serde_json::from_str(r#"{ "events": 1000, "per_second": 500, "pattern": "n={number}" }"#)?;
+/// let config = r#"{ "events": 1000, "per_second": 500, "pattern": "n={number}" }"#;
+/// let config: BenchConfig = serde_json::from_str(config)?;
 /// assert_eq!((config.events, config.per_second), (Some(1000), Some(500)));
 /// # Ok::<(), serde_json::Error>(())
 /// ```

@@ -103,8 +103,8 @@ impl Peer {
         Peer { limits, ..self }
     }
 
-    /// Links the peer to a client: each stream of this peer opens a stream with the same id there, before its first event,
-    /// and closes it at its end.
+    /// Links the peer to a client: each stream of this peer opens a stream with the same id there, before its first
+    /// event, and closes it at its end.
     pub fn linked_to(mut self, client: impl Into<String>) -> Self {
         self.links.push(client.into());
         self
@@ -175,8 +175,8 @@ impl Peer {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PeersConfig {
-    /// Settings of the workers that take streams through turns. Its `address` and `leases` make this process a member; a
-    /// process that is silent for [`lease_ttl`](crate::runtime::LeaseConfig) loses its streams.
+    /// Settings of the workers that take streams through turns. Its `address` and `leases` make this process a member;
+    /// a process that is silent for [`lease_ttl`](crate::runtime::LeaseConfig) loses its streams.
     pub runtime: RuntimeConfig,
     /// Time between two looks after lost streams, events of closed streams, and the gauges; 1 s by default.
     pub sweep_interval: Duration,
@@ -229,7 +229,8 @@ impl<B: Backend> PeersBuilder<B> {
     /// # Errors
     ///
     /// [`PeerError::Setup`] with the peer and the wrong setting, and the errors of
-    /// [`RuntimeBuilder::start`](crate::runtime::RuntimeBuilder::start) as [`PeerError::Store`]. Then nothing is started.
+    /// [`RuntimeBuilder::start`](crate::runtime::RuntimeBuilder::start) as [`PeerError::Store`]. Then nothing is
+    /// started.
     pub async fn start(self) -> Result<Peers<B>, PeerError> {
         self.check()?;
         Peers::run(self).await

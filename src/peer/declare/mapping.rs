@@ -30,8 +30,8 @@ pub struct Mapping {
     pub to: Option<Template>,
     /// Recipient of an event for each start and end of a stream; none by default.
     pub signals: Option<Template>,
-    /// Recipient of an event for each arrival that could not be decoded or mapped, the *err* port; by default errors are
-    /// only counted and logged.
+    /// Recipient of an event for each arrival that could not be decoded or mapped, the *err* port; by default errors
+    /// are only counted and logged.
     pub errors: Option<Template>,
     /// Fate of events whose stream is gone. By default they stay when the stream comes back under its id, and become
     /// dead letters otherwise.

@@ -28,12 +28,12 @@ pub fn answer_to(event: &Event) -> Vec<Recipient> {
     entries.filter_map(|entry| Recipient::new(format!("{STREAM_KIND}{}", entry.peer), &entry.stream).ok()).collect()
 }
 
-/// Groups events by the streams from which they came, for a turn that makes one answer, one message or one write of many
-/// events: what it makes of a group concerns the streams of this group only.
+/// Groups events by the streams from which they came, for a turn that makes one answer, one message or one write of
+/// many events: what it makes of a group concerns the streams of this group only.
 ///
 /// Use it where a turn would else mix the events of several streams. Returns the groups in the order of their first
-/// events, and within a group the events in their order. Events with several streams in their origin are a group of their
-/// own for each set of streams; events that did not come from a peer are one group.
+/// events, and within a group the events in their order. Events with several streams in their origin are a group of
+/// their own for each set of streams; events that did not come from a peer are one group.
 ///
 /// What goes out needs no grouping: a batch of [`Outgoing`](super::outgoing::Outgoing) has events of one stream.
 ///
@@ -43,7 +43,7 @@ pub fn answer_to(event: &Event) -> Vec<Recipient> {
 /// use eventbox::peer::by_stream;
 /// use eventbox::{Event, Origin};
 ///
-/// let from = |stream, number| Ok::<_, eventbox::Error>(Event::new("").with_origin(Origin::new("web", stream, number)?));
+/// let from = |stream, number| Origin::new("web", stream, number).map(|origin| Event::new("").with_origin(origin));
 /// let events = [from("one", 1)?, from("two", 1)?, from("one", 2)?];
 /// let groups: Vec<usize> = by_stream(&events).iter().map(Vec::len).collect();
 /// assert_eq!(groups, [2, 1]);

@@ -83,8 +83,8 @@ impl Arrival {
         self
     }
 
-    /// Stores a position in the transaction of the emit; [`Session::checkpoint`](crate::peer::Session::checkpoint) reads
-    /// it back.
+    /// Stores a position in the transaction of the emit; [`Session::checkpoint`](crate::peer::Session::checkpoint)
+    /// reads it back.
     pub fn checkpoint(mut self, position: impl Into<String>) -> Self {
         self.checkpoint = Some(position.into());
         self

@@ -14,8 +14,8 @@ pub const MAX_STREAM_ID_BYTES: usize = 128;
 
 /// The id of a stream within its peer: of a connection, a session, a file.
 ///
-/// 1 to [`MAX_STREAM_ID_BYTES`] visible ASCII characters without `/`, so that `peer.<peer>/<stream>` is a recipient that
-/// every tool shows as it is. A clone is cheap.
+/// 1 to [`MAX_STREAM_ID_BYTES`] visible ASCII characters without `/`, so that `peer.<peer>/<stream>` is a recipient
+/// that every tool shows as it is. A clone is cheap.
 ///
 /// # Examples
 ///

@@ -90,8 +90,8 @@ impl Incoming {
     /// Takes what arrived, and emits the events in it. Returns after the commit, so that a connector may acknowledge to
     /// the outside.
     ///
-    /// Contention and failures of the database are retried until the stop's deadline, which the names of the events make
-    /// harmless. What cannot be decoded, mapped or emitted goes to the *err* port, and the stream lives on.
+    /// Contention and failures of the database are retried until the stop's deadline, which the names of the events
+    /// make harmless. What cannot be decoded, mapped or emitted goes to the *err* port, and the stream lives on.
     ///
     /// # Errors
     ///
@@ -301,7 +301,8 @@ impl Incoming {
         }
     }
 
-    /// Emits events in parts that one emit may have. An event that the database refuses for good goes to the *err* port.
+    /// Emits events in parts that one emit may have. An event that the database refuses for good goes to the *err*
+    /// port.
     async fn emit_in_parts(
         &mut self,
         mut events: Vec<Emission>,

@@ -24,8 +24,8 @@ use crate::recipient::Recipient;
 
 /// An open stream. Its halves may be borrowed at once, so that one task reads while it writes.
 ///
-/// End it with [`end`](Stream::end). A stream that is dropped ends as [`EndReason::Lost`], and what its interceptors hold
-/// back is not emitted.
+/// End it with [`end`](Stream::end). A stream that is dropped ends as [`EndReason::Lost`], and what its interceptors
+/// hold back is not emitted.
 ///
 /// # Examples
 ///
@@ -101,8 +101,9 @@ impl Stream {
         self.end_with(reason, Arrival::bytes(Vec::new())).await
     }
 
-    /// Ends the stream as [`end`](Stream::end) does. What interceptors hold back gets the id, the fields and the checkpoint
-    /// of `last`, whose data is not used. The checkpoint is stored only when the end comes behind a whole message.
+    /// Ends the stream as [`end`](Stream::end) does. What interceptors hold back gets the id, the fields and the
+    /// checkpoint of `last`, whose data is not used. The checkpoint is stored only when the end comes behind a whole
+    /// message.
     ///
     /// # Errors
     ///

@@ -128,8 +128,8 @@ impl Outgoing {
         }
     }
 
-    /// Returns the oldest event that may still be in the eventbox of the stream, sent or not: older ones are consumed, and
-    /// will never come again. `None` before the first batch.
+    /// Returns the oldest event that may still be in the eventbox of the stream, sent or not: older ones are consumed,
+    /// and will never come again. `None` before the first batch.
     ///
     /// # Examples
     ///
@@ -247,8 +247,8 @@ impl Outgoing {
         self.delivery.put_back(events.into_iter().map(|event| event.event).collect());
     }
 
-    /// Notes that an event can never be delivered, by its own fault: it goes into the quarantine with this error, and the
-    /// others go on.
+    /// Notes that an event can never be delivered, by its own fault: it goes into the quarantine with this error, and
+    /// the others go on.
     pub fn refuse(&mut self, id: EventId, error: impl Into<BoxError>) {
         let error: BoxError = error.into();
         let reason = fit(&Causes(&*error).to_string(), crate::admin::MAX_REASON_BYTES);

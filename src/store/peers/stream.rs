@@ -118,8 +118,8 @@ on_both_engines! {
                WHERE s.peer = $1 ORDER BY s.stream LIMIT $2 + 0) streams"
     );
 
-    /// Reads a row of the columns of [`list_streams`](StreamTable::list_streams), with the time of the last heartbeat of
-    /// the process and the current time behind them.
+    /// Reads a row of the columns of [`list_streams`](StreamTable::list_streams), with the time of the last heartbeat
+    /// of the process and the current time behind them.
     fn row_of(row: &<Engine as Database>::Row, silent_us: i64) -> Result<StreamRow, sqlx::Error> {
         let (started_at_us, now_us): (i64, i64) = (row.try_get(4)?, row.try_get(6)?);
         let heard_at_us: Option<i64> = row.try_get(5)?;

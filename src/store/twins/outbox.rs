@@ -118,7 +118,10 @@ on_both_engines! {
             transcript.note(format!("pause_destination {destination:?}"), changed);
         }
         let rows = Engine::list_paused_destinations(&mut conn).await.unwrap();
-        let row = |row: &PausedDestinationRow| (row.source.clone(), row.r#type.clone(), row.who.clone(), row.why.clone());
+        let row = |row: &PausedDestinationRow| {
+            let destination = (row.source.clone(), row.r#type.clone());
+            (destination, row.who.clone(), row.why.clone())
+        };
         transcript.note("list_paused_destinations", rows.iter().map(row).collect::<Vec<_>>());
         for destination in [("", ""), ("shop", ""), ("", "paid"), ("Shop", "paid"), ("nobody", "")] {
             let looked = Engine::count_messages_of(&mut conn, destination, 1_000_000).await.unwrap();

@@ -222,7 +222,8 @@ on_both_engines! {
         const TABLES: [(&str, &str); 8] = [
             (
                 "event",
-                "SELECT shard, recipient, id, coalesce(name, '-') || coalesce(traceparent, '-') || coalesce(origin, '-'),
+                "SELECT shard, recipient, id,
+                        coalesce(name, '-') || coalesce(traceparent, '-') || coalesce(origin, '-'),
                         octet_length(value), CAST(0 AS bigint), CAST(0 AS bigint), 0
                  FROM eventbox_event",
             ),

@@ -140,8 +140,8 @@ on_every_engine! {
         assert!(matches!(reason(db).await, Reason::InLine { .. }));
     }
 
-    /// A state that cannot be read and a service that is away are no event's fault, so no failure is stored. The process
-    /// tells of them.
+    /// A state that cannot be read and a service that is away are no event's fault, so no failure is stored. The
+    /// process tells of them.
     async fn a_failure_that_is_no_events_fault_is_told(db) {
         struct Counter;
         impl Reducer for Counter {

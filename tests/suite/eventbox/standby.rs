@@ -73,7 +73,8 @@ async fn interrupt(cluster: &Cluster, watch: &PgPool, how: Interruption) {
     }
 }
 
-/// Makes commits wait for a standby, and returns once they do: the checkpointer of a busy server reads the setting late.
+/// Makes commits wait for a standby, and returns once they do: the checkpointer of a busy server reads the setting
+/// late.
 async fn wait_from_now_on(cluster: &Cluster, watch: &PgPool) {
     cluster.wants_a_standby(true);
     const PROBE: &str = "SELECT 1 FROM pg_logical_emit_message(true, 'probe', '')";

@@ -58,7 +58,8 @@ impl Api {
         Ok(list(&names)?.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
-    /// Returns the number of series that an expression has now. The error has what Prometheus says about the expression.
+    /// Returns the number of series that an expression has now. The error has what Prometheus says about the
+    /// expression.
     pub(super) fn query(&self, expression: &str) -> Result<usize> {
         let data = self.get(&format!("/api/v1/query?query={}", encoded(expression)))?;
         Ok(list(&data["result"])?.len())

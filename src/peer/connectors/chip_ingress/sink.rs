@@ -138,8 +138,8 @@ fn five_seconds() -> u64 {
 /// A sink that publishes events to a Chip Ingress server.
 ///
 /// Without `wrap`, the codec `cloudevents` in its mode `protobuf` makes the messages, and the values in the box are
-/// CloudEvents in JSON. With `wrap`, the codec of the peer makes the payload. Each event without an idempotency key gets
-/// its id in the eventbox as one, so that the server recognises a re-send.
+/// CloudEvents in JSON. With `wrap`, the codec of the peer makes the payload. Each event without an idempotency key
+/// gets its id in the eventbox as one, so that the server recognises a re-send.
 ///
 /// What the server answers decides as in [`chip`](crate::chip): a permanent answer moves the event into the quarantine,
 /// any other one lets the event stay and come again.
@@ -184,8 +184,8 @@ impl ChipIngress {
         Ok(ChipIngress { config, to: None })
     }
 
-    /// Publishes to this destination in place of the one of the settings: with other credentials, or a transport of your
-    /// own.
+    /// Publishes to this destination in place of the one of the settings: with other credentials, or a transport of
+    /// your own.
     ///
     /// # Examples
     ///
@@ -193,7 +193,8 @@ impl ChipIngress {
     /// use eventbox::chip::GrpcConfig;
     /// use eventbox::peer::connectors::chip_ingress::{ChipIngress, ChipIngressConfig};
     ///
-    /// let sink = ChipIngress::new(ChipIngressConfig::new("chip:50051"))?.to(GrpcConfig::new("chip:50051").nop_lookup());
+    /// let sink = ChipIngress::new(ChipIngressConfig::new("chip:50051"))?;
+    /// let sink = sink.to(GrpcConfig::new("chip:50051").nop_lookup());
     /// # let _ = sink;
     /// # Ok::<(), eventbox::peer::PeerError>(())
     /// ```

@@ -105,8 +105,8 @@ impl ChipIngressServerConfig {
 /// The Chip Ingress service as a door into eventboxes.
 ///
 /// The service answers a call after its events are in the eventboxes that the mapping names; its places are `{source}`,
-/// `{type}`, `{subject}`, `{id}`, and JSON pointers with the form `json`. A bad event of a batch gets its own error, and
-/// the others are kept. An all-or-nothing batch with a bad event keeps none.
+/// `{type}`, `{subject}`, `{id}`, and JSON pointers with the form `json`. A bad event of a batch gets its own error,
+/// and the others are kept. An all-or-nothing batch with a bad event keeps none.
 ///
 /// The id of an event within the stream `main` is its `idempotencykey`, or else its source and id. So an event that is
 /// sent again is harmless while it waits, and for the tombstone delay after that. A second event under the same key is

@@ -12,9 +12,9 @@
 //!
 //! # Exactly once
 //!
-//! An event has the name `edge:event id` at the hub. That makes a re-send harmless while the event is there, and for the
-//! tombstone delay after that. It is not enough: an edge may lose its connection or stop after the hub has committed and
-//! before the edge has noted it, and come back weeks later.
+//! An event has the name `edge:event id` at the hub. That makes a re-send harmless while the event is there, and for
+//! the tombstone delay after that. It is not enough: an edge may lose its connection or stop after the hub has
+//! committed and before the edge has noted it, and come back weeks later.
 //!
 //! So the hub remembers which events it has of each stream of each edge, in the row `from:edge` of its checkpoints. The
 //! row moves by compare-and-set in the transaction of the emit. An edge says with each batch which is the oldest event

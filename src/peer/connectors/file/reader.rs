@@ -138,8 +138,8 @@ impl Reader {
         Some(Line { offset, bytes: bytes.freeze() })
     }
 
-    /// Returns the next piece of [`READ_BYTES`] bytes, fewer at the end of the file, and its offset. The pieces of a file
-    /// are the same each time.
+    /// Returns the next piece of [`READ_BYTES`] bytes, fewer at the end of the file, and its offset. The pieces of a
+    /// file are the same each time.
     pub(super) fn next_piece(&mut self) -> io::Result<Option<Line>> {
         let offset = self.offset;
         while self.pending.len() < READ_BYTES && self.fill()? > 0 {}

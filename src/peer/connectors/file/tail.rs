@@ -12,8 +12,8 @@ use super::reader::{Reader, Seen};
 use super::{blocking, lost, opening};
 use crate::peer::{ConnectorError, EndReason, Session, Stream};
 
-/// Looks at a renamed file without growth, one each poll, after which its successor is read. A program writes to the old
-/// file until it notices the rotation.
+/// Looks at a renamed file without growth, one each poll, after which its successor is read. A program writes to the
+/// old file until it notices the rotation.
 pub const OLD_FILE_POLLS: u32 = 3;
 
 /// Most files beside the path that are looked at, to find the file that was rotated while nobody read it.

@@ -96,8 +96,8 @@ impl ConnectorTypes {
         ConnectorTypes(BTreeMap::new())
     }
 
-    /// Adds a type, or replaces the one with this name. `make` gets the settings of `[peer.config]`; let their type refuse
-    /// unknown keys.
+    /// Adds a type, or replaces the one with this name. `make` gets the settings of `[peer.config]`; let their type
+    /// refuse unknown keys.
     #[must_use]
     pub fn with<T, C, F>(mut self, name: impl Into<String>, make: F) -> Self
     where

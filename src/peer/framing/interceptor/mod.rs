@@ -69,7 +69,8 @@ pub trait Interceptor: Send {
 
     /// Adds what the interceptor gathers on purpose to `out`, and goes on. By default there is nothing.
     ///
-    /// A stream calls it behind each batch that it sends, so that no event is acknowledged while its bytes are held back.
+    /// A stream calls it behind each batch that it sends, so that no event is acknowledged while its bytes are held
+    /// back.
     ///
     /// # Errors
     ///

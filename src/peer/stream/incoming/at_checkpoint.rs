@@ -15,8 +15,8 @@ const CHECKPOINT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Dura
 impl Incoming {
     /// Emits events and moves the checkpoint, in one transaction.
     ///
-    /// Events that the database refuses for good go to the *err* port. Then the others are emitted before the checkpoint
-    /// moves, and a crash in between emits them again under their names.
+    /// Events that the database refuses for good go to the *err* port. Then the others are emitted before the
+    /// checkpoint moves, and a crash in between emits them again under their names.
     pub(super) async fn emit_at(
         &mut self,
         mut events: Vec<Emission>,

@@ -143,7 +143,8 @@ on_both_engines! {
 
         async fn count_struggling(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<i64, Fault> {
             let query = sqlx::query::<Engine>(
-                "SELECT count(*) FROM (SELECT attempts FROM eventbox_outbox WHERE delivered_at_us IS NULL LIMIT $1 + 0) o
+                "SELECT count(*)
+                 FROM (SELECT attempts FROM eventbox_outbox WHERE delivered_at_us IS NULL LIMIT $1 + 0) o
                  WHERE attempts > 1",
             );
             Ok(query.bind(limit).fetch_one(conn).await?.try_get(0)?)

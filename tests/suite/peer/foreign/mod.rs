@@ -96,8 +96,8 @@ on_every_engine! {
         assert!(peers.stop(STOP).await.complete);
     }
 
-    /// Ten thousand connections that say nothing cost memory only: one of them that speaks is heard, and all are let go.
-    /// The test needs as many open files, so a plain run leaves it out.
+    /// Ten thousand connections that say nothing cost memory only: one of them that speaks is heard, and all are let
+    /// go. The test needs as many open files, so a plain run leaves it out.
     async fn ten_thousand_idle_connections_are_served(db) {
         const COUNT: usize = 10_000;
         let Some(python) = program(&["python3"]).filter(|_| std::env::var_os(REQUIRED).is_some()) else { return };

@@ -67,8 +67,8 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(200);
 ///
 /// # Units and limits
 ///
-/// See [`HttpServerConfig`]; each has a default. [`LANE_QUEUE`] requests wait for a lane, and a connection of HTTP/2 has
-/// [`MAX_STREAMS`] requests.
+/// See [`HttpServerConfig`]; each has a default. [`LANE_QUEUE`] requests wait for a lane, and a connection of HTTP/2
+/// has [`MAX_STREAMS`] requests.
 ///
 /// # Examples
 ///
