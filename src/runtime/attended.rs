@@ -2,17 +2,22 @@
 
 #![cfg_attr(not(feature = "peer"), allow(dead_code, reason = "only peers attend to recipients"))]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::eventbox::{WakeUp, WakeUps};
 use crate::recipient::Recipient;
+use crate::runtime::failing::outage::{MAX_REPORTED, MAX_REPORTED_BYTES};
+use crate::store::FailingRecipient;
+use crate::text::fit;
 
 /// The recipients that a runtime attends to. Leases decide nothing about them: the runtime scans all shards, and skips
 /// every other recipient.
 #[derive(Debug, Default)]
 pub(crate) struct Attended {
     recipients: Mutex<HashSet<Recipient>>,
+    /// Recipients whose events cannot be delivered, with the last errors.
+    troubles: Mutex<BTreeMap<Recipient, String>>,
     /// Wake-ups of the runtime that attends to them.
     runtime: OnceLock<Weak<WakeUps>>,
 }
@@ -27,6 +32,28 @@ impl Attended {
     /// Attends to a recipient no more.
     pub(crate) fn leave(&self, to: &Recipient) {
         self.lock().remove(to);
+        self.recovered(to);
+    }
+
+    /// Notes that the events of a recipient cannot be delivered, which this member reports.
+    pub(crate) fn failed(&self, to: &Recipient, error: &str) {
+        self.troubles().insert(to.clone(), error.to_owned());
+    }
+
+    /// Notes that the events of a recipient are delivered.
+    pub(crate) fn recovered(&self, to: &Recipient) {
+        self.troubles().remove(to);
+    }
+
+    /// Returns recipients whose events cannot be delivered.
+    pub(super) fn report(&self) -> Vec<FailingRecipient> {
+        let troubles = self.troubles();
+        let reported = troubles.iter().take(MAX_REPORTED);
+        let failing = |(to, error): (&Recipient, &String)| FailingRecipient {
+            recipient: to.to_string(),
+            error: fit(error, MAX_REPORTED_BYTES),
+        };
+        reported.map(failing).collect()
     }
 
     /// Lets the runtime look at the box of a recipient.
@@ -43,6 +70,10 @@ impl Attended {
     /// Names the runtime that attends to the recipients.
     pub(super) fn is_run_by(&self, runtime: &Arc<WakeUps>) {
         let _ = self.runtime.set(Arc::downgrade(runtime));
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, BTreeMap<Recipient, String>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Recipient>> {

@@ -133,6 +133,7 @@ impl<B: Backend> Inner<B> {
                 held: held.clone(),
                 at_work: Arc::clone(&at_work),
                 outages: Arc::clone(&outages),
+                attended: attended.clone(),
                 complaints: Arc::clone(&complaints),
                 #[cfg(feature = "emitter")]
                 emitter: emitter.clone(),

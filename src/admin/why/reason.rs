@@ -164,8 +164,19 @@ pub enum Reason {
         #[serde(skip)]
         silent_for: Option<Duration>,
     },
-    /// The stream is open, and its events were not acknowledged for over 10 s: the other side is slow, or a breaker is
-    /// open.
+    /// The stream is open, and its last batches failed: its breaker lets single batches pass as probes.
+    StreamFailing {
+        /// The process that has the connection.
+        worker: Uuid,
+        /// Events that wait.
+        waiting: Count,
+        /// Time of the emit of the oldest of them.
+        #[serde(serialize_with = "crate::admin::view::text::time")]
+        oldest_at: SystemTime,
+        /// Error of the last batch.
+        error: String,
+    },
+    /// The stream is open, and its events were not acknowledged for over 10 s: the other side is slow.
     StreamSlow {
         /// The process that has the connection.
         worker: Uuid,

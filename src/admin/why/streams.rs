@@ -23,7 +23,7 @@ impl Facts {
             Some(stream) if !stream.is_alive => {
                 Reason::StreamSilent { worker: stream.worker, silent_for: stream.silent_for }
             }
-            Some(stream) => self.of_open_stream(stream),
+            Some(stream) => self.of_open_stream(of, stream),
             None if running(peer_of(of), &self.members).next().is_none() => {
                 Reason::PeerNotRunning { peer: peer_of(of).to_owned() }
             }
@@ -31,9 +31,13 @@ impl Facts {
         }
     }
 
-    fn of_open_stream(&self, stream: &StreamView) -> Reason {
+    fn of_open_stream(&self, of: &Recipient, stream: &StreamView) -> Reason {
         let (worker, waiting) = (stream.worker, self.events);
         let oldest_at = self.oldest_at().unwrap_or(self.now);
+        let mut failing = self.members.iter().filter(|member| member.worker == worker).flat_map(|by| &by.failing);
+        if let Some(failing) = failing.find(|failing| failing.recipient == *of) {
+            return Reason::StreamFailing { worker, waiting, oldest_at, error: failing.error.clone() };
+        }
         // What was emitted before the stream was open could not be sent.
         let since = oldest_at.max(stream.started_at);
         if self.now.duration_since(since).unwrap_or_default() < LONG_WAIT {
@@ -72,6 +76,17 @@ impl Facts {
                      the mapping says."
                 ),
             ),
+            Reason::StreamFailing { worker, oldest_at, error, .. } => (
+                format!(
+                    "Stream {stream} of peer {peer} is open in {}, and cannot send; {waiting}, the oldest since {}. \
+                     The error: {error}",
+                    self.address(worker),
+                    self.ago(*oldest_at)
+                ),
+                "Repair the other side, or the way to it. The breaker of the stream lets a batch pass as a probe from \
+                 time to time, and the first success closes it."
+                    .to_owned(),
+            ),
             Reason::StreamSlow { worker, started_at, oldest_at, .. } => (
                 format!(
                     "Stream {stream} of peer {peer} is open in {} since {}, and the other side does not acknowledge; \
@@ -80,9 +95,7 @@ impl Facts {
                     self.ago(*started_at),
                     self.ago(*oldest_at)
                 ),
-                "Look at the other side, and into the log of that process. An open breaker shows in the metric \
-                 eventbox_peer_breakers_open."
-                    .to_owned(),
+                "Look at the other side, and into the log of that process.".to_owned(),
             ),
             Reason::StreamSending { worker, oldest_at, .. } => (
                 format!(

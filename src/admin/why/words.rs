@@ -160,6 +160,7 @@ impl Facts {
             Reason::PeerNotRunning { .. }
             | Reason::StreamClosed { .. }
             | Reason::StreamSilent { .. }
+            | Reason::StreamFailing { .. }
             | Reason::StreamSlow { .. }
             | Reason::StreamSending { .. } => self.words_of_stream(of, reason, &waiting),
             Reason::Processed { turn, at } => (

@@ -25,6 +25,8 @@ pub struct Outgoing {
     breaker: StreamBreaker,
     chain: Chain,
     codec: Option<Box<dyn Codec>>,
+    /// Whether this process reports that the stream cannot send.
+    is_failing: bool,
 }
 
 /// One event to send.
@@ -94,7 +96,16 @@ impl Outgoing {
         let declared = &core.declared;
         let framing = |source| PeerError::Framing { peer: declared.id.clone(), stream: id.to_string(), source };
         let (chain, codec) = writer_of(core).map_err(framing)?;
-        Ok(Outgoing { core: Arc::clone(core), life: Arc::clone(life), id: id.clone(), delivery, breaker, chain, codec })
+        Ok(Outgoing {
+            core: Arc::clone(core),
+            life: Arc::clone(life),
+            id: id.clone(),
+            delivery,
+            breaker,
+            chain,
+            codec,
+            is_failing: false,
+        })
     }
 
     /// Waits for events to send, in the order of the eventbox. `None` at the end: flush, close, and end the stream.
@@ -207,6 +218,9 @@ impl Outgoing {
         self.core.metrics.sent(events.iter().flat_map(|event| &event.encoded).map(Bytes::len).sum());
         self.acknowledge(events.iter().map(|event| event.event.id()));
         self.core.flow.succeeded(passes);
+        if std::mem::take(&mut self.is_failing) {
+            self.core.attended.recovered(self.delivery.recipient());
+        }
     }
 
     /// Notes that the other side has some events of batches that were taken apart with
@@ -235,6 +249,10 @@ impl Outgoing {
     pub fn fail(&mut self, batch: Batch, error: &(dyn std::error::Error + 'static)) {
         let Batch { events, passes } = batch;
         self.core.flow.failed(passes);
+        if self.breaker.is_open() {
+            self.is_failing = true;
+            self.core.attended.failed(self.delivery.recipient(), &Causes(error).to_string());
+        }
         self.fail_events(events, error);
     }
 

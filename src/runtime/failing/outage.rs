@@ -38,10 +38,10 @@ const MAX_PROBES: usize = 1_000;
 const MAX_ERRORS: usize = 100;
 
 /// Number of failing recipients in the report of the process.
-const MAX_REPORTED: usize = 10;
+pub(crate) const MAX_REPORTED: usize = 10;
 
 /// Largest number of bytes of an error in the report.
-const MAX_REPORTED_BYTES: usize = 500;
+pub(crate) const MAX_REPORTED_BYTES: usize = 500;
 
 /// Most recipients of a kind whose failures count as their own.
 const MAX_OWN: usize = 10_000;

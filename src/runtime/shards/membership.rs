@@ -21,6 +21,7 @@ use crate::clock::micros;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::heartbeat::Beat;
+use crate::runtime::attended::Attended;
 use crate::runtime::config::LeaseConfig;
 use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::failing::outage::Outages;
@@ -45,6 +46,8 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) held: watch::Receiver<PausedKinds>,
     pub(crate) at_work: Arc<AtWork>,
     pub(crate) outages: Arc<Outages>,
+    /// The recipients of a runtime that takes no shards.
+    pub(crate) attended: Option<Arc<Attended>>,
     pub(crate) complaints: Arc<Complaints>,
     /// The emitter of this process, which knows its breakers.
     #[cfg(feature = "emitter")]
@@ -127,7 +130,10 @@ impl<B: Backend> Membership<B> {
     }
 
     fn report(&self) -> MemberReport {
-        let (held, failing) = self.outages.report(*self.owned.borrow());
+        let (held, mut failing) = self.outages.report(*self.owned.borrow());
+        if let Some(attended) = &self.attended {
+            failing.extend(attended.report());
+        }
         MemberReport {
             kinds: self.kinds.clone(),
             throttled: self.held.borrow().throttled.iter().cloned().collect(),

@@ -159,6 +159,22 @@ on_every_engine! {
         assert!(matches!(reason(db).await, Reason::StreamSending { .. }));
     }
 
+    async fn events_of_a_stream_whose_breaker_is_open(db) {
+        emit(db, &of("chat", "s1")).await;
+        member(db, ALIVE, &["peer.chat"], 1).await;
+        stream(db, "chat", "s1", ALIVE, 60).await;
+        let report = r#"{"kinds":["peer.chat"],"failing":[{"recipient":"peer.chat/s1","error":"the pipe is broken"}]}"#;
+        db.run(format_args!("UPDATE eventbox_member SET report = '{report}'")).await;
+        let why = admin::why(&db.pool, &of("chat", "s1")).await.unwrap();
+        assert!(matches!(&why.reason, Reason::StreamFailing { worker: ALIVE, error, .. } if error.contains("broken")));
+        assert!(why.sentence.contains("cannot send; 1 event waits") && why.sentence.contains("broken"), "{why:?}");
+        // Another stream of that process goes on.
+        emit(db, &of("chat", "s2")).await;
+        stream(db, "chat", "s2", ALIVE, 60).await;
+        let why = admin::why(&db.pool, &of("chat", "s2")).await.unwrap();
+        assert!(matches!(why.reason, Reason::StreamSending { .. }), "{why:?}");
+    }
+
     async fn events_of_a_stream_whose_process_is_silent(db) {
         emit(db, &of("chat", "s1")).await;
         member(db, ALIVE, &["peer.chat"], 1).await;

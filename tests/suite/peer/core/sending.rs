@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbox::admin::Operator;
+use eventbox::admin::{Operator, Reason};
 use eventbox::peer::PeerLimits;
 use eventbox::peer::framing::InterceptorSpec;
 
@@ -74,8 +74,16 @@ on_every_engine! {
         for _ in 0..5 {
             assert_eq!(pipe.next().await.as_deref(), Some("a\n"));
         }
+        // The process tells of it at its next heartbeats.
+        let reason = async || eventbox::admin::why(&db.pool, &out("one")).await.unwrap().reason;
+        eventually(SOON, async || matches!(reason().await, Reason::StreamFailing { .. })).await;
         pipe.answer(Answers::Acknowledge);
         is_empty(db, &out("one")).await;
+        let failing = async || {
+            let members = eventbox::admin::members(&db.pool).await.unwrap();
+            members.iter().map(|member| member.failing.len()).sum::<usize>()
+        };
+        eventually(SOON, async || failing().await == 0).await;
         assert!(peers.stop(STOP).await.complete);
     }
 
