@@ -124,7 +124,11 @@ pub trait Processor<B: Backend>: Send + Sync {
     ///     }
     ///
     ///     // The other methods are as always.
-    /// #   async fn load_state(&self, _: &mut SqliteConnection, _: &Recipient) -> Result<(String, EVersion), BoxError> {
+    /// #   async fn load_state(
+    /// #       &self,
+    /// #       _: &mut SqliteConnection,
+    /// #       _: &Recipient,
+    /// #   ) -> Result<(String, EVersion), BoxError> {
     /// #       Ok((String::new(), EVersion(0)))
     /// #   }
     /// #   async fn prepare_mutation(
