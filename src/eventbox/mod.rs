@@ -63,9 +63,13 @@ pub use pending::{MAX_PENDING, pending};
 pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};
 pub use turn::commit::Failure;
 #[cfg(feature = "runtime")]
+pub(crate) use turn::kept_state::{Keeper, KeptState};
+#[cfg(feature = "runtime")]
 pub(crate) use turn::options::Jury;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::longest_pause_us;
 pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
 pub use turn::poison::{POISON_CODE, PoisonPolicy};
+#[cfg(feature = "runtime")]
+pub(crate) use turn::process_batch_keeping;
 pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};

@@ -36,7 +36,8 @@ pub struct RuntimeConfig {
     pub workers: NonZeroUsize,
     /// Most ready recipients in memory.
     pub max_ready: NonZeroUsize,
-    /// Most bytes of reducer states in memory, so that a round need not read what this process has written. 0
+    /// Most bytes of states in memory: those of reducers, so that a round need not read what this process has written,
+    /// and those that processors let the runtime keep ([`Processor::kept_bytes`](crate::Processor::kept_bytes)). 0
     /// switches the cache off, as does `leases` = `None`, where other processes write the states.
     pub state_cache_bytes: usize,
     /// Longest time of one attempt of a turn.

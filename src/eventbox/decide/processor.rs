@@ -75,6 +75,91 @@ pub trait Processor<B: Backend>: Send + Sync {
         false
     }
 
+    /// Returns the bytes of memory that a state takes, if a Runtime may keep the state between two turns of a
+    /// recipient; `None`, which is never, when not overridden.
+    ///
+    /// Use it for busy recipients whose state is expensive to load. The Runtime then calls
+    /// [`load_state`](Processor::load_state) once for many turns: a turn gets the state that the turn before it saved,
+    /// or the loaded state when that turn saved none. The Runtime asks after every turn, so a processor can let it keep
+    /// small states and return `None` for a large one.
+    ///
+    /// A turn uses a kept state only when its listing reads the turn and the token with which the state was kept. Every
+    /// turn of another process and every repair of an operator changes both, and then the turn loads. After an error
+    /// the state is dropped. [`fetch_eversion`](Processor::fetch_eversion) runs in every transaction as always: when
+    /// another writer has moved the version, the attempt is contention, and the retry loads.
+    ///
+    /// Override the method only where these rules hold:
+    ///
+    /// * Every other writer of the entity moves its [`EVersion`]. So does a side effect that writes the entity.
+    /// * `load_state` returns what [`save_state`](Processor::save_state) was given, for example without rounding.
+    /// * The state holds nothing that changes without the version, such as rows of other entities.
+    /// * [`prepare_mutation`](Processor::prepare_mutation) does not change the state through a lock or a cell.
+    ///
+    /// [`process_batch`](crate::process_batch) keeps no state.
+    ///
+    /// # Units and limits
+    ///
+    /// Bytes, with those on the heap; an estimate will do. The kept states of all recipients share
+    /// [`RuntimeConfig::state_cache_bytes`](crate::runtime::RuntimeConfig::state_cache_bytes) with the states of
+    /// reducers, besides one state for each turn in flight. Without leases the Runtime keeps none.
+    ///
+    /// # Errors
+    ///
+    /// After a panic in this method the state is not kept. The turn stands.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use eventbox::Processor;
+    /// # use eventbox::{BoxError, EVersion, Event, Mutation, Recipient};
+    /// # use sqlx::{Sqlite, SqliteConnection};
+    ///
+    /// struct Documents;
+    ///
+    /// impl Processor<Sqlite> for Documents {
+    ///     type State = String;
+    ///
+    ///     fn kept_bytes(&self, document: &String) -> Option<usize> {
+    ///         Some(size_of::<String>() + document.capacity())
+    ///     }
+    ///
+    ///     // The other methods are as always.
+    /// #   async fn load_state(
+    /// #       &self,
+    /// #       _: &mut SqliteConnection,
+    /// #       _: &Recipient,
+    /// #   ) -> Result<(String, EVersion), BoxError> {
+    /// #       Ok((String::new(), EVersion(0)))
+    /// #   }
+    /// #   async fn prepare_mutation(
+    /// #       &self,
+    /// #       _: &Recipient,
+    /// #       _: &[Event],
+    /// #       _: &String,
+    /// #   ) -> Result<Mutation<Sqlite, String>, BoxError> {
+    /// #       Ok(Mutation::none())
+    /// #   }
+    /// #   async fn fetch_eversion(&self, _: &mut SqliteConnection, _: &Recipient) -> Result<EVersion, BoxError> {
+    /// #       Ok(EVersion(0))
+    /// #   }
+    /// #   async fn save_state(
+    /// #       &self,
+    /// #       _: &mut SqliteConnection,
+    /// #       _: &Recipient,
+    /// #       _: &String,
+    /// #       _: EVersion,
+    /// #   ) -> Result<(), BoxError> {
+    /// #       Ok(())
+    /// #   }
+    /// }
+    ///
+    /// let document = String::with_capacity(1_000);
+    /// assert!(Documents.kept_bytes(&document).is_some_and(|bytes| bytes > 1_000));
+    /// ```
+    fn kept_bytes(&self, _state: &Self::State) -> Option<usize> {
+        None
+    }
+
     /// Loads the state and its version: a default state and version 0 when the entity does not exist.
     ///
     /// Read with `conn` only, and read the version together with the state.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::commit::{Commit, Outcome};
+use super::commit::{Commit, Committed, Outcome};
 use super::decision::{Decision, whole_range};
 use super::guard::Guard;
 use super::journal::Names;
+use super::kept_state::Keeper;
 use super::options::TurnOptions;
 use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn};
 use crate::error::{Error, Misuse, Result};
@@ -36,12 +37,14 @@ pub(super) struct Attempted {
     pub(super) first: Option<Uuid>,
 }
 
-/// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times.
+/// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times. An attempt that fails empties
+/// the keeper, so that the next attempt loads the state.
 pub(super) async fn attempt_with_retries<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
     processor: &P,
     options: &TurnOptions,
+    keeper: &mut Keeper<P::State>,
 ) -> (Result<Turn>, Attempted)
 where
     B: Backend,
@@ -52,7 +55,11 @@ where
     let mut links = Links::default();
     loop {
         let mut attempted = Attempted::default();
-        match attempt(pool, to, processor, options, &mut attempted, &mut links).await {
+        let done = attempt(pool, to, processor, options, &mut attempted, &mut links, keeper).await;
+        if done.is_err() {
+            keeper.clear();
+        }
+        match done {
             Err(error) if error.is_contention() => {
                 metrics::contention(to.kind());
                 let Some(pause) = pauses.next() else { return (Err(error), attempted) };
@@ -73,17 +80,19 @@ async fn attempt<B, P>(
     options: &TurnOptions,
     attempted: &mut Attempted,
     links: &mut Links,
+    keeper: &mut Keeper<P::State>,
 ) -> Result<Turn>
 where
     B: Backend,
     P: Processor<B>,
 {
     let guard = Guard::new(to, options.deadline_of_attempt());
+    let loading = Loading { pool, to, processor, guard: &guard, options };
     let mut after = options.after();
     let (loaded, decision, at_hand) = loop {
         let began = Instant::now();
         let before = (after != options.after()).then_some(after);
-        let (look, mut at_hand) = load(pool, to, processor, &guard, after, options).await?;
+        let (look, mut at_hand) = loading.load(after, keeper).await?;
         let loaded = match look {
             Look::Loaded(loaded) => loaded,
             Look::Empty => return Ok(Turn { last: before, ..Turn::default() }),
@@ -103,10 +112,13 @@ where
         if !decision.is_empty() {
             break (loaded, decision, at_hand);
         }
+        let (last, more_listed) = (loaded.events.last().map(Event::id), loaded.more_listed);
+        let Loaded { turn, token, state, eversion, .. } = loaded;
+        keeper.keep(|state| processor.kept_bytes(state), turn, token, state, eversion);
         // Events that a processor leaves for later must not hide those behind them.
-        match loaded.events.last() {
-            Some(last) if loaded.more_listed => after = last.id(),
-            last => return Ok(Turn { last: last.map(Event::id).or(before), ..Turn::default() }),
+        match last {
+            Some(last) if more_listed => after = last,
+            last => return Ok(Turn { last: last.or(before), ..Turn::default() }),
         }
     };
     if guard.age() >= MAX_TURN_AGE {
@@ -124,15 +136,19 @@ where
     let names = options.is_journaled().then(|| Names::of(&loaded.events));
     let journal = names.as_ref();
     let commit = Commit { pool, to, processor, guard: &guard, turn, eversion, failing, range, journal };
-    let outcome = commit.run(at_hand, decision).await;
+    let committed = commit.run(at_hand, decision).await;
     metrics::spent(Phase::Committing, began.elapsed(), options.shard_to_record(to));
-    let outcome = outcome?;
+    let Committed { outcome, token, saved } = committed?;
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));
     metrics::consumed(to.kind(), consumed);
     metrics::committed(to.kind(), loaded.events.len(), outcome.transitions, outcome.consumed, garbage);
     // The next listing has the events that were left on earlier pages.
     let last = loaded.events.last().map(Event::id).filter(|_| after == options.after());
-    Ok(Turn { last, ..finished(&loaded, garbage, outcome) })
+    let done = Turn { last, ..finished(&loaded, garbage, outcome) };
+    let eversion = if saved.is_some() { eversion.next() } else { eversion };
+    let state = saved.unwrap_or(loaded.state);
+    keeper.keep(|state| processor.kept_bytes(state), turn + 1, Some(token), state, eversion);
+    Ok(done)
 }
 
 /// Waits for the work; calls `pending` first, unless the work is done at once.
@@ -175,8 +191,12 @@ enum Look<S> {
 /// The input of a decision.
 struct Loaded<S> {
     turn: i64,
+    /// Token of the commit that made that turn; `None` when the recipient never had one.
+    token: Option<Uuid>,
     state: S,
     eversion: EVersion,
+    /// Whether the state was kept by an earlier turn, so that no code of the user has loaded it.
+    was_kept: bool,
     events: Vec<Event>,
     more_listed: bool,
     /// Whether failures are noted for the recipient.
@@ -193,82 +213,93 @@ impl<S> Loaded<S> {
     }
 }
 
-/// Reads the turn and the events, in one snapshot, and then the state.
-///
-/// The order matters. Any commit after the first read moves the turn. So a turn that still matches at the commit proves
-/// that every listed event was live, and that the decision used the current state.
-///
-/// Returns the connection, too, if a commit may use it.
-async fn load<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
-    guard: &Guard<'_>,
-    after: EventId,
-    options: &TurnOptions,
-) -> Result<(Look<P::State>, Option<Held<B>>)>
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let during = |fault: Fault| fault.during(format!("load {to}"));
-    let mut conn = hold_for_user(pool).await.map_err(during)?;
-    match load_on(&mut conn, pool, to, processor, guard, after, options).await {
-        // An engine with one writer lets the commit wait in a queue, without a connection.
-        Ok(Look::Loaded(loaded)) if !B::ONE_WRITER => {
-            let is_unchanged = in_time::<B, _>(conn.is_unchanged()).await.map_err(during)?;
-            Ok((Look::Loaded(loaded), is_unchanged.then_some(conn)))
-        }
-        Ok(look) => Ok((look, None)),
-        Err(error) => {
-            conn.close_if_left_unfit(&error);
-            Err(error)
-        }
-    }
+/// Input of the reads of an attempt.
+struct Loading<'a, B: Backend, P> {
+    pool: &'a Pool<B>,
+    to: &'a Recipient,
+    processor: &'a P,
+    guard: &'a Guard<'a>,
+    options: &'a TurnOptions,
 }
 
-async fn load_on<B, P>(
-    conn: &mut Held<B>,
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
-    guard: &Guard<'_>,
-    after: EventId,
-    options: &TurnOptions,
-) -> Result<Look<P::State>>
-where
-    B: Backend,
-    P: Processor<B>,
-{
-    let during = |fault: Fault| fault.during(format!("load {to}"));
-    let max_events = options.max_events().get() as usize;
-    let started = Instant::now();
-    let opened = in_time::<B, _>(B::open_turn(conn, to.shard().into(), to.as_str(), after.0, options.bound())).await;
-    metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
-    let opened = opened.map_err(during)?;
-    if opened.paused {
-        return Err(Error::Paused { attempt: format!("process {to}") });
+impl<B: Backend, P: Processor<B>> Loading<'_, B, P> {
+    /// Reads the turn and the events, in one snapshot, and then the state, unless the state of that turn was kept.
+    ///
+    /// The order matters. Any commit after the first read moves the turn. So a turn that still matches at the commit
+    /// proves that every listed event was live, and that the decision used the current state.
+    ///
+    /// Returns the connection, too, if a commit may use it.
+    async fn load(&self, after: EventId, keeper: &mut Keeper<P::State>) -> Result<(Look<P::State>, Option<Held<B>>)> {
+        let mut conn = hold_for_user(self.pool).await.map_err(|fault| self.during(fault))?;
+        match self.load_on(&mut conn, after, keeper).await {
+            // An engine with one writer lets the commit wait in a queue, without a connection.
+            Ok(Look::Loaded(loaded)) if !B::ONE_WRITER => {
+                // With a kept state, no code of the user has had the connection.
+                let is_unchanged = loaded.was_kept
+                    || in_time::<B, _>(conn.is_unchanged()).await.map_err(|fault| self.during(fault))?;
+                Ok((Look::Loaded(loaded), is_unchanged.then_some(conn)))
+            }
+            Ok(look) => Ok((look, None)),
+            Err(error) => {
+                conn.close_if_left_unfit(&error);
+                Err(error)
+            }
+        }
     }
-    if options.leaves_alone(opened.wait_us) {
-        return Ok(Look::LeftAlone);
+
+    async fn load_on(
+        &self,
+        conn: &mut Held<B>,
+        after: EventId,
+        keeper: &mut Keeper<P::State>,
+    ) -> Result<Look<P::State>> {
+        let (to, options) = (self.to, self.options);
+        let max_events = options.max_events().get() as usize;
+        let started = Instant::now();
+        let opened =
+            in_time::<B, _>(B::open_turn(conn, to.shard().into(), to.as_str(), after.0, options.bound())).await;
+        metrics::listed(to.kind(), started.elapsed(), opened.as_ref().map(|opened| opened.events.as_slice()));
+        let opened = opened.map_err(|fault| self.during(fault))?;
+        if opened.paused {
+            return Err(Error::Paused { attempt: format!("process {to}") });
+        }
+        if options.leaves_alone(opened.wait_us) {
+            return Ok(Look::LeftAlone);
+        }
+        if opened.is_cut && opened.events.is_empty() {
+            return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
+        }
+        // Behind an event there may be none while the box holds some.
+        if opened.events.is_empty() && (after != EventId::NIL || !self.processor.runs_without_events()) {
+            return Ok(Look::Empty);
+        }
+        conn.note_session_id(opened.session_id);
+        let kept = keeper.take_at(opened.turn, opened.token);
+        let was_kept = kept.is_some();
+        let (state, eversion) = match kept {
+            Some(kept) => kept,
+            None => self.load_state(conn, opened.session_id).await?,
+        };
+        let mut rows = opened.events;
+        let more_listed = opened.is_cut || rows.len() > max_events;
+        rows.truncate(max_events);
+        let events = rows.into_iter().map(Event::listed).collect();
+        let (turn, token, failing) = (opened.turn, opened.token, opened.failing);
+        Ok(Look::Loaded(Loaded { turn, token, state, eversion, was_kept, events, more_listed, failing }))
     }
-    if opened.is_cut && opened.events.is_empty() {
-        return Err(Error::contention(format!("list the events of {to}, which another writer removed meanwhile")));
+
+    /// Lets the user's code load the state.
+    async fn load_state(&self, conn: &mut Held<B>, session_id: Option<i32>) -> Result<(P::State, EVersion)> {
+        conn.lend();
+        let load = self.processor.load_state(conn, self.to);
+        let loaded = self.guard.run_on("load the state", self.pool, session_id, load).await?;
+        if in_time::<B, _>(conn.was_left_open()).await.map_err(|fault| self.during(fault))? {
+            return Err(Error::misuse(format!("load the state of {}", self.to), Misuse::LeftOpen));
+        }
+        Ok(loaded)
     }
-    // Behind an event there may be none while the box holds some.
-    if opened.events.is_empty() && (after != EventId::NIL || !processor.runs_without_events()) {
-        return Ok(Look::Empty);
+
+    fn during(&self, fault: Fault) -> Error {
+        fault.during(format!("load {}", self.to))
     }
-    conn.note_session_id(opened.session_id);
-    conn.lend();
-    let load = processor.load_state(conn, to);
-    let (state, eversion) = guard.run_on("load the state", pool, opened.session_id, load).await?;
-    if in_time::<B, _>(conn.was_left_open()).await.map_err(during)? {
-        return Err(Error::misuse(format!("load the state of {to}"), Misuse::LeftOpen));
-    }
-    let mut rows = opened.events;
-    let more_listed = opened.is_cut || rows.len() > max_events;
-    rows.truncate(max_events);
-    let events = rows.into_iter().map(Event::listed).collect();
-    Ok(Look::Loaded(Loaded { turn: opened.turn, state, eversion, events, more_listed, failing: opened.failing }))
 }

@@ -55,18 +55,31 @@ pub(super) struct Outcome {
     pub(super) published: Vec<Stored>,
 }
 
+/// A committed turn.
+pub(super) struct Committed<S> {
+    pub(super) outcome: Outcome,
+    /// Token of the commit.
+    pub(super) token: Uuid,
+    /// State that was saved; `None` when no step had one.
+    pub(super) saved: Option<S>,
+}
+
 impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     /// Commits all of the decision, or nothing; on the connection at hand, if there is one.
-    pub(super) async fn run(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Outcome> {
+    pub(super) async fn run(
+        &self,
+        at_hand: Option<Held<B>>,
+        decision: Decision<B, P::State>,
+    ) -> Result<Committed<P::State>> {
         // Boxed, because the future holds the user's code: a large future fills the stack, and moving it costs time.
         in_transaction(Box::pin(self.commit(at_hand, decision))).await
     }
 
-    async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Outcome> {
+    async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Committed<P::State>> {
         let token = Uuid::new_v4();
         let mut tx = B::begin_exclusive(self.pool, at_hand).await.map_err(|fault| self.during(fault))?;
-        let outcome = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
-            Ok(outcome) => outcome,
+        let (outcome, saved) = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
+            Ok(applied) => applied,
             Err(error) => return Err(self.cause(&mut tx, error).await),
         };
         self.require_whole(B::check_to_commit(&mut tx)).await?;
@@ -75,10 +88,16 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             Err(fault) if fault.lost_the_answer() => read_back(self.pool, self.to, self.turn, token, fault).await?,
             Err(fault) => return Err(self.during(fault)),
         }
-        Ok(outcome)
+        Ok(Committed { outcome, token, saved })
     }
 
-    async fn apply(&self, tx: &mut B::SharedTx, token: Uuid, mut decision: Decision<B, P::State>) -> Result<Outcome> {
+    /// Does everything before the commit. Returns the state that was saved, too.
+    async fn apply(
+        &self,
+        tx: &mut B::SharedTx,
+        token: Uuid,
+        mut decision: Decision<B, P::State>,
+    ) -> Result<(Outcome, Option<P::State>)> {
         let shard = self.to.shard().into();
         let together = decision.steps.iter().filter(|step| !step.independent);
         let ids: Vec<Uuid> = together.flat_map(|step| &step.consumed).chain(&decision.garbage).copied().collect();
@@ -111,8 +130,8 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
                 .map_or_else(|| "nothing is left of it".into(), |failure| failure.error);
             return Err(Error::Processor { attempt: self.attempt(), source: first });
         }
-        if let Some(state) = target {
-            let saved = self.processor.save_state(tx, self.to, &state, self.eversion.next());
+        if let Some(state) = &target {
+            let saved = self.processor.save_state(tx, self.to, state, self.eversion.next());
             let saved = origin::within(origin.as_ref(), saved);
             self.guard.run_on("save the state", self.pool, session, saved).await?;
         }
@@ -121,7 +140,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             let cleared = in_time::<B, _>(B::clear_failures(tx, shard, self.to.as_str())).await;
             cleared.map_err(|fault| self.during(fault))?;
         }
-        Ok(outcome)
+        Ok((outcome, target))
     }
 
     /// Runs the steps in order. Returns the last target among the steps that succeeded.

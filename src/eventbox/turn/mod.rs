@@ -5,6 +5,7 @@ pub(super) mod commit;
 pub(super) mod decision;
 pub(super) mod guard;
 pub(super) mod journal;
+pub(super) mod kept_state;
 pub(super) mod options;
 pub(super) mod poison;
 pub(super) mod read_back;
@@ -16,6 +17,7 @@ use sqlx::Pool;
 
 use self::attempt::attempt_with_retries;
 use self::commit::Failure;
+use self::kept_state::Keeper;
 use self::options::TurnOptions;
 use self::poison::{failed, failed_in_part, is_poison};
 use super::decide::processor::Processor;
@@ -138,7 +140,6 @@ where
 /// # Cancel safety
 ///
 /// As [`process_batch`].
-#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = to.kind()))]
 pub async fn process_batch_with<B, P>(
     pool: &Pool<B>,
     to: &Recipient,
@@ -149,8 +150,25 @@ where
     B: Backend,
     P: Processor<B>,
 {
+    process_batch_keeping(pool, to, processor, options, &mut Keeper::off()).await
+}
+
+/// Does what [`process_batch_with`] does, with the state that an earlier turn left in the keeper, if it is current.
+/// Leaves the state for the next turn there; after an error the keeper is empty.
+#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = to.kind()))]
+pub(crate) async fn process_batch_keeping<B, P>(
+    pool: &Pool<B>,
+    to: &Recipient,
+    processor: &P,
+    options: &TurnOptions,
+    keeper: &mut Keeper<P::State>,
+) -> Result<Turn>
+where
+    B: Backend,
+    P: Processor<B>,
+{
     let started = Instant::now();
-    let (done, attempted) = attempt_with_retries(pool, to, processor, options).await;
+    let (done, attempted) = attempt_with_retries(pool, to, processor, options, keeper).await;
     let done = match done {
         Err(error) if is_poison(&error) => failed(pool, to, processor, options, attempted, error).await,
         Ok(turn) if !turn.failures.is_empty() => Ok(failed_in_part(pool, to, options, turn).await),

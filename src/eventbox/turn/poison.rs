@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Turn;
 use super::attempt::{Attempted, attempt_with_retries};
+use super::kept_state::Keeper;
 use super::options::TurnOptions;
 use crate::clock::micros;
 use crate::error::{Error, Result};
@@ -87,7 +88,8 @@ where
     }
     while let Some(half) = attempted.events.checked_sub(1).and_then(|_| NonZeroU32::new(attempted.events / 2)) {
         tracing::debug!(recipient = %to, half, "a batch keeps failing: trying half of it");
-        let (done, smaller) = attempt_with_retries(pool, to, processor, &options.searching(half)).await;
+        let options = options.searching(half);
+        let (done, smaller) = attempt_with_retries(pool, to, processor, &options, &mut Keeper::off()).await;
         match done {
             Ok(turn) if turn.number.is_some() => {
                 go_on_at_once(pool, to).await;

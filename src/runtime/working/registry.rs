@@ -1,5 +1,6 @@
 //! The registered processor or reducer of each kind.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -7,28 +8,54 @@ use sqlx::Pool;
 
 use super::ready::Lane;
 use crate::error::Result;
-use crate::eventbox::{ErasedReducer, Processor, Turn, TurnOptions, process_batch_with};
+use crate::eventbox::{ErasedReducer, Keeper, KeptState, Processor, Turn, TurnOptions, process_batch_keeping};
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture};
 
-/// A processor with its types erased.
-pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
-    fn turn<'a>(
-        &'a self,
-        pool: &'a Pool<B>,
-        to: &'a Recipient,
-        options: &'a TurnOptions,
-    ) -> BoxFuture<'a, Result<Turn>>;
+/// State that a processor keeps between two turns of a recipient, with its type erased.
+#[derive(Debug)]
+pub(crate) struct ErasedState {
+    /// Bytes of the state, as the processor says.
+    pub(super) bytes: usize,
+    pub(super) kept: Box<dyn Any + Send + Sync>,
 }
 
-impl<B: Backend, P: Processor<B>> ErasedProcessor<B> for P {
+impl ErasedState {
+    fn of<S: Send + Sync + 'static>(kept: KeptState<S>) -> Self {
+        ErasedState { bytes: kept.bytes(), kept: Box::new(kept) }
+    }
+
+    /// Returns the state with its type. A state of another type is dropped, so that the turn loads.
+    fn with_type<S: Send + Sync + 'static>(self) -> Option<KeptState<S>> {
+        self.kept.downcast::<KeptState<S>>().ok().map(|kept| *kept)
+    }
+}
+
+/// A processor with its types erased.
+pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
+    /// Takes a recipient through a turn, with the state that its last turn kept. Returns the state to keep, too.
     fn turn<'a>(
         &'a self,
         pool: &'a Pool<B>,
         to: &'a Recipient,
         options: &'a TurnOptions,
-    ) -> BoxFuture<'a, Result<Turn>> {
-        Box::pin(process_batch_with(pool, to, self, options))
+        kept: Option<ErasedState>,
+    ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)>;
+}
+
+impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for P {
+    fn turn<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        to: &'a Recipient,
+        options: &'a TurnOptions,
+        kept: Option<ErasedState>,
+    ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)> {
+        Box::pin(async move {
+            let mut keeper = Keeper::on(kept.and_then(ErasedState::with_type::<P::State>));
+            let done = process_batch_keeping(pool, to, self, options, &mut keeper).await;
+            (done, keeper.into_kept().map(ErasedState::of))
+        })
     }
 }
 
@@ -51,10 +78,17 @@ impl<B: Backend> Handler<B> {
         }
     }
 
-    pub(super) async fn turn(&self, pool: &Pool<B>, to: &Recipient, options: &TurnOptions) -> Result<Turn> {
+    /// Takes a recipient through a turn. Returns the state that a processor keeps for the next turn, too.
+    pub(super) async fn turn(
+        &self,
+        pool: &Pool<B>,
+        to: &Recipient,
+        options: &TurnOptions,
+        kept: Option<ErasedState>,
+    ) -> (Result<Turn>, Option<ErasedState>) {
         match self {
-            Handler::Processor(processor) => processor.turn(pool, to, options).await,
-            Handler::Reducer(reducer) => reducer.turn(pool, to, options).await,
+            Handler::Processor(processor) => processor.turn(pool, to, options, kept).await,
+            Handler::Reducer(reducer) => (reducer.turn(pool, to, options).await, None),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::idle::Idle;
 use super::paused::PausedKinds;
 use super::ready::{Lane, ReadySet};
-use super::registry::Handler;
+use super::registry::{ErasedState, Handler};
 use super::state_cache::StateCache;
 use super::tasks::{Aim, Report, run_round, run_scan, run_turn};
 use crate::error::Result;
@@ -191,8 +191,9 @@ impl<B: Backend> Scheduler<B> {
     }
 
     fn begin_turn(&mut self, to: Recipient, aim: Aim) {
-        self.states.forget(&to);
-        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to), aim);
+        // The turn has the state alone, so that a turn that fails or panics leaves none.
+        let kept = self.states.take(&to);
+        let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to), aim, kept);
         self.turns += 1;
         self.running.insert(self.tasks.spawn(task).id(), Task::Turn(to));
     }
@@ -298,7 +299,10 @@ impl<B: Backend> Scheduler<B> {
                 match report {
                     Report::Scanned(scan, rows) => self.scanned(&scan, rows),
                     Report::Round(taken, done) => self.round_done(taken, done),
-                    Report::Turn(to, done, judged) => self.turn_done(to, done, judged),
+                    Report::Turn(to, done, judged, kept) => {
+                        self.put_back(&to, kept);
+                        self.turn_done(to, done, judged);
+                    }
                 }
             }
             Err(failed) => {
@@ -317,6 +321,14 @@ impl<B: Backend> Scheduler<B> {
                     None => {}
                 }
             }
+        }
+    }
+
+    /// Keeps the state of a processor for the next turn, unless another process has the shard by now.
+    fn put_back(&mut self, of: &Recipient, kept: Option<ErasedState>) {
+        let owned = *self.owned.borrow();
+        if let Some(kept) = kept.filter(|_| self.shared.works_on(of, owned)) {
+            self.states.put_back(of, kept);
         }
     }
 

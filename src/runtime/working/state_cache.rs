@@ -1,21 +1,30 @@
-//! StateCache of recipients as this process committed them, so that a round need not read them.
+//! States of recipients as this process committed them, so that a round need not read them, and a turn of a processor
+//! need not load them.
 //!
-//! The cache only saves time: the commit compares tokens, and fails for a recipient whose token is another than the
-//! cached one. Under a long snapshot a state that is written often is slow to read, because the engine keeps all its
-//! versions.
+//! The cache only saves time. The commit of a round compares tokens, and fails for a recipient whose token is another
+//! than the cached one. A turn of a processor reads turn and token with the events, and loads when they are others.
+//! Under a long snapshot a state that is written often is slow to read, because the engine keeps all its versions.
 
 use std::collections::HashMap;
 
+use super::registry::ErasedState;
 use crate::eventbox::KnownState;
 use crate::recipient::Recipient;
 
 /// Bytes of an entry besides its recipient and its state.
 const ENTRY_BYTES: usize = 200;
 
+/// State of a recipient.
+#[derive(Debug)]
+enum Entry {
+    OfReducer(KnownState),
+    OfProcessor(ErasedState),
+}
+
 /// A cache with a bound in bytes. At the bound it forgets all states; the states in use come back.
 #[derive(Debug)]
 pub(crate) struct StateCache {
-    kept: HashMap<Recipient, KnownState>,
+    kept: HashMap<Recipient, Entry>,
     bytes: usize,
     max_bytes: usize,
 }
@@ -25,28 +34,54 @@ impl StateCache {
         StateCache { kept: HashMap::new(), bytes: 0, max_bytes }
     }
 
+    /// Returns the state of a reducer.
     pub(super) fn get(&self, of: &Recipient) -> Option<KnownState> {
-        self.kept.get(of).cloned()
+        match self.kept.get(of)? {
+            Entry::OfReducer(known) => Some(known.clone()),
+            Entry::OfProcessor(_) => None,
+        }
     }
 
+    /// Removes all that is kept of a recipient. Returns the state of a processor.
+    pub(super) fn take(&mut self, of: &Recipient) -> Option<ErasedState> {
+        match self.remove(of)? {
+            Entry::OfReducer(_) => None,
+            Entry::OfProcessor(state) => Some(state),
+        }
+    }
+
+    /// Keeps the state of a reducer.
     pub(crate) fn keep(&mut self, of: &Recipient, known: KnownState) {
+        self.insert(of, Entry::OfReducer(known));
+    }
+
+    /// Keeps the state of a processor.
+    pub(super) fn put_back(&mut self, of: &Recipient, state: ErasedState) {
+        self.insert(of, Entry::OfProcessor(state));
+    }
+
+    fn insert(&mut self, of: &Recipient, entry: Entry) {
         self.forget(of);
-        let bytes = bytes_of(of, &known);
+        let bytes = bytes_of(of, &entry);
         if bytes > self.max_bytes {
             return;
         }
-        if self.bytes + bytes > self.max_bytes {
+        if self.bytes.saturating_add(bytes) > self.max_bytes {
             self.clear();
         }
         self.bytes += bytes;
-        self.kept.insert(of.clone(), known);
+        self.kept.insert(of.clone(), entry);
     }
 
     // Another process may have written the state.
     pub(crate) fn forget(&mut self, of: &Recipient) {
-        if let Some(known) = self.kept.remove(of) {
-            self.bytes -= bytes_of(of, &known);
-        }
+        drop(self.remove(of));
+    }
+
+    fn remove(&mut self, of: &Recipient) -> Option<Entry> {
+        let entry = self.kept.remove(of)?;
+        self.bytes -= bytes_of(of, &entry);
+        Some(entry)
     }
 
     pub(super) fn clear(&mut self) {
@@ -55,8 +90,13 @@ impl StateCache {
     }
 }
 
-fn bytes_of(of: &Recipient, known: &KnownState) -> usize {
-    ENTRY_BYTES + of.as_str().len() + known.state.as_ref().map_or(0, bytes::Bytes::len)
+fn bytes_of(of: &Recipient, entry: &Entry) -> usize {
+    let state = match entry {
+        Entry::OfReducer(known) => known.state.as_ref().map_or(0, bytes::Bytes::len),
+        // The user's number, so that it may be any.
+        Entry::OfProcessor(state) => state.bytes,
+    };
+    state.saturating_add(ENTRY_BYTES + of.as_str().len())
 }
 
 #[cfg(test)]
@@ -71,16 +111,39 @@ mod tests {
         KnownState { turn, token: uuid::Uuid::new_v4(), state: Some(vec![0; bytes].into()) }
     }
 
+    fn loaded(bytes: usize) -> ErasedState {
+        ErasedState { bytes, kept: Box::new(bytes) }
+    }
+
     #[test]
     fn a_state_cache_stays_within_its_bytes() {
         let mut states = StateCache::new(10_000);
         for n in 0..1_000 {
-            states.keep(&to(n), known(1, n % 900));
+            match n % 2 {
+                0 => states.keep(&to(n), known(1, n % 900)),
+                _ => states.put_back(&to(n), loaded(n % 900)),
+            }
             assert!(states.bytes <= 10_000);
-            assert_eq!(states.bytes, states.kept.iter().map(|(of, known)| bytes_of(of, known)).sum::<usize>());
+            assert_eq!(states.bytes, states.kept.iter().map(|(of, entry)| bytes_of(of, entry)).sum::<usize>());
         }
         states.keep(&to(7), known(1, 20_000));
         assert!(states.get(&to(7)).is_none(), "it alone would be too much");
+        for bytes in [20_000, usize::MAX] {
+            states.put_back(&to(7), loaded(bytes));
+            assert!(states.take(&to(7)).is_none(), "{bytes} alone would be too much");
+        }
+    }
+
+    #[test]
+    fn a_state_of_a_processor_is_taken_once() {
+        let mut states = StateCache::new(10_000);
+        states.put_back(&to(1), loaded(10));
+        assert!(states.get(&to(1)).is_none(), "it is no state of a reducer");
+        assert_eq!(states.take(&to(1)).map(|state| state.bytes), Some(10));
+        assert!(states.take(&to(1)).is_none());
+        states.keep(&to(1), known(1, 10));
+        assert!(states.take(&to(1)).is_none(), "it is no state of a processor");
+        assert_eq!((states.bytes, states.kept.len()), (0, 0));
     }
 
     #[test]

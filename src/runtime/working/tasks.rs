@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::paused::PausedKinds;
-use super::registry::Handler;
+use super::registry::{ErasedState, Handler};
 use crate::error::{Error as EventboxError, Result};
 use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Phase, RoundMember, Turn, round, spent};
 use crate::recipient::Recipient;
@@ -80,7 +80,8 @@ impl Hearing {
 pub(crate) enum Report {
     Scanned(Scan, Result<Vec<WalkedRow>, Fault>),
     Round(Vec<Recipient>, Result<Vec<Done>>),
-    Turn(Recipient, Result<Turn>, Judged),
+    /// With the state that a processor keeps for the next turn.
+    Turn(Recipient, Result<Turn>, Judged, Option<ErasedState>),
 }
 
 pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKinds, scan: Scan) -> Report {
@@ -140,7 +141,13 @@ pub(crate) enum Aim {
     Probe,
 }
 
-pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, after: EventId, aim: Aim) -> Report {
+pub(super) async fn run_turn<B: Backend>(
+    shared: Arc<Shared<B>>,
+    to: Recipient,
+    after: EventId,
+    aim: Aim,
+    kept: Option<ErasedState>,
+) -> Report {
     let _at_work = shared.at_work.begin(&to);
     let hearing = Arc::new(Hearing::new(&shared.outages));
     let options = match aim {
@@ -149,15 +156,15 @@ pub(super) async fn run_turn<B: Backend>(shared: Arc<Shared<B>>, to: Recipient, 
     };
     let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
     let options = if shared.is_journaled(to.kind()) { options.journaled() } else { options };
-    let mut done = match shared.handlers.get(to.kind()) {
-        Some(kind) => kind.turn(&shared.pool, &to, &options).await,
-        None => Ok(Turn::default()),
+    let (mut done, kept) = match shared.handlers.get(to.kind()) {
+        Some(kind) => kind.turn(&shared.pool, &to, &options, kept).await,
+        None => (Ok(Turn::default()), None),
     };
     if let Ok(turn) = &mut done {
         after_the_commit(&shared, &to, turn).await;
     }
     let judged = hearing.end(&to, done.as_ref().err());
-    Report::Turn(to, done, judged)
+    Report::Turn(to, done, judged, kept)
 }
 
 /// Hands published messages to the emitter, then runs the hooks.

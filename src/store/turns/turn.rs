@@ -16,6 +16,8 @@ use crate::store::operate::kind::kind_of;
 pub struct OpenedTurn {
     /// Number of the turn; 0 when the recipient never had one.
     pub turn: i64,
+    /// Token of the commit that made the turn; `None` when the recipient never had one.
+    pub token: Option<Uuid>,
     /// Whether the recipient or its kind is paused.
     pub paused: bool,
     /// Whether failures are noted for the recipient.
@@ -73,7 +75,7 @@ on_both_engines! {
     const OPEN_TURN: &str = concat!(
         "SELECT coalesce(s.turn, 0), coalesce(f.paused, false) OR k.kind IS NOT NULL, coalesce(f.attempts, 0) > 0,
                 coalesce(f.next_attempt_at_us - ", now_us!(), ", 0), e.id, e.name, e.traceparent, e.value, e.bytes,
-                ", session_id!(), ", e.origin
+                ", session_id!(), ", e.origin, s.token
          FROM (SELECT 1 AS always) one
          LEFT JOIN eventbox_state s ON s.shard = $1 AND s.recipient = $2
          LEFT JOIN eventbox_failure f ON f.shard = $1 AND f.recipient = $2
@@ -100,7 +102,7 @@ on_both_engines! {
             while let Some(row) = rows.try_next().await? {
                 (opened.turn, opened.paused) = (row.try_get(0)?, row.try_get(1)?);
                 (opened.failing, opened.wait_us) = (row.try_get(2)?, row.try_get(3)?);
-                opened.session_id = row.try_get(9)?;
+                (opened.session_id, opened.token) = (row.try_get(9)?, row.try_get(11)?);
                 if let Some(id) = row.try_get(4)? {
                     let (name, traceparent, origin) = (row.try_get(5)?, row.try_get(6)?, row.try_get(10)?);
                     let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };

@@ -100,7 +100,8 @@ on_both_engines! {
                 transcript.note(format!("list_events {call}"), page(&found, event));
                 let opened = Engine::open_turn(conn, shard, recipient, after, bound).await.unwrap();
                 let events: Vec<_> = opened.events.iter().map(event).collect();
-                let rest = (opened.turn, opened.paused, opened.failing, hours(opened.wait_us), opened.is_cut);
+                let (has_token, wait) = (opened.token.is_some(), hours(opened.wait_us));
+                let rest = (opened.turn, has_token, opened.paused, opened.failing, wait, opened.is_cut);
                 transcript.note(format!("open_turn {call}"), (rest, events));
                 let found = Engine::list_timers(conn, shard, recipient, after, bound).await.unwrap();
                 let text = page(&found, |row| format!("{} {}", hours(row.due_at_us - now_us()), event(&row.event)));

@@ -11,6 +11,7 @@ mod handing;
 mod holding;
 #[cfg(feature = "postgres")]
 mod jumps;
+mod kept_states;
 mod late;
 mod leases;
 mod memory;
