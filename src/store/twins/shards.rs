@@ -26,6 +26,8 @@ on_both_engines! {
                 exiting,
                 silent_us: 0,
                 report: MemberReport { kinds: vec!["a".to_owned()], ..MemberReport::default() },
+                zone: "z".to_owned(),
+                labels: [("l".to_owned(), "v".to_owned())].into(),
             };
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }
