@@ -78,8 +78,7 @@ pub trait SpecTable: Database {
     fn list_shards(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<ShardRow>, Fault>> + Send;
 
     /// Returns the shards that are disabled, prefer a zone or have failed, in order.
-    fn list_shard_orders(conn: &mut Self::Connection)
-    -> impl Future<Output = Result<Vec<ShardOrder>, Fault>> + Send;
+    fn list_shard_orders(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<ShardOrder>, Fault>> + Send;
 
     /// Returns the next revision. Its row stays locked until the end of the transaction, so changes of specs come one
     /// after the other.
@@ -102,16 +101,10 @@ pub trait SpecTable: Database {
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// Forgets the failures of shards; returns how many had some.
-    fn heal_shards(
-        conn: &mut Self::Connection,
-        shards: &ShardMask,
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    fn heal_shards(conn: &mut Self::Connection, shards: &ShardMask) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Frees shards, whoever holds them. Pins stay.
-    fn free_leases(
-        conn: &mut Self::Connection,
-        shards: &ShardMask,
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    fn free_leases(conn: &mut Self::Connection, shards: &ShardMask) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
 /// Returns labels as a JSON object.
