@@ -39,6 +39,20 @@ pub enum Error {
         /// Largest age of a listing.
         delay: std::time::Duration,
     },
+    /// A shard was changed since its spec was read: its revision is not the expected one. Nothing was changed, also no
+    /// other shard of the call.
+    #[error("{attempt}: shard {shard} is at revision {found}, and not at {expected}: read its spec again")]
+    #[non_exhaustive]
+    RevisionConflict {
+        /// The attempt.
+        attempt: String,
+        /// The first such shard.
+        shard: u8,
+        /// Revision that the call expected.
+        expected: i64,
+        /// Revision that the shard has; 0 when it has no spec.
+        found: i64,
+    },
     /// The database could not be reached or is too busy. Nothing was changed.
     #[error("{attempt}: the database is not available")]
     #[non_exhaustive]
@@ -228,6 +242,14 @@ pub enum Misuse {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A change of a shard's spec that cannot be made.
+    #[error("shard {shard}: {problem}")]
+    ShardSpec {
+        /// The shard.
+        shard: u8,
+        /// The problem and its remedy.
+        problem: String,
     },
     /// A text with a NUL character, which Postgres cannot store.
     #[error("the {what} contains a NUL character")]

@@ -96,7 +96,7 @@ pub struct LeaseConfig {
     pub check_interval: Duration,
 }
 
-/// Pauses of a failing recipient or shard: `base`, doubled with every failure in a row up to `cap`, minus a random half.
+/// Pauses of a failing recipient or shard: `base`, doubled with each failure in a row up to `cap`, minus a random half.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BackoffConfig {
