@@ -1,7 +1,6 @@
 //! Repairs of many shards: their specs, and whom they are taken from.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Serialize;
 
@@ -194,9 +193,9 @@ impl<B: Backend> Operator<B> {
     /// Takes shards from their holders, and forgets their failures: the member that should have a shard takes it at its
     /// next check.
     ///
-    /// Use it for a failed shard that is not tried again, once its cause is gone. With `only_failed` the other shards
-    /// stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until its next check. Two
-    /// members on one shard are harmless.
+    /// Use it for a failed shard that is not tried again, once the cause of the failure is gone. With `only_failed` the
+    /// other shards stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until its
+    /// next check. Two members on one shard are harmless.
     ///
     /// # Errors
     ///
@@ -252,7 +251,7 @@ fn count(shards: &[u8]) -> u64 {
 }
 
 /// Names shards in ascending order, in ranges: `shards 0-3 7`.
-fn shards(numbers: impl Iterator<Item = u8>) -> impl fmt::Display {
+fn shards(numbers: impl Iterator<Item = u8>) -> String {
     let mut ranges: Vec<(u8, u8)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {
@@ -275,7 +274,7 @@ mod tests {
 
     #[test]
     fn shards_are_named_in_ranges() {
-        assert_eq!(shards([0, 1, 2, 7, 254, 255].into_iter()).to_string(), "shards 0-2 7 254-255");
+        assert_eq!(shards([0, 1, 2, 7, 254, 255].into_iter()), "shards 0-2 7 254-255");
     }
 
     #[test]
