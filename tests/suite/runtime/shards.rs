@@ -161,8 +161,8 @@ on_every_engine! {
         two.stop(STOP).await;
     }
 
-    /// Case 9, as far as it applies: a shard whose rounds fail as a whole is FAILED with the cause. After the last try it
-    /// waits for an operator, who unassigns it (case 13).
+    /// Case 9, as far as it applies: a shard whose rounds fail as a whole is FAILED with the cause. After the last try
+    /// it waits for an operator, who unassigns it (case 13).
     async fn a_shard_that_failed_waits_to_be_unassigned(db) {
         let to = tally(1);
         let runtime = tallying(db.open(4)).config(failing_soon(3)).start().await.unwrap();
@@ -215,7 +215,7 @@ on_every_engine! {
         config.fail_after = 1.try_into().unwrap();
         let runtime = Runtime::builder(db.open(4)).reducer("tally", Refusing).config(config).start().await.unwrap();
         emit(db, &tally(1), ["a"]).await;
-        eventually(SOON, async || db.count("eventbox_failure WHERE attempts > 1").await == 1).await;
+        eventually(SOON, async || db.count("eventbox_dead_letter").await == 1).await;
         let shard = one(db, tally(1).shard()).await;
         assert_eq!((shard.attempts, shard.failed_at), (0, None), "{shard:?}");
         runtime.stop(STOP).await;
