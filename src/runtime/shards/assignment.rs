@@ -76,7 +76,9 @@ impl Assignment {
     /// Returns the shards of which a member is the *standby*: those that it would have if the zone of their primary
     /// were gone. While all members are in one zone, those that it would have if their primary were gone.
     pub(crate) fn standby_of(&self, worker: Uuid, members: &[Candidate], wishes: &Wishes) -> ShardSet {
-        let by_zone = members.iter().map(|member| &member.zone).collect::<BTreeSet<_>>().len() > 1;
+        // A member that takes no shards makes no zone.
+        let takers = members.iter().filter(|member| member.limit > 0);
+        let by_zone = takers.map(|member| &member.zone).collect::<BTreeSet<_>>().len() > 1;
         let ranked = ranked(members);
         let Some(zone) = ranked.iter().find(|member| member.worker == worker).map(|member| member.zone) else {
             return ShardSet::default();
@@ -334,6 +336,14 @@ mod tests {
                 assert!(standby.is_some() && zone_of(standby) != zone_of(primary), "shard {shard} of {zones:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_member_that_takes_no_shards_makes_no_zone() {
+        let mut members = in_zones(3, &["a", "a", "b"]);
+        members.iter_mut().filter(|member| member.zone == "b").for_each(|member| member.limit = 0);
+        let standbys = standbys(&assigned(&members), &members, &Wishes::default());
+        assert!(standbys.iter().all(Option::is_some));
     }
 
     #[test]
