@@ -1,11 +1,52 @@
-//! Shards: fixed slices of the recipients, and sets of them.
+//! Shards: fixed slices of the recipients, sets of them, and the bounds of their labels and zones.
 #![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only wake-ups use it"))]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 /// Number of shards: fixed slices of the recipients, see [`Recipient::shard`](crate::Recipient::shard).
 pub const SHARDS: u16 = 256;
+
+/// Most labels of a shard or of a process.
+pub const MAX_LABELS: usize = 64;
+
+/// Largest number of bytes of the name of a label, of its value, and of the name of a zone.
+pub const MAX_LABEL_BYTES: usize = 200;
+
+/// Name of the label that every shard has: its number.
+pub(crate) const LABEL_ID: &str = "id";
+
+/// Returns what is wrong with labels.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), String> {
+    if labels.len() > MAX_LABELS {
+        return Err(format!("there are {} labels, over the limit of {MAX_LABELS}", labels.len()));
+    }
+    for (name, value) in labels {
+        if name.is_empty() || name == LABEL_ID {
+            return Err(format!("a label is named {name:?}: the name must not be empty or `{LABEL_ID}`"));
+        }
+        for text in [name, value] {
+            check_text("a name or a value of a label", text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what is wrong with the name of a zone.
+pub(crate) fn check_zone(zone: &str) -> Result<(), String> {
+    check_text("the zone", zone)
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), String> {
+    match text {
+        _ if text.len() > MAX_LABEL_BYTES => {
+            Err(format!("{what} has {} bytes, over the limit of {MAX_LABEL_BYTES}", text.len()))
+        }
+        _ if text.contains('\0') => Err(format!("{what} contains a NUL character")),
+        _ => Ok(()),
+    }
+}
 
 /// A set of shards, 0 to 255.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,6 +133,19 @@ mod tests {
         assert_eq!((set.len(), ShardSet::ALL.len(), ShardSet::default().is_empty()), (4, 256, true));
         assert!(set.contains(64) && !set.contains(65));
         assert_eq!(set.without([0, 255].into_iter().collect()).iter().collect::<Vec<_>>(), [63, 64]);
+    }
+
+    #[test]
+    fn labels_and_zones_have_bounds() {
+        let labels = |name: &str, value: &str| check_labels(&[(name.to_owned(), value.to_owned())].into());
+        assert_eq!(labels("team", ""), Ok(()));
+        let long = "x".repeat(MAX_LABEL_BYTES + 1);
+        for (name, value) in [("", "x"), ("id", "7"), ("a\0", ""), ("a", "\0"), (&long, ""), ("a", &long)] {
+            assert!(labels(name, value).is_err(), "{name:?} {value:?}");
+        }
+        let many = (0..=MAX_LABELS).map(|n| (n.to_string(), String::new())).collect();
+        assert!(check_labels(&many).is_err());
+        assert!(check_zone("eu-1").is_ok() && check_zone(&long).is_err() && check_zone("\0").is_err());
     }
 
     #[test]

@@ -47,8 +47,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     eventbox_outbox, eventbox_paused_destination, eventbox_dead_letter, eventbox_member, eventbox_operation,
     eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint
 TO eventbox_service;
--- There is a row for each shard, for ever.
-GRANT SELECT, UPDATE ON eventbox_lease TO eventbox_service;
+-- There is a row for each shard, and for each counter, for ever.
+GRANT SELECT, UPDATE ON eventbox_lease, eventbox_shard, eventbox_revision TO eventbox_service;
 
 -- A named event looks by its keys whether the first copy is still there. The values stay hidden.
 GRANT INSERT ON eventbox_event, eventbox_timer, eventbox_tombstone TO eventbox_emitter;
@@ -59,7 +59,8 @@ GRANT SELECT (shard, id) ON eventbox_dead_letter TO eventbox_emitter;
 GRANT SELECT ON
     eventbox_event, eventbox_tombstone, eventbox_timer, eventbox_state, eventbox_failure, eventbox_paused_kind,
     eventbox_outbox, eventbox_paused_destination, eventbox_dead_letter, eventbox_member, eventbox_lease,
-    eventbox_operation, eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint
+    eventbox_operation, eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint, eventbox_shard,
+    eventbox_revision
 TO eventbox_reader;
 
 COMMIT;

@@ -11,6 +11,7 @@
 //! | [`recipients`] | which recipients wait, fail, are paused; which are the longest and the oldest |
 //! | [`inspect`] | everything about one recipient |
 //! | [`members`], [`shards`] | which processes work, and on what |
+//! | [`list_shards`] | the specs of shards, their holders, standbys, states and failures |
 //! | [`peers`], [`streams`], [`stream`] | which peers run, their open streams, and what waits to be sent |
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`paused_destinations`] | which messages are not sent, because an operator said so |
@@ -77,8 +78,8 @@ pub use gauges::{Gauges, INSTRUMENTS};
 pub use journal::{EventRef, Fate, JournalEntry, JournalOutcome, MAX_AHEAD, MAX_HISTORY, MAX_SEARCHED, fate, history};
 pub use kind::{PausedKind, pause_kind, paused_kinds, resume_kind};
 pub use operator::{
-    BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION, Operation, Operator,
-    operations,
+    ANY_REVISION, BURIED, DEAD_SLICE, Done, MAX_OPERATIONS, MAX_WHO_BYTES, MOVED_LEASE_TTL, OPERATION_RETENTION,
+    Operation, Operator, ShardChange, Unassigned, operations,
 };
 pub use quarantine::{MAX_REASON_BYTES, QUARANTINED, Quarantined, discard, quarantine, quarantined, replay};
 pub use recipient::{
@@ -107,7 +108,10 @@ pub(crate) use view::recipients::waiting_boxes;
 pub use view::recipients::{
     MAX_LISTED_COUNT, MAX_RANKED, MAX_RECIPIENTS, Only, Order, RecipientPage, RecipientQuery, RecipientRow, recipients,
 };
+pub use view::shards::{ShardSelector, ShardSpec, ShardState, ShardStatus, ShardView, list_shards};
 pub use why::{Reason, Why, why};
+
+pub use crate::shard::{MAX_LABEL_BYTES, MAX_LABELS};
 
 use std::time::{Duration, SystemTime};
 

@@ -1,11 +1,13 @@
 //! The settings of a runtime, and their checks.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
 use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, PoisonPolicy, longest_pause_us};
+use crate::shard::{check_labels, check_zone};
 
 /// Settings of a runtime. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
@@ -18,6 +20,23 @@ pub struct RuntimeConfig {
     pub leases: Option<LeaseConfig>,
     /// Most shards of this process, 1 to 256.
     pub shard_limit: NonZeroU32,
+    /// Zone that this process runs in: a room, a data centre. Empty when it does not matter. Shards that prefer the
+    /// zone come here, and the standby of a shard is in another zone than its primary, where there is one. At most
+    /// [`MAX_LABEL_BYTES`](crate::admin::MAX_LABEL_BYTES) bytes.
+    pub zone: String,
+    /// Labels of this process, which [`admin::members`](crate::admin::members()) shows; not used otherwise. At most
+    /// [`MAX_LABELS`](crate::admin::MAX_LABELS), whose names and values have at most
+    /// [`MAX_LABEL_BYTES`](crate::admin::MAX_LABEL_BYTES) bytes.
+    pub labels: BTreeMap<String, String>,
+    /// Number of failures in a row that make a shard failed: rounds that failed as a whole, and turns that the database
+    /// failed. Failures of recipients do not count, and neither does an outage in which no lease can be renewed. A
+    /// failed shard is not worked on until `fail_backoff` ends.
+    pub fail_after: NonZeroU32,
+    /// Number of times in a row that a shard may fail: with the default pauses nearly three hours. After the last one
+    /// it is not tried again until an operator [unassigns](crate::admin::Operator::unassign) it.
+    pub fail_tries: NonZeroU32,
+    /// Pauses of a failed shard. A longer `cap` saves work while a shard fails for long, and delays it after a repair.
+    pub fail_backoff: BackoffConfig,
     /// Longest time that an event stays unnoticed when every wake-up is lost.
     pub poll_interval: Duration,
     /// Shortest time between two polls of a busy database.
@@ -78,7 +97,7 @@ pub struct LeaseConfig {
     pub check_interval: Duration,
 }
 
-/// Pauses of a failing recipient: `base`, doubled with every failure in a row up to `cap`, minus a random half.
+/// Pauses of a failing recipient or shard: `base`, doubled with each failure in a row up to `cap`, minus a random half.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BackoffConfig {
@@ -107,6 +126,11 @@ impl Default for RuntimeConfig {
             address: String::new(),
             leases: Some(LeaseConfig::default()),
             shard_limit: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
+            zone: String::new(),
+            labels: BTreeMap::new(),
+            fail_after: NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN),
+            fail_tries: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
+            fail_backoff: BackoffConfig { base: Duration::from_secs(1), cap: Duration::from_secs(10) },
             poll_interval: Duration::from_secs(1),
             min_poll_interval: Duration::from_millis(10),
             max_events: NonZeroU32::new(250).unwrap_or(NonZeroU32::MIN),
@@ -156,6 +180,7 @@ impl RuntimeConfig {
             ("turn_deadline", self.turn_deadline),
             ("hook_deadline", self.hook_deadline),
             ("backoff.base", self.backoff.base),
+            ("fail_backoff.base", self.fail_backoff.base),
             ("health_grace", self.health_grace),
         ] {
             if value.is_zero() {
@@ -168,6 +193,11 @@ impl RuntimeConfig {
         if self.backoff.cap < self.backoff.base {
             return wrong("backoff.cap is shorter than backoff.base".to_owned());
         }
+        if self.fail_backoff.cap < self.fail_backoff.base {
+            return wrong("fail_backoff.cap is shorter than fail_backoff.base".to_owned());
+        }
+        check_labels(&self.labels).or_else(|problem| wrong(format!("labels: {problem}")))?;
+        check_zone(&self.zone).or_else(|problem| wrong(format!("zone: {problem}")))?;
         if self.shard_limit.get() > 256 {
             return wrong(format!("shard_limit is {}: there are 256 shards", self.shard_limit));
         }

@@ -16,6 +16,7 @@ use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
 use super::finding::notify;
+use super::shards::failed::FailedShards;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
@@ -121,14 +122,17 @@ impl<B: Backend> Inner<B> {
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
         let outages = Arc::<Outages>::default();
+        let failed_shards = Arc::<FailedShards>::default();
         let (tell_held, held) = watch::channel(held);
         let membership = config.leases.map(|leases| {
             Arc::new(Membership {
                 pool: reserved.clone(),
                 worker,
-                address: config.address.clone(),
                 shard_limit: if takes_shards { config.shard_limit.get() } else { 0 },
-                config: leases,
+                leases,
+                config: config.clone(),
+                failed_shards: Arc::clone(&failed_shards),
+                standing: watch::Sender::default(),
                 kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
                 held: held.clone(),
                 at_work: Arc::clone(&at_work),
@@ -142,7 +146,7 @@ impl<B: Backend> Inner<B> {
         });
         let grace = config.health_grace;
         let keeping = membership.as_ref().map(|membership| {
-            let beat = hearts.add("membership", membership.config.renew_interval, grace);
+            let beat = hearts.add("membership", membership.leases.renew_interval, grace);
             tokio::spawn(Arc::clone(membership).run(leaving.clone(), beat))
         });
         let beat = hearts.add("work", config.poll_interval, grace);
@@ -155,6 +159,7 @@ impl<B: Backend> Inner<B> {
             counters: Counters::default(),
             publishers: Publishers::default(),
             outages,
+            failed_shards,
             at_work,
             complaints,
             slow_scans: watch::Sender::default(),

@@ -9,6 +9,7 @@ use crate::eventbox::KindBacklog;
 use crate::instrument::{Instrument, InstrumentKind};
 
 const SHARDS: &str = "eventbox_runtime_shards";
+const SHARD_STATES: &str = "eventbox_runtime_shard_states";
 const MEMBERS: &str = "eventbox_runtime_members";
 const HANDED_OVER: &str = "eventbox_runtime_handed_over_total";
 const LEASE_AGE: &str = "eventbox_runtime_lease_age_seconds";
@@ -52,6 +53,15 @@ pub const INSTRUMENTS: &[Instrument] = &[
         labels: &[],
         buckets: NONE,
         help: "Shards that this process works on",
+    },
+    Instrument {
+        name: SHARD_STATES,
+        kind: InstrumentKind::Gauge,
+        unit: "{shard}",
+        labels: &["state"],
+        buckets: NONE,
+        help: "Shards of this process by state: primary (it works on them), standby (it would take them), failed (it \
+               holds them, and leaves them alone because their rounds failed as a whole)",
     },
     Instrument {
         name: MEMBERS,
@@ -131,6 +141,13 @@ pub(super) fn shards(owned: usize, members: usize) {
     #[allow(clippy::cast_precision_loss, reason = "there are 256 shards, and fewer processes than the precision")]
     for (name, value) in [(SHARDS, owned as f64), (MEMBERS, members as f64)] {
         gauge!(name).set(value);
+    }
+}
+
+pub(super) fn shard_states(primary: usize, standby: usize, failed: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "there are 256 shards")]
+    for (state, shards) in [("primary", primary as f64), ("standby", standby as f64), ("failed", failed as f64)] {
+        gauge!(SHARD_STATES, "state" => state).set(shards);
     }
 }
 

@@ -13,6 +13,7 @@ use super::config::RuntimeConfig;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
 use super::finding::old_transactions::SlowScan;
+use super::shards::failed::FailedShards;
 use super::stats::Counters;
 use super::working::at_work::AtWork;
 use super::working::registry::Handlers;
@@ -39,6 +40,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) counters: Counters,
     pub(crate) publishers: Publishers,
     pub(crate) outages: Arc<Outages>,
+    /// Shards whose rounds fail as a whole.
+    pub(crate) failed_shards: Arc<FailedShards>,
     /// Recipients of turns in flight.
     pub(crate) at_work: Arc<AtWork>,
     pub(crate) complaints: Arc<Complaints>,

@@ -76,6 +76,7 @@ pub(crate) use outgoing::outbox::{
 pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
 pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
+pub(crate) use shards::spec::{FailureWrite, ShardOrder, ShardRow, SpecWrite};
 pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
 pub(crate) use sqlite::params::json::Packed;
@@ -128,6 +129,7 @@ pub trait Backend:
     + peers::checkpoint::CheckpointTable
     + peers::stream::StreamTable
     + shards::lease::LeaseTable
+    + shards::spec::SpecTable
     + turns::round::RoundDialect
     + turns::round_of_one::RoundOfOneTable
     + shards::wake::WakeUpDialect

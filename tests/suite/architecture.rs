@@ -219,6 +219,19 @@ fn the_tests_of_the_guide_of_peers_exist() {
     assert!(named.len() >= 33, "the tables were not found: {named:?}");
 }
 
+/// Every test that docs/leases.md names for an acceptance case exists.
+#[test]
+fn the_tests_of_the_guide_of_leases_exist() {
+    let (tests, text) = (all_tests(), std::fs::read_to_string(root().join("docs/leases.md")).unwrap());
+    let (_, cases) = text.split_once("## Acceptance cases").expect("the cases are listed");
+    let (cases, _) = cases.split_once("do not apply").expect("a second table follows");
+    let rows = cases.lines().filter(|line| line.starts_with("| ")).filter_map(|row| row.rsplit('|').nth(1));
+    let named: Vec<&str> = rows.flat_map(|tests| tests.split('`').skip(1).step_by(2)).collect();
+    let missing: Vec<_> = named.iter().filter(|name| !tests.contains(&format!("fn {name}"))).collect();
+    assert!(missing.is_empty(), "docs/leases.md names tests that do not exist: {missing:?}");
+    assert!(named.len() >= 13, "the table was not found: {named:?}");
+}
+
 /// Every test that ARCHITECTURE.md names exists.
 #[test]
 fn the_tests_of_the_invariants_exist() {

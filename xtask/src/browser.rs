@@ -59,8 +59,8 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<ExitCode> {
     exit_code(status)
 }
 
-/// Runs all tests, or says that they are left out, because Chromium is not here and cannot be installed. Returns whether
-/// they ran and passed; `None` when they were left out.
+/// Runs all tests, or says that they are left out, because Chromium is not here and cannot be installed. Returns
+/// whether they ran and passed; `None` when they were left out.
 pub(crate) fn where_possible(database_url: &str) -> Result<Option<bool>> {
     if let Err(missing) = programs().and_then(|(chromium, _)| draws(&chromium)) {
         eprintln!("xtask: {missing:#}");

@@ -8,6 +8,7 @@ mod messages;
 mod recipient;
 mod record;
 mod shard;
+mod shards;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use dead::DEAD_SLICE;
 pub use messages::BURIED;
 pub use record::{MAX_OPERATIONS, OPERATION_RETENTION, Operation, operations};
 pub use shard::MOVED_LEASE_TTL;
+pub use shards::{ANY_REVISION, ShardChange, Unassigned};
 
 use super::MAX_REASON_BYTES;
 use super::view::count::Count;

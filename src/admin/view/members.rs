@@ -1,5 +1,6 @@
 //! The processes that work on eventboxes, and the shards that they hold.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -40,6 +41,10 @@ pub struct Member {
     pub breakers: Vec<OpenBreaker>,
     /// Number of shards that the process holds.
     pub shards: u32,
+    /// Zone that the process runs in: [`RuntimeConfig::zone`](crate::runtime::RuntimeConfig::zone).
+    pub zone: String,
+    /// Labels of the process: [`RuntimeConfig::labels`](crate::runtime::RuntimeConfig::labels).
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A breaker that is not closed. Each emitter has one, for its endpoint.
@@ -136,6 +141,8 @@ impl Member {
             failing: report.failing.into_iter().filter_map(failing).collect(),
             breakers: report.breakers.into_iter().map(breaker).collect(),
             shards: u32::try_from(shards).unwrap_or_default(),
+            zone: row.zone,
+            labels: row.labels,
             address: row.address,
         }
     }
@@ -158,7 +165,7 @@ fn breaker(breaker: ReportedBreaker) -> OpenBreaker {
     }
 }
 
-fn duration_of(us: i64) -> Option<Duration> {
+pub(super) fn duration_of(us: i64) -> Option<Duration> {
     u64::try_from(us).ok().map(Duration::from_micros)
 }
 

@@ -9,4 +9,5 @@ pub(super) mod messages;
 pub(super) mod overview;
 pub(super) mod peers;
 pub(super) mod recipients;
+pub(super) mod shards;
 pub(super) mod text;

@@ -55,7 +55,7 @@ impl Failure {
     pub(crate) fn of(error: &Error) -> Self {
         let (status, headline, advice) = match error {
             Error::Misuse { .. } => return Failure::bad_input(Chain(error).to_string()),
-            Error::Contention { .. } | Error::Stale { .. } | Error::Paused { .. } => {
+            Error::Contention { .. } | Error::Stale { .. } | Error::Paused { .. } | Error::RevisionConflict { .. } => {
                 (StatusCode::CONFLICT, "Nothing was changed", "Load the page again, look, and then try again.")
             }
             Error::Unknown { .. } => (

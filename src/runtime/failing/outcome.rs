@@ -29,6 +29,7 @@ impl<B: Backend> Scheduler<B> {
         let done = match done {
             Ok(done) => done,
             Err(error) => {
+                self.shared.failed_shards.failed(taken.iter().map(Recipient::shard).collect(), &error);
                 for to in taken {
                     self.states.forget(&to);
                     self.queue.done(to, Lane::Rounds, false);
@@ -103,6 +104,7 @@ impl<B: Backend> Scheduler<B> {
             }
             (Error::Transient { .. } | Error::Unknown { .. }, _) if !is_of_one_statement(error) => {
                 self.shared.outages.ended(&to, Ended::Otherwise);
+                self.shared.failed_shards.failed(std::iter::once(to.shard()).collect(), error);
                 self.queue.done(to, lane, false);
                 self.interrupted_by(error);
             }
@@ -136,6 +138,7 @@ impl<B: Backend> Scheduler<B> {
 
     pub(super) fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
         self.shared.counters.turn(turn);
+        self.shared.failed_shards.works(to.shard());
         self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
         self.backoffs.is_over(&to);
         if self.queue.was_found_by_scan(&to) {

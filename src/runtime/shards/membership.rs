@@ -4,7 +4,7 @@
 //! Every check reads members and leases, by the database's clock. It takes free shards that should belong to this
 //! process, hands over shards that should belong to another living member, and learns which shards were handed to
 //! this process. A shard is worked on until the check after its hand-over, so that there is no gap. Two processes on
-//! one shard are harmless.
+//! one shard are harmless. A disabled shard is given up at once, and a failed one is kept but not worked on.
 
 use std::sync::Arc;
 
@@ -14,22 +14,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::assignment::{Assignment, Candidate};
+use super::assignment::{Assignment, Candidate, Wishes};
+use super::failed::{self, FailedShards, leaves_alone};
 #[cfg(feature = "emitter")]
 use crate::chip::BreakerState;
 use crate::clock::micros;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::heartbeat::Beat;
+use crate::retry::pause_after;
 use crate::runtime::attended::Attended;
-use crate::runtime::config::LeaseConfig;
+use crate::runtime::config::{LeaseConfig, RuntimeConfig};
 use crate::runtime::failing::complaints::Complaints;
 use crate::runtime::failing::outage::Outages;
 use crate::runtime::metrics;
 use crate::runtime::working::at_work::AtWork;
 use crate::runtime::working::paused::PausedKinds;
 use crate::shard::ShardSet;
-use crate::store::{Backend, Fault, LeaseRow, MemberReport, MemberRow, ReportedBreaker, ShardMask, answered, hold};
+use crate::store::{
+    Backend, FailureWrite, Fault, LeaseRow, MemberReport, MemberRow, ReportedBreaker, ShardMask, ShardOrder, answered,
+    hold,
+};
 
 /// Number of lease terms of silence after which a member is removed.
 const SILENT_TERMS: u32 = 20;
@@ -38,9 +43,10 @@ const SILENT_TERMS: u32 = 20;
 pub(crate) struct Membership<B: Backend> {
     pub(crate) pool: Pool<B>,
     pub(crate) worker: Uuid,
-    pub(crate) address: String,
+    /// Most shards of this process. 0 for a process that works on recipients of its own only.
     pub(crate) shard_limit: u32,
-    pub(crate) config: LeaseConfig,
+    pub(crate) leases: LeaseConfig,
+    pub(crate) config: RuntimeConfig,
     /// The kinds that this process registered, sorted.
     pub(crate) kinds: Vec<String>,
     pub(crate) held: watch::Receiver<PausedKinds>,
@@ -49,11 +55,14 @@ pub(crate) struct Membership<B: Backend> {
     /// The recipients of a runtime that takes no shards.
     pub(crate) attended: Option<Arc<Attended>>,
     pub(crate) complaints: Arc<Complaints>,
+    pub(crate) failed_shards: Arc<FailedShards>,
     /// The emitter of this process, which knows its breakers.
     #[cfg(feature = "emitter")]
     pub(crate) emitter: Option<DurableEmitter<B>>,
     /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
+    /// The last assignment, and the shards of which this process is the standby in it.
+    pub(crate) standing: watch::Sender<(Assignment, ShardSet)>,
 }
 
 impl<B: Backend> Membership<B> {
@@ -64,19 +73,20 @@ impl<B: Backend> Membership<B> {
         while !leaving.is_cancelled() {
             {
                 let _busy = beat.busy();
-                let renew = first || renewed.elapsed() >= self.config.renew_interval;
+                let renew = first || renewed.elapsed() >= self.leases.renew_interval;
                 match self.check(renew, false).await {
                     Ok(()) if renew => (first, renewed) = (false, Instant::now()),
                     Ok(()) => {}
                     Err(fault) => {
-                        self.complaints.raise("the leases on shards", &fault.0, self.config.check_interval);
+                        self.failed_shards.forget();
+                        self.complaints.raise("the leases on shards", &fault.0, self.leases.check_interval);
                     }
                 }
                 metrics::lease_age(renewed.elapsed());
             }
             tokio::select! {
                 () = leaving.cancelled() => {}
-                () = tokio::time::sleep(self.config.check_interval) => {}
+                () = tokio::time::sleep(self.leases.check_interval) => {}
             }
         }
     }
@@ -87,7 +97,7 @@ impl<B: Backend> Membership<B> {
     }
 
     async fn check_now(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
-        let ttl_us = micros(self.config.lease_ttl);
+        let ttl_us = micros(self.leases.lease_ttl);
         let mut conn = hold(&self.pool).await?;
         if renew || exiting {
             B::beat_member(&mut conn, &self.row(exiting)).await?;
@@ -96,8 +106,11 @@ impl<B: Backend> Membership<B> {
         }
         let members = B::list_members(&mut conn).await?;
         let leases = B::list_leases(&mut conn).await?;
+        let orders = B::list_shard_orders(&mut conn).await?;
+        let (wishes, candidates) = (wishes(&orders), candidates(&members, self.worker, ttl_us));
         let pins = leases.iter().filter_map(|lease| Some((shard_of(lease), lease.pinned?)));
-        let assignment = Assignment::of(&candidates(&members, self.worker, ttl_us)).with_pins(pins);
+        let pins = pins.filter(|(shard, _)| !wishes.disabled.contains(*shard));
+        let assignment = Assignment::of(&candidates, &wishes).with_pins(pins);
         let plan = Plan::of(self.worker, &assignment, &leases, ttl_us);
         let mut owned = plan.kept;
         if !plan.free.is_empty() {
@@ -109,13 +122,64 @@ impl<B: Backend> Membership<B> {
             metrics::handed_over(given);
             tracing::info!(%to, shards = given, "shards are handed over");
         }
-        metrics::shards(owned.len(), members.len());
-        self.owned.send_if_modified(|now| {
-            let changed = *now != owned;
-            *now = owned;
-            changed
-        });
+        let given_up = owned.and(wishes.disabled);
+        if !given_up.is_empty() {
+            let given = B::release_leases(&mut conn, &ShardMask::new(given_up.iter()), self.worker).await?;
+            tracing::info!(shards = given, "shards are disabled: they are given up");
+        }
+        let owned = owned.without(given_up);
+        let failed = self.settle(&mut conn, &orders, owned).await?;
+        let works_on = owned.without(failed);
+        metrics::shards(works_on.len(), members.len());
+        let changed = self.owned.send_if_modified(|now| std::mem::replace(now, works_on) != works_on);
+        let is_other = self.standing.borrow().0 != assignment;
+        if is_other {
+            let standby = assignment.standby_of(self.worker, &candidates, &wishes);
+            self.standing.send_replace((assignment, standby));
+        }
+        metrics::shard_states(works_on.len(), self.standing.borrow().1.len(), failed.len());
+        if (changed || is_other) && !exiting {
+            // Operators see the new standing at once.
+            B::beat_member(&mut conn, &self.row(exiting)).await?;
+        }
         Ok(())
+    }
+
+    /// Writes which of the shards of this process fail and which work again. Returns those that are left alone.
+    async fn settle(
+        &self,
+        conn: &mut B::Connection,
+        orders: &[ShardOrder],
+        owned: ShardSet,
+    ) -> Result<ShardSet, Fault> {
+        let verdicts = self.failed_shards.verdicts(orders, owned, &self.config);
+        let is_alone = |order: &&ShardOrder| leaves_alone(order, &self.config);
+        let mut alone: ShardSet = orders.iter().filter(is_alone).map(failed::shard_of).collect();
+        if !verdicts.healed.is_empty() {
+            B::heal_shards(conn, &ShardMask::new(verdicts.healed.iter())).await?;
+            tracing::info!(shards = verdicts.healed.len(), "shards work again");
+        }
+        let backoff = self.config.fail_backoff;
+        for (shard, attempts, error) in verdicts.failed {
+            let before = u32::try_from(attempts).unwrap_or_default();
+            let is_last = before.saturating_add(1) >= self.config.fail_tries.get();
+            let pause = (!is_last).then(|| pause_after(before, backoff.base, backoff.cap));
+            let write = FailureWrite {
+                shard: shard.into(),
+                holder: self.worker,
+                attempts,
+                pause_us: pause.map(micros),
+                errors: &error,
+            };
+            if B::fail_shard(conn, &write).await? {
+                alone.insert(shard);
+                match pause {
+                    Some(pause) => tracing::warn!(shard, error, ?pause, "a shard fails: it is tried again"),
+                    None => tracing::error!(shard, error, "a shard fails: it waits for an operator who unassigns it"),
+                }
+            }
+        }
+        Ok(alone.and(owned))
     }
 
     /// Leaves: hands over all shards at once, and removes this member.
@@ -141,6 +205,9 @@ impl<B: Backend> Membership<B> {
             busy: self.at_work.long_ones(Instant::now()),
             failing,
             breakers: self.breakers(),
+            works_on: self.owned.borrow().to_string(),
+            standby_of: self.standing.borrow().1.to_string(),
+            lease_ttl_us: micros(self.leases.lease_ttl),
         }
     }
 
@@ -164,11 +231,13 @@ impl<B: Backend> Membership<B> {
     fn row(&self, exiting: bool) -> MemberRow {
         MemberRow {
             worker: self.worker,
-            address: self.address.clone(),
+            address: self.config.address.clone(),
             shard_limit: i32::try_from(self.shard_limit).unwrap_or(i32::MAX),
             exiting,
             silent_us: 0,
             report: self.report(),
+            zone: self.config.zone.clone(),
+            labels: self.config.labels.clone(),
         }
     }
 }
@@ -178,8 +247,19 @@ fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate
     let lives = |member: &&MemberRow| !member.exiting && (member.worker == worker || member.lives(ttl_us));
     let living = members.iter().filter(lives);
     living
-        .map(|member| Candidate { worker: member.worker, limit: usize::try_from(member.shard_limit).unwrap_or(0) })
+        .map(|member| Candidate {
+            worker: member.worker,
+            limit: usize::try_from(member.shard_limit).unwrap_or(0),
+            zone: member.zone.clone(),
+        })
         .collect()
+}
+
+fn wishes(orders: &[ShardOrder]) -> Wishes {
+    Wishes {
+        disabled: orders.iter().filter(|order| order.is_disabled).map(failed::shard_of).collect(),
+        zones: orders.iter().filter_map(|order| Some((failed::shard_of(order), order.zone.clone()?))).collect(),
+    }
 }
 
 /// The decisions of one check.

@@ -1,5 +1,6 @@
 //! Which shards this process works on, and where the others are.
 
 pub(super) mod assignment;
+pub(super) mod failed;
 pub(super) mod membership;
 pub(super) mod owner;

@@ -1,17 +1,20 @@
 //! `eventbox_member` and `eventbox_lease`: the living processes, and the holder of each shard. All times are by the
 //! database's clock.
 
+use std::collections::BTreeMap;
+
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
 use super::report::MemberReport;
+use super::spec::{labels_from_json, labels_to_json};
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
 /// A set of shards as a parameter that both engines accept: one character for each shard, `1` for the shards of the
 /// set.
 #[derive(Debug, Clone)]
-pub struct ShardMask(String);
+pub struct ShardMask(pub(super) String);
 
 impl ShardMask {
     pub fn new(shards: impl IntoIterator<Item = u8>) -> Self {
@@ -35,6 +38,9 @@ pub struct MemberRow {
     /// Time since its last heartbeat, microseconds.
     pub silent_us: i64,
     pub report: MemberReport,
+    /// Where it runs; empty when it does not say.
+    pub zone: String,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The lease of a shard.
@@ -137,13 +143,15 @@ on_both_engines! {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_member
-                     (worker, address, shard_limit, exiting, heartbeat_at_us, report)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5)
+                     (worker, address, shard_limit, exiting, heartbeat_at_us, report, zone, labels)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7)
                  ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
-                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, report = excluded.report"
+                     exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, report = excluded.report,
+                     zone = excluded.zone, labels = excluded.labels"
             ));
             let query = query.bind(member.worker).bind(member.address.as_str());
-            query.bind(member.shard_limit).bind(member.exiting).bind(member.report.to_json()).execute(conn).await?;
+            let query = query.bind(member.shard_limit).bind(member.exiting).bind(member.report.to_json());
+            query.bind(member.zone.as_str()).bind(labels_to_json(&member.labels)).execute(conn).await?;
             Ok(())
         }
 
@@ -165,7 +173,8 @@ on_both_engines! {
 
         async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, report
+                "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, report,
+                     zone, labels
                  FROM eventbox_member ORDER BY worker"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -178,6 +187,8 @@ on_both_engines! {
                         exiting: row.try_get(3)?,
                         silent_us: row.try_get(4)?,
                         report: MemberReport::from_json(row.try_get(5)?),
+                        zone: row.try_get(6)?,
+                        labels: labels_from_json(row.try_get(7)?),
                     })
                 })
                 .collect()

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shard::ShardSet;
+
 /// The report of a member, stored as JSON. A field that an older version does not write is empty, and one that this
 /// version does not know is skipped, so that versions may run beside each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,12 @@ pub struct MemberReport {
     pub failing: Vec<FailingRecipient>,
     /// Breakers of its emitter that are not closed.
     pub breakers: Vec<ReportedBreaker>,
+    /// Shards that it works on, in the text form of a [`ShardSet`]. Empty in the report of an older version.
+    pub works_on: String,
+    /// Shards of which it is the standby, in the same form.
+    pub standby_of: String,
+    /// Term of its leases, microseconds. 0 in the report of an older version.
+    pub lease_ttl_us: i64,
 }
 
 /// A kind of which only one recipient at a time is tried.
@@ -58,6 +66,16 @@ pub struct ReportedBreaker {
 }
 
 impl MemberReport {
+    /// Returns the shards that the member works on; `None` when an older version does not say.
+    pub(crate) fn works_on(&self) -> Option<ShardSet> {
+        self.works_on.parse().ok()
+    }
+
+    /// Returns the shards of which the member is the standby.
+    pub(crate) fn standby_of(&self) -> ShardSet {
+        self.standby_of.parse().unwrap_or_default()
+    }
+
     pub(super) fn to_json(&self) -> String {
         // It has only texts and numbers, so it can be written.
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
@@ -78,9 +96,11 @@ mod tests {
         let report = MemberReport {
             kinds: vec!["a".to_owned()],
             busy: vec![BusyTurn { recipient: "a/1\n".to_owned(), age_us: 7 }],
+            works_on: ShardSet::from_iter([7]).to_string(),
             ..MemberReport::default()
         };
         assert_eq!(MemberReport::from_json(&report.to_json()), report);
+        assert_eq!((report.works_on(), report.standby_of()), (Some(ShardSet::from_iter([7])), ShardSet::default()));
         for older in ["{}", "", "no JSON"] {
             assert_eq!(MemberReport::from_json(older), MemberReport::default());
         }

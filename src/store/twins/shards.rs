@@ -7,11 +7,13 @@ use super::{HOUR, Transcript, hours};
 use crate::store::macros::on_both_engines;
 use crate::store::shards::lease::{MemberRow, ShardMask};
 use crate::store::shards::report::MemberReport;
+use crate::store::shards::spec::{FailureWrite, SpecWrite};
 
 const TERM: i64 = 10 * HOUR;
 
 on_both_engines! {
     use crate::store::shards::lease::LeaseTable;
+    use crate::store::shards::spec::SpecTable;
 
     type Conn = <Engine as sqlx::Database>::Connection;
 
@@ -26,6 +28,8 @@ on_both_engines! {
                 exiting,
                 silent_us: 0,
                 report: MemberReport { kinds: vec!["a".to_owned()], ..MemberReport::default() },
+                zone: "z".to_owned(),
+                labels: [("l".to_owned(), "v".to_owned())].into(),
             };
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }
@@ -63,6 +67,43 @@ on_both_engines! {
         transcript.note("release_leases", Engine::release_leases(&mut conn, &some, second).await.unwrap());
         transcript.note("release_leases again", Engine::release_leases(&mut conn, &some, second).await.unwrap());
         note(&mut conn, "released", transcript).await;
+        specs(&mut conn, first, transcript).await;
+    }
+
+    async fn specs(conn: &mut Conn, holder: Uuid, transcript: &mut Transcript) {
+        let labels = [("team".to_owned(), "ramp".to_owned())].into();
+        for (shard, is_disabled, zone) in [(3, true, None), (4, false, Some("z")), (3, false, None)] {
+            let revision = Engine::next_shard_revision(conn).await.unwrap();
+            let (min_round_us, max_round_us) = (None, Some(i64::from(shard)));
+            let spec = SpecWrite { shard, labels: &labels, is_disabled, min_round_us, max_round_us, zone };
+            Engine::write_spec(conn, &spec, revision).await.unwrap();
+        }
+        Engine::claim_leases(conn, &ShardMask::new(6..8), holder, TERM).await.unwrap();
+        for (shard, attempts, pause_us) in [(6, 0, Some(5 * HOUR)), (6, 0, None), (7, 0, None), (9, 0, None)] {
+            let failure = FailureWrite { shard, holder, attempts, pause_us, errors: "refused" };
+            transcript.note("fail_shard", Engine::fail_shard(conn, &failure).await.unwrap());
+        }
+        note_shards(conn, "specs", transcript).await;
+        transcript.note("heal_shards", Engine::heal_shards(conn, &ShardMask::new(5..7)).await.unwrap());
+        transcript.note("free_leases", Engine::free_leases(conn, &ShardMask::new(5..8)).await.unwrap());
+        for shard in [4, 4, 200] {
+            transcript.note("reset_spec", Engine::reset_spec(conn, shard).await.unwrap());
+        }
+        note_shards(conn, "specs after", transcript).await;
+        note(conn, "freed", transcript).await;
+    }
+
+    async fn note_shards(conn: &mut Conn, title: &str, transcript: &mut Transcript) {
+        for mut order in Engine::list_shard_orders(conn).await.unwrap() {
+            order.wait_us = order.wait_us.map(hours);
+            transcript.note(title, order);
+        }
+        for mut shard in Engine::list_shards(conn).await.unwrap() {
+            shard.wait_us = shard.wait_us.map(hours);
+            // The engines have clocks of their own.
+            shard.failed_at_us = shard.failed_at_us.map(|_| 0);
+            transcript.note(title, shard);
+        }
     }
 
     async fn note(conn: &mut Conn, title: &str, transcript: &mut Transcript) {

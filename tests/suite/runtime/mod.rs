@@ -19,6 +19,7 @@ mod observing;
 mod overtaken;
 mod read_only;
 mod rounds;
+mod shards;
 mod sharing;
 #[cfg(feature = "postgres")]
 mod slow_scans;

@@ -124,6 +124,8 @@ async fn a_service_emits_processes_and_publishes_and_alters_nothing() {
             "TRUNCATE eventbox_event",
             "DELETE FROM eventbox_migration",
             "DELETE FROM eventbox_lease",
+            "DELETE FROM eventbox_shard",
+            "DELETE FROM eventbox_revision",
         ] {
             assert!(is_refused(&pool, sql).await, "{sql}");
         }

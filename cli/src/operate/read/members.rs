@@ -28,10 +28,12 @@ fn list(members: &[Member]) -> String {
     let mut grid = Grid::new(&[
         short("worker"),
         short("address"),
+        short("zone").if_any(),
         number("shards"),
         number("limit"),
         short("heard"),
         long("kinds"),
+        long("labels").if_any(),
         long("remarks").if_any(),
     ]);
     for member in members {
@@ -55,12 +57,18 @@ fn list(members: &[Member]) -> String {
         grid.row([
             text(member.worker.to_string()),
             text(&member.address),
+            text(&member.zone),
             text(member.shards.to_string()),
             text(member.shard_limit.to_string()),
             text(format!("{} ago", span(member.silent_for))),
             text(member.kinds.join(", ")),
+            text(labels(member)),
             cell(remarks.join("; "), Tone::Warning),
         ]);
     }
     grid.or("No worker process is a member.")
+}
+
+fn labels(member: &Member) -> String {
+    member.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
 }

@@ -110,6 +110,10 @@ async fn wrong_arguments_are_refused() {
         (&["state", "set", "order/7"], "required"),
         (&["status", "--json", "--format", "table"], "cannot be used with"),
         (&["shards", "release", "256"], "256"),
+        (&["shards", "apply", "0-256"], "256"),
+        (&["shards", "apply", "7", "--label", "team"], "NAME=VALUE"),
+        (&["shards", "apply", "7", "--reset", "--disable"], "cannot be used with"),
+        (&["shards", "unassign"], "required"),
     ] {
         let refused = run(args).await;
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{args:?}: {refused:?}");

@@ -73,4 +73,35 @@ on_every_engine! {
         let lease = on(db, &["shards", "list", "--json"]).await.json()[4].clone();
         assert_eq!(lease["expires_in_seconds"], json!(null), "{lease}");
     }
+
+    async fn shards_get_specs_and_are_unassigned(db) {
+        let worker = Uuid::new_v4();
+        join(db, worker, "host-1").await;
+        hold(db, worker).await;
+        let apply = ["shards", "apply", "7-8", "--label", "team=ramp", "--zone", "eu-1", "--disable"];
+        let dry = on(db, &[&apply[..], &["--dry-run"]].concat()).await;
+        assert!(dry.done().contains("This changes 2 shards"), "{dry:?}");
+        assert_eq!(on(db, &apply).await.done(), "Changed 2 shards.");
+        let seven = on(db, &["shards", "list", "--label", "team=ramp", "--label", "id=7", "--json"]).await.json();
+        assert_eq!(seven.as_array().unwrap().len(), 1);
+        let spec = json!({
+            "labels": {"team": "ramp"}, "is_disabled": true, "zone": "eu-1",
+            "min_round_seconds": null, "max_round_seconds": null
+        });
+        assert_eq!((&seven[0]["spec"], &seven[0]["mod_revision"]), (&spec, &json!(1)));
+        let list = on(db, &["shards", "list"]).await;
+        assert!(list.done().contains("team=ramp, disabled") && list.stdout.contains("0-9"), "{list:?}");
+        assert_eq!(on(db, &["shards", "list", "--failed"]).await.done(), "There are no such shards.");
+
+        let late = on(db, &["shards", "apply", "7", "--reset", "--expect-revision", "9"]).await;
+        assert!(late.refused().contains("shard 7 is at revision 1, and not at 9"), "{late:?}");
+        assert_eq!(on(db, &["shards", "apply", "7-9", "--reset"]).await.done(), "Reset 2 shards.");
+
+        let none = on(db, &["shards", "unassign", "0-255", "--only-failed"]).await;
+        assert_eq!(none.done(), "Nothing was changed: none of the shards has failed.");
+        assert!(on(db, &["shards", "unassign", "3"]).await.refused().contains("this unassigns 1 shard"));
+        assert_eq!(held(db, worker).await, 10);
+        assert_eq!(on(db, &["shards", "unassign", "3-20", "--yes"]).await.done(), "Unassigned 7 shards.");
+        assert_eq!(held(db, worker).await, 3);
+    }
 }

@@ -17,11 +17,12 @@ SELECT CASE WHEN i.indexrelid IS NULL THEN 'table' ELSE 'index' END, c.relname::
   FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
  WHERE c.relkind IN ('r', 'p', 'i', 'I') AND c.relname LIKE 'eventbox\_%' AND pg_table_is_visible(c.oid)";
 
-/// A table that is missing has no oid, and is not in the answer. The rows of the leases are there for ever.
+/// A table that is missing has no oid, and is not in the answer. The rows of leases, specs and counters are there for
+/// ever.
 const MISSING_RIGHTS: &str = "SELECT t.name, r.name FROM unnest($1::text[]) AS t (name)
 CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (name)
 WHERE NOT has_table_privilege(to_regclass(t.name)::oid, r.name)
-  AND NOT (t.name = 'eventbox_lease' AND r.name IN ('INSERT', 'DELETE'))
+  AND NOT (t.name IN ('eventbox_lease', 'eventbox_shard', 'eventbox_revision') AND r.name IN ('INSERT', 'DELETE'))
 UNION ALL
 SELECT 'eventbox_migration', 'SELECT'
 WHERE NOT has_table_privilege(to_regclass('eventbox_migration')::oid, 'SELECT')
@@ -91,6 +92,10 @@ impl DiagnosisDialect for Postgres {
         made(11, "index", "eventbox_stream_pkey"),
         made(11, "table", "eventbox_checkpoint"),
         made(11, "index", "eventbox_checkpoint_pkey"),
+        made(12, "table", "eventbox_shard"),
+        made(12, "index", "eventbox_shard_pkey"),
+        made(12, "table", "eventbox_revision"),
+        made(12, "index", "eventbox_revision_pkey"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

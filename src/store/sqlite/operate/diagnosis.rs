@@ -60,6 +60,8 @@ impl DiagnosisDialect for Sqlite {
         made(10, "trigger", "eventbox_named_emit_insert"),
         made(11, "table", "eventbox_stream"),
         made(11, "table", "eventbox_checkpoint"),
+        made(12, "table", "eventbox_shard"),
+        made(12, "table", "eventbox_revision"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {

@@ -1,25 +1,29 @@
-//! `eventbox shards`: who works on which shard.
+//! `eventbox shards`: who works on which shard, and what operators ask of shards.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod change;
+mod list;
 
 use anyhow::Result;
-use eventbox::admin::{self, ShardLease};
+use eventbox::admin::{self, ShardSelector, ShardState};
 use eventbox::uuid::Uuid;
 
+use self::change::{ApplyArgs, UnassignArgs};
 use super::args::Writing;
 use super::ask::{Deed, Hands, Object};
 use super::connect::on;
-use super::print::table::{Grid, Tone, cell, long, number, short, text};
-use super::print::words::{NONE, span};
 use super::session::Session;
 use super::{Answer, Run};
 
-/// Lists the holders of the 256 shards, moves a shard, or takes a shard from its holder
+/// Lists the 256 shards, moves them between processes, labels and disables them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   eventbox shards list
+  eventbox shards list --failed
   eventbox shards list --json | jq '.[] | select(.holder == null) | .shard'
+  eventbox shards apply 0-63 --label team=ramp --zone eu-1
+  eventbox shards apply 17 --disable --expect-revision 4
+  eventbox shards apply 17 --reset
+  eventbox shards unassign 0-255 --only-failed --dry-run
   eventbox shards move 17 0193a1b2-7c3d-4e4f-8a5b-6c7d8e9f0a1b
   eventbox shards release 17                             the next process takes it")]
 pub(crate) struct Args {
@@ -29,10 +33,25 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Lists each holder with its shards; in JSON each shard with its lease
-    List,
+    List(ListArgs),
+    Apply(ApplyArgs),
+    Unassign(UnassignArgs),
     Move(MoveArgs),
     Release(ReleaseArgs),
+}
+
+/// Lists each holder with its shards, and the shards with a spec or a failure; in JSON each shard
+///
+/// A shard is IDLE without a worker, STANDBY while only a process is named that would take it, PRIMARY with a worker,
+/// and FAILED when its rounds failed as a whole.
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only shards with this label; again for another value, or for another label. The label `id` is the number
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = change::label)]
+    labels: Vec<(String, String)>,
+    /// Only shards that have failed
+    #[arg(long)]
+    failed: bool,
 }
 
 /// Gives a shard to another worker process
@@ -62,11 +81,19 @@ struct ReleaseArgs {
 impl Run for Args {
     async fn run(self, session: &Session) -> Result<Answer> {
         match self.command {
-            Command::List => {
-                let shards = on!(&session.database, pool => admin::shards(pool).await)?;
-                session.output().show(&shards, || list(&shards))?;
+            Command::List(args) => {
+                let is_part = args.failed || !args.labels.is_empty();
+                let selector = args
+                    .labels
+                    .into_iter()
+                    .fold(ShardSelector::all(), |selector, (name, value)| selector.label(name, value));
+                let mut shards = on!(&session.database, pool => admin::list_shards(pool, &selector).await)?;
+                shards.retain(|shard| !args.failed || shard.state == ShardState::Failed);
+                session.output().show(&shards, || list::tables(&shards, is_part))?;
                 Ok(Answer::Yes)
             }
+            Command::Apply(args) => change::apply(session, args).await,
+            Command::Unassign(args) => change::unassign(session, args).await,
             Command::Move(args) => {
                 let hands = Hands::new(session, &args.writing);
                 let MoveArgs { shard, worker, .. } = args;
@@ -96,75 +123,5 @@ impl Run for Args {
                 hands.act_after_a_question(&deed, act).await
             }
         }
-    }
-}
-
-/// What one holder has.
-#[derive(Default)]
-struct Holding {
-    shards: Vec<u8>,
-    pinned: Vec<u8>,
-    /// Time until the first lease ends.
-    soonest: Option<Duration>,
-}
-
-fn list(shards: &[ShardLease]) -> String {
-    let mut holders: BTreeMap<Option<Uuid>, Holding> = BTreeMap::new();
-    for lease in shards {
-        // A lease that ran out is held by no process.
-        let holder = lease.holder.filter(|_| lease.expires_in.is_some());
-        let holding = holders.entry(holder).or_default();
-        holding.shards.push(lease.shard);
-        if lease.pinned.is_some() {
-            holding.pinned.push(lease.shard);
-        }
-        holding.soonest = [holding.soonest, lease.expires_in].into_iter().flatten().min();
-    }
-    let mut grid = Grid::new(&[
-        short("holder"),
-        number("number"),
-        short("first lease ends"),
-        long("shards"),
-        long("pinned").if_any(),
-    ]);
-    for (holder, holding) in holders {
-        grid.row([
-            match holder {
-                Some(worker) => text(worker.to_string()),
-                None => cell("no process", Tone::Warning),
-            },
-            text(holding.shards.len().to_string()),
-            text(holding.soonest.map_or_else(|| NONE.to_owned(), |left| format!("in {}", span(left)))),
-            text(ranges(&holding.shards)),
-            text(ranges(&holding.pinned)),
-        ]);
-    }
-    grid.or("There are no shards.")
-}
-
-/// Formats sorted numbers as ranges: `0-3 7 9-255`.
-fn ranges(numbers: &[u8]) -> String {
-    let mut ranges: Vec<(u8, u8)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
-            _ => ranges.push((*number, *number)),
-        }
-    }
-    let texts = ranges.iter().map(|(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    });
-    texts.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_become_ranges() {
-        assert_eq!(ranges(&[0, 1, 2, 7, 254, 255]), "0-2 7 254-255");
-        assert_eq!(ranges(&[]), "");
     }
 }

@@ -1,8 +1,10 @@
 //! The errors of the crate's front door.
 
+mod state;
+
 use std::fmt;
 
-use crate::recipient::Recipient;
+pub use state::StateError;
 
 /// An error of the user's own code, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -38,6 +40,20 @@ pub enum Error {
         age: std::time::Duration,
         /// Largest age of a listing.
         delay: std::time::Duration,
+    },
+    /// A shard was changed since its spec was read: its revision is not the expected one. Nothing was changed, also no
+    /// other shard of the call.
+    #[error("{attempt}: shard {shard} is at revision {found}, and not at {expected}: read its spec again")]
+    #[non_exhaustive]
+    RevisionConflict {
+        /// The attempt.
+        attempt: String,
+        /// The first such shard.
+        shard: u8,
+        /// Revision that the call expected.
+        expected: i64,
+        /// Revision that the shard has; 0 when it has no spec.
+        found: i64,
     },
     /// The database could not be reached or is too busy. Nothing was changed.
     #[error("{attempt}: the database is not available")]
@@ -229,6 +245,14 @@ pub enum Misuse {
         /// The limit.
         limit: usize,
     },
+    /// A change of a shard's spec that cannot be made.
+    #[error("shard {shard}: {problem}")]
+    ShardSpec {
+        /// The shard.
+        shard: u8,
+        /// The problem and its remedy.
+        problem: String,
+    },
     /// A text with a NUL character, which Postgres cannot store.
     #[error("the {what} contains a NUL character")]
     Nul {
@@ -335,51 +359,4 @@ pub enum Misuse {
          and use savepoints only before finish_pop"
     )]
     PopUndone,
-}
-
-/// A fault of a state that the library keeps for a [`Reducer`](crate::Reducer). The events stay in their box.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// The codec could not encode the new state.
-    #[error("the new state of {recipient} cannot be encoded")]
-    #[non_exhaustive]
-    Encode {
-        /// Recipient of the state.
-        recipient: Recipient,
-        /// Error of the codec.
-        source: BoxError,
-    },
-    /// The codec encoded the new state, and cannot read back what it wrote.
-    #[error("the new state of {recipient} would not come back as it is")]
-    #[non_exhaustive]
-    NotReadBack {
-        /// Recipient of the state.
-        recipient: Recipient,
-        /// The part that does not come back.
-        source: BoxError,
-    },
-    /// The codec could not decode the stored state: another type, another codec, or an older form of it.
-    #[error(
-        "the stored state of {recipient} cannot be decoded: use the type and the codec that wrote it, or look at it \
-         and repair it with eventbox::admin (stored_state, set_state, reset_state)"
-    )]
-    #[non_exhaustive]
-    Decode {
-        /// Recipient of the state.
-        recipient: Recipient,
-        /// Error of the codec.
-        source: BoxError,
-    },
-    /// The new state is over the limit of its reducer.
-    #[error("the new state of {recipient} has {bytes} bytes, over the limit of {limit}")]
-    #[non_exhaustive]
-    TooLarge {
-        /// Recipient of the state.
-        recipient: Recipient,
-        /// Its size when encoded.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
 }
