@@ -8,7 +8,7 @@ use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Pool, Postgres, Sqlite};
 
-use super::tables::{DemoTables, Progress};
+use super::tables::{DemoTables, Progress, drop_all};
 
 /// File of a kept run without a database URL.
 const DEFAULT_FILE: &str = "eventbox-demo.sqlite3";
@@ -162,11 +162,11 @@ pub(crate) async fn prepare<B: DemoTables>(pool: &Pool<B>, wanted: Progress, res
 /// Removes everything that a run created.
 pub(crate) async fn remove<B: DemoTables>(pool: &Pool<B>, target: Target, ingress_store: &Path) -> Result<()> {
     match target {
-        Target::Postgres(_) => {
-            let mut conn = pool.acquire().await?;
-            B::drop_all(&mut conn).await.context("drop the tables of the demo")?;
-            drop(conn);
+        Target::Postgres(options) => {
             pool.close().await;
+            let mut conn = options.connect().await?;
+            drop_all(&mut conn).await.context("drop the tables of the demo")?;
+            conn.close().await?;
         }
         Target::Sqlite { file, temporary } => {
             pool.close().await;

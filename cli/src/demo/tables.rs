@@ -69,8 +69,6 @@ pub(crate) trait DemoTables: Backend {
     /// Returns whether the tables of an earlier demo, and of any eventbox, exist.
     fn existing(conn: &mut Self::Connection) -> impl Future<Output = Result<(bool, bool)>> + Send;
     fn create(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
-    /// Drops the demo's tables and the library's tables that the demo created.
-    fn drop_all(conn: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
     /// Calls [`eventbox::emit_all`] in a transaction, for code that is generic over the engine.
     fn emit_all(
@@ -119,32 +117,34 @@ CREATE TABLE demo_aircraft (
 );
 CREATE TABLE demo_share (process BIGINT NOT NULL, events BIGINT NOT NULL)";
 
+/// The catalog names the tables, so that those of later migrations go too.
 const DROP: &str = "
-DROP TABLE IF EXISTS demo_progress; DROP TABLE IF EXISTS demo_aircraft; DROP TABLE IF EXISTS demo_share;
-DROP TABLE IF EXISTS eventbox_event; DROP TABLE IF EXISTS eventbox_tombstone; DROP TABLE IF EXISTS eventbox_state;
-DROP TABLE IF EXISTS eventbox_outbox; DROP TABLE IF EXISTS eventbox_dead_letter; DROP TABLE IF EXISTS eventbox_failure;
-DROP TABLE IF EXISTS eventbox_timer; DROP TABLE IF EXISTS eventbox_lease; DROP TABLE IF EXISTS eventbox_member;
-DROP TABLE IF EXISTS eventbox_paused_kind; DROP TABLE IF EXISTS eventbox_operation;
-DROP TABLE IF EXISTS eventbox_journal; DROP TABLE IF EXISTS eventbox_journal_kind;
-DROP TABLE IF EXISTS eventbox_paused_destination;
-DROP TABLE IF EXISTS eventbox_migration";
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relkind = 'r' AND pg_table_is_visible(c.oid) AND c.relname ~ '^(demo|eventbox)_'
+    LOOP
+        EXECUTE 'DROP TABLE ' || name;
+    END LOOP;
+END $$";
+
+/// Drops the demo's tables and the library's tables that the demo created.
+pub(crate) async fn drop_all(conn: &mut sqlx::PgConnection) -> Result<()> {
+    conn.execute(sqlx::raw_sql(DROP)).await.map(drop)
+}
 
 macro_rules! demo_tables {
     ($engine:ty, existing: $existing:literal, for_update: $for_update:literal) => {
         impl DemoTables for $engine {
             async fn existing(conn: &mut <Self as sqlx::Database>::Connection) -> Result<(bool, bool)> {
-                let rows = sqlx::query::<Self>($existing).fetch_all(conn).await?;
-                let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_>>()?;
+                let names = sqlx::query_scalar::<Self, String>($existing).fetch_all(conn).await?;
                 let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
                 Ok((any("demo_"), any("eventbox_")))
             }
 
             async fn create(conn: &mut <Self as sqlx::Database>::Connection) -> Result<()> {
                 conn.execute(sqlx::raw_sql(CREATE)).await.map(drop)
-            }
-
-            async fn drop_all(conn: &mut <Self as sqlx::Database>::Connection) -> Result<()> {
-                conn.execute(sqlx::raw_sql(DROP)).await.map(drop)
             }
 
             async fn emit_all(
