@@ -5,17 +5,22 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use tokio::sync::watch;
+
 use crate::eventbox::{WakeUp, WakeUps};
 use crate::recipient::Recipient;
 use crate::runtime::failing::outage::{MAX_REPORTED, MAX_REPORTED_BYTES};
+use crate::shard::ShardSet;
 use crate::store::FailingRecipient;
 use crate::text::fit;
 
-/// The recipients that a runtime attends to. Leases decide nothing about them: the runtime scans all shards, and skips
-/// every other recipient.
+/// The recipients that a runtime attends to. Leases decide nothing about them: the runtime scans their shards, and
+/// skips every other recipient.
 #[derive(Debug, Default)]
 pub(crate) struct Attended {
-    recipients: Mutex<HashSet<Recipient>>,
+    recipients: Mutex<BTreeMap<u8, HashSet<Recipient>>>,
+    /// The shards of the recipients, which the runtime scans.
+    shards: watch::Sender<ShardSet>,
     /// Recipients whose events cannot be delivered, with the last errors.
     troubles: Mutex<BTreeMap<Recipient, String>>,
     /// Wake-ups of the runtime that attends to them.
@@ -25,13 +30,24 @@ pub(crate) struct Attended {
 impl Attended {
     /// Begins to attend to a recipient, and looks at its box at once.
     pub(crate) fn attend(&self, to: &Recipient) {
-        self.lock().insert(to.clone());
+        let mut recipients = self.lock();
+        recipients.entry(to.shard()).or_default().insert(to.clone());
+        self.show_shards(&recipients);
+        drop(recipients);
         self.wake(to);
     }
 
     /// Attends to a recipient no more.
     pub(crate) fn leave(&self, to: &Recipient) {
-        self.lock().remove(to);
+        let mut recipients = self.lock();
+        if let Some(of_shard) = recipients.get_mut(&to.shard()) {
+            of_shard.remove(to);
+            if of_shard.is_empty() {
+                recipients.remove(&to.shard());
+            }
+        }
+        self.show_shards(&recipients);
+        drop(recipients);
         self.recovered(to);
     }
 
@@ -64,7 +80,7 @@ impl Attended {
     }
 
     pub(crate) fn contains(&self, to: &Recipient) -> bool {
-        self.lock().contains(to)
+        self.lock().get(&to.shard()).is_some_and(|of_shard| of_shard.contains(to))
     }
 
     /// Names the runtime that attends to the recipients.
@@ -76,7 +92,17 @@ impl Attended {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Recipient>> {
+    /// Returns the shards of the recipients.
+    pub(super) fn shards(&self) -> watch::Receiver<ShardSet> {
+        self.shards.subscribe()
+    }
+
+    fn show_shards(&self, recipients: &BTreeMap<u8, HashSet<Recipient>>) {
+        let shards: ShardSet = recipients.keys().copied().collect();
+        self.shards.send_if_modified(|shown| std::mem::replace(shown, shards) != shards);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, HashSet<Recipient>>> {
         self.recipients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

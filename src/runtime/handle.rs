@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
-use super::finding::notify;
+use super::finding::here::{Database, Here};
+use super::finding::notify::{self, Sending};
 use super::shards::failed::FailedShards;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
@@ -97,6 +98,8 @@ struct Inner<B: Backend> {
     loops: Mutex<Option<Loops>>,
     /// The drop of the last handle stops the runtime.
     _guards: [DropGuard; 3],
+    /// Wake-ups for the attended recipients stay in this process.
+    _here: Option<Arc<Here>>,
 }
 
 struct Loops {
@@ -118,7 +121,7 @@ impl<B: Backend> Inner<B> {
         let takes_shards = attended.is_none();
         let all = if config.leases.is_some() || !takes_shards { ShardSet::default() } else { ShardSet::ALL };
         let (owned_sender, owned) = watch::channel(all);
-        let scanned = if takes_shards { owned.clone() } else { watch::channel(ShardSet::ALL).1 };
+        let scanned = attended.as_ref().map_or_else(|| owned.clone(), |attended| attended.shards());
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
         let outages = Arc::<Outages>::default();
@@ -182,6 +185,7 @@ impl<B: Backend> Inner<B> {
                     shared.pool.clone(),
                     eventbox::listen(),
                     owned.clone(),
+                    if takes_shards { Sending::All } else { Sending::Unsent },
                     stopping.clone(),
                 ));
             }
@@ -189,9 +193,10 @@ impl<B: Backend> Inner<B> {
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let local = if shared.config.local_wake_ups { eventbox::listen() } else { Arc::default() };
-        if let Some(attended) = &shared.attended {
+        let here = shared.attended.as_ref().map(|attended| {
             attended.is_run_by(&local);
-        }
+            Database::of(&shared.pool).attends(Arc::clone(attended))
+        });
         let work = Scheduler::new(Arc::clone(&shared), scanned, held, local, remote);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
@@ -202,6 +207,7 @@ impl<B: Backend> Inner<B> {
             membership,
             loops: Mutex::new(Some(Loops { work, others, membership: keeping })),
             _guards: [stopping.clone().drop_guard(), interrupt.clone().drop_guard(), leaving.clone().drop_guard()],
+            _here: here,
             stopping,
             interrupt,
             leaving,

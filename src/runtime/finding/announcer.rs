@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::notify;
+use super::notify::{self, Sending};
 use crate::eventbox::{self, WakeUps};
 use crate::service::StopReport;
 use crate::shard::ShardSet;
@@ -59,7 +59,8 @@ impl<B: Backend> Announcer<B> {
         let task = B::SENDS_WAKE_UPS.then(|| {
             // This process works on no shard, so every wake-up goes to other processes.
             let (_, owned) = watch::channel(ShardSet::default());
-            tokio::spawn(notify::send_loop(pool.clone(), Arc::clone(&wake_ups), owned, stopping.clone()))
+            let wake_ups = Arc::clone(&wake_ups);
+            tokio::spawn(notify::send_loop(pool.clone(), wake_ups, owned, Sending::All, stopping.clone()))
         });
         Announcer {
             pool: pool.clone(),

@@ -1,6 +1,7 @@
 //! Finding recipients with events: scans at intervals, and wake-ups in between.
 
 pub(super) mod announcer;
+pub(super) mod here;
 pub(super) mod notify;
 pub(super) mod old_transactions;
 pub(super) mod poll;

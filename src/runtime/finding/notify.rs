@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::eventbox::{WakeUp, WakeUps};
+use super::here::Database;
+use crate::eventbox::{WakeUp, WakeUps, is_stream};
 use crate::runtime::metrics;
 use crate::runtime::shared::Shared;
 use crate::shard::ShardSet;
@@ -48,21 +49,34 @@ impl NotifyWindow {
     }
 }
 
-/// Sends wake-ups for emits of this process to shards of other processes, until `stopping`.
+/// Which emits of this process a loop sends wake-ups for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// All of them.
+    All,
+    /// All of them, unless another loop of this process does so for the database.
+    Unsent,
+}
+
+/// Sends wake-ups for emits of this process to shards and streams of other processes, until `stopping`.
 pub(crate) async fn send_loop<B: Backend>(
     pool: Pool<B>,
     wake_ups: Arc<WakeUps>,
     owned: watch::Receiver<ShardSet>,
+    sending: Sending,
     stopping: CancellationToken,
 ) {
+    let database = Database::of(&pool);
+    let _role = (sending == Sending::All).then(|| database.sends());
     let mut window = NotifyWindow::new(Instant::now());
     while !stopping.is_cancelled() {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = wake_ups.wait() => {}
         }
-        let theirs = wake_ups.take().without(*owned.borrow());
-        if theirs.is_empty() {
+        let mut theirs = wake_ups.take().without(*owned.borrow());
+        theirs.recipients.retain(|to| !is_stream(to.kind()) || !database.has(to));
+        if theirs.is_empty() || (sending == Sending::Unsent && database.is_sent()) {
             continue;
         }
         let began = Instant::now();

@@ -38,11 +38,10 @@ async fn plan(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &
     lines.join("\n")
 }
 
-async fn uses_the_primary_key(name: &str, types: &str, arguments: &[&str]) {
-    let db = filled().await;
+async fn uses_the_primary_key(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &[&str]) {
     for mode in ["force_custom_plan", "force_generic_plan"] {
         for arguments in arguments {
-            let plan = plan(&db, name, types, arguments, mode).await;
+            let plan = plan(db, name, types, arguments, mode).await;
             let arguments: String = arguments.chars().take(60).collect();
             assert!(plan.contains("eventbox_event_pkey"), "{name}, {mode}, {arguments}:\n{plan}");
             assert!(!plan.contains("Seq Scan on eventbox_event"), "{name}, {mode}, {arguments}:\n{plan}");
@@ -51,12 +50,13 @@ async fn uses_the_primary_key(name: &str, types: &str, arguments: &[&str]) {
             assert!(may_sort || !plan.contains("Sort"), "{name}, {mode}, {arguments}:\n{plan}");
         }
     }
-    db.remove().await;
 }
 
 #[tokio::test]
 async fn a_count_of_kinds_uses_the_primary_key() {
-    uses_the_primary_key("COUNT_BACKLOG", "text[], int8", &["ARRAY['aircraft', 'airport'], 1000"]).await;
+    let db = filled().await;
+    uses_the_primary_key(&db, "COUNT_BACKLOG", "text[], int8", &["ARRAY['aircraft', 'airport'], 1000"]).await;
+    db.remove().await;
 }
 
 /// What an operator asks looks into each shard by a key, whatever the backlog.
@@ -118,6 +118,7 @@ async fn open_streams_are_found_by_the_primary_key() {
 
 #[tokio::test]
 async fn a_listing_uses_the_primary_key() {
+    let db = filled().await;
     let nil = uuid::Uuid::nil();
     let boxes =
         [("3, 'aircraft/7'", 101), ("3, 'airport/EWR'", 101), ("3, 'airport/EWR'", 1001), ("7, 'none/such'", 1)];
@@ -125,22 +126,24 @@ async fn a_listing_uses_the_primary_key() {
     let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
     let lists: Vec<String> = boxes.iter().map(|of| format!("{of}, 1000")).collect();
     let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
-    uses_the_primary_key("LIST_EVENTS", "int2, text, uuid, int8, int8", &lists).await;
+    uses_the_primary_key(&db, "LIST_EVENTS", "int2, text, uuid, int8, int8", &lists).await;
     let turns: Vec<String> = boxes.iter().map(|of| format!("{of}, 'airport', 1000")).collect();
     let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
-    uses_the_primary_key("OPEN_TURN", "int2, text, uuid, int8, text, int8", &turns).await;
+    uses_the_primary_key(&db, "OPEN_TURN", "int2, text, uuid, int8, text, int8", &turns).await;
     let id = uuid::Uuid::now_v7();
     let large = format!("3, 'aircraft/7', '{nil}', '{id}', 1000, 100");
-    uses_the_primary_key("LARGE_EVENTS", "int2, text, uuid, uuid, int8, int8", &[&large]).await;
+    uses_the_primary_key(&db, "LARGE_EVENTS", "int2, text, uuid, uuid, int8, int8", &[&large]).await;
+    db.remove().await;
 }
 
 /// Checks that a statement looks up the rows that it removes by their ids, whatever the statistics say.
 /// Most boxes are short, so the planner would like to read a whole box.
-async fn looks_up_ids(name: &str, types: &str, arguments: &[&str]) {
-    looks_up_ids_by("eventbox_event_pkey", name, types, arguments).await;
+async fn looks_up_ids(db: &TestDb<sqlx::Postgres>, name: &str, types: &str, arguments: &[&str]) {
+    looks_up_ids_by(db, "eventbox_event_pkey", name, types, arguments).await;
 }
 
-async fn looks_up_ids_by(index: &str, name: &str, types: &str, arguments: &[&str]) {
+/// Adds short boxes and timers.
+async fn with_short_boxes() -> TestDb<sqlx::Postgres> {
     let db = filled().await;
     db.run(
         "INSERT INTO eventbox_event
@@ -150,16 +153,19 @@ async fn looks_up_ids_by(index: &str, name: &str, types: &str, arguments: &[&str
          ANALYZE eventbox_event, eventbox_timer",
     )
     .await;
+    db
+}
+
+async fn looks_up_ids_by(db: &TestDb<sqlx::Postgres>, index: &str, name: &str, types: &str, arguments: &[&str]) {
     for mode in ["force_custom_plan", "force_generic_plan"] {
         for arguments in arguments {
-            let plan = plan(&db, name, types, arguments, mode).await;
+            let plan = plan(db, name, types, arguments, mode).await;
             let lines: Vec<&str> = plan.lines().collect();
             let looks = || lines.windows(2).filter(|pair| pair[0].contains(index));
             assert!(looks().count() > 0, "{name}, {mode}:\n{plan}");
             assert!(looks().all(|pair| pair[1].contains("(id ")), "{name}, {mode}:\n{plan}");
         }
     }
-    db.remove().await;
 }
 
 /// A box is empty most of the time. A plan made then and kept must not read the whole table once the box is full.
@@ -213,10 +219,11 @@ async fn plans_made_on_empty_tables_use_the_primary_keys() {
 #[cfg(feature = "runtime")]
 #[tokio::test]
 async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
+    let (db, short) = (filled().await, with_short_boxes().await);
     let uuid = || uuid::Uuid::now_v7().to_string();
     let lists = [true, false].map(|known| format!("3, 'airport/EWR', '{}', 101, {known}, 1000, 1000000", uuid()));
     let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
-    uses_the_primary_key("LIST_ONE", "int2, text, uuid, int8, bool, int8, int8", &lists).await;
+    uses_the_primary_key(&db, "LIST_ONE", "int2, text, uuid, int8, bool, int8, int8", &lists).await;
     let ids = |count| (0..count).map(|_| uuid()).collect::<Vec<_>>().join(",");
     let bounds = format!("'{}', '{}'", uuid(), uuid());
     let by_id = [1, 100].map(|count| format!("'{{{}}}', {bounds}, '200', '1', {count}", ids(count)));
@@ -228,16 +235,19 @@ async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
         .collect();
     let first: Vec<&str> = writes.iter().map(String::as_str).collect();
     let types = "int2, text, int8, uuid, uuid[], uuid, uuid, text, bytea, int8";
-    uses_the_primary_key("WRITE_FIRST_ONE", types, &first).await;
-    looks_up_ids("WRITE_FIRST_ONE", types, &first).await;
+    uses_the_primary_key(&db, "WRITE_FIRST_ONE", types, &first).await;
+    looks_up_ids(&short, "WRITE_FIRST_ONE", types, &first).await;
     let next: Vec<String> = writes.iter().map(|write| format!("{write}, false, '{}'", uuid())).collect();
     let next: Vec<&str> = next.iter().map(String::as_str).collect();
-    uses_the_primary_key("WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
-    looks_up_ids("WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+    uses_the_primary_key(&db, "WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+    looks_up_ids(&short, "WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+    db.remove().await;
+    short.remove().await;
 }
 
 #[tokio::test]
 async fn a_turn_finds_the_events_it_removes_by_the_primary_key() {
+    let (db, short) = (filled().await, with_short_boxes().await);
     let uuid = uuid::Uuid::now_v7;
     let ids = |count| (0..count).map(|_| uuid().to_string()).collect::<Vec<_>>().join(",");
     let bounds = format!("'{}', '{}'", uuid(), uuid());
@@ -246,14 +256,18 @@ async fn a_turn_finds_the_events_it_removes_by_the_primary_key() {
     let by_range = format!("{claim}, NULL, {bounds}");
     let claims: Vec<&str> = by_id.iter().chain([&by_range]).map(String::as_str).collect();
     for name in ["CLAIM_FIRST_TURN", "CLAIM_NEXT_TURN"] {
-        uses_the_primary_key(name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
-        looks_up_ids(name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
+        uses_the_primary_key(&db, name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
+        looks_up_ids(&short, name, "int2, text, int8, uuid, uuid[], uuid, uuid", &claims).await;
     }
+    db.remove().await;
+    short.remove().await;
 }
 
 #[tokio::test]
 async fn finding_recipients_uses_the_primary_key() {
-    uses_the_primary_key("LIST_RECIPIENTS", "int2, text, int8", &["3, '', 100", "3, 'airport/A', 1"]).await;
+    let db = filled().await;
+    uses_the_primary_key(&db, "LIST_RECIPIENTS", "int2, text, int8", &["3, '', 100", "3, 'airport/A', 1"]).await;
+    db.remove().await;
 }
 
 /// The statements of rounds read no whole table, for one recipient and for hundreds,
@@ -321,20 +335,23 @@ async fn rounds_find_their_rows_by_the_primary_keys() {
 
 #[tokio::test]
 async fn a_pop_finds_its_events_by_the_primary_key() {
+    let (db, short) = (filled().await, with_short_boxes().await);
     let boxes = [1, 100, 1000].map(|count| {
         let ids: Vec<String> = (0..count).map(|_| uuid::Uuid::now_v7().to_string()).collect();
         format!("3, 'airport/EWR', '{{{}}}'", ids.join(","))
     });
     let events: Vec<&str> = boxes.iter().map(String::as_str).collect();
-    uses_the_primary_key("DELETE_EVENTS", "int2, text, uuid[]", &events).await;
+    uses_the_primary_key(&db, "DELETE_EVENTS", "int2, text, uuid[]", &events).await;
     for name in ["DELETE_EVENTS", "LIVING_EVENTS"] {
-        looks_up_ids(name, "int2, text, uuid[]", &events).await;
+        looks_up_ids(&short, name, "int2, text, uuid[]", &events).await;
     }
     let boxes = boxes.clone().map(|of| format!("{of}, 'code', 'reason', 1"));
     let boxes: Vec<&str> = boxes.iter().map(String::as_str).collect();
-    looks_up_ids_by("eventbox_timer_id", "DELETE_TIMERS", "int2, text, uuid[]", &events).await;
-    looks_up_ids("DELETE_NAMED_EVENTS", "int2, text, text[]", &events).await;
-    looks_up_ids("QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
+    looks_up_ids_by(&short, "eventbox_timer_id", "DELETE_TIMERS", "int2, text, uuid[]", &events).await;
+    looks_up_ids(&short, "DELETE_NAMED_EVENTS", "int2, text, text[]", &events).await;
+    looks_up_ids(&short, "QUARANTINE_EVENTS", "int2, text, uuid[], text, text, int4", &boxes).await;
+    db.remove().await;
+    short.remove().await;
 }
 
 /// Old rows of a kind are found by their index, between the rows of other kinds. An audit looks up each event by its
