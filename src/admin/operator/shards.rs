@@ -290,7 +290,7 @@ mod tests {
             spec(|spec| spec.zone = Some(String::new())),
             spec(|spec| spec.max_round = Some(Duration::ZERO)),
             spec(|spec| {
-                (spec.min_round, spec.max_round) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(1)))
+                (spec.min_round, spec.max_round) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(1)));
             }),
             spec(|spec| spec.labels = [("id".to_owned(), "8".to_owned())].into()),
         ] {

@@ -137,8 +137,7 @@ mod tests {
     use super::*;
 
     fn config() -> RuntimeConfig {
-        let mut config = RuntimeConfig::default();
-        config.fail_after = 3.try_into().unwrap();
+        let mut config = RuntimeConfig { fail_after: 3.try_into().unwrap(), ..RuntimeConfig::default() };
         (config.fail_backoff.base, config.fail_backoff.cap) = (Duration::from_secs(1), Duration::from_secs(10));
         config
     }
