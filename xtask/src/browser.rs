@@ -1,9 +1,9 @@
 //! The tests of the dashboard in Chromium, and their prerequisites.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
@@ -41,9 +41,6 @@ or name them: EVENTBOX_CHROMIUM=/path/to/chromium EVENTBOX_CHROMEDRIVER=/path/to
 /// Number of tests at the same time. Each one has a Chromium, which keeps a processor busy.
 const AT_THE_SAME_TIME: &str = "2";
 
-/// Longest start of Chromium.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Word of the command line for the picture of the README.
 const PICTURE: &str = "--picture";
 
@@ -57,36 +54,6 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
     let status = tests(&server.url(), &args)?;
     exit_code(status)
-}
-
-/// Runs all tests, or says that they are left out, because Chromium is not here and cannot be installed. Returns
-/// whether they ran and passed; `None` when they were left out.
-pub(crate) fn where_possible(database_url: &str) -> Result<Option<bool>> {
-    if let Err(missing) = programs().and_then(|(chromium, _)| draws(&chromium)) {
-        eprintln!("xtask: {missing:#}");
-        return Ok(None);
-    }
-    Ok(Some(tests(database_url, &[])?.success()))
-}
-
-/// Checks that Chromium starts: in a container it may lack rights or memory.
-fn draws(chromium: &Path) -> Result<()> {
-    let mut command = Command::new(chromium);
-    command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]);
-    let mut child = command.arg("about:blank").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let started = Instant::now();
-    loop {
-        match child.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => bail!("{} does not start here: {status}", chromium.display()),
-            None if started.elapsed() > START_TIMEOUT => {
-                child.kill()?;
-                child.wait()?;
-                bail!("{} did not start within {START_TIMEOUT:?}", chromium.display());
-            }
-            None => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
 }
 
 /// Runs the tests on a server of Postgres, and says how long they took.
@@ -135,9 +102,6 @@ fn install() -> Result<()> {
         [&["update", "-q"][..], &["install", "-q", "-y", "--no-install-recommends", "chromium", "chromium-driver"]]
     {
         let mut command = Command::new("apt-get");
-        // A machine without a network knows soon.
-        command.args(["-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15"]);
-        command.args(["-o", "Acquire::Retries=0", "-o", "APT::Update::Error-Mode=any"]);
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         eprintln!("xtask: no Chromium here yet: {}", words_of(&command));
         if !status_of(&mut command)?.success() {

@@ -51,7 +51,10 @@ on_every_engine! {
             "postgres" => &["row_security", "rights", "autovacuum", "dead_rows", "transactions"],
             _ => &["log"],
         };
-        let common = ["versions", "connections", "migrations", "settings", "tables", "indexes", "clocks", "leases", "outbox", "integrity"];
+        let common = [
+            "versions", "connections", "migrations", "settings", "tables", "indexes", "clocks", "leases", "outbox",
+            "integrity",
+        ];
         for check in common.iter().chain(of_engine) {
             assert!(checks.contains(check), "{check} is not in {checks:?}");
         }
@@ -68,7 +71,8 @@ on_every_engine! {
     }
 
     async fn older_newer_and_changed_migrations_are_errors(db) {
-        db.run("UPDATE eventbox_migration SET checksum = (SELECT checksum FROM eventbox_migration WHERE version = 1) WHERE version = 2").await;
+        let other = "(SELECT checksum FROM eventbox_migration WHERE version = 1)";
+        db.run(format_args!("UPDATE eventbox_migration SET checksum = {other} WHERE version = 2")).await;
         let sentence = only(&examined(db).await, Severity::Error, "migrations");
         assert!(sentence.contains("migration 2") && sentence.contains("differs"), "{sentence}");
         db.run("DELETE FROM eventbox_migration WHERE version IN (2, 3)").await;
@@ -138,7 +142,12 @@ on_every_engine! {
     async fn a_heartbeat_in_the_future_is_told(db) {
         let (now, id) = (now_us::<Engine>(), "00000000-0000-0000-0000-0000000000a1");
         let id = if Engine::FOLDER == "postgres" { format!("'{id}'") } else { format!("x'{}'", id.replace('-', "")) };
-        db.run(format_args!("INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us) VALUES ({id}, '', 256, {}, {now} + {HOUR})", if Engine::FOLDER == "postgres" { "false" } else { "0" })).await;
+        let no = if Engine::FOLDER == "postgres" { "false" } else { "0" };
+        db.run(format_args!(
+            "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us)
+             VALUES ({id}, '', 256, {no}, {now} + {HOUR})"
+        ))
+        .await;
         let sentence = only(&examined(db).await, Severity::Warning, "clocks");
         assert!(sentence.contains("a1") && sentence.contains("59 min"), "{sentence}");
         // A living one with little room leaves shards without a worker.
@@ -173,8 +182,14 @@ on_every_engine! {
     async fn leases_that_nobody_renews_are_told(db) {
         let now = now_us::<Engine>();
         let id = if Engine::FOLDER == "postgres" { "gen_random_uuid()" } else { "randomblob(16)" };
-        db.run(format_args!("UPDATE eventbox_lease SET holder = (SELECT {id}), expires_at_us = {now} - 10 * {HOUR} WHERE shard < 1")).await;
-        db.run(format_args!("UPDATE eventbox_lease SET holder = (SELECT holder FROM eventbox_lease WHERE shard = 0), expires_at_us = {now} - 9 * {HOUR} WHERE shard = 1")).await;
+        let first = "(SELECT holder FROM eventbox_lease WHERE shard = 0)";
+        for (shard, holder, hours) in [(0, format!("(SELECT {id})"), 10), (1, first.to_owned(), 9)] {
+            db.run(format_args!(
+                "UPDATE eventbox_lease SET holder = {holder}, expires_at_us = {now} - {hours} * {HOUR}
+                 WHERE shard = {shard}"
+            ))
+            .await;
+        }
         let sentence = only(&examined(db).await, Severity::Warning, "leases");
         assert!(sentence.contains("holds 2 shards") && sentence.contains("9 h ago"), "{sentence}");
         db.run(format_args!("UPDATE eventbox_lease SET expires_at_us = {now} + 10000000")).await;
@@ -188,7 +203,12 @@ on_every_engine! {
         let outbox = findings.iter().find(|finding| finding.check == "outbox").unwrap();
         assert_eq!(outbox.severity, Severity::Ok);
         assert!(outbox.sentence.starts_with("the oldest message waits for"), "{outbox:?}");
-        db.run(format_args!("UPDATE eventbox_outbox SET created_at_us = {} - {HOUR} - 60000000, attempts = 7, last_code = 'UNAVAILABLE', last_error = 'no route'", now_us::<Engine>())).await;
+        let now = now_us::<Engine>();
+        db.run(format_args!(
+            "UPDATE eventbox_outbox SET created_at_us = {now} - {HOUR} - 60000000, attempts = 7,
+                 last_code = 'UNAVAILABLE', last_error = 'no route'"
+        ))
+        .await;
         let sentence = only(&examined(db).await, Severity::Warning, "outbox");
         assert_eq!(sentence, "the oldest message waits for 61 min, claimed 7 times; last: UNAVAILABLE: no route");
         // A delivered row that is retained does not wait.

@@ -161,7 +161,8 @@ on_every_engine! {
         assert_eq!(rehearsing(db).replay_dead(&of_cells, |_| ()).await.unwrap().touched, 2);
         let (before, mut seen) = (turn(db).await, Vec::new());
         assert_eq!(ana(db).replay_dead(&of_cells, |done| seen.push(done)).await.unwrap().touched, 2);
-        assert_eq!((seen, values(db).await, turn(db).await), (vec![2], vec!["a".to_owned(), "b".to_owned()], before + 1));
+        assert_eq!((seen, turn(db).await), (vec![2], before + 1));
+        assert_eq!(values(db).await, ["a", "b"]);
         let listed = admin::events(&db.pool, &cell(), None, 10).await.unwrap();
         assert_eq!(listed.iter().map(Event::id).collect::<Vec<_>>(), ids);
 
@@ -184,7 +185,11 @@ on_every_engine! {
         let events: Vec<_> = (0..many).map(|_| (cell(), Event::new(""))).collect();
         eventbox::emit_all(&db.pool, &events).await.unwrap();
         let mut after = None;
-        while let Some(page) = Some(admin::events(&db.pool, &cell(), after, 500).await.unwrap()).filter(|p| !p.is_empty()) {
+        loop {
+            let page = admin::events(&db.pool, &cell(), after, 500).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
             let ids: Vec<_> = page.iter().map(Event::id).collect();
             after = ids.last().copied();
             admin::quarantine(&db.pool, &cell(), &ids, "bad").await.unwrap();

@@ -103,7 +103,8 @@ on_every_engine! {
         let first = admin::streams(&db.pool, "chat", None, 2).await.unwrap();
         let rows: Vec<_> = first.iter().map(|one| (one.stream.as_str(), one.is_alive, one.waiting.number)).collect();
         assert_eq!(rows, [("s1", true, 1), ("s2", false, 0)]);
-        assert_eq!((first[0].address.as_deref(), first[0].facts["remote"].as_str()), (Some("host-a"), "192.0.2.7:4711"));
+        let shown = (first[0].address.as_deref(), first[0].facts["remote"].as_str());
+        assert_eq!(shown, (Some("host-a"), "192.0.2.7:4711"));
         assert!(first[0].silent_for.unwrap() < Duration::from_secs(15));
         assert_eq!((first[1].worker, first[1].address.as_deref(), first[1].silent_for), (GONE, None, None));
         let rest = admin::streams(&db.pool, "chat", Some("s2"), 2).await.unwrap();

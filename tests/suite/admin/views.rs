@@ -81,7 +81,8 @@ on_every_engine! {
             metrics::with_local_recorder(&recorder, || gauges.set(&overview));
             let text = handle.render();
             move |name: &str| -> f64 {
-                let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}"));
+                let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+                let line = line.unwrap_or_else(|| panic!("{name}"));
                 line.rsplit_once(' ').unwrap().1.parse().unwrap()
             }
         };
@@ -89,7 +90,8 @@ on_every_engine! {
         emit(db, &to("order", "bad"), 1).await;
         fail(db, &to("order", 2), 4).await;
         admin::pause(&db.pool, &to("order", 3)).await.unwrap();
-        eventbox::emit_all(&db.pool, &[(to("order", 1), Event::new("x").due_in(Duration::from_secs(60)))]).await.unwrap();
+        let later = Event::new("x").due_in(Duration::from_secs(60));
+        eventbox::emit_all(&db.pool, &[(to("order", 1), later)]).await.unwrap();
         let bad = admin::events(&db.pool, &to("order", "bad"), None, 1).await.unwrap()[0].id();
         admin::quarantine(&db.pool, &to("order", "bad"), &[bad], "bad").await.unwrap();
         for source in ["flights", "hotels", "hotels"] {
@@ -118,7 +120,8 @@ on_every_engine! {
             db.run(format_args!("DELETE FROM eventbox_{table}")).await;
         }
         let value = scrape().await;
-        for name in ["eventbox_size{kind=\"order\"}", "eventbox_failing_recipients{kind=\"order\"}", "eventbox_outbox_messages"] {
+        let failing = "eventbox_failing_recipients{kind=\"order\"}";
+        for name in ["eventbox_size{kind=\"order\"}", failing, "eventbox_outbox_messages"] {
             assert_eq!(value(name), 0.0, "{name}");
         }
     }
@@ -262,7 +265,8 @@ on_every_engine! {
         assert_eq!((detail.events.len(), detail.timers.len(), detail.names.len()), (1, 1, 1));
         assert_eq!(detail.events[0].value.as_deref(), Some(&b"secret"[..]));
         let json = serde_json::to_value(&detail).unwrap();
-        assert_eq!((json["recipient"].as_str(), json["events"][0]["value"].as_str()), (Some(of.as_str()), Some("secret")));
+        let shown = (json["recipient"].as_str(), json["events"][0]["value"].as_str());
+        assert_eq!(shown, (Some(of.as_str()), Some("secret")));
         assert_eq!(json["waiting"], serde_json::json!({"number": 2, "precision": "exact"}));
         assert!(json["events"][0]["emitted_at"].as_str().unwrap().ends_with('Z'));
     }

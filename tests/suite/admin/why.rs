@@ -82,7 +82,8 @@ on_every_engine! {
         let Reason::TimerNotDue { due_at } = reason(db).await else { panic!("{:?}", reason(db).await) };
         let left = due_at.duration_since(std::time::SystemTime::now()).unwrap();
         assert!((3_500..3_605).contains(&left.as_secs()), "{left:?}");
-        assert!(sentence(db).await.contains("in 59m") || sentence(db).await.contains("in 1h"), "{}", sentence(db).await);
+        let sentence = sentence(db).await;
+        assert!(sentence.contains("in 59m") || sentence.contains("in 1h"), "{sentence}");
     }
 
     /// A timer that is due and was not moved waits for a process, as an event does.
@@ -203,7 +204,9 @@ on_every_engine! {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
         let worker = holder(db, &report(&["order"], &["order", "run"]), -5).await;
         let silent = reason(db).await;
-        let Reason::SilentHolder { worker: by, silent_for: Some(silent_for), .. } = silent else { panic!("{silent:?}") };
+        let Reason::SilentHolder { worker: by, silent_for: Some(silent_for), .. } = silent else {
+            panic!("{silent:?}")
+        };
         assert!(by == worker && (20..60).contains(&silent_for.as_secs()), "{silent_for:?}");
         db.run("UPDATE eventbox_lease SET expires_at_us = 9000000000000000").await;
         assert_eq!(reason(db).await, Reason::Throttled { kind: "order".to_owned(), worker });

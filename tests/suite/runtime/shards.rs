@@ -181,13 +181,17 @@ on_every_engine! {
         let other = (0..).map(tally).find(|other| other.shard() != to.shard()).unwrap();
         emit(db, &other, ["b"]).await;
         eventually(SOON, async || seen(db, &other).await == ["b"]).await;
-        assert_eq!(db.count("eventbox_event").await, 1);
+        // A round that was in flight may have found the table again, and no later one looks at the shard.
+        emit(db, &to, ["c"]).await;
+        emit(db, &other, ["d"]).await;
+        eventually(SOON, async || seen(db, &other).await == ["b", "d"]).await;
+        assert!(!seen(db, &to).await.contains(&"c".to_owned()));
         let of: Vec<u8> = (0..=u8::MAX).collect();
         assert_eq!(ana(db).rehearsing(true).unassign(&of, true).await.unwrap().shards, [to.shard()]);
         assert_eq!(one(db, to.shard()).await.state, ShardState::Failed);
         assert_eq!(ana(db).unassign(&of, true).await.unwrap().shards, [to.shard()]);
         idle(db).await;
-        assert_eq!(seen(db, &to).await, ["a"]);
+        assert_eq!(seen(db, &to).await, ["a", "c"]);
         eventually(SOON, async || one(db, to.shard()).await.state == ShardState::Primary).await;
         let works = one(db, to.shard()).await;
         assert_eq!((works.attempts, works.generation, works.errors.len()), (0, failed.generation + 2, 0), "{works:?}");

@@ -58,7 +58,7 @@ on_every_engine! {
         emit(db, &Recipient::new("cell", "1").unwrap(), ["x"]).await;
         let runtime = Runtime::builder(db.open(4)).processor("cell", cells).config(config()).start().await.unwrap();
         entered.acquire().await.unwrap().forget();
-        let report = runtime.stop(Duration::from_secs(2)).await;
+        let report = runtime.stop(Duration::from_secs(6)).await;
         assert_eq!((report.complete, report.interrupted), (false, 1));
         assert_eq!((db.count("eventbox_event").await, db.count("eventbox_failure").await), (1, 0));
         assert_eq!(db.number("SELECT count(*) FROM eventbox_lease WHERE holder IS NOT NULL").await, 0);

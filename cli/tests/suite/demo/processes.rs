@@ -102,7 +102,7 @@ fn assert_shared(report: &Value, processes: usize) {
 async fn killed_for<B: TestEngine>(length: Duration, flights: usize, rate: &str) {
     const PROCESSES: usize = 3;
     const KILL_EVERY: Duration = Duration::from_secs(2);
-    const REST: Duration = Duration::from_secs(300);
+    const REST: Duration = Duration::from_secs(900);
     let seed = std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     eprintln!("EVENTBOX_SEED={seed} repeats the choices");
     let mut random = StdRng::seed_from_u64(seed);

@@ -63,7 +63,8 @@ on_every_engine! {
             "postgres" => ("gen_random_uuid()", "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
             _ => ("randomblob(16)", "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
         };
-        let breaker = json!({ "endpoint": "chip:443", "is_half_open": false, "open_us": 12_000_000, "error": "refused" });
+        let breaker =
+            json!({ "endpoint": "chip:443", "is_half_open": false, "open_us": 12_000_000, "error": "refused" });
         let report = json!({ "breakers": [breaker] });
         db.run(format_args!(
             "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)

@@ -126,7 +126,8 @@ on_every_engine! {
     }
 
     async fn a_run_ends_when_every_peer_has_ended(db) {
-        let text = "[[peer]]\nid = 'io'\ntype = 'stdio'\nconfig.output = false\ninterceptors = ['lines']\nmapping.to = 'room/{stream}'\n";
+        let text = "[[peer]]\nid = 'io'\ntype = 'stdio'\nconfig.output = false\ninterceptors = ['lines']\n\
+                    mapping.to = 'room/{stream}'\n";
         let mut running = Running::start(db, text, &[]);
         let mut input = running.process.stdin.take().unwrap();
         input.write_all(b"one\nlast without its end").await.unwrap();
@@ -135,7 +136,8 @@ on_every_engine! {
         assert_eq!(running.ends().await, Some(0));
         assert_eq!(values(db, &to("room", "main")).await, ["one", "last without its end"]);
 
-        let text = "[[peer]]\nid = 'hub'\ntype = 'unix-client'\nconfig.path = '/no/such.sock'\nreconnect.retries = false\n";
+        let text = "[[peer]]\nid = 'hub'\ntype = 'unix-client'\nconfig.path = '/no/such.sock'\n\
+                    reconnect.retries = false\n";
         let mut running = Running::start(db, text, &[]);
         running.says("peer hub (unix-client at /no/such.sock): gave up: ").await;
         assert_eq!(running.ends().await, Some(1));
@@ -147,7 +149,8 @@ on_every_engine! {
         let mut running = Running::start(db, SINK, &["--metrics", &free]);
         running.says("connected").await;
         let peers = on(db, &["peer", "list", "--json"]).await.json();
-        assert_eq!((peers[0]["peer"].as_str(), peers[0]["streams"]["number"].as_u64()), (Some("sink"), Some(1)), "{peers}");
+        let shown = (peers[0]["peer"].as_str(), peers[0]["streams"]["number"].as_u64());
+        assert_eq!(shown, (Some("sink"), Some(1)), "{peers}");
         // The first heartbeat tells what the process runs.
         let runs = async || on(db, &["peer", "list", "--json"]).await.json()[0]["processes"][0]["worker"].is_string();
         eventually(SOON, runs).await;
@@ -162,7 +165,8 @@ on_every_engine! {
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
-            answer.contains("eventbox_peer_connected{peer=\"sink\"} 1") && answer.contains("# HELP eventbox_peer_streams")
+            let wanted = ["eventbox_peer_connected{peer=\"sink\"} 1", "# HELP eventbox_peer_streams"];
+            wanted.iter().all(|wanted| answer.contains(wanted))
         };
         eventually(SOON, measured).await;
         assert_eq!(running.stops().await, Some(0));

@@ -155,7 +155,8 @@ on_every_engine! {
         let peers = serve(db, server, |peer| peer).await;
         let (address, mut signals) = (bound(&address).await, peers.observe());
         let mut client = Command::new(python);
-        client.args(["-c", include_str!("websocket_client.py"), &address.ip().to_string(), &address.port().to_string()]);
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        client.args(["-c", include_str!("websocket_client.py"), &ip, &port]);
         let client = client.arg("departed").kill_on_drop(true);
         let client = tokio::spawn(client.stdout(Stdio::piped()).output());
         let stream = started(&mut signals).await;

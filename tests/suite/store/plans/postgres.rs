@@ -400,7 +400,8 @@ async fn a_claim_finds_due_rows_by_the_index() {
     finds_due_rows(&db, "empty").await;
     // Many pauses, of which the planner knows.
     db.run(
-        "INSERT INTO eventbox_paused_destination SELECT 'source ' || n, '', 1, 'ana', NULL FROM generate_series(1, 500) n;
+        "INSERT INTO eventbox_paused_destination
+         SELECT 'source ' || n, '', 1, 'ana', NULL FROM generate_series(1, 500) n;
          ANALYZE eventbox_paused_destination",
     )
     .await;
