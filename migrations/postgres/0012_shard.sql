@@ -4,8 +4,6 @@ CREATE TABLE eventbox_shard (
     shard              int2 PRIMARY KEY,
     labels             text NOT NULL DEFAULT '{}',
     is_disabled        bool NOT NULL DEFAULT false,
-    min_round_us       int8,
-    max_round_us       int8,
     zone               text,
     create_revision    int8 NOT NULL DEFAULT 0,
     mod_revision       int8 NOT NULL DEFAULT 0,

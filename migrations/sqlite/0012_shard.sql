@@ -4,8 +4,6 @@ CREATE TABLE eventbox_shard (
     shard              INTEGER NOT NULL,
     labels             TEXT NOT NULL DEFAULT '{}',
     is_disabled        INTEGER NOT NULL DEFAULT 0,
-    min_round_us       INTEGER,
-    max_round_us       INTEGER,
     zone               TEXT,
     create_revision    INTEGER NOT NULL DEFAULT 0,
     mod_revision       INTEGER NOT NULL DEFAULT 0,

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
-use super::finding::here::{Database, Here};
 use super::finding::notify::{self, Sending};
+use super::finding::roles::{Database, LocalRole};
 use super::shards::failed::FailedShards;
 use super::shards::membership::Membership;
 use super::shared::{Publishers, Shared, turn_options};
@@ -99,7 +99,7 @@ struct Inner<B: Backend> {
     /// The drop of the last handle stops the runtime.
     _guards: [DropGuard; 3],
     /// Wake-ups for the attended recipients stay in this process.
-    _here: Option<Arc<Here>>,
+    _role: Option<Arc<LocalRole>>,
 }
 
 struct Loops {
@@ -193,7 +193,7 @@ impl<B: Backend> Inner<B> {
         upkeep::spawn(&others, &shared, &stopping);
         others.close();
         let local = if shared.config.local_wake_ups { eventbox::listen() } else { Arc::default() };
-        let here = shared.attended.as_ref().map(|attended| {
+        let role = shared.attended.as_ref().map(|attended| {
             attended.is_run_by(&local);
             Database::of(&shared.pool).attends(Arc::clone(attended))
         });
@@ -207,7 +207,7 @@ impl<B: Backend> Inner<B> {
             membership,
             loops: Mutex::new(Some(Loops { work, others, membership: keeping })),
             _guards: [stopping.clone().drop_guard(), interrupt.clone().drop_guard(), leaving.clone().drop_guard()],
-            _here: here,
+            _role: role,
             stopping,
             interrupt,
             leaving,

@@ -81,7 +81,7 @@ fn bare_runtime(database_url: &str) -> Result<()> {
     tests.args(BARE.map(|module| format!("runtime::{module}::")));
     tests.args(NOT_BARE.iter().flat_map(|test| ["--skip", test]));
     tests.env("EVENTBOX_TEST_BARE_RUNTIME", "1").env("DATABASE_URL", database_url);
-    crate::wait_together(&mut tests);
+    crate::run_several_per_core(&mut tests);
     announce(&tests);
     if !status_of(&mut tests)?.success() {
         bail!("the tests of the runtime failed without leases and wake-ups");

@@ -22,7 +22,8 @@ use crate::run::{cargo, exit_code, status_of};
 const HELP: &str = "\
 The chores of eventbox.
 
-  cargo xtask test [ARGS…]   runs all tests on both engines; ARGS go to `cargo test`
+  cargo xtask test [ARGS…]   runs all tests on both engines, three per core, or as many at a time as
+                             RUST_TEST_THREADS says; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
                              every feature by itself, the tests of the runtime without leases and wake-ups,
                              and the demo on both engines
@@ -86,15 +87,18 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
 fn test(args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
     let tests = || cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    let built = status_of(tests().arg("--no-run").args(&args))?;
-    if !built.success() {
-        return exit_code(built);
+    // Cargo builds no doctests without a run.
+    if !args.iter().any(|arg| arg == "--doc" || arg == "--no-run") {
+        let built = status_of(tests().arg("--no-run").args(&args))?;
+        if !built.success() {
+            return exit_code(built);
+        }
+        // What the build has left to write would hold up the first commits of the tests, for seconds on a slow disk.
+        nix::unistd::sync();
     }
-    // What the build has left to write would hold up the first commits of the tests, for seconds on a slow disk.
-    nix::unistd::sync();
     let mut tests = tests();
     tests.args(args).env("DATABASE_URL", server.url());
-    wait_together(&mut tests);
+    run_several_per_core(&mut tests);
     exit_code(status_of(&mut tests)?)
 }
 
@@ -105,7 +109,7 @@ const TESTS_PER_CORE: usize = 3;
 const MOST_TESTS: usize = 12;
 
 /// Runs several tests per core, unless the user has said how many.
-pub(crate) fn wait_together(tests: &mut Command) {
+pub(crate) fn run_several_per_core(tests: &mut Command) {
     const THREADS: &str = "RUST_TEST_THREADS";
     if std::env::var_os(THREADS).is_none() {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

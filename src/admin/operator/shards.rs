@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::{Done, Operator};
 use crate::admin::view::shards::ShardSpec;
-use crate::clock::micros;
 use crate::error::{Error, Misuse, Result};
 use crate::shard::{check_labels, check_zone};
 use crate::store::{Backend, Fault, ShardMask, ShardRow, SpecWrite, Tx, answered, begin_tx};
@@ -59,14 +58,9 @@ impl ShardChange {
         };
         check_labels(&spec.labels)?;
         match &spec.zone {
-            Some(zone) if zone.is_empty() => return Err("the zone is empty: leave it out".to_owned()),
-            Some(zone) => check_zone(zone)?,
-            None => {}
-        }
-        match (spec.min_round, spec.max_round) {
-            (_, Some(max)) if max.is_zero() => Err("max_round is zero: set it to more".to_owned()),
-            (Some(min), Some(max)) if min > max => Err("min_round is longer than max_round".to_owned()),
-            _ => Ok(()),
+            Some(zone) if zone.is_empty() => Err("the zone is empty: leave it out".to_owned()),
+            Some(zone) => check_zone(zone),
+            None => Ok(()),
         }
     }
 
@@ -80,14 +74,8 @@ impl ShardChange {
     async fn write<B: Backend>(&self, tx: &mut Tx<B>, revision: i64) -> Result<bool, Fault> {
         let shard = i16::from(self.shard);
         let Some(spec) = &self.spec else { return B::reset_spec(tx, shard).await };
-        let write = SpecWrite {
-            shard,
-            labels: &spec.labels,
-            is_disabled: spec.is_disabled,
-            min_round_us: spec.min_round.map(micros),
-            max_round_us: spec.max_round.map(micros),
-            zone: spec.zone.as_deref(),
-        };
+        let write =
+            SpecWrite { shard, labels: &spec.labels, is_disabled: spec.is_disabled, zone: spec.zone.as_deref() };
         B::write_spec(tx, &write, revision).await?;
         Ok(true)
     }
@@ -268,8 +256,6 @@ fn shards(numbers: impl Iterator<Item = u8>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -288,10 +274,6 @@ mod tests {
             ShardChange::delete(7).expecting(0),
             ShardChange::delete(7).expecting(-2),
             spec(|spec| spec.zone = Some(String::new())),
-            spec(|spec| spec.max_round = Some(Duration::ZERO)),
-            spec(|spec| {
-                (spec.min_round, spec.max_round) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(1)));
-            }),
             spec(|spec| spec.labels = [("id".to_owned(), "8".to_owned())].into()),
         ] {
             assert!(wrong.check().is_err(), "{wrong:?}");

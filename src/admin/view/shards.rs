@@ -41,12 +41,6 @@ pub struct ShardSpec {
     pub labels: BTreeMap<String, String>,
     /// Whether no process works on the shard. Its events wait.
     pub is_disabled: bool,
-    /// Least duration of a round, for the workers of a later version: the rounds of this version do not read it.
-    #[serde(rename = "min_round_seconds", serialize_with = "super::text::seconds_if_any")]
-    pub min_round: Option<Duration>,
-    /// Longest duration of a round, for the workers of a later version: the rounds of this version do not read it.
-    #[serde(rename = "max_round_seconds", serialize_with = "super::text::seconds_if_any")]
-    pub max_round: Option<Duration>,
     /// Preferred zone: the shard goes to a member of the zone that has room, and else to any member.
     pub zone: Option<String>,
 }
@@ -184,8 +178,7 @@ impl ShardSelector {
 /// Lists shards with their specs, holders, standbys and states, in order.
 ///
 /// Use it to look at what [`Operator::apply_shards`](crate::admin::Operator::apply_shards) has set, and what became of
-/// it.
-/// States and standbys are those of the last heartbeats of the members, which send one after every change.
+/// it. States and standbys are those of the last heartbeats of the members, which send one after every change.
 ///
 /// # Errors
 ///
@@ -264,13 +257,7 @@ fn view(lease: Option<&LeaseRow>, row: ShardRow, living: &[Told]) -> ShardView {
     ShardView {
         shard,
         state: if is_failed { ShardState::Failed } else { state },
-        spec: ShardSpec {
-            labels: row.labels,
-            is_disabled: row.is_disabled,
-            min_round: row.min_round_us.and_then(duration_of),
-            max_round: row.max_round_us.and_then(duration_of),
-            zone: row.zone,
-        },
+        spec: ShardSpec { labels: row.labels, is_disabled: row.is_disabled, zone: row.zone },
         create_revision: row.create_revision,
         mod_revision: row.mod_revision,
         holder,
@@ -295,8 +282,6 @@ mod tests {
             shard: 7,
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             is_disabled: false,
-            min_round_us: None,
-            max_round_us: None,
             zone: None,
             create_revision: 0,
             mod_revision: 0,

@@ -10,8 +10,8 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// A token for the header `Authorization: Bearer`, as text or in a file.
 ///
-/// The file is read when a server starts, and at each attempt of a client to connect. Spaces and line ends around the
-/// token do not count.
+/// WebSocket reads the file when a server starts, and at each attempt of a client to connect. HTTP reads it when the
+/// connector is made, so a new token needs a restart there. Spaces and line ends around the token do not count.
 ///
 /// # Examples
 ///

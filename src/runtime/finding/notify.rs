@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::here::Database;
+use super::roles::Database;
 use crate::eventbox::{WakeUp, WakeUps, is_stream};
 use crate::runtime::metrics;
 use crate::runtime::shared::Shared;
@@ -74,15 +74,25 @@ pub(crate) async fn send_loop<B: Backend>(
             () = stopping.cancelled() => return,
             () = wake_ups.wait() => {}
         }
-        let mut theirs = wake_ups.take().without(*owned.borrow());
-        theirs.recipients.retain(|to| !is_stream(to.kind()) || !database.has(to));
-        if theirs.is_empty() || (sending == Sending::Unsent && database.is_sent()) {
+        let theirs = for_others(wake_ups.take(), *owned.borrow(), &database, sending);
+        if theirs.is_empty() {
             continue;
         }
         let began = Instant::now();
         send(&pool, &theirs).await;
         sleep_until(window.sent(began, theirs.len())).await;
     }
+}
+
+/// Returns what other processes must know: neither the shards nor the streams of this process, and nothing that another
+/// loop of this process sends.
+fn for_others(wake_up: WakeUp, owned: ShardSet, database: &Database, sending: Sending) -> WakeUp {
+    if sending == Sending::Unsent && database.is_sent() {
+        return WakeUp::default();
+    }
+    let mut theirs = wake_up.without(owned);
+    theirs.recipients.retain(|to| !is_stream(to.kind()) || !database.has(to));
+    theirs
 }
 
 /// Sends one wake-up.
@@ -123,6 +133,34 @@ pub(crate) async fn listen_loop<B: Backend>(shared: Arc<Shared<B>>, remote: Arc<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipient::Recipient;
+    use crate::runtime::attended::Attended;
+
+    #[test]
+    fn a_wake_up_goes_out_once_and_for_other_processes_only() {
+        let [here, elsewhere, stream_here, stream_elsewhere] =
+            [("order", "1"), ("order", "2"), ("peer.chat", "here"), ("peer.chat", "elsewhere")]
+                .map(|(kind, key)| Recipient::new(kind, key).unwrap());
+        let wake_up = || WakeUp {
+            recipients: [&here, &elsewhere, &stream_here, &stream_elsewhere].into_iter().cloned().collect(),
+            ..WakeUp::default()
+        };
+        let owned = ShardSet::ALL.without(std::iter::once(elsewhere.shard()).collect());
+        let database = Database::named("notify-test://one");
+        let attended = Arc::<Attended>::default();
+        attended.attend(&stream_here);
+        let _streams = database.attends(Arc::clone(&attended));
+        let sent = |sending| for_others(wake_up(), owned, &database, sending).recipients;
+        let theirs = [elsewhere.clone(), stream_elsewhere.clone()].into();
+        assert_eq!(sent(Sending::All), theirs);
+        assert_eq!(sent(Sending::Unsent), theirs, "no other loop sends it");
+        let other_loop = database.sends();
+        assert!(sent(Sending::Unsent).is_empty());
+        drop(other_loop);
+        assert_eq!(sent(Sending::Unsent), theirs);
+        attended.leave(&stream_here);
+        assert!(sent(Sending::All).contains(&stream_here), "another process may have it next");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_few_wake_ups_go_at_once_and_many_are_spaced() {

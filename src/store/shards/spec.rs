@@ -16,8 +16,6 @@ pub struct ShardRow {
     pub shard: i16,
     pub labels: BTreeMap<String, String>,
     pub is_disabled: bool,
-    pub min_round_us: Option<i64>,
-    pub max_round_us: Option<i64>,
     /// Preferred zone.
     pub zone: Option<String>,
     pub create_revision: i64,
@@ -55,8 +53,6 @@ pub struct SpecWrite<'a> {
     pub shard: i16,
     pub labels: &'a BTreeMap<String, String>,
     pub is_disabled: bool,
-    pub min_round_us: Option<i64>,
-    pub max_round_us: Option<i64>,
     pub zone: Option<&'a str>,
 }
 
@@ -122,8 +118,8 @@ on_both_engines! {
     impl SpecTable for Engine {
         async fn list_shards(conn: &mut <Self as Database>::Connection) -> Result<Vec<ShardRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
-                "SELECT shard, labels, is_disabled, min_round_us, max_round_us, zone, create_revision, mod_revision,
-                     failed_at_us, attempts, next_attempt_at_us - ", now_us!(), ", errors
+                "SELECT shard, labels, is_disabled, zone, create_revision, mod_revision, failed_at_us, attempts,
+                     next_attempt_at_us - ", now_us!(), ", errors
                  FROM eventbox_shard ORDER BY shard"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -133,15 +129,13 @@ on_both_engines! {
                         shard: row.try_get(0)?,
                         labels: labels_from_json(row.try_get(1)?),
                         is_disabled: row.try_get(2)?,
-                        min_round_us: row.try_get(3)?,
-                        max_round_us: row.try_get(4)?,
-                        zone: row.try_get(5)?,
-                        create_revision: row.try_get(6)?,
-                        mod_revision: row.try_get(7)?,
-                        failed_at_us: row.try_get(8)?,
-                        attempts: row.try_get(9)?,
-                        wait_us: row.try_get(10)?,
-                        errors: row.try_get(11)?,
+                        zone: row.try_get(3)?,
+                        create_revision: row.try_get(4)?,
+                        mod_revision: row.try_get(5)?,
+                        failed_at_us: row.try_get(6)?,
+                        attempts: row.try_get(7)?,
+                        wait_us: row.try_get(8)?,
+                        errors: row.try_get(9)?,
                     })
                 })
                 .collect()
@@ -179,21 +173,19 @@ on_both_engines! {
             revision: i64,
         ) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(
-                "UPDATE eventbox_shard SET labels = $2, is_disabled = $3, min_round_us = $4, max_round_us = $5,
-                     zone = $6, mod_revision = $7,
-                     create_revision = CASE WHEN create_revision = 0 THEN $7 ELSE create_revision END
+                "UPDATE eventbox_shard SET labels = $2, is_disabled = $3, zone = $4, mod_revision = $5,
+                     create_revision = CASE WHEN create_revision = 0 THEN $5 ELSE create_revision END
                  WHERE shard = $1",
             );
             let query = query.bind(spec.shard).bind(labels_to_json(spec.labels)).bind(spec.is_disabled);
-            let query = query.bind(spec.min_round_us).bind(spec.max_round_us).bind(spec.zone);
-            query.bind(revision).execute(tx).await?;
+            query.bind(spec.zone).bind(revision).execute(tx).await?;
             Ok(())
         }
 
         async fn reset_spec(tx: &mut <Self as Database>::Connection, shard: i16) -> Result<bool, Fault> {
             let query = sqlx::query::<Engine>(
-                "UPDATE eventbox_shard SET labels = '{}', is_disabled = false, min_round_us = NULL,
-                     max_round_us = NULL, zone = NULL, create_revision = 0, mod_revision = 0
+                "UPDATE eventbox_shard SET labels = '{}', is_disabled = false, zone = NULL,
+                     create_revision = 0, mod_revision = 0
                  WHERE shard = $1 AND mod_revision > 0",
             );
             Ok(query.bind(shard).execute(tx).await?.rows_affected() == 1)

@@ -74,8 +74,7 @@ on_both_engines! {
         let labels = [("team".to_owned(), "ramp".to_owned())].into();
         for (shard, is_disabled, zone) in [(3, true, None), (4, false, Some("z")), (3, false, None)] {
             let revision = Engine::next_shard_revision(conn).await.unwrap();
-            let (min_round_us, max_round_us) = (None, Some(i64::from(shard)));
-            let spec = SpecWrite { shard, labels: &labels, is_disabled, min_round_us, max_round_us, zone };
+            let spec = SpecWrite { shard, labels: &labels, is_disabled, zone };
             Engine::write_spec(conn, &spec, revision).await.unwrap();
         }
         Engine::claim_leases(conn, &ShardMask::new(6..8), holder, TERM).await.unwrap();

@@ -1,7 +1,5 @@
 //! The specs of shards, and taking shards from their holders.
 
-use std::time::Duration;
-
 use eventbox::admin::{self, ANY_REVISION, Operator, ShardChange, ShardSelector, ShardSpec, ShardState, ShardView};
 use eventbox::{Error, Misuse};
 
@@ -59,8 +57,7 @@ on_every_engine! {
         ana.apply_shards(&[ShardChange::upsert(7, labelled("ramp")).expecting(0)]).await.unwrap();
         assert_eq!(revisions(db, 7).await, (1, 1));
         let mut spec = labelled("gate");
-        (spec.zone, spec.min_round) = (Some("eu-1".to_owned()), Some(Duration::from_millis(10)));
-        spec.max_round = Some(Duration::from_secs(1));
+        (spec.zone, spec.is_disabled) = (Some("eu-1".to_owned()), true);
         ana.apply_shards(&[ShardChange::upsert(7, spec.clone()).expecting(1)]).await.unwrap();
         assert_eq!(revisions(db, 7).await, (1, 2));
         assert_eq!(listed(db, [7]).await[0].spec, spec);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use anyhow::Result;
 use eventbox::admin::{ANY_REVISION, ShardChange, ShardSpec};
@@ -31,14 +30,8 @@ pub(super) struct ApplyArgs {
     /// Preferred zone: a process of the zone takes the shards, while one has room
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// Least duration of a round, for processes of a later version
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    min_round: Option<Duration>,
-    /// Longest duration of a round, for processes of a later version
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    max_round: Option<Duration>,
     /// Set the shards back to the default, without a spec
-    #[arg(long, conflicts_with_all = ["labels", "disable", "zone", "min_round", "max_round"])]
+    #[arg(long, conflicts_with_all = ["labels", "disable", "zone"])]
     reset: bool,
     /// Revision that each shard must have: 0 for a shard without a spec, -1 for any
     #[arg(long, value_name = "N", default_value_t = ANY_REVISION, allow_negative_numbers = true)]
@@ -67,7 +60,6 @@ pub(super) async fn apply(session: &Session, args: ApplyArgs) -> Result<Answer> 
     let mut spec = ShardSpec::default();
     spec.labels = args.labels.into_iter().collect();
     (spec.is_disabled, spec.zone) = (args.disable, args.zone);
-    (spec.min_round, spec.max_round) = (args.min_round, args.max_round);
     let change = |shard| match args.reset {
         true => ShardChange::delete(shard),
         false => ShardChange::upsert(shard, spec.clone()),

@@ -68,10 +68,8 @@ fn state(state: ShardState) -> &'static str {
 fn spec(shard: &ShardView) -> String {
     let spec = &shard.spec;
     let disabled = spec.is_disabled.then(|| "disabled".to_owned());
-    let least = spec.min_round.map(|least| format!("rounds of {} or more", span(least)));
-    let most = spec.max_round.map(|most| format!("rounds of at most {}", span(most)));
     let labels = spec.labels.iter().map(|(name, value)| format!("{name}={value}"));
-    labels.chain(disabled).chain(least).chain(most).collect::<Vec<_>>().join(", ")
+    labels.chain(disabled).collect::<Vec<_>>().join(", ")
 }
 
 fn failure(shard: &ShardView) -> String {

@@ -1,5 +1,5 @@
-//! What the runtimes of this process do for each database, so that no wake-up goes out for what happens here, and none
-//! goes out twice.
+//! The roles of this process for each database: it sends wake-ups, it has streams. They keep wake-ups for its own streams
+//! in the process, and let one loop send where several could.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -9,7 +9,7 @@ use crate::recipient::Recipient;
 use crate::runtime::attended::Attended;
 use crate::store::Backend;
 
-static HERE: Mutex<Vec<Weak<Here>>> = Mutex::new(Vec::new());
+static ROLES: Mutex<Vec<Weak<LocalRole>>> = Mutex::new(Vec::new());
 
 /// A database, by the options of its pool. Two pools with different options are two databases: then a wake-up goes out
 /// that nobody needs.
@@ -24,13 +24,18 @@ impl Database {
         Database(pool.connect_options().to_url_lossy().into())
     }
 
+    #[cfg(test)]
+    pub(super) fn named(name: &str) -> Self {
+        Database(name.to_owned())
+    }
+
     /// Says that this process sends wake-ups for all its emits to the database, until the result is dropped.
-    pub(crate) fn sends(&self) -> Arc<Here> {
+    pub(crate) fn sends(&self) -> Arc<LocalRole> {
         self.add(Role::Sends)
     }
 
     /// Says that this process has these recipients of the database, until the result is dropped.
-    pub(crate) fn attends(&self, to: Arc<Attended>) -> Arc<Here> {
+    pub(crate) fn attends(&self, to: Arc<Attended>) -> Arc<LocalRole> {
         self.add(Role::Attends(to))
     }
 
@@ -44,22 +49,22 @@ impl Database {
         self.any(|role| matches!(role, Role::Attends(attended) if attended.contains(to)))
     }
 
-    fn add(&self, role: Role) -> Arc<Here> {
-        let here = Arc::new(Here { database: self.clone(), role });
+    fn add(&self, role: Role) -> Arc<LocalRole> {
+        let added = Arc::new(LocalRole { database: self.clone(), role });
         let mut all = all();
         all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&here));
-        here
+        all.push(Arc::downgrade(&added));
+        added
     }
 
     fn any(&self, is_so: impl Fn(&Role) -> bool) -> bool {
-        all().iter().filter_map(Weak::upgrade).any(|here| here.database == *self && is_so(&here.role))
+        all().iter().filter_map(Weak::upgrade).any(|other| other.database == *self && is_so(&other.role))
     }
 }
 
 /// One role of this process, while the value lives.
 #[derive(Debug)]
-pub(crate) struct Here {
+pub(crate) struct LocalRole {
     database: Database,
     role: Role,
 }
@@ -70,8 +75,8 @@ enum Role {
     Attends(Arc<Attended>),
 }
 
-fn all() -> MutexGuard<'static, Vec<Weak<Here>>> {
-    HERE.lock().unwrap_or_else(PoisonError::into_inner)
+fn all() -> MutexGuard<'static, Vec<Weak<LocalRole>>> {
+    ROLES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_role_is_of_one_database_and_ends_with_its_value() {
-        let [one, other] = ["one", "other"].map(|name| Database(format!("here-test://{name}")));
+        let [one, other] = ["roles-test://one", "roles-test://other"].map(Database::named);
         let to = Recipient::new("peer.chat", "s1").unwrap();
         let attended = Arc::<Attended>::default();
         attended.attend(&to);
