@@ -1,10 +1,12 @@
 //! Streams that are gone, and processes that died with them.
 
-use eventbox::peer::{Mapping, Undelivered};
+use std::time::Duration;
+
+use eventbox::peer::{Mapping, Peers, Undelivered};
 use eventbox::{Recipient, admin};
 
 use super::super::pipe::{Answers, Pipes};
-use super::super::{STOP, chat, emit, is_empty, out, peers, values};
+use super::super::{STOP, chat, config, emit, is_empty, out, peers, values};
 use crate::support::{SOON, eventually, on_every_engine};
 
 fn mapping(undelivered: Undelivered) -> Mapping {
@@ -53,7 +55,7 @@ on_every_engine! {
 
     async fn the_streams_of_a_dead_process_are_lost(db) {
         let worker = eventbox::uuid::Uuid::new_v4();
-        db.run(&insert_stream::<Engine>(worker)).await;
+        db.run(&insert_stream::<Engine>("dead", worker)).await;
         emit(db, &out("dead"), "a").await;
         let mapping = Mapping::to("room/all").unwrap().with_signals("session/{stream}").unwrap();
         let pipes = Pipes::new();
@@ -68,14 +70,60 @@ on_every_engine! {
         assert_eq!(admin::quarantined(&db.pool, &out("dead"), None, 10).await.unwrap().len(), 1);
         peers.stop(STOP).await;
     }
+
+    /// A process whose heartbeat is late keeps its streams, while it ends those of dead processes.
+    async fn a_late_heartbeat_loses_no_stream_of_its_own_process(db) {
+        let pipes = Pipes::new();
+        let mut config = config();
+        if let Some(leases) = &mut config.runtime.leases {
+            // One heartbeat at the start, and none after it.
+            leases.renew_interval = Duration::from_secs(3_600);
+            leases.lease_ttl = Duration::from_secs(4 * 3_600);
+        }
+        let peers = Peers::builder(db.pool.clone()).config(config).peer(chat(&pipes)).start().await.unwrap();
+        let mut pipe = pipes.connect("one");
+        eventually(SOON, async || peers.streams("chat") == 1 && db.count("eventbox_member").await == 1).await;
+        db.run("UPDATE eventbox_member SET heartbeat_at_us = 0").await;
+        // The first sweep may have begun before that.
+        for dead in ["dead", "dead-too"] {
+            db.run(&insert_stream::<Engine>(dead, eventbox::uuid::Uuid::new_v4())).await;
+            let left = async || db.number(format_args!("SELECT count(*) FROM eventbox_stream WHERE stream = '{dead}'")).await;
+            eventually(SOON, async || left().await == 0).await;
+        }
+        assert_eq!(db.count("eventbox_stream").await, 1);
+        emit(db, &out("one"), "a").await;
+        assert_eq!(pipe.next().await.as_deref(), Some("a\n"));
+        is_empty(db, &out("one")).await;
+        peers.stop(STOP).await;
+    }
+
+    /// The events of closed streams leave, also behind one that an operator has paused, whose events stay.
+    async fn a_paused_stream_that_is_gone_holds_up_no_other(db) {
+        let gone: Vec<Recipient> = (0..6).map(|n| out(&format!("gone-{n}"))).collect();
+        let paused = gone.iter().min_by_key(|to| to.shard()).unwrap();
+        for to in &gone {
+            emit(db, to, "a").await;
+        }
+        admin::pause(&db.pool, paused).await.unwrap();
+        let back = Undelivered::To("sender/all".parse().unwrap());
+        let pipes = Pipes::new();
+        let peers = peers(db).peer(chat(&pipes).mapping(mapping(back))).start().await.unwrap();
+        let sender = Recipient::new("sender", "all").unwrap();
+        eventually(SOON, async || values(db, &sender).await.len() == gone.len() - 1).await;
+        assert_eq!(values(db, paused).await, ["a"]);
+        admin::resume(&db.pool, paused).await.unwrap();
+        is_empty(db, paused).await;
+        assert_eq!(values(db, &sender).await.len(), gone.len());
+        peers.stop(STOP).await;
+    }
 }
 
 /// Returns the statement that leaves the row of a stream whose process is not a member.
-fn insert_stream<B: crate::support::TestEngine>(worker: eventbox::uuid::Uuid) -> String {
+fn insert_stream<B: crate::support::TestEngine>(stream: &str, worker: eventbox::uuid::Uuid) -> String {
     let worker = worker.simple();
     let worker = if B::NAME == "PostgreSQL" { format!("'{worker}'") } else { format!("x'{worker}'") };
     format!(
         "INSERT INTO eventbox_stream (peer, stream, worker, facts, started_at_us)
-         VALUES ('chat', 'dead', {worker}, '{{}}', 0)"
+         VALUES ('chat', '{stream}', {worker}, '{{}}', 0)"
     )
 }

@@ -7,7 +7,7 @@ use eventbox::peer::PeerLimits;
 use eventbox::peer::framing::InterceptorSpec;
 
 use super::super::pipe::{Answers, Pipes};
-use super::super::{STOP, chat, emit, is_empty, out, peers, values};
+use super::super::{STOP, chat, emit, is_empty, out, peers, room, values};
 use crate::support::{SOON, eventually, on_every_engine};
 
 on_every_engine! {
@@ -151,6 +151,41 @@ on_every_engine! {
         let report = running.stop(Duration::from_secs(2)).await;
         assert_eq!((report.complete, report.left), (false, 1), "{report:?}");
         assert_eq!(values(db, &out("one")).await, ["a"]);
+    }
+
+    /// A breaker may stay open for longer than a stop lasts: the stream ends, and its event stays.
+    async fn a_stop_ends_a_stream_whose_breaker_is_open(db) {
+        let pipes = Pipes::keeping_ids();
+        let mut limits = PeerLimits::default();
+        limits.stream_failures = std::num::NonZeroUsize::MIN;
+        limits.cool_down = (Duration::from_secs(3_600), Duration::from_secs(3_600));
+        let peers = peers(db).peer(chat(&pipes).limits(limits)).start().await.unwrap();
+        let mut pipe = pipes.connect("one");
+        pipe.answer(Answers::Fail);
+        emit(db, &out("one"), "a").await;
+        assert_eq!(pipe.next().await.as_deref(), Some("a\n"));
+        let is_failing = || peers.health().problems.iter().any(|problem| problem.contains("cannot send"));
+        eventually(SOON, async || is_failing()).await;
+        let report = peers.stop(Duration::from_secs(4)).await;
+        assert_eq!((report.complete, report.left, report.interrupted), (false, 1, 0), "{report:?}");
+        assert_eq!(values(db, &out("one")).await, ["a"]);
+        assert_eq!(db.count("eventbox_stream").await, 0, "its end is noted");
+    }
+
+    /// An event that no wake-up names, as one of another process whose notification was lost.
+    async fn a_poll_finds_what_no_wake_up_names(db) {
+        let pipes = Pipes::new();
+        let peers = peers(db).peer(chat(&pipes)).start().await.unwrap();
+        let mut pipe = pipes.connect("one");
+        emit(db, &out("one"), "a").await;
+        assert_eq!(pipe.next().await.as_deref(), Some("a\n"));
+        is_empty(db, &out("one")).await;
+        emit(db, &room("elsewhere"), "b").await;
+        let shard = out("one").shard();
+        db.run(format_args!("UPDATE eventbox_event SET shard = {shard}, recipient = 'peer.chat/one'")).await;
+        assert_eq!(pipe.next().await.as_deref(), Some("b\n"));
+        is_empty(db, &out("one")).await;
+        assert!(peers.stop(STOP).await.complete);
     }
 }
 
