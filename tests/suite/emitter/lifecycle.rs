@@ -78,12 +78,10 @@ on_every_engine! {
     /// One test, because all tests share the global emitter.
     async fn the_global_emitter_stores_before_it_returns(db) {
         let _alone = ONE_GLOBAL.lock().await;
-        let begun = Instant::now();
         for _ in 0..5 {
             assert!(matches!(global::publish(event("x")).await, Err(emitter::Error::NotInitialized)));
             global::publish_async(event("x"));
         }
-        assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
         assert_eq!(emitter::Error::NotInitialized.to_string(), "durable emitter not initialized");
 
         let fake = Fake::ok();
@@ -96,15 +94,14 @@ on_every_engine! {
             took.push(begun.elapsed());
             assert_eq!(emitter.stats().published, name + 1, "the row is stored when the call returns");
         }
-        assert!(took.iter().min() < Some(&Duration::from_millis(100)), "{took:?}");
         assert!(took.iter().min() >= Some(&Duration::from_millis(50)), "each emit waits for the interval: {took:?}");
-        let in_turn: Duration = took.iter().sum();
 
-        let begun = Instant::now();
+        let lock = locked(db, lock_of::<Engine>()).await;
         for name in 5..10 {
             global::publish_async(event(name));
         }
-        assert!(begun.elapsed() < in_turn / 5);
+        assert_eq!(emitter.stats().published, 5, "the calls returned while no row could be stored");
+        lock.close().await.unwrap();
         eventually(SOON, async || fake.events().len() == 10).await;
         emitter.stop(STOP).await;
         let failed = global::publish(event("x")).await.unwrap_err();
