@@ -57,8 +57,8 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
   W5   turns that publish, until the message is received and its row deleted, against the batch client alone
   W6   emits, drains and turns with 1,000 to 1,000,000 events pending, and after a soak with an open transaction
   W7   peers: TCP lines in until they are committed, and events out as TCP lines, over 1, 100 and 1,000 streams, against
-       named emits of as many tasks through a Sender, and against the same server without a database; and the latency
-       of HTTP request, turn and answer at 500/s, against a server that answers at once
+       named emits of as many tasks through a Sender, and against the same server without a database
+  W7b  latency of HTTP request, turn and answer at 500/s, against a server that answers at once
 
 Examples:
   eventbox bench --quick                                 all workloads with small amounts
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Engines to measure; repeatable [default: both]
     #[arg(long, value_enum, value_delimiter = ',')]
     engine: Vec<EngineName>,
-    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6,W7 [default: all]
+    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6,W7,W7b [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOADS")]
     only: Vec<Workload>,
     /// Use smaller amounts, under two minutes in all
@@ -131,9 +131,11 @@ enum Workload {
     W6,
     #[value(name = "W7")]
     W7,
+    #[value(name = "W7b")]
+    W7b,
 }
 
-const WORKLOADS: [Workload; 9] = [
+const WORKLOADS: [Workload; 10] = [
     Workload::W1,
     Workload::W2,
     Workload::W3,
@@ -143,6 +145,7 @@ const WORKLOADS: [Workload; 9] = [
     Workload::W5,
     Workload::W6,
     Workload::W7,
+    Workload::W7b,
 ];
 
 pub(crate) async fn run(args: Args) -> ExitCode {
@@ -202,9 +205,9 @@ impl Args {
     fn steps(&self, scale: &Scale) -> usize {
         let sides = 2 * scale.all_rounds();
         let steps = |workload: &Workload| match workload {
-            Workload::W3 | Workload::W7 => 3 * sides,
-            Workload::W1 | Workload::W3b | Workload::W4 => 2 * sides,
-            Workload::W2 | Workload::W3c | Workload::W5 => sides,
+            Workload::W3 => 3 * sides,
+            Workload::W1 | Workload::W3b | Workload::W4 | Workload::W7 => 2 * sides,
+            Workload::W2 | Workload::W3c | Workload::W5 | Workload::W7b => sides,
             Workload::W6 => scale.pending.len() + 1,
         };
         let engines = [EngineName::Postgres, EngineName::Sqlite].into_iter().filter(|engine| self.runs_on(*engine));
@@ -272,7 +275,8 @@ async fn on<B: Engine>(
                 found.curves.extend(curves);
                 lines
             }
-            Workload::W7 => peers::peers(&bench).await?,
+            Workload::W7 => peers::lines(&bench).await?,
+            Workload::W7b => peers::requests(&bench).await?,
         };
         found.lines.extend(lines);
     }

@@ -42,7 +42,7 @@ const GROWTH: [&str; 10] = [
     "W6 (ms, one turn of the same box, after 0.1 s with an open transaction)",
 ];
 
-/// Each line of W7.
+/// Each line of W7 and W7b.
 const PEERS: [&str; 14] = [
     "W7 in, against a Sender (events/s, 1 stream)",
     "W7 in, against a Sender (events/s, 4 streams)",
@@ -56,8 +56,8 @@ const PEERS: [&str; 14] = [
     "W7 out, against no database (events/s, 1 stream)",
     "W7 out, against no database (events/s, 4 streams)",
     "W7 out, against no database (events/s, 16 streams)",
-    "W7 request and answer (ms, p50)",
-    "W7 request and answer (ms, p99)",
+    "W7b (ms, p50)",
+    "W7b (ms, p99)",
 ];
 
 async fn on_sqlite(workloads: &str, more: &[&str], wanted: &[&str]) -> Finished {
@@ -138,10 +138,10 @@ async fn growth_runs_on_a_given_server() {
 
 #[tokio::test]
 async fn peers_run_on_sqlite() {
-    on_sqlite("W7", &[], &PEERS).await;
+    on_sqlite("W7,W7b", &[], &PEERS).await;
 }
 
 #[tokio::test]
 async fn peers_run_on_a_given_server() {
-    on_a_given_server("peers_run_on_a_given_server", "W7", &PEERS).await;
+    on_a_given_server("peers_run_on_a_given_server", "W7,W7b", &PEERS).await;
 }
