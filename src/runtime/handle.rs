@@ -297,13 +297,13 @@ impl<B: Backend> Runtime<B> {
         self.inner.worker
     }
 
-    /// Stops the runtime: its shards go to the other processes, then no new work starts, and the work in flight commits
-    /// and runs its hooks.
+    /// Stops the runtime: its shards go to the other processes, then no new work starts, and the work in flight
+    /// commits and runs its hooks.
     ///
-    /// The runtime goes on with its shards until the other processes work on them. Each of them begins at its next check
-    /// of the leases, so this takes at most three
-    /// [`check_interval`](crate::runtime::LeaseConfig::check_interval), and at most two fifths of `limit`. Without other
-    /// processes the runtime does not wait.
+    /// The runtime goes on with its shards until the other processes work on them. Each of them begins at its next
+    /// check of the leases. The runtime waits for them no longer than three
+    /// [`check_interval`](crate::runtime::LeaseConfig::check_interval) and two fifths of `limit`. Without other
+    /// processes it does not wait.
     ///
     /// After four fifths of `limit` the remaining work is interrupted, which rolls it back and counts as no failure.
     /// Returns by `limit`, with the counts of the remaining work. A second stop does nothing.

@@ -153,7 +153,8 @@ pub const INSTRUMENTS: &[Instrument] = &[
         unit: "1",
         labels: &["shard", "state"],
         buckets: NONE,
-        help: "1 while the shard has the state in this process, 0 after that, when RuntimeConfig asks for shard_metrics",
+        help: "1 while the shard has the state in this process, 0 after that, when RuntimeConfig asks for \
+               shard_metrics",
     },
     Instrument {
         name: SHARD_GENERATION,
@@ -199,14 +200,14 @@ pub(super) fn waiting(backlog: &KindBacklog, now: SystemTime) {
     gauge!(OLDEST_AGE, "kind" => backlog.kind.clone()).set(age.unwrap_or_default().as_secs_f64());
 }
 
-pub(super) fn shards(owned: usize, members: usize) {
-    #[allow(clippy::cast_precision_loss, reason = "there are 256 shards, and fewer processes than the precision")]
-    for (name, value) in [(SHARDS, owned as f64), (MEMBERS, members as f64)] {
-        gauge!(name).set(value);
-    }
+#[allow(clippy::cast_precision_loss, reason = "there are fewer processes than the precision")]
+pub(super) fn members(members: usize) {
+    gauge!(MEMBERS).set(members as f64);
 }
 
 pub(super) fn shard_states(primary: usize, standby: usize, failed: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "there are 256 shards")]
+    gauge!(SHARDS).set(primary as f64);
     #[allow(clippy::cast_precision_loss, reason = "there are 256 shards")]
     for (state, shards) in [(PRIMARY, primary as f64), (STANDBY, standby as f64), (FAILED, failed as f64)] {
         gauge!(SHARD_STATES, "state" => state).set(shards);

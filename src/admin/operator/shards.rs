@@ -182,8 +182,8 @@ impl<B: Backend> Operator<B> {
     /// next check.
     ///
     /// Use it for a failed shard that is not tried again, once the cause of the failure is gone. With `only_failed` the
-    /// other shards stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until its
-    /// next check. Two members on one shard are harmless.
+    /// other shards stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until
+    /// the next one does. Two members on one shard are harmless.
     ///
     /// # Errors
     ///

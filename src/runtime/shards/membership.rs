@@ -200,7 +200,8 @@ impl<B: Backend> Membership<B> {
         if before != works_on {
             self.owned.send_replace(works_on);
         }
-        self.tell(works_on, failed, &leases, members.len());
+        metrics::members(members.len());
+        self.tell(works_on, failed, &leases);
         if (before != works_on || is_other) && !exiting {
             // Operators and the former holders see the new standing at once.
             B::beat_member(conn, &self.row(exiting)).await?;
@@ -238,10 +239,9 @@ impl<B: Backend> Membership<B> {
         }
     }
 
-    /// Sets the gauges.
-    fn tell(&self, primary: ShardSet, failed: ShardSet, leases: &[LeaseRow], members: usize) {
+    /// Sets the gauges of shards.
+    fn tell(&self, primary: ShardSet, failed: ShardSet, leases: &[LeaseRow]) {
         let standby = self.standing.borrow().1;
-        metrics::shards(primary.len(), members);
         metrics::shard_states(primary.len(), standby.len(), failed.len());
         if let Some(gauges) = &self.gauges {
             gauges.set(States { primary, standby, failed }, &generations(leases, self.worker));
@@ -297,7 +297,7 @@ impl<B: Backend> Membership<B> {
         answered(&self.pool, leaving).await?;
         self.owned.send_replace(ShardSet::default());
         self.standing.send_replace((Assignment::default(), ShardSet::default()));
-        self.tell(ShardSet::default(), ShardSet::default(), &[], 0);
+        self.tell(ShardSet::default(), ShardSet::default(), &[]);
         Ok(())
     }
 

@@ -7,6 +7,3 @@ pub(super) mod membership;
 pub(super) mod owner;
 pub(super) mod passing;
 mod plan;
-
-#[cfg(all(test, feature = "sqlite"))]
-mod schedules;

@@ -87,7 +87,8 @@ on_every_engine! {
             Severity::Error,
             Severity::Warning
         ]);
-        assert!(findings[0].sentence.starts_with("shard 4 FAILED") && findings[0].sentence.contains("no process tries"));
+        let sentence = &findings[0].sentence;
+        assert!(sentence.starts_with("shard 4 FAILED") && sentence.contains("no process tries again"), "{sentence}");
         // A shard whose pause has ended is tried now.
         db.run("UPDATE eventbox_shard SET next_attempt_at_us = 1 WHERE attempts > 0").await;
         only(&of_shards(db).await, Severity::Ok);
@@ -122,10 +123,10 @@ on_every_engine! {
         let (sentence, _) = only(&of_shards(db).await, Severity::Note);
         assert!(sentence.starts_with("shards 0-255 have no standby in another zone"), "{sentence}");
         let three = id::<Engine>(3);
-        let report = format!("UPDATE eventbox_member SET report = '{{\"standby_of\":\"{all}\"}}' WHERE worker = {three}");
         db.run("UPDATE eventbox_member SET report = '{}'").await;
         only(&of_shards(db).await, Severity::Note);
-        db.run(report).await;
+        let report = format!(r#"{{"standby_of":"{all}"}}"#);
+        db.run(format_args!("UPDATE eventbox_member SET report = '{report}' WHERE worker = {three}")).await;
         only(&of_shards(db).await, Severity::Ok);
     }
 

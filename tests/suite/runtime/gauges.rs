@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use super::{STOP, Tally, backoff, config, emit, tallying};
 use crate::support::recorded::{Recording, becomes, recorded, recorded_on_every_engine};
-use crate::support::{CellEngine, TestDb, with_database};
+use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
 
 /// Publishes every event.
 struct Publisher;
@@ -143,6 +143,7 @@ async fn single_shards<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     becomes(recording, "eventbox_shard_events_total", &of_shard, |value| value == 4.0).await;
 
     let other = tallying(db.open(6)).start().await.unwrap();
+    eventually(SOON, async || other.shards() > 0).await;
     admin::Operator::new(db.pool.clone(), "ana").move_shard(to.shard(), other.worker()).await.unwrap();
     is("primary", 0.0).await;
     becomes(recording, "eventbox_shard_generation", &of_shard, |value| value == 0.0).await;
