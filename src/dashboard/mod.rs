@@ -11,7 +11,7 @@
 //! | `/recipient?r=kind/key` | one recipient: why it is not processed, state, events, timers, names; every action |
 //! | `/dead` | dead letters of both sides, with their payload on request; replay and delete one, or all that match |
 //! | `/outbox` | groups of messages and their errors; retry, and moving to the dead letters |
-//! | `/shards` | members, leases; release and move |
+//! | `/shards` | members; states, holders, standbys, failures and leases of shards; release, move and unassign |
 //! | `/peers` | peers, their open streams, what waits to be sent |
 //! | `/doctor` | findings about the database and around it |
 //! | `/operations` | who did what, when and why |

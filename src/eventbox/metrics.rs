@@ -129,9 +129,12 @@ pub(crate) fn spent(phase: Phase, elapsed: Duration, shards: Option<impl Iterato
 
 /// Records time that a process spent for a shard.
 pub(crate) fn spent_for(phase: Phase, seconds: f64, shard: u8) {
-    if let Some(name) = SHARD_NAMES.get(usize::from(shard)) {
-        gauge!(SHARD_PHASE, "shard" => name.as_str(), "phase" => phase.name()).increment(seconds);
-    }
+    gauge!(SHARD_PHASE, "shard" => shard_name(shard), "phase" => phase.name()).increment(seconds);
+}
+
+/// Returns a shard as the value of a label.
+pub(crate) fn shard_name(shard: u8) -> &'static str {
+    SHARD_NAMES.get(usize::from(shard)).map_or("", String::as_str)
 }
 
 /// Records the wait of events that a turn consumed.

@@ -52,7 +52,7 @@ pub use event::{Event, EventId, PayloadError};
 pub use metrics::INSTRUMENTS;
 pub(crate) use metrics::TOMBSTONES;
 #[cfg(feature = "runtime")]
-pub(crate) use metrics::{Phase, spent, spent_for};
+pub(crate) use metrics::{Phase, shard_name, spent, spent_for};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
 pub use migrate::migrate;

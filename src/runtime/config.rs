@@ -84,8 +84,8 @@ pub struct RuntimeConfig {
     pub remote_wake_ups: bool,
     /// Longest time without a sign of life of a loop before the runtime is unhealthy.
     pub health_grace: Duration,
-    /// Whether the metric `eventbox_shard_phase_seconds` has the time of each phase by shard, which is up to 1,280
-    /// series of a process.
+    /// Whether the metrics `eventbox_shard_…` tell of each shard: its state, generation, turns, events, and the time of
+    /// each phase. A process has up to 2,816 series of them: 11 for each of the 256 shards that it ever worked on.
     pub shard_metrics: bool,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::Pool;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -19,7 +19,9 @@ use super::failing::outage::Outages;
 use super::finding::notify::{self, Sending};
 use super::finding::roles::{Database, LocalRole};
 use super::shards::failed::FailedShards;
+use super::shards::gauges::ShardGauges;
 use super::shards::membership::Membership;
+use super::shards::passing::Passing;
 use super::shared::{Publishers, Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
 use super::working::at_work::AtWork;
@@ -36,6 +38,12 @@ use crate::store::Backend;
 /// Part of a stop's time after which turns in flight are interrupted. The rest of the time is for handing over the
 /// leases.
 const INTERRUPT_AFTER: f64 = 0.8;
+
+/// Checks of the leases that other members get to begin with the shards of a runtime that stops. A member needs one.
+const HAND_OVER_CHECKS: u32 = 3;
+
+/// Largest part of a stop's time in which the shards are handed over while the work goes on.
+const HAND_OVER_PART: f64 = 0.4;
 
 /// Workers for the boxes of a database. Clones are handles of the same workers.
 ///
@@ -146,6 +154,9 @@ impl<B: Backend> Inner<B> {
                 #[cfg(feature = "emitter")]
                 emitter: emitter.clone(),
                 owned: owned_sender,
+                passing: Passing::default(),
+                stage: watch::Sender::default(),
+                gauges: config.shard_metrics.then(ShardGauges::default),
             })
         });
         let grace = config.health_grace;
@@ -215,12 +226,24 @@ impl<B: Backend> Inner<B> {
         }
     }
 
+    /// Hands over the shards while the work on them goes on, so that no recipient waits for another process.
+    async fn hand_over(&self, limit: Duration) {
+        let Some(membership) = &self.membership else { return };
+        let longest = (membership.leases.check_interval * HAND_OVER_CHECKS).min(limit.mul_f64(HAND_OVER_PART));
+        if timeout(longest, membership.hand_over()).await.is_err() {
+            tracing::info!(worker = %self.worker, "other processes have not begun with all shards: they will");
+        }
+    }
+
     async fn stop(&self, limit: Duration) -> StopReport {
         let (begun, deadline) = (Instant::now(), Instant::now() + limit);
-        self.stopping.cancel();
         let Some(mut loops) = self.loops.lock().await.take() else {
             return StopReport::COMPLETE;
         };
+        // The work ends also when this future is dropped.
+        let stopping = self.stopping.clone().drop_guard();
+        self.hand_over(limit).await;
+        drop(stopping);
         let interrupt_at = begun + limit.mul_f64(INTERRUPT_AFTER);
         let left = match timeout_at(interrupt_at, &mut loops.work).await {
             Ok(left) => left.unwrap_or_default(),
@@ -282,8 +305,13 @@ impl<B: Backend> Runtime<B> {
         self.inner.worker
     }
 
-    /// Stops the runtime: no new work starts, the work in flight commits and runs its hooks, and the shards go to the
-    /// other processes.
+    /// Stops the runtime: its shards go to the other processes, then no new work starts, and the work in flight
+    /// commits and runs its hooks.
+    ///
+    /// The runtime goes on with its shards until the other processes work on them. Each of them begins at its next
+    /// check of the leases. The runtime waits for them no longer than three
+    /// [`check_interval`](crate::runtime::LeaseConfig::check_interval) and two fifths of `limit`. Without other
+    /// processes it does not wait.
     ///
     /// After four fifths of `limit` the remaining work is interrupted, which rolls it back and counts as no failure.
     /// Returns by `limit`, with the counts of the remaining work. A second stop does nothing.

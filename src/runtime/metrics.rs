@@ -5,13 +5,15 @@ use std::time::{Duration, SystemTime};
 use metrics::{counter, gauge, histogram};
 
 use super::working::paused::PausedKinds;
-use crate::eventbox::KindBacklog;
+use crate::eventbox::{KindBacklog, shard_name};
 use crate::instrument::{Instrument, InstrumentKind};
 
 const SHARDS: &str = "eventbox_runtime_shards";
 const SHARD_STATES: &str = "eventbox_runtime_shard_states";
 const MEMBERS: &str = "eventbox_runtime_members";
 const HANDED_OVER: &str = "eventbox_runtime_handed_over_total";
+const TAKEN: &str = "eventbox_runtime_taken_total";
+const SHARD_FAILURES: &str = "eventbox_runtime_shard_failures_total";
 const LEASE_AGE: &str = "eventbox_runtime_lease_age_seconds";
 const LISTENING: &str = "eventbox_runtime_listening";
 const HELD: &str = "eventbox_runtime_held_kinds";
@@ -22,6 +24,16 @@ const SIZE: &str = "eventbox_size";
 const OLDEST_AGE: &str = "eventbox_oldest_age_seconds";
 
 const SCAN: &str = "eventbox_runtime_scan_seconds";
+
+const SHARD_UP: &str = "eventbox_shard_up";
+const SHARD_GENERATION: &str = "eventbox_shard_generation";
+const SHARD_TURNS: &str = "eventbox_shard_turns_total";
+const SHARD_EVENTS: &str = "eventbox_shard_events_total";
+
+/// States of a shard, as labels.
+pub(super) const PRIMARY: &str = "primary";
+pub(super) const STANDBY: &str = "standby";
+pub(super) const FAILED: &str = "failed";
 
 const NONE: &[f64] = &[];
 
@@ -80,6 +92,22 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Shards that this process handed over",
     },
     Instrument {
+        name: TAKEN,
+        kind: InstrumentKind::Counter,
+        unit: "{shard}",
+        labels: &[],
+        buckets: NONE,
+        help: "Shards that this process took because no process held them: they were free, or their leases had expired",
+    },
+    Instrument {
+        name: SHARD_FAILURES,
+        kind: InstrumentKind::Counter,
+        unit: "{shard}",
+        labels: &[],
+        buckets: NONE,
+        help: "Number of times that a shard of this process failed, because its rounds failed as a whole",
+    },
+    Instrument {
         name: LEASE_AGE,
         kind: InstrumentKind::Gauge,
         unit: "s",
@@ -120,6 +148,41 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Time of a scan for recipients with events; it grows while an old transaction keeps removed rows",
     },
     Instrument {
+        name: SHARD_UP,
+        kind: InstrumentKind::Gauge,
+        unit: "1",
+        labels: &["shard", "state"],
+        buckets: NONE,
+        help: "1 while the shard has the state in this process, 0 after that, when RuntimeConfig asks for \
+               shard_metrics",
+    },
+    Instrument {
+        name: SHARD_GENERATION,
+        kind: InstrumentKind::Gauge,
+        unit: "1",
+        labels: &["shard"],
+        buckets: NONE,
+        help: "Number of changes of the holder of a shard that this process holds, 0 once it is another's, when \
+               RuntimeConfig asks for shard_metrics: take the maximum over the processes",
+    },
+    Instrument {
+        name: SHARD_TURNS,
+        kind: InstrumentKind::Counter,
+        unit: "{turn}",
+        labels: &["shard"],
+        buckets: NONE,
+        help: "Turns of the recipients of a shard that this process committed, in rounds or alone, when RuntimeConfig \
+               asks for shard_metrics",
+    },
+    Instrument {
+        name: SHARD_EVENTS,
+        kind: InstrumentKind::Counter,
+        unit: "{event}",
+        labels: &["shard"],
+        buckets: NONE,
+        help: "Events that these turns removed from their boxes",
+    },
+    Instrument {
         name: UNREGISTERED,
         kind: InstrumentKind::Counter,
         unit: "{recipient}",
@@ -137,16 +200,16 @@ pub(super) fn waiting(backlog: &KindBacklog, now: SystemTime) {
     gauge!(OLDEST_AGE, "kind" => backlog.kind.clone()).set(age.unwrap_or_default().as_secs_f64());
 }
 
-pub(super) fn shards(owned: usize, members: usize) {
-    #[allow(clippy::cast_precision_loss, reason = "there are 256 shards, and fewer processes than the precision")]
-    for (name, value) in [(SHARDS, owned as f64), (MEMBERS, members as f64)] {
-        gauge!(name).set(value);
-    }
+#[allow(clippy::cast_precision_loss, reason = "there are fewer processes than the precision")]
+pub(super) fn members(members: usize) {
+    gauge!(MEMBERS).set(members as f64);
 }
 
 pub(super) fn shard_states(primary: usize, standby: usize, failed: usize) {
     #[allow(clippy::cast_precision_loss, reason = "there are 256 shards")]
-    for (state, shards) in [("primary", primary as f64), ("standby", standby as f64), ("failed", failed as f64)] {
+    gauge!(SHARDS).set(primary as f64);
+    #[allow(clippy::cast_precision_loss, reason = "there are 256 shards")]
+    for (state, shards) in [(PRIMARY, primary as f64), (STANDBY, standby as f64), (FAILED, failed as f64)] {
         gauge!(SHARD_STATES, "state" => state).set(shards);
     }
 }
@@ -172,6 +235,36 @@ pub(super) fn listening(yes: bool) {
 
 pub(super) fn handed_over(shards: u64) {
     counter!(HANDED_OVER).increment(shards);
+}
+
+pub(super) fn taken(shards: u64) {
+    counter!(TAKEN).increment(shards);
+}
+
+pub(super) fn shard_failed() {
+    counter!(SHARD_FAILURES).increment(1);
+}
+
+/// Makes the counters of rare occurrences known with 0, so that the first occurrence is an increase.
+pub(super) fn no_failures_yet() {
+    for name in [HANDED_OVER, TAKEN, SHARD_FAILURES] {
+        counter!(name).increment(0);
+    }
+}
+
+pub(super) fn shard_up(shard: u8, state: &'static str, is_up: bool) {
+    gauge!(SHARD_UP, "shard" => shard_name(shard), "state" => state).set(f64::from(u8::from(is_up)));
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
+pub(super) fn shard_generation(shard: u8, generation: i64) {
+    gauge!(SHARD_GENERATION, "shard" => shard_name(shard)).set(generation as f64);
+}
+
+/// Counts a turn by its shard.
+pub(super) fn shard_turn(shard: u8, removed: usize) {
+    counter!(SHARD_TURNS, "shard" => shard_name(shard)).increment(1);
+    counter!(SHARD_EVENTS, "shard" => shard_name(shard)).increment(removed as u64);
 }
 
 pub(super) fn hooks_ran(kind: &str) {

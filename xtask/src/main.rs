@@ -36,6 +36,9 @@ The chores of eventbox.
                              may, and is not in `ci`
   cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
                              minutes, needs root for full disks, and is not in `ci`; see `faults --help`
+  cargo xtask handover       measures how long recipients wait while processes come, stop, are replaced and are killed,
+                             on both engines, for docs/leases.md; takes minutes, wants a machine that does nothing
+                             else, and is not in `ci`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and lists the changes that no test notices and
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
@@ -71,6 +74,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("browser") => browser::run(args),
         Some("prometheus") if args.is_empty() => prometheus::run(),
         Some("faults") => faults::run(args),
+        Some("handover") if args.is_empty() => handover(),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("peers") => peers::run(args),
@@ -100,6 +104,14 @@ fn test(args: Vec<OsString>) -> Result<ExitCode> {
     tests.args(args).env("DATABASE_URL", server.url());
     run_several_per_core(&mut tests);
     exit_code(status_of(&mut tests)?)
+}
+
+/// Measures the hand-overs of shards between processes.
+fn handover() -> Result<ExitCode> {
+    let server = postgres::server()?;
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--test", "suite", "--"]);
+    tests.args(["--ignored", "--nocapture", "--test-threads", "1", "runtime::gaps::measured"]);
+    exit_code(status_of(tests.env("DATABASE_URL", server.url()))?)
 }
 
 /// Tests that run at a time for each core. Most of them wait for the database or for a condition.

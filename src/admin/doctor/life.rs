@@ -107,7 +107,7 @@ pub(super) async fn leases<B: Backend>(pool: &Pool<B>) -> Result<Vec<Finding>, F
 }
 
 /// Returns whether a process takes shards. One that only runs peers takes none.
-fn is_worker(member: &MemberRow, dead_us: i64) -> bool {
+pub(super) fn is_worker(member: &MemberRow, dead_us: i64) -> bool {
     !member.exiting && member.shard_limit > 0 && member.lives(dead_us)
 }
 

@@ -5,6 +5,7 @@ mod peers;
 mod room;
 mod schema;
 mod server;
+mod shards;
 
 use std::fmt;
 use std::time::Duration;
@@ -120,6 +121,7 @@ const OLD_TRANSACTION: Duration = Duration::from_secs(60);
 /// | `log`, `integrity` | size of the write-ahead log, damages when asked for (SQLite) |
 /// | `clocks` | the clock of this process, and heartbeats, next to the database's clock |
 /// | `leases` | processes that died with shards, shards without a process |
+/// | `shards` | shards that failed, have no holder or no standby in another zone, or are disabled with events |
 /// | `kinds` | events whose kind no living process has registered |
 /// | `peers` | streams whose process is silent, events to send without a process that runs their peer |
 /// | `outbox` | the oldest message that is not delivered |
@@ -185,6 +187,7 @@ pub async fn doctor<B: Backend>(pool: &Pool<B>, options: &DoctorOptions) -> Resu
     if has_tables {
         add(noted(pool, "clocks", life::heartbeats(pool)).await);
         add(noted(pool, "leases", life::leases(pool)).await);
+        add(noted(pool, "shards", shards::shards(pool)).await);
         add(noted(pool, "kinds", life::kinds(pool)).await);
         add(noted(pool, "peers", peers::peers(pool)).await);
         add(noted(pool, "outbox", life::outbox(pool)).await);

@@ -8,7 +8,7 @@ mod messages;
 mod recipient;
 mod record;
 mod shard;
-mod shards;
+pub(in crate::admin) mod shards;
 
 use std::fmt;
 

@@ -182,8 +182,8 @@ impl<B: Backend> Operator<B> {
     /// next check.
     ///
     /// Use it for a failed shard that is not tried again, once the cause of the failure is gone. With `only_failed` the
-    /// other shards stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until its
-    /// next check. Two members on one shard are harmless.
+    /// other shards stay where they are. Standbys stay standbys, and pins stay. The holder works on a shard until
+    /// the next one does. Two members on one shard are harmless.
     ///
     /// # Errors
     ///
@@ -240,6 +240,11 @@ fn count(shards: &[u8]) -> u64 {
 
 /// Names shards in ascending order, in ranges: `shards 0-3 7`.
 fn shards(numbers: impl Iterator<Item = u8>) -> String {
+    format!("shards {}", ranges(numbers))
+}
+
+/// Returns numbers in ascending order as ranges, as the command line takes them: `0-3 7`.
+pub(in crate::admin) fn ranges(numbers: impl Iterator<Item = u8>) -> String {
     let mut ranges: Vec<(u8, u8)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {
@@ -248,10 +253,10 @@ fn shards(numbers: impl Iterator<Item = u8>) -> String {
         }
     }
     let texts = ranges.iter().map(|(first, last)| match first == last {
-        true => format!(" {first}"),
-        false => format!(" {first}-{last}"),
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
     });
-    format!("shards{}", texts.collect::<String>())
+    texts.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -203,15 +203,22 @@ impl ShardSelector {
 /// # Ok(()) }
 /// ```
 pub async fn list_shards<B: Backend>(pool: &Pool<B>, selector: &ShardSelector) -> Result<Vec<ShardView>> {
-    let read = answered(pool, async {
-        let conn = &mut *hold(pool).await?;
-        Ok((B::list_shards(conn).await?, B::list_leases(conn).await?, B::list_members(conn).await?))
-    });
-    let (shards, leases, members) = read.await.map_err(|fault: Fault| fault.during("list the shards"))?;
+    let listed = answered(pool, async { read::<B>(&mut *hold(pool).await?, selector).await }).await;
+    Ok(listed.map_err(|fault: Fault| fault.during("list the shards"))?.0)
+}
+
+/// Returns the selected shards, and all members.
+pub(in crate::admin) async fn read<B: Backend>(
+    conn: &mut B::Connection,
+    selector: &ShardSelector,
+) -> Result<(Vec<ShardView>, Vec<MemberRow>), Fault> {
+    let (shards, leases) = (B::list_shards(conn).await?, B::list_leases(conn).await?);
+    let members = B::list_members(conn).await?;
     let living: Vec<Told> = members.iter().filter_map(Told::of).collect();
     let leases: BTreeMap<i16, LeaseRow> = leases.into_iter().map(|lease| (lease.shard, lease)).collect();
     let selected = shards.into_iter().filter(|row| selector.selects(row));
-    Ok(selected.map(|row| view(leases.get(&row.shard), row, &living)).collect())
+    let views = selected.map(|row| view(leases.get(&row.shard), row, &living)).collect();
+    Ok((views, members))
 }
 
 /// What a living member told of its shards.

@@ -17,11 +17,13 @@ use super::view::count::Count;
 use super::view::destination::PausedDestination;
 use super::view::members::{self, Member, ShardLease};
 use super::view::peers::{self, StreamView};
+use super::view::shards::{ShardSelector, ShardState, ShardView, list_shards};
 use super::{Standing, standing, time_of};
 use crate::clock::micros;
 use crate::error::Result;
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
+use crate::shard::LABEL_ID;
 use crate::store::{Backend, DeadWanted, Fault, MessageGroup, NEXT, OldTransaction, TimerHead, answered, hold};
 
 /// Age from which a transaction is named as the reason, as long as nothing else is.
@@ -59,6 +61,7 @@ struct Facts {
     quarantined: u64,
     members: Vec<Member>,
     lease: Option<ShardLease>,
+    shard: Option<ShardView>,
     stream: Option<StreamView>,
     old: Option<OldTransaction>,
     groups: Vec<MessageGroup>,
@@ -129,7 +132,8 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
     let old = B::old_transactions(pool, micros(OLD_TRANSACTION), i64::MAX, 1).await.map_err(during)?.pop();
     // After the events: a turn that takes the last of them in between is known here.
     let standing = standing(pool, of).await?;
-    let (members, shards) = members::read(pool).await?;
+    let (members, leases) = members::read(pool).await?;
+    let selector = ShardSelector::all().label(LABEL_ID, shard.to_string());
     Ok(Facts {
         now: time_of(now_us),
         standing,
@@ -138,7 +142,8 @@ async fn read<B: Backend>(pool: &Pool<B>, of: &Recipient) -> Result<Facts> {
         timer,
         quarantined: quarantined.unsigned_abs(),
         members,
-        lease: shards.into_iter().find(|lease| lease.shard == of.shard()),
+        lease: leases.into_iter().find(|lease| lease.shard == of.shard()),
+        shard: list_shards(pool, &selector).await?.pop(),
         stream: peers::stream(pool, of).await?,
         old,
         groups,
@@ -212,6 +217,9 @@ impl Facts {
         if let Some(reason) = self.stopped() {
             return Some(reason);
         }
+        if let Some(reason) = self.shard_stands_still() {
+            return Some(reason);
+        }
         let shard = of.shard();
         let Some(worker) = self.lease.as_ref().and_then(|lease| lease.holder) else {
             return Some(Reason::NoHolder { shard });
@@ -247,6 +255,20 @@ impl Facts {
         let next_attempt_at = self.standing.next_attempt_at.filter(|at| *at > self.now)?;
         let error = self.standing.error.clone().unwrap_or_default();
         Some(Reason::BackingOff { attempts: self.standing.attempts, next_attempt_at, error })
+    }
+
+    /// Returns what keeps every process from the shard.
+    fn shard_stands_still(&self) -> Option<Reason> {
+        let view = self.shard.as_ref()?;
+        if view.spec.is_disabled {
+            return Some(Reason::ShardDisabled { shard: view.shard });
+        }
+        (view.state == ShardState::Failed).then(|| Reason::ShardFailed {
+            shard: view.shard,
+            attempts: view.attempts,
+            next_attempt_at: view.next_attempt_in.map(|wait| self.now + wait),
+            error: view.errors.join("; "),
+        })
     }
 
     fn in_line(&self, of: &Recipient) -> Reason {

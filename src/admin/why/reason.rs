@@ -46,6 +46,23 @@ pub enum Reason {
         /// Last error.
         error: String,
     },
+    /// An operator disabled the recipient's shard: no process works on it.
+    ShardDisabled {
+        /// The shard.
+        shard: u8,
+    },
+    /// The recipient's shard has failed: its rounds failed as a whole, and no process works on it now.
+    ShardFailed {
+        /// The shard.
+        shard: u8,
+        /// Number of failures in a row.
+        attempts: u32,
+        /// Time of the next try, by the database's clock. `None` when the shard waits for an operator who unassigns it.
+        #[serde(serialize_with = "crate::admin::view::text::time_if_any")]
+        next_attempt_at: Option<SystemTime>,
+        /// Error of the last failure.
+        error: String,
+    },
     /// No process holds the recipient's shard.
     NoHolder {
         /// The shard.

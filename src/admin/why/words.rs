@@ -57,6 +57,24 @@ impl Facts {
                 ),
                 format!("Repair the cause, then: eventbox retry {of}"),
             ),
+            Reason::ShardDisabled { shard } => (
+                format!("Shard {shard}, to which {of} belongs, is disabled by an operator; {waiting}."),
+                format!(
+                    "To see its spec: eventbox shards list --label id={shard}. To set it back: eventbox shards \
+                         apply {shard} --reset"
+                ),
+            ),
+            Reason::ShardFailed { shard, attempts, next_attempt_at, error } => (
+                format!(
+                    "Shard {shard}, to which {of} belongs, has FAILED {attempts} times in a row and {}; {waiting}. \
+                     The error: {error}",
+                    match next_attempt_at {
+                        Some(at) => format!("is tried again {}", self.until(*at)),
+                        None => "is not tried again".to_owned(),
+                    }
+                ),
+                format!("Repair the cause, then: eventbox shards unassign {shard} --only-failed"),
+            ),
             Reason::NoHolder { shard } => (
                 format!("No process holds shard {shard}, to which {of} belongs; {waiting}."),
                 "Start a process with a runtime. A runtime without leases is not seen here.".to_owned(),

@@ -40,6 +40,8 @@ pub(crate) enum Action {
     ResumeDestination(Destination),
     ReleaseShard(u8),
     MoveShard { shard: u8, to: Uuid },
+    UnassignShard(u8),
+    UnassignFailed,
 }
 
 /// The fields that describe actions. A confirmation repeats them.
@@ -85,6 +87,8 @@ impl Action {
                 let to = form.parsed("member", "the id of a member")?;
                 Action::MoveShard { shard: shard(form)?, to: to.ok_or_else(|| missing("member"))? }
             }
+            "unassign-shard" => Action::UnassignShard(shard(form)?),
+            "unassign-failed" => Action::UnassignFailed,
             _ => return Err(Failure::bad_input("the dashboard does not know this action")),
         };
         Ok(action)
@@ -112,7 +116,9 @@ impl Action {
             | Action::BuryMessages(_)
             | Action::PauseDestination(_)
             | Action::ResumeDestination(_) => ("/outbox", Vec::new()),
-            Action::ReleaseShard(_) | Action::MoveShard { .. } => ("/shards", Vec::new()),
+            Action::ReleaseShard(_) | Action::MoveShard { .. } | Action::UnassignShard(_) | Action::UnassignFailed => {
+                ("/shards", Vec::new())
+            }
         }
     }
 }
@@ -169,6 +175,7 @@ mod tests {
             "action=replay-one&letter=x",
             "action=release-shard&shard=256",
             "action=move-shard&shard=1",
+            "action=unassign-shard",
             "action=pause-kind",
         ] {
             assert!(parse(form).is_err(), "{form}");

@@ -27,6 +27,7 @@ impl Action {
             Action::ResumeDestination(_) => "resume-destination",
             Action::ReleaseShard(_) => "release",
             Action::MoveShard { .. } => "move",
+            Action::UnassignShard(_) | Action::UnassignFailed => "unassign",
         }
     }
 
@@ -56,6 +57,8 @@ impl Action {
             Action::ResumeDestination(_) => "Resume the delivery",
             Action::ReleaseShard(_) => "Release the shard",
             Action::MoveShard { .. } => "Move the shard",
+            Action::UnassignShard(_) => "Unassign the shard",
+            Action::UnassignFailed => "Unassign all failed shards",
         }
     }
 
@@ -138,6 +141,17 @@ impl Action {
             Action::MoveShard { shard, to } => {
                 format!("This moves shard {shard} to the member {to}, and pins it there while the member lives.")
             }
+            Action::UnassignShard(shard) => {
+                format!(
+                    "This takes shard {shard} from its holder and forgets its failure: the member that should have it \
+                     takes it."
+                )
+            }
+            Action::UnassignFailed => format!(
+                "This takes {} from their holders and forgets their failures: the members that should have them take \
+                 them.",
+                counted(touched, "failed shard")
+            ),
         }
     }
 
@@ -163,6 +177,8 @@ impl Action {
             Action::ResumeDestination(of) => format!("The delivery of {of} is not paused."),
             Action::ReleaseShard(shard) => format!("Shard {shard} has no holder."),
             Action::MoveShard { shard, to } => format!("Shard {shard} cannot be moved to {to}, or is there already."),
+            Action::UnassignShard(shard) => format!("Shard {shard} has no holder, and has not failed."),
+            Action::UnassignFailed => "No shard has failed.".to_owned(),
             Action::SetState { of, .. } | Action::ClearState { of, .. } | Action::Forget(of) => {
                 format!("Nothing of {of} would change.")
             }
@@ -194,6 +210,7 @@ pub(crate) fn done(code: &str, touched: u64) -> Option<String> {
         "resume-destination" => "The delivery is resumed.".to_owned(),
         "release" => "The shard is released.".to_owned(),
         "move" => "The shard is moved.".to_owned(),
+        "unassign" => format!("{} unassigned.", counted(touched, "shard")),
         _ => return None,
     };
     Some(sentence)

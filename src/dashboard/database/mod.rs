@@ -13,7 +13,8 @@ use super::actions::Action;
 use super::web::PAGE_ROWS;
 use crate::admin::{
     self, DeadFilter, DeadView, Detail, DoctorOptions, Finding, InspectOptions, Member, MessageFilter, MessageView,
-    Operation, OutboxGroups, Overview, PeerView, RecipientPage, RecipientQuery, ShardLease, StreamView, Why,
+    Operation, OutboxGroups, Overview, PeerView, RecipientPage, RecipientQuery, ShardLease, ShardSelector, ShardView,
+    StreamView, Why,
 };
 use crate::error::Result;
 use crate::eventbox::EventId;
@@ -60,6 +61,7 @@ pub(crate) trait Database: Send + Sync {
     async fn glance(&self) -> Result<Glance>;
     async fn members(&self) -> Result<Vec<Member>>;
     async fn shards(&self) -> Result<Vec<ShardLease>>;
+    async fn shard_views(&self) -> Result<Vec<ShardView>>;
     async fn peers(&self) -> Result<Vec<PeerView>>;
     async fn streams(&self, peer: &str, after: Option<&str>) -> Result<Vec<StreamView>>;
     async fn recipients(&self, query: &RecipientQuery) -> Result<RecipientPage>;
@@ -99,6 +101,10 @@ impl<B: Backend> Database for OnPool<B> {
 
     async fn shards(&self) -> Result<Vec<ShardLease>> {
         admin::shards(&self.0).await
+    }
+
+    async fn shard_views(&self) -> Result<Vec<ShardView>> {
+        admin::list_shards(&self.0, &ShardSelector::all()).await
     }
 
     async fn peers(&self) -> Result<Vec<PeerView>> {

@@ -50,11 +50,17 @@ pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By)
         Action::ResumeDestination(of) => operator.resume_destination(of).await,
         Action::ReleaseShard(shard) => operator.release_shard(*shard).await,
         Action::MoveShard { shard, to } => operator.move_shard(*shard, *to).await,
+        Action::UnassignShard(shard) => operator.unassign(&[*shard], false).await.map(|unassigned| unassigned.done),
+        Action::UnassignFailed => operator.unassign(&all_shards(), true).await.map(|unassigned| unassigned.done),
     };
     done.map(|done| match done {
         Done { touched: 1.., waiting: Some(waiting), .. } => Effect::Delivery { waiting },
         Done { touched, .. } => Effect::Touched(touched),
     })
+}
+
+fn all_shards() -> Vec<u8> {
+    (0..=u8::MAX).collect()
 }
 
 fn forgotten(forgotten: Forgotten) -> Effect {

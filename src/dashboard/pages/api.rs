@@ -90,7 +90,7 @@ async fn members(Extension(ctx): Extension<Ctx>) -> Response {
 }
 
 async fn shards(Extension(ctx): Extension<Ctx>) -> Response {
-    answer(&ctx, ctx.database().shards().await.map_err(Failure::from))
+    answer(&ctx, ctx.database().shard_views().await.map_err(Failure::from))
 }
 
 async fn peers(Extension(ctx): Extension<Ctx>) -> Response {

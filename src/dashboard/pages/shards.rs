@@ -1,10 +1,11 @@
-//! Shards and members: who holds what, and moving it.
+//! Shards and members: who holds what, what failed, and moving it.
 
 use axum::Extension;
 use axum::response::Response;
 use maud::{Markup, html};
+use uuid::Uuid;
 
-use crate::admin::{Member, ShardLease};
+use crate::admin::{Member, ShardLease, ShardState, ShardView};
 use crate::dashboard::html::parts::{badge, dash, plain, table};
 use crate::dashboard::html::{Holders, Sheet, Tab, answer, forms, lease_end, member_name, shard_map, text};
 use crate::dashboard::web::{Call, Ctx, Failure};
@@ -16,6 +17,7 @@ pub(super) async fn page(Extension(ctx): Extension<Ctx>) -> Response {
 async fn sheet(call: &Call) -> Result<Sheet, Failure> {
     let members = call.database().members().await?;
     let leases = call.database().shards().await?;
+    let shards = call.database().shard_views().await?;
     let body = html! {
         section aria-labelledby="members-headline" {
             h2 #members-headline { "Members" }
@@ -24,11 +26,12 @@ async fn sheet(call: &Call) -> Result<Sheet, Failure> {
         section aria-labelledby="map-headline" {
             h2 #map-headline { "Shards" }
             (shard_map(&members, &leases))
+            (trouble(call, &members, &shards))
         }
         (actions(call, &members))
         details #leases-details {
             summary { "Every shard in a table" }
-            (lease_list(&members, &leases))
+            (shard_list(&members, &leases, &shards))
         }
     };
     Ok(Sheet::new("Shards and members", body))
@@ -101,7 +104,7 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             label { span { "Shard (0 to 255)" } input id=(id) type="number" name="shard" min="0" max="255" required; }
         }
     };
-    let released = shard("release-shard-number");
+    let (released, unassigned) = (shard("release-shard-number"), shard("unassign-shard-number"));
     let moved = html! {
         (shard("move-shard-number"))
         label {
@@ -116,6 +119,7 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             h2 #actions-headline { "Actions" }
             p { "The owner of a shard decides only who works on it. Moving a shard loses and repeats nothing." }
             (forms::ask(call, "action-release-shard", "Release …", "release-shard", &[], &released))
+            (forms::ask(call, "action-unassign-shard", "Unassign …", "unassign-shard", &[], &unassigned))
             @if !members.is_empty() {
                 (forms::ask(call, "action-move-shard", "Move …", "move-shard", &[], &moved))
             }
@@ -123,22 +127,97 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
     }
 }
 
-fn lease_list(members: &[Member], leases: &[ShardLease]) -> Markup {
+/// Returns the shards that no process works on although one could, with what mends them.
+fn trouble(call: &Call, members: &[Member], shards: &[ShardView]) -> Markup {
     let holders = Holders::new(members);
-    let row = |lease: &ShardLease| {
+    let row = |shard: &ShardView| {
+        let number = shard.shard.to_string();
+        let id = format!("unassign-{number}");
         vec![
-            plain(lease.shard),
+            plain(&number),
+            state(shard),
+            plain(holders.name(shard.holder)),
+            failure(shard),
+            html! {
+                @if shard.state == ShardState::Failed {
+                    (forms::button(call, &id, "Unassign …", "unassign-shard", &[("shard", number.as_str())]))
+                } @else { (dash()) }
+            },
+        ]
+    };
+    let is_failed = |shard: &ShardView| shard.state == ShardState::Failed;
+    let rows: Vec<_> = shards.iter().filter(|shard| is_failed(shard) || shard.spec.is_disabled).map(row).collect();
+    if rows.is_empty() {
+        return html! {};
+    }
+    html! {
+        (table(
+            "trouble",
+            "Shards that failed or are disabled",
+            &["Shard", "State", "Holder", "Failure", "Repair"],
+            &rows,
+            "",
+        ))
+        @if shards.iter().any(is_failed) {
+            (forms::button(call, "action-unassign-failed", "Unassign all failed shards …", "unassign-failed", &[]))
+        }
+    }
+}
+
+fn state(shard: &ShardView) -> Markup {
+    let (class, word) = match shard.state {
+        ShardState::Failed => ("bad", "FAILED"),
+        ShardState::Primary => ("good", "PRIMARY"),
+        ShardState::Standby => ("note", "STANDBY"),
+        ShardState::Idle => ("note", "IDLE"),
+    };
+    html! {
+        (badge(class, word))
+        @if shard.spec.is_disabled { " " (badge("note", "disabled")) }
+    }
+}
+
+fn failure(shard: &ShardView) -> Markup {
+    if shard.attempts == 0 {
+        return dash();
+    }
+    html! {
+        (text::counted(shard.attempts.into(), "failure")) " in a row"
+        @if shard.state == ShardState::Failed {
+            @match shard.next_attempt_in {
+                Some(wait) => { ", tried again in " (text::duration(wait)) }
+                None => { ", not tried again" }
+            }
+        }
+        @for error in &shard.errors { p { (error) } }
+    }
+}
+
+fn shard_list(members: &[Member], leases: &[ShardLease], shards: &[ShardView]) -> Markup {
+    let holders = Holders::new(members);
+    let zone_of = |worker: Option<Uuid>| {
+        let member = members.iter().find(|member| Some(member.worker) == worker);
+        member.map(|member| member.zone.as_str()).filter(|zone| !zone.is_empty())
+    };
+    let row = |(lease, shard): (&ShardLease, &ShardView)| {
+        vec![
+            plain(shard.shard),
+            state(shard),
             plain(holders.name(lease.holder)),
+            zone_of(lease.holder).map_or_else(dash, plain),
+            shard.standby.map_or_else(dash, |standby| plain(holders.name(Some(standby)))),
+            zone_of(shard.standby).map_or_else(dash, plain),
             plain(lease.generation),
             plain(lease_end(lease)),
             lease.pinned.map_or_else(dash, |pinned| plain(holders.name(Some(pinned)))),
+            failure(shard),
         ]
     };
     table(
         "leases",
-        "Leases of the shards",
-        &["Shard", "Holder", "Generation", "Lease", "Pinned to"],
-        &leases.iter().map(row).collect::<Vec<_>>(),
+        "The shards with their leases",
+        &["Shard", "State", "Holder", "Zone", "Standby", "Its zone", "Generation", "Lease", "Pinned to", "Failure"],
+        &leases.iter().zip(shards).map(row).collect::<Vec<_>>(),
         "No shard was ever held.",
     )
 }

@@ -8,6 +8,7 @@ use super::outage::Ended;
 use crate::error::{Error, Result};
 use crate::eventbox::{Done, Turn};
 use crate::recipient::Recipient;
+use crate::runtime::metrics;
 use crate::runtime::working::ready::Lane;
 use crate::runtime::working::registry::Handler;
 use crate::runtime::working::scheduler::Scheduler;
@@ -138,6 +139,9 @@ impl<B: Backend> Scheduler<B> {
 
     pub(super) fn committed(&mut self, to: Recipient, lane: Lane, turn: &Turn) {
         self.shared.counters.turn(turn);
+        if self.shared.config.shard_metrics {
+            metrics::shard_turn(to.shard(), turn.consumed + turn.garbage);
+        }
         self.shared.failed_shards.works(to.shard());
         self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
         self.backoffs.is_over(&to);

@@ -3,10 +3,11 @@
 //!
 //! Every check reads members and leases, by the database's clock. It takes free shards that should belong to this
 //! process, hands over shards that should belong to another living member, and learns which shards were handed to
-//! this process. A shard is worked on until the check after its hand-over, so that there is no gap. Two processes on
-//! one shard are harmless. A disabled shard is given up at once, and a failed one is kept but not worked on.
+//! this process. A shard that was handed over is worked on until its new holder says that it works on the shard. A
+//! disabled shard is given up at once, and a failed one is kept but not worked on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::watch;
@@ -14,8 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::assignment::{Assignment, Candidate, Wishes};
+use super::assignment::Assignment;
 use super::failed::{self, FailedShards, leaves_alone};
+use super::gauges::{ShardGauges, States};
+use super::passing::Passing;
+use super::plan::{Plan, candidates, first_end, generations, held, shard_of, wishes};
 #[cfg(feature = "emitter")]
 use crate::chip::BreakerState;
 use crate::clock::micros;
@@ -32,12 +36,30 @@ use crate::runtime::working::at_work::AtWork;
 use crate::runtime::working::paused::PausedKinds;
 use crate::shard::ShardSet;
 use crate::store::{
-    Backend, FailureWrite, Fault, LeaseRow, MemberReport, MemberRow, ReportedBreaker, ShardMask, ShardOrder, answered,
-    hold,
+    Backend, FailureWrite, Fault, LeaseRow, MemberReport, MemberRow, Notification, ReportedBreaker, ShardMask,
+    ShardOrder, answered, hold,
 };
 
 /// Number of lease terms of silence after which a member is removed.
 const SILENT_TERMS: u32 = 20;
+
+/// Longest pause between two checks while the shards of a process that stops are in hand-over.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(20);
+
+/// Shortest pause between two checks.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// How far this process is on its way out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It takes shards.
+    #[default]
+    Working,
+    /// It takes no shards, and works on its own until other members do.
+    HandingOver,
+    /// Every shard that another member takes is worked on there.
+    HandedOver,
+}
 
 /// This process as a member.
 pub(crate) struct Membership<B: Backend> {
@@ -61,22 +83,49 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) emitter: Option<DurableEmitter<B>>,
     /// Shards that this process works on.
     pub(crate) owned: watch::Sender<ShardSet>,
+    /// Shards that this process has lost and still works on.
+    pub(crate) passing: Passing,
+    pub(crate) stage: watch::Sender<Stage>,
+    /// `None` unless metrics by shard are asked for.
+    pub(crate) gauges: Option<ShardGauges>,
     /// The last assignment, and the shards of which this process is the standby in it.
     pub(crate) standing: watch::Sender<(Assignment, ShardSet)>,
+}
+
+/// Result of a check.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checked {
+    /// Time until the first lease of another member ends.
+    first_end: Option<Duration>,
+    /// Whether this process works on shards in hand-over.
+    pub(super) is_passing: bool,
 }
 
 impl<B: Backend> Membership<B> {
     /// Checks and renews until `leaving`.
     pub(crate) async fn run(self: Arc<Self>, leaving: CancellationToken, beat: Beat) {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut stage) = (Instant::now(), self.stage.subscribe());
         let mut first = true;
+        metrics::no_failures_yet();
         while !leaving.is_cancelled() {
+            let mut pause = self.leases.check_interval;
             {
                 let _busy = beat.busy();
+                let now = *stage.borrow_and_update();
                 let renew = first || renewed.elapsed() >= self.leases.renew_interval;
-                match self.check(renew, false).await {
-                    Ok(()) if renew => (first, renewed) = (false, Instant::now()),
-                    Ok(()) => {}
+                match self.check(renew, now != Stage::Working).await {
+                    Ok(checked) => {
+                        if renew {
+                            (first, renewed) = (false, Instant::now());
+                        }
+                        // The leases of a member that died are taken when they end.
+                        pause = pause.min(checked.first_end.map_or(pause, |end| end + MIN_PAUSE));
+                        if now == Stage::HandingOver && !checked.is_passing {
+                            self.stage.send_replace(Stage::HandedOver);
+                        } else if now == Stage::HandingOver {
+                            pause = pause.min(HAND_OVER_PAUSE);
+                        }
+                    }
                     Err(fault) => {
                         self.failed_shards.forget();
                         self.complaints.raise("the leases on shards", &fault.0, self.leases.check_interval);
@@ -86,63 +135,117 @@ impl<B: Backend> Membership<B> {
             }
             tokio::select! {
                 () = leaving.cancelled() => {}
-                () = tokio::time::sleep(self.leases.check_interval) => {}
+                Ok(()) = stage.changed() => {}
+                () = tokio::time::sleep(pause.max(MIN_PAUSE)) => {}
             }
         }
     }
 
+    /// Hands over the shards while this process goes on with them. Returns when each shard that another member takes
+    /// is worked on there.
+    pub(crate) async fn hand_over(&self) {
+        if self.owned.borrow().is_empty() {
+            return;
+        }
+        let mut stage = self.stage.subscribe();
+        self.stage.send_if_modified(|stage| {
+            let begins = *stage == Stage::Working;
+            if begins {
+                *stage = Stage::HandingOver;
+            }
+            begins
+        });
+        // The sender lives as long as this member.
+        let _ = stage.wait_for(|stage| *stage == Stage::HandedOver).await;
+    }
+
     /// Makes one check; `exiting` hands over all shards.
-    pub(super) async fn check(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
+    pub(super) async fn check(&self, renew: bool, exiting: bool) -> Result<Checked, Fault> {
         answered(&self.pool, self.check_now(renew, exiting)).await
     }
 
-    async fn check_now(&self, renew: bool, exiting: bool) -> Result<(), Fault> {
+    async fn check_now(&self, renew: bool, exiting: bool) -> Result<Checked, Fault> {
         let ttl_us = micros(self.leases.lease_ttl);
-        let mut conn = hold(&self.pool).await?;
+        let conn = &mut *hold(&self.pool).await?;
         if renew || exiting {
-            B::beat_member(&mut conn, &self.row(exiting)).await?;
-            B::renew_leases(&mut conn, self.worker, ttl_us).await?;
-            B::delete_silent_members(&mut conn, ttl_us.saturating_mul(SILENT_TERMS.into())).await?;
+            B::beat_member(conn, &self.row(exiting)).await?;
+            B::renew_leases(conn, self.worker, ttl_us).await?;
+            B::delete_silent_members(conn, ttl_us.saturating_mul(SILENT_TERMS.into())).await?;
         }
-        let members = B::list_members(&mut conn).await?;
-        let leases = B::list_leases(&mut conn).await?;
-        let orders = B::list_shard_orders(&mut conn).await?;
+        let members = B::list_members(conn).await?;
+        let mut leases = B::list_leases(conn).await?;
+        let orders = B::list_shard_orders(conn).await?;
         let (wishes, candidates) = (wishes(&orders), candidates(&members, self.worker, ttl_us));
         let pins = leases.iter().filter_map(|lease| Some((shard_of(lease), lease.pinned?)));
         let pins = pins.filter(|(shard, _)| !wishes.disabled.contains(*shard));
         let assignment = Assignment::of(&candidates, &wishes).with_pins(pins);
         let plan = Plan::of(self.worker, &assignment, &leases, ttl_us);
-        let mut owned = plan.kept;
         if !plan.free.is_empty() {
-            B::claim_leases(&mut conn, &ShardMask::new(plan.free.iter()), self.worker, ttl_us).await?;
-            owned = held(&B::list_leases(&mut conn).await?, self.worker);
+            let taken = B::claim_leases(conn, &ShardMask::new(plan.free.iter()), self.worker, ttl_us).await?;
+            metrics::taken(taken);
+            leases = B::list_leases(conn).await?;
         }
-        for (to, shards) in plan.handed_over {
-            let given = B::hand_over_leases(&mut conn, &ShardMask::new(shards.iter()), self.worker, to, ttl_us).await?;
-            metrics::handed_over(given);
-            tracing::info!(%to, shards = given, "shards are handed over");
-        }
-        let given_up = owned.and(wishes.disabled);
-        if !given_up.is_empty() {
-            let given = B::release_leases(&mut conn, &ShardMask::new(given_up.iter()), self.worker).await?;
-            tracing::info!(shards = given, "shards are disabled: they are given up");
-        }
-        let owned = owned.without(given_up);
-        let failed = self.settle(&mut conn, &orders, owned).await?;
-        let works_on = owned.without(failed);
-        metrics::shards(works_on.len(), members.len());
-        let changed = self.owned.send_if_modified(|now| std::mem::replace(now, works_on) != works_on);
+        self.give(conn, &plan, wishes.disabled.and(held(&leases, self.worker))).await?;
+        let owned = held(&leases, self.worker).without(wishes.disabled);
+        let failed = self.settle(conn, &orders, owned).await?;
+        let lost = self.owned.borrow().without(owned).without(wishes.disabled);
+        let passing = self.passing.keep(lost, &leases, &members, self.leases.lease_ttl);
         let is_other = self.standing.borrow().0 != assignment;
         if is_other {
             let standby = assignment.standby_of(self.worker, &candidates, &wishes);
             self.standing.send_replace((assignment, standby));
         }
-        metrics::shard_states(works_on.len(), self.standing.borrow().1.len(), failed.len());
-        if (changed || is_other) && !exiting {
-            // Operators see the new standing at once.
-            B::beat_member(&mut conn, &self.row(exiting)).await?;
+        let works_on = owned.or(passing).without(failed);
+        let before = *self.owned.borrow();
+        if before != works_on {
+            self.owned.send_replace(works_on);
+        }
+        metrics::members(members.len());
+        self.tell(works_on, failed, &leases);
+        if (before != works_on || is_other) && !exiting {
+            // Operators and the former holders see the new standing at once.
+            B::beat_member(conn, &self.row(exiting)).await?;
+        }
+        self.wake_up_others(conn, before.without(works_on)).await;
+        Ok(Checked {
+            first_end: first_end(&leases, &members, self.worker, ttl_us),
+            is_passing: !passing.is_empty() || !plan.handed_over.is_empty(),
+        })
+    }
+
+    /// Hands over the shards that others should have, and gives up those that are disabled.
+    async fn give(&self, conn: &mut B::Connection, plan: &Plan, disabled: ShardSet) -> Result<(), Fault> {
+        let ttl_us = micros(self.leases.lease_ttl);
+        for (to, shards) in &plan.handed_over {
+            let given = B::hand_over_leases(conn, &ShardMask::new(shards.iter()), self.worker, *to, ttl_us).await?;
+            metrics::handed_over(given);
+            tracing::info!(%to, shards = given, "shards are handed over");
+        }
+        if !disabled.is_empty() {
+            let given = B::release_leases(conn, &ShardMask::new(disabled.iter()), self.worker).await?;
+            tracing::info!(shards = given, "shards are disabled: they are given up");
         }
         Ok(())
+    }
+
+    /// Wakes up the new holders: an emit may have woken up this process only, too late to be processed here.
+    async fn wake_up_others(&self, conn: &mut B::Connection, committed: ShardSet) {
+        if !B::SENDS_WAKE_UPS || !self.config.remote_wake_ups || committed.is_empty() {
+            return;
+        }
+        let wake_up = Notification { committed, ..Notification::default() };
+        if let Err(fault) = B::send_wake_up(conn, wake_up).await {
+            tracing::debug!(error = %fault.0, "a wake-up could not be sent: a poll finds its events");
+        }
+    }
+
+    /// Sets the gauges of shards.
+    fn tell(&self, primary: ShardSet, failed: ShardSet, leases: &[LeaseRow]) {
+        let standby = self.standing.borrow().1;
+        metrics::shard_states(primary.len(), standby.len(), failed.len());
+        if let Some(gauges) = &self.gauges {
+            gauges.set(States { primary, standby, failed }, &generations(leases, self.worker));
+        }
     }
 
     /// Writes which of the shards of this process fail and which work again. Returns those that are left alone.
@@ -173,6 +276,7 @@ impl<B: Backend> Membership<B> {
             };
             if B::fail_shard(conn, &write).await? {
                 alone.insert(shard);
+                metrics::shard_failed();
                 match pause {
                     Some(pause) => tracing::warn!(shard, error, ?pause, "a shard fails: it is tried again"),
                     None => tracing::error!(shard, error, "a shard fails: it waits for an operator who unassigns it"),
@@ -190,7 +294,11 @@ impl<B: Backend> Membership<B> {
             B::release_leases(&mut conn, &ShardMask::new(0..=u8::MAX), self.worker).await?;
             B::delete_member(&mut conn, self.worker).await
         };
-        answered(&self.pool, leaving).await
+        answered(&self.pool, leaving).await?;
+        self.owned.send_replace(ShardSet::default());
+        self.standing.send_replace((Assignment::default(), ShardSet::default()));
+        self.tell(ShardSet::default(), ShardSet::default(), &[]);
+        Ok(())
     }
 
     fn report(&self) -> MemberReport {
@@ -241,59 +349,4 @@ impl<B: Backend> Membership<B> {
             endpoint: self.config.endpoint.clone(),
         }
     }
-}
-
-/// Returns the members that take shards. This process lives, whatever the clock says of its heartbeat.
-fn candidates(members: &[MemberRow], worker: Uuid, ttl_us: i64) -> Vec<Candidate> {
-    let lives = |member: &&MemberRow| !member.exiting && (member.worker == worker || member.lives(ttl_us));
-    let living = members.iter().filter(lives);
-    living
-        .map(|member| Candidate {
-            worker: member.worker,
-            limit: usize::try_from(member.shard_limit).unwrap_or(0),
-            zone: member.zone.clone(),
-        })
-        .collect()
-}
-
-fn wishes(orders: &[ShardOrder]) -> Wishes {
-    Wishes {
-        disabled: orders.iter().filter(|order| order.is_disabled).map(failed::shard_of).collect(),
-        zones: orders.iter().filter_map(|order| Some((failed::shard_of(order), order.zone.clone()?))).collect(),
-    }
-}
-
-/// The decisions of one check.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Plan {
-    /// Shards of this process, with those in hand-over: it works on them until the next check.
-    kept: ShardSet,
-    /// Shards to take.
-    free: ShardSet,
-    /// Shards to hand over.
-    handed_over: Vec<(Uuid, ShardSet)>,
-}
-
-impl Plan {
-    fn of(worker: Uuid, assignment: &Assignment, leases: &[LeaseRow], ttl_us: i64) -> Self {
-        let kept = held(leases, worker);
-        let wanted = assignment.held_by(worker);
-        let is_free =
-            |lease: &&LeaseRow| lease.holder.is_none() || (!lease.is_valid(ttl_us) && lease.holder != Some(worker));
-        let free = leases.iter().filter(is_free).map(shard_of).filter(|shard| wanted.contains(*shard)).collect();
-        let others = assignment.parts().filter(|(member, _)| *member != worker);
-        let handed_over = others
-            .map(|(member, shards)| (member, shards.iter().filter(|shard| kept.contains(*shard)).collect::<ShardSet>()))
-            .filter(|(_, shards)| !shards.is_empty())
-            .collect();
-        Plan { kept, free, handed_over }
-    }
-}
-
-fn held(leases: &[LeaseRow], worker: Uuid) -> ShardSet {
-    leases.iter().filter(|lease| lease.holder == Some(worker)).map(shard_of).collect()
-}
-
-fn shard_of(lease: &LeaseRow) -> u8 {
-    u8::try_from(lease.shard).unwrap_or_default()
 }

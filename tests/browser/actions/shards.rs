@@ -20,6 +20,12 @@ on_every_engine! {
             browser.fill("#release-shard-number", "17").await;
             browser.act("#action-release-shard", "This frees shard 17", "The shard is released.").await;
             eventually(SOON, async || generation().await > before && stage.runtime.shards() == 256).await;
+            let is_held = async || admin::shards(&db.pool).await.unwrap()[17].holder.is_some();
+            eventually(SOON, is_held).await;
+            let before = generation().await;
+            browser.fill("#unassign-shard-number", "17").await;
+            browser.act("#action-unassign-shard", "This takes shard 17 from its holder", "1 shard unassigned.").await;
+            eventually(SOON, async || generation().await > before && stage.runtime.shards() == 256).await;
 
             let other = builder(db.open(4), "host-c:7000", NonZeroU32::MIN).start().await.unwrap();
             eventually(SOON, async || other.shards() == 128 && stage.runtime.shards() == 128).await;

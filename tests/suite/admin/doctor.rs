@@ -52,8 +52,8 @@ on_every_engine! {
             _ => &["log"],
         };
         let common = [
-            "versions", "connections", "migrations", "settings", "tables", "indexes", "clocks", "leases", "outbox",
-            "integrity",
+            "versions", "connections", "migrations", "settings", "tables", "indexes", "clocks", "leases", "shards",
+            "outbox", "integrity",
         ];
         for check in common.iter().chain(of_engine) {
             assert!(checks.contains(check), "{check} is not in {checks:?}");
@@ -167,6 +167,12 @@ on_every_engine! {
              VALUES ({id}, '', 256, {not}, {}, '{}')",
             now_us::<Engine>(),
             r#"{"kinds":["known","other"]}"#
+        ))
+        .await;
+        db.run(format_args!(
+            "UPDATE eventbox_lease
+             SET holder = (SELECT worker FROM eventbox_member), expires_at_us = {} + {HOUR}",
+            now_us::<Engine>()
         ))
         .await;
         let sentence = only(&examined(db).await, Severity::Warning, "kinds");

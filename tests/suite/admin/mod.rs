@@ -10,6 +10,7 @@ mod operator;
 mod quarantine;
 mod races;
 mod shards;
+mod shards_at_fault;
 pub(crate) mod streams;
 mod views;
 mod why;

@@ -49,6 +49,31 @@ on_every_engine! {
         assert_eq!(browser.open("/live").await.status(), 200, "a page that was closed leaves its place");
     }
 
+    /// A failed shard is shown with its error, and is unassigned. The dry run changes nothing.
+    async fn a_failed_shard_is_shown_and_unassigned(db) {
+        let browser = Browser::new(db, DashboardOptions::default());
+        browser.get("/shards").await.has_not("id=\"trouble\"");
+        let csrf = browser.csrf().await;
+        let all = [("csrf", csrf.as_str()), ("action", "unassign-failed")];
+        browser.post("/confirm", &all).await.has("No shard has failed.");
+        db.run("UPDATE eventbox_shard SET failed_at_us = 1, attempts = 3, errors = 'a <b> table' WHERE shard IN (3, 4)")
+            .await;
+        let shown = browser.get("/shards").await;
+        shown.has("id=\"trouble\"").has("FAILED").has("a &lt;b&gt; table").has("not tried again");
+        let failed = || db.number("SELECT count(*) FROM eventbox_shard WHERE attempts > 0");
+        let one = [("csrf", csrf.as_str()), ("action", "unassign-shard"), ("shard", "3")];
+        browser.post("/confirm", &one).await.has("This takes shard 3 from its holder");
+        assert_eq!(failed().await, 2);
+        assert_eq!(browser.post("/do", &one).await.status, 303);
+        assert_eq!(failed().await, 1);
+        browser.post("/confirm", &all).await.has("This takes 1 failed shard from their holders");
+        assert_eq!(failed().await, 1);
+        assert_eq!(browser.post("/do", &all).await.status, 303);
+        assert_eq!(failed().await, 0);
+        browser.get("/shards").await.has_not("id=\"trouble\"");
+        assert_eq!(db.number("SELECT count(*) FROM eventbox_operation").await, 2, "each is recorded");
+    }
+
     /// The map of the shards and the members come from a runtime that works.
     async fn a_member_and_its_shards_are_shown_and_moved(db) {
         let runtime = Runtime::builder(db.open(4)).reducer("order", Count).config(config()).start().await.unwrap();
@@ -68,6 +93,13 @@ on_every_engine! {
         eventually(SOON, async || runtime.shards() == 256 && generation().await > before).await;
         let moved = [("csrf", csrf.as_str()), ("action", "move-shard"), ("shard", "17"), ("member", &member)];
         assert_eq!(browser.post("/confirm", &moved).await.status, 200);
+        let is_held = || db.number("SELECT count(*) FROM eventbox_lease WHERE shard = 17 AND holder IS NOT NULL");
+        eventually(SOON, async || is_held().await == 1).await;
+        let unassign = [("csrf", csrf.as_str()), ("action", "unassign-shard"), ("shard", "17")];
+        browser.post("/confirm", &unassign).await.has("This takes shard 17 from its holder");
+        let before = generation().await;
+        assert_eq!(browser.post("/do", &unassign).await.status, 303);
+        eventually(SOON, async || is_held().await == 1 && generation().await > before).await;
         assert!(runtime.stop(STOP).await.complete);
     }
 }

@@ -7,9 +7,9 @@ use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{BoxError, CloudEvent, Event, Outcome, Precision, Recipient, Reducer, admin};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
-use super::{STOP, Tally, config, emit, tallying};
+use super::{STOP, Tally, backoff, config, emit, tallying};
 use crate::support::recorded::{Recording, becomes, recorded, recorded_on_every_engine};
-use crate::support::{CellEngine, TestDb, with_database};
+use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
 
 /// Publishes every event.
 struct Publisher;
@@ -106,7 +106,55 @@ async fn backlog<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
     runtime.stop(STOP).await;
 }
 
-recorded_on_every_engine!(shards_and_members lease_age held_kinds backlog);
+/// Case 11 of the acceptance cases: the state of each shard, its generation, turns and events, in one that works, has
+/// failed, works again, and has gone to another process.
+async fn single_shards<B: CellEngine>(db: &TestDb<B>, recording: &Recording) {
+    let mut config = config();
+    if config.leases.is_none() {
+        return;
+    }
+    (config.shard_metrics, config.fail_after) = (true, 2.try_into().unwrap());
+    config.fail_backoff = backoff(Duration::from_millis(300), Duration::from_millis(300));
+    let to = Recipient::new("tally", "1").unwrap();
+    let shard = to.shard().to_string();
+    let up = |state| [("shard", shard.clone()), ("state", String::from(state))];
+    let is = async |state, wanted: f64| {
+        let labels = up(state);
+        let labels = labels.each_ref().map(|(name, value)| (*name, value.as_str()));
+        becomes(recording, "eventbox_shard_up", &labels, |value| value == wanted).await;
+    };
+    let of_shard = [("shard", shard.as_str())];
+    let runtime = start(db, config).await;
+    is("primary", 1.0).await;
+    becomes(recording, "eventbox_shard_generation", &of_shard, |value| value == 1.0).await;
+    becomes(recording, "eventbox_shard_up", &[("state", "primary")], |value| value == 256.0).await;
+    emit(db, &to, 0..3).await;
+    becomes(recording, "eventbox_shard_events_total", &of_shard, |value| value == 3.0).await;
+    becomes(recording, "eventbox_shard_turns_total", &of_shard, |value| value == 1.0).await;
+
+    db.run("ALTER TABLE eventbox_state RENAME TO away").await;
+    emit(db, &to, 0..1).await;
+    is("failed", 1.0).await;
+    is("primary", 0.0).await;
+    becomes(recording, "eventbox_runtime_shard_failures_total", &[], |value| value >= 1.0).await;
+    db.run("ALTER TABLE away RENAME TO eventbox_state").await;
+    is("primary", 1.0).await;
+    is("failed", 0.0).await;
+    becomes(recording, "eventbox_shard_events_total", &of_shard, |value| value == 4.0).await;
+
+    let other = tallying(db.open(6)).start().await.unwrap();
+    eventually(SOON, async || other.shards() > 0).await;
+    admin::Operator::new(db.pool.clone(), "ana").move_shard(to.shard(), other.worker()).await.unwrap();
+    is("primary", 0.0).await;
+    becomes(recording, "eventbox_shard_generation", &of_shard, |value| value == 0.0).await;
+    becomes(recording, "eventbox_shard_up", &[("state", "standby")], |value| value >= 128.0).await;
+    other.stop(STOP).await;
+    is("primary", 1.0).await;
+    runtime.stop(STOP).await;
+    is("primary", 0.0).await;
+}
+
+recorded_on_every_engine!(shards_and_members lease_age held_kinds backlog single_shards);
 
 /// Whether the runtime listens for wake-ups: 1 while the connection exists, 0 while it does not, and 1 again. Only
 /// Postgres has such a connection.

@@ -6,6 +6,7 @@ mod bytes;
 mod config;
 mod failing;
 mod finding;
+mod gaps;
 mod gauges;
 mod handing;
 mod holding;

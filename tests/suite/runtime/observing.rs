@@ -46,7 +46,10 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
 
 /// Checks that the recorded instruments are exactly those of the two tables, with the numbers of the run.
 fn instruments_tell_what_happened(recorded: &Recorded) {
-    let of_runtime = |name: &str| name.starts_with("eventbox_runtime_") || name.ends_with("phase_seconds");
+    let of_runtime = |name: &str| {
+        ["eventbox_runtime_", "eventbox_shard_"].iter().any(|prefix| name.starts_with(prefix))
+            || name.ends_with("phase_seconds")
+    };
     let ours: Vec<_> = eventbox::runtime::INSTRUMENTS
         .iter()
         .chain(eventbox::metrics::INSTRUMENTS)
@@ -66,6 +69,11 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     assert!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "hooked")]) >= 10.0);
     assert_eq!(recorded.total("eventbox_runtime_held_kinds", &[("reason", "paused")]), 1.0);
     assert_eq!(recorded.total("eventbox_runtime_handed_over_total", &[]), 128.0 + 128.0);
+    assert_eq!(recorded.total("eventbox_runtime_taken_total", &[]), 256.0);
+    assert_eq!(recorded.total("eventbox_runtime_shard_failures_total", &[]), 0.0);
+    // Sixty events were consumed by the process that tells of single shards, each of twenty recipients in some turns.
+    assert_eq!(recorded.total("eventbox_shard_events_total", &[]), 60.0);
+    assert!(recorded.total("eventbox_shard_turns_total", &[]) >= 20.0);
     assert!(recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]) >= 1.0);
 }
 
@@ -96,7 +104,7 @@ async fn strangers_in_a_shard<B: CellEngine>(db: &TestDb<B>, recording: &Recordi
 
 /// A scan returns at most one recipient of such a kind from each shard, whatever their number. No series is by shard.
 fn strangers_take_no_time(recorded: &Recorded) {
-    assert!(!recorded.0.contains_key("eventbox_shard_phase_seconds"));
+    assert!(!recorded.0.keys().any(|name| name.starts_with("eventbox_shard_")));
     let named = recorded.total("eventbox_runtime_unregistered_total", &[("kind", "stranger")]);
     let scans = recorded.total("eventbox_runtime_scan_seconds", &[]);
     assert!(named >= 1.0 && named <= scans, "{named} in {scans} scans");

@@ -97,6 +97,31 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_member").await, 0);
     }
 
+    /// Case 15 of the acceptance cases: when a stop returns, the other process works on all shards already. So a stop
+    /// waits for the other process, which looks every 2 s only.
+    async fn a_stop_waits_until_the_other_process_works(db) {
+        let mut config = config();
+        if let Some(leases) = &mut config.leases {
+            (leases.check_interval, leases.renew_interval) =
+                (std::time::Duration::from_secs(2), std::time::Duration::from_secs(2));
+            leases.lease_ttl = std::time::Duration::from_secs(600);
+        } else {
+            return;
+        }
+        let start = async || tallying(db.open(4)).config(config.clone()).start().await.unwrap();
+        let (one, other) = (start().await, start().await);
+        eventually(SOON, async || one.shards() == 128 && other.shards() == 128).await;
+        let before = eventbox::admin::shards(&db.pool).await.unwrap();
+        assert!(one.stop(STOP).await.complete);
+        assert_eq!((one.shards(), other.shards()), (0, 256));
+        let after = eventbox::admin::shards(&db.pool).await.unwrap();
+        for (before, after) in before.iter().zip(&after) {
+            let moved = i64::from(before.holder == Some(one.worker()));
+            assert_eq!((after.holder, after.generation), (Some(other.worker()), before.generation + moved));
+        }
+        other.stop(STOP).await;
+    }
+
     /// The shards of a process that vanished are worked on again when its leases have run out.
     async fn a_process_that_vanishes_is_replaced(db) {
         // A member that will never send a heartbeat again, with all shards.
