@@ -15,7 +15,7 @@ pub enum InstrumentKind {
 /// An instrument, as it goes through the `metrics` facade.
 ///
 /// The tables give an exporter the units and the buckets: [`INSTRUMENTS`](crate::metrics::INSTRUMENTS) for the inbox,
-/// and `chip::INSTRUMENTS`, `emitter::INSTRUMENTS` and `runtime::INSTRUMENTS`.
+/// and `chip::INSTRUMENTS`, `emitter::INSTRUMENTS`, `runtime::INSTRUMENTS` and `source::INSTRUMENTS`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Instrument {
@@ -51,7 +51,7 @@ pub(crate) fn describe(recorder: &dyn metrics::Recorder, instrument: &Instrument
 }
 
 /// Declares a constant for the name of each instrument, and the table of them.
-#[cfg(feature = "emitter")]
+#[cfg(any(feature = "emitter", feature = "runtime"))]
 macro_rules! instruments {
     (
         $(#[$table_doc:meta])*
@@ -73,11 +73,11 @@ macro_rules! instruments {
         }),+];
     };
 }
-#[cfg(feature = "emitter")]
+#[cfg(any(feature = "emitter", feature = "runtime"))]
 pub(crate) use instruments;
 
 /// Returns a count as a metric takes it, exact up to 2^53.
-#[cfg(feature = "emitter")]
+#[cfg(any(feature = "emitter", feature = "runtime"))]
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn whole(count: usize) -> f64 {
     count as f64

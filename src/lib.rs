@@ -45,6 +45,7 @@
 //! | keep the state in your tables | [`Processor`], [`Transition`], [`Mutation`]; [`process_batch`], [`pending`] |
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
 //! | pop named events together with your own writes | [`dsset`] |
+//! | consume files, or the changes of other tables, exactly once | `source` (feature `runtime`) |
 //! | connect eventboxes to the outside | `peer` (feature `peer`): TCP, HTTP, WebSocket, files and more |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | turn the bytes of connections into events | `peer` (feature `peer`) |
@@ -92,6 +93,8 @@ mod room;
 pub mod runtime;
 mod service;
 mod shard;
+#[cfg(feature = "runtime")]
+pub mod source;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -140,7 +143,8 @@ pub mod limits {
 
 /// Instruments of the inbox, which it records through the [`metrics`](https://docs.rs/metrics) facade.
 ///
-/// Other tables are `chip::INSTRUMENTS`, `emitter::INSTRUMENTS` and `runtime::INSTRUMENTS`.
+/// Other tables are `chip::INSTRUMENTS`, `emitter::INSTRUMENTS`, `runtime::INSTRUMENTS` and
+/// `source::INSTRUMENTS`.
 pub mod metrics {
     pub use crate::eventbox::INSTRUMENTS;
     pub use crate::instrument::{Instrument, InstrumentKind};
@@ -165,6 +169,8 @@ pub mod guides {
     pub mod errors {}
     #[doc = include_str!("../docs/peers.md")]
     pub mod peers {}
+    #[doc = include_str!("../docs/sources.md")]
+    pub mod sources {}
     #[doc = include_str!("../docs/leases.md")]
     pub mod leases {}
     #[doc = include_str!("../docs/high-availability.md")]
@@ -199,4 +205,7 @@ mod tested_guides {
     struct WritingAProcessor;
     #[doc = include_str!("../docs/peers.md")]
     struct Peers;
+    #[cfg(feature = "postgres")]
+    #[doc = include_str!("../docs/sources.md")]
+    struct Sources;
 }

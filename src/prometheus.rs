@@ -58,6 +58,8 @@ fn instruments() -> impl Iterator<Item = &'static Instrument> {
         crate::admin::INSTRUMENTS,
         #[cfg(feature = "runtime")]
         crate::runtime::INSTRUMENTS,
+        #[cfg(feature = "runtime")]
+        crate::source::INSTRUMENTS,
         #[cfg(feature = "emitter")]
         crate::chip::INSTRUMENTS,
         #[cfg(feature = "emitter")]

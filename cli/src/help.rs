@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &["status", "boxes", "show", "why", "history", "names", "timers", "operations", "audit", "doctor"],
     ),
     ("Mend an eventbox", &["emit", "pause", "resume", "retry", "quarantine", "purge", "forget", "state"]),
-    ("Messages, dead letters, workers and peers", &["dead", "outbox", "members", "shards", "peer"]),
+    ("Messages, dead letters, workers and peers", &["dead", "outbox", "members", "shards", "sources", "peer"]),
     ("Set up", &["serve", "migrate", "completions", "man"]),
     ("Try and measure", &["demo", "bench", "ingress"]),
 ];

@@ -13,6 +13,7 @@
 //! | [`members`], [`shards`] | which processes work, and on what |
 //! | [`list_shards`] | the specs of shards, their holders, standbys, states and failures |
 //! | [`peers`], [`streams`], [`stream`] | which peers run, their open streams, and what waits to be sent |
+//! | [`checkpoints`] | how far sources were read |
 //! | [`message_groups`], [`messages`] | what waits in the outbox, and why |
 //! | [`paused_destinations`] | which messages are not sent, because an operator said so |
 //! | [`dead`], [`count_dead`], [`dead_value`] | dead letters of both sides |
@@ -86,6 +87,7 @@ pub use recipient::{
     FORGET_AFTER, Forgotten, MAX_EDIT_BYTES, Standing, StoredState, forget, pause, reset_state, resume, set_state,
     standing, stored_state,
 };
+pub use view::checkpoints::{MAX_CHECKPOINTS, SourceCheckpoint, checkpoints};
 pub use view::count::Count;
 pub use view::dead::{DeadFilter, DeadView, MAX_COUNTED_DEAD, MAX_DEAD, Side, count_dead, dead, dead_value};
 pub use view::destination::{Destination, MAX_DESTINATION_BYTES, PausedDestination, paused_destinations};

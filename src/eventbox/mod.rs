@@ -28,6 +28,8 @@ pub use decide::reducer_adapter::{ReducerAsProcessor, reduce_batch, reduce_batch
 pub use decide::state::Protobuf;
 pub use decide::state::{Json, MAX_STATE_BYTES, StateAt, StateCodec, state, state_as};
 pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Transition};
+#[cfg(feature = "runtime")]
+pub(crate) use emit::check as check_event;
 #[cfg(feature = "peer")]
 pub(crate) use emit::check_all;
 pub(crate) use emit::emit_all_in;
@@ -35,7 +37,7 @@ pub(crate) use emit::emit_all_in;
 pub(crate) use emit::emit_all_on;
 pub use emit::sender::{Sender, SenderConfig};
 pub(crate) use emit::wake_up::STREAM_KIND;
-#[cfg(feature = "peer")]
+#[cfg(feature = "runtime")]
 pub(crate) use emit::wake_up::in_transaction;
 pub(crate) use emit::wake_up::wake_shard;
 #[cfg(feature = "runtime")]

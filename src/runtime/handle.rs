@@ -299,6 +299,15 @@ impl<B: Backend> Runtime<B> {
         Resolver { shared, worker: self.inner.worker, owned, stopping: self.inner.stopping.clone() }
     }
 
+    /// Returns the shards that this runtime works on, as they change.
+    pub(crate) fn owned(&self) -> watch::Receiver<ShardSet> {
+        self.inner.owned.clone()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool<B> {
+        &self.inner.shared.pool
+    }
+
     /// The id of this runtime among the members.
     #[must_use]
     pub fn worker(&self) -> Uuid {

@@ -74,7 +74,11 @@ pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
+pub use peers::checkpoint::MAX_POSITION_BYTES;
+pub(crate) use peers::checkpoint::{CheckpointRow, SOURCE_PREFIX};
 pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::operate::decoding;
 pub(crate) use shards::lease::{HolderRow, LeaseRow, MemberRow, ShardMask};
 pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
 pub(crate) use shards::spec::{FailureWrite, ShardOrder, ShardRow, SpecWrite};

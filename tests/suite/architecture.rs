@@ -11,7 +11,7 @@ use crate::support::{TestDb, TestEngine};
 const LAYERS: [&[&str]; 8] = [
     &["prometheus"],
     &["peer"],
-    &["ingress", "dashboard"],
+    &["ingress", "dashboard", "source"],
     &["runtime", "admin", "testing"],
     &["dsset"],
     &["emitter", "eventbox"],

@@ -95,3 +95,12 @@ async fn edge_to_hub() {
     let said = run("edge_to_hub").await;
     assert_says(&said, &["offline, 3 reports wait", "order/7: picked up", "order/7: delivered", "order/8: picked up"]);
 }
+
+#[tokio::test]
+async fn files_as_source() {
+    let said = run("files_as_source").await;
+    assert_says(
+        &said,
+        &["first process: 3 lines", "second process: 2 lines", "sensor/cellar: 3 readings, 12.5 at last"],
+    );
+}

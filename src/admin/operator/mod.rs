@@ -1,5 +1,6 @@
 //! Repairs in the name of an operator.
 
+mod checkpoint;
 mod dead;
 mod destination;
 mod journal;

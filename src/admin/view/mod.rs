@@ -1,5 +1,6 @@
 //! Views: what an operator may ask. They only read, and each has a bound.
 
+pub(super) mod checkpoints;
 pub(super) mod count;
 pub(super) mod dead;
 pub(super) mod destination;

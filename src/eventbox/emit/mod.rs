@@ -287,7 +287,7 @@ pub(crate) fn check_all(events: &[(Recipient, Event)]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check(to: &Recipient, event: &Event) -> Result<()> {
+pub(crate) fn check(to: &Recipient, event: &Event) -> Result<()> {
     let misuse = |misuse| Error::misuse(format!("emit to {to}"), misuse);
     if let Some(name) = event.name() {
         check_key("event's name", name).map_err(misuse)?;

@@ -2,7 +2,7 @@
 
 mod connect;
 mod inbox;
-mod operate;
+pub(in crate::store) mod operate;
 mod outgoing;
 mod shards;
 mod turns;

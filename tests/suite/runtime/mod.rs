@@ -96,6 +96,15 @@ fn tallying<B: TestEngine>(pool: Pool<B>) -> RuntimeBuilder<B> {
     Runtime::builder(pool).reducer("tally", Tally).config(config())
 }
 
+/// Returns a runtime that holds shards, and works on recipients that no test has.
+pub(crate) async fn idle_runtime<B: TestEngine>(db: &TestDb<B>) -> Runtime<B> {
+    idle_runtime_with(db, config()).await
+}
+
+pub(crate) async fn idle_runtime_with<B: TestEngine>(db: &TestDb<B>, config: RuntimeConfig) -> Runtime<B> {
+    Runtime::builder(db.open(4)).reducer("idle", Tally).config(config).start().await.unwrap()
+}
+
 fn tally(key: impl std::fmt::Display) -> Recipient {
     Recipient::new("tally", key.to_string()).unwrap()
 }

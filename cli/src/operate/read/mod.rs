@@ -8,6 +8,7 @@ mod members;
 mod names;
 mod operations;
 mod show;
+mod sources;
 mod status;
 mod why;
 
@@ -19,5 +20,6 @@ pub(crate) use members::MembersArgs;
 pub(crate) use names::NamesArgs;
 pub(crate) use operations::OperationsArgs;
 pub(crate) use show::{ShowArgs, timers};
+pub(crate) use sources::SourcesArgs;
 pub(crate) use status::StatusArgs;
 pub(crate) use why::WhyArgs;

@@ -55,6 +55,15 @@ on_every_engine! {
         assert!(on(db, &["members"]).await.done().contains("https://10.0.0.7:8443"));
     }
 
+    async fn checkpoints_of_sources_are_listed(db) {
+        assert_eq!(on(db, &["sources"]).await.done(), "No source has a checkpoint.");
+        let operator = eventbox::admin::Operator::new(db.pool.clone(), "ana");
+        operator.move_checkpoint("flights", "all", Some("17 e3b0c44298fc1c14 1.jsonl")).await.unwrap();
+        let listed = on(db, &["sources", "--json"]).await.json();
+        assert_eq!((&listed[0]["source"], &listed[0]["position"]), (&json!("flights"), &json!("17 e3b0c44298fc1c14 1.jsonl")));
+        assert!(on(db, &["sources"]).await.done().contains("1.jsonl"));
+    }
+
     async fn shards_are_listed_moved_and_released(db) {
         let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
         join(db, first, "host-1").await;

@@ -1,0 +1,235 @@
+//! Reads the changes of a slot, a round at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use super::change::{Change, ChangeKind};
+use super::message::{self, Field, Message, Relation};
+use super::place::Place;
+use super::{DECODING_LIMIT, IDLE_WAL_BYTES, Slot};
+use crate::error::BoxError;
+use crate::source::contract::{Page, Room, SourceReader};
+use crate::store::{Fault, decoding, hold};
+
+/// Microseconds from 1970 to 2000, where the clock of Postgres begins.
+const EPOCH_US: i64 = 946_684_800_000_000;
+
+/// Messages of a transaction besides its changes: its begin, its end, and descriptions of tables.
+const MESSAGES_BESIDE: usize = 100;
+
+/// A reader of the slot.
+pub(super) struct Reader {
+    slot: Arc<Slot>,
+    /// Place behind everything that was returned.
+    place: Option<Place>,
+    /// Whether `place` was returned, and its commit is still to come.
+    waits: bool,
+    /// Place that the server was told last.
+    confirmed: Option<Place>,
+    /// End of the log at an earlier read.
+    mark: Option<u64>,
+}
+
+impl Reader {
+    pub(super) fn new(slot: Arc<Slot>, from: Option<Place>) -> Self {
+        Reader { slot, place: from, waits: false, confirmed: None, mark: None }
+    }
+
+    /// Waits for the commit of what was returned: until then a read would bring it again.
+    async fn settle(&mut self) -> Result<(), BoxError> {
+        if self.waits {
+            let mut committed = self.slot.committed.subscribe();
+            committed.wait_for(|committed| *committed == self.place).await?;
+            self.waits = false;
+        }
+        Ok(())
+    }
+
+    async fn read_slot(&mut self, room: Room) -> Result<(Page, Option<Place>), BoxError> {
+        let Slot { pool, slot, publication, .. } = &*self.slot;
+        let mut conn = hold(pool).await.map_err(|fault| fault.0)?;
+        if let Some(place) = self.place.filter(|place| place.done == 0 && self.confirmed != Some(*place)) {
+            decoding::advance_slot(&mut conn, slot, &place.lsn_text()).await.map_err(|fault| fault.0)?;
+            self.confirmed = Some(place);
+        }
+        let (flushed, end) = decoding::log_ends(&mut conn).await.map_err(|fault| fault.0)?;
+        let limit = i32::try_from(room.events.saturating_add(MESSAGES_BESIDE)).unwrap_or(i32::MAX);
+        let mut round = Round::new(&self.slot, self.place, room);
+        let peeking = decoding::peek(&mut conn, slot, publication, limit, |message| round.take(&message));
+        let count = peeking.await.map_err(|failed| match failed {
+            Failed::Database(fault) => BoxError::from(fault.0),
+            Failed::Change(error) => error,
+        })?;
+        let Round { page, place, .. } = round;
+        if place.is_some() || count != Some(0) {
+            return Ok((page, place));
+        }
+        // The read reached at least `flushed`, and `mark` is the boundary of a record. So no transaction that commits
+        // before the mark is still to come. `flushed` itself may be in the middle of a record.
+        let mark = *self.mark.get_or_insert(end);
+        if mark > flushed {
+            return Ok((page, None));
+        }
+        self.mark = None;
+        let is_far = mark.saturating_sub(self.place.map_or(0, |place| place.lsn)) >= IDLE_WAL_BYTES;
+        Ok((page, is_far.then(|| Place::at(mark))))
+    }
+}
+
+#[async_trait]
+impl SourceReader for Reader {
+    async fn read(&mut self, room: Room) -> Result<Page, BoxError> {
+        self.settle().await?;
+        let read = timeout(DECODING_LIMIT, self.read_slot(room)).await;
+        let late = |_| format!("the slot was not read within {DECODING_LIMIT:?}");
+        let (page, place) = read.map_err(late)??;
+        let Some(place) = place else { return Ok(page) };
+        (self.place, self.waits) = (Some(place), true);
+        Ok(page.up_to(place.to_string()))
+    }
+}
+
+/// Why a read of the slot ended.
+enum Failed {
+    Database(Fault),
+    Change(BoxError),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Failed::Database(fault)
+    }
+}
+
+/// The transaction whose changes come.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    commit_lsn: u64,
+    committed_at: SystemTime,
+    transaction: u32,
+    /// Changes that came.
+    count: u64,
+}
+
+/// The changes of a round, as they come.
+struct Round<'a> {
+    slot: &'a Slot,
+    from: Option<Place>,
+    room: Room,
+    page: Page,
+    /// Place behind the last change or transaction that was taken.
+    place: Option<Place>,
+    open: Option<Open>,
+    relations: HashMap<u32, Relation>,
+}
+
+impl<'a> Round<'a> {
+    fn new(slot: &'a Slot, from: Option<Place>, room: Room) -> Self {
+        Round { slot, from, room, page: Page::new(), place: None, open: None, relations: HashMap::new() }
+    }
+
+    /// Takes a message. False when the round is full.
+    fn take(&mut self, message: &[u8]) -> Result<bool, Failed> {
+        let message = message::read(message).map_err(|error| Failed::Change(error.into()))?;
+        match message {
+            Message::Begin { commit_lsn, committed_at_us, transaction } => {
+                let since = Duration::from_micros(u64::try_from(committed_at_us + EPOCH_US).unwrap_or_default());
+                let committed_at = SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH);
+                self.open = Some(Open { commit_lsn, committed_at, transaction, count: 0 });
+            }
+            Message::Commit { end_lsn } => {
+                self.open = None;
+                if self.from.is_none_or(|from| from.lsn < end_lsn) {
+                    self.place = Some(Place::at(end_lsn));
+                }
+                return Ok(!self.page.is_full(self.room));
+            }
+            Message::Relation(relation) => {
+                self.relations.insert(relation.id, relation);
+            }
+            Message::Insert { relation, new } => return self.change(ChangeKind::Insert, relation, &[], &new),
+            Message::Update { relation, old, new } => return self.change(ChangeKind::Update, relation, &old, &new),
+            Message::Delete { relation, old } => return self.change(ChangeKind::Delete, relation, &old, &[]),
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    if !self.change(ChangeKind::Truncate, relation, &[], &[])? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Message::Other => {}
+        }
+        Ok(true)
+    }
+
+    /// Takes a change, unless it was taken before. False when the round is full, and when the change cannot be used and
+    /// others go before it.
+    fn change(&mut self, kind: ChangeKind, relation: u32, old: &[Field], new: &[Field]) -> Result<bool, Failed> {
+        let unexpected = |what: &str| Failed::Change(format!("the server sent {what}").into());
+        let open = self.open.as_mut().ok_or_else(|| unexpected("a change outside of a transaction"))?;
+        let number = open.count;
+        open.count += 1;
+        let open = *open;
+        let is_done = self
+            .from
+            .is_some_and(|from| open.commit_lsn < from.lsn || (open.commit_lsn == from.lsn && number < from.done));
+        if is_done {
+            return Ok(true);
+        }
+        if self.page.is_full(self.room) {
+            return Ok(false);
+        }
+        let table = self.relations.get(&relation).ok_or_else(|| unexpected("a change of an unknown table"))?;
+        let change = Change {
+            schema: table.schema.clone(),
+            table: table.table.clone(),
+            kind,
+            row: row_of(table, new),
+            old: row_of(table, old),
+            committed_at: open.committed_at,
+            transaction: open.transaction,
+            number,
+        };
+        let mut of_change = Page::new();
+        let mapped = (self.slot.map)(&change).and_then(|events| {
+            events.into_iter().try_for_each(|(to, event)| of_change.emit(to, event)).map_err(BoxError::from)
+        });
+        match mapped {
+            Ok(()) => {
+                self.page.append(of_change);
+                self.place = Some(Place { lsn: open.commit_lsn, done: number + 1 });
+                Ok(true)
+            }
+            // The changes before it go first.
+            Err(_) if self.place.is_some() => Ok(false),
+            Err(source) => {
+                let at = Place { lsn: open.commit_lsn, done: number };
+                let table = format!("{}.{}", change.schema, change.table);
+                Err(Failed::Change(BadChange { table, at, source }.into()))
+            }
+        }
+    }
+}
+
+/// A change that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the change of {table} at {at} cannot be used")]
+struct BadChange {
+    table: String,
+    at: Place,
+    source: BoxError,
+}
+
+fn row_of(table: &Relation, fields: &[Field]) -> Vec<(String, Option<String>)> {
+    let named = table.columns.iter().zip(fields);
+    let named = named.filter_map(|(column, field)| match field {
+        Field::Null => Some((column.clone(), None)),
+        Field::Text(text) => Some((column.clone(), Some(text.clone()))),
+        Field::Unchanged => None,
+    });
+    named.collect()
+}
