@@ -1,5 +1,6 @@
 //! The runtime: every box is processed, by any process that is alive.
 
+mod batches;
 mod blame;
 mod bounds;
 mod bytes;
@@ -17,6 +18,7 @@ mod leases;
 mod memory;
 mod observing;
 mod overtaken;
+mod processor_rounds;
 mod read_only;
 mod rounds;
 mod shards;
