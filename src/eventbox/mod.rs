@@ -62,8 +62,11 @@ pub(crate) use migrate::{Migrated, migrated};
 pub use migrations::{Migration, migration_sql, migrations, roles_sql};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]
-pub(crate) use round::{Done, ErasedReducer, KnownState, Limits, RoundMember, TypedReducer, round};
-pub use turn::commit::Failure;
+pub(crate) use round::{
+    CodeLimits, Done, ErasedReducer, KnownState, Limits, MAX_ROUND_EVENTS, ProcessorWay, ReducerWay, RoundMember,
+    Rounded, TypedReducer, round,
+};
+pub use turn::inside::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::kept_state::{Keeper, KeptState};
 #[cfg(feature = "runtime")]
@@ -71,6 +74,8 @@ pub(crate) use turn::options::Jury;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::longest_pause_us;
 pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, TurnOptions};
+#[cfg(feature = "runtime")]
+pub(crate) use turn::poison::failed_in_part;
 pub use turn::poison::{POISON_CODE, PoisonPolicy};
 #[cfg(feature = "runtime")]
 pub(crate) use turn::process_batch_keeping;

@@ -24,9 +24,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Makes the writer of a turn that removes these events.
-    pub(crate) fn new<'a>(to: &Recipient, removed: impl Iterator<Item = &'a Uuid>) -> Self {
-        Writer { mark: mark_of(to), after: removed.max().copied().unwrap_or_default() }
+    /// Makes the writer of a turn. `last` is the id of the last event that the turn may remove.
+    pub(crate) fn new(to: &Recipient, last: Uuid) -> Self {
+        Writer { mark: mark_of(to), after: last }
     }
 
     /// Runs the code of the turn. What it publishes is of this writer.
@@ -60,7 +60,7 @@ mod tests {
     async fn messages_of_a_turn_carry_its_mark_and_others_do_not() {
         let to = Recipient::new("aircraft", "N14228").unwrap();
         let (mark, event) = (mark_of(&to).to_be_bytes(), new_id());
-        let writer = Writer::new(&to, [&event, &Uuid::nil()].into_iter());
+        let writer = Writer::new(&to, event);
         let of_turn = writer.within(async { current_id() }).await;
         assert!(of_turn > event && of_turn.as_bytes().ends_with(&mark));
         assert!(!current_id().as_bytes().ends_with(&mark));

@@ -10,8 +10,10 @@ use uuid::Uuid;
 use super::attended::Attended;
 use super::config::RuntimeConfig;
 use super::handle::Runtime;
+use super::working::lane::Lane;
 use super::working::paused::PausedKinds;
-use super::working::registry::{Handler, Handlers};
+use super::working::registry::{Handler, Handlers, TypedProcessor};
+use super::working::window::Durations;
 use crate::clock::micros;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -27,6 +29,8 @@ pub struct RuntimeBuilder<B: Backend> {
     pub(super) handlers: Handlers<B>,
     /// How long each kind keeps its journal; zero ends a journal.
     pub(super) journals: BTreeMap<String, Duration>,
+    /// How long the rounds of a kind collect events.
+    pub(super) durations: BTreeMap<String, Durations>,
     pub(super) worker: Uuid,
     pub(super) attended: Option<Arc<Attended>>,
     /// The first mistake; `start` returns it.
@@ -49,6 +53,7 @@ impl<B: Backend> RuntimeBuilder<B> {
             config: RuntimeConfig::default(),
             handlers: HashMap::new(),
             journals: BTreeMap::new(),
+            durations: BTreeMap::new(),
             worker: Uuid::new_v4(),
             attended: None,
             wrong: None,
@@ -57,9 +62,11 @@ impl<B: Backend> RuntimeBuilder<B> {
         }
     }
 
-    /// Registers a processor for a kind of recipients: `"order"` for `order/4711`.
+    /// Registers a processor for a kind of recipients: `"order"` for `order/4711`. Under load its recipients are
+    /// processed in rounds, unless it [commits alone](Processor::commits_alone).
     pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
-        self.register(kind, Handler::Processor(Arc::new(processor)))
+        let lane = if processor.commits_alone() { Lane::Turns } else { Lane::of_kind(self.handlers.len()) };
+        self.register(kind, Handler::Processor(Arc::new(TypedProcessor::new(processor)), lane))
     }
 
     /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.
@@ -68,7 +75,28 @@ impl<B: Backend> RuntimeBuilder<B> {
         R: Reducer<C> + 'static,
         C: StateCodec<R::State> + 'static,
     {
-        self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer))))
+        self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer)), Lane::REDUCERS))
+    }
+
+    /// Lets the rounds of a kind collect events: a round waits while it is younger than `min`, and begins at `max`, even
+    /// though an earlier round of the kind has not committed. Both are zero for a kind that was not given any.
+    ///
+    /// Use it where many small writes are worse than some delay: readings of a second become one write. The time counts
+    /// from the first recipient that is ready. A round that is as large as rounds get does not wait. Rounds of the kind
+    /// commit one after the other: the next one lists and decides meanwhile, and then stalls. A recipient that fails
+    /// gets turns of its own, without a wait.
+    ///
+    /// # Errors
+    ///
+    /// [`start`](RuntimeBuilder::start) refuses durations of a kind that is not registered, of one that [commits
+    /// alone](Processor::commits_alone), and a `min` above `max`.
+    ///
+    /// # Examples
+    ///
+    /// See `examples/seconds.rs`.
+    pub fn round_durations(mut self, kind: &str, min: Duration, max: Duration) -> Self {
+        self.durations.insert(kind.to_owned(), Durations { min, max });
+        self
     }
 
     /// Sends the messages of turns from memory, right after their commit. Without an emitter here, a host that
@@ -149,13 +177,30 @@ impl<B: Backend> RuntimeBuilder<B> {
         self
     }
 
+    /// Gives each kind with durations rounds of its own.
+    fn separate_kinds(&mut self) -> Result<(), String> {
+        let registered = self.handlers.len();
+        for (place, (kind, durations)) in self.durations.iter().enumerate() {
+            let Some(handler) = self.handlers.get_mut(kind.as_str()) else {
+                return Err(format!("durations of rounds of {kind} are given, but no code for the kind is registered"));
+            };
+            if durations.min > durations.max {
+                return Err(format!("the shortest duration of rounds of {kind} is longer than the longest"));
+            }
+            if !handler.separate(Lane::of_kind(registered + place)) {
+                return Err(format!("durations of rounds of {kind} are given, but the kind commits alone"));
+            }
+        }
+        Ok(())
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
     ///
     /// [`Error::Setup`] with the name of the wrong setting, kind or migration, and what to do; transient and database
     /// errors. Then nothing is started.
-    pub async fn start(self) -> Result<Runtime<B>> {
+    pub async fn start(mut self) -> Result<Runtime<B>> {
         let setup = |problem: &str| Error::setup("start the runtime", problem);
         if let Some(wrong) = &self.wrong {
             return Err(setup(wrong));
@@ -168,6 +213,7 @@ impl<B: Backend> RuntimeBuilder<B> {
                 "a journal of the kind {kind} is wanted, but no code for the kind is registered"
             )));
         }
+        self.separate_kinds().map_err(|problem| setup(&problem))?;
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;

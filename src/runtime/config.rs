@@ -45,17 +45,25 @@ pub struct RuntimeConfig {
     pub poll_interval: Duration,
     /// Shortest time between two polls of a busy database.
     pub min_poll_interval: Duration,
-    /// Most events of a turn. The recipients of a round share 50,000.
+    /// Most events of a turn. The recipients of a round of reducers share 50,000.
     pub max_events: NonZeroU32,
     /// Most bytes of values that a turn lists, or a round for all of its recipients. Larger events go one by one,
     /// and what does not fit waits for the next turn. States have the same bound. So the process holds at most
     /// `rounds` + `workers` times twice this.
     pub max_event_bytes: NonZeroUsize,
-    /// Most recipients of a round.
+    /// Most recipients of a round of reducers.
     pub round_recipients: NonZeroUsize,
+    /// Most recipients of a round of a processor, whose code works on one after the other in one transaction.
+    pub processor_recipients: NonZeroUsize,
+    /// Most events of a round of a processor, which its recipients share.
+    pub processor_events: NonZeroU32,
+    /// Time that the decisions of a round of a processor, and its transaction, should take. After a longer one the
+    /// rounds of the kind become smaller. One that takes [`ROUND_PATIENCE`](crate::runtime::ROUND_PATIENCE) times as
+    /// long is given up: its recipients get smaller rounds, and the recipient that it waits for gets a turn of its own.
+    pub processor_round_time: Duration,
     /// Most rounds at the same time.
     pub rounds: NonZeroUsize,
-    /// Most turns of single recipients at the same time.
+    /// Most turns of single recipients at the same time, and most decisions of a round of a processor.
     pub workers: NonZeroUsize,
     /// Most ready recipients in memory.
     pub max_ready: NonZeroUsize,
@@ -88,6 +96,9 @@ pub struct RuntimeConfig {
     /// each phase. A process has up to 2,816 series of them: 11 for each of the 256 shards that it ever worked on.
     pub shard_metrics: bool,
 }
+
+/// Number of times [`RuntimeConfig::processor_round_time`] after which a round of a processor is given up.
+pub const ROUND_PATIENCE: u32 = 20;
 
 /// Settings of the leases on shards.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +152,9 @@ impl Default for RuntimeConfig {
             max_events: NonZeroU32::new(250).unwrap_or(NonZeroU32::MIN),
             max_event_bytes: NonZeroUsize::new(DEFAULT_TURN_BYTES).unwrap_or(NonZeroUsize::MIN),
             round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
+            processor_recipients: NonZeroUsize::new(100).unwrap_or(NonZeroUsize::MIN),
+            processor_events: NonZeroU32::new(25_000).unwrap_or(NonZeroU32::MIN),
+            processor_round_time: Duration::from_millis(50),
             rounds: NonZeroUsize::new(6).unwrap_or(NonZeroUsize::MIN),
             workers: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
             max_ready: NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN),
@@ -182,6 +196,7 @@ impl RuntimeConfig {
         for (name, value) in [
             ("poll_interval", self.poll_interval),
             ("min_poll_interval", self.min_poll_interval),
+            ("processor_round_time", self.processor_round_time),
             ("turn_deadline", self.turn_deadline),
             ("hook_deadline", self.hook_deadline),
             ("backoff.base", self.backoff.base),

@@ -122,7 +122,7 @@ impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         #[cfg(feature = "emitter")]
         let emitter = builder.emitter.clone();
-        let RuntimeBuilder { pool, config, handlers, journals, worker, attended, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, journals, durations, worker, attended, .. } = builder;
         let reserved = reserve::of(&pool);
         let (stopping, interrupt, leaving) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -209,7 +209,7 @@ impl<B: Backend> Inner<B> {
             attended.is_run_by(&local);
             Database::of(&shared.pool).attends(Arc::clone(attended))
         });
-        let work = Scheduler::new(Arc::clone(&shared), scanned, held, local, remote);
+        let work = Scheduler::new(Arc::clone(&shared), &durations, scanned, held, local, remote);
         let work = tokio::spawn(work.run(stopping.clone(), interrupt.clone(), beat));
         Inner {
             shared,

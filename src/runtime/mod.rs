@@ -46,7 +46,7 @@ mod working;
 #[cfg(feature = "peer")]
 pub(crate) use attended::Attended;
 pub use builder::RuntimeBuilder;
-pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
+pub use config::{BackoffConfig, LeaseConfig, ROUND_PATIENCE, RuntimeConfig};
 pub use finding::announcer::Announcer;
 pub use handle::Runtime;
 pub use metrics::INSTRUMENTS;

@@ -77,6 +77,12 @@ async fn http_request_and_answer() {
     assert_says(&said, &[conflict, "POST /orders click-4: 400 Bad Request"]);
 }
 
+#[tokio::test]
+async fn seconds() {
+    let said = run("seconds").await;
+    assert!(said.starts_with("200 readings of 20 sensors, 8550 in all, became "), "{said}");
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn postgres_processor() {

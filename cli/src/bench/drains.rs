@@ -9,7 +9,7 @@ use sqlx::Pool;
 
 use super::HANG_GUARD;
 use super::engine::{Engine, Key, SMALL_BATCH, Sums};
-use super::entities::{Counter, Ledger};
+use super::entities::{BatchedLedger, Counter, Ledger};
 use super::load::{self, CONNECTIONS, MAX_EVENTS, fill, fill_yardstick, keys};
 use super::measure::{Bench, Line, Sample};
 use super::spec::{Spec, Unit};
@@ -34,16 +34,23 @@ const JOURNAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 enum Variant {
     Reducer,
     Processor,
+    /// A processor that loads, checks and saves many recipients in one statement.
+    Batched,
     /// A reducer, with a journal of its kind.
     Journaled,
 }
 
 /// Variants of W3b, with their names.
-const PLAIN: [(Variant, &str); 2] = [(Variant::Reducer, "reducer"), (Variant::Processor, "processor")];
+const PLAIN: [(Variant, &str); 3] =
+    [(Variant::Reducer, "reducer"), (Variant::Processor, "processor"), (Variant::Batched, "processor, batched")];
 
 /// Variants of W3, with their names.
-const ALL: [(Variant, &str); 3] =
-    [(Variant::Reducer, "reducer"), (Variant::Processor, "processor"), (Variant::Journaled, "reducer, journaled")];
+const ALL: [(Variant, &str); 4] = [
+    (Variant::Reducer, "reducer"),
+    (Variant::Processor, "processor"),
+    (Variant::Batched, "processor, batched"),
+    (Variant::Journaled, "reducer, journaled"),
+];
 
 /// Measures W3: many events for each recipient.
 pub(crate) async fn many<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
@@ -88,13 +95,14 @@ async fn drain<B: Engine>(
     let builder = match variant {
         Variant::Reducer => builder.reducer("order", Counter),
         Variant::Processor => builder.processor("order", Ledger),
+        Variant::Batched => builder.processor("order", BatchedLedger),
         Variant::Journaled => builder.reducer("order", Counter).journal("order", JOURNAL_KEPT),
     };
     until_consumed(builder, events).await?;
     let measured = bench.end(watch, events, &[&pool]).await?;
     let sums = match variant {
         Variant::Reducer | Variant::Journaled => B::reducer_sums(&bench.admin).await?,
-        Variant::Processor => B::processor_sums(&bench.admin).await?,
+        Variant::Processor | Variant::Batched => B::processor_sums(&bench.admin).await?,
     };
     Ok(Sample::rate(events, measured, sums.are(events)))
 }

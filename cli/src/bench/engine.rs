@@ -1,5 +1,7 @@
 //! The interface to an engine: yardsticks, reads of tables, and calls that need a concrete executor.
 
+use std::collections::HashMap;
+
 use eventbox::{Backend, Event, Recipient};
 use serde::Serialize;
 use sqlx::pool::PoolOptions;
@@ -116,6 +118,16 @@ pub(crate) trait Engine: Backend {
         eversion: i64,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// Does what [`Engine::load_count`] does for many recipients, in their order, in one statement.
+    fn load_counts(
+        conn: &mut Self::Connection,
+        of: &[Recipient],
+    ) -> impl Future<Output = Result<Vec<(i64, i64)>>> + Send;
+    /// Does what [`Engine::eversion`] does for many recipients, in their order, in one statement.
+    fn eversions(tx: &mut Self::Connection, of: &[Recipient]) -> impl Future<Output = Result<Vec<i64>>> + Send;
+    /// Saves the counts and the EVersions of many recipients in one statement.
+    fn save_counts(tx: &mut Self::Connection, counts: &[(&str, i64, i64)]) -> impl Future<Output = Result<()>> + Send;
+
     /// Reads what the yardstick counted.
     fn yardstick_sums(pool: &Pool<Self>) -> impl Future<Output = Result<Sums>> + Send;
     /// Reads what the reducer counted in the library's states, and the number of events left. Events that
@@ -138,3 +150,9 @@ pub(crate) const BATCH: usize = 500;
 
 /// Number of rows of a small insert.
 pub(crate) const SMALL_BATCH: usize = 100;
+
+/// Returns the value of each recipient, in their order, from rows in any order. A recipient without a row has the
+/// default.
+pub(crate) fn in_order<T: Copy + Default>(of: &[Recipient], rows: &HashMap<String, T>) -> Vec<T> {
+    of.iter().map(|to| rows.get(to.as_str()).copied().unwrap_or_default()).collect()
+}

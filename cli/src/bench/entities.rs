@@ -1,4 +1,4 @@
-//! The entities that count events: reducers, and a processor with its own table.
+//! The entities that count events: reducers, and processors with their own table.
 
 use std::sync::Arc;
 
@@ -89,5 +89,66 @@ impl<B: Engine> Processor<B> for Ledger {
         eversion: EVersion,
     ) -> Result<(), BoxError> {
         Ok(B::save_count(tx, to, *count, eversion.0).await?)
+    }
+}
+
+/// Does what [`Ledger`] does, with one statement for many recipients where the library calls for many.
+pub(crate) struct BatchedLedger;
+
+impl<B: Engine> Processor<B> for BatchedLedger {
+    type State = i64;
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(i64, EVersion), BoxError> {
+        Processor::<B>::load_state(&Ledger, conn, to).await
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        count: &i64,
+    ) -> Result<Mutation<B, i64>, BoxError> {
+        Ledger.prepare_mutation(to, events, count).await
+    }
+
+    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
+        Processor::<B>::fetch_eversion(&Ledger, tx, to).await
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        count: &i64,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        Processor::<B>::save_state(&Ledger, tx, to, count, eversion).await
+    }
+
+    async fn load_states(
+        &self,
+        conn: &mut B::Connection,
+        of: &[Recipient],
+    ) -> Result<Option<Vec<(i64, EVersion)>>, BoxError> {
+        let counts = B::load_counts(conn, of).await?;
+        Ok(Some(counts.into_iter().map(|(count, eversion)| (count, EVersion(eversion))).collect()))
+    }
+
+    async fn fetch_eversions(
+        &self,
+        tx: &mut B::Connection,
+        of: &[Recipient],
+    ) -> Result<Option<Vec<EVersion>>, BoxError> {
+        Ok(Some(B::eversions(tx, of).await?.into_iter().map(EVersion).collect()))
+    }
+
+    async fn save_states(
+        &self,
+        tx: &mut B::Connection,
+        states: &[(&Recipient, &i64, EVersion)],
+    ) -> Result<bool, BoxError> {
+        let counts: Vec<_> = states.iter().map(|(to, count, eversion)| (to.as_str(), **count, eversion.0)).collect();
+        B::save_counts(tx, &counts).await?;
+        Ok(true)
     }
 }

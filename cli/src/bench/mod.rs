@@ -49,8 +49,8 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
 #[command(after_help = "Workloads:
   W1   single emits, each returning after its own commit (plain, and through a Sender), against one-row INSERTs
   W2   emits in batches of 500, against INSERT … SELECT FROM unnest
-  W3   200,000 events of 1,000 recipients drained (reducer, processor, and reducer with a journal), against a
-       transaction for each 100
+  W3   200,000 events of 1,000 recipients drained (reducer, processor, processor with the methods for many recipients,
+       and reducer with a journal), against a transaction for each 100
   W3b  50,000 recipients with one event each, against a transaction for each event
   W3c  one hot recipient that 16 producers send to while it is drained
   W4   latency from emit to commit of the turn at 500 events/s, in one process and across two, against LISTEN/NOTIFY
@@ -205,8 +205,9 @@ impl Args {
     fn steps(&self, scale: &Scale) -> usize {
         let sides = 2 * scale.all_rounds();
         let steps = |workload: &Workload| match workload {
-            Workload::W3 => 3 * sides,
-            Workload::W1 | Workload::W3b | Workload::W4 | Workload::W7 => 2 * sides,
+            Workload::W3 => 4 * sides,
+            Workload::W3b => 3 * sides,
+            Workload::W1 | Workload::W4 | Workload::W7 => 2 * sides,
             Workload::W2 | Workload::W3c | Workload::W5 | Workload::W7b => sides,
             Workload::W6 => scale.pending.len() + 1,
         };

@@ -77,12 +77,9 @@ impl<B: DemoTables> Processor<B> for Aircraft {
         let transition = Transition::to(state)
             .consuming(events)
             .side_effect(SideEffect::new(move |tx| {
-                Box::pin(async move {
-                    B::emit_all(tx, &emitted).await?;
-                    B::note_share(tx, process, consumed).await?;
-                    Ok(())
-                })
+                Box::pin(async move { Ok(B::note_share(tx, process, consumed).await?) })
             }))
+            .emitting(emitted)
             .publishing(late)
             .post_process(count(&self.finished));
         Ok(transition.into())

@@ -1,5 +1,7 @@
 //! The trait that a user implements when the state is in tables of the user.
 
+use std::future::ready;
+
 use crate::error::BoxError;
 use crate::eventbox::decide::transition::Mutation;
 use crate::eventbox::event::Event;
@@ -42,6 +44,10 @@ impl EVersion {
 /// do. The entity's version protects the entity against writers that are not turns (an admin page, say): let
 /// `fetch_eversion` lock the row (`SELECT … FOR UPDATE` on Postgres), else such a writer can slip in between it and
 /// `save_state`.
+///
+/// A Runtime takes many recipients of a kind together, in one transaction ([`commits_alone`](Processor::commits_alone)
+/// says no to that). [`load_states`](Processor::load_states), [`fetch_eversions`](Processor::fetch_eversions) and
+/// [`save_states`](Processor::save_states) make one statement of what else is one for each recipient.
 ///
 /// An error of any method rolls the turn back; nothing is lost. An error that has a `sqlx::Error` of contention in its
 /// chain (a deadlock, say) is retried like any contention.
@@ -160,6 +166,19 @@ pub trait Processor<B: Backend>: Send + Sync {
         None
     }
 
+    /// Returns whether each turn has a transaction for itself; `false` when not overridden.
+    ///
+    /// A Runtime takes many recipients of a kind through one transaction. It asks once, when it starts. Return `true`
+    /// when the code in the transaction must not share one with other recipients: it takes long, it sets roles or
+    /// settings with `SET LOCAL`, which last until the end of the transaction, or it locks rows that others wait for.
+    ///
+    /// # Examples
+    ///
+    /// See the guide `docs/writing-a-processor.md`.
+    fn commits_alone(&self) -> bool {
+        false
+    }
+
     /// Loads the state and its version: a default state and version 0 when the entity does not exist.
     ///
     /// Read with `conn` only, and read the version together with the state.
@@ -196,4 +215,67 @@ pub trait Processor<B: Backend>: Send + Sync {
         state: &Self::State,
         eversion: EVersion,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Loads the states and versions of many recipients, for a Runtime: `None`, when not overridden, makes it call
+    /// [`load_state`](Processor::load_state) for each.
+    ///
+    /// Write it with one statement, as [`load_state`](Processor::load_state) is written for one recipient: outside any
+    /// transaction, on this connection only. The recipients are different ones of one kind, at most
+    /// [`RuntimeConfig::processor_recipients`](crate::runtime::RuntimeConfig::processor_recipients).
+    ///
+    /// # What comes back
+    ///
+    /// One state and version for each recipient, in the given order.
+    ///
+    /// # Errors
+    ///
+    /// After an error, or a wrong number of states, each of the recipients gets a turn of its own, which calls
+    /// [`load_state`](Processor::load_state).
+    ///
+    /// # Examples
+    ///
+    /// See the guide `docs/writing-a-processor.md`.
+    fn load_states(
+        &self,
+        _conn: &mut B::Connection,
+        _of: &[Recipient],
+    ) -> impl Future<Output = Result<Option<Vec<(Self::State, EVersion)>>, BoxError>> + Send {
+        ready(Ok(None))
+    }
+
+    /// Returns the versions of many entities in the transaction of a round, in the given order: `None`, when not
+    /// overridden, makes the Runtime call [`fetch_eversion`](Processor::fetch_eversion) for each.
+    ///
+    /// Lock the rows, as [`fetch_eversion`](Processor::fetch_eversion) does. A round with side effects calls it twice,
+    /// before the first and behind the last: when a side effect has moved the version of a recipient of the round, that
+    /// recipient gets a turn of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_states`](Processor::load_states), after the transaction is rolled back.
+    fn fetch_eversions(
+        &self,
+        _tx: &mut B::Connection,
+        _of: &[Recipient],
+    ) -> impl Future<Output = Result<Option<Vec<EVersion>>, BoxError>> + Send {
+        ready(Ok(None))
+    }
+
+    /// Saves the states of many entities with their new versions, in the transaction of a round, and returns `true`:
+    /// `false`, when not overridden, makes the Runtime call [`save_state`](Processor::save_state) for each.
+    ///
+    /// It is called at most once a round, behind all side effects. A round that has side effects calls it only when
+    /// [`fetch_eversions`](Processor::fetch_eversions) is overridden too, because it compares the versions once more
+    /// before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_states`](Processor::load_states), after the transaction is rolled back.
+    fn save_states(
+        &self,
+        _tx: &mut B::Connection,
+        _states: &[(&Recipient, &Self::State, EVersion)],
+    ) -> impl Future<Output = Result<bool, BoxError>> + Send {
+        ready(Ok(false))
+    }
 }

@@ -13,10 +13,8 @@ use super::reducer::{Next, Outcome, Reducer};
 use super::state::{Json, StateCodec};
 use super::transition::{Mutation, Transition, panic_text};
 use crate::error::{BoxError, Error, Result, StateError};
-#[cfg(feature = "runtime")]
 use crate::eventbox::emit::check_all;
 use crate::eventbox::event::Event;
-use crate::eventbox::turn::decision::emit_effect;
 use crate::eventbox::turn::options::TurnOptions;
 use crate::eventbox::turn::{Turn, process_batch_with};
 use crate::recipient::Recipient;
@@ -253,7 +251,8 @@ fn mutation<B: Backend, T, S>(target: Option<T>, outcome: Outcome<S>) -> Result<
     let Outcome { consumed, garbage, emitted, post_process, .. } = outcome;
     let transition = target.map_or_else(Transition::stay, Transition::to).consuming(&consumed);
     let transition = transition.publishing(outcome.published);
-    let transition = transition.side_effect(emit_effect(emitted)?);
+    check_all(&emitted)?;
+    let transition = transition.emitting(emitted);
     // A transition has one hook.
     let hooks = post_process.into_iter().map(|hook| Transition::stay().post_process(hook));
     Ok(hooks.fold(Mutation::from(transition), Mutation::then).garbage(&garbage))

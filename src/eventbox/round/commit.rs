@@ -1,26 +1,63 @@
 //! Commits a round in one transaction.
 
-use bytes::Bytes;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::{KnownState, Ready};
-use crate::cloudevent::{CloudEvent, turn_key};
-use crate::error::{Error, Result};
-use crate::eventbox::decide::reducer::Next;
+use super::ready::{Ready, Removal};
+use super::{Done, Way};
+use crate::error::{Error, Misuse, Result};
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
-use crate::eventbox::metrics;
-use crate::eventbox::turn::Turn;
 use crate::eventbox::turn::read_back::read_back;
-use crate::outbox::{Caused, FIRST_CLAIM_TTL, Stored, Writer, publish_all_in};
-use crate::store::{
-    Backend, Fault, JournalOutcome, JournalWrite, Removed, RoundWrite, StateWrite, answered, hold, in_time,
-};
+use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
+use crate::store::{Backend, Fault, Intact, answered, hold, in_time};
 
 /// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
-/// milliseconds.
+/// milliseconds. Where an engine has many writers, it bounds the statements of the user's code, too.
 const LOCK_WAIT_MS: u32 = 200;
+
+/// Recipients that commit together. What the library writes stands beside what code of the user brings, because only
+/// the former can be shared between threads.
+pub(crate) struct Slice<P> {
+    pub(super) ready: Vec<Ready>,
+    /// One for each of `ready`.
+    pub(super) parts: Vec<P>,
+}
+
+impl<P> Slice<P> {
+    pub(super) fn of(ready: Ready, part: P) -> Self {
+        Slice { ready: vec![ready], parts: vec![part] }
+    }
+
+    pub(super) fn push(&mut self, ready: Ready, part: P) {
+        self.ready.push(ready);
+        self.parts.push(part);
+    }
+}
+
+/// The end of a transaction that cannot commit.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The code of the recipient with this index failed, or its entity moved: the others go again without it.
+    One(usize, Error),
+    /// Code of the user failed that runs for all recipients: each gets a turn of its own.
+    Code(Error),
+    /// A statement of the library failed.
+    Statement(Error),
+}
+
+impl Halt {
+    fn error(&self) -> &Error {
+        let (Halt::One(_, error) | Halt::Code(error) | Halt::Statement(error)) = self;
+        error
+    }
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Statement(error)
+    }
+}
 
 /// Result of the transaction of a round.
 enum Written {
@@ -32,136 +69,87 @@ enum Written {
     Unknown(Vec<usize>),
 }
 
-/// A recipient whose turn committed: its index among the ready ones, and its published messages.
+/// A recipient whose turn committed: its index in the slice, and its published messages.
 struct Won {
     at: usize,
     published: Vec<Stored>,
 }
 
-/// Commits the ready decisions. Returns the recipients whose turns committed, with their work after the commit.
-pub(super) async fn commit<B: Backend>(pool: &Pool<B>, mut ready: Vec<Ready>) -> Result<Vec<Committed>> {
-    let attempt = format!("commit a round of {} recipients", ready.len());
+/// Result of a commit.
+pub(super) struct Committed<K> {
+    /// Results by the indexes of the recipients. The other recipients have lost.
+    pub(super) done: Vec<(usize, Done<K>)>,
+    /// Whether the transaction was given up because of the code of a recipient.
+    pub(super) was_given_up: bool,
+}
+
+/// Commits the ready decisions.
+pub(super) async fn commit<B: Backend, W: Way<B>>(
+    pool: &Pool<B>,
+    way: &W,
+    mut slice: Slice<W::Part>,
+) -> Result<Committed<W::Left>> {
+    let attempt = attempt_of(&slice);
     let token = Uuid::new_v4();
-    let adds = ready.iter().any(Ready::adds);
-    let mut written = write(pool, &mut ready, token, adds, Removal::Ranges).await;
-    if matches!(written, Ok(Written::Shortfall)) && ready.iter().any(|ready| ready.range.is_some()) {
+    let mut written = write(pool, way, &mut slice, token, Removal::Ranges).await;
+    if matches!(written, Ok(Written::Shortfall)) && slice.ready.iter().any(|ready| ready.range.is_some()) {
         tracing::debug!(attempt, "an event committed late between those that were listed: removing one by one");
-        written = write(pool, &mut ready, token, adds, Removal::Ids).await;
+        written = write(pool, way, &mut slice, token, Removal::Ids).await;
     }
     let won = match written {
         Ok(Written::Committed(won)) => won,
-        Ok(Written::Shortfall) => return Ok(Vec::new()),
-        Ok(Written::Unknown(candidates)) => read_back_won(pool, &ready, candidates, token).await,
-        // Another transaction holds a recipient or a name for long, or the database refuses an emit or a message: each
-        // recipient gets its own turn, so that it delays only itself.
-        Err(Error::Contention { .. } | Error::Database { .. }) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        Ok(Written::Shortfall) => return Ok(Committed { done: Vec::new(), was_given_up: false }),
+        Ok(Written::Unknown(candidates)) => read_back_won(pool, &slice.ready, candidates, token).await,
+        Err(Halt::One(at, error)) => return Ok(without(&slice.ready, at, &error)),
+        Err(Halt::Statement(error)) if error.is_transient() && !error.is_contention() => return Err(error),
+        // Another transaction holds a recipient or a name for long, the database refuses an emit or a message, or code
+        // of the user has ended the transaction: each recipient gets its own turn, so that it delays only itself.
+        Err(halt) => {
+            tracing::debug!(attempt, error = %halt.error(), "a round is given up: its recipients get their own turns");
+            return Ok(Committed { done: Vec::new(), was_given_up: W::RUNS_CODE });
+        }
     };
     tracing::trace!(attempt, won = won.len(), "a round is committed");
-    let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
-    let committed = |won: Won| Some(ready.get_mut(won.at)?.take()?.committed(won.published, token));
-    Ok(won.into_iter().filter_map(committed).collect())
+    let mut turns: Vec<_> = slice.ready.into_iter().zip(slice.parts).map(Some).collect();
+    let committed = |won: Won| {
+        let (mut ready, part) = turns.get_mut(won.at)?.take()?;
+        let (index, ended) = (ready.index, way.ended(&mut ready, part, token));
+        let (turn, left) = ready.committed(won.published, ended);
+        Some((index, Done::Committed { turn: Box::new(turn), left }))
+    };
+    Ok(Committed { done: won.into_iter().filter_map(committed).collect(), was_given_up: false })
 }
 
-/// Method of removing events: as ranges where possible, or all by ids.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Removal {
-    Ranges,
-    Ids,
-}
-
-/// A turn that committed, with the index of its recipient.
-pub(super) struct Committed {
-    pub(super) index: usize,
-    pub(super) known: KnownState,
-    pub(super) turn: Turn,
-}
-
-impl Ready {
-    /// Returns whether its turn adds rows to other tables: messages, emits or rows of the journal.
-    fn adds(&self) -> bool {
-        if !self.decided.published.is_empty() || self.journal.is_some() {
-            return true;
+/// Sends all recipients but one into the next round, and that one into a turn of its own.
+fn without<K>(ready: &[Ready], at: usize, error: &Error) -> Committed<K> {
+    let result = |place: usize, ready: &Ready| match place == at {
+        false => Done::Deferred,
+        true if error.is_contention() => Done::Lost,
+        true => {
+            tracing::debug!(recipient = %ready.to, %error, "a member of a round failed: it gets its own turn");
+            Done::NeedsOwnTurn
         }
-        !self.decided.emitted.is_empty()
-    }
-
-    /// Returns the rows of the journal for the events that it removes.
-    fn journal_rows(&self) -> impl Iterator<Item = JournalWrite<'_>> {
-        let (turn, removed) = (self.turn + 1, &self.decided.removed);
-        // Consumed events come before the garbage.
-        let kinds = removed.split_at_checked(removed.len() - self.decided.garbage).unwrap_or_default();
-        self.journal.iter().flat_map(move |names| {
-            let consumed = names.rows(&self.to, turn, kinds.0, JournalOutcome::Consumed);
-            consumed.chain(names.rows(&self.to, turn, kinds.1, JournalOutcome::Garbage))
-        })
-    }
-
-    /// Returns the bytes of its state, emitted events and messages.
-    pub(super) fn written_bytes(&self) -> usize {
-        let state = if let Next::To(state) = &self.decided.state { state.len() } else { 0 };
-        let emitted: usize = self.decided.emitted.iter().map(|(_, event)| event.value().len()).sum();
-        let published: usize = self.decided.published.iter().map(CloudEvent::encoded_len).sum();
-        state + emitted + published
-    }
-
-    fn write(&self, removal: Removal) -> RoundWrite<'_> {
-        let removed = match self.range {
-            Some((first, last)) if removal == Removal::Ranges => {
-                Removed::Range { first: first.0, last: last.0, count: self.listed }
-            }
-            _ => Removed::Ids(&self.decided.removed),
-        };
-        RoundWrite {
-            shard: self.to.shard().into(),
-            recipient: self.to.as_str(),
-            turn: self.turn,
-            token: self.token,
-            state: match &self.decided.state {
-                Next::Stay => StateWrite::Keep,
-                Next::To(state) => StateWrite::Set(state),
-                Next::Gone => StateWrite::Remove,
-            },
-            removed,
-        }
-    }
-
-    fn committed(self, published: Vec<Stored>, token: Uuid) -> Committed {
-        let (removed, garbage) = (self.decided.removed.len(), self.decided.garbage);
-        metrics::committed(self.to.kind(), self.listed, 1, removed - garbage, garbage);
-        // Consumed events come before the garbage.
-        metrics::consumed(self.to.kind(), self.decided.removed.iter().take(removed - garbage).copied());
-        let turn = Turn {
-            number: Some(self.turn + 1),
-            consumed: removed - garbage,
-            garbage,
-            more_remain: self.more_listed || self.listed > removed,
-            left_listed: self.listed > removed,
-            published,
-            last: Some(self.last),
-            ..Turn::default()
-        };
-        let state = match self.decided.state {
-            Next::Stay => self.before,
-            Next::To(state) => Some(Bytes::from(state)),
-            Next::Gone => None,
-        };
-        let known = KnownState { turn: self.turn + 1, token, state };
-        Committed { index: self.index, known, turn }
-    }
+    };
+    let done = ready.iter().enumerate().map(|(place, ready)| (ready.index, result(place, ready))).collect();
+    Committed { done, was_given_up: true }
 }
 
-async fn write<B: Backend>(
+fn attempt_of<P>(slice: &Slice<P>) -> String {
+    format!("commit a round of {} recipients", slice.ready.len())
+}
+
+async fn write<B: Backend, W: Way<B>>(
     pool: &Pool<B>,
-    ready: &mut [Ready],
+    way: &W,
+    slice: &mut Slice<W::Part>,
     token: Uuid,
-    adds: bool,
     removal: Removal,
-) -> Result<Written> {
-    let is_one_statement = !adds && B::is_one_statement(ready.len());
+) -> Result<Written, Halt> {
+    let adds = W::RUNS_CODE || slice.ready.iter().any(Ready::adds);
+    let is_one_statement = !adds && B::is_one_statement(slice.ready.len());
     match is_one_statement.then(|| B::try_write_now(pool)).flatten() {
-        Some(_lead) => write_at_once(pool, ready, token, removal).await,
-        None => in_transaction(Box::pin(write_in_group(pool, ready, token, removal))).await,
+        Some(_lead) => Ok(write_at_once(pool, &slice.ready, token, removal).await?),
+        None => in_transaction(Box::pin(write_in_group(pool, way, slice, token, removal))).await,
     }
 }
 
@@ -178,56 +166,93 @@ async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid,
     }
 }
 
-/// Writes the statement, and the rows of the journal, the emits and the messages of the winners, in one transaction.
-async fn write_in_group<B: Backend>(
+/// Writes the statement, the work of the user's code, and the rows of the journal, the emits and the messages of the
+/// winners, in one transaction.
+async fn write_in_group<B: Backend, W: Way<B>>(
     pool: &Pool<B>,
-    ready: &mut [Ready],
+    way: &W,
+    slice: &mut Slice<W::Part>,
     token: Uuid,
     removal: Removal,
-) -> Result<Written> {
-    let attempt = format!("commit a round of {} recipients", ready.len());
+) -> Result<Written, Halt> {
+    let attempt = attempt_of(slice);
     let during = |fault: Fault| fault.during(&attempt);
-    let mut part = B::begin_shared(pool).await.map_err(during)?;
-    let won = match write_part::<B>(&mut part, ready, token, removal, during).await {
+    let begun = match W::RUNS_CODE {
+        true => B::begin_exclusive(pool, None).await,
+        false => B::begin_shared(pool).await,
+    };
+    let mut part = begun.map_err(during)?;
+    let won = match write_part(pool, way, &mut part, slice, token, removal).await {
         Ok(Some(written)) => written,
         Ok(None) => {
             B::roll_back_shared(part).await;
             return Ok(Written::Shortfall);
         }
-        Err(error) => {
+        Err(halt) if W::RUNS_CODE => {
+            // The drop rolls back, also when the code has left an unfinished statement.
+            B::close_if_left_unfit(&mut part, halt.error());
+            return Err(halt);
+        }
+        Err(halt) => {
             B::roll_back_shared(part).await;
-            return Err(error);
+            return Err(halt);
         }
     };
+    if W::RUNS_CODE {
+        require_whole::<B>(&attempt, B::check_to_commit(&mut part)).await?;
+    }
     match B::commit_shared(part).await {
         Ok(()) => Ok(Written::Committed(won)),
         Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown(won.into_iter().map(|won| won.at).collect())),
-        Err(fault) => Err(during(fault)),
+        Err(fault) => Err(during(fault).into()),
     }
 }
 
 /// Writes everything before the commit. Returns the winners; `None` when events of one recipient are missing.
-async fn write_part<B: Backend>(
-    tx: &mut B::Connection,
-    ready: &mut [Ready],
+async fn write_part<B: Backend, W: Way<B>>(
+    pool: &Pool<B>,
+    way: &W,
+    tx: &mut B::SharedTx,
+    slice: &mut Slice<W::Part>,
     token: Uuid,
     removal: Removal,
-    during: impl Fn(Fault) -> Error,
-) -> Result<Option<Vec<Won>>> {
-    let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
+) -> Result<Option<Vec<Won>>, Halt> {
+    let attempt = attempt_of(slice);
+    let during = |fault: Fault| fault.during(&attempt);
+    let writes: Vec<_> = slice.ready.iter().map(|ready| ready.write(removal)).collect();
     let written = in_time::<B, _>(B::write_round(tx, &writes, token, LOCK_WAIT_MS)).await;
-    let Some(won) = written.map_err(&during)? else {
+    let Some(mut won) = written.map_err(during)? else {
         return Ok(None);
     };
-    note::<B>(tx, ready, &won).await.map_err(&during)?;
+    drop(writes);
+    won.sort_unstable();
+    note::<B>(tx, &slice.ready, &won).await.map_err(during)?;
+    way.run(pool, tx, slice, &won).await?;
     let mut emitted = Vec::new();
     for at in &won {
-        emitted.extend(ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.decided.emitted)).unwrap_or_default());
+        emitted.extend(slice.ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.emitted)).unwrap_or_default());
+    }
+    let publishes = slice.ready.iter().any(|ready| !ready.published.is_empty());
+    if W::RUNS_CODE && (publishes || !emitted.is_empty()) {
+        require_whole::<B>(&attempt, B::check_intact(tx)).await?;
     }
     for slice in emitted.chunks(MAX_EMIT_EVENTS) {
         emit_slice_in::<B>(tx, slice).await?;
     }
-    publish::<B>(tx, ready, won).await.map_err(during).map(Some)
+    Ok(publish::<B>(tx, &mut slice.ready, won).await.map_err(during).map(Some)?)
+}
+
+/// Returns an error when code of the user ended the transaction, or hid an error, so that the transaction cannot
+/// commit.
+pub(super) async fn require_whole<B: Backend>(
+    attempt: &str,
+    found: impl Future<Output = Result<Intact, Fault>>,
+) -> Result<()> {
+    match in_time::<B, _>(found).await.map_err(|fault| fault.during(attempt))? {
+        Intact::Whole => Ok(()),
+        Intact::Ended => Err(Error::misuse(attempt, Misuse::EndedTransaction)),
+        Intact::Failed => Err(Error::misuse(attempt, Misuse::SwallowedError)),
+    }
 }
 
 /// Writes the rows of the journal for what the winners removed, in one statement.
@@ -239,21 +264,13 @@ async fn note<B: Backend>(tx: &mut B::Connection, ready: &[Ready], won: &[usize]
     in_time::<B, _>(B::note_journal(tx, &rows)).await
 }
 
-/// Writes the messages of the winners, with keys made from their positions in their turns.
+/// Writes the messages of the winners.
 async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: Vec<usize>) -> Result<Vec<Won>, Fault> {
     let (mut messages, mut counts) = (Vec::new(), Vec::with_capacity(won.len()));
     for at in won {
         let Some(ready) = ready.get_mut(at) else { continue };
-        let published = std::mem::take(&mut ready.decided.published);
-        counts.push((at, published.len()));
-        if published.is_empty() {
-            continue;
-        }
-        let writer = Writer::new(&ready.to, ready.decided.removed.iter());
-        for (ordinal, mut message) in (0..).zip(published) {
-            message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));
-            messages.push(Caused { message, writer, origin: ready.decided.origin.clone() });
-        }
+        counts.push((at, ready.published.len()));
+        messages.append(&mut ready.published);
     }
     let mut stored = in_time::<B, _>(publish_all_in::<B>(tx, messages, FIRST_CLAIM_TTL)).await?.into_iter();
     let won = counts.into_iter().map(|(at, count)| Won { at, published: stored.by_ref().take(count).collect() });

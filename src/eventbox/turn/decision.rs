@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use crate::clock;
-use crate::cloudevent::CloudEvent;
+use crate::cloudevent::{CloudEvent, turn_key};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::eventbox::emit::{check_all, emit_all_in};
@@ -16,28 +16,44 @@ use crate::recipient::Recipient;
 use crate::store::Backend;
 
 /// One step of the transaction.
-pub(super) struct Step<B: Backend, S> {
-    pub(super) consumed: Vec<Uuid>,
+pub(crate) struct Step<B: Backend, S> {
+    pub(crate) consumed: Vec<Uuid>,
     pub(super) side_effect: Option<SideEffect<B>>,
-    pub(super) published: Vec<CloudEvent>,
+    /// Events that are emitted after the side effect. They are within the limits.
+    pub(super) emitted: Vec<(Recipient, Event)>,
+    pub(crate) published: Vec<CloudEvent>,
     pub(super) target: Option<S>,
     pub(super) post_process: Option<PostProcess>,
-    pub(super) independent: bool,
+    pub(crate) independent: bool,
     /// Origin of what the step emits and publishes.
     pub(super) origin: Option<SharedOrigin>,
 }
 
 /// Checked steps and garbage of a turn.
-pub(super) struct Decision<B: Backend, S> {
-    pub(super) steps: Vec<Step<B, S>>,
-    pub(super) garbage: Vec<Uuid>,
+pub(crate) struct Decision<B: Backend, S> {
+    pub(crate) steps: Vec<Step<B, S>>,
+    pub(crate) garbage: Vec<Uuid>,
     /// Merged origin of all events that are removed.
-    pub(super) origin: Option<SharedOrigin>,
+    pub(crate) origin: Option<SharedOrigin>,
+}
+
+impl<B: Backend, S> Step<B, S> {
+    /// Returns whether code of the user runs in the transaction.
+    pub(crate) fn has_effect(&self) -> bool {
+        self.side_effect.is_some()
+    }
+
+    /// Returns the bytes of its messages and emitted events.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn bytes(&self) -> usize {
+        let emitted = self.emitted.iter().map(|(_, event)| event.value().len());
+        self.published.iter().map(CloudEvent::encoded_len).chain(emitted).sum()
+    }
 }
 
 impl<B: Backend, S> Decision<B, S> {
     /// Drops transitions that do nothing. Refuses an event that was not listed or is removed twice.
-    pub(super) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
+    pub(crate) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
         let mut batch = Batch::new(to, listed);
         let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
         let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
@@ -67,19 +83,27 @@ impl<B: Backend, S> Decision<B, S> {
         }
     }
 
-    /// Returns the number of events that are removed in one statement, before the first step.
-    pub(super) fn removed_together(&self) -> usize {
+    /// Returns the events that are removed in one statement, before the first step: those that are consumed, and then
+    /// the garbage.
+    pub(crate) fn removed_together(&self) -> Vec<Uuid> {
         let together = self.steps.iter().filter(|step| !step.independent);
-        together.map(|step| step.consumed.len()).sum::<usize>() + self.garbage.len()
+        together.flat_map(|step| &step.consumed).chain(&self.garbage).copied().collect()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.garbage.is_empty()
     }
 }
 
+/// Sets the missing idempotency keys of messages, made from their positions in the turn after `turn`.
+pub(crate) fn give_keys<'m>(to: &Recipient, turn: i64, messages: impl IntoIterator<Item = &'m mut CloudEvent>) {
+    for (ordinal, message) in (0..).zip(messages) {
+        message.default_key(|message| turn_key(to.as_str(), turn + 1, ordinal, message));
+    }
+}
+
 /// Makes the side effect that emits all events in one statement; `None` without events. Checks the limits first.
-pub(crate) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>> {
+pub(super) fn emit_effect<B: Backend>(events: Vec<(Recipient, Event)>) -> Result<Option<SideEffect<B>>> {
     if events.is_empty() {
         return Ok(None);
     }
@@ -135,9 +159,13 @@ impl<'a> Batch<'a> {
     }
 
     fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
+        if !transition.emitted.is_empty() {
+            check_all(&transition.emitted)?;
+        }
         Ok(Step {
             consumed: self.remove(transition.consumed)?,
-            side_effect: SideEffect::chain([transition.side_effect, emit_effect(transition.emitted)?]),
+            side_effect: transition.side_effect,
+            emitted: transition.emitted,
             published: self.publish(transition.published)?,
             target: transition.target,
             post_process: transition.post_process,

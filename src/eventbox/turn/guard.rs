@@ -13,7 +13,7 @@ use crate::recipient::Recipient;
 use crate::store::{Backend, Class, class_of, while_alive};
 
 /// Time limit of the user's code in one attempt.
-pub(super) struct Guard<'a> {
+pub(crate) struct Guard<'a> {
     to: &'a Recipient,
     limit: Duration,
     began: Instant,
@@ -22,18 +22,22 @@ pub(super) struct Guard<'a> {
 
 impl<'a> Guard<'a> {
     /// Starts the time limit now.
-    pub(super) fn new(to: &'a Recipient, limit: Duration) -> Self {
-        let began = Instant::now();
+    pub(crate) fn new(to: &'a Recipient, limit: Duration) -> Self {
+        Guard::since(to, limit, Instant::now())
+    }
+
+    /// Starts the time limit at an earlier time, which the recipients of a round share.
+    pub(crate) fn since(to: &'a Recipient, limit: Duration, began: Instant) -> Self {
         Guard { to, limit, began, deadline: began + limit }
     }
 
     /// Returns how long ago the attempt began.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         Instant::now().saturating_duration_since(self.began)
     }
 
     /// Runs work of several steps until the deadline.
-    pub(super) async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         attempt: impl Fn() -> String,
         work: impl Future<Output = Result<T>>,
@@ -45,7 +49,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Runs one step; its error is in the class of its cause, so that a deadlock in a side effect is contention.
-    pub(super) async fn run<T>(&self, step: &str, call: impl Future<Output = Result<T, BoxError>>) -> Result<T> {
+    pub(crate) async fn run<T>(&self, step: &str, call: impl Future<Output = Result<T, BoxError>>) -> Result<T> {
         let attempt = || format!("{step} of {}", self.to);
         // The attempt drops all values that a panic left half changed; no code uses them again.
         match timeout_at(self.deadline, AssertUnwindSafe(call).catch_unwind()).await {
@@ -56,7 +60,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Runs one step that uses a connection; the step ends with a transient error when its connection is dead.
-    pub(super) async fn run_on<B: Backend, T>(
+    pub(crate) async fn run_on<B: Backend, T>(
         &self,
         step: &str,
         pool: &Pool<B>,

@@ -22,11 +22,42 @@ pub(crate) struct KeptState<S> {
     bytes: usize,
 }
 
+impl<S> KeptState<S> {
+    /// Makes the state after a turn, if the processor says how many bytes the state takes.
+    pub(crate) fn new(
+        bytes_of: impl FnOnce(&S) -> Option<usize>,
+        turn: i64,
+        token: Uuid,
+        state: S,
+        eversion: EVersion,
+    ) -> Option<Self> {
+        // The turn may have committed, so that a panic here must not end the task.
+        let bytes = catch_unwind(AssertUnwindSafe(|| bytes_of(&state))).unwrap_or_else(|panic| {
+            tracing::warn!(error = %panic_text(&*panic), "the bytes of a state are not known: the state is not kept");
+            None
+        });
+        bytes.map(|bytes| KeptState { turn, token, state, eversion, bytes })
+    }
+}
+
 #[cfg(any(test, feature = "runtime"))]
 impl<S> KeptState<S> {
     /// Returns the bytes of the state, as the processor says.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(feature = "runtime")]
+impl<S> KeptState<S> {
+    /// Returns the turn after which the state was kept, and the token of its commit.
+    pub(crate) fn turn(&self) -> (i64, Uuid) {
+        (self.turn, self.token)
+    }
+
+    /// Returns the state and its version.
+    pub(crate) fn into_state(self) -> (S, EVersion) {
+        (self.state, self.eversion)
     }
 }
 
@@ -72,12 +103,7 @@ impl<S> Keeper<S> {
         eversion: EVersion,
     ) {
         let Some(token) = token.filter(|_| self.is_on) else { return };
-        // The turn may have committed, so that a panic here must not end the task.
-        let bytes = catch_unwind(AssertUnwindSafe(|| bytes_of(&state))).unwrap_or_else(|panic| {
-            tracing::warn!(error = %panic_text(&*panic), "the bytes of a state are not known: the state is not kept");
-            None
-        });
-        self.kept = bytes.map(|bytes| KeptState { turn, token, state, eversion, bytes });
+        self.kept = KeptState::new(bytes_of, turn, token, state, eversion);
     }
 
     /// Drops the state.

@@ -1,9 +1,10 @@
 //! A turn: attempts, then the isolation of an event that fails, then the hooks.
 
 mod attempt;
-pub(super) mod commit;
+mod commit;
 pub(super) mod decision;
 pub(super) mod guard;
+pub(super) mod inside;
 pub(super) mod journal;
 pub(super) mod kept_state;
 pub(super) mod options;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use sqlx::Pool;
 
 use self::attempt::attempt_with_retries;
-use self::commit::Failure;
+use self::inside::Failure;
 use self::kept_state::Keeper;
 use self::options::TurnOptions;
 use self::poison::{failed, failed_in_part, is_poison};

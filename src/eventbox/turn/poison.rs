@@ -146,7 +146,7 @@ async fn is_hindered<B: Backend>(pool: &Pool<B>, to: &Recipient, options: &TurnO
 
 /// Stores that independent transitions of a committed turn failed. Moves the events of the oldest failed transition
 /// into quarantine when it failed often enough.
-pub(super) async fn failed_in_part<B: Backend>(
+pub(crate) async fn failed_in_part<B: Backend>(
     pool: &Pool<B>,
     to: &Recipient,
     options: &TurnOptions,

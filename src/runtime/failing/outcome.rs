@@ -6,12 +6,13 @@ use tokio::time::Instant;
 
 use super::outage::Ended;
 use crate::error::{Error, Result};
-use crate::eventbox::{Done, Turn};
+use crate::eventbox::{Done, Rounded, Turn};
 use crate::recipient::Recipient;
 use crate::runtime::metrics;
-use crate::runtime::working::ready::Lane;
+use crate::runtime::working::lane::Lane;
 use crate::runtime::working::registry::Handler;
 use crate::runtime::working::scheduler::Scheduler;
+use crate::runtime::working::state_cache::Entry;
 use crate::runtime::working::tasks::Judged;
 use crate::shard::ShardSet;
 use crate::store::{Backend, is_of_one_statement, retry_after};
@@ -24,16 +25,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const DATABASE: &str = "the database";
 
 impl<B: Backend> Scheduler<B> {
-    pub(crate) fn round_done(&mut self, taken: Vec<Recipient>, done: Result<Vec<Done>>) {
-        self.rounds -= 1;
+    pub(crate) fn round_done(&mut self, lane: Lane, taken: Vec<Recipient>, done: Result<Rounded<Entry>>) {
+        let how = done.as_ref().ok().map(|rounded| (rounded.took, rounded.was_given_up));
+        self.round_ended(lane, taken.len(), how);
         let until = Instant::now() + self.shared.config.poll_interval;
         let done = match done {
-            Ok(done) => done,
+            Ok(rounded) => rounded.done,
             Err(error) => {
                 self.shared.failed_shards.failed(taken.iter().map(Recipient::shard).collect(), &error);
                 for to in taken {
                     self.states.forget(&to);
-                    self.queue.done(to, Lane::Rounds, false);
+                    self.queue.done(to, lane, false);
                 }
                 return self.interrupted_by(&error);
             }
@@ -45,25 +47,28 @@ impl<B: Backend> Scheduler<B> {
         taken.sort_by_key(|(_, done)| !matches!(done, Some(Done::Deferred)));
         for (to, done) in taken {
             match done {
-                Some(Done::Committed { turn, known }) => {
-                    self.states.keep(&to, known);
-                    self.committed(to, Lane::Rounds, &turn);
+                Some(Done::Committed { turn, left }) => {
+                    self.keep(&to, left);
+                    self.committed(to, lane, &turn);
                 }
-                Some(Done::Nothing { last, .. }) if self.shared.attended.is_some() => {
-                    self.rests_at_the_front(to, until, last.is_some());
+                Some(Done::Nothing { last, more, left }) => {
+                    self.keep(&to, left);
+                    match last {
+                        _ if self.shared.attended.is_some() => self.rests_at_the_front(to, lane, until, last.is_some()),
+                        Some(last) if more => {
+                            self.queue.more_remain(&to, last, true);
+                            self.queue.done(to, lane, true);
+                        }
+                        _ => self.queue.rest(to, lane, until, last.is_some()),
+                    }
                 }
-                Some(Done::Nothing { last: Some(last), more: true }) => {
-                    self.queue.more_remain(&to, last, true);
-                    self.queue.done(to, Lane::Rounds, true);
-                }
-                Some(Done::Nothing { last, .. }) => self.queue.rest(to, Lane::Rounds, until, last.is_some()),
                 Some(Done::Lost) => {
                     self.shared.counters.contention(1);
                     self.queue.done(to, Lane::Turns, true);
                 }
                 Some(Done::NeedsOwnTurn) | None => self.queue.done(to, Lane::Turns, true),
-                Some(Done::Deferred) => self.queue.done(to, Lane::Rounds, true),
-                Some(Done::Skipped) => self.queue.done(to, Lane::Rounds, false),
+                Some(Done::Deferred) => self.queue.done(to, lane, true),
+                Some(Done::Skipped) => self.queue.done(to, lane, false),
             }
         }
     }
@@ -159,9 +164,9 @@ impl<B: Backend> Scheduler<B> {
 
     /// Lets an attended recipient rest, whose next listing has the same events. A wake-up ends the rest: the answer of
     /// the other side to an event, or an emit.
-    fn rests_at_the_front(&mut self, to: Recipient, until: Instant, left_events: bool) {
+    fn rests_at_the_front(&mut self, to: Recipient, lane: Lane, until: Instant, left_events: bool) {
         self.queue.list_anew(&to);
-        self.queue.rest(to, Lane::Rounds, until, left_events);
+        self.queue.rest(to, lane, until, left_events);
     }
 
     /// Pauses the start of new work after an infrastructure error; the loop goes on.

@@ -1,10 +1,14 @@
-//! Working on recipients that were found: rounds of reducers, turns of processors.
+//! Working on recipients that were found, in rounds and turns.
 
 pub(super) mod at_work;
 pub(super) mod idle;
+pub(super) mod lane;
+mod pace;
 pub(super) mod paused;
 pub(super) mod ready;
 pub(super) mod registry;
 pub(super) mod scheduler;
+mod starting;
 pub(super) mod state_cache;
 pub(super) mod tasks;
+pub(super) mod window;

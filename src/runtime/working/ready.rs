@@ -1,19 +1,13 @@
 //! Recipients that have events: ready, in flight, or resting.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
+use super::lane::{Lane, Queues};
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 use crate::runtime::finding::position::Positions;
-
-/// The queue of a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Rounds,
-    Turns,
-}
 
 /// State of a recipient. A recipient has one state, so at most one round or turn of this process works on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +34,7 @@ enum Again {
 /// A first-in-first-out queue. A recipient with more events goes to the end, so that it cannot starve the others.
 #[derive(Debug, Default)]
 pub(crate) struct ReadySet {
-    rounds: VecDeque<Recipient>,
-    turns: VecDeque<Recipient>,
+    queues: Queues,
     activities: HashMap<Recipient, Activity>,
     positions: Positions,
     /// Recipients that a scan found and no wake-up has named since. They show that polling still finds work.
@@ -94,8 +87,7 @@ impl ReadySet {
 
     /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
     pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
-        let queue = self.lane(lane);
-        let taken: Vec<_> = queue.drain(..count.min(queue.len())).collect();
+        let taken = self.queues.take(lane, count);
         for to in &taken {
             self.activities.insert(to.clone(), Activity::AtWork { again: Again::No, from_start: false });
         }
@@ -178,17 +170,23 @@ impl ReadySet {
 
     /// Returns the number of ready recipients of a lane.
     pub(super) fn waiting(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::Rounds => self.rounds.len(),
-            Lane::Turns => self.turns.len(),
-        }
+        self.queues.waiting(lane)
+    }
+
+    /// Returns the number of all ready recipients.
+    pub(super) fn all_waiting(&self) -> usize {
+        self.queues.all_waiting()
+    }
+
+    /// Returns the lanes of rounds in which recipients are ready: first those behind this lane.
+    pub(super) fn round_lanes(&self, behind: Lane) -> Vec<Lane> {
+        self.queues.round_lanes(behind)
     }
 
     /// Forgets all ready recipients: at a stop, and during an outage of the database.
     pub(crate) fn clear_waiting(&mut self) -> usize {
-        let waiting = self.rounds.len() + self.turns.len();
-        self.rounds.clear();
-        self.turns.clear();
+        let waiting = self.all_waiting();
+        self.queues.clear();
         self.found_by_scan.clear();
         self.activities.retain(|_, activity| !matches!(activity, Activity::Waiting));
         waiting
@@ -205,20 +203,13 @@ impl ReadySet {
 
     fn wait(&mut self, to: Recipient, lane: Lane) {
         self.activities.insert(to.clone(), Activity::Waiting);
-        self.lane(lane).push_back(to);
+        self.queues.push(lane, to);
     }
 
     /// Lets the next listing include an event before the position that a scan saw during the flight.
     fn keep_position(&mut self, to: &Recipient) {
         if matches!(self.activities.get(to), Some(Activity::AtWork { from_start: true, .. })) {
             self.list_anew(to);
-        }
-    }
-
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Recipient> {
-        match lane {
-            Lane::Rounds => &mut self.rounds,
-            Lane::Turns => &mut self.turns,
         }
     }
 }
@@ -236,15 +227,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recipient_is_in_one_place() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
-        assert!(queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now));
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it waits already");
-        assert_eq!(queue.take(Lane::Rounds, 10), [to("a")]);
-        assert!(!queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now), "it is at work");
-        assert_eq!(queue.waiting(Lane::Rounds), 0);
-        queue.done(to("a"), Lane::Rounds, false);
-        assert_eq!(queue.take(Lane::Rounds, 10), [to("a")], "it was found while it was at work");
-        queue.done(to("a"), Lane::Rounds, false);
-        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        assert!(queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, now));
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, now), "it waits already");
+        assert_eq!(queue.take(Lane::REDUCERS, 10), [to("a")]);
+        assert!(!queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, now), "it is at work");
+        assert_eq!(queue.waiting(Lane::REDUCERS), 0);
+        queue.done(to("a"), Lane::REDUCERS, false);
+        assert_eq!(queue.take(Lane::REDUCERS, 10), [to("a")], "it was found while it was at work");
+        queue.done(to("a"), Lane::REDUCERS, false);
+        assert_eq!(queue.waiting(Lane::REDUCERS), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,24 +243,24 @@ mod tests {
         let (mut queue, began, a) = (ReadySet::default(), Instant::now(), to("a"));
         let [first, last, later] = [EventId::mint(), EventId::mint(), EventId::mint()];
         for (seen, is_listed_again) in [(first, false), (later, true)] {
-            queue.woken_up(a.clone(), Lane::Rounds);
-            queue.take(Lane::Rounds, 1);
-            queue.found(a.clone(), seen, Lane::Rounds, began, began);
+            queue.woken_up(a.clone(), Lane::REDUCERS);
+            queue.take(Lane::REDUCERS, 1);
+            queue.found(a.clone(), seen, Lane::REDUCERS, began, began);
             tokio::time::advance(Duration::from_millis(1)).await;
             queue.emptied(&a, last);
-            queue.done(a.clone(), Lane::Rounds, false);
-            assert_eq!(queue.take(Lane::Rounds, 1).len(), usize::from(is_listed_again));
+            queue.done(a.clone(), Lane::REDUCERS, false);
+            assert_eq!(queue.take(Lane::REDUCERS, 1).len(), usize::from(is_listed_again));
             queue.forget(&a);
         }
         assert!(
-            !queue.found(a.clone(), last, Lane::Rounds, began, Instant::now()),
+            !queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now()),
             "the scan began before the turn had ended"
         );
-        assert!(queue.found(a.clone(), last, Lane::Rounds, Instant::now(), Instant::now()), "it committed late");
+        assert!(queue.found(a.clone(), last, Lane::REDUCERS, Instant::now(), Instant::now()), "it committed late");
         queue.forget(&a);
         let late = queue.position(&a);
         assert!(
-            queue.found(a.clone(), late, Lane::Rounds, began, Instant::now()),
+            queue.found(a.clone(), late, Lane::REDUCERS, began, Instant::now()),
             "no listing comes to it, however many turns end"
         );
         assert_eq!(queue.position(&a), EventId::NIL);
@@ -290,33 +281,33 @@ mod tests {
     async fn a_rest_ends_in_time_or_when_the_shard_is_marked() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         let until = now + Duration::from_secs(1);
-        queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
+        queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, now);
         for woken in [true, false] {
-            assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
-            queue.rest(to("a"), Lane::Rounds, until, true);
-            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, now);
-            assert_eq!(queue.waiting(Lane::Rounds), 0);
+            assert_eq!(queue.take(Lane::REDUCERS, 1), [to("a")]);
+            queue.rest(to("a"), Lane::REDUCERS, until, true);
+            queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, now);
+            assert_eq!(queue.waiting(Lane::REDUCERS), 0);
             queue.wake(|_| woken);
-            queue.found(to("a"), EventId::NIL, Lane::Rounds, now, if woken { now } else { until });
+            queue.found(to("a"), EventId::NIL, Lane::REDUCERS, now, if woken { now } else { until });
         }
-        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+        assert_eq!(queue.take(Lane::REDUCERS, 1), [to("a")]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_empty_box_is_no_reason_to_rest() {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
-        queue.woken_up(a.clone(), Lane::Rounds);
-        queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, until, false);
-        assert_eq!(queue.waiting(Lane::Rounds), 0);
-        queue.found(a.clone(), last, Lane::Rounds, now, now);
-        assert_eq!(queue.take(Lane::Rounds, 1), [to("a")]);
+        queue.woken_up(a.clone(), Lane::REDUCERS);
+        queue.take(Lane::REDUCERS, 1);
+        queue.rest(a.clone(), Lane::REDUCERS, until, false);
+        assert_eq!(queue.waiting(Lane::REDUCERS), 0);
+        queue.found(a.clone(), last, Lane::REDUCERS, now, now);
+        assert_eq!(queue.take(Lane::REDUCERS, 1), [to("a")]);
         // No event was after those that the turn had left, and these are still there.
         queue.more_remain(&a, last, true);
-        queue.rest(a.clone(), Lane::Rounds, until, false);
-        queue.found(a, last, Lane::Rounds, now, now);
-        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        queue.rest(a.clone(), Lane::REDUCERS, until, false);
+        queue.found(a, last, Lane::REDUCERS, now, now);
+        assert_eq!(queue.waiting(Lane::REDUCERS), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -337,14 +328,14 @@ mod tests {
     async fn a_recipient_without_a_wake_up_was_found_by_a_scan() {
         let (mut queue, now) = (ReadySet::default(), Instant::now());
         for key in ["a", "b"] {
-            queue.found(to(key), EventId::NIL, Lane::Rounds, now, now);
+            queue.found(to(key), EventId::NIL, Lane::REDUCERS, now, now);
         }
-        queue.take(Lane::Rounds, 2);
-        queue.woken_up(to("b"), Lane::Rounds);
+        queue.take(Lane::REDUCERS, 2);
+        queue.woken_up(to("b"), Lane::REDUCERS);
         assert!(queue.was_found_by_scan(&to("a")) && !queue.was_found_by_scan(&to("b")));
-        queue.rest(to("a"), Lane::Rounds, now, true);
-        queue.woken_up(to("a"), Lane::Rounds);
-        queue.done(to("b"), Lane::Rounds, false);
+        queue.rest(to("a"), Lane::REDUCERS, now, true);
+        queue.woken_up(to("a"), Lane::REDUCERS);
+        queue.done(to("b"), Lane::REDUCERS, false);
         assert!(queue.found_by_scan.is_empty());
     }
 
@@ -355,31 +346,31 @@ mod tests {
         queue.emptied(&a, last);
         let behind = queue.position(&a);
         assert!(behind < last && behind > EventId::NIL);
-        queue.woken_up(a.clone(), Lane::Rounds);
-        queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, now, true);
-        queue.found(a.clone(), last, Lane::Rounds, now, now);
+        queue.woken_up(a.clone(), Lane::REDUCERS);
+        queue.take(Lane::REDUCERS, 1);
+        queue.rest(a.clone(), Lane::REDUCERS, now, true);
+        queue.found(a.clone(), last, Lane::REDUCERS, now, now);
         assert_eq!(queue.position(&a), behind, "no event is before it");
-        queue.found(a.clone(), behind, Lane::Rounds, now, now);
+        queue.found(a.clone(), behind, Lane::REDUCERS, now, now);
         assert_eq!(queue.position(&a), EventId::NIL, "a scan saw an event before it");
 
         queue.emptied(&a, last);
-        queue.take(Lane::Rounds, 1);
+        queue.take(Lane::REDUCERS, 1);
         for _ in 0..2 {
-            queue.found(a.clone(), EventId::NIL, Lane::Rounds, now, now);
+            queue.found(a.clone(), EventId::NIL, Lane::REDUCERS, now, now);
         }
         queue.emptied(&a, last);
         assert_eq!(queue.position(&a), EventId::NIL, "scans saw events before it while it was in flight");
-        queue.done(a.clone(), Lane::Rounds, false);
-        queue.take(Lane::Rounds, 1);
+        queue.done(a.clone(), Lane::REDUCERS, false);
+        queue.take(Lane::REDUCERS, 1);
 
         queue.more_remain(&a, last, true);
         queue.emptied(&a, last);
         assert_eq!(queue.position(&a), EventId::NIL, "events were left before it");
         queue.more_remain(&a, last, true);
         assert_eq!(queue.position(&a), last);
-        queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, now, true);
+        queue.take(Lane::REDUCERS, 1);
+        queue.rest(a.clone(), Lane::REDUCERS, now, true);
         assert_eq!(queue.position(&a), EventId::NIL, "the next listing includes it");
     }
 
@@ -388,13 +379,13 @@ mod tests {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
         queue.emptied(&a, last);
-        queue.woken_up(a.clone(), Lane::Rounds);
-        queue.take(Lane::Rounds, 1);
-        queue.rest(a.clone(), Lane::Rounds, until, true);
-        queue.found(a.clone(), last, Lane::Rounds, now, now);
-        assert_eq!(queue.waiting(Lane::Rounds), 0);
+        queue.woken_up(a.clone(), Lane::REDUCERS);
+        queue.take(Lane::REDUCERS, 1);
+        queue.rest(a.clone(), Lane::REDUCERS, until, true);
+        queue.found(a.clone(), last, Lane::REDUCERS, now, now);
+        assert_eq!(queue.waiting(Lane::REDUCERS), 0);
         let late = queue.position(&a);
-        queue.found(a.clone(), late, Lane::Rounds, now, now);
-        assert_eq!((queue.waiting(Lane::Rounds), queue.position(&a)), (1, EventId::NIL));
+        queue.found(a.clone(), late, Lane::REDUCERS, now, now);
+        assert_eq!((queue.waiting(Lane::REDUCERS), queue.position(&a)), (1, EventId::NIL));
     }
 }

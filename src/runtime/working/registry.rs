@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use sqlx::Pool;
 
-use super::ready::Lane;
+use super::lane::Lane;
 use crate::error::Result;
-use crate::eventbox::{ErasedReducer, Keeper, KeptState, Processor, Turn, TurnOptions, process_batch_keeping};
+use crate::eventbox::{
+    CodeLimits, ErasedReducer, Keeper, KeptState, Limits, Processor, ProcessorWay, RoundMember, Rounded, Turn,
+    TurnOptions, process_batch_keeping, round,
+};
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture};
 
@@ -41,9 +44,28 @@ pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
         options: &'a TurnOptions,
         kept: Option<ErasedState>,
     ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)>;
+
+    /// Takes recipients through a round, with the states that their last turns kept.
+    fn round<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        members: &'a [RoundMember],
+        kept: Vec<Option<ErasedState>>,
+        limits: (Limits, CodeLimits),
+        before_commit: BoxFuture<'a, ()>,
+    ) -> BoxFuture<'a, Result<Rounded<ErasedState>>>;
 }
 
-impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for P {
+/// Holds a processor, for the tasks of its rounds.
+pub(crate) struct TypedProcessor<P>(Arc<P>);
+
+impl<P> TypedProcessor<P> {
+    pub(crate) fn new(processor: P) -> Self {
+        TypedProcessor(Arc::new(processor))
+    }
+}
+
+impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for TypedProcessor<P> {
     fn turn<'a>(
         &'a self,
         pool: &'a Pool<B>,
@@ -53,28 +75,52 @@ impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for P {
     ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)> {
         Box::pin(async move {
             let mut keeper = Keeper::on(kept.and_then(ErasedState::with_type::<P::State>));
-            let done = process_batch_keeping(pool, to, self, options, &mut keeper).await;
+            let done = process_batch_keeping(pool, to, &*self.0, options, &mut keeper).await;
             (done, keeper.into_kept().map(ErasedState::of))
+        })
+    }
+
+    fn round<'a>(
+        &'a self,
+        pool: &'a Pool<B>,
+        members: &'a [RoundMember],
+        kept: Vec<Option<ErasedState>>,
+        (limits, of_code): (Limits, CodeLimits),
+        before_commit: BoxFuture<'a, ()>,
+    ) -> BoxFuture<'a, Result<Rounded<ErasedState>>> {
+        Box::pin(async move {
+            let known = kept.into_iter().map(|kept| kept.and_then(ErasedState::with_type::<P::State>)).collect();
+            let way = ProcessorWay::new(&self.0, of_code);
+            let rounded = round(pool, members, known, &way, limits, before_commit).await?;
+            Ok(rounded.map_left(ErasedState::of))
         })
     }
 }
 
 /// The handler of a kind.
 pub(crate) enum Handler<B: Backend> {
-    /// Takes one recipient at a time, in turns.
-    Processor(Arc<dyn ErasedProcessor<B>>),
-    /// Takes many recipients at a time, in rounds.
-    Reducer(Arc<dyn ErasedReducer<B>>),
+    /// Takes recipients from this lane.
+    Processor(Arc<dyn ErasedProcessor<B>>, Lane),
+    /// Takes recipients from this lane, in rounds.
+    Reducer(Arc<dyn ErasedReducer<B>>, Lane),
 }
 
 /// Handlers by kind.
 pub(crate) type Handlers<B> = HashMap<Arc<str>, Handler<B>>;
 
 impl<B: Backend> Handler<B> {
+    /// Gives the kind rounds of its own. Returns false when it has no rounds.
+    pub(crate) fn separate(&mut self, own: Lane) -> bool {
+        match self {
+            Handler::Reducer(_, lane) => *lane = own,
+            Handler::Processor(_, lane) => return *lane != Lane::Turns,
+        }
+        true
+    }
+
     pub(crate) fn lane(&self) -> Lane {
         match self {
-            Handler::Processor(_) => Lane::Turns,
-            Handler::Reducer(_) => Lane::Rounds,
+            Handler::Processor(_, lane) | Handler::Reducer(_, lane) => *lane,
         }
     }
 
@@ -87,8 +133,8 @@ impl<B: Backend> Handler<B> {
         kept: Option<ErasedState>,
     ) -> (Result<Turn>, Option<ErasedState>) {
         match self {
-            Handler::Processor(processor) => processor.turn(pool, to, options, kept).await,
-            Handler::Reducer(reducer) => (reducer.turn(pool, to, options).await, None),
+            Handler::Processor(processor, _) => processor.turn(pool, to, options, kept).await,
+            Handler::Reducer(reducer, _) => (reducer.turn(pool, to, options).await, None),
         }
     }
 }

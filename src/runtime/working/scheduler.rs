@@ -3,7 +3,7 @@
 //! One task owns all state, so nothing is locked. Scans, rounds and turns are tasks that report back. Each number of
 //! tasks has a bound.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -12,13 +12,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::idle::Idle;
+use super::lane::Lane;
+use super::pace::Paces;
 use super::paused::PausedKinds;
-use super::ready::{Lane, ReadySet};
-use super::registry::{ErasedState, Handler};
-use super::state_cache::StateCache;
-use super::tasks::{Aim, Report, run_round, run_scan, run_turn};
+use super::ready::ReadySet;
+use super::registry::Handler;
+use super::state_cache::{Entry, StateCache};
+use super::tasks::{Aim, Report, run_scan, run_turn};
+use super::window::{Durations, Windows};
 use crate::error::Result;
-use crate::eventbox::{EventId, WakeUp, WakeUps};
+use crate::eventbox::{EventId, Rounded, WakeUp, WakeUps};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::runtime::failing::backoffs::Backoffs;
@@ -31,9 +34,9 @@ use crate::shard::ShardSet;
 use crate::store::{Backend, Fault, WalkedRow};
 
 /// The recipients of a task, to give them back when the task ends.
-enum Task {
+pub(super) enum Task {
     Scan,
-    Round(Vec<Recipient>),
+    Round(Lane, Vec<Recipient>),
     Turn(Recipient),
 }
 
@@ -54,8 +57,14 @@ pub(crate) struct Scheduler<B: Backend> {
     pub(crate) scans: Scans,
     pub(crate) queue: ReadySet,
     pub(crate) states: StateCache,
-    tasks: JoinSet<Report>,
-    running: HashMap<Id, Task>,
+    pub(super) tasks: JoinSet<Report>,
+    pub(super) running: HashMap<Id, Task>,
+    /// The sizes of the rounds of processors.
+    pub(super) paces: Paces,
+    /// The rounds that collect events.
+    pub(super) windows: Windows,
+    /// The lane of the last round that was started.
+    pub(super) last_lane: Lane,
     scanning: bool,
     pub(crate) rounds: usize,
     pub(crate) turns: usize,
@@ -67,12 +76,16 @@ pub(crate) struct Scheduler<B: Backend> {
 impl<B: Backend> Scheduler<B> {
     pub(crate) fn new(
         shared: Arc<Shared<B>>,
+        durations: &BTreeMap<String, Durations>,
         owned: watch::Receiver<ShardSet>,
         held: watch::Receiver<PausedKinds>,
         local: Arc<WakeUps>,
         remote: Arc<WakeUps>,
     ) -> Self {
+        let lane = |kind: &String| shared.handlers.get(kind.as_str()).map(Handler::lane);
+        let windows = Windows::new(durations.iter().filter_map(|(kind, durations)| Some((lane(kind)?, *durations))));
         let now = Instant::now();
+        let paces = Paces::new(shared.config.processor_recipients.get(), shared.config.processor_round_time);
         Scheduler {
             scans: Scans::new(&shared.config, now),
             idle: Idle::new(now, shared.config.shard_metrics),
@@ -85,6 +98,9 @@ impl<B: Backend> Scheduler<B> {
             queue: ReadySet::default(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
+            paces,
+            windows,
+            last_lane: Lane::Turns,
             scanning: false,
             rounds: 0,
             turns: 0,
@@ -150,25 +166,7 @@ impl<B: Backend> Scheduler<B> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
         self.start_waiting(now);
-        // The last free round waits for many recipients, so that rounds are large under load.
-        let (enough, most) = (config.round_recipients.get() / 4, config.rounds.get());
-        while self.rounds < most
-            && (self.queue.waiting(Lane::Rounds) > enough
-                || (self.rounds < (most - 1).max(1) && self.queue.waiting(Lane::Rounds) > 0))
-        {
-            // Where rounds do not wait for each other, a round of one is the fastest for its recipient.
-            let (waiting, free) = (self.queue.waiting(Lane::Rounds), most.saturating_sub(1 + self.rounds));
-            let count = if !B::ONE_WRITER && waiting <= free { 1 } else { config.round_recipients.get() };
-            let taken = self.take_free(Lane::Rounds, count);
-            if taken.is_empty() {
-                continue;
-            }
-            let part = |to: &Recipient| (to.clone(), self.queue.position(to), self.states.get(to));
-            let parts = taken.iter().map(part).collect();
-            let task = run_round(Arc::clone(&self.shared), parts);
-            self.rounds += 1;
-            self.running.insert(self.tasks.spawn(task).id(), Task::Round(taken));
-        }
+        self.start_rounds(now);
         while self.turns < config.workers.get() {
             if self.queue.waiting(Lane::Turns) == 0 {
                 break;
@@ -181,7 +179,7 @@ impl<B: Backend> Scheduler<B> {
                 self.queue.forget_rested(now);
             }
             let owned = *self.owned.borrow();
-            let room = config.max_ready.get().saturating_sub(self.waiting());
+            let room = config.max_ready.get().saturating_sub(self.queue.all_waiting());
             if let Some(scan) = self.scans.begin(owned, room, self.is_busy(), now) {
                 self.scanning = true;
                 let task = run_scan(Arc::clone(&self.shared), self.held.borrow().clone(), scan);
@@ -190,7 +188,7 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
-    fn begin_turn(&mut self, to: Recipient, aim: Aim) {
+    pub(super) fn begin_turn(&mut self, to: Recipient, aim: Aim) {
         // The turn has the state alone, so that a turn that fails or panics leaves none.
         let kept = self.states.take(&to);
         let task = run_turn(Arc::clone(&self.shared), to.clone(), self.queue.position(&to), aim, kept);
@@ -241,7 +239,7 @@ impl<B: Backend> Scheduler<B> {
                 continue;
             }
             let Some(lane) = self.shared.handlers.get(to.kind()).map(Handler::lane) else { continue };
-            if self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns) < self.shared.config.max_ready.get() {
+            if self.queue.all_waiting() < self.shared.config.max_ready.get() {
                 self.queue.woken_up(to, lane);
             } else {
                 self.scans.look_at([to.shard()].into_iter().collect());
@@ -250,7 +248,7 @@ impl<B: Backend> Scheduler<B> {
     }
 
     /// Takes the next recipients of a lane whose kinds are not on hold. A later scan finds the others again.
-    fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+    pub(super) fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let held = self.held.borrow();
         let outages = &self.shared.outages;
         let may_begin = |to: &Recipient| !held.contains(to.kind()) && !outages.waits(to);
@@ -261,22 +259,18 @@ impl<B: Backend> Scheduler<B> {
         taken
     }
 
-    fn waiting(&self) -> usize {
-        self.queue.waiting(Lane::Rounds) + self.queue.waiting(Lane::Turns)
-    }
-
     /// Returns whether the queue and the tasks are as full as one start can make them.
     fn is_busy(&self) -> bool {
-        let of_task = |task: &Task| if let Task::Round(taken) = task { taken.len() } else { 0 };
-        let of_rounds = self.queue.waiting(Lane::Rounds) + self.running.values().map(of_task).sum::<usize>();
-        let config = &self.shared.config;
-        of_rounds >= config.round_recipients.get() || self.queue.waiting(Lane::Turns) >= config.workers.get()
+        let of_task = |task: &Task| if let Task::Round(_, taken) = task { taken.len() } else { 0 };
+        let (config, of_turns) = (&self.shared.config, self.queue.waiting(Lane::Turns));
+        let of_rounds = self.queue.all_waiting() - of_turns + self.running.values().map(of_task).sum::<usize>();
+        of_rounds >= config.round_recipients.get() || of_turns >= config.workers.get()
     }
 
     /// Returns whether scans should bring more recipients: the queue is short compared with one start.
     fn wants_more(&self) -> bool {
         let config = &self.shared.config;
-        self.waiting() < (2 * config.rounds.get() * config.round_recipients.get()).min(config.max_ready.get())
+        self.queue.all_waiting() < (2 * config.rounds.get() * config.round_recipients.get()).min(config.max_ready.get())
     }
 
     fn next_wake(&self, now: Instant) -> Instant {
@@ -285,9 +279,11 @@ impl<B: Backend> Scheduler<B> {
         }
         if self.scanning || !self.wants_more() {
             // The end of a task wakes up the loop.
-            return now + self.shared.config.poll_interval;
+            let poll = now + self.shared.config.poll_interval;
+            return self.next_round_due().map_or(poll, |due| due.min(poll));
         }
         let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
+        let waits = waits.chain(self.next_round_due());
         let polls = self.scans.next_due(*self.owned.borrow(), self.is_busy());
         waits.fold(polls, Instant::min)
     }
@@ -298,9 +294,9 @@ impl<B: Backend> Scheduler<B> {
                 self.running.remove(&id);
                 match report {
                     Report::Scanned(scan, rows) => self.scanned(&scan, rows),
-                    Report::Round(taken, done) => self.round_done(taken, done),
+                    Report::Round(lane, taken, done) => self.round_done(lane, taken, done),
                     Report::Turn(to, done, judged, kept) => {
-                        self.put_back(&to, kept);
+                        self.keep(&to, kept.map(Entry::OfProcessor));
                         self.turn_done(to, done, judged);
                     }
                 }
@@ -308,7 +304,7 @@ impl<B: Backend> Scheduler<B> {
             Err(failed) => {
                 tracing::error!(error = %failed, "a task of the runtime failed: its recipients are found again");
                 match self.running.remove(&failed.id()) {
-                    Some(Task::Round(taken)) => self.round_done(taken, Ok(Vec::new())),
+                    Some(Task::Round(lane, taken)) => self.round_done(lane, taken, Ok(Rounded::none())),
                     Some(Task::Turn(to)) => {
                         self.turns -= 1;
                         self.shared.outages.ended(&to, Ended::Otherwise);
@@ -324,11 +320,11 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
-    /// Keeps the state of a processor for the next turn, unless another process has the shard by now.
-    fn put_back(&mut self, of: &Recipient, kept: Option<ErasedState>) {
+    /// Keeps what a turn has left for the next one, unless another process has the shard by now.
+    pub(crate) fn keep(&mut self, of: &Recipient, left: Option<Entry>) {
         let owned = *self.owned.borrow();
-        if let Some(kept) = kept.filter(|_| self.shared.works_on(of, owned)) {
-            self.states.put_back(of, kept);
+        if let Some(left) = left.filter(|_| self.shared.works_on(of, owned)) {
+            self.states.keep(of, left);
         }
     }
 

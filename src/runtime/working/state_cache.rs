@@ -16,9 +16,25 @@ const ENTRY_BYTES: usize = 200;
 
 /// State of a recipient.
 #[derive(Debug)]
-enum Entry {
+pub(crate) enum Entry {
     OfReducer(KnownState),
     OfProcessor(ErasedState),
+}
+
+impl Entry {
+    pub(super) fn of_reducer(self) -> Option<KnownState> {
+        match self {
+            Entry::OfReducer(known) => Some(known),
+            Entry::OfProcessor(_) => None,
+        }
+    }
+
+    pub(super) fn of_processor(self) -> Option<ErasedState> {
+        match self {
+            Entry::OfProcessor(state) => Some(state),
+            Entry::OfReducer(_) => None,
+        }
+    }
 }
 
 /// A cache with a bound in bytes. At the bound it forgets all states; the states in use come back.
@@ -34,33 +50,22 @@ impl StateCache {
         StateCache { kept: HashMap::new(), bytes: 0, max_bytes }
     }
 
-    /// Returns the state of a reducer.
-    pub(super) fn get(&self, of: &Recipient) -> Option<KnownState> {
+    /// Returns the state for a round. The round has the state of a processor alone, so that code that fails or panics
+    /// leaves none.
+    pub(super) fn lend(&mut self, of: &Recipient) -> Option<Entry> {
         match self.kept.get(of)? {
-            Entry::OfReducer(known) => Some(known.clone()),
-            Entry::OfProcessor(_) => None,
+            Entry::OfReducer(known) => Some(Entry::OfReducer(known.clone())),
+            Entry::OfProcessor(_) => self.remove(of),
         }
     }
 
     /// Removes all that is kept of a recipient. Returns the state of a processor.
     pub(super) fn take(&mut self, of: &Recipient) -> Option<ErasedState> {
-        match self.remove(of)? {
-            Entry::OfReducer(_) => None,
-            Entry::OfProcessor(state) => Some(state),
-        }
+        self.remove(of)?.of_processor()
     }
 
-    /// Keeps the state of a reducer.
-    pub(crate) fn keep(&mut self, of: &Recipient, known: KnownState) {
-        self.insert(of, Entry::OfReducer(known));
-    }
-
-    /// Keeps the state of a processor.
-    pub(super) fn put_back(&mut self, of: &Recipient, state: ErasedState) {
-        self.insert(of, Entry::OfProcessor(state));
-    }
-
-    fn insert(&mut self, of: &Recipient, entry: Entry) {
+    /// Keeps a state.
+    pub(crate) fn keep(&mut self, of: &Recipient, entry: Entry) {
         self.forget(of);
         let bytes = bytes_of(of, &entry);
         if bytes > self.max_bytes {
@@ -107,12 +112,17 @@ mod tests {
         Recipient::new("cell", key.to_string()).unwrap()
     }
 
-    fn known(turn: i64, bytes: usize) -> KnownState {
-        KnownState { turn, token: uuid::Uuid::new_v4(), state: Some(vec![0; bytes].into()) }
+    fn known(turn: i64, bytes: usize) -> Entry {
+        Entry::OfReducer(KnownState { turn, token: uuid::Uuid::new_v4(), state: Some(vec![0; bytes].into()) })
     }
 
-    fn loaded(bytes: usize) -> ErasedState {
-        ErasedState { bytes, kept: Box::new(bytes) }
+    fn loaded(bytes: usize) -> Entry {
+        Entry::OfProcessor(ErasedState { bytes, kept: Box::new(bytes) })
+    }
+
+    /// Returns the turn of a reducer's state, as often as it is asked for.
+    fn turn_of(states: &mut StateCache, of: &Recipient) -> Option<i64> {
+        states.lend(of)?.of_reducer().map(|known| known.turn)
     }
 
     #[test]
@@ -121,15 +131,15 @@ mod tests {
         for n in 0..1_000 {
             match n % 2 {
                 0 => states.keep(&to(n), known(1, n % 900)),
-                _ => states.put_back(&to(n), loaded(n % 900)),
+                _ => states.keep(&to(n), loaded(n % 900)),
             }
             assert!(states.bytes <= 10_000);
             assert_eq!(states.bytes, states.kept.iter().map(|(of, entry)| bytes_of(of, entry)).sum::<usize>());
         }
         states.keep(&to(7), known(1, 20_000));
-        assert!(states.get(&to(7)).is_none(), "it alone would be too much");
+        assert!(states.lend(&to(7)).is_none(), "it alone would be too much");
         for bytes in [20_000, usize::MAX] {
-            states.put_back(&to(7), loaded(bytes));
+            states.keep(&to(7), loaded(bytes));
             assert!(states.take(&to(7)).is_none(), "{bytes} alone would be too much");
         }
     }
@@ -137,10 +147,14 @@ mod tests {
     #[test]
     fn a_state_of_a_processor_is_taken_once() {
         let mut states = StateCache::new(10_000);
-        states.put_back(&to(1), loaded(10));
-        assert!(states.get(&to(1)).is_none(), "it is no state of a reducer");
-        assert_eq!(states.take(&to(1)).map(|state| state.bytes), Some(10));
-        assert!(states.take(&to(1)).is_none());
+        for in_round in [false, true] {
+            states.keep(&to(1), loaded(10));
+            match in_round {
+                true => assert!(matches!(states.lend(&to(1)), Some(Entry::OfProcessor(state)) if state.bytes == 10)),
+                false => assert_eq!(states.take(&to(1)).map(|state| state.bytes), Some(10)),
+            }
+            assert!(states.lend(&to(1)).is_none() && states.take(&to(1)).is_none());
+        }
         states.keep(&to(1), known(1, 10));
         assert!(states.take(&to(1)).is_none(), "it is no state of a processor");
         assert_eq!((states.bytes, states.kept.len()), (0, 0));
@@ -151,9 +165,9 @@ mod tests {
         let mut states = StateCache::new(10_000);
         states.keep(&to(1), known(1, 10));
         states.keep(&to(1), known(2, 20));
-        assert_eq!(states.get(&to(1)).map(|known| known.turn), Some(2));
+        assert_eq!((turn_of(&mut states, &to(1)), turn_of(&mut states, &to(1))), (Some(2), Some(2)));
         states.forget(&to(1));
-        assert!(states.get(&to(1)).is_none());
+        assert!(states.lend(&to(1)).is_none());
         assert_eq!(states.bytes, 0);
     }
 }

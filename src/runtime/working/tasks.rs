@@ -7,16 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::lane::Lane;
 use super::paused::PausedKinds;
-use super::registry::{ErasedState, Handler};
+use super::registry::{ErasedProcessor, ErasedState, Handler};
+use super::state_cache::Entry;
+use super::window::Turnstile;
 use crate::error::{Error as EventboxError, Result};
-use crate::eventbox::{Done, EventId, Jury, KnownState, Limits, Phase, RoundMember, Turn, round, spent};
+use crate::eventbox::{
+    CodeLimits, Done, EventId, Jury, Limits, MAX_ROUND_EVENTS, Phase, ReducerWay, RoundMember, Rounded, Turn,
+    TurnOptions, failed_in_part, round, spent,
+};
 use crate::recipient::Recipient;
+use crate::runtime::config::ROUND_PATIENCE;
 use crate::runtime::failing::outage::Outages;
 use crate::runtime::finding::scan::Scan;
 use crate::runtime::metrics;
 use crate::runtime::shared::Shared;
-use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
+use crate::store::{Backend, BoxFuture, Fault, WalkedRow, is_of_one_statement};
 use crate::text::Chain;
 
 /// Verdict on the failure of a turn.
@@ -79,7 +86,7 @@ impl Hearing {
 /// Report of a task.
 pub(crate) enum Report {
     Scanned(Scan, Result<Vec<WalkedRow>, Fault>),
-    Round(Vec<Recipient>, Result<Vec<Done>>),
+    Round(Lane, Vec<Recipient>, Result<Rounded<Entry>>),
     /// With the state that a processor keeps for the next turn.
     Turn(Recipient, Result<Turn>, Judged, Option<ErasedState>),
 }
@@ -96,41 +103,115 @@ pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKin
     Report::Scanned(scan, rows)
 }
 
+/// A recipient of a round: where its listing begins, and its state in memory.
+pub(super) struct Place {
+    pub(super) to: Recipient,
+    pub(super) after: EventId,
+    pub(super) kept: Option<Entry>,
+}
+
+/// Runs a round of recipients of one lane.
 pub(super) async fn run_round<B: Backend>(
     shared: Arc<Shared<B>>,
-    parts: Vec<(Recipient, EventId, Option<KnownState>)>,
+    lane: Lane,
+    places: Vec<Place>,
+    mut turnstile: Turnstile,
 ) -> Report {
-    let with_reducers: Vec<_> = parts
-        .iter()
-        .filter_map(|(to, after, known)| match shared.handlers.get(to.kind()) {
-            Some(Handler::Reducer(reducer)) => Some(RoundMember {
-                to: to.clone(),
-                after: *after,
-                known: known.clone(),
-                reducer: Arc::clone(reducer),
-                is_journaled: shared.is_journaled(to.kind()),
-            }),
-            _ => None,
-        })
-        .collect();
-    let config = &shared.config;
-    let limits = Limits {
-        max_events: config.max_events,
-        max_bytes: config.max_event_bytes.get(),
-        longest_wait_us: config.backoff.longest_us(),
-        by_shard: config.shard_metrics,
+    let member = |place: &Place| RoundMember {
+        to: place.to.clone(),
+        after: place.after,
+        is_journaled: shared.is_journaled(place.to.kind()),
     };
-    let mut done = round(&shared.pool, &with_reducers, limits).await;
-    drop(with_reducers);
-    if let Ok(done) = &mut done {
+    let members: Vec<_> = places.iter().map(member).collect();
+    let kept = places.into_iter().map(|place| place.kept).collect();
+    let before_commit = turnstile.pass();
+    let mut rounded = match members.first().and_then(|member| shared.handlers.get(member.to.kind())) {
+        Some(Handler::Processor(processor, _)) => {
+            round_of_a_processor(&shared, &**processor, &members, kept, Box::pin(before_commit)).await
+        }
+        _ => round_of_reducers(&shared, &members, kept, before_commit).await,
+    };
+    drop(turnstile);
+    if let Ok(rounded) = &mut rounded {
         // Hooks run concurrently, so that a slow hook delays no other recipient.
-        let committed = done.iter_mut().zip(&parts).filter_map(|(done, (to, ..))| match done {
-            Done::Committed { turn, .. } => Some(after_the_commit(&shared, to, turn)),
+        let committed = rounded.done.iter_mut().zip(&members).filter_map(|(done, member)| match done {
+            Done::Committed { turn, .. } => Some(complete(&shared, &member.to, turn)),
             _ => None,
         });
         join_all(committed).await;
     }
-    Report::Round(parts.into_iter().map(|(to, ..)| to).collect(), done)
+    Report::Round(lane, members.into_iter().map(|member| member.to).collect(), rounded)
+}
+
+async fn round_of_reducers<B: Backend>(
+    shared: &Shared<B>,
+    members: &[RoundMember],
+    kept: Vec<Option<Entry>>,
+    before_commit: impl Future<Output = ()> + Send,
+) -> Result<Rounded<Entry>> {
+    let mut reducers = Vec::with_capacity(members.len());
+    for member in members {
+        // A lane has recipients of registered kinds only.
+        let Some(Handler::Reducer(reducer, _)) = shared.handlers.get(member.to.kind()) else {
+            return Ok(Rounded::none());
+        };
+        reducers.push(Arc::clone(reducer));
+    }
+    let known = kept.into_iter().map(|entry| entry.and_then(Entry::of_reducer)).collect();
+    let limits = limits_of(shared, MAX_ROUND_EVENTS);
+    let rounded = round(&shared.pool, members, known, &ReducerWay(reducers), limits, before_commit).await?;
+    Ok(rounded.map_left(Entry::OfReducer))
+}
+
+async fn round_of_a_processor<B: Backend>(
+    shared: &Shared<B>,
+    processor: &dyn ErasedProcessor<B>,
+    members: &[RoundMember],
+    kept: Vec<Option<Entry>>,
+    before_commit: BoxFuture<'_, ()>,
+) -> Result<Rounded<Entry>> {
+    let _at_work: Vec<_> = members.iter().map(|member| shared.at_work.begin(&member.to)).collect();
+    let config = &shared.config;
+    let of_code = CodeLimits {
+        turn_deadline: config.turn_deadline,
+        patience: config.processor_round_time * ROUND_PATIENCE,
+        decisions_at_once: config.workers,
+    };
+    let kept = kept.into_iter().map(|entry| entry.and_then(Entry::of_processor)).collect();
+    let limits = (limits_of(shared, config.processor_events), of_code);
+    let rounded = processor.round(&shared.pool, members, kept, limits, before_commit).await?;
+    Ok(rounded.map_left(Entry::OfProcessor))
+}
+
+fn limits_of<B: Backend>(shared: &Shared<B>, round_events: NonZeroU32) -> Limits {
+    let config = &shared.config;
+    Limits {
+        max_events: config.max_events,
+        round_events,
+        max_bytes: config.max_event_bytes.get(),
+        longest_wait_us: config.backoff.longest_us(),
+        by_shard: config.shard_metrics,
+    }
+}
+
+/// Does what follows the commit of a turn in a round.
+async fn complete<B: Backend>(shared: &Shared<B>, to: &Recipient, turn: &mut Turn) {
+    if !turn.failures.is_empty() {
+        let options = options_for(shared, to, &shared.options, &Arc::new(Hearing::new(&shared.outages)));
+        *turn = failed_in_part(&shared.pool, to, &options, std::mem::take(turn)).await;
+    }
+    after_the_commit(shared, to, turn).await;
+}
+
+/// Returns the options of a turn of this recipient.
+fn options_for<B: Backend>(
+    shared: &Shared<B>,
+    to: &Recipient,
+    options: &TurnOptions,
+    hearing: &Arc<Hearing>,
+) -> TurnOptions {
+    let options = options.clone().judged_by(Arc::clone(hearing) as _);
+    if shared.is_journaled(to.kind()) { options.journaled() } else { options }
 }
 
 /// Purpose of a turn.
@@ -154,8 +235,7 @@ pub(super) async fn run_turn<B: Backend>(
         Aim::Work => shared.options.clone(),
         Aim::Probe => shared.options.searching(NonZeroU32::MIN),
     };
-    let options = options.behind(after).judged_by(Arc::clone(&hearing) as _);
-    let options = if shared.is_journaled(to.kind()) { options.journaled() } else { options };
+    let options = options_for(&shared, &to, &options.behind(after), &hearing);
     let (mut done, kept) = match shared.handlers.get(to.kind()) {
         Some(kind) => kind.turn(&shared.pool, &to, &options, kept).await,
         None => (Ok(Turn::default()), None),

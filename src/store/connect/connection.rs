@@ -208,6 +208,14 @@ impl<B: Session> Held<B> {
         Ok(self.is_restored)
     }
 
+    /// Returns the number of the session. Asks the server when the number is not known yet.
+    pub(crate) async fn session_id(&mut self) -> Result<Option<i32>, Fault> {
+        if self.session_id.is_none() {
+            self.session_id = B::session_id(&mut self.conn).await?;
+        }
+        Ok(self.session_id)
+    }
+
     /// Notes the number of the session.
     pub(crate) fn note_session_id(&mut self, session_id: Option<i32>) {
         self.session_id = session_id;

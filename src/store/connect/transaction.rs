@@ -160,10 +160,7 @@ impl<B: Session> Tx<B> {
 
     /// Returns the number of the session. Asks the server when the number is not known yet.
     pub(crate) async fn session_id(&mut self) -> Result<Option<i32>, Fault> {
-        if self.held.session_id.is_none() {
-            self.held.session_id = B::session_id(&mut self.held.conn).await?;
-        }
-        Ok(self.held.session_id)
+        self.held.session_id().await
     }
 
     /// Returns whether the driver still counts exactly the transaction that was begun.

@@ -39,7 +39,7 @@ fn numbers_are_those_of_the_run(way: Way, recorded: &Recorded) {
     assert_eq!((of("eventbox_batch_events"), of("eventbox_transitions_total")), (1.0 + mates, 1.0 + mates));
     assert_eq!(of("eventbox_contention_total"), 0.0);
     let mut wanted = BTreeSet::from([it().shard().to_string()]);
-    if way == Way::RoundOfMany {
+    if way.has_mates() {
         wanted.extend(MATES.map(|key| Recipient::new("cell", key).unwrap().shard().to_string()));
     }
     for phase in ["preparing", "committing"] {
@@ -75,7 +75,10 @@ macro_rules! counted_by_every_way {
     )+};
 }
 
-counted_by_every_way!(turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
+counted_by_every_way!(
+    turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany;
+    round_of_processor Way::RoundOfProcessor
+);
 
 /// Returns an event and its copy.
 async fn an_event_twice<B: CellEngine>(db: &TestDb<B>, door: Door) {

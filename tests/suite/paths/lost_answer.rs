@@ -46,7 +46,7 @@ fn hooked(notes: &Arc<Notes>, sends: Sends) -> impl Fn(&[Event], Seen) -> Decide
 /// Returns the message that commits this work of a way.
 fn commit_of(way: Way, sends: Sends) -> Message {
     match (way, sends) {
-        (Way::Turn, _) | (_, Sends::Messages) => Message::Commit,
+        (Way::Turn | Way::RoundOfProcessor, _) | (_, Sends::Messages) => Message::Commit,
         _ => Message::Execute,
     }
 }
@@ -75,7 +75,7 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
     if way == Way::Turn {
         by_turns(&proxy.pool().await, &unlucky, Bounds::default(), done).await;
     } else {
-        if way == Way::RoundOfMany {
+        if way.has_mates() {
             let mate = Recipient::new("cell", "mate-1").unwrap();
             eventbox::emit(&db.pool, &mate, Event::new("mate")).await.unwrap();
         }
@@ -83,7 +83,7 @@ async fn meets(db: &TestDb<Postgres>, way: Way, sends: Sends, turns: usize, fate
         let mut config = configured(Bounds::default());
         (config.poll_interval, config.min_poll_interval) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
         (config.leases, config.remote_wake_ups) = (None, false);
-        by_rounds(&proxy.pool_of(6).await, unlucky, config, done).await;
+        by_rounds(way, &proxy.pool_of(6).await, unlucky, config, done).await;
         eventually(SOON, async || db.count("eventbox_event WHERE recipient LIKE 'cell/mate%'").await == 0).await;
     }
     proxy.cut(1).await;
@@ -112,7 +112,9 @@ macro_rules! by_every_commit {
                 round_of_one_without_messages Way::RoundOfOne, Sends::Nothing;
                 round_of_one_with_messages Way::RoundOfOne, Sends::Messages;
                 round_of_many_without_messages Way::RoundOfMany, Sends::Nothing;
-                round_of_many_with_messages Way::RoundOfMany, Sends::Messages);
+                round_of_many_with_messages Way::RoundOfMany, Sends::Messages;
+                round_of_processor_without_messages Way::RoundOfProcessor, Sends::Nothing;
+                round_of_processor_with_messages Way::RoundOfProcessor, Sends::Messages);
         }
     )+};
     (@ $name:ident $fate:expr; $($case:ident $way:expr, $sends:expr);+) => {$(

@@ -1,5 +1,5 @@
-//! One promise and several ways to keep it: a promise of a turn holds for a round of one recipient and for a round of
-//! many, and a promise of one door into a box holds for all doors. Each test here is written once and runs for every
+//! One promise and several ways to keep it: a promise of a turn holds for a round of one recipient, for a round of
+//! many, and for a round of a processor, and a promise of one door into a box holds for all doors. Each test here is written once and runs for every
 //! way, on every engine.
 
 mod counting;
@@ -24,7 +24,8 @@ macro_rules! by_every_way {
             use super::*;
 
             crate::paths::for_each!($name, $db, $way, $body;
-                turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany);
+                turn Way::Turn; round_of_one Way::RoundOfOne; round_of_many Way::RoundOfMany;
+                round_of_processor Way::RoundOfProcessor);
         }
     )+};
 }

@@ -160,7 +160,7 @@ by_every_way! {
 }
 
 on_every_engine! {
-    /// Turns and rounds of one and of many recipients race for one box: each event is consumed once, in the order of
+    /// Turns and rounds of one and of many recipients, and of a processor, race for one box: each event is consumed once, in the order of
     /// the emits.
     async fn all_ways_at_once_do_each_thing_once(db) {
         const EVENTS: i64 = 300;
@@ -176,7 +176,7 @@ on_every_engine! {
                 }
             }
         };
-        let rounds = [Way::RoundOfOne, Way::RoundOfMany].map(async |way| {
+        let rounds = [Way::RoundOfOne, Way::RoundOfMany, Way::RoundOfProcessor].map(async |way| {
             let done = async |_: &Worked| seen(db).await.len() as i64 == EVENTS;
             way.work(db, reduce(telling), Bounds::of_events(11), done).await
         });

@@ -1,11 +1,13 @@
 //! The ways that commit the decisions of a reducer.
 
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeBuilder, RuntimeConfig};
 use eventbox::{
-    BoxError, Error, Event, Outcome, PoisonPolicy, Recipient, Reducer, ReducerAsProcessor, StateCodec, TurnOptions,
+    BoxError, EVersion, Error, Event, Mutation, Outcome, PoisonPolicy, Processor, Recipient, Reducer,
+    ReducerAsProcessor, StateCodec, TurnOptions,
 };
 use sqlx::Pool;
 
@@ -30,6 +32,8 @@ pub(super) enum Way {
     RoundOfOne,
     /// A runtime whose first round also has other recipients.
     RoundOfMany,
+    /// The same with the reducer as a processor, whose code runs in the transaction of the round.
+    RoundOfProcessor,
 }
 
 /// The work of a way.
@@ -107,14 +111,14 @@ impl Way {
     {
         match self {
             Way::Turn => by_turns(&db.open(1), &reducer, bounds, done).await,
-            Way::RoundOfOne => by_runtime(builder::<B, R, C>(db.open(5), reducer, bounds), done).await,
-            Way::RoundOfMany => {
+            Way::RoundOfOne => by_runtime(self.builder::<B, R, C>(db.open(5), reducer, bounds), done).await,
+            Way::RoundOfMany | Way::RoundOfProcessor => {
                 let mates = MATES.map(|key| (Recipient::new("cell", key).unwrap(), Event::new("mate")));
                 B::emit_all(&mut *db.pool.acquire().await.unwrap(), &mates).await.unwrap();
                 let left = "SELECT count(*) FROM eventbox_event WHERE recipient LIKE 'cell/mate-%'";
                 // The runtime may find the recipient before the others, and a stop would leave the others.
                 let all_done = async |worked: &Worked| done(worked).await && db.number(left).await == 0;
-                by_runtime(builder::<B, R, C>(db.open(5), reducer, bounds), all_done).await
+                by_runtime(self.builder::<B, R, C>(db.open(5), reducer, bounds), all_done).await
             }
         }
     }
@@ -141,7 +145,27 @@ impl Way {
 
     /// Returns the number of turns of the other recipients in the round.
     pub(super) fn mates(self) -> u64 {
-        if self == Way::RoundOfMany { MATES.len() as u64 } else { 0 }
+        if self.has_mates() { MATES.len() as u64 } else { 0 }
+    }
+
+    /// Returns whether other recipients are in the round.
+    pub(super) fn has_mates(self) -> bool {
+        matches!(self, Way::RoundOfMany | Way::RoundOfProcessor)
+    }
+
+    fn builder<B, R, C>(self, pool: Pool<B>, reducer: R, bounds: Bounds) -> RuntimeBuilder<B>
+    where
+        B: CellEngine,
+        R: Reducer<C> + 'static,
+        C: StateCodec<R::State> + 'static,
+    {
+        let builder = Runtime::builder(pool);
+        let builder = match self {
+            Way::RoundOfProcessor => builder.processor("cell", Owned::<_, C>(Mated(reducer), PhantomData)),
+            _ => builder.reducer::<_, C>("cell", Mated(reducer)),
+        };
+        let builder = builder.config(configured(bounds));
+        if bounds.journaled { builder.journal("cell", JOURNAL_KEPT) } else { builder }
     }
 }
 
@@ -194,6 +218,7 @@ where
 }
 
 pub(super) async fn by_rounds<B, R, C>(
+    way: Way,
     pool: &Pool<B>,
     reducer: R,
     config: RuntimeConfig,
@@ -204,18 +229,8 @@ where
     R: Reducer<C> + 'static,
     C: StateCodec<R::State> + 'static,
 {
-    let builder = builder::<B, R, C>(pool.clone(), reducer, Bounds::default());
+    let builder = way.builder::<B, R, C>(pool.clone(), reducer, Bounds::default());
     by_runtime(builder.config(config), done).await
-}
-
-fn builder<B, R, C>(pool: Pool<B>, reducer: R, bounds: Bounds) -> RuntimeBuilder<B>
-where
-    B: CellEngine,
-    R: Reducer<C> + 'static,
-    C: StateCodec<R::State> + 'static,
-{
-    let builder = Runtime::builder(pool).reducer::<_, C>("cell", Mated(reducer)).config(configured(bounds));
-    if bounds.journaled { builder.journal("cell", JOURNAL_KEPT) } else { builder }
 }
 
 async fn by_runtime<B: CellEngine>(builder: RuntimeBuilder<B>, mut done: impl AsyncFnMut(&Worked) -> bool) -> Worked {
@@ -257,5 +272,54 @@ where
 
     fn max_state_bytes(&self) -> usize {
         self.0.max_state_bytes()
+    }
+}
+
+/// A reducer as a processor that owns it.
+struct Owned<R, C>(R, PhantomData<fn() -> C>);
+
+impl<R, C> Owned<R, C>
+where
+    R: Reducer<C>,
+    C: StateCodec<R::State>,
+{
+    fn adapted(&self) -> ReducerAsProcessor<'_, R, C> {
+        ReducerAsProcessor::new(&self.0)
+    }
+}
+
+impl<B, R, C> Processor<B> for Owned<R, C>
+where
+    B: CellEngine,
+    R: Reducer<C> + 'static,
+    C: StateCodec<R::State> + 'static,
+{
+    type State = <ReducerAsProcessor<'static, R, C> as Processor<B>>::State;
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
+        Processor::<B>::load_state(&self.adapted(), conn, to).await
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        state: &Self::State,
+    ) -> Result<Mutation<B, Self::State>, BoxError> {
+        Processor::<B>::prepare_mutation(&self.adapted(), to, events, state).await
+    }
+
+    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
+        Processor::<B>::fetch_eversion(&self.adapted(), tx, to).await
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        state: &Self::State,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        Processor::<B>::save_state(&self.adapted(), tx, to, state, eversion).await
     }
 }

@@ -62,6 +62,14 @@ on_every_engine! {
         assert!(error.to_string().contains("kind"), "{error}");
     }
 
+    async fn wrong_durations_are_refused(db) {
+        let second = Duration::from_secs(1);
+        let error = tallying(db.open(4)).round_durations("other", second, second).start().await.unwrap_err();
+        assert!(error.to_string().contains("no code for the kind is registered"), "{error}");
+        let error = tallying(db.open(4)).round_durations("tally", second, Duration::ZERO).start().await.unwrap_err();
+        assert!(error.to_string().contains("longer than the longest"), "{error}");
+    }
+
     async fn a_database_without_the_tables_is_refused(db) {
         let empty = TestDb::<Engine>::empty("runtime").await;
         let error = tallying(empty.open(4)).start().await.unwrap_err();

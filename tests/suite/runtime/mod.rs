@@ -1,5 +1,6 @@
 //! The runtime: every box is processed, by any process that is alive.
 
+mod batches;
 mod blame;
 mod bounds;
 mod bytes;
@@ -18,6 +19,7 @@ mod leases;
 mod memory;
 mod observing;
 mod overtaken;
+mod processor_rounds;
 mod publishing;
 mod read_only;
 mod resolving;

@@ -177,6 +177,31 @@ on_every_engine! {
         }
     }
 
+    /// Rounds of a kind with durations collect what comes within the shortest one. Other kinds do not wait.
+    async fn a_round_with_durations_collects_events(db) {
+        let (hour, pause) = (Duration::from_secs(3_600), Duration::from_secs(1));
+        let builder = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("never", Tally).reducer("other", Tally);
+        let builder = builder.round_durations("tally", pause, hour).round_durations("never", hour, hour);
+        let runtime = builder.config(config()).start().await.unwrap();
+        let [never, other] = ["never", "other"].map(|kind| Recipient::new(kind, "1").unwrap());
+        emit(db, &never, ["x"]).await;
+        let began = std::time::Instant::now();
+        for n in 0..4 {
+            emit(db, &tally(n % 2), [n]).await;
+        }
+        let emitting = began.elapsed();
+        emit(db, &other, ["x"]).await;
+        eventually(SOON, async || seen(db, &other).await == ["x"]).await;
+        eventually(SOON, async || seen(db, &tally(1)).await == ["1", "3"]).await;
+        assert!(began.elapsed() >= pause);
+        // One turn each, if all of them were emitted before the round could begin.
+        if emitting < pause {
+            assert_eq!([turn_of(db, &tally(0)).await, turn_of(db, &tally(1)).await], [1, 1]);
+        }
+        assert!(runtime.stop(STOP).await.complete);
+        assert_eq!(db.count("eventbox_event").await, 1, "the longest wait has not ended");
+    }
+
     /// A round removes only the events that each recipient consumed: a whole box of old or of new events, or some
     /// events with others between them.
     async fn each_part_of_a_round_removes_its_own(db) {

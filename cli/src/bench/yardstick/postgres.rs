@@ -9,7 +9,7 @@ use sqlx::{Executor, PgConnection, PgPool, Pool, Postgres, Row as _};
 
 use super::library_calls;
 use crate::bench::HANG_GUARD;
-use crate::bench::engine::{Counted, Engine, Key, Result, Row, Sums};
+use crate::bench::engine::{Counted, Engine, Key, Result, Row, Sums, in_order};
 
 const CREATE: &str = r#"
 CREATE TABLE bench_event (
@@ -101,6 +101,16 @@ const LOAD_COUNT: &str = "SELECT count, eversion FROM bench_count WHERE recipien
 const EVERSION: &str = "SELECT eversion FROM bench_count WHERE recipient = $1 FOR UPDATE";
 
 const SAVE_COUNT: &str = "INSERT INTO bench_count (recipient, count, eversion) VALUES ($1, $2, $3)
+ON CONFLICT (recipient) DO UPDATE SET count = excluded.count, eversion = excluded.eversion";
+
+const LOAD_COUNTS: &str = "SELECT recipient, count, eversion FROM bench_count WHERE recipient = ANY ($1)";
+
+/// Locks in the order of the keys, so that two rounds do not wait for each other.
+const EVERSIONS: &str =
+    "SELECT recipient, eversion FROM bench_count WHERE recipient = ANY ($1) ORDER BY recipient FOR UPDATE";
+
+const SAVE_COUNTS: &str = "INSERT INTO bench_count (recipient, count, eversion)
+SELECT * FROM unnest($1::text[], $2::int8[], $3::int8[])
 ON CONFLICT (recipient) DO UPDATE SET count = excluded.count, eversion = excluded.eversion";
 
 const YARDSTICK_SUMS: &str =
@@ -240,6 +250,26 @@ impl Engine for Postgres {
 
     async fn save_count(tx: &mut PgConnection, to: &Recipient, count: i64, eversion: i64) -> Result<()> {
         sqlx::query(SAVE_COUNT).bind(to.as_str()).bind(count).bind(eversion).execute(tx).await.map(drop)
+    }
+
+    async fn load_counts(conn: &mut PgConnection, of: &[Recipient]) -> Result<Vec<(i64, i64)>> {
+        let query = sqlx::query_as(LOAD_COUNTS).bind(of.iter().map(Recipient::as_str).collect::<Vec<_>>());
+        let rows: Vec<(String, i64, i64)> = query.fetch_all(conn).await?;
+        Ok(in_order(of, &rows.into_iter().map(|(to, count, eversion)| (to, (count, eversion))).collect()))
+    }
+
+    async fn eversions(tx: &mut PgConnection, of: &[Recipient]) -> Result<Vec<i64>> {
+        let query = sqlx::query_as(EVERSIONS).bind(of.iter().map(Recipient::as_str).collect::<Vec<_>>());
+        let rows: Vec<(String, i64)> = query.fetch_all(tx).await?;
+        Ok(in_order(of, &rows.into_iter().collect()))
+    }
+
+    async fn save_counts(tx: &mut PgConnection, counts: &[(&str, i64, i64)]) -> Result<()> {
+        let query = sqlx::query(SAVE_COUNTS)
+            .bind(counts.iter().map(|(to, ..)| *to).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(_, count, _)| *count).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(.., eversion)| *eversion).collect::<Vec<_>>());
+        query.execute(tx).await.map(drop)
     }
 
     async fn yardstick_sums(pool: &PgPool) -> Result<Sums> {

@@ -12,7 +12,7 @@ use sqlx::{Executor, Pool, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::broadcast;
 
 use super::library_calls;
-use crate::bench::engine::{BATCH, Counted, Engine, Key, Result, Row, SMALL_BATCH, Sums};
+use crate::bench::engine::{BATCH, Counted, Engine, Key, Result, Row, SMALL_BATCH, Sums, in_order};
 
 const CREATE: &str = "
 CREATE TABLE bench_event (
@@ -106,6 +106,17 @@ const LOAD_COUNT: &str = "SELECT count, eversion FROM bench_count WHERE recipien
 const EVERSION: &str = "SELECT eversion FROM bench_count WHERE recipient = $1";
 
 const SAVE_COUNT: &str = "INSERT INTO bench_count (recipient, count, eversion) VALUES ($1, $2, $3)
+ON CONFLICT (recipient) DO UPDATE SET count = excluded.count, eversion = excluded.eversion";
+
+const LOAD_COUNTS: &str = "
+SELECT recipient, count, eversion FROM bench_count WHERE recipient IN (SELECT value FROM json_each($1))";
+
+const EVERSIONS: &str =
+    "SELECT recipient, eversion FROM bench_count WHERE recipient IN (SELECT value FROM json_each($1))";
+
+/// The condition tells the parser that `ON` begins no join.
+const SAVE_COUNTS: &str = "INSERT INTO bench_count (recipient, count, eversion)
+SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true
 ON CONFLICT (recipient) DO UPDATE SET count = excluded.count, eversion = excluded.eversion";
 
 const YARDSTICK_SUMS: &str =
@@ -282,6 +293,22 @@ impl Engine for Sqlite {
         sqlx::query(SAVE_COUNT).bind(to.as_str()).bind(count).bind(eversion).execute(tx).await.map(drop)
     }
 
+    async fn load_counts(conn: &mut SqliteConnection, of: &[Recipient]) -> Result<Vec<(i64, i64)>> {
+        let query = sqlx::query_as(LOAD_COUNTS).bind(names(of)?);
+        let rows: Vec<(String, i64, i64)> = query.fetch_all(conn).await?;
+        Ok(in_order(of, &rows.into_iter().map(|(to, count, eversion)| (to, (count, eversion))).collect()))
+    }
+
+    async fn eversions(tx: &mut SqliteConnection, of: &[Recipient]) -> Result<Vec<i64>> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(EVERSIONS).bind(names(of)?).fetch_all(tx).await?;
+        Ok(in_order(of, &rows.into_iter().collect()))
+    }
+
+    async fn save_counts(tx: &mut SqliteConnection, counts: &[(&str, i64, i64)]) -> Result<()> {
+        let counts = serde_json::to_string(counts).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        sqlx::query(SAVE_COUNTS).bind(counts).execute(tx).await.map(drop)
+    }
+
     async fn yardstick_sums(pool: &SqlitePool) -> Result<Sums> {
         sums(pool, YARDSTICK_SUMS).await
     }
@@ -306,6 +333,11 @@ impl Engine for Sqlite {
     async fn open_snapshot(conn: &mut SqliteConnection) -> Result<()> {
         conn.execute(sqlx::raw_sql("BEGIN; SELECT count(*) FROM eventbox_lease")).await.map(drop)
     }
+}
+
+fn names(of: &[Recipient]) -> Result<String> {
+    let names: Vec<&str> = of.iter().map(Recipient::as_str).collect();
+    serde_json::to_string(&names).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 async fn sums(pool: &Pool<Sqlite>, sql: &'static str) -> Result<Sums> {

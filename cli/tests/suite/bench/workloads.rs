@@ -7,15 +7,17 @@ use super::{Finished, bench};
 use crate::support::TestDb;
 
 /// Each line of W1 to W3c.
-const EMITS_AND_DRAINS: [&str; 9] = [
+const EMITS_AND_DRAINS: [&str; 11] = [
     "W1 plain (events/s)",
     "W1 sender (events/s)",
     "W2 (events/s)",
     "W3 reducer (events/s)",
     "W3 processor (events/s)",
+    "W3 processor, batched (events/s)",
     "W3 reducer, journaled (events/s)",
     "W3b reducer (events/s)",
     "W3b processor (events/s)",
+    "W3b processor, batched (events/s)",
     "W3c (events/s)",
 ];
 

@@ -18,7 +18,8 @@ const BEGIN_TURN: &str = "START TRANSACTION; DECLARE eventbox_turn CURSOR WITH H
 /// Permits the commit of the transaction.
 const END_TURN: &str = "CLOSE eventbox_turn";
 
-const HAS_TURN: &str = "SELECT count(*) FROM pg_cursors WHERE name = 'eventbox_turn'";
+/// Fails without the cursor. It reads no row of the query, so it is the cheapest statement that asks for the cursor.
+const HAS_TURN: &str = "MOVE 0 IN eventbox_turn";
 
 impl GroupCommit for Postgres {
     type SharedTx = Tx<Postgres>;
@@ -44,16 +45,14 @@ impl GroupCommit for Postgres {
         if !part.is_counted() {
             return Ok(Intact::Ended);
         }
-        let found = sqlx::query_scalar::<_, i64>(HAS_TURN).fetch_one(&mut **part).await.map(|count| count == 1);
-        intact_of(found)
+        intact_of(sqlx::raw_sql(HAS_TURN).execute(&mut **part).await)
     }
 
     async fn check_to_commit(part: &mut Self::SharedTx) -> Result<Intact, Fault> {
         if !part.is_counted() {
             return Ok(Intact::Ended);
         }
-        let found = sqlx::raw_sql(END_TURN).execute(&mut **part).await.map(|_| true);
-        intact_of(found)
+        intact_of(sqlx::raw_sql(END_TURN).execute(&mut **part).await)
     }
 
     fn close_if_left_unfit(part: &mut Self::SharedTx, error: &(dyn std::error::Error + 'static)) {
@@ -69,12 +68,11 @@ impl GroupCommit for Postgres {
     }
 }
 
-fn intact_of(found: Result<bool, sqlx::Error>) -> Result<Intact, Fault> {
+fn intact_of<T>(found: Result<T, sqlx::Error>) -> Result<Intact, Fault> {
     const NO_SUCH_CURSOR: &str = "34000";
     const IN_FAILED_TRANSACTION: &str = "25P02";
     match found {
-        Ok(true) => Ok(Intact::Whole),
-        Ok(false) => Ok(Intact::Ended),
+        Ok(_) => Ok(Intact::Whole),
         Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
             Some(NO_SUCH_CURSOR) => Ok(Intact::Ended),
             Some(IN_FAILED_TRANSACTION) => Ok(Intact::Failed),

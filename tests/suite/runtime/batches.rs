@@ -1,0 +1,237 @@
+//! The methods of a processor for many recipients, the states that rounds keep, and kinds without rounds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use eventbox::runtime::Runtime;
+use eventbox::{BoxError, EVersion, Event, Mutation, Processor, Recipient, SideEffect, Transition};
+
+use super::processor_rounds::{CELLS, all_but_one_have_grown, cell, drained, fill, growing, population, quiet, run};
+use super::{STOP, emit_all, idle, one_round};
+use crate::support::{CellEngine, Cells, SOON, eventually, on_every_engine};
+
+/// Counts the calls of the methods for many recipients.
+#[derive(Default)]
+struct Batches {
+    loads: AtomicUsize,
+    fetches: AtomicUsize,
+    saves: AtomicUsize,
+    /// Whether the loads leave out a state.
+    are_short: bool,
+}
+
+impl Batches {
+    fn calls(&self) -> [usize; 3] {
+        [&self.loads, &self.fetches, &self.saves].map(|calls| calls.load(Ordering::SeqCst))
+    }
+}
+
+/// Cells that a test looks at while a runtime has them.
+struct Watched<B: CellEngine> {
+    cells: Arc<Cells<B>>,
+    is_alone: bool,
+    /// Whether they have the methods for many recipients.
+    batches: Option<Arc<Batches>>,
+}
+
+impl<B: CellEngine> Watched<B> {
+    fn of(cells: &Arc<Cells<B>>) -> Self {
+        Watched { cells: Arc::clone(cells), is_alone: false, batches: None }
+    }
+
+    fn batched(cells: &Arc<Cells<B>>, batches: &Arc<Batches>) -> Self {
+        Watched { batches: Some(Arc::clone(batches)), ..Watched::of(cells) }
+    }
+}
+
+impl<B: CellEngine> Processor<B> for Watched<B> {
+    type State = i64;
+
+    fn commits_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    fn kept_bytes(&self, _population: &i64) -> Option<usize> {
+        Some(8)
+    }
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(i64, EVersion), BoxError> {
+        self.cells.load_state(conn, to).await
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        population: &i64,
+    ) -> Result<Mutation<B, i64>, BoxError> {
+        self.cells.prepare_mutation(to, events, population).await
+    }
+
+    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
+        self.cells.fetch_eversion(tx, to).await
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        population: &i64,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        self.cells.save_state(tx, to, population, eversion).await
+    }
+
+    async fn load_states(
+        &self,
+        conn: &mut B::Connection,
+        of: &[Recipient],
+    ) -> Result<Option<Vec<(i64, EVersion)>>, BoxError> {
+        let Some(batches) = &self.batches else { return Ok(None) };
+        batches.loads.fetch_add(1, Ordering::SeqCst);
+        let mut states = Vec::new();
+        for to in of.iter().skip(usize::from(batches.are_short)) {
+            let (population, eversion) = B::load(conn, to.as_str()).await?;
+            states.push((population, EVersion(eversion)));
+        }
+        Ok(Some(states))
+    }
+
+    async fn fetch_eversions(
+        &self,
+        tx: &mut B::Connection,
+        of: &[Recipient],
+    ) -> Result<Option<Vec<EVersion>>, BoxError> {
+        let Some(batches) = &self.batches else { return Ok(None) };
+        batches.fetches.fetch_add(1, Ordering::SeqCst);
+        let mut versions = Vec::new();
+        for to in of {
+            versions.push(EVersion(B::load(tx, to.as_str()).await?.1));
+        }
+        Ok(Some(versions))
+    }
+
+    async fn save_states(
+        &self,
+        tx: &mut B::Connection,
+        states: &[(&Recipient, &i64, EVersion)],
+    ) -> Result<bool, BoxError> {
+        let Some(batches) = &self.batches else { return Ok(false) };
+        batches.saves.fetch_add(1, Ordering::SeqCst);
+        for (to, population, eversion) in states {
+            B::save(tx, to.as_str(), **population, eversion.0).await?;
+        }
+        Ok(true)
+    }
+}
+
+on_every_engine! {
+    /// All recipients that wait have one round: one load, one version, one save for each.
+    async fn recipients_share_a_round(db) {
+        fill(db).await;
+        let cells = Arc::new(growing::<Engine>());
+        let stats = run(db, Watched::of(&cells), one_round(), async || drained(db).await).await;
+        assert_eq!((stats.rounds, stats.turns, stats.contention), (1, CELLS as u64, 0), "{stats:?}");
+        let calls = [&cells.loads, &cells.fetches, &cells.saves].map(|calls| calls.load(Ordering::SeqCst));
+        assert_eq!(calls, [CELLS; 3]);
+        all_but_one_have_grown(db, CELLS).await;
+    }
+
+    /// A kind that commits alone has no rounds.
+    async fn a_kind_that_commits_alone_has_turns(db) {
+        fill(db).await;
+        let alone = Watched { is_alone: true, ..Watched::of(&Arc::new(growing::<Engine>())) };
+        let stats = run(db, alone, one_round(), async || drained(db).await).await;
+        assert_eq!((stats.rounds, stats.turns), (0, CELLS as u64), "{stats:?}");
+        all_but_one_have_grown(db, CELLS).await;
+    }
+
+    /// Each method for many recipients is called once a round. The versions are read once more behind side effects.
+    async fn methods_for_many_are_called_once_a_round(db) {
+        for (cells, fetches) in [(quiet::<Engine>(), 1), (growing::<Engine>(), 2)] {
+            db.run("DROP TABLE IF EXISTS cell").await;
+            db.run("DROP TABLE IF EXISTS effect").await;
+            fill(db).await;
+            let (cells, batches) = (Arc::new(cells), Arc::new(Batches::default()));
+            let stats = run(db, Watched::batched(&cells, &batches), one_round(), async || drained(db).await).await;
+            assert_eq!((stats.rounds, stats.turns, stats.contention), (1, CELLS as u64, 0), "{stats:?}");
+            assert_eq!(batches.calls(), [1, fetches, 1]);
+            let singly = [&cells.loads, &cells.fetches, &cells.saves].map(|calls| calls.load(Ordering::SeqCst));
+            assert_eq!(singly, [0; 3]);
+            assert_eq!(db.number("SELECT sum(population) FROM cell").await, CELLS as i64);
+            db.run("DELETE FROM eventbox_state").await;
+        }
+    }
+
+    /// A side effect writes the entity of another recipient of the round, and moves its version. The write is not lost,
+    /// with the methods for many recipients and without them.
+    async fn a_write_on_another_entity_of_the_round_is_not_lost(db) {
+        for has_batches in [false, true] {
+            db.run("DROP TABLE IF EXISTS cell").await;
+            db.run("DROP TABLE IF EXISTS effect").await;
+            fill(db).await;
+            // The cells before and behind this one in the round are written.
+            let meddling = Cells::<Engine>::deciding(|to, events, population| {
+                let grown = Transition::to(population + events.len() as i64).consuming(events);
+                if *to != cell(6) {
+                    return Ok(grown.into());
+                }
+                let effect = SideEffect::new(|tx| {
+                    Box::pin(async move {
+                        for other in (0..CELLS).filter(|other| *other != 6) {
+                            let (population, eversion) = Engine::load(&mut *tx, cell(other).as_str()).await?;
+                            Engine::save(&mut *tx, cell(other).as_str(), population + 1_000, eversion + 1).await?;
+                        }
+                        Ok(())
+                    })
+                });
+                Ok(grown.side_effect(effect).into())
+            });
+            let (cells, batches) = (Arc::new(meddling), Arc::new(Batches::default()));
+            let batches = has_batches.then_some(batches);
+            let watched = Watched { batches, ..Watched::of(&cells) };
+            run(db, watched, one_round(), async || drained(db).await).await;
+            for n in 0..CELLS {
+                assert_eq!(population(db, n).await, if n == 6 { 1 } else { 1_001 }, "{n}, {has_batches}");
+            }
+            db.run("DELETE FROM eventbox_state").await;
+        }
+    }
+
+    /// A wrong number of states is no reason to mix them up: each recipient gets a turn of its own.
+    async fn a_wrong_number_of_states_is_refused(db) {
+        fill(db).await;
+        let (cells, batches) = (Arc::new(growing::<Engine>()), Arc::new(Batches { are_short: true, ..Batches::default() }));
+        let stats = run(db, Watched::batched(&cells, &batches), one_round(), async || drained(db).await).await;
+        assert_eq!((stats.turns, stats.failures), (CELLS as u64, 0), "{stats:?}");
+        all_but_one_have_grown(db, CELLS).await;
+    }
+
+    /// A round leaves states for the next round, which loads none.
+    async fn states_are_kept_from_round_to_round(db) {
+        fill(db).await;
+        let mut config = one_round();
+        config.leases = Some(super::leases());
+        let cells = Arc::new(growing::<Engine>());
+        let builder = Runtime::builder(db.open(6)).processor("cell", Watched::of(&cells)).config(config);
+        let runtime = builder.start().await.unwrap();
+        idle(db).await;
+        eventually(SOON, async || runtime.stats().turns == CELLS as u64 && runtime.shards() == 256).await;
+        let loads = cells.loads.load(Ordering::SeqCst);
+        let again: Vec<_> = (0..CELLS).map(|n| (cell(n), Event::new("y"))).collect();
+        emit_all(db, &again).await;
+        eventually(SOON, async || runtime.stats().turns == 2 * CELLS as u64).await;
+        assert_eq!(cells.loads.load(Ordering::SeqCst), loads);
+
+        // Another writer moves a version: the kept state is not used.
+        let (population, eversion) = Engine::load(&mut db.pool.acquire().await.unwrap(), cell(1).as_str()).await.unwrap();
+        Engine::save(&mut db.pool.acquire().await.unwrap(), cell(1).as_str(), population + 50, eversion + 1).await.unwrap();
+        emit_all(db, &again).await;
+        eventually(SOON, async || runtime.stats().turns == 3 * CELLS as u64).await;
+        runtime.stop(STOP).await;
+        for n in 0..CELLS {
+            let its = db.number(format_args!("SELECT population FROM cell WHERE key = '{}'", cell(n))).await;
+            assert_eq!(its, if n == 1 { 53 } else { 3 }, "{n}");
+        }
+    }
+}
