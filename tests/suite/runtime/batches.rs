@@ -7,7 +7,7 @@ use eventbox::runtime::Runtime;
 use eventbox::{BoxError, EVersion, Event, Mutation, Processor, Recipient, SideEffect, Transition};
 
 use super::processor_rounds::{CELLS, all_but_one_have_grown, cell, drained, fill, growing, population, quiet, run};
-use super::{STOP, emit_all, idle, one_round};
+use super::{STOP, emit_all, idle, leases, one_round};
 use crate::support::{CellEngine, Cells, SOON, eventually, on_every_engine};
 
 /// Counts the calls of the methods for many recipients.
@@ -29,14 +29,13 @@ impl Batches {
 /// Cells that a test looks at while a runtime has them.
 struct Watched<B: CellEngine> {
     cells: Arc<Cells<B>>,
-    is_alone: bool,
     /// Whether they have the methods for many recipients.
     batches: Option<Arc<Batches>>,
 }
 
 impl<B: CellEngine> Watched<B> {
     fn of(cells: &Arc<Cells<B>>) -> Self {
-        Watched { cells: Arc::clone(cells), is_alone: false, batches: None }
+        Watched { cells: Arc::clone(cells), batches: None }
     }
 
     fn batched(cells: &Arc<Cells<B>>, batches: &Arc<Batches>) -> Self {
@@ -46,10 +45,6 @@ impl<B: CellEngine> Watched<B> {
 
 impl<B: CellEngine> Processor<B> for Watched<B> {
     type State = i64;
-
-    fn commits_alone(&self) -> bool {
-        self.is_alone
-    }
 
     fn kept_bytes(&self, _population: &i64) -> Option<usize> {
         Some(8)
@@ -137,11 +132,30 @@ on_every_engine! {
         all_but_one_have_grown(db, CELLS).await;
     }
 
+    /// As many decisions of a round run at the same time as there are workers.
+    async fn decisions_of_a_round_run_beside_each_other(db) {
+        fill(db).await;
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (highest, meets) = (Arc::clone(&most), Arc::new(tokio::sync::Barrier::new(3)));
+        let cells = growing::<Engine>().before_deciding(move |_| {
+            let (inside, highest, meets) = (Arc::clone(&now), Arc::clone(&highest), Arc::clone(&meets));
+            async move {
+                highest.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                meets.wait().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        let mut config = one_round();
+        config.workers = 3.try_into().unwrap();
+        let stats = run(db, cells, config, async || drained(db).await).await;
+        assert_eq!((stats.rounds, most.load(Ordering::SeqCst)), (1, 3), "{stats:?}");
+        all_but_one_have_grown(db, CELLS).await;
+    }
+
     /// A kind that commits alone has no rounds.
     async fn a_kind_that_commits_alone_has_turns(db) {
         fill(db).await;
-        let alone = Watched { is_alone: true, ..Watched::of(&Arc::new(growing::<Engine>())) };
-        let stats = run(db, alone, one_round(), async || drained(db).await).await;
+        let stats = run(db, growing::<Engine>().alone(), one_round(), async || drained(db).await).await;
         assert_eq!((stats.rounds, stats.turns), (0, CELLS as u64), "{stats:?}");
         all_but_one_have_grown(db, CELLS).await;
     }
@@ -211,7 +225,7 @@ on_every_engine! {
     async fn states_are_kept_from_round_to_round(db) {
         fill(db).await;
         let mut config = one_round();
-        config.leases = Some(super::leases());
+        config.leases = Some(leases());
         let cells = Arc::new(growing::<Engine>());
         let builder = Runtime::builder(db.open(6)).processor("cell", Watched::of(&cells)).config(config);
         let runtime = builder.start().await.unwrap();

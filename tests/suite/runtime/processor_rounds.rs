@@ -1,8 +1,7 @@
 //! Rounds of a processor: many recipients share a transaction with the user's code in it, and each of them still drops
 //! out alone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventbox::runtime::{Runtime, RuntimeConfig, RuntimeStats};
