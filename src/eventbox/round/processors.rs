@@ -129,6 +129,9 @@ impl<B: Backend, P: Processor<B> + 'static> Way<B> for ProcessorWay<B, P> {
         slice: &mut Slice<Self::Part>,
         won: &[usize],
     ) -> Result<(), Halt> {
+        if won.is_empty() {
+            return Ok(());
+        }
         let of = winners(slice, won).map(|(_, ready, _)| ready.to.clone()).collect();
         let mut working = Working {
             pool,

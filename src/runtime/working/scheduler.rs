@@ -166,7 +166,6 @@ impl<B: Backend> Scheduler<B> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
         self.start_waiting(now);
-        self.start_rounds(now);
         while self.turns < config.workers.get() {
             if self.queue.waiting(Lane::Turns) == 0 {
                 break;
@@ -174,6 +173,8 @@ impl<B: Backend> Scheduler<B> {
             let Some(to) = self.take_free(Lane::Turns, 1).pop() else { continue };
             self.begin_turn(to, Aim::Work);
         }
+        // Behind the turns: a round may become a turn, and must not take every worker.
+        self.start_rounds(now);
         if !self.scanning && self.wants_more() {
             if self.scans.forgets_rested(now) {
                 self.queue.forget_rested(now);

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use eventbox::runtime::Runtime;
+use eventbox::runtime::{Runtime, RuntimeConfig};
 use eventbox::{BoxError, EVersion, Event, Mutation, Processor, Recipient, SideEffect, Transition};
 
-use super::processor_rounds::{CELLS, all_but_one_have_grown, cell, drained, fill, growing, population, quiet, run};
-use super::{STOP, emit_all, idle, one_round};
-use crate::support::{CellEngine, Cells, SOON, eventually, on_every_engine};
+use super::processor_rounds::{
+    CELLS, all_but_one_have_grown, cell, deciding, drained, fill, growing, isolating_rounds, population, quiet, run,
+};
+use super::{STOP, emit_all, leases, one_round};
+use crate::support::{CellEngine, Cells, SOON, create_cells, eventually, on_every_engine};
 
 /// Counts the calls of the methods for many recipients.
 #[derive(Default)]
@@ -29,14 +32,13 @@ impl Batches {
 /// Cells that a test looks at while a runtime has them.
 struct Watched<B: CellEngine> {
     cells: Arc<Cells<B>>,
-    is_alone: bool,
     /// Whether they have the methods for many recipients.
     batches: Option<Arc<Batches>>,
 }
 
 impl<B: CellEngine> Watched<B> {
     fn of(cells: &Arc<Cells<B>>) -> Self {
-        Watched { cells: Arc::clone(cells), is_alone: false, batches: None }
+        Watched { cells: Arc::clone(cells), batches: None }
     }
 
     fn batched(cells: &Arc<Cells<B>>, batches: &Arc<Batches>) -> Self {
@@ -46,10 +48,6 @@ impl<B: CellEngine> Watched<B> {
 
 impl<B: CellEngine> Processor<B> for Watched<B> {
     type State = i64;
-
-    fn commits_alone(&self) -> bool {
-        self.is_alone
-    }
 
     fn kept_bytes(&self, _population: &i64) -> Option<usize> {
         Some(8)
@@ -125,23 +123,99 @@ impl<B: CellEngine> Processor<B> for Watched<B> {
     }
 }
 
+/// Cannot load one cell.
+struct FailingLoad<B: CellEngine> {
+    cells: Cells<B>,
+    fails: Recipient,
+}
+
+impl<B: CellEngine> Processor<B> for FailingLoad<B> {
+    type State = i64;
+
+    async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(i64, EVersion), BoxError> {
+        match *to == self.fails {
+            true => Err("it cannot be loaded".into()),
+            false => self.cells.load_state(conn, to).await,
+        }
+    }
+
+    async fn prepare_mutation(
+        &self,
+        to: &Recipient,
+        events: &[Event],
+        population: &i64,
+    ) -> Result<Mutation<B, i64>, BoxError> {
+        self.cells.prepare_mutation(to, events, population).await
+    }
+
+    async fn fetch_eversion(&self, tx: &mut B::Connection, to: &Recipient) -> Result<EVersion, BoxError> {
+        self.cells.fetch_eversion(tx, to).await
+    }
+
+    async fn save_state(
+        &self,
+        tx: &mut B::Connection,
+        to: &Recipient,
+        population: &i64,
+        eversion: EVersion,
+    ) -> Result<(), BoxError> {
+        self.cells.save_state(tx, to, population, eversion).await
+    }
+}
+
+/// Returns settings with a single scan, which finds all recipients that there are at the start.
+fn one_scan() -> RuntimeConfig {
+    let (mut config, never) = (one_round(), Duration::from_secs(3_600));
+    (config.leases, config.poll_interval, config.min_poll_interval) = (None, never, never);
+    config
+}
+
 on_every_engine! {
     /// All recipients that wait have one round: one load, one version, one save for each.
     async fn recipients_share_a_round(db) {
         fill(db).await;
         let cells = Arc::new(growing::<Engine>());
-        let stats = run(db, Watched::of(&cells), one_round(), async || drained(db).await).await;
+        let stats = run(db, Watched::of(&cells), one_scan(), async || drained(db).await).await;
         assert_eq!((stats.rounds, stats.turns, stats.contention), (1, CELLS as u64, 0), "{stats:?}");
         let calls = [&cells.loads, &cells.fetches, &cells.saves].map(|calls| calls.load(Ordering::SeqCst));
         assert_eq!(calls, [CELLS; 3]);
         all_but_one_have_grown(db, CELLS).await;
     }
 
+    /// As many decisions of a round run at the same time as there are workers.
+    async fn decisions_of_a_round_run_beside_each_other(db) {
+        fill(db).await;
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (highest, meets) = (Arc::clone(&most), Arc::new(tokio::sync::Barrier::new(3)));
+        let cells = growing::<Engine>().before_deciding(move |_| {
+            let (inside, highest, meets) = (Arc::clone(&now), Arc::clone(&highest), Arc::clone(&meets));
+            async move {
+                highest.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                meets.wait().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        let mut config = one_scan();
+        config.workers = 3.try_into().unwrap();
+        let stats = run(db, cells, config, async || drained(db).await).await;
+        assert_eq!((stats.rounds, most.load(Ordering::SeqCst)), (1, 3), "{stats:?}");
+        all_but_one_have_grown(db, CELLS).await;
+    }
+
+    /// A state that cannot be loaded fails its recipient alone.
+    async fn a_load_that_fails_delays_nobody(db) {
+        fill(db).await;
+        let failing = FailingLoad { cells: growing::<Engine>(), fails: cell(3) };
+        let left = async || db.count("eventbox_event").await == 1;
+        let failed = async || db.count("eventbox_failure").await == 1;
+        run(db, failing, isolating_rounds(1_000), async || left().await && failed().await).await;
+        all_but_one_have_grown(db, 3).await;
+    }
+
     /// A kind that commits alone has no rounds.
     async fn a_kind_that_commits_alone_has_turns(db) {
         fill(db).await;
-        let alone = Watched { is_alone: true, ..Watched::of(&Arc::new(growing::<Engine>())) };
-        let stats = run(db, alone, one_round(), async || drained(db).await).await;
+        let stats = run(db, growing::<Engine>().alone(), one_round(), async || drained(db).await).await;
         assert_eq!((stats.rounds, stats.turns), (0, CELLS as u64), "{stats:?}");
         all_but_one_have_grown(db, CELLS).await;
     }
@@ -153,12 +227,12 @@ on_every_engine! {
             db.run("DROP TABLE IF EXISTS effect").await;
             fill(db).await;
             let (cells, batches) = (Arc::new(cells), Arc::new(Batches::default()));
-            let stats = run(db, Watched::batched(&cells, &batches), one_round(), async || drained(db).await).await;
+            let stats = run(db, Watched::batched(&cells, &batches), one_scan(), async || drained(db).await).await;
             assert_eq!((stats.rounds, stats.turns, stats.contention), (1, CELLS as u64, 0), "{stats:?}");
             assert_eq!(batches.calls(), [1, fetches, 1]);
             let singly = [&cells.loads, &cells.fetches, &cells.saves].map(|calls| calls.load(Ordering::SeqCst));
             assert_eq!(singly, [0; 3]);
-            assert_eq!(db.number("SELECT sum(population) FROM cell").await, CELLS as i64);
+            assert_eq!(db.number("SELECT CAST(sum(population) AS BIGINT) FROM cell").await, CELLS as i64);
             db.run("DELETE FROM eventbox_state").await;
         }
     }
@@ -171,7 +245,7 @@ on_every_engine! {
             db.run("DROP TABLE IF EXISTS effect").await;
             fill(db).await;
             // The cells before and behind this one in the round are written.
-            let meddling = Cells::<Engine>::deciding(|to, events, population| {
+            let meddling = deciding::<Engine, _>(|to, events, population| {
                 let grown = Transition::to(population + events.len() as i64).consuming(events);
                 if *to != cell(6) {
                     return Ok(grown.into());
@@ -209,14 +283,16 @@ on_every_engine! {
 
     /// A round leaves states for the next round, which loads none.
     async fn states_are_kept_from_round_to_round(db) {
-        fill(db).await;
+        create_cells(db).await;
         let mut config = one_round();
-        config.leases = Some(super::leases());
+        config.leases = Some(leases());
         let cells = Arc::new(growing::<Engine>());
         let builder = Runtime::builder(db.open(6)).processor("cell", Watched::of(&cells)).config(config);
         let runtime = builder.start().await.unwrap();
-        idle(db).await;
-        eventually(SOON, async || runtime.stats().turns == CELLS as u64 && runtime.shards() == 256).await;
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let first: Vec<_> = (0..CELLS).map(|n| (cell(n), Event::new("x"))).collect();
+        emit_all(db, &first).await;
+        eventually(SOON, async || runtime.stats().turns == CELLS as u64).await;
         let loads = cells.loads.load(Ordering::SeqCst);
         let again: Vec<_> = (0..CELLS).map(|n| (cell(n), Event::new("y"))).collect();
         emit_all(db, &again).await;

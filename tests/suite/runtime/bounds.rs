@@ -164,6 +164,7 @@ on_every_engine! {
         let cells = Cells::<Engine>::deciding(|_, events, population| {
             Ok(Transition::to(population + 1).consuming(events).into())
         })
+        .alone()
         .before_deciding(move |_| {
             let (inside, highest, meets) = (Arc::clone(&inside), Arc::clone(&highest), Arc::clone(&meets));
             async move {

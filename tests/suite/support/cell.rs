@@ -165,6 +165,7 @@ pub(crate) struct Cells<B: CellEngine> {
     before_deciding: Option<Box<Hook>>,
     fail_fetch: bool,
     fail_save: bool,
+    is_alone: bool,
     pub(crate) loads: AtomicUsize,
     pub(crate) fetches: AtomicUsize,
     pub(crate) saves: AtomicUsize,
@@ -181,10 +182,16 @@ impl<B: CellEngine> Cells<B> {
             before_deciding: None,
             fail_fetch: false,
             fail_save: false,
+            is_alone: false,
             loads: AtomicUsize::new(0),
             fetches: AtomicUsize::new(0),
             saves: AtomicUsize::new(0),
         }
+    }
+
+    /// Gives each cell turns of its own.
+    pub(crate) fn alone(self) -> Self {
+        Cells { is_alone: true, ..self }
     }
 
     pub(crate) fn failing_to_fetch(self) -> Self {
@@ -218,6 +225,10 @@ impl<B: CellEngine> Cells<B> {
 
 impl<B: CellEngine> Processor<B> for Cells<B> {
     type State = i64;
+
+    fn commits_alone(&self) -> bool {
+        self.is_alone
+    }
 
     /// A cell grows by itself.
     fn runs_without_events(&self) -> bool {
