@@ -111,8 +111,8 @@ pub use eventbox::{
     EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Migration, Mutation, Next, Outcome,
     PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor,
     Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin,
-    check, emit, emit_all, migrate, migration_sql, migrations, pending, pool_options, process_batch,
-    process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
+    check, emit, emit_all, migrate, migrate_citus_schema, migration_sql, migrations, pending, pool_options,
+    process_batch, process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
 };
 pub use origin::{Origin, OriginEntry};
 pub use recipient::Recipient;

@@ -16,8 +16,9 @@ use crate::store::{Backend, Class, Fault, Held, answered, hold};
 /// # Errors
 ///
 /// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other
-/// than UTF-8, a server or file that takes no writes, row-level security that hides from this role what it writes, or a
-/// connection pooler that shares server connections between sessions. Transient and database errors.
+/// than UTF-8, a server or file that takes no writes, row-level security that hides from this role what it writes, a
+/// connection pooler that shares server connections between sessions, or a cluster of Citus that keeps the tables on
+/// several nodes (`docs/scaling.md`). Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
     let refused = |fault: Fault| match B::connection_problem(&fault) {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::database::check;
 use crate::error::{Error, Result};
-use crate::store::{Backend, Class, Fault, hold};
+use crate::store::{Backend, Class, Fault, answered, hold};
 
 /// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
 ///
@@ -38,21 +38,66 @@ use crate::store::{Backend, Class, Fault, hold};
 pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
     check(pool).await?;
     let pool = pool.clone();
-    // In its own task: a caller who drops the future must not leave a migration half done.
-    let migration = tokio::spawn(async move { timeout(MIGRATE_WAIT, run_migrations(&pool)).await });
-    match migration.await {
+    to_its_end(ATTEMPT, async move { run_migrations(&pool).await }).await
+}
+
+/// Does what [`migrate`] does, and puts the schema of the tables on one node of a Citus cluster.
+///
+/// This is Citus' schema-based sharding. Use it on the coordinator, for a schema of the cluster that no other service
+/// uses: Citus moves every table of the schema to the node, and each table that is created there later. The service
+/// goes on with the same code and the same URL. A schema that was distributed before stays where it is, and gets the
+/// missing migrations. `docs/scaling.md` has the steps, and the differences to one node.
+///
+/// # Errors
+///
+/// [`Error::Setup`], before anything is changed, when the database has no extension `citus` 12 or newer, and when the
+/// schema is `public`. The errors of [`migrate`].
+///
+/// # Cancel safety
+///
+/// Safe: a started migration or move continues in the background, and another call finishes what is missing.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A file is no cluster.
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// let refused = eventbox::migrate_citus_schema(&pool).await.unwrap_err();
+/// assert!(matches!(refused, eventbox::Error::Setup { .. }));
+/// # Ok(()) }
+/// ```
+pub async fn migrate_citus_schema<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    let refused = answered(pool, async { B::distribution_problem(&mut *hold(pool).await?).await });
+    if let Some(problem) = refused.await.map_err(|fault: Fault| fault.during(DISTRIBUTE))? {
+        return Err(Error::setup(DISTRIBUTE, problem));
+    }
+    migrate(pool).await?;
+    let pool = pool.clone();
+    to_its_end(DISTRIBUTE, async move {
+        let during = |fault: Fault| fault.during(DISTRIBUTE);
+        B::distribute_schema(&mut *hold(&pool).await.map_err(during)?).await.map_err(during)
+    })
+    .await
+}
+
+/// Runs work in a task of its own: a caller who drops the future must not leave the work half done.
+async fn to_its_end(attempt: &str, work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    match tokio::spawn(timeout(MIGRATE_WAIT, work)).await {
         Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(Error::Transient {
-            attempt: ATTEMPT.to_owned(),
+            attempt: attempt.to_owned(),
             source: format!("not done within {MIGRATE_WAIT:?}").into(),
         }),
-        Err(panic) => Err(Error::Database { attempt: ATTEMPT.to_owned(), source: panic.into() }),
+        Err(panic) => Err(Error::Database { attempt: attempt.to_owned(), source: panic.into() }),
     }
 }
 
 const ATTEMPT: &str = "migrate the tables of eventbox";
 
-/// Time after which the migrations together are given up.
+const DISTRIBUTE: &str = "put the schema of eventbox on a node of the cluster";
+
+/// Time after which the migrations together are given up, and the move to a node of a cluster.
 const MIGRATE_WAIT: Duration = Duration::from_secs(30 * 60);
 
 /// Number of attempts when other processes migrate at the same time.
@@ -120,7 +165,7 @@ async fn run_migrations<B: Backend>(pool: &Pool<B>) -> Result<()> {
             return Ok(());
         }
         let mut conn = hold(pool).await.map_err(during)?;
-        let Err(error) = B::migrator().run_direct(None, &mut *conn, false).await else { return Ok(()) };
+        let Err(error) = B::run_migrations(&mut conn).await else { return Ok(()) };
         drop(conn);
         let now = usable(pool, ATTEMPT).await?;
         let error = failure_of::<B>(error);
@@ -198,6 +243,10 @@ pub(crate) async fn migrated<B: Backend>(pool: &Pool<B>) -> Result<Migrated, Fau
 #[cfg(feature = "runtime")]
 pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's tables";
+    let problem = answered(pool, async { B::layout_problem(&mut *hold(pool).await?).await });
+    if let Some(problem) = problem.await.map_err(|fault: Fault| fault.during(ATTEMPT))? {
+        return Err(Error::setup(ATTEMPT, problem));
+    }
     match usable(pool, ATTEMPT).await? {
         Migrated::Current { .. } => Ok(()),
         _ => Err(Error::setup(ATTEMPT, "tables are missing or old: call eventbox::migrate first")),

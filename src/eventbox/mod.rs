@@ -57,8 +57,8 @@ pub(crate) use metrics::TOMBSTONES;
 pub(crate) use metrics::{Phase, shard_name, spent, spent_for};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
-pub use migrate::migrate;
 pub(crate) use migrate::{Migrated, migrated};
+pub use migrate::{migrate, migrate_citus_schema};
 pub use migrations::{Migration, migration_sql, migrations, roles_sql};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]

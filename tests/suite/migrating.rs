@@ -49,12 +49,14 @@ mod on_postgres {
     use sqlx::Postgres;
 
     use super::*;
-    use crate::support::{LOCK_WAITS, eventually, with_database};
+    use crate::support::{LOCK_WAITS, eventually, layout, with_database};
 
     /// Creates a role that may only log in, and a pool of this role.
     async fn role(db: &TestDb<Postgres>) -> (String, sqlx::PgPool) {
         let name = format!("eventbox_{:.12}", uuid::Uuid::new_v4().simple());
-        db.run(format_args!("CREATE ROLE {name} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC")).await;
+        let schema = layout::schema();
+        db.run(format_args!("CREATE ROLE {name} LOGIN PASSWORD 'x'")).await;
+        db.run(format_args!("REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC")).await;
         let options = db.options().username(&name).password("x");
         (name, sqlx::postgres::PgPoolOptions::new().max_connections(4).connect_lazy_with(options))
     }
@@ -86,7 +88,8 @@ mod on_postgres {
             let (name, pool) = role(db).await;
             let text = refused(&pool).await;
             assert!(text.contains("cannot be read"), "{text}");
-            db.run(format_args!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")).await;
+            let (schema, rights) = (layout::schema(), "SELECT, INSERT, UPDATE, DELETE");
+            db.run(format_args!("GRANT {rights} ON ALL TABLES IN SCHEMA {schema} TO {name}")).await;
             ::eventbox::migrate(&pool).await.unwrap();
             drop_role(db, &name, pool).await;
         })

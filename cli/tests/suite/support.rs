@@ -7,6 +7,8 @@ pub(crate) mod chip;
 mod database;
 #[path = "../../../tests/suite/support/engines.rs"]
 mod engines;
+#[path = "../../../tests/suite/support/layout.rs"]
+pub(crate) mod layout;
 
 pub(crate) use database::{TestDb, TestEngine, with_database};
 pub(crate) use engines::{SOON, eventually, on_every_engine};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::migrate::{Migrate, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{Pool, Transaction};
 
 use super::session::Session;
@@ -19,6 +19,11 @@ pub trait Schema: Session<Connection: Migrate> {
     /// Migrations of the engine, in their own table.
     fn migrator() -> Migrator;
 
+    /// Applies the migrations that are missing. Each commits with its record.
+    fn run_migrations(conn: &mut Self::Connection) -> impl Future<Output = Result<(), MigrateError>> + Send {
+        async move { Self::migrator().run_direct(None, conn, false).await }
+    }
+
     /// Returns whether the table of the applied migrations exists.
     fn has_migrations(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, Fault>> + Send;
 
@@ -28,6 +33,19 @@ pub trait Schema: Session<Connection: Migrate> {
     /// Checks the settings of the server or the file. An error says why the library refuses them, and what to do.
     /// Warnings are logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
+
+    /// Returns why the tables lie on a cluster as the statements cannot use them, and what to do.
+    fn layout_problem(
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<SettingsProblem>, Fault>> + Send;
+
+    /// Returns why the schema of the tables cannot be put on a node of a Citus cluster, and what to do.
+    fn distribution_problem(
+        conn: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<SettingsProblem>, Fault>> + Send;
+
+    /// Puts the schema of the tables on a node of a Citus cluster. Does nothing when it was put there before.
+    fn distribute_schema(conn: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Returns why the connections of a pool cannot be used, and what to do, if a pooler between the process and the
     /// database breaks them.

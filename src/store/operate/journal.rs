@@ -168,7 +168,7 @@ on_both_engines! {
     pub(crate) const PRUNE_JOURNAL: &str = concat!(
         "DELETE FROM eventbox_journal WHERE (shard, recipient, id) IN (
              SELECT j.shard, j.recipient, j.id FROM eventbox_journal j
-             WHERE ", kind!("j.recipient"), " = $1 AND j.at_us <= (SELECT ", now_us!(), ") - $2
+             WHERE ", kind!("j.recipient"), " = $1 AND j.at_us <= ", now_us!(), " - $2
              ORDER BY j.at_us LIMIT 1000
          )"
     );

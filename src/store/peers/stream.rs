@@ -43,9 +43,9 @@ pub struct StreamCounts {
 
 /// Statements on open streams.
 pub trait StreamTable: Database {
-    /// Notes an open stream. False when another living process has it.
+    /// Notes an open stream, in a transaction. False when another living process has it.
     fn open_stream(
-        conn: &mut Self::Connection,
+        tx: &mut Self::Connection,
         stream: OpeningStream<'_>,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
@@ -118,6 +118,24 @@ on_both_engines! {
                WHERE s.peer = $1 ORDER BY s.stream LIMIT $2 + 0) streams"
     );
 
+    /// The first statement of [`open_stream`](StreamTable::open_stream), for a stream that no other process has.
+    pub(crate) const NOTE_STREAM: &str = concat!(
+        "INSERT INTO eventbox_stream AS s (peer, stream, worker, facts, started_at_us)
+         VALUES ($1, $2, $3, $4, ", now_us!(), ")
+         ON CONFLICT (peer, stream) DO UPDATE SET worker = excluded.worker, facts = excluded.facts,
+             started_at_us = excluded.started_at_us
+         WHERE s.worker = excluded.worker"
+    );
+
+    /// The second one, for a stream of a process that has died. A statement of its own, because Citus accepts no
+    /// subquery in an INSERT with values.
+    pub(crate) const TAKE_STREAM: &str = concat!(
+        "UPDATE eventbox_stream SET worker = $3, facts = $4, started_at_us = ", now_us!(), "
+         WHERE peer = $1 AND stream = $2 AND started_at_us <= ", now_us!(), " - $5 AND NOT EXISTS (
+             SELECT 1 FROM eventbox_member m
+             WHERE m.worker = eventbox_stream.worker AND m.heartbeat_at_us > ", now_us!(), " - $5)"
+    );
+
     /// Reads a row of the columns of [`list_streams`](StreamTable::list_streams), with the time of the last heartbeat
     /// of the process and the current time behind them.
     fn row_of(row: &<Engine as Database>::Row, silent_us: i64) -> Result<StreamRow, sqlx::Error> {
@@ -137,20 +155,18 @@ on_both_engines! {
 
     impl StreamTable for Engine {
         async fn open_stream(
-            conn: &mut <Self as Database>::Connection,
+            tx: &mut <Self as Database>::Connection,
             stream: OpeningStream<'_>,
         ) -> Result<bool, Fault> {
-            let query = sqlx::query::<Engine>(concat!(
-                "INSERT INTO eventbox_stream AS s (peer, stream, worker, facts, started_at_us)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ")
-                 ON CONFLICT (peer, stream) DO UPDATE SET worker = excluded.worker, facts = excluded.facts,
-                     started_at_us = excluded.started_at_us
-                 WHERE s.worker = excluded.worker OR (s.started_at_us <= ", now_us!(), " - $5 AND NOT EXISTS (
-                     SELECT 1 FROM eventbox_member m
-                     WHERE m.worker = s.worker AND m.heartbeat_at_us > ", now_us!(), " - $5))"
-            ));
-            let query = query.bind(stream.peer).bind(stream.stream).bind(stream.worker).bind(stream.facts);
-            Ok(query.bind(stream.silent_us).execute(conn).await?.rows_affected() == 1)
+            let binds = |sql: &'static str| {
+                let query = sqlx::query::<Engine>(sql).bind(stream.peer).bind(stream.stream);
+                query.bind(stream.worker).bind(stream.facts)
+            };
+            if binds(NOTE_STREAM).execute(&mut *tx).await?.rows_affected() == 1 {
+                return Ok(true);
+            }
+            let taken = binds(TAKE_STREAM).bind(stream.silent_us).execute(tx).await?;
+            Ok(taken.rows_affected() == 1)
         }
 
         async fn close_stream(

@@ -7,13 +7,29 @@ mod outgoing;
 mod shards;
 mod turns;
 
-/// The text of the database's clock: microseconds since 1970.
+/// The text of the database's clock: microseconds since 1970, at the start of the statement.
+///
+/// It does not move during the statement. So an index can look it up, and Citus accepts it in a statement that writes,
+/// but neither in `CASE` or `coalesce` nor behind `DO UPDATE`.
+///
+/// A prepared statement takes this time behind its wait for a table, and before its wait for a row. What it writes
+/// after a wait for a row ends earlier by the wait: a term, a pause, a retention. A row that another transaction wrote
+/// during the wait may have a later time, which is no sign of a clock that went back.
 macro_rules! now_us {
+    () => {
+        "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"
+    };
+}
+pub(in crate::store) use now_us;
+
+/// The text of the moving clock, for a time that must not lie before the snapshot of its statement. It stands in a
+/// `SELECT` of its own, because Citus refuses it in the parts of a statement that write.
+macro_rules! clock_us {
     () => {
         "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
     };
 }
-pub(in crate::store) use now_us;
+use clock_us;
 
 /// The text of the kind of a recipient.
 macro_rules! kind {
@@ -41,11 +57,3 @@ macro_rules! replicated {
     };
 }
 pub(in crate::store) use replicated;
-
-/// The same for the start of the statement, which an index can look up.
-macro_rules! statement_us {
-    () => {
-        "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"
-    };
-}
-use statement_us;

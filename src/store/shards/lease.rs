@@ -156,6 +156,30 @@ pub trait LeaseTable: Database {
 }
 
 on_both_engines! {
+    /// The statement of [`LeaseTable::claim_leases`]. It claims a lease as this statement first saw it. A lease that
+    /// its holder renewed while this statement waited for another row would else look like that of a wrong clock.
+    pub(crate) const CLAIM_LEASES: &str = concat!(
+        "UPDATE eventbox_lease SET holder = $2, generation = generation + 1, expires_at_us = ", now_us!(), " + $3
+         WHERE (shard, generation, expires_at_us) IN (
+             SELECT l.shard, l.generation, l.expires_at_us FROM eventbox_lease l
+             WHERE substr($1, l.shard + 1, 1) = '1'
+               AND (l.holder IS NULL OR l.expires_at_us < ", now_us!(), " OR l.expires_at_us > ", now_us!(), " + $4)
+         )"
+    );
+
+    /// The statement of [`LeaseTable::renew_leases`].
+    pub(crate) const RENEW_LEASES: &str =
+        concat!("UPDATE eventbox_lease SET expires_at_us = ", now_us!(), " + $2 WHERE holder = $1");
+
+    /// The statement of [`LeaseTable::delete_silent_members`]. A member that beats while this statement waits for
+    /// another row stays, see [`CLAIM_LEASES`].
+    pub(crate) const DELETE_SILENT_MEMBERS: &str = concat!(
+        "DELETE FROM eventbox_member WHERE (worker, heartbeat_at_us) IN (
+             SELECT m.worker, m.heartbeat_at_us FROM eventbox_member m
+             WHERE m.heartbeat_at_us < ", now_us!(), " - $1 OR m.heartbeat_at_us > ", now_us!(), " + $1
+         )"
+    );
+
     impl LeaseTable for Engine {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
@@ -182,10 +206,7 @@ on_both_engines! {
             conn: &mut <Self as Database>::Connection,
             silent_us: i64,
         ) -> Result<u64, Fault> {
-            let query = sqlx::query::<Engine>(concat!(
-                "DELETE FROM eventbox_member WHERE heartbeat_at_us < ", now_us!(), " - $1
-                 OR heartbeat_at_us > ", now_us!(), " + $1"
-            ));
+            let query = sqlx::query::<Engine>(DELETE_SILENT_MEMBERS);
             Ok(query.bind(silent_us).execute(conn).await?.rows_affected())
         }
 
@@ -252,12 +273,7 @@ on_both_engines! {
             holder: Uuid,
             ttl_us: i64,
         ) -> Result<u64, Fault> {
-            let query = sqlx::query::<Engine>(concat!(
-                "UPDATE eventbox_lease SET holder = $2, generation = generation + 1,
-                     expires_at_us = ", now_us!(), " + $3
-                 WHERE substr($1, shard + 1, 1) = '1'
-                   AND (holder IS NULL OR expires_at_us < ", now_us!(), " OR expires_at_us > ", now_us!(), " + $4)"
-            ));
+            let query = sqlx::query::<Engine>(CLAIM_LEASES);
             let query =
                 query.bind(shards.0.as_str()).bind(holder).bind(ttl_us).bind(ttl_us.saturating_mul(TERMS_AHEAD));
             Ok(query.execute(conn).await?.rows_affected())
@@ -268,9 +284,7 @@ on_both_engines! {
             holder: Uuid,
             ttl_us: i64,
         ) -> Result<u64, Fault> {
-            let query = sqlx::query::<Engine>(concat!(
-                "UPDATE eventbox_lease SET expires_at_us = ", now_us!(), " + $2 WHERE holder = $1"
-            ));
+            let query = sqlx::query::<Engine>(RENEW_LEASES);
             Ok(query.bind(holder).bind(ttl_us).execute(conn).await?.rows_affected())
         }
 
@@ -296,9 +310,10 @@ on_both_engines! {
             to: Option<Uuid>,
             ttl_us: i64,
         ) -> Result<bool, Fault> {
+            // A free lease ends at 0. Citus accepts no clock in CASE.
             let query = sqlx::query::<Engine>(concat!(
                 "UPDATE eventbox_lease SET holder = $2, pinned = $2, generation = generation + 1,
-                     expires_at_us = CASE WHEN $2 IS NULL THEN 0 ELSE ", now_us!(), " + $3 END
+                     expires_at_us = (", now_us!(), " + $3) * CASE WHEN $2 IS NULL THEN 0 ELSE 1 END
                  WHERE shard = $1 AND (holder IS DISTINCT FROM $2 OR pinned IS DISTINCT FROM $2)"
             ));
             Ok(query.bind(shard).bind(to).bind(ttl_us).execute(conn).await?.rows_affected() == 1)

@@ -158,12 +158,13 @@ on_both_engines! {
             error: &str,
             (base_us, cap_us): (i64, i64),
         ) -> Result<i32, Fault> {
-            // After 30 doublings any base is over any cap. More doublings would exceed the range of the type.
+            // After 30 doublings any base is over any cap. More doublings would exceed the range of the type. The row
+            // that was not inserted has the current time and the base: behind DO UPDATE, Citus accepts no clock.
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_failure AS f (shard, recipient, attempts, error, next_attempt_at_us)
                  VALUES ($1, $2, 1, $3, ", now_us!(), " + $4)
                  ON CONFLICT (shard, recipient) DO UPDATE SET attempts = f.attempts + 1, error = excluded.error,
-                     next_attempt_at_us = ", now_us!(), " + CASE
+                     next_attempt_at_us = excluded.next_attempt_at_us - $4 + CASE
                          WHEN f.attempts < 30 AND $4 * (1 << f.attempts) < $5 THEN $4 * (1 << f.attempts) ELSE $5 END
                  RETURNING attempts"
             ));

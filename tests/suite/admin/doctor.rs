@@ -36,7 +36,7 @@ fn only(findings: &[Finding], severity: Severity, check: &str) -> String {
 
 fn now_us<B: TestEngine>() -> &'static str {
     match B::FOLDER {
-        "postgres" => "(extract(epoch FROM clock_timestamp()) * 1000000)::int8",
+        "postgres" => "(extract(epoch FROM statement_timestamp()) * 1000000)::int8",
         _ => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
     }
 }
@@ -324,13 +324,13 @@ mod on_postgres {
     use sqlx::{PgPool, Postgres};
 
     use super::*;
-    use crate::support::{SOON, eventually, with_database};
+    use crate::support::{SOON, eventually, layout, with_database};
 
     /// Creates a role that may log in and use all tables, and a pool of this role.
     async fn role(db: &TestDb<Postgres>) -> (String, PgPool) {
         let name = format!("eventbox_{:.12}", uuid::Uuid::new_v4().simple());
         db.run(format_args!("CREATE ROLE {name} LOGIN PASSWORD 'x'")).await;
-        db.run(format_args!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}")).await;
+        db.run(format_args!("GRANT ALL ON ALL TABLES IN SCHEMA {} TO {name}", layout::schema())).await;
         let options = db.options().username(&name).password("x");
         (name, PgPoolOptions::new().max_connections(2).connect_lazy_with(options))
     }

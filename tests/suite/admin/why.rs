@@ -34,7 +34,7 @@ fn report(kinds: &[&str], throttled: &[&str]) -> String {
 /// Inserts a member with this report that holds all shards, with leases that end then.
 async fn holder<B: TestEngine>(db: &TestDb<B>, report: &str, left: i64) -> uuid::Uuid {
     let (now, id, worker) = match B::FOLDER {
-        "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "'", "'"),
+        "postgres" => ("(extract(epoch FROM statement_timestamp()) * 1000000)::int8", "'", "'"),
         _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "x'", "'"),
     };
     let uuid = uuid::Uuid::from_u128(7);

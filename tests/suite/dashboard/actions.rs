@@ -183,7 +183,7 @@ on_every_engine! {
     async fn breakers_are_shown_while_they_are_open(db) {
         message(db, 1).await;
         let (id, now) = match Engine::FOLDER {
-            "postgres" => ("gen_random_uuid()", "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
+            "postgres" => ("gen_random_uuid()", "(extract(epoch FROM statement_timestamp()) * 1000000)::int8"),
             _ => ("randomblob(16)", "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
         };
         let report = r#"{"breakers":[{"endpoint":"<chip>:443","is_half_open":false,"open_us":7000000,"error":"<b>no"}]}"#;

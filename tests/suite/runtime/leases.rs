@@ -16,7 +16,7 @@ async fn first_end<B: TestEngine>(db: &TestDb<B>) -> i64 {
 /// Inserts a member with a heartbeat of that age.
 async fn member_silent_for<B: TestEngine>(db: &TestDb<B>, address: &str, silent: Duration) {
     let (now, id) = match B::FOLDER {
-        "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
+        "postgres" => ("(extract(epoch FROM statement_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
         _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "randomblob(16)"),
     };
     let silent_us = silent.as_micros();
@@ -50,7 +50,7 @@ on_every_engine! {
         let runtime = tallying(db.open(4)).config(config).start().await.unwrap();
         eventually(SOON, async || runtime.shards() == 256).await;
         let now = match Engine::FOLDER {
-            "postgres" => "(extract(epoch FROM clock_timestamp()) * 1000000)::int8",
+            "postgres" => "(extract(epoch FROM statement_timestamp()) * 1000000)::int8",
             _ => "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
         };
         let left = db.number(format_args!("SELECT min(expires_at_us) - {now} FROM eventbox_lease")).await;

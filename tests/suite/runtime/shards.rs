@@ -130,7 +130,7 @@ on_every_engine! {
         eventually(SOON, async || one(db, 7).await.holder == Some(runtime.worker())).await;
         assert_eq!(one(db, 7).await.generation, 3, "it was freed and taken");
         let (now, id) = match Engine::FOLDER {
-            "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
+            "postgres" => ("(extract(epoch FROM statement_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
             _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "randomblob(16)"),
         };
         db.run(format_args!(

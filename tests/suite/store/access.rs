@@ -4,7 +4,7 @@ use eventbox::{Error, Event, Recipient};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres};
 
-use crate::support::{TestDb, with_database};
+use crate::support::{TestDb, layout, with_database};
 
 async fn refusal(pool: &PgPool) -> String {
     match eventbox::check(pool).await {
@@ -51,7 +51,7 @@ async fn a_role_that_cannot_read_its_writes_is_refused() {
     with_database("a_role_that_does_not_see", async |db: &TestDb<Postgres>| {
         let role = format!("eventbox_blind_{:.12}", uuid::Uuid::new_v4().simple());
         db.run(format_args!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await;
-        db.run(format_args!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")).await;
+        db.run(format_args!("GRANT ALL ON ALL TABLES IN SCHEMA {} TO {role}", layout::schema())).await;
         let options = db.options().username(&role).password("x");
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
         eventbox::check(&pool).await.unwrap();

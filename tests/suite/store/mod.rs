@@ -3,6 +3,8 @@
 #[cfg(feature = "postgres")]
 mod access;
 #[cfg(feature = "postgres")]
+mod citus;
+#[cfg(feature = "postgres")]
 mod flat;
 mod plans;
 mod pruning;
@@ -10,6 +12,8 @@ mod pruning;
 mod roles;
 mod statements;
 mod timing;
+#[cfg(feature = "postgres")]
+mod waits;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 #[cfg(feature = "runtime")]
 mod walks;

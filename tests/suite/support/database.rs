@@ -1,13 +1,16 @@
 //! A separate database for each test.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use eventbox::Backend;
 use sqlx::pool::PoolOptions;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Pool, Postgres, SqlSafeStr, Sqlite};
 use tempfile::TempDir;
+
+use super::layout;
 
 /// Number of connections of a test's pool. It is small, because many tests run at the same time on one server.
 const POOL_CONNECTIONS: u32 = 4;
@@ -16,8 +19,17 @@ const POOL_CONNECTIONS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Query for the number of sessions in the test's database on Postgres that wait for a lock.
-pub(crate) const LOCK_WAITS: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+pub(crate) const LOCK_WAITS: LockWaits = LockWaits;
+
+/// The text of [`LOCK_WAITS`], which asks all nodes of a cluster.
+pub(crate) struct LockWaits;
+
+impl Display for LockWaits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let sessions = if layout::is_citus() { "citus_stat_activity" } else { "pg_stat_activity" };
+        write!(f, "SELECT count(*) FROM {sessions} WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    }
+}
 
 type Options<B> = <<B as sqlx::Database>::Connection as Connection>::Options;
 
@@ -151,29 +163,40 @@ macro_rules! raw_sql {
     };
 }
 
+/// Returns the server for the tests' databases: that of `EVENTBOX_TEST_URL`, or of `DATABASE_URL`.
+fn server() -> PgConnectOptions {
+    let url = std::env::var("EVENTBOX_TEST_URL").or_else(|_| std::env::var("DATABASE_URL")).ok();
+    let url = url.filter(|url| url.starts_with("postgres")).expect(
+        "DATABASE_URL names no Postgres server: run `cargo xtask test`, which starts one \
+         (or set DATABASE_URL=postgres://… to a server on which databases may be created)",
+    );
+    url.parse().expect("DATABASE_URL is a URL of Postgres")
+}
+
 impl TestEngine for Postgres {
     const FOLDER: &'static str = "postgres";
 
-    type Home = (String, sqlx::postgres::PgConnectOptions);
+    type Home = (String, PgConnectOptions);
 
     async fn create(test: &str) -> (Options<Self>, Self::Home) {
-        let url = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
-        let url = url.expect(
-            "DATABASE_URL names no Postgres server: run `cargo xtask test`, which starts one \
-             (or set DATABASE_URL=postgres://… to a server on which databases may be created)",
-        );
-        let server: sqlx::postgres::PgConnectOptions = url.parse().expect("DATABASE_URL is a URL of Postgres");
+        let server = server();
         // At most 63 bytes, and unique.
         let name = format!("eventbox_{test:.32}_{:.12}", uuid::Uuid::new_v4().simple());
         let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
         let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut conn).await.expect("the user may create databases");
+        if layout::is_citus() {
+            layout::distribute(&mut conn, &server, &name).await.expect("the server is a coordinator of Citus");
+        }
         conn.close().await.expect("the connection closes");
         (server.clone().database(&name), (name, server))
     }
 
     async fn remove((name, server): Self::Home) {
         if let Ok(mut conn) = server.connect().await {
+            if layout::is_citus() {
+                let _ = layout::remove(&mut conn, &server, &name).await;
+            }
             let dropped = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             let _ = sqlx::raw_sql(AssertSqlSafe(dropped)).execute(&mut conn).await;
             let _ = conn.close().await;

@@ -5,6 +5,7 @@ pub(crate) mod chip;
 pub(crate) mod cluster;
 mod database;
 mod engines;
+pub(crate) mod layout;
 mod processors;
 pub(crate) mod proxy;
 pub(crate) mod recorded;

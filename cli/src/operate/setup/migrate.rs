@@ -20,6 +20,7 @@ use crate::operate::session::Settings;
 #[command(after_help = "Examples:
   eventbox migrate status                                exit code 1 when a migration is not applied
   eventbox migrate up
+  eventbox migrate up --citus-schema                     on the coordinator of a Citus cluster
   eventbox migrate print --engine postgres               print SQL for another tool, without a database
   eventbox migrate print --engine postgres --roles | psql orders")]
 pub(crate) struct MigrateArgs {
@@ -34,7 +35,11 @@ enum MigrateCommand {
     /// Applies the migrations that are not applied yet
     ///
     /// The command creates no database and no SQLite file.
-    Up,
+    Up {
+        /// Put the schema of the tables on one node of a Citus cluster too; docs/scaling.md has the steps
+        #[arg(long)]
+        citus_schema: bool,
+    },
     /// Prints the SQL of the migrations
     Print {
         /// Engine of the SQL [default: the engine of the database URL]
@@ -64,7 +69,7 @@ pub(crate) async fn migrate(common: &Common, args: MigrateArgs) -> Result<Answer
     let settings = Settings::read(common)?;
     match args.command {
         MigrateCommand::Status => status(&settings).await,
-        MigrateCommand::Up => up(&settings).await,
+        MigrateCommand::Up { citus_schema } => up(&settings, citus_schema).await,
         MigrateCommand::Print { engine, roles } => print(&settings, engine, roles),
     }
 }
@@ -89,10 +94,14 @@ fn list(migrations: &[Migration]) -> String {
     grid.or("There are no migrations.")
 }
 
-async fn up(settings: &Settings) -> Result<Answer> {
+async fn up(settings: &Settings, citus_schema: bool) -> Result<Answer> {
     let database = settings.needed_address()?.open_as_a_service(CONNECTIONS).await?;
     let before = on!(&database, pool => eventbox::migrations(pool).await)?;
-    with_progress(None, async |_| on!(&database, pool => eventbox::migrate(pool).await)).await?;
+    with_progress(None, async |_| match citus_schema {
+        true => on!(&database, pool => eventbox::migrate_citus_schema(pool).await),
+        false => on!(&database, pool => eventbox::migrate(pool).await),
+    })
+    .await?;
     let pending = before.iter().filter(|migration| !migration.is_applied).count();
     settings.output.show(&json!({ "applied": pending }), || match pending {
         0 => "The tables were current already.".to_owned(),

@@ -1,6 +1,6 @@
 //! Migrations, completions and the manual.
 
-use crate::support::{TestDb, TestEngine};
+use crate::support::{TestDb, TestEngine, layout};
 
 use super::{on, run};
 
@@ -36,6 +36,29 @@ async fn tables_are_made_once_on_postgres() {
 #[tokio::test]
 async fn tables_are_made_once_on_sqlite() {
     tables_are_made_once::<sqlx::Sqlite>().await;
+}
+
+async fn no_tables_are_made_without_a_cluster<B: TestEngine>(wanted: &str) {
+    let db = TestDb::<B>::empty("no_tables_are_made").await;
+    db.run("SELECT 1").await;
+    let refused = on(&db, &["migrate", "up", "--citus-schema"]).await;
+    assert!(refused.refused().contains(wanted), "{refused:?}");
+    let status = on(&db, &["migrate", "status", "--json"]).await;
+    assert!(!status.stdout.contains("\"is_applied\": true"), "{status:?}");
+    db.remove().await;
+}
+
+#[tokio::test]
+async fn no_tables_are_made_without_a_cluster_on_postgres() {
+    if layout::is_citus() {
+        return;
+    }
+    no_tables_are_made_without_a_cluster::<sqlx::Postgres>("CREATE EXTENSION citus").await;
+}
+
+#[tokio::test]
+async fn no_tables_are_made_without_a_cluster_on_sqlite() {
+    no_tables_are_made_without_a_cluster::<sqlx::Sqlite>("SQLite keeps all tables in one file").await;
 }
 
 #[tokio::test]

@@ -166,20 +166,25 @@ on_both_engines! {
             code: &str,
             reason: &str,
         ) -> Result<bool, Fault> {
+            // Two statements, and the values of the row pass through here: the INSERT that Citus makes of an
+            // INSERT … SELECT with parameters is not valid SQL.
+            let query = sqlx::query::<Engine>(
+                "DELETE FROM eventbox_outbox WHERE shard = $1 AND id = $2 AND delivered_at_us IS NULL
+                 RETURNING source, type, origin, attempts, payload",
+            );
+            let Some(row) = query.bind(key.shard).bind(key.id).fetch_optional(&mut *tx).await? else {
+                return Ok(false);
+            };
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_dead_letter
-                     (shard, id, source, type, origin, code, reason, attempts, dead_at_us, payload)
-                 SELECT shard, id, source, type, origin, $3, $4, attempts, ", now_us!(), ", payload FROM eventbox_outbox
-                 WHERE shard = $1 AND id = $2 AND delivered_at_us IS NULL"
+                     (shard, id, code, reason, source, type, origin, attempts, payload, dead_at_us)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, ", now_us!(), ")"
             ));
             let query = query.bind(key.shard).bind(key.id).bind(code).bind(reason);
-            if query.execute(&mut *tx).await?.rows_affected() == 0 {
-                return Ok(false);
-            }
-            let query = sqlx::query::<Engine>(
-                "DELETE FROM eventbox_outbox WHERE shard = $1 AND id = $2 AND delivered_at_us IS NULL",
-            );
-            Ok(query.bind(key.shard).bind(key.id).execute(tx).await?.rows_affected() == 1)
+            let query = query.bind(row.try_get::<String, _>(0)?).bind(row.try_get::<String, _>(1)?);
+            let query = query.bind(row.try_get::<Option<String>, _>(2)?).bind(row.try_get::<i32, _>(3)?);
+            query.bind(row.try_get::<Vec<u8>, _>(4)?).execute(tx).await?;
+            Ok(true)
         }
     }
 }

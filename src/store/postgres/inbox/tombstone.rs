@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use crate::store::fault::Fault;
 use crate::store::inbox::tombstone::{PrunedSlice, Slice, TombstoneDialect};
-use crate::store::postgres::now_us;
+use crate::store::postgres::clock_us;
 
 /// The statement of [`TombstoneDialect::prune_tombstones`]; its plan must walk the primary key of the tombstones and
 /// look events up by theirs.
@@ -13,8 +13,13 @@ use crate::store::postgres::now_us;
 /// always in one of them. Rows that another transaction holds stay for the next pass. The write compares the read
 /// values again, so a replay that has just cleared a stamp wins. Lateral look-ups prevent the planner from reading
 /// whole boxes, and arrays prevent it from reading a whole shard.
+///
+/// The moving clock, read once and behind the snapshot: an event that the snapshot does not see was removed before this
+/// time, so no stamp lies before the removal, however long the statement waited for a table.
 pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
-    "WITH slice AS MATERIALIZED (
+    "WITH clock AS MATERIALIZED (SELECT ",
+    clock_us!(),
+    " AS us), slice AS MATERIALIZED (
     SELECT t.recipient, t.name, t.id, t.gone_at_us FROM eventbox_tombstone t
     WHERE t.shard = $1 AND (t.recipient, t.name) > ($2, $3) AND (t.recipient, t.name) <= ($4, $5)
     ORDER BY t.recipient, t.name LIMIT $6
@@ -35,37 +40,28 @@ pub(crate) const PRUNE_TOMBSTONES: &str = concat!(
 ), due AS MATERIALIZED (
     SELECT l.recipient, l.name, l.id, l.lives
     FROM looked_up l
+    CROSS JOIN clock
     CROSS JOIN LATERAL (
         SELECT 1 FROM eventbox_tombstone t
         WHERE t.shard = $1 AND t.recipient = l.recipient AND t.name = l.name AND t.id = l.id
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ) held
     WHERE l.lives = (l.gone_at_us IS NOT NULL)
-       OR (NOT l.lives AND (l.gone_at_us > ",
-    now_us!(),
-    " OR l.gone_at_us <= ",
-    now_us!(),
-    " - $7))
+       OR (NOT l.lives AND (l.gone_at_us > clock.us OR l.gone_at_us <= clock.us - $7))
 ), packed AS MATERIALIZED (
     SELECT array_agg(recipient) AS recipients, array_agg(name) AS names, array_agg(id) AS ids, array_agg(lives) AS lives
     FROM due
 ), changed AS (
-    UPDATE eventbox_tombstone t SET gone_at_us = CASE WHEN u.lives THEN NULL ELSE ",
-    now_us!(),
-    " END
-    FROM packed p CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
+    UPDATE eventbox_tombstone t SET gone_at_us = CASE WHEN u.lives THEN NULL ELSE clock.us END
+    FROM packed p CROSS JOIN clock CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
     WHERE t.shard = $1 AND t.recipient = u.recipient AND t.name = u.name AND t.id = u.id
-      AND (u.lives = (t.gone_at_us IS NOT NULL) OR (NOT u.lives AND t.gone_at_us > ",
-    now_us!(),
-    "))
+      AND (u.lives = (t.gone_at_us IS NOT NULL) OR (NOT u.lives AND t.gone_at_us > clock.us))
     RETURNING u.lives
 ), deleted AS (
     DELETE FROM eventbox_tombstone t
-    USING packed p CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
+    USING packed p CROSS JOIN clock CROSS JOIN LATERAL unnest(p.recipients, p.names, p.ids, p.lives) AS u (recipient, name, id, lives)
     WHERE t.shard = $1 AND t.recipient = u.recipient AND t.name = u.name AND t.id = u.id
-      AND NOT u.lives AND t.gone_at_us <= ",
-    now_us!(),
-    " - $7
+      AND NOT u.lives AND t.gone_at_us <= clock.us - $7
     RETURNING 1
 )
 SELECT recipient, name, (SELECT count(*) FROM slice), (SELECT count(*) FROM changed WHERE NOT lives),

@@ -10,7 +10,7 @@ use crate::store::operate::diagnosis::{
     VacuumFacts, VacuumedTable, made, oldest,
 };
 use crate::store::postgres::connect::check::{SECURED_HELP, check_server, list_secured};
-use crate::store::postgres::statement_us;
+use crate::store::postgres::now_us;
 
 const LIST_OBJECTS: &str = r"
 SELECT CASE WHEN i.indexrelid IS NULL THEN 'table' ELSE 'index' END, c.relname::text, coalesce(i.indisvalid, true)
@@ -43,7 +43,7 @@ SELECT c.relname::text,
 /// Finds the undelivered messages as the observation of the outbox does, the same number in each shard.
 const OLDEST_UNDELIVERED: &str = concat!(
     "SELECT greatest(",
-    statement_us!(),
+    now_us!(),
     " - o.created_at_us, 0), o.attempts, o.last_code, o.last_error
      FROM generate_series(0, 255) AS s (shard)
      CROSS JOIN LATERAL (

@@ -9,12 +9,12 @@ use crate::store::operate::journal::{JournalDialect, JournalOutcome, JournalWrit
 use crate::store::operate::quarantine::Verdict;
 use crate::store::postgres::inbox::event::among_ids;
 use crate::store::postgres::inbox::timer::among_timers;
-use crate::store::postgres::{now_us, statement_us};
+use crate::store::postgres::now_us;
 
 const NOTE_JOURNAL: &str = concat!(
     "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
 SELECT shard, recipient, id, name, origin, turn, outcome, ",
-    statement_us!(),
+    now_us!(),
     " FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::int8[], $6::int2[], $7::text[])
     AS u (shard, recipient, id, name, turn, outcome, origin)",
     last_outcome_wins!()
@@ -28,7 +28,7 @@ macro_rules! and_noting {
 )
 INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
 SELECT shard, recipient, id, name, origin, $4::int8, $5::int2, ",
-            statement_us!(),
+            now_us!(),
             " FROM gone",
             last_outcome_wins!()
         )
@@ -54,7 +54,7 @@ const QUARANTINE_NOTED: &str = concat!(
     ", noted AS (
     INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
     SELECT shard, recipient, id, name, origin, $7::int8, $8::int2, ",
-    statement_us!(),
+    now_us!(),
     " FROM taken",
     last_outcome_wins!(),
     "

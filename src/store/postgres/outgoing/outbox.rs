@@ -11,7 +11,7 @@ use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
 };
-use crate::store::postgres::{now_us, statement_us};
+use crate::store::postgres::now_us;
 use crate::store::{BoxFuture, arguments_of};
 
 /// The statement reads the time once and not per row: a reading costs as much as an insert into an index.
@@ -37,7 +37,7 @@ pub(crate) const CLAIM_OUTBOX: &str = concat!(
     CROSS JOIN LATERAL (
         SELECT o.shard, o.id, octet_length(o.payload) AS bytes FROM eventbox_outbox o
         WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
-    statement_us!(),
+    now_us!(),
     " AND NOT ",
     is_paused!("o"),
     "   ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -60,7 +60,7 @@ pub(crate) const SET_ASIDE_OUTBOX: &str = concat!(
          CROSS JOIN LATERAL (
              SELECT o.shard, o.id FROM eventbox_outbox o
              WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us <= ",
-    statement_us!(),
+    now_us!(),
     " AND ",
     is_paused!("o"),
     "        ORDER BY o.next_attempt_at_us LIMIT $2 OFFSET $1 FOR UPDATE SKIP LOCKED
@@ -80,10 +80,10 @@ pub(crate) const RECALL_OUTBOX: &str = concat!(
              SELECT o.shard, o.id FROM eventbox_outbox o
              WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
                AND o.next_attempt_at_us > ",
-    statement_us!(),
+    now_us!(),
     " + $1 AND o.delivered_at_us IS NULL
                AND (o.last_code IS NULL OR o.next_attempt_at_us - ",
-    statement_us!(),
+    now_us!(),
     " > CASE WHEN o.attempts < 30 AND $2 * (1 << o.attempts) < $3 THEN $2 * (1 << o.attempts) ELSE $3 END)
              LIMIT $4 FOR UPDATE SKIP LOCKED
          ) d
@@ -102,7 +102,7 @@ pub(crate) const EXPIRE_OUTBOX: &str = concat!(
              SELECT o.shard, o.id FROM eventbox_outbox o
              WHERE o.shard = s.shard::int2 AND o.next_attempt_at_us < 9223372036854775807
                AND o.delivered_at_us IS NULL AND o.created_at_us <= ",
-    statement_us!(),
+    now_us!(),
     " - $1 AND NOT ",
     is_paused!("o"),
     "        ORDER BY o.next_attempt_at_us LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -132,7 +132,7 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
             (SELECT count(*) FROM (SELECT 1 FROM eventbox_outbox ORDER BY shard, id LIMIT $3) AS counted)
      FROM (
          SELECT octet_length(o.payload) AS bytes, greatest(",
-    statement_us!(),
+    now_us!(),
     " - o.created_at_us, 0) AS age_us
          FROM generate_series(0, 255) AS s (shard)
          CROSS JOIN LATERAL (

@@ -13,7 +13,7 @@ use crate::store::connect::schema::Schema;
 use crate::store::connect::transaction::begin;
 use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
-use crate::store::postgres::{now_us, statement_us};
+use crate::store::postgres::now_us;
 use crate::store::turns::round::{
     RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
 };
@@ -53,7 +53,7 @@ SELECT step.shard, r.recipient, r.first,
            (SELECT e.recipient FROM eventbox_event e WHERE e.shard = step.shard ORDER BY e.recipient DESC LIMIT 1)
        ELSE step.last END,
        coalesce(f.paused, false), coalesce(f.next_attempt_at_us, 0) - ",
-    statement_us!(),
+    now_us!(),
     " FROM step CROSS JOIN unnest(step.recipients, step.firsts) WITH ORDINALITY AS r (recipient, first, place)
 LEFT JOIN LATERAL (
     SELECT paused, next_attempt_at_us FROM eventbox_failure f
@@ -80,7 +80,7 @@ pub(crate) const LIST_ROUND: &str = concat!(
        CASE WHEN sum(octet_length(s.state)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(s.state) < $7
             THEN s.state END,
        s.state IS NOT NULL, f.paused OR f.next_attempt_at_us - ",
-    statement_us!(),
+    now_us!(),
     " BETWEEN 1 AND $8 AS hindered,
            NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8, NULL AS origin
 FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)

@@ -3,7 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::{Pool, Row, Sqlite};
 
-use crate::store::connect::schema::{Schema, SettingsCheck};
+use crate::store::connect::schema::{Schema, SettingsCheck, SettingsProblem};
 use crate::store::fault::Fault;
 
 /// Older libraries can corrupt the log (WAL) of a file that two connections use.
@@ -64,6 +64,20 @@ impl Schema for Sqlite {
             check.warn("synchronous is below FULL: a power loss can lose events that were acknowledged", HELP);
         }
         Ok(check)
+    }
+
+    // Differs: a file has no cluster, in the next three functions.
+    async fn layout_problem(_conn: &mut sqlx::SqliteConnection) -> Result<Option<SettingsProblem>, Fault> {
+        Ok(None)
+    }
+
+    async fn distribution_problem(_conn: &mut sqlx::SqliteConnection) -> Result<Option<SettingsProblem>, Fault> {
+        let (what, help) = ("SQLite keeps all tables in one file", "use Postgres with the extension citus");
+        Ok(Some(SettingsProblem { what: what.to_owned(), help: help.to_owned() }))
+    }
+
+    async fn distribute_schema(_conn: &mut sqlx::SqliteConnection) -> Result<(), Fault> {
+        Ok(())
     }
 
     // Differs: no pooler stands between the process and the file.
