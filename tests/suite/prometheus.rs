@@ -11,7 +11,7 @@ use eventbox::runtime::Runtime;
 use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, prometheus};
 use metrics::{Key, Label, Level, Metadata, Recorder};
 
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{CellEngine, SOON, TestDb, eventually, with_database};
 
 /// Returns all instruments of the library.

@@ -18,9 +18,14 @@ struct Folder {
     files: &'static str,
     /// Whether the unit tests run first, which build quickly.
     has_unit_tests: bool,
+    /// Halves of the suite that have the tests. Each takes more than a minute to build.
+    halves: &'static [&'static str],
     /// Tests of the suite to run. The whole suite would take minutes for each mutant.
     suite: &'static [&'static str],
 }
+
+const INNER: &str = "--test=suite";
+const OUTER: &str = "--test=around";
 
 /// Folders to test, the quickest first.
 const FOLDERS: [Folder; 7] = [
@@ -28,6 +33,7 @@ const FOLDERS: [Folder; 7] = [
         name: "round",
         files: "src/eventbox/round/**",
         has_unit_tests: false,
+        halves: &[INNER],
         suite: &[
             "paths::",
             "runtime::rounds",
@@ -41,13 +47,21 @@ const FOLDERS: [Folder; 7] = [
         name: "dsset",
         files: "src/dsset/**",
         has_unit_tests: true,
+        halves: &[INNER, OUTER],
         suite: &["dsset::", "paths::doors", "admin::"],
     },
-    Folder { name: "runtime", files: "src/runtime/**", has_unit_tests: true, suite: &["runtime::", "paths::failing"] },
+    Folder {
+        name: "runtime",
+        files: "src/runtime/**",
+        has_unit_tests: true,
+        halves: &[INNER],
+        suite: &["runtime::", "paths::failing"],
+    },
     Folder {
         name: "store",
         files: "src/store/**",
         has_unit_tests: true,
+        halves: &[INNER, OUTER],
         suite: &[
             "paths::",
             "dsset::",
@@ -63,18 +77,21 @@ const FOLDERS: [Folder; 7] = [
         name: "emitter",
         files: "src/emitter/**",
         has_unit_tests: true,
+        halves: &[INNER, OUTER],
         suite: &["emitter::", "runtime::handing", "paths::decisions"],
     },
     Folder {
         name: "outbox",
         files: "src/outbox/**",
         has_unit_tests: true,
+        halves: &[INNER, OUTER],
         suite: &["emitter::", "runtime::handing", "paths::decisions"],
     },
     Folder {
         name: "chip",
         files: "src/chip/**",
         has_unit_tests: true,
+        halves: &[INNER, OUTER],
         suite: &["emitter::", "runtime::handing", "paths::decisions"],
     },
 ];
@@ -159,10 +176,10 @@ impl Folder {
         std::fs::create_dir_all(&output)?;
         let mut figures = Figures::default();
         if self.has_unit_tests {
-            figures = self.stage("--lib", false, passed, &output, database_url)?;
+            figures = self.stage(&["--lib"], false, passed, &output, database_url)?;
         }
         if !self.has_unit_tests || !figures.missed.is_empty() || figures.timeout > 0 {
-            let rest = self.stage("--test=suite", self.has_unit_tests, passed, &output, database_url)?;
+            let rest = self.stage(self.halves, self.has_unit_tests, passed, &output, database_url)?;
             figures.caught += rest.caught;
             figures.unviable += rest.unviable;
             (figures.missed, figures.timeout) = (rest.missed, rest.timeout);
@@ -172,7 +189,7 @@ impl Folder {
 
     fn stage(
         &self,
-        target: &str,
+        targets: &[&str],
         goes_on: bool,
         passed: &[OsString],
         output: &Path,
@@ -181,12 +198,12 @@ impl Folder {
         let mut mutants =
             cargo(["mutants", "--package=eventbox", "--all-features", "--baseline=skip", "--colors=never"]);
         mutants.args(["--file", self.files, "--timeout", TEST_TIMEOUT, "--build-timeout", BUILD_TIMEOUT]);
-        mutants.arg("--output").arg(output).arg(format!("--cargo-arg={target}"));
+        mutants.arg("--output").arg(output).args(targets.iter().map(|target| format!("--cargo-arg={target}")));
         if goes_on {
             mutants.arg("--iterate");
         }
         mutants.args(passed);
-        if target != "--lib" {
+        if targets == self.halves {
             mutants.args(["--", "--"]).args(self.suite);
         }
         mutants.env("DATABASE_URL", database_url).env("CARGO_TARGET_DIR", root().join("target/mutants/build"));

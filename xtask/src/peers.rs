@@ -37,7 +37,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     }
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let server = postgres::server()?;
-    let mut tests = cargo(["test", "--all-features", "--test", "suite", "peer::foreign"]);
+    let mut tests = cargo(["test", "--all-features", "--test", "around", "peer::foreign"]);
     tests.args(args).env("DATABASE_URL", server.url()).env(REQUIRED, "1");
     exit_code(status_of(&mut tests)?)
 }

@@ -9,7 +9,7 @@ use eventbox::{Error, Event, EventId, Recipient, TurnOptions, process_batch_with
 
 use super::journal::{All, HOUR, consume, keep_journal, process};
 use super::{cell, emit};
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{CellEngine, Decider, SOON, TestDb, eventually, on_every_engine};
 
 /// Events of many kinds of fates, moved by operators and consumed by two runtimes at once: every event has one fate.

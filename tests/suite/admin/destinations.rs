@@ -7,8 +7,8 @@ use eventbox::chip::BreakerConfig;
 use eventbox::runtime::Runtime;
 use eventbox::{BoxError, CloudEvent, Error, Event, Outcome, Recipient, Reducer, outbox};
 
-use crate::emitter::support::{Fake, builder};
-use crate::runtime::{STOP, config};
+use crate::support::receiver::{Fake, builder};
+use crate::support::running::{STOP, config};
 use crate::support::{SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 fn ana<B: TestEngine>(db: &TestDb<B>) -> Operator<B> {

@@ -11,7 +11,7 @@ use eventbox::{
 };
 
 use super::{MANY, cell, emit, turn};
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{
     Decider, SOON, TestDb, TestEngine, create_cells, drain, effects, eventually, failing, noting, on_every_engine,
 };

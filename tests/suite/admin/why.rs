@@ -8,7 +8,7 @@ use eventbox::{Backend, BoxError, CloudEvent, Event, Outage, Outcome, Recipient,
 use sqlx::Pool;
 use tokio::sync::Semaphore;
 
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{Decider, SOON, TestDb, TestEngine, eventually, on_every_engine};
 
 fn order() -> Recipient {

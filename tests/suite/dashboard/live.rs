@@ -8,7 +8,7 @@ use eventbox::runtime::Runtime;
 use futures_util::StreamExt;
 
 use super::{Browser, order};
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{SOON, eventually, on_every_engine};
 
 /// Reads a stream of updates until it has a text.

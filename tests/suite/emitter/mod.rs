@@ -7,7 +7,7 @@ mod counting;
 mod credentials;
 mod delivery;
 mod events;
-pub(crate) mod failure_log;
+mod failure_log;
 mod gauges;
 mod grpc;
 mod hosts;
@@ -21,5 +21,6 @@ mod retransmission;
 mod rig;
 mod setup;
 mod slow_server;
-pub(crate) mod support;
 mod validity;
+
+use crate::support::receiver as support;

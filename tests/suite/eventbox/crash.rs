@@ -12,7 +12,7 @@ use sqlx::pool::PoolOptions;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::emitter::support::{Fake, STOP, builder};
+use crate::support::receiver::{Fake, STOP, builder};
 use crate::support::{
     CellEngine, Cells, SOON, TestDb, create_cells, drain, effects, eventually, noting, on_every_engine,
 };

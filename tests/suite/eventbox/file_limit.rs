@@ -11,7 +11,7 @@ use sqlx::sqlite::SqlitePoolOptions;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{SOON, eventually};
 
 /// Of a child: the file.

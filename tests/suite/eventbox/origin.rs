@@ -12,7 +12,7 @@ use eventbox::{
     TurnOptions, outbox, timer,
 };
 
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{Decider, SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).unwrap();

@@ -12,9 +12,9 @@ use ::eventbox::{
 };
 use sqlx::PgPool;
 
-use crate::emitter::support::{Fake, started};
-use crate::runtime::{STOP, config};
 use crate::support::cluster::Cluster;
+use crate::support::receiver::{Fake, started};
+use crate::support::running::{STOP, config};
 use crate::support::{Decider, SOON, eventually};
 
 /// Number of times that a waiting commit is interrupted.

@@ -219,7 +219,7 @@ on_every_engine! {
 
     /// An event wakes up the workers of the process, through any door.
     async fn an_event_of_any_door_wakes_up_the_workers(db) {
-        use crate::runtime::{STOP, config};
+        use crate::support::running::{STOP, config};
         let mut config = config();
         let never = std::time::Duration::from_secs(3_600);
         (config.poll_interval, config.min_poll_interval, config.remote_wake_ups) = (never, never, false);

@@ -11,7 +11,7 @@ use eventbox::{
 };
 use sqlx::Pool;
 
-use crate::runtime::{STOP, backoff, config};
+use crate::support::running::{STOP, backoff, config};
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
 /// Largest number of turns that a test may need.

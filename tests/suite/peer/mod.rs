@@ -18,7 +18,7 @@ use eventbox::{Backend, Event, Recipient};
 use sqlx::Pool;
 
 use self::pipe::Pipes;
-use crate::runtime::config as runtime_config;
+use crate::support::running::config as runtime_config;
 use crate::support::{CellEngine, SOON, TestDb, TestEngine, eventually};
 
 /// Longest time that the peers of a test may take to stop.
@@ -29,7 +29,7 @@ fn config() -> PeersConfig {
     let mut config = PeersConfig::default();
     config.runtime = runtime_config();
     // Peers need leases, also where a run of the tests has switched them off.
-    config.runtime.leases = Some(crate::runtime::leases());
+    config.runtime.leases = Some(crate::support::running::leases());
     config.sweep_interval = Duration::from_millis(100);
     config
 }

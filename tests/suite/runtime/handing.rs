@@ -8,7 +8,7 @@ use eventbox::runtime::Runtime;
 use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, Transition};
 
 use super::{STOP, config, emit, emit_all};
-use crate::emitter::support::{Fake, payload, started};
+use crate::support::receiver::{Fake, payload, started};
 use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, on_every_engine};
 
 /// Time for which no process claims a row of the outbox: every message that arrives, arrives from memory.

@@ -11,7 +11,7 @@ use eventbox::{BoxError, CloudEvent, Event, Outcome, Recipient, Reducer, dsset::
 use uuid::Uuid;
 
 use super::{STOP, Tally, config, emit, idle, seen, tally, tallying};
-use crate::emitter::support::{Fake, started};
+use crate::support::receiver::{Fake, started};
 use crate::support::{SOON, TestDb, TestEngine, drain, eventually, on_every_engine};
 
 /// Returns an hour and a term from now.

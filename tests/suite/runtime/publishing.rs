@@ -14,7 +14,7 @@ use eventbox::{
 use tonic::Code;
 
 use super::{STOP, config};
-use crate::emitter::support::{Fake, all_ok, ok, payload, refused, started};
+use crate::support::receiver::{Fake, all_ok, ok, payload, refused, started};
 use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, on_every_engine};
 
 /// A wait that is long enough to look, and ends before anything is delivered.

@@ -6,8 +6,8 @@ use eventbox::runtime::Runtime;
 use sqlx::{PgPool, Postgres};
 
 use super::{STOP, emit, tally, tallying};
-use crate::emitter::failure_log::Log;
 use crate::support::cluster::Cluster;
+use crate::support::log::Log;
 use crate::support::{SOON, TestDb, eventually, with_database};
 
 /// Number of scans that have waited for a table for longer than a scan may take. Other loops wait for it too.

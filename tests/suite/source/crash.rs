@@ -9,7 +9,7 @@ use sqlx::pool::PoolOptions;
 use tokio::process::{Child, Command};
 
 use super::{assert_emitted, config, to};
-use crate::runtime::{config as runtime_config, idle_runtime};
+use crate::support::running::{config as runtime_config, idle_runtime};
 use crate::support::{CellEngine, SOON, TestDb, eventually, on_every_engine};
 
 /// Environment variables of the child: the database, and the directory.
@@ -98,8 +98,8 @@ on_every_engine! {
         let sources = Sources::builder(&runtime);
         let sources = sources.source_with("files", numbers(directory.path()), config()).start().unwrap();
         eventually(SOON, async || sources.status().first().is_some_and(|status| status.lag == Some(0))).await;
-        sources.stop(crate::runtime::STOP).await;
-        runtime.stop(crate::runtime::STOP).await;
+        sources.stop(crate::support::running::STOP).await;
+        runtime.stop(crate::support::running::STOP).await;
         assert_emitted(db, LINES).await;
     }
 }

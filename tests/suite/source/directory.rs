@@ -9,7 +9,7 @@ use eventbox::source::{Directory, EventSource, Room, SourceConfig, SourceError, 
 use eventbox::{BoxError, Event, Recipient};
 
 use super::{assert_emitted, config, to, values};
-use crate::runtime::{STOP, idle_runtime};
+use crate::support::running::{STOP, idle_runtime};
 use crate::support::{SOON, eventually, on_every_engine};
 
 /// Makes an event of each line: its value is the line, and its recipient the number of the line modulo 3.

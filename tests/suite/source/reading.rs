@@ -113,7 +113,7 @@ on_every_engine! {
         };
         db.run(refuses).await;
         let source = Lists::new(vec![items(0..20)], 100);
-        let runtime = crate::runtime::idle_runtime(db).await;
+        let runtime = crate::support::running::idle_runtime(db).await;
         let sources = eventbox::source::Sources::builder(&runtime);
         let sources = sources.source_with("items", source, config()).start().unwrap();
         crate::support::eventually(crate::support::SOON, async || {
@@ -130,8 +130,8 @@ on_every_engine! {
         crate::support::eventually(crate::support::SOON, async || sources.status()[0].lag == Some(0)).await;
         crate::support::eventually(crate::support::SOON, async || sources.health().is_healthy()).await;
         assert_emitted(db, 20).await;
-        sources.stop(crate::runtime::STOP).await;
-        runtime.stop(crate::runtime::STOP).await;
+        sources.stop(crate::support::running::STOP).await;
+        runtime.stop(crate::support::running::STOP).await;
     }
 
     /// A checkpoint that another process or an operator moves during a round wins: the round is rolled back whole.
@@ -223,9 +223,9 @@ on_every_engine! {
             assert!(matches!(refused, Err(SourceError::Setup { .. })), "{name}: {refused:?}");
         }
         assert_eq!(source.opened(), 0);
-        let runtime = crate::runtime::idle_runtime(db).await;
+        let runtime = crate::support::running::idle_runtime(db).await;
         let twice = eventbox::source::Sources::builder(&runtime).source("a", source.clone()).source("a", source);
         assert!(twice.start().unwrap_err().to_string().contains("twice"));
-        runtime.stop(crate::runtime::STOP).await;
+        runtime.stop(crate::support::running::STOP).await;
     }
 }

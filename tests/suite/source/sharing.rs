@@ -7,7 +7,7 @@ use eventbox::source::{EventSource, Page, PartitionState, Room, SourceReader, So
 use eventbox::{BoxError, Event};
 
 use super::{Lists, assert_emitted, config, items, to, values};
-use crate::runtime::{STOP, idle_runtime, idle_runtime_with};
+use crate::support::running::{STOP, idle_runtime, idle_runtime_with};
 use crate::support::{SOON, eventually, on_every_engine};
 
 /// Number of partitions, so many that each process has some.
@@ -44,7 +44,7 @@ on_every_engine! {
     /// Without leases every process reads every partition, and the compare-and-set alone decides.
     async fn racing_processes_emit_each_event_once(db) {
         let source = Lists::new(vec![items(0..300)], 5);
-        let mut bare = crate::runtime::config();
+        let mut bare = crate::support::running::config();
         bare.leases = None;
         let mut running = Vec::new();
         for _ in 0..2 {
@@ -69,8 +69,8 @@ on_every_engine! {
     /// Each partition is read by the process that holds its shard, and by the other one after a stop.
     async fn partitions_follow_the_leases(db) {
         let source = Lists::new(lists(10), 3);
-        let mut leased = crate::runtime::config();
-        leased.leases = Some(crate::runtime::leases());
+        let mut leased = crate::support::running::config();
+        leased.leases = Some(crate::support::running::leases());
         let first = idle_runtime_with(db, leased.clone()).await;
         let first_sources = Sources::builder(&first).source_with("items", source.clone(), config()).start().unwrap();
         eventually(SOON, async || first_sources.status().len() == PARTITIONS).await;

@@ -8,7 +8,7 @@ use eventbox::{BoxError, CloudEvent, Emitted, Error, Event, Outcome, Recipient, 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres};
 
-use crate::runtime::{STOP, config};
+use crate::support::running::{STOP, config};
 use crate::support::{SOON, TestDb, eventually, with_database};
 
 const ROLES: &str = include_str!("../../../migrations/roles/postgres.sql");

@@ -6,9 +6,12 @@ pub(crate) mod cluster;
 mod database;
 mod engines;
 pub(crate) mod layout;
+pub(crate) mod log;
 mod processors;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod recorded;
+pub(crate) mod running;
 pub(crate) mod source;
 
 pub(crate) use cell::{CellEngine, Cells, create_cells, effects, failing, noting};

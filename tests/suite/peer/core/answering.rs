@@ -41,7 +41,7 @@ on_every_engine! {
     async fn answers_find_their_stream_by_their_origin(db) {
         let pipes = Pipes::new();
         let peers = peers(db).peer(chat(&pipes)).start().await.unwrap();
-        let config = crate::runtime::config();
+        let config = crate::support::running::config();
         let runtime = Runtime::builder(db.pool.clone()).reducer("room", Room).reducer("clerk", Clerk).config(config);
         let runtime = runtime.start().await.unwrap();
         let (mut one, mut two) = (pipes.connect("one"), pipes.connect("two"));

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use crate::support::{SOON, TestDb, TestEngine, eventually};
+use super::{SOON, TestDb, TestEngine, eventually};
 
 pub(crate) type Answer = Result<PublishResponse, Status>;
 type Behaviour = Arc<dyn Fn(usize, &CloudEventBatch) -> Answer + Send + Sync>;
