@@ -8,7 +8,7 @@ use eventbox::{BoxError, Event};
 
 use super::{Lists, assert_emitted, config, items, to, values};
 use crate::runtime::{STOP, idle_runtime, idle_runtime_with};
-use crate::support::{SOON, eventually, on_every_engine};
+use crate::support::{CellEngine, SOON, TestEngine, eventually, on_every_engine};
 
 /// Number of partitions, so many that each process has some.
 const PARTITIONS: usize = 12;
@@ -134,7 +134,7 @@ on_every_engine! {
     async fn a_stop_keeps_its_bound_while_a_commit_waits(db) {
         let source = Lists::new(vec![items(0..3)], 10);
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
-        <Engine as crate::support::CellEngine>::emit(&mut tx, &to(0), Event::new("x")).await.unwrap();
+        <Engine as CellEngine>::emit(&mut tx, &to(0), Event::new("x")).await.unwrap();
         let lock = match Engine::FOLDER {
             "postgres" => "LOCK TABLE eventbox_checkpoint IN ACCESS EXCLUSIVE MODE",
             _ => "SELECT 1",
