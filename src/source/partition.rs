@@ -148,11 +148,11 @@ impl<B: Backend> Partition<'_, B> {
                     match page.and_then(|page| page.problem().map_or(Ok(page), |problem| Err(problem.into()))) {
                         Ok(page) => {
                             is_idle = page.is_empty() && page.position.is_none();
-                            self.progress.behind(page.lag.filter(|_| is_idle));
-                            round.append(page);
                             if is_idle && in_flight.is_none() {
+                                self.progress.behind(page.lag);
                                 self.progress.is_well();
                             }
+                            round.append(page);
                         }
                         Err(error) => failure = Some(error),
                     }
@@ -171,7 +171,7 @@ impl<B: Backend> Partition<'_, B> {
     /// Begins the commit of a round, if there is something to commit.
     fn begin<'f>(&'f self, round: &mut Page, from: Option<&str>) -> Option<InFlight<'f>> {
         let to = round.position.take()?;
-        let (events, lag) = (std::mem::take(&mut round.events), round.lag);
+        let (events, lag) = (std::mem::take(&mut round.events), round.lag.take());
         round.bytes = 0;
         if events.is_empty() && from == Some(to.as_str()) {
             return None;

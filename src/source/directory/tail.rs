@@ -63,6 +63,8 @@ impl Tail {
         let mut has_read = false;
         if let Some(current) = &mut self.current {
             current.consumed = 0;
+            // A file that was replaced since the last page must not go on as if it were the same.
+            current.is_at_end(&self.files)?;
         }
         loop {
             let Some(current) = &mut self.current else {

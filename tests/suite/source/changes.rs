@@ -194,13 +194,7 @@ async fn the_log_of_other_tables_is_given_up<B: TestEngine>() {
         late.commit().await.unwrap();
         server.insert(3..=3).await;
         assert_eq!(read().await, 2);
-        assert_eq!(
-            values(db, &to("all")).await,
-            wanted([2, 3].into_iter().fold(vec![1], |mut all, id| {
-                all.push(id);
-                all
-            }))
-        );
+        assert_eq!(values(db, &to("all")).await, wanted(1..=3));
     })
     .await;
 }
@@ -240,27 +234,23 @@ async fn the_journal_of_another_eventbox_is_a_source<B: TestEngine>() {
     .await;
 }
 
-macro_rules! into_both_engines {
-    ($($test:ident)+) => {$(
+/// Each test has a server of its own, and the events go into this engine.
+macro_rules! into_engines {
+    ($($test:ident: $($name:ident $engine:ty),+;)+) => {$(
         mod $test {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                super::$test::<sqlx::Postgres>().await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                super::$test::<sqlx::Sqlite>().await;
-            }
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$test::<$engine>().await;
+            })+
         }
     )+};
 }
 
-into_both_engines! {
-    a_late_commit_is_emitted_once
-    a_large_transaction_is_cut_into_rounds
-    changes_have_their_values
-    nothing_is_skipped_in_silence
-    the_log_of_other_tables_is_given_up
-    the_journal_of_another_eventbox_is_a_source
+into_engines! {
+    a_late_commit_is_emitted_once: postgres sqlx::Postgres, sqlite sqlx::Sqlite;
+    a_large_transaction_is_cut_into_rounds: postgres sqlx::Postgres;
+    changes_have_their_values: sqlite sqlx::Sqlite;
+    nothing_is_skipped_in_silence: sqlite sqlx::Sqlite;
+    the_log_of_other_tables_is_given_up: postgres sqlx::Postgres;
+    the_journal_of_another_eventbox_is_a_source: sqlite sqlx::Sqlite;
 }

@@ -80,12 +80,9 @@ on_every_engine! {
     /// line is in its eventbox once, and in order.
     async fn killed_processes_emit_each_line_once(db) {
         let directory = tempfile::tempdir().unwrap();
-        let all: String = (0..LINES).map(|number| format!("{number}\n")).collect();
-        let (first, second) = all.split_at(all.len() / 2 + 1);
-        std::fs::write(directory.path().join("1"), format!("{}\n", first.trim_end_matches(|c| c != '\n').trim_end()))
-            .unwrap();
-        let rest = &first[first.trim_end_matches(|c| c != '\n').len()..];
-        std::fs::write(directory.path().join("2"), format!("{rest}{second}")).unwrap();
+        let lines = |numbers: std::ops::Range<usize>| numbers.map(|number| format!("{number}\n")).collect::<String>();
+        std::fs::write(directory.path().join("1"), lines(0..LINES / 2)).unwrap();
+        std::fs::write(directory.path().join("2"), lines(LINES / 2..LINES)).unwrap();
         for process in 1..=3 {
             let mut child = start(db, directory.path());
             let part = (process * LINES / 5) as i64;

@@ -90,7 +90,8 @@ impl SourceReader for ListReader {
         tokio::task::yield_now().await;
         let bad = *self.of.bad.lock().unwrap();
         let mut page = Page::new();
-        let list = self.of.lists.lock().unwrap()[self.partition].clone();
+        let lists = self.of.lists.lock().unwrap();
+        let list = &lists[self.partition];
         for (to, value) in list.iter().skip(self.at).take(self.of.page) {
             if page.is_full(room) {
                 break;

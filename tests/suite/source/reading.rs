@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use eventbox::admin::{self, Operator};
-use eventbox::source::{EventSource, Page, Room, SourceConfig, SourceError, SourceReader, drain};
+use eventbox::source::{EventSource, Page, Room, SourceConfig, SourceError, SourceReader, Sources, drain};
 use eventbox::{BoxError, Error, Event};
 
 use super::{Lists, assert_emitted, config, items, to, values};
-use crate::support::on_every_engine;
+use crate::support::running::{STOP, idle_runtime};
+use crate::support::{SOON, TestEngine, eventually, on_every_engine};
 
 /// A source of one event a page, which is away or wrong in one way.
 struct Wrong(fn(u32) -> Result<Page, BoxError>, Arc<AtomicUsize>);
@@ -36,7 +37,7 @@ impl SourceReader for WrongReader {
     }
 }
 
-fn page(value: &str) -> Page {
+fn page(value: &'static str) -> Page {
     let mut page = Page::new();
     page.emit(to("x"), Event::new(value)).unwrap();
     page
@@ -113,25 +114,25 @@ on_every_engine! {
         };
         db.run(refuses).await;
         let source = Lists::new(vec![items(0..20)], 100);
-        let runtime = crate::support::running::idle_runtime(db).await;
-        let sources = eventbox::source::Sources::builder(&runtime);
+        let runtime = idle_runtime(db).await;
+        let sources = Sources::builder(&runtime);
         let sources = sources.source_with("items", source, config()).start().unwrap();
-        crate::support::eventually(crate::support::SOON, async || {
+        eventually(SOON, async || {
             sources.status().first().is_some_and(|status| status.position.as_deref() == Some("13"))
         })
         .await;
-        crate::support::eventually(crate::support::SOON, async || !sources.health().is_healthy()).await;
+        eventually(SOON, async || !sources.health().is_healthy()).await;
         assert_emitted(db, 13).await;
         db.run(match Engine::FOLDER {
             "postgres" => "ALTER TABLE eventbox_event DROP CONSTRAINT refused",
             _ => "DROP TRIGGER refused",
         })
         .await;
-        crate::support::eventually(crate::support::SOON, async || sources.status()[0].lag == Some(0)).await;
-        crate::support::eventually(crate::support::SOON, async || sources.health().is_healthy()).await;
+        eventually(SOON, async || sources.status()[0].lag == Some(0)).await;
+        eventually(SOON, async || sources.health().is_healthy()).await;
         assert_emitted(db, 20).await;
-        sources.stop(crate::support::running::STOP).await;
-        runtime.stop(crate::support::running::STOP).await;
+        sources.stop(STOP).await;
+        runtime.stop(STOP).await;
     }
 
     /// A checkpoint that another process or an operator moves during a round wins: the round is rolled back whole.
@@ -223,9 +224,9 @@ on_every_engine! {
             assert!(matches!(refused, Err(SourceError::Setup { .. })), "{name}: {refused:?}");
         }
         assert_eq!(source.opened(), 0);
-        let runtime = crate::support::running::idle_runtime(db).await;
-        let twice = eventbox::source::Sources::builder(&runtime).source("a", source.clone()).source("a", source);
+        let runtime = idle_runtime(db).await;
+        let twice = Sources::builder(&runtime).source("a", source.clone()).source("a", source);
         assert!(twice.start().unwrap_err().to_string().contains("twice"));
-        runtime.stop(crate::support::running::STOP).await;
+        runtime.stop(STOP).await;
     }
 }

@@ -8,10 +8,10 @@ use eventbox::{BoxError, Event};
 
 use super::{Lists, assert_emitted, config, items, to, values};
 use crate::support::running::{STOP, idle_runtime, idle_runtime_with};
-use crate::support::{SOON, eventually, on_every_engine};
+use crate::support::{CellEngine, SOON, TestEngine, eventually, on_every_engine};
 
 /// Number of partitions, so many that each process has some.
-const PARTITIONS: usize = 12;
+const PARTITIONS: usize = 24;
 
 /// A source whose reads wait for ever.
 struct Stuck;
@@ -57,9 +57,10 @@ on_every_engine! {
         eventually(SOON, async || db.count("eventbox_event").await >= 300).await;
         source.append(0, items(300..400));
         eventually(SOON, async || db.count("eventbox_event").await >= 400).await;
-        let emitted: u64 = running.iter().map(|(_, sources)| sources.status()[0].events).sum();
+        let mut emitted = 0;
         for (runtime, sources) in running {
             assert!(sources.stop(STOP).await.complete);
+            emitted += sources.status()[0].events;
             runtime.stop(STOP).await;
         }
         assert_emitted(db, 400).await;
@@ -133,14 +134,15 @@ on_every_engine! {
     /// A commit that waits for a lock is cut off at the limit of the stop, and is emitted later.
     async fn a_stop_keeps_its_bound_while_a_commit_waits(db) {
         let source = Lists::new(vec![items(0..3)], 10);
+        let runtime = idle_runtime(db).await;
+        eventually(SOON, async || runtime.shards() == 256).await;
         let mut tx = eventbox::begin(&db.pool).await.unwrap();
-        <Engine as crate::support::CellEngine>::emit(&mut tx, &to(0), Event::new("x")).await.unwrap();
+        <Engine as CellEngine>::emit(&mut tx, &to(0), Event::new("x")).await.unwrap();
         let lock = match Engine::FOLDER {
             "postgres" => "LOCK TABLE eventbox_checkpoint IN ACCESS EXCLUSIVE MODE",
             _ => "SELECT 1",
         };
         sqlx::raw_sql(lock).execute(&mut *tx).await.unwrap();
-        let runtime = idle_runtime(db).await;
         let sources = Sources::builder(&runtime).source_with("items", source.clone(), config()).start().unwrap();
         eventually(SOON, async || sources.status().len() == 1).await;
         let begun = Instant::now();

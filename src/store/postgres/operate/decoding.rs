@@ -7,17 +7,17 @@ use crate::store::fault::Fault;
 
 /// A slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotRow {
-    pub plugin: String,
+pub(crate) struct SlotRow {
+    pub(crate) plugin: String,
     /// Place up to which its changes were confirmed.
-    pub confirmed: i64,
+    pub(crate) confirmed: i64,
 }
 
 /// The plugin that every server has.
-pub const PLUGIN: &str = "pgoutput";
+pub(crate) const PLUGIN: &str = "pgoutput";
 
 /// Returns a slot of this database.
-pub async fn slot(conn: &mut PgConnection, name: &str) -> Result<Option<SlotRow>, Fault> {
+pub(crate) async fn slot(conn: &mut PgConnection, name: &str) -> Result<Option<SlotRow>, Fault> {
     let query = sqlx::query(
         "SELECT coalesce(plugin::text, ''), (coalesce(confirmed_flush_lsn, '0/0') - '0/0'::pg_lsn)::int8
          FROM pg_replication_slots WHERE slot_name = $1::text AND database = current_database()",
@@ -27,27 +27,27 @@ pub async fn slot(conn: &mut PgConnection, name: &str) -> Result<Option<SlotRow>
 }
 
 /// Makes a slot, which has the changes from now on.
-pub async fn create_slot(conn: &mut PgConnection, name: &str) -> Result<(), Fault> {
+pub(crate) async fn create_slot(conn: &mut PgConnection, name: &str) -> Result<(), Fault> {
     let query = sqlx::query("SELECT 1 FROM pg_create_logical_replication_slot($1::text, $2::text)");
     query.bind(name).bind(PLUGIN).execute(conn).await?;
     Ok(())
 }
 
 /// Confirms the changes up to a place, so that the server may forget them.
-pub async fn advance_slot(conn: &mut PgConnection, name: &str, to: &str) -> Result<(), Fault> {
+pub(crate) async fn advance_slot(conn: &mut PgConnection, name: &str, to: &str) -> Result<(), Fault> {
     let query = sqlx::query("SELECT 1 FROM pg_replication_slot_advance($1::text, $2::text::pg_lsn)");
     query.bind(name).bind(to).execute(conn).await?;
     Ok(())
 }
 
 /// Returns whether a publication exists.
-pub async fn has_publication(conn: &mut PgConnection, name: &str) -> Result<bool, Fault> {
+pub(crate) async fn has_publication(conn: &mut PgConnection, name: &str) -> Result<bool, Fault> {
     let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1::text)");
     Ok(query.bind(name).fetch_one(conn).await?)
 }
 
 /// Returns the place up to which the log is on the disk, and the place of the next record.
-pub async fn log_ends(conn: &mut PgConnection) -> Result<(u64, u64), Fault> {
+pub(crate) async fn log_ends(conn: &mut PgConnection) -> Result<(u64, u64), Fault> {
     let query = sqlx::query(
         "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8,
                 (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8",
@@ -60,7 +60,7 @@ pub async fn log_ends(conn: &mut PgConnection) -> Result<(u64, u64), Fault> {
 /// Reads the messages of the plugin behind the confirmed place, without confirming them, until `take` wants no more.
 /// The server ends after the transaction that has the message with the number `limit`. Returns the number of messages,
 /// or `None` when `take` ended it.
-pub async fn peek<E: From<Fault>>(
+pub(crate) async fn peek<E: From<Fault>>(
     conn: &mut PgConnection,
     slot: &str,
     publication: &str,
