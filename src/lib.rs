@@ -71,6 +71,8 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
+#[cfg(any(feature = "ingress", feature = "shards"))]
+mod grpc;
 #[cfg(any(feature = "emitter", feature = "runtime"))]
 mod heartbeat;
 #[cfg(feature = "ingress")]
@@ -92,6 +94,8 @@ mod room;
 pub mod runtime;
 mod service;
 mod shard;
+#[cfg(feature = "shards")]
+pub mod shard_api;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
