@@ -48,6 +48,7 @@
 //! | connect eventboxes to the outside | `peer` (feature `peer`): TCP, HTTP, WebSocket, files and more |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | turn the bytes of connections into events | `peer` (feature `peer`) |
+//! | ask and change shards over gRPC, send requests to a holder | `shard_api` (feature `shards`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |

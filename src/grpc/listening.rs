@@ -46,8 +46,7 @@ pub(crate) struct Served {
 impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
     /// Starts the first server. It does not accept connections yet.
     pub(crate) fn begin(&self) -> Result<Served, ServeError> {
-        let loaded =
-            self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| ServeError::TlsFile { problem })?;
+        let loaded = self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| ServeError::TlsFile { problem })?;
         let connections = self.server(loaded.as_ref()).map_err(|source| ServeError::Tls { source })?;
         Ok(Served { connections, loaded, warned: None })
     }

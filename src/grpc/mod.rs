@@ -9,9 +9,9 @@ mod running;
 mod size;
 mod tls;
 
-pub(crate) use auth::Gate;
 #[cfg(feature = "shards")]
 pub(crate) use auth::Caller;
+pub(crate) use auth::Gate;
 pub use auth::{Credential, DEFAULT_MAX_AGE, MAX_CLOCK_SKEW, SIGNED_HEADER, parse_public_key};
 #[cfg(feature = "ingress")]
 pub(crate) use connection::Cut;

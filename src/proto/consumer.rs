@@ -217,8 +217,9 @@ pub struct StatRequest {
     pub header: ::core::option::Option<Header>,
     #[prost(string, tag = "2")]
     pub shard: ::prost::alloc::string::String,
-    /// Recipients (`kind/key`) and the positions that must be processed before the call returns. Recipients of other
-    /// shards are ignored. The position of an event is the first 48 bits of its id, and the 12 bits after the version.
+    /// What must be processed before the call returns. A key is a recipient (`kind/key`), and its value the turn that the
+    /// recipient must have reached. Or a key is the text of an emit's receipt, whose event must be consumed, and the value
+    /// is not used. Recipients of other shards are ignored.
     #[prost(btree_map = "string, int64", tag = "3")]
     pub read_through: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -234,13 +235,14 @@ pub struct StatResponse {
     pub status: i32,
     #[prost(message, optional, tag = "2")]
     pub header: ::core::option::Option<Header>,
-    /// The recipients of the request in this shard, and the positions through which each was processed.
+    /// The keys of the request whose recipients are in this shard, and the turn of each recipient: a state read at that
+    /// turn includes what the key asks for.
     #[prost(btree_map = "string, int64", tag = "3")]
     pub read_through: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         i64,
     >,
-    /// The same recipients, and the positions through which what their events caused has been delivered.
+    /// The same keys, without those whose recipients have messages that are not delivered yet.
     #[prost(btree_map = "string, int64", tag = "4")]
     pub publish_at: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,

@@ -108,18 +108,17 @@ fn route_of(view: &ShardView, members: &[Member]) -> Placed {
         .iter()
         .map(|status| {
             let member = members.iter().find(|member| member.worker == status.worker);
-            let (zone, address) = member.map(|member| (member.zone.clone(), member.address.clone())).unwrap_or_default();
-            (process(zone, status.worker), address, status)
+            let (zone, endpoint) =
+                member.map(|member| (member.zone.clone(), member.endpoint.clone())).unwrap_or_default();
+            (process(zone, status.worker), endpoint.unwrap_or_default(), status)
         })
         .collect();
     replicas.sort_by(|(one, ..), (other, ..)| (&one.zone, &one.suffix).cmp(&(&other.zone, &other.suffix)));
     let primary = replicas.iter().position(|(.., status)| Some(status.worker) == view.holder);
-    let statuses = replicas.iter().map(|(.., status)| ReplicaStatus {
-        code: status.state.code(),
-        errors: status.errors.clone(),
-    });
+    let statuses =
+        replicas.iter().map(|(.., status)| ReplicaStatus { code: status.state.code(), errors: status.errors.clone() });
     let statuses = statuses.collect();
-    let (members, endpoints) = replicas.into_iter().map(|(id, address, _)| (id, address)).unzip();
+    let (members, endpoints) = replicas.into_iter().map(|(id, endpoint, _)| (id, endpoint)).unzip();
     let primary = primary.and_then(|at| i32::try_from(at).ok()).unwrap_or(-1);
     Placed { route: Route { members, primary, endpoints }, statuses }
 }
