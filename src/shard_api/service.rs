@@ -118,7 +118,9 @@ impl Service<http::Request<Body>> for ShardService {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let gate = Gate::new(self.credentials.clone());
-        SizeRefusal(InterceptedService::new(ShardServer::new(self.calls.clone()), gate)).call(request)
+        let service = SizeRefusal(ShardServer::new(self.calls.clone()));
+        let answer = InterceptedService::new(service, gate).call(request);
+        Box::pin(async move { Ok(answer.await?.map(Body::new)) })
     }
 }
 

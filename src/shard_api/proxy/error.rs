@@ -1,5 +1,8 @@
 //! Why a request was not sent on.
 
+use std::error::Error as _;
+use std::fmt;
+
 use http::{Response, StatusCode};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -12,12 +15,23 @@ use crate::runtime::ResolveStatus;
 
 /// Why a [`Proxy`](super::Proxy) neither returned a request nor an answer. Nothing was done, except perhaps by a process
 /// that did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub struct ProxyError {
     problem: Problem,
     /// Whether the answer is one of gRPC.
     is_grpc: bool,
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for ProxyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.problem.source()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
