@@ -197,6 +197,9 @@ mod tested_guides {
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../docs/high-availability.md")]
     struct HighAvailability;
+    #[cfg(feature = "shards")]
+    #[doc = include_str!("../docs/leases.md")]
+    struct Leases;
     #[doc = include_str!("../docs/writing-a-processor.md")]
     struct WritingAProcessor;
     #[doc = include_str!("../docs/peers.md")]
