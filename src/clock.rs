@@ -36,11 +36,36 @@ pub(crate) fn micros(duration: std::time::Duration) -> i64 {
 
 /// Returns a UUIDv7 of now, greater than all earlier ones of this process, also when its clock goes backwards.
 pub(crate) fn new_id() -> Uuid {
+    noted(next_id())
+}
+
+/// Returns a UUIDv7 that ends with a mark, and is greater than `after` whatever the clock of this process shows.
+///
+/// All but the last 32 bits are those of [`new_id`], with a counter that begins at random: so ids of equal marks are
+/// unique.
+pub(crate) fn new_marked_id(after: Uuid, mark: u32) -> Uuid {
+    noted(marked(next_id(), after, mark))
+}
+
+fn next_id() -> Uuid {
     #[cfg(feature = "testing")]
     if let Ok(id) = moved::CURRENT.try_with(Clock::new_id) {
-        return noted(id);
+        return id;
     }
-    noted(Uuid::now_v7())
+    Uuid::now_v7()
+}
+
+/// Number of bits of a UUIDv7 behind its milliseconds.
+const BITS_BEHIND_TIME: u32 = 80;
+
+fn marked(id: Uuid, after: Uuid, mark: u32) -> Uuid {
+    let bits = id.as_u128() & !u128::from(u32::MAX) | u128::from(mark);
+    if bits > after.as_u128() {
+        return Uuid::from_u128(bits);
+    }
+    // The clock that made `after` is ahead of this one.
+    let next_time = (after.as_u128() >> BITS_BEHIND_TIME).saturating_add(1) << BITS_BEHIND_TIME;
+    Uuid::from_u128(next_time | bits & !(u128::MAX << BITS_BEHIND_TIME))
 }
 
 /// Lets a rehearsal note an id that was made.
@@ -166,6 +191,33 @@ mod moved {
     impl std::fmt::Debug for Clock {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_tuple("Clock").field(&self.now()).finish()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const MARK: u32 = 0xdead_0007;
+
+    #[test]
+    fn marked_ids_are_unique_and_grow() {
+        let ids: Vec<Uuid> = (0..20_000).map(|_| new_marked_id(Uuid::nil(), MARK)).collect();
+        assert!(ids.is_sorted() && ids.iter().collect::<BTreeSet<_>>().len() == ids.len());
+        assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.as_bytes().ends_with(&MARK.to_be_bytes())));
+    }
+
+    #[test]
+    fn a_marked_id_is_greater_than_an_id_of_a_clock_that_is_ahead() {
+        let now = next_id();
+        for ahead_ms in [0_u128, 1, 3_600_000] {
+            let after = Uuid::from_u128(now.as_u128() + (ahead_ms << BITS_BEHIND_TIME) | u128::from(u32::MAX));
+            let id = marked(now, after, MARK);
+            assert!(id > after && id.get_version_num() == 7, "{id} {after}");
+            assert!(id.as_bytes().ends_with(&MARK.to_be_bytes()));
         }
     }
 }

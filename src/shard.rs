@@ -14,6 +14,9 @@ pub const MAX_LABELS: usize = 64;
 /// Largest number of bytes of the name of a label, of its value, and of the name of a zone.
 pub const MAX_LABEL_BYTES: usize = 200;
 
+/// Largest number of bytes of the endpoint of a process.
+pub const MAX_ENDPOINT_BYTES: usize = 2_048;
+
 /// Name of the label that every shard has: its number.
 pub(crate) const LABEL_ID: &str = "id";
 
@@ -36,6 +39,18 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
 /// Returns what is wrong with the name of a zone.
 pub(crate) fn check_zone(zone: &str) -> Result<(), String> {
     check_text("the zone", zone)
+}
+
+/// Returns what is wrong with the endpoint of a process.
+pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    if endpoint.len() > MAX_ENDPOINT_BYTES {
+        return Err(format!("it has {} bytes, over the limit of {MAX_ENDPOINT_BYTES}", endpoint.len()));
+    }
+    match fluent_uri::Uri::parse(endpoint) {
+        Ok(uri) if uri.authority().is_some_and(|authority| !authority.host().is_empty()) => Ok(()),
+        Ok(_) => Err(format!("{endpoint:?} names no host: write it as https://host:port")),
+        Err(error) => Err(format!("{endpoint:?} is no URI ({error}): write it as https://host:port")),
+    }
 }
 
 fn check_text(what: &str, text: &str) -> Result<(), String> {
@@ -146,6 +161,17 @@ mod tests {
         let many = (0..=MAX_LABELS).map(|n| (n.to_string(), String::new())).collect();
         assert!(check_labels(&many).is_err());
         assert!(check_zone("eu-1").is_ok() && check_zone(&long).is_err() && check_zone("\0").is_err());
+    }
+
+    #[test]
+    fn an_endpoint_is_a_uri_with_a_host() {
+        for right in ["http://a", "https://10.0.0.7:8443", "https://[::1]:1/shards", "grpc://a.b:1"] {
+            assert_eq!(check_endpoint(right), Ok(()), "{right}");
+        }
+        let long = format!("http://{}", "a".repeat(MAX_ENDPOINT_BYTES));
+        for wrong in ["", "a", "a:1", "//a", "/a", "http://", "http:///a", "http://a b", "http://a\0", &long] {
+            assert!(check_endpoint(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub use view::recipients::{
 pub use view::shards::{ShardSelector, ShardSpec, ShardState, ShardStatus, ShardView, list_shards};
 pub use why::{Reason, Why, why};
 
-pub use crate::shard::{MAX_LABEL_BYTES, MAX_LABELS};
+pub use crate::shard::{MAX_ENDPOINT_BYTES, MAX_LABEL_BYTES, MAX_LABELS};
 
 use std::time::{Duration, SystemTime};
 

@@ -26,6 +26,12 @@ pub struct DeadLetterId {
 }
 
 impl DeadLetterId {
+    /// Names the dead letter that a row of the outbox became.
+    #[cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only the runtime waits for rows"))]
+    pub(crate) fn of(key: OutboxKey) -> Self {
+        DeadLetterId { key }
+    }
+
     /// Makes an id from the shard, 0 to 255, and the id that the row had in the outbox.
     #[must_use]
     pub fn new(shard: u8, id: Uuid) -> Self {

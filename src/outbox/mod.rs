@@ -13,12 +13,14 @@ pub(crate) mod counts;
 pub(crate) mod dead_letter;
 pub(crate) mod publish;
 pub(crate) mod row;
+pub(crate) mod writer;
 
 pub use counts::{MAX_COUNTED, QueueStats, queue_stats};
 pub use dead_letter::{
     DeadLetter, DeadLetterId, MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS, dead_letters, delete_dead_letters,
     replay_dead_letters,
 };
-pub(crate) use publish::publish_all_in;
+pub(crate) use publish::{Caused, publish_all_in};
 pub use publish::{MAX_OUTBOX_BYTES, MAX_PUBLISHED_BYTES, publish_in};
 pub use row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored};
+pub(crate) use writer::{Writer, mark_of};

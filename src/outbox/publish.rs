@@ -7,7 +7,8 @@ use sqlx::Database;
 use crate::cloudevent::CloudEvent;
 use crate::error::Result;
 use crate::origin::SharedOrigin;
-use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, row};
+use crate::outbox::row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored, lay_together, micros, prepare, prepare_as, row};
+use crate::outbox::writer::Writer;
 use crate::store::{Backend, EmitExecutor, Fault, in_time};
 
 /// Largest number of bytes of messages in one statement that stores them in the outbox, and in one claim of rows. A
@@ -65,17 +66,28 @@ where
     Ok(stored)
 }
 
-/// Writes the messages of turns with their origins, in order. Each has its idempotency key.
+/// A message of a turn.
+pub(crate) struct Caused {
+    pub(crate) message: CloudEvent,
+    pub(crate) writer: Writer,
+    /// Origin of the events that caused it.
+    pub(crate) origin: Option<SharedOrigin>,
+}
+
+/// Writes the messages of turns, in order. Each has its idempotency key.
 pub(crate) async fn publish_all_in<B: Backend>(
     tx: &mut <B as Database>::Connection,
-    events: Vec<(CloudEvent, Option<SharedOrigin>)>,
+    messages: Vec<Caused>,
     claim_ttl: Duration,
 ) -> Result<Vec<Stored>, Fault> {
-    if events.is_empty() {
+    if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let prepared = |(event, origin)| Stored { origin, ..prepare(event, claim_ttl, IdempotencyKey::Unique) };
-    let mut stored: Vec<Stored> = events.into_iter().map(prepared).collect();
+    let prepared = |Caused { message, writer, origin }| Stored {
+        origin,
+        ..prepare_as(writer.id(), message, claim_ttl, IdempotencyKey::Unique)
+    };
+    let mut stored: Vec<Stored> = messages.into_iter().map(prepared).collect();
     lay_together(&mut stored);
     let mut left = stored.as_mut_slice();
     while !left.is_empty() {

@@ -6,9 +6,10 @@ use md5::{Digest, Md5};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::{self, LONGEST, from_now, new_id};
+use crate::clock::{self, LONGEST, from_now};
 use crate::cloudevent::CloudEvent;
 use crate::origin::{self, SharedOrigin};
+use crate::outbox::writer::current_id;
 use crate::store::{OutboxKey, OutboxRow};
 
 /// Time for which only the process that wrote a row sends it; the default of the emitter's `claim_ttl`.
@@ -80,8 +81,12 @@ pub enum IdempotencyKey {
 }
 
 /// Prepares a row: the message with the sender's name and an idempotency key.
-pub(crate) fn prepare(mut event: CloudEvent, claim_ttl: Duration, default_key: IdempotencyKey) -> Stored {
-    let id = new_id();
+pub(crate) fn prepare(event: CloudEvent, claim_ttl: Duration, default_key: IdempotencyKey) -> Stored {
+    prepare_as(current_id(), event, claim_ttl, default_key)
+}
+
+/// Prepares a row of this id.
+pub(super) fn prepare_as(id: Uuid, mut event: CloudEvent, claim_ttl: Duration, default_key: IdempotencyKey) -> Stored {
     event.stamp(EMITTER.0, EMITTER.1.to_owned());
     event.default_key(|event| match default_key {
         IdempotencyKey::Unique => id.simple().to_string(),

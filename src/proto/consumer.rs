@@ -242,7 +242,7 @@ pub struct StatResponse {
         ::prost::alloc::string::String,
         i64,
     >,
-    /// The same keys, without those whose recipients have messages that are not delivered yet.
+    /// The keys that are receipts and whose events caused only messages that were delivered, with the same turns.
     #[prost(btree_map = "string, int64", tag = "4")]
     pub publish_at: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,

@@ -7,15 +7,19 @@ use std::time::Duration;
 use crate::dsset::PrunerConfig;
 use crate::error::{Error, Result};
 use crate::eventbox::{DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, PoisonPolicy, longest_pause_us};
-use crate::shard::{check_labels, check_zone};
+use crate::shard::{check_endpoint, check_labels, check_zone};
 
 /// Settings of a runtime. The defaults are for a service that does other things too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RuntimeConfig {
-    /// Address at which other processes reach this one, returned by [`resolve`](crate::runtime::Runtime::resolve);
-    /// not used otherwise.
+    /// Address of this process in any form, for operators; [`Runtime::resolve`](crate::runtime::Runtime::resolve)
+    /// returns it. Not used otherwise.
     pub address: String,
+    /// URI at which other processes reach this one, such as `https://10.0.0.7:8443`:
+    /// [`Resolver::resolve`](crate::runtime::Resolver::resolve) returns it. At most
+    /// [`MAX_ENDPOINT_BYTES`](crate::admin::MAX_ENDPOINT_BYTES) bytes. `None` when no process calls this one.
+    pub endpoint: Option<String>,
     /// Leases on shards; `None` switches them off, and every process works on every shard.
     pub leases: Option<LeaseConfig>,
     /// Most shards of this process, 1 to 256.
@@ -124,6 +128,7 @@ impl Default for RuntimeConfig {
     fn default() -> Self {
         RuntimeConfig {
             address: String::new(),
+            endpoint: None,
             leases: Some(LeaseConfig::default()),
             shard_limit: NonZeroU32::new(256).unwrap_or(NonZeroU32::MIN),
             zone: String::new(),
@@ -198,6 +203,9 @@ impl RuntimeConfig {
         }
         check_labels(&self.labels).or_else(|problem| wrong(format!("labels: {problem}")))?;
         check_zone(&self.zone).or_else(|problem| wrong(format!("zone: {problem}")))?;
+        if let Some(endpoint) = &self.endpoint {
+            check_endpoint(endpoint).or_else(|problem| wrong(format!("endpoint: {problem}")))?;
+        }
         if self.shard_limit.get() > 256 {
             return wrong(format!("shard_limit is {}: there are 256 shards", self.shard_limit));
         }

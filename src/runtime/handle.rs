@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::Resolver;
 use super::builder::RuntimeBuilder;
 use super::failing::complaints::Complaints;
 use super::failing::outage::Outages;
@@ -266,6 +267,13 @@ impl<B: Backend> Runtime<B> {
 
     pub(super) fn shared(&self) -> &Shared<B> {
         &self.inner.shared
+    }
+
+    /// Returns a resolver, which finds the process that works on a recipient.
+    #[must_use]
+    pub fn resolver(&self) -> Resolver<B> {
+        let (shared, owned) = (Arc::clone(&self.inner.shared), self.inner.owned.clone());
+        Resolver { shared, worker: self.inner.worker, owned, stopping: self.inner.stopping.clone() }
     }
 
     /// The id of this runtime among the members.

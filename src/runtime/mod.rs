@@ -17,7 +17,8 @@
 //! | `failing` | backs off after failures, and reports them to health |
 //! | `timers` | moves due timers into their eventboxes |
 //! | `attended` | recipients that this process works on whoever holds their shards |
-//! | `wait` | waits until an emitted event was processed |
+//! | `wait`, `published` | waits until an emitted event was processed, and until what it caused was delivered |
+//! | `resolving` | finds the process that works on a recipient |
 //!
 //! The ideas are Gazette's (a consumer that reads transaction N+1 while N commits, allocation by leases) on rows
 //! instead of journals.
@@ -31,6 +32,7 @@ mod finding;
 mod handle;
 mod metrics;
 mod pruning;
+mod published;
 mod reserve;
 mod resolving;
 mod shards;
@@ -48,6 +50,7 @@ pub use config::{BackoffConfig, LeaseConfig, RuntimeConfig};
 pub use finding::announcer::Announcer;
 pub use handle::Runtime;
 pub use metrics::INSTRUMENTS;
+pub use published::{MAX_NAMED_LETTERS, Published};
 pub use resolving::Resolver;
 pub use resolving::options::ResolveOptions;
 pub use resolving::resolution::{Holder, Resolution, ResolveStatus};

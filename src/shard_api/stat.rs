@@ -12,7 +12,7 @@ use super::convert::process;
 use super::id::shard_number;
 use super::shards::{Local, Shards, header, refusal};
 use crate::admin;
-use crate::error::Result as BoxResult;
+use crate::error;
 use crate::eventbox::{Receipt, Status as EventStatus};
 use crate::proto::consumer::shard_client::ShardClient;
 use crate::proto::consumer::{Header, Route, StatRequest, StatResponse, Status as Code};
@@ -42,7 +42,7 @@ enum Sought {
 }
 
 impl Sought {
-    fn read(key: &str, value: i64) -> BoxResult<Self> {
+    fn read(key: &str, value: i64) -> error::Result<Self> {
         match key.parse::<Receipt>() {
             Ok(receipt) => Ok(Sought::Event(receipt)),
             Err(_) => Ok(Sought::Turn(key.parse()?, value)),
@@ -139,6 +139,9 @@ impl<B: Backend> Shards<B> {
             };
             let Some(turn) = reached else { return self.told(Code::ShardStopped, Some(found)).await };
             response.read_through.insert(key.clone(), turn);
+            if local.is_published(&sought).await? {
+                response.publish_at.insert(key.clone(), turn);
+            }
         }
         Ok(response)
     }
@@ -220,6 +223,13 @@ impl<B: Backend> Shards<B> {
 impl<B: Backend> Local<B> {
     async fn resolve(&self, shard: u8, options: ResolveOptions) -> Result<Resolution, Status> {
         self.resolver.resolve_shard(shard.into(), options).await.map_err(|error| refusal(&error))
+    }
+
+    /// Returns whether everything that an event caused is known to be delivered.
+    async fn is_published(&self, sought: &Sought) -> Result<bool, Status> {
+        let Sought::Event(receipt) = sought else { return Ok(false) };
+        let is_published = self.resolver.is_published(receipt).await.map_err(|error| refusal(&error))?;
+        Ok(is_published == Some(true))
     }
 
     /// Returns the turn that includes the event of a receipt; `None` when the event will not be processed here.

@@ -69,12 +69,13 @@ pub(crate) use operate::view::kinds::KindCounts;
 pub(crate) use operate::view::messages::{MessageGroup, MessageHead, MessagesWanted};
 pub(crate) use operate::view::recipient::{EventHead, TimerHead};
 pub(crate) use outgoing::dead_letter::DeadRow;
+pub(crate) use outgoing::marked::{MarkedMessage, MarkedWanted};
 pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
 pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
-pub(crate) use shards::lease::{LeaseRow, MemberRow, ShardMask};
+pub(crate) use shards::lease::{HolderRow, LeaseRow, MemberRow, ShardMask};
 pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
 pub(crate) use shards::spec::{FailureWrite, ShardOrder, ShardRow, SpecWrite};
 pub(crate) use shards::wake::Notification;
@@ -126,6 +127,7 @@ pub trait Backend:
     + operate::old_transaction::OldTransactionDialect
     + outgoing::outbox::OutboxTable
     + outgoing::dead_letter::DeadLetterTable
+    + outgoing::marked::MarkedDialect
     + peers::checkpoint::CheckpointTable
     + peers::stream::StreamTable
     + shards::lease::LeaseTable

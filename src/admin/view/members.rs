@@ -45,6 +45,9 @@ pub struct Member {
     pub zone: String,
     /// Labels of the process: [`RuntimeConfig::labels`](crate::runtime::RuntimeConfig::labels).
     pub labels: BTreeMap<String, String>,
+    /// URI at which other processes reach the process:
+    /// [`RuntimeConfig::endpoint`](crate::runtime::RuntimeConfig::endpoint).
+    pub endpoint: Option<String>,
 }
 
 /// A breaker that is not closed. Each emitter has one, for its endpoint.
@@ -143,6 +146,7 @@ impl Member {
             shards: u32::try_from(shards).unwrap_or_default(),
             zone: row.zone,
             labels: row.labels,
+            endpoint: row.endpoint,
             address: row.address,
         }
     }

@@ -13,7 +13,7 @@ use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
 use crate::eventbox::metrics;
 use crate::eventbox::turn::Turn;
 use crate::eventbox::turn::read_back::read_back;
-use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
+use crate::outbox::{Caused, FIRST_CLAIM_TTL, Stored, Writer, publish_all_in};
 use crate::store::{
     Backend, Fault, JournalOutcome, JournalWrite, Removed, RoundWrite, StateWrite, answered, hold, in_time,
 };
@@ -246,9 +246,13 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: V
         let Some(ready) = ready.get_mut(at) else { continue };
         let published = std::mem::take(&mut ready.decided.published);
         counts.push((at, published.len()));
+        if published.is_empty() {
+            continue;
+        }
+        let writer = Writer::new(&ready.to, ready.decided.removed.iter());
         for (ordinal, mut message) in (0..).zip(published) {
             message.default_key(|message| turn_key(ready.to.as_str(), ready.turn + 1, ordinal, message));
-            messages.push((message, ready.decided.origin.clone()));
+            messages.push(Caused { message, writer, origin: ready.decided.origin.clone() });
         }
     }
     let mut stored = in_time::<B, _>(publish_all_in::<B>(tx, messages, FIRST_CLAIM_TTL)).await?.into_iter();

@@ -14,7 +14,7 @@ use crate::eventbox::decide::transition::{PostProcess, SideEffect};
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
 use crate::origin::{self, SharedOrigin};
-use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
+use crate::outbox::{Caused, FIRST_CLAIM_TTL, Stored, Writer, publish_all_in};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Claimed, Class, Fault, Held, Intact, JournalOutcome, Removed, in_time};
 
@@ -78,7 +78,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Committed<P::State>> {
         let token = Uuid::new_v4();
         let mut tx = B::begin_exclusive(self.pool, at_hand).await.map_err(|fault| self.during(fault))?;
-        let (outcome, saved) = match self.guard.within(|| self.attempt(), self.apply(&mut tx, token, decision)).await {
+        let writer = Writer::new(self.to, decision.removed());
+        let applying = writer.within(self.apply(&mut tx, token, writer, decision));
+        let (outcome, saved) = match self.guard.within(|| self.attempt(), applying).await {
             Ok(applied) => applied,
             Err(error) => return Err(self.cause(&mut tx, error).await),
         };
@@ -96,6 +98,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         &self,
         tx: &mut B::SharedTx,
         token: Uuid,
+        writer: Writer,
         mut decision: Decision<B, P::State>,
     ) -> Result<(Outcome, Option<P::State>)> {
         let shard = self.to.shard().into();
@@ -121,7 +124,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         self.require_whole(B::check_intact(tx)).await?;
         self.give_keys(&mut decision);
         let origin = decision.origin.take();
-        let (mut outcome, target) = self.take_steps(tx, decision.steps, consumed.len()).await?;
+        let (mut outcome, target) = self.take_steps(tx, decision.steps, consumed.len(), writer).await?;
         if outcome.transitions == 0 && decision.garbage.is_empty() {
             let first = outcome
                 .failures
@@ -149,6 +152,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         tx: &mut B::SharedTx,
         steps: Vec<Step<B, P::State>>,
         consumed: usize,
+        writer: Writer,
     ) -> Result<(Outcome, Option<P::State>)> {
         let mut outcome =
             Outcome { consumed, transitions: 0, failures: Vec::new(), post_process: Vec::new(), published: Vec::new() };
@@ -170,7 +174,8 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
             }
             outcome.transitions += 1;
             let origin = step.origin;
-            published.extend(step.published.into_iter().map(|message| (message, origin.clone())));
+            let caused = |message| Caused { message, writer, origin: origin.clone() };
+            published.extend(step.published.into_iter().map(caused));
             outcome.post_process.extend(step.post_process);
             target = step.target.or(target);
         }

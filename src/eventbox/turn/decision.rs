@@ -47,13 +47,18 @@ impl<B: Backend, S> Decision<B, S> {
         Ok(decision)
     }
 
+    /// Returns all events that the turn may remove.
+    pub(super) fn removed(&self) -> impl Iterator<Item = &Uuid> {
+        self.steps.iter().flat_map(|step| &step.consumed).chain(&self.garbage)
+    }
+
     /// Notes the origins: of a step, that of the events that it consumes and of the garbage; of a step that consumes
     /// nothing, that of all events.
     fn note_origins(&mut self, batch: &Batch<'_>) {
         if batch.origins.is_empty() {
             return;
         }
-        self.origin = batch.origin_of(self.steps.iter().flat_map(|step| &step.consumed).chain(&self.garbage));
+        self.origin = batch.origin_of(self.removed());
         for step in &mut self.steps {
             step.origin = match step.consumed.is_empty() {
                 true => self.origin.clone(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::eventbox::Receipt;
 
-/// What to wait for, and what a proxied call says, for [`Resolver::resolve`](super::Resolver::resolve). The default
-/// waits for nothing.
+/// What to wait for, and what a call that was sent on says, for
+/// [`Resolver::resolve`](crate::runtime::Resolver::resolve). The default waits for nothing.
 ///
 /// # Examples
 ///
@@ -39,19 +39,19 @@ impl ResolveOptions {
         self
     }
 
-    /// Answers [`ResolveStatus::Ok`](super::ResolveStatus::Ok) only after the event of this receipt was processed, so
-    /// that the caller reads its own writes. A receipt of another shard is ignored, because this shard does not process
-    /// its event.
+    /// Answers [`ResolveStatus::Ok`](crate::runtime::ResolveStatus::Ok) only after the event of this receipt was
+    /// processed, so that the caller reads its own writes. A receipt of another shard is ignored, because this shard
+    /// does not process its event.
     #[must_use]
     pub fn read_through(mut self, receipt: Receipt) -> Self {
         self.read_through = Some(receipt);
         self
     }
 
-    /// Names the generation of the lease with which the caller found this process: the call was proxied. Another
+    /// Names the generation of the lease with which another process found this one, and sent the call on. Another
     /// generation than the lease's is refused with
-    /// [`ResolveStatus::WrongGeneration`](super::ResolveStatus::WrongGeneration): an older one at once, a newer one
-    /// when the wait is over.
+    /// [`ResolveStatus::WrongGeneration`](crate::runtime::ResolveStatus::WrongGeneration): an older one at once, a
+    /// newer one when the wait is over.
     #[must_use]
     pub fn generation(mut self, generation: i64) -> Self {
         self.generation = Some(generation);

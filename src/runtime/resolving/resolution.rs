@@ -4,9 +4,10 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use super::options::ResolveOptions;
 use crate::eventbox::Status;
 
-/// The process that holds a shard, as [`Resolver::resolve`](super::Resolver::resolve) found it.
+/// The process that holds a shard, as [`Resolver::resolve`](crate::runtime::Resolver::resolve) found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolution {
@@ -16,12 +17,32 @@ pub struct Resolution {
     pub shard: u16,
     /// Process that holds the shard. `None` when no process holds it.
     pub holder: Option<Holder>,
-    /// Number of changes of the holder. A proxied call carries it
-    /// ([`ResolveOptions::generation`](super::ResolveOptions::generation)). 0 when leases are switched off.
+    /// Number of changes of the holder. A call that is sent on carries it
+    /// ([`ResolveOptions::generation`](crate::runtime::ResolveOptions::generation)). 0 when leases are switched off.
     pub generation: i64,
-    /// Last status of the event of [`ResolveOptions::read_through`](super::ResolveOptions::read_through). `None` when
-    /// no receipt of this shard was given, or when this process does not work on the shard.
+    /// Last status of the event of
+    /// [`ResolveOptions::read_through`](crate::runtime::ResolveOptions::read_through). `None` when no receipt of this
+    /// shard was given, or when this process does not work on the shard.
     pub read_through: Option<Status>,
+}
+
+impl Resolution {
+    /// Makes an answer without a holder.
+    pub(super) fn new(shard: u16, status: ResolveStatus) -> Self {
+        Resolution { status, shard, holder: None, generation: 0, read_through: None }
+    }
+
+    /// Returns whether a later look may find something else that the caller waits for.
+    pub(super) fn may_change(&self, options: &ResolveOptions) -> bool {
+        match self.status {
+            ResolveStatus::NoPrimary => true,
+            ResolveStatus::WrongGeneration => options.generation.is_some_and(|wanted| wanted > self.generation),
+            ResolveStatus::NotReadThrough => {
+                !matches!(self.read_through, Some(Status::Quarantined { .. } | Status::Paused))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A process that holds a shard.
@@ -38,7 +59,7 @@ pub struct Holder {
     pub is_local: bool,
 }
 
-/// Result of [`Resolver::resolve`](super::Resolver::resolve) in a word.
+/// Result of [`Resolver::resolve`](crate::runtime::Resolver::resolve) in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveStatus {

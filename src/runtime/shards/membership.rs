@@ -238,6 +238,7 @@ impl<B: Backend> Membership<B> {
             report: self.report(),
             zone: self.config.zone.clone(),
             labels: self.config.labels.clone(),
+            endpoint: self.config.endpoint.clone(),
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct MemberRow {
     /// Where it runs; empty when it does not say.
     pub zone: String,
     pub labels: BTreeMap<String, String>,
+    /// Where other processes reach it.
+    pub endpoint: Option<String>,
 }
 
 /// The lease of a shard.
@@ -54,6 +56,15 @@ pub struct LeaseRow {
     pub left_us: i64,
     /// The member that an operator gave the shard to.
     pub pinned: Option<Uuid>,
+}
+
+/// The lease of a shard, and what its holder says of itself as a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HolderRow {
+    pub lease: LeaseRow,
+    /// `None` when the holder is no member.
+    pub zone: Option<String>,
+    pub endpoint: Option<String>,
 }
 
 /// Number of terms that an expiry may lie ahead. An expiry further ahead was written by a clock that has gone back
@@ -94,6 +105,12 @@ pub trait LeaseTable: Database {
 
     /// Returns all leases, by shard.
     fn list_leases(conn: &mut Self::Connection) -> impl Future<Output = Result<Vec<LeaseRow>, Fault>> + Send;
+
+    /// Returns the lease of one shard with its holder. `None` for a number without a lease.
+    fn read_holder(
+        conn: &mut Self::Connection,
+        shard: i16,
+    ) -> impl Future<Output = Result<Option<HolderRow>, Fault>> + Send;
 
     /// Claims those of the shards that no worker holds, or whose lease is not valid. Returns the number of claimed
     /// shards.
@@ -143,15 +160,16 @@ on_both_engines! {
         async fn beat_member(conn: &mut <Self as Database>::Connection, member: &MemberRow) -> Result<(), Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "INSERT INTO eventbox_member
-                     (worker, address, shard_limit, exiting, heartbeat_at_us, report, zone, labels)
-                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7)
+                     (worker, address, shard_limit, exiting, heartbeat_at_us, report, zone, labels, endpoint)
+                 VALUES ($1, $2, $3, $4, ", now_us!(), ", $5, $6, $7, $8)
                  ON CONFLICT (worker) DO UPDATE SET address = excluded.address, shard_limit = excluded.shard_limit,
                      exiting = excluded.exiting, heartbeat_at_us = excluded.heartbeat_at_us, report = excluded.report,
-                     zone = excluded.zone, labels = excluded.labels"
+                     zone = excluded.zone, labels = excluded.labels, endpoint = excluded.endpoint"
             ));
             let query = query.bind(member.worker).bind(member.address.as_str());
             let query = query.bind(member.shard_limit).bind(member.exiting).bind(member.report.to_json());
-            query.bind(member.zone.as_str()).bind(labels_to_json(&member.labels)).execute(conn).await?;
+            let query = query.bind(member.zone.as_str()).bind(labels_to_json(&member.labels));
+            query.bind(member.endpoint.as_deref()).execute(conn).await?;
             Ok(())
         }
 
@@ -174,7 +192,7 @@ on_both_engines! {
         async fn list_members(conn: &mut <Self as Database>::Connection) -> Result<Vec<MemberRow>, Fault> {
             let query = sqlx::query::<Engine>(concat!(
                 "SELECT worker, address, shard_limit, exiting, ", now_us!(), " - heartbeat_at_us, report,
-                     zone, labels
+                     zone, labels, endpoint
                  FROM eventbox_member ORDER BY worker"
             ));
             let rows = query.fetch_all(conn).await?;
@@ -189,6 +207,7 @@ on_both_engines! {
                         report: MemberReport::from_json(row.try_get(5)?),
                         zone: row.try_get(6)?,
                         labels: labels_from_json(row.try_get(7)?),
+                        endpoint: row.try_get(8)?,
                     })
                 })
                 .collect()
@@ -211,6 +230,20 @@ on_both_engines! {
                     })
                 })
                 .collect()
+        }
+
+        async fn read_holder(
+            conn: &mut <Self as Database>::Connection,
+            shard: i16,
+        ) -> Result<Option<HolderRow>, Fault> {
+            let query = sqlx::query::<Engine>(concat!(
+                "SELECT l.holder, l.generation, l.expires_at_us - ", now_us!(), ", l.pinned, m.zone, m.endpoint
+                 FROM eventbox_lease l LEFT JOIN eventbox_member m ON m.worker = l.holder WHERE l.shard = $1"
+            ));
+            let Some(row) = query.bind(shard).fetch_optional(conn).await? else { return Ok(None) };
+            let (holder, generation) = (row.try_get(0)?, row.try_get(1)?);
+            let lease = LeaseRow { shard, holder, generation, left_us: row.try_get(2)?, pinned: row.try_get(3)? };
+            Ok(Some(HolderRow { lease, zone: row.try_get(4)?, endpoint: row.try_get(5)? }))
         }
 
         async fn claim_leases(

@@ -24,6 +24,7 @@ fn tallies(rows: &[RowCount]) -> Vec<String> {
 on_both_engines! {
     use crate::store::operate::destination::DestinationTable;
     use crate::store::outgoing::dead_letter::{DeadLetterDialect, DeadLetterTable};
+    use crate::store::outgoing::marked::{MarkedDialect, MarkedWanted};
     use crate::store::outgoing::outbox::{OutboxDialect, OutboxTable};
     use crate::store::bound::Bound;
 
@@ -52,6 +53,7 @@ on_both_engines! {
         <Engine as Twin>::dump(pool, "expired", transcript).await;
         pauses(pool, transcript).await;
         dead(pool, transcript).await;
+        marked(pool, transcript).await;
         let mut conn = pool.acquire().await.unwrap();
         transcript.note("purge_outbox", Engine::purge_outbox(&mut conn, 1_000_000).await.unwrap());
         transcript.note("has_undelivered", Engine::has_undelivered(&mut conn).await.unwrap());
@@ -73,6 +75,18 @@ on_both_engines! {
             let sample = Engine::observe_outbox(&mut conn, ttl, lead).await.unwrap();
             let sample = OutboxSample { oldest_age_us: hours(sample.oldest_age_us), ..sample };
             transcript.note(format!("observe_outbox {title} {ttl} {lead}"), sample);
+        }
+    }
+
+    /// The fixture's ids end with small numbers, which are their marks.
+    async fn marked(pool: &Pool<Engine>, transcript: &mut Transcript) {
+        let mut conn = pool.acquire().await.unwrap();
+        for (mark, since, shard, limit) in [(1, 0, 0, 100), (2, 0, 0, 1), (3, 1 << 64, 0, 100), (4, 0, 7, 100)] {
+            let after = OutboxKey { shard, id: Uuid::nil() };
+            let wanted = MarkedWanted { mark, since: Uuid::from_u128(since), after, limit };
+            let found = Engine::marked_messages(&mut conn, wanted).await.unwrap();
+            let found: Vec<_> = found.iter().map(|row| (row.key.shard, label(row.key.id), row.is_dead)).collect();
+            transcript.note(format!("marked_messages {mark} {since} {shard} {limit}"), found);
         }
     }
 

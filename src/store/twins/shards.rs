@@ -30,6 +30,7 @@ on_both_engines! {
                 report: MemberReport { kinds: vec!["a".to_owned()], ..MemberReport::default() },
                 zone: "z".to_owned(),
                 labels: [("l".to_owned(), "v".to_owned())].into(),
+                endpoint: exiting.then(|| "http://b:1".to_owned()),
             };
             Engine::beat_member(&mut conn, &member).await.unwrap();
         }

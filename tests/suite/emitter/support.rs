@@ -76,6 +76,12 @@ impl Fake {
         *self.unary_fails.lock().unwrap() = Some(code);
     }
 
+    /// Takes over the responses of another fake.
+    pub(crate) fn behave_as(&self, other: &Fake) {
+        let behaviour = Arc::clone(&*other.behaviour.lock().unwrap());
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
     /// Opens or closes the fake. While it is closed, calls hang.
     pub(crate) fn set_open(&self, open: bool) {
         self.open.send_replace(open);

@@ -11,13 +11,14 @@ use crate::support::{TestDb, on_every_engine};
 on_every_engine! {
     async fn wrong_settings_are_refused_by_name(db) {
         type Change = fn(&mut RuntimeConfig);
-        let wrong: [(&str, Change); 11] = [
+        let wrong: [(&str, Change); 12] = [
             ("poll_interval is zero", |config| config.poll_interval = Duration::ZERO),
             ("min_poll_interval is longer", |config| config.min_poll_interval = Duration::from_secs(60)),
             ("backoff.cap", |config| config.backoff.cap = Duration::ZERO),
             ("shard_limit is 300", |config| config.shard_limit = 300.try_into().unwrap()),
             ("fail_backoff.cap", |config| config.fail_backoff.cap = Duration::ZERO),
             ("zone", |config| config.zone = "x".repeat(201)),
+            ("endpoint: \"10.0.0.7\" is no URI", |config| config.endpoint = Some("10.0.0.7".to_owned())),
             ("labels", |config| config.labels = [("id".to_owned(), "7".to_owned())].into()),
             ("turn_deadline is zero", |config| config.turn_deadline = Duration::ZERO),
             ("leases.lease_ttl", |config| {

@@ -58,6 +58,7 @@ on_every_engine! {
         let (to, receipt) = (counter(1), emit(db, &counter(1)).await);
         let stat = one.client.stat(id_of(&to), of(&receipt, 0)).await.unwrap();
         assert_eq!((stat.read_through, stat.header.is_some()), (of(&receipt, 1), true));
+        assert_eq!(stat.publish_at, of(&receipt, 1), "the event caused no message");
         assert_eq!(eventbox::state::<u64>(&db.pool, &to).await.unwrap().unwrap().state, Some(1));
 
         let has_emitted = AtomicBool::new(false);

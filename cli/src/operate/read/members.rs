@@ -28,6 +28,7 @@ fn list(members: &[Member]) -> String {
     let mut grid = Grid::new(&[
         short("worker"),
         short("address"),
+        short("endpoint").if_any(),
         short("zone").if_any(),
         number("shards"),
         number("limit"),
@@ -57,6 +58,7 @@ fn list(members: &[Member]) -> String {
         grid.row([
             text(member.worker.to_string()),
             text(&member.address),
+            text(member.endpoint.as_deref().unwrap_or_default()),
             text(&member.zone),
             text(member.shards.to_string()),
             text(member.shard_limit.to_string()),

@@ -51,6 +51,8 @@ on_every_engine! {
         let members = on(db, &["members", "--json"]).await.json();
         assert_eq!((&members[0]["worker"], &members[0]["address"]), (&json!(worker.to_string()), &json!("host-1")));
         assert!(on(db, &["members"]).await.done().contains("host-1"));
+        db.run("UPDATE eventbox_member SET endpoint = 'https://10.0.0.7:8443'").await;
+        assert!(on(db, &["members"]).await.done().contains("https://10.0.0.7:8443"));
     }
 
     async fn shards_are_listed_moved_and_released(db) {

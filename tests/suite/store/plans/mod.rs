@@ -1,5 +1,6 @@
 //! The plans of the hot statements, which must find their rows by the primary key, however many rows there are.
 
+mod marked;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
