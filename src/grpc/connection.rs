@@ -59,6 +59,7 @@ pub(crate) struct Cut(CancellationToken);
 
 impl Cut {
     /// Stops all reads and writes of the connection. The client never gets an answer that is not yet written.
+    #[cfg(feature = "ingress")]
     pub(crate) fn now(&self) {
         self.0.cancel();
     }

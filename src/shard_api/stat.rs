@@ -27,7 +27,7 @@ pub const MAX_STAT_WAIT: Duration = Duration::from_secs(300);
 /// Most keys in the `read_through` of a Stat call.
 pub const MAX_STAT_KEYS: usize = 256;
 
-/// Longest wait of a process for the generation of the lease that a proxied request names.
+/// Longest wait of a process for the lease that a proxied request names, and for the start of its own work on a shard.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// First and longest pause between two looks at the turn of a recipient.
@@ -111,7 +111,7 @@ impl<B: Backend> Shards<B> {
         }
         let mut found = local.resolve(shard, options).await?;
         if found.status == ResolveStatus::NoPrimary && found.holder.as_ref().is_some_and(|holder| holder.is_local) {
-            let options = ResolveOptions::new().wait(MAX_STAT_WAIT).generation(found.generation);
+            let options = ResolveOptions::new().wait(CATCH_UP).generation(found.generation);
             found = local.resolve(shard, options).await?;
         }
         match (found.status, &found.holder) {
