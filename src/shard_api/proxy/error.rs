@@ -1,6 +1,5 @@
 //! Why a request was not sent on.
 
-use std::error::Error as _;
 use std::fmt;
 
 use http::{Response, StatusCode};
