@@ -90,7 +90,7 @@ fn publishing<B: Publishes>(db: &TestDb<B>) -> RuntimeBuilder<B> {
 }
 
 async fn emit<B: CellEngine>(db: &TestDb<B>, kind: &str, key: &str, value: &str) -> Receipt {
-    B::emit_on(&db.pool, &Recipient::new(kind, key).unwrap(), Event::new(value)).await.unwrap()
+    B::emit_on(&db.pool, &Recipient::new(kind, key).unwrap(), Event::new(value.to_owned())).await.unwrap()
 }
 
 async fn host<B: CellEngine>(db: &TestDb<B>, fake: &Arc<Fake>) -> DurableEmitter<B> {
@@ -229,7 +229,8 @@ on_every_engine! {
         db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
         let found = runtime.wait_published(&first, SOON).await.unwrap();
         assert!(matches!(found, Published::Delivered { .. }), "{found:?}");
-        assert_eq!((db.count("eventbox_outbox").await, fake.events().len()), (0, MANY));
+        assert_eq!(db.count("eventbox_outbox").await, 0);
+        assert!(fake.events().len() >= MANY, "{} messages have arrived", fake.events().len());
         runtime.stop(STOP).await;
         emitter.stop(STOP).await;
     }
