@@ -49,6 +49,7 @@
 //! | connect eventboxes to the outside | `peer` (feature `peer`): TCP, HTTP, WebSocket, files and more |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | turn the bytes of connections into events | `peer` (feature `peer`) |
+//! | ask and change shards over gRPC, send requests to a holder | `shard_api` (feature `shards`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
@@ -72,6 +73,8 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
+#[cfg(any(feature = "ingress", feature = "shards"))]
+mod grpc;
 #[cfg(any(feature = "emitter", feature = "runtime"))]
 mod heartbeat;
 #[cfg(feature = "ingress")]
@@ -93,6 +96,8 @@ mod room;
 pub mod runtime;
 mod service;
 mod shard;
+#[cfg(feature = "shards")]
+pub mod shard_api;
 #[cfg(feature = "runtime")]
 pub mod source;
 mod store;
@@ -201,6 +206,9 @@ mod tested_guides {
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../docs/high-availability.md")]
     struct HighAvailability;
+    #[cfg(feature = "shards")]
+    #[doc = include_str!("../docs/leases.md")]
+    struct Leases;
     #[doc = include_str!("../docs/writing-a-processor.md")]
     struct WritingAProcessor;
     #[doc = include_str!("../docs/peers.md")]

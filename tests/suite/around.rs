@@ -12,6 +12,7 @@ mod ops;
 mod peer;
 mod prometheus;
 mod proto;
+mod shard_api;
 mod source;
 #[allow(dead_code, unused_imports, reason = "each half of the suite uses a part")]
 mod support;

@@ -9,7 +9,7 @@ mod journal;
 mod operator;
 mod quarantine;
 mod races;
-mod shards;
+pub(crate) mod shards;
 mod shards_at_fault;
 pub(crate) mod streams;
 mod views;
