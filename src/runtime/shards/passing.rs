@@ -78,6 +78,7 @@ mod tests {
             report: MemberReport { works_on, ..MemberReport::default() },
             zone: String::new(),
             labels: BTreeMap::new(),
+            endpoint: None,
         }
     }
 

@@ -104,6 +104,7 @@ mod tests {
             report: MemberReport::default(),
             zone: String::new(),
             labels: BTreeMap::new(),
+            endpoint: None,
         };
         let end = |leases: &[LeaseRow], silent_us| {
             first_end(leases, &[silent_for(silent_us)], me, TTL_US).map(|end| end.as_micros())

@@ -6,7 +6,7 @@ use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
 /// Beginning of the column `peer` in the checkpoints of sources. The id of a peer has no colon.
-pub const SOURCE_PREFIX: &str = "source:";
+pub(crate) const SOURCE_PREFIX: &str = "source:";
 
 /// Largest number of bytes of a position of a source.
 pub const MAX_POSITION_BYTES: usize = 1_000;

@@ -13,7 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::failure_log::Log;
+use crate::support::log::Log;
 use super::support::{Fake, GrpcServer, event};
 use crate::support::{SOON, eventually};
 

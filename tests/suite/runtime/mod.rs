@@ -36,7 +36,7 @@ use eventbox::runtime::{Runtime, RuntimeBuilder, RuntimeConfig};
 use eventbox::{Event, PoisonPolicy, Recipient};
 use sqlx::Pool;
 
-use crate::support::running::{STOP, Tally, backoff, config, idle_runtime, idle_runtime_with, leases};
+use crate::support::running::{STOP, Tally, backoff, config, leases};
 use crate::support::{CellEngine, TestDb, TestEngine, eventually};
 
 /// Returns a runtime with the reducer `tally` for recipients `tally/…`.
