@@ -225,7 +225,8 @@ async fn the_journal_of_another_eventbox_is_a_source<B: TestEngine>() {
         for key in ["JFK", "EWR", "JFK"] {
             let airport = Recipient::new("airport", key).unwrap();
             eventbox::emit(&server.pool, &airport, Event::new("departed")).await.unwrap();
-            eventbox::reduce_batch_with(&server.pool, &airport, &Counter, &options).await.unwrap();
+            let turn = eventbox::reduce_batch_with(&server.pool, &airport, &Counter, &options).await.unwrap();
+            assert_eq!(turn.consumed, 1);
         }
         drain(&db.pool, "journal", &source, &config()).await.unwrap();
         let said = ["airport/JFK turn 1", "airport/EWR turn 1", "airport/JFK turn 2"];
