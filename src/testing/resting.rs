@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::conformance::LOAD_DEADLINE;
 use crate::error::BoxError;
-use crate::eventbox::{EVersion, Event, EventId, Mutation, Processor};
+use crate::eventbox::{EVersion, Event, EventId, Mutation, Processor, emit_all_in};
 use crate::recipient::Recipient;
 use crate::store::Backend;
 
@@ -80,6 +80,7 @@ where
         if let Some(effect) = transition.side_effect {
             effect.run(&mut *tx).await?;
         }
+        emit_all_in::<B>(&mut *tx, &transition.emitted).await?;
         target = transition.target.or(target);
     }
     if let Some(state) = target {
