@@ -55,6 +55,7 @@ pub(crate) struct Connection {
 
 /// The switch that cuts the connection of a request.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "ingress"), allow(dead_code, reason = "only the ingress server cuts single connections"))]
 pub(crate) struct Cut(CancellationToken);
 
 impl Cut {

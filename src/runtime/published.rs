@@ -100,8 +100,8 @@ pub(super) async fn wait<B: Backend>(
 
 #[cfg(feature = "shards")]
 impl<B: Backend> Resolver<B> {
-    /// Returns whether each message that the event of a receipt caused was delivered. The event is consumed. `None` when
-    /// the receipt has no id, because that would read the whole outbox.
+    /// Returns whether each message that the event of a receipt caused was delivered. The event is consumed. `None`
+    /// when the receipt has no id, because that would read the whole outbox.
     pub(crate) async fn is_published(&self, receipt: &Receipt) -> Result<Option<bool>> {
         let (Some(id), of) = (receipt.id(), receipt.to()) else { return Ok(None) };
         let sought = Sought { pool: &self.shared.pool, of, since: id.0 };

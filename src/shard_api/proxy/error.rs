@@ -12,8 +12,8 @@ use crate::error::{BoxError, Error};
 use crate::recipient::Recipient;
 use crate::runtime::ResolveStatus;
 
-/// Why a [`Proxy`](super::Proxy) neither returned a request nor an answer. Nothing was done, except perhaps by a process
-/// that did not answer.
+/// Why a [`Proxy`](super::Proxy) returned neither a request nor an answer. Nothing was done, except perhaps by a
+/// process that did not answer.
 #[derive(Debug)]
 pub struct ProxyError {
     problem: Problem,

@@ -37,15 +37,15 @@ pub const PROXY_TIMEOUT: Duration = Duration::from_secs(60);
 /// never sends it on again, and refuses another generation than the lease has: an older one at once, a newer one after
 /// 5 s. Then the client tries again. The lease decides only who answers, so a refusal costs time and nothing else.
 ///
-/// HTTP/2 requests, as all of gRPC, are sent on as HTTP/2, and HTTP/1.1 requests as HTTP/1.1. To an endpoint that begins
-/// with `https` all are sent as HTTP/2.
+/// HTTP/2 requests, as all of gRPC, are sent on as HTTP/2, and HTTP/1.1 requests as HTTP/1.1. To an endpoint that
+/// begins with `https` all are sent as HTTP/2.
 ///
 /// # Examples
 ///
 /// ```no_run
 /// # use eventbox::shard_api::Proxy;
 /// # use eventbox::runtime::Runtime;
-/// # fn clone_of<B: eventbox::Backend>(runtime: &Runtime<B>) {
+/// # fn routes<B: eventbox::Backend>(runtime: &Runtime<B>) {
 /// use eventbox::Recipient;
 /// use eventbox::shard_api::Routed;
 /// use tonic::body::Body;

@@ -13,8 +13,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::log::Log;
 use super::support::{Fake, GrpcServer, event};
+use crate::support::log::Log;
 use crate::support::{SOON, eventually};
 
 const OFTEN: Duration = Duration::from_millis(5);

@@ -61,7 +61,8 @@ on_every_engine! {
     async fn changes_are_recorded_with_who_and_why(db) {
         crate::admin::shards::assign_and_fail(db).await;
         let shards = || ShardService::new(Shards::new(db.pool.clone()));
-        let named = shards().accept(Credential::basic("ana", "secret")).accept(Credential::headers([("x-team", "ramp")]));
+        let (ana, team) = (Credential::basic("ana", "secret"), Credential::headers([("x-team", "ramp")]));
+        let named = shards().accept(ana).accept(team);
         let (_server, client) = served(named, "127.0.0.1:0").await;
         let bob = client.acting("bob", "the disk has room again").unwrap();
         unassign(&bob.clone().basic("ana", "secret").unwrap(), "000").await;
@@ -73,7 +74,8 @@ on_every_engine! {
         let why = Some("the disk has room again");
         assert_eq!(told, [("ana", why), ("bob", why), ("shard API", None)]);
 
-        let mut request = Request::new(UnassignRequest { shards: vec!["003".to_owned()], ..UnassignRequest::default() });
+        let message = UnassignRequest { shards: vec!["003".to_owned()], ..UnassignRequest::default() };
+        let mut request = Request::new(message);
         request.metadata_mut().insert(WHO_HEADER, "x".repeat(201).parse().unwrap());
         let refused = raw(&server).await.unassign(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");

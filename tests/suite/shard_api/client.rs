@@ -19,7 +19,8 @@ on_every_engine! {
         let (_server, client) = open(Shards::new(db.pool.clone())).await;
         let all: Vec<Change> = (0..256).map(|id| upsert(id, -1)).collect();
         for size in [1_usize, 100, 1_000] {
-            let before = client.list(LabelSelector::default()).await.unwrap().iter().map(|shard| shard.mod_revision).max();
+            let listed = client.list(LabelSelector::default()).await.unwrap();
+            let before = listed.iter().map(|shard| shard.mod_revision).max();
             client.clone().batch(size.try_into().unwrap()).apply(&all).await.unwrap();
             let listed = client.list(LabelSelector::default()).await.unwrap();
             let last = listed.iter().map(|shard| shard.mod_revision).max().unwrap();
@@ -44,17 +45,18 @@ on_every_engine! {
         let limit = Duration::from_millis(50);
         let late = client.wait_until_ready(LabelSelector::default(), limit).await;
         assert!(matches!(late, Err(ShardClientError::NotReady { .. })), "{late:?}");
-        let (ready, runtime) = tokio::join!(client.wait_until_ready(LabelSelector::default(), SOON), counting(db, None));
+        let waiting = client.wait_until_ready(LabelSelector::default(), SOON);
+        let (ready, runtime) = tokio::join!(waiting, counting(db, None));
         ready.unwrap();
         let listed = client.list(LabelSelector::default()).await.unwrap();
         assert!(listed.iter().all(|shard| shard.summary.as_ref().unwrap().code == 300));
         runtime.stop(STOP).await;
     }
+}
 
-    async fn an_address_that_nobody_listens_on_is_an_error(db) {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let refused = ShardClient::connect(free.to_string()).await;
-        assert!(matches!(refused, Err(ShardClientError::Setup { .. })), "{refused:?}");
-        let _ = db;
-    }
+#[tokio::test]
+async fn an_address_that_nobody_listens_on_is_an_error() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let refused = ShardClient::connect(free.to_string()).await;
+    assert!(matches!(refused, Err(ShardClientError::Setup { .. })), "{refused:?}");
 }

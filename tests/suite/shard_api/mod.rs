@@ -45,7 +45,7 @@ async fn open(api: impl ShardApi) -> (ShardServerHandle, ShardClient) {
 /// A process with a runtime and the shard API.
 struct Member<B: TestEngine> {
     runtime: Runtime<B>,
-    _server: ShardServerHandle,
+    server: ShardServerHandle,
     client: ShardClient,
 }
 
@@ -65,7 +65,7 @@ async fn member<B: TestEngine>(db: &TestDb<B>) -> Member<B> {
     let runtime = counting(db, Some(format!("http://{}", listener.local_addr().unwrap()))).await;
     let api = Shards::new(db.pool.clone()).on(&runtime);
     let (server, client) = served(ShardService::new(api), listener).await;
-    Member { runtime, _server: server, client }
+    Member { runtime, server, client }
 }
 
 /// Waits until two runtimes have half of the shards each.

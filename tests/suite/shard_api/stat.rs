@@ -32,7 +32,7 @@ fn revision_of(response: &StatResponse) -> i64 {
 
 /// Asks as another process that sends a call on.
 async fn proxied<B: TestEngine>(to: &Member<B>, shard: String, header: Header) -> Result<StatResponse, tonic::Status> {
-    let endpoint = format!("http://{}", to._server.local_addr());
+    let endpoint = format!("http://{}", to.server.local_addr());
     let mut raw = Generated::connect(endpoint).await.unwrap();
     let request = StatRequest { header: Some(header), shard, ..StatRequest::default() };
     raw.stat(request).await.map(tonic::Response::into_inner)
@@ -176,8 +176,10 @@ on_every_engine! {
         shared(&one.runtime, &two).await;
         let to = recipient_of(&two).await;
         let refused = one.client.stat(id_of(&to), BTreeMap::new()).await;
-        let Err(ShardClientError::Call { code: Code::Unavailable, message, .. }) = refused else { panic!("{refused:?}") };
-        assert!(message.contains("RuntimeConfig::endpoint") && message.contains(&two.worker().to_string()), "{message}");
+        let Err(ShardClientError::Call { code, message, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(code, Code::Unavailable);
+        let (setting, worker) = ("RuntimeConfig::endpoint", two.worker().to_string());
+        assert!(message.contains(setting) && message.contains(&worker), "{message}");
         one.runtime.stop(STOP).await;
         two.stop(STOP).await;
     }

@@ -60,7 +60,8 @@ on_every_engine! {
         let operator = eventbox::admin::Operator::new(db.pool.clone(), "ana");
         operator.move_checkpoint("flights", "all", Some("17 e3b0c44298fc1c14 1.jsonl")).await.unwrap();
         let listed = on(db, &["sources", "--json"]).await.json();
-        assert_eq!((&listed[0]["source"], &listed[0]["position"]), (&json!("flights"), &json!("17 e3b0c44298fc1c14 1.jsonl")));
+        assert_eq!(listed[0]["source"], "flights");
+        assert_eq!(listed[0]["position"], "17 e3b0c44298fc1c14 1.jsonl");
         assert!(on(db, &["sources"]).await.done().contains("1.jsonl"));
     }
 
