@@ -71,6 +71,8 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
+#[cfg(feature = "ingress")]
+mod grpc;
 #[cfg(any(feature = "emitter", feature = "runtime"))]
 mod heartbeat;
 #[cfg(feature = "ingress")]

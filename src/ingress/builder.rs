@@ -1,31 +1,25 @@
 //! The options of a server, and its start.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sqlx::SqlitePool;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-use super::auth::{Credential, Gate};
 use super::call::Calls;
-use super::connection::Incoming;
 use super::error::IngressError;
 use super::faults::{FaultSwitch, Faults};
 use super::handle::IngressHandle;
-use super::listening::Listening;
 use super::log::{IngressLog, open_file};
 use super::publish::{Keeper, Publisher, Rules};
 use super::service::Service;
 use super::sink::Sink;
-use super::size::SizeRefusal;
 use super::store;
-use super::tls::Tls;
 use super::writer::Writer;
+use crate::grpc::{Credential, Gate, Incoming, Listen, Listening, Running, SizeRefusal, Tls};
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngressServer;
 
 /// The default size of the largest request that the server accepts: 16 MiB, in bytes.
@@ -69,36 +63,6 @@ enum StoreAt {
     Memory,
     File(PathBuf),
     Pool(SqlitePool),
-}
-
-/// The place where the server listens: a bound listener, or an address to bind (port 0 takes a free port).
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Listen {
-    /// A bound listener.
-    Listener(TcpListener),
-    /// An address to bind.
-    Address(SocketAddr),
-    /// A name `host:port` to resolve and bind.
-    Name(String),
-}
-
-impl From<TcpListener> for Listen {
-    fn from(listener: TcpListener) -> Self {
-        Listen::Listener(listener)
-    }
-}
-
-impl From<SocketAddr> for Listen {
-    fn from(address: SocketAddr) -> Self {
-        Listen::Address(address)
-    }
-}
-
-impl From<&str> for Listen {
-    fn from(name: &str) -> Self {
-        Listen::Name(name.to_owned())
-    }
 }
 
 impl IngressBuilder {
@@ -185,7 +149,7 @@ impl IngressBuilder {
             StoreAt::Pool(pool) => (pool, true),
         };
         store::create(&pool).await?;
-        let (listener, local_addr) = bind(listen.into()).await?;
+        let (listener, local_addr) = listen.into().bind().await?;
 
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
@@ -214,7 +178,8 @@ impl IngressBuilder {
         let served = listening.begin()?;
         tasks.spawn(listening.run(Incoming::new(listener, cut_all.clone()), served));
         tasks.close();
-        Ok(IngressHandle::new(local_addr, IngressLog::on(pool), faults, tasks, stopping, cut_all))
+        let running = Running { local_addr, tasks, stopping, cut_all };
+        Ok(IngressHandle::new(running, IngressLog::on(pool), faults))
     }
 }
 
@@ -222,18 +187,4 @@ impl std::fmt::Debug for IngressBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IngressBuilder").field("store", &self.store).finish_non_exhaustive()
     }
-}
-
-async fn bind(listen: Listen) -> Result<(TcpListener, SocketAddr), IngressError> {
-    let (address, listener) = match listen {
-        Listen::Listener(listener) => ("the given listener".to_owned(), Ok(listener)),
-        Listen::Address(address) => (address.to_string(), TcpListener::bind(address).await),
-        Listen::Name(name) => {
-            let listener = TcpListener::bind(&name).await;
-            (name, listener)
-        }
-    };
-    let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (local_addr, listener) = bound.map_err(|source| IngressError::Listen { address, source })?;
-    Ok((listener, local_addr))
 }

@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use super::connection::Cut;
 use super::faults::{After, FaultSwitch};
 use super::publish::Publisher;
+use crate::grpc::Cut;
 use crate::proto::chipingress::pb::PublishResponse;
 use crate::proto::io::cloudevents::v1::CloudEvent;
 

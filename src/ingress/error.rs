@@ -1,5 +1,7 @@
 //! The errors of the start of a server.
 
+use crate::grpc::ServeError;
+
 /// An error that prevents the start of an ingress server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,10 +26,17 @@ pub enum IngressError {
         /// The name of the file and its problem.
         problem: String,
     },
-    /// The bytes of a public key on the allow-list are not an Ed25519 public key.
-    #[error("read a public key: give the 32 bytes of an Ed25519 public key, in text as 64 lower-case hex digits")]
-    PublicKey,
     /// The server cannot open or write the store.
     #[error("open the store of the ingress server")]
     Store(#[from] crate::error::Error),
+}
+
+impl From<ServeError> for IngressError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Listen { address, source } => IngressError::Listen { address, source },
+            ServeError::Tls { source } => IngressError::Tls { source },
+            ServeError::TlsFile { problem } => IngressError::TlsFile { problem },
+        }
+    }
 }

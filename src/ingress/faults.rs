@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::size::larger_than_max;
+use crate::grpc::larger_than_max;
 use crate::proto::chipingress::pb::{PublishError, PublishErrorCode, PublishResponse};
 use crate::proto::io::cloudevents::v1::CloudEvent;
 

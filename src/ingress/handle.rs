@@ -3,11 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
 use super::faults::FaultSwitch;
 use super::log::IngressLog;
+use crate::grpc::Running;
 use crate::service::StopReport;
 
 /// A running server.
@@ -16,30 +14,20 @@ use crate::service::StopReport;
 /// flight.
 #[derive(Debug)]
 pub struct IngressHandle {
-    local_addr: SocketAddr,
+    running: Running,
     log: IngressLog,
     faults: FaultSwitch,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
-    cut_all: CancellationToken,
 }
 
 impl IngressHandle {
-    pub(super) fn new(
-        local_addr: SocketAddr,
-        log: IngressLog,
-        faults: FaultSwitch,
-        tasks: TaskTracker,
-        stopping: CancellationToken,
-        cut_all: CancellationToken,
-    ) -> Self {
-        IngressHandle { local_addr, log, faults, tasks, stopping, cut_all }
+    pub(super) fn new(running: Running, log: IngressLog, faults: FaultSwitch) -> Self {
+        IngressHandle { running, log, faults }
     }
 
     /// Returns the address that the server listens on, with its actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.running.local_addr
     }
 
     /// Returns the log of the events. The log stays readable after the stop.
@@ -65,19 +53,6 @@ impl IngressHandle {
     ///
     /// Safe: the server continues to stop, but cuts off no call after `limit`.
     pub async fn stop(&self, limit: Duration) -> StopReport {
-        self.stopping.cancel();
-        let in_time = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
-        if !in_time {
-            self.cut_all.cancel();
-            self.tasks.wait().await;
-        }
-        StopReport::in_time(in_time)
-    }
-}
-
-impl Drop for IngressHandle {
-    fn drop(&mut self) {
-        self.stopping.cancel();
-        self.cut_all.cancel();
+        self.running.stop(limit).await
     }
 }

@@ -30,36 +30,32 @@
 //! # Ok(()) }
 //! ```
 
-mod auth;
 mod builder;
 mod call;
-mod connection;
 mod content;
 mod error;
 mod faults;
 mod handle;
 mod json;
-mod listening;
 mod log;
 mod publish;
 mod service;
 mod sink;
-mod size;
 mod store;
-mod tls;
 mod validate;
 mod writer;
 
-pub use auth::{Credential, DEFAULT_MAX_AGE, MAX_CLOCK_SKEW, SIGNED_HEADER, parse_public_key};
-pub use builder::{DEFAULT_MAX_REQUEST_BYTES, Ingress, IngressBuilder, Listen};
-pub use connection::MAX_CONNECTIONS;
+pub use builder::{DEFAULT_MAX_REQUEST_BYTES, Ingress, IngressBuilder};
 pub use error::IngressError;
 pub use faults::{Fault, FaultSwitch, Faults, MAX_HANG, When};
 pub use handle::IngressHandle;
 pub use log::{IngressLog, KeptEvent};
 pub use publish::schema_subject;
-pub use service::MAX_STREAMS_PER_CONNECTION;
 pub use sink::{NotTaken, Sink, Taken};
 pub use store::Counts;
-pub use tls::{MAX_TLS_HANDSHAKE, Tls};
 pub use writer::{MAX_GROUP_BYTES, MAX_QUEUE_WAIT, MAX_QUEUED_BATCHES};
+
+pub use crate::grpc::{
+    Credential, DEFAULT_MAX_AGE, InvalidPublicKey, Listen, MAX_CLOCK_SKEW, MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION,
+    MAX_TLS_HANDSHAKE, SIGNED_HEADER, Tls, parse_public_key,
+};

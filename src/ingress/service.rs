@@ -9,19 +9,15 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, Calls, cut_of};
-use super::connection::Cut;
 use super::publish::store_failed;
-use super::size::reworded;
 use super::store;
+use crate::grpc::{Cut, reworded};
 use crate::proto::chipingress::pb::chip_ingress_server::ChipIngress;
 use crate::proto::chipingress::pb::{
     CloudEventBatch, EmptyRequest, PingResponse, PublishResponse, RegisterSchemaRequest, RegisterSchemaResponse,
     StreamEventsRequest, StreamEventsResponse,
 };
 use crate::proto::io::cloudevents::v1::CloudEvent;
-
-/// The maximum number of open calls of one connection.
-pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 
 /// The maximum number of answers of a StreamEvents call that wait for the client.
 const STREAM_ANSWERS: usize = 16;

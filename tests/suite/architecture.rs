@@ -11,10 +11,10 @@ use crate::support::{TestDb, TestEngine};
 const LAYERS: [&[&str]; 8] = [
     &["prometheus"],
     &["peer"],
-    &["ingress", "dashboard"],
+    &["ingress", "dashboard", "shard_api"],
     &["runtime", "admin", "testing"],
     &["dsset"],
-    &["emitter", "eventbox"],
+    &["emitter", "eventbox", "grpc"],
     &["chip", "outbox"],
     &["store"],
 ];

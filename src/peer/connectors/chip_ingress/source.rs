@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::password;
 use super::taking::{Calls, Taker, WAITING_CALLS};
-use crate::ingress::{Credential, DEFAULT_MAX_AGE, Ingress, IngressBuilder, IngressError, Tls, parse_public_key};
+use crate::ingress::{Credential, DEFAULT_MAX_AGE, Ingress, IngressBuilder, InvalidPublicKey, Tls, parse_public_key};
 use crate::peer::{
     CodecNeed, Connector, ConnectorError, EndReason, PeerError, Role, Session, Stream, StreamFacts, StreamId,
 };
@@ -179,7 +179,7 @@ impl ChipIngressServer {
             builder = builder.accept(Credential::basic(user, &password));
         }
         if !config.public_keys.is_empty() {
-            let keys: Result<Vec<_>, IngressError> =
+            let keys: Result<Vec<_>, InvalidPublicKey> =
                 config.public_keys.iter().map(|key| parse_public_key(key)).collect();
             let signed = keys.and_then(|keys| Credential::signed(keys, DEFAULT_MAX_AGE));
             builder = builder.accept(signed.map_err(|error| ConnectorError::refused(error.to_string()))?);

@@ -13,8 +13,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use super::connection::{Connection, Incoming};
-use super::error::IngressError;
-use super::service::MAX_STREAMS_PER_CONNECTION;
+use super::error::ServeError;
 use super::tls::{Loaded, Tls};
 use crate::chip::TLS_READ_TIMEOUT;
 use crate::clock::LONGEST;
@@ -22,20 +21,23 @@ use crate::clock::LONGEST;
 /// The maximum number of accepted connections that wait for the server to take them.
 const WAITING_CONNECTIONS: usize = 16;
 
+/// The maximum number of open calls of one connection.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
+
 type Connections = mpsc::Sender<io::Result<Connection>>;
 
 /// A listener that serves with the current certificates.
 ///
 /// When the certificates change, a new server takes the new connections. The earlier server finishes its requests.
-pub(super) struct Listening<S> {
-    pub(super) add_service: S,
-    pub(super) tls: Option<Tls>,
-    pub(super) tasks: TaskTracker,
-    pub(super) stopping: CancellationToken,
+pub(crate) struct Listening<S> {
+    pub(crate) add_service: S,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
 }
 
 /// The server that takes new connections, with its certificates.
-pub(super) struct Served {
+pub(crate) struct Served {
     connections: Connections,
     loaded: Option<Loaded>,
     warned: Option<String>,
@@ -43,10 +45,9 @@ pub(super) struct Served {
 
 impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
     /// Starts the first server. It does not accept connections yet.
-    pub(super) fn begin(&self) -> Result<Served, IngressError> {
-        let loaded =
-            self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| IngressError::TlsFile { problem })?;
-        let connections = self.server(loaded.as_ref()).map_err(|source| IngressError::Tls { source })?;
+    pub(crate) fn begin(&self) -> Result<Served, ServeError> {
+        let loaded = self.tls.as_ref().map(Tls::load).transpose().map_err(|problem| ServeError::TlsFile { problem })?;
+        let connections = self.server(loaded.as_ref()).map_err(|source| ServeError::Tls { source })?;
         Ok(Served { connections, loaded, warned: None })
     }
 
@@ -61,14 +62,14 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
         let stopped = self.stopping.clone().cancelled_owned();
         self.tasks.spawn(async move {
             if let Err(error) = router.serve_with_incoming_shutdown(ReceiverStream::new(waiting), stopped).await {
-                tracing::error!(%error, "the ingress server ended");
+                tracing::error!(%error, "a gRPC server ended");
             }
         });
         Ok(connections)
     }
 
     /// Accepts connections until the server stops.
-    pub(super) async fn run(self, mut incoming: Incoming, mut served: Served) {
+    pub(crate) async fn run(self, mut incoming: Incoming, mut served: Served) {
         let interval = self.tls.as_ref().and_then(Tls::reload_interval);
         let mut look_at = tokio::time::interval(interval.unwrap_or(LONGEST).max(Duration::from_millis(1)));
         look_at.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -16,7 +16,7 @@ use tonic::transport::server::Connected;
 pub const MAX_CONNECTIONS: usize = 1024;
 
 /// The stream of the connections that clients open.
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     listener: TcpListener,
     places: PollSemaphore,
     place: Option<OwnedSemaphorePermit>,
@@ -24,7 +24,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(listener: TcpListener, cut_all: CancellationToken) -> Self {
+    pub(crate) fn new(listener: TcpListener, cut_all: CancellationToken) -> Self {
         let places = PollSemaphore::new(Arc::new(Semaphore::new(MAX_CONNECTIONS)));
         Incoming { listener, places, place: None, cut_all }
     }
@@ -46,7 +46,7 @@ impl Stream for Incoming {
 }
 
 /// The connection of a client, which passes bytes until the server cuts the connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     cut: Cut,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -55,11 +55,13 @@ pub(super) struct Connection {
 
 /// The switch that cuts the connection of a request.
 #[derive(Debug, Clone)]
-pub(super) struct Cut(CancellationToken);
+#[cfg_attr(not(feature = "ingress"), allow(dead_code, reason = "only the ingress server cuts single connections"))]
+pub(crate) struct Cut(CancellationToken);
 
 impl Cut {
     /// Stops all reads and writes of the connection. The client never gets an answer that is not yet written.
-    pub(super) fn now(&self) {
+    #[cfg(feature = "ingress")]
+    pub(crate) fn now(&self) {
         self.0.cancel();
     }
 }

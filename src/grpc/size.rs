@@ -14,15 +14,15 @@ const TOO_LARGE: &str = "Error, decoded message length too large";
 
 /// A service that turns tonic's refusal of a large request into RESOURCE_EXHAUSTED.
 #[derive(Debug, Clone)]
-pub(super) struct SizeRefusal<S>(pub(super) S);
+pub(crate) struct SizeRefusal<S>(pub(crate) S);
 
 /// Returns the refusal of a request of `bytes` bytes.
-pub(super) fn larger_than_max(bytes: impl std::fmt::Display, limit: impl std::fmt::Display) -> Status {
+pub(crate) fn larger_than_max(bytes: impl std::fmt::Display, limit: impl std::fmt::Display) -> Status {
     Status::resource_exhausted(format!("received message larger than max ({bytes} vs. {limit})"))
 }
 
 /// Returns the refusal in the usual words, or `None` when `status` is not tonic's refusal of a large request.
-pub(super) fn reworded(status: &Status) -> Option<Status> {
+pub(crate) fn reworded(status: &Status) -> Option<Status> {
     let numbers = status.message().strip_prefix(TOO_LARGE).filter(|_| status.code() == Code::OutOfRange)?;
     let mut numbers = numbers.split_whitespace().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     Some(larger_than_max(numbers.next()?, numbers.next()?))

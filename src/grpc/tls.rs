@@ -27,7 +27,7 @@ pub struct Tls {
 
 /// The content of certificates and keys.
 #[derive(PartialEq, Eq)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     chain: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
@@ -75,20 +75,20 @@ impl Tls {
     }
 
     /// Returns the time between two checks of the files, or `None` without files.
-    pub(super) fn reload_interval(&self) -> Option<Duration> {
+    pub(crate) fn reload_interval(&self) -> Option<Duration> {
         let files = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
         files.into_iter().flatten().any(Pem::is_file).then_some(self.reload_every)
     }
 
     /// Returns the content of the certificates and the key, and reads it from files where the settings name files.
-    pub(super) fn load(&self) -> Result<Loaded, String> {
+    pub(crate) fn load(&self) -> Result<Loaded, String> {
         let client_ca = self.client_ca.as_ref().map(Pem::read).transpose()?;
         Ok(Loaded { chain: self.chain.read()?, key: self.key.read()?, client_ca })
     }
 }
 
 impl Loaded {
-    pub(super) fn config(&self) -> ServerTlsConfig {
+    pub(crate) fn config(&self) -> ServerTlsConfig {
         let identity = Identity::from_pem(&self.chain, &self.key);
         let config = ServerTlsConfig::new().identity(identity).timeout(MAX_TLS_HANDSHAKE);
         match &self.client_ca {

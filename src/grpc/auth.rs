@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-use super::error::IngressError;
+use super::error::InvalidPublicKey;
 use crate::clock;
 
 /// The name of the header with a signed credential.
@@ -30,7 +30,7 @@ pub struct Credential(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Headers(Vec<(String, String)>),
+    Headers { headers: Vec<(String, String)>, user: Option<String> },
     Signed { keys: Vec<VerifyingKey>, version: Version },
 }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for Credential {
     // Leaves out the values of the headers, because they are secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Headers(headers) => f.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
+            Kind::Headers { headers, .. } => f.debug_list().entries(headers.iter().map(|(name, _)| name)).finish(),
             Kind::Signed { keys, version: Version::One } => write!(f, "version 1 by one of {} keys", keys.len()),
             Kind::Signed { keys, version: Version::Two { max_age } } => {
                 write!(f, "version 2 by one of {} keys within {max_age:?}", keys.len())
@@ -61,7 +61,8 @@ impl Credential {
     #[must_use]
     pub fn basic(user: &str, password: &str) -> Self {
         let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
-        Credential::headers([("authorization", format!("Basic {encoded}"))])
+        let headers = vec![("authorization".to_owned(), format!("Basic {encoded}"))];
+        Credential(Kind::Headers { headers, user: Some(user.to_owned()) })
     }
 
     /// Returns a credential of fixed headers.
@@ -70,7 +71,7 @@ impl Credential {
     #[must_use]
     pub fn headers<N: AsRef<str>, V: Into<String>>(headers: impl IntoIterator<Item = (N, V)>) -> Self {
         let headers = headers.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()));
-        Credential(Kind::Headers(headers.collect()))
+        Credential(Kind::Headers { headers: headers.collect(), user: None })
     }
 
     /// Returns a credential of the rotating header (version 2), which is at most `max_age` old.
@@ -79,8 +80,8 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// [`IngressError::PublicKey`] when the bytes are not a public key.
-    pub fn signed(keys: impl IntoIterator<Item = [u8; 32]>, max_age: Duration) -> Result<Self, IngressError> {
+    /// [`InvalidPublicKey`] when the bytes are not a public key.
+    pub fn signed(keys: impl IntoIterator<Item = [u8; 32]>, max_age: Duration) -> Result<Self, InvalidPublicKey> {
         Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::Two { max_age } }))
     }
 
@@ -90,18 +91,17 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// [`IngressError::PublicKey`] when the bytes are not a public key.
-    pub fn signed_version_1(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Self, IngressError> {
+    /// [`InvalidPublicKey`] when the bytes are not a public key.
+    pub fn signed_version_1(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Self, InvalidPublicKey> {
         Ok(Credential(Kind::Signed { keys: verifying(keys)?, version: Version::One }))
     }
 
-    fn check(&self, metadata: &MetadataMap, now: Duration) -> Result<(), Status> {
+    fn check(&self, metadata: &MetadataMap, now: Duration) -> Result<Caller, Status> {
         match &self.0 {
-            Kind::Headers(headers) => headers.iter().try_for_each(|(name, value)| match metadata.get(name.as_str()) {
-                Some(found) if found.as_bytes() == value.as_bytes() => Ok(()),
-                Some(_) => Err(Status::unauthenticated(format!("the header {name} does not have the expected value"))),
-                None => Err(Status::unauthenticated(format!("the header {name} is missing"))),
-            }),
+            Kind::Headers { headers, user } => {
+                headers.iter().try_for_each(|(name, value)| check_header(metadata, name, value))?;
+                Ok(Caller(user.clone()))
+            }
             Kind::Signed { keys, version } => check_signed(metadata, keys, *version, now),
         }
     }
@@ -111,28 +111,46 @@ impl Credential {
 ///
 /// # Errors
 ///
-/// [`IngressError::PublicKey`] when the text has another form or is not a public key.
-pub fn parse_public_key(hex: &str) -> Result<[u8; 32], IngressError> {
-    let bytes = unhex(hex).ok_or(IngressError::PublicKey)?;
+/// [`InvalidPublicKey`] when the text has another form or is not a public key.
+pub fn parse_public_key(hex: &str) -> Result<[u8; 32], InvalidPublicKey> {
+    let bytes = unhex(hex).ok_or(InvalidPublicKey)?;
     verifying([bytes]).map(|_| bytes)
 }
 
-fn verifying(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Vec<VerifyingKey>, IngressError> {
-    keys.into_iter().map(|key| VerifyingKey::from_bytes(&key).map_err(|_| IngressError::PublicKey)).collect()
+fn verifying(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Vec<VerifyingKey>, InvalidPublicKey> {
+    keys.into_iter().map(|key| VerifyingKey::from_bytes(&key).map_err(|_| InvalidPublicKey)).collect()
 }
 
-fn check_signed(metadata: &MetadataMap, keys: &[VerifyingKey], version: Version, now: Duration) -> Result<(), Status> {
+/// The caller of a request that passed the gate: its name, if its credential has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(feature = "shards"), allow(dead_code, reason = "only the shard API records callers"))]
+pub(crate) struct Caller(pub(crate) Option<String>);
+
+fn check_header(metadata: &MetadataMap, name: &str, value: &str) -> Result<(), Status> {
+    match metadata.get(name) {
+        Some(found) if found.as_bytes() == value.as_bytes() => Ok(()),
+        Some(_) => Err(Status::unauthenticated(format!("the header {name} does not have the expected value"))),
+        None => Err(Status::unauthenticated(format!("the header {name} is missing"))),
+    }
+}
+
+fn check_signed(
+    metadata: &MetadataMap,
+    keys: &[VerifyingKey],
+    version: Version,
+    now: Duration,
+) -> Result<Caller, Status> {
     let refused = |why: &str| Status::unauthenticated(format!("the header {SIGNED_HEADER} {why}"));
     let value = metadata.get(SIGNED_HEADER).ok_or_else(|| refused("is missing"))?;
     let value = value.to_str().map_err(|_| refused("is not text"))?;
     let fields: Vec<&str> = value.split(':').collect();
-    let (key, time, signature) = match (version, fields.as_slice()) {
+    let (claim, time, signature) = match (version, fields.as_slice()) {
         (Version::One, ["1", key, signature]) => (key, None, signature),
         (Version::Two { max_age }, ["2", key, time, signature]) => (key, Some((time, max_age)), signature),
         (Version::One, _) => return Err(refused("is not made of 1:key:signature")),
         (Version::Two { .. }, _) => return Err(refused("is not made of 2:key:nanoseconds:signature")),
     };
-    let key: [u8; 32] = unhex(key).ok_or_else(|| refused("has a key that is not 64 lower-case hex digits"))?;
+    let key: [u8; 32] = unhex(claim).ok_or_else(|| refused("has a key that is not 64 lower-case hex digits"))?;
     let signature: [u8; 64] =
         unhex(signature).ok_or_else(|| refused("has a signature that is not 128 lower-case hex digits"))?;
     let mut signed = key.to_vec();
@@ -151,7 +169,7 @@ fn check_signed(metadata: &MetadataMap, keys: &[VerifyingKey], version: Version,
     let signature = Signature::from_bytes(&signature);
     claimed.verify_strict(&signed, &signature).map_err(|_| refused("has a signature that does not verify"))?;
     if keys.contains(&claimed) {
-        return Ok(());
+        return Ok(Caller(Some(format!("key {claim}"))));
     }
     Err(Status::permission_denied(format!("the key in the header {SIGNED_HEADER} is not on the list")))
 }
@@ -169,32 +187,36 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// The check of the credentials of every call.
 ///
-/// A call passes when it has any of the credentials. Without credentials every call passes.
+/// A call passes when it has any of the credentials, and then has its [`Caller`] as an extension. Without credentials
+/// every call passes.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     credentials: Vec<Credential>,
 }
 
 impl Gate {
-    pub(super) fn new(credentials: Vec<Credential>) -> Self {
+    pub(crate) fn new(credentials: Vec<Credential>) -> Self {
         Gate { credentials }
     }
 }
 
 impl Interceptor for Gate {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut refusal = None;
         for credential in &self.credentials {
             match credential.check(request.metadata(), now) {
-                Ok(()) => return Ok(request),
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    return Ok(request);
+                }
                 Err(status) => refusal = Some(refusal.unwrap_or(status)),
             }
         }
         match refusal {
             None => Ok(request),
             Some(status) => {
-                tracing::debug!(%status, "the ingress server refused a call");
+                tracing::debug!(%status, "a server refused a call");
                 Err(status)
             }
         }
