@@ -48,6 +48,7 @@
 //! | connect eventboxes to the outside | `peer` (feature `peer`): TCP, HTTP, WebSocket, files and more |
 //! | send messages to the outside | [`outbox`]; `emitter` (feature `emitter`) delivers them |
 //! | turn the bytes of connections into events | `peer` (feature `peer`) |
+//! | ask and change shards over gRPC, send requests to a holder | `shard_api` (feature `shards`) |
 //! | look at and repair what is stored | [`admin`]; `dashboard` (feature `dashboard`) is a web page for it |
 //! | know whether to try again | [`Error`] |
 //! | watch it | [`metrics`], `prometheus` (feature `prometheus`), [`Event::traced`] |
@@ -71,7 +72,7 @@ pub mod dsset;
 pub mod emitter;
 mod error;
 mod eventbox;
-#[cfg(feature = "ingress")]
+#[cfg(any(feature = "ingress", feature = "shards"))]
 mod grpc;
 #[cfg(any(feature = "emitter", feature = "runtime"))]
 mod heartbeat;
@@ -94,6 +95,8 @@ mod room;
 pub mod runtime;
 mod service;
 mod shard;
+#[cfg(feature = "shards")]
+pub mod shard_api;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -197,6 +200,9 @@ mod tested_guides {
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../docs/high-availability.md")]
     struct HighAvailability;
+    #[cfg(feature = "shards")]
+    #[doc = include_str!("../docs/leases.md")]
+    struct Leases;
     #[doc = include_str!("../docs/writing-a-processor.md")]
     struct WritingAProcessor;
     #[doc = include_str!("../docs/peers.md")]

@@ -27,3 +27,8 @@ pub mod chipingress {
         include!("chipingress.pb.rs");
     }
 }
+
+#[cfg(feature = "shards")]
+pub mod consumer {
+    include!("consumer.rs");
+}

@@ -7,6 +7,8 @@ use sqlx::Pool;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+#[cfg(feature = "shards")]
+use super::Resolver;
 use crate::error::Result;
 use crate::eventbox::{Receipt, Status};
 use crate::outbox::{DeadLetterId, mark_of};
@@ -22,6 +24,9 @@ const REST: u32 = 4;
 
 /// Most messages of one look. The messages behind them follow when these are gone.
 const PAGE: usize = 1_000;
+
+/// The key before all messages.
+const START: OutboxKey = OutboxKey { shard: -1, id: Uuid::nil() };
 
 /// Most dead letters that a [`Published`] names.
 pub const MAX_NAMED_LETTERS: usize = 100;
@@ -76,7 +81,7 @@ pub(super) async fn wait<B: Backend>(
     let mut after = OutboxKey { shard: 0, id: Uuid::nil() };
     // A message keeps its key, so each page is waited for once, and later turns cannot prolong it.
     loop {
-        let page = sought.look(after).await?;
+        let page = sought.look(after, PAGE).await?;
         let Some(last) = page.last() else { break };
         let left = sought.wait_for(&page, after, until, &mut letters).await?;
         if left > 0 {
@@ -93,9 +98,20 @@ pub(super) async fn wait<B: Backend>(
     })
 }
 
+#[cfg(feature = "shards")]
+impl<B: Backend> Resolver<B> {
+    /// Returns whether each message that the event of a receipt caused was delivered. The event is consumed. `None`
+    /// when the receipt has no id, because that would read the whole outbox.
+    pub(crate) async fn is_published(&self, receipt: &Receipt) -> Result<Option<bool>> {
+        let (Some(id), of) = (receipt.id(), receipt.to()) else { return Ok(None) };
+        let sought = Sought { pool: &self.shared.pool, of, since: id.0 };
+        Ok(Some(sought.look(START, 1).await?.is_empty()))
+    }
+}
+
 impl<B: Backend> Sought<'_, B> {
-    async fn look(&self, after: OutboxKey) -> Result<Vec<MarkedMessage>> {
-        let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+    async fn look(&self, after: OutboxKey, limit: usize) -> Result<Vec<MarkedMessage>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let wanted = MarkedWanted { mark: mark_of(self.of), since: self.since, after, limit };
         let read = answered(self.pool, async { B::marked_messages(&mut *hold(self.pool).await?, wanted).await });
         read.await.map_err(|fault: Fault| fault.during(format!("look for undelivered messages of {}", self.of)))
@@ -121,7 +137,7 @@ impl<B: Backend> Sought<'_, B> {
             let pause = pauses.next().unwrap_or(LOOKS.1).max(took.saturating_mul(REST));
             tokio::time::sleep(pause.min(left)).await;
             let looked = Instant::now();
-            let now = self.look(after).await?;
+            let now = self.look(after, PAGE).await?;
             took = looked.elapsed();
             let is_there: BTreeSet<OutboxKey> = now.iter().map(|message| message.key).collect();
             // Messages of later turns may fill the page. What is behind it was not looked at.

@@ -19,6 +19,7 @@ mod postgres_tls;
 mod prometheus;
 mod proto;
 mod runtime;
+mod shard_api;
 mod store;
 mod support;
 mod testing;

@@ -8,7 +8,7 @@ use std::path::Path;
 fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fresh = tempfile::tempdir().unwrap();
-    let descriptors = protox::compile(["chip_ingress.proto"], [root.join("proto")]).unwrap();
+    let descriptors = protox::compile(["chip_ingress.proto", "consumer.proto"], [root.join("proto")]).unwrap();
     tonic_prost_build::configure()
         .bytes(".io.cloudevents.v1")
         .btree_map(".")
@@ -16,7 +16,7 @@ fn generated_code_is_current() {
         .compile_fds(descriptors)
         .unwrap();
 
-    for package in ["chipingress.pb", "chip_common", "io.cloudevents.v1"] {
+    for package in ["chipingress.pb", "chip_common", "io.cloudevents.v1", "consumer"] {
         let name = format!("{package}.rs");
         let wanted = std::fs::read_to_string(fresh.path().join(&name)).unwrap();
         let committed = root.join("src/proto").join(&name);

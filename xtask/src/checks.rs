@@ -9,8 +9,16 @@ use crate::postgres;
 use crate::run::{cargo, exit_code, status_of, words_of};
 
 /// Features that must build by themselves.
-const FEATURES: [&str; 7] =
-    ["postgres", "sqlite", "sqlite,emitter", "sqlite,runtime", "postgres,testing", "sqlite,dashboard", "sqlite,peer"];
+const FEATURES: [&str; 8] = [
+    "postgres",
+    "sqlite",
+    "sqlite,emitter",
+    "sqlite,runtime",
+    "postgres,testing",
+    "sqlite,dashboard",
+    "sqlite,peer",
+    "sqlite,shards",
+];
 
 /// Runs all checks, the quick checks first, and stops at the first failure.
 pub(crate) fn run() -> Result<ExitCode> {

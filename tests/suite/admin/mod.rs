@@ -9,7 +9,7 @@ mod journal;
 mod operator;
 mod quarantine;
 mod races;
-mod shards;
+pub(crate) mod shards;
 pub(crate) mod streams;
 mod views;
 mod why;

@@ -27,7 +27,7 @@ async fn revisions<B: TestEngine>(db: &TestDb<B>, shard: u8) -> (i64, i64) {
 }
 
 /// Lets a worker hold the first five shards, and lets shards 1 and 9 fail. No worker holds shard 9.
-async fn assign_and_fail<B: TestEngine>(db: &TestDb<B>) {
+pub(crate) async fn assign_and_fail<B: TestEngine>(db: &TestDb<B>) {
     let (now, id) = match B::FOLDER {
         "postgres" => ("(extract(epoch FROM clock_timestamp()) * 1000000)::int8", "gen_random_uuid()"),
         _ => ("CAST(unixepoch('subsec') * 1000000 AS INTEGER)", "randomblob(16)"),
