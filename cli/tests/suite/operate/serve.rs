@@ -2,6 +2,8 @@
 
 use std::process::Stdio;
 
+use eventbox::proto::consumer::LabelSelector;
+use eventbox::shard_api::ShardClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -39,7 +41,30 @@ async fn serves<B: Seed>(db: &TestDb<B>) {
     assert_eq!(server.wait().await.unwrap().code(), Some(0));
 }
 
+/// Serves the shard API, for callers with the token, who may look only.
+async fn serves_shards<B: Seed>(db: &TestDb<B>) {
+    let url = db.url();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--shard-api", "127.0.0.1:0", "--token", "0123456789abcdef"];
+    let mut command = eventbox(&[&args[..], &["--read-only", "--database-url", &url]].concat());
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    lines.next_line().await.unwrap().unwrap();
+    let second = lines.next_line().await.unwrap().unwrap();
+    let client = ShardClient::connect(second.strip_prefix("shard API on ").unwrap()).await.unwrap();
+    assert!(client.list(LabelSelector::default()).await.is_err(), "without the token");
+    let client = client.header("authorization", "Bearer 0123456789abcdef").unwrap();
+    assert_eq!(client.list(LabelSelector::default()).await.unwrap().len(), 256);
+    let refused = client.unassign(["007".to_owned()], false, false).await.unwrap_err();
+    assert!(refused.to_string().contains("--read-only"), "{refused}");
+    kill(Pid::from_raw(server.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(server.wait().await.unwrap().code(), Some(0));
+}
+
 on_every_engine! {
+    async fn the_shard_api_is_served_until_a_signal(db) {
+        serves_shards(db).await;
+    }
+
     async fn the_page_and_the_metrics_are_served_until_a_signal(db) {
         serves(db).await;
     }
@@ -49,5 +74,7 @@ on_every_engine! {
         assert!(refused.refused().contains("give --token or --trusted-header"), "{refused:?}");
         let weak = on(db, &["serve", "--listen", "0.0.0.0:0", "--token", "short"]).await;
         assert!(weak.refused().contains("at least 16"), "{weak:?}");
+        let shards = on(db, &["serve", "--listen", "127.0.0.1:0", "--shard-api", "0.0.0.0:0"]).await;
+        assert!(shards.refused().contains("everybody could change shards: give --token"), "{shards:?}");
     }
 }

@@ -1,4 +1,6 @@
-//! `eventbox serve`: the page of the operator, and the numbers of the database for Prometheus.
+//! `eventbox serve`: the page of the operator, the shard API, and the numbers of the database for Prometheus.
+
+mod shards;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use eventbox::admin::{self, Gauges};
 use eventbox::dashboard::{self, DEFAULT_ADDRESS, DashboardError, DashboardHandle, DashboardOptions};
 use eventbox::prometheus;
+use eventbox::shard_api::ShardServerHandle;
 
 use super::connect::{Database, on};
 use super::print::note;
@@ -29,7 +32,8 @@ const OBSERVE_EVERY: Duration = Duration::from_secs(10);
   eventbox serve --read-only
   EVENTBOX_TOKEN=$(openssl rand -hex 16) eventbox serve --listen 0.0.0.0:8137
   eventbox serve --listen 0.0.0.0:8137 --trusted-header x-forwarded-user   behind a proxy that sets the header
-  eventbox serve --metrics 127.0.0.1:9137                gauges of the database for Prometheus")]
+  eventbox serve --metrics 127.0.0.1:9137                gauges of the database for Prometheus
+  eventbox serve --shard-api 127.0.0.1:8138              shards over gRPC (proto/consumer.proto)")]
 pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 takes a free port
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
@@ -55,6 +59,9 @@ pub(crate) struct ServeArgs {
     /// Serve the gauges of the database to Prometheus on this address
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// Serve the shard API (gRPC) on this address; clients send the token as `authorization: Bearer TOKEN`
+    #[arg(long, value_name = "ADDR")]
+    shard_api: Option<SocketAddr>,
 }
 
 impl ServeArgs {
@@ -99,18 +106,31 @@ impl Run for ServeArgs {
             prometheus::install(address).context("serve the metrics")?;
             note(&format!("metrics on http://{address}/metrics"));
         }
+        let shards = match self.shard_api {
+            Some(address) => {
+                Some(shards::serve(&session.database, address, self.token.as_deref(), self.read_only).await?)
+            }
+            None => None,
+        };
         let observing = observe(&session.database, self.metrics.is_some());
         tokio::select! {
             () = observing => {}
             () = asked_to_stop => {}
         }
-        stop(&served).await;
+        stop(&served, shards.as_ref()).await;
         Ok(Answer::Yes)
     }
 }
 
-async fn stop(served: &DashboardHandle) {
-    if !served.stop(STOP_WAIT).await.complete {
+async fn stop(served: &DashboardHandle, shards: Option<&ShardServerHandle>) {
+    let stop_shards = async {
+        match shards {
+            Some(shards) => shards.stop(STOP_WAIT).await.complete,
+            None => true,
+        }
+    };
+    let (page, are_shards_complete) = tokio::join!(served.stop(STOP_WAIT), stop_shards);
+    if !(page.complete && are_shards_complete) {
         note("some requests were cut off");
     }
 }
