@@ -69,7 +69,7 @@ async fn process(name: &str, pool: &sqlx::SqlitePool, files: &Path, lines: u64) 
     while eventbox::backlog(pool, &["sensor"]).await?.iter().any(|sensors| sensors.events > 0) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("{name} process: {} lines", sources.status()[0].events);
+    println!("{name} process: {} lines", sources.status().iter().map(|its| its.events).sum::<u64>());
     sources.stop(STOP).await;
     runtime.stop(STOP).await;
     Ok(())

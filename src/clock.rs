@@ -214,7 +214,7 @@ mod tests {
     fn a_marked_id_is_greater_than_an_id_of_a_clock_that_is_ahead() {
         let now = next_id();
         for ahead_ms in [0_u128, 1, 3_600_000] {
-            let after = Uuid::from_u128(now.as_u128() + (ahead_ms << BITS_BEHIND_TIME) | u128::from(u32::MAX));
+            let after = Uuid::from_u128((now.as_u128() + (ahead_ms << BITS_BEHIND_TIME)) | u128::from(u32::MAX));
             let id = marked(now, after, MARK);
             assert!(id > after && id.get_version_num() == 7, "{id} {after}");
             assert!(id.as_bytes().ends_with(&MARK.to_be_bytes()));

@@ -49,9 +49,8 @@ fn spec(from: &consumer::ShardSpec) -> Result<ShardSpec, String> {
     if let Some((field, _, why)) = refused.into_iter().find(|(_, is_set, _)| *is_set) {
         return Err(format!("{field} is set, and {why}: leave it out"));
     }
-    let mut spec = ShardSpec::default();
-    spec.is_disabled = from.disable;
-    spec.zone = Some(from.zone.clone()).filter(|zone| !zone.is_empty());
+    let zone = Some(from.zone.clone()).filter(|zone| !zone.is_empty());
+    let mut spec = ShardSpec { is_disabled: from.disable, zone, ..ShardSpec::default() };
     for label in from.labels.iter().flat_map(|set| &set.labels) {
         if label.prefix {
             return Err(format!("the label {:?} is a prefix, which only selectors have", label.name));

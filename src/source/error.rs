@@ -49,7 +49,7 @@ pub enum SourceError {
         /// Name of the partition.
         partition: String,
         /// Error of the eventbox.
-        source: Error,
+        source: Box<Error>,
     },
 }
 

@@ -123,8 +123,8 @@ impl<B: Backend> Partition<'_, B> {
             if in_flight.is_none() && !is_stopping {
                 in_flight = self.begin(&mut round, position.as_deref());
             }
-            let goes_on = !round.ends && failure.is_none() && !is_stopping && !(is_idle && self.to_end);
-            if goes_on
+            let is_over = round.ends || failure.is_some() || is_stopping || is_idle && self.to_end;
+            if !is_over
                 && let Some(left) = round.room_left(self.room())
                 && let Some(reader) = idle_reader.take()
             {
@@ -234,7 +234,11 @@ impl<B: Backend> Partition<'_, B> {
     }
 
     fn store(&self, source: Error) -> SourceError {
-        SourceError::Store { name: self.key.name.clone(), partition: self.key.partition.clone(), source }
+        SourceError::Store {
+            name: self.key.name.clone(),
+            partition: self.key.partition.clone(),
+            source: Box::new(source),
+        }
     }
 }
 

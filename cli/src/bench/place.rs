@@ -104,7 +104,7 @@ impl Server {
         let Some(programs) = newest(&account) else {
             anyhow::bail!("found no server programs of Postgres (initdb, postgres) on this machine: {ADVICE}");
         };
-        let cluster = Cluster::start(&programs, &account, &SETTINGS, || false).context(ADVICE)?;
+        let cluster = Cluster::start(&programs, &account, None, &SETTINGS, || false).context(ADVICE)?;
         let options = PgConnectOptions::new().host("127.0.0.1").port(cluster.port).username("postgres");
         let options = options.password(&cluster.password).database("postgres");
         Ok(Server { options, cluster: Some(cluster) })

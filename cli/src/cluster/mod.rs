@@ -61,16 +61,18 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Creates a cluster in its own directory. Waits until it accepts connections or `interrupted` is set.
     ///
-    /// `settings` are added to the durable settings, as `name=value`.
+    /// `settings` are added to the durable settings, as `name=value`. The directory is made in `parent` if possible, or
+    /// among other temporary files.
     pub(crate) fn start(
         programs: &Programs,
         account: &Account,
+        parent: Option<&Path>,
         settings: &[&str],
         interrupted: impl Fn() -> bool,
     ) -> Result<Self> {
         let password = random_hex()?;
         for _ in 0..PORT_ATTEMPTS {
-            let directory = directory_for(account)?;
+            let directory = directory_for(account, parent)?;
             init(programs, account, directory.path(), &password)?;
             let port = free_port()?;
             // From here on the keeper removes the directory.
@@ -123,8 +125,9 @@ impl Drop for Cluster {
 }
 
 /// Creates a directory that belongs to the account and that the account can reach.
-fn directory_for(account: &Account) -> Result<TempDir> {
-    for parent in [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")] {
+fn directory_for(account: &Account, parent: Option<&Path>) -> Result<TempDir> {
+    let others = [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")];
+    for parent in parent.map(Path::to_path_buf).into_iter().chain(others) {
         let Ok(directory) = tempfile::Builder::new().prefix("eventbox-postgres-").tempdir_in(&parent) else { continue };
         account.own(directory.path())?;
         if account.can_use(directory.path()) {

@@ -235,6 +235,7 @@ pub trait Processor<B: Backend>: Send + Sync {
     /// # Examples
     ///
     /// See the guide `docs/writing-a-processor.md`.
+    #[allow(clippy::type_complexity, reason = "what load_state returns, many times")]
     fn load_states(
         &self,
         _conn: &mut B::Connection,

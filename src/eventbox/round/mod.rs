@@ -89,7 +89,7 @@ impl<K> Rounded<K> {
 }
 
 /// Most events that a round of reducers lists; its recipients share them.
-pub(crate) const MAX_ROUND_EVENTS: NonZeroU32 = NonZeroU32::new(50_000).unwrap();
+pub(crate) const MAX_ROUND_EVENTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(49_999);
 
 /// Bounds of a round.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +129,9 @@ pub(crate) enum Verdict<P, K> {
     Done(Done<K>),
 }
 
+/// Verdicts with the indexes of their recipients.
+type Verdicts<P, K> = Vec<(usize, Verdict<P, K>)>;
+
 /// The way in which the recipients of a round are decided on, and what of it happens in the transaction.
 pub(crate) trait Way<B: Backend>: Send + Sync {
     /// What a turn leaves in memory for the next one.
@@ -144,7 +147,7 @@ pub(crate) trait Way<B: Backend>: Send + Sync {
         &self,
         pool: &Pool<B>,
         listed: Vec<Listed<Self::Left>>,
-    ) -> impl Future<Output = Vec<(usize, Verdict<Self::Part, Self::Left>)>> + Send;
+    ) -> impl Future<Output = Verdicts<Self::Part, Self::Left>> + Send;
 
     /// Runs the code of the winners in the transaction that has claimed their turns, in the order of the recipients.
     fn run(

@@ -160,6 +160,6 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Names the file in an error of the operating system.
-fn of_file(path: &Path, error: io::Error) -> BoxError {
+fn of_file(path: &Path, error: &io::Error) -> BoxError {
     io::Error::new(error.kind(), format!("{}: {error}", path.display())).into()
 }

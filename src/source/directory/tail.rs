@@ -46,9 +46,9 @@ impl Tail {
         let mut tail = Tail { files, current: None, later_bytes: 0 };
         if let Some(position) = from {
             let path = tail.files.path.join(&position.file);
-            let mut file = File::open(&path).map_err(|error| of_file(&path, error))?;
-            let is_long_enough = file.metadata().map_err(|error| of_file(&path, error))?.len() >= position.offset;
-            if !is_long_enough || !position.is_of(&mut file).map_err(|error| of_file(&path, error))? {
+            let mut file = File::open(&path).map_err(|error| of_file(&path, &error))?;
+            let is_long_enough = file.metadata().map_err(|error| of_file(&path, &error))?.len() >= position.offset;
+            if !is_long_enough || !position.is_of(&mut file).map_err(|error| of_file(&path, &error))? {
                 return Err(changed(&position.file, position.offset));
             }
             tail.current = Some(Current::at(position.file, file, position.offset)?);
@@ -112,7 +112,7 @@ impl Tail {
 
     fn go_to(&mut self, name: String) -> Result<(), BoxError> {
         let path = self.files.path.join(&name);
-        let file = File::open(&path).map_err(|error| of_file(&path, error))?;
+        let file = File::open(&path).map_err(|error| of_file(&path, &error))?;
         self.current = Some(Current::at(name, file, 0)?);
         self.next_file()?;
         Ok(())
@@ -121,7 +121,7 @@ impl Tail {
     /// Returns the first file behind the current one.
     fn next_file(&mut self) -> Result<Option<String>, BoxError> {
         let path = &self.files.path;
-        let named = |error| of_file(path, error);
+        let named = |error| of_file(path, &error);
         let current = self.current.as_ref().map(|current| current.name.as_str());
         let (mut first, mut bytes, mut count): (Option<String>, u64, usize) = (None, 0, 0);
         for entry in std::fs::read_dir(path).map_err(named)? {
@@ -236,7 +236,7 @@ impl Current {
             Read::by_ref(file).take(READ_BYTES as u64).read_to_end(pending)
         };
         let from = self.offset + self.pending.len() as u64;
-        fill(&mut self.file, from, &mut self.pending).map_err(|error| of_file(&PathBuf::from(&self.name), error))
+        fill(&mut self.file, from, &mut self.pending).map_err(|error| of_file(&PathBuf::from(&self.name), &error))
     }
 
     /// Returns whether everything was read, and fails when the file lost or changed what was read.
@@ -247,7 +247,8 @@ impl Current {
             let is_named = std::fs::metadata(&path).is_ok_and(|named| is_same(&named, &about));
             Ok((about.len(), is_named && read_head(file, offset)?.starts_with(head)))
         };
-        let (length, is_same) = look(&mut self.file, self.offset, &self.head).map_err(|error| of_file(&path, error))?;
+        let (length, is_same) =
+            look(&mut self.file, self.offset, &self.head).map_err(|error| of_file(&path, &error))?;
         let read = self.offset + (self.pending.len() - self.used) as u64;
         if length < read || !is_same {
             return Err(changed(&self.name, self.offset));

@@ -244,6 +244,11 @@ on_every_engine! {
             db.run("DROP TABLE IF EXISTS cell").await;
             db.run("DROP TABLE IF EXISTS effect").await;
             fill(db).await;
+            // The rows exist, so that a transaction beside the round can lock them.
+            for n in 0..CELLS {
+                let key = cell(n);
+                db.run(format_args!("INSERT INTO cell (key, population, eversion) VALUES ('{key}', 0, 0)")).await;
+            }
             // The cells before and behind this one in the round are written.
             let meddling = deciding::<Engine, _>(|to, events, population| {
                 let grown = Transition::to(population + events.len() as i64).consuming(events);

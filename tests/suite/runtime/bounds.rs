@@ -151,7 +151,8 @@ on_every_engine! {
             for to in &all {
                 assert_eq!(seen(db, to).await, ["0", "1", "2", "3", "4", "5", "6"], "{to}");
             }
-            assert_eq!((stats.contention, stats.rounds), (0, 5), "{stats:?}");
+            // The scan at the start may find the last event beside its wake-up, and begin one round more.
+            assert!(stats.contention == 0 && (5..=6).contains(&stats.rounds), "{stats:?}");
         }
     }
 

@@ -167,13 +167,14 @@ fn listening_is_a_gauge() {
             let runtime = tallying(db.open(6)).start().await.unwrap();
             becomes(recording, listening, &[], |value| value == 1.0).await;
             let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                       WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+                       WHERE datname = $1 AND query LIKE 'LISTEN%'";
             // Without this the listener connects again before the test looks. A session cannot close its own database.
             let mut conn = db.options().database("postgres").connect().await.unwrap();
             let name: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&db.pool).await.unwrap();
             let allow = |yes| AssertSqlSafe(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {yes}"));
             sqlx::raw_sql(allow(false)).execute(&mut conn).await.unwrap();
-            assert_eq!(db.number(end).await, 1);
+            let ended: i64 = sqlx::query_scalar(end).bind(&name).fetch_one(&mut conn).await.unwrap();
+            assert_eq!(ended, 1);
             becomes(recording, listening, &[], |value| value == 0.0).await;
             sqlx::raw_sql(allow(true)).execute(&mut conn).await.unwrap();
             becomes(recording, listening, &[], |value| value == 1.0).await;

@@ -167,11 +167,11 @@ on_every_engine! {
         assert_eq!(weight(db, &boxes(1).next().unwrap()).await, 200 * LARGE as u64);
     }
 
-    /// 600 MiB are due in the outbox. A claim has at most 16 MiB of them, and the queue of the client 64 MiB. A message
+    /// 480 MiB are due in the outbox. A claim has at most 16 MiB of them, and the queue of the client 64 MiB. A message
     /// is in memory as a row, as an event and in its request.
     async fn claims_of_an_emitter_are_bounded_by_bytes(db) {
         let payload = vec![b'x'; 5 << 20];
-        for _ in 0..120 {
+        for _ in 0..96 {
             let event = CloudEvent::builder("tests", "large").payload(payload.clone()).build().unwrap();
             drop(eventbox::outbox::publish_in(&db.pool, event).await.unwrap());
         }

@@ -13,9 +13,10 @@ use eventbox::{
 };
 use tonic::Code;
 
+use super::processor_rounds::deciding;
 use super::{STOP, config};
 use crate::support::receiver::{Fake, all_ok, ok, payload, refused, started};
-use crate::support::{CellEngine, Cells, SOON, TestDb, create_cells, eventually, on_every_engine};
+use crate::support::{CellEngine, SOON, TestDb, create_cells, eventually, on_every_engine};
 
 /// A wait that is long enough to look, and ends before anything is delivered.
 const SHORT: Duration = Duration::from_millis(300);
@@ -67,10 +68,10 @@ impl Reducer for Publisher {
 
 /// Returns a runtime whose recipients publish: in rounds, in decisions of processors, and in side effects.
 fn publishing<B: Publishes>(db: &TestDb<B>) -> RuntimeBuilder<B> {
-    let deciding = Cells::<B>::deciding(|to, events, population| {
+    let in_decisions = deciding::<B, _>(|to, events, population| {
         Ok(Transition::to(population + 1).consuming(events).publishing(messages(to, events)?).into())
     });
-    let in_effects = Cells::<B>::deciding(|to, events, population| {
+    let in_effects = deciding::<B, _>(|to, events, population| {
         let told = messages(to, events)?;
         let effect = SideEffect::new(move |tx| {
             Box::pin(async move {
@@ -84,7 +85,7 @@ fn publishing<B: Publishes>(db: &TestDb<B>) -> RuntimeBuilder<B> {
     });
     Runtime::builder(db.open(5))
         .reducer("publisher", Publisher)
-        .processor("cell", deciding)
+        .processor("cell", in_decisions)
         .processor("effect", in_effects)
         .config(config())
 }
@@ -180,6 +181,7 @@ on_every_engine! {
         let emitter = host(db, &fake).await;
         let runtime = publishing(db).emitter(emitter.clone()).start().await.unwrap();
         let stuck = emit(db, "publisher", "1", "stuck").await;
+        assert!(matches!(runtime.wait_processed(&stuck, SOON).await.unwrap(), Status::Done { .. }));
         let found = runtime.wait_published(&stuck, SHORT).await.unwrap();
         assert!(matches!(found, Published::Undelivered { left: 1, .. }), "{found:?}");
         let other = emit(db, "publisher", "2", "good").await;

@@ -38,9 +38,9 @@ async fn proxied<B: TestEngine>(to: &Member<B>, shard: String, header: Header) -
     raw.stat(request).await.map(tonic::Response::into_inner)
 }
 
-fn header(suffix: impl ToString, revision: i64) -> Header {
+fn header(suffix: impl Into<String>, revision: i64) -> Header {
     Header {
-        process_id: Some(Id { suffix: suffix.to_string(), ..Id::default() }),
+        process_id: Some(Id { suffix: suffix.into(), ..Id::default() }),
         etcd: Some(Etcd { revision, ..Etcd::default() }),
         ..Header::default()
     }

@@ -123,7 +123,8 @@ on_every_engine! {
 
     /// Files that lost or changed what was read are errors that name them. Nothing is emitted from them.
     async fn a_truncated_or_replaced_file_is_an_error_that_names_it(db) {
-        let changes: [(&str, fn(&Path)); 4] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 4] = [
             ("truncated", |file| std::fs::write(file, "0\n").unwrap()),
             ("rewritten", |file| std::fs::write(file, "9\n9\n9\n9\n9\n").unwrap()),
             ("removed", |file| std::fs::remove_file(file).unwrap()),

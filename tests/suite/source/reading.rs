@@ -190,7 +190,8 @@ on_every_engine! {
     }
 
     async fn wrong_pages_and_panics_are_errors_that_emit_nothing(db) {
-        let wrong: [(fn(u32) -> Result<Page, BoxError>, &str); 4] = [
+        type Wrong = fn(u32) -> Result<Page, BoxError>;
+        let wrong: [(Wrong, &str); 4] = [
             (|_| Ok(page("x")), "events without a position"),
             (|_| Ok(page("x").up_to("p".repeat(1_001))), "1001 bytes"),
             (|_| panic!("a mistake of the source"), "panicked"),

@@ -7,7 +7,9 @@ on_every_engine! {
     async fn every_statement_is_accepted(db) {
         let statements = statements(Engine::FOLDER);
         let mut faults = Vec::new();
-        for statement in &statements {
+        // A server without Citus knows none of its tables.
+        let plain = statements.iter().filter(|statement| !statement.place.contains("connect/citus.rs"));
+        for statement in plain {
             if let Err(error) = Engine::prepare(&db.pool, statement.sql.clone()).await {
                 faults.push(format!("{}: {error}\n{}", statement.place, statement.sql));
             }

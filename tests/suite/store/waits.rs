@@ -105,12 +105,12 @@ async fn a_stream_that_was_taken_over_during_a_wait_stays() {
             "UPDATE eventbox_stream SET worker = '{first}',
                  started_at_us = (extract(epoch FROM statement_timestamp()) * 1000000)::int8"
         );
-        let mut lock = held(db, &take).await;
+        let mut lock = held(db, "SELECT 1 FROM eventbox_stream FOR UPDATE").await;
         let taking =
             started(db, "TAKE_STREAM", |query| query.bind("p").bind("s").bind(second).bind("{}").bind(TERM_US));
         let taking = taking.await;
         wait_of_a_statement(db).await;
-        sqlx::raw_sql("COMMIT").execute(&mut lock).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("{take}; COMMIT"))).execute(&mut lock).await.unwrap();
         assert_eq!(taking.await.unwrap().unwrap(), 0);
         assert_eq!(db.texts("SELECT worker::text FROM eventbox_stream").await, [first.to_string()]);
     })

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use eventbox::Backend;
+use sha2::{Digest, Sha256};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Pool, Postgres, SqlSafeStr, Sqlite};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use super::layout;
 
@@ -44,6 +46,15 @@ pub(crate) trait TestEngine: Backend {
     /// Creates an empty database.
     async fn create(test: &str) -> (Options<Self>, Self::Home);
 
+    /// Creates a database with the tables of the library.
+    async fn create_migrated(test: &str) -> (Options<Self>, Self::Home) {
+        let (options, home) = Self::create(test).await;
+        let pool = pool_of::<Self>(&options, 1);
+        eventbox::migrate(&pool).await.expect("a new database is migrated");
+        pool.close().await;
+        (options, home)
+    }
+
     /// Removes the database, and ignores errors.
     async fn remove(home: Self::Home);
 
@@ -74,8 +85,8 @@ where
     B: TestEngine,
     F: AsyncFnOnce(&TestDb<B>),
 {
-    let db = TestDb::<B>::empty(test).await;
-    eventbox::migrate(&db.pool).await.expect("a new database is migrated");
+    let (options, home) = B::create_migrated(test).await;
+    let db = TestDb { pool: pool_of(&options, POOL_CONNECTIONS), options, home };
     body(&db).await;
     db.remove().await;
 }
@@ -179,17 +190,16 @@ impl TestEngine for Postgres {
     type Home = (String, PgConnectOptions);
 
     async fn create(test: &str) -> (Options<Self>, Self::Home) {
-        let server = server();
-        // At most 63 bytes, and unique.
-        let name = format!("eventbox_{test:.32}_{:.12}", uuid::Uuid::new_v4().simple());
-        let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
-        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut conn).await.expect("the user may create databases");
+        create_from("template0", test).await
+    }
+
+    async fn create_migrated(test: &str) -> (Options<Self>, Self::Home) {
         if layout::is_citus() {
-            layout::distribute(&mut conn, &server, &name).await.expect("the server is a coordinator of Citus");
+            let (options, home) = Self::create(test).await;
+            migrate(&options).await;
+            return (options, home);
         }
-        conn.close().await.expect("the connection closes");
-        (server.clone().database(&name), (name, server))
+        create_from(TEMPLATE.get_or_init(template).await, test).await
     }
 
     async fn remove((name, server): Self::Home) {
@@ -204,6 +214,52 @@ impl TestEngine for Postgres {
     }
 
     raw_sql!();
+}
+
+/// Database that the tests of this program copy.
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+/// Makes a database with the tables of the library, unless an earlier program has made it. Its name tells the text of the
+/// migrations, and it stays for later programs.
+async fn template() -> String {
+    let text: String = eventbox::migration_sql::<Postgres>().into_iter().map(|(_, _, sql)| sql).collect();
+    let digest = Sha256::digest(text.as_bytes()).iter().take(8).fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+    let name = format!("eventbox_tests_{digest:016x}");
+    let server = server();
+    let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
+    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    if !sqlx::query_scalar::<_, bool>(exists).bind(&name).fetch_one(&mut conn).await.unwrap() {
+        let (options, (made, _)) = create_from("template0", "template").await;
+        migrate(&options).await;
+        // Another program may have been faster.
+        let renamed = AssertSqlSafe(format!("ALTER DATABASE {made} RENAME TO {name}"));
+        if sqlx::raw_sql(renamed).execute(&mut conn).await.is_err() {
+            Postgres::remove((made, server)).await;
+        }
+    }
+    let _ = conn.close().await;
+    name
+}
+
+async fn migrate(options: &PgConnectOptions) {
+    let pool = pool_of::<Postgres>(options, 1);
+    eventbox::migrate(&pool).await.expect("a new database is migrated");
+    pool.close().await;
+}
+
+/// Creates a database as a copy of another one.
+async fn create_from(template: &str, test: &str) -> (PgConnectOptions, (String, PgConnectOptions)) {
+    let server = server();
+    // At most 63 bytes, and unique.
+    let name = format!("eventbox_{test:.32}_{:.12}", uuid::Uuid::new_v4().simple());
+    let mut conn = server.connect().await.expect("the server that DATABASE_URL names accepts connections");
+    let create = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut conn).await.expect("the user may create databases");
+    if layout::is_citus() {
+        layout::distribute(&mut conn, &server, &name).await.expect("the server is a coordinator of Citus");
+    }
+    conn.close().await.expect("the connection closes");
+    (server.clone().database(&name), (name, server))
 }
 
 impl TestEngine for Sqlite {

@@ -5,6 +5,7 @@
 mod cluster;
 mod install;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,12 @@ use cluster::{Account, Cluster, Programs, newest};
 
 /// Settings of the cluster, which allow many concurrent tests.
 const SETTINGS: [&str; 1] = ["max_connections=300"];
+
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
+
+/// Free bytes that make room in memory for the databases of all tests that run at the same time, and for their log.
+const ENOUGH_MEMORY: u64 = 6 << 30;
 
 /// A running server.
 pub(crate) enum Server {
@@ -35,7 +42,7 @@ pub(crate) fn server() -> Result<Server> {
         None => installed(&account)?,
     };
     let started = Instant::now();
-    let cluster = Cluster::start(&programs, &account, &SETTINGS, crate::run::interrupted)?;
+    let cluster = Cluster::start(&programs, &account, memory(), &SETTINGS, crate::run::interrupted)?;
     eprintln!(
         "xtask: throw-away Postgres {} from {} is up on 127.0.0.1:{} ({:.1} s)",
         programs.version,
@@ -44,6 +51,16 @@ pub(crate) fn server() -> Result<Server> {
         started.elapsed().as_secs_f32()
     );
     Ok(Server::Own(cluster))
+}
+
+/// Returns a directory of files in memory that has room enough. The tests make and drop a thousand databases, whose
+/// files a disk would have to sync.
+pub(crate) fn memory() -> Option<&'static Path> {
+    let memory = Path::new(MEMORY);
+    let room = nix::sys::statvfs::statvfs(memory).ok()?;
+    #[allow(clippy::useless_conversion, reason = "the types differ between systems")]
+    let free = u64::from(room.blocks_available()).saturating_mul(room.fragment_size().into());
+    (free >= ENOUGH_MEMORY).then_some(memory)
 }
 
 /// Checks that the programs of a server exist, and tries to install them otherwise.
