@@ -200,9 +200,6 @@ mod tested_guides {
     struct NamesAndTombstones;
     #[doc = include_str!("../docs/journal.md")]
     struct Journal;
-    #[cfg(feature = "runtime")]
-    #[doc = include_str!("../docs/leases.md")]
-    struct Leases;
     #[cfg(feature = "postgres")]
     #[doc = include_str!("../docs/high-availability.md")]
     struct HighAvailability;

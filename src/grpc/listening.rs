@@ -21,6 +21,13 @@ use crate::clock::LONGEST;
 /// The maximum number of accepted connections that wait for the server to take them.
 const WAITING_CONNECTIONS: usize = 16;
 
+/// Time without a sign of life after which a client is asked for one, and time for its answer. Else the places of
+/// clients that are gone would stay taken.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Pause after a connection that could not be accepted.
+const AFTER_A_FAILURE: Duration = Duration::from_millis(50);
+
 /// The maximum number of open calls of one connection.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 
@@ -53,7 +60,8 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
 
     /// Spawns a server. It ends when the returned sender is dropped and its connections are closed.
     fn server(&self, loaded: Option<&Loaded>) -> Result<Connections, tonic::transport::Error> {
-        let mut server = Server::builder();
+        let mut server =
+            Server::builder().http2_keepalive_interval(Some(KEEP_ALIVE)).http2_keepalive_timeout(Some(KEEP_ALIVE));
         if let Some(loaded) = loaded {
             server = server.tls_config(loaded.config())?;
         }
@@ -80,6 +88,11 @@ impl<S: Fn(Server) -> Router + Send + Sync + 'static> Listening<S> {
                 _ = look_at.tick() => self.look(&mut served).await,
                 connection = incoming.next() => {
                     let Some(connection) = connection else { return };
+                    if connection.is_err() {
+                        // Out of open files, for example: the next attempt would fail at once.
+                        tokio::time::sleep(AFTER_A_FAILURE).await;
+                        continue;
+                    }
                     let given = served.connections.send(connection);
                     if self.stopping.run_until_cancelled(given).await.is_none_or(|given| given.is_err()) {
                         return;

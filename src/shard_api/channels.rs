@@ -11,6 +11,9 @@ use crate::error::BoxError;
 /// Longest time to connect to another member.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time without a sign of life after which a connection is asked for one, and time for the answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
 /// Most endpoints whose connections are kept. One more forgets all of them, because members come and go.
 const MAX_ENDPOINTS: usize = 256;
 
@@ -33,7 +36,11 @@ impl Channels {
             return Ok(channel.clone());
         }
         let url = url_of(endpoint);
-        let mut builder = Endpoint::from_shared(url.clone())?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        require_http(&url)?;
+        let builder = Endpoint::from_shared(url.clone())?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        // A peer that is gone without a word is noticed within two of these, and not by the next request's timeout.
+        let mut builder =
+            builder.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).keep_alive_while_idle(true);
         if url.starts_with("https:") {
             let tls = self.tls.clone().unwrap_or_else(|| ClientTlsConfig::new().with_native_roots());
             builder = builder.tls_config(tls)?;
@@ -47,7 +54,33 @@ impl Channels {
     }
 }
 
+/// Refuses an endpoint that is no address of a server: the database names it, and a scheme such as `unix` would reach
+/// into this machine.
+pub(super) fn require_http(url: &str) -> Result<(), BoxError> {
+    let uri: http::Uri = url.parse()?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    if is_http && matches!(uri.path(), "" | "/") && uri.query().is_none() {
+        return Ok(());
+    }
+    Err(format!("the endpoint {url:?} is not of the form http://host:port or https://host:port").into())
+}
+
 /// Returns the URL of an endpoint that may lack its scheme.
 pub(super) fn url_of(endpoint: &str) -> String {
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_the_address_of_a_server() {
+        for right in ["http://a:1", "https://[::1]:8443", "https://a/"] {
+            assert!(require_http(right).is_ok(), "{right}");
+        }
+        for wrong in ["unix:///run/a.sock", "http://a:1/path", "http://a:1?b", "ftp://a:1", "a b"] {
+            assert!(require_http(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, ClientTlsConfig};
 use tonic::{Request, Response, Status};
 
 use super::channels::{CONNECT_TIMEOUT, url_of};
@@ -58,6 +58,8 @@ pub struct ShardClient {
 impl ShardClient {
     /// Connects to a URL, or to `host:port` in plain text.
     ///
+    /// The certificate of an `https` server is checked with the certificates of the system.
+    ///
     /// # Errors
     ///
     /// [`ShardClientError::Setup`] when the server cannot be reached within [`CONNECT_TIMEOUT`].
@@ -65,8 +67,11 @@ impl ShardClient {
         let failed = |error| ShardClientError::setup("cannot connect to the server", error);
         let endpoint = Channel::from_shared(url_of(url.as_ref()))
             .map_err(|error| ShardClientError::setup("the address is no URL", error))?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await;
-        channel.map(ShardClient::new).map_err(failed)
+        let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        if endpoint.uri().scheme_str() == Some("https") {
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(failed)?;
+        }
+        endpoint.connect().await.map(ShardClient::new).map_err(failed)
     }
 
     /// Makes a client of a connection that you have opened, for instance with TLS.

@@ -174,7 +174,9 @@ impl<B: Backend> ShardApi for Shards<B> {
             Err(Error::RevisionConflict { .. }) => Code::RevisionConflict,
             Err(error) => return Err(refusal(&error)),
         };
-        Ok(ApplyResponse { status: status.into(), header: Some(self.header().await?), ..ApplyResponse::default() })
+        // The changes are committed: an error here would say that they are not.
+        let header = self.header().await.ok();
+        Ok(ApplyResponse { status: status.into(), header, ..ApplyResponse::default() })
     }
 
     async fn get_hints(&self, _: Request<GetHintsRequest>) -> Result<GetHintsResponse, Status> {

@@ -1,7 +1,7 @@
 //! Stat: waits until recipients of a shard were processed, at the process that holds the shard.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::MetadataMap;
@@ -12,6 +12,7 @@ use super::convert::process;
 use super::id::shard_number;
 use super::shards::{Local, Shards, header, refusal};
 use crate::admin;
+use crate::clock;
 use crate::error;
 use crate::eventbox::{Receipt, Status as EventStatus};
 use crate::proto::consumer::shard_client::ShardClient;
@@ -23,6 +24,9 @@ use crate::store::Backend;
 
 /// Longest wait of a Stat call. After it the call ends with DEADLINE_EXCEEDED.
 pub const MAX_STAT_WAIT: Duration = Duration::from_secs(300);
+
+/// Oldest event for which a Stat call looks whether everything that it caused is delivered.
+pub const MAX_PUBLISHED_AGE: Duration = Duration::from_secs(600);
 
 /// Most keys in the `read_through` of a Stat call.
 pub const MAX_STAT_KEYS: usize = 256;
@@ -139,7 +143,7 @@ impl<B: Backend> Shards<B> {
             };
             let Some(turn) = reached else { return self.told(Code::ShardStopped, Some(found)).await };
             response.read_through.insert(key.clone(), turn);
-            if local.is_published(&sought).await? {
+            if local.is_published(&sought).await {
                 response.publish_at.insert(key.clone(), turn);
             }
         }
@@ -225,11 +229,14 @@ impl<B: Backend> Local<B> {
         self.resolver.resolve_shard(shard.into(), options).await.map_err(|error| refusal(&error))
     }
 
-    /// Returns whether everything that an event caused is known to be delivered.
-    async fn is_published(&self, sought: &Sought) -> Result<bool, Status> {
-        let Sought::Event(receipt) = sought else { return Ok(false) };
-        let is_published = self.resolver.is_published(receipt).await.map_err(|error| refusal(&error))?;
-        Ok(is_published == Some(true))
+    /// Returns whether everything that an event caused is known to be delivered. The answer is a hint, and costs a look
+    /// at all younger messages: there is none for an old event, or when the look fails.
+    async fn is_published(&self, sought: &Sought) -> bool {
+        let Sought::Event(receipt) = sought else { return false };
+        let made_at = receipt.id().and_then(|id| id.0.get_timestamp()).map_or(0, |at| at.to_unix().0);
+        let now = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_young = now.saturating_sub(made_at) <= MAX_PUBLISHED_AGE.as_secs();
+        is_young && self.resolver.is_published(receipt).await.is_ok_and(|published| published == Some(true))
     }
 
     /// Returns the turn that includes the event of a receipt; `None` when the event will not be processed here.
@@ -286,7 +293,7 @@ fn passed_on(metadata: MetadataMap) -> MetadataMap {
         .keys()
         .filter(|name| {
             let name = name.as_str();
-            matches!(name, "te" | "content-type" | "user-agent")
+            matches!(name, "te" | "content-type" | "content-length" | "host" | "user-agent")
                 || (name.starts_with("grpc-") && name != "grpc-timeout")
         })
         .cloned()

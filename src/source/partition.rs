@@ -147,7 +147,11 @@ impl<B: Backend> Partition<'_, B> {
                     (reading, idle_reader) = (None, Some(reader));
                     match page.and_then(|page| page.problem().map_or(Ok(page), |problem| Err(problem.into()))) {
                         Ok(page) => {
-                            is_idle = page.is_empty() && page.position.is_none();
+                            let known =
+                                round.position.as_deref().or(in_flight.as_ref().map(|its| its.sent.to.as_str()));
+                            let known = known.or(position.as_deref());
+                            // A page may repeat the position that is known.
+                            is_idle = page.is_empty() && page.position.as_deref().is_none_or(|to| Some(to) == known);
                             if is_idle && in_flight.is_none() {
                                 self.progress.behind(page.lag);
                                 self.progress.is_well();

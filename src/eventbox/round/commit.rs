@@ -10,7 +10,7 @@ use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
 use crate::eventbox::turn::read_back::read_back;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
-use crate::store::{Backend, Fault, Intact, answered, hold, in_time};
+use crate::store::{Backend, Fault, Intact, answered, hold, in_time, is_of_one_statement};
 
 /// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
 /// milliseconds. Where an engine has many writers, it bounds the statements of the user's code, too.
@@ -101,7 +101,7 @@ pub(super) async fn commit<B: Backend, W: Way<B>>(
         Ok(Written::Shortfall) => return Ok(Committed { done: Vec::new(), was_given_up: false }),
         Ok(Written::Unknown(candidates)) => read_back_won(pool, &slice.ready, candidates, token).await,
         Err(Halt::One(at, error)) => return Ok(without(&slice.ready, at, &error)),
-        Err(Halt::Statement(error)) if error.is_transient() && !error.is_contention() => return Err(error),
+        Err(Halt::Statement(error)) if is_of_the_database(&error) => return Err(error),
         // Another transaction holds a recipient or a name for long, the database refuses an emit or a message, or code
         // of the user has ended the transaction: each recipient gets its own turn, so that it delays only itself.
         Err(halt) => {
@@ -118,6 +118,11 @@ pub(super) async fn commit<B: Backend, W: Way<B>>(
         Some((index, Done::Committed { turn: Box::new(turn), left }))
     };
     Ok(Committed { done: won.into_iter().filter_map(committed).collect(), was_given_up: false })
+}
+
+/// Returns whether the whole database fails. A statement that was cancelled may be too long for one transaction only.
+fn is_of_the_database(error: &Error) -> bool {
+    error.is_transient() && !error.is_contention() && !is_of_one_statement(error)
 }
 
 /// Sends all recipients but one into the next round, and that one into a turn of its own.

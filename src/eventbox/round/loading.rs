@@ -275,8 +275,8 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         };
         if decision.is_empty() {
             let last = events.last().map(Event::id);
-            let kept = token.and_then(|token| self.keep(listed.turn, token, state, eversion));
-            return Verdict::Done(Done::Nothing { last, more: listed.more_listed, left: kept });
+            // Without a commit nothing has compared a state from memory with the database: the next round loads it.
+            return Verdict::Done(Done::Nothing { last, more: listed.more_listed, left: None });
         }
         give_keys(to, listed.turn, decision.steps.iter_mut().flat_map(|step| &mut step.published));
         let mut ready = Ready::of(&listed, token, decision.removed_together(), decision.garbage.len());

@@ -261,8 +261,10 @@ impl<B: Backend, P: Processor<B>> Working<'_, B, P> {
         tx: &mut B::SharedTx,
         loaded: Vec<(usize, &Recipient, EVersion)>,
     ) -> Result<(), Halt> {
-        let versions = self.fetch_versions(tx).await?;
-        for ((at, to, loaded), now) in loaded.into_iter().zip(versions.into_iter().flatten()) {
+        let Some(versions) = self.fetch_versions(tx).await? else {
+            return Err(Halt::Code(Error::contention(self.attempt())));
+        };
+        for ((at, to, loaded), now) in loaded.into_iter().zip(versions) {
             if now != loaded {
                 let (now, loaded) = (now.0, loaded.0);
                 let attempt = format!("save the state of {to} at eversion {now}, loaded {loaded}");

@@ -115,8 +115,11 @@ where
             break (loaded, decision, at_hand);
         }
         let (last, more_listed) = (loaded.events.last().map(Event::id), loaded.more_listed);
-        let Loaded { turn, token, state, eversion, .. } = loaded;
-        keeper.keep(|state| processor.kept_bytes(state), turn, token, state, eversion);
+        let Loaded { turn, token, state, eversion, was_kept, .. } = loaded;
+        // Without a commit nothing has compared the version of a kept state: the next turn loads it.
+        if !was_kept {
+            keeper.keep(|state| processor.kept_bytes(state), turn, token, state, eversion);
+        }
         // Events that a processor leaves for later must not hide those behind them.
         match last {
             Some(last) if more_listed => after = last,

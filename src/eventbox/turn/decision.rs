@@ -43,6 +43,11 @@ impl<B: Backend, S> Step<B, S> {
         self.side_effect.is_some()
     }
 
+    /// Returns whether events may be emitted while it is taken: by its effect, or because it is independent.
+    pub(super) fn may_emit_in_place(&self) -> bool {
+        self.has_effect() || (self.independent && !self.emitted.is_empty())
+    }
+
     /// Returns the bytes of its messages and emitted events.
     #[cfg(feature = "runtime")]
     pub(crate) fn bytes(&self) -> usize {

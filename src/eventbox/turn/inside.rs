@@ -84,9 +84,9 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
         steps: Vec<Step<B, P::State>>,
     ) -> Result<(Taken, Option<P::State>)> {
         let (mut taken, mut target) = (Taken::default(), None);
-        let mut effects_left = steps.iter().filter(|step| step.has_effect()).count();
+        let mut emitters_left = steps.iter().filter(|step| step.may_emit_in_place()).count();
         for mut step in steps {
-            effects_left -= usize::from(step.has_effect());
+            emitters_left -= usize::from(step.may_emit_in_place());
             if step.independent {
                 match self.take_alone(tx, &mut step).await? {
                     Ok(()) => taken.consumed_alone.append(&mut step.consumed),
@@ -97,8 +97,8 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
                     }
                 }
             } else {
-                // An effect of a later step may emit too, and the order of emits is the order of steps.
-                if self.gathers_emits && effects_left == 0 {
+                // A later step may emit in its place, and the order of emits is the order of steps.
+                if self.gathers_emits && emitters_left == 0 {
                     self.gather(&mut step, &mut taken);
                 }
                 if let Some(effect) = effect_of(&mut step)? {

@@ -52,7 +52,10 @@ impl<B: Backend> Scheduler<B> {
                     self.committed(to, lane, &turn);
                 }
                 Some(Done::Nothing { last, more, left }) => {
-                    self.keep(&to, left);
+                    match left {
+                        None => self.states.forget(&to),
+                        left => self.keep(&to, left),
+                    }
                     match last {
                         _ if self.shared.attended.is_some() => self.rests_at_the_front(to, lane, until, last.is_some()),
                         Some(last) if more => {

@@ -144,9 +144,7 @@ impl<B: Backend> Membership<B> {
     /// Hands over the shards while this process goes on with them. Returns when each shard that another member takes
     /// is worked on there.
     pub(crate) async fn hand_over(&self) {
-        if self.owned.borrow().is_empty() {
-            return;
-        }
+        let has_none = self.owned.borrow().is_empty();
         let mut stage = self.stage.subscribe();
         self.stage.send_if_modified(|stage| {
             let begins = *stage == Stage::Working;
@@ -155,6 +153,9 @@ impl<B: Backend> Membership<B> {
             }
             begins
         });
+        if has_none {
+            return;
+        }
         // The sender lives as long as this member.
         let _ = stage.wait_for(|stage| *stage == Stage::HandedOver).await;
     }

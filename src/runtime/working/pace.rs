@@ -52,7 +52,7 @@ impl Paces {
             recipients / 2
         } else if took > self.time {
             let in_time = recipients as u128 * self.time.as_nanos() / took.as_nanos().max(1);
-            usize::try_from(in_time).unwrap_or(allowed).max(FEW).min(allowed)
+            usize::try_from(in_time).unwrap_or(allowed).min(allowed).max(FEW)
         } else if recipients >= allowed {
             allowed * 2
         } else {

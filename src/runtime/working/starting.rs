@@ -98,7 +98,9 @@ impl<B: Backend> Scheduler<B> {
     /// under load.
     fn has_enough(&self, lane: Lane, many: usize) -> bool {
         let (waiting, most) = (self.queue.waiting(lane), self.shared.config.rounds.get());
-        waiting > many || (waiting > 0 && self.rounds < (most - 1).max(1))
+        // A lane without a round gets one, or lanes with few recipients would wait for as long as another one is busy.
+        let runs = self.running.values().any(|task| matches!(task, Task::Round(its, _) if *its == lane));
+        waiting > many || (waiting > 0 && (!runs || self.rounds < (most - 1).max(1)))
     }
 
     /// Returns whether each waiting recipient may have a round of its own, and one round stays free.

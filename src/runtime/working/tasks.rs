@@ -133,7 +133,7 @@ pub(super) async fn run_round<B: Backend>(
     };
     drop(turnstile);
     if let Ok(rounded) = &mut rounded {
-        // Hooks run concurrently, so that a slow hook delays no other recipient.
+        // Hooks run concurrently. The recipients of the round wait for its slowest hook.
         let committed = rounded.done.iter_mut().zip(&members).filter_map(|(done, member)| match done {
             Done::Committed { turn, .. } => Some(complete(&shared, &member.to, turn)),
             _ => None,

@@ -14,7 +14,7 @@ use tonic::codegen::Service;
 
 use super::headers::remove_hops;
 use crate::error::BoxError;
-use crate::shard_api::channels::{CONNECT_TIMEOUT, Channels, url_of};
+use crate::shard_api::channels::{CONNECT_TIMEOUT, Channels, require_http, url_of};
 
 /// Time after which an unused connection of HTTP/1.1 is closed.
 const IDLE: Duration = Duration::from_secs(30);
@@ -47,9 +47,13 @@ impl Sender {
         T: hyper::body::Body<Data = Bytes> + Send + 'static,
         T::Error: Into<BoxError>,
     {
+        if request.uri().path_and_query().is_none() {
+            return Err("a request without a path cannot be sent on".into());
+        }
         let mut request = request.map(Body::new);
         let version = request.version();
         let url = url_of(endpoint);
+        require_http(&url)?;
         let mut response = if version == Version::HTTP_2 || url.starts_with("https:") {
             *request.version_mut() = Version::HTTP_2;
             let mut channel = self.channels.to(endpoint)?;

@@ -52,7 +52,9 @@ impl Reader {
     async fn read_slot(&mut self, room: Room) -> Result<(Page, Option<Place>), BoxError> {
         let Slot { pool, slot, publication, .. } = &*self.slot;
         let mut conn = hold(pool).await.map_err(|fault| fault.0)?;
-        if let Some(place) = self.place.filter(|place| place.done == 0 && self.confirmed != Some(*place)) {
+        // Within a transaction this confirms what was committed before it: its own end is not before its place.
+        let confirmed = self.confirmed.map(|place| place.lsn);
+        if let Some(place) = self.place.filter(|place| confirmed != Some(place.lsn)) {
             decoding::advance_slot(&mut conn, slot, &place.lsn_text()).await.map_err(|fault| fault.0)?;
             self.confirmed = Some(place);
         }
@@ -65,6 +67,19 @@ impl Reader {
             Failed::Change(error) => error,
         })?;
         let Round { page, place, .. } = round;
+        if let Some(from) = self.place {
+            // The changes that another reader has confirmed are not among those that came.
+            let now = decoding::slot(&mut conn, slot).await.map_err(|fault| fault.0)?;
+            let confirmed = now.and_then(|now| u64::try_from(now.confirmed).ok());
+            if confirmed.is_none_or(|confirmed| confirmed > from.lsn) {
+                let problem =
+                    format!("the slot {slot} was removed, or another reader has moved it: it is opened again");
+                return Err(problem.into());
+            }
+        }
+        if place.is_none() && count.is_some_and(|count| count > 0) && self.place.is_some_and(|from| from.done > 0) {
+            return Err(format!("the slot {slot} brings only changes that were read before").into());
+        }
         if place.is_some() || count != Some(0) {
             return Ok((page, place));
         }

@@ -277,6 +277,35 @@ on_every_engine! {
         }
     }
 
+    /// A kept state that decides nothing is loaded again, because the entity may have changed since: in a turn of one
+    /// recipient and in a round of many.
+    async fn a_kept_state_that_decides_nothing_is_loaded_again(db) {
+        for count in [1, CELLS] {
+            db.run("DROP TABLE IF EXISTS cell").await;
+            db.run("DROP TABLE IF EXISTS effect").await;
+            create_cells(db).await;
+            let patient = deciding::<Engine, _>(|_, events, population| {
+                let may_grow = population >= 10 || events.iter().all(|event| event.value() == b"x");
+                let grown = Transition::to(population + events.len() as i64).consuming(events);
+                Ok(if may_grow { grown.into() } else { Mutation::none() })
+            });
+            let watched = Watched::of(&Arc::new(patient));
+            let builder = Runtime::builder(db.open(6)).processor("cell", watched).config(one_round());
+            let runtime = builder.start().await.unwrap();
+            let all = |value: &str| (0..count).map(|n| (cell(n), Event::new(value.to_owned()))).collect::<Vec<_>>();
+            emit_all(db, &all("x")).await;
+            eventually(SOON, async || drained(db).await).await;
+            db.run("UPDATE cell SET population = 10, eversion = eversion + 1").await;
+            emit_all(db, &all("when ready")).await;
+            eventually(SOON, async || drained(db).await).await;
+            for n in 0..count {
+                assert_eq!(population(db, n).await, 11, "{n} of {count}");
+            }
+            assert!(runtime.stop(STOP).await.complete);
+            db.run("DELETE FROM eventbox_state").await;
+        }
+    }
+
     /// A wrong number of states is no reason to mix them up: each recipient gets a turn of its own.
     async fn a_wrong_number_of_states_is_refused(db) {
         fill(db).await;

@@ -230,6 +230,29 @@ on_every_engine! {
         assert_eq!(db.count("eventbox_failure WHERE recipient = 'cell/01'").await, 1, "it is noted");
     }
 
+    /// Emits keep the order of the transitions, also when a later one is independent and emits in its place.
+    async fn emits_before_an_independent_transition_go_first(db) {
+        create_cells(db).await;
+        for n in 0..3 {
+            emit(db, &cell(n), ["first", "second"]).await;
+        }
+        let cells = deciding::<Engine, _>(|to, events, population| {
+            let sink = |event: &Event| (Recipient::new("sink", to.key()).unwrap(), Event::new(event.value().to_vec()));
+            let [first, rest @ ..] = events else { return Ok(Mutation::none()) };
+            let grown = Transition::to(population + events.len() as i64).consuming([first]).emitting([sink(first)]);
+            let alone = Transition::stay().consuming(rest).emitting(rest.iter().map(sink)).independent();
+            Ok(if rest.is_empty() { grown.into() } else { Mutation::from(grown).then(alone) })
+        });
+        let waits = "eventbox_event WHERE recipient LIKE 'cell/%'";
+        run(db, cells, one_round(), async || db.count(waits).await == 0).await;
+        for n in 0..3 {
+            let sink = Recipient::new("sink", cell(n).key()).unwrap();
+            let listed = eventbox::admin::events(&db.pool, &sink, None, 10).await.unwrap();
+            let values: Vec<_> = listed.iter().map(|event| String::from_utf8_lossy(event.value()).into_owned()).collect();
+            assert_eq!(values, ["first", "second"], "{sink}");
+        }
+    }
+
     /// Side effects run in the order of their steps, with the emits of each step in that order, too.
     async fn side_effects_keep_their_order(db) {
         create_cells(db).await;

@@ -88,6 +88,9 @@ impl ServeArgs {
 
 impl Run for ServeArgs {
     async fn run(self, session: &Session) -> Result<Answer> {
+        if let Some(address) = self.shard_api {
+            shards::check(address, self.token.as_deref())?;
+        }
         // Before the server starts, so that no signal is missed.
         let asked_to_stop = asked_to_stop()?;
         let served = on!(&session.database, pool => {
