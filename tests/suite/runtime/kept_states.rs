@@ -213,8 +213,9 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
-    /// A processor looks again and again at an event that it leaves for later. One load is enough for all looks.
-    async fn a_turn_that_decides_nothing_keeps_the_state(db) {
+    /// A processor looks again and again at an event that it leaves for later. No commit compares the version then, so a
+    /// decision for nothing on a kept state drops the state.
+    async fn a_turn_that_decides_nothing_drops_a_kept_state(db) {
         let seen = Arc::new(Seen::default());
         let runtime = start(db, &seen, Some(8), keeping()).await;
         add(db, &runtime, &cell("a"), 1).await;
@@ -222,7 +223,8 @@ on_every_engine! {
         let before = seen.decisions.load(Ordering::SeqCst);
         eventually(SOON, async || seen.decisions.load(Ordering::SeqCst) >= before + 3).await;
         add(db, &runtime, &cell("a"), 2).await;
-        assert_eq!((population(db, &cell("a")).await, seen.loads()), (3, 1));
+        assert_eq!(population(db, &cell("a")).await, 3);
+        assert!(seen.loads() >= 2, "{} loads", seen.loads());
         runtime.stop(STOP).await;
     }
 
