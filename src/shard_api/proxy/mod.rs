@@ -94,7 +94,6 @@ impl<B: Backend> fmt::Debug for Proxy<B> {
 
 /// What becomes of a request.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Routed<T> {
     /// This process works on the recipient: answer the request, which is unchanged.
     Here(Request<T>),
