@@ -30,7 +30,7 @@ pub use credentials::auth::{
     AUTH_HEADER, Auth, AuthError, AuthSettings, LazySigner, MIN_HEADERS_TTL, RotatingAuth, SIGNER_TIMEOUT, Signer,
 };
 pub use credentials::headers::{HeaderProvider, resource_headers};
-#[cfg(feature = "ingress")]
+#[cfg(any(feature = "ingress", feature = "shards"))]
 pub(crate) use credentials::pem::Pem;
 pub use credentials::pem::{MAX_PEM_BYTES, TLS_READ_TIMEOUT, TLS_RELOAD_INTERVAL};
 pub use credentials::tls::Tls;

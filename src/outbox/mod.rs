@@ -23,4 +23,6 @@ pub use dead_letter::{
 pub(crate) use publish::{Caused, publish_all_in};
 pub use publish::{MAX_OUTBOX_BYTES, MAX_PUBLISHED_BYTES, publish_in};
 pub use row::{FIRST_CLAIM_TTL, IdempotencyKey, Stored};
-pub(crate) use writer::{Writer, mark_of};
+pub(crate) use writer::Writer;
+#[cfg(feature = "runtime")]
+pub(crate) use writer::mark_of;

@@ -26,6 +26,7 @@ const REST: u32 = 4;
 const PAGE: usize = 1_000;
 
 /// The key before all messages.
+#[cfg(feature = "shards")]
 const START: OutboxKey = OutboxKey { shard: -1, id: Uuid::nil() };
 
 /// Most dead letters that a [`Published`] names.

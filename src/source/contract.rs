@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use crate::error::{BoxError, Result};
 use crate::eventbox::{Event, check_event};
 use crate::recipient::Recipient;
-pub use crate::store::MAX_POSITION_BYTES;
+
+/// Largest number of bytes of a position.
+pub const MAX_POSITION_BYTES: usize = crate::store::MAX_POSITION_BYTES;
 
 /// Largest number of bytes of the name of a partition.
 pub const MAX_PARTITION_BYTES: usize = 200;

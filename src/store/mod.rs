@@ -74,8 +74,7 @@ pub(crate) use outgoing::outbox::MAX_COUNTED_ROWS;
 pub(crate) use outgoing::outbox::{
     Claim, ClaimedRow, Longest, OutboxKey, OutboxRow, OutboxSample, Reschedule, RowCount, ToDeadLetter,
 };
-pub use peers::checkpoint::MAX_POSITION_BYTES;
-pub(crate) use peers::checkpoint::{CheckpointRow, SOURCE_PREFIX};
+pub(crate) use peers::checkpoint::{CheckpointRow, MAX_POSITION_BYTES, SOURCE_PREFIX};
 pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::operate::decoding;

@@ -9,7 +9,7 @@ use crate::store::macros::on_both_engines;
 pub(crate) const SOURCE_PREFIX: &str = "source:";
 
 /// Largest number of bytes of a position of a source.
-pub const MAX_POSITION_BYTES: usize = 1_000;
+pub(crate) const MAX_POSITION_BYTES: usize = 1_000;
 
 /// A checkpoint of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
