@@ -8,6 +8,8 @@ use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Pool};
 use uuid::Uuid;
 
+use super::yardstick::outbox::OutboxByHand;
+
 pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// How the engine opens connections.
@@ -58,7 +60,7 @@ pub(crate) struct Counted {
 ///
 /// The tables of the yardsticks have the shape of the library's tables. Each call writes one commit. Every statement
 /// is prepared.
-pub(crate) trait Engine: Backend {
+pub(crate) trait Engine: Backend + OutboxByHand {
     /// The engine's name in the output.
     const ID: &'static str;
 

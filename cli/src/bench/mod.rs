@@ -54,7 +54,8 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
   W3b  50,000 recipients with one event each, against a transaction for each event
   W3c  one hot recipient that 16 producers send to while it is drained
   W4   latency from emit to commit of the turn at 500 events/s, in one process and across two, against LISTEN/NOTIFY
-  W5   turns that publish, until the message is received and its row deleted, against the batch client alone
+  W5   turns that publish, until the message is received and its row deleted, against the same durable work by hand,
+       and against the batch client alone
   W6   emits, drains and turns with 1,000 to 1,000,000 events pending, and after a soak with an open transaction
   W7   peers: TCP lines in until they are committed, and events out as TCP lines, over 1, 100 and 1,000 streams, against
        named emits of as many tasks through a Sender, and against the same server without a database

@@ -1,5 +1,6 @@
 //! The SQL of the benchmark, one file for each engine: yardsticks, their tables, and reads of the engine's counters.
 
+pub(crate) mod outbox;
 mod postgres;
 mod sqlite;
 

@@ -22,7 +22,8 @@ CREATE TABLE bench_state (
 ) WITH (fillfactor = 70);
 CREATE TABLE bench_count (
     recipient text COLLATE "C" PRIMARY KEY, eversion int8 NOT NULL, count int8 NOT NULL
-) WITH (fillfactor = 70)"#;
+) WITH (fillfactor = 70);
+CREATE TABLE bench_outbox (LIKE eventbox_outbox INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE)"#;
 
 /// Truncates only tables with rows, because each truncated table costs several files and their flushes.
 const CLEAR: &str = "
@@ -30,6 +31,7 @@ DO $$ BEGIN
     IF pg_relation_size('bench_event') > 0 THEN TRUNCATE bench_event; END IF;
     IF pg_relation_size('bench_state') > 0 THEN TRUNCATE bench_state; END IF;
     IF pg_relation_size('bench_count') > 0 THEN TRUNCATE bench_count; END IF;
+    IF pg_relation_size('bench_outbox') > 0 THEN TRUNCATE bench_outbox; END IF;
     IF pg_relation_size('eventbox_event') > 0 THEN TRUNCATE eventbox_event; END IF;
     IF pg_relation_size('eventbox_state') > 0 THEN TRUNCATE eventbox_state; END IF;
     IF pg_relation_size('eventbox_tombstone') > 0 THEN TRUNCATE eventbox_tombstone; END IF;

@@ -24,10 +24,18 @@ CREATE TABLE bench_state (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE bench_count (
     recipient TEXT PRIMARY KEY, eversion INTEGER NOT NULL, count INTEGER NOT NULL
-) STRICT, WITHOUT ROWID";
+) STRICT, WITHOUT ROWID;
+CREATE TABLE bench_outbox (
+    shard INTEGER NOT NULL, id BLOB NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 1, created_at_us INTEGER NOT NULL, next_attempt_at_us INTEGER NOT NULL,
+    delivered_at_us INTEGER, last_code TEXT, last_error TEXT, origin TEXT, payload BLOB NOT NULL,
+    PRIMARY KEY (shard, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bench_outbox_due ON bench_outbox (shard, next_attempt_at_us)";
 
 const CLEAR: &str = "
-DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM eventbox_event;
+DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM bench_outbox;
+DELETE FROM eventbox_event;
 DELETE FROM eventbox_state; DELETE FROM eventbox_tombstone; DELETE FROM eventbox_outbox;
 DELETE FROM eventbox_dead_letter; DELETE FROM eventbox_failure; DELETE FROM eventbox_timer;
 DELETE FROM eventbox_journal; DELETE FROM eventbox_journal_kind";

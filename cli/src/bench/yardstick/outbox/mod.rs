@@ -1,0 +1,52 @@
+//! The outbox that a good engineer would write by hand: its tables, and one call for each step of a message.
+
+mod postgres;
+mod sqlite;
+
+use eventbox::CloudEvent;
+use sqlx::{Database, Pool};
+use uuid::Uuid;
+
+use crate::bench::engine::Result;
+
+/// A range of shards, both ends included. One consumer owns it, so the events of a recipient stay in order.
+pub(crate) type Shards = (i16, i16);
+
+/// Address of a row of the outbox.
+pub(crate) type OutboxKey = (i16, Uuid);
+
+/// A message, with its row.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) key: OutboxKey,
+    pub(crate) event: CloudEvent,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Message {
+    /// Makes a message whose row is in this shard.
+    pub(crate) fn new(shard: i16, event: CloudEvent) -> Self {
+        let payload = event.encode();
+        Message { key: (shard, Uuid::now_v7()), event, payload }
+    }
+}
+
+/// The statements of a hand-written outbox. Its table has the columns and the indexes of the library's table.
+pub(crate) trait OutboxByHand: Database {
+    /// Takes up to `max` of the oldest events of these shards, and counts them in the states of their recipients.
+    /// Returns the values.
+    fn take_between(
+        tx: &mut Self::Connection,
+        shards: Shards,
+        max: i64,
+    ) -> impl Future<Output = Result<Vec<Vec<u8>>>> + Send;
+
+    /// Inserts messages that are sent from memory after the commit.
+    fn lay_out(tx: &mut Self::Connection, messages: &[Message]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deletes delivered messages. A crash may undo it, as that of the library: they are then sent again.
+    fn delete_sent(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Counts the messages that are left.
+    fn left_by_hand(pool: &Pool<Self>) -> impl Future<Output = Result<i64>> + Send;
+}

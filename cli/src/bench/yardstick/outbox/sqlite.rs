@@ -1,0 +1,58 @@
+//! The hand-written outbox on SQLite.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+
+use super::{Message, OutboxByHand, OutboxKey, Shards};
+use crate::bench::engine::Result;
+
+const TAKE_BETWEEN: &str = "
+DELETE FROM bench_event WHERE (shard, recipient, id) IN (
+    SELECT shard, recipient, id FROM bench_event WHERE shard BETWEEN $1 AND $2 ORDER BY shard, recipient, id LIMIT $3
+) RETURNING shard, recipient, value";
+
+const COUNT: &str = "
+UPDATE bench_state SET count = count + u.value ->> 2 FROM json_each($1) AS u
+WHERE shard = u.value ->> 0 AND recipient = u.value ->> 1";
+
+const LAY_OUT: &str = "
+INSERT INTO bench_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+SELECT $1, $2, $3, $4, now.us, now.us + 10000000, $5
+FROM (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS us) AS now";
+
+const DELETE_SENT: &str = "
+DELETE FROM bench_outbox WHERE (shard, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each($1))";
+
+impl OutboxByHand for Sqlite {
+    async fn take_between(tx: &mut SqliteConnection, (first, last): Shards, max: i64) -> Result<Vec<Vec<u8>>> {
+        let query = sqlx::query_as(TAKE_BETWEEN).bind(first).bind(last).bind(max);
+        let rows: Vec<(i16, String, Vec<u8>)> = query.fetch_all(&mut *tx).await?;
+        let mut counts: BTreeMap<(i16, &str), u64> = BTreeMap::new();
+        for (shard, recipient, _) in &rows {
+            *counts.entry((*shard, recipient)).or_default() += 1;
+        }
+        let counts = counts.iter().map(|((shard, recipient), count)| serde_json::json!([shard, recipient, count]));
+        let counts = serde_json::Value::from_iter(counts).to_string();
+        sqlx::query(COUNT).bind(counts).execute(tx).await?;
+        Ok(rows.into_iter().map(|(.., value)| value).collect())
+    }
+
+    async fn lay_out(tx: &mut SqliteConnection, messages: &[Message]) -> Result<()> {
+        for Message { key: (shard, id), event, payload } in messages {
+            let query = sqlx::query(LAY_OUT).bind(shard).bind(id).bind(event.source()).bind(event.event_type());
+            query.bind(payload.as_slice()).execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_sent(pool: &SqlitePool, keys: &[OutboxKey]) -> Result<()> {
+        let keys = keys.iter().map(|(shard, id)| serde_json::json!([shard, id.simple().to_string()]));
+        let keys = serde_json::Value::from_iter(keys).to_string();
+        sqlx::query(DELETE_SENT).bind(keys).execute(pool).await.map(drop)
+    }
+
+    async fn left_by_hand(pool: &SqlitePool) -> Result<i64> {
+        sqlx::query_scalar("SELECT count(*) FROM bench_outbox").fetch_one(pool).await
+    }
+}
