@@ -11,7 +11,7 @@ const HAS_CITUS: &str = "SELECT to_regclass('pg_dist_partition') IS NOT NULL";
 
 /// The tables with their places. A table that Citus does not know lies in group 0, as a local table that it knows does.
 const TABLE_PLACES: &str = "SELECT t.name, coalesce(p.partmethod = 'n', true), coalesce(p.colocationid, 0)::int8
-  FROM unnest($1::text[]) AS t (name) LEFT JOIN pg_dist_partition p ON p.logicalrelid = to_regclass(t.name)
+  FROM unnest((SELECT $1::text[])) AS t (name) LEFT JOIN pg_dist_partition p ON p.logicalrelid = to_regclass(t.name)
  WHERE to_regclass(t.name) IS NOT NULL ORDER BY t.name";
 
 /// Facts about the extension, and the schema of the tables; before the first migration, that of new tables.

@@ -17,7 +17,7 @@ const INSERT_EVENT: &str =
 
 /// Many events without names and due times: they go into the box, and wait for no other transaction.
 const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
- SELECT * FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])";
+ SELECT * FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])";
 
 /// Inserts the rows that a race leaves, and returns the result of each row.
 ///
@@ -35,8 +35,8 @@ WITH clock AS MATERIALIZED (SELECT ",
     SELECT u.shard, u.recipient, u.id, u.name, u.traceparent, u.origin, u.value,
            coalesce(u.at_us, clock.us + u.in_us) AS due_at_us, u.ord
     FROM clock
-    CROSS JOIN unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[], $8::int8[],
-        $10::text[])
+    CROSS JOIN unnest((SELECT $1::int2[]), $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::int8[],
+        $8::int8[], $10::text[])
         WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, origin, ord)
     WHERE (SELECT CASE WHEN $9::text IS NULL THEN true ELSE set_config('lock_timeout', $9, true) <> '' END)
 ), noted AS (
@@ -71,7 +71,7 @@ WITH clock AS MATERIALIZED (SELECT ",
     END AS noted FROM row
 )
 SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names') <> ''
-    THEN pg_logical_emit_message(true, 'eventbox', '') END
+    THEN pg_logical_emit_message(true, 'eventbox', '')::text END
 FROM answer ORDER BY ord"
 );
 
@@ -80,7 +80,7 @@ FROM answer ORDER BY ord"
 macro_rules! among_ids {
     () => {
         "ctid = ANY (ARRAY(
-    SELECT e.ctid FROM unnest($3::uuid[]) AS wanted (id)
+    SELECT e.ctid FROM unnest((SELECT $3::uuid[])) AS wanted (id)
     CROSS JOIN LATERAL (
         SELECT ctid FROM eventbox_event e WHERE e.shard = $1 AND e.recipient = $2 AND e.id = wanted.id LIMIT 1
     ) e

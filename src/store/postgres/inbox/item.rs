@@ -12,7 +12,7 @@ const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE ", amon
 
 /// Names and events are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS).
 const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE ctid = ANY (ARRAY(
-    SELECT e.ctid FROM unnest($3::text[]) AS wanted (name)
+    SELECT e.ctid FROM unnest((SELECT $3::text[])) AS wanted (name)
     CROSS JOIN LATERAL (
         SELECT id FROM eventbox_tombstone t WHERE t.shard = $1 AND t.recipient = $2 AND t.name = wanted.name LIMIT 1
     ) t

@@ -20,7 +20,7 @@ pub(crate) const MOVE_TIMERS: &str = concat!(
     now_us!(),
     ") AS us), first AS MATERIALIZED (
     SELECT s.shard, f.due_at_us
-    FROM unnest($1::int2[]) AS s (shard)
+    FROM unnest((SELECT $1::int2[])) AS s (shard)
     CROSS JOIN LATERAL (
         SELECT t.due_at_us FROM eventbox_timer t WHERE t.shard = s.shard ORDER BY t.due_at_us LIMIT 1
     ) f
@@ -69,7 +69,7 @@ LEFT JOIN LATERAL (
 macro_rules! among_timers {
     () => {
         "ctid = ANY (ARRAY(
-    SELECT t.ctid FROM unnest($3::uuid[]) AS wanted (id)
+    SELECT t.ctid FROM unnest((SELECT $3::uuid[])) AS wanted (id)
     CROSS JOIN LATERAL (
         SELECT ctid FROM eventbox_timer t WHERE t.shard = $1 AND t.recipient = $2 AND t.id = wanted.id LIMIT 1
     ) t

@@ -7,7 +7,7 @@ use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
 
 /// `0` is the character behind the slash. The inner limit ends the read of a shard, and the outer limit ends the read
 /// of the shards.
-pub(crate) const COUNT_BACKLOG: &str = "SELECT k.kind, c.events, c.oldest FROM unnest($1::text[]) AS k (kind)
+pub(crate) const COUNT_BACKLOG: &str = "SELECT k.kind, c.events, c.oldest FROM unnest((SELECT $1::text[])) AS k (kind)
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, min(i.id::text)::uuid AS oldest FROM (
         SELECT e.id FROM generate_series(0, 255) AS s (shard)

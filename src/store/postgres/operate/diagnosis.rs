@@ -19,7 +19,7 @@ SELECT CASE WHEN i.indexrelid IS NULL THEN 'table' ELSE 'index' END, c.relname::
 
 /// A table that is missing has no oid, and is not in the answer. The rows of leases, specs and counters are there for
 /// ever.
-const MISSING_RIGHTS: &str = "SELECT t.name, r.name FROM unnest($1::text[]) AS t (name)
+const MISSING_RIGHTS: &str = "SELECT t.name, r.name FROM unnest((SELECT $1::text[])) AS t (name)
 CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (name)
 WHERE NOT has_table_privilege(to_regclass(t.name)::oid, r.name)
   AND NOT (t.name IN ('eventbox_lease', 'eventbox_shard', 'eventbox_revision') AND r.name IN ('INSERT', 'DELETE'))

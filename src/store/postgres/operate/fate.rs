@@ -10,7 +10,8 @@ pub(crate) const LOCATE_EVENTS: &str = concat!(
     "SELECT ",
     places!(),
     "
-FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS w (shard, recipient, id, place) ORDER BY w.place"
+FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[]) WITH ORDINALITY
+    AS w (shard, recipient, id, place) ORDER BY w.place"
 );
 
 impl FateDialect for Postgres {

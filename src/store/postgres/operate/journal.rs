@@ -15,7 +15,7 @@ const NOTE_JOURNAL: &str = concat!(
     "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
 SELECT shard, recipient, id, name, origin, turn, outcome, ",
     now_us!(),
-    " FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::text[], $5::int8[], $6::int2[], $7::text[])
+    " FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[], $4::text[], $5::int8[], $6::int2[], $7::text[])
     AS u (shard, recipient, id, name, turn, outcome, origin)",
     last_outcome_wins!()
 );

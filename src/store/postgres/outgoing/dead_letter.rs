@@ -12,7 +12,7 @@ impl DeadLetterDialect for Postgres {
     async fn replay_dead(tx: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(concat!(
             "WITH back AS (
-                 DELETE FROM eventbox_dead_letter d USING unnest($1::int2[], $2::uuid[]) AS u (shard, id)
+                 DELETE FROM eventbox_dead_letter d USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id)
                  WHERE d.shard = u.shard AND d.id = u.id AND d.recipient IS NULL
                  RETURNING d.shard, d.id, d.source, d.type, d.origin, d.code, d.reason, d.payload
              )
@@ -31,7 +31,7 @@ impl DeadLetterDialect for Postgres {
 
     async fn delete_dead(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let query = sqlx::query(
-            "DELETE FROM eventbox_dead_letter d USING unnest($1::int2[], $2::uuid[]) AS u (shard, id)
+            "DELETE FROM eventbox_dead_letter d USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id)
              WHERE d.shard = u.shard AND d.id = u.id AND d.recipient IS NULL",
         );
         let (shards, ids) = columns(keys);

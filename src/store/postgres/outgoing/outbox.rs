@@ -21,7 +21,7 @@ const INSERT_OUTBOX: &str = concat!(
     " AS us)
      INSERT INTO eventbox_outbox (shard, id, source, type, origin, created_at_us, next_attempt_at_us, payload)
      SELECT u.shard, u.id, u.source, u.type, u.origin, clock.us, clock.us + $6, u.payload
-     FROM unnest($1::int2[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $7::text[])
+     FROM unnest((SELECT $1::int2[]), $2::uuid[], $3::text[], $4::text[], $5::bytea[], $7::text[])
           AS u (shard, id, source, type, payload, origin), clock"
 );
 
@@ -146,7 +146,7 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
 /// The setting is local to the transaction, which is this statement.
 const DELETE_OUTBOX: &str = "WITH gone AS (
     DELETE FROM eventbox_outbox o
-    USING unnest($1::int2[], $2::uuid[]) AS u (shard, id),
+    USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id),
           (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
     WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
 )
@@ -156,7 +156,7 @@ SELECT source, type, count(*) FROM gone GROUP BY source, type";
 const MARK_OUTBOX: &str = concat!(
     "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
     now_us!(),
-    " FROM unnest($1::int2[], $2::uuid[]) AS u (shard, id),
+    " FROM unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id),
         (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
      WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
      SELECT source, type, count(*) FROM gone GROUP BY source, type"
@@ -166,7 +166,7 @@ const RESCHEDULE_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox o SET next_attempt_at_us = ",
     now_us!(),
     " + u.delay_us, last_code = u.code, last_error = u.error
-     FROM unnest($1::int2[], $2::uuid[], $3::int4[], $4::int8[], $5::text[], $6::text[])
+     FROM unnest((SELECT $1::int2[]), $2::uuid[], $3::int4[], $4::int8[], $5::text[], $6::text[])
           AS u (shard, id, attempts, delay_us, code, error)
      WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL"
 );
@@ -174,7 +174,7 @@ const RESCHEDULE_OUTBOX: &str = concat!(
 const BURY_OUTBOX: &str = concat!(
     "WITH gone AS (
          DELETE FROM eventbox_outbox o
-         USING unnest($1::int2[], $2::uuid[], $3::int4[], $4::text[], $5::text[])
+         USING unnest((SELECT $1::int2[]), $2::uuid[], $3::int4[], $4::text[], $5::text[])
                AS u (shard, id, attempts, code, reason)
          WHERE o.shard = u.shard AND o.id = u.id AND o.attempts = u.attempts AND o.delivered_at_us IS NULL
          RETURNING o.shard, o.id, o.source, o.type, o.origin, u.code, u.reason, o.attempts, o.payload

@@ -28,7 +28,7 @@ pub(crate) const WALK_RECIPIENTS: &str = concat!(
     "WITH RECURSIVE step (shard, last, has_failures, recipients, firsts, behind, found, n) AS (
     SELECT shard, last, (SELECT true FROM eventbox_failure x WHERE x.shard = f.shard LIMIT 1),
            NULL::text[] COLLATE \"C\", NULL::uuid[], after COLLATE \"C\", 1, 0::int8
-    FROM unnest($1::int2[], $2::text[], $3::text[]) AS f (shard, after, last)
+    FROM unnest((SELECT $1::int2[]), $2::text[], $3::text[]) AS f (shard, after, last)
     UNION ALL
     SELECT step.shard, step.last, has_failures, e.recipients, e.firsts, e.behind,
            cardinality(e.recipients), n + cardinality(e.recipients)
@@ -83,7 +83,7 @@ pub(crate) const LIST_ROUND: &str = concat!(
     now_us!(),
     " BETWEEN 1 AND $8 AS hindered,
            NULL::uuid AS id, NULL AS name, NULL AS traceparent, NULL::bytea AS value, NULL::int8, NULL AS origin
-FROM unnest($1::int2[], $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
+FROM unnest((SELECT $1::int2[]), $2::text[], $5::bool[]) WITH ORDINALITY AS r (shard, recipient, is_known, place)
 LEFT JOIN LATERAL (
     SELECT turn, state FROM eventbox_state s
     WHERE NOT r.is_known AND s.shard = r.shard AND s.recipient = r.recipient LIMIT 1
@@ -95,7 +95,7 @@ LEFT JOIN LATERAL (
 UNION ALL
 SELECT r.place, NULL, NULL, NULL, NULL, e.id, e.name, e.traceparent, CASE WHEN e.bytes <= $6 THEN e.value END, e.bytes,
        e.origin
-FROM unnest($1::int2[], $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
+FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[]) WITH ORDINALITY AS r (shard, recipient, after, place)
 CROSS JOIN LATERAL (
     SELECT id, name, traceparent, value, octet_length(value)::int8 AS bytes, origin FROM eventbox_event e
     WHERE e.shard = r.shard AND e.recipient = r.recipient AND e.id > r.after ORDER BY id LIMIT $4
@@ -104,7 +104,7 @@ CROSS JOIN LATERAL (
 
 /// The values within the bound that [`LIST_ROUND`] left out; its plan must use the primary key.
 pub(crate) const LARGE_OF_ROUND: &str = "SELECT r.place, e.id, e.value
-FROM unnest($1::int2[], $2::text[], $3::uuid[], $4::uuid[], $5::int8[]) WITH ORDINALITY
+FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[], $4::uuid[], $5::int8[]) WITH ORDINALITY
     AS r (shard, recipient, first, last, rows, place)
 CROSS JOIN LATERAL (
     SELECT id, value FROM eventbox_event e
@@ -126,7 +126,7 @@ pub(crate) const WRITE_ROUND: &str = concat!(
     SELECT set_config('lock_timeout', $12, true) AS lock_timeout
 ), w AS MATERIALIZED (
     SELECT u.* FROM bound,
-        unnest($1::int2[], $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int4[],
+        unnest((SELECT $1::int2[]), $2::text[], $3::int8[], $4::bool[], $5::bytea[], $6::uuid[], $7::uuid[], $8::int4[],
         $9::int4[], $13::uuid[]) WITH ORDINALITY
         AS u (shard, recipient, turn, keep, state, first, last, removed, ids_from, token, place)
     WHERE bound.lock_timeout IS NOT NULL

@@ -427,3 +427,28 @@ async fn finds_due_rows(db: &TestDb<sqlx::Postgres>, pauses: &str) {
         }
     }
 }
+
+/// Otherwise the server would plan such a statement at each call, because a plan for one row is cheaper than one for
+/// any number of rows.
+#[tokio::test]
+async fn statements_with_short_arrays_are_not_planned_at_each_call() {
+    /// Calls for which Postgres makes a plan of their own.
+    const PLANNED: i64 = 5;
+    let db = TestDb::<sqlx::Postgres>::empty("plans").await;
+    eventbox::migrate(&db.pool).await.unwrap();
+    let (pool, to) = (db.open(1), eventbox::Recipient::new("aircraft", "N14228").unwrap());
+    for number in 0..12 {
+        let named = eventbox::Event::new("x").named(number.to_string());
+        eventbox::emit(&pool, &to, named).await.unwrap();
+    }
+    let planned: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements
+         WHERE statement LIKE '%INSERT INTO eventbox_tombstone%'",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert!(matches!(planned[..], [(1.., PLANNED)]), "{planned:?}");
+    pool.close().await;
+    db.remove().await;
+}
