@@ -20,6 +20,8 @@ pub use database::postgres_options;
 pub use database::{REVALIDATE_IDLE_AFTER, begin, check, pool_options};
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
+#[cfg(feature = "runtime")]
+pub use decide::hooks::{Round, RoundHooks, RoundResult};
 pub use decide::processor::{EVersion, Processor};
 pub use decide::reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
@@ -68,6 +70,8 @@ pub(crate) use round::{
 };
 pub use turn::inside::Failure;
 #[cfg(feature = "runtime")]
+pub(crate) use turn::hooked::{Begun, ErasedHooks};
+#[cfg(feature = "runtime")]
 pub(crate) use turn::kept_state::{Keeper, KeptState};
 #[cfg(feature = "runtime")]
 pub(crate) use turn::options::Jury;
@@ -78,5 +82,5 @@ pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_
 pub(crate) use turn::poison::failed_in_part;
 pub use turn::poison::{POISON_CODE, PoisonPolicy};
 #[cfg(feature = "runtime")]
-pub(crate) use turn::process_batch_keeping;
+pub(crate) use turn::{Work, process_batch_keeping};
 pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
