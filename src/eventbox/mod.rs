@@ -68,9 +68,9 @@ pub(crate) use round::{
     CodeLimits, Done, ErasedReducer, KnownState, Limits, MAX_ROUND_EVENTS, ProcessorWay, ReducerWay, RoundMember,
     Rounded, TypedReducer, round,
 };
-pub use turn::inside::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::hooked::{Begun, ErasedHooks};
+pub use turn::inside::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::kept_state::{Keeper, KeptState};
 #[cfg(feature = "runtime")]
@@ -81,6 +81,6 @@ pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_
 #[cfg(feature = "runtime")]
 pub(crate) use turn::poison::failed_in_part;
 pub use turn::poison::{POISON_CODE, PoisonPolicy};
+pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
 #[cfg(feature = "runtime")]
 pub(crate) use turn::{Work, process_batch_keeping};
-pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
