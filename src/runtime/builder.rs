@@ -84,8 +84,8 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer)), Lane::REDUCERS))
     }
 
-    /// Lets the rounds of a kind collect events: a round waits while it is younger than `min`, and begins at `max`, even
-    /// though an earlier round of the kind has not committed. Both are zero for a kind that was not given any.
+    /// Lets the rounds of a kind collect events: a round waits while it is younger than `min`, and begins at `max`,
+    /// even though an earlier round of the kind has not committed. Both are zero for a kind that was not given any.
     ///
     /// Use it where many small writes are worse than some delay: readings of a second become one write. The time counts
     /// from the first recipient that is ready. A round that is as large as rounds get does not wait. Rounds of the kind
@@ -106,7 +106,8 @@ impl<B: Backend> RuntimeBuilder<B> {
     }
 
     /// Wraps each transaction in which turns of a kind commit, of rounds and of single recipients: [`RoundHooks`] has
-    /// the methods and the order of their calls. A kind has none by default; a second call for a kind replaces its hooks.
+    /// the methods and the order of their calls. A kind has none by default. A second call for a kind replaces its
+    /// hooks.
     ///
     /// Use it to bound how many heavy rounds run at the same time, or to write with one statement what many turns have
     /// put into a cache. The rounds of the kind take recipients of no other kind. A kind that [commits

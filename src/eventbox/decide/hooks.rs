@@ -1,6 +1,6 @@
 //! The trait that a user implements to wrap the transactions of a kind.
 
-#![cfg_attr(not(feature = "runtime"), allow(dead_code, reason = "only a runtime has round hooks"))]
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, unreachable_pub, reason = "only a runtime has round hooks"))]
 
 use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,7 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 ///
 /// No event is blamed for a failure of these methods, and none goes into quarantine, whatever the error is. The
-/// recipients back off, at most five seconds, and [`health`](crate::runtime::Runtime::health) has the text of the error.
+/// recipients back off, at most five seconds. [`health`](crate::runtime::Runtime::health) has the text of the error.
 ///
 /// # Examples
 ///
@@ -86,8 +86,8 @@ pub trait RoundHooks<B: Backend>: Send + Sync {
     ///
     /// # Units and limits
     ///
-    /// [`turn_deadline`](crate::runtime::RuntimeConfig::turn_deadline) bounds the wait, and is then the error. A stop of
-    /// the Runtime ends the wait at once, and is no error.
+    /// [`turn_deadline`](crate::runtime::RuntimeConfig::turn_deadline) bounds the wait, and is then the error. A stop
+    /// of the Runtime ends the wait at once, and is no error.
     ///
     /// # Errors
     ///
@@ -119,8 +119,8 @@ pub trait RoundHooks<B: Backend>: Send + Sync {
     /// # Errors
     ///
     /// The transaction is rolled back. Each recipient of a round then gets a turn of its own, with a finalize of its
-    /// own. Where that fails, the turn fails: contention is retried at once, and after another error the recipient backs
-    /// off. Refuse bad data in the decision, because an error here blocks the recipient until the cause is repaired.
+    /// own. Where that fails, the turn fails: contention is retried at once, and after another error the recipient
+    /// backs off. Refuse bad data in the decision: an error here blocks the recipient until the cause is repaired.
     ///
     /// # Cancel safety
     ///
