@@ -94,6 +94,15 @@ pub enum Error {
         /// The user's error.
         source: BoxError,
     },
+    /// A [`RoundHooks`](crate::runtime::RoundHooks) of the user failed, and nothing was changed. No event is blamed.
+    #[error("{attempt}: a round hook failed")]
+    #[non_exhaustive]
+    RoundHook {
+        /// The attempt.
+        attempt: String,
+        /// The user's error, or the [`Misuse`] of the transaction.
+        source: BoxError,
+    },
     /// The user's code, or a lock of another transaction, took longer than a turn may, and the turn was rolled back.
     #[error("{attempt}: not done within {limit:?}, so it was rolled back")]
     #[non_exhaustive]

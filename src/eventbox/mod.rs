@@ -20,6 +20,8 @@ pub use database::postgres_options;
 pub use database::{REVALIDATE_IDLE_AFTER, begin, check, pool_options};
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
+#[cfg(feature = "runtime")]
+pub use decide::hooks::{Round, RoundHooks, RoundResult};
 pub use decide::processor::{EVersion, Processor};
 pub use decide::reducer::{Next, Outcome, Reducer};
 #[cfg(feature = "testing")]
@@ -66,6 +68,8 @@ pub(crate) use round::{
     CodeLimits, Done, ErasedReducer, KnownState, Limits, MAX_ROUND_EVENTS, ProcessorWay, ReducerWay, RoundMember,
     Rounded, TypedReducer, round,
 };
+#[cfg(feature = "runtime")]
+pub(crate) use turn::hooked::{Begun, ErasedHooks};
 pub use turn::inside::Failure;
 #[cfg(feature = "runtime")]
 pub(crate) use turn::kept_state::{Keeper, KeptState};
@@ -77,6 +81,6 @@ pub use turn::options::{DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_
 #[cfg(feature = "runtime")]
 pub(crate) use turn::poison::failed_in_part;
 pub use turn::poison::{POISON_CODE, PoisonPolicy};
-#[cfg(feature = "runtime")]
-pub(crate) use turn::process_batch_keeping;
 pub use turn::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, process_batch, process_batch_with};
+#[cfg(feature = "runtime")]
+pub(crate) use turn::{Work, process_batch_keeping};

@@ -1,10 +1,11 @@
 //! The builder of a runtime: its kinds, settings and emitter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Pool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::attended::Attended;
@@ -12,13 +13,13 @@ use super::config::RuntimeConfig;
 use super::handle::Runtime;
 use super::working::lane::Lane;
 use super::working::paused::PausedKinds;
-use super::working::registry::{Handler, Handlers, TypedProcessor};
+use super::working::registry::{Handler, Handlers, Hooks, TypedHooks, TypedProcessor};
 use super::working::window::Durations;
 use crate::clock::micros;
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
 use crate::error::{Error, Result};
-use crate::eventbox::{self, Processor, Reducer, StateCodec, TypedReducer};
+use crate::eventbox::{self, Processor, Reducer, RoundHooks, StateCodec, TypedReducer};
 use crate::recipient::Recipient;
 use crate::store::{Backend, Fault, answered, hold};
 
@@ -31,6 +32,9 @@ pub struct RuntimeBuilder<B: Backend> {
     pub(super) journals: BTreeMap<String, Duration>,
     /// How long the rounds of a kind collect events.
     pub(super) durations: BTreeMap<String, Durations>,
+    pub(super) hooks: Hooks<B>,
+    /// Ends when the runtime begins to stop.
+    pub(super) stopping: CancellationToken,
     pub(super) worker: Uuid,
     pub(super) attended: Option<Arc<Attended>>,
     /// The first mistake; `start` returns it.
@@ -54,6 +58,8 @@ impl<B: Backend> RuntimeBuilder<B> {
             handlers: HashMap::new(),
             journals: BTreeMap::new(),
             durations: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            stopping: CancellationToken::new(),
             worker: Uuid::new_v4(),
             attended: None,
             wrong: None,
@@ -78,8 +84,8 @@ impl<B: Backend> RuntimeBuilder<B> {
         self.register(kind, Handler::Reducer(Arc::new(TypedReducer::<R, C>::new(reducer)), Lane::REDUCERS))
     }
 
-    /// Lets the rounds of a kind collect events: a round waits while it is younger than `min`, and begins at `max`, even
-    /// though an earlier round of the kind has not committed. Both are zero for a kind that was not given any.
+    /// Lets the rounds of a kind collect events: a round waits while it is younger than `min`, and begins at `max`,
+    /// even though an earlier round of the kind has not committed. Both are zero for a kind that was not given any.
     ///
     /// Use it where many small writes are worse than some delay: readings of a second become one write. The time counts
     /// from the first recipient that is ready. A round that is as large as rounds get does not wait. Rounds of the kind
@@ -96,6 +102,26 @@ impl<B: Backend> RuntimeBuilder<B> {
     /// See `examples/seconds.rs`.
     pub fn round_durations(mut self, kind: &str, min: Duration, max: Duration) -> Self {
         self.durations.insert(kind.to_owned(), Durations { min, max });
+        self
+    }
+
+    /// Wraps each transaction in which turns of a kind commit, of rounds and of single recipients: [`RoundHooks`] has
+    /// the methods and the order of their calls. A kind has none by default. A second call for a kind replaces its
+    /// hooks.
+    ///
+    /// Use it to bound how many heavy rounds run at the same time, or to write with one statement what many turns have
+    /// put into a cache. The rounds of the kind take recipients of no other kind. A kind that [commits
+    /// alone](Processor::commits_alone) may have hooks, too.
+    ///
+    /// # Errors
+    ///
+    /// [`start`](RuntimeBuilder::start) refuses hooks of a kind that is not registered.
+    ///
+    /// # Examples
+    ///
+    /// See [`RoundHooks`], and `examples/aggregate.rs`.
+    pub fn round_hooks<H: RoundHooks<B> + 'static>(mut self, kind: &str, hooks: H) -> Self {
+        self.hooks.insert(kind.to_owned(), Box::new(TypedHooks::new(hooks, self.stopping.clone())));
         self
     }
 
@@ -177,17 +203,20 @@ impl<B: Backend> RuntimeBuilder<B> {
         self
     }
 
-    /// Gives each kind with durations rounds of its own.
+    /// Gives each kind with durations or with hooks rounds of its own.
     fn separate_kinds(&mut self) -> Result<(), String> {
         let registered = self.handlers.len();
-        for (place, (kind, durations)) in self.durations.iter().enumerate() {
+        let kinds: BTreeSet<&String> = self.durations.keys().chain(self.hooks.keys()).collect();
+        for (place, kind) in kinds.into_iter().enumerate() {
+            let durations = self.durations.get(kind);
             let Some(handler) = self.handlers.get_mut(kind.as_str()) else {
-                return Err(format!("durations of rounds of {kind} are given, but no code for the kind is registered"));
+                let what = if durations.is_some() { "durations" } else { "hooks" };
+                return Err(format!("{what} of rounds of {kind} are given, but no code for the kind is registered"));
             };
-            if durations.min > durations.max {
+            if durations.is_some_and(|durations| durations.min > durations.max) {
                 return Err(format!("the shortest duration of rounds of {kind} is longer than the longest"));
             }
-            if !handler.separate(Lane::of_kind(registered + place)) {
+            if !handler.separate(Lane::of_kind(registered + place)) && durations.is_some() {
                 return Err(format!("durations of rounds of {kind} are given, but the kind commits alone"));
             }
         }

@@ -122,10 +122,10 @@ impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         #[cfg(feature = "emitter")]
         let emitter = builder.emitter.clone();
-        let RuntimeBuilder { pool, config, handlers, journals, durations, worker, attended, .. } = builder;
+        let RuntimeBuilder { pool, config, handlers, journals, durations, hooks, stopping, worker, attended, .. } =
+            builder;
         let reserved = reserve::of(&pool);
-        let (stopping, interrupt, leaving) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (interrupt, leaving) = (CancellationToken::new(), CancellationToken::new());
         let hearts = Heartbeats::default();
         let takes_shards = attended.is_none();
         let all = if config.leases.is_some() || !takes_shards { ShardSet::default() } else { ShardSet::ALL };
@@ -181,6 +181,7 @@ impl<B: Backend> Inner<B> {
             finding: hearts.add("finding", Duration::ZERO, grace),
             config,
             handlers,
+            hooks,
             #[cfg(feature = "emitter")]
             emitter,
         });

@@ -56,3 +56,5 @@ pub use resolving::options::ResolveOptions;
 pub use resolving::resolution::{Holder, Resolution, ResolveStatus};
 pub use shards::owner::ShardOwner;
 pub use stats::RuntimeStats;
+
+pub use crate::eventbox::{Round, RoundHooks, RoundResult};

@@ -16,10 +16,10 @@ use super::finding::old_transactions::SlowScan;
 use super::shards::failed::FailedShards;
 use super::stats::Counters;
 use super::working::at_work::AtWork;
-use super::working::registry::Handlers;
+use super::working::registry::{Handlers, Hooks};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
-use crate::eventbox::TurnOptions;
+use crate::eventbox::{ErasedHooks, TurnOptions};
 use crate::heartbeat::Beat;
 use crate::recipient::Recipient;
 use crate::shard::ShardSet;
@@ -32,6 +32,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) reserved: Pool<B>,
     pub(crate) config: RuntimeConfig,
     pub(crate) handlers: Handlers<B>,
+    pub(crate) hooks: Hooks<B>,
     /// The only recipients of this runtime, whoever holds their shards; `None` for an ordinary runtime.
     pub(crate) attended: Option<Arc<Attended>>,
     pub(crate) options: TurnOptions,
@@ -60,6 +61,11 @@ impl<B: Backend> Shared<B> {
             Some(attended) => attended.contains(to),
             None => owned.contains(to.shard()),
         }
+    }
+
+    /// Returns what wraps the transactions of a kind.
+    pub(crate) fn hooks_of(&self, kind: &str) -> Option<&dyn ErasedHooks<B>> {
+        self.hooks.get(kind).map(AsRef::as_ref)
     }
 
     /// Returns whether turns and rounds of this kind write the journal.

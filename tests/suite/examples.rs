@@ -83,6 +83,12 @@ async fn seconds() {
     assert!(said.starts_with("200 readings of 20 sensors, 8550 in all, became "), "{said}");
 }
 
+#[tokio::test]
+async fn aggregate() {
+    let said = run("aggregate").await;
+    assert!(said.starts_with("200 readings of 20 sensors, 8550 in all, became "), "{said}");
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn postgres_processor() {

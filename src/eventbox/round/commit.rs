@@ -6,8 +6,10 @@ use uuid::Uuid;
 use super::ready::{Ready, Removal};
 use super::{Done, Way};
 use crate::error::{Error, Misuse, Result};
+use crate::eventbox::decide::hooks::RoundResult;
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
+use crate::eventbox::turn::hooked::{Begun, of_hook};
 use crate::eventbox::turn::read_back::read_back;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::store::{Backend, Fault, Intact, answered, hold, in_time, is_of_one_statement};
@@ -88,25 +90,35 @@ pub(super) async fn commit<B: Backend, W: Way<B>>(
     pool: &Pool<B>,
     way: &W,
     mut slice: Slice<W::Part>,
+    mut begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Committed<W::Left>> {
     let attempt = attempt_of(&slice);
     let token = Uuid::new_v4();
-    let mut written = write(pool, way, &mut slice, token, Removal::Ranges).await;
+    let mut written = write(pool, way, &mut slice, token, Removal::Ranges, begun.as_deref_mut()).await;
     if matches!(written, Ok(Written::Shortfall)) && slice.ready.iter().any(|ready| ready.range.is_some()) {
         tracing::debug!(attempt, "an event committed late between those that were listed: removing one by one");
-        written = write(pool, way, &mut slice, token, Removal::Ids).await;
+        written = write(pool, way, &mut slice, token, Removal::Ids, begun.as_deref_mut()).await;
+    }
+    if let Some(begun) = &mut begun {
+        settle(begun, &written);
     }
     let won = match written {
         Ok(Written::Committed(won)) => won,
         Ok(Written::Shortfall) => return Ok(Committed { done: Vec::new(), was_given_up: false }),
-        Ok(Written::Unknown(candidates)) => read_back_won(pool, &slice.ready, candidates, token).await,
+        Ok(Written::Unknown(candidates)) => {
+            let (won, result) = read_back_won(pool, &slice.ready, candidates, token).await;
+            if let Some(begun) = &mut begun {
+                begun.settle(result);
+            }
+            won
+        }
         Err(Halt::One(at, error)) => return Ok(without(&slice.ready, at, &error)),
         Err(Halt::Statement(error)) if is_of_the_database(&error) => return Err(error),
         // Another transaction holds a recipient or a name for long, the database refuses an emit or a message, or code
         // of the user has ended the transaction: each recipient gets its own turn, so that it delays only itself.
         Err(halt) => {
             tracing::debug!(attempt, error = %halt.error(), "a round is given up: its recipients get their own turns");
-            return Ok(Committed { done: Vec::new(), was_given_up: W::RUNS_CODE });
+            return Ok(Committed { done: Vec::new(), was_given_up: W::RUNS_CODE || begun.is_some() });
         }
     };
     tracing::trace!(attempt, won = won.len(), "a round is committed");
@@ -139,6 +151,17 @@ fn without<K>(ready: &[Ready], at: usize, error: &Error) -> Committed<K> {
     Committed { done, was_given_up: true }
 }
 
+/// Notes the result of a transaction for the hooks, unless it has to be read back.
+fn settle<B: Backend>(begun: &mut Begun<'_, B>, written: &Result<Written, Halt>) {
+    match written {
+        Ok(Written::Committed(won)) if won.is_empty() => begun.settle(RoundResult::Nothing),
+        Ok(Written::Committed(_)) => begun.settle(RoundResult::Committed),
+        Ok(Written::Shortfall) => begun.settle(RoundResult::Failed("an event to remove was gone".to_owned())),
+        Ok(Written::Unknown(_)) => {}
+        Err(halt) => begun.failed(halt.error()),
+    }
+}
+
 fn attempt_of<P>(slice: &Slice<P>) -> String {
     format!("commit a round of {} recipients", slice.ready.len())
 }
@@ -149,12 +172,13 @@ async fn write<B: Backend, W: Way<B>>(
     slice: &mut Slice<W::Part>,
     token: Uuid,
     removal: Removal,
+    begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Written, Halt> {
-    let adds = W::RUNS_CODE || slice.ready.iter().any(Ready::adds);
+    let adds = W::RUNS_CODE || begun.is_some() || slice.ready.iter().any(Ready::adds);
     let is_one_statement = !adds && B::is_one_statement(slice.ready.len());
     match is_one_statement.then(|| B::try_write_now(pool)).flatten() {
         Some(_lead) => Ok(write_at_once(pool, &slice.ready, token, removal).await?),
-        None => in_transaction(Box::pin(write_in_group(pool, way, slice, token, removal))).await,
+        None => in_transaction(Box::pin(write_in_group(pool, way, slice, token, removal, begun))).await,
     }
 }
 
@@ -179,21 +203,23 @@ async fn write_in_group<B: Backend, W: Way<B>>(
     slice: &mut Slice<W::Part>,
     token: Uuid,
     removal: Removal,
+    mut begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Written, Halt> {
     let attempt = attempt_of(slice);
     let during = |fault: Fault| fault.during(&attempt);
-    let begun = match W::RUNS_CODE {
+    let runs_code = W::RUNS_CODE || begun.is_some();
+    let opened = match runs_code {
         true => B::begin_exclusive(pool, None).await,
         false => B::begin_shared(pool).await,
     };
-    let mut part = begun.map_err(during)?;
-    let won = match write_part(pool, way, &mut part, slice, token, removal).await {
+    let mut part = opened.map_err(during)?;
+    let won = match write_part(pool, way, &mut part, slice, (token, removal), begun.as_deref_mut()).await {
         Ok(Some(written)) => written,
         Ok(None) => {
             B::roll_back_shared(part).await;
             return Ok(Written::Shortfall);
         }
-        Err(halt) if W::RUNS_CODE => {
+        Err(halt) if runs_code => {
             // The drop rolls back, also when the code has left an unfinished statement.
             B::close_if_left_unfit(&mut part, halt.error());
             return Err(halt);
@@ -203,8 +229,16 @@ async fn write_in_group<B: Backend, W: Way<B>>(
             return Err(halt);
         }
     };
-    if W::RUNS_CODE {
-        require_whole::<B>(&attempt, B::check_to_commit(&mut part)).await?;
+    if runs_code {
+        let whole = require_whole::<B>(&attempt, B::check_to_commit(&mut part)).await;
+        match begun {
+            // The transaction was whole before its last code.
+            Some(begun) => {
+                whole.map_err(of_hook)?;
+                begun.commits();
+            }
+            None => whole?,
+        }
     }
     match B::commit_shared(part).await {
         Ok(()) => Ok(Written::Committed(won)),
@@ -219,8 +253,8 @@ async fn write_part<B: Backend, W: Way<B>>(
     way: &W,
     tx: &mut B::SharedTx,
     slice: &mut Slice<W::Part>,
-    token: Uuid,
-    removal: Removal,
+    (token, removal): (Uuid, Removal),
+    begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Option<Vec<Won>>, Halt> {
     let attempt = attempt_of(slice);
     let during = |fault: Fault| fault.during(&attempt);
@@ -238,13 +272,18 @@ async fn write_part<B: Backend, W: Way<B>>(
         emitted.extend(slice.ready.get_mut(*at).map(|ready| std::mem::take(&mut ready.emitted)).unwrap_or_default());
     }
     let publishes = slice.ready.iter().any(|ready| !ready.published.is_empty());
-    if W::RUNS_CODE && (publishes || !emitted.is_empty()) {
+    if W::RUNS_CODE && (publishes || !emitted.is_empty() || begun.is_some()) {
         require_whole::<B>(&attempt, B::check_intact(tx)).await?;
     }
     for slice in emitted.chunks(MAX_EMIT_EVENTS) {
         emit_slice_in::<B>(tx, slice).await?;
     }
-    Ok(publish::<B>(tx, &mut slice.ready, won).await.map_err(during).map(Some)?)
+    let won = publish::<B>(tx, &mut slice.ready, won).await.map_err(during)?;
+    if let Some(begun) = begun {
+        let of = won.iter().filter_map(|won| slice.ready.get(won.at)).map(|ready| ready.to.clone()).collect();
+        begun.finalize_round(pool, tx, of).await.map_err(Halt::Code)?;
+    }
+    Ok(Some(won))
 }
 
 /// Returns an error when code of the user ended the transaction, or hid an error, so that the transaction cannot
@@ -282,19 +321,36 @@ async fn publish<B: Backend>(tx: &mut B::Connection, ready: &mut [Ready], won: V
     Ok(won.collect())
 }
 
-/// Returns the candidates whose turn this round made, reading them back singly.
+/// Returns the candidates whose turn this round made, reading them back singly, and what that says about the round.
 ///
 /// Their messages are not delivered from memory, because the lost answer hides which rows are whose. A delivery process
 /// claims them later.
-async fn read_back_won<B: Backend>(pool: &Pool<B>, ready: &[Ready], candidates: Vec<usize>, token: Uuid) -> Vec<Won> {
-    let mut won = Vec::new();
+async fn read_back_won<B: Backend>(
+    pool: &Pool<B>,
+    ready: &[Ready],
+    candidates: Vec<usize>,
+    token: Uuid,
+) -> (Vec<Won>, RoundResult) {
+    let (mut won, mut result) = (Vec::new(), RoundResult::Nothing);
     for at in candidates {
         let Some(ready) = ready.get(at) else { continue };
         let lost = Fault(sqlx::Error::Protocol("the answer to the commit of a round was lost".to_owned()));
         match read_back(pool, &ready.to, ready.turn, token, lost).await {
-            Ok(()) => won.push(Won { at, published: Vec::new() }),
-            Err(error) => tracing::debug!(recipient = %ready.to, %error, "not known to be of this round"),
+            Ok(()) => {
+                won.push(Won { at, published: Vec::new() });
+                result = RoundResult::Committed;
+            }
+            Err(error) => {
+                tracing::debug!(recipient = %ready.to, %error, "not known to be of this round");
+                // All of the round committed, or none: a recipient that is known speaks for those that are not.
+                match (&result, error.is_contention()) {
+                    (RoundResult::Committed, _) => {}
+                    (_, true) => result = RoundResult::Failed(error.to_string()),
+                    (RoundResult::Nothing, false) => result = RoundResult::Unknown(error.to_string()),
+                    (_, false) => {}
+                }
+            }
         }
     }
-    won
+    (won, result)
 }

@@ -26,6 +26,7 @@ use self::ready::{Ended, Ready};
 pub(crate) use self::reducers::{ErasedReducer, KnownState, ReducerWay, TypedReducer};
 use super::event::{Event, EventId};
 use super::metrics::{self, Phase};
+use super::turn::hooked::Begun;
 use super::turn::{MAX_TURN_AGE, Turn};
 use crate::error::Result;
 use crate::recipient::Recipient;
@@ -167,7 +168,7 @@ pub(crate) trait Way<B: Backend>: Send + Sync {
 ///
 /// The listed values have at most `max_bytes` together, and so have the states; the first event and the first state are
 /// listed whatever their size. Each transaction writes at most `max_bytes`. The first transaction begins behind
-/// `before_commit`.
+/// `before_commit`. A round with hooks, which have begun, has one transaction, and the rest waits for the next round.
 ///
 /// # Errors
 ///
@@ -179,6 +180,7 @@ pub(crate) async fn round<B: Backend, W: Way<B>>(
     way: &W,
     limits: Limits,
     before_commit: impl Future<Output = ()> + Send,
+    mut begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Rounded<W::Left>> {
     let started = Instant::now();
     let max_events = limits.max_events.min(share_of(limits.round_events, members.len()));
@@ -216,9 +218,13 @@ pub(crate) async fn round<B: Backend, W: Way<B>>(
     }
     let (decided_at, mut was_given_up) = (Instant::now(), false);
     let mut committing = Ok(());
-    for slice in slices(ready, limits.max_bytes) {
+    for (place, slice) in slices(ready, limits.max_bytes).into_iter().enumerate() {
+        if place > 0 && begun.is_some() {
+            slice.ready.iter().for_each(|ready| note(&mut done, ready.index, Done::Deferred));
+            continue;
+        }
         let began = Instant::now();
-        match commit(pool, way, slice).await {
+        match commit(pool, way, slice, begun.as_deref_mut()).await {
             Ok(committed) => {
                 was_given_up |= committed.was_given_up;
                 committed.done.into_iter().for_each(|(index, its)| note(&mut done, index, its));

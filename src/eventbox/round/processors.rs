@@ -37,7 +37,7 @@ pub(crate) struct CodeLimits {
 
 impl CodeLimits {
     /// Returns the longest time of the loads, of the decisions, and of the code in the transaction.
-    pub(super) fn longest(&self) -> Duration {
+    pub(crate) fn longest(&self) -> Duration {
         self.turn_deadline.min(self.patience)
     }
 }

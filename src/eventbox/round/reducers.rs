@@ -21,8 +21,10 @@ use crate::eventbox::decide::state::StateCodec;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::event::Event;
 use crate::eventbox::turn::decision::{Batch, give_keys};
+use crate::eventbox::turn::hooked::ErasedHooks;
+use crate::eventbox::turn::kept_state::Keeper;
 use crate::eventbox::turn::options::TurnOptions;
-use crate::eventbox::turn::{Turn, process_batch_with};
+use crate::eventbox::turn::{Turn, Work, process_batch_keeping};
 use crate::origin::SharedOrigin;
 use crate::outbox::Caused;
 use crate::recipient::Recipient;
@@ -61,6 +63,7 @@ pub(crate) trait ErasedReducer<B: Backend>: Send + Sync {
         pool: &'a Pool<B>,
         to: &'a Recipient,
         options: &'a TurnOptions,
+        hooks: Option<&'a dyn ErasedHooks<B>>,
     ) -> BoxFuture<'a, Result<Turn>>;
 }
 
@@ -104,10 +107,12 @@ where
         pool: &'a Pool<B>,
         to: &'a Recipient,
         options: &'a TurnOptions,
+        hooks: Option<&'a dyn ErasedHooks<B>>,
     ) -> BoxFuture<'a, Result<Turn>> {
         Box::pin(async move {
             let reducing = ReducerAsProcessor::<R, C>::new(&self.reducer);
-            process_batch_with(pool, to, &reducing, options).await.map_err(with_state_error)
+            let work = Work { pool, to, processor: &reducing, hooks };
+            process_batch_keeping(work, options, &mut Keeper::off()).await.map_err(with_state_error)
         })
     }
 }

@@ -11,11 +11,12 @@ use uuid::Uuid;
 use super::commit::{Commit, Committed, Outcome};
 use super::decision::{Decision, whole_range};
 use super::guard::Guard;
+use super::hooked::Begun;
 use super::inside::Inside;
 use super::journal::Names;
 use super::kept_state::Keeper;
 use super::options::TurnOptions;
-use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn};
+use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, Work};
 use crate::error::{Error, Misuse, Result};
 use crate::eventbox::decide::processor::{EVersion, Processor};
 use crate::eventbox::event::trace::Links;
@@ -42,9 +43,7 @@ pub(super) struct Attempted {
 /// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times. An attempt that fails empties
 /// the keeper, so that the next attempt loads the state.
 pub(super) async fn attempt_with_retries<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
+    work: Work<'_, B, P>,
     options: &TurnOptions,
     keeper: &mut Keeper<P::State>,
 ) -> (Result<Turn>, Attempted)
@@ -52,12 +51,12 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let mut pauses = pauses(CONTENTION_PAUSE, MAX_CONTENTION_RETRIES);
+    let (to, mut pauses) = (work.to, pauses(CONTENTION_PAUSE, MAX_CONTENTION_RETRIES));
     let mut contention = 0;
     let mut links = Links::default();
     loop {
         let mut attempted = Attempted::default();
-        let done = attempt(pool, to, processor, options, &mut attempted, &mut links, keeper).await;
+        let done = attempt(work, options, &mut attempted, &mut links, keeper).await;
         if done.is_err() {
             keeper.clear();
         }
@@ -75,10 +74,9 @@ where
     }
 }
 
+/// Attempts a turn, between the begin and the end of the hooks of its kind.
 async fn attempt<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
+    work: Work<'_, B, P>,
     options: &TurnOptions,
     attempted: &mut Attempted,
     links: &mut Links,
@@ -88,6 +86,32 @@ where
     B: Backend,
     P: Processor<B>,
 {
+    let Some(hooks) = work.hooks else {
+        return attempt_begun(work, options, attempted, links, keeper, None).await;
+    };
+    let begun = Begun::begin(hooks, vec![work.to.clone()], options.deadline_of_attempt()).await?;
+    let Some(mut begun) = begun else {
+        return Ok(Turn { is_left_alone: true, ..Turn::default() });
+    };
+    // Boxed, because only kinds with hooks have it.
+    let done = Box::pin(attempt_begun(work, options, attempted, links, keeper, Some(&mut begun))).await;
+    begun.end(done.as_ref().err());
+    done
+}
+
+async fn attempt_begun<B, P>(
+    work: Work<'_, B, P>,
+    options: &TurnOptions,
+    attempted: &mut Attempted,
+    links: &mut Links,
+    keeper: &mut Keeper<P::State>,
+    begun: Option<&mut Begun<'_, B>>,
+) -> Result<Turn>
+where
+    B: Backend,
+    P: Processor<B>,
+{
+    let Work { pool, to, processor, .. } = work;
     let guard = Guard::new(to, options.deadline_of_attempt());
     let loading = Loading { pool, to, processor, guard: &guard, options };
     let mut after = options.after();
@@ -143,7 +167,7 @@ where
     let writer = Writer::new(to, loaded.events.last().map_or(Uuid::nil(), |event| event.id().0));
     let inside = Inside { pool, to, processor, guard: &guard, turn, eversion, writer, journal, gathers_emits: false };
     let commit = Commit { inside, failing, range };
-    let committed = commit.run(at_hand, decision).await;
+    let committed = commit.run(at_hand, decision, begun).await;
     metrics::spent(Phase::Committing, began.elapsed(), options.shard_to_record(to));
     let Committed { outcome, token, saved } = committed?;
     consumed.retain(|id| !outcome.failures.iter().any(|failure| failure.events.contains(&EventId(*id))));

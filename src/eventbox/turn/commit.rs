@@ -3,9 +3,11 @@
 use uuid::Uuid;
 
 use super::decision::{Decision, give_keys};
+use super::hooked::{Begun, of_hook};
 use super::inside::{Failure, Inside, Taken};
 use super::read_back::read_back;
 use crate::error::{Error, Misuse, Result};
+use crate::eventbox::decide::hooks::RoundResult;
 use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::emit::wake_up::in_transaction;
@@ -46,26 +48,43 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         &self,
         at_hand: Option<Held<B>>,
         decision: Decision<B, P::State>,
+        begun: Option<&mut Begun<'_, B>>,
     ) -> Result<Committed<P::State>> {
         // Boxed, because the future holds the user's code: a large future fills the stack, and moving it costs time.
-        in_transaction(Box::pin(self.commit(at_hand, decision))).await
+        in_transaction(Box::pin(self.commit(at_hand, decision, begun))).await
     }
 
-    async fn commit(&self, at_hand: Option<Held<B>>, decision: Decision<B, P::State>) -> Result<Committed<P::State>> {
+    async fn commit(
+        &self,
+        at_hand: Option<Held<B>>,
+        decision: Decision<B, P::State>,
+        mut begun: Option<&mut Begun<'_, B>>,
+    ) -> Result<Committed<P::State>> {
         let (token, inside) = (Uuid::new_v4(), &self.inside);
         let mut tx = B::begin_exclusive(inside.pool, at_hand).await.map_err(|fault| inside.during(fault))?;
-        let applying = inside.writer.within(self.apply(&mut tx, token, decision));
+        let applying = inside.writer.within(self.apply(&mut tx, token, decision, begun.as_deref_mut()));
         let (outcome, saved) = match inside.guard.within(|| inside.attempt(), applying).await {
             Ok(applied) => applied,
             Err(error) => return Err(self.cause(&mut tx, error).await),
         };
-        inside.require_whole(B::check_to_commit(&mut tx)).await?;
+        let whole = inside.require_whole(B::check_to_commit(&mut tx)).await;
+        match &mut begun {
+            // The transaction was whole before its last code.
+            Some(begun) => {
+                whole.map_err(of_hook)?;
+                begun.commits();
+            }
+            None => whole?,
+        }
         match B::commit_shared(tx).await {
             Ok(()) => {}
             Err(fault) if fault.lost_the_answer() => {
                 read_back(inside.pool, inside.to, inside.turn, token, fault).await?;
             }
             Err(fault) => return Err(inside.during(fault)),
+        }
+        if let Some(begun) = begun {
+            begun.settle(RoundResult::Committed);
         }
         Ok(Committed { outcome, token, saved })
     }
@@ -76,6 +95,7 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         tx: &mut B::SharedTx,
         token: Uuid,
         mut decision: Decision<B, P::State>,
+        begun: Option<&mut Begun<'_, B>>,
     ) -> Result<(Outcome, Option<P::State>)> {
         let inside = &self.inside;
         let (shard, recipient) = (inside.to.shard().into(), inside.to.as_str());
@@ -102,10 +122,16 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         if let Some(state) = &target {
             inside.save(tx, state, origin.as_ref()).await?;
         }
-        if self.failing && taken.failures.is_empty() {
+        let clears = self.failing && taken.failures.is_empty();
+        if clears || begun.is_some() {
             inside.require_whole(B::check_intact(tx)).await?;
+        }
+        if clears {
             let cleared = in_time::<B, _>(B::clear_failures(tx, shard, recipient)).await;
             cleared.map_err(|fault| inside.during(fault))?;
+        }
+        if let Some(begun) = begun {
+            begun.finalize(inside.pool, tx, inside.guard, vec![inside.to.clone()]).await?;
         }
         Ok((Outcome::of(taken, consumed.len(), published), target))
     }

@@ -4,6 +4,7 @@ mod attempt;
 mod commit;
 pub(super) mod decision;
 pub(super) mod guard;
+pub(super) mod hooked;
 pub(super) mod inside;
 pub(super) mod journal;
 pub(super) mod kept_state;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use sqlx::Pool;
 
 use self::attempt::attempt_with_retries;
+use self::hooked::ErasedHooks;
 use self::inside::Failure;
 use self::kept_state::Keeper;
 use self::options::TurnOptions;
@@ -151,16 +153,31 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    process_batch_keeping(pool, to, processor, options, &mut Keeper::off()).await
+    process_batch_keeping(Work { pool, to, processor, hooks: None }, options, &mut Keeper::off()).await
 }
+
+/// A recipient, and the code for its turns.
+pub(crate) struct Work<'a, B: Backend, P> {
+    pub(crate) pool: &'a Pool<B>,
+    pub(crate) to: &'a Recipient,
+    pub(crate) processor: &'a P,
+    /// What wraps each transaction of the kind.
+    pub(crate) hooks: Option<&'a dyn ErasedHooks<B>>,
+}
+
+impl<B: Backend, P> Clone for Work<'_, B, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend, P> Copy for Work<'_, B, P> {}
 
 /// Does what [`process_batch_with`] does, with the state that an earlier turn left in the keeper, if it is current.
 /// Leaves the state for the next turn there; after an error the keeper is empty.
-#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = to.kind()))]
+#[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = work.to.kind()))]
 pub(crate) async fn process_batch_keeping<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
+    work: Work<'_, B, P>,
     options: &TurnOptions,
     keeper: &mut Keeper<P::State>,
 ) -> Result<Turn>
@@ -168,10 +185,10 @@ where
     B: Backend,
     P: Processor<B>,
 {
-    let started = Instant::now();
-    let (done, attempted) = attempt_with_retries(pool, to, processor, options, keeper).await;
+    let (started, Work { pool, to, .. }) = (Instant::now(), work);
+    let (done, attempted) = attempt_with_retries(work, options, keeper).await;
     let done = match done {
-        Err(error) if is_poison(&error) => failed(pool, to, processor, options, attempted, error).await,
+        Err(error) if is_poison(&error) => failed(work, options, attempted, error).await,
         Ok(turn) if !turn.failures.is_empty() => Ok(failed_in_part(pool, to, options, turn).await),
         done => done,
     };

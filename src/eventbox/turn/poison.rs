@@ -7,10 +7,10 @@ use std::time::Duration;
 use sqlx::Pool;
 use uuid::Uuid;
 
-use super::Turn;
 use super::attempt::{Attempted, attempt_with_retries};
 use super::kept_state::Keeper;
 use super::options::TurnOptions;
+use super::{Turn, Work};
 use crate::clock::micros;
 use crate::error::{Error, Result};
 use crate::eventbox::decide::processor::Processor;
@@ -54,9 +54,7 @@ pub(super) fn is_poison(error: &Error) -> bool {
 
 /// Stores a failure, and isolates its cause when the recipient failed often enough.
 pub(super) async fn failed<B, P>(
-    pool: &Pool<B>,
-    to: &Recipient,
-    processor: &P,
+    work: Work<'_, B, P>,
     options: &TurnOptions,
     mut attempted: Attempted,
     mut error: Error,
@@ -65,6 +63,7 @@ where
     B: Backend,
     P: Processor<B>,
 {
+    let Work { pool, to, .. } = work;
     if is_hindered(pool, to, options, &error).await || !counts(options, to, &error) {
         return Err(error);
     }
@@ -89,7 +88,7 @@ where
     while let Some(half) = attempted.events.checked_sub(1).and_then(|_| NonZeroU32::new(attempted.events / 2)) {
         tracing::debug!(recipient = %to, half, "a batch keeps failing: trying half of it");
         let options = options.searching(half);
-        let (done, smaller) = attempt_with_retries(pool, to, processor, &options, &mut Keeper::off()).await;
+        let (done, smaller) = attempt_with_retries(work, &options, &mut Keeper::off()).await;
         match done {
             Ok(turn) if turn.number.is_some() => {
                 go_on_at_once(pool, to).await;

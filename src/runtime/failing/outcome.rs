@@ -31,6 +31,10 @@ impl<B: Backend> Scheduler<B> {
         let until = Instant::now() + self.shared.config.poll_interval;
         let done = match done {
             Ok(rounded) => rounded.done,
+            // Nothing of the round was read, and other kinds go on.
+            Err(error @ Error::RoundHook { .. }) => {
+                return taken.iter().for_each(|to| self.backs_off(to, &error, Judged::NoEvents));
+            }
             Err(error) => {
                 self.shared.failed_shards.failed(taken.iter().map(Recipient::shard).collect(), &error);
                 for to in taken {

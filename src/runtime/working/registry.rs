@@ -1,16 +1,17 @@
-//! The registered processor or reducer of each kind.
+//! The registered processor or reducer of each kind, and its round hooks.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sqlx::Pool;
+use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
-use crate::error::Result;
+use crate::error::{BoxError, Result};
 use crate::eventbox::{
-    CodeLimits, ErasedReducer, Keeper, KeptState, Limits, Processor, ProcessorWay, RoundMember, Rounded, Turn,
-    TurnOptions, process_batch_keeping, round,
+    Begun, CodeLimits, ErasedHooks, ErasedReducer, Keeper, KeptState, Limits, Processor, ProcessorWay, Round,
+    RoundHooks, RoundMember, RoundResult, Rounded, Turn, TurnOptions, Work, process_batch_keeping, round,
 };
 use crate::recipient::Recipient;
 use crate::store::{Backend, BoxFuture};
@@ -43,6 +44,7 @@ pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
         to: &'a Recipient,
         options: &'a TurnOptions,
         kept: Option<ErasedState>,
+        hooks: Option<&'a dyn ErasedHooks<B>>,
     ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)>;
 
     /// Takes recipients through a round, with the states that their last turns kept.
@@ -53,6 +55,7 @@ pub(crate) trait ErasedProcessor<B: Backend>: Send + Sync {
         kept: Vec<Option<ErasedState>>,
         limits: (Limits, CodeLimits),
         before_commit: BoxFuture<'a, ()>,
+        begun: Option<&'a mut Begun<'_, B>>,
     ) -> BoxFuture<'a, Result<Rounded<ErasedState>>>;
 }
 
@@ -72,10 +75,12 @@ impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for TypedProcesso
         to: &'a Recipient,
         options: &'a TurnOptions,
         kept: Option<ErasedState>,
+        hooks: Option<&'a dyn ErasedHooks<B>>,
     ) -> BoxFuture<'a, (Result<Turn>, Option<ErasedState>)> {
         Box::pin(async move {
             let mut keeper = Keeper::on(kept.and_then(ErasedState::with_type::<P::State>));
-            let done = process_batch_keeping(pool, to, &*self.0, options, &mut keeper).await;
+            let work = Work { pool, to, processor: &*self.0, hooks };
+            let done = process_batch_keeping(work, options, &mut keeper).await;
             (done, keeper.into_kept().map(ErasedState::of))
         })
     }
@@ -87,11 +92,12 @@ impl<B: Backend, P: Processor<B> + 'static> ErasedProcessor<B> for TypedProcesso
         kept: Vec<Option<ErasedState>>,
         (limits, of_code): (Limits, CodeLimits),
         before_commit: BoxFuture<'a, ()>,
+        begun: Option<&'a mut Begun<'_, B>>,
     ) -> BoxFuture<'a, Result<Rounded<ErasedState>>> {
         Box::pin(async move {
             let known = kept.into_iter().map(|kept| kept.and_then(ErasedState::with_type::<P::State>)).collect();
             let way = ProcessorWay::new(&self.0, of_code);
-            let rounded = round(pool, members, known, &way, limits, before_commit).await?;
+            let rounded = round(pool, members, known, &way, limits, before_commit, begun).await?;
             Ok(rounded.map_left(ErasedState::of))
         })
     }
@@ -131,10 +137,47 @@ impl<B: Backend> Handler<B> {
         to: &Recipient,
         options: &TurnOptions,
         kept: Option<ErasedState>,
+        hooks: Option<&dyn ErasedHooks<B>>,
     ) -> (Result<Turn>, Option<ErasedState>) {
         match self {
-            Handler::Processor(processor, _) => processor.turn(pool, to, options, kept).await,
-            Handler::Reducer(reducer, _) => (reducer.turn(pool, to, options).await, None),
+            Handler::Processor(processor, _) => processor.turn(pool, to, options, kept, hooks).await,
+            Handler::Reducer(reducer, _) => (reducer.turn(pool, to, options, hooks).await, None),
         }
+    }
+}
+
+/// Round hooks by kind.
+pub(crate) type Hooks<B> = BTreeMap<String, Box<dyn ErasedHooks<B>>>;
+
+/// Holds the round hooks of a kind.
+pub(crate) struct TypedHooks<H> {
+    hooks: H,
+    /// Ends the wait of a round that has not begun.
+    stopping: CancellationToken,
+}
+
+impl<H> TypedHooks<H> {
+    pub(crate) fn new(hooks: H, stopping: CancellationToken) -> Self {
+        TypedHooks { hooks, stopping }
+    }
+}
+
+impl<B: Backend, H: RoundHooks<B>> ErasedHooks<B> for TypedHooks<H> {
+    fn begin<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, BoxError>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                begun = self.hooks.begin_round(round) => begun.map(|()| true),
+                () = self.stopping.cancelled() => Ok(false),
+            }
+        })
+    }
+
+    fn finalize<'a>(&'a self, tx: &'a mut B::Connection, round: &'a Round) -> BoxFuture<'a, Result<(), BoxError>> {
+        Box::pin(self.hooks.finalize(tx, round))
+    }
+
+    fn finish(&self, round: &Round, result: &RoundResult) {
+        self.hooks.finish_round(round, result);
     }
 }

@@ -48,8 +48,8 @@ impl<B: Backend> Scheduler<B> {
             let start = match self.windows.may_begin(lane, self.is_full(lane, now), now) {
                 Some(true) => Some(Start { recipients: self.most_of(lane, now), prefers_turns: false }),
                 Some(false) => None,
-                None if lane == Lane::REDUCERS => self.start_of_reducers(),
-                None => self.start_of_a_processor(lane, now),
+                None if self.is_of_a_processor(lane) => self.start_of_a_processor(lane, now),
+                None => self.start_of_reducers(lane),
             };
             if let Some(start) = start {
                 self.last_lane = lane;
@@ -63,11 +63,15 @@ impl<B: Backend> Scheduler<B> {
 
     /// Returns the most recipients of a round of a lane.
     fn most_of(&self, lane: Lane, now: Instant) -> usize {
-        let is_of_a_processor = |handler: &Handler<B>| matches!(handler, Handler::Processor(_, its) if *its == lane);
-        match self.shared.handlers.values().any(is_of_a_processor) {
+        match self.is_of_a_processor(lane) {
             true => self.paces.allowed(lane, now),
             false => self.shared.config.round_recipients.get(),
         }
+    }
+
+    fn is_of_a_processor(&self, lane: Lane) -> bool {
+        let has_it = |handler: &Handler<B>| matches!(handler, Handler::Processor(_, its) if *its == lane);
+        lane != Lane::REDUCERS && self.shared.handlers.values().any(has_it)
     }
 
     fn is_full(&self, lane: Lane, now: Instant) -> bool {
@@ -75,11 +79,11 @@ impl<B: Backend> Scheduler<B> {
     }
 
     /// Returns how a round of reducers starts, if there are enough recipients for one.
-    fn start_of_reducers(&self) -> Option<Start> {
+    fn start_of_reducers(&self, lane: Lane) -> Option<Start> {
         let most = self.shared.config.round_recipients.get();
-        self.has_enough(Lane::REDUCERS, most / 4).then(|| {
+        self.has_enough(lane, most / 4).then(|| {
             // Where rounds do not wait for each other, a round of one is the fastest for its recipient.
-            let recipients = if !B::ONE_WRITER && self.fits_singly(Lane::REDUCERS) { 1 } else { most };
+            let recipients = if !B::ONE_WRITER && self.fits_singly(lane) { 1 } else { most };
             Start { recipients, prefers_turns: false }
         })
     }

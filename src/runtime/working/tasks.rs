@@ -14,7 +14,7 @@ use super::state_cache::Entry;
 use super::window::Turnstile;
 use crate::error::{Error as EventboxError, Result};
 use crate::eventbox::{
-    CodeLimits, Done, EventId, Jury, Limits, MAX_ROUND_EVENTS, Phase, ReducerWay, RoundMember, Rounded, Turn,
+    Begun, CodeLimits, Done, EventId, Jury, Limits, MAX_ROUND_EVENTS, Phase, ReducerWay, RoundMember, Rounded, Turn,
     TurnOptions, failed_in_part, round, spent,
 };
 use crate::recipient::Recipient;
@@ -124,13 +124,28 @@ pub(super) async fn run_round<B: Backend>(
     };
     let members: Vec<_> = places.iter().map(member).collect();
     let kept = places.into_iter().map(|place| place.kept).collect();
+    let recipients = |members: Vec<RoundMember>| members.into_iter().map(|member| member.to).collect();
+    let beginning = begin(&shared, &members, &mut turnstile).await;
+    let mut begun = match beginning {
+        Ok(Beginning::Begun(begun)) => Some(begun),
+        Ok(Beginning::WithoutHooks) => None,
+        Ok(Beginning::Stopped) => {
+            let skipped = Rounded { done: members.iter().map(|_| Done::Skipped).collect(), ..Rounded::none() };
+            return Report::Round(lane, recipients(members), Ok(skipped));
+        }
+        Err(error) => return Report::Round(lane, recipients(members), Err(error)),
+    };
     let before_commit = turnstile.pass();
     let mut rounded = match members.first().and_then(|member| shared.handlers.get(member.to.kind())) {
         Some(Handler::Processor(processor, _)) => {
-            round_of_a_processor(&shared, &**processor, &members, kept, Box::pin(before_commit)).await
+            let before_commit = Box::pin(before_commit);
+            round_of_a_processor(&shared, &**processor, &members, kept, before_commit, begun.as_mut()).await
         }
-        _ => round_of_reducers(&shared, &members, kept, before_commit).await,
+        _ => round_of_reducers(&shared, &members, kept, before_commit, begun.as_mut()).await,
     };
+    if let Some(begun) = begun {
+        begun.end(rounded.as_ref().err());
+    }
     drop(turnstile);
     if let Ok(rounded) = &mut rounded {
         // Hooks run concurrently. The recipients of the round wait for its slowest hook.
@@ -140,7 +155,31 @@ pub(super) async fn run_round<B: Backend>(
         });
         join_all(committed).await;
     }
-    Report::Round(lane, members.into_iter().map(|member| member.to).collect(), rounded)
+    Report::Round(lane, recipients(members), rounded)
+}
+
+/// Result of the begin of a round.
+enum Beginning<'h, B: Backend> {
+    WithoutHooks,
+    Begun(Begun<'h, B>),
+    /// The runtime stops, so that the round is not worked on.
+    Stopped,
+}
+
+/// Lets the hooks of the kind begin, when the hooks of the round before have begun.
+async fn begin<'h, B: Backend>(
+    shared: &'h Shared<B>,
+    members: &[RoundMember],
+    turnstile: &mut Turnstile,
+) -> Result<Beginning<'h, B>> {
+    let Some(hooks) = members.first().and_then(|member| shared.hooks_of(member.to.kind())) else {
+        return Ok(Beginning::WithoutHooks);
+    };
+    turnstile.may_begin().await;
+    let recipients = members.iter().map(|member| member.to.clone()).collect();
+    let begun = Begun::begin(hooks, recipients, shared.config.turn_deadline).await?;
+    turnstile.has_begun();
+    Ok(begun.map_or(Beginning::Stopped, |begun| Beginning::Begun(begun.within(code_limits(shared).longest()))))
 }
 
 async fn round_of_reducers<B: Backend>(
@@ -148,6 +187,7 @@ async fn round_of_reducers<B: Backend>(
     members: &[RoundMember],
     kept: Vec<Option<Entry>>,
     before_commit: impl Future<Output = ()> + Send,
+    begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Rounded<Entry>> {
     let mut reducers = Vec::with_capacity(members.len());
     for member in members {
@@ -159,7 +199,7 @@ async fn round_of_reducers<B: Backend>(
     }
     let known = kept.into_iter().map(|entry| entry.and_then(Entry::of_reducer)).collect();
     let limits = limits_of(shared, MAX_ROUND_EVENTS);
-    let rounded = round(&shared.pool, members, known, &ReducerWay(reducers), limits, before_commit).await?;
+    let rounded = round(&shared.pool, members, known, &ReducerWay(reducers), limits, before_commit, begun).await?;
     Ok(rounded.map_left(Entry::OfReducer))
 }
 
@@ -169,18 +209,22 @@ async fn round_of_a_processor<B: Backend>(
     members: &[RoundMember],
     kept: Vec<Option<Entry>>,
     before_commit: BoxFuture<'_, ()>,
+    begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Rounded<Entry>> {
     let _at_work: Vec<_> = members.iter().map(|member| shared.at_work.begin(&member.to)).collect();
+    let kept = kept.into_iter().map(|entry| entry.and_then(Entry::of_processor)).collect();
+    let limits = (limits_of(shared, shared.config.processor_events), code_limits(shared));
+    let rounded = processor.round(&shared.pool, members, kept, limits, before_commit, begun).await?;
+    Ok(rounded.map_left(Entry::OfProcessor))
+}
+
+fn code_limits<B: Backend>(shared: &Shared<B>) -> CodeLimits {
     let config = &shared.config;
-    let of_code = CodeLimits {
+    CodeLimits {
         turn_deadline: config.turn_deadline,
         patience: config.processor_round_time * ROUND_PATIENCE,
         decisions_at_once: config.workers,
-    };
-    let kept = kept.into_iter().map(|entry| entry.and_then(Entry::of_processor)).collect();
-    let limits = (limits_of(shared, config.processor_events), of_code);
-    let rounded = processor.round(&shared.pool, members, kept, limits, before_commit).await?;
-    Ok(rounded.map_left(Entry::OfProcessor))
+    }
 }
 
 fn limits_of<B: Backend>(shared: &Shared<B>, round_events: NonZeroU32) -> Limits {
@@ -237,7 +281,7 @@ pub(super) async fn run_turn<B: Backend>(
     };
     let options = options_for(&shared, &to, &options.behind(after), &hearing);
     let (mut done, kept) = match shared.handlers.get(to.kind()) {
-        Some(kind) => kind.turn(&shared.pool, &to, &options, kept).await,
+        Some(kind) => kind.turn(&shared.pool, &to, &options, kept, shared.hooks_of(to.kind())).await,
         None => (Ok(Turn::default()), None),
     };
     if let Ok(turn) = &mut done {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lane::Lane;
@@ -30,25 +30,40 @@ struct Window {
     /// When the first recipient became ready that is in no round yet.
     opened: Option<Instant>,
     running: usize,
-    /// Ends when the round that began last ends.
-    last: Option<oneshot::Receiver<()>>,
+    /// Says whether the round that began last has passed its hooks, and ends when that round ends.
+    last: Option<watch::Receiver<bool>>,
 }
 
 /// The place of a round among the rounds of its kind.
 #[derive(Debug, Default)]
 pub(super) struct Turnstile {
-    /// The drop lets the next round commit.
-    _done: Option<oneshot::Sender<()>>,
+    /// Whether the hooks of the round have begun. The drop lets the next round commit.
+    begun: Option<watch::Sender<bool>>,
     /// Ends with the round before.
-    before: Option<oneshot::Receiver<()>>,
+    before: Option<watch::Receiver<bool>>,
 }
 
 impl Turnstile {
+    /// Waits until the hooks of the round before have begun. Else this round could take what the other one waits for,
+    /// and then wait for the other one to commit.
+    pub(super) async fn may_begin(&mut self) {
+        if let Some(before) = &mut self.before {
+            // The error is the drop.
+            drop(before.wait_for(|has_begun| *has_begun).await);
+        }
+    }
+
+    /// Lets the hooks of the next round begin.
+    pub(super) fn has_begun(&self) {
+        if let Some(begun) = &self.begun {
+            begun.send_replace(true);
+        }
+    }
+
     /// Waits until the round before has ended.
     pub(super) async fn pass(&mut self) {
-        if let Some(before) = self.before.take() {
-            // The error is the drop.
-            let _ = before.await;
+        if let Some(mut before) = self.before.take() {
+            while before.changed().await.is_ok() {}
         }
     }
 }
@@ -73,10 +88,10 @@ impl Windows {
     /// Closes the window of a lane, because its round begins.
     pub(super) fn begin(&mut self, lane: Lane) -> Turnstile {
         let Some(window) = self.0.get_mut(&lane) else { return Turnstile::default() };
-        let (done, ended) = oneshot::channel();
+        let (begun, last) = watch::channel(false);
         window.opened = None;
         window.running += 1;
-        Turnstile { _done: Some(done), before: window.last.replace(ended) }
+        Turnstile { begun: Some(begun), before: window.last.replace(last) }
     }
 
     /// Notes that a round of a lane has ended.
@@ -164,6 +179,24 @@ mod tests {
         first.pass().await;
         let stalled = tokio::time::timeout(MAX, second.pass()).await;
         assert!(stalled.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hooks_begin_in_the_order_of_their_rounds() {
+        let mut windows = windows();
+        let (mut first, mut second) = (windows.begin(LANE), windows.begin(LANE));
+        first.may_begin().await;
+        let early = tokio::time::timeout(MAX, second.may_begin()).await;
+        assert!(early.is_err());
+        first.has_begun();
+        second.may_begin().await;
+        let stalled = tokio::time::timeout(MAX, second.pass()).await;
+        assert!(stalled.is_err(), "it begins beside the other, and commits behind it");
+        drop(second);
+        let mut third = windows.begin(LANE);
+        third.may_begin().await;
+        third.pass().await;
+        Turnstile::default().may_begin().await;
     }
 
     #[tokio::test(start_paused = true)]

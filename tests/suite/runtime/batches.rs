@@ -164,7 +164,7 @@ impl<B: CellEngine> Processor<B> for FailingLoad<B> {
 }
 
 /// Returns settings with a single scan, which finds all recipients that there are at the start.
-fn one_scan() -> RuntimeConfig {
+pub(super) fn one_scan() -> RuntimeConfig {
     let (mut config, never) = (one_round(), Duration::from_secs(3_600));
     (config.leases, config.poll_interval, config.min_poll_interval) = (None, never, never);
     config

@@ -11,6 +11,7 @@ mod gaps;
 mod gauges;
 mod handing;
 mod holding;
+mod hooks;
 #[cfg(feature = "postgres")]
 mod jumps;
 mod kept_states;
