@@ -84,6 +84,11 @@ on_every_engine! {
         assert_eq!(on(db, &["shards", "release", "4", "--yes"]).await.done(), "Released shard 4.");
         let lease = on(db, &["shards", "list", "--json"]).await.json()[4].clone();
         assert_eq!(lease["expires_in_seconds"], json!(null), "{lease}");
+
+        db.run("UPDATE eventbox_member SET shard_limit = 0").await;
+        let peer = on(db, &["shards", "move", "5", &to]).await;
+        assert!(peer.refused().contains("takes no shards") && peer.stderr.contains("eventbox members"), "{peer:?}");
+        assert_eq!((held(db, first).await, held(db, second).await), (8, 1));
     }
 
     async fn shards_get_specs_and_are_unassigned(db) {
