@@ -17,7 +17,7 @@ fn literal<B: TestEngine>(id: Uuid) -> String {
 }
 
 /// Inserts a member with a heartbeat of now.
-async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
+pub(super) async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let exiting = if B::FOLDER == "postgres" { "false" } else { "0" };
     db.run(format_args!(
@@ -29,7 +29,7 @@ async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
 }
 
 /// Gives the first ten shards to a worker.
-async fn hold<B: TestEngine>(db: &TestDb<B>, worker: Uuid) {
+pub(super) async fn hold<B: TestEngine>(db: &TestDb<B>, worker: Uuid) {
     let ahead = SystemTime::now() + Duration::from_secs(3_600);
     let ahead = ahead.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     db.run(format_args!(
