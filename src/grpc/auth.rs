@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
+use subtle::ConstantTimeEq;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -67,7 +68,8 @@ impl Credential {
 
     /// Returns a credential of fixed headers.
     ///
-    /// The client must send all of these headers with exactly these values. The server compares names in lower case.
+    /// The client must send all of these headers with exactly these values. The server compares names in lower case,
+    /// and values in a time that depends on their length only.
     #[must_use]
     pub fn headers<N: AsRef<str>, V: Into<String>>(headers: impl IntoIterator<Item = (N, V)>) -> Self {
         let headers = headers.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()));
@@ -128,7 +130,8 @@ pub(crate) struct Caller(pub(crate) Option<String>);
 
 fn check_header(metadata: &MetadataMap, name: &str, value: &str) -> Result<(), Status> {
     match metadata.get(name) {
-        Some(found) if found.as_bytes() == value.as_bytes() => Ok(()),
+        // Else the time would tell how many bytes of a guess are right.
+        Some(found) if found.as_bytes().ct_eq(value.as_bytes()).into() => Ok(()),
         Some(_) => Err(Status::unauthenticated(format!("the header {name} does not have the expected value"))),
         None => Err(Status::unauthenticated(format!("the header {name} is missing"))),
     }
@@ -226,6 +229,20 @@ impl Interceptor for Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_is_compared_whole() {
+        let credential = Credential::headers([("X-Team", "ramp")]);
+        let passes = |value: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("x-team", value.parse().unwrap());
+            credential.check(&metadata, Duration::ZERO).is_ok()
+        };
+        assert!(passes("ramp"));
+        for wrong in ["", "r", "ram", "ramps", "Ramp", "pmar", "gate"] {
+            assert!(!passes(wrong), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn hex_is_strict() {

@@ -101,10 +101,10 @@ pub struct ShardSpec {
     /// Refused.
     #[prost(int32, tag = "5")]
     pub hint_backups: i32,
-    /// Refused.
+    /// Refused: a round takes recipients of many shards. Each process sets the durations of rounds, for each kind.
     #[prost(message, optional, tag = "6")]
     pub max_txn_duration: ::core::option::Option<::prost_types::Duration>,
-    /// Refused.
+    /// Refused, see max_txn_duration.
     #[prost(message, optional, tag = "7")]
     pub min_txn_duration: ::core::option::Option<::prost_types::Duration>,
     /// No process works on the shard, and its events wait.

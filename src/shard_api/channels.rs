@@ -72,7 +72,46 @@ pub(super) fn url_of(endpoint: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::proto::consumer::ListRequest;
+    use crate::proto::consumer::shard_client::ShardClient;
+
+    /// Reads frames of HTTP/2 until one has headers: a call is in flight.
+    async fn read_call(stream: &mut TcpStream) {
+        const PREFACE: usize = 24;
+        const HEADERS: u8 = 1;
+        stream.read_exact(&mut [0; PREFACE]).await.unwrap();
+        loop {
+            let mut header = [0; 9];
+            stream.read_exact(&mut header).await.unwrap();
+            let [high, middle, low, kind, ..] = header;
+            if kind == HEADERS {
+                return;
+            }
+            let length = u32::from_be_bytes([0, high, middle, low]);
+            stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+        }
+    }
+
+    /// A member that is gone without a word ends the calls to it, which may have no other limit than minutes.
+    #[tokio::test]
+    async fn a_member_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = Channels::default().to(&listener.local_addr().unwrap().to_string()).unwrap();
+        let call = tokio::spawn(async move { ShardClient::new(channel).list(ListRequest::default()).await });
+        let (mut member, _) = listener.accept().await.unwrap();
+        // An empty frame of settings: the connection has begun.
+        member.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        read_call(&mut member).await;
+        tokio::time::pause();
+        let ended = timeout(100 * KEEP_ALIVE, call).await.expect("it is not asked for a sign of life");
+        assert!(ended.unwrap().is_err());
+        drop(member);
+    }
 
     #[test]
     fn an_endpoint_is_the_address_of_a_server() {

@@ -197,10 +197,13 @@ impl ShardClient {
 
     /// Waits until a process works on each selected shard, at most `limit`.
     ///
+    /// A disabled shard ends the wait with an error at once, because no process will work on the shard. To wait for the
+    /// others, exclude it: by a label, or by its label `id`.
+    ///
     /// # Errors
     ///
-    /// [`ShardClientError::NotReady`] with the shards that are not ready after `limit`; the errors of
-    /// [`list`](ShardClient::list).
+    /// [`ShardClientError::Disabled`] with the disabled shards; [`ShardClientError::NotReady`] with the shards that are
+    /// not ready after `limit`; the errors of [`list`](ShardClient::list).
     pub async fn wait_until_ready(&self, selector: LabelSelector, limit: Duration) -> Result<(), ShardClientError> {
         let until = Instant::now() + limit;
         let mut pauses = endless_pauses(LOOKS.0, LOOKS.1);
@@ -209,8 +212,12 @@ impl ShardClient {
             let Ok(listed) = timeout_at(until, self.list(selector.clone())).await else {
                 return Err(ShardClientError::NotReady { shards, limit });
             };
-            let waiting = listed?.into_iter().filter(|shard| !is_primary(shard));
-            shards = waiting.map(|shard| shard.spec.unwrap_or_default().id).collect();
+            let listed = listed?;
+            let disabled = ids(listed.iter().filter(|shard| shard.spec.as_ref().is_some_and(|spec| spec.disable)));
+            if !disabled.is_empty() {
+                return Err(ShardClientError::Disabled { shards: disabled });
+            }
+            shards = ids(listed.iter().filter(|shard| !is_primary(shard)));
             if shards.is_empty() {
                 return Ok(());
             }
@@ -227,6 +234,10 @@ impl ShardClient {
         *request.metadata_mut() = self.headers.clone();
         request
     }
+}
+
+fn ids<'a>(shards: impl Iterator<Item = &'a Shard>) -> Vec<String> {
+    shards.map(|shard| shard.spec.as_ref().map_or_else(String::new, |spec| spec.id.clone())).collect()
 }
 
 /// Returns the message of an answer whose status is OK.

@@ -32,6 +32,9 @@ fn existing(id: &str) -> Result<u8, String> {
     shard_number(id).ok_or_else(|| format!("there is no shard {id:?}: shards are 000 to 255"))
 }
 
+/// Why a spec has no durations.
+const BY_KIND: &str = "rounds have durations by kind, which RuntimeBuilder::round_durations sets";
+
 /// Returns the spec of a message. Refuses what this library does not have.
 fn spec(from: &consumer::ShardSpec) -> Result<ShardSpec, String> {
     let refused = [
@@ -39,8 +42,8 @@ fn spec(from: &consumer::ShardSpec) -> Result<ShardSpec, String> {
         ("recovery_log_prefix", !from.recovery_log_prefix.is_empty(), "events and states are in the database"),
         ("hint_prefix", !from.hint_prefix.is_empty(), "there are no recovery logs"),
         ("hint_backups", from.hint_backups != 0, "there are no recovery logs"),
-        ("max_txn_duration", from.max_txn_duration.is_some_and(is_set), "rounds have no duration by shard"),
-        ("min_txn_duration", from.min_txn_duration.is_some_and(is_set), "rounds have no duration by shard"),
+        ("max_txn_duration", from.max_txn_duration.is_some_and(is_set), BY_KIND),
+        ("min_txn_duration", from.min_txn_duration.is_some_and(is_set), BY_KIND),
         ("hot_standbys", from.hot_standbys != 0, "each shard has a standby where there is a second process"),
         ("disable_wait_for_ack", from.disable_wait_for_ack, "events have no acknowledgements to wait for"),
         ("ring_buffer_size", from.ring_buffer_size != 0, "events are listed from the database"),

@@ -49,6 +49,17 @@ pub enum ShardClientError {
         /// The error of the failed batch, of which nothing was applied.
         source: Box<ShardClientError>,
     },
+    /// Shards are disabled, so no process will work on them.
+    #[error(
+        "wait until shards are ready: {} are disabled, so no process works on them: {}: enable them, or select others",
+        shards.len(),
+        shards.join(" ")
+    )]
+    #[non_exhaustive]
+    Disabled {
+        /// Ids of the disabled shards.
+        shards: Vec<String>,
+    },
     /// Shards were not ready in time.
     #[error("wait until shards are ready: {} are not, after {limit:?}: {}", shards.len(), shards.join(" "))]
     #[non_exhaustive]

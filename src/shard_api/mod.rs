@@ -66,7 +66,7 @@ pub use id::{shard_id, shard_number};
 pub use proxy::{GENERATION_HEADER, PROXIED_BY_HEADER, PROXY_TIMEOUT, Proxy, ProxyError, Routed};
 pub use service::{ShardServerHandle, ShardService};
 pub use shards::{Shards, WHO_HEADER, WHY_HEADER};
-pub use stat::{MAX_PUBLISHED_AGE, MAX_STAT_KEYS, MAX_STAT_WAIT};
+pub use stat::{MAX_PUBLISHED_AGE, MAX_STAT_KEYS, MAX_STAT_WAIT, MAX_WAITING_STATS};
 
 pub use crate::grpc::{
     Credential, DEFAULT_MAX_AGE, InvalidPublicKey, Listen, MAX_CLOCK_SKEW, MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION,

@@ -1,6 +1,7 @@
 //! The shard API on the tables of a database.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use sqlx::Pool;
 use tonic::metadata::MetadataMap;
@@ -12,6 +13,7 @@ use super::channels::Channels;
 use super::convert::{self, process};
 use super::id::{shard_id, shard_number};
 use super::select::Selector;
+use super::stat::{MAX_WAITING_STATS, Places};
 use crate::admin::{self, Member, Operator, ShardSelector, ShardView};
 use crate::error::Error;
 use crate::grpc::Caller;
@@ -50,6 +52,7 @@ pub struct Shards<B: Backend> {
     pub(super) pool: Pool<B>,
     pub(super) local: Option<Local<B>>,
     pub(super) channels: Channels,
+    pub(super) places: Places,
 }
 
 /// The runtime of this process.
@@ -68,7 +71,7 @@ impl<B: Backend> Shards<B> {
     /// Makes the API of a database.
     #[must_use]
     pub fn new(pool: Pool<B>) -> Self {
-        Shards { pool, local: None, channels: Channels::default() }
+        Shards { pool, local: None, channels: Channels::default(), places: Places::new(MAX_WAITING_STATS) }
     }
 
     /// Answers Stat for the shards of this runtime. The API does not keep the runtime alive.
@@ -82,6 +85,16 @@ impl<B: Backend> Shards<B> {
     #[must_use]
     pub fn tls(mut self, tls: tonic::transport::ClientTlsConfig) -> Self {
         self.channels = Channels::new(Some(tls));
+        self
+    }
+
+    /// Answers, sends on or waits for at most this many Stat calls at once, instead of [`MAX_WAITING_STATS`]. Another
+    /// call is refused with RESOURCE_EXHAUSTED.
+    ///
+    /// A call that waits for a turn looks into the database every 100 ms, so a larger number costs connections.
+    #[must_use]
+    pub fn max_waiting_stats(mut self, limit: NonZeroUsize) -> Self {
+        self.places = Places::new(limit.get());
         self
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
@@ -31,11 +32,36 @@ pub const MAX_PUBLISHED_AGE: Duration = Duration::from_secs(600);
 /// Most keys in the `read_through` of a Stat call.
 pub const MAX_STAT_KEYS: usize = 256;
 
+/// Most Stat calls that a process answers or waits for at once, unless [`Shards::max_waiting_stats`] sets another.
+pub const MAX_WAITING_STATS: usize = 256;
+
 /// Longest wait of a process for the lease that a proxied request names, and for the start of its own work on a shard.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// First and longest pause between two looks at the turn of a recipient.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// The places of the Stat calls in flight. A call that finds none is refused: it may wait for minutes, and looks into
+/// the database again and again.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: usize,
+    free: Semaphore,
+}
+
+impl Places {
+    pub(super) fn new(limit: usize) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Places { limit, free: Semaphore::new(limit) }
+    }
+
+    fn take(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.free.try_acquire().map_err(|_| {
+            let limit = self.limit;
+            Status::resource_exhausted(format!("{limit} Stat calls wait here already, the most at once: call again"))
+        })
+    }
+}
 
 /// What must be processed before the call returns.
 enum Sought {
@@ -107,6 +133,7 @@ impl<B: Backend> Shards<B> {
         let message = request.get_ref();
         let Some(shard) = shard_number(&message.shard) else { return self.told(Code::ShardNotFound, None).await };
         let sought = sought_in(&message.read_through, shard)?;
+        let _place = self.places.take()?;
         let Some(local) = &self.local else { return self.stat_elsewhere(shard, request).await };
         let mut options = ResolveOptions::new();
         if let Some(proxied) = &message.header {

@@ -9,6 +9,7 @@ mod package;
 mod peers;
 mod postgres;
 mod prometheus;
+mod python;
 mod run;
 
 use std::ffi::OsString;
@@ -44,8 +45,9 @@ The chores of eventbox.
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
                              emitter, outbox or chip; OPTIONS go to `cargo mutants`, as `--shard 0/8`. A mutant takes
                              one to two minutes, and all of them a day; it wants cargo-mutants
-  cargo xtask peers [ARGS…]  runs the tests of peers with netcat, curl and Python; says what to install if one is
-                             missing, where `test` leaves its tests out
+  cargo xtask peers [ARGS…]  runs the tests with programs of others: peers with netcat, curl and Python, and the shard
+                             API with a client in Python, whose gRPC library pip installs below target/. Says what to
+                             install if a program is missing, where `test` leaves its tests out
   cargo xtask package        runs the checks before a release: `cargo deny check`, every feature by itself
                              (`cargo hack`), and `cargo publish --dry-run`; it wants cargo-deny and cargo-hack
   cargo xtask pg -- CMD…     runs a command with a throw-away Postgres, with DATABASE_URL and PGHOST,

@@ -1,4 +1,4 @@
-//! `cargo xtask peers`: the tests with programs of others, all of which must be on the machine.
+//! `cargo xtask peers`: the tests with programs of others. They fail where a plain run of the tests leaves them out.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-use crate::postgres;
 use crate::run::{cargo, exit_code, status_of};
+use crate::{postgres, python};
 
 /// What the tests start: the programs, of which one is enough, and a package that has one of them.
 const WANTED: [(&[&str], &str); 3] =
@@ -15,6 +15,9 @@ const WANTED: [(&[&str], &str); 3] =
 
 /// Environment variable that makes a missing program a failure of the tests.
 const REQUIRED: &str = "EVENTBOX_FOREIGN_PEERS";
+
+/// Environment variable with the Python that speaks gRPC, for the client of the shard API.
+const PYTHON: &str = "EVENTBOX_FOREIGN_PYTHON";
 
 /// Open files that the test of 10,000 connections needs.
 const OPEN_FILES: rlim_t = 11_000;
@@ -36,8 +39,12 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         bail!("a test needs {OPEN_FILES} open files, and the hard limit is {most}: raise it (`ulimit -Hn`)");
     }
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let python = python::with_grpc()?;
     let server = postgres::server()?;
-    let mut tests = cargo(["test", "--all-features", "--test", "around", "peer::foreign"]);
-    tests.args(args).env("DATABASE_URL", server.url()).env(REQUIRED, "1");
+    // The folders `foreign` of peers and of the shard API. The tests of the latter are ignored by a plain run.
+    let mut tests = cargo(["test", "--all-features", "--test", "around", "::foreign::"]);
+    tests.args(&args).args((!args.iter().any(|arg| arg == "--")).then_some("--")).arg("--include-ignored");
+    tests.env("DATABASE_URL", server.url()).env(REQUIRED, "1");
+    tests.env(PYTHON, python.program).env("PYTHONPATH", python.stubs);
     exit_code(status_of(&mut tests)?)
 }

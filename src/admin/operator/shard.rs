@@ -5,9 +5,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Done, Operator};
+use crate::admin::view::shards::is_living;
 use crate::clock::micros;
 use crate::error::{Error, Result};
-use crate::store::{Backend, Fault, answered, begin_tx};
+use crate::store::{Backend, Fault, MemberRow, answered, begin_tx};
 
 /// Term of the lease of a shard that an operator moved. The member renews it when it sees the shard.
 pub const MOVED_LEASE_TTL: Duration = Duration::from_secs(10);
@@ -28,7 +29,8 @@ impl<B: Backend> Operator<B> {
     ///
     /// # Errors
     ///
-    /// See [`Operator`]; [`Error::Setup`] when there is no such member.
+    /// See [`Operator`]; [`Error::Setup`] when there is no such member, or when it takes no shards: it is stopping, has
+    /// sent no heartbeat within the term of its leases, or runs no processors. Nothing was changed then.
     ///
     /// [`release_shard`]: Operator::release_shard
     pub async fn move_shard(&self, shard: u8, to: Uuid) -> Result<Done> {
@@ -42,21 +44,35 @@ impl<B: Backend> Operator<B> {
         };
         let write = answered(&self.pool, async {
             let mut tx = begin_tx(&self.pool, B::BEGIN_WRITE, false).await?;
-            let is_there = match to {
-                Some(to) => B::list_members(&mut tx).await?.iter().any(|member| member.worker == to && !member.exiting),
-                None => true,
+            let obstacle = match to {
+                Some(to) => obstacle(B::list_members(&mut tx).await?.iter().find(|member| member.worker == to)),
+                None => None,
             };
-            let changed = is_there && B::move_lease(&mut tx, shard.into(), to, micros(MOVED_LEASE_TTL)).await?;
+            if let Some(obstacle) = obstacle {
+                return Ok((tx, Err(obstacle)));
+            }
+            let changed = B::move_lease(&mut tx, shard.into(), to, micros(MOVED_LEASE_TTL)).await?;
             self.record(&mut tx, &entry, changed.into()).await?;
-            Ok((tx, is_there, changed.into()))
+            Ok((tx, Ok(changed.into())))
         });
-        let (tx, is_there, touched) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
-        let done = self.end(tx, &entry, touched).await?;
-        match is_there {
-            true => Ok(done),
-            false => {
-                Err(Error::setup(&entry, "there is no such member, or it is stopping: `eventbox members` lists them"))
+        let (tx, moved) = write.await.map_err(|fault: Fault| fault.during(&entry))?;
+        match moved {
+            Ok(touched) => self.end(tx, &entry, touched).await,
+            Err(obstacle) => {
+                tx.rollback().await;
+                Err(Error::setup(&entry, format_args!("{obstacle}: `eventbox members` lists the members")))
             }
         }
+    }
+}
+
+/// Returns why a member would not work on a shard that it is given.
+fn obstacle(member: Option<&MemberRow>) -> Option<&'static str> {
+    match member {
+        None => Some("there is no such member"),
+        Some(member) if member.exiting => Some("the member is stopping, so it takes no shards"),
+        Some(member) if member.shard_limit <= 0 => Some("the member runs no processors, so it takes no shards"),
+        Some(member) if !is_living(member) => Some("the member has sent no heartbeat within the term of its leases"),
+        Some(_) => None,
     }
 }

@@ -231,14 +231,19 @@ struct Told {
 
 impl Told {
     fn of(member: &MemberRow) -> Option<Self> {
-        let (report, usual) = (&member.report, micros(USUAL_TERM));
-        let term_us = if report.lease_ttl_us > 0 { report.lease_ttl_us } else { usual };
-        (member.lives(term_us) && !member.exiting).then(|| Told {
+        let report = &member.report;
+        (is_living(member) && !member.exiting).then(|| Told {
             worker: member.worker,
             works_on: report.works_on(),
             standby_of: report.standby_of(),
         })
     }
+}
+
+/// Returns whether a member has sent a heartbeat within the term of its leases.
+pub(in crate::admin) fn is_living(member: &MemberRow) -> bool {
+    let told_us = member.report.lease_ttl_us;
+    member.lives(if told_us > 0 { told_us } else { micros(USUAL_TERM) })
 }
 
 fn view(lease: Option<&LeaseRow>, row: ShardRow, living: &[Told]) -> ShardView {

@@ -1,6 +1,7 @@
 //! The secret of the process: keys for the tokens of forms and for login cookies.
 
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 /// A random secret, made at the start. After a restart, open forms and logins are not valid any more.
@@ -37,9 +38,10 @@ impl Secret {
         self.code(texts).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Returns whether two texts are equal. The time depends on neither, because only their codes are compared.
+    /// Returns whether two texts are equal. The time depends on their lengths only: their codes are compared, and in
+    /// constant time.
     pub(crate) fn is_same(&self, one: &str, other: &str) -> bool {
-        self.code(&["same", one]) == self.code(&["same", other])
+        self.code(&["same", one]).ct_eq(&self.code(&["same", other])).into()
     }
 }
 
@@ -56,6 +58,9 @@ mod tests {
             assert_ne!(code, secret.sign(other));
         }
         assert_ne!(code, Secret::new().sign(&["csrf", "ab", "c"]));
-        assert!(secret.is_same("token", "token") && !secret.is_same("token", "tokens"));
+        assert!(secret.is_same("token", "token"));
+        for other in ["", "t", "toke", "tokens", "Token"] {
+            assert!(!secret.is_same("token", other), "{other:?}");
+        }
     }
 }

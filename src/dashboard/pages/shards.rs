@@ -105,12 +105,13 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
         }
     };
     let (released, unassigned) = (shard("release-shard-number"), shard("unassign-shard-number"));
+    let takers: Vec<&Member> = members.iter().filter(|member| !member.is_exiting && member.shard_limit > 0).collect();
     let moved = html! {
         (shard("move-shard-number"))
         label {
             span { "To the member" }
             select #move-shard-member name="member" required {
-                @for member in members { option value=(member.worker.to_string()) { (member_name(member)) } }
+                @for member in &takers { option value=(member.worker.to_string()) { (member_name(member)) } }
             }
         }
     };
@@ -120,7 +121,7 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             p { "The owner of a shard decides only who works on it. Moving a shard loses and repeats nothing." }
             (forms::ask(call, "action-release-shard", "Release …", "release-shard", &[], &released))
             (forms::ask(call, "action-unassign-shard", "Unassign …", "unassign-shard", &[], &unassigned))
-            @if !members.is_empty() {
+            @if !takers.is_empty() {
                 (forms::ask(call, "action-move-shard", "Move …", "move-shard", &[], &moved))
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 /// Largest file of a token, in bytes.
 const MAX_TOKEN_BYTES: usize = 4096;
@@ -101,10 +102,12 @@ impl Expected {
         Expected(Sha256::digest(token).into())
     }
 
-    /// Returns whether a header carries the token. Digests are compared, so that the time tells nothing of the token.
+    /// Returns whether a header carries the token. Digests are compared, and in constant time, so that the time tells
+    /// nothing of the token.
     pub(in crate::peer) fn is_in(&self, header: Option<&str>) -> bool {
         let Some((scheme, token)) = header.and_then(|header| header.split_once(' ')) else { return false };
-        scheme.eq_ignore_ascii_case("bearer") && <[u8; 32]>::from(Sha256::digest(token.trim())) == self.0
+        let given: [u8; 32] = Sha256::digest(token.trim()).into();
+        scheme.eq_ignore_ascii_case("bearer") && bool::from(given.ct_eq(&self.0))
     }
 }
 

@@ -19,9 +19,9 @@ pub use self::headers::{GENERATION_HEADER, PROXIED_BY_HEADER};
 use self::send::Sender;
 use super::channels::Channels;
 use super::stat::CATCH_UP;
-use crate::error::BoxError;
+use crate::error::{BoxError, Result};
 use crate::recipient::Recipient;
-use crate::runtime::{ResolveOptions, ResolveStatus, Resolver, Runtime};
+use crate::runtime::{Resolution, ResolveOptions, ResolveStatus, Resolver, Runtime};
 use crate::store::Backend;
 
 /// Longest wait for the head of an answer, unless [`Proxy::timeout`] sets another.
@@ -34,8 +34,8 @@ pub const PROXY_TIMEOUT: Duration = Duration::from_secs(60);
 /// [`RuntimeConfig::endpoint`](crate::runtime::RuntimeConfig::endpoint), and asks [`route`](Proxy::route) first.
 ///
 /// A request that is sent on has the headers [`GENERATION_HEADER`] and [`PROXIED_BY_HEADER`]. The process that gets it
-/// never sends it on again, and refuses another generation than the lease has: an older one at once, a newer one after
-/// 5 s. Then the client tries again. The lease decides only who answers, so a refusal costs time and nothing else.
+/// never sends it on again, and refuses another generation than the lease has, after one look at the lease. Then the
+/// client tries again. The lease decides only who answers, so a refusal costs time and nothing else.
 ///
 /// HTTP/2 requests, as all of gRPC, are sent on as HTTP/2, and HTTP/1.1 requests as HTTP/1.1. To an endpoint that
 /// begins with `https` all are sent as HTTP/2.
@@ -161,11 +161,7 @@ impl<B: Backend> Proxy<B> {
         T::Error: Into<BoxError>,
     {
         let proxied = Proxied::read(request.headers())?;
-        let mut options = ResolveOptions::new().wait(self.wait);
-        if let Some(proxied) = &proxied {
-            options = options.generation(proxied.generation);
-        }
-        let found = self.resolver.resolve(to, options).await.map_err(error::Problem::Resolve)?;
+        let found = self.locate(to, proxied.as_ref()).await.map_err(error::Problem::Resolve)?;
         let holder = match (found.status, found.holder) {
             (ResolveStatus::Ok, _) => return Ok(Routed::Here(request)),
             (ResolveStatus::NotPrimary, Some(holder)) if proxied.is_none() => holder,
@@ -180,6 +176,19 @@ impl<B: Backend> Proxy<B> {
             Ok(Ok(response)) => Ok(Routed::Answered(response)),
             Ok(Err(source)) => Err(away(source)),
             Err(elapsed) => Err(away(elapsed.into())),
+        }
+    }
+
+    /// Finds the process that works on a recipient, and waits while there is none.
+    async fn locate(&self, to: &Recipient, proxied: Option<&Proxied>) -> Result<Resolution> {
+        let waiting = ResolveOptions::new().wait(self.wait);
+        let Some(Proxied { generation }) = proxied else { return self.resolver.resolve(to, waiting).await };
+        // One look first: any client can write the header, and a generation that the database does not have yet would
+        // be waited for.
+        let found = self.resolver.resolve(to, ResolveOptions::new().generation(*generation)).await?;
+        match found.status {
+            ResolveStatus::NoPrimary => self.resolver.resolve(to, waiting.generation(*generation)).await,
+            _ => Ok(found),
         }
     }
 }

@@ -229,10 +229,39 @@ on_every_engine! {
         assert_eq!(record(db).await, [entry("retry", "messages with source=flights", 2)]);
     }
 
-    async fn a_shard_cannot_go_to_a_member_that_is_not_there(db) {
-        let error = ana(db).move_shard(7, uuid::Uuid::new_v4()).await.unwrap_err();
-        assert!(error.to_string().contains("no such member"), "{error}");
-        assert_eq!(db.count("eventbox_lease WHERE holder IS NOT NULL OR pinned IS NOT NULL").await, 0);
-        assert_eq!(record(db).await, []);
+    /// A member that would not work on the shard does not get it: its events would wait.
+    async fn a_shard_cannot_go_to_a_member_that_takes_none(db) {
+        let worker = uuid::Uuid::from_u128(1);
+        let (id, now) = match Engine::FOLDER {
+            "postgres" => (format!("'{worker}'"), "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"),
+            _ => (format!("x'{}'", worker.simple()), "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"),
+        };
+        let refused = async |why: &str| {
+            for is_rehearsal in [true, false] {
+                let error = ana(db).rehearsing(is_rehearsal).move_shard(7, worker).await.unwrap_err();
+                assert!(error.to_string().contains(why) && error.to_string().contains("eventbox members"), "{error}");
+            }
+            assert_eq!(db.count("eventbox_lease WHERE holder IS NOT NULL OR pinned IS NOT NULL").await, 0);
+            assert_eq!(record(db).await, []);
+        };
+        refused("no such member").await;
+        for (limit, exiting, silent_s, term, why) in [
+            (0, false, 0, "", "runs no processors"),
+            (256, true, 0, "", "is stopping"),
+            (256, false, 16, "", "no heartbeat"),
+            (256, false, 60, r#""lease_ttl_us":59000000"#, "no heartbeat"),
+        ] {
+            db.run("DELETE FROM eventbox_member").await;
+            db.run(format_args!(
+                "INSERT INTO eventbox_member (worker, address, shard_limit, exiting, heartbeat_at_us, report)
+                 VALUES ({id}, 'host-b', {limit}, {exiting}, {now} - {silent_s} * 1000000, '{{{term}}}')"
+            ))
+            .await;
+            refused(why).await;
+        }
+        // A member with longer terms may be silent for longer.
+        db.run("UPDATE eventbox_member SET report = '{\"lease_ttl_us\":600000000}'").await;
+        assert_eq!(ana(db).move_shard(7, worker).await.unwrap().touched, 1);
+        assert_eq!(db.count("eventbox_lease WHERE pinned IS NOT NULL").await, 1);
     }
 }

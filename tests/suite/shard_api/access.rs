@@ -1,11 +1,16 @@
 //! Who may call, what is recorded, and functions that a service replaces.
 
+use std::time::Duration;
+
 use eventbox::admin;
 use eventbox::proto::consumer::shard_client::ShardClient as Generated;
 use eventbox::proto::consumer::{
     ApplyRequest, ApplyResponse, GetHintsRequest, ListRequest, StatRequest, UnassignRequest,
 };
 use eventbox::shard_api::{Credential, ShardClientError, WHO_HEADER};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -107,4 +112,21 @@ on_every_engine! {
         assert_eq!(client.list(LabelSelector::default()).await.unwrap().len(), 256);
         serving.abort();
     }
+}
+
+/// A client that is gone without a word is let go, so that its place among the connections becomes free.
+#[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let options = sqlx::sqlite::SqlitePoolOptions::new();
+    let pool = options.connect_lazy_with(eventbox::sqlite_options(":memory:"));
+    let server = ShardService::new(Shards::new(pool)).serve("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(server.local_addr()).await.unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // An empty frame of settings: the connection has begun.
+    client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    client.read_exact(&mut [0; 9]).await.unwrap();
+    tokio::time::pause();
+    let hour = Duration::from_secs(3_600);
+    let closed = timeout(hour, client.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "the server keeps a connection that says nothing");
 }

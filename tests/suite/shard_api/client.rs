@@ -52,6 +52,24 @@ on_every_engine! {
         assert!(listed.iter().all(|shard| shard.summary.as_ref().unwrap().code == 300));
         runtime.stop(STOP).await;
     }
+
+    /// No process will work on a disabled shard, so the wait ends long before its limit.
+    async fn a_client_does_not_wait_for_a_disabled_shard(db) {
+        let (_server, client) = open(Shards::new(db.pool.clone())).await;
+        let disabled = ShardSpec { disable: true, ..labelled("007", "ramp") };
+        let disable = Change { expect_mod_revision: 0, upsert: Some(disabled), ..Change::default() };
+        client.apply(&[disable, upsert(8, 0)]).await.unwrap();
+        let hour = Duration::from_secs(3_600);
+        let late = client.wait_until_ready(including([label("team", "ramp")]), hour);
+        let refused = tokio::time::timeout(SOON, late).await.expect("the wait ends at once").unwrap_err();
+        let ShardClientError::Disabled { shards, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(shards, &["007"]);
+        assert!(refused.to_string().contains("007: enable them"), "{refused}");
+        let runtime = counting(db, None).await;
+        let others = LabelSelector { include: None, exclude: set([label("id", "7")]) };
+        client.wait_until_ready(others, SOON).await.unwrap();
+        runtime.stop(STOP).await;
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod access;
 mod client;
+mod foreign;
 mod proxy;
 mod specs;
 mod stat;

@@ -1,5 +1,7 @@
 //! Requests of a service of one's own, which any process may get.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body as AxumBody;
 use axum::extract::{Request, State};
@@ -12,6 +14,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::*;
@@ -88,7 +91,7 @@ on_every_engine! {
         two.runtime.stop(STOP).await;
     }
 
-    /// An answer from an old holder, or for one, is refused.
+    /// An answer from an old holder, or for one, is refused. So is a generation that somebody made up.
     async fn a_request_of_an_older_generation_is_refused(db) {
         let one = service(db).await;
         eventually(SOON, async || one.runtime.shards() == 256).await;
@@ -98,6 +101,14 @@ on_every_engine! {
         let old = one.proxied(&to, -1).await;
         let answer = one.ask(&to, &old).await;
         assert!(answer.starts_with("HTTP/1.1 421") && answer.contains("another generation"), "{answer}");
+        // A generation that the lease does not have yet is not waited for, however long the proxy may wait.
+        let patient = Proxy::new(&one.runtime).wait(Duration::from_secs(3_600));
+        let forged = one.proxied(&to, 1_000).await;
+        let request = http::Request::get("/");
+        let request = forged.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let refused = timeout(SOON, patient.route(&to, request.body(Body::empty()).unwrap())).await;
+        let refused = refused.expect("it is refused at once").unwrap_err();
+        assert_eq!(refused.status(), Some(ResolveStatus::WrongGeneration));
         for wrong in [&right[..1], &right[1..], &[right[0].clone(), (GENERATION_HEADER, "x".to_owned())]] {
             let answer = one.ask(&to, wrong).await;
             assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");

@@ -8,7 +8,7 @@ use eventbox::proto::consumer::header::Etcd;
 use eventbox::proto::consumer::process_spec::Id;
 use eventbox::proto::consumer::shard_client::ShardClient as Generated;
 use eventbox::proto::consumer::{Header, StatRequest, StatResponse, Status};
-use eventbox::shard_api::{ShardClientError, shard_id};
+use eventbox::shard_api::{Proxy, ShardClientError, shard_id};
 use tonic::Code;
 
 use super::*;
@@ -112,6 +112,32 @@ on_every_engine! {
         assert_eq!(stopped.status(), Some(Status::ShardStopped));
     }
 
+    /// The number of calls that wait is bounded, and a call that ends makes room.
+    async fn more_stats_than_may_wait_are_refused(db) {
+        let runtime = counting(db, None).await;
+        let api = Shards::new(db.pool.clone()).on(&runtime).max_waiting_stats(1.try_into().unwrap());
+        let (_server, client) = open(api).await;
+        eventually(SOON, async || runtime.shards() == 256).await;
+        let to = counter(1);
+        // Neither call can end: the recipient has no turn yet.
+        let wait = || {
+            let (client, to) = (client.clone(), to.clone());
+            tokio::spawn(async move { client.stat(id_of(&to), of(to.as_str(), 1)).await })
+        };
+        let (mut one, mut two) = (wait(), wait());
+        let (refused, waiting) = tokio::select! {
+            refused = &mut one => (refused, two),
+            refused = &mut two => (refused, one),
+        };
+        let refused = refused.unwrap().unwrap_err();
+        assert!(matches!(refused, ShardClientError::Call { code: Code::ResourceExhausted, .. }), "{refused:?}");
+        assert!(refused.to_string().contains("1 Stat calls wait here already"), "{refused}");
+        emit(db, &to).await;
+        assert_eq!(waiting.await.unwrap().unwrap().read_through, of(to.as_str(), 1));
+        client.stat(id_of(&to), of(to.as_str(), 1)).await.unwrap();
+        runtime.stop(STOP).await;
+    }
+
     /// Case 10: a wait that no work ends is told at once.
     async fn stat_of_a_paused_recipient_does_not_wait(db) {
         let one = member(db).await;
@@ -169,6 +195,24 @@ on_every_engine! {
         let wrong = proxied(&one, "007".to_owned(), elsewhere).await.unwrap_err();
         assert!(wrong.code() == Code::FailedPrecondition && wrong.message().contains("cluster id"), "{wrong:?}");
         one.runtime.stop(STOP).await;
+    }
+
+    /// The database names the endpoint of a holder, so it may be anything.
+    async fn an_endpoint_that_is_no_server_of_http_is_not_called(db) {
+        let (one, two) = (member(db).await, counting(db, Some("ftp://127.0.0.1:21".to_owned())).await);
+        shared(&one.runtime, &two).await;
+        let to = recipient_of(&two).await;
+        let refused = one.client.stat(id_of(&to), BTreeMap::new()).await;
+        let Err(ShardClientError::Call { code, message, .. }) = refused else { panic!("{refused:?}") };
+        assert!(code == Code::Unavailable && message.contains("is not of the form http://host:port"), "{message}");
+        for version in [http::Version::HTTP_11, http::Version::HTTP_2] {
+            let request = http::Request::get("/").version(version).body(tonic::body::Body::empty()).unwrap();
+            let refused = Proxy::new(&one.runtime).route(&to, request).await.unwrap_err();
+            let cause = std::error::Error::source(&refused).unwrap().to_string();
+            assert!(refused.http_status() == 502 && cause.contains("is not of the form"), "{cause}");
+        }
+        one.runtime.stop(STOP).await;
+        two.stop(STOP).await;
     }
 
     async fn a_holder_without_an_endpoint_is_named(db) {

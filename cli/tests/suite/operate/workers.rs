@@ -17,7 +17,7 @@ fn literal<B: TestEngine>(id: Uuid) -> String {
 }
 
 /// Inserts a member with a heartbeat of now.
-async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
+pub(super) async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let exiting = if B::FOLDER == "postgres" { "false" } else { "0" };
     db.run(format_args!(
@@ -29,7 +29,7 @@ async fn join<B: TestEngine>(db: &TestDb<B>, worker: Uuid, address: &str) {
 }
 
 /// Gives the first ten shards to a worker.
-async fn hold<B: TestEngine>(db: &TestDb<B>, worker: Uuid) {
+pub(super) async fn hold<B: TestEngine>(db: &TestDb<B>, worker: Uuid) {
     let ahead = SystemTime::now() + Duration::from_secs(3_600);
     let ahead = ahead.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     db.run(format_args!(
@@ -84,6 +84,11 @@ on_every_engine! {
         assert_eq!(on(db, &["shards", "release", "4", "--yes"]).await.done(), "Released shard 4.");
         let lease = on(db, &["shards", "list", "--json"]).await.json()[4].clone();
         assert_eq!(lease["expires_in_seconds"], json!(null), "{lease}");
+
+        db.run("UPDATE eventbox_member SET shard_limit = 0").await;
+        let peer = on(db, &["shards", "move", "5", &to]).await;
+        assert!(peer.refused().contains("takes no shards") && peer.stderr.contains("eventbox members"), "{peer:?}");
+        assert_eq!((held(db, first).await, held(db, second).await), (8, 1));
     }
 
     async fn shards_get_specs_and_are_unassigned(db) {
