@@ -31,7 +31,7 @@ mod status;
 mod supervise;
 
 pub use config::{MAX_SOURCE_NAME_BYTES, SourceConfig};
-pub use contract::{EventSource, MAX_PARTITION_BYTES, MAX_POSITION_BYTES, Page, Room, SourceReader};
+pub use contract::{EventSource, MAX_PARTITION_BYTES, MAX_PARTITIONS, MAX_POSITION_BYTES, Page, Room, SourceReader};
 #[cfg(feature = "postgres")]
 pub use decoding::change::{Change, ChangeKind};
 #[cfg(feature = "postgres")]
@@ -41,4 +41,4 @@ pub use drain::{Drained, drain};
 pub use error::SourceError;
 pub use handle::{Sources, SourcesBuilder};
 pub use metrics::INSTRUMENTS;
-pub use status::{PartitionState, PartitionStatus};
+pub use status::{MAX_ERROR_BYTES, PartitionState, PartitionStatus};
