@@ -192,10 +192,14 @@ impl Page {
         self.events.len() >= room.events || self.bytes >= room.bytes
     }
 
-    /// Returns what is wrong with the page.
-    pub(super) fn problem(&self) -> Option<String> {
+    /// Returns what is wrong with the page, which comes behind a position.
+    pub(super) fn problem(&self, behind: Option<&str>) -> Option<String> {
         match &self.position {
             None if !self.events.is_empty() => Some("the reader returned events without a position".to_owned()),
+            // Opened there again, the source would bring the same events once more.
+            Some(position) if !self.events.is_empty() && Some(position.as_str()) == behind => {
+                Some(format!("the reader returned events, but stayed at {position:?}"))
+            }
             Some(position) => problem_of_position(position).map(|problem| format!("the reader returned {problem}")),
             None => None,
         }
@@ -303,11 +307,12 @@ mod tests {
 
     #[test]
     fn wrong_pages_are_refused() {
-        assert!(page(1).problem().is_some());
+        assert!(page(1).problem(None).is_some());
+        assert!(page(1).up_to("1").problem(Some("1")).is_some() && page(0).up_to("1").problem(Some("1")).is_none());
         for position in ["a\0".to_owned(), "x".repeat(MAX_POSITION_BYTES + 1)] {
-            assert!(Page::new().up_to(position).problem().is_some());
+            assert!(Page::new().up_to(position).problem(None).is_some());
         }
-        assert!(Page::new().problem().is_none() && page(1).up_to("").problem().is_none());
+        assert!(Page::new().problem(None).is_none() && page(1).up_to("").problem(None).is_none());
         let long = Event::new(vec![0; crate::eventbox::MAX_VALUE_BYTES + 1]);
         assert!(Page::new().emit(Recipient::new("a", "1").unwrap(), long).is_err());
     }

@@ -36,7 +36,7 @@ pub use contract::{EventSource, MAX_PARTITION_BYTES, MAX_PARTITIONS, MAX_POSITIO
 pub use decoding::change::{Change, ChangeKind};
 #[cfg(feature = "postgres")]
 pub use decoding::{DECODING_LIMIT, IDLE_WAL_BYTES, PostgresChanges};
-pub use directory::{DEFAULT_LINE_BYTES, Directory, HEAD_BYTES, Line, MAX_FILES, READ_BYTES};
+pub use directory::{DEFAULT_LINE_BYTES, Directory, FILES_LIMIT, HEAD_BYTES, Line, MAX_FILES, READ_BYTES};
 pub use drain::{Drained, drain};
 pub use error::SourceError;
 pub use handle::{Sources, SourcesBuilder};

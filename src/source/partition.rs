@@ -170,10 +170,10 @@ impl<B: Backend> Partition<'_, B> {
                 }
                 Step::Read((reader, page)) => {
                     (waits.reading, idle_reader) = (None, Some(reader));
-                    match page.and_then(|page| page.problem().map_or(Ok(page), |problem| Err(problem.into()))) {
+                    let in_flight = waits.in_flight.as_ref().map(|its| its.sent.to.as_str());
+                    let known = round.position.as_deref().or(in_flight).or(position.as_deref());
+                    match page.and_then(|page| page.problem(known).map_or(Ok(page), |problem| Err(problem.into()))) {
                         Ok(page) => {
-                            let in_flight = waits.in_flight.as_ref().map(|its| its.sent.to.as_str());
-                            let known = round.position.as_deref().or(in_flight).or(position.as_deref());
                             // A page may repeat the position that is known.
                             is_idle = page.is_empty() && page.position.as_deref().is_none_or(|to| Some(to) == known);
                             if is_idle && waits.in_flight.is_none() {
