@@ -45,18 +45,18 @@ fn listed(
     mut list: impl FnMut() -> Result<BTreeSet<String>, BoxError>,
     length: impl Fn(&str) -> Result<Option<u64>, BoxError>,
 ) -> Result<BTreeMap<String, u64>, BoxError> {
-    let mut newest = None;
-    for name in list()?.into_iter().rev() {
-        if length(&name)?.is_some() {
-            newest = Some(name);
-            break;
-        }
-    }
-    let Some(newest) = newest else { return Ok(BTreeMap::new()) };
+    // A file that cannot be looked at is an error when it is the next one.
+    let is_there = |name: &String| length(name).map_or(true, |length| length.is_some());
+    let Some(newest) = list()?.into_iter().rev().find(is_there) else { return Ok(BTreeMap::new()) };
     let mut lengths = BTreeMap::new();
     for name in list()?.into_iter().take_while(|name| *name <= newest) {
-        if let Some(length) = length(&name)? {
-            lengths.insert(name, length);
+        match length(&name) {
+            Ok(Some(length)) => {
+                lengths.insert(name, length);
+            }
+            Ok(None) => {}
+            Err(_) if !lengths.is_empty() => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(lengths)
@@ -127,5 +127,16 @@ mod tests {
         assert_eq!(listing(&[&["b", "z"], &["b", "d", "z"]], &["z"]), ["b"], "a directory is of no such age");
         assert!(listing(&[&[]], &[]).is_empty() && listing(&[&["z"]], &["z"]).is_empty());
         assert_eq!(listing(&[&["b", "c"], &["c"]], &[]), ["c"], "b was removed");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_ends_the_list() {
+        let listing = |names: &[&str]| {
+            let list = || Ok(names.iter().map(|name| (*name).to_owned()).collect());
+            let length = |name: &str| if name == "bad" { Err("it is bad".into()) } else { Ok(Some(1)) };
+            listed(list, length).map(|lengths| lengths.into_keys().collect::<Vec<_>>())
+        };
+        assert_eq!(listing(&["a", "b", "bad", "c"]).unwrap(), ["a", "b"]);
+        assert!(listing(&["bad", "c"]).is_err() && listing(&["bad"]).is_err());
     }
 }

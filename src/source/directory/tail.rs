@@ -51,7 +51,8 @@ impl Tail {
                 return Err(changed(&position.file, position.offset));
             }
             tail.current = Some(Current::at(position.file, file, position.offset)?);
-            tail.next_file()?;
+            // For the distance to the end alone. A read returns the error of a file that is the next one.
+            let _ = tail.next_file();
         }
         Ok(tail)
     }
@@ -83,7 +84,15 @@ impl Tail {
                 return self.finished(page);
             }
             // The list comes before the last read: its writer finishes a file before it makes a later one.
-            let later = if current.is_at_end(&self.files)? { self.next_file()? } else { continue };
+            if !current.is_at_end(&self.files)? {
+                continue;
+            }
+            let later = match self.next_file() {
+                Ok(later) => later,
+                // The lines before a file that cannot be looked at go first.
+                Err(_) if has_read => return self.finished(page),
+                Err(error) => return Err(error),
+            };
             let Some(current) = &mut self.current else { continue };
             if later.is_some() && current.fill()? > 0 {
                 continue;
