@@ -93,6 +93,7 @@ impl Supervised {
                 () = sleep(self.config.partition_interval) => {}
             }
         }
+        drop(asking);
         self.tasks.close();
         self.tasks.wait().await;
     }
