@@ -34,9 +34,22 @@ pub struct SourceConfig {
     pub poll_interval: Duration,
     /// Time between two questions for the partitions of the source.
     pub partition_interval: Duration,
-    /// First pause of a failing partition. It doubles with each failure in a row, minus a random half.
+    /// Time after which a partition without a commit compares its checkpoint, and again after each further such time. A
+    /// reader that waits for events is ended when an operator or another process has moved the checkpoint.
+    pub checkpoint_interval: Duration,
+    /// Longest wait for the answer of [`EventSource::partitions`](super::EventSource::partitions). The wait then counts
+    /// as a failure.
+    pub partitions_limit: Duration,
+    /// Longest wait for the answer of [`EventSource::open`](super::EventSource::open). The wait then counts as a
+    /// failure of the partition.
+    pub open_limit: Duration,
+    /// Longest wait for the answer of [`EventSource::committed`](super::EventSource::committed). The wait then counts
+    /// as a failure of the partition, whose round stays committed.
+    pub committed_limit: Duration,
+    /// First pause after a failure of a partition, or of the question for the partitions. It doubles with each failure
+    /// in a row, minus a random half.
     pub retry_base: Duration,
-    /// Longest pause of a failing partition.
+    /// Longest pause after a failure.
     pub retry_cap: Duration,
 }
 
@@ -47,6 +60,10 @@ impl Default for SourceConfig {
             max_bytes: NonZeroUsize::new(4 << 20).unwrap_or(NonZeroUsize::MIN),
             poll_interval: Duration::from_millis(100),
             partition_interval: Duration::from_secs(1),
+            checkpoint_interval: Duration::from_secs(5),
+            partitions_limit: Duration::from_secs(30),
+            open_limit: Duration::from_secs(30),
+            committed_limit: Duration::from_secs(30),
             retry_base: Duration::from_millis(200),
             retry_cap: Duration::from_secs(30),
         }
@@ -76,6 +93,10 @@ impl SourceConfig {
         for (setting, value) in [
             ("poll_interval", self.poll_interval),
             ("partition_interval", self.partition_interval),
+            ("checkpoint_interval", self.checkpoint_interval),
+            ("partitions_limit", self.partitions_limit),
+            ("open_limit", self.open_limit),
+            ("committed_limit", self.committed_limit),
             ("retry_base", self.retry_base),
         ] {
             if value.is_zero() {

@@ -1,6 +1,11 @@
 //! The contract between the core and the part of a source that knows where events come from.
 
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use crate::error::{BoxError, Result};
 use crate::eventbox::{Event, check_event};
@@ -11,6 +16,9 @@ pub const MAX_POSITION_BYTES: usize = crate::store::MAX_POSITION_BYTES;
 
 /// Largest number of bytes of the name of a partition.
 pub const MAX_PARTITION_BYTES: usize = 200;
+
+/// Largest number of partitions of a source.
+pub const MAX_PARTITIONS: usize = 10_000;
 
 /// Where events come from. Implement it for a type of your own.
 ///
@@ -30,14 +38,18 @@ pub trait EventSource: Send + Sync + 'static {
     /// Returns the names of the partitions: parts that are read independently of each other, each in its own order.
     ///
     /// The core asks again every second, so that partitions may come and go. The partitions of a source are spread
-    /// over the processes of a service.
+    /// over the processes of a service. A source has at most [`MAX_PARTITIONS`].
+    ///
+    /// The core drops the future after the `partitions_limit` of its [`SourceConfig`](crate::source::SourceConfig).
     ///
     /// # Errors
     ///
-    /// Any error: the core keeps the partitions that it knows, and asks again.
+    /// Any error: the core keeps the partitions that it knows, and asks again after a pause that grows.
     async fn partitions(&self) -> Result<Vec<String>, BoxError>;
 
     /// Opens a partition behind a position; from its start when there is none.
+    ///
+    /// The core drops the future after the `open_limit` of its [`SourceConfig`](crate::source::SourceConfig).
     ///
     /// # Errors
     ///
@@ -48,6 +60,9 @@ pub trait EventSource: Send + Sync + 'static {
     /// unless overridden.
     ///
     /// A process that dies after its commit does not call it. A later call names a later position.
+    ///
+    /// The core drops the future after the `committed_limit` of its [`SourceConfig`](crate::source::SourceConfig).
+    /// Then it opens the partition again after a pause, and the status says why.
     ///
     /// # Errors
     ///
@@ -68,7 +83,8 @@ pub trait SourceReader: Send {
     /// Reads the next events, as many as are there and fit.
     ///
     /// It may wait until there is an event, but not for a second one. An empty page says that there is nothing now: the
-    /// core reads again after the `poll_interval` of its [`SourceConfig`](crate::source::SourceConfig).
+    /// core reads again after the `poll_interval` of its [`SourceConfig`](crate::source::SourceConfig). While it waits,
+    /// the core compares the checkpoint every `checkpoint_interval`, and drops the reader when others have moved it.
     ///
     /// # Errors
     ///
@@ -176,10 +192,14 @@ impl Page {
         self.events.len() >= room.events || self.bytes >= room.bytes
     }
 
-    /// Returns what is wrong with the page.
-    pub(super) fn problem(&self) -> Option<String> {
+    /// Returns what is wrong with the page, which comes behind a position.
+    pub(super) fn problem(&self, behind: Option<&str>) -> Option<String> {
         match &self.position {
             None if !self.events.is_empty() => Some("the reader returned events without a position".to_owned()),
+            // Opened there again, the source would bring the same events once more.
+            Some(position) if !self.events.is_empty() && Some(position.as_str()) == behind => {
+                Some(format!("the reader returned events, but stayed at {position:?}"))
+            }
             Some(position) => problem_of_position(position).map(|problem| format!("the reader returned {problem}")),
             None => None,
         }
@@ -200,6 +220,47 @@ impl Page {
         let bytes = room.bytes.saturating_sub(self.bytes);
         (events > 0 && bytes > 0).then_some(Room { events, bytes })
     }
+}
+
+/// An answer of a source that did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the source did not answer {call} within {limit:?}, which its setting {setting} allows")]
+pub(super) struct Late {
+    call: &'static str,
+    setting: &'static str,
+    limit: Duration,
+}
+
+/// A call of a source, and the setting that bounds it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Call {
+    Partitions,
+    Open,
+    Committed,
+}
+
+impl Call {
+    /// Waits for the answer of a source, within a limit. A panic and a late answer are errors.
+    pub(super) async fn within<T>(
+        self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, BoxError> {
+        let (call, setting) = match self {
+            Call::Partitions => ("partitions()", "partitions_limit"),
+            Call::Open => ("open()", "open_limit"),
+            Call::Committed => ("committed()", "committed_limit"),
+        };
+        match timeout(limit, AssertUnwindSafe(answer).catch_unwind()).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(panicked())),
+            Err(_) => Err(Late { call, setting, limit }.into()),
+        }
+    }
+}
+
+/// Returns the error of a source that panicked.
+pub(super) fn panicked() -> BoxError {
+    "the source panicked".into()
 }
 
 /// Returns what is wrong with a position.
@@ -246,11 +307,12 @@ mod tests {
 
     #[test]
     fn wrong_pages_are_refused() {
-        assert!(page(1).problem().is_some());
+        assert!(page(1).problem(None).is_some());
+        assert!(page(1).up_to("1").problem(Some("1")).is_some() && page(0).up_to("1").problem(Some("1")).is_none());
         for position in ["a\0".to_owned(), "x".repeat(MAX_POSITION_BYTES + 1)] {
-            assert!(Page::new().up_to(position).problem().is_some());
+            assert!(Page::new().up_to(position).problem(None).is_some());
         }
-        assert!(Page::new().problem().is_none() && page(1).up_to("").problem().is_none());
+        assert!(Page::new().problem(None).is_none() && page(1).up_to("").problem(None).is_none());
         let long = Event::new(vec![0; crate::eventbox::MAX_VALUE_BYTES + 1]);
         assert!(Page::new().emit(Recipient::new("a", "1").unwrap(), long).is_err());
     }

@@ -76,7 +76,7 @@ pub async fn drain<B: Backend>(
     config.check(name)?;
     let (mut drained, never) = (Drained::default(), CancellationToken::new());
     let metrics = SourceMetrics::new(name);
-    for key in partitions_of(name, source).await? {
+    for key in partitions_of(name, source, config).await? {
         let progress = Arc::new(Progress::new(&key, metrics.clone()));
         let partition = Partition {
             pool,

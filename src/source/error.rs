@@ -40,6 +40,19 @@ pub enum SourceError {
         /// Error of the source.
         source: BoxError,
     },
+    /// The source did not answer in time that its round is committed. The round stays committed.
+    #[error("source {name}: partition {partition} was not told of its checkpoint {position:?}")]
+    #[non_exhaustive]
+    Tell {
+        /// Name of the source.
+        name: String,
+        /// Name of the partition.
+        partition: String,
+        /// The checkpoint.
+        position: String,
+        /// Which limit passed.
+        source: BoxError,
+    },
     /// The database did not read the checkpoint, or did not commit a round.
     #[error("source {name}: partition {partition} waits for the database")]
     #[non_exhaustive]

@@ -13,8 +13,8 @@ instruments! {
         "Events of a source that this process emitted, with those that were there already";
     ROUNDS = "eventbox_source_rounds_total", Counter, "{round}", ["source"], NONE,
         "Rounds of a source that this process committed";
-    OVERTAKEN = "eventbox_source_overtaken_total", Counter, "{round}", ["source"], NONE,
-        "Rounds that were rolled back, because the checkpoint had been moved by another process or an operator";
+    OVERTAKEN = "eventbox_source_overtaken_total", Counter, "{move}", ["source"], NONE,
+        "Times that this process began anew, because another process or an operator had moved a checkpoint";
     FAILURES = "eventbox_source_failures_total", Counter, "{failure}", ["source"], NONE,
         "Failures to read a partition of a source, or to commit a round";
     PARTITIONS = "eventbox_source_partitions", Gauge, "{partition}", ["source", "state"], NONE,

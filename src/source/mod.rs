@@ -31,14 +31,14 @@ mod status;
 mod supervise;
 
 pub use config::{MAX_SOURCE_NAME_BYTES, SourceConfig};
-pub use contract::{EventSource, MAX_PARTITION_BYTES, MAX_POSITION_BYTES, Page, Room, SourceReader};
+pub use contract::{EventSource, MAX_PARTITION_BYTES, MAX_PARTITIONS, MAX_POSITION_BYTES, Page, Room, SourceReader};
 #[cfg(feature = "postgres")]
 pub use decoding::change::{Change, ChangeKind};
 #[cfg(feature = "postgres")]
 pub use decoding::{DECODING_LIMIT, IDLE_WAL_BYTES, PostgresChanges};
-pub use directory::{DEFAULT_LINE_BYTES, Directory, HEAD_BYTES, Line, MAX_FILES, READ_BYTES};
+pub use directory::{DEFAULT_LINE_BYTES, Directory, FILES_LIMIT, HEAD_BYTES, Line, MAX_FILES, READ_BYTES};
 pub use drain::{Drained, drain};
 pub use error::SourceError;
 pub use handle::{Sources, SourcesBuilder};
 pub use metrics::INSTRUMENTS;
-pub use status::{PartitionState, PartitionStatus};
+pub use status::{MAX_ERROR_BYTES, PartitionState, PartitionStatus};

@@ -1,4 +1,7 @@
 //! Reads one partition: round after round, and each round is read while the one before commits.
+//!
+//! A commit compares the checkpoint. While no commit is in flight, the partition compares it from time to time, so that
+//! a reader that waits for events notices a move, too.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -12,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::{Key, checkpoint, commit};
 use super::config::SourceConfig;
-use super::contract::{EventSource, Page, Room, SourceReader};
+use super::contract::{Call, EventSource, Late, Page, Room, SourceReader, panicked};
 use super::error::SourceError;
 use super::status::Progress;
 use crate::error::{BoxError, Error, Result};
@@ -47,6 +50,7 @@ pub(super) enum Ended {
 
 type Read = (Box<dyn SourceReader>, Result<Page, BoxError>);
 type Reading<'f> = Pin<Box<dyn Future<Output = Read> + Send + 'f>>;
+type Looking<'f> = Pin<Box<dyn Future<Output = Result<bool>> + Send + 'f>>;
 type Committing<'f> = Pin<Box<dyn Future<Output = Result<Option<usize>>> + Send + 'f>>;
 
 /// A round in its commit.
@@ -66,7 +70,17 @@ struct Sent {
 enum Step {
     Read(Read),
     Committed(Result<Option<usize>>),
+    /// Whether the checkpoint stands where it stood.
+    Looked(Result<bool>),
     Stopped,
+}
+
+/// What a partition waits for.
+#[derive(Default)]
+struct Waits<'f> {
+    reading: Option<Reading<'f>>,
+    in_flight: Option<InFlight<'f>>,
+    looking: Option<Looking<'f>>,
 }
 
 impl<B: Backend> Partition<'_, B> {
@@ -100,10 +114,10 @@ impl<B: Backend> Partition<'_, B> {
     pub(super) async fn live(&self, stopping: &CancellationToken) -> Result<Ended, SourceError> {
         let position = checkpoint(self.pool, self.key).await.map_err(|error| self.store(error))?;
         self.progress.stands_at(position.as_deref());
-        let opening = AssertUnwindSafe(self.source.open(&self.key.partition, position.as_deref())).catch_unwind();
+        let opening = self.source.open(&self.key.partition, position.as_deref());
+        let opening = Call::Open.within(self.config.open_limit, opening);
         let Some(opened) = stopping.run_until_cancelled(opening).await else { return Ok(Ended::Stopped) };
-        let reader = opened.unwrap_or_else(|_| Err(panicked()));
-        let reader = reader.map_err(|source| self.unreadable(position.as_deref(), source))?;
+        let reader = opened.map_err(|source| self.unreadable(position.as_deref(), source))?;
         self.read_on(reader, position, stopping).await
     }
 
@@ -115,22 +129,26 @@ impl<B: Backend> Partition<'_, B> {
     ) -> Result<Ended, SourceError> {
         let mut round = Page::new();
         let mut idle_reader = Some(reader);
-        let mut reading: Option<Reading<'_>> = None;
-        let mut in_flight: Option<InFlight<'_>> = None;
+        let mut waits = Waits::default();
         let mut failure: Option<BoxError> = None;
         let (mut is_idle, mut is_stopping) = (false, false);
         loop {
-            if in_flight.is_none() && !is_stopping {
-                in_flight = self.begin(&mut round, position.as_deref());
+            if waits.in_flight.is_none() && !is_stopping {
+                waits.in_flight = self.begin(&mut round, position.as_deref());
+            }
+            if waits.in_flight.is_some() || is_stopping {
+                waits.looking = None;
+            } else if waits.looking.is_none() {
+                waits.looking = Some(self.looking(position.clone()));
             }
             let is_over = round.ends || failure.is_some() || is_stopping || is_idle && self.to_end;
             if !is_over
                 && let Some(left) = round.room_left(self.room())
                 && let Some(reader) = idle_reader.take()
             {
-                reading = Some(self.reading(reader, left, is_idle));
+                waits.reading = Some(self.reading(reader, left, is_idle));
             }
-            if reading.is_none() && in_flight.is_none() {
+            if waits.reading.is_none() && waits.in_flight.is_none() {
                 return match failure {
                     Some(source) => Err(self.unreadable(position.as_deref(), source)),
                     None if is_stopping => Ok(Ended::Stopped),
@@ -138,21 +156,27 @@ impl<B: Backend> Partition<'_, B> {
                     None => Ok(Ended::AtEnd),
                 };
             }
-            match next(&mut reading, &mut in_flight, stopping, is_stopping).await {
+            match next(&mut waits, stopping, is_stopping).await {
                 Step::Stopped => {
                     is_stopping = true;
-                    reading = None;
+                    waits.reading = None;
+                }
+                Step::Looked(looked) => {
+                    waits.looking = None;
+                    if !looked.map_err(|error| self.store(error))? {
+                        self.progress.overtaken();
+                        return Ok(Ended::Overtaken);
+                    }
                 }
                 Step::Read((reader, page)) => {
-                    (reading, idle_reader) = (None, Some(reader));
-                    match page.and_then(|page| page.problem().map_or(Ok(page), |problem| Err(problem.into()))) {
+                    (waits.reading, idle_reader) = (None, Some(reader));
+                    let in_flight = waits.in_flight.as_ref().map(|its| its.sent.to.as_str());
+                    let known = round.position.as_deref().or(in_flight).or(position.as_deref());
+                    match page.and_then(|page| page.problem(known).map_or(Ok(page), |problem| Err(problem.into()))) {
                         Ok(page) => {
-                            let known =
-                                round.position.as_deref().or(in_flight.as_ref().map(|its| its.sent.to.as_str()));
-                            let known = known.or(position.as_deref());
                             // A page may repeat the position that is known.
                             is_idle = page.is_empty() && page.position.as_deref().is_none_or(|to| Some(to) == known);
-                            if is_idle && in_flight.is_none() {
+                            if is_idle && waits.in_flight.is_none() {
                                 self.progress.behind(page.lag);
                                 self.progress.is_well();
                             }
@@ -162,7 +186,7 @@ impl<B: Backend> Partition<'_, B> {
                     }
                 }
                 Step::Committed(outcome) => {
-                    let Some(InFlight { sent, .. }) = in_flight.take() else { continue };
+                    let Some(InFlight { sent, .. }) = waits.in_flight.take() else { continue };
                     match self.committed(outcome, &sent).await? {
                         true => position = Some(sent.to),
                         false => return Ok(Ended::Overtaken),
@@ -206,12 +230,25 @@ impl<B: Backend> Partition<'_, B> {
         let most = self.most.load(Ordering::Relaxed).saturating_mul(2).min(self.config.max_events.get());
         self.most.store(most, Ordering::Relaxed);
         self.progress.committed(&done.to, done.events, duplicates, done.lag);
-        let telling = AssertUnwindSafe(self.source.committed(&self.key.partition, &done.to)).catch_unwind();
-        if let Err(error) = telling.await.unwrap_or_else(|_| Err(panicked())) {
+        let telling = self.source.committed(&self.key.partition, &done.to);
+        if let Err(error) = Call::Committed.within(self.config.committed_limit, telling).await {
             let Key { name, partition } = self.key;
+            if error.is::<Late>() {
+                let (name, partition, position) = (name.clone(), partition.clone(), done.to.clone());
+                return Err(SourceError::Tell { name, partition, position, source: error });
+            }
             tracing::warn!(source = name, partition, error = %*error, "a source was not told of its checkpoint");
         }
+        self.progress.is_well();
         Ok(true)
+    }
+
+    /// Waits, and compares the checkpoint. Returns whether it stands at `position`.
+    fn looking<'f>(&'f self, position: Option<String>) -> Looking<'f> {
+        Box::pin(async move {
+            sleep(self.config.checkpoint_interval).await;
+            Ok(checkpoint(self.pool, self.key).await? == position)
+        })
     }
 
     fn room(&self) -> Room {
@@ -246,33 +283,23 @@ impl<B: Backend> Partition<'_, B> {
     }
 }
 
-/// Waits for the first of the read, the commit and the stop. A commit that has begun is waited for after the stop, too.
-async fn next(
-    reading: &mut Option<Reading<'_>>,
-    in_flight: &mut Option<InFlight<'_>>,
-    stopping: &CancellationToken,
-    is_stopping: bool,
-) -> Step {
-    let commit = async {
-        match in_flight {
-            Some(round) => round.committing.as_mut().await,
-            None => std::future::pending().await,
-        }
-    };
-    let read = async {
-        match reading {
-            Some(reading) => reading.as_mut().await,
-            None => std::future::pending().await,
-        }
-    };
+/// Waits for the first of the read, the commit, the look and the stop. A commit that has begun is waited for after the
+/// stop, too.
+async fn next(waits: &mut Waits<'_>, stopping: &CancellationToken, is_stopping: bool) -> Step {
+    let Waits { reading, in_flight, looking } = waits;
     tokio::select! {
         biased;
-        outcome = commit => Step::Committed(outcome),
+        outcome = if_any(in_flight.as_mut().map(|round| &mut round.committing)) => Step::Committed(outcome),
         () = stopping.cancelled(), if !is_stopping => Step::Stopped,
-        read = read => Step::Read(read),
+        looked = if_any(looking.as_mut()) => Step::Looked(looked),
+        read = if_any(reading.as_mut()) => Step::Read(read),
     }
 }
 
-fn panicked() -> BoxError {
-    "the source panicked".into()
+/// Waits for a future; for ever when there is none.
+async fn if_any<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }

@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::commit::Key;
 use super::error::SourceError;
 use super::metrics::SourceMetrics;
-use crate::text::Chain;
+use crate::text::{Chain, fit};
+
+/// Largest number of bytes of an error in a status.
+pub const MAX_ERROR_BYTES: usize = 2_048;
 
 /// Failures in a row from which on health reports a partition.
 const REPORTED_AFTER: u32 = 2;
@@ -36,11 +39,11 @@ pub struct PartitionStatus {
     pub duplicates: u64,
     /// Rounds that this process has committed.
     pub rounds: u64,
-    /// Rounds that found the checkpoint moved by another process or an operator.
+    /// Times that this process found the checkpoint moved by another process or an operator, and began anew.
     pub overtaken: u64,
     /// Failures of this process.
     pub failures: u64,
-    /// Last error, until the partition goes on.
+    /// Last error, until the partition goes on, cut to [`MAX_ERROR_BYTES`].
     pub error: Option<String>,
 }
 
@@ -121,7 +124,6 @@ impl Progress {
         }
         self.metrics.committed(events);
         self.behind(lag);
-        self.is_well();
     }
 
     /// Notes that the partition goes on.
@@ -132,6 +134,7 @@ impl Progress {
         known.status.error = None;
     }
 
+    /// Notes that others moved the checkpoint.
     pub(super) fn overtaken(&self) {
         self.lock().status.overtaken += 1;
         self.metrics.overtaken();
@@ -139,7 +142,7 @@ impl Progress {
 
     /// Notes a failure, and returns their number in a row.
     pub(super) fn failed(&self, error: &SourceError) -> u32 {
-        let text = Chain(error).to_string();
+        let text = fit(&Chain(error).to_string(), MAX_ERROR_BYTES);
         let mut known = self.lock();
         let Known { status, failures_in_a_row } = &mut *known;
         if status.error.as_ref() == Some(&text) {

@@ -1,11 +1,10 @@
 //! Decides which partitions of a source this process reads: those whose shard the runtime of the process holds.
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use futures_util::FutureExt;
 use sqlx::Pool;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -15,15 +14,16 @@ use tokio_util::task::TaskTracker;
 
 use super::commit::Key;
 use super::config::SourceConfig;
-use super::contract::{EventSource, MAX_PARTITION_BYTES};
+use super::contract::{Call, EventSource, MAX_PARTITION_BYTES, MAX_PARTITIONS};
 use super::error::SourceError;
 use super::metrics::SourceMetrics;
 use super::partition::Partition;
-use super::status::{PartitionState, PartitionStatus, Progress};
+use super::status::{MAX_ERROR_BYTES, PartitionState, PartitionStatus, Progress};
 use crate::error::{BoxError, Error, Misuse};
+use crate::retry::pause_after;
 use crate::shard::ShardSet;
 use crate::store::Backend;
-use crate::text::Chain;
+use crate::text::{Chain, fit};
 
 /// A source, and what this process reads of it.
 pub(super) struct Supervised {
@@ -66,33 +66,45 @@ impl Supervised {
         mut owned: watch::Receiver<ShardSet>,
         stopping: CancellationToken,
     ) {
-        let mut partitions = Vec::new();
+        let (mut partitions, mut failures, mut may_change) = (Vec::new(), 0_u32, true);
+        let mut asking = Box::pin(self.ask_after(Duration::ZERO));
         while !stopping.is_cancelled() {
-            let asked = stopping.run_until_cancelled(partitions_of(&self.name, &*self.source));
-            let Some(answer) = asked.await else { break };
-            match answer {
-                Ok(found) => {
-                    partitions = found;
-                    self.lock().error = None;
-                }
-                Err(error) => self.not_listed(&error),
-            }
             let shards = *owned.borrow_and_update();
             self.assign(&pool, &partitions, shards, &stopping);
+            // A source that does not answer delays no change of the leases.
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = sleep(self.config.partition_interval) => {}
-                changed = owned.changed() => if changed.is_err() {
-                    stopping.run_until_cancelled(sleep(self.config.partition_interval)).await;
+                answer = &mut asking => {
+                    let pause = match answer {
+                        Ok(found) => {
+                            (partitions, failures) = (found, 0);
+                            self.lock().error = None;
+                            self.config.partition_interval
+                        }
+                        Err(error) => {
+                            self.not_listed(&error);
+                            failures = failures.saturating_add(1);
+                            pause_after(failures.saturating_sub(1), self.config.retry_base, self.config.retry_cap)
+                        }
+                    };
+                    asking = Box::pin(self.ask_after(pause));
                 }
+                changed = owned.changed(), if may_change => may_change = changed.is_ok(),
+                () = sleep(self.config.partition_interval) => {}
             }
         }
+        drop(asking);
         self.tasks.close();
         self.tasks.wait().await;
     }
 
+    async fn ask_after(&self, pause: Duration) -> Result<Vec<Key>, SourceError> {
+        sleep(pause).await;
+        partitions_of(&self.name, &*self.source, &self.config).await
+    }
+
     fn not_listed(&self, error: &SourceError) {
-        let text = Chain(error).to_string();
+        let text = fit(&Chain(error).to_string(), MAX_ERROR_BYTES);
         let mut state = self.lock();
         if state.error.as_ref() != Some(&text) {
             tracing::warn!(source = self.name, error = text, "the partitions of a source are not known");
@@ -169,10 +181,16 @@ impl Supervised {
 }
 
 /// Asks a source for its partitions, and checks their names.
-pub(super) async fn partitions_of(name: &str, source: &dyn EventSource) -> Result<Vec<Key>, SourceError> {
+pub(super) async fn partitions_of(
+    name: &str,
+    source: &dyn EventSource,
+    config: &SourceConfig,
+) -> Result<Vec<Key>, SourceError> {
     let failed = |source: BoxError| SourceError::Partitions { name: name.to_owned(), source };
-    let found = AssertUnwindSafe(source.partitions()).catch_unwind().await;
-    let found = found.unwrap_or_else(|_| Err("the source panicked".into())).map_err(failed)?;
+    let found = Call::Partitions.within(config.partitions_limit, source.partitions()).await.map_err(failed)?;
+    if found.len() > MAX_PARTITIONS {
+        return Err(failed(format!("it has {} partitions, over the limit of {MAX_PARTITIONS}", found.len()).into()));
+    }
     let key = |partition: String| {
         let key = Key { name: name.to_owned(), partition };
         if key.partition.len() > MAX_PARTITION_BYTES {

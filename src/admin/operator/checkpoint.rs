@@ -10,9 +10,9 @@ impl<B: Backend> Operator<B> {
     /// from its start.
     ///
     /// Use it to skip what cannot be read, or to read again. Readers notice the move at their next round: what they
-    /// had read before is rolled back. A position is a text of the source's own, as
-    /// [`checkpoints`](crate::admin::checkpoints) lists it: look there first. A wrong one is an error of the source,
-    /// and can be moved again.
+    /// had read before is rolled back. Idle ones notice it within the `checkpoint_interval` of the source. A position
+    /// is a text of the source's own, as [`checkpoints`](crate::admin::checkpoints) lists it: look there first. A wrong
+    /// one is an error of the source, and can be moved again.
     ///
     /// # What comes back
     ///

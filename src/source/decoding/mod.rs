@@ -2,15 +2,17 @@
 
 pub(super) mod change;
 mod message;
+mod pace;
 mod place;
 mod reader;
+mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use self::change::Change;
 use self::place::Place;
@@ -24,9 +26,9 @@ use crate::store::{Fault, answered, decoding, hold};
 /// Longest time of one read of the slot. After it the read fails, and is tried again after a pause.
 pub const DECODING_LIMIT: Duration = Duration::from_secs(600);
 
-/// Bytes of the log without a change of the published tables after which the checkpoint moves, so that the server may
-/// remove them.
-pub const IDLE_WAL_BYTES: u64 = 16 << 20;
+/// Bytes of the log without an event after which the checkpoint moves, so that the server may remove them. Until then
+/// each read decodes them again.
+pub const IDLE_WAL_BYTES: u64 = 1 << 20;
 
 /// The name of the only partition.
 const PARTITION: &str = "all";
@@ -42,6 +44,9 @@ type Map = dyn Fn(&Change) -> Result<Vec<(Recipient, Event)>, BoxError> + Send +
 /// The server keeps a *slot*, which has every change since it was made. A change becomes visible at its commit, however
 /// long its transaction was open, so none is passed over. The source confirms a change to the server only after its
 /// events are committed. What the server repeats after a crash is left out by its place in the log.
+///
+/// Changes without events move the checkpoint only after [`IDLE_WAL_BYTES`] of the log, or when a read is full of them.
+/// So the slot may be in the eventbox's own database: the moves of its own checkpoint do not move it again.
 ///
 /// # What the server needs
 ///
@@ -90,6 +95,8 @@ struct Slot {
     map: Arc<Map>,
     /// The last committed position of this process, which a reader waits for before it reads on.
     committed: watch::Sender<Option<Place>>,
+    /// Held by the reader of this process that uses the slot.
+    turn: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for PostgresChanges {
@@ -111,6 +118,7 @@ impl PostgresChanges {
             publication: publication.into(),
             map: Arc::new(map),
             committed: watch::Sender::default(),
+            turn: Arc::default(),
         }))
     }
 }

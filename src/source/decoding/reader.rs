@@ -9,11 +9,13 @@ use tokio::time::timeout;
 
 use super::change::{Change, ChangeKind};
 use super::message::{self, Field, Message, Relation};
+use super::pace::{Pace, Seen};
 use super::place::Place;
-use super::{DECODING_LIMIT, IDLE_WAL_BYTES, Slot};
+use super::session::Session;
+use super::{DECODING_LIMIT, Slot};
 use crate::error::BoxError;
 use crate::source::contract::{Page, Room, SourceReader};
-use crate::store::{Fault, decoding, hold};
+use crate::store::{Fault, decoding};
 
 /// Microseconds from 1970 to 2000, where the clock of Postgres begins.
 const EPOCH_US: i64 = 946_684_800_000_000;
@@ -30,13 +32,12 @@ pub(super) struct Reader {
     waits: bool,
     /// Place that the server was told last.
     confirmed: Option<Place>,
-    /// End of the log at an earlier read.
-    mark: Option<u64>,
+    pace: Pace,
 }
 
 impl Reader {
     pub(super) fn new(slot: Arc<Slot>, from: Option<Place>) -> Self {
-        Reader { slot, place: from, waits: false, confirmed: None, mark: None }
+        Reader { slot, place: from, waits: false, confirmed: None, pace: Pace::default() }
     }
 
     /// Waits for the commit of what was returned: until then a read would bring it again.
@@ -50,26 +51,40 @@ impl Reader {
     }
 
     async fn read_slot(&mut self, room: Room) -> Result<(Page, Option<Place>), BoxError> {
-        let Slot { pool, slot, publication, .. } = &*self.slot;
-        let mut conn = hold(pool).await.map_err(|fault| fault.0)?;
+        let of = Arc::clone(&self.slot);
+        let Slot { slot, publication, .. } = &*of;
+        let (mut session, log) = Session::begin(&of).await.map_err(|fault| fault.0)?;
+        if let Some(from) = self.place.filter(|from| from.lsn > log.end) {
+            // Later changes would have earlier places, and would be left out.
+            session.finish();
+            return Err(LogIsShort { end: Place::at(log.end), from }.into());
+        }
         // Within a transaction this confirms what was committed before it: its own end is not before its place.
         let confirmed = self.confirmed.map(|place| place.lsn);
         if let Some(place) = self.place.filter(|place| confirmed != Some(place.lsn)) {
-            decoding::advance_slot(&mut conn, slot, &place.lsn_text()).await.map_err(|fault| fault.0)?;
+            let advancing = decoding::advance_slot(&mut session.conn, slot, &place.lsn_text());
+            advancing.await.map_err(|fault| of.error_of(fault))?;
             self.confirmed = Some(place);
         }
-        let (flushed, end) = decoding::log_ends(&mut conn).await.map_err(|fault| fault.0)?;
+        if !self.pace.may_read(log) {
+            session.finish();
+            return Ok((Page::new(), None));
+        }
         let limit = i32::try_from(room.events.saturating_add(MESSAGES_BESIDE)).unwrap_or(i32::MAX);
         let mut round = Round::new(&self.slot, self.place, room);
-        let peeking = decoding::peek(&mut conn, slot, publication, limit, |message| round.take(&message));
-        let count = peeking.await.map_err(|failed| match failed {
-            Failed::Database(fault) => BoxError::from(fault.0),
+        let peeking = decoding::peek(&mut session.conn, slot, publication, limit, |message| round.take(&message));
+        let peeked = peeking.await;
+        if !matches!(&peeked, Err(Failed::Database(fault)) if fault.lost_the_answer()) {
+            session.finish();
+        }
+        let count = peeked.map_err(|failed| match failed {
+            Failed::Database(fault) => of.error_of(fault),
             Failed::Change(error) => error,
         })?;
         let Round { page, place, .. } = round;
         if let Some(from) = self.place {
             // The changes that another reader has confirmed are not among those that came.
-            let now = decoding::slot(&mut conn, slot).await.map_err(|fault| fault.0)?;
+            let now = decoding::slot(&mut session.conn, slot).await.map_err(|fault| fault.0)?;
             let confirmed = now.and_then(|now| u64::try_from(now.confirmed).ok());
             if confirmed.is_none_or(|confirmed| confirmed > from.lsn) {
                 let problem =
@@ -80,18 +95,9 @@ impl Reader {
         if place.is_none() && count.is_some_and(|count| count > 0) && self.place.is_some_and(|from| from.done > 0) {
             return Err(format!("the slot {slot} brings only changes that were read before").into());
         }
-        if place.is_some() || count != Some(0) {
-            return Ok((page, place));
-        }
-        // The read reached at least `flushed`, and `mark` is the boundary of a record. So no transaction that commits
-        // before the mark is still to come. `flushed` itself may be in the middle of a record.
-        let mark = *self.mark.get_or_insert(end);
-        if mark > flushed {
-            return Ok((page, None));
-        }
-        self.mark = None;
-        let is_far = mark.saturating_sub(self.place.map_or(0, |place| place.lsn)) >= IDLE_WAL_BYTES;
-        Ok((page, is_far.then(|| Place::at(mark))))
+        let is_whole = count.and_then(|count| i32::try_from(count).ok()).is_some_and(|count| count < limit);
+        let moves_to = self.pace.after(self.place, Seen { has_events: !page.is_empty(), is_whole, place, log });
+        Ok((page, moves_to))
     }
 }
 
@@ -152,7 +158,8 @@ impl<'a> Round<'a> {
         let message = message::read(message).map_err(|error| Failed::Change(error.into()))?;
         match message {
             Message::Begin { commit_lsn, committed_at_us, transaction } => {
-                let since = Duration::from_micros(u64::try_from(committed_at_us + EPOCH_US).unwrap_or_default());
+                let since = u64::try_from(committed_at_us.saturating_add(EPOCH_US)).unwrap_or_default();
+                let since = Duration::from_micros(since);
                 let committed_at = SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH);
                 self.open = Some(Open { commit_lsn, committed_at, transaction, count: 0 });
             }
@@ -226,6 +233,35 @@ impl<'a> Round<'a> {
                 let table = format!("{}.{}", change.schema, change.table);
                 Err(Failed::Change(BadChange { table, at, source }.into()))
             }
+        }
+    }
+}
+
+/// A log that ends before the checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the log of the server ends at {end}, before the checkpoint at {from}: the server was restored, or a standby \
+     without the last changes took over; compare both sides, and move the checkpoint"
+)]
+struct LogIsShort {
+    end: Place,
+    from: Place,
+}
+
+/// A slot that another session reads.
+#[derive(Debug, thiserror::Error)]
+#[error("another session uses the slot {slot}, of a reader that was cut off or of another process: it is tried again")]
+struct InUse {
+    slot: String,
+    source: sqlx::Error,
+}
+
+impl Slot {
+    /// Returns the error of a statement on the slot.
+    fn error_of(&self, fault: Fault) -> BoxError {
+        match fault.is_of_an_object_in_use() {
+            true => InUse { slot: self.slot.clone(), source: fault.0 }.into(),
+            false => fault.0.into(),
         }
     }
 }

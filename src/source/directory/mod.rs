@@ -1,13 +1,17 @@
 //! A directory of files to which others append lines.
 
+mod later;
 mod position;
 mod tail;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::position::Position;
 use self::tail::Tail;
@@ -16,12 +20,17 @@ use crate::error::BoxError;
 use crate::eventbox::Event;
 use crate::recipient::Recipient;
 
+pub use later::MAX_FILES;
 pub use position::HEAD_BYTES;
-pub use tail::{MAX_FILES, READ_BYTES};
+pub use tail::READ_BYTES;
 
 /// Largest number of bytes of a line, unless [`Directory::max_line_bytes`] sets another one: 1 MiB, as a value may
 /// have.
 pub const DEFAULT_LINE_BYTES: usize = crate::eventbox::MAX_VALUE_BYTES;
+
+/// Longest time of one read of the files, with the calls of the given function for their lines. After it the read
+/// fails, and the directory is opened again after a pause.
+pub const FILES_LIMIT: Duration = Duration::from_secs(60);
 
 /// The name of the only partition.
 const PARTITION: &str = "all";
@@ -71,8 +80,9 @@ type Decode = dyn Fn(&Line<'_>) -> Result<Vec<(Recipient, Event)>, BoxError> + S
 /// the partition stops before that line, and the error names the file and the offset. It is tried again after a pause,
 /// so that a repaired program goes on by itself.
 ///
-/// Files whose names begin with a dot are left out, and so are directories, and files whose names do not end as
-/// [`suffix`](Directory::suffix) says.
+/// Files whose names begin with a dot are left out, and so are directories, pipes, and files whose names do not end as
+/// [`suffix`](Directory::suffix) says. A symbolic link is the file to which it leads; one that leads nowhere is an
+/// error. So let nobody write to the directory who must not choose what is read.
 ///
 /// # Examples
 ///
@@ -86,6 +96,9 @@ struct Files {
     suffix: String,
     max_line_bytes: usize,
     decode: Arc<Decode>,
+    /// Held by the only thread of this process that works on the files: a file system that does not answer must not
+    /// take a thread for each attempt.
+    turn: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Directory {
@@ -105,6 +118,7 @@ impl Directory {
             suffix: String::new(),
             max_line_bytes: DEFAULT_LINE_BYTES,
             decode: Arc::new(decode),
+            turn: Arc::default(),
         }))
     }
 
@@ -130,33 +144,46 @@ impl EventSource for Directory {
     async fn open(&self, _partition: &str, from: Option<&str>) -> Result<Box<dyn SourceReader>, BoxError> {
         let from = from.map(str::parse::<Position>).transpose()?;
         let files = Arc::clone(&self.0);
-        let tail = blocking(move || Tail::open(files, from)).await?;
-        Ok(Box::new(Reader(Some(tail))))
+        let tail = blocking(&self.0, move || Tail::open(files, from)).await?;
+        Ok(Box::new(Reader { files: Arc::clone(&self.0), tail: Some(tail) }))
     }
 }
 
-/// The open directory; `None` after a read that failed.
-struct Reader(Option<Tail>);
+/// A reader of the directory.
+struct Reader {
+    files: Arc<Files>,
+    /// The open directory; `None` after a read that failed.
+    tail: Option<Tail>,
+}
 
 #[async_trait]
 impl SourceReader for Reader {
     async fn read(&mut self, room: Room) -> Result<Page, BoxError> {
-        let mut tail = self.0.take().ok_or("the reader has failed: open the directory again")?;
-        let (tail, page) = blocking(move || {
+        let mut tail = self.tail.take().ok_or("the reader has failed: open the directory again")?;
+        let reading = blocking(&self.files, move || {
             let page = tail.page(room)?;
             Ok((tail, page))
-        })
-        .await?;
-        self.0 = Some(tail);
+        });
+        let path = self.files.path.display();
+        let late = |_| format!("{path}: the files were not read within {FILES_LIMIT:?}");
+        let (tail, page) = timeout(FILES_LIMIT, reading).await.map_err(late)??;
+        self.tail = Some(tail);
         Ok(page)
     }
 }
 
-/// Runs work on files outside of the threads of the runtime.
+/// Runs work on files outside of the threads of the runtime, after the work before it.
 async fn blocking<T: Send + 'static>(
+    files: &Files,
     work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Result<T, BoxError> {
-    tokio::task::spawn_blocking(work).await?
+    let turn = Arc::clone(&files.turn).lock_owned().await;
+    let in_turn = move || {
+        let done = work();
+        drop(turn);
+        done
+    };
+    tokio::task::spawn_blocking(in_turn).await?
 }
 
 /// Names the file in an error of the operating system.

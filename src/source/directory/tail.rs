@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::later::{self, Later};
 use super::position::{HEAD_BYTES, Position, digest, read_head};
 use super::{Files, Line, of_file};
 use crate::error::BoxError;
@@ -13,15 +13,11 @@ use crate::source::contract::{Page, Room};
 /// Bytes that are read from a file at once.
 pub const READ_BYTES: usize = 64 << 10;
 
-/// Most files of a directory. More are an error.
-pub const MAX_FILES: usize = 100_000;
-
 /// The files of a directory, open at a place.
 pub(super) struct Tail {
     files: Arc<Files>,
     current: Option<Current>,
-    /// Bytes of the files behind the current one, at the last look.
-    later_bytes: u64,
+    later: Later,
 }
 
 /// The file that is read.
@@ -43,16 +39,20 @@ struct Current {
 impl Tail {
     /// Opens the directory behind a position.
     pub(super) fn open(files: Arc<Files>, from: Option<Position>) -> Result<Self, BoxError> {
-        let mut tail = Tail { files, current: None, later_bytes: 0 };
+        let mut tail = Tail { files, current: None, later: Later::default() };
         if let Some(position) = from {
             let path = tail.files.path.join(&position.file);
-            let mut file = File::open(&path).map_err(|error| of_file(&path, &error))?;
+            if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                return Err(changed(&position.file, position.offset));
+            }
+            let mut file = later::open(&path)?;
             let is_long_enough = file.metadata().map_err(|error| of_file(&path, &error))?.len() >= position.offset;
             if !is_long_enough || !position.is_of(&mut file).map_err(|error| of_file(&path, &error))? {
                 return Err(changed(&position.file, position.offset));
             }
             tail.current = Some(Current::at(position.file, file, position.offset)?);
-            tail.next_file()?;
+            // For the distance to the end alone. A read returns the error of a file that is the next one.
+            let _ = tail.next_file();
         }
         Ok(tail)
     }
@@ -83,8 +83,16 @@ impl Tail {
             if current.is_full(room, &page) {
                 return self.finished(page);
             }
-            // The list comes before the last read, so that a file is at its end when a later one is there.
-            let later = if current.is_at_end(&self.files)? { self.next_file()? } else { continue };
+            // The list comes before the last read: its writer finishes a file before it makes a later one.
+            if !current.is_at_end(&self.files)? {
+                continue;
+            }
+            let later = match self.next_file() {
+                Ok(later) => later,
+                // The lines before a file that cannot be looked at go first.
+                Err(_) if has_read => return self.finished(page),
+                Err(error) => return Err(error),
+            };
             let Some(current) = &mut self.current else { continue };
             if later.is_some() && current.fill()? > 0 {
                 continue;
@@ -107,44 +115,20 @@ impl Tail {
     fn lag(&self) -> u64 {
         let length = |current: &Current| current.file.metadata().map_or(0, |file| file.len());
         let here = self.current.as_ref().map_or(0, |current| length(current).saturating_sub(current.offset));
-        here.saturating_add(self.later_bytes)
+        here.saturating_add(self.later.bytes())
     }
 
     fn go_to(&mut self, name: String) -> Result<(), BoxError> {
-        let path = self.files.path.join(&name);
-        let file = File::open(&path).map_err(|error| of_file(&path, &error))?;
+        let file = later::open(&self.files.path.join(&name))?;
         self.current = Some(Current::at(name, file, 0)?);
-        self.next_file()?;
+        self.later.take();
         Ok(())
     }
 
     /// Returns the first file behind the current one.
     fn next_file(&mut self) -> Result<Option<String>, BoxError> {
-        let path = &self.files.path;
-        let named = |error| of_file(path, &error);
         let current = self.current.as_ref().map(|current| current.name.as_str());
-        let (mut first, mut bytes, mut count): (Option<String>, u64, usize) = (None, 0, 0);
-        for entry in std::fs::read_dir(path).map_err(named)? {
-            let entry = entry.map_err(named)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.starts_with('.') || !name.ends_with(&self.files.suffix) {
-                continue;
-            }
-            let Ok(about) = std::fs::metadata(entry.path()) else { continue };
-            if !about.is_file() {
-                continue;
-            }
-            count += 1;
-            if count > MAX_FILES {
-                return Err(format!("{}: more than {MAX_FILES} files: remove old ones", path.display()).into());
-            }
-            if current.is_none_or(|current| name.as_str() > current) {
-                bytes = bytes.saturating_add(about.len());
-                first = Some(first.map_or(name.clone(), |first| first.min(name)));
-            }
-        }
-        self.later_bytes = bytes;
-        Ok(first)
+        Ok(self.later.first(&self.files, current)?.map(str::to_owned))
     }
 }
 
@@ -174,7 +158,8 @@ impl Current {
             }
             let is_full = self.is_full(room, page);
             let waiting = self.pending.len() - self.used;
-            if !is_full && waiting > files.max_line_bytes {
+            // The last byte may belong to the line break.
+            if !is_full && waiting.saturating_sub(1) > files.max_line_bytes {
                 let limit = files.max_line_bytes;
                 return match has_read {
                     true => Ok(true),
@@ -236,7 +221,7 @@ impl Current {
             Read::by_ref(file).take(READ_BYTES as u64).read_to_end(pending)
         };
         let from = self.offset + self.pending.len() as u64;
-        fill(&mut self.file, from, &mut self.pending).map_err(|error| of_file(&PathBuf::from(&self.name), &error))
+        fill(&mut self.file, from, &mut self.pending).map_err(|error| of_file(self.name.as_ref(), &error))
     }
 
     /// Returns whether everything was read, and fails when the file lost or changed what was read.

@@ -73,6 +73,12 @@ impl Fault {
         code.is_some_and(|code| code == "25006" || result_code::is_read_only(&code))
     }
 
+    /// Returns true when another session uses what the statement needs, such as a slot of replication.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_of_an_object_in_use(&self) -> bool {
+        self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "55006")
+    }
+
     /// Returns true when an earlier statement of the transaction failed, so that it can only be rolled back.
     pub(crate) fn is_of_a_failed_transaction(&self) -> bool {
         self.database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P02")

@@ -12,6 +12,20 @@ use super::{config, to, values};
 use crate::support::cluster::Cluster;
 use crate::support::{TestDb, TestEngine};
 
+/// Each test has a server of its own, and the events go into this engine.
+macro_rules! into_engines {
+    ($($test:ident: $($name:ident $engine:ty),+;)+) => {$(
+        mod $test {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$test::<$engine>().await;
+            })+
+        }
+    )+};
+}
+
+mod slots;
+
 struct Server {
     cluster: Cluster,
     pool: PgPool,
@@ -233,18 +247,6 @@ async fn the_journal_of_another_eventbox_is_a_source<B: TestEngine>() {
         assert_eq!(values(db, &to("all")).await, said);
     })
     .await;
-}
-
-/// Each test has a server of its own, and the events go into this engine.
-macro_rules! into_engines {
-    ($($test:ident: $($name:ident $engine:ty),+;)+) => {$(
-        mod $test {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$test::<$engine>().await;
-            })+
-        }
-    )+};
 }
 
 into_engines! {

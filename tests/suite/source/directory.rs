@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use eventbox::source::{Directory, EventSource, Room, SourceConfig, SourceError, Sources, drain};
+use eventbox::source::{Directory, EventSource, SourceConfig, SourceError, Sources, drain};
 use eventbox::{BoxError, Event, Recipient};
 
-use super::{assert_emitted, config, to, values};
+use super::{assert_emitted, causes, config, room, to, values};
 use crate::support::running::{STOP, idle_runtime};
 use crate::support::{SOON, eventually, on_every_engine};
 
@@ -31,13 +31,7 @@ fn lines(numbers: std::ops::Range<usize>) -> String {
 
 fn cause(error: &SourceError) -> String {
     let SourceError::Read { source, .. } = error else { panic!("{error:?}") };
-    let mut said = source.to_string();
-    let mut next = source.source();
-    while let Some(error) = next {
-        said = format!("{said}: {error}");
-        next = error.source();
-    }
-    said
+    causes(&**source)
 }
 
 on_every_engine! {
@@ -140,7 +134,7 @@ on_every_engine! {
             assert_eq!(drain(&db.pool, name, &source, &config()).await.unwrap().events, 4);
             // Of a reader that is open, and of a new one.
             let mut reader = source.open("all", None).await.unwrap();
-            let room = room(&source).await;
+            let room = room(&SourceConfig::default()).await;
             reader.read(room).await.unwrap();
             change(&directory.path().join("data"));
             let open = reader.read(room).await.unwrap_err().to_string();
@@ -177,43 +171,6 @@ on_every_engine! {
     }
 }
 
-/// Takes the room of a page, which only the core makes.
-async fn room(_source: &Directory) -> Room {
-    use std::sync::{Arc, Mutex};
-
-    use async_trait::async_trait;
-    use eventbox::source::{Page, SourceReader};
-
-    #[derive(Clone, Default)]
-    struct Asking(Arc<Mutex<Option<Room>>>);
-
-    #[async_trait]
-    impl EventSource for Asking {
-        async fn partitions(&self) -> Result<Vec<String>, BoxError> {
-            Ok(vec!["all".to_owned()])
-        }
-
-        async fn open(&self, _: &str, _: Option<&str>) -> Result<Box<dyn SourceReader>, BoxError> {
-            Ok(Box::new(self.clone()))
-        }
-    }
-
-    #[async_trait]
-    impl SourceReader for Asking {
-        async fn read(&mut self, room: Room) -> Result<Page, BoxError> {
-            *self.0.lock().unwrap() = Some(room);
-            Ok(Page::new())
-        }
-    }
-    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
-    let pool = pool.connect_with(eventbox::sqlite_options(":memory:")).await.unwrap();
-    eventbox::migrate(&pool).await.unwrap();
-    let asking = Asking::default();
-    drain(&pool, "asking", &asking, &SourceConfig::default()).await.unwrap();
-    let room = asking.0.lock().unwrap().take();
-    room.unwrap()
-}
-
 /// A page has no more than its room, also of a large file, and lines without events end it, too.
 #[tokio::test]
 async fn a_large_file_is_read_in_bounded_pages() {
@@ -225,7 +182,7 @@ async fn a_large_file_is_read_in_bounded_pages() {
             let event = || Ok::<_, BoxError>((Recipient::new("line", "all")?, Event::new(line.bytes.to_vec())));
             if emits { Ok(vec![event()?]) } else { Ok(Vec::new()) }
         });
-        let room = room(&source).await;
+        let room = room(&SourceConfig::default()).await;
         let mut reader = source.open("all", None).await.unwrap();
         let mut pages = 0;
         loop {

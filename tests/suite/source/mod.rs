@@ -3,17 +3,20 @@
 #[cfg(feature = "postgres")]
 mod changes;
 mod crash;
+mod cuts;
 mod directory;
+mod files;
 mod model;
 mod reading;
 mod sharing;
+mod waiting;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use eventbox::source::{EventSource, Page, Room, SourceConfig, SourceReader};
+use eventbox::source::{EventSource, Page, Room, SourceConfig, SourceReader, drain};
 use eventbox::{BoxError, Event, Recipient};
 
 use crate::support::{TestDb, TestEngine};
@@ -23,6 +26,7 @@ fn config() -> SourceConfig {
     let mut config = SourceConfig::default();
     config.poll_interval = Duration::from_millis(5);
     config.partition_interval = Duration::from_millis(20);
+    config.checkpoint_interval = Duration::from_millis(20);
     config.retry_base = Duration::from_millis(1);
     config.retry_cap = Duration::from_millis(20);
     config
@@ -42,12 +46,17 @@ struct Lists {
     opened: Arc<AtomicUsize>,
     /// Positions that the source was told of.
     told: Arc<Mutex<Vec<String>>>,
+    /// A reader ends at a boundary of rounds after this number of pages.
+    ends_after: Option<usize>,
+    /// A reader fails after this number of pages.
+    fails_after: Option<usize>,
 }
 
 impl Lists {
     fn new(lists: Vec<Vec<Item>>, page: usize) -> Self {
         let lists = Arc::new(Mutex::new(lists));
-        Lists { lists, page, bad: Arc::default(), opened: Arc::default(), told: Arc::default() }
+        let (bad, opened, told) = (Arc::default(), Arc::default(), Arc::default());
+        Lists { lists, page, bad, opened, told, ends_after: None, fails_after: None }
     }
 
     fn append(&self, partition: usize, items: impl IntoIterator<Item = Item>) {
@@ -68,7 +77,7 @@ impl EventSource for Lists {
     async fn open(&self, partition: &str, from: Option<&str>) -> Result<Box<dyn SourceReader>, BoxError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let at = from.map_or(Ok(0), str::parse)?;
-        Ok(Box::new(ListReader { of: self.clone(), partition: partition.parse()?, at }))
+        Ok(Box::new(ListReader { of: self.clone(), partition: partition.parse()?, at, pages: 0 }))
     }
 
     async fn committed(&self, _partition: &str, position: &str) -> Result<(), BoxError> {
@@ -81,6 +90,7 @@ struct ListReader {
     of: Lists,
     partition: usize,
     at: usize,
+    pages: usize,
 }
 
 #[async_trait]
@@ -89,6 +99,10 @@ impl SourceReader for ListReader {
         // A process may die between the steps of a reader, too.
         tokio::task::yield_now().await;
         let bad = *self.of.bad.lock().unwrap();
+        if self.of.fails_after == Some(self.pages) {
+            return Err("the source is away".into());
+        }
+        self.pages += 1;
         let mut page = Page::new();
         let lists = self.of.lists.lock().unwrap();
         let list = &lists[self.partition];
@@ -105,9 +119,48 @@ impl SourceReader for ListReader {
             page.emit(to.clone(), Event::new(value.clone()))?;
             self.at += 1;
         }
-        let lag = (list.len() - self.at) as u64;
-        Ok(if page.is_empty() { page.behind(lag) } else { page.up_to(self.at.to_string()).behind(lag) })
+        let lag = list.len().saturating_sub(self.at) as u64;
+        let page = if page.is_empty() { page.behind(lag) } else { page.up_to(self.at.to_string()).behind(lag) };
+        Ok(if self.of.ends_after == Some(self.pages) { page.ending() } else { page })
     }
+}
+
+/// Returns the room of a page, which only the core makes.
+async fn room(config: &SourceConfig) -> Room {
+    #[derive(Clone, Default)]
+    struct Asking(Arc<Mutex<Option<Room>>>);
+
+    #[async_trait]
+    impl EventSource for Asking {
+        async fn partitions(&self) -> Result<Vec<String>, BoxError> {
+            Ok(vec!["all".to_owned()])
+        }
+
+        async fn open(&self, _: &str, _: Option<&str>) -> Result<Box<dyn SourceReader>, BoxError> {
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    #[async_trait]
+    impl SourceReader for Asking {
+        async fn read(&mut self, room: Room) -> Result<Page, BoxError> {
+            *self.0.lock().unwrap() = Some(room);
+            Ok(Page::new())
+        }
+    }
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+    let pool = pool.connect_with(eventbox::sqlite_options(":memory:")).await.unwrap();
+    eventbox::migrate(&pool).await.unwrap();
+    let asking = Asking::default();
+    drain(&pool, "asking", &asking, config).await.unwrap();
+    let room = asking.0.lock().unwrap().take();
+    room.unwrap()
+}
+
+/// Returns an error with its causes.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn to(key: impl std::fmt::Display) -> Recipient {

@@ -1,4 +1,5 @@
-//! Compares sources with a simple model: readers that race and die at any poll, and checkpoints that are moved back.
+//! Compares sources with a simple model: readers that race, die at any poll, fail, and end at boundaries of rounds, and
+//! checkpoints that are moved back and forward.
 //!
 //! `EVENTBOX_SEED` repeats a run; `EVENTBOX_CASES` sets its length.
 
@@ -7,7 +8,7 @@ use std::task::Poll;
 
 use eventbox::Recipient;
 use eventbox::admin::Operator;
-use eventbox::source::drain;
+use eventbox::source::{SourceError, drain};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -28,17 +29,38 @@ enum Step {
     /// A partition grows.
     Grow { partition: usize, events: usize },
     /// Processes that read at once. The first ones die after some polls, and a later step reads what they left.
-    Read { racers: usize, die_after: Vec<usize>, round: usize, page: usize },
+    Read { racers: usize, die_after: Vec<usize>, round: usize, page: usize, readers: Readers },
     /// An operator moves a checkpoint back, so that the events behind it are wanted again.
     Back { partition: usize, to: usize },
+    /// A partition grows, and an operator moves its checkpoint behind the new events, which are not wanted.
+    Skip { partition: usize, events: usize },
+}
+
+/// What the readers of a step do after a number of pages.
+#[derive(Debug, Clone, Copy)]
+enum Readers {
+    ReadOn,
+    /// They end at a boundary of rounds.
+    End(usize),
+    Fail(usize),
+}
+
+fn readers() -> impl Strategy<Value = Readers> {
+    prop_oneof![
+        2 => Just(Readers::ReadOn),
+        1 => (1..4usize).prop_map(Readers::End),
+        1 => (0..4usize).prop_map(Readers::Fail),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..PARTITIONS, 1..12usize).prop_map(|(partition, events)| Step::Grow { partition, events }),
-        6 => (1..4usize, vec(0..40usize, 0..3), 1..6usize, 1..4usize)
-            .prop_map(|(racers, die_after, round, page)| Step::Read { racers, die_after, round, page }),
+        6 => (1..4usize, vec(0..40usize, 0..3), 1..6usize, 1..4usize, readers()).prop_map(
+            |(racers, die_after, round, page, readers)| Step::Read { racers, die_after, round, page, readers }
+        ),
         1 => (0..PARTITIONS, 0..10usize).prop_map(|(partition, to)| Step::Back { partition, to }),
+        1 => (0..PARTITIONS, 1..5usize).prop_map(|(partition, events)| Step::Skip { partition, events }),
     ]
 }
 
@@ -75,37 +97,59 @@ impl<B: TestEngine> Case<'_, B> {
         Recipient::new("case", format!("{}-{partition}-{recipient}", self.number)).unwrap()
     }
 
+    /// Makes a partition longer. Returns its new events.
+    fn grow(&mut self, partition: usize, events: usize) -> Vec<Item> {
+        let first = self.grown[partition];
+        self.grown[partition] += events;
+        let item = |number| (self.to(partition, number % RECIPIENTS), number.to_string());
+        let new: Vec<Item> = (first..first + events).map(item).collect();
+        self.source.append(partition, new.iter().cloned());
+        new
+    }
+
+    async fn move_checkpoint(&self, partition: usize, to: usize) {
+        let operator = Operator::new(self.db.pool.clone(), "model");
+        let position = (to > 0).then(|| to.to_string());
+        operator.move_checkpoint(&self.name(), &partition.to_string(), position.as_deref()).await.unwrap();
+    }
+
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Grow { partition, events } => {
-                let first = self.grown[partition];
-                self.grown[partition] += events;
-                let new: Vec<Item> = (first..first + events)
-                    .map(|number| (self.to(partition, number % RECIPIENTS), number.to_string()))
-                    .collect();
-                self.wanted[partition].extend(new.iter().cloned());
-                self.source.append(partition, new);
+                let new = self.grow(partition, events);
+                self.wanted[partition].extend(new);
             }
-            Step::Read { racers, die_after, round, page } => {
+            Step::Read { racers, die_after, round, page, readers } => {
                 let (name, mut config) = (self.name(), config());
                 config.max_events = round.try_into().unwrap();
-                let source = Lists { page, ..self.source.clone() };
+                // They compare their checkpoints often, too.
+                config.checkpoint_interval = std::time::Duration::from_micros(100);
+                let mut source = Lists { page, ..self.source.clone() };
+                match readers {
+                    Readers::ReadOn => {}
+                    Readers::End(pages) => source.ends_after = Some(pages),
+                    Readers::Fail(pages) => source.fails_after = Some(pages),
+                }
                 let racers = (0..racers).map(|racer| {
                     let polls = die_after.get(racer).copied().unwrap_or(usize::MAX);
                     dying(polls, drain(&self.db.pool, &name, &source, &config))
                 });
                 for read in join_all(racers).await.into_iter().flatten() {
-                    read.map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
+                    let is_known = matches!((&read, readers), (Err(SourceError::Read { .. }), Readers::Fail(_)));
+                    prop_assert!(read.is_ok() || is_known, "{:?}", read);
                 }
             }
             Step::Back { partition, to } => {
                 self.finish().await;
                 let to = to.min(self.grown[partition]);
-                let operator = Operator::new(self.db.pool.clone(), "model");
-                let position = (to > 0).then(|| to.to_string());
-                operator.move_checkpoint(&self.name(), &partition.to_string(), position.as_deref()).await.unwrap();
+                self.move_checkpoint(partition, to).await;
                 let list = self.source.lists.lock().unwrap()[partition].clone();
                 self.wanted[partition].extend(list.into_iter().skip(to));
+            }
+            Step::Skip { partition, events } => {
+                self.finish().await;
+                self.grow(partition, events);
+                self.move_checkpoint(partition, self.grown[partition]).await;
             }
         }
         Ok(())

@@ -13,6 +13,20 @@ pub(crate) struct SlotRow {
     pub(crate) confirmed: i64,
 }
 
+/// Where the log of the server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogEnds {
+    /// Place up to which it is on the disk.
+    pub(crate) flushed: u64,
+    /// Place of the next record.
+    pub(crate) end: u64,
+    /// Number of the session that asked.
+    pub(crate) session_id: i32,
+}
+
+/// Milliseconds that [`end_session`] waits for the end of the session.
+const END_WAIT_MS: i64 = 5_000;
+
 /// The plugin that every server has.
 pub(crate) const PLUGIN: &str = "pgoutput";
 
@@ -46,20 +60,30 @@ pub(crate) async fn has_publication(conn: &mut PgConnection, name: &str) -> Resu
     Ok(query.bind(name).fetch_one(conn).await?)
 }
 
-/// Returns the place up to which the log is on the disk, and the place of the next record.
-pub(crate) async fn log_ends(conn: &mut PgConnection) -> Result<(u64, u64), Fault> {
+/// Ends the session with this number, if it still uses the slot.
+pub(crate) async fn end_session(conn: &mut PgConnection, slot: &str, session_id: i32) -> Result<(), Fault> {
+    let query = sqlx::query(
+        "SELECT pg_terminate_backend(active_pid, $3::int8) FROM pg_replication_slots
+         WHERE slot_name = $1::text AND active_pid = $2::int4",
+    );
+    query.bind(slot).bind(session_id).bind(END_WAIT_MS).execute(conn).await?;
+    Ok(())
+}
+
+/// Returns where the log ends.
+pub(crate) async fn log_ends(conn: &mut PgConnection) -> Result<LogEnds, Fault> {
     let query = sqlx::query(
         "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8,
-                (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8",
+                (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8, pg_backend_pid()",
     );
     let row = query.fetch_one(conn).await?;
     let place = |at: usize| Ok::<_, Fault>(u64::try_from(row.try_get::<i64, _>(at)?).unwrap_or_default());
-    Ok((place(0)?, place(1)?))
+    Ok(LogEnds { flushed: place(0)?, end: place(1)?, session_id: row.try_get(2)? })
 }
 
 /// Reads the messages of the plugin behind the confirmed place, without confirming them, until `take` wants no more.
-/// The server ends after the transaction that has the message with the number `limit`. Returns the number of messages,
-/// or `None` when `take` ended it.
+/// The server ends after the transaction that has the message with the number `limit`; before it, at the end of the
+/// log. Returns the number of messages, or `None` when `take` ended it.
 pub(crate) async fn peek<E: From<Fault>>(
     conn: &mut PgConnection,
     slot: &str,
