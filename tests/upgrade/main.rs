@@ -1,6 +1,7 @@
-//! The service of `cargo xtask upgrade`, which builds it with two versions of the library and runs both on one database.
+//! The service of `cargo xtask upgrade`, which builds it with two versions of the library and runs both on one
+//! database.
 //!
-//! So it uses only what both versions have, and knows neither. What it notes outside the database is the oracle: the
+//! So it uses only what both versions have. What it notes outside the database is the oracle: the
 //! senders' attempts and acknowledgements, and the messages that arrived.
 //!
 //! ```text

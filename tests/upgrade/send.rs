@@ -36,13 +36,20 @@ pub(crate) struct Lane {
     pub(crate) fresh: u64,
 }
 
-/// The notes of a lane: `a` an attempt, `k` added, `d` refused because the event was there already.
+/// The notes of a lane: `a` an attempt, `k` added, `d` refused because the event was there already. A dot ends each
+/// note, so that one that a kill cut off is known.
 struct Notes(File);
 
 impl Notes {
+    fn open(path: &Path) -> Result<Self, BoxError> {
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        // An earlier sender may have been killed within a line.
+        file.write_all(b"\n")?;
+        Ok(Notes(file))
+    }
+
     fn add(&mut self, sort: char, numbers: &[u64]) -> Result<(), BoxError> {
-        let lines: String = numbers.iter().map(|number| format!("{sort} {number}\n")).collect();
-        // One write, so that a kill leaves no half of it.
+        let lines: String = numbers.iter().map(|number| format!("{sort} {number}.\n")).collect();
         Ok(self.0.write_all(lines.as_bytes())?)
     }
 }
@@ -53,8 +60,7 @@ fn sort_of(emitted: Emitted) -> char {
 
 /// Emits until it is told to stop.
 pub(crate) async fn send<E: Engine>(pool: &Pool<E>, from: &Lane, oracle: &Path) -> Result<(), BoxError> {
-    let path = oracle.join(format!("sent-{}.txt", from.lane));
-    let mut notes = Notes(OpenOptions::new().create(true).append(true).open(path)?);
+    let mut notes = Notes::open(&oracle.join(format!("sent-{}.txt", from.lane)))?;
     let over = Arc::new(AtomicBool::new(false));
     tokio::spawn({
         let over = Arc::clone(&over);

@@ -109,6 +109,7 @@ fn messages(taken: &[u64]) -> Result<Vec<CloudEvent>, BoxError> {
 }
 
 /// The receiver of the messages: a file outside the database. A message is acknowledged when it is in the file.
+/// A dot ends each.
 struct Arrived(Mutex<File>);
 
 impl Arrived {
@@ -118,9 +119,8 @@ impl Arrived {
     }
 
     fn take(&self, events: &[WireEvent]) -> Result<PublishResponse, Status> {
-        let lines: String = events.iter().map(|event| format!("{}\n", subject_of(event))).collect();
+        let lines: String = events.iter().map(|event| format!("{}.\n", subject_of(event))).collect();
         let mut file = self.0.lock().map_err(|_| Status::internal("a writer has panicked"))?;
-        // One write, so that a kill leaves no half of it.
         file.write_all(lines.as_bytes()).map_err(|error| Status::unavailable(error.to_string()))?;
         let result = |event: &WireEvent| PublishResult { event_id: event.id.clone(), error: None };
         Ok(PublishResponse { results: events.iter().map(result).collect() })
