@@ -107,7 +107,7 @@ fn fault_of_column(words: &[&str]) -> Option<&'static str> {
     if words.iter().any(|word| constraints.contains(word)) {
         return Some("rows of the released version may break a constraint");
     }
-    let default = words.iter().skip_while(|word| **word != "DEFAULT").nth(1);
+    let default = words.iter().skip_while(|word| **word != "DEFAULT").nth(1).copied();
     let is_constant = |value: &str| {
         value.starts_with('\'') || ["TRUE", "FALSE", "NULL"].contains(&value) || value.parse::<f64>().is_ok()
     };
