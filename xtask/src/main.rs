@@ -11,6 +11,7 @@ mod postgres;
 mod prometheus;
 mod python;
 mod run;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -40,6 +41,10 @@ The chores of eventbox.
   cargo xtask handover       measures how long recipients wait while processes come, stop, are replaced and are killed,
                              on both engines, for docs/leases.md; takes minutes, wants a machine that does nothing
                              else, and is not in `ci`
+  cargo xtask upgrade [ARGS…]
+                             runs the last released version and today's beside each other on one database, on both
+                             engines, under load and kills, and counts what is lost; takes 15 minutes, and is not in
+                             `ci`; see `upgrade --help`
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and lists the changes that no test notices and
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
@@ -77,6 +82,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("prometheus") if args.is_empty() => prometheus::run(),
         Some("faults") => faults::run(args),
         Some("handover") if args.is_empty() => handover(),
+        Some("upgrade") => upgrade::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("peers") => peers::run(args),

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,6 +58,14 @@ pub(crate) fn status_of(command: &mut Command) -> Result<ExitStatus> {
         bail!("interrupted");
     }
     Ok(status?)
+}
+
+/// Runs a program to its end, and returns its output. The error has the output of a program that failed.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let done = command.output().with_context(|| format!("start {}", words_of(command)))?;
+    let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    ensure!(done.status.success(), "{} ({}):\n{text}", words_of(command), done.status);
+    Ok(text)
 }
 
 /// Returns the exit code of another program.

@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the benchmark of the binary shares this module and uses more of it")]
 #[path = "../../../cli/src/cluster/mod.rs"]
 mod cluster;
+mod database;
 mod install;
 
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use cluster::{Account, Cluster, Programs, newest};
+
+pub(crate) use database::Database;
 
 /// Settings of the cluster, which allow many concurrent tests.
 const SETTINGS: [&str; 1] = ["max_connections=300"];

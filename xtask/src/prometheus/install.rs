@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use super::output_of;
-use crate::run::{status_of, words_of};
+use crate::run::{output_of, status_of, words_of};
 
 /// Advice for the user when the programs are missing.
 const ADVICE: &str = "Prometheus was not found. Install it with its promtool, and run this again:

@@ -1,21 +1,19 @@
 //! A real Prometheus scrapes a service: alerts of `ops/alerts.yaml` fire, and end when the commands mend the cause.
 
 mod api;
-mod database;
 mod install;
 mod names;
 mod programs;
 mod rules;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::database::Database;
 use self::programs::{Build, Stage};
-use crate::postgres;
-use crate::run::{interrupted, words_of};
+use crate::postgres::{self, Database};
+use crate::run::interrupted;
 
 /// Time limit for an alert to fire or to end. A process reads the age of its oldest event every 10 s.
 const ALERT_LIMIT: Duration = Duration::from_secs(120);
@@ -32,7 +30,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let tools = install::tools()?;
     let server = postgres::server()?;
     let build = Build::new()?;
-    let database = Database::create(&server)?;
+    let database = Database::create(&server, "prometheus")?;
     let mut stage = Stage::new(&tools, &build, &database.url)?;
     paused_kind(&mut stage)?;
     broken_receiver(&mut stage)?;
@@ -111,12 +109,4 @@ fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<Option<
         ensure!(started.elapsed() < limit, "{what}: not within {} s", limit.as_secs());
         std::thread::sleep(ASK_EVERY);
     }
-}
-
-/// Runs a program to its end, and returns its output. The error has the output of a program that failed.
-fn output_of(command: &mut Command) -> Result<String> {
-    let done = command.output().with_context(|| format!("start {}", words_of(command)))?;
-    let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
-    ensure!(done.status.success(), "{} ({}):\n{text}", words_of(command), done.status);
-    Ok(text)
 }

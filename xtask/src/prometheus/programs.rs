@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::api::Api;
 use super::install::Tools;
-use super::{START_LIMIT, output_of, rules, until};
-use crate::run::{cargo, status_of, words_of};
+use super::{START_LIMIT, rules, until};
+use crate::run::{cargo, output_of, status_of, words_of};
 
 /// Time limit for a program to end by itself.
 const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -1,4 +1,11 @@
-//! Migrations that fail, and databases that are already migrated.
+//! Migrations that fail, databases that are already migrated, and the version that landed last.
+
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod expand;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod released;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod statements;
 
 use ::eventbox::Error;
 

@@ -1,29 +1,30 @@
-//! The database of a run.
+//! A database that only one run uses.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::output_of;
-use crate::postgres::Server;
+use super::Server;
+use crate::run::output_of;
 
 /// Advice for the user when `psql` is missing.
 const ADVICE: &str = "psql makes a database for this run on the server that DATABASE_URL names: install the package \
 postgresql-client, or unset DATABASE_URL to get a throw-away server";
 
 /// A database that only this run uses.
-pub(super) struct Database {
-    pub(super) url: String,
+pub(crate) struct Database {
+    pub(crate) url: String,
     /// URL of the server and the name to remove at the end. A throw-away server is removed as a whole.
     created: Option<(String, String)>,
 }
 
 impl Database {
-    pub(super) fn create(server: &Server) -> Result<Self> {
+    /// Makes a database on the server of the user. A throw-away server is used as it is.
+    pub(crate) fn create(server: &Server, chore: &str) -> Result<Self> {
         let Server::Given(server) = server else {
             return Ok(Database { url: server.url(), created: None });
         };
-        let name = format!("eventbox_prometheus_{}", std::process::id());
+        let name = format!("eventbox_{chore}_{}", std::process::id());
         let url = with_database(server, &name).context("DATABASE_URL names no database: postgres://USER@HOST/NAME")?;
         output_of(&mut psql(server, &format!("CREATE DATABASE {name}"))).context(ADVICE)?;
         Ok(Database { url, created: Some((server.clone(), name)) })
