@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eventbox::runtime::{Round, RoundHooks, RoundResult, Runtime, RuntimeConfig};
-use eventbox::{BoxError, Recipient};
+use eventbox::BoxError;
 
 use super::STOP;
 use super::processor_rounds::{CELLS, all_but_one_have_grown, fill};
