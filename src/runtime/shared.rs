@@ -65,7 +65,7 @@ impl<B: Backend> Shared<B> {
 
     /// Returns what wraps the transactions of a kind.
     pub(crate) fn hooks_of(&self, kind: &str) -> Option<&dyn ErasedHooks<B>> {
-        self.hooks.get(kind).map(AsRef::as_ref)
+        Some(&**self.hooks.get(kind)?)
     }
 
     /// Returns whether turns and rounds of this kind write the journal.

@@ -65,7 +65,11 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         let applying = inside.writer.within(self.apply(&mut tx, token, decision, begun.as_deref_mut()));
         let (outcome, saved) = match inside.guard.within(|| inside.attempt(), applying).await {
             Ok(applied) => applied,
-            Err(error) => return Err(self.cause(&mut tx, error).await),
+            Err(error) => {
+                let error = self.cause(&mut tx, error).await;
+                let is_of_hook = begun.is_some_and(|begun| begun.is_in_finalize());
+                return Err(if is_of_hook { of_hook(error) } else { error });
+            }
         };
         let whole = inside.require_whole(B::check_to_commit(&mut tx)).await;
         match &mut begun {

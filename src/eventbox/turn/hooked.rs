@@ -102,6 +102,11 @@ impl<'h, B: Backend> Begun<'h, B> {
         guard.run_on("finalize the round", pool, session, finalizing).await.map_err(of_hook)
     }
 
+    /// Returns whether the last code in the transaction has begun, so that an error is its own.
+    pub(super) fn is_in_finalize(&self) -> bool {
+        self.inside.is_some()
+    }
+
     /// Notes that the commit begins.
     pub(crate) fn commits(&mut self) {
         self.stage = Stage::Committing;

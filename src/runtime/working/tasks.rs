@@ -124,7 +124,7 @@ pub(super) async fn run_round<B: Backend>(
     };
     let members: Vec<_> = places.iter().map(member).collect();
     let kept = places.into_iter().map(|place| place.kept).collect();
-    let recipients = |members: Vec<RoundMember>| members.into_iter().map(|member| member.to).collect();
+    let recipients = |members: Vec<RoundMember>| members.into_iter().map(|member| member.to).collect::<Vec<_>>();
     let beginning = begin(&shared, &members, &mut turnstile).await;
     let mut begun = match beginning {
         Ok(Beginning::Begun(begun)) => Some(begun),

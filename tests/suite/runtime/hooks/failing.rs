@@ -20,7 +20,7 @@ on_every_engine! {
         for panics in [false, true] {
             fill_again(db).await;
             let (calls, fails) = (Calls::default(), Arc::new(AtomicBool::new(true)));
-            let hooks = Watching::new(&calls).failing_to_finalize(&fails, panics);
+            let hooks = Watching::<Engine>::new(&calls).failing_to_finalize(&fails, panics);
             let runtime = start(db, growing::<Engine>(), hooks, isolating_rounds(1)).await;
             let alone = |rounds: Vec<Round>| rounds.iter().filter(|round| round.recipients.len() == 1).count();
             eventually(SOON, async || alone(calls.failed("it cannot flush")) >= 5).await;
@@ -43,7 +43,7 @@ on_every_engine! {
             true => Err("it cannot decide".into()),
             false => Ok(Transition::to(population + events.len() as i64).consuming(events).into()),
         });
-        let runtime = start(db, cells, Watching::new(&calls), isolating_rounds(1_000)).await;
+        let runtime = start(db, cells, Watching::<Engine>::new(&calls), isolating_rounds(1_000)).await;
         eventually(SOON, async || calls.failed("it cannot decide").len() >= 2).await;
         assert_eq!(calls.finalized(), 0);
         fails.store(false, Ordering::SeqCst);
@@ -58,7 +58,7 @@ on_every_engine! {
         fill(db).await;
         let calls = Calls::default();
         let cells = deciding::<Engine, _>(|_, _, _| Ok(Mutation::none()));
-        let runtime = start(db, cells, Watching::new(&calls), one_round()).await;
+        let runtime = start(db, cells, Watching::<Engine>::new(&calls), one_round()).await;
         eventually(SOON, async || calls.results().len() >= 2).await;
         stop(&runtime).await;
         calls.check();
@@ -75,7 +75,7 @@ on_every_engine! {
             let (calls, fails) = (Calls::default(), Arc::new(AtomicBool::new(true)));
             let (loads, tries) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             let (failing, trying) = (Arc::clone(&fails), Arc::clone(&tries));
-            let hooks = Watching::new(&calls).beginning(move || {
+            let hooks = Watching::<Engine>::new(&calls).beginning(move || {
                 trying.fetch_add(1, Ordering::SeqCst);
                 let fails = failing.load(Ordering::SeqCst);
                 Box::pin(async move {
@@ -143,7 +143,7 @@ on_every_engine! {
     async fn a_cancelled_round_is_finished(db) {
         fill(db).await;
         let calls = Calls::default();
-        let hooks = Watching::new(&calls).finalizing(|_| Box::pin(std::future::pending()));
+        let hooks = Watching::<Engine>::new(&calls).finalizing(|_| Box::pin(std::future::pending()));
         let mut config = one_scan();
         config.processor_round_time = Duration::from_secs(60);
         let runtime = start(db, growing::<Engine>(), hooks, config).await;
@@ -161,7 +161,7 @@ on_every_engine! {
             fill_again(db).await;
             let (calls, waiting) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
             let entering = Arc::clone(&waiting);
-            let hooks = Watching::new(&calls).beginning(move || {
+            let hooks = Watching::<Engine>::new(&calls).beginning(move || {
                 entering.fetch_add(1, Ordering::SeqCst);
                 Box::pin(std::future::pending())
             });
@@ -179,7 +179,7 @@ on_every_engine! {
     async fn the_wait_of_a_round_has_a_bound(db) {
         fill(db).await;
         let calls = Calls::default();
-        let hooks = Watching::new(&calls).beginning(|| Box::pin(std::future::pending()));
+        let hooks = Watching::<Engine>::new(&calls).beginning(|| Box::pin(std::future::pending()));
         let mut config = one_round();
         config.turn_deadline = Duration::from_millis(50);
         let runtime = start(db, growing::<Engine>(), hooks, config).await;
@@ -193,7 +193,7 @@ on_every_engine! {
     async fn a_panic_in_finish_round_is_caught(db) {
         fill(db).await;
         let calls = Calls::default();
-        let hooks = Watching::new(&calls).finishing(|| panic!("it cannot be told"));
+        let hooks = Watching::<Engine>::new(&calls).finishing(|| panic!("it cannot be told"));
         let runtime = start(db, growing::<Engine>(), hooks, one_round()).await;
         eventually(SOON, async || drained(db).await).await;
         emit(db, &cell(CELLS), ["again"]).await;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use eventbox::runtime::{Round, RoundHooks, RoundResult, Runtime, RuntimeConfig};
 use eventbox::BoxError;
@@ -44,13 +45,20 @@ impl Calls {
         self.all().iter().filter(|call| matches!(call, Call::Finalized(_))).count()
     }
 
+    /// Waits until so many rounds have begun. The caller has a deadline.
+    async fn until_begun(&self, count: usize) {
+        while self.all().iter().filter(|call| matches!(call, Call::Begun(_))).count() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn results(&self) -> Vec<(Round, RoundResult)> {
         let result = |call| if let Call::Finished(round, result) = call { Some((round, result)) } else { None };
         self.all().into_iter().filter_map(result).collect()
     }
 
     fn committed(&self) -> Vec<Round> {
-        let committed = |(round, result)| (result == RoundResult::Committed).then_some(round);
+        let committed = |(round, result): (Round, RoundResult)| (result == RoundResult::Committed).then_some(round);
         self.results().into_iter().filter_map(committed).collect()
     }
 
@@ -63,7 +71,7 @@ impl Calls {
     /// Checks that each round has begun once, was finalized at most once, and has ended once, in this order. Returns
     /// the largest number of rounds at the same time.
     fn check(&self) -> usize {
-        let (mut stages, mut open, mut most) = (BTreeMap::new(), 0, 0);
+        let (mut stages, mut open, mut most) = (BTreeMap::new(), 0_usize, 0_usize);
         for call in self.all() {
             match call {
                 Call::Begun(round) => {

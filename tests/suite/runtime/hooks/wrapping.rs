@@ -24,7 +24,7 @@ on_every_engine! {
         let (calls, permits) = (Calls::default(), Arc::new(Semaphore::new(0)));
         let (waiting, loads) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (gate, back, entering) = (Arc::clone(&permits), Arc::clone(&permits), Arc::clone(&waiting));
-        let hooks = Watching::new(&calls).finishing(move || back.add_permits(1)).beginning(move || {
+        let hooks = Watching::<Engine>::new(&calls).finishing(move || back.add_permits(1)).beginning(move || {
             entering.fetch_add(1, Ordering::SeqCst);
             let gate = Arc::clone(&gate);
             Box::pin(async move {
@@ -56,7 +56,7 @@ on_every_engine! {
     async fn finalize_writes_once_for_a_round(db) {
         fill(db).await;
         let calls = Calls::default();
-        let runtime = start(db, growing::<Engine>(), Watching::new(&calls), one_scan()).await;
+        let runtime = start(db, growing::<Engine>(), Watching::<Engine>::new(&calls), one_scan()).await;
         eventually(SOON, async || drained(db).await).await;
         stop(&runtime).await;
         let every: Vec<_> = (0..CELLS).map(|n| format!("{n:02}")).collect();
@@ -75,7 +75,7 @@ on_every_engine! {
     async fn hooks_wrap_turns_of_single_recipients(db) {
         fill(db).await;
         let calls = Calls::default();
-        let runtime = start(db, growing::<Engine>().alone(), Watching::new(&calls), one_round()).await;
+        let runtime = start(db, growing::<Engine>().alone(), Watching::<Engine>::new(&calls), one_round()).await;
         eventually(SOON, async || drained(db).await).await;
         stop(&runtime).await;
         calls.check();
@@ -98,7 +98,7 @@ on_every_engine! {
             let grown = Transition::to(population + events.len() as i64).consuming(events);
             Ok(if is_bad { grown.side_effect(failing("it is bad")).into() } else { grown.into() })
         });
-        let runtime = start(db, cells, Watching::new(&calls), isolating_rounds(2)).await;
+        let runtime = start(db, cells, Watching::<Engine>::new(&calls), isolating_rounds(2)).await;
         eventually(SOON, async || drained(db).await).await;
         stop(&runtime).await;
         calls.check();
@@ -121,7 +121,7 @@ on_every_engine! {
                 }
             }
         });
-        let runtime = start(db, cells, Watching::new(&calls), one_scan()).await;
+        let runtime = start(db, cells, Watching::<Engine>::new(&calls), one_scan()).await;
         eventually(SOON, async || drained(db).await).await;
         stop(&runtime).await;
         calls.check();
@@ -143,7 +143,7 @@ on_every_engine! {
                 }
             }
         });
-        let runtime = start(db, cells, Watching::new(&calls), one_scan()).await;
+        let runtime = start(db, cells, Watching::<Engine>::new(&calls), one_scan()).await;
         eventually(SOON, async || calls.results().len() == 2).await;
         stop(&runtime).await;
         calls.check();
@@ -184,18 +184,13 @@ on_every_engine! {
     /// The next round begins while one commits, also where the rounds of the kind commit one after the other.
     async fn the_next_round_begins_while_one_commits(db) {
         fill(db).await;
-        let (calls, begun) = (Calls::default(), Arc::new(Semaphore::new(0)));
-        let (beginning, waiting, waits) = (Arc::clone(&begun), Arc::clone(&begun), AtomicBool::new(true));
-        let hooks = Watching::new(&calls);
-        let hooks = hooks.beginning(move || {
-            beginning.add_permits(1);
-            Box::pin(async { Ok(()) })
-        });
-        let hooks = hooks.finalizing(move |_| {
-            let (begun, is_first) = (Arc::clone(&waiting), waits.swap(false, Ordering::SeqCst));
+        let (calls, is_first) = (Calls::default(), AtomicBool::new(true));
+        let begun = calls.clone();
+        let hooks = Watching::<Engine>::new(&calls).finalizing(move |_| {
+            let (begun, waits) = (begun.clone(), is_first.swap(false, Ordering::SeqCst));
             Box::pin(async move {
-                if is_first {
-                    begun.acquire_many_owned(2).await?.forget();
+                if waits {
+                    begun.until_begun(2).await;
                 }
                 Ok(())
             })
@@ -217,7 +212,7 @@ on_every_engine! {
         fill(db).await;
         let (calls, permits) = (Calls::default(), Arc::new(Semaphore::new(1)));
         let (gate, back) = (Arc::clone(&permits), Arc::clone(&permits));
-        let hooks = Watching::new(&calls).finishing(move || back.add_permits(1)).beginning(move || {
+        let hooks = Watching::<Engine>::new(&calls).finishing(move || back.add_permits(1)).beginning(move || {
             let gate = Arc::clone(&gate);
             Box::pin(async move {
                 gate.acquire_owned().await?.forget();
