@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use super::web::{Failure, Fields, dead_filter, destination, letter_id, message_filter};
-use crate::admin::{DeadFilter, Destination, MessageFilter};
+use crate::admin::{ANY_REVISION, DeadFilter, Destination, MessageFilter, ShardChange, ShardSpec};
 use crate::eventbox::EventId;
 use crate::outbox::DeadLetterId;
 use crate::recipient::Recipient;
@@ -42,12 +42,13 @@ pub(crate) enum Action {
     MoveShard { shard: u8, to: Uuid },
     UnassignShard(u8),
     UnassignFailed,
+    ApplyShard(ShardChange),
 }
 
 /// The fields that describe actions. A confirmation repeats them.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 21] = [
     "action", "r", "kind", "event", "letter", "at_turn", "state", "name", "value", "side", "code", "source", "type",
-    "since", "until", "shard", "member",
+    "since", "until", "shard", "member", "labels", "zone", "disable", "revision",
 ];
 
 impl Action {
@@ -89,6 +90,8 @@ impl Action {
             }
             "unassign-shard" => Action::UnassignShard(shard(form)?),
             "unassign-failed" => Action::UnassignFailed,
+            "apply-shard" => Action::ApplyShard(expecting(ShardChange::upsert(shard(form)?, spec(form)?), form)?),
+            "reset-shard" => Action::ApplyShard(expecting(ShardChange::delete(shard(form)?), form)?),
             _ => return Err(Failure::bad_input("the dashboard does not know this action")),
         };
         Ok(action)
@@ -116,9 +119,11 @@ impl Action {
             | Action::BuryMessages(_)
             | Action::PauseDestination(_)
             | Action::ResumeDestination(_) => ("/outbox", Vec::new()),
-            Action::ReleaseShard(_) | Action::MoveShard { .. } | Action::UnassignShard(_) | Action::UnassignFailed => {
-                ("/shards", Vec::new())
-            }
+            Action::ReleaseShard(_)
+            | Action::MoveShard { .. }
+            | Action::UnassignShard(_)
+            | Action::UnassignFailed
+            | Action::ApplyShard(_) => ("/shards", Vec::new()),
         }
     }
 }
@@ -138,6 +143,28 @@ fn at_turn(form: &Fields) -> Result<i64, Failure> {
 
 fn shard(form: &Fields) -> Result<u8, Failure> {
     form.parsed("shard", "a shard from 0 to 255")?.ok_or_else(|| missing("shard"))
+}
+
+/// Returns the spec that a form describes. Each line of its labels is `NAME=VALUE`.
+fn spec(form: &Fields) -> Result<ShardSpec, Failure> {
+    let mut spec = ShardSpec {
+        is_disabled: form.get("disable").is_some(),
+        zone: form.get("zone").map(str::to_owned),
+        ..ShardSpec::default()
+    };
+    for line in form.get("labels").unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
+        let wrong = |problem: &str| Failure::bad_input(format!("the label {line:?} {problem}"));
+        let (name, value) = line.trim().split_once('=').ok_or_else(|| wrong("is not of the form NAME=VALUE"))?;
+        if spec.labels.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(wrong("has a name that is there twice"));
+        }
+    }
+    Ok(spec)
+}
+
+/// Makes a change expect the revision of a form, if it has one.
+fn expecting(change: ShardChange, form: &Fields) -> Result<ShardChange, Failure> {
+    Ok(change.expecting(form.parsed("revision", "a revision")?.unwrap_or(ANY_REVISION)))
 }
 
 fn missing(name: &str) -> Failure {
@@ -176,6 +203,10 @@ mod tests {
             "action=release-shard&shard=256",
             "action=move-shard&shard=1",
             "action=unassign-shard",
+            "action=apply-shard&labels=a%3D1",
+            "action=apply-shard&shard=7&labels=a",
+            "action=apply-shard&shard=7&labels=a%3D1%0D%0Aa%3D2",
+            "action=reset-shard&shard=7&revision=x",
             "action=pause-kind",
         ] {
             assert!(parse(form).is_err(), "{form}");
@@ -190,6 +221,16 @@ mod tests {
         assert!(matches!(emit, Ok(Action::Emit { name: None, ref value, .. }) if value.is_empty()));
         let moved = parse("action=move-shard&shard=7&member=00000000-0000-0000-0000-000000000001");
         assert!(matches!(moved, Ok(Action::MoveShard { shard: 7, to }) if to == Uuid::from_u128(1)));
+        let Ok(Action::ApplyShard(applied)) =
+            parse("action=apply-shard&shard=7&labels=a%3D1%3D2%0D%0A&zone=&revision=3")
+        else {
+            panic!("a change of a spec")
+        };
+        let labels = [("a".to_owned(), "1=2".to_owned())].into();
+        let wanted = ShardChange::upsert(7, ShardSpec { labels, ..ShardSpec::default() });
+        assert_eq!(applied, wanted.expecting(3));
+        let reset = parse("action=reset-shard&shard=7&revision=");
+        assert!(matches!(reset, Ok(Action::ApplyShard(change)) if change == ShardChange::delete(7)));
         let paused = parse("action=pause-destination&source=shop&type=");
         let shop = Destination::all().source("shop");
         assert!(matches!(paused, Ok(Action::PauseDestination(of)) if of == shop));

@@ -1,6 +1,7 @@
 //! The words of actions: before they happen, and after.
 
 use super::Action;
+use crate::admin::ShardSpec;
 use crate::dashboard::html::text::counted;
 
 impl Action {
@@ -28,6 +29,8 @@ impl Action {
             Action::ReleaseShard(_) => "release",
             Action::MoveShard { .. } => "move",
             Action::UnassignShard(_) | Action::UnassignFailed => "unassign",
+            Action::ApplyShard(change) if change.spec.is_none() => "reset-shard",
+            Action::ApplyShard(_) => "apply-shard",
         }
     }
 
@@ -59,6 +62,8 @@ impl Action {
             Action::MoveShard { .. } => "Move the shard",
             Action::UnassignShard(_) => "Unassign the shard",
             Action::UnassignFailed => "Unassign all failed shards",
+            Action::ApplyShard(change) if change.spec.is_none() => "Set the shard back",
+            Action::ApplyShard(_) => "Change the spec of the shard",
         }
     }
 
@@ -152,6 +157,12 @@ impl Action {
                  them.",
                 counted(touched, "failed shard")
             ),
+            Action::ApplyShard(change) => match &change.spec {
+                Some(spec) => {
+                    format!("This replaces the whole spec of shard {} by: {}.", change.shard, words_of(spec))
+                }
+                None => format!("This sets shard {} back to the default, which asks nothing.", change.shard),
+            },
         }
     }
 
@@ -179,12 +190,20 @@ impl Action {
             Action::MoveShard { shard, to } => format!("Shard {shard} cannot be moved to {to}, or is there already."),
             Action::UnassignShard(shard) => format!("Shard {shard} has no holder, and has not failed."),
             Action::UnassignFailed => "No shard has failed.".to_owned(),
+            Action::ApplyShard(change) => format!("Shard {} has no spec.", change.shard),
             Action::SetState { of, .. } | Action::ClearState { of, .. } | Action::Forget(of) => {
                 format!("Nothing of {of} would change.")
             }
             Action::Emit { to, .. } => format!("Nothing would be added to {to}."),
         }
     }
+}
+
+fn words_of(spec: &ShardSpec) -> String {
+    let labels = counted(spec.labels.len() as u64, "label");
+    let zone = spec.zone.as_ref().map(|zone| format!(", the zone {zone}")).unwrap_or_default();
+    let disabled = if spec.is_disabled { ", disabled: its events wait" } else { "" };
+    format!("{labels}{zone}{disabled}")
 }
 
 /// Says what an action did. `None` for a word that names no action.
@@ -211,6 +230,8 @@ pub(crate) fn done(code: &str, touched: u64) -> Option<String> {
         "release" => "The shard is released.".to_owned(),
         "move" => "The shard is moved.".to_owned(),
         "unassign" => format!("{} unassigned.", counted(touched, "shard")),
+        "apply-shard" => "The spec of the shard is changed.".to_owned(),
+        "reset-shard" => "The shard is set back.".to_owned(),
         _ => return None,
     };
     Some(sentence)

@@ -5,12 +5,15 @@ use sqlx::Pool;
 use super::{By, Effect};
 use crate::admin::{Done, Forgotten, Operator};
 use crate::dashboard::actions::Action;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eventbox::{Emitted, Event};
 use crate::store::Backend;
 
 /// Reason of a quarantine or a burial whose operator gave none.
 const NO_REASON: &str = "on the dashboard, without a reason";
+
+/// Why a shard cannot be moved to a member.
+const TAKES_NO_SHARDS: &str = "The member takes no shards: it is gone, silent or stopping, or runs no processors.";
 
 /// Performs an action, or rehearses it.
 pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By) -> Result<Effect> {
@@ -49,9 +52,13 @@ pub(super) async fn perform<B: Backend>(pool: Pool<B>, action: &Action, by: &By)
         Action::PauseDestination(of) => operator.pause_destination(of).await,
         Action::ResumeDestination(of) => operator.resume_destination(of).await,
         Action::ReleaseShard(shard) => operator.release_shard(*shard).await,
-        Action::MoveShard { shard, to } => operator.move_shard(*shard, *to).await,
+        Action::MoveShard { shard, to } => match operator.move_shard(*shard, *to).await {
+            Err(Error::Setup { .. }) => return Ok(Effect::Nothing(TAKES_NO_SHARDS)),
+            moved => moved,
+        },
         Action::UnassignShard(shard) => operator.unassign(&[*shard], false).await.map(|unassigned| unassigned.done),
         Action::UnassignFailed => operator.unassign(&all_shards(), true).await.map(|unassigned| unassigned.done),
+        Action::ApplyShard(change) => operator.apply_shards(std::slice::from_ref(change)).await,
     };
     done.map(|done| match done {
         Done { touched: 1.., waiting: Some(waiting), .. } => Effect::Delivery { waiting },

@@ -104,6 +104,20 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             label { span { "Shard (0 to 255)" } input id=(id) type="number" name="shard" min="0" max="255" required; }
         }
     };
+    let reset = shard("reset-shard-number");
+    let applied = html! {
+        (shard("apply-shard-number"))
+        label { span { "Labels (a line of NAME=VALUE each)" } textarea #apply-shard-labels name="labels" rows="2" {} }
+        label {
+            span { "Preferred zone (optional)" }
+            input #apply-shard-zone type="text" name="zone" autocomplete="off";
+        }
+        label { span { "Disabled" } input #apply-shard-disable type="checkbox" name="disable" value="yes"; }
+        label {
+            span { "Expected revision (optional)" }
+            input #apply-shard-revision type="number" name="revision" min="0";
+        }
+    };
     let (released, unassigned) = (shard("release-shard-number"), shard("unassign-shard-number"));
     let takers: Vec<&Member> = members.iter().filter(|member| !member.is_exiting && member.shard_limit > 0).collect();
     let moved = html! {
@@ -121,6 +135,8 @@ fn actions(call: &Call, members: &[Member]) -> Markup {
             p { "The owner of a shard decides only who works on it. Moving a shard loses and repeats nothing." }
             (forms::ask(call, "action-release-shard", "Release …", "release-shard", &[], &released))
             (forms::ask(call, "action-unassign-shard", "Unassign …", "unassign-shard", &[], &unassigned))
+            (forms::ask(call, "action-apply-shard", "Change the spec …", "apply-shard", &[], &applied))
+            (forms::ask(call, "action-reset-shard", "Set back …", "reset-shard", &[], &reset))
             @if !takers.is_empty() {
                 (forms::ask(call, "action-move-shard", "Move …", "move-shard", &[], &moved))
             }
@@ -178,6 +194,14 @@ fn state(shard: &ShardView) -> Markup {
     }
 }
 
+/// Returns what operators ask of a shard.
+fn spec(shard: &ShardView) -> Markup {
+    let zone = shard.spec.zone.as_ref().map(|zone| format!("prefers zone {zone}"));
+    let labels = shard.spec.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let words: Vec<String> = labels.chain(zone).collect();
+    if words.is_empty() { dash() } else { plain(words.join(", ")) }
+}
+
 fn failure(shard: &ShardView) -> Markup {
     if shard.attempts == 0 {
         return dash();
@@ -211,13 +235,28 @@ fn shard_list(members: &[Member], leases: &[ShardLease], shards: &[ShardView]) -
             plain(lease.generation),
             plain(lease_end(lease)),
             lease.pinned.map_or_else(dash, |pinned| plain(holders.name(Some(pinned)))),
+            plain(shard.mod_revision),
+            spec(shard),
             failure(shard),
         ]
     };
     table(
         "leases",
         "The shards with their leases",
-        &["Shard", "State", "Holder", "Zone", "Standby", "Its zone", "Generation", "Lease", "Pinned to", "Failure"],
+        &[
+            "Shard",
+            "State",
+            "Holder",
+            "Zone",
+            "Standby",
+            "Its zone",
+            "Generation",
+            "Lease",
+            "Pinned to",
+            "Revision",
+            "Spec",
+            "Failure",
+        ],
         &leases.iter().zip(shards).map(row).collect::<Vec<_>>(),
         "No shard was ever held.",
     )

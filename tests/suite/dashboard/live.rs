@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use eventbox::Event;
+use eventbox::admin::{self, ShardSelector, ShardSpec};
 use eventbox::dashboard::{DashboardOptions, MAX_LISTENERS};
 use eventbox::runtime::Runtime;
 use futures_util::StreamExt;
@@ -72,6 +73,44 @@ on_every_engine! {
         assert_eq!(failed().await, 0);
         browser.get("/shards").await.has_not("id=\"trouble\"");
         assert_eq!(db.number("SELECT count(*) FROM eventbox_operation").await, 2, "each is recorded");
+    }
+
+    /// The page changes specs as the command line and the shard API do, at the expected revision.
+    async fn a_shard_gets_a_spec_and_is_set_back(db) {
+        let browser = Browser::new(db, DashboardOptions::default());
+        let seven = async || {
+            let id = ShardSelector::all().label("id", "7");
+            admin::list_shards(&db.pool, &id).await.unwrap().remove(0)
+        };
+        let labels = ("labels", "team=ramp\r\nsize=<b>");
+        let fields = [("shard", "7"), labels, ("zone", "eu-1"), ("disable", "yes"), ("revision", "0")];
+        let (asked, done) = browser.act("apply-shard", &fields).await;
+        asked.has("This replaces the whole spec of shard 7 by: 2 labels, the zone eu-1, disabled: its events wait.");
+        done.has("The spec of the shard is changed.").has("size=&lt;b&gt;, team=ramp, prefers zone eu-1");
+        let view = seven().await;
+        let labels = [("size", "<b>"), ("team", "ramp")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!((view.spec.labels, view.spec.zone.as_deref()), (labels.into(), Some("eu-1")));
+        assert!(view.spec.is_disabled);
+        let csrf = browser.csrf().await;
+        let late = [("csrf", csrf.as_str()), ("action", "apply-shard"), ("shard", "7"), ("revision", "0")];
+        let refused = browser.post("/do", &late).await;
+        assert_eq!(refused.status, 409);
+        refused.has("shard 7 is at revision 1, and not at 0");
+        let (_, done) = browser.act("reset-shard", &[("shard", "7"), ("revision", "1")]).await;
+        done.has("The shard is set back.");
+        assert_eq!((seven().await.mod_revision, seven().await.spec), (0, ShardSpec::default()));
+        let again = [("csrf", csrf.as_str()), ("action", "reset-shard"), ("shard", "7")];
+        browser.post("/confirm", &again).await.has("Shard 7 has no spec.");
+    }
+
+    /// A member that takes no shards gets none: one that has gone, for instance.
+    async fn a_shard_is_not_moved_to_a_member_that_takes_none(db) {
+        let browser = Browser::new(db, DashboardOptions::default());
+        let (csrf, gone) = (browser.csrf().await, uuid::Uuid::from_u128(1).to_string());
+        let moved = [("csrf", csrf.as_str()), ("action", "move-shard"), ("shard", "7"), ("member", &gone)];
+        browser.post("/confirm", &moved).await.has("The member takes no shards");
+        assert_eq!(browser.post("/do", &moved).await.status, 409);
+        assert_eq!(db.number("SELECT count(*) FROM eventbox_lease WHERE pinned IS NOT NULL").await, 0);
     }
 
     /// The map of the shards and the members come from a runtime that works.
