@@ -101,7 +101,7 @@ impl<B: TestEngine> Case<'_, B> {
     fn grow(&mut self, partition: usize, events: usize) -> Vec<Item> {
         let first = self.grown[partition];
         self.grown[partition] += events;
-        let item = |number| (self.to(partition, number % RECIPIENTS), number.to_string());
+        let item = |number: usize| (self.to(partition, number % RECIPIENTS), number.to_string());
         let new: Vec<Item> = (first..first + events).map(item).collect();
         self.source.append(partition, new.iter().cloned());
         new
