@@ -62,8 +62,8 @@ impl Reader {
         // Within a transaction this confirms what was committed before it: its own end is not before its place.
         let confirmed = self.confirmed.map(|place| place.lsn);
         if let Some(place) = self.place.filter(|place| confirmed != Some(place.lsn)) {
-            let end = place.lsn_text();
-            let advancing = decoding::advance_slot(&mut session.conn, slot, &end);
+            let to = place.lsn_text();
+            let advancing = decoding::advance_slot(&mut session.conn, slot, &to);
             advancing.await.map_err(|fault| of.error_of(fault))?;
             self.confirmed = Some(place);
         }
