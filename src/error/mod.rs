@@ -160,8 +160,8 @@ impl Error {
         matches!(self, Error::Contention { .. })
     }
 
-    /// True when trying again may help: contention, a stale listing (list again), a full eventbox, or a database that is
-    /// not available.
+    /// True when trying again may help: contention, a stale listing (list again), a full eventbox, or a database that
+    /// is not available.
     ///
     /// False for [`Error::Unknown`]: an unnamed emit that is tried again might be there twice.
     #[must_use]

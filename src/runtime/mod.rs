@@ -56,3 +56,4 @@ pub use resolving::options::ResolveOptions;
 pub use resolving::resolution::{Holder, Resolution, ResolveStatus};
 pub use shards::owner::ShardOwner;
 pub use stats::RuntimeStats;
+pub use working::rates::{KindRates, MAX_RATE_PERIOD, MAX_RATE_PREFIXES, Rate};

@@ -80,7 +80,9 @@ pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::operate::decoding;
 pub(crate) use shards::lease::{HolderRow, LeaseRow, MemberRow, ShardMask};
-pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
+pub(crate) use shards::report::{
+    BusyTurn, FailingRecipient, HeldKind, HeldRecipient, MemberReport, RatedKind, ReportedBreaker,
+};
 pub(crate) use shards::spec::{FailureWrite, ShardOrder, ShardRow, SpecWrite};
 pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
