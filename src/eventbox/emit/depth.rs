@@ -80,7 +80,8 @@ impl Depth {
 /// Puts one event into a recipient's eventbox as [`emit`](crate::emit) does, and returns how deep the box is.
 ///
 /// Use it where a sender should slow down, or do without the event, when the recipient does not keep up. The same
-/// statement inserts the event and measures the box. The receipt is that of [`emit`](crate::emit).
+/// statement inserts the event and measures the box: on SQLite two statements in one call, as for a named emit. The
+/// receipt is that of [`emit`](crate::emit).
 ///
 /// With [`EmitOptions::max_waiting`] a full box refuses the event: [`Error::Full`], and nothing was inserted. A named
 /// event that the recipient has or had already is not refused: the receipt says

@@ -80,7 +80,9 @@ impl KindRates {
     }
 
     /// Sets the shortest time from the end of a committed turn of a recipient to the begin of its next one. The events
-    /// that come meanwhile wait, and go into one turn. At most [`MAX_RATE_PERIOD`].
+    /// that come meanwhile wait, and go into one turn, up to
+    /// [`RuntimeConfig::max_events`](crate::runtime::RuntimeConfig::max_events): a longer eventbox takes several
+    /// intervals. At most [`MAX_RATE_PERIOD`].
     #[must_use]
     pub fn min_interval(mut self, interval: Duration) -> Self {
         self.min_interval = Some(interval);
