@@ -41,6 +41,7 @@
 //! | --- | --- |
 //! | make a database ready | [`migrate`], [`pool_options`], `sqlite_options`, `postgres_options` |
 //! | put events in | [`emit`], [`emit_all`], [`Sender`]; [`Event::named`] makes a repeated emit harmless |
+//! | slow down before a box is full | [`emit_with`], [`EmitOptions::max_waiting`] |
 //! | let the library keep the state | [`Reducer`], [`Outcome`]; [`reduce_batch`], [`state()`] |
 //! | keep the state in your tables | [`Processor`], [`Transition`], [`Mutation`]; [`process_batch`], [`pending`] |
 //! | have workers do that in any number of processes | `runtime::Runtime` (feature `runtime`) |
@@ -113,11 +114,12 @@ pub use eventbox::postgres_options;
 #[cfg(feature = "sqlite")]
 pub use eventbox::sqlite_options;
 pub use eventbox::{
-    EVersion, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog, Migration, Mutation, Next, Outcome,
-    PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf, Receipt, Reducer, ReducerAsProcessor,
-    Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition, Turn, TurnOptions, backlog, begin,
-    check, emit, emit_all, migrate, migrate_citus_schema, migration_sql, migrations, pending, pool_options,
-    process_batch, process_batch_with, reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
+    Depth, DepthClass, EVersion, EmitOptions, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog,
+    Migration, Mutation, Next, Outcome, PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf,
+    Receipt, Reducer, ReducerAsProcessor, Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition,
+    Turn, TurnOptions, backlog, begin, check, emit, emit_all, emit_with, migrate, migrate_citus_schema, migration_sql,
+    migrations, pending, pool_options, process_batch, process_batch_with, reduce_batch, reduce_batch_with, roles_sql,
+    state, state_as, status,
 };
 pub use origin::{Origin, OriginEntry};
 pub use recipient::Recipient;
@@ -135,9 +137,9 @@ pub mod timer {
 /// Bounds and default times.
 pub mod limits {
     pub use crate::eventbox::{
-        DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, MAX_CONTENTION_RETRIES, MAX_COUNTED_EVENTS,
-        MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_PENDING, MAX_STATE_BYTES, MAX_TURN_AGE, MAX_VALUE_BYTES, POISON_CODE,
-        REVALIDATE_IDLE_AFTER, SHARDS,
+        DEFAULT_HOOK_DEADLINE, DEFAULT_TURN_BYTES, DEFAULT_TURN_DEADLINE, MANY_WAITING, MAX_CONTENTION_RETRIES,
+        MAX_COUNTED_EVENTS, MAX_EMIT_BYTES, MAX_EMIT_EVENTS, MAX_MAX_WAITING, MAX_PENDING, MAX_STATE_BYTES,
+        MAX_TURN_AGE, MAX_VALUE_BYTES, POISON_CODE, REVALIDATE_IDLE_AFTER, SHARDS,
     };
     #[cfg(feature = "sqlite")]
     pub use crate::eventbox::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB};

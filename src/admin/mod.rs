@@ -95,7 +95,7 @@ pub use view::inspect::{
     Detail, EventView, InspectOptions, MAX_INSPECTED, MAX_SHOWN_STATE_BYTES, NameView, QuarantinedView, StateView,
     TimerView, inspect,
 };
-pub use view::members::{Busy, Failing, Held, Member, OpenBreaker, ShardLease, members, shards};
+pub use view::members::{Busy, Failing, Held, HeldByRate, Member, OpenBreaker, RatedKind, ShardLease, members, shards};
 pub use view::messages::{
     MAX_GROUPED, MAX_GROUPS, MAX_MESSAGES, MessageFilter, MessageView, OutboxGroup, OutboxGroups, message_groups,
     messages,

@@ -128,6 +128,20 @@ pub enum Error {
         /// The attempt, with the recipient.
         attempt: String,
     },
+    /// The eventbox has as many waiting events as the caller allows. Nothing was emitted.
+    #[error(
+        "{attempt}: the eventbox is full: {max_waiting} events or more wait, the oldest for {oldest_age:?}: emit again \
+         later, or with a larger max_waiting"
+    )]
+    #[non_exhaustive]
+    Full {
+        /// The attempt, with the recipient.
+        attempt: String,
+        /// Bound of the caller: [`EmitOptions::max_waiting`](crate::EmitOptions::max_waiting).
+        max_waiting: u32,
+        /// Age of the oldest event that waits.
+        oldest_age: std::time::Duration,
+    },
     /// The database refused a statement; trying again does not help.
     #[error("{attempt}: the database refused")]
     #[non_exhaustive]
@@ -155,12 +169,13 @@ impl Error {
         matches!(self, Error::Contention { .. })
     }
 
-    /// True when trying again may help: contention, a stale listing (list again), or a database that is not available.
+    /// True when trying again may help: contention, a stale listing (list again), a full eventbox, or a database that
+    /// is not available.
     ///
     /// False for [`Error::Unknown`]: an unnamed emit that is tried again might be there twice.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Contention { .. } | Error::Transient { .. } | Error::Stale { .. })
+        matches!(self, Error::Contention { .. } | Error::Transient { .. } | Error::Stale { .. } | Error::Full { .. })
     }
 
     pub(crate) fn misuse(attempt: impl fmt::Display, misuse: Misuse) -> Self {
@@ -296,6 +311,16 @@ pub enum Misuse {
         count: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A bound that is larger than bounds may be.
+    #[error("the {what} of {bound} is over the limit of {limit}")]
+    BoundTooLarge {
+        /// Which bound.
+        what: &'static str,
+        /// The given value.
+        bound: u32,
+        /// The limit.
+        limit: u32,
     },
     /// A call on something that was stopped.
     #[error("the {what} was stopped")]

@@ -34,6 +34,7 @@ pub use decide::transition::{HookErrors, Mutation, PostProcess, SideEffect, Tran
 pub(crate) use emit::check as check_event;
 #[cfg(feature = "peer")]
 pub(crate) use emit::check_all;
+pub use emit::depth::{Depth, DepthClass, EmitOptions, MANY_WAITING, MAX_MAX_WAITING, emit_with};
 pub(crate) use emit::emit_all_in;
 #[cfg(feature = "peer")]
 pub(crate) use emit::emit_all_on;

@@ -13,6 +13,7 @@ use super::config::RuntimeConfig;
 use super::handle::Runtime;
 use super::working::lane::Lane;
 use super::working::paused::PausedKinds;
+use super::working::rates::KindRates;
 use super::working::registry::{Handler, Handlers, Hooks, TypedHooks, TypedProcessor};
 use super::working::window::Durations;
 use crate::clock::micros;
@@ -35,6 +36,8 @@ pub struct RuntimeBuilder<B: Backend> {
     pub(super) hooks: Hooks<B>,
     /// Ends when the runtime begins to stop.
     pub(super) stopping: CancellationToken,
+    /// Bounds on the turns of a kind.
+    pub(super) rates: BTreeMap<String, KindRates>,
     pub(super) worker: Uuid,
     pub(super) attended: Option<Arc<Attended>>,
     /// The first mistake; `start` returns it.
@@ -60,6 +63,7 @@ impl<B: Backend> RuntimeBuilder<B> {
             durations: BTreeMap::new(),
             hooks: BTreeMap::new(),
             stopping: CancellationToken::new(),
+            rates: BTreeMap::new(),
             worker: Uuid::new_v4(),
             attended: None,
             wrong: None,
@@ -122,6 +126,74 @@ impl<B: Backend> RuntimeBuilder<B> {
     /// See [`RoundHooks`], and `examples/aggregate.rs`.
     pub fn round_hooks<H: RoundHooks<B> + 'static>(mut self, kind: &str, hooks: H) -> Self {
         self.hooks.insert(kind.to_owned(), Box::new(TypedHooks::new(hooks, self.stopping.clone())));
+        self
+    }
+
+    /// Bounds the turns of a kind: the time between two turns of a recipient, the turns at the same time, and the
+    /// turns in a time. A recipient that may not begin yet is held in the queue: it uses no worker, its events stay in
+    /// their eventbox, and all that have come by then go into its next turn.
+    ///
+    /// Use it to be gentle with something that the turns call, or to make one turn of many events. Rates are no part of
+    /// correctness, and cost no statement: each process keeps them in its memory, and takes of each bound the part of
+    /// the 256 shards that it works on. So a bound holds over all processes, with these limits:
+    ///
+    /// * `max_concurrent` and the burst of a rate are rounded down, and each process has 1 at least. With more
+    ///   processes than `max_concurrent`, as many turns as processes may run. For one turn at a time over all
+    ///   processes, let the turns lock a row of yours.
+    /// * A process leaves unused what its own recipients do not need.
+    /// * A shard in hand-over counts in both processes until the new holder works on it, and turns in flight end in the
+    ///   old one. Meanwhile the bounds of both add up.
+    /// * The last turns of recipients, and the tokens, are in memory. After a hand-over or a restart a recipient may
+    ///   begin its next turn up to one `min_interval` early, once, and a rate begins with its burst.
+    /// * The last turns of 100,000 recipients of a kind are remembered. The next turns of others may begin early.
+    /// * Without leases ([`RuntimeConfig::leases`] is `None`) each process keeps the whole bounds for itself.
+    ///
+    /// A turn that fails, or that another writer overtakes, takes a token, too. `min_interval` counts committed turns
+    /// only; a failing recipient has its back-off. A probe of a held kind begins whatever the rates say.
+    ///
+    /// [`RuntimeStats::held_by_rates`](crate::runtime::RuntimeStats::held_by_rates), the gauge
+    /// `eventbox_runtime_held_recipients` and [`admin::why`](crate::admin::why()) tell who is held.
+    ///
+    /// # Units and limits
+    ///
+    /// For tokens and slots a kind holds at most [`RuntimeConfig::max_ready`] recipients in memory. Scans find the
+    /// others when half of them have begun.
+    ///
+    /// # Errors
+    ///
+    /// [`start`](RuntimeBuilder::start) refuses rates of a kind that is not registered, times of zero or over
+    /// [`MAX_RATE_PERIOD`](crate::runtime::MAX_RATE_PERIOD), and too many prefixes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use eventbox::{BoxError, Event, Outcome, Recipient, Reducer};
+    /// # use std::time::Duration;
+    /// # struct Counter;
+    /// # impl Reducer for Counter {
+    /// #     type State = u64;
+    /// #     fn reduce(&self, _to: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, BoxError> {
+    /// #         Ok(Outcome::to(count + events.len() as u64).consuming(events))
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let file = directory.path().join("boxes.db");
+    /// # let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(&file)).await?;
+    /// # eventbox::migrate(&pool).await?;
+    /// use eventbox::runtime::{KindRates, Rate, Runtime};
+    ///
+    /// let rates = KindRates::new()
+    ///     .min_interval(Duration::from_secs(1))
+    ///     .max_concurrent(20.try_into()?)
+    ///     .rate(Rate::new(6_000.try_into()?, Duration::from_secs(60)).burst(100.try_into()?))
+    ///     .rate_of("trial-", Rate::new(1.try_into()?, Duration::from_secs(1)));
+    /// let runtime = Runtime::builder(pool).reducer("airport", Counter).rates("airport", rates).start().await?;
+    /// # runtime.stop(Duration::from_secs(5)).await;
+    /// # Ok(()) }
+    /// ```
+    pub fn rates(mut self, kind: &str, rates: KindRates) -> Self {
+        self.rates.insert(kind.to_owned(), rates);
         self
     }
 
@@ -223,6 +295,16 @@ impl<B: Backend> RuntimeBuilder<B> {
         Ok(())
     }
 
+    fn check_rates(&self) -> Result<(), String> {
+        for (kind, rates) in &self.rates {
+            if !self.handlers.contains_key(kind.as_str()) {
+                return Err(format!("rates of {kind} are given, but no code for the kind is registered"));
+            }
+            rates.check().map_err(|problem| format!("the rates of {kind}: {problem}"))?;
+        }
+        Ok(())
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
@@ -243,6 +325,7 @@ impl<B: Backend> RuntimeBuilder<B> {
             )));
         }
         self.separate_kinds().map_err(|problem| setup(&problem))?;
+        self.check_rates().map_err(|problem| setup(&problem))?;
         self.config.check(self.pool.options().get_max_connections())?;
         eventbox::check(&self.pool).await?;
         eventbox::check_migrated(&self.pool).await?;

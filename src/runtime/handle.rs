@@ -26,6 +26,7 @@ use super::shared::{Publishers, Shared, turn_options};
 use super::stats::{Counters, RuntimeStats};
 use super::working::at_work::AtWork;
 use super::working::paused::{self, PausedKinds};
+use super::working::rates::Rates;
 use super::working::scheduler::{Left, Scheduler};
 use super::{reserve, timers, upkeep};
 use crate::error::Result;
@@ -122,8 +123,19 @@ impl<B: Backend> Inner<B> {
     fn start(builder: RuntimeBuilder<B>, held: PausedKinds) -> Self {
         #[cfg(feature = "emitter")]
         let emitter = builder.emitter.clone();
-        let RuntimeBuilder { pool, config, handlers, journals, durations, hooks, stopping, worker, attended, .. } =
-            builder;
+        let RuntimeBuilder {
+            pool,
+            config,
+            handlers,
+            journals,
+            durations,
+            rates,
+            hooks,
+            stopping,
+            worker,
+            attended,
+            ..
+        } = builder;
         let reserved = reserve::of(&pool);
         let (interrupt, leaving) = (CancellationToken::new(), CancellationToken::new());
         let hearts = Heartbeats::default();
@@ -133,6 +145,7 @@ impl<B: Backend> Inner<B> {
         let scanned = attended.as_ref().map_or_else(|| owned.clone(), |attended| attended.shards());
         let complaints = Arc::new(Complaints::default());
         let at_work = Arc::new(AtWork::default());
+        let rates = Arc::new(Rates::new(&rates, config.max_ready.get(), Instant::now()));
         let outages = Arc::<Outages>::default();
         let failed_shards = Arc::<FailedShards>::default();
         let (tell_held, held) = watch::channel(held);
@@ -148,6 +161,7 @@ impl<B: Backend> Inner<B> {
                 kinds: handlers.keys().map(|kind| kind.to_string()).collect::<BTreeSet<_>>().into_iter().collect(),
                 held: held.clone(),
                 at_work: Arc::clone(&at_work),
+                rates: Arc::clone(&rates),
                 outages: Arc::clone(&outages),
                 attended: attended.clone(),
                 complaints: Arc::clone(&complaints),
@@ -176,6 +190,7 @@ impl<B: Backend> Inner<B> {
             outages,
             failed_shards,
             at_work,
+            rates,
             complaints,
             slow_scans: watch::Sender::default(),
             finding: hearts.add("finding", Duration::ZERO, grace),
@@ -349,7 +364,8 @@ impl<B: Backend> Runtime<B> {
     /// Returns the counts of this runtime since its start.
     #[must_use]
     pub fn stats(&self) -> RuntimeStats {
-        self.inner.shared.counters.snapshot()
+        let held_by_rates = self.inner.shared.rates.held() as u64;
+        RuntimeStats { held_by_rates, ..self.inner.shared.counters.snapshot() }
     }
 
     /// Returns the number of shards that this runtime works on, 0 to 256.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use metrics::{counter, gauge, histogram};
 
 use super::working::paused::PausedKinds;
+use super::working::rates::HeldBy;
 use crate::eventbox::{KindBacklog, shard_name};
 use crate::instrument::{Instrument, InstrumentKind};
 
@@ -17,6 +18,7 @@ const SHARD_FAILURES: &str = "eventbox_runtime_shard_failures_total";
 const LEASE_AGE: &str = "eventbox_runtime_lease_age_seconds";
 const LISTENING: &str = "eventbox_runtime_listening";
 const HELD: &str = "eventbox_runtime_held_kinds";
+const HELD_RECIPIENTS: &str = "eventbox_runtime_held_recipients";
 const HOOKS: &str = "eventbox_runtime_hooks_total";
 pub(super) const UNREGISTERED: &str = "eventbox_runtime_unregistered_total";
 
@@ -132,6 +134,15 @@ pub const INSTRUMENTS: &[Instrument] = &[
         help: "Kinds on hold: paused by an operator, or throttled because the outbox is over its quota",
     },
     Instrument {
+        name: HELD_RECIPIENTS,
+        kind: InstrumentKind::Gauge,
+        unit: "{recipient}",
+        labels: &["kind", "by"],
+        buckets: NONE,
+        help: "Recipients with events that this process holds because of a rate of their kind: min_interval, \
+               max_concurrent or rate",
+    },
+    Instrument {
         name: HOOKS,
         kind: InstrumentKind::Counter,
         unit: "{turn}",
@@ -219,6 +230,11 @@ pub(super) fn held(held: &PausedKinds) {
     for (reason, kinds) in [("paused", &held.paused), ("outbox", &held.throttled)] {
         gauge!(HELD, "reason" => reason).set(kinds.len() as f64);
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
+pub(super) fn held_recipients(kind: &str, by: HeldBy, held: usize) {
+    gauge!(HELD_RECIPIENTS, "kind" => kind.to_owned(), "by" => by.name()).set(held as f64);
 }
 
 pub(super) fn scanned(took: Duration) {

@@ -56,5 +56,6 @@ pub use resolving::options::ResolveOptions;
 pub use resolving::resolution::{Holder, Resolution, ResolveStatus};
 pub use shards::owner::ShardOwner;
 pub use stats::RuntimeStats;
+pub use working::rates::{KindRates, MAX_RATE_PERIOD, MAX_RATE_PREFIXES, Rate};
 
 pub use crate::eventbox::{Round, RoundHooks, RoundResult};

@@ -16,6 +16,7 @@ use super::finding::old_transactions::SlowScan;
 use super::shards::failed::FailedShards;
 use super::stats::Counters;
 use super::working::at_work::AtWork;
+use super::working::rates::Rates;
 use super::working::registry::{Handlers, Hooks};
 #[cfg(feature = "emitter")]
 use crate::emitter::DurableEmitter;
@@ -45,6 +46,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) failed_shards: Arc<FailedShards>,
     /// Recipients of turns in flight.
     pub(crate) at_work: Arc<AtWork>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) complaints: Arc<Complaints>,
     /// The last slow scan.
     pub(crate) slow_scans: watch::Sender<SlowScan>,

@@ -22,6 +22,9 @@ pub struct RuntimeStats {
     pub contention: u64,
     /// Turns that failed and were retried later.
     pub failures: u64,
+    /// Recipients with events that the rates of their kinds hold now: see
+    /// [`RuntimeBuilder::rates`](crate::runtime::RuntimeBuilder::rates).
+    pub held_by_rates: u64,
 }
 
 /// The counts as they grow.
@@ -51,6 +54,7 @@ impl Counters {
             quarantined: read(&self.quarantined),
             contention: read(&self.contention),
             failures: read(&self.failures),
+            held_by_rates: 0,
         }
     }
 

@@ -48,6 +48,7 @@ pub(crate) use connect::group::Intact;
 pub(crate) use connect::takeover::Gone;
 pub(crate) use connect::transaction::{Tx, begin as begin_tx};
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
+pub(crate) use inbox::depth::{DepthBound, Measured};
 pub(crate) use inbox::event::{DueRow, EventRow, ListedRow};
 pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
@@ -79,7 +80,9 @@ pub(crate) use peers::stream::{OpeningStream, StreamCounts, StreamRow};
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::operate::decoding;
 pub(crate) use shards::lease::{HolderRow, LeaseRow, MemberRow, ShardMask};
-pub(crate) use shards::report::{BusyTurn, FailingRecipient, HeldKind, MemberReport, ReportedBreaker};
+pub(crate) use shards::report::{
+    BusyTurn, FailingRecipient, HeldKind, HeldRecipient, MemberReport, RatedKind, ReportedBreaker,
+};
 pub(crate) use shards::spec::{FailureWrite, ShardOrder, ShardRow, SpecWrite};
 pub(crate) use shards::wake::Notification;
 #[cfg(feature = "ingress")]
@@ -114,6 +117,7 @@ pub trait Backend:
     + operate::diagnosis::DiagnosisDialect
     + connect::group::GroupCommit
     + inbox::event::EventTable
+    + inbox::depth::DepthDialect
     + inbox::item::ItemTable
     + inbox::status::StatusTable
     + turns::step::StepTable

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::recipient::Recipient;
-use crate::store::{Backend, BusyTurn, FailingRecipient, Fault, LeaseRow, MemberRow, ReportedBreaker, answered, hold};
+use crate::store::{
+    self, Backend, BusyTurn, FailingRecipient, Fault, LeaseRow, MemberRow, ReportedBreaker, answered, hold,
+};
 
 /// A process that works on eventboxes: a started [`Runtime`](crate::runtime::Runtime) with leases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +34,8 @@ pub struct Member {
     pub throttled: Vec<String>,
     /// Kinds of which the process tries one recipient at a time, because many of them fail alike.
     pub held: Vec<Held>,
+    /// Kinds of which the process holds recipients because of their rates, at its last heartbeat.
+    pub rated: Vec<RatedKind>,
     /// Turns of processors that have taken over a second, the longest first, at its last heartbeat: at most ten.
     pub busy: Vec<Busy>,
     /// Recipients whose last turns failed in the process, for whatever reason: at most ten.
@@ -87,6 +91,33 @@ pub struct Held {
     pub error: String,
 }
 
+/// A kind of which a process holds recipients with events, because of the rates that the process keeps
+/// ([`RuntimeBuilder::rates`](crate::runtime::RuntimeBuilder::rates)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RatedKind {
+    /// The kind.
+    pub kind: String,
+    /// Number of held recipients.
+    pub held: u64,
+    /// Some of the held recipients: at most ten.
+    pub recipients: Vec<HeldByRate>,
+}
+
+/// A recipient that a process holds because of the rates of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldByRate {
+    /// The recipient.
+    #[serde(serialize_with = "super::text::text")]
+    pub recipient: Recipient,
+    /// Bound that holds it: `min_interval`, `max_concurrent` or `rate`.
+    pub by: String,
+    /// Time from the heartbeat to the end of the hold. `None` when that depends on other recipients.
+    #[serde(rename = "left_seconds", serialize_with = "super::text::seconds_if_any")]
+    pub left: Option<Duration>,
+}
+
 /// A recipient that fails in a process. The error may be no event's fault, such as a service that is away: then no
 /// failure is stored for the recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -140,6 +171,7 @@ impl Member {
             kinds: report.kinds,
             throttled: report.throttled,
             held: report.held.into_iter().map(|held| Held { kind: held.kind, error: held.error }).collect(),
+            rated: report.rated.into_iter().map(rated).collect(),
             busy: report.busy.iter().filter_map(busy).collect(),
             failing: report.failing.into_iter().filter_map(failing).collect(),
             breakers: report.breakers.into_iter().map(breaker).collect(),
@@ -154,6 +186,15 @@ impl Member {
 
 fn busy(busy: &BusyTurn) -> Option<Busy> {
     Some(Busy { recipient: busy.recipient.parse().ok()?, since: duration_of(busy.age_us)? })
+}
+
+fn rated(rated: store::RatedKind) -> RatedKind {
+    let held = |held: store::HeldRecipient| {
+        let left = held.left_us.and_then(duration_of);
+        Some(HeldByRate { recipient: held.recipient.parse().ok()?, by: held.by, left })
+    };
+    let recipients = rated.recipients.into_iter().filter_map(held).collect();
+    RatedKind { kind: rated.kind, held: rated.held, recipients }
 }
 
 fn failing(failing: FailingRecipient) -> Option<Failing> {

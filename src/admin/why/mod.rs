@@ -243,8 +243,23 @@ impl Facts {
         if let Some(failing) = failing.filter(|_| self.standing.attempts == 0) {
             return Some(Reason::Failing { worker, error: failing.error.clone() });
         }
-        let held = holder.held.iter().find(|held| held.kind == kind)?;
-        Some(Reason::Held { worker, error: held.error.clone() })
+        if let Some(held) = holder.held.iter().find(|held| held.kind == kind) {
+            return Some(Reason::Held { worker, error: held.error.clone() });
+        }
+        self.rate_of(of, holder)
+    }
+
+    /// Returns the rate that holds the recipient in its process.
+    fn rate_of(&self, of: &Recipient, holder: &Member) -> Option<Reason> {
+        let (worker, rated) = (holder.worker, holder.rated.iter().find(|rated| rated.kind == of.kind())?);
+        if let Some(held) = rated.recipients.iter().find(|held| held.recipient == *of) {
+            // The report is as old as the last heartbeat.
+            let until = held.left.map(|left| self.now + left.saturating_sub(holder.silent_for));
+            let is_over = until.is_some_and(|until| until <= self.now);
+            return (!is_over).then(|| Reason::HeldByRate { worker, by: Some(held.by.clone()), until });
+        }
+        let names_all = rated.held <= rated.recipients.len() as u64;
+        (!names_all).then_some(Reason::HeldByRate { worker, by: None, until: None })
     }
 
     /// Returns what stops the recipient in every process: a pause or a failure.

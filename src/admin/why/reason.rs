@@ -92,6 +92,19 @@ pub enum Reason {
         /// Error that the recipients fail with.
         error: String,
     },
+    /// The process that holds the shard keeps the rates of the kind, and the recipient, or others of the kind, may not
+    /// begin a turn yet: [`RuntimeBuilder::rates`](crate::runtime::RuntimeBuilder::rates).
+    HeldByRate {
+        /// The process.
+        worker: Uuid,
+        /// Bound that holds the recipient: `min_interval`, `max_concurrent` or `rate`. `None` when the process holds
+        /// more recipients of the kind than it names, so that this one may be among them.
+        by: Option<String>,
+        /// Time at which the next turn may begin, by the database's clock. `None` when that depends on other
+        /// recipients.
+        #[serde(serialize_with = "crate::admin::view::text::time_if_any")]
+        until: Option<SystemTime>,
+    },
     /// The last turn failed in the process that holds the shard, for a reason that is no event's fault.
     Failing {
         /// The process.

@@ -147,6 +147,26 @@ impl Facts {
                 ),
                 "Repair the cause: the kind goes on with the first success.".to_owned(),
             ),
+            Reason::HeldByRate { worker, by, until } => (
+                match (by, until) {
+                    (Some(by), Some(until)) => format!(
+                        "{} holds {of} because of the {by} of its kind, and its next turn may begin {}; {waiting}.",
+                        address(worker),
+                        self.until(*until)
+                    ),
+                    (Some(by), None) => {
+                        format!("{} holds {of} because of the {by} of its kind; {waiting}.", address(worker))
+                    }
+                    (None, _) => format!(
+                        "{} holds recipients of {} because of the rates of the kind, and {of} may be one of them; \
+                         {waiting}.",
+                        address(worker),
+                        of.kind()
+                    ),
+                },
+                "If the age grows, the rates that the service sets are lower than what comes: eventbox status --watch"
+                    .to_owned(),
+            ),
             Reason::Failing { worker, error } => (
                 format!(
                     "The last turn of {of} failed at {}, through no fault of an event; {waiting}. The error: {error}",

@@ -49,6 +49,9 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
             html! {
                 @if member.is_exiting { (badge("note", "exiting")) }
                 @for kind in &member.throttled { (badge("note", &format!("{kind} throttled"))) }
+                @for rated in &member.rated {
+                    (badge("note", &format!("{} {} held by rates", rated.held, rated.kind)))
+                }
                 @for breaker in &member.breakers {
                     p {
                         (badge("bad", "breaker open")) " " (breaker.endpoint) " for " (text::duration(breaker.open_for))
@@ -79,7 +82,7 @@ fn member_list(call: &Call, members: &[Member]) -> Markup {
 
 fn is_calm(member: &Member) -> bool {
     let has_trouble = !member.held.is_empty() || !member.failing.is_empty() || !member.breakers.is_empty();
-    !member.is_exiting && member.throttled.is_empty() && !has_trouble
+    !member.is_exiting && member.throttled.is_empty() && member.rated.is_empty() && !has_trouble
 }
 
 /// Returns the recipients whose turns take long, with the age of the turn.

@@ -1,5 +1,6 @@
 //! Emitting: puts events into eventboxes.
 
+pub(super) mod depth;
 pub(super) mod sender;
 pub(super) mod sender_groups;
 pub(super) mod wake_up;
@@ -44,6 +45,8 @@ const TURN_NAME_WAIT_MS: u32 = 1_000;
 /// [`NAME_WAIT`](crate::limits::NAME_WAIT) at most, and then it returns contention. At most a quarter of the pool's
 /// connections wait for names at once. In a caller's transaction an emit waits for the `lock_timeout` of that
 /// transaction.
+///
+/// [`emit_with`](crate::emit_with) also measures the eventbox, and can refuse an event when too many wait.
 ///
 /// The returned [`Receipt`] says what became of the event. Pass it to [`status`](crate::status()) to ask again later.
 ///

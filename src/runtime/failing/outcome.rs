@@ -74,7 +74,10 @@ impl<B: Backend> Scheduler<B> {
                     self.queue.done(to, Lane::Turns, true);
                 }
                 Some(Done::NeedsOwnTurn) | None => self.queue.done(to, Lane::Turns, true),
-                Some(Done::Deferred) => self.queue.done(to, lane, true),
+                Some(Done::Deferred) => {
+                    self.shared.rates.gives_back(&to);
+                    self.queue.done(to, lane, true);
+                }
                 Some(Done::Skipped) => self.queue.done(to, lane, false),
             }
         }
@@ -157,6 +160,7 @@ impl<B: Backend> Scheduler<B> {
         self.shared.failed_shards.works(to.shard());
         self.shared.outages.ended(&to, if turn.quarantined > 0 { Ended::Nothing } else { Ended::Succeeded });
         self.backoffs.is_over(&to);
+        self.shared.rates.turned(&to);
         if self.queue.was_found_by_scan(&to) {
             self.scans.found_news(Instant::now());
         }
@@ -179,6 +183,7 @@ impl<B: Backend> Scheduler<B> {
     /// Pauses the start of new work after an infrastructure error; the loop goes on.
     pub(crate) fn interrupted_by(&mut self, error: &dyn std::error::Error) {
         self.queue.clear_waiting();
+        self.shared.rates.forget_granted();
         // The next scan finds all ready recipients again.
         self.scans.look_at(ShardSet::ALL);
         let pause = self.trouble.failed();

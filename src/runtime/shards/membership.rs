@@ -34,6 +34,7 @@ use crate::runtime::failing::outage::Outages;
 use crate::runtime::metrics;
 use crate::runtime::working::at_work::AtWork;
 use crate::runtime::working::paused::PausedKinds;
+use crate::runtime::working::rates::Rates;
 use crate::shard::ShardSet;
 use crate::store::{
     Backend, FailureWrite, Fault, LeaseRow, MemberReport, MemberRow, Notification, ReportedBreaker, ShardMask,
@@ -73,6 +74,7 @@ pub(crate) struct Membership<B: Backend> {
     pub(crate) kinds: Vec<String>,
     pub(crate) held: watch::Receiver<PausedKinds>,
     pub(crate) at_work: Arc<AtWork>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) outages: Arc<Outages>,
     /// The recipients of a runtime that takes no shards.
     pub(crate) attended: Option<Arc<Attended>>,
@@ -311,6 +313,7 @@ impl<B: Backend> Membership<B> {
             kinds: self.kinds.clone(),
             throttled: self.held.borrow().throttled.iter().cloned().collect(),
             held,
+            rated: self.rates.report(Instant::now()),
             busy: self.at_work.long_ones(Instant::now()),
             failing,
             breakers: self.breakers(),

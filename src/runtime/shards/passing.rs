@@ -59,6 +59,7 @@ mod tests {
     use crate::runtime::shards::failed::FailedShards;
     use crate::runtime::shards::membership::Membership;
     use crate::runtime::working::paused::PausedKinds;
+    use crate::runtime::working::rates::Rates;
     use crate::store::MemberReport;
 
     const LONGEST: Duration = Duration::from_secs(15);
@@ -136,6 +137,7 @@ mod tests {
             kinds: vec!["order".to_owned()],
             held: watch::channel(PausedKinds::default()).1,
             at_work: Arc::default(),
+            rates: Arc::new(Rates::new(&BTreeMap::new(), 1, Instant::now())),
             outages: Arc::default(),
             attended: None,
             complaints: Arc::default(),

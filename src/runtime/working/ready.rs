@@ -80,6 +80,11 @@ impl ReadySet {
         }
     }
 
+    /// Returns whether a turn consumed the event that a scan saw, after the scan had begun.
+    pub(super) fn has_consumed(&self, to: &Recipient, seen: EventId, began: Instant) -> bool {
+        self.positions.was_consumed_since(to, seen, began)
+    }
+
     /// Returns whether a scan found the recipient, and no wake-up named it until now.
     pub(crate) fn was_found_by_scan(&self, to: &Recipient) -> bool {
         self.found_by_scan.contains(to)

@@ -17,6 +17,7 @@ use super::pace::Paces;
 use super::paused::PausedKinds;
 use super::ready::ReadySet;
 use super::registry::Handler;
+use super::releasing::is_held;
 use super::state_cache::{Entry, StateCache};
 use super::tasks::{Aim, Report, run_scan, run_turn};
 use super::window::{Durations, Windows};
@@ -49,9 +50,9 @@ pub(crate) struct Left {
 
 pub(crate) struct Scheduler<B: Backend> {
     pub(crate) shared: Arc<Shared<B>>,
-    owned: watch::Receiver<ShardSet>,
+    pub(super) owned: watch::Receiver<ShardSet>,
     local: Arc<WakeUps>,
-    held: watch::Receiver<PausedKinds>,
+    pub(super) held: watch::Receiver<PausedKinds>,
     /// Wake-ups from other processes.
     remote: Arc<WakeUps>,
     pub(crate) scans: Scans,
@@ -166,6 +167,7 @@ impl<B: Backend> Scheduler<B> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
         self.start_waiting(now);
+        self.release_held(now);
         while self.turns < config.workers.get() {
             if self.queue.waiting(Lane::Turns) == 0 {
                 break;
@@ -183,7 +185,7 @@ impl<B: Backend> Scheduler<B> {
             let room = config.max_ready.get().saturating_sub(self.queue.all_waiting());
             if let Some(scan) = self.scans.begin(owned, room, self.is_busy(), now) {
                 self.scanning = true;
-                let task = run_scan(Arc::clone(&self.shared), self.held.borrow().clone(), scan);
+                let task = run_scan(Arc::clone(&self.shared), self.passed_over(), scan);
                 self.running.insert(self.tasks.spawn(task).id(), Task::Scan);
             }
         }
@@ -210,6 +212,7 @@ impl<B: Backend> Scheduler<B> {
         while self.turns < self.shared.config.workers.get() {
             let Some(to) = self.shared.outages.next_probe(now) else { break };
             if self.queue.begin(&to) {
+                self.shared.rates.begins(&to);
                 self.begin_turn(to, Aim::Probe);
             } else {
                 self.shared.outages.ended(&to, Ended::Otherwise);
@@ -228,27 +231,30 @@ impl<B: Backend> Scheduler<B> {
     }
 
     /// Makes recipients with events ready, without a scan.
-    fn named(&mut self, recipients: HashSet<Recipient>) {
+    pub(super) fn named(&mut self, recipients: impl IntoIterator<Item = Recipient>) {
         let owned = *self.owned.borrow();
-        let held = self.held.borrow();
+        let (held, rates, now) = (self.held.borrow(), &self.shared.rates, Instant::now());
         for to in recipients {
             // The next scan finds recipients of kinds on hold, and warns about kinds that no process here handles.
-            if !self.shared.works_on(&to, owned)
-                || held.contains(to.kind())
-                || self.backoffs.leaves_alone(&to, Instant::now())
-            {
+            if !self.shared.works_on(&to, owned) || held.contains(to.kind()) || self.backoffs.leaves_alone(&to, now) {
+                rates.forget(&to);
+                continue;
+            }
+            if rates.waits(&to, now) {
                 continue;
             }
             let Some(lane) = self.shared.handlers.get(to.kind()).map(Handler::lane) else { continue };
             if self.queue.all_waiting() < self.shared.config.max_ready.get() {
                 self.queue.woken_up(to, lane);
             } else {
+                rates.forget(&to);
                 self.scans.look_at([to.shard()].into_iter().collect());
             }
         }
     }
 
-    /// Takes the next recipients of a lane whose kinds are not on hold. A later scan finds the others again.
+    /// Takes the next recipients of a lane that may begin, for a start at once: their kinds are not on hold, and their
+    /// rates let them begin. A later scan, or the rates, bring the others again.
     pub(super) fn take_free(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let held = self.held.borrow();
         let outages = &self.shared.outages;
@@ -256,8 +262,11 @@ impl<B: Backend> Scheduler<B> {
         let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(may_begin);
         drop(held);
         let waiting: Vec<Recipient> = waiting;
-        waiting.into_iter().for_each(|to| self.queue.forget(&to));
-        taken
+        for to in waiting {
+            self.queue.forget(&to);
+            self.shared.rates.forget(&to);
+        }
+        self.admit(taken, Instant::now())
     }
 
     /// Returns whether the queue and the tasks are as full as one start can make them.
@@ -281,10 +290,10 @@ impl<B: Backend> Scheduler<B> {
         if self.scanning || !self.wants_more() {
             // The end of a task wakes up the loop.
             let poll = now + self.shared.config.poll_interval;
-            return self.next_round_due().map_or(poll, |due| due.min(poll));
+            return self.next_round_due().into_iter().chain(self.shared.rates.next(now)).fold(poll, Instant::min);
         }
         let waits = self.backoffs.next().into_iter().chain(self.shared.outages.next_due());
-        let waits = waits.chain(self.next_round_due());
+        let waits = waits.chain(self.next_round_due()).chain(self.shared.rates.next(now));
         let polls = self.scans.next_due(*self.owned.borrow(), self.is_busy());
         waits.fold(polls, Instant::min)
     }
@@ -292,7 +301,7 @@ impl<B: Backend> Scheduler<B> {
     fn take(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
         match ended {
             Ok((id, report)) => {
-                self.running.remove(&id);
+                self.remove(id);
                 match report {
                     Report::Scanned(scan, rows) => self.scanned(&scan, rows),
                     Report::Round(lane, taken, done) => self.round_done(lane, taken, done),
@@ -304,7 +313,7 @@ impl<B: Backend> Scheduler<B> {
             }
             Err(failed) => {
                 tracing::error!(error = %failed, "a task of the runtime failed: its recipients are found again");
-                match self.running.remove(&failed.id()) {
+                match self.remove(failed.id()) {
                     Some(Task::Round(lane, taken)) => self.round_done(lane, taken, Ok(Rounded::none())),
                     Some(Task::Turn(to)) => {
                         self.turns -= 1;
@@ -341,11 +350,11 @@ impl<B: Backend> Scheduler<B> {
         self.trouble.recovered();
         let (handlers, queue, held) = (&self.shared.handlers, &mut self.queue, self.held.borrow());
         let (outages, backoffs, backoff) = (&self.shared.outages, &self.backoffs, self.shared.config.backoff);
-        let attended = self.shared.attended.as_deref();
+        let (attended, rates) = (self.shared.attended.as_deref(), &self.shared.rates);
         self.scans.scanned(scan, &rows, now, |row| {
             let kind = row.recipient.split_once('/').map_or(row.recipient.as_str(), |(kind, _)| kind);
             let Some(handler) = handlers.get(kind) else { return Seen::UnknownKind(kind) };
-            if held.contains(kind) {
+            if held.contains(kind) || rates.is_full(kind) {
                 return Seen::HeldKind(kind);
             }
             let Ok(to) = row.recipient.parse::<Recipient>() else { return Seen::Known };
@@ -354,6 +363,9 @@ impl<B: Backend> Scheduler<B> {
             }
             let waits = backoffs.leaves_alone(&to, now) || outages.knows(&to);
             if row.paused || backoff.leaves_alone(row.wait_us) || waits {
+                return Seen::Known;
+            }
+            if is_held(rates, queue, (&to, EventId::from(row.first)), scan.began, now) {
                 return Seen::Known;
             }
             let is_new = queue.found(to, EventId::from(row.first), handler.lane(), scan.began, now);

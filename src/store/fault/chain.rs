@@ -90,6 +90,8 @@ fn ruling_of_link(error: &(dyn StdError + 'static)) -> Option<Ruling> {
     }
     match pointed::<Error>(error) {
         Some(Error::Contention { source: None, .. }) => Some(CONTENTION),
+        // The recipient that does not keep up is another one.
+        Some(Error::Full { .. }) => Some(HINDERED),
         // The cause is more exact.
         Some(_) => None,
         None => by_text(&error.to_string()),
@@ -146,6 +148,8 @@ mod tests {
     fn a_user_error_is_as_its_cause() {
         let environment = |class, closes| (class, Blame::Environment, closes);
         assert_eq!(verdict(Error::contention("x")), environment(Class::Contention, false));
+        let full = Error::Full { attempt: "x".to_owned(), max_waiting: 1, oldest_age: Duration::ZERO };
+        assert_eq!(verdict(full), environment(Class::Transient, false));
         assert_eq!(verdict(io::Error::other(sqlx::Error::PoolTimedOut)), environment(Class::Transient, false));
         assert_eq!(verdict(Arc::new(sqlx::Error::WorkerCrashed)), environment(Class::Transient, true));
         assert_eq!(verdict(Box::new(sqlx::Error::PoolClosed)), environment(Class::Transient, false));

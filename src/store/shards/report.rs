@@ -15,6 +15,8 @@ pub struct MemberReport {
     pub throttled: Vec<String>,
     /// Kinds that it holds, because many of their recipients fail alike.
     pub held: Vec<HeldKind>,
+    /// Kinds of which it holds recipients because of their rates.
+    pub rated: Vec<RatedKind>,
     /// Turns that take long, the longest first.
     pub busy: Vec<BusyTurn>,
     /// Recipients whose last turns failed there.
@@ -35,6 +37,26 @@ pub struct HeldKind {
     pub kind: String,
     /// The error that its recipients fail with.
     pub error: String,
+}
+
+/// A kind with recipients that have events and are held because of its rates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatedKind {
+    pub kind: String,
+    /// Number of held recipients.
+    pub held: u64,
+    /// Some of them.
+    pub recipients: Vec<HeldRecipient>,
+}
+
+/// A recipient that is held because of the rates of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRecipient {
+    pub recipient: String,
+    /// Bound that holds it, as a service sets it.
+    pub by: String,
+    /// Time until the end of the hold, microseconds, if that is known.
+    pub left_us: Option<i64>,
 }
 
 /// A turn in flight.
@@ -95,6 +117,11 @@ mod tests {
     fn reports_of_other_versions_can_be_read() {
         let report = MemberReport {
             kinds: vec!["a".to_owned()],
+            rated: vec![RatedKind {
+                kind: "a".to_owned(),
+                held: 2,
+                recipients: vec![HeldRecipient { recipient: "a/2".to_owned(), by: "rate".to_owned(), left_us: None }],
+            }],
             busy: vec![BusyTurn { recipient: "a/1\n".to_owned(), age_us: 7 }],
             works_on: ShardSet::from_iter([7]).to_string(),
             ..MemberReport::default()

@@ -126,6 +126,42 @@ on_every_engine! {
         assert_eq!(reason(db).await, Reason::Paused { is_kind: true });
     }
 
+    /// The process tells of some of the recipients that it holds, at its last heartbeat.
+    async fn a_rate_of_its_kind_holds_it(db) {
+        eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
+        let told = |held: u64, recipients: serde_json::Value| {
+            let rated = serde_json::json!([{ "kind": "order", "held": held, "recipients": recipients }]);
+            serde_json::json!({ "kinds": ["order"], "rated": rated }).to_string()
+        };
+        let one = |by: &str, left_us: Option<i64>| {
+            told(1, serde_json::json!([{ "recipient": "order/7", "by": by, "left_us": left_us }]))
+        };
+        let worker = holder(db, &one("min_interval", Some(80_000_000)), 60).await;
+        let Reason::HeldByRate { by: Some(by), until: Some(until), .. } = reason(db).await else { panic!() };
+        let left = until.duration_since(std::time::SystemTime::now()).unwrap();
+        assert!(by == "min_interval" && (30..=60).contains(&left.as_secs()), "{by} {left:?}");
+        let (said, words) = (sentence(db).await, "holds order/7 because of the min_interval of its kind, and its next");
+        assert!(said.contains(words), "{said}");
+
+        // The hold has ended since the heartbeat, 20 seconds ago.
+        let over = one("min_interval", Some(10_000_000));
+        db.run(format_args!("UPDATE eventbox_member SET report = '{over}'")).await;
+        assert!(matches!(reason(db).await, Reason::InLine { .. }));
+
+        let others = [
+            (one("rate", None), Some("rate"), "holds order/7 because of the rate of its kind; 1 event waits"),
+            (told(3, serde_json::json!([])), None, "holds recipients of order because of the rates of the kind"),
+        ];
+        for (report, by, says) in others {
+            db.run(format_args!("UPDATE eventbox_member SET report = '{report}'")).await;
+            assert_eq!(reason(db).await, Reason::HeldByRate { worker, by: by.map(str::to_owned), until: None });
+            let said = sentence(db).await;
+            assert!(said.contains(says), "{said}");
+        }
+        let rated = admin::members(&db.pool).await.unwrap().remove(0).rated;
+        assert_eq!((rated[0].kind.as_str(), rated[0].held, rated[0].recipients.len()), ("order", 3, 0));
+    }
+
     async fn it_failed_and_backs_off(db) {
         eventbox::emit(&db.pool, &order(), Event::new("x")).await.unwrap();
         holder(db, &report(&["order"], &[]), 60).await;

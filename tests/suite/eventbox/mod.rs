@@ -7,6 +7,7 @@ mod counts;
 mod crash;
 #[cfg(feature = "postgres")]
 mod dead_connections;
+mod depth;
 mod emit;
 mod extremes;
 #[cfg(all(feature = "sqlite", feature = "runtime", target_os = "linux"))]

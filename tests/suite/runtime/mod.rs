@@ -22,6 +22,7 @@ mod observing;
 mod overtaken;
 mod processor_rounds;
 mod publishing;
+mod rates;
 mod read_only;
 mod resolving;
 mod rounds;

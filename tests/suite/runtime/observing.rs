@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbox::runtime::Runtime;
+use eventbox::runtime::{KindRates, Runtime};
 use eventbox::{BoxError, Event, Outcome, PostProcess, Recipient, Reducer, admin};
 
 use super::{STOP, Tally, config, emit, emit_all, idle, tally, tallying};
@@ -25,7 +25,7 @@ async fn a_known_run<B: CellEngine>(db: &TestDb<B>) {
     let mut by_shard = config();
     by_shard.shard_metrics = true;
     let one = Runtime::builder(db.open(5)).reducer("tally", Tally).reducer("hooked", Hooked).config(by_shard);
-    let one = one.start().await.unwrap();
+    let one = one.rates("tally", KindRates::new().max_concurrent(1_000.try_into().unwrap())).start().await.unwrap();
     eventually(SOON, async || one.shards() == 256).await;
     for n in 0..10 {
         emit(db, &tally(n), 0..3).await;
@@ -68,6 +68,7 @@ fn instruments_tell_what_happened(recorded: &Recorded) {
     assert_eq!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "tally")]), 0.0);
     assert!(recorded.total("eventbox_runtime_hooks_total", &[("kind", "hooked")]) >= 10.0);
     assert_eq!(recorded.total("eventbox_runtime_held_kinds", &[("reason", "paused")]), 1.0);
+    assert_eq!(recorded.total("eventbox_runtime_held_recipients", &[("kind", "tally"), ("by", "max_concurrent")]), 0.0);
     assert_eq!(recorded.total("eventbox_runtime_handed_over_total", &[]), 128.0 + 128.0);
     assert_eq!(recorded.total("eventbox_runtime_taken_total", &[]), 256.0);
     assert_eq!(recorded.total("eventbox_runtime_shard_failures_total", &[]), 0.0);

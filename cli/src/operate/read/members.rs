@@ -49,6 +49,9 @@ fn list(members: &[Member]) -> String {
         for held in &member.held {
             remarks.push(format!("holds {}, whose recipients fail alike: {}", held.kind, held.error));
         }
+        for rated in &member.rated {
+            remarks.push(format!("holds {} of {} because of its rates", rated.held, rated.kind));
+        }
         for failing in &member.failing {
             remarks.push(format!("{} fails: {}", failing.recipient, failing.error));
         }

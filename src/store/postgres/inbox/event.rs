@@ -19,6 +19,30 @@ const INSERT_EVENT: &str =
 const INSERT_PLAIN_EVENTS: &str = "INSERT INTO eventbox_event (shard, recipient, id, traceparent, origin, value)
  SELECT * FROM unnest((SELECT $1::int2[]), $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])";
 
+/// The number of what became of a row's event: added, a duplicate, or tombstoned. Reads the rows `row` and `noted`.
+macro_rules! name_answer {
+    () => {
+        "CASE
+        WHEN name IS NULL OR id IN (SELECT id FROM noted) THEN 0
+        WHEN EXISTS (
+            SELECT 1 FROM eventbox_tombstone t
+            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name AND t.id = row.id
+        ) THEN 0
+        WHEN EXISTS (
+            SELECT 1 FROM eventbox_tombstone t
+            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
+            AND NOT EXISTS (SELECT 1 FROM eventbox_event e
+                WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
+            AND NOT EXISTS (SELECT 1 FROM eventbox_timer m
+                WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
+            AND NOT EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
+        ) THEN 2
+        ELSE 1
+    END"
+    };
+}
+pub(in crate::store::postgres) use name_answer;
+
 /// Inserts the rows that a race leaves, and returns the result of each row.
 ///
 /// The unique key of the tombstones waits for a first copy that is not committed yet, in sorted order. The statement's
@@ -52,23 +76,9 @@ WITH clock AS MATERIALIZED (SELECT ",
     SELECT shard, due_at_us, id, recipient, name, traceparent, origin, value FROM row
     WHERE due_at_us IS NOT NULL AND (name IS NULL OR id IN (SELECT id FROM noted))
 ), answer AS (
-    SELECT ord, CASE
-        WHEN name IS NULL OR id IN (SELECT id FROM noted) THEN 0
-        WHEN EXISTS (
-            SELECT 1 FROM eventbox_tombstone t
-            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name AND t.id = row.id
-        ) THEN 0
-        WHEN EXISTS (
-            SELECT 1 FROM eventbox_tombstone t
-            WHERE t.shard = row.shard AND t.recipient = row.recipient AND t.name = row.name
-            AND NOT EXISTS (SELECT 1 FROM eventbox_event e
-                WHERE e.shard = t.shard AND e.recipient = t.recipient AND e.id = t.id)
-            AND NOT EXISTS (SELECT 1 FROM eventbox_timer m
-                WHERE m.shard = t.shard AND m.recipient = t.recipient AND m.id = t.id)
-            AND NOT EXISTS (SELECT 1 FROM eventbox_dead_letter d WHERE d.shard = t.shard AND d.id = t.id)
-        ) THEN 2
-        ELSE 1
-    END AS noted FROM row
+    SELECT ord, ",
+    name_answer!(),
+    " AS noted FROM row
 )
 SELECT noted, CASE WHEN noted > 0 AND current_setting('synchronous_standby_names') <> ''
     THEN pg_logical_emit_message(true, 'eventbox', '')::text END
@@ -126,7 +136,7 @@ impl EventDialect for Postgres {
 
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| row.name.is_some()) {
-            return names::insert(pool, rows).await;
+            return names::insert(pool, rows, |wait| insert_within(pool, rows, wait)).await;
         }
         let inserting = async {
             let mut conn = hold(pool).await?;

@@ -14,9 +14,8 @@ use sqlx::{Pool, Postgres};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::event::insert_within;
 use crate::store::fault::{Class, Fault};
-use crate::store::inbox::event::{Emitted, EventRow, NAME_WAIT};
+use crate::store::inbox::event::{EventRow, NAME_WAIT};
 
 /// Time that the first and the last attempt wait for their names.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -44,23 +43,28 @@ struct Line {
     _options: Arc<PgConnectOptions>,
 }
 
-/// Inserts events with and without names. Waits for names for at most [`NAME_WAIT`].
-pub(in crate::store::postgres) async fn insert(
+/// Inserts events with and without names. Waits for names for at most [`NAME_WAIT`]. `attempt` inserts the rows, and
+/// waits for their names no longer than the time that it is given.
+pub(in crate::store::postgres) async fn insert<T, F>(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],
-) -> Result<Vec<Emitted>, Fault> {
+    attempt: impl Fn(Duration) -> F,
+) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
     let until = Instant::now() + NAME_WAIT;
     let line = line_of(pool);
     // Another transaction holds the names of a line: an attempt at once would take a connection for nothing.
     if !line.waits_for(rows) {
-        match insert_within(pool, rows, FIRST_WAIT).await {
+        match attempt(FIRST_WAIT).await {
             Err(fault) if fault.class() == Class::Contention => {}
             done => return done,
         }
     }
     let _waiting = Waiting::of(&line, rows);
     while let Ok(place) = timeout_at(until, line.places.acquire()).await {
-        let inserted = insert_within(pool, rows, LINE_WAIT.min(until.duration_since(Instant::now()))).await;
+        let inserted = attempt(LINE_WAIT.min(until.duration_since(Instant::now()))).await;
         match inserted {
             Err(fault) if fault.class() == Class::Contention && Instant::now() + PAUSE < until => {}
             done => return done,
@@ -69,7 +73,7 @@ pub(in crate::store::postgres) async fn insert(
         sleep(PAUSE).await;
         drop(place);
     }
-    insert_within(pool, rows, FIRST_WAIT).await
+    attempt(FIRST_WAIT).await
 }
 
 impl Line {

@@ -92,6 +92,11 @@ async fn uses_the_primary_key(name: &str) {
 }
 
 #[tokio::test]
+async fn a_measured_emit_uses_the_primary_key() {
+    uses_the_primary_key("INSERT_MEASURED").await;
+}
+
+#[tokio::test]
 async fn a_listing_uses_the_primary_key() {
     uses_the_primary_key("LIST_EVENTS").await;
     uses_the_primary_key("LARGE_EVENTS").await;
