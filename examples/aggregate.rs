@@ -37,7 +37,9 @@ impl Cache {
 
     fn forget(&self, of: &[Recipient]) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        of.iter().for_each(|sensor| drop(cache.remove(sensor)));
+        for sensor in of {
+            cache.remove(sensor);
+        }
     }
 }
 

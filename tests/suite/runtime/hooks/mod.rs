@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use eventbox::BoxError;
 use eventbox::runtime::{Round, RoundHooks, RoundResult, Runtime, RuntimeConfig};
-use eventbox::{BoxError, Recipient};
 
 use super::STOP;
 use super::processor_rounds::{CELLS, all_but_one_have_grown, fill};
