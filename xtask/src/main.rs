@@ -85,7 +85,7 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("upgrade") => upgrade::run(args),
         Some("mutants") => mutants::run(&args),
         Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
-        Some("peers") => peers::run(args),
+        Some("peers") => peers::run(&args),
         Some("package") if args.is_empty() => package::run(),
         Some("pg") => pg(args),
         Some("help" | "--help" | "-h") => {

@@ -28,7 +28,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// Runs the tests, or says what to install.
-pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     let missing = WANTED.iter().filter(|(programs, _)| !programs.iter().any(|program| is_installed(program)));
     let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     if !packages.is_empty() {
@@ -43,7 +43,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
     let server = postgres::server()?;
     // The folders `foreign` of peers and of the shard API. The tests of the latter are ignored by a plain run.
     let mut tests = cargo(["test", "--all-features", "--test", "around", "::foreign::"]);
-    tests.args(&args).args((!args.iter().any(|arg| arg == "--")).then_some("--")).arg("--include-ignored");
+    tests.args(args).args((!args.iter().any(|arg| arg == "--")).then_some("--")).arg("--include-ignored");
     tests.env("DATABASE_URL", server.url()).env(REQUIRED, "1");
     tests.env(PYTHON, python.program).env("PYTHONPATH", python.stubs);
     exit_code(status_of(&mut tests)?)

@@ -86,7 +86,7 @@ fn names_of(files: &Files, current: Option<&str>) -> Result<BTreeSet<String>, Bo
 /// must not go before it.
 fn length_of(path: &Path) -> Result<Option<u64>, BoxError> {
     match std::fs::metadata(path) {
-        Ok(about) => Ok(about.is_file().then(|| about.len())),
+        Ok(about) => Ok(about.is_file().then_some(about.len())),
         Err(error) => {
             let is_absent = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
             // A link to a file that is not there is there itself.

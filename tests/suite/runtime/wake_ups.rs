@@ -167,7 +167,9 @@ on_every_engine! {
             eventually(SOON, async || db.count("eventbox_event").await == 2).await;
         }
         runtime.stop(STOP).await;
-        let pages = pages.lock().unwrap();
+        let mut pages = pages.lock().unwrap().clone();
+        // A wake-up may come twice, and then a page has no new event.
+        pages.retain(|page| !page.is_empty());
         let last = pages.iter().rposition(|page| page == "go on").unwrap();
         assert_eq!(pages[last - 1], "a b", "{pages:?}");
     }

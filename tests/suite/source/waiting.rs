@@ -85,7 +85,7 @@ impl Silent {
         let is_silent = *self.in_call.lock().unwrap() == Some(call);
         if is_silent {
             self.waited.fetch_add(1, Ordering::SeqCst);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -22,12 +22,13 @@ const EMITS_AND_DRAINS: [&str; 11] = [
 ];
 
 /// Each line of W4 and W5.
-const LATENCIES_AND_OUTBOX: [&str; 5] = [
+const LATENCIES_AND_OUTBOX: [&str; 6] = [
     "W4 (ms, p50, in one process)",
     "W4 (ms, p99, in one process)",
     "W4 (ms, p50, across two processes)",
     "W4 (ms, p99, across two processes)",
-    "W5 (events/s)",
+    "W5 by hand (events/s)",
+    "W5 client alone (events/s)",
 ];
 
 /// Each line of W6.

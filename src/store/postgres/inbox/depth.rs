@@ -55,7 +55,7 @@ WITH clock AS MATERIALIZED (SELECT ",
 )
 SELECT noted, waiting, oldest, CASE
     WHEN noted IN (1, 2) AND current_setting('synchronous_standby_names') <> ''
-    THEN pg_logical_emit_message(true, 'eventbox', '') END
+    THEN pg_logical_emit_message(true, 'eventbox', '')::text END
 FROM answer CROSS JOIN box"
 );
 

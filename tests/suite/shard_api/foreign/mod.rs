@@ -52,7 +52,7 @@ impl Client {
         self.process.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    async fn is_done(mut self) {
+    async fn finish(mut self) {
         self.says("done").await;
         assert!(timeout(SOON, self.process.wait()).await.unwrap().unwrap().success());
     }
@@ -68,7 +68,7 @@ async fn serve(api: impl ShardApi) -> ShardServerHandle {
 async fn lists_and_changes_shards<B: CellEngine>(db: &TestDb<B>) {
     assign_and_fail(db).await;
     let server = serve(Shards::new(db.pool.clone())).await;
-    Client::start(&server, "specs", &[]).is_done().await;
+    Client::start(&server, "specs", &[]).finish().await;
     let record = admin::operations(&db.pool, None, 100).await.unwrap();
     assert!(record.iter().any(|done| done.action == "unassign"), "{record:?}");
     let is_named =
@@ -90,7 +90,7 @@ async fn waits_until_events_are_processed<B: CellEngine>(db: &TestDb<B>) {
     client.hears(&receipt).await;
     client.says("fire").await;
     testing::fire_timers(&db.pool, SystemTime::now() + 2 * LATER).await.unwrap();
-    client.is_done().await;
+    client.finish().await;
     runtime.stop(STOP).await;
 }
 

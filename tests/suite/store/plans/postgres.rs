@@ -122,7 +122,7 @@ async fn a_measured_emit_uses_the_primary_key() {
     let db = filled().await;
     let types = "int2, text, uuid, text, text, text, bytea, int8, int8, int8, int8, text";
     let id = uuid::Uuid::now_v7();
-    let boxes = ["3, 'aircraft/7'", "3, 'airport/EWR'", "7, 'none/such'"];
+    let boxes = ["3, 'aircraft/7'", "3, 'airport/EWR'", "7, 'aircraft/none'"];
     let emits = boxes.map(|owner| format!("{owner}, '{id}', 'n', NULL, NULL, 'x', NULL, NULL, 1000, 1000, '20'"));
     let emits: Vec<&str> = emits.iter().map(String::as_str).collect();
     uses_the_primary_key(&db, "INSERT_MEASURED", types, &emits).await;
