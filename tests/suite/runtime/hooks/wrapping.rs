@@ -325,7 +325,7 @@ async fn a_kind_without_hooks_begins_no_transaction() {
             idle(db).await;
             stop(&runtime).await;
         }
-        assert_eq!(effects(db).await, ["0", "1"]);
+        assert_eq!(effects(db).await, ["0", "1", "final:true"]);
     })
     .await;
 }
