@@ -84,7 +84,7 @@ impl Attended {
     }
 
     /// Names the runtime that attends to the recipients.
-    pub(super) fn is_run_by(&self, runtime: &Arc<WakeUps>) {
+    pub(crate) fn is_run_by(&self, runtime: &Arc<WakeUps>) {
         let _ = self.runtime.set(Arc::downgrade(runtime));
     }
 

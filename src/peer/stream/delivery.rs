@@ -3,17 +3,25 @@
 //! A turn of the stream lists the oldest events of its box, and offers them here. The connection sends them and
 //! acknowledges; a later turn consumes exactly what was acknowledged. So a crash loses nothing, and at most sends again
 //! what was not consumed.
+//!
+//! As TCP delays an acknowledgement for the next packet to carry, the turn that consumes is delayed for the next event to
+//! bring it: one listing then offers what is new, and consumes what was sent before.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::runtime::Attended;
+
+/// Longest wait of an acknowledged event for a turn that lists the box anyway. It then gets a turn of its own.
+const CONSUME_DELAY: Duration = Duration::from_millis(25);
 
 /// State of an event that a turn has offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +42,7 @@ pub(in crate::peer) struct Delivery {
     to: Recipient,
     attended: Arc<Attended>,
     in_flight: usize,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     changed: Notify,
     /// The stream ends for the connection, once nothing waits.
     closing: CancellationToken,
@@ -44,6 +52,10 @@ pub(in crate::peer) struct Delivery {
 struct State {
     waiting: VecDeque<Event>,
     fates: HashMap<EventId, Fate>,
+    /// Number of events that were acknowledged after the last turn.
+    acknowledged: usize,
+    /// Whether a turn for them is going to be asked for.
+    asks_soon: bool,
 }
 
 impl State {
@@ -69,7 +81,7 @@ impl Delivery {
         in_flight: NonZeroUsize,
         closing: CancellationToken,
     ) -> Self {
-        Delivery { to, attended, in_flight: in_flight.get(), state: Mutex::default(), changed: Notify::new(), closing }
+        Delivery { to, attended, in_flight: in_flight.get(), state: Arc::default(), changed: Notify::new(), closing }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,6 +92,7 @@ impl Delivery {
     pub(in crate::peer) fn offer(&self, events: &[Event]) -> Vec<EventId> {
         let mut state = self.lock();
         state.forget_gone(events);
+        state.acknowledged = 0;
         let mut room = self.in_flight.saturating_sub(state.unsettled());
         let (mut consumed, mut is_new) = (Vec::new(), false);
         for event in events {
@@ -131,14 +144,39 @@ impl Delivery {
         (!taken.is_empty()).then_some(taken)
     }
 
-    /// Notes that the other side has events, and lets a turn consume them.
+    /// Notes that the other side has events. A turn consumes them within [`CONSUME_DELAY`], and at once when they fill
+    /// half of the window, or when the stream ends.
     pub(super) fn acknowledge(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut state = self.lock();
         for id in ids {
             state.fates.insert(id, Fate::Acknowledged);
+            state.acknowledged += 1;
         }
-        drop(state);
-        self.attended.wake(&self.to);
+        if 2 * state.acknowledged >= self.in_flight || self.is_closed() {
+            drop(state);
+            return self.attended.wake(&self.to);
+        }
+        if !std::mem::replace(&mut state.asks_soon, true) {
+            drop(state);
+            self.ask_soon();
+        }
+    }
+
+    /// Asks for a turn after [`CONSUME_DELAY`], or at the end of the stream, unless a turn has come by then.
+    fn ask_soon(&self) {
+        let (state, attended, to) = (Arc::clone(&self.state), Arc::clone(&self.attended), self.to.clone());
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
+            // Either way it is time.
+            let _ = timeout(CONSUME_DELAY, closing.cancelled()).await;
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.asks_soon = false;
+            let is_needed = state.acknowledged > 0;
+            drop(state);
+            if is_needed {
+                attended.wake(&to);
+            }
+        });
     }
 
     /// Puts events back to the front, in their order.
@@ -214,6 +252,7 @@ fn take_some(state: &mut State, max_bytes: usize) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eventbox::WakeUps;
 
     fn delivery(in_flight: usize) -> Delivery {
         let to = Recipient::new("peer.chat", "s1").unwrap();
@@ -258,6 +297,55 @@ mod tests {
         assert_eq!(delivery.oldest(), Some(events[0].id()), "it is acknowledged, and no turn has consumed it");
         delivery.offer(&events[1..]);
         assert_eq!(delivery.oldest(), Some(events[1].id()));
+    }
+
+    /// Returns whether a turn was asked for since the last question.
+    fn was_asked(wake_ups: &WakeUps) -> bool {
+        !wake_ups.take().is_empty()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_lists_anyway_consumes_what_was_acknowledged() {
+        let (delivery, events) = (delivery(10), events(6));
+        let wake_ups = Arc::<WakeUps>::default();
+        delivery.attended.is_run_by(&wake_ups);
+        delivery.offer(&events[..1]);
+        delivery.acknowledge(ids(&events[..1]));
+        assert_eq!(delivery.offer(&events[..2]), ids(&events[..1]), "the next event came with a listing");
+        tokio::time::sleep(2 * CONSUME_DELAY).await;
+        assert!(!was_asked(&wake_ups), "no turn is needed");
+
+        delivery.acknowledge(ids(&events[1..2]));
+        assert!(!was_asked(&wake_ups), "the next event may come soon");
+        tokio::time::sleep(2 * CONSUME_DELAY).await;
+        assert!(was_asked(&wake_ups), "no event came");
+
+        delivery.offer(&events[1..]);
+        delivery.acknowledge(ids(&events[2..]));
+        assert!(!was_asked(&wake_ups), "less than a half of the window");
+        delivery.acknowledge(ids(&events[2..3]));
+        assert!(was_asked(&wake_ups), "the window must not fill up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_stream_does_not_wait_for_another_event() {
+        for is_closed_first in [false, true] {
+            let (delivery, events) = (delivery(10), events(1));
+            let wake_ups = Arc::<WakeUps>::default();
+            delivery.attended.is_run_by(&wake_ups);
+            delivery.offer(&events);
+            let began = tokio::time::Instant::now();
+            if is_closed_first {
+                delivery.close();
+                delivery.acknowledge(ids(&events));
+            } else {
+                delivery.acknowledge(ids(&events));
+                delivery.close();
+                wake_ups.wait().await;
+            }
+            assert!(was_asked(&wake_ups));
+            assert_eq!(tokio::time::Instant::now(), began);
+        }
     }
 
     #[tokio::test]
