@@ -20,6 +20,10 @@ pub use database::postgres_options;
 pub use database::{REVALIDATE_IDLE_AFTER, begin, check, pool_options};
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
+#[cfg(all(test, feature = "runtime"))]
+pub(crate) use decide::erased::AnyState;
+#[cfg(feature = "runtime")]
+pub(crate) use decide::erased::ErasedProcessor;
 #[cfg(feature = "runtime")]
 pub use decide::hooks::{Round, RoundHooks, RoundResult};
 pub use decide::processor::{EVersion, Processor};

@@ -14,7 +14,7 @@ use super::handle::Runtime;
 use super::working::lane::Lane;
 use super::working::paused::PausedKinds;
 use super::working::rates::KindRates;
-use super::working::registry::{Handler, Handlers, Hooks, TypedHooks, TypedProcessor};
+use super::working::registry::{Handler, Handlers, Hooks, TypedHooks};
 use super::working::window::Durations;
 use crate::clock::micros;
 #[cfg(feature = "emitter")]
@@ -76,7 +76,7 @@ impl<B: Backend> RuntimeBuilder<B> {
     /// processed in rounds, unless it [commits alone](Processor::commits_alone).
     pub fn processor<P: Processor<B> + 'static>(self, kind: &str, processor: P) -> Self {
         let lane = if processor.commits_alone() { Lane::Turns } else { Lane::of_kind(self.handlers.len()) };
-        self.register(kind, Handler::Processor(Arc::new(TypedProcessor::new(processor)), lane))
+        self.register(kind, Handler::Processor(Arc::new(processor), lane))
     }
 
     /// Registers a reducer for a kind of recipients; its recipients are processed in rounds.

@@ -4,6 +4,7 @@
 //! [`Reducer`](reducer::Reducer) leaves the state to the library; `reducer_adapter` makes a processor of it.
 //! [`RoundHooks`](hooks::RoundHooks) wrap the transactions of either.
 
+pub(super) mod erased;
 pub(super) mod hooks;
 pub(super) mod processor;
 pub(super) mod reducer;

@@ -61,7 +61,7 @@ impl EVersion {
 )]
 pub trait Processor<B: Backend>: Send + Sync {
     /// State of an entity, as this processor sees it.
-    type State: Send + Sync;
+    type State: Send + Sync + 'static;
 
     /// Returns whether the library also calls the processor for an empty box; `false` when not overridden.
     ///

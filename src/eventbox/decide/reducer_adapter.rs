@@ -4,7 +4,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 
 use sqlx::Pool;
 
@@ -167,21 +166,13 @@ impl<R, C> fmt::Debug for ReducerAsProcessor<'_, R, C> {
     }
 }
 
-/// A stored state, decoded once.
-pub struct Kept<S> {
+/// A stored state. Each decision decodes it, because the reducer takes its state by value.
+pub struct Kept {
     pub(crate) bytes: Option<Vec<u8>>,
-    /// State for the reducer, which takes it by value. The mutex is there because the state need not be `Sync`.
-    decoded: Mutex<Option<S>>,
-}
-
-impl<S> Kept<S> {
-    fn take(&self) -> Option<S> {
-        self.decoded.lock().ok().and_then(|mut decoded| decoded.take())
-    }
 }
 
 /// Shows the size of the state instead of the state: payloads do not belong into logs.
-impl<S> fmt::Debug for Kept<S> {
+impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").field("bytes", &self.bytes.as_ref().map(Vec::len)).finish()
     }
@@ -193,15 +184,13 @@ where
     R: Reducer<C>,
     C: StateCodec<R::State>,
 {
-    type State = Kept<R::State>;
+    type State = Kept;
 
     async fn load_state(&self, conn: &mut B::Connection, to: &Recipient) -> Result<(Self::State, EVersion), BoxError> {
         // A statement of the library in the place of the user's: it has the library's bound, not the turn's.
         let read = in_time::<B, _>(B::read_state(conn, to.shard().into(), to.as_str()));
         let row = read.await.map_err(|fault| fault.0)?;
-        let bytes = row.and_then(|row| row.state);
-        let decoded = Self::decode(to, bytes.as_deref())?;
-        Ok((Kept { bytes, decoded: Mutex::new(Some(decoded)) }, CONSTANT))
+        Ok((Kept { bytes: row.and_then(|row| row.state) }, CONSTANT))
     }
 
     async fn prepare_mutation(
@@ -210,13 +199,10 @@ where
         events: &[Event],
         stored: &Self::State,
     ) -> Result<Mutation<B, Self::State>, BoxError> {
-        let state = match stored.take() {
-            Some(state) => state,
-            None => Self::decode(to, stored.bytes.as_deref())?,
-        };
+        let state = Self::decode(to, stored.bytes.as_deref())?;
         let outcome = caught(|| self.reducer.reduce(to, events, state))?;
         let target = self.target(to, &outcome.next, stored.bytes.as_deref())?;
-        let kept = |bytes| Kept { bytes, decoded: Mutex::new(None) };
+        let kept = |bytes| Kept { bytes };
         let target = match target {
             Next::Stay => None,
             Next::To(bytes) => Some(kept(Some(bytes))),

@@ -261,7 +261,6 @@ impl<B: Backend, S> Transition<B, S> {
     }
 
     /// Returns the same step with another type of state.
-    #[cfg(feature = "testing")]
     pub(crate) fn map_state<T>(self, map: impl FnOnce(S) -> T) -> Transition<B, T> {
         Transition {
             target: self.target.map(map),
@@ -331,6 +330,13 @@ impl<B: Backend, S> Mutation<B, S> {
     {
         self.garbage.extend(events.into_iter().map(Into::into));
         self
+    }
+}
+
+impl<B: Backend, S> Mutation<B, S> {
+    pub(crate) fn map_state<T>(self, map: impl Fn(S) -> T) -> Mutation<B, T> {
+        let transitions = self.transitions.into_iter().map(|transition| transition.map_state(&map)).collect();
+        Mutation { transitions, garbage: self.garbage }
     }
 }
 

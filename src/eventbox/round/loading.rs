@@ -16,7 +16,8 @@ use super::ready::Ready;
 use super::reducers::{MIN_CHUNK, THREADS, joined};
 use super::{Done, Listed, Verdict};
 use crate::error::{BoxError, Error, Misuse, Result};
-use crate::eventbox::decide::processor::{EVersion, Processor};
+use crate::eventbox::decide::erased::AnyState;
+use crate::eventbox::decide::processor::EVersion;
 use crate::eventbox::event::Event;
 use crate::eventbox::event::trace::Links;
 use crate::eventbox::turn::TURN_SPAN;
@@ -33,21 +34,20 @@ const LOADS_AT_ONCE: usize = 4;
 const MIN_LOADS: usize = 16;
 
 /// A recipient with what its decision needs.
-struct Loaded<S> {
-    listed: Listed<KeptState<S>>,
+struct Loaded {
+    listed: Listed<KeptState>,
     /// Token of the commit that made the turn, when state and turn come from memory.
     token: Option<Uuid>,
-    state: S,
+    state: AnyState,
     eversion: EVersion,
 }
 
-type State<B, P> = <P as Processor<B>>::State;
-type Waiting<B, P> = Listed<KeptState<State<B, P>>>;
-pub(super) type Decided<B, P> = (usize, Verdict<Part<B, State<B, P>>, KeptState<State<B, P>>>);
+type Waiting = Listed<KeptState>;
+pub(super) type Decided<B> = (usize, Verdict<Part<B>, KeptState>);
 
 /// Result of the attempt to load all states in one call.
-enum Together<B: Backend, P: Processor<B>> {
-    Loaded(Vec<Loaded<P::State>>),
+enum Together<B: Backend> {
+    Loaded(Vec<Loaded>),
     /// The processor loads one by one. The connection comes back.
     OneByOne(Held<B>),
     /// Each of the recipients gets a turn of its own.
@@ -67,9 +67,9 @@ fn during(fault: Fault, of: usize) -> Error {
     fault.during(format!("load the states of {of} recipients"))
 }
 
-impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
+impl<B: Backend> ProcessorWay<B> {
     /// Loads the states that are not known, and decides about all recipients.
-    pub(super) async fn load_and_decide(&self, pool: &Pool<B>, listed: Vec<Waiting<B, P>>) -> Vec<Decided<B, P>> {
+    pub(super) async fn load_and_decide(&self, pool: &Pool<B>, listed: Vec<Waiting>) -> Vec<Decided<B>> {
         let count = listed.len();
         let (mut loaded, mut waiting) = (Vec::with_capacity(count), Vec::new());
         for mut listed in listed {
@@ -117,7 +117,7 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
     }
 
     /// Lets the user's code load all states in one call. Takes the recipients that it loads.
-    async fn load_together(&self, pool: &Pool<B>, waiting: &mut Vec<Waiting<B, P>>) -> Together<B, P> {
+    async fn load_together(&self, pool: &Pool<B>, waiting: &mut Vec<Waiting>) -> Together<B> {
         let of: Vec<Recipient> = waiting.iter().map(|listed| listed.to.clone()).collect();
         match self.states_of(pool, &of).await {
             Ok((Some(states), _)) => {
@@ -136,7 +136,7 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         &self,
         pool: &Pool<B>,
         of: &[Recipient],
-    ) -> Result<(Option<Vec<(P::State, EVersion)>>, Held<B>)> {
+    ) -> Result<(Option<Vec<(AnyState, EVersion)>>, Held<B>)> {
         let Some(first) = of.first() else { return Err(Error::contention("load the states of no recipient")) };
         let guard = Guard::new(first, self.limits.longest());
         let mut conn = hold_for_user(pool).await.map_err(|fault| during(fault, of.len()))?;
@@ -176,14 +176,14 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         &self,
         pool: &Pool<B>,
         at_hand: Option<Held<B>>,
-        waiting: Vec<Waiting<B, P>>,
-    ) -> (Vec<Loaded<P::State>>, Vec<Decided<B, P>>) {
+        waiting: Vec<Waiting>,
+    ) -> (Vec<Loaded>, Vec<Decided<B>>) {
         let (count, mut loaded) = (waiting.len(), Vec::with_capacity(waiting.len()));
         let mut verdicts = Vec::new();
         let given_back = self.load_each(pool, at_hand, waiting, &mut loaded, &mut verdicts).await;
         if let Err(error) = given_back {
             tracing::debug!(%error, recipients = count, "loads of a round failed: its recipients get their own turns");
-            verdicts.extend(loaded.drain(..).map(|loaded: Loaded<_>| own_turn(&loaded.listed)));
+            verdicts.extend(loaded.drain(..).map(|loaded: Loaded| own_turn(&loaded.listed)));
         }
         (loaded, verdicts)
     }
@@ -192,9 +192,9 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         &self,
         pool: &Pool<B>,
         at_hand: Option<Held<B>>,
-        waiting: Vec<Waiting<B, P>>,
-        loaded: &mut Vec<Loaded<P::State>>,
-        verdicts: &mut Vec<Decided<B, P>>,
+        waiting: Vec<Waiting>,
+        loaded: &mut Vec<Loaded>,
+        verdicts: &mut Vec<Decided<B>>,
     ) -> Result<()> {
         let count = waiting.len();
         let begun = async {
@@ -237,12 +237,12 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         self.require_given_back(&mut conn, count).await
     }
 
-    async fn decide_all(&self, permits: &Semaphore, loaded: Vec<Loaded<P::State>>) -> Vec<Decided<B, P>> {
+    async fn decide_all(&self, permits: &Semaphore, loaded: Vec<Loaded>) -> Vec<Decided<B>> {
         let deadline = Instant::now() + self.limits.longest();
         join_all(loaded.into_iter().map(|loaded| self.decide_on(permits, deadline, loaded))).await
     }
 
-    async fn decide_on(&self, permits: &Semaphore, deadline: Instant, loaded: Loaded<P::State>) -> Decided<B, P> {
+    async fn decide_on(&self, permits: &Semaphore, deadline: Instant, loaded: Loaded) -> Decided<B> {
         let index = loaded.listed.index;
         let Ok(Ok(_permit)) = timeout_at(deadline, permits.acquire()).await else {
             return (index, Verdict::Done(Done::Deferred));
@@ -253,12 +253,7 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
         (index, decided)
     }
 
-    async fn decide_in(
-        &self,
-        span: &tracing::Span,
-        left: Duration,
-        loaded: Loaded<P::State>,
-    ) -> Verdict<Part<B, P::State>, KeptState<P::State>> {
+    async fn decide_in(&self, span: &tracing::Span, left: Duration, loaded: Loaded) -> Verdict<Part<B>, KeptState> {
         let Loaded { listed, token, state, eversion } = loaded;
         let (to, events) = (&listed.to, &listed.events);
         Links::default().add(events);
@@ -285,7 +280,7 @@ impl<B: Backend, P: Processor<B> + 'static> ProcessorWay<B, P> {
     }
 }
 
-fn from_memory<S>(mut listed: Listed<KeptState<S>>, kept: KeptState<S>) -> Loaded<S> {
+fn from_memory(mut listed: Waiting, kept: KeptState) -> Loaded {
     let (turn, token) = kept.turn();
     let (state, eversion) = kept.into_state();
     listed.turn = turn;

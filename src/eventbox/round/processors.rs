@@ -1,6 +1,5 @@
 //! Rounds of a processor: the user's code decides, and then works in the transaction, one recipient after the other.
 
-use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,8 @@ use super::loading::{Decided, require_count};
 use super::ready::{Ended, Ready};
 use super::{Listed, Way};
 use crate::error::{BoxError, Error, Result};
-use crate::eventbox::decide::processor::{EVersion, Processor};
+use crate::eventbox::decide::erased::{AnyState, ErasedProcessor};
+use crate::eventbox::decide::processor::EVersion;
 use crate::eventbox::turn::decision::{Decision, Step};
 use crate::eventbox::turn::guard::Guard;
 use crate::eventbox::turn::inside::{Inside, Taken};
@@ -43,52 +43,45 @@ impl CodeLimits {
 }
 
 /// The way of a processor.
-pub(crate) struct ProcessorWay<B, P> {
-    pub(super) processor: Arc<P>,
+pub(crate) struct ProcessorWay<B: Backend> {
+    pub(super) processor: Arc<dyn ErasedProcessor<B>>,
     pub(super) limits: CodeLimits,
-    engine: PhantomData<fn() -> B>,
 }
 
-impl<B, P> Clone for ProcessorWay<B, P> {
+impl<B: Backend> Clone for ProcessorWay<B> {
     fn clone(&self) -> Self {
-        ProcessorWay { processor: Arc::clone(&self.processor), ..*self }
+        ProcessorWay { processor: Arc::clone(&self.processor), limits: self.limits }
     }
 }
 
-impl<B: Backend, P: Processor<B>> ProcessorWay<B, P> {
-    pub(crate) fn new(processor: &Arc<P>, limits: CodeLimits) -> Self {
-        ProcessorWay { processor: Arc::clone(processor), limits, engine: PhantomData }
+impl<B: Backend> ProcessorWay<B> {
+    pub(crate) fn new(processor: &Arc<dyn ErasedProcessor<B>>, limits: CodeLimits) -> Self {
+        ProcessorWay { processor: Arc::clone(processor), limits }
     }
 
     /// Returns the state for the next turn, if the processor lets the library keep it.
-    pub(super) fn keep(
-        &self,
-        turn: i64,
-        token: Uuid,
-        state: P::State,
-        eversion: EVersion,
-    ) -> Option<KeptState<P::State>> {
+    pub(super) fn keep(&self, turn: i64, token: Uuid, state: AnyState, eversion: EVersion) -> Option<KeptState> {
         KeptState::new(|state| self.processor.kept_bytes(state), turn, token, state, eversion)
     }
 }
 
 /// What a decision of a processor brings into the transaction.
-pub(crate) struct Part<B: Backend, S> {
-    steps: Vec<Step<B, S>>,
+pub(crate) struct Part<B: Backend> {
+    steps: Vec<Step<B>>,
     origin: Option<SharedOrigin>,
     /// State that was decided on.
-    state: S,
+    state: AnyState,
     eversion: EVersion,
     /// State to save.
-    target: Option<S>,
+    target: Option<AnyState>,
     /// What the steps have done.
     taken: Taken,
     /// Span of the turn.
     span: tracing::Span,
 }
 
-impl<B: Backend, S> Part<B, S> {
-    pub(super) fn new(decision: Decision<B, S>, state: S, eversion: EVersion, span: tracing::Span) -> Self {
+impl<B: Backend> Part<B> {
+    pub(super) fn new(decision: Decision<B>, state: AnyState, eversion: EVersion, span: tracing::Span) -> Self {
         let Decision { steps, origin, .. } = decision;
         Part { steps, origin, state, eversion, target: None, taken: Taken::default(), span }
     }
@@ -100,9 +93,9 @@ impl<B: Backend, S> Part<B, S> {
 }
 
 /// The code of the winners of a round in its transaction.
-struct Working<'a, B: Backend, P> {
+struct Working<'a, B: Backend> {
     pool: &'a Pool<B>,
-    processor: &'a P,
+    processor: &'a dyn ErasedProcessor<B>,
     limit: Duration,
     began: Instant,
     /// Winners, as one call for all of them gets them.
@@ -113,12 +106,12 @@ struct Working<'a, B: Backend, P> {
     saves_later: bool,
 }
 
-impl<B: Backend, P: Processor<B> + 'static> Way<B> for ProcessorWay<B, P> {
-    type Left = KeptState<P::State>;
-    type Part = Part<B, P::State>;
+impl<B: Backend> Way<B> for ProcessorWay<B> {
+    type Left = KeptState;
+    type Part = Part<B>;
     const RUNS_CODE: bool = true;
 
-    async fn decide(&self, pool: &Pool<B>, listed: Vec<Listed<Self::Left>>) -> Vec<Decided<B, P>> {
+    async fn decide(&self, pool: &Pool<B>, listed: Vec<Listed<Self::Left>>) -> Vec<Decided<B>> {
         self.load_and_decide(pool, listed).await
     }
 
@@ -177,7 +170,7 @@ impl<B: Backend, P: Processor<B> + 'static> Way<B> for ProcessorWay<B, P> {
     }
 }
 
-impl<B: Backend, P: Processor<B>> Working<'_, B, P> {
+impl<B: Backend> Working<'_, B> {
     fn attempt(&self) -> String {
         format!("commit a round of {} recipients", self.of.len())
     }
@@ -211,13 +204,7 @@ impl<B: Backend, P: Processor<B>> Working<'_, B, P> {
     }
 
     /// Checks the version of a winner and runs its steps, and saves its state, unless that comes later.
-    async fn work_on(
-        &self,
-        tx: &mut B::SharedTx,
-        place: usize,
-        ready: &mut Ready,
-        part: &mut Part<B, P::State>,
-    ) -> Result<()> {
+    async fn work_on(&self, tx: &mut B::SharedTx, place: usize, ready: &mut Ready, part: &mut Part<B>) -> Result<()> {
         let guard = Guard::since(&ready.to, self.limit, self.began);
         let inside = self.inside(&guard, ready, part.eversion);
         let steps = std::mem::take(&mut part.steps);
@@ -241,7 +228,7 @@ impl<B: Backend, P: Processor<B>> Working<'_, B, P> {
         Ok(())
     }
 
-    fn inside<'i>(&'i self, guard: &'i Guard<'i>, ready: &'i Ready, eversion: EVersion) -> Inside<'i, B, P> {
+    fn inside<'i>(&'i self, guard: &'i Guard<'i>, ready: &'i Ready, eversion: EVersion) -> Inside<'i, B> {
         Inside {
             pool: self.pool,
             to: &ready.to,
@@ -275,7 +262,7 @@ impl<B: Backend, P: Processor<B>> Working<'_, B, P> {
     }
 
     /// Saves states, in one call if the processor has one for it.
-    async fn save_all(&self, tx: &mut B::SharedTx, saving: Vec<Saving<'_, P::State>>) -> Result<(), Halt> {
+    async fn save_all(&self, tx: &mut B::SharedTx, saving: Vec<Saving<'_>>) -> Result<(), Halt> {
         if saving.is_empty() {
             return Ok(());
         }
@@ -308,17 +295,17 @@ fn winners<'s, P>(slice: &'s Slice<P>, won: &'s [usize]) -> impl Iterator<Item =
 }
 
 /// A state to save behind all side effects.
-struct Saving<'a, S> {
+struct Saving<'a> {
     at: usize,
     ready: &'a Ready,
-    state: &'a S,
+    state: &'a AnyState,
     /// Version that was loaded.
     eversion: EVersion,
     origin: Option<&'a SharedOrigin>,
 }
 
-impl<'a, S> Saving<'a, S> {
-    fn of<B: Backend>(at: usize, ready: &'a Ready, part: &'a Part<B, S>) -> Option<Self> {
+impl<'a> Saving<'a> {
+    fn of<B: Backend>(at: usize, ready: &'a Ready, part: &'a Part<B>) -> Option<Self> {
         let state = part.target.as_ref()?;
         Some(Saving { at, ready, state, eversion: part.eversion, origin: part.origin.as_ref() })
     }

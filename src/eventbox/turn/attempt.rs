@@ -18,7 +18,8 @@ use super::kept_state::Keeper;
 use super::options::TurnOptions;
 use super::{MAX_CONTENTION_RETRIES, MAX_TURN_AGE, Turn, Work};
 use crate::error::{Error, Misuse, Result};
-use crate::eventbox::decide::processor::{EVersion, Processor};
+use crate::eventbox::decide::erased::{AnyState, ErasedProcessor};
+use crate::eventbox::decide::processor::EVersion;
 use crate::eventbox::event::trace::Links;
 use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics::{self, Phase};
@@ -42,15 +43,11 @@ pub(super) struct Attempted {
 
 /// Attempts a turn, and retries after contention up to [`MAX_CONTENTION_RETRIES`] times. An attempt that fails empties
 /// the keeper, so that the next attempt loads the state.
-pub(super) async fn attempt_with_retries<B, P>(
-    work: Work<'_, B, P>,
+pub(super) async fn attempt_with_retries<B: Backend>(
+    work: Work<'_, B>,
     options: &TurnOptions,
-    keeper: &mut Keeper<P::State>,
-) -> (Result<Turn>, Attempted)
-where
-    B: Backend,
-    P: Processor<B>,
-{
+    keeper: &mut Keeper,
+) -> (Result<Turn>, Attempted) {
     let (to, mut pauses) = (work.to, pauses(CONTENTION_PAUSE, MAX_CONTENTION_RETRIES));
     let mut contention = 0;
     let mut links = Links::default();
@@ -75,17 +72,13 @@ where
 }
 
 /// Attempts a turn, between the begin and the end of the hooks of its kind.
-async fn attempt<B, P>(
-    work: Work<'_, B, P>,
+async fn attempt<B: Backend>(
+    work: Work<'_, B>,
     options: &TurnOptions,
     attempted: &mut Attempted,
     links: &mut Links,
-    keeper: &mut Keeper<P::State>,
-) -> Result<Turn>
-where
-    B: Backend,
-    P: Processor<B>,
-{
+    keeper: &mut Keeper,
+) -> Result<Turn> {
     let Some(hooks) = work.hooks else {
         return attempt_begun(work, options, attempted, links, keeper, None).await;
     };
@@ -99,18 +92,14 @@ where
     done
 }
 
-async fn attempt_begun<B, P>(
-    work: Work<'_, B, P>,
+async fn attempt_begun<B: Backend>(
+    work: Work<'_, B>,
     options: &TurnOptions,
     attempted: &mut Attempted,
     links: &mut Links,
-    keeper: &mut Keeper<P::State>,
+    keeper: &mut Keeper,
     begun: Option<&mut Begun<'_, B>>,
-) -> Result<Turn>
-where
-    B: Backend,
-    P: Processor<B>,
-{
+) -> Result<Turn> {
     let Work { pool, to, processor, .. } = work;
     let guard = Guard::new(to, options.deadline_of_attempt());
     let loading = Loading { pool, to, processor, guard: &guard, options };
@@ -191,7 +180,7 @@ async fn at_once_or<T>(mut work: impl Future<Output = T> + Unpin, pending: impl 
     work.await
 }
 
-fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
+fn finished(loaded: &Loaded, garbage: usize, outcome: Outcome) -> Turn {
     let failed: usize = outcome.failures.iter().map(|failure| failure.events.len()).sum();
     Turn {
         number: Some(loaded.turn + 1),
@@ -211,8 +200,8 @@ fn finished<S>(loaded: &Loaded<S>, garbage: usize, outcome: Outcome) -> Turn {
 }
 
 /// Result of loading a recipient.
-enum Look<S> {
-    Loaded(Loaded<S>),
+enum Look {
+    Loaded(Loaded),
     /// No event, for a processor that does not run without events.
     Empty,
     /// A recipient that is backing off after a failure.
@@ -220,11 +209,11 @@ enum Look<S> {
 }
 
 /// The input of a decision.
-struct Loaded<S> {
+struct Loaded {
     turn: i64,
     /// Token of the commit that made that turn; `None` when the recipient never had one.
     token: Option<Uuid>,
-    state: S,
+    state: AnyState,
     eversion: EVersion,
     /// Whether the state was kept by an earlier turn, so that no code of the user has loaded it.
     was_kept: bool,
@@ -234,7 +223,7 @@ struct Loaded<S> {
     failing: bool,
 }
 
-impl<S> Loaded<S> {
+impl Loaded {
     fn attempted(&self) -> Attempted {
         Attempted {
             turn: self.turn,
@@ -245,22 +234,22 @@ impl<S> Loaded<S> {
 }
 
 /// Input of the reads of an attempt.
-struct Loading<'a, B: Backend, P> {
+struct Loading<'a, B: Backend> {
     pool: &'a Pool<B>,
     to: &'a Recipient,
-    processor: &'a P,
+    processor: &'a dyn ErasedProcessor<B>,
     guard: &'a Guard<'a>,
     options: &'a TurnOptions,
 }
 
-impl<B: Backend, P: Processor<B>> Loading<'_, B, P> {
+impl<B: Backend> Loading<'_, B> {
     /// Reads the turn and the events, in one snapshot, and then the state, unless the state of that turn was kept.
     ///
     /// The order matters. Any commit after the first read moves the turn. So a turn that still matches at the commit
     /// proves that every listed event was live, and that the decision used the current state.
     ///
     /// Returns the connection, too, if a commit may use it.
-    async fn load(&self, after: EventId, keeper: &mut Keeper<P::State>) -> Result<(Look<P::State>, Option<Held<B>>)> {
+    async fn load(&self, after: EventId, keeper: &mut Keeper) -> Result<(Look, Option<Held<B>>)> {
         let mut conn = hold_for_user(self.pool).await.map_err(|fault| self.during(fault))?;
         match self.load_on(&mut conn, after, keeper).await {
             // An engine with one writer lets the commit wait in a queue, without a connection.
@@ -278,12 +267,7 @@ impl<B: Backend, P: Processor<B>> Loading<'_, B, P> {
         }
     }
 
-    async fn load_on(
-        &self,
-        conn: &mut Held<B>,
-        after: EventId,
-        keeper: &mut Keeper<P::State>,
-    ) -> Result<Look<P::State>> {
+    async fn load_on(&self, conn: &mut Held<B>, after: EventId, keeper: &mut Keeper) -> Result<Look> {
         let (to, options) = (self.to, self.options);
         let max_events = options.max_events().get() as usize;
         let started = Instant::now();
@@ -320,7 +304,7 @@ impl<B: Backend, P: Processor<B>> Loading<'_, B, P> {
     }
 
     /// Lets the user's code load the state.
-    async fn load_state(&self, conn: &mut Held<B>, session_id: Option<i32>) -> Result<(P::State, EVersion)> {
+    async fn load_state(&self, conn: &mut Held<B>, session_id: Option<i32>) -> Result<(AnyState, EVersion)> {
         conn.lend();
         let load = self.processor.load_state(conn, self.to);
         let loaded = self.guard.run_on("load the state", self.pool, session_id, load).await?;

@@ -7,8 +7,8 @@ use super::hooked::{Begun, of_hook};
 use super::inside::{Failure, Inside, Taken};
 use super::read_back::read_back;
 use crate::error::{Error, Misuse, Result};
+use crate::eventbox::decide::erased::AnyState;
 use crate::eventbox::decide::hooks::RoundResult;
-use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::decide::transition::PostProcess;
 use crate::eventbox::emit::wake_up::in_transaction;
 use crate::eventbox::event::EventId;
@@ -16,8 +16,8 @@ use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
 use crate::store::{Backend, Claimed, Held, Intact, Removed, in_time};
 
 /// Input of the transaction of a turn.
-pub(super) struct Commit<'a, B: Backend, P> {
-    pub(super) inside: Inside<'a, B, P>,
+pub(super) struct Commit<'a, B: Backend> {
+    pub(super) inside: Inside<'a, B>,
     /// Whether failures of the recipient are stored; a turn without failures clears them.
     pub(super) failing: bool,
     /// First and last event, when all listed events are removed as a range.
@@ -34,22 +34,22 @@ pub(super) struct Outcome {
 }
 
 /// A committed turn.
-pub(super) struct Committed<S> {
+pub(super) struct Committed {
     pub(super) outcome: Outcome,
     /// Token of the commit.
     pub(super) token: Uuid,
     /// State that was saved; `None` when no step had one.
-    pub(super) saved: Option<S>,
+    pub(super) saved: Option<AnyState>,
 }
 
-impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
+impl<B: Backend> Commit<'_, B> {
     /// Commits all of the decision, or nothing; on the connection at hand, if there is one.
     pub(super) async fn run(
         &self,
         at_hand: Option<Held<B>>,
-        decision: Decision<B, P::State>,
+        decision: Decision<B>,
         begun: Option<&mut Begun<'_, B>>,
-    ) -> Result<Committed<P::State>> {
+    ) -> Result<Committed> {
         // Boxed, because the future holds the user's code: a large future fills the stack, and moving it costs time.
         in_transaction(Box::pin(self.commit(at_hand, decision, begun))).await
     }
@@ -57,9 +57,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
     async fn commit(
         &self,
         at_hand: Option<Held<B>>,
-        decision: Decision<B, P::State>,
+        decision: Decision<B>,
         mut begun: Option<&mut Begun<'_, B>>,
-    ) -> Result<Committed<P::State>> {
+    ) -> Result<Committed> {
         let (token, inside) = (Uuid::new_v4(), &self.inside);
         let mut tx = B::begin_exclusive(inside.pool, at_hand).await.map_err(|fault| inside.during(fault))?;
         let applying = inside.writer.within(self.apply(&mut tx, token, decision, begun.as_deref_mut()));
@@ -98,9 +98,9 @@ impl<B: Backend, P: Processor<B>> Commit<'_, B, P> {
         &self,
         tx: &mut B::SharedTx,
         token: Uuid,
-        mut decision: Decision<B, P::State>,
+        mut decision: Decision<B>,
         begun: Option<&mut Begun<'_, B>>,
-    ) -> Result<(Outcome, Option<P::State>)> {
+    ) -> Result<(Outcome, Option<AnyState>)> {
         let inside = &self.inside;
         let (shard, recipient) = (inside.to.shard().into(), inside.to.as_str());
         let ids = decision.removed_together();

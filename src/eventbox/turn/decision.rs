@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::cloudevent::{CloudEvent, turn_key};
 use crate::error::{Error, Misuse, Result};
+use crate::eventbox::decide::erased::AnyState;
 use crate::eventbox::decide::transition::{Mutation, PostProcess, SideEffect, Transition};
 use crate::eventbox::emit::{check_all, emit_all_in};
 use crate::eventbox::event::{Event, EventId, LATE_COMMIT};
@@ -16,13 +17,13 @@ use crate::recipient::Recipient;
 use crate::store::Backend;
 
 /// One step of the transaction.
-pub(crate) struct Step<B: Backend, S> {
+pub(crate) struct Step<B: Backend> {
     pub(crate) consumed: Vec<Uuid>,
     pub(super) side_effect: Option<SideEffect<B>>,
     /// Events that are emitted after the side effect. They are within the limits.
     pub(super) emitted: Vec<(Recipient, Event)>,
     pub(crate) published: Vec<CloudEvent>,
-    pub(super) target: Option<S>,
+    pub(super) target: Option<AnyState>,
     pub(super) post_process: Option<PostProcess>,
     pub(crate) independent: bool,
     /// Origin of what the step emits and publishes.
@@ -30,14 +31,14 @@ pub(crate) struct Step<B: Backend, S> {
 }
 
 /// Checked steps and garbage of a turn.
-pub(crate) struct Decision<B: Backend, S> {
-    pub(crate) steps: Vec<Step<B, S>>,
+pub(crate) struct Decision<B: Backend> {
+    pub(crate) steps: Vec<Step<B>>,
     pub(crate) garbage: Vec<Uuid>,
     /// Merged origin of all events that are removed.
     pub(crate) origin: Option<SharedOrigin>,
 }
 
-impl<B: Backend, S> Step<B, S> {
+impl<B: Backend> Step<B> {
     /// Returns whether code of the user runs in the transaction.
     pub(crate) fn has_effect(&self) -> bool {
         self.side_effect.is_some()
@@ -56,9 +57,9 @@ impl<B: Backend, S> Step<B, S> {
     }
 }
 
-impl<B: Backend, S> Decision<B, S> {
+impl<B: Backend> Decision<B> {
     /// Drops transitions that do nothing. Refuses an event that was not listed or is removed twice.
-    pub(crate) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, S>) -> Result<Self> {
+    pub(crate) fn check(to: &Recipient, listed: &[Event], mutation: Mutation<B, AnyState>) -> Result<Self> {
         let mut batch = Batch::new(to, listed);
         let kept = mutation.transitions.into_iter().filter(|transition| !transition.is_no_op());
         let steps = kept.map(|transition| batch.step(transition)).collect::<Result<_>>()?;
@@ -163,7 +164,7 @@ impl<'a> Batch<'a> {
         SharedOrigin::merged(ids.filter_map(|id| self.origins.get(id)))
     }
 
-    fn step<B: Backend, S>(&mut self, transition: Transition<B, S>) -> Result<Step<B, S>> {
+    fn step<B: Backend>(&mut self, transition: Transition<B, AnyState>) -> Result<Step<B>> {
         if !transition.emitted.is_empty() {
             check_all(&transition.emitted)?;
         }

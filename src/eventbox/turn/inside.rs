@@ -8,7 +8,8 @@ use super::decision::{Step, emit_effect};
 use super::guard::Guard;
 use super::journal::Names;
 use crate::error::{BoxError, Error, Misuse, Result};
-use crate::eventbox::decide::processor::{EVersion, Processor};
+use crate::eventbox::decide::erased::{AnyState, ErasedProcessor};
+use crate::eventbox::decide::processor::EVersion;
 use crate::eventbox::decide::transition::{PostProcess, SideEffect};
 use crate::eventbox::event::{Event, EventId, trace};
 use crate::origin::{self, SharedOrigin};
@@ -17,10 +18,10 @@ use crate::recipient::Recipient;
 use crate::store::{Backend, Class, Fault, Intact, JournalOutcome, in_time};
 
 /// A recipient whose turn is claimed in the open transaction.
-pub(crate) struct Inside<'a, B: Backend, P> {
+pub(crate) struct Inside<'a, B: Backend> {
     pub(crate) pool: &'a Pool<B>,
     pub(crate) to: &'a Recipient,
-    pub(crate) processor: &'a P,
+    pub(crate) processor: &'a dyn ErasedProcessor<B>,
     pub(crate) guard: &'a Guard<'a>,
     /// Turn that was read.
     pub(crate) turn: i64,
@@ -57,7 +58,7 @@ pub(crate) struct Taken {
     pub(crate) emitted: Vec<(Recipient, Event)>,
 }
 
-impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
+impl<B: Backend> Inside<'_, B> {
     /// Lets the user's code read the version. Returns contention unless it is the loaded one.
     ///
     /// The caller checks the transaction before its next statement.
@@ -81,8 +82,8 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
     pub(crate) async fn take_steps(
         &self,
         tx: &mut B::SharedTx,
-        steps: Vec<Step<B, P::State>>,
-    ) -> Result<(Taken, Option<P::State>)> {
+        steps: Vec<Step<B>>,
+    ) -> Result<(Taken, Option<AnyState>)> {
         let (mut taken, mut target) = (Taken::default(), None);
         let mut emitters_left = steps.iter().filter(|step| step.may_emit_in_place()).count();
         for mut step in steps {
@@ -117,7 +118,7 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
     }
 
     /// Leaves the emits of a step to the caller, with the origin and the trace of the step.
-    fn gather(&self, step: &mut Step<B, P::State>, taken: &mut Taken) {
+    fn gather(&self, step: &mut Step<B>, taken: &mut Taken) {
         let (origin, trace) = (step.origin.as_ref(), trace::current());
         let marked = |(to, event): (Recipient, Event)| match &trace {
             Some(trace) if event.traceparent().is_none() => (to, event.or_origin(origin).traced(trace)),
@@ -140,7 +141,7 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
     pub(crate) async fn save(
         &self,
         tx: &mut B::SharedTx,
-        state: &P::State,
+        state: &AnyState,
         origin: Option<&SharedOrigin>,
     ) -> Result<()> {
         let session = self.session_of(tx).await?;
@@ -154,7 +155,7 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
     ///
     /// The events are removed after the effect, so that no use of savepoints in the user's code can keep one and undo
     /// the other.
-    async fn take_alone(&self, tx: &mut B::SharedTx, step: &mut Step<B, P::State>) -> Result<Result<(), BoxError>> {
+    async fn take_alone(&self, tx: &mut B::SharedTx, step: &mut Step<B>) -> Result<Result<(), BoxError>> {
         self.step(B::begin_step(tx)).await?;
         if let Some(effect) = effect_of(step)?
             && let Err(error) = self.run_alone(tx, effect, step.origin.as_ref()).await?
@@ -260,7 +261,7 @@ impl<B: Backend, P: Processor<B>> Inside<'_, B, P> {
 }
 
 /// Takes the side effect of a step, and then its emits, as one effect.
-fn effect_of<B: Backend, S>(step: &mut Step<B, S>) -> Result<Option<SideEffect<B>>> {
+fn effect_of<B: Backend>(step: &mut Step<B>) -> Result<Option<SideEffect<B>>> {
     let emits = emit_effect(std::mem::take(&mut step.emitted))?;
     Ok(match (step.side_effect.take(), emits) {
         (effect, None) | (None, effect) => effect,

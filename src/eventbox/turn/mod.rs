@@ -23,6 +23,7 @@ use self::inside::Failure;
 use self::kept_state::Keeper;
 use self::options::TurnOptions;
 use self::poison::{failed, failed_in_part, is_poison};
+use super::decide::erased::ErasedProcessor;
 use super::decide::processor::Processor;
 use super::decide::transition::{HookErrors, PostProcess};
 use super::event::EventId;
@@ -157,34 +158,30 @@ where
 }
 
 /// A recipient, and the code for its turns.
-pub(crate) struct Work<'a, B: Backend, P> {
+pub(crate) struct Work<'a, B: Backend> {
     pub(crate) pool: &'a Pool<B>,
     pub(crate) to: &'a Recipient,
-    pub(crate) processor: &'a P,
+    pub(crate) processor: &'a dyn ErasedProcessor<B>,
     /// What wraps each transaction of the kind.
     pub(crate) hooks: Option<&'a dyn ErasedHooks<B>>,
 }
 
-impl<B: Backend, P> Clone for Work<'_, B, P> {
+impl<B: Backend> Clone for Work<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B: Backend, P> Copy for Work<'_, B, P> {}
+impl<B: Backend> Copy for Work<'_, B> {}
 
 /// Does what [`process_batch_with`] does, with the state that an earlier turn left in the keeper, if it is current.
 /// Leaves the state for the next turn there; after an error the keeper is empty.
 #[tracing::instrument(name = TURN_SPAN, level = "debug", skip_all, fields(kind = work.to.kind()))]
-pub(crate) async fn process_batch_keeping<B, P>(
-    work: Work<'_, B, P>,
+pub(crate) async fn process_batch_keeping<B: Backend>(
+    work: Work<'_, B>,
     options: &TurnOptions,
-    keeper: &mut Keeper<P::State>,
-) -> Result<Turn>
-where
-    B: Backend,
-    P: Processor<B>,
-{
+    keeper: &mut Keeper,
+) -> Result<Turn> {
     let (started, Work { pool, to, .. }) = (Instant::now(), work);
     let (done, attempted) = attempt_with_retries(work, options, keeper).await;
     let done = match done {

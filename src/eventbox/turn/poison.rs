@@ -13,7 +13,6 @@ use super::options::TurnOptions;
 use super::{Turn, Work};
 use crate::clock::micros;
 use crate::error::{Error, Result};
-use crate::eventbox::decide::processor::Processor;
 use crate::eventbox::metrics;
 use crate::recipient::Recipient;
 use crate::store::{Backend, Blame, Fault, Verdict, answered, begin_tx, blame_of, hold};
@@ -53,16 +52,12 @@ pub(super) fn is_poison(error: &Error) -> bool {
 }
 
 /// Stores a failure, and isolates its cause when the recipient failed often enough.
-pub(super) async fn failed<B, P>(
-    work: Work<'_, B, P>,
+pub(super) async fn failed<B: Backend>(
+    work: Work<'_, B>,
     options: &TurnOptions,
     mut attempted: Attempted,
     mut error: Error,
-) -> Result<Turn>
-where
-    B: Backend,
-    P: Processor<B>,
-{
+) -> Result<Turn> {
     let Work { pool, to, .. } = work;
     if is_hindered(pool, to, options, &error).await || !counts(options, to, &error) {
         return Err(error);

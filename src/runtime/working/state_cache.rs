@@ -7,8 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::registry::ErasedState;
-use crate::eventbox::KnownState;
+use crate::eventbox::{KeptState, KnownState};
 use crate::recipient::Recipient;
 
 /// Bytes of an entry besides its recipient and its state.
@@ -18,7 +17,7 @@ const ENTRY_BYTES: usize = 200;
 #[derive(Debug)]
 pub(crate) enum Entry {
     OfReducer(KnownState),
-    OfProcessor(ErasedState),
+    OfProcessor(KeptState),
 }
 
 impl Entry {
@@ -29,7 +28,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn of_processor(self) -> Option<ErasedState> {
+    pub(super) fn of_processor(self) -> Option<KeptState> {
         match self {
             Entry::OfProcessor(state) => Some(state),
             Entry::OfReducer(_) => None,
@@ -60,7 +59,7 @@ impl StateCache {
     }
 
     /// Removes all that is kept of a recipient. Returns the state of a processor.
-    pub(super) fn take(&mut self, of: &Recipient) -> Option<ErasedState> {
+    pub(super) fn take(&mut self, of: &Recipient) -> Option<KeptState> {
         self.remove(of)?.of_processor()
     }
 
@@ -99,7 +98,7 @@ fn bytes_of(of: &Recipient, entry: &Entry) -> usize {
     let state = match entry {
         Entry::OfReducer(known) => known.state.as_ref().map_or(0, bytes::Bytes::len),
         // The user's number, so that it may be any.
-        Entry::OfProcessor(state) => state.bytes,
+        Entry::OfProcessor(state) => state.bytes(),
     };
     state.saturating_add(ENTRY_BYTES + of.as_str().len())
 }
@@ -107,6 +106,7 @@ fn bytes_of(of: &Recipient, entry: &Entry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eventbox::{AnyState, EVersion};
 
     fn to(key: usize) -> Recipient {
         Recipient::new("cell", key.to_string()).unwrap()
@@ -117,7 +117,8 @@ mod tests {
     }
 
     fn loaded(bytes: usize) -> Entry {
-        Entry::OfProcessor(ErasedState { bytes, kept: Box::new(bytes) })
+        let token = uuid::Uuid::new_v4();
+        Entry::OfProcessor(KeptState::new(|_| Some(bytes), 1, token, AnyState::new(()), EVersion(1)).unwrap())
     }
 
     /// Returns the turn of a reducer's state, as often as it is asked for.
@@ -150,8 +151,8 @@ mod tests {
         for in_round in [false, true] {
             states.keep(&to(1), loaded(10));
             match in_round {
-                true => assert!(matches!(states.lend(&to(1)), Some(Entry::OfProcessor(state)) if state.bytes == 10)),
-                false => assert_eq!(states.take(&to(1)).map(|state| state.bytes), Some(10)),
+                true => assert!(matches!(states.lend(&to(1)), Some(Entry::OfProcessor(state)) if state.bytes() == 10)),
+                false => assert_eq!(states.take(&to(1)).map(|state| state.bytes()), Some(10)),
             }
             assert!(states.lend(&to(1)).is_none() && states.take(&to(1)).is_none());
         }

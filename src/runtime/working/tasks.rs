@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::lane::Lane;
 use super::paused::PausedKinds;
-use super::registry::{ErasedProcessor, ErasedState, Handler};
+use super::registry::Handler;
 use super::state_cache::Entry;
 use super::window::Turnstile;
 use crate::error::{Error as EventboxError, Result};
 use crate::eventbox::{
-    Begun, CodeLimits, Done, EventId, Jury, Limits, MAX_ROUND_EVENTS, Phase, ReducerWay, RoundMember, Rounded, Turn,
-    TurnOptions, failed_in_part, round, spent,
+    Begun, CodeLimits, Done, ErasedProcessor, EventId, Jury, KeptState, Limits, MAX_ROUND_EVENTS, Phase, ProcessorWay,
+    ReducerWay, RoundMember, Rounded, Turn, TurnOptions, failed_in_part, round, spent,
 };
 use crate::recipient::Recipient;
 use crate::runtime::config::ROUND_PATIENCE;
@@ -23,7 +23,7 @@ use crate::runtime::failing::outage::Outages;
 use crate::runtime::finding::scan::Scan;
 use crate::runtime::metrics;
 use crate::runtime::shared::Shared;
-use crate::store::{Backend, BoxFuture, Fault, WalkedRow, is_of_one_statement};
+use crate::store::{Backend, Fault, WalkedRow, is_of_one_statement};
 use crate::text::Chain;
 
 /// Verdict on the failure of a turn.
@@ -88,7 +88,7 @@ pub(crate) enum Report {
     Scanned(Scan, Result<Vec<WalkedRow>, Fault>),
     Round(Lane, Vec<Recipient>, Result<Rounded<Entry>>),
     /// With the state that a processor keeps for the next turn.
-    Turn(Recipient, Result<Turn>, Judged, Option<ErasedState>),
+    Turn(Recipient, Result<Turn>, Judged, Option<KeptState>),
 }
 
 pub(super) async fn run_scan<B: Backend>(shared: Arc<Shared<B>>, held: PausedKinds, scan: Scan) -> Report {
@@ -138,8 +138,7 @@ pub(super) async fn run_round<B: Backend>(
     let before_commit = turnstile.pass();
     let mut rounded = match members.first().and_then(|member| shared.handlers.get(member.to.kind())) {
         Some(Handler::Processor(processor, _)) => {
-            let before_commit = Box::pin(before_commit);
-            round_of_a_processor(&shared, &**processor, &members, kept, before_commit, begun.as_mut()).await
+            round_of_a_processor(&shared, processor, &members, kept, before_commit, begun.as_mut()).await
         }
         _ => round_of_reducers(&shared, &members, kept, before_commit, begun.as_mut()).await,
     };
@@ -205,16 +204,17 @@ async fn round_of_reducers<B: Backend>(
 
 async fn round_of_a_processor<B: Backend>(
     shared: &Shared<B>,
-    processor: &dyn ErasedProcessor<B>,
+    processor: &Arc<dyn ErasedProcessor<B>>,
     members: &[RoundMember],
     kept: Vec<Option<Entry>>,
-    before_commit: BoxFuture<'_, ()>,
+    before_commit: impl Future<Output = ()> + Send,
     begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Rounded<Entry>> {
     let _at_work: Vec<_> = members.iter().map(|member| shared.at_work.begin(&member.to)).collect();
     let kept = kept.into_iter().map(|entry| entry.and_then(Entry::of_processor)).collect();
-    let limits = (limits_of(shared, shared.config.processor_events), code_limits(shared));
-    let rounded = processor.round(&shared.pool, members, kept, limits, before_commit, begun).await?;
+    let limits = limits_of(shared, shared.config.processor_events);
+    let way = ProcessorWay::new(processor, code_limits(shared));
+    let rounded = round(&shared.pool, members, kept, &way, limits, before_commit, begun).await?;
     Ok(rounded.map_left(Entry::OfProcessor))
 }
 
@@ -271,7 +271,7 @@ pub(super) async fn run_turn<B: Backend>(
     to: Recipient,
     after: EventId,
     aim: Aim,
-    kept: Option<ErasedState>,
+    kept: Option<KeptState>,
 ) -> Report {
     let _at_work = shared.at_work.begin(&to);
     let hearing = Arc::new(Hearing::new(&shared.outages));
