@@ -60,7 +60,7 @@ impl EVersion {
     note = "implement `load_state`, `prepare_mutation`, `fetch_eversion` and `save_state` as `async fn` for this engine"
 )]
 pub trait Processor<B: Backend>: Send + Sync {
-    /// State of an entity, as this processor sees it.
+    /// State of an entity, as this processor sees it. It is `'static`, because turns are compiled once for all types.
     type State: Send + Sync + 'static;
 
     /// Returns whether the library also calls the processor for an empty box; `false` when not overridden.
