@@ -7,6 +7,7 @@ mod architecture;
 mod dashboard;
 mod emitter;
 mod examples;
+mod faults;
 mod ingress;
 mod ops;
 mod peer;
