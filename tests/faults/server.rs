@@ -54,6 +54,7 @@ pub(crate) struct Server {
     account: Account,
     programs: PathBuf,
     data: PathBuf,
+    log: PathBuf,
     /// Environment of the server.
     environment: Vec<(String, String)>,
     pub(crate) port: u16,
@@ -85,7 +86,8 @@ impl Server {
         environment: Vec<(String, String)>,
     ) -> Result<Self> {
         let (account, port) = (Account::of_servers()?, free_port()?);
-        let server = Server { account, programs: programs()?, data: home.join(name), environment, port };
+        let (data, log) = (home.join(name), home.join(name).with_extension("log"));
+        let server = Server { account, programs: programs()?, data, log, environment, port };
         let data = server.data.display().to_string();
         // Small log segments, so that several fit on a small disk.
         server.run(
@@ -108,7 +110,8 @@ impl Server {
     pub(crate) fn copy(&self, home: &Path, name: &str, environment: Vec<(String, String)>) -> Result<Self> {
         let Server { account, programs, .. } = self;
         let (account, programs, port) = (*account, programs.clone(), free_port()?);
-        let standby = Server { account, programs, data: home.join(name), environment, port };
+        let (data, log) = (home.join(name), home.join(name).with_extension("log"));
+        let standby = Server { account, programs, data, log, environment, port };
         standby.copy_from(self)?;
         Ok(standby)
     }
@@ -138,6 +141,11 @@ impl Server {
         Ok(is_kept)
     }
 
+    /// Moves the log away from the files of the server, whose disk may be full.
+    pub(crate) fn log_to(&mut self, log: PathBuf) {
+        self.log = log;
+    }
+
     /// Appends settings to the configuration. They take effect at a start or a reload.
     pub(crate) fn configure(&self, settings: &[&str]) -> Result<()> {
         let path = self.data.join("postgresql.auto.conf");
@@ -148,7 +156,7 @@ impl Server {
     }
 
     pub(crate) fn up(&self) -> Result<()> {
-        let (port, log) = (format!("-p {}", self.port), self.data.with_extension("log").display().to_string());
+        let (port, log) = (format!("-p {}", self.port), self.log.display().to_string());
         self.control(&["start", "-w", "-t", "60", "-o", &port, "-l", &log])
     }
 
@@ -186,12 +194,12 @@ impl Server {
     pub(crate) fn kill(&self) -> Result<()> {
         for process in self.signal("-KILL")? {
             let status = format!("/proc/{process}/stat");
-            // A process without a parent that waits for it stays as a zombie.
             while std::fs::read_to_string(&status).is_ok_and(|text| !text.contains(") Z ")) {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }
-        Ok(())
+        // The next start would take a zombie for a running server.
+        Ok(std::fs::remove_file(self.data.join("postmaster.pid"))?)
     }
 
     /// Sends a signal to every process of the server, and returns their ids.
@@ -218,7 +226,7 @@ impl Server {
         let status =
             command.args(["-D", &data]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         if !status.success() {
-            let log = std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(3).collect();
             return Err(format!("pg_ctl {} failed; the log ends with {last:?}", arguments.join(" ")).into());
         }

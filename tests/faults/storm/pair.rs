@@ -66,12 +66,14 @@ impl Pair {
         let disk = |at: &Path| disks.then(|| SmallDisk::mount(at, DISK)).transpose();
         let (disk_of_first, disk_of_second) = (disk(&first)?, disk(&second)?);
         let clock = Clock::create(home, "first", Threads::One)?;
-        let server = Server::create(folder(&first)?, "data", &SETTINGS, clock.environment())?;
+        let mut server = Server::create(folder(&first)?, "data", &SETTINGS, clock.environment())?;
+        server.log_to(home.join("first.log"));
         server.up()?;
         let replication = Proxy::start(server.port).await?;
         let first = Node { server, clock, replication, disk: disk_of_first };
         let clock = Clock::create(home, "second", Threads::One)?;
-        let server = first.server.copy(folder(&second)?, "data", clock.environment())?;
+        let mut server = first.server.copy(folder(&second)?, "data", clock.environment())?;
+        server.log_to(home.join("second.log"));
         let replication = Proxy::start(server.port).await?;
         let second = Node { server, clock, replication, disk: disk_of_second };
         let network = Proxy::start(first.server.port).await?;

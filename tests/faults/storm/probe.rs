@@ -64,7 +64,7 @@ impl Probe {
         self.note(|notes| notes.attempt(number))?;
         let mut emit_s = f64::INFINITY;
         while fault.elapsed() < GIVE_UP {
-            if put(&self.pool, number).await {
+            if put(&self.pool, number).await.is_ok() {
                 emit_s = fault.elapsed().as_secs_f64();
                 self.note(|notes| notes.acknowledge(number))?;
                 break;

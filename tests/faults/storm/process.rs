@@ -37,6 +37,8 @@ pub(crate) fn role() -> Option<String> {
 
 /// Plays the role of a process: `send LANE` or `work NAME SEED`.
 pub(crate) async fn play(role: &str) -> Result<()> {
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr);
+    log.with_max_level(tracing::Level::WARN).init();
     let (url, folder) = (std::env::var(URL)?, PathBuf::from(std::env::var(FOLDER)?));
     let words: Vec<&str> = role.split(' ').collect();
     let pool = |most| pool_options::<Postgres>().max_connections(most);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use eventbox::{Event, Recipient};
+use eventbox::{Event, Receipt, Recipient};
 use sqlx::PgPool;
 use tokio::time::sleep;
 
@@ -35,14 +35,19 @@ pub(crate) async fn send(pool: &PgPool, lane: u64, folder: &Path) -> Result<()> 
     while !is_over.load(Ordering::Relaxed) {
         let number = number(lane, place);
         notes.attempt(number)?;
-        let mut is_acknowledged = put(pool, number).await;
-        // An event without a name is sent once, because a repeat would be another event.
-        while !is_acknowledged && is_named(number) && !is_over.load(Ordering::Relaxed) {
+        loop {
+            match put(pool, number).await {
+                Ok(_) => {
+                    notes.acknowledge(number)?;
+                    break;
+                }
+                Err(error) => eprintln!("{number}: {error}"),
+            }
+            // An event without a name is sent once, because a repeat would be another event.
+            if !is_named(number) || is_over.load(Ordering::Relaxed) {
+                break;
+            }
             sleep(RETRY).await;
-            is_acknowledged = put(pool, number).await;
-        }
-        if is_acknowledged {
-            notes.acknowledge(number)?;
         }
         place += 1;
         sleep(PAUSE).await;
@@ -50,17 +55,12 @@ pub(crate) async fn send(pool: &PgPool, lane: u64, folder: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Emits an event. Returns whether the emit was acknowledged; after an error the event may exist or not.
-pub(crate) async fn put(pool: &PgPool, number: u64) -> bool {
+/// Emits an event once. After an error the event may exist or not.
+pub(crate) async fn put(pool: &PgPool, number: u64) -> eventbox::Result<Receipt> {
     let (kind, key) = box_of(number);
-    let Ok(to) = Recipient::new(kind, key) else { return false };
     let mut event = Event::new(number.to_string());
     if is_named(number) {
         event = event.named(number.to_string());
     }
-    let emitted = eventbox::emit(pool, &to, event).await;
-    if let Err(error) = &emitted {
-        eprintln!("{number}: {error}");
-    }
-    emitted.is_ok()
+    eventbox::emit(pool, &Recipient::new(kind, key)?, event).await
 }
