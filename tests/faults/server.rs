@@ -124,21 +124,22 @@ impl Server {
         self.configure(&["synchronous_standby_names = ''"])
     }
 
-    /// Makes this server, which is down, a standby of another one. Returns whether it kept its files: `pg_rewind` brings
-    /// them to the other's timeline. Where that fails, the server gets a new copy.
-    pub(crate) fn follow(&self, source: &Server) -> Result<bool> {
+    /// Makes this server, which is down, a standby of another one: `pg_rewind` brings its files to the other's timeline.
+    /// Where that fails, the server gets a new copy. Returns the reason then.
+    pub(crate) fn follow(&self, source: &Server) -> Result<Option<String>> {
         // Before its first checkpoint a promoted server names its old timeline.
         source.ask("CHECKPOINT")?;
         let from = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", source.port);
         let data = self.data.display().to_string();
-        let is_kept = self.run("pg_rewind", &["-D", &data, "--source-server", &from, "-R"]).is_ok();
-        if is_kept {
-            self.configure(&["synchronous_standby_names = ''"])?;
-        } else {
-            std::fs::remove_dir_all(&self.data)?;
-            self.copy_from(source)?;
+        let rewound = self.run("pg_rewind", &["-D", &data, "--source-server", &from, "-R"]);
+        match &rewound {
+            Ok(_) => self.configure(&["synchronous_standby_names = ''"])?,
+            Err(_) => {
+                std::fs::remove_dir_all(&self.data)?;
+                self.copy_from(source)?;
+            }
         }
-        Ok(is_kept)
+        Ok(rewound.err().map(|error| error.to_string()))
     }
 
     /// Moves the log away from the files of the server, whose disk may be full.

@@ -54,9 +54,10 @@ pub(crate) struct Pair {
     primary: usize,
     /// The network between the service and the primary.
     pub(crate) network: Proxy,
-    /// Fail-overs after which the old primary kept its files, and after which it got a copy.
+    /// Number of fail-overs after which the old primary kept its files.
     pub(crate) rewound: usize,
-    pub(crate) copied: usize,
+    /// Reasons for which an old primary got a copy.
+    pub(crate) copied: Vec<String>,
 }
 
 impl Pair {
@@ -77,7 +78,7 @@ impl Pair {
         let replication = Proxy::start(server.port).await?;
         let second = Node { server, clock, replication, disk: disk_of_second };
         let network = Proxy::start(first.server.port).await?;
-        let pair = Pair { nodes: [first, second], primary: 0, network, rewound: 0, copied: 0 };
+        let pair = Pair { nodes: [first, second], primary: 0, network, rewound: 0, copied: Vec::new() };
         pair.join().await?;
         Ok(pair)
     }
@@ -157,9 +158,9 @@ impl Pair {
             old.server.kill()?;
         }
         old.replication.lead_to(old.server.port);
-        let is_kept = old.server.follow(&self.primary().server)?;
-        self.rewound += usize::from(is_kept);
-        self.copied += usize::from(!is_kept);
+        let copied = old.server.follow(&self.primary().server)?;
+        self.rewound += usize::from(copied.is_none());
+        self.copied.extend(copied);
         self.join().await
     }
 

@@ -115,7 +115,7 @@ pub(crate) fn schedule(seed: u64, sizes: Sizes) -> Vec<Step> {
     let step = |kind| Step {
         kind,
         calm: random.usize(40..160),
-        notice_ms: random.u64(500..3_000),
+        notice_ms: random.u64(500..2_000),
         victim: random.usize(..if kind == WorkerKilled { WORKERS } else { WORKERS + SENDERS }),
         is_forward: random.bool(),
     };

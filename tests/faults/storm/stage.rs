@@ -191,8 +191,9 @@ impl Stage {
             verdict = last;
         }
         self.probe.pool.close().await;
-        let Pair { rewound, copied, .. } = self.pair;
-        report.note(format!("old primaries: {rewound} rewound, {copied} copied anew"));
+        let Pair { rewound, copied, .. } = &self.pair;
+        report.note(format!("old primaries: {rewound} rewound, {} copied anew", copied.len()));
+        copied.iter().take(1).for_each(|reason| report.note(reason.clone()));
         Ok(verdict)
     }
 
