@@ -97,7 +97,9 @@ fn oracle(arrived: &[(u64, usize)]) -> Oracle {
 
 #[test]
 fn what_keeps_every_promise_breaks_none() {
-    for (arrived, seen) in [(&[(0, 0), (24, 1)][..], &[0, 24][..]), (&[(0, 0), (24, 1), (48, 2)], &[0, 24, 48])] {
+    let cases: [(&[(u64, usize)], &[u64]); 2] =
+        [(&[(0, 0), (24, 1)], &[0, 24]), (&[(0, 0), (24, 1), (48, 2)], &[0, 24, 48])];
+    for (arrived, seen) in cases {
         let verdict = Verdict::of(&oracle(arrived), &boxes(&[seen]));
         assert_eq!((verdict.total, verdict.applied, verdict.arrived), (Broken::default(), seen.len(), seen.len()));
     }
