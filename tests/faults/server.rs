@@ -124,8 +124,8 @@ impl Server {
         self.configure(&["synchronous_standby_names = ''"])
     }
 
-    /// Makes this server, which is down, a standby of another one: `pg_rewind` brings its files to the other's timeline.
-    /// Where that fails, the server gets a new copy. Returns the reason then.
+    /// Makes this server, which is down, a standby of another one. `pg_rewind` brings its files to the other's
+    /// timeline. Where that fails, the server gets a new copy, and the method returns the reason.
     pub(crate) fn follow(&self, source: &Server) -> Result<Option<String>> {
         // Before its first checkpoint a promoted server names its old timeline.
         source.ask("CHECKPOINT")?;

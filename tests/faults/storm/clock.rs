@@ -1,5 +1,5 @@
-//! Clocks that jump: `libfaketime` answers the questions for the time of day of a process, and reads from a file how far
-//! away from the truth its answers are. The clock that measures durations stays right, as on a real machine.
+//! Clocks that jump: `libfaketime` answers the questions of a process for the time of day, and reads from a file how
+//! far away from the truth its answers are. The clock that measures durations stays right, as on a real machine.
 
 use std::path::{Path, PathBuf};
 
