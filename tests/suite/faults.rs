@@ -81,13 +81,16 @@ fn a_full_schedule_has_every_kind_of_fault() {
     }
 }
 
+/// Numbers of messages that arrived, and the places of their events.
+type Messages = &'static [(u64, usize)];
+
 /// Boxes that have seen these numbers, in order.
 fn boxes(seen: &[&[u64]]) -> Boxes {
     seen.iter().zip(0..).map(|(seen, key)| (("rounds".to_owned(), format!("{key}")), seen.to_vec())).collect()
 }
 
 /// Notes of the numbers 0 and 24, which were acknowledged, and 48, whose sender has no answer.
-fn oracle(arrived: &[(u64, usize)]) -> Oracle {
+fn oracle(arrived: Messages) -> Oracle {
     Oracle {
         attempted: HashMap::from([(0, 0), (24, 0), (48, 1)]),
         acknowledged: HashSet::from([0, 24]),
@@ -97,8 +100,7 @@ fn oracle(arrived: &[(u64, usize)]) -> Oracle {
 
 #[test]
 fn what_keeps_every_promise_breaks_none() {
-    let cases: [(&[(u64, usize)], &[u64]); 2] =
-        [(&[(0, 0), (24, 1)], &[0, 24]), (&[(0, 0), (24, 1), (48, 2)], &[0, 24, 48])];
+    let cases: [(Messages, &[u64]); 2] = [(&[(0, 0), (24, 1)], &[0, 24]), (&[(0, 0), (24, 1), (48, 2)], &[0, 24, 48])];
     for (arrived, seen) in cases {
         let verdict = Verdict::of(&oracle(arrived), &boxes(&[seen]));
         assert_eq!((verdict.total, verdict.applied, verdict.arrived), (Broken::default(), seen.len(), seen.len()));
@@ -111,7 +113,7 @@ fn what_keeps_every_promise_breaks_none() {
 #[test]
 fn every_broken_promise_is_found() {
     let none = Broken::default;
-    let cases: [(&[(u64, usize)], &[&[u64]], Broken); 7] = [
+    let cases: [(Messages, &[&[u64]], Broken); 7] = [
         (&[(0, 0)], &[&[0]], Broken { lost: 1, ..none() }),
         (&[(0, 0), (24, 0)], &[&[0], &[24], &[24]], Broken { twice: 1, ..none() }),
         (&[(0, 0)], &[&[0, 24]], Broken { undelivered: 1, ..none() }),

@@ -49,9 +49,9 @@ fn has_pooler() -> bool {
 }
 
 fn has_faketime() -> bool {
-    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     std::env::var_os("LIBFAKETIME").is_some()
-        || folders.into_iter().any(|folder| folder.path().join("faketime/libfaketime.so.1").exists())
+        || folders.any(|folder| folder.path().join("faketime/libfaketime.so.1").exists())
 }
 
 /// Installs a package, where this program may.
