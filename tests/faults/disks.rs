@@ -1,8 +1,5 @@
 //! Full disks: a small file system in memory, which the program fills to the last byte and empties again.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use eventbox::{pool_options, sqlite_options};
@@ -11,48 +8,12 @@ use tokio::time::sleep;
 
 use crate::dead::pool;
 use crate::report::{Report, Result};
-use crate::server::{Account, Server, home};
+use crate::server::{Server, home};
 use crate::service::{Engine, Service};
+use crate::small_disk::SmallDisk;
 
 /// Time that the disk stays full.
 const FULL: Duration = Duration::from_secs(8);
-
-/// A mounted file system in memory. Dropping it unmounts it.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path, size: &str) -> Result<Self> {
-        std::fs::create_dir_all(at)?;
-        let done =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output()?;
-        if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(format!("a small file system could not be mounted, which takes root: {said}").into());
-        }
-        Account::of_servers()?.own(at)?;
-        Ok(SmallDisk(at))
-    }
-
-    /// Fills all free space.
-    fn fill(&self) -> Result<()> {
-        let mut ballast = std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("ballast"))?;
-        for size in [1 << 20, 4 << 10, 1] {
-            let block = vec![0; size];
-            while ballast.write_all(&block).is_ok() {}
-        }
-        Ok(())
-    }
-
-    fn empty(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.0.join("ballast"))?)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
 
 pub(crate) async fn run() -> Result<Vec<Report>> {
     let home = home()?;
@@ -74,7 +35,7 @@ pub(crate) async fn run() -> Result<Vec<Report>> {
 /// Fills the disk twice under load, and checks that the service works again once space is free.
 async fn full<B: Engine>(
     mut report: Report,
-    disk: &SmallDisk<'_>,
+    disk: &SmallDisk,
     service: Service<B>,
     server: Option<&Server>,
 ) -> Result<Report> {

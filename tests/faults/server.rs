@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::report::Result;
+use super::report::Result;
 
 /// The account of the servers, because Postgres refuses to run as root.
 #[derive(Clone, Copy)]
@@ -54,6 +54,9 @@ pub(crate) struct Server {
     account: Account,
     programs: PathBuf,
     data: PathBuf,
+    log: PathBuf,
+    /// Environment of the server.
+    environment: Vec<(String, String)>,
     pub(crate) port: u16,
 }
 
@@ -70,8 +73,21 @@ const SETTINGS: [&str; 6] = [
 impl Server {
     /// Creates a cluster in a directory and starts it.
     pub(crate) fn start(home: &Path, name: &str, settings: &[&str]) -> Result<Self> {
-        let account = Account::of_servers()?;
-        let server = Server { account, programs: programs()?, data: home.join(name), port: free_port()? };
+        let server = Self::create(home, name, settings, Vec::new())?;
+        server.up()?;
+        Ok(server)
+    }
+
+    /// Creates a cluster in a directory. The server gets an environment when it starts.
+    pub(crate) fn create(
+        home: &Path,
+        name: &str,
+        settings: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
+        let (account, port) = (Account::of_servers()?, free_port()?);
+        let (data, log) = (home.join(name), home.join(name).with_extension("log"));
+        let server = Server { account, programs: programs()?, data, log, environment, port };
         let data = server.data.display().to_string();
         // Small log segments, so that several fit on a small disk.
         server.run(
@@ -80,21 +96,55 @@ impl Server {
         )?;
         server.configure(&SETTINGS)?;
         server.configure(settings)?;
-        server.up()?;
         Ok(server)
     }
 
     /// Creates a standby of this server and starts it.
     pub(crate) fn standby(&self, home: &Path, name: &str) -> Result<Self> {
-        let Server { account, programs, .. } = self;
-        let standby =
-            Server { account: *account, programs: programs.clone(), data: home.join(name), port: free_port()? };
-        let from = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
-        let data = standby.data.display().to_string();
-        standby.run("pg_basebackup", &["-D", &data, "-d", &from, "-R", "-X", "stream", "-c", "fast"])?;
-        standby.configure(&["synchronous_standby_names = ''"])?;
+        let standby = self.copy(home, name, Vec::new())?;
         standby.up()?;
         Ok(standby)
+    }
+
+    /// Creates a standby of this server.
+    pub(crate) fn copy(&self, home: &Path, name: &str, environment: Vec<(String, String)>) -> Result<Self> {
+        let Server { account, programs, .. } = self;
+        let (account, programs, port) = (*account, programs.clone(), free_port()?);
+        let (data, log) = (home.join(name), home.join(name).with_extension("log"));
+        let standby = Server { account, programs, data, log, environment, port };
+        standby.copy_from(self)?;
+        Ok(standby)
+    }
+
+    /// Fills the empty directory of this server with a copy of another one, as its standby.
+    fn copy_from(&self, source: &Server) -> Result<()> {
+        let from = format!("host=127.0.0.1 port={} user=postgres application_name=standby", source.port);
+        let data = self.data.display().to_string();
+        self.run("pg_basebackup", &["-D", &data, "-d", &from, "-R", "-X", "stream", "-c", "fast"])?;
+        self.configure(&["synchronous_standby_names = ''"])
+    }
+
+    /// Makes this server, which is down, a standby of another one. `pg_rewind` brings its files to the other's
+    /// timeline. Where that fails, the server gets a new copy, and the method returns the reason.
+    pub(crate) fn follow(&self, source: &Server) -> Result<Option<String>> {
+        // Before its first checkpoint a promoted server names its old timeline.
+        source.ask("CHECKPOINT")?;
+        let from = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", source.port);
+        let data = self.data.display().to_string();
+        let rewound = self.run("pg_rewind", &["-D", &data, "--source-server", &from, "-R"]);
+        match &rewound {
+            Ok(_) => self.configure(&["synchronous_standby_names = ''"])?,
+            Err(_) => {
+                std::fs::remove_dir_all(&self.data)?;
+                self.copy_from(source)?;
+            }
+        }
+        Ok(rewound.err().map(|error| error.to_string()))
+    }
+
+    /// Moves the log away from the files of the server, whose disk may be full.
+    pub(crate) fn log_to(&mut self, log: PathBuf) {
+        self.log = log;
     }
 
     /// Appends settings to the configuration. They take effect at a start or a reload.
@@ -107,7 +157,7 @@ impl Server {
     }
 
     pub(crate) fn up(&self) -> Result<()> {
-        let (port, log) = (format!("-p {}", self.port), self.data.with_extension("log").display().to_string());
+        let (port, log) = (format!("-p {}", self.port), self.log.display().to_string());
         self.control(&["start", "-w", "-t", "60", "-o", &port, "-l", &log])
     }
 
@@ -137,14 +187,32 @@ impl Server {
 
     /// Freezes every process of the server, or lets all of them continue.
     pub(crate) fn freeze(&self, is_frozen: bool) -> Result<()> {
+        self.signal(if is_frozen { "-STOP" } else { "-CONT" })?;
+        Ok(())
+    }
+
+    /// Kills every process of the server with SIGKILL, and waits until they are gone.
+    pub(crate) fn kill(&self) -> Result<()> {
+        for process in self.signal("-KILL")? {
+            let status = format!("/proc/{process}/stat");
+            while std::fs::read_to_string(&status).is_ok_and(|text| !text.contains(") Z ")) {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        // The next start would take a zombie for a running server.
+        Ok(std::fs::remove_file(self.data.join("postmaster.pid"))?)
+    }
+
+    /// Sends a signal to every process of the server, and returns their ids.
+    fn signal(&self, signal: &str) -> Result<Vec<String>> {
         let main = std::fs::read_to_string(self.data.join("postmaster.pid"))?;
         let main = main.lines().next().unwrap_or_default().trim().to_owned();
         let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children"))?;
-        let signal = if is_frozen { "-STOP" } else { "-CONT" };
-        let all = std::iter::once(main.as_str()).chain(children.split_whitespace());
-        // A process that has just ended cannot be stopped.
-        let _ = Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status()?;
-        Ok(())
+        let all: Vec<String> =
+            std::iter::once(main.as_str()).chain(children.split_whitespace()).map(str::to_owned).collect();
+        // A process that has just ended gets no signal.
+        let _ = Command::new("kill").arg(signal).args(&all).stderr(Stdio::null()).status()?;
+        Ok(all)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -155,10 +223,11 @@ impl Server {
         let data = self.data.display().to_string();
         let mut command = self.account.command(self.programs.join("pg_ctl"));
         // No pipe, because the server would keep it open.
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let status =
             command.args(["-D", &data]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         if !status.success() {
-            let log = std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(3).collect();
             return Err(format!("pg_ctl {} failed; the log ends with {last:?}", arguments.join(" ")).into());
         }

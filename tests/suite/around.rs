@@ -7,6 +7,8 @@ mod architecture;
 mod dashboard;
 mod emitter;
 mod examples;
+#[allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "the command of this name shares the modules")]
+mod faults;
 mod ingress;
 mod ops;
 mod peer;

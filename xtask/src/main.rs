@@ -36,8 +36,9 @@ The chores of eventbox.
   cargo xtask prometheus     has a real Prometheus scrape a service: alerts of ops/alerts.yaml fire and end, and every
                              name and query of ops/ is known; takes two minutes. The command installs Prometheus if it
                              may, and is not in `ci`
-  cargo xtask faults [ARGS…] breaks servers, disks and poolers under load and counts what is lost; takes
-                             minutes, needs root for full disks, and is not in `ci`; see `faults --help`
+  cargo xtask faults [ARGS…] breaks servers, disks, clocks and poolers under load and counts what is lost: with
+                             `--seed 42 --fail-overs 50 --restarts 50` the same faults in the same order. Takes half
+                             an hour, needs root for full disks, and is not in `ci`; see `faults --help`
   cargo xtask handover       measures how long recipients wait while processes come, stop, are replaced and are killed,
                              on both engines, for docs/leases.md; takes minutes, wants a machine that does nothing
                              else, and is not in `ci`

@@ -337,6 +337,33 @@ async fn no_step_of_a_processor_waits_for_a_dead_connection() {
     .await;
 }
 
+/// The clock of the server went back by an hour after the last statement of a session, which then lost its connection.
+/// A view stands for the server's own, and tells such a time of each session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_goes_back_hides_no_dead_connection() {
+    with_database("a_clock_that_goes_back", async |db: &TestDb<Postgres>| {
+        db.run("CREATE SCHEMA ahead").await;
+        db.run(
+            "CREATE VIEW ahead.pg_stat_activity AS
+             SELECT pid, state, state_change + interval '1 hour' AS state_change FROM pg_catalog.pg_stat_activity",
+        )
+        .await;
+        emit(&db.pool, &to(), Event::new("x")).await.unwrap();
+        let proxy = Arc::new(Proxy::start(db.options()).await);
+        let through = proxy.options().options([("search_path", "ahead,public,pg_catalog")]);
+        let pool = full_pool(PgPoolOptions::new().test_before_acquire(false), through, 1).await;
+        let (name, statement, proxy) = ("load", "SELECT 1", Some(proxy));
+        let step = Step { name, statement, proxy, calls_a_service: false };
+        let started = Instant::now();
+        let done = process_batch(&pool, &to(), &step, NonZeroU32::MIN).await;
+        let took = started.elapsed();
+        assert!(done.as_ref().is_err_and(Error::is_transient), "{done:?}");
+        assert!(took < BACK_AT_WORK, "{took:?}: {done:?}");
+        assert_eq!((db.count("eventbox_event").await, db.count("eventbox_dead_letter").await), (1, 0));
+    })
+    .await;
+}
+
 /// The server works for such a session, so its connection is not taken for dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_of_a_processor_may_take_long() {

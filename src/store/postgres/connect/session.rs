@@ -49,9 +49,11 @@ const READ_SESSION: &str = "SELECT concat_ws(';', session_user,
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable),
     (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql), pg_advisory_unlock_all()::text)";
 
-/// Whether a session runs a statement, or has done so within the last seconds.
+/// Whether a session runs a statement, or has done so within the last seconds. A last statement in the future is from
+/// before the clock of the server went back, and says nothing.
 const IS_ALIVE: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE pid = $1
-    AND (state NOT LIKE 'idle%' OR state_change > clock_timestamp() - $2 * interval '1 second')";
+    AND (state NOT LIKE 'idle%'
+         OR state_change BETWEEN clock_timestamp() - $2 * interval '1 second' AND clock_timestamp())";
 
 /// For a statement that is a transaction by itself.
 const IS_OUTSIDE: &str = "SELECT now() = statement_timestamp()";
