@@ -50,6 +50,11 @@ pub(crate) trait Peer: Send + Sync {
     fn name(&self) -> &'static str;
     /// Returns whether the peer supports this order and spread.
     fn can(&self, order: Order) -> bool;
+    /// Returns whether it is an outbox: its events are messages to a receiver. It runs W5 and W5r, and queues run the
+    /// others.
+    fn is_outbox(&self) -> bool {
+        false
+    }
     /// Installs the peer into its own database.
     async fn install(&self, url: &str) -> Result<()>;
     /// Starts a measurement with its own connections.
@@ -63,7 +68,7 @@ pub(crate) trait Session: Send + Sync {
     async fn clear(&self) -> Result<()>;
     /// Sends one event. The event is committed when the call returns.
     async fn emit(&self, event: Event) -> Result<()>;
-    /// Sends events in one commit.
+    /// Sends events in one commit. An outbox counts them in the same commit.
     async fn emit_batch(&self, events: Vec<Event>) -> Result<()>;
     /// Starts to handle events.
     async fn consume(&self, handled: Arc<Handled>) -> Result<Box<dyn Consumer>>;

@@ -43,10 +43,15 @@ pub(crate) async fn workload(
     let mut lines: Vec<Line> = ours.measure(workload).await?.iter().flat_map(our_lines).collect();
     let mut measured: Vec<(&Place, Order, Vec<Sample>)> = Vec::new();
     for order in ORDERS.into_iter().filter(|order| orders.is_empty() || orders.contains(order)) {
+        // No outbox keeps an order.
+        if workload.is_of_outboxes() && order == Order::PerKey {
+            continue;
+        }
         measured.extend(places.iter().map(|place| (place, order, Vec::new())));
     }
     for round in 0..scale.rounds + usize::from(scale.warm_up) {
-        for (place, order, samples) in measured.iter_mut().filter(|(place, order, _)| place.peer.can(*order)) {
+        let can = |place: &Place, order| place.peer.is_outbox() == workload.is_of_outboxes() && place.peer.can(order);
+        for (place, order, samples) in measured.iter_mut().filter(|(place, order, _)| can(place, *order)) {
             let since = Instant::now();
             let sample = measure(place, workload, *order, scale)
                 .await

@@ -21,12 +21,16 @@ pub(crate) struct Scale {
     pub(crate) hot: usize,
     /// Length of W4.
     pub(crate) latency_for: Duration,
+    /// Number of messages of W5.
+    pub(crate) published: usize,
+    /// Number of messages of W5r.
+    pub(crate) backlog: usize,
     /// Time limit of a measurement. Its rate then counts the events handled until the limit.
     pub(crate) cut_after: Duration,
 }
 
 impl Scale {
-    /// Returns the full amounts. The drains are a tenth of those of `eventbox bench`, because several peers would
+    /// Returns the full amounts. The drains and W5r are a tenth of those of `eventbox bench`, because several peers would
     /// need minutes.
     pub(crate) fn full(rounds: usize) -> Self {
         Scale {
@@ -38,6 +42,8 @@ impl Scale {
             singles: 5_000,
             hot: 20_000,
             latency_for: Duration::from_secs(10),
+            published: 20_000,
+            backlog: 100_000,
             cut_after: Duration::from_secs(30),
         }
     }
@@ -53,6 +59,8 @@ impl Scale {
             singles: 500,
             hot: 1_000,
             latency_for: Duration::from_millis(1_000),
+            published: 2_000,
+            backlog: 5_000,
             cut_after: Duration::from_secs(3),
         }
     }

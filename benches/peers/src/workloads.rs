@@ -33,6 +33,9 @@ const EVENTS_A_SECOND: u32 = 500;
 /// Time limit for the last events of W4.
 const HANDLED_WITHIN: Duration = Duration::from_secs(30);
 
+/// Pause between two looks at the messages that are left in an outbox.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Time limit for the stop of a peer.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -50,11 +53,23 @@ pub(crate) enum Workload {
     W3c,
     #[value(name = "W4")]
     W4,
+    #[value(name = "W5")]
+    W5,
+    #[value(name = "W5r")]
+    W5r,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 6] =
-        [Workload::W1, Workload::W2, Workload::W3, Workload::W3b, Workload::W3c, Workload::W4];
+    pub(crate) const ALL: [Workload; 8] = [
+        Workload::W1,
+        Workload::W2,
+        Workload::W3,
+        Workload::W3b,
+        Workload::W3c,
+        Workload::W4,
+        Workload::W5,
+        Workload::W5r,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -64,7 +79,14 @@ impl Workload {
             Workload::W3b => "W3b",
             Workload::W3c => "W3c",
             Workload::W4 => "W4",
+            Workload::W5 => "W5",
+            Workload::W5r => "W5r",
         }
+    }
+
+    /// Returns whether outboxes run it, and queues do not.
+    pub(crate) fn is_of_outboxes(self) -> bool {
+        matches!(self, Workload::W5 | Workload::W5r)
     }
 
     /// Returns the units of its figures.
@@ -103,6 +125,8 @@ pub(crate) async fn measure(place: &Place, workload: Workload, order: Order, sca
         Workload::W3b => drain(place, &session, order, (scale.singles, scale.singles), scale).await,
         Workload::W3c => hot(place, &session, scale).await,
         Workload::W4 => latency(place, &session, scale).await,
+        Workload::W5 => published(place, &session, scale).await,
+        Workload::W5r => backlog(place, &session, scale).await,
     };
     session.close().await;
     sample
@@ -203,6 +227,59 @@ async fn latency(place: &Place, session: &Arc<dyn Session>, scale: &Scale) -> Re
         faults.push(format!("{} of {sent} handled within {HANDLED_WITHIN:?}", latencies.len()));
     }
     Ok(Sample { figures: vec![percentile_ms(&latencies, 50), percentile_ms(&latencies, 99)], faults })
+}
+
+/// Messages of transactions that also count, until they are received and their rows are done.
+async fn published(place: &Place, session: &Arc<dyn Session>, scale: &Scale) -> Result<Sample> {
+    let recipients = Arc::new(recipients(RECIPIENTS));
+    states::reset(&place.admin, &recipients).await?;
+    states::settle(&place.admin).await?;
+    let handled = Handled::new(false, usize::MAX);
+    let since = Instant::now();
+    let until = since + scale.cut_after;
+    let consumer = session.consume(Arc::clone(&handled)).await?;
+    let emitted = load::emit_batches(session, &recipients, scale.published, (BATCH, 1), Some(until)).await?;
+    handled.want(emitted);
+    delivered(place, session, (consumer, &handled), (emitted, scale.published), (since, until)).await
+}
+
+/// Messages that wait, until they are received and their rows are done.
+async fn backlog(place: &Place, session: &Arc<dyn Session>, scale: &Scale) -> Result<Sample> {
+    let recipients = Arc::new(recipients(RECIPIENTS));
+    states::reset(&place.admin, &recipients).await?;
+    let emitted = load::emit_batches(session, &recipients, scale.backlog, (BATCH, BATCHERS), None).await?;
+    states::settle(&place.admin).await?;
+    let handled = Handled::new(false, emitted);
+    let since = Instant::now();
+    let until = since + scale.cut_after;
+    let consumer = session.consume(Arc::clone(&handled)).await?;
+    delivered(place, session, (consumer, &handled), (emitted, scale.backlog), (since, until)).await
+}
+
+/// Waits until all messages are received and their rows are done.
+async fn delivered(
+    place: &Place,
+    session: &Arc<dyn Session>,
+    (consumer, handled): (Box<dyn crate::peer::Consumer>, &Arc<Handled>),
+    (emitted, wanted): (usize, usize),
+    (since, until): (Instant, Instant),
+) -> Result<Sample> {
+    let mut done = handled.all(until.saturating_duration_since(Instant::now())).await && emitted == wanted;
+    while done && session.left().await? > 0 {
+        tokio::time::sleep(LOOK_EVERY).await;
+        done = Instant::now() < until;
+    }
+    let (count, elapsed) = (handled.count(), since.elapsed());
+    stop(consumer).await?;
+    let (sums, left) = (states::sums(&place.admin).await?, usize::try_from(session.left().await?)?);
+    let mut faults: Vec<String> = handled.take_fault().into_iter().collect();
+    if usize::try_from(sums.counted)? != emitted || handled.count() + left < emitted {
+        faults.push(format!("{} counted, {} received and {left} left of {emitted}", sums.counted, handled.count()));
+    }
+    if !done {
+        faults.push(cut(count, wanted, elapsed));
+    }
+    Ok(Sample { figures: rate(count, elapsed), faults })
 }
 
 async fn stop(consumer: Box<dyn crate::peer::Consumer>) -> Result<()> {

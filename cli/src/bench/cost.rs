@@ -44,6 +44,20 @@ impl Cost {
         }
     }
 
+    /// Returns the lesser of each count of two runs of the same work. Times are not counts.
+    pub(crate) fn least(self, other: Cost) -> Cost {
+        let least = |one: Option<f64>, two: Option<f64>| Some(one?.min(two?));
+        Cost {
+            statements: least(self.statements, other.statements),
+            counted: Counted {
+                commits: least(self.counted.commits, other.counted.commits),
+                wal_bytes: least(self.counted.wal_bytes, other.counted.wal_bytes),
+                dead_tuples: least(self.counted.dead_tuples, other.counted.dead_tuples),
+            },
+            ..Cost::default()
+        }
+    }
+
     /// Returns the difference to `before`, divided by thousands of `events`.
     pub(crate) fn since(self, before: Cost, events: usize) -> Cost {
         #[allow(clippy::cast_precision_loss, reason = "there are some millions of events at most")]

@@ -9,7 +9,7 @@ use sqlx::Pool;
 
 use super::HANG_GUARD;
 use super::engine::{Engine, Key, SMALL_BATCH, Sums};
-use super::entities::{BatchedLedger, Counter, Ledger};
+use super::entities::{BatchedLedger, Counter, Ledger, Publisher};
 use super::load::{self, CONNECTIONS, MAX_EVENTS, fill, fill_yardstick, keys};
 use super::measure::{Bench, Line, Sample};
 use super::spec::{Spec, Unit};
@@ -31,13 +31,37 @@ const JOURNAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The kind of entity that counts the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Variant {
+pub(crate) enum Variant {
     Reducer,
     Processor,
     /// A processor that loads, checks and saves many recipients in one statement.
     Batched,
     /// A reducer, with a journal of its kind.
     Journaled,
+    /// A reducer that publishes a message for each event.
+    Publishing,
+}
+
+impl Variant {
+    /// Registers the entity for the recipients of a drain.
+    pub(crate) fn on<B: Engine>(self, builder: RuntimeBuilder<B>) -> RuntimeBuilder<B> {
+        match self {
+            Variant::Reducer => builder.reducer("order", Counter),
+            Variant::Processor => builder.processor("order", Ledger),
+            Variant::Batched => builder.processor("order", BatchedLedger),
+            Variant::Journaled => builder.reducer("order", Counter).journal("order", JOURNAL_KEPT),
+            Variant::Publishing => builder.reducer("order", Publisher),
+        }
+    }
+
+    /// Reads what the entity counted.
+    pub(crate) async fn sums<B: Engine>(self, pool: &Pool<B>) -> Result<Sums> {
+        let counted = match self {
+            Variant::Reducer | Variant::Journaled | Variant::Publishing => B::reducer_sums(pool).await,
+            Variant::Processor | Variant::Batched => B::processor_sums(pool).await,
+        };
+        Ok(counted?)
+    }
 }
 
 /// Variants of W3b, with their names.
@@ -91,19 +115,9 @@ async fn drain<B: Engine>(
     fill(&bench.admin, keys, events).await?;
     let pool = bench.open(CONNECTIONS).await?;
     let watch = bench.begin().await?;
-    let builder = Runtime::builder(pool.clone());
-    let builder = match variant {
-        Variant::Reducer => builder.reducer("order", Counter),
-        Variant::Processor => builder.processor("order", Ledger),
-        Variant::Batched => builder.processor("order", BatchedLedger),
-        Variant::Journaled => builder.reducer("order", Counter).journal("order", JOURNAL_KEPT),
-    };
-    until_consumed(builder, events).await?;
+    until_consumed(variant.on(Runtime::builder(pool.clone())), events).await?;
     let measured = bench.end(watch, events, &[&pool]).await?;
-    let sums = match variant {
-        Variant::Reducer | Variant::Journaled => B::reducer_sums(&bench.admin).await?,
-        Variant::Processor | Variant::Batched => B::processor_sums(&bench.admin).await?,
-    };
+    let sums = variant.sums(&bench.admin).await?;
     Ok(Sample::rate(events, measured, sums.are(events)))
 }
 

@@ -88,6 +88,8 @@ pub(crate) trait Engine: Backend + OutboxByHand {
     fn until_alone(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
     /// Reads the counters of this connection and of closed connections.
     fn counted(pool: &Pool<Self>) -> impl Future<Output = Result<Counted>> + Send;
+    /// Reads how many transactions of this server have written, and the bytes of its log. Reads change neither.
+    fn written(pool: &Pool<Self>) -> impl Future<Output = Result<Counted>> + Send;
 
     /// Calls [`eventbox::emit`], for code that is generic over the engine.
     fn emit(pool: &Pool<Self>, to: &Recipient, event: Event) -> impl Future<Output = eventbox::Result<()>> + Send;

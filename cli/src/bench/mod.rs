@@ -1,5 +1,6 @@
 //! `eventbox bench`: how fast it is, against plain SQL by hand, on this machine.
 
+mod card;
 mod cost;
 mod drains;
 mod emits;
@@ -67,6 +68,7 @@ Examples:
   eventbox bench --only W3,W3b --engine postgres         two workloads on a throw-away cluster
   eventbox bench --database-url postgres://me@db/postgres --json > figures.json
   eventbox bench --only W6 --soak-minutes 5 --plot .     draw the curves of growth
+  eventbox bench --costs                                 count statements, commits and log in seconds, without times
 
 Exit codes: 0 success, 1 check failed (a sum is wrong), 2 error, 130 interrupted.")]
 pub(crate) struct Args {
@@ -101,6 +103,12 @@ pub(crate) struct Args {
     /// Length of the soak of W6 in minutes [default: 30; a second with --quick, less with --smoke]
     #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     soak_minutes: Option<u64>,
+    /// Count instead of timing: the statements, commits and log bytes of 1,000 events on each hot path, on small fixed
+    /// work. The same program gives the same figures on any machine
+    #[arg(long, conflicts_with_all = [
+        "database_url", "only", "quick", "smoke", "plot", "rounds", "pending", "soak_minutes",
+    ])]
+    costs: bool,
     /// Run as a child process of a benchmark
     #[arg(long, hide = true, value_enum)]
     part: Option<Part>,
@@ -153,6 +161,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     cost::init_log();
     let outcome = match args.part {
         Some(part) => parts::run(part).await.map(|()| true),
+        None if args.costs => unless_interrupted(count_costs(&args)).await.map(|()| true),
         None => measure(&args).await.and_then(|found| print_found(&args, &found)),
     };
     match outcome {
@@ -244,6 +253,24 @@ async fn measure(args: &Args) -> Result<Found> {
     Ok(found)
 }
 
+/// Counts and prints the cost card.
+async fn count_costs(args: &Args) -> Result<()> {
+    let mut entries = Vec::new();
+    if args.runs_on(EngineName::Postgres) {
+        let server = Server::counted()?;
+        entries.extend(card::count(server.create().await?).await?);
+    }
+    if args.runs_on(EngineName::Sqlite) {
+        let (place, _directory) = place::sqlite()?;
+        entries.extend(card::count(place).await?);
+    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&entries)?,
+        false => card::table(&entries),
+    };
+    print_text(&text)
+}
+
 /// Drops the run at an interrupt. The caller then cleans up.
 async fn unless_interrupted(run: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::select! {
@@ -292,16 +319,21 @@ fn print_found(args: &Args, found: &Found) -> Result<bool> {
         true => serde_json::to_string_pretty(&found.lines)?,
         false => report::tables(&found.lines),
     };
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("print the result"),
-        _ => {}
-    }
+    print_text(&text)?;
     if let Some(directory) = &args.plot {
         for curve in &found.curves {
             eprint_line(&format!("drawn: {}", curve.draw(directory)?.display()));
         }
     }
     Ok(found.lines.iter().all(|line| line.verified))
+}
+
+/// Prints a result. A closed pipe ends it.
+fn print_text(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("print the result"),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a line on standard error. A closed standard error is ignored.

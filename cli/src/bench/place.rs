@@ -25,6 +25,10 @@ const REMOVE_ATTEMPTS: u32 = 10;
 const SETTINGS: [&str; 5] =
     ["max_connections=120", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=30min", "jit=off"];
 
+/// Settings of a throw-away server whose log is counted: nothing writes into it but the transactions of the run.
+const COUNTED_SETTINGS: [&str; 6] =
+    ["fsync=off", "full_page_writes=off", "autovacuum=off", "checkpoint_timeout=1d", "max_wal_size=4GB", "jit=off"];
+
 /// The database of a run on one engine.
 pub(crate) struct Place<B: Engine> {
     options: Options<B>,
@@ -69,7 +73,7 @@ const ADVICE: &str = "name a server with --database-url, or leave Postgres out w
 impl Server {
     /// Checks the given URL, or starts a throw-away cluster.
     pub(crate) fn choose(url: Option<&str>) -> Result<Self> {
-        let Some(url) = url else { return Self::start() };
+        let Some(url) = url else { return Self::start(&SETTINGS) };
         ensure!(
             url.starts_with("postgres:") || url.starts_with("postgresql:"),
             "--database-url must begin with postgres:// (SQLite runs in a temporary directory: set TMPDIR to choose it)"
@@ -83,8 +87,13 @@ impl Server {
         })
     }
 
+    /// Starts a throw-away cluster for counting. Its speed is no service's.
+    pub(crate) fn counted() -> Result<Self> {
+        Self::start(&COUNTED_SETTINGS)
+    }
+
     #[cfg(not(unix))]
-    fn start() -> Result<Self> {
+    fn start(_settings: &[&str]) -> Result<Self> {
         anyhow::bail!("this system has no throw-away clusters: {ADVICE}")
     }
 
@@ -99,12 +108,12 @@ impl Server {
     }
 
     #[cfg(unix)]
-    fn start() -> Result<Self> {
+    fn start(settings: &[&str]) -> Result<Self> {
         let account = Account::for_a_server().context(ADVICE)?;
         let Some(programs) = newest(&account) else {
             anyhow::bail!("found no server programs of Postgres (initdb, postgres) on this machine: {ADVICE}");
         };
-        let cluster = Cluster::start(&programs, &account, None, &SETTINGS, || false).context(ADVICE)?;
+        let cluster = Cluster::start(&programs, &account, None, settings, || false).context(ADVICE)?;
         let options = PgConnectOptions::new().host("127.0.0.1").port(cluster.port).username("postgres");
         let options = options.password(&cluster.password).database("postgres");
         Ok(Server { options, cluster: Some(cluster) })

@@ -17,7 +17,7 @@ pub(crate) fn tables(lines: &[Line]) -> String {
     text
 }
 
-fn table(header: &[&str], first_number: usize) -> Table {
+pub(crate) fn table(header: &[&str], first_number: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header(header.to_vec());
     for column in first_number..header.len() {
@@ -93,7 +93,7 @@ fn costs(lines: &[Line]) -> Table {
 }
 
 /// Formats a number with at least three digits, and with separators from 1,000.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value >= 1_000.0 {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and not huge")]
         return indicatif::HumanCount(value.round() as u64).to_string();

@@ -1,7 +1,10 @@
 //! The peers, each used as its documentation shows.
 
 mod apalis;
+mod awa;
+mod backbone;
 mod graphile;
+mod outbox_core;
 mod pgmq;
 mod sqlxmq;
 mod underway;
@@ -16,5 +19,8 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
         Box::new(sqlxmq::Sqlxmq),
         Box::new(underway::Underway),
         Box::new(apalis::Apalis),
+        Box::new(awa::Awa),
+        Box::new(outbox_core::OutboxCore),
+        Box::new(backbone::Backbone),
     ]
 }

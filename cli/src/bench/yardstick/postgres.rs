@@ -133,6 +133,11 @@ SELECT (SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = current
        pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8,
        (SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::float8 FROM pg_stat_user_tables)";
 
+/// Each transaction that writes takes the next number.
+const WRITTEN: &str = "
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text::float8,
+       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
+
 const OTHERS: &str = "
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
   AND pid <> pg_backend_pid()";
@@ -197,6 +202,11 @@ impl Engine for Postgres {
         }
         let (commits, wal_bytes, dead_tuples) = sqlx::query_as(COUNTED).fetch_one(pool).await?;
         Ok(Counted { commits, wal_bytes, dead_tuples })
+    }
+
+    async fn written(pool: &PgPool) -> Result<Counted> {
+        let (commits, wal_bytes) = sqlx::query_as(WRITTEN).fetch_one(pool).await?;
+        Ok(Counted { commits, wal_bytes, dead_tuples: None })
     }
 
     async fn insert(pool: &PgPool, row: Row<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The benchmark as a real process: it runs, verifies its sums and prints its result. No test asserts a speed.
 
+mod costs;
 mod lines;
 mod refused;
 mod workloads;

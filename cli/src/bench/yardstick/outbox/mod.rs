@@ -15,6 +15,12 @@ pub(crate) type Shards = (i16, i16);
 /// Address of a row of the outbox.
 pub(crate) type OutboxKey = (i16, Uuid);
 
+/// Statements that move all rows into the library's outbox.
+const LEAVE_DUE: &str = "
+INSERT INTO eventbox_outbox (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+SELECT shard, id, source, type, created_at_us, created_at_us, payload FROM bench_outbox ORDER BY shard, id;
+DELETE FROM bench_outbox";
+
 /// A message, with its row.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -46,6 +52,9 @@ pub(crate) trait OutboxByHand: Database {
 
     /// Deletes delivered messages. A crash may undo it, as that of the library: they are then sent again.
     fn delete_sent(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Moves the rows into the library's outbox, as messages that an earlier process has left there and that are due.
+    fn leave_due(tx: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
     /// Counts the messages that are left.
     fn left_by_hand(pool: &Pool<Self>) -> impl Future<Output = Result<i64>> + Send;

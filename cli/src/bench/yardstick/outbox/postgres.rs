@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgPool, Postgres};
 
-use super::{Message, OutboxByHand, OutboxKey, Shards};
+use super::{LEAVE_DUE, Message, OutboxByHand, OutboxKey, Shards};
 use crate::bench::engine::Result;
 
 /// Deletes by place in the table, as the yardstick of the drains does.
@@ -50,6 +50,10 @@ impl OutboxByHand for Postgres {
             .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
             .bind(keys.iter().map(|key| key.1).collect::<Vec<_>>());
         query.execute(pool).await.map(drop)
+    }
+
+    async fn leave_due(tx: &mut PgConnection) -> Result<()> {
+        sqlx::raw_sql(LEAVE_DUE).execute(tx).await.map(drop)
     }
 
     async fn left_by_hand(pool: &PgPool) -> Result<i64> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
-use super::{Message, OutboxByHand, OutboxKey, Shards};
+use super::{LEAVE_DUE, Message, OutboxByHand, OutboxKey, Shards};
 use crate::bench::engine::Result;
 
 const TAKE_BETWEEN: &str = "
@@ -50,6 +50,10 @@ impl OutboxByHand for Sqlite {
         let keys = keys.iter().map(|(shard, id)| serde_json::json!([shard, id.simple().to_string()]));
         let keys = serde_json::Value::from_iter(keys).to_string();
         sqlx::query(DELETE_SENT).bind(keys).execute(pool).await.map(drop)
+    }
+
+    async fn leave_due(tx: &mut SqliteConnection) -> Result<()> {
+        sqlx::raw_sql(LEAVE_DUE).execute(tx).await.map(drop)
     }
 
     async fn left_by_hand(pool: &SqlitePool) -> Result<i64> {
