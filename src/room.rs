@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Largest number of bytes of messages in each queue of an emitter.
 ///
-/// The queues are the batch client's with its requests in flight, the queue of inserts, and the queue of
-/// `DurableEmitter::publish_async`. Each also has a largest number of messages.
+/// The queues are the batch client's with its requests in flight, the rows that wait for a place in it, the queue of
+/// inserts, and the queue of `DurableEmitter::publish_async`. Each also has a largest number of messages.
 ///
 /// A queue that is full in bytes behaves as a queue that is full in messages. An empty queue takes a larger message
 /// too.

@@ -122,18 +122,14 @@ impl<B: Backend> DurableEmitter<B> {
     /// Sends a row from memory that a turn or [`publish_in`](crate::outbox::publish_in) just wrote. Call it after the
     /// commit.
     ///
-    /// Never fails and never waits. A row of a paused destination waits in the outbox. When the queue is full, a host
-    /// sends the row as soon as the queue has room, at the latest when the claim of its insert has ended.
+    /// Never fails and never waits. A row of a paused destination waits in the outbox. When the queue is full, up to
+    /// 10,000 rows wait in memory for a second, and are sent as soon as the queue has room. A host sends further rows,
+    /// at the latest when the claim of their insert has ended.
     pub fn deliver(&self, stored: Stored) -> Handover {
         if !self.core.signals.is_running() {
             return Handover::LeftWaiting;
         }
-        let key = stored.key;
-        let handover = self.core.handoff.deliver(stored);
-        if handover == Handover::LeftWaiting {
-            self.core.releases.push(key);
-        }
-        handover
+        self.core.overflow.deliver(stored)
     }
 
     /// Waits until the outbox has no undelivered row. Returns whether that was so within `deadline`.

@@ -1,5 +1,6 @@
 //! `eventbox bench`: how fast it is, against plain SQL by hand, on this machine.
 
+mod backlog;
 mod card;
 mod cost;
 mod drains;
@@ -57,6 +58,8 @@ const HANG_GUARD: Duration = Duration::from_secs(10 * 60);
   W4   latency from emit to commit of the turn at 500 events/s, in one process and across two, against LISTEN/NOTIFY
   W5   turns that publish, until the message is received and its row deleted, against the same durable work by hand,
        and against the batch client alone
+  W5r  a backlog of 1,000,000 messages, as after an outage, until they are received and their rows deleted, against
+       the same by hand, and against the batch client alone
   W6   emits, drains and turns with 1,000 to 1,000,000 events pending, and after a soak with an open transaction
   W7   peers: TCP lines in until they are committed, and events out as TCP lines, over 1, 100 and 1,000 streams, against
        named emits of as many tasks through a Sender, and against the same server without a database
@@ -78,7 +81,7 @@ pub(crate) struct Args {
     /// Engines to measure; repeatable [default: both]
     #[arg(long, value_enum, value_delimiter = ',')]
     engine: Vec<EngineName>,
-    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W6,W7,W7b [default: all]
+    /// Workloads to measure, of W1,W2,W3,W3b,W3c,W4,W5,W5r,W6,W7,W7b [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORKLOADS")]
     only: Vec<Workload>,
     /// Use smaller amounts, under two minutes in all
@@ -136,6 +139,8 @@ enum Workload {
     W4,
     #[value(name = "W5")]
     W5,
+    #[value(name = "W5r")]
+    W5r,
     #[value(name = "W6")]
     W6,
     #[value(name = "W7")]
@@ -144,7 +149,7 @@ enum Workload {
     W7b,
 }
 
-const WORKLOADS: [Workload; 10] = [
+const WORKLOADS: [Workload; 11] = [
     Workload::W1,
     Workload::W2,
     Workload::W3,
@@ -152,6 +157,7 @@ const WORKLOADS: [Workload; 10] = [
     Workload::W3c,
     Workload::W4,
     Workload::W5,
+    Workload::W5r,
     Workload::W6,
     Workload::W7,
     Workload::W7b,
@@ -218,7 +224,7 @@ impl Args {
             Workload::W3 => 4 * sides,
             Workload::W3b => 3 * sides,
             Workload::W1 | Workload::W4 | Workload::W7 => 2 * sides,
-            Workload::W2 | Workload::W3c | Workload::W5 | Workload::W7b => sides,
+            Workload::W2 | Workload::W3c | Workload::W5 | Workload::W5r | Workload::W7b => sides,
             Workload::W6 => scale.pending.len() + 1,
         };
         let engines = [EngineName::Postgres, EngineName::Sqlite].into_iter().filter(|engine| self.runs_on(*engine));
@@ -299,6 +305,7 @@ async fn on<B: Engine>(
             Workload::W3c => drains::hot(&bench).await?,
             Workload::W4 => latency::latency(&bench).await?,
             Workload::W5 => outbox::published(&bench).await?,
+            Workload::W5r => backlog::drained(&bench).await?,
             Workload::W6 => {
                 let (lines, curves) = growth::growth(&bench).await?;
                 found.curves.extend(curves);

@@ -30,21 +30,22 @@ use super::yardstick::outbox::{Message, OutboxKey, Shards};
 const RECIPIENTS: usize = 1_000;
 
 /// Number of connections for the emits and the emitter, in addition to those of the runtime.
-const MORE_CONNECTIONS: u32 = 8;
+pub(crate) const MORE_CONNECTIONS: u32 = 8;
 
 /// Pause while the batch client's queue is full or all messages are in flight.
-const REST: Duration = Duration::from_millis(1);
+pub(crate) const REST: Duration = Duration::from_millis(1);
 
 /// Most events of a transaction by hand, and most rows of a delete by hand.
 const BATCH_BY_HAND: usize = 500;
 
 /// Number of shards.
-const SHARDS: i16 = 256;
+pub(crate) const SHARDS: i16 = 256;
 
 /// Measures W5.
 pub(crate) async fn published<B: Engine>(bench: &Bench<'_, B>) -> Result<Vec<Line>> {
     let spec = |variant| Spec { workload: "W5", variant: Some(variant), units: vec![Unit::rate()] };
-    bench.compare_two([&spec("by hand"), &spec("client alone")], ours, by_hand, from_memory).await
+    let alone = async |bench: &Bench<'_, B>| from_memory(bench, bench.scale.published).await;
+    bench.compare_two([&spec("by hand"), &spec("client alone")], ours, by_hand, alone).await
 }
 
 async fn ours<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
@@ -91,7 +92,7 @@ async fn by_hand<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
     Ok(Sample::rate(events, measured, verified))
 }
 
-fn start_client(receiver: &Child) -> Result<BatchClient> {
+pub(crate) fn start_client(receiver: &Child) -> Result<BatchClient> {
     let transport = Arc::new(GrpcTransport::new(&GrpcConfig::new(receiver.said.as_str()))?);
     let client = BatchClient::new(transport, BatchConfig::durable())?;
     client.start();
@@ -182,8 +183,8 @@ async fn delete_all<B: Engine>(
 }
 
 /// Measures the batch client alone, with the emitter's settings.
-async fn from_memory<B: Engine>(bench: &Bench<'_, B>) -> Result<Sample> {
-    let (events, values) = (bench.scale.published, Values::get());
+pub(crate) async fn from_memory<B: Engine>(bench: &Bench<'_, B>, events: usize) -> Result<Sample> {
+    let values = Values::get();
     let receiver = Child::start(Part::Receive, "").await?;
     let client = start_client(&receiver)?;
     let (delivered, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

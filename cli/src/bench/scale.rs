@@ -23,6 +23,8 @@ pub(crate) struct Scale {
     pub(crate) timed: u32,
     /// Number of events of W5.
     pub(crate) published: usize,
+    /// Number of messages of W5r.
+    pub(crate) backlog: usize,
     /// Number of lines of W7 in each direction.
     pub(crate) lines: usize,
     /// Numbers of streams of W7.
@@ -52,6 +54,7 @@ impl Scale {
             hot: 200_000,
             timed: 5_000,
             published: 50_000,
+            backlog: 1_000_000,
             lines: 50_000,
             streams: [1, 100, 1_000],
             pending: points(1_000, most_pending),
@@ -74,6 +77,7 @@ impl Scale {
             hot: 5_000,
             timed: 200,
             published: 2_000,
+            backlog: 50_000,
             lines: 2_000,
             streams: [1, 100, 1_000],
             pending: points(1_000, most_pending),
@@ -96,6 +100,7 @@ impl Scale {
             hot: 1_000,
             timed: 50,
             published: 500,
+            backlog: 500,
             lines: 100,
             streams: [1, 4, 16],
             pending: points(100, most_pending),

@@ -132,8 +132,9 @@ impl BatchClient {
             return Err(SendError::Shutdown);
         }
         self.sequences.stamp(&mut event);
-        let Some(place) = self.room.try_take(event.encoded_len()) else { return Err(SendError::BufferFull) };
-        match self.queue.try_send(Queued::new(event, place, attempt, send_before, callback)) {
+        let bytes = event.encoded_len();
+        let Some(place) = self.room.try_take(bytes) else { return Err(SendError::BufferFull) };
+        match self.queue.try_send(Queued::new((event, bytes), place, attempt, send_before, callback)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(queued)) => {
                 queued.refuse();

@@ -50,13 +50,12 @@ pub(crate) struct Queued {
 
 impl Queued {
     pub(crate) fn new(
-        event: CloudEvent,
+        (event, bytes): (CloudEvent, usize),
         place: Place,
         attempt: i32,
         send_before: Option<Instant>,
         callback: Option<Callback>,
     ) -> Self {
-        let bytes = event.encoded_len();
         Queued { event: Some(event), bytes, attempt, send_before, queued_at: Instant::now(), callback, _place: place }
     }
 
@@ -154,18 +153,18 @@ impl Batcher {
         let mut batch = Vec::with_capacity(full.min(self.waiting.len() + 1));
         batch.push(first);
         while batch.len() < full {
-            let queued = tokio::select! {
+            let missing = full - batch.len();
+            let received = tokio::select! {
                 biased;
-                queued = self.waiting.recv() => queued,
+                received = self.waiting.recv_many(&mut batch, missing) => received,
                 () = self.draining.cancelled(), if !self.waiting.is_closed() => {
                     self.waiting.close();
                     continue;
                 }
-                () = tokio::time::sleep_until(due) => None,
+                () = tokio::time::sleep_until(due) => 0,
             };
-            match queued {
-                Some(queued) => batch.push(queued),
-                None => break,
+            if received == 0 {
+                break;
             }
         }
         Some(batch)

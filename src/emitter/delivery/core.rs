@@ -15,8 +15,8 @@ use crate::clock::{LONGEST, from_now};
 use crate::emitter::config::Config;
 use crate::emitter::context::Context;
 use crate::emitter::delivery::handoff::Handoff;
+use crate::emitter::delivery::overflow::Overflow;
 use crate::emitter::delivery::paused::{PAUSE_POLL_INTERVAL, Paused, run_pauses};
-use crate::emitter::delivery::release_queue::ReleaseQueue;
 use crate::emitter::delivery::retransmit::run_retransmission;
 use crate::emitter::delivery::signals::Signals;
 use crate::emitter::delivery::upkeep::{RECALL_INTERVAL, run_expiry, run_observer, run_purge, run_recall};
@@ -43,7 +43,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) handoff: Arc<Handoff>,
     pub(crate) inserter: Arc<Inserter<B>>,
     pub(crate) background: Background,
-    pub(crate) releases: Arc<ReleaseQueue<B>>,
+    pub(crate) overflow: Arc<Overflow<B>>,
     pub(crate) writer: Arc<OutcomeWriter<B>>,
     pub(crate) observed: Observed,
     loops: TaskTracker,
@@ -90,8 +90,8 @@ impl<B: Backend> Core<B> {
         let signals = Arc::new(Signals::default());
         let (paused, shared) = (Paused::default(), Arc::clone(&context));
         let handoff = Arc::new(Handoff { context: shared, client, in_flight, outcomes, fallback, paused });
-        let releases = Arc::new(ReleaseQueue::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&signals)));
-        let inserter = Inserter::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&releases), Arc::clone(&signals));
+        let overflow = Arc::new(Overflow::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&signals)));
+        let inserter = Inserter::new(pool.clone(), Arc::clone(&handoff), Arc::clone(&overflow), Arc::clone(&signals));
         Ok(Core {
             context,
             pool,
@@ -99,7 +99,7 @@ impl<B: Backend> Core<B> {
             handoff,
             inserter: Arc::new(inserter),
             background: Background::new(),
-            releases,
+            overflow,
             writer,
             observed: Observed::default(),
             loops: TaskTracker::new(),
@@ -130,7 +130,7 @@ impl<B: Backend> Core<B> {
             let beat = beat(&format!("settle {number}"), config.database_timeout);
             self.writers.spawn(Arc::clone(&self.writer).run_worker(beat));
         }
-        self.loops.spawn(Arc::clone(&self.releases).run(beat("release", config.database_timeout)));
+        self.loops.spawn(Arc::clone(&self.overflow).run(beat("release", config.database_timeout)));
         self.loops.spawn(run_pauses(Arc::clone(self), beat("pauses", PAUSE_POLL_INTERVAL)));
         if config.retransmit {
             self.start_host();

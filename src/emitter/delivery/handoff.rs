@@ -12,6 +12,7 @@ use crate::emitter::outcomes::Outcomes;
 use crate::emitter::outcomes::fallback::Fallback;
 use crate::emitter::outcomes::in_flight::{Admission, Delivery, InFlight};
 use crate::outbox::row::Stored;
+use crate::room::MAX_QUEUE_BYTES;
 
 /// Result of handing over a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,8 @@ use crate::outbox::row::Stored;
 pub enum Handover {
     /// The emitter sends the row from memory.
     Queued,
-    /// A host sends the row: as soon as the queue has room, or, if the emitter is not running, when the claim of the
-    /// insert has ended.
+    /// The row waits for room in the queue, for a second in memory and then for a host. If the emitter is not running,
+    /// a host sends the row when the claim of the insert has ended.
     LeftWaiting,
     /// An operator paused the destination: the row waits in the outbox until it is resumed.
     Paused,
@@ -36,13 +37,36 @@ pub(crate) struct Handoff {
     pub(crate) paused: Paused,
 }
 
+/// Bytes that the attributes of a message take at most, in most messages.
+const ATTRIBUTE_BYTES: usize = 1 << 10;
+
 impl Handoff {
+    /// Returns whether the queue of the client most likely takes the message now.
+    pub(crate) fn has_place(&self, stored: &Stored) -> bool {
+        // A message that is larger than the whole queue fits when the queue is empty.
+        let bytes = (stored.event.payload().len() + ATTRIBUTE_BYTES).min(MAX_QUEUE_BYTES);
+        self.client.free() > 0 && self.client.free_bytes() >= bytes && self.in_flight.free() > 0
+    }
+
+    /// Returns whether an operator paused the destination of the message.
+    pub(crate) fn is_paused(&self, stored: &Stored) -> bool {
+        self.paused.holds(stored.event.source(), stored.event.event_type())
+    }
+
+    /// Counts a message that found the queue of the client full.
+    pub(crate) fn note_full(&self, stored: &Stored) {
+        let pair = SourceType::of(stored.event.source(), stored.event.event_type());
+        self.context.metrics.buffer_full(SendPhase::Batch, &pair);
+        self.context.counters.left_waiting();
+        tracing::debug!(id = %stored.key.id, "the queue to the sender is full: the message waits");
+    }
+
     /// Sends a row from memory whose insert was the claim.
     pub(crate) fn deliver(&self, stored: Stored) -> Handover {
-        let Stored { key, event, attempts, claimed_until, .. } = stored;
-        if self.paused.holds(event.source(), event.event_type()) {
+        if self.is_paused(&stored) {
             return Handover::Paused;
         }
+        let Stored { key, event, attempts, claimed_until, .. } = stored;
         let pair = SourceType::of(event.source(), event.event_type());
         let queued = match self.in_flight.admit((key, attempts), claimed_until, SendPhase::Batch, &pair) {
             Admission::Admitted(delivery) => self.send(event, delivery).is_ok(),

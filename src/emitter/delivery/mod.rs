@@ -4,8 +4,8 @@
 pub(crate) mod claim_budget;
 pub(crate) mod core;
 pub(crate) mod handoff;
+pub(crate) mod overflow;
 pub(crate) mod paused;
-pub(crate) mod release_queue;
 pub(crate) mod retransmit;
 pub(crate) mod signals;
 pub(crate) mod upkeep;

@@ -17,7 +17,7 @@ use crate::clock::from_now;
 use crate::cloudevent::CloudEvent;
 use crate::emitter::context::{Context, guarded};
 use crate::emitter::delivery::handoff::{Handoff, Handover};
-use crate::emitter::delivery::release_queue::ReleaseQueue;
+use crate::emitter::delivery::overflow::Overflow;
 use crate::emitter::delivery::signals::Signals;
 use crate::emitter::error::Error;
 use crate::emitter::insert::queue::{InsertQueue, Inserted, NotQueued, Request, closed, insert_all, interrupted, late};
@@ -38,7 +38,7 @@ pub(crate) struct Inserter<B: Backend> {
     context: Arc<Context>,
     pool: Pool<B>,
     handoff: Arc<Handoff>,
-    releases: Arc<ReleaseQueue<B>>,
+    overflow: Arc<Overflow<B>>,
     signals: Arc<Signals>,
     /// `None` when each message has an insert of its own.
     queue: Option<InsertQueue>,
@@ -46,16 +46,11 @@ pub(crate) struct Inserter<B: Backend> {
 }
 
 impl<B: Backend> Inserter<B> {
-    pub(crate) fn new(
-        pool: Pool<B>,
-        handoff: Arc<Handoff>,
-        releases: Arc<ReleaseQueue<B>>,
-        signals: Arc<Signals>,
-    ) -> Self {
+    pub(crate) fn new(pool: Pool<B>, handoff: Arc<Handoff>, overflow: Arc<Overflow<B>>, signals: Arc<Signals>) -> Self {
         let context = Arc::clone(&handoff.context);
         let batch_size = context.config.insert_batch_size;
         let queue = (batch_size > 0).then(|| InsertQueue::new(batch_size));
-        Inserter { context, pool, handoff, releases, signals, queue, under_way: TaskTracker::new() }
+        Inserter { context, pool, handoff, overflow, signals, queue, under_way: TaskTracker::new() }
     }
 
     /// Returns the number of workers that inserts need: none when each message has an insert of its own.
@@ -118,7 +113,7 @@ impl<B: Backend> Inserter<B> {
     async fn store(&self, stored: Stored) -> Inserted {
         let Some(queue) = &self.queue else {
             let (mut inserted, left) = self.insert(vec![stored]).await;
-            self.releases.release(left).await;
+            self.overflow.release(left).await;
             return inserted.pop().unwrap_or_else(|| Err(Arc::new(closed())));
         };
         let (reply, inserted) = oneshot::channel();
@@ -177,7 +172,7 @@ impl<B: Backend> Inserter<B> {
                 // A caller that gave up does not receive the answer. Its event is stored all the same.
                 let _ = reply.send(inserted);
             }
-            self.releases.release(left).await;
+            self.overflow.release(left).await;
         }
     }
 

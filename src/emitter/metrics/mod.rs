@@ -68,9 +68,17 @@ impl EmitterMetrics {
         histogram!(names::PUBLISH_DURATION, with(&[error_label(failed)])).record(took.as_secs_f64());
     }
 
-    /// Counts delivered rows, and returns their number.
-    pub(crate) fn delivered(&self, tallies: &[RowCount]) -> u64 {
-        tally(names::DELIVERED, tallies)
+    /// Counts delivered rows by their pairs, `removed` rows in all. Some rows may have left the outbox before; the
+    /// last pairs lack them.
+    pub(crate) fn delivered(&self, pairs: &[(SourceType, u64)], removed: u64) {
+        let mut left = removed;
+        for (pair, rows) in pairs {
+            let counted = left.min(*rows);
+            left -= counted;
+            if counted > 0 {
+                counter!(names::DELIVERED, Vec::from(pair.labels())).increment(counted);
+            }
+        }
     }
 
     pub(crate) fn dead_lettered(&self, code: &str, pair: &SourceType) {
@@ -124,8 +132,8 @@ fn tally(name: &'static str, tallies: &[RowCount]) -> u64 {
     tallies.iter().map(|tally| tally.rows).sum()
 }
 
-/// A domain and an entity, the source and the type of events, as labels. Cheap to clone.
-#[derive(Debug, Clone)]
+/// A domain and an entity, the source and the type of events, as labels. Cheap to clone and to compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceType {
     domain: Arc<str>,
     entity: Arc<str>,

@@ -25,7 +25,7 @@ pub struct Stats {
     pub dead_lettered: u64,
     /// Rows that expired into dead letters.
     pub expired: u64,
-    /// Rows that were left to the retransmission, because the queue of the client was full.
+    /// Rows that found the queue of the client full, and waited for room.
     pub left_waiting: u64,
     /// Messages that `publish_async` dropped.
     pub async_dropped: u64,

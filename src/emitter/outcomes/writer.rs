@@ -127,10 +127,17 @@ impl<B: Backend> OutcomeWriter<B> {
 
     async fn write(&self, mut batch: Vec<Undone>) {
         let (mut delivered, mut retries, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pairs: Vec<(SourceType, u64)> = Vec::new();
         for Undone { delivery, outcome } in &batch {
             let Delivery { key, attempts, ref pair, .. } = *delivery;
             match outcome {
-                RowOutcome::Delivered => delivered.push(key),
+                RowOutcome::Delivered => {
+                    delivered.push(key);
+                    match pairs.iter_mut().find(|(known, _)| known == pair) {
+                        Some((_, rows)) => *rows += 1,
+                        None => pairs.push((pair.clone(), 1)),
+                    }
+                }
                 RowOutcome::Retry { code, error, delay } => {
                     let delay_us = micros(*delay);
                     retries.push(Reschedule { key, attempts, delay_us, code: code.clone(), error: error.clone() });
@@ -147,7 +154,7 @@ impl<B: Backend> OutcomeWriter<B> {
         delivered.sort_unstable();
         retries.sort_unstable_by_key(|row| row.key);
         dead.sort_unstable_by_key(|(row, _)| row.key);
-        let removed = delivered.is_empty() || self.remove(&delivered).await;
+        let removed = delivered.is_empty() || self.remove(&delivered, &pairs).await;
         let rescheduled = retries.is_empty() || self.reschedule(&retries).await;
         let moved = dead.is_empty() || self.move_to_dead_letters(dead).await;
         for undone in &mut batch {
@@ -169,7 +176,7 @@ impl<B: Backend> OutcomeWriter<B> {
     }
 
     /// Deletes delivered rows, or marks them. Returns whether the statement succeeded.
-    async fn remove(&self, delivered: &[OutboxKey]) -> bool {
+    async fn remove(&self, delivered: &[OutboxKey], pairs: &[(SourceType, u64)]) -> bool {
         let (context, pool, started) = (&self.context, &self.pool, Instant::now());
         let retain = context.config.retain_delivered.is_some();
         let operation = match (retain, delivered.len()) {
@@ -184,8 +191,7 @@ impl<B: Backend> OutcomeWriter<B> {
                 true => B::mark_outbox(pool, delivered).await?,
             };
             // A missing row may have become a dead letter while its message was in flight.
-            let count: u64 = removed.iter().map(|tally| tally.rows).sum();
-            if usize::try_from(count).is_ok_and(|count| count < delivered.len()) {
+            if usize::try_from(removed).is_ok_and(|removed| removed < delivered.len()) {
                 B::delete_dead(&mut *hold(pool).await?, delivered).await?;
             }
             Ok(removed)
@@ -194,7 +200,8 @@ impl<B: Backend> OutcomeWriter<B> {
         let hook = context.config.hooks.on_batch_delete.as_deref();
         guarded("on_batch_delete", || hook.map(|hook| hook(started.elapsed(), delivered.len())));
         let Some(removed) = removed else { return false };
-        context.counters.delivered(context.metrics.delivered(&removed));
+        context.metrics.delivered(pairs, removed);
+        context.counters.delivered(removed);
         true
     }
 

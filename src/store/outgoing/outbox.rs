@@ -180,13 +180,10 @@ pub trait OutboxDialect: Database {
 
     /// Deletes delivered messages. Returns the number of deleted messages. Needs no durable commit, because a lost
     /// deletion only repeats a delivery.
-    fn delete_outbox(
-        pool: &Pool<Self>,
-        keys: &[OutboxKey],
-    ) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
+    fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Marks messages as delivered and never due again. Returns the number of newly marked messages.
-    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<Vec<RowCount>, Fault>> + Send;
+    fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> impl Future<Output = Result<u64, Fault>> + Send;
 
     /// Sets the time at which messages are due again. Returns the number of messages that were still ours.
     fn reschedule_outbox(

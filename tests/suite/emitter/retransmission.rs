@@ -149,7 +149,51 @@ on_every_engine! {
         emitter.stop(STOP).await;
     }
 
-    /// Rows handed to `deliver` while the queue is full are due at once, and not when the claim of their insert ends.
+    /// Rows that find the queue full are sent from memory when the queue has room, without another claim.
+    async fn a_row_that_finds_the_queue_full_is_sent_from_memory(db) {
+        let fake = Fake::ok();
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.message_buffer = NonZeroUsize::MIN;
+            config.batch.batch_size = NonZeroUsize::MIN;
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+        }).await;
+        // On a slow machine a row may wait too long in memory, so one burst without another claim is enough.
+        eventually(2 * SOON, async || {
+            let (again, mut left) = (emitter.stats().sent_again, 0);
+            fake.set_open(false);
+            for name in 0..10 {
+                let stored = leave_in(db, event(name)).await;
+                left += usize::from(emitter.deliver(stored) == Handover::LeftWaiting);
+            }
+            assert!(left > 0);
+            fake.set_open(true);
+            emptied(db).await;
+            emitter.stats().sent_again == again
+        }).await;
+        emitter.stop(STOP).await;
+    }
+
+    /// Rows that wait for room when the emitter stops are due at once, so that another host sends them.
+    async fn a_row_that_waits_for_room_at_a_stop_is_due_at_once(db) {
+        let fake = Fake::ok();
+        fake.set_open(false);
+        let emitter = started(&db.pool, &fake, |config| {
+            config.batch.message_buffer = NonZeroUsize::MIN;
+            config.batch.batch_size = NonZeroUsize::MIN;
+            config.batch.max_concurrent_sends = NonZeroUsize::MIN;
+        }).await;
+        for name in 0..10 {
+            let stored = leave_in(db, event(name)).await;
+            let _ = emitter.deliver(stored);
+        }
+        emitter.stop(Duration::from_millis(500)).await;
+        let released = "SELECT count(*) FROM eventbox_outbox WHERE last_code = 'message buffer is full'";
+        assert!(db.number(released).await > 0);
+        fake.set_open(true);
+    }
+
+    /// Rows handed to `deliver` while the queue is full are sent as soon as there is room, from memory or after another
+    /// claim, and not when the claim of their insert ends.
     async fn a_row_that_finds_the_queue_full_is_due_at_once(db) {
         let fake = Fake::ok();
         fake.set_open(false);

@@ -46,16 +46,19 @@ END $$";
 /// keeps the plan.
 const FILLED: &str = "
 SELECT relname::text FROM pg_class WHERE oid = ANY (
-    ARRAY['bench_event', 'bench_state', 'bench_count', 'eventbox_event', 'eventbox_state']::regclass[])
+    ARRAY['bench_event', 'bench_state', 'bench_count', 'bench_outbox', 'eventbox_event', 'eventbox_state',
+          'eventbox_outbox']::regclass[])
 AND pg_relation_size(oid) > 0";
 
 /// The tables with the most writes, and the statement that settles each.
-const SETTLE: [(&str, &str); 5] = [
+const SETTLE: [(&str, &str); 7] = [
     ("bench_event", "VACUUM (ANALYZE) bench_event"),
     ("bench_state", "VACUUM (ANALYZE) bench_state"),
     ("bench_count", "VACUUM (ANALYZE) bench_count"),
+    ("bench_outbox", "VACUUM (ANALYZE) bench_outbox"),
     ("eventbox_event", "VACUUM (ANALYZE) eventbox_event"),
     ("eventbox_state", "VACUUM (ANALYZE) eventbox_state"),
+    ("eventbox_outbox", "VACUUM (ANALYZE) eventbox_outbox"),
 ];
 
 const SETTINGS: &str = "

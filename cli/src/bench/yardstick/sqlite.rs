@@ -31,7 +31,8 @@ CREATE TABLE bench_outbox (
     delivered_at_us INTEGER, last_code TEXT, last_error TEXT, origin TEXT, payload BLOB NOT NULL,
     PRIMARY KEY (shard, id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX bench_outbox_due ON bench_outbox (shard, next_attempt_at_us)";
+CREATE INDEX bench_outbox_due ON bench_outbox (shard, next_attempt_at_us);
+CREATE TABLE bench_lease (shard INTEGER PRIMARY KEY, until_us INTEGER NOT NULL) STRICT";
 
 const CLEAR: &str = "
 DELETE FROM bench_event; DELETE FROM bench_state; DELETE FROM bench_count; DELETE FROM bench_outbox;

@@ -21,14 +21,16 @@ const EMITS_AND_DRAINS: [&str; 11] = [
     "W3c (events/s)",
 ];
 
-/// Each line of W4 and W5.
-const LATENCIES_AND_OUTBOX: [&str; 6] = [
+/// Each line of W4, W5 and W5r.
+const LATENCIES_AND_OUTBOX: [&str; 8] = [
     "W4 (ms, p50, in one process)",
     "W4 (ms, p99, in one process)",
     "W4 (ms, p50, across two processes)",
     "W4 (ms, p99, across two processes)",
     "W5 by hand (events/s)",
     "W5 client alone (events/s)",
+    "W5r by hand (events/s)",
+    "W5r client alone (events/s)",
 ];
 
 /// Each line of W6.
@@ -109,7 +111,7 @@ async fn emits_and_drains_run_on_sqlite() {
 
 #[tokio::test]
 async fn latencies_and_the_outbox_run_on_sqlite() {
-    on_sqlite("W4,W5", &[], &LATENCIES_AND_OUTBOX).await;
+    on_sqlite("W4,W5,W5r", &[], &LATENCIES_AND_OUTBOX).await;
 }
 
 /// The output has a line for each figure of each further point and of the soak. There is a picture for each figure.
@@ -131,7 +133,7 @@ async fn emits_and_drains_run_on_a_given_server() {
 
 #[tokio::test]
 async fn latencies_and_the_outbox_run_on_a_given_server() {
-    on_a_given_server("latencies_and_the_outbox_run_on_a_given_server", "W4,W5", &LATENCIES_AND_OUTBOX).await;
+    on_a_given_server("latencies_and_the_outbox_run_on_a_given_server", "W4,W5,W5r", &LATENCIES_AND_OUTBOX).await;
 }
 
 #[tokio::test]

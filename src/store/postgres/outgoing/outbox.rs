@@ -144,22 +144,18 @@ pub(crate) const OBSERVE_OUTBOX: &str = concat!(
 );
 
 /// The setting is local to the transaction, which is this statement.
-const DELETE_OUTBOX: &str = "WITH gone AS (
-    DELETE FROM eventbox_outbox o
+const DELETE_OUTBOX: &str = "DELETE FROM eventbox_outbox o
     USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id),
           (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-    WHERE o.shard = u.shard AND o.id = u.id RETURNING o.source, o.type
-)
-SELECT source, type, count(*) FROM gone GROUP BY source, type";
+    WHERE o.shard = u.shard AND o.id = u.id";
 
 /// As [`DELETE_OUTBOX`].
 const MARK_OUTBOX: &str = concat!(
-    "WITH gone AS (UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
+    "UPDATE eventbox_outbox o SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
     now_us!(),
     " FROM unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id),
         (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-     WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL RETURNING o.source, o.type)
-     SELECT source, type, count(*) FROM gone GROUP BY source, type"
+     WHERE o.shard = u.shard AND o.id = u.id AND o.delivered_at_us IS NULL"
 );
 
 const RESCHEDULE_OUTBOX: &str = concat!(
@@ -239,16 +235,16 @@ impl OutboxDialect for Postgres {
         Ok(query.bind(longest.pause_us).bind(per_shard).execute(conn).await?.rows_affected())
     }
 
-    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let (shards, ids) = columns(keys);
         let query = sqlx::query(DELETE_OUTBOX).bind(shards).bind(ids);
-        row_counts(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
+        answered(pool, async { Ok(query.execute(&mut *hold(pool).await?).await?.rows_affected()) }).await
     }
 
-    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
         let (shards, ids) = columns(keys);
         let query = sqlx::query(MARK_OUTBOX).bind(shards).bind(ids);
-        row_counts(&answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?)
+        answered(pool, async { Ok(query.execute(&mut *hold(pool).await?).await?.rows_affected()) }).await
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {

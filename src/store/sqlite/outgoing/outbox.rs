@@ -87,14 +87,15 @@ macro_rules! named_rows {
     };
 }
 
-const DELETE_OUTBOX: &str = concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1");
+const DELETE_OUTBOX: &str = concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!());
+
+const DELETE_EXPIRED: &str = concat!("DELETE FROM eventbox_outbox WHERE ", named_rows!(), " RETURNING source, type, 1");
 
 const MARK_OUTBOX: &str = concat!(
     "UPDATE eventbox_outbox SET next_attempt_at_us = 9223372036854775807, delivered_at_us = ",
     now_us!(),
     " WHERE delivered_at_us IS NULL AND ",
-    named_rows!(),
-    " RETURNING source, type, 1"
+    named_rows!()
 );
 
 /// Differs: as [`CLAIM_OUTBOX`].
@@ -243,11 +244,11 @@ impl OutboxDialect for Sqlite {
         Ok(query.execute(conn).await?.rows_affected())
     }
 
-    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+    async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
         run_queued(pool, Settle { sql: DELETE_OUTBOX, keys: json_keys(keys)? }).await
     }
 
-    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<Vec<RowCount>, Fault> {
+    async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
         run_queued(pool, Settle { sql: MARK_OUTBOX, keys: json_keys(keys)? }).await
     }
 
@@ -288,7 +289,7 @@ impl OutboxDialect for Sqlite {
             named_rows!()
         ));
         query.bind(&keys).execute(&mut *tx).await?;
-        row_counts(&sqlx::query(DELETE_OUTBOX).bind(&keys).fetch_all(tx).await?)
+        row_counts(&sqlx::query(DELETE_EXPIRED).bind(&keys).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut SqliteConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
@@ -343,10 +344,10 @@ struct Settle {
 }
 
 impl Statement for Settle {
-    type Answer = Vec<RowCount>;
+    type Answer = u64;
 
-    async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<RowCount>, Fault> {
-        row_counts(&sqlx::query(self.sql).bind(self.keys).fetch_all(conn).await?)
+    async fn run(self, conn: &mut SqliteConnection) -> Result<u64, Fault> {
+        Ok(sqlx::query(self.sql).bind(self.keys).execute(conn).await?.rows_affected())
     }
 }
 

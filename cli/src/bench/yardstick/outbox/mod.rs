@@ -56,6 +56,26 @@ pub(crate) trait OutboxByHand: Database {
     /// Moves the rows into the library's outbox, as messages that an earlier process has left there and that are due.
     fn leave_due(tx: &mut Self::Connection) -> impl Future<Output = Result<()>> + Send;
 
+    /// Fills the library's outbox, or that by hand, with messages of the last hour that are due.
+    fn fill_outbox(
+        pool: &Pool<Self>,
+        by_hand: bool,
+        payload: &[u8],
+        messages: i64,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Reads up to `max` of the next due messages in the order of their keys, from the shard of `after` to `last`. No
+    /// other process may send them, until the transaction ends on Postgres, and for ten seconds on SQLite.
+    fn next_page(
+        tx: &mut Self::Connection,
+        after: OutboxKey,
+        last: i16,
+        max: i64,
+    ) -> impl Future<Output = Result<Vec<(OutboxKey, Vec<u8>)>>> + Send;
+
+    /// Deletes the messages of a page in its transaction.
+    fn delete_page(tx: &mut Self::Connection, keys: &[OutboxKey]) -> impl Future<Output = Result<()>> + Send;
+
     /// Counts the messages that are left.
     fn left_by_hand(pool: &Pool<Self>) -> impl Future<Output = Result<i64>> + Send;
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Sqlite, SqliteConnection, SqliteExecutor, SqlitePool};
+use uuid::Uuid;
 
 use super::{LEAVE_DUE, Message, OutboxByHand, OutboxKey, Shards};
 use crate::bench::engine::Result;
@@ -23,6 +24,32 @@ FROM (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS us) AS now";
 
 const DELETE_SENT: &str = "
 DELETE FROM bench_outbox WHERE (shard, id) IN (SELECT value ->> 0, unhex(value ->> 1) FROM json_each($1))";
+
+/// As on Postgres.
+macro_rules! fill {
+    ($table:literal) => {
+        concat!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2)
+             INSERT INTO ",
+            $table,
+            " (shard, id, source, type, created_at_us, next_attempt_at_us, payload)
+             SELECT i / 50 * 97 % 256, unhex(printf('%012x7', us / 1000) || substr(hex(randomblob(10)), 2)),
+                    'eventbox.bench', 'order.changed', us, us + 10000000, $1
+             FROM (SELECT i, (unixepoch() - 3600) * 1000000 + i * 3590000000 / $2 AS us FROM n)"
+        )
+    };
+}
+
+/// Keeps other processes from these shards.
+const LEASE: &str = "
+INSERT INTO bench_lease (shard, until_us) VALUES ($1, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + 10000000)
+ON CONFLICT (shard) DO UPDATE SET until_us = excluded.until_us";
+
+const NEXT_PAGE: &str = "
+SELECT shard, id, payload FROM bench_outbox
+WHERE (shard, id) > ($1, $2) AND shard <= $3
+  AND next_attempt_at_us <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+ORDER BY shard, id LIMIT $4 + 0";
 
 impl OutboxByHand for Sqlite {
     async fn take_between(tx: &mut SqliteConnection, (first, last): Shards, max: i64) -> Result<Vec<Vec<u8>>> {
@@ -47,9 +74,28 @@ impl OutboxByHand for Sqlite {
     }
 
     async fn delete_sent(pool: &SqlitePool, keys: &[OutboxKey]) -> Result<()> {
-        let keys = keys.iter().map(|(shard, id)| serde_json::json!([shard, id.simple().to_string()]));
-        let keys = serde_json::Value::from_iter(keys).to_string();
-        sqlx::query(DELETE_SENT).bind(keys).execute(pool).await.map(drop)
+        delete(pool, keys).await
+    }
+
+    async fn fill_outbox(pool: &SqlitePool, by_hand: bool, payload: &[u8], messages: i64) -> Result<()> {
+        let sql = if by_hand { fill!("bench_outbox") } else { fill!("eventbox_outbox") };
+        sqlx::query(sql).bind(payload).bind(messages).execute(pool).await.map(drop)
+    }
+
+    async fn next_page(
+        tx: &mut SqliteConnection,
+        (shard, id): OutboxKey,
+        last: i16,
+        max: i64,
+    ) -> Result<Vec<(OutboxKey, Vec<u8>)>> {
+        sqlx::query(LEASE).bind(last).execute(&mut *tx).await?;
+        let query = sqlx::query_as(NEXT_PAGE).bind(shard).bind(id).bind(last).bind(max);
+        let rows: Vec<(i16, Uuid, Vec<u8>)> = query.fetch_all(tx).await?;
+        Ok(rows.into_iter().map(|(shard, id, payload)| ((shard, id), payload)).collect())
+    }
+
+    async fn delete_page(tx: &mut SqliteConnection, keys: &[OutboxKey]) -> Result<()> {
+        delete(tx, keys).await
     }
 
     async fn leave_due(tx: &mut SqliteConnection) -> Result<()> {
@@ -59,4 +105,10 @@ impl OutboxByHand for Sqlite {
     async fn left_by_hand(pool: &SqlitePool) -> Result<i64> {
         sqlx::query_scalar("SELECT count(*) FROM bench_outbox").fetch_one(pool).await
     }
+}
+
+async fn delete(executor: impl SqliteExecutor<'_>, keys: &[OutboxKey]) -> Result<()> {
+    let keys = keys.iter().map(|(shard, id)| serde_json::json!([shard, id.simple().to_string()]));
+    let keys = serde_json::Value::from_iter(keys).to_string();
+    sqlx::query(DELETE_SENT).bind(keys).execute(executor).await.map(drop)
 }
