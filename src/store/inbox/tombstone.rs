@@ -65,13 +65,10 @@ pub trait TombstoneTable: TombstoneDialect {
     ) -> impl Future<Output = Result<Vec<String>, Fault>> + Send;
 }
 
-/// The statement of [`TombstoneTable::list_tombstone_shards`]: skips from shard to shard along the primary key.
-pub(crate) const LIST_TOMBSTONE_SHARDS: &str = "WITH RECURSIVE step (shard) AS (
-    SELECT (SELECT t.shard FROM eventbox_tombstone t WHERE t.shard >= 0 ORDER BY t.shard LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.shard FROM eventbox_tombstone t WHERE t.shard > step.shard ORDER BY t.shard LIMIT 1)
-    FROM step WHERE step.shard IS NOT NULL
-) SELECT shard FROM step WHERE shard IS NOT NULL";
+/// The statement of [`TombstoneTable::list_tombstone_shards`]: looks into each shard by the primary key.
+pub(crate) const LIST_TOMBSTONE_SHARDS: &str = "SELECT a.shard FROM eventbox_anchor a WHERE (
+    SELECT 1 FROM eventbox_tombstone t WHERE t.shard = a.shard LIMIT 1
+) IS NOT NULL ORDER BY a.shard";
 
 on_both_engines! {
     impl TombstoneTable for Engine {

@@ -70,18 +70,28 @@ pub struct AuditRow {
     pub places: Places,
 }
 
-/// The columns of [`Places`] for the event `w`. A scalar subquery is a look-up by key, however many events are asked
+/// The columns of [`Places`] for the event `w` of a shard. A scalar subquery is a look-up by key, however many events are asked
 /// for.
 macro_rules! places {
-    () => {
-        "(SELECT 1 FROM eventbox_event e
-     WHERE e.shard = w.shard AND e.recipient = w.recipient AND e.id = w.id) IS NOT NULL,
+    ($shard:literal) => {
+        concat!(
+            "(SELECT 1 FROM eventbox_event e
+     WHERE e.shard = ",
+            $shard,
+            " AND e.recipient = w.recipient AND e.id = w.id) IS NOT NULL,
     (SELECT 1 FROM eventbox_timer m
-     WHERE m.shard = w.shard AND m.recipient = w.recipient AND m.id = w.id) IS NOT NULL,
+     WHERE m.shard = ",
+            $shard,
+            " AND m.recipient = w.recipient AND m.id = w.id) IS NOT NULL,
     (SELECT 1 FROM eventbox_dead_letter d
-     WHERE d.shard = w.shard AND d.id = w.id AND d.recipient = w.recipient) IS NOT NULL,
+     WHERE d.shard = ",
+            $shard,
+            " AND d.id = w.id AND d.recipient = w.recipient) IS NOT NULL,
     (SELECT j.outcome FROM eventbox_journal j
-     WHERE j.shard = w.shard AND j.recipient = w.recipient AND j.id = w.id)"
+     WHERE j.shard = ",
+            $shard,
+            " AND j.recipient = w.recipient AND j.id = w.id)"
+        )
     };
 }
 pub(in crate::store) use places;
@@ -143,8 +153,8 @@ pub trait FateTable: FateDialect {
 macro_rules! audited {
     ($table:literal) => {
         concat!(
-            "SELECT shard, recipient, id FROM (
-                 SELECT shard, recipient, id FROM ",
+            "SELECT recipient, id FROM (
+                 SELECT recipient, id FROM ",
             $table,
             " WHERE shard = $1 AND recipient < $2 AND (recipient, id) > ($3, $4)
                  ORDER BY recipient, id LIMIT $5 + 0
@@ -197,10 +207,7 @@ on_both_engines! {
     );
 
     pub(crate) const AUDITED_SHARDS: &str = concat!(
-        "WITH RECURSIVE shards (shard) AS (
-             SELECT 0 UNION ALL SELECT shard + 1 FROM shards WHERE shard < 255
-         )
-         SELECT CAST(s.shard AS smallint) FROM shards s WHERE ", has_audited!("eventbox_journal"), " OR ",
+        "SELECT s.shard FROM eventbox_anchor s WHERE ", has_audited!("eventbox_journal"), " OR ",
         has_audited!("eventbox_event"), " OR ", has_audited!("eventbox_timer"), " OR ",
         has_audited!("eventbox_dead_letter"), " ORDER BY s.shard"
     );
@@ -210,8 +217,8 @@ on_both_engines! {
         audited!("eventbox_event"), " UNION ", audited!("eventbox_timer"), " UNION ",
         audited!("eventbox_dead_letter"), " UNION ", audited!("eventbox_journal"),
         ")
-         SELECT w.recipient, w.id, ", places!(), "
-         FROM (SELECT shard, recipient, id FROM of_all ORDER BY recipient, id LIMIT $5 + 0) w
+         SELECT w.recipient, w.id, ", places!("$1"), "
+         FROM (SELECT recipient, id FROM of_all ORDER BY recipient, id LIMIT $5 + 0) w
          ORDER BY w.recipient, w.id"
     );
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::event::among_ids;
 use crate::store::fault::Fault;
 use crate::store::inbox::item::ItemDialect;
+use crate::store::postgres::by_shard;
 
 /// Its plan must use the primary key.
 const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE ", among_ids!());
@@ -28,6 +29,9 @@ impl ItemDialect for Postgres {
         recipient: &str,
         ids: &[Uuid],
     ) -> Result<Vec<Uuid>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::living_events(tx, (shard, recipient), ids).await;
+        }
         let query = sqlx::query_scalar(LIVING_EVENTS).bind(shard).bind(recipient).bind(ids);
         Ok(query.fetch_all(tx).await?)
     }
@@ -38,6 +42,9 @@ impl ItemDialect for Postgres {
         recipient: &str,
         names: &[&str],
     ) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::delete_named_events(tx, (shard, recipient), names).await;
+        }
         let query = sqlx::query(DELETE_NAMED_EVENTS).bind(shard).bind(recipient).bind(names);
         Ok(query.execute(tx).await?.rows_affected())
     }
