@@ -5,7 +5,6 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use sqlx::Pool;
 use tokio::sync::oneshot::{self, error::RecvError};

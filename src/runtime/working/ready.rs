@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::lane::{Lane, Queues};
+use super::lane::{Choose, Lane, Queues};
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 use crate::runtime::finding::position::Positions;
@@ -92,10 +92,14 @@ impl ReadySet {
 
     /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
     pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
-        let taken = self.queues.take(lane, count);
-        for to in &taken {
-            self.activities.insert(to.clone(), Activity::AtWork { again: Again::No, from_start: false });
-        }
+        self.take_by(Queues::take, lane, count)
+    }
+
+    /// Does the same, and lets `choose` choose the recipients.
+    pub(super) fn take_by(&mut self, choose: Choose, lane: Lane, count: usize) -> Vec<Recipient> {
+        let taken = choose(&mut self.queues, lane, count);
+        let at_work = |to: &Recipient| (to.clone(), Activity::AtWork { again: Again::No, from_start: false });
+        self.activities.extend(taken.iter().map(at_work));
         taken
     }
 

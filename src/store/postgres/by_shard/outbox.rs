@@ -291,7 +291,7 @@ async fn leave(pool: &Pool<Postgres>, sql: &'static str, keys: &[OutboxKey]) -> 
     };
     let gone: Vec<Vec<_>> =
         stream::iter(ids_of_shards(keys)).map(leaving).buffer_unordered(DELETING).try_collect().await?;
-    row_counts(&gone.concat())
+    row_counts(&gone.into_iter().flatten().collect::<Vec<_>>())
 }
 
 pub(in crate::store::postgres) async fn reschedule(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {

@@ -73,9 +73,11 @@ async fn move_shard(pool: &Pool<Postgres>, shard: i16, now: i64, part: i64) -> R
 
 async fn move_in(tx: &mut PgConnection, shard: i16, now: i64, part: i64) -> Result<(i64, Option<i64>), Fault> {
     let locked = sqlx::query(LOCK_DUE_TIMERS).bind(shard).bind(now).bind(part).fetch_all(&mut *tx).await?;
-    let key = |row: &sqlx::postgres::PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-    let (due, ids): (Vec<i64>, Vec<Uuid>) =
-        locked.iter().map(key).collect::<Result<Vec<_>, Fault>>()?.into_iter().unzip();
+    let (mut due, mut ids) = (Vec::<i64>::with_capacity(locked.len()), Vec::<Uuid>::with_capacity(locked.len()));
+    for row in &locked {
+        due.push(row.try_get(0)?);
+        ids.push(row.try_get(1)?);
+    }
     if let (Some(from), Some(until)) = (due.first(), due.last()) {
         for sql in [ADD_MOVED, REMOVE_MOVED] {
             sqlx::query(sql).bind(shard).bind(&ids).bind(from).bind(until).execute(&mut *tx).await?;

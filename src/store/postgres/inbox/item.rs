@@ -8,8 +8,9 @@ use crate::store::fault::Fault;
 use crate::store::inbox::item::ItemDialect;
 use crate::store::postgres::by_shard;
 
-/// Its plan must use the primary key.
-const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE ", among_ids!());
+/// Its plan must use the primary key. With the shard, because a cluster that cuts the tables has the same `ctid` in
+/// several of its own shards: a process that does not know the layout must not get rows of other events.
+const LIVING_EVENTS: &str = concat!("SELECT id FROM eventbox_event WHERE shard = $1 AND ", among_ids!());
 
 /// Names and events are looked up one by one, see [`DELETE_EVENTS`](super::event::DELETE_EVENTS).
 const DELETE_NAMED_EVENTS: &str = "DELETE FROM eventbox_event WHERE ctid = ANY (ARRAY(
