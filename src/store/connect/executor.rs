@@ -39,7 +39,6 @@ pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + '
 }
 
 /// A pool, or a connection.
-#[derive(Debug)]
 #[doc(hidden)]
 pub enum Place<'e, DB: Database> {
     Pool(&'e Pool<DB>),

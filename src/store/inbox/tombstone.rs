@@ -2,6 +2,7 @@
 
 use sqlx::{Database, Row};
 
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -65,15 +66,24 @@ pub trait TombstoneTable: TombstoneDialect {
     ) -> impl Future<Output = Result<Vec<String>, Fault>> + Send;
 }
 
-/// The statement of [`TombstoneTable::list_tombstone_shards`]: looks into each shard by the primary key.
-pub(crate) const LIST_TOMBSTONE_SHARDS: &str = "SELECT a.shard FROM eventbox_anchor a WHERE (
+/// The statement of [`TombstoneTable::list_tombstone_shards`]: skips from shard to shard along the primary key.
+pub(crate) const LIST_TOMBSTONE_SHARDS: &str = "WITH RECURSIVE step (shard) AS (
+    SELECT (SELECT t.shard FROM eventbox_tombstone t WHERE t.shard >= 0 ORDER BY t.shard LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.shard FROM eventbox_tombstone t WHERE t.shard > step.shard ORDER BY t.shard LIMIT 1)
+    FROM step WHERE step.shard IS NOT NULL
+) SELECT shard FROM step WHERE shard IS NOT NULL";
+
+/// The same for tables that are cut by `shard`, where each node looks into its own shards.
+pub(crate) const TOMBSTONE_SHARDS_OF_NODES: &str = "SELECT a.shard FROM eventbox_anchor a WHERE (
     SELECT 1 FROM eventbox_tombstone t WHERE t.shard = a.shard LIMIT 1
 ) IS NOT NULL ORDER BY a.shard";
 
 on_both_engines! {
     impl TombstoneTable for Engine {
         async fn list_tombstone_shards(conn: &mut <Self as Database>::Connection) -> Result<Vec<i16>, Fault> {
-            let rows = sqlx::query::<Engine>(LIST_TOMBSTONE_SHARDS).fetch_all(conn).await?;
+            let sql = if Engine::is_by_shard() { TOMBSTONE_SHARDS_OF_NODES } else { LIST_TOMBSTONE_SHARDS };
+            let rows = sqlx::query::<Engine>(sql).fetch_all(conn).await?;
             rows.into_iter().map(|row| Ok(row.try_get(0)?)).collect()
         }
 

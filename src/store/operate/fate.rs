@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::journal::JournalOutcome;
 use super::kind::kind_of;
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -207,6 +208,16 @@ on_both_engines! {
     );
 
     pub(crate) const AUDITED_SHARDS: &str = concat!(
+        "WITH RECURSIVE shards (shard) AS (
+             SELECT 0 UNION ALL SELECT shard + 1 FROM shards WHERE shard < 255
+         )
+         SELECT CAST(s.shard AS smallint) FROM shards s WHERE ", has_audited!("eventbox_journal"), " OR ",
+        has_audited!("eventbox_event"), " OR ", has_audited!("eventbox_timer"), " OR ",
+        has_audited!("eventbox_dead_letter"), " ORDER BY s.shard"
+    );
+
+    /// The same for tables that are cut by `shard`, where each node looks into its own shards.
+    pub(crate) const AUDITED_SHARDS_OF_NODES: &str = concat!(
         "SELECT s.shard FROM eventbox_anchor s WHERE ", has_audited!("eventbox_journal"), " OR ",
         has_audited!("eventbox_event"), " OR ", has_audited!("eventbox_timer"), " OR ",
         has_audited!("eventbox_dead_letter"), " ORDER BY s.shard"
@@ -258,7 +269,8 @@ on_both_engines! {
             first: &str,
             behind: &str,
         ) -> Result<Vec<i16>, Fault> {
-            let rows = sqlx::query::<Engine>(AUDITED_SHARDS).bind(first).bind(behind).fetch_all(conn).await?;
+            let sql = if Engine::is_by_shard() { AUDITED_SHARDS_OF_NODES } else { AUDITED_SHARDS };
+            let rows = sqlx::query::<Engine>(sql).bind(first).bind(behind).fetch_all(conn).await?;
             rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
         }
 
