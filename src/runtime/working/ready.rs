@@ -90,12 +90,7 @@ impl ReadySet {
         self.found_by_scan.contains(to)
     }
 
-    /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
-    pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
-        self.take_by(Queues::take, lane, count)
-    }
-
-    /// Does the same, and lets `choose` choose the recipients.
+    /// Takes recipients of a lane, chosen by `choose`. They are in flight until [`done`](ReadySet::done).
     pub(super) fn take_by(&mut self, choose: Choose, lane: Lane, count: usize) -> Vec<Recipient> {
         let taken = choose(&mut self.queues, lane, count);
         let at_work = |to: &Recipient| (to.clone(), Activity::AtWork { again: Again::No, from_start: false });
@@ -229,6 +224,12 @@ mod tests {
 
     use super::*;
 
+    impl ReadySet {
+        fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+            self.take_by(Queues::take, lane, count)
+        }
+    }
+
     fn to(key: &str) -> Recipient {
         Recipient::new("cell", key).unwrap()
     }
@@ -261,10 +262,8 @@ mod tests {
             assert_eq!(queue.take(Lane::REDUCERS, 1).len(), usize::from(is_listed_again));
             queue.forget(&a);
         }
-        assert!(
-            !queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now()),
-            "the scan began before the turn had ended"
-        );
+        let found = queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now());
+        assert!(!found, "the scan began before the turn had ended");
         assert!(queue.found(a.clone(), last, Lane::REDUCERS, Instant::now(), Instant::now()), "it committed late");
         queue.forget(&a);
         let late = queue.position(&a);

@@ -81,7 +81,7 @@ macro_rules! list_kinds {
 }
 
 /// Statements of an operator's lists below one shard.
-pub trait OneShardTable: Database {
+pub(crate) trait OneShardTable: Database {
     /// Does what [`BoxesTable::list_boxes`](super::boxes::BoxesTable::list_boxes) does, shard by shard.
     fn list_boxes_by_shard(
         conn: &mut Self::Connection,
