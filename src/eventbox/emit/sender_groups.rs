@@ -328,8 +328,8 @@ impl<B: Backend> Shared<B> {
     }
 }
 
-/// Takes the queued requests of the first one's shard that fit: a group of one shard commits on one node, and fails with
-/// that node alone.
+/// Takes the queued requests of the first one's shard that fit: a group of one shard commits on one node, and fails
+/// with that node alone.
 fn of_one_shard(queue: &mut VecDeque<Request>, full: usize, heavy: usize) -> Vec<Request> {
     let shard = queue.front().map(|request| request.to.shard());
     let (mut bytes, mut taken) = (0_usize, Vec::new());
