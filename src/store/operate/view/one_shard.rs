@@ -96,16 +96,16 @@ pub(crate) trait OneShardTable: Database {
 }
 
 on_both_engines! {
-    const KNOWN_BOXES: &str = list_boxes!("eventbox_state", "");
-    const WAITING_BOXES: &str = list_boxes!("eventbox_event", "");
-    const FAILING_BOXES: &str = list_boxes!("eventbox_failure", " AND e.attempts > 0");
-    const PAUSED_BOXES: &str = list_boxes!("eventbox_failure", " AND e.paused");
-    const QUARANTINED_BOXES: &str = list_boxes!("eventbox_dead_letter", "");
+    const KNOWN_OF_SHARD: &str = list_boxes!("eventbox_state", "");
+    const WAITING_OF_SHARD: &str = list_boxes!("eventbox_event", "");
+    const FAILING_OF_SHARD: &str = list_boxes!("eventbox_failure", " AND e.attempts > 0");
+    const PAUSED_OF_SHARD: &str = list_boxes!("eventbox_failure", " AND e.paused");
+    const QUARANTINED_OF_SHARD: &str = list_boxes!("eventbox_dead_letter", "");
 
-    const EVENT_KINDS: &str = list_kinds!("eventbox_event");
-    const TIMER_KINDS: &str = list_kinds!("eventbox_timer");
-    const FAILURE_KINDS: &str = list_kinds!("eventbox_failure");
-    const QUARANTINE_KINDS: &str = list_kinds!("eventbox_dead_letter");
+    const EVENT_KINDS_OF_SHARD: &str = list_kinds!("eventbox_event");
+    const TIMER_KINDS_OF_SHARD: &str = list_kinds!("eventbox_timer");
+    const FAILURE_KINDS_OF_SHARD: &str = list_kinds!("eventbox_failure");
+    const QUARANTINE_KINDS_OF_SHARD: &str = list_kinds!("eventbox_dead_letter");
 
     type Conn = <Engine as Database>::Connection;
 
@@ -119,11 +119,11 @@ on_both_engines! {
             from: BoxesFrom<'_>,
         ) -> Result<Vec<BoxRow>, Fault> {
             let (filled, sql) = match from.listed {
-                Listed::Known => (WITH_STATES, KNOWN_BOXES),
-                Listed::Waiting => (WITH_EVENTS, WAITING_BOXES),
-                Listed::Failing => (WITH_FAILURES, FAILING_BOXES),
-                Listed::Paused => (WITH_FAILURES, PAUSED_BOXES),
-                Listed::Quarantined => (WITH_DEAD_LETTERS, QUARANTINED_BOXES),
+                Listed::Known => (WITH_STATES, KNOWN_OF_SHARD),
+                Listed::Waiting => (WITH_EVENTS, WAITING_OF_SHARD),
+                Listed::Failing => (WITH_FAILURES, FAILING_OF_SHARD),
+                Listed::Paused => (WITH_FAILURES, PAUSED_OF_SHARD),
+                Listed::Quarantined => (WITH_DEAD_LETTERS, QUARANTINED_OF_SHARD),
             };
             let mut listed = Vec::new();
             for shard in shards(conn, filled, from.shard).await? {
@@ -155,10 +155,10 @@ on_both_engines! {
         ) -> Result<BTreeSet<String>, Fault> {
             let mut kinds = BTreeSet::new();
             for (filled, sql) in [
-                (WITH_EVENTS, EVENT_KINDS),
-                (WITH_TIMERS, TIMER_KINDS),
-                (WITH_FAILURES, FAILURE_KINDS),
-                (WITH_DEAD_LETTERS, QUARANTINE_KINDS),
+                (WITH_EVENTS, EVENT_KINDS_OF_SHARD),
+                (WITH_TIMERS, TIMER_KINDS_OF_SHARD),
+                (WITH_FAILURES, FAILURE_KINDS_OF_SHARD),
+                (WITH_DEAD_LETTERS, QUARANTINE_KINDS_OF_SHARD),
             ] {
                 for shard in shards(conn, filled, 0).await? {
                     let query = sqlx::query_scalar::<Engine, String>(sql).bind(shard).bind(limit);

@@ -29,7 +29,7 @@ const REMOVE_TIMERS: &str = "DELETE FROM eventbox_timer WHERE shard = $1 AND rec
 const REMOVE_QUARANTINED: &str =
     "DELETE FROM eventbox_dead_letter WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
 
-const LIVING_EVENTS: &str = "SELECT id FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
+const LIVING_OF_SHARD: &str = "SELECT id FROM eventbox_event WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
 
 const REMOVE_NAMED: &str = "DELETE FROM eventbox_event e USING eventbox_tombstone t
 WHERE e.shard = $1 AND e.recipient = $2 AND t.shard = $1 AND t.recipient = $2 AND t.name = ANY($3) AND e.id = t.id";
@@ -52,7 +52,7 @@ const PUT_BACK: &str = "INSERT INTO eventbox_event (shard, recipient, id, name, 
 SELECT shard, recipient, id, name, traceparent, origin, payload FROM eventbox_dead_letter
 WHERE shard = $1 AND recipient = $2 AND id = ANY($3)";
 
-const NOTE_JOURNAL: &str = concat!(
+const NOTE_OF_SHARD: &str = concat!(
     "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
 SELECT a.shard, u.recipient, u.id, u.name, u.origin, u.turn, u.outcome, ",
     now_us!(),
@@ -132,7 +132,7 @@ pub(in crate::store::postgres) async fn living_events(
     (shard, recipient): Owner<'_>,
     ids: &[Uuid],
 ) -> Result<Vec<Uuid>, Fault> {
-    Ok(sqlx::query_scalar(LIVING_EVENTS).bind(shard).bind(recipient).bind(ids).fetch_all(tx).await?)
+    Ok(sqlx::query_scalar(LIVING_OF_SHARD).bind(shard).bind(recipient).bind(ids).fetch_all(tx).await?)
 }
 
 pub(in crate::store::postgres) async fn delete_named_events(
@@ -217,7 +217,7 @@ pub(in crate::store::postgres) async fn note_journal(
     rows: &[JournalWrite<'_>],
 ) -> Result<(), Fault> {
     for (shard, part) in of_shards(rows, |row| row.shard) {
-        let query = sqlx::query(NOTE_JOURNAL)
+        let query = sqlx::query(NOTE_OF_SHARD)
             .bind(shard)
             .bind(part.iter().map(|(_, row)| row.recipient).collect::<Vec<_>>())
             .bind(part.iter().map(|(_, row)| row.id).collect::<Vec<_>>())

@@ -18,7 +18,7 @@ const SHARDS_WITH_EVENTS: &str = "SELECT a.shard FROM eventbox_anchor a WHERE a.
 AND (SELECT 1 FROM eventbox_event e WHERE e.shard = a.shard LIMIT 1) IS NOT NULL";
 
 /// `0` is the character behind the slash. The limit is that of each shard, and the caller's limit is met behind it.
-const COUNT_BACKLOG: &str = "SELECT c.events, c.oldest FROM eventbox_anchor a
+const COUNT_OF_NODES: &str = "SELECT c.events, c.oldest FROM eventbox_anchor a
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, min(i.id::text) AS oldest FROM (
         SELECT id FROM eventbox_event e
@@ -27,7 +27,7 @@ CROSS JOIN LATERAL (
 ) c WHERE c.events > 0";
 
 /// As the statement for one node, with the same number of messages in each shard.
-pub(in crate::store::postgres) const OLDEST_UNDELIVERED: &str = concat!(
+pub(in crate::store::postgres) const OLDEST_OF_NODES: &str = concat!(
     "SELECT greatest(",
     now_us!(),
     " - o.created_at_us, 0), o.attempts, o.last_code, o.last_error
@@ -39,7 +39,7 @@ CROSS JOIN LATERAL (
 ) o ORDER BY o.created_at_us LIMIT 1"
 );
 
-const LOCATE_EVENTS: &str = concat!(
+const LOCATE_OF_SHARD: &str = concat!(
     "SELECT ",
     places!("$1"),
     "
@@ -61,7 +61,7 @@ pub(in crate::store::postgres) async fn count_backlog(
 ) -> Result<Vec<BacklogRow>, Fault> {
     let mut counted = Vec::with_capacity(kinds.len());
     for kind in kinds {
-        let rows = sqlx::query(COUNT_BACKLOG).bind(kind).bind(limit).fetch_all(&mut *conn).await?;
+        let rows = sqlx::query(COUNT_OF_NODES).bind(kind).bind(limit).fetch_all(&mut *conn).await?;
         let mut row = BacklogRow { kind: (*kind).to_owned(), events: 0, oldest: None };
         for of_shard in &rows {
             row.events = row.events.saturating_add(of_shard.try_get(0)?).min(limit);
@@ -80,7 +80,7 @@ pub(in crate::store::postgres) async fn locate_events(
 ) -> Result<Vec<Places>, Fault> {
     let mut located: HashMap<usize, Places> = HashMap::with_capacity(keys.len());
     for (shard, part) in of_shards(keys, |key| key.shard) {
-        let query = sqlx::query(LOCATE_EVENTS)
+        let query = sqlx::query(LOCATE_OF_SHARD)
             .bind(shard)
             .bind(part.iter().map(|(_, key)| key.recipient).collect::<Vec<_>>())
             .bind(part.iter().map(|(_, key)| key.id).collect::<Vec<_>>());

@@ -36,7 +36,7 @@ RETURNING u.place"
 
 /// The events of each recipient between its first and its last id. Where only some of them go, their ids are the
 /// `removed` ids of `$7` from number `ids_from` on.
-const REMOVE_EVENTS: &str = "DELETE FROM eventbox_event e
+const REMOVE_OF_ROUND: &str = "DELETE FROM eventbox_event e
 USING unnest((SELECT $2::text[]), $3::uuid[], $4::uuid[], $5::int4[], $6::int4[])
     AS w (recipient, first, last, removed, ids_from)
 WHERE e.shard = $1 AND e.recipient = w.recipient AND e.id BETWEEN w.first AND w.last
@@ -126,7 +126,7 @@ async fn remove(tx: &mut PgConnection, shard: i16, won: &[Part<'_>]) -> Result<b
         ids.extend_from_slice(write.removed.chosen().unwrap_or_default());
     }
     let (first, last): (Vec<_>, Vec<_>) = removing.iter().map(|write| write.removed.bounds().unzip()).unzip();
-    let query = sqlx::query(REMOVE_EVENTS)
+    let query = sqlx::query(REMOVE_OF_ROUND)
         .bind(shard)
         .bind(removing.iter().map(|write| write.recipient).collect::<Vec<_>>())
         .bind(first)

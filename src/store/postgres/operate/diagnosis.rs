@@ -165,7 +165,7 @@ impl DiagnosisDialect for Postgres {
     }
 
     async fn oldest_undelivered(conn: &mut PgConnection) -> Result<Option<OldestMessage>, Fault> {
-        let sql = if by_shard::is_on() { by_shard::looking::OLDEST_UNDELIVERED } else { OLDEST_UNDELIVERED };
+        let sql = if by_shard::is_on() { by_shard::looking::OLDEST_OF_NODES } else { OLDEST_UNDELIVERED };
         let row = sqlx::query(sql).bind(MAX_SEARCHED).fetch_optional(conn).await?;
         row.as_ref().map(oldest).transpose()
     }
