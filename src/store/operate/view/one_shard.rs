@@ -26,7 +26,7 @@ const WITH_FAILURES: &str = filled_shards!("eventbox_failure");
 const WITH_DEAD_LETTERS: &str = filled_shards!("eventbox_dead_letter");
 
 /// The recipients of one table in the shard `$1`, as `list_boxes!` lists those of many shards.
-macro_rules! list_boxes {
+macro_rules! boxes_of_shard {
     ($table:literal, $condition:literal) => {
         concat!(
             "WITH RECURSIVE step (recipient, n) AS (
@@ -58,7 +58,7 @@ macro_rules! list_boxes {
 }
 
 /// The kinds of one table in the shard `$1`; `0` is the character behind the slash.
-macro_rules! list_kinds {
+macro_rules! kinds_of_shard {
     ($table:literal) => {
         concat!(
             "WITH RECURSIVE step (recipient, n) AS (
@@ -96,16 +96,16 @@ pub(crate) trait OneShardTable: Database {
 }
 
 on_both_engines! {
-    const KNOWN_OF_SHARD: &str = list_boxes!("eventbox_state", "");
-    const WAITING_OF_SHARD: &str = list_boxes!("eventbox_event", "");
-    const FAILING_OF_SHARD: &str = list_boxes!("eventbox_failure", " AND e.attempts > 0");
-    const PAUSED_OF_SHARD: &str = list_boxes!("eventbox_failure", " AND e.paused");
-    const QUARANTINED_OF_SHARD: &str = list_boxes!("eventbox_dead_letter", "");
+    const KNOWN_OF_SHARD: &str = boxes_of_shard!("eventbox_state", "");
+    const WAITING_OF_SHARD: &str = boxes_of_shard!("eventbox_event", "");
+    const FAILING_OF_SHARD: &str = boxes_of_shard!("eventbox_failure", " AND e.attempts > 0");
+    const PAUSED_OF_SHARD: &str = boxes_of_shard!("eventbox_failure", " AND e.paused");
+    const QUARANTINED_OF_SHARD: &str = boxes_of_shard!("eventbox_dead_letter", "");
 
-    const EVENT_KINDS_OF_SHARD: &str = list_kinds!("eventbox_event");
-    const TIMER_KINDS_OF_SHARD: &str = list_kinds!("eventbox_timer");
-    const FAILURE_KINDS_OF_SHARD: &str = list_kinds!("eventbox_failure");
-    const QUARANTINE_KINDS_OF_SHARD: &str = list_kinds!("eventbox_dead_letter");
+    const EVENT_KINDS_OF_SHARD: &str = kinds_of_shard!("eventbox_event");
+    const TIMER_KINDS_OF_SHARD: &str = kinds_of_shard!("eventbox_timer");
+    const FAILURE_KINDS_OF_SHARD: &str = kinds_of_shard!("eventbox_failure");
+    const QUARANTINE_KINDS_OF_SHARD: &str = kinds_of_shard!("eventbox_dead_letter");
 
     type Conn = <Engine as Database>::Connection;
 

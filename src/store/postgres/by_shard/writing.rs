@@ -44,10 +44,10 @@ WHERE e.shard = $1 AND e.recipient = w.recipient AND e.id BETWEEN w.first AND w.
 
 /// The first turn of one recipient.
 const FIRST_TURN: &str = concat!(
-    "INSERT INTO eventbox_state (turn, shard, recipient, token, updated_at_us)
-VALUES (1, $1, $2, $3, ",
+    "INSERT INTO eventbox_state (shard, recipient, token, updated_at_us, turn)
+VALUES ($1, $2, $3, ",
     now_us!(),
-    ") ON CONFLICT DO NOTHING"
+    ", 1) ON CONFLICT DO NOTHING"
 );
 
 /// Commits a round, shard by shard, as [`RoundDialect::write_round`](crate::store::turns::round::RoundDialect) does.
