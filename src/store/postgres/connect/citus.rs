@@ -201,3 +201,53 @@ pub(super) async fn cut_by_shard(conn: &mut PgConnection) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(table: &str, method: &str, group: i64, is_copied: bool) -> Placed {
+        let method = method.to_owned();
+        Placed { table: table.to_owned(), is_by_first_column: method == "h", method, group, is_copied }
+    }
+
+    /// Returns the tables as `cut_by_shard` leaves them.
+    fn all_cut() -> Vec<Placed> {
+        let cut = CUT.into_iter().map(|table| placed(table, "h", 7, false));
+        let copied = COPIED.into_iter().map(|table| placed(table, "n", 8, true));
+        let local = ["eventbox_lease", "eventbox_member"].into_iter().map(|table| placed(table, "", 0, false));
+        cut.chain(copied).chain(local).collect()
+    }
+
+    #[test]
+    fn cut_tables_lie_together_or_are_refused() {
+        assert_eq!(layout_of(&all_cut()), Ok(Layout::ByShard));
+        let refused = |change: fn(&mut Placed), at: usize| {
+            let mut tables = all_cut();
+            change(&mut tables[at]);
+            layout_of(&tables).unwrap_err().to_string()
+        };
+        let last_cut = CUT.len() - 1;
+        let told = refused(|table| *table = placed("eventbox_journal", "", 0, false), last_cut);
+        assert!(told.contains("not eventbox_journal by shard") && told.contains("--citus`"), "{told}");
+        let told = refused(|table| table.is_by_first_column = false, 0);
+        assert!(told.contains("not eventbox_anchor by shard"), "{told}");
+        let told = refused(|table| table.group = 9, last_cut);
+        assert!(told.contains("same shard of eventbox_anchor and eventbox_journal"), "{told}");
+        let told = refused(|table| *table = placed("eventbox_paused_kind", "", 0, false), CUT.len());
+        assert!(told.contains("no copy of eventbox_paused_kind"), "{told}");
+        let told = refused(|table| table.group = 9, CUT.len() + COPIED.len());
+        assert!(told.contains("eventbox_lease on other nodes"), "{told}");
+    }
+
+    #[test]
+    fn whole_tables_lie_on_one_node_or_are_refused() {
+        let whole = |group| CUT.into_iter().map(|table| placed(table, "n", group, false)).collect::<Vec<_>>();
+        assert_eq!(layout_of(&[]), Ok(Layout::OneNode));
+        assert_eq!(layout_of(&whole(0)), Ok(Layout::OneNode));
+        assert_eq!(layout_of(&whole(7)), Ok(Layout::BySchema));
+        let mut apart = whole(7);
+        apart.push(placed("eventbox_timer", "", 0, false));
+        assert!(layout_of(&apart).unwrap_err().to_string().contains("different nodes"));
+    }
+}
