@@ -117,14 +117,14 @@ pub use eventbox::{
     Depth, DepthClass, EVersion, EmitOptions, Emitted, Event, EventId, Failure, HookErrors, Json, KindBacklog,
     Migration, Mutation, Next, Outcome, PayloadError, PoisonPolicy, PostProcess, Precision, Processor, Protobuf,
     Receipt, Reducer, ReducerAsProcessor, Sender, SenderConfig, SideEffect, StateAt, StateCodec, Status, Transition,
-    Turn, TurnOptions, backlog, begin, check, emit, emit_all, emit_with, migrate, migrate_citus_schema, migration_sql,
-    migrations, pending, pool_options, process_batch, process_batch_with, reduce_batch, reduce_batch_with, roles_sql,
-    state, state_as, status,
+    Turn, TurnOptions, backlog, begin, check, emit, emit_all, emit_with, layout, migrate, migrate_citus_by_shard,
+    migrate_citus_schema, migration_sql, migrations, pending, pool_options, process_batch, process_batch_with,
+    reduce_batch, reduce_batch_with, roles_sql, state, state_as, status,
 };
 pub use origin::{Origin, OriginEntry};
 pub use recipient::Recipient;
 pub use service::{Health, StopReport};
-pub use store::{Backend, EmitExecutor};
+pub use store::{Backend, EmitExecutor, Layout};
 pub use {sqlx, uuid};
 
 /// Events that are due later: how to cancel, list and move them. [`Event::due_in`] and [`Event::due_at`] make them.

@@ -49,6 +49,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
 TO eventbox_service;
 -- There is a row for each shard, and for each counter, for ever.
 GRANT SELECT, UPDATE ON eventbox_lease, eventbox_shard, eventbox_revision TO eventbox_service;
+GRANT SELECT ON eventbox_anchor TO eventbox_service, eventbox_emitter;
 
 -- A named event looks by its keys whether the first copy is still there. The values stay hidden.
 GRANT INSERT ON eventbox_event, eventbox_timer, eventbox_tombstone TO eventbox_emitter;
@@ -60,7 +61,7 @@ GRANT SELECT ON
     eventbox_event, eventbox_tombstone, eventbox_timer, eventbox_state, eventbox_failure, eventbox_paused_kind,
     eventbox_outbox, eventbox_paused_destination, eventbox_dead_letter, eventbox_member, eventbox_lease,
     eventbox_operation, eventbox_journal, eventbox_journal_kind, eventbox_stream, eventbox_checkpoint, eventbox_shard,
-    eventbox_revision
+    eventbox_revision, eventbox_anchor
 TO eventbox_reader;
 
 COMMIT;

@@ -7,7 +7,7 @@ use sqlx::{Connection, Pool, Transaction};
 
 use crate::error::{Error, Result};
 use crate::retry::pauses;
-use crate::store::{Backend, Class, Fault, Held, answered, hold};
+use crate::store::{Backend, Class, Fault, Held, Layout, answered, hold};
 
 /// Checks that the database can keep the promises of eventboxes, without changing anything.
 ///
@@ -18,7 +18,7 @@ use crate::store::{Backend, Class, Fault, Held, answered, hold};
 /// [`Error::Setup`] when the database must not be used, with what to do: too old a server or library, an encoding other
 /// than UTF-8, a server or file that takes no writes, row-level security that hides from this role what it writes, a
 /// connection pooler that shares server connections between sessions, or a cluster of Citus that keeps the tables on
-/// several nodes (`docs/scaling.md`). Transient and database errors.
+/// several nodes in a way that no [`Layout`] has (`docs/scaling.md`). Transient and database errors.
 pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's settings";
     let refused = |fault: Fault| match B::connection_problem(&fault) {
@@ -45,6 +45,31 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
         return Err(Error::setup(ATTEMPT, "the file is read only: let this process write the file and its directory"));
     }
     Ok(())
+}
+
+/// Returns how the tables lie in the database: on one server, or on a cluster.
+///
+/// [`check`], [`migrate`](crate::migrate()) and the start of a runtime read the layout too. From then on the process
+/// uses the statements of this layout. One database by shard is enough to make a process use these statements for every
+/// database of Postgres; they are right on one server, and slower there.
+///
+/// # Errors
+///
+/// [`Error::Setup`] when a cluster keeps the tables in a way that no layout has, with what to do. Transient and database
+/// errors.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// assert_eq!(eventbox::layout(&pool).await?, eventbox::Layout::OneNode);
+/// # Ok(()) }
+/// ```
+pub async fn layout<B: Backend>(pool: &Pool<B>) -> Result<Layout> {
+    const ATTEMPT: &str = "read the layout of the tables";
+    let layout = answered(pool, async { B::read_layout(&mut *hold(pool).await?).await }).await;
+    layout.map_err(|fault| fault.during(ATTEMPT))?.map_err(|problem| Error::setup(ATTEMPT, problem))
 }
 
 /// Number of retries of the first connection while the file is locked.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::database::check;
 use crate::error::{Error, Result};
-use crate::store::{Backend, Class, Fault, answered, hold};
+use crate::store::{Backend, Class, Fault, Layout, answered, hold};
 
 /// Creates or updates the tables of eventboxes (all begin with `eventbox_`), after [`check`].
 ///
@@ -68,10 +68,7 @@ pub async fn migrate<B: Backend>(pool: &Pool<B>) -> Result<()> {
 /// # Ok(()) }
 /// ```
 pub async fn migrate_citus_schema<B: Backend>(pool: &Pool<B>) -> Result<()> {
-    let refused = answered(pool, async { B::distribution_problem(&mut *hold(pool).await?).await });
-    if let Some(problem) = refused.await.map_err(|fault: Fault| fault.during(DISTRIBUTE))? {
-        return Err(Error::setup(DISTRIBUTE, problem));
-    }
+    require_distributable(pool, Layout::BySchema, DISTRIBUTE).await?;
     migrate(pool).await?;
     let pool = pool.clone();
     to_its_end(DISTRIBUTE, async move {
@@ -79,6 +76,59 @@ pub async fn migrate_citus_schema<B: Backend>(pool: &Pool<B>) -> Result<()> {
         B::distribute_schema(&mut *hold(&pool).await.map_err(during)?).await.map_err(during)
     })
     .await
+}
+
+/// Does what [`migrate`] does, and cuts the tables by `shard` on a Citus cluster, so that they lie on all its nodes.
+///
+/// Use it on the coordinator, for one eventbox that is larger than a server. Stop the services first: Citus moves the
+/// rows of one table after the other, and a process that started before the move has the statements of one server. Each
+/// process reads the layout in [`check`], in [`migrate`] and at the start of a runtime, so call one of them before the
+/// first emit. Tables that were cut before stay where they are, and get the missing migrations. `docs/scaling.md` has
+/// the steps, and the differences to one node.
+///
+/// # Errors
+///
+/// [`Error::Setup`], before anything is changed, when the database has no extension `citus` 12 or newer, and when the
+/// tables are in a schema that Citus has put on one node. The errors of [`migrate`].
+///
+/// # Cancel safety
+///
+/// Safe: a started migration or move continues in the background, and another call finishes what is missing.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A file is no cluster.
+/// let pool = sqlx::SqlitePool::connect_with(eventbox::sqlite_options(":memory:")).await?;
+/// let refused = eventbox::migrate_citus_by_shard(&pool).await.unwrap_err();
+/// assert!(matches!(refused, eventbox::Error::Setup { .. }));
+/// # Ok(()) }
+/// ```
+pub async fn migrate_citus_by_shard<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    require_distributable(pool, Layout::ByShard, CUT).await?;
+    // Tables of which only some are cut are not fit for a migration.
+    cut(pool).await?;
+    migrate(pool).await?;
+    cut(pool).await?;
+    check(pool).await
+}
+
+async fn cut<B: Backend>(pool: &Pool<B>) -> Result<()> {
+    let pool = pool.clone();
+    to_its_end(CUT, async move {
+        let during = |fault: Fault| fault.during(CUT);
+        B::cut_by_shard(&mut *hold(&pool).await.map_err(during)?).await.map_err(during)
+    })
+    .await
+}
+
+async fn require_distributable<B: Backend>(pool: &Pool<B>, wanted: Layout, attempt: &'static str) -> Result<()> {
+    let problem = answered(pool, async { B::distribution_problem(&mut *hold(pool).await?, wanted).await });
+    match problem.await.map_err(|fault: Fault| fault.during(attempt))? {
+        Some(problem) => Err(Error::setup(attempt, problem)),
+        None => Ok(()),
+    }
 }
 
 /// Runs work in a task of its own: a caller who drops the future must not leave the work half done.
@@ -96,6 +146,8 @@ async fn to_its_end(attempt: &str, work: impl Future<Output = Result<()>> + Send
 const ATTEMPT: &str = "migrate the tables of eventbox";
 
 const DISTRIBUTE: &str = "put the schema of eventbox on a node of the cluster";
+
+const CUT: &str = "cut the tables of eventbox by shard";
 
 /// Time after which the migrations together are given up, and the move to a node of a cluster.
 const MIGRATE_WAIT: Duration = Duration::from_secs(30 * 60);
@@ -243,8 +295,8 @@ pub(crate) async fn migrated<B: Backend>(pool: &Pool<B>) -> Result<Migrated, Fau
 #[cfg(feature = "runtime")]
 pub(crate) async fn check_migrated<B: Backend>(pool: &Pool<B>) -> Result<()> {
     const ATTEMPT: &str = "check the database's tables";
-    let problem = answered(pool, async { B::layout_problem(&mut *hold(pool).await?).await });
-    if let Some(problem) = problem.await.map_err(|fault: Fault| fault.during(ATTEMPT))? {
+    let layout = answered(pool, async { B::read_layout(&mut *hold(pool).await?).await });
+    if let Err(problem) = layout.await.map_err(|fault: Fault| fault.during(ATTEMPT))? {
         return Err(Error::setup(ATTEMPT, problem));
     }
     match usable(pool, ATTEMPT).await? {

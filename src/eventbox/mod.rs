@@ -17,7 +17,7 @@ pub use crate::shard::SHARDS;
 pub use backlog::{KindBacklog, MAX_COUNTED_EVENTS, Precision, backlog};
 #[cfg(feature = "postgres")]
 pub use database::postgres_options;
-pub use database::{REVALIDATE_IDLE_AFTER, begin, check, pool_options};
+pub use database::{REVALIDATE_IDLE_AFTER, begin, check, layout, pool_options};
 #[cfg(feature = "sqlite")]
 pub use database::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE_KIB, sqlite_options};
 #[cfg(all(test, feature = "runtime"))]
@@ -65,7 +65,7 @@ pub(crate) use metrics::{Phase, shard_name, spent, spent_for};
 #[cfg(feature = "runtime")]
 pub(crate) use migrate::check_migrated;
 pub(crate) use migrate::{Migrated, migrated};
-pub use migrate::{migrate, migrate_citus_schema};
+pub use migrate::{migrate, migrate_citus_by_shard, migrate_citus_schema};
 pub use migrations::{Migration, migration_sql, migrations, roles_sql};
 pub use pending::{MAX_PENDING, pending};
 #[cfg(feature = "runtime")]

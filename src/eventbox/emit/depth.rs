@@ -11,7 +11,7 @@ use crate::eventbox::event::{Event, EventId, trace};
 use crate::eventbox::metrics;
 use crate::origin;
 use crate::recipient::Recipient;
-use crate::store::{Backend, DepthBound, EmitExecutor, Measured};
+use crate::store::{Backend, DepthBound, EmitExecutor, Measured, Place};
 
 /// Fewest waiting events that make a box [`Many`](DepthClass::Many) events deep.
 pub const MANY_WAITING: u32 = 100;
@@ -149,11 +149,11 @@ where
     let (current, origin) = (trace::current(), origin::current());
     let id = EventId::mint();
     let row = row_of(to, &event, id, current.as_deref(), origin.as_ref());
-    let pool = executor.pool();
-    let is_committed = pool.is_some();
-    let measured = match pool {
-        Some(pool) => B::insert_measured_on_pool(&pool, row, bound).await,
-        None => B::insert_measured(executor, row, bound).await,
+    let place = executor.place();
+    let is_committed = matches!(place, Place::Pool(_));
+    let measured = match place {
+        Place::Pool(pool) => B::insert_measured_on_pool(pool, row, bound).await,
+        Place::Connection(conn) => B::insert_measured(conn, row, bound).await,
     };
     let measured = measured.map_err(|fault| fault.during_commit(attempt()))?;
     let depth = Depth::of(&measured);

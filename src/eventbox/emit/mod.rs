@@ -3,6 +3,7 @@
 pub(super) mod depth;
 pub(super) mod sender;
 pub(super) mod sender_groups;
+mod sender_retries;
 pub(super) mod wake_up;
 
 use std::collections::HashSet;
@@ -15,7 +16,7 @@ use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::origin::{self, SharedOrigin};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EmitExecutor, EventRow, in_time};
+use crate::store::{Backend, EmitExecutor, EventRow, Place, in_time};
 
 pub use crate::store::Emitted;
 
@@ -101,9 +102,9 @@ where
         wake_up::wake(&std::iter::once(to), is_committed);
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
-    let noted = match pool {
-        Some(pool) => B::insert_all_on_pool(&pool, &[row]).await,
-        None => B::insert_events(executor, &[row]).await,
+    let noted = match executor.place() {
+        Place::Pool(pool) => B::insert_all_on_pool(pool, &[row]).await,
+        Place::Connection(conn) => B::insert_events(conn, &[row]).await,
     };
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     let answer = noted.first().copied().unwrap_or(Emitted::Duplicate);
@@ -160,11 +161,11 @@ where
     let (current, origin) = (trace::current(), origin::current());
     let (positions, rows) = rows_of(events, current.as_deref(), origin.as_ref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let pool = executor.pool();
-    let is_committed = pool.is_some();
-    let noted = match pool {
-        Some(pool) => B::insert_all_on_pool(&pool, &rows).await,
-        None => B::insert_events(executor, &rows).await,
+    let place = executor.place();
+    let is_committed = matches!(place, Place::Pool(_));
+    let noted = match place {
+        Place::Pool(pool) => B::insert_all_on_pool(pool, &rows).await,
+        Place::Connection(conn) => B::insert_events(conn, &rows).await,
     };
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted, is_committed))
@@ -209,7 +210,7 @@ pub(super) async fn emit_slice_in<B: Backend>(
     let (current, origin) = (trace::current(), origin::current());
     let (positions, rows) = rows_of(events, current.as_deref(), origin.as_ref());
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let noted = in_time::<B, _>(B::insert_events_in(tx, &rows)).await.map_err(|fault| fault.during(attempt()))?;
+    let noted = in_time::<B, _>(B::insert_events(tx, &rows)).await.map_err(|fault| fault.during(attempt()))?;
     Ok(answers_of(events, positions, noted, false))
 }
 

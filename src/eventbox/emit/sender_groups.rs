@@ -5,15 +5,13 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use backon::ExponentialBackoff;
 use sqlx::Pool;
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::sender::SenderConfig;
+use super::sender_retries::Retries;
 use super::wake_up;
 use super::{Emitted, MAX_EMIT_EVENTS, row_of};
 use crate::error::{Error, Misuse, Result};
@@ -23,14 +21,7 @@ use crate::eventbox::event::{Event, EventId};
 use crate::eventbox::metrics;
 use crate::origin;
 use crate::recipient::Recipient;
-use crate::retry::endless_pauses;
 use crate::store::{Backend, Class, EventRow, Fault, Gone};
-
-/// Pause before the first retry; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-
-/// Longest pause between retries.
-const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// State that all clones of a sender share.
 pub(super) struct Shared<B: Backend> {
@@ -234,6 +225,9 @@ impl<B: Backend> Shared<B> {
         let lane = lanes.get_mut(lane)?;
         let full = usize::try_from(self.config.group_events.get()).unwrap_or(usize::MAX).min(MAX_EMIT_EVENTS);
         let heavy = usize::try_from(self.config.group_bytes.get()).unwrap_or(usize::MAX);
+        if B::is_by_shard() && !lane.queue.is_empty() {
+            return Some(of_one_shard(&mut lane.queue, full, heavy));
+        }
         let mut bytes = 0_usize;
         let fitting = lane.queue.iter().take(full).take_while(|request| {
             bytes = bytes.saturating_add(request.event.value().len());
@@ -334,6 +328,28 @@ impl<B: Backend> Shared<B> {
     }
 }
 
+/// Takes the queued requests of the first one's shard that fit: a group of one shard commits on one node, and fails
+/// with that node alone.
+fn of_one_shard(queue: &mut VecDeque<Request>, full: usize, heavy: usize) -> Vec<Request> {
+    let shard = queue.front().map(|request| request.to.shard());
+    let (mut bytes, mut taken) = (0_usize, Vec::new());
+    let mut left = VecDeque::with_capacity(queue.len());
+    for request in queue.drain(..) {
+        let is_next = Some(request.to.shard()) == shard && taken.len() < full;
+        let with_it = bytes.saturating_add(request.event.value().len());
+        if is_next && (taken.is_empty() || with_it <= heavy) {
+            bytes = with_it;
+            taken.push(request);
+        } else {
+            // A later request of this shard must not overtake one that did not fit.
+            bytes = if is_next { usize::MAX } else { bytes };
+            left.push_back(request);
+        }
+    }
+    *queue = left;
+    taken
+}
+
 /// A task that sends the queue of a lane. When the task is dropped with its runtime, or panics, another task is
 /// started.
 struct Sending<B: Backend> {
@@ -359,29 +375,6 @@ impl<B: Backend> Drop for Sending<B> {
             }
             self.shared.gone.tell();
         }
-    }
-}
-
-/// Retries with growing pauses, until a time limit.
-struct Retries {
-    until: Instant,
-    pauses: ExponentialBackoff,
-}
-
-impl Retries {
-    fn new(limit: Duration) -> Self {
-        let now = Instant::now();
-        Retries { until: now.checked_add(limit).unwrap_or(now), pauses: endless_pauses(FIRST_PAUSE, MAX_PAUSE) }
-    }
-
-    /// Pauses before the next retry. Returns false when the time limit would pass.
-    async fn pause(&mut self) -> bool {
-        let pause = self.pauses.next().unwrap_or(MAX_PAUSE);
-        if Instant::now() + pause > self.until {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-        true
     }
 }
 

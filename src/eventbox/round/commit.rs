@@ -31,6 +31,11 @@ impl<P> Slice<P> {
         Slice { ready: vec![ready], parts: vec![part] }
     }
 
+    /// Returns the shard of the last recipient.
+    pub(super) fn shard(&self) -> Option<u8> {
+        self.ready.last().map(|ready| ready.to.shard())
+    }
+
     pub(super) fn push(&mut self, ready: Ready, part: P) {
         self.ready.push(ready);
         self.parts.push(part);

@@ -218,7 +218,7 @@ pub(crate) async fn round<B: Backend, W: Way<B>>(
     }
     let (decided_at, mut was_given_up) = (Instant::now(), false);
     let mut committing = Ok(());
-    for (place, slice) in slices(ready, limits.max_bytes).into_iter().enumerate() {
+    for (place, slice) in slices(ready, limits.max_bytes, B::is_by_shard()).into_iter().enumerate() {
         if place > 0 && begun.is_some() {
             slice.ready.iter().for_each(|ready| note(&mut done, ready.index, Done::Deferred));
             continue;
@@ -322,14 +322,15 @@ fn shards_of(members: &[RoundMember]) -> BTreeMap<u8, u32> {
     shards
 }
 
-/// Groups members that commit together: each group writes at most `max_bytes`, or is a single recipient.
-fn slices<P>(ready: Vec<(Ready, P)>, max_bytes: usize) -> Vec<Slice<P>> {
+/// Groups members that commit together: each group writes at most `max_bytes`, or is a single recipient. With
+/// `is_by_shard`, a group has one shard.
+fn slices<P>(ready: Vec<(Ready, P)>, max_bytes: usize, is_by_shard: bool) -> Vec<Slice<P>> {
     let mut slices: Vec<Slice<P>> = Vec::new();
     let mut left = 0;
     for (ready, part) in ready {
         let bytes = ready.bytes;
         match slices.last_mut() {
-            Some(slice) if bytes <= left => {
+            Some(slice) if bytes <= left && !(is_by_shard && slice.shard() != Some(ready.to.shard())) => {
                 left -= bytes;
                 slice.push(ready, part);
             }

@@ -22,6 +22,9 @@ impl Lane {
     }
 }
 
+/// A way to take at most this many recipients of a lane.
+pub(super) type Choose = fn(&mut Queues, Lane, usize) -> Vec<Recipient>;
+
 /// The ready recipients of each lane, first come, first served.
 #[derive(Debug, Default)]
 pub(super) struct Queues(BTreeMap<Lane, VecDeque<Recipient>>);
@@ -35,6 +38,21 @@ impl Queues {
     pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
         let queue = self.0.entry(lane).or_default();
         queue.drain(..count.min(queue.len())).collect()
+    }
+
+    /// Takes the first recipient of a lane, and those of its shard behind it.
+    pub(super) fn take_of_one_shard(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+        let queue = self.0.entry(lane).or_default();
+        let shard = queue.front().map(Recipient::shard);
+        let mut taken = Vec::new();
+        queue.retain(|to| {
+            let is_taken = taken.len() < count && Some(to.shard()) == shard;
+            if is_taken {
+                taken.push(to.clone());
+            }
+            !is_taken
+        });
+        taken
     }
 
     /// Returns the number of recipients of a lane.
@@ -78,5 +96,20 @@ mod tests {
         assert_eq!(queues.round_lanes(first), [second, Lane::REDUCERS, first]);
         assert_eq!((queues.take(first, 9), queues.all_waiting()), (vec![to("b")], 3));
         assert_eq!(queues.round_lanes(second), [Lane::REDUCERS, second]);
+    }
+
+    #[test]
+    fn recipients_of_one_shard_are_taken_together_and_in_order() {
+        let mut queues = Queues::default();
+        let all: Vec<_> = (0..2_000).map(|n| to(&n.to_string())).collect();
+        all.iter().for_each(|to| queues.push(Lane::REDUCERS, to.clone()));
+        let of_first: Vec<_> = all.iter().filter(|to| to.shard() == all[0].shard()).cloned().collect();
+        assert!(of_first.len() > 3, "{}", of_first.len());
+        assert_eq!(queues.take_of_one_shard(Lane::REDUCERS, 2), of_first[..2]);
+        assert_eq!(queues.waiting(Lane::REDUCERS), all.len() - 2);
+        let next = queues.take_of_one_shard(Lane::REDUCERS, 100);
+        assert_eq!(next.first().map(Recipient::shard), Some(all[1].shard()));
+        assert!(next.iter().all(|to| to.shard() == all[1].shard()));
+        assert!(Queues::default().take_of_one_shard(Lane::REDUCERS, 1).is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::lane::{Lane, Queues};
+use super::lane::{Choose, Lane, Queues};
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 use crate::runtime::finding::position::Positions;
@@ -90,12 +90,11 @@ impl ReadySet {
         self.found_by_scan.contains(to)
     }
 
-    /// Takes the next recipients of a lane. They are in flight until [`done`](ReadySet::done).
-    pub(super) fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
-        let taken = self.queues.take(lane, count);
-        for to in &taken {
-            self.activities.insert(to.clone(), Activity::AtWork { again: Again::No, from_start: false });
-        }
+    /// Takes recipients of a lane, chosen by `choose`. They are in flight until [`done`](ReadySet::done).
+    pub(super) fn take_by(&mut self, choose: Choose, lane: Lane, count: usize) -> Vec<Recipient> {
+        let taken = choose(&mut self.queues, lane, count);
+        let at_work = |to: &Recipient| (to.clone(), Activity::AtWork { again: Again::No, from_start: false });
+        self.activities.extend(taken.iter().map(at_work));
         taken
     }
 
@@ -225,6 +224,12 @@ mod tests {
 
     use super::*;
 
+    impl ReadySet {
+        fn take(&mut self, lane: Lane, count: usize) -> Vec<Recipient> {
+            self.take_by(Queues::take, lane, count)
+        }
+    }
+
     fn to(key: &str) -> Recipient {
         Recipient::new("cell", key).unwrap()
     }
@@ -257,10 +262,8 @@ mod tests {
             assert_eq!(queue.take(Lane::REDUCERS, 1).len(), usize::from(is_listed_again));
             queue.forget(&a);
         }
-        assert!(
-            !queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now()),
-            "the scan began before the turn had ended"
-        );
+        let found = queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now());
+        assert!(!found, "the scan began before the turn had ended");
         assert!(queue.found(a.clone(), last, Lane::REDUCERS, Instant::now(), Instant::now()), "it committed late");
         queue.forget(&a);
         let late = queue.position(&a);

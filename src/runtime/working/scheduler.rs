@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::idle::Idle;
-use super::lane::Lane;
+use super::lane::{Lane, Queues};
 use super::pace::Paces;
 use super::paused::PausedKinds;
 use super::ready::ReadySet;
@@ -259,7 +259,9 @@ impl<B: Backend> Scheduler<B> {
         let held = self.held.borrow();
         let outages = &self.shared.outages;
         let may_begin = |to: &Recipient| !held.contains(to.kind()) && !outages.waits(to);
-        let (taken, waiting) = self.queue.take(lane, count).into_iter().partition(may_begin);
+        // A round of one shard commits on one node, and waits for no other.
+        let choose = if B::is_by_shard() { Queues::take_of_one_shard } else { Queues::take };
+        let (taken, waiting) = self.queue.take_by(choose, lane, count).into_iter().partition(may_begin);
         drop(held);
         let waiting: Vec<Recipient> = waiting;
         for to in waiting {

@@ -1,6 +1,6 @@
 //! Where events are emitted.
 
-use sqlx::{Executor, Pool};
+use sqlx::{Database, Executor, Pool};
 
 use crate::store::Backend;
 
@@ -32,6 +32,17 @@ pub trait EmitExecutor<'e>: Executor<'e, Database: Backend> + sealed::Sealed + '
     /// Returns the pool, if this executor is a pool.
     #[doc(hidden)]
     fn pool(&self) -> Option<Pool<Self::Database>>;
+
+    /// Returns the pool or the connection, for work of several statements.
+    #[doc(hidden)]
+    fn place(self) -> Place<'e, Self::Database>;
+}
+
+/// A pool, or a connection.
+#[doc(hidden)]
+pub enum Place<'e, DB: Database> {
+    Pool(&'e Pool<DB>),
+    Connection(&'e mut DB::Connection),
 }
 
 mod sealed {
@@ -48,11 +59,19 @@ macro_rules! executors {
             fn pool(&self) -> Option<Pool<$engine>> {
                 Some((*self).clone())
             }
+
+            fn place(self) -> Place<'e, $engine> {
+                Place::Pool(self)
+            }
         }
 
         impl<'e> EmitExecutor<'e> for &'e mut $connection {
             fn pool(&self) -> Option<Pool<$engine>> {
                 None
+            }
+
+            fn place(self) -> Place<'e, $engine> {
+                Place::Connection(self)
             }
         }
     };

@@ -5,6 +5,7 @@ use std::fmt;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{Pool, Transaction};
 
+use super::layout::Layout;
 use super::session::Session;
 use crate::store::fault::Fault;
 
@@ -34,18 +35,26 @@ pub trait Schema: Session<Connection: Migrate> {
     /// Warnings are logged.
     fn check_settings(conn: &mut Self::Connection) -> impl Future<Output = Result<SettingsCheck, Fault>> + Send;
 
-    /// Returns why the tables lie on a cluster as the statements cannot use them, and what to do.
-    fn layout_problem(
+    /// Returns how the tables lie on a cluster, or why the statements cannot use them, and what to do. From then on the
+    /// process uses the statements of that layout.
+    fn read_layout(
         conn: &mut Self::Connection,
-    ) -> impl Future<Output = Result<Option<SettingsProblem>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Result<Layout, SettingsProblem>, Fault>> + Send;
 
-    /// Returns why the schema of the tables cannot be put on a node of a Citus cluster, and what to do.
+    /// Returns whether the process uses the statements that touch one shard each.
+    fn is_by_shard() -> bool;
+
+    /// Returns why the tables cannot be put on a Citus cluster in a layout, and what to do.
     fn distribution_problem(
         conn: &mut Self::Connection,
+        wanted: Layout,
     ) -> impl Future<Output = Result<Option<SettingsProblem>, Fault>> + Send;
 
     /// Puts the schema of the tables on a node of a Citus cluster. Does nothing when it was put there before.
     fn distribute_schema(conn: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Cuts the tables by shard on a Citus cluster. Does nothing for tables that were cut before.
+    fn cut_by_shard(conn: &mut Self::Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Returns why the connections of a pool cannot be used, and what to do, if a pooler between the process and the
     /// database breaks them.

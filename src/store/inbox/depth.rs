@@ -1,6 +1,5 @@
 //! Emits that measure their box: how many events wait in it, and which is the oldest.
 
-use sqlx::Executor;
 use uuid::Uuid;
 
 use crate::store::BoxFuture;
@@ -62,13 +61,11 @@ pub(in crate::store) use oldest;
 pub trait DepthDialect: EventDialect {
     /// Inserts one event, named or not, and measures its box, in one statement. Inserts nothing into a full box, unless
     /// the event is due later. A named event that is remembered is no reason to say that the box is full.
-    fn insert_measured<'e, E>(
-        executor: E,
-        row: EventRow<'_>,
+    fn insert_measured<'e>(
+        conn: &'e mut Self::Connection,
+        row: EventRow<'e>,
         bound: DepthBound,
-    ) -> BoxFuture<'e, Result<Measured, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e;
+    ) -> BoxFuture<'e, Result<Measured, Fault>>;
 
     /// Does what [`insert_measured`](DepthDialect::insert_measured) does, on a pool, where the insert may share its
     /// commit. Waits for a name as [`insert_all_on_pool`](EventDialect::insert_all_on_pool) does.

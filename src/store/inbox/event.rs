@@ -106,9 +106,13 @@ pub trait EventDialect: Database {
     /// Returns one value for each row, in that order. A row whose name is remembered is left out, and a row that is due
     /// later becomes a timer. A row whose own id is remembered under its name was added by an earlier attempt, and the
     /// result says so.
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e;
+    ///
+    /// On a cluster that cuts the tables, the rows of each shard are inserted by statements of their own, in one
+    /// transaction. The future is boxed as that of [`insert_event`](EventDialect::insert_event).
+    fn insert_events<'e>(
+        conn: &'e mut Self::Connection,
+        rows: &'e [EventRow<'e>],
+    ) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>;
 
     /// Does what [`insert_events`](EventDialect::insert_events) does, on a pool, where the inserts may share their
     /// commit. Inserts all events or none.
@@ -141,12 +145,6 @@ pub trait EventDialect: Database {
 
 /// Statements on events that both engines accept.
 pub trait EventTable: EventDialect {
-    /// Does what [`EventDialect::insert_events`] does, in a transaction, for code that is generic over the engine.
-    fn insert_events_in(
-        tx: &mut Self::Connection,
-        rows: &[EventRow<'_>],
-    ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
-
     /// Returns the oldest events of a recipient behind `after` (the nil id is before all), oldest first.
     fn list_events(
         conn: &mut Self::Connection,
@@ -210,13 +208,6 @@ pub(crate) const LIST_RECIPIENTS: &str = "WITH RECURSIVE step (recipient, n) AS 
 
 on_both_engines! {
     impl EventTable for Engine {
-        async fn insert_events_in(
-            tx: &mut <Self as Database>::Connection,
-            rows: &[EventRow<'_>],
-        ) -> Result<Vec<Emitted>, Fault> {
-            Self::insert_events(tx, rows).await
-        }
-
         async fn list_events(
             conn: &mut <Self as Database>::Connection,
             shard: i16,

@@ -2,6 +2,7 @@
 
 use sqlx::{Database, Row};
 
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -73,10 +74,16 @@ pub(crate) const LIST_TOMBSTONE_SHARDS: &str = "WITH RECURSIVE step (shard) AS (
     FROM step WHERE step.shard IS NOT NULL
 ) SELECT shard FROM step WHERE shard IS NOT NULL";
 
+/// The same for tables that are cut by `shard`, where each node looks into its own shards.
+pub(crate) const TOMBSTONE_SHARDS_OF_NODES: &str = "SELECT a.shard FROM eventbox_anchor a WHERE (
+    SELECT 1 FROM eventbox_tombstone t WHERE t.shard = a.shard LIMIT 1
+) IS NOT NULL ORDER BY a.shard";
+
 on_both_engines! {
     impl TombstoneTable for Engine {
         async fn list_tombstone_shards(conn: &mut <Self as Database>::Connection) -> Result<Vec<i16>, Fault> {
-            let rows = sqlx::query::<Engine>(LIST_TOMBSTONE_SHARDS).fetch_all(conn).await?;
+            let sql = if Engine::is_by_shard() { TOMBSTONE_SHARDS_OF_NODES } else { LIST_TOMBSTONE_SHARDS };
+            let rows = sqlx::query::<Engine>(sql).fetch_all(conn).await?;
             rows.into_iter().map(|row| Ok(row.try_get(0)?)).collect()
         }
 

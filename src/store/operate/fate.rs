@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::journal::JournalOutcome;
 use super::kind::kind_of;
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -70,18 +71,28 @@ pub struct AuditRow {
     pub places: Places,
 }
 
-/// The columns of [`Places`] for the event `w`. A scalar subquery is a look-up by key, however many events are asked
+/// The columns of [`Places`] for the event `w` of a shard. A scalar subquery is a look-up by key, however many events are asked
 /// for.
 macro_rules! places {
-    () => {
-        "(SELECT 1 FROM eventbox_event e
-     WHERE e.shard = w.shard AND e.recipient = w.recipient AND e.id = w.id) IS NOT NULL,
+    ($shard:literal) => {
+        concat!(
+            "(SELECT 1 FROM eventbox_event e
+     WHERE e.shard = ",
+            $shard,
+            " AND e.recipient = w.recipient AND e.id = w.id) IS NOT NULL,
     (SELECT 1 FROM eventbox_timer m
-     WHERE m.shard = w.shard AND m.recipient = w.recipient AND m.id = w.id) IS NOT NULL,
+     WHERE m.shard = ",
+            $shard,
+            " AND m.recipient = w.recipient AND m.id = w.id) IS NOT NULL,
     (SELECT 1 FROM eventbox_dead_letter d
-     WHERE d.shard = w.shard AND d.id = w.id AND d.recipient = w.recipient) IS NOT NULL,
+     WHERE d.shard = ",
+            $shard,
+            " AND d.id = w.id AND d.recipient = w.recipient) IS NOT NULL,
     (SELECT j.outcome FROM eventbox_journal j
-     WHERE j.shard = w.shard AND j.recipient = w.recipient AND j.id = w.id)"
+     WHERE j.shard = ",
+            $shard,
+            " AND j.recipient = w.recipient AND j.id = w.id)"
+        )
     };
 }
 pub(in crate::store) use places;
@@ -143,8 +154,8 @@ pub trait FateTable: FateDialect {
 macro_rules! audited {
     ($table:literal) => {
         concat!(
-            "SELECT shard, recipient, id FROM (
-                 SELECT shard, recipient, id FROM ",
+            "SELECT recipient, id FROM (
+                 SELECT recipient, id FROM ",
             $table,
             " WHERE shard = $1 AND recipient < $2 AND (recipient, id) > ($3, $4)
                  ORDER BY recipient, id LIMIT $5 + 0
@@ -205,13 +216,20 @@ on_both_engines! {
         has_audited!("eventbox_dead_letter"), " ORDER BY s.shard"
     );
 
+    /// The same for tables that are cut by `shard`, where each node looks into its own shards.
+    pub(crate) const AUDITED_SHARDS_OF_NODES: &str = concat!(
+        "SELECT s.shard FROM eventbox_anchor s WHERE ", has_audited!("eventbox_journal"), " OR ",
+        has_audited!("eventbox_event"), " OR ", has_audited!("eventbox_timer"), " OR ",
+        has_audited!("eventbox_dead_letter"), " ORDER BY s.shard"
+    );
+
     pub(crate) const AUDITED: &str = concat!(
         "WITH of_all AS (",
         audited!("eventbox_event"), " UNION ", audited!("eventbox_timer"), " UNION ",
         audited!("eventbox_dead_letter"), " UNION ", audited!("eventbox_journal"),
         ")
-         SELECT w.recipient, w.id, ", places!(), "
-         FROM (SELECT shard, recipient, id FROM of_all ORDER BY recipient, id LIMIT $5 + 0) w
+         SELECT w.recipient, w.id, ", places!("$1"), "
+         FROM (SELECT recipient, id FROM of_all ORDER BY recipient, id LIMIT $5 + 0) w
          ORDER BY w.recipient, w.id"
     );
 
@@ -251,7 +269,8 @@ on_both_engines! {
             first: &str,
             behind: &str,
         ) -> Result<Vec<i16>, Fault> {
-            let rows = sqlx::query::<Engine>(AUDITED_SHARDS).bind(first).bind(behind).fetch_all(conn).await?;
+            let sql = if Engine::is_by_shard() { AUDITED_SHARDS_OF_NODES } else { AUDITED_SHARDS };
+            let rows = sqlx::query::<Engine>(sql).bind(first).bind(behind).fetch_all(conn).await?;
             rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
         }
 

@@ -5,6 +5,7 @@
 //! each call, find the plan for any call more expensive than that for a short array, and so plan again at each call: a
 //! named emit took ten times as long to plan as to run.
 
+mod by_shard;
 mod connect;
 mod inbox;
 pub(in crate::store) mod operate;

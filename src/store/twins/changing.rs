@@ -122,7 +122,7 @@ on_both_engines! {
             let mut tx = pool.begin().await.unwrap();
             transcript.note(
                 format!("insert_events again {size}"),
-                Engine::insert_events_in(&mut tx, &again).await.unwrap(),
+                Engine::insert_events(&mut tx, &again).await.unwrap(),
             );
             tx.commit().await.unwrap();
         }

@@ -73,6 +73,10 @@ impl Twin for Postgres {
             // For older servers, and servers without ICU.
             sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut conn).await.unwrap();
         }
+        if std::env::var("EVENTBOX_TEST_LAYOUT").is_ok_and(|layout| layout == "by-shard") {
+            let said = format!("ALTER DATABASE {name} SET eventbox.layout = 'by-shard'");
+            sqlx::raw_sql(AssertSqlSafe(said)).execute(&mut conn).await.unwrap();
+        }
         let options: sqlx::postgres::PgConnectOptions = server.parse().unwrap();
         let pool = Pool::connect_with(options.database(&name)).await.unwrap();
         crate::migrate(&pool).await.unwrap();

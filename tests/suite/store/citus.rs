@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use eventbox::Error;
+use eventbox::{Emitted, Error, Event, Layout, Recipient};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
 
 use crate::support::source::{Statement, root, statements};
 use crate::support::{TestDb, layout, with_database};
 
-/// The statements that tables cut by `shard` would refuse, or answer on many nodes, with the reasons.
+/// The statements of one server that tables cut by `shard` refuse, or answer on many nodes, with the reasons. Where the
+/// reason is more than several shards of a read, `by_shard` has other statements instead.
 const BY_SHARD: &str = "tests/suite/store/citus_by_shard.txt";
 
-/// Tables that would be cut by `shard`. The others would be local or reference tables.
+/// Tables that are cut by `shard`. The others are local or reference tables.
 const CUT: [&str; 8] = [
     "eventbox_event",
     "eventbox_tombstone",
@@ -114,11 +115,26 @@ fn refused_by_shard(sql: &str) -> Vec<&'static str> {
         reasons.push("INSERT in a CTE");
     }
     let is_one = has_any(&sql, &["shard = $1"]) || (sql.starts_with("INSERT") && sql.contains("VALUES ($"));
-    let spans = ["int2[]", "generate_series(", "shard IN (", "RECURSIVE", "shard > ", ".shard = s.shard", "= w.shard"];
+    let spans = [
+        "$1::int2[]",
+        "generate_series(",
+        "shard IN (",
+        "step.shard",
+        "FROM shards",
+        "shard > ",
+        ".shard = s.shard",
+        "= w.shard",
+    ];
     if !is_one || has_any(&sql, &spans) {
         reasons.push("several shards");
     }
     reasons
+}
+
+/// Returns whether a statement is one of those for tables that are cut by `shard`.
+fn is_by_shard(statement: &Statement) -> bool {
+    let is_of_nodes = statement.name.as_ref().is_some_and(|name| name.ends_with("_OF_NODES"));
+    is_of_nodes || statement.place.contains("/by_shard/") || statement.place.contains("/one_shard.rs")
 }
 
 /// Returns the name of a statement, for a list that does not change with the lines of the source.
@@ -134,7 +150,7 @@ fn name_of(statement: &Statement) -> String {
 #[test]
 fn citus_accepts_every_statement_in_a_distributed_schema() {
     let statements = statements("postgres");
-    let refused = statements.iter().filter_map(|statement| {
+    let refused = statements.iter().filter(|statement| !is_by_shard(statement)).filter_map(|statement| {
         let reasons = refused_in_a_schema(&statement.sql);
         (!reasons.is_empty()).then(|| format!("{}: {}", statement.place, reasons.join(", ")))
     });
@@ -183,12 +199,31 @@ fn a_statement_that_citus_refuses_is_noticed() {
     assert!(refused_by_shard("SELECT id FROM eventbox_event WHERE shard = $1 AND id = $2").is_empty());
 }
 
-/// The list of what stands between the store and tables that are cut by `shard` does not grow by accident.
-/// `EVENTBOX_BLESS=1` writes it.
+/// Each statement for tables that are cut by `shard` is one command on one shard. Only reads that begin with the anchors
+/// ask all nodes.
+#[test]
+fn statements_by_shard_touch_one_shard() {
+    let statements: Vec<_> = statements("postgres").into_iter().filter(is_by_shard).collect();
+    let refused = statements.iter().filter_map(|statement| {
+        let mut reasons = refused_by_shard(&statement.sql);
+        let sql = flat(&statement.sql);
+        let is_lone_count = sql.starts_with("SELECT count(*) FROM (SELECT 1 FROM ");
+        if sql.starts_with("SELECT ") && (sql.contains(" FROM eventbox_anchor ") || is_lone_count) {
+            reasons.retain(|reason| *reason != "several shards");
+        }
+        (!reasons.is_empty()).then(|| format!("{}: {}", statement.place, reasons.join(", ")))
+    });
+    let refused: Vec<_> = refused.collect();
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(statements.len() > 60, "only {} statements were found", statements.len());
+}
+
+/// The list of the statements that tables cut by `shard` refuse does not grow by accident. `EVENTBOX_BLESS=1` writes it.
 #[test]
 fn what_tables_cut_by_shard_would_refuse_is_listed() {
     let list: BTreeSet<String> = statements("postgres")
         .iter()
+        .filter(|statement| !is_by_shard(statement))
         .filter_map(|statement| {
             let reasons = refused_by_shard(&statement.sql);
             (!reasons.is_empty()).then(|| format!("{}: {}", name_of(statement), reasons.join(", ")))
@@ -218,17 +253,20 @@ fn argument_of(sort: &str) -> Option<&'static str> {
 /// The check of a round of its own result, which arguments without events do not pass.
 const DIVISION_BY_ZERO: &str = "22012";
 
-/// Runs every statement on the tables of a distributed schema, without an effect. `EXPLAIN` is not enough: it accepts
+/// Runs every statement on the tables of its layout, without an effect. `EXPLAIN` is not enough: it accepts
 /// statements of which Citus makes no valid SQL. From the sixth time on, the server may prefer a generic plan.
 #[tokio::test]
-async fn citus_runs_every_statement_in_a_distributed_schema() {
+async fn citus_runs_every_statement_of_its_layout() {
     if !layout::is_citus() {
         return;
     }
+    let is_of_layout = |statement: &&Statement| layout::is_citus_schema() != is_by_shard(statement);
     with_database("citus_runs_every_statement", async |db: &TestDb<Postgres>| {
         let mut conn = db.connect().await;
         let mut faults = Vec::new();
-        for statement in statements("postgres").iter().filter(|statement| statement.sql.contains("eventbox_")) {
+        let statements = statements("postgres");
+        let statements = statements.iter().filter(|statement| statement.sql.contains("eventbox_"));
+        for statement in statements.filter(is_of_layout) {
             if let Err(error) = run_prepared(&mut conn, &statement.sql).await {
                 let code = error.as_database_error().and_then(|error| error.code());
                 if code.is_none_or(|code| code != DIVISION_BY_ZERO) {
@@ -272,44 +310,67 @@ async fn refusal(db: &TestDb<Postgres>) -> String {
 /// catalog of Citus: `check` looks for the name along the search path, where the catalog of the system comes first.
 #[tokio::test]
 async fn tables_that_lie_apart_are_refused() {
-    if layout::is_citus() {
+    if layout::is_citus() || layout::is_by_shard() {
         return;
     }
     with_database("tables_that_lie_apart", async |db: &TestDb<Postgres>| {
-        db.run("CREATE TABLE pg_dist_partition (logicalrelid regclass, partmethod \"char\", colocationid int)").await;
+        db.run(
+            "CREATE TABLE pg_dist_partition
+                 (logicalrelid regclass, partmethod \"char\", colocationid int, repmodel \"char\", partkey text)",
+        )
+        .await;
         eventbox::check(&db.pool).await.unwrap();
-        db.run("INSERT INTO pg_dist_partition SELECT oid, 'n', 7 FROM pg_class WHERE relname LIKE 'eventbox\\_%'")
+        db.run("INSERT INTO pg_dist_partition SELECT oid, 'n', 7, 's' FROM pg_class WHERE relname LIKE 'eventbox\\_%'")
             .await;
+        assert_eq!(eventbox::layout(&db.pool).await.unwrap(), Layout::BySchema);
         eventbox::check(&db.pool).await.unwrap();
         db.run("DELETE FROM pg_dist_partition WHERE logicalrelid = 'eventbox_timer'::regclass").await;
         let told = refusal(db).await;
-        assert!(told.contains("keep eventbox_checkpoint and eventbox_timer on different nodes"), "{told}");
-        db.run("INSERT INTO pg_dist_partition VALUES ('eventbox_event', 'h', 7)").await;
+        assert!(told.contains("keep eventbox_anchor and eventbox_timer on different nodes"), "{told}");
+        db.run("INSERT INTO pg_dist_partition VALUES ('eventbox_event', 'h', 7, 'c', '{VAR :varattno 1 :x}')").await;
         db.run("DELETE FROM pg_dist_partition WHERE logicalrelid = 'eventbox_event'::regclass AND partmethod = 'n'")
             .await;
         let told = refusal(db).await;
-        assert!(told.contains("--citus-schema") && told.contains("docs/scaling.md"), "{told}");
+        assert!(told.contains("cut the rows of eventbox_event") && told.contains("not eventbox_anchor"), "{told}");
+        assert!(told.contains("migrate up --citus`") && told.contains("docs/scaling.md"), "{told}");
         assert!(matches!(eventbox::migrate(&db.pool).await, Err(Error::Setup { .. })));
     })
     .await;
 }
 
-/// On a cluster, `check` refuses tables that are cut by `shard`.
+/// On a cluster, `check` refuses tables of which only some are cut by `shard`, and `migrate_citus_by_shard` cuts the
+/// others. Their rows stay, and a second call changes nothing.
 #[tokio::test]
-async fn tables_cut_by_shard_are_refused() {
-    if !layout::is_citus() {
+async fn tables_are_cut_by_shard_with_their_rows() {
+    if !layout::is_citus_by_shard() {
         return;
     }
-    let db = TestDb::<Postgres>::empty("tables_cut_by_shard").await;
-    let database = db.texts("SELECT current_database()::text").await.remove(0);
-    db.run(format_args!("CREATE SCHEMA cut; ALTER DATABASE {database} SET search_path = cut")).await;
-    let pool = db.open(2);
-    eventbox::migrate(&pool).await.unwrap();
-    eventbox::check(&pool).await.unwrap();
-    sqlx::raw_sql("SELECT create_distributed_table('eventbox_event', 'shard')").execute(&pool).await.unwrap();
-    let told = eventbox::check(&pool).await.unwrap_err().to_string();
+    let db = TestDb::<Postgres>::empty("tables_are_cut_by_shard").await;
+    let pool = &db.pool;
+    eventbox::migrate(pool).await.unwrap();
+    assert_eq!(eventbox::layout(pool).await.unwrap(), Layout::OneNode);
+    let to = |n: i32| Recipient::new("cell", n.to_string()).unwrap();
+    let named = |n: i32| Event::new("x").named(format!("n{n}"));
+    for n in 0..20 {
+        eventbox::emit(pool, &to(n), named(n)).await.unwrap();
+        eventbox::emit(pool, &to(n), Event::new("late").due_in(std::time::Duration::from_secs(3_600))).await.unwrap();
+    }
+    db.run("SELECT create_distributed_table('eventbox_event', 'shard', colocate_with => 'none')").await;
+    let told = eventbox::check(pool).await.unwrap_err().to_string();
     assert!(told.contains("has cut the rows of eventbox_event"), "{told}");
-    pool.close().await;
+    db.run("SELECT undistribute_table('eventbox_event')").await;
+    for _ in 0..2 {
+        eventbox::migrate_citus_by_shard(pool).await.unwrap();
+        assert_eq!(eventbox::layout(pool).await.unwrap(), Layout::ByShard);
+        let cut = "SELECT count(DISTINCT colocation_id) FROM citus_tables WHERE citus_table_type = 'distributed'";
+        assert_eq!(db.number(cut).await, 1);
+        assert_eq!((db.count("eventbox_event").await, db.count("eventbox_timer").await), (20, 20));
+    }
+    for n in 0..20 {
+        assert_eq!(eventbox::emit(pool, &to(n), named(n)).await.unwrap(), Emitted::Duplicate);
+    }
+    let told = eventbox::migrate_citus_schema(pool).await.unwrap_err().to_string();
+    assert!(told.contains("Citus has cut the tables by shard"), "{told}");
     db.remove().await;
 }
 
@@ -320,9 +381,11 @@ async fn a_database_without_citus_is_not_distributed() {
         return;
     }
     let db = TestDb::<Postgres>::empty("a_database_without_citus").await;
-    let error = eventbox::migrate_citus_schema(&db.pool).await.unwrap_err();
-    assert!(matches!(error, Error::Setup { .. }), "{error:?}");
-    assert!(error.to_string().contains("no extension citus"), "{error}");
+    let cut = eventbox::migrate_citus_by_shard(&db.pool).await;
+    for error in [eventbox::migrate_citus_schema(&db.pool).await.unwrap_err(), cut.unwrap_err()] {
+        assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+        assert!(error.to_string().contains("no extension citus"), "{error}");
+    }
     assert_eq!(db.number("SELECT count(*) FROM pg_class WHERE relname LIKE 'eventbox%'").await, 0);
     db.remove().await;
 }
@@ -330,7 +393,7 @@ async fn a_database_without_citus_is_not_distributed() {
 /// On a cluster, a schema with tables moves to a node with its rows. A second call changes nothing.
 #[tokio::test]
 async fn a_schema_is_distributed_with_its_rows() {
-    if !layout::is_citus() {
+    if !layout::is_citus_schema() {
         return;
     }
     let db = TestDb::<Postgres>::empty("a_schema_is_distributed").await;

@@ -199,7 +199,11 @@ impl TestEngine for Postgres {
             migrate(&options).await;
             return (options, home);
         }
-        create_from(TEMPLATE.get_or_init(template).await, test).await
+        let (options, home) = create_from(TEMPLATE.get_or_init(template).await, test).await;
+        if layout::is_by_shard() {
+            SEEN.get_or_init(|| see_layout(&options)).await;
+        }
+        (options, home)
     }
 
     async fn remove((name, server): Self::Home) {
@@ -243,7 +247,21 @@ async fn template() -> String {
 
 async fn migrate(options: &PgConnectOptions) {
     let pool = pool_of::<Postgres>(options, 1);
-    eventbox::migrate(&pool).await.expect("a new database is migrated");
+    let migrated = match layout::is_citus_by_shard() {
+        true => eventbox::migrate_citus_by_shard(&pool).await,
+        false => eventbox::migrate(&pool).await,
+    };
+    migrated.expect("a new database is migrated");
+    pool.close().await;
+}
+
+/// Whether this program has read the layout of a database.
+static SEEN: OnceCell<()> = OnceCell::const_new();
+
+/// Reads the layout, as `check` and `migrate` do, so that the program uses its statements.
+async fn see_layout(options: &PgConnectOptions) {
+    let pool = pool_of::<Postgres>(options, 1);
+    assert_eq!(eventbox::layout(&pool).await.expect("the layout is read"), eventbox::Layout::ByShard);
     pool.close().await;
 }
 
@@ -257,6 +275,8 @@ async fn create_from(template: &str, test: &str) -> (PgConnectOptions, (String, 
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut conn).await.expect("the user may create databases");
     if layout::is_citus() {
         layout::distribute(&mut conn, &server, &name).await.expect("the server is a coordinator of Citus");
+    } else if layout::is_by_shard() {
+        layout::say(&mut conn, &name).await.expect("the owner of a database may set its settings");
     }
     conn.close().await.expect("the connection closes");
     (server.clone().database(&name), (name, server))

@@ -1,8 +1,12 @@
-//! Tests on a cluster of Citus: `EVENTBOX_TEST_LAYOUT=citus-schema`.
+//! Tests on other layouts of the tables: `EVENTBOX_TEST_LAYOUT`.
 //!
-//! The server's database must know the nodes of the cluster (`pg_dist_node`). Each test has a database on every node,
-//! and in it a distributed schema, which all its connections use. So `migrate` makes the tables on a node of the
-//! cluster, and so does a test that creates tables of its own.
+//! * `by-shard` runs the statements for tables that are cut by shard, on any server.
+//! * `citus-by-shard` runs them on a cluster of Citus that cuts the tables.
+//! * `citus-schema` runs the statements of one server in schemas that a cluster of Citus has put on a node.
+//!
+//! On a cluster, the server's database must know the nodes (`pg_dist_node`). Each test has a database on every node. With
+//! `citus-schema` all connections of the database use a distributed schema. So `migrate` makes the tables on a node of
+//! the cluster, and so does a test that creates tables of its own.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Error};
@@ -13,21 +17,60 @@ const SCHEMA: &str = "boxes";
 /// Host and port of each node; the coordinator is the first.
 type Nodes = Vec<(String, i32)>;
 
-/// Returns whether the tests run in schemas that Citus distributes. Panics on a layout that the suite does not know.
-pub(crate) fn is_citus() -> bool {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    OneNode,
+    ByShard,
+    CitusByShard,
+    CitusSchema,
+}
+
+/// Panics on a layout that the suite does not know.
+fn mode() -> Mode {
     match std::env::var("EVENTBOX_TEST_LAYOUT").as_deref() {
-        Ok("citus-schema") => true,
-        Err(_) | Ok("" | "one-node") => false,
-        Ok(other) => panic!("EVENTBOX_TEST_LAYOUT is {other}: it may be one-node or citus-schema"),
+        Err(_) | Ok("" | "one-node") => Mode::OneNode,
+        Ok("by-shard") => Mode::ByShard,
+        Ok("citus-by-shard") => Mode::CitusByShard,
+        Ok("citus-schema") => Mode::CitusSchema,
+        Ok(other) => {
+            panic!("EVENTBOX_TEST_LAYOUT is {other}: it may be one-node, by-shard, citus-by-shard or citus-schema")
+        }
     }
+}
+
+/// Returns whether the tests run on a cluster of Citus.
+pub(crate) fn is_citus() -> bool {
+    matches!(mode(), Mode::CitusByShard | Mode::CitusSchema)
+}
+
+/// Returns whether the tests run in schemas that Citus distributes.
+pub(crate) fn is_citus_schema() -> bool {
+    mode() == Mode::CitusSchema
+}
+
+/// Returns whether Citus cuts the tables of the tests by shard.
+pub(crate) fn is_citus_by_shard() -> bool {
+    mode() == Mode::CitusByShard
+}
+
+/// Returns whether the tests run the statements that touch one shard each.
+pub(crate) fn is_by_shard() -> bool {
+    matches!(mode(), Mode::ByShard | Mode::CitusByShard)
 }
 
 /// Returns the schema of the tables of a test.
 pub(crate) fn schema() -> &'static str {
-    if is_citus() { SCHEMA } else { "public" }
+    if is_citus_schema() { SCHEMA } else { "public" }
 }
 
-/// Makes a new database of the coordinator a database of the whole cluster, with a distributed schema.
+/// Says in a new database of one server that its tables are cut by shard.
+pub(crate) async fn say(server: &mut PgConnection, database: &str) -> Result<(), Error> {
+    let said = format!("ALTER DATABASE {database} SET eventbox.layout = 'by-shard'");
+    sqlx::raw_sql(AssertSqlSafe(said)).execute(server).await.map(drop)
+}
+
+/// Makes a new database of the coordinator a database of the whole cluster, with a distributed schema where the tests
+/// use one.
 pub(crate) async fn distribute(
     server: &mut PgConnection,
     options: &PgConnectOptions,
@@ -48,6 +91,9 @@ pub(crate) async fn distribute(
     if let [(host, port)] = nodes.as_slice() {
         let holds = format!("SELECT citus_set_node_property('{host}', {port}, 'shouldhaveshards', true)");
         run(&coordinator, &holds).await?;
+    }
+    if !is_citus_schema() {
+        return Ok(());
     }
     run(&coordinator, &format!("CREATE SCHEMA {SCHEMA}")).await?;
     run(&coordinator, &format!("GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")).await?;

@@ -20,7 +20,8 @@ use crate::operate::session::Settings;
 #[command(after_help = "Examples:
   eventbox migrate status                                exit code 1 when a migration is not applied
   eventbox migrate up
-  eventbox migrate up --citus-schema                     on the coordinator of a Citus cluster
+  eventbox migrate up --citus-schema                     on the coordinator of a Citus cluster, to one node
+  eventbox migrate up --citus                            to all nodes, cut by shard
   eventbox migrate print --engine postgres               print SQL for another tool, without a database
   eventbox migrate print --engine postgres --roles | psql orders")]
 pub(crate) struct MigrateArgs {
@@ -39,6 +40,9 @@ enum MigrateCommand {
         /// Put the schema of the tables on one node of a Citus cluster too; docs/scaling.md has the steps
         #[arg(long)]
         citus_schema: bool,
+        /// Cut the tables by shard over all nodes of a Citus cluster too; docs/scaling.md has the steps
+        #[arg(long, conflicts_with = "citus_schema")]
+        citus: bool,
     },
     /// Prints the SQL of the migrations
     Print {
@@ -57,6 +61,17 @@ enum Engine {
     Sqlite,
 }
 
+/// Where the tables go after the migrations.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// They stay where they are.
+    AsIs,
+    /// To one node of a cluster.
+    OneNode,
+    /// To all nodes of a cluster.
+    AllNodes,
+}
+
 /// The SQL of a migration.
 #[derive(Serialize)]
 struct Script {
@@ -69,7 +84,9 @@ pub(crate) async fn migrate(common: &Common, args: MigrateArgs) -> Result<Answer
     let settings = Settings::read(common)?;
     match args.command {
         MigrateCommand::Status => status(&settings).await,
-        MigrateCommand::Up { citus_schema } => up(&settings, citus_schema).await,
+        MigrateCommand::Up { citus_schema: true, .. } => up(&settings, Place::OneNode).await,
+        MigrateCommand::Up { citus: true, .. } => up(&settings, Place::AllNodes).await,
+        MigrateCommand::Up { .. } => up(&settings, Place::AsIs).await,
         MigrateCommand::Print { engine, roles } => print(&settings, engine, roles),
     }
 }
@@ -94,12 +111,13 @@ fn list(migrations: &[Migration]) -> String {
     grid.or("There are no migrations.")
 }
 
-async fn up(settings: &Settings, citus_schema: bool) -> Result<Answer> {
+async fn up(settings: &Settings, place: Place) -> Result<Answer> {
     let database = settings.needed_address()?.open_as_a_service(CONNECTIONS).await?;
     let before = on!(&database, pool => eventbox::migrations(pool).await)?;
-    with_progress(None, async |_| match citus_schema {
-        true => on!(&database, pool => eventbox::migrate_citus_schema(pool).await),
-        false => on!(&database, pool => eventbox::migrate(pool).await),
+    with_progress(None, async |_| match place {
+        Place::AsIs => on!(&database, pool => eventbox::migrate(pool).await),
+        Place::OneNode => on!(&database, pool => eventbox::migrate_citus_schema(pool).await),
+        Place::AllNodes => on!(&database, pool => eventbox::migrate_citus_by_shard(pool).await),
     })
     .await?;
     let pending = before.iter().filter(|migration| !migration.is_applied).count();

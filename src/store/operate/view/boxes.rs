@@ -3,6 +3,8 @@
 use sqlx::{Database, Row};
 use uuid::Uuid;
 
+use super::one_shard::OneShardTable;
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::on_both_engines;
 
@@ -118,6 +120,9 @@ on_both_engines! {
             conn: &mut <Self as Database>::Connection,
             from: BoxesFrom<'_>,
         ) -> Result<Vec<BoxRow>, Fault> {
+            if Engine::is_by_shard() {
+                return Self::list_boxes_by_shard(conn, from).await;
+            }
             let sql = match from.listed {
                 Listed::Known => KNOWN_BOXES,
                 Listed::Waiting => WAITING_BOXES,

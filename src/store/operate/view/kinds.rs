@@ -2,6 +2,8 @@
 
 use sqlx::{Database, Row};
 
+use super::one_shard::OneShardTable;
+use crate::store::connect::schema::Schema;
 use crate::store::fault::Fault;
 use crate::store::macros::{all_shards, on_both_engines};
 
@@ -85,6 +87,9 @@ on_both_engines! {
 
     impl KindViewTable for Engine {
         async fn list_kinds(conn: &mut <Self as Database>::Connection, limit: i64) -> Result<Vec<String>, Fault> {
+            if Engine::is_by_shard() {
+                return Ok(Self::list_kinds_by_shard(conn, limit).await?.into_iter().collect());
+            }
             let mut kinds = std::collections::BTreeSet::new();
             for sql in [EVENT_KINDS, TIMER_KINDS, FAILURE_KINDS, QUARANTINE_KINDS] {
                 kinds.extend(sqlx::query_scalar::<Engine, String>(sql).bind(limit).fetch_all(&mut *conn).await?);

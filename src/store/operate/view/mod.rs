@@ -4,4 +4,5 @@ pub(in crate::store) mod boxes;
 pub(in crate::store) mod dead;
 pub(in crate::store) mod kinds;
 pub(in crate::store) mod messages;
+pub(in crate::store) mod one_shard;
 pub(in crate::store) mod recipient;

@@ -5,9 +5,11 @@ use sqlx::{AssertSqlSafe, Connection, Pool, Postgres, Transaction};
 
 use super::check::{check_server, check_visible};
 use super::{citus, pooler};
+use crate::store::connect::layout::Layout;
 use crate::store::connect::schema::{Schema, SettingsCheck, SettingsProblem};
 use crate::store::connect::transaction::begin_for_caller;
 use crate::store::fault::Fault;
+use crate::store::postgres::by_shard;
 
 /// With this setting the server ends the statement of a client that has closed its connection. Without it, a statement
 /// that waits for a lock keeps its process on the server until it has the lock, and each retry of the client adds
@@ -58,22 +60,33 @@ impl Schema for Postgres {
     async fn check_settings(conn: &mut sqlx::PgConnection) -> Result<SettingsCheck, Fault> {
         let mut check = check_server(conn).await?;
         check_visible(conn, &mut check).await?;
-        if let Some(problem) = citus::layout_problem(conn).await? {
+        if let Err(problem) = citus::read_layout(conn).await? {
             check.refuse(problem.what, problem.help);
         }
         Ok(check)
     }
 
-    async fn layout_problem(conn: &mut sqlx::PgConnection) -> Result<Option<SettingsProblem>, Fault> {
-        citus::layout_problem(conn).await
+    async fn read_layout(conn: &mut sqlx::PgConnection) -> Result<Result<Layout, SettingsProblem>, Fault> {
+        citus::read_layout(conn).await
     }
 
-    async fn distribution_problem(conn: &mut sqlx::PgConnection) -> Result<Option<SettingsProblem>, Fault> {
-        citus::distribution_problem(conn).await
+    fn is_by_shard() -> bool {
+        by_shard::is_on()
+    }
+
+    async fn distribution_problem(
+        conn: &mut sqlx::PgConnection,
+        wanted: Layout,
+    ) -> Result<Option<SettingsProblem>, Fault> {
+        citus::distribution_problem(conn, wanted).await
     }
 
     async fn distribute_schema(conn: &mut sqlx::PgConnection) -> Result<(), Fault> {
         citus::distribute_schema(conn).await
+    }
+
+    async fn cut_by_shard(conn: &mut sqlx::PgConnection) -> Result<(), Fault> {
+        citus::cut_by_shard(conn).await
     }
 
     async fn check_connections(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Executor, Pool, Postgres, Row};
+use sqlx::{Executor, PgConnection, Pool, Postgres, Row};
 
 use super::event::name_answer;
 use super::names;
@@ -10,7 +10,7 @@ use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::inbox::depth::{DepthBound, DepthDialect, Measured, oldest, waiting};
 use crate::store::inbox::event::EventRow;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 use crate::store::{BoxFuture, arguments_of};
 
 /// Inserts an event as `INSERT_EVENTS` does, unless its box is full, and measures the box.
@@ -60,15 +60,15 @@ FROM answer CROSS JOIN box"
 );
 
 impl DepthDialect for Postgres {
-    fn insert_measured<'e, E>(
-        executor: E,
-        row: EventRow<'_>,
+    fn insert_measured<'e>(
+        conn: &'e mut PgConnection,
+        row: EventRow<'e>,
         bound: DepthBound,
-    ) -> BoxFuture<'e, Result<Measured, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e,
-    {
-        insert(executor, row, bound, None)
+    ) -> BoxFuture<'e, Result<Measured, Fault>> {
+        if by_shard::is_on() {
+            return Box::pin(by_shard::emit::insert_measured(conn, row, bound));
+        }
+        insert(conn, row, bound, None)
     }
 
     async fn insert_measured_on_pool(
@@ -90,6 +90,9 @@ async fn insert_within(
     bound: DepthBound,
     lock_wait: Option<Duration>,
 ) -> Result<Measured, Fault> {
+    if by_shard::is_on() {
+        return by_shard::emit::insert_measured_on_pool(pool, row, bound, lock_wait).await;
+    }
     let lock_wait = lock_wait.map(|wait| wait.as_millis().clamp(1, 86_400_000).to_string());
     let inserting = async {
         let mut conn = hold(pool).await?;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use sqlx::{Executor, Pool, Postgres, Row};
+use sqlx::{Executor, PgConnection, Pool, Postgres, Row};
 use uuid::Uuid;
 
 use super::names;
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::inbox::event::{Emitted, EventDialect, EventRow};
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 use crate::store::{BoxFuture, arguments_of};
 
 const INSERT_EVENT: &str =
@@ -124,19 +124,25 @@ impl EventDialect for Postgres {
         answered(pool, inserting).await
     }
 
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e,
-    {
-        if rows.iter().all(EventRow::is_plain) {
-            return insert_plain_events(executor, rows);
+    fn insert_events<'e>(
+        conn: &'e mut PgConnection,
+        rows: &'e [EventRow<'e>],
+    ) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>> {
+        if by_shard::is_on() {
+            return Box::pin(by_shard::emit::insert(conn, rows));
         }
-        insert_any_events(executor, rows, None)
+        if rows.iter().all(EventRow::is_plain) {
+            return insert_plain_events(conn, rows);
+        }
+        insert_any_events(conn, rows, None)
     }
 
     async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| row.name.is_some()) {
             return names::insert(pool, rows, |wait| insert_within(pool, rows, wait)).await;
+        }
+        if by_shard::is_on() {
+            return by_shard::emit::insert_on_pool(pool, rows, None).await;
         }
         let inserting = async {
             let mut conn = hold(pool).await?;
@@ -156,6 +162,9 @@ impl EventDialect for Postgres {
         if rows.iter().any(|row| !row.is_plain()) {
             return insert_within(pool, rows, lock_wait).await;
         }
+        if by_shard::is_on() {
+            return by_shard::emit::insert_on_pool(pool, rows, None).await;
+        }
         let inserting = async {
             let mut conn = hold(pool).await?;
             let done = insert_plain_events(&mut *conn, rows).await;
@@ -164,12 +173,10 @@ impl EventDialect for Postgres {
         answered(pool, inserting).await
     }
 
-    async fn delete_events(
-        tx: &mut sqlx::PgConnection,
-        shard: i16,
-        recipient: &str,
-        ids: &[Uuid],
-    ) -> Result<u64, Fault> {
+    async fn delete_events(tx: &mut PgConnection, shard: i16, recipient: &str, ids: &[Uuid]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::delete_events(tx, (shard, recipient), ids).await;
+        }
         let query = sqlx::query::<Self>(DELETE_EVENTS);
         Ok(query.bind(shard).bind(recipient).bind(ids).execute(tx).await?.rows_affected())
     }
@@ -181,6 +188,9 @@ pub(in crate::store::postgres) async fn insert_within(
     rows: &[EventRow<'_>],
     lock_wait: Duration,
 ) -> Result<Vec<Emitted>, Fault> {
+    if by_shard::is_on() {
+        return by_shard::emit::insert_on_pool(pool, rows, Some(lock_wait)).await;
+    }
     let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
     let inserting = async {
         let mut conn = hold(pool).await?;

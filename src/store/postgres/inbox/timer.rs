@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::inbox::timer::{MovedShard, TimerDialect};
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 
 /// The statement of [`TimerDialect::move_timers`]; its plan must find due timers by the primary key, however many
 /// timers are not due.
@@ -87,6 +87,9 @@ impl TimerDialect for Postgres {
         limit: i64,
         now_us: Option<i64>,
     ) -> Result<Vec<MovedShard>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::timer::move_timers(pool, shards, limit, now_us).await;
+        }
         let query = sqlx::query(MOVE_TIMERS).bind(shards).bind(limit).bind(now_us);
         let rows = answered(pool, async { Ok(query.fetch_all(&mut *hold(pool).await?).await?) }).await?;
         rows.into_iter()
@@ -95,6 +98,9 @@ impl TimerDialect for Postgres {
     }
 
     async fn delete_timers(tx: &mut PgConnection, shard: i16, recipient: &str, ids: &[Uuid]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::delete_timers(tx, (shard, recipient), ids).await;
+        }
         let query = sqlx::query(DELETE_TIMERS).bind(shard).bind(recipient).bind(ids);
         Ok(query.execute(tx).await?.rows_affected())
     }

@@ -4,6 +4,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use crate::store::fault::Fault;
 use crate::store::operate::backlog::{BacklogDialect, BacklogRow};
+use crate::store::postgres::by_shard;
 
 /// `0` is the character behind the slash. The inner limit ends the read of a shard, and the outer limit ends the read
 /// of the shards.
@@ -27,6 +28,9 @@ FROM eventbox_event TABLESAMPLE SYSTEM ($1::float8) GROUP BY 1";
 
 impl BacklogDialect for Postgres {
     async fn count_backlog(conn: &mut PgConnection, kinds: &[&str], limit: i64) -> Result<Vec<BacklogRow>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::looking::count_backlog(conn, kinds, limit).await;
+        }
         let rows = sqlx::query(COUNT_BACKLOG).bind(kinds).bind(limit).fetch_all(conn).await?;
         let row = |row: &sqlx::postgres::PgRow| {
             Ok(BacklogRow { kind: row.try_get(0)?, events: row.try_get(1)?, oldest: row.try_get(2)? })

@@ -10,19 +10,20 @@ use crate::store::operate::diagnosis::{
     VacuumFacts, VacuumedTable, made, oldest,
 };
 use crate::store::postgres::connect::check::{SECURED_HELP, check_server, list_secured};
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 
 const LIST_OBJECTS: &str = r"
 SELECT CASE WHEN i.indexrelid IS NULL THEN 'table' ELSE 'index' END, c.relname::text, coalesce(i.indisvalid, true)
   FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
  WHERE c.relkind IN ('r', 'p', 'i', 'I') AND c.relname LIKE 'eventbox\_%' AND pg_table_is_visible(c.oid)";
 
-/// A table that is missing has no oid, and is not in the answer. The rows of leases, specs and counters are there for
-/// ever.
+/// A table that is missing has no oid, and is not in the answer. The rows of leases, specs, counters and anchors are
+/// there for ever.
 const MISSING_RIGHTS: &str = "SELECT t.name, r.name FROM unnest((SELECT $1::text[])) AS t (name)
 CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (name)
 WHERE NOT has_table_privilege(to_regclass(t.name)::oid, r.name)
   AND NOT (t.name IN ('eventbox_lease', 'eventbox_shard', 'eventbox_revision') AND r.name IN ('INSERT', 'DELETE'))
+  AND NOT (t.name = 'eventbox_anchor' AND r.name <> 'SELECT')
 UNION ALL
 SELECT 'eventbox_migration', 'SELECT'
 WHERE NOT has_table_privilege(to_regclass('eventbox_migration')::oid, 'SELECT')
@@ -96,6 +97,8 @@ impl DiagnosisDialect for Postgres {
         made(12, "index", "eventbox_shard_pkey"),
         made(12, "table", "eventbox_revision"),
         made(12, "index", "eventbox_revision_pkey"),
+        made(15, "table", "eventbox_anchor"),
+        made(15, "index", "eventbox_anchor_pkey"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {
@@ -162,7 +165,8 @@ impl DiagnosisDialect for Postgres {
     }
 
     async fn oldest_undelivered(conn: &mut PgConnection) -> Result<Option<OldestMessage>, Fault> {
-        let row = sqlx::query(OLDEST_UNDELIVERED).bind(MAX_SEARCHED).fetch_optional(conn).await?;
+        let sql = if by_shard::is_on() { by_shard::looking::OLDEST_OF_NODES } else { OLDEST_UNDELIVERED };
+        let row = sqlx::query(sql).bind(MAX_SEARCHED).fetch_optional(conn).await?;
         row.as_ref().map(oldest).transpose()
     }
 }

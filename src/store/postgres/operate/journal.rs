@@ -9,7 +9,7 @@ use crate::store::operate::journal::{JournalDialect, JournalOutcome, JournalWrit
 use crate::store::operate::quarantine::Verdict;
 use crate::store::postgres::inbox::event::among_ids;
 use crate::store::postgres::inbox::timer::among_timers;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 
 const NOTE_JOURNAL: &str = concat!(
     "INSERT INTO eventbox_journal (shard, recipient, id, name, origin, turn, outcome, at_us)
@@ -65,6 +65,9 @@ const QUARANTINE_NOTED: &str = concat!(
 
 impl JournalDialect for Postgres {
     async fn note_journal(tx: &mut PgConnection, rows: &[JournalWrite<'_>]) -> Result<(), Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::note_journal(tx, rows).await;
+        }
         let query = sqlx::query(NOTE_JOURNAL)
             .bind(rows.iter().map(|row| row.shard).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.recipient).collect::<Vec<_>>())
@@ -85,6 +88,9 @@ impl JournalDialect for Postgres {
         ids: &[Uuid],
         turn: i64,
     ) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::purge_noted(tx, from, (shard, recipient), ids, turn).await;
+        }
         let sql = match from {
             PurgedFrom::Box => PURGE_EVENTS_NOTED,
             PurgedFrom::Timers => PURGE_TIMERS_NOTED,
@@ -102,6 +108,9 @@ impl JournalDialect for Postgres {
         verdict: Verdict<'_>,
         turn: i64,
     ) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::quarantine_noted(tx, (shard, recipient), ids, verdict, turn).await;
+        }
         let query = sqlx::query(QUARANTINE_NOTED).bind(shard).bind(recipient).bind(ids);
         let query = query.bind(verdict.code).bind(verdict.reason).bind(verdict.attempts);
         let query = query.bind(turn).bind(JournalOutcome::Quarantined.code());

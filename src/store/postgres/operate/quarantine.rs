@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::store::fault::Fault;
 use crate::store::operate::quarantine::{QuarantineDialect, Verdict};
 use crate::store::postgres::inbox::event::among_ids;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 
 /// Takes the events with the ids `$3` from their box.
 macro_rules! taken {
@@ -64,12 +64,18 @@ impl QuarantineDialect for Postgres {
         ids: &[Uuid],
         verdict: Verdict<'_>,
     ) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::quarantine(tx, (shard, recipient), ids, verdict).await;
+        }
         let query = sqlx::query(QUARANTINE_EVENTS).bind(shard).bind(recipient).bind(ids);
         let query = query.bind(verdict.code).bind(verdict.reason).bind(verdict.attempts);
         Ok(query.execute(tx).await?.rows_affected())
     }
 
     async fn replay_events(tx: &mut PgConnection, shard: i16, recipient: &str, ids: &[Uuid]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::replay_events(tx, (shard, recipient), ids).await;
+        }
         let query = sqlx::query(REPLAY_EVENTS).bind(shard).bind(recipient).bind(ids);
         Ok(query.execute(tx).await?.rows_affected())
     }

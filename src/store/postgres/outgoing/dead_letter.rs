@@ -6,10 +6,13 @@ use super::outbox::columns;
 use crate::store::fault::Fault;
 use crate::store::outgoing::dead_letter::DeadLetterDialect;
 use crate::store::outgoing::outbox::OutboxKey;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 
 impl DeadLetterDialect for Postgres {
     async fn replay_dead(tx: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::replay_dead(tx, keys).await;
+        }
         let query = sqlx::query(concat!(
             "WITH back AS (
                  DELETE FROM eventbox_dead_letter d USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id)
@@ -30,6 +33,9 @@ impl DeadLetterDialect for Postgres {
     }
 
     async fn delete_dead(conn: &mut PgConnection, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::letters::delete_dead(conn, keys).await;
+        }
         let query = sqlx::query(
             "DELETE FROM eventbox_dead_letter d USING unnest((SELECT $1::int2[]), $2::uuid[]) AS u (shard, id)
              WHERE d.shard = u.shard AND d.id = u.id AND d.recipient IS NULL",

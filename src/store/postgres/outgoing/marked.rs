@@ -4,6 +4,7 @@ use sqlx::{PgConnection, Postgres};
 
 use crate::store::fault::Fault;
 use crate::store::outgoing::marked::{MarkedDialect, MarkedMessage, MarkedWanted, marked};
+use crate::store::postgres::by_shard;
 
 /// Its plan must look into each shard by the primary keys, which the limit of each shard ensures.
 pub(crate) const MARKED_MESSAGES: &str =
@@ -22,6 +23,9 @@ pub(crate) const MARKED_MESSAGES: &str =
 
 impl MarkedDialect for Postgres {
     async fn marked_messages(conn: &mut PgConnection, wanted: MarkedWanted) -> Result<Vec<MarkedMessage>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::messages::marked_messages(conn, wanted).await;
+        }
         let query = sqlx::query(MARKED_MESSAGES).bind(wanted.mark.to_be_bytes().to_vec()).bind(wanted.since);
         let query = query.bind(i32::from(wanted.after.shard)).bind(wanted.after.id).bind(wanted.limit);
         marked(&query.fetch_all(conn).await?)

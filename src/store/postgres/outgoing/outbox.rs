@@ -11,7 +11,7 @@ use crate::store::outgoing::outbox::{
     Claim, ClaimedRow, Longest, MAX_COUNTED_ROWS, OutboxDialect, OutboxKey, OutboxRow, OutboxSample, Reschedule,
     RowCount, ToDeadLetter, row_counts, sampled,
 };
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 use crate::store::{BoxFuture, arguments_of};
 
 /// The statement reads the time once and not per row: a reading costs as much as an insert into an index.
@@ -193,14 +193,23 @@ impl OutboxDialect for Postgres {
     where
         E: Executor<'e, Database = Self> + 'e,
     {
+        if by_shard::is_on() {
+            return by_shard::messages::insert(executor, row, claim_ttl_us);
+        }
         insert(executor, std::slice::from_ref(row), claim_ttl_us)
     }
 
     async fn insert_outbox_in(tx: &mut PgConnection, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
+        if by_shard::is_on() {
+            return by_shard::messages::insert_all(tx, rows, claim_ttl_us).await;
+        }
         insert(tx, rows, claim_ttl_us).await
     }
 
     async fn insert_outbox_on_pool(pool: &Pool<Self>, rows: &[OutboxRow<'_>], claim_ttl_us: i64) -> Result<(), Fault> {
+        if by_shard::is_on() {
+            return by_shard::messages::insert_on_pool(pool, rows, claim_ttl_us).await;
+        }
         let storing = async {
             let mut conn = hold(pool).await?;
             let done = insert(&mut *conn, rows, claim_ttl_us).await;
@@ -210,6 +219,9 @@ impl OutboxDialect for Postgres {
     }
 
     async fn claim_outbox(conn: &mut PgConnection, claim: Claim) -> Result<Vec<ClaimedRow>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::claim(conn, claim).await;
+        }
         let query = sqlx::query(CLAIM_OUTBOX);
         let query = query
             .bind(i32::from(claim.from_shard))
@@ -226,28 +238,43 @@ impl OutboxDialect for Postgres {
         per_shard: i64,
         hold_us: i64,
     ) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::set_aside(conn, kept_due, per_shard, hold_us).await;
+        }
         let query = sqlx::query(SET_ASIDE_OUTBOX).bind(kept_due).bind(per_shard).bind(hold_us);
         Ok(query.execute(conn).await?.rows_affected())
     }
 
     async fn recall_outbox(conn: &mut PgConnection, longest: Longest, per_shard: i64) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::recall(conn, longest, per_shard).await;
+        }
         let query = sqlx::query(RECALL_OUTBOX).bind(longest.claim_us).bind(longest.first_pause_us);
         Ok(query.bind(longest.pause_us).bind(per_shard).execute(conn).await?.rows_affected())
     }
 
     async fn delete_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::delete(pool, keys).await;
+        }
         let (shards, ids) = columns(keys);
         let query = sqlx::query(DELETE_OUTBOX).bind(shards).bind(ids);
         answered(pool, async { Ok(query.execute(&mut *hold(pool).await?).await?.rows_affected()) }).await
     }
 
     async fn mark_outbox(pool: &Pool<Self>, keys: &[OutboxKey]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::mark(pool, keys).await;
+        }
         let (shards, ids) = columns(keys);
         let query = sqlx::query(MARK_OUTBOX).bind(shards).bind(ids);
         answered(pool, async { Ok(query.execute(&mut *hold(pool).await?).await?.rows_affected()) }).await
     }
 
     async fn reschedule_outbox(conn: &mut PgConnection, rows: &[Reschedule]) -> Result<u64, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::reschedule(conn, rows).await;
+        }
         let query = sqlx::query(RESCHEDULE_OUTBOX);
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
@@ -260,6 +287,9 @@ impl OutboxDialect for Postgres {
     }
 
     async fn move_to_dead_letters(tx: &mut PgConnection, rows: &[ToDeadLetter]) -> Result<Vec<OutboxKey>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::bury(tx, rows).await;
+        }
         let query = sqlx::query(BURY_OUTBOX);
         let query = query
             .bind(rows.iter().map(|row| row.key.shard).collect::<Vec<_>>())
@@ -272,10 +302,16 @@ impl OutboxDialect for Postgres {
     }
 
     async fn expire_outbox(tx: &mut PgConnection, ttl_us: i64, per_shard: i64) -> Result<Vec<RowCount>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::expire(tx, ttl_us, per_shard).await;
+        }
         row_counts(&sqlx::query(EXPIRE_OUTBOX).bind(ttl_us).bind(per_shard).fetch_all(tx).await?)
     }
 
     async fn observe_outbox(conn: &mut PgConnection, ttl_us: i64, lead_us: i64) -> Result<OutboxSample, Fault> {
+        if by_shard::is_on() {
+            return by_shard::outbox::observe(conn, ttl_us, lead_us).await;
+        }
         let query = sqlx::query(OBSERVE_OUTBOX).bind(ttl_us).bind(lead_us).bind(MAX_COUNTED_ROWS + 1);
         sampled(&query.fetch_one(conn).await?)
     }
@@ -304,7 +340,7 @@ pub(in crate::store::postgres) fn columns(keys: &[OutboxKey]) -> (Vec<i16>, Vec<
     keys.iter().map(|key| (key.shard, key.id)).unzip()
 }
 
-fn claimed(row: &PgRow) -> Result<ClaimedRow, Fault> {
+pub(in crate::store::postgres) fn claimed(row: &PgRow) -> Result<ClaimedRow, Fault> {
     Ok(ClaimedRow {
         key: OutboxKey { shard: row.try_get(0)?, id: row.try_get(1)? },
         source: row.try_get(2)?,

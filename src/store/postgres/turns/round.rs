@@ -13,7 +13,7 @@ use crate::store::connect::schema::Schema;
 use crate::store::connect::transaction::begin;
 use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 use crate::store::turns::round::{
     RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
 };
@@ -163,7 +163,7 @@ const DIVISION_BY_ZERO: &str = "22012";
 
 impl RoundDialect for Postgres {
     fn is_one_statement(_recipients: usize) -> bool {
-        true
+        !by_shard::is_on()
     }
 
     async fn walk_recipients(
@@ -172,6 +172,9 @@ impl RoundDialect for Postgres {
         per_shard: i64,
         kinds: &[&str],
     ) -> Result<Vec<WalkedRow>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::listing::walk(pool, from, per_shard, kinds).await;
+        }
         let query = sqlx::query(WALK_RECIPIENTS)
             .bind(from.iter().map(|from| from.shard).collect::<Vec<_>>())
             .bind(from.iter().map(|from| from.after.as_str()).collect::<Vec<_>>())
@@ -193,6 +196,9 @@ impl RoundDialect for Postgres {
         bound: Bound,
         longest_wait_us: i64,
     ) -> Result<Vec<RoundRow>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::listing::list(conn, from, bound, longest_wait_us).await;
+        }
         if let [one] = from {
             return Ok(vec![Self::list_one(conn, one, bound, longest_wait_us).await?]);
         }
@@ -239,6 +245,9 @@ impl RoundDialect for Postgres {
         token: Uuid,
         lock_wait_ms: u32,
     ) -> Result<Option<Vec<usize>>, Fault> {
+        if by_shard::is_on() {
+            return by_shard::writing::write_round(tx, writes, token, lock_wait_ms).await;
+        }
         if let [one] = writes {
             let written = Self::write_one(tx, one, token, lock_wait_ms).await?;
             return Ok(written.map(|won| if won { vec![0] } else { Vec::new() }));
@@ -297,7 +306,7 @@ async fn read_large(
     Ok(values)
 }
 
-fn number(count: usize) -> i32 {
+pub(in crate::store::postgres) fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
@@ -313,7 +322,7 @@ fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
 }
 
 /// Returns the index in an array, from 0, of the first column, which counts from 1.
-fn place_of(row: &PgRow) -> Result<usize, Fault> {
+pub(in crate::store::postgres) fn place_of(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
 }
 

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, Row};
 use uuid::Uuid;
 
 use crate::store::fault::Fault;
-use crate::store::postgres::now_us;
+use crate::store::postgres::{by_shard, now_us};
 use crate::store::turns::round::Removed;
 use crate::store::turns::state::StateTable;
 use crate::store::turns::turn::{Claimed, TurnDialect};
@@ -63,6 +63,9 @@ impl TurnDialect for Postgres {
         if removed.count() == 0 {
             let is_ours = Self::advance_turn(tx, shard, recipient, turn, token).await?;
             return Ok(if is_ours { Claimed::Done } else { Claimed::Lost });
+        }
+        if turn == 0 && by_shard::is_on() {
+            return by_shard::writing::claim_first_turn(tx, (shard, recipient), token, removed).await;
         }
         let sql = if turn == 0 { CLAIM_FIRST_TURN } else { CLAIM_NEXT_TURN };
         let (first, last) = removed.bounds().unzip();

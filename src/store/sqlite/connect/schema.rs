@@ -3,6 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::{Pool, Row, Sqlite};
 
+use crate::store::connect::layout::Layout;
 use crate::store::connect::schema::{Schema, SettingsCheck, SettingsProblem};
 use crate::store::fault::Fault;
 
@@ -67,16 +68,28 @@ impl Schema for Sqlite {
     }
 
     // Differs: a file has no cluster, in the next three functions.
-    async fn layout_problem(_conn: &mut sqlx::SqliteConnection) -> Result<Option<SettingsProblem>, Fault> {
-        Ok(None)
+    // Differs: a file lies on one machine, here and below.
+    async fn read_layout(_conn: &mut sqlx::SqliteConnection) -> Result<Result<Layout, SettingsProblem>, Fault> {
+        Ok(Ok(Layout::OneNode))
     }
 
-    async fn distribution_problem(_conn: &mut sqlx::SqliteConnection) -> Result<Option<SettingsProblem>, Fault> {
+    fn is_by_shard() -> bool {
+        false
+    }
+
+    async fn distribution_problem(
+        _conn: &mut sqlx::SqliteConnection,
+        _wanted: Layout,
+    ) -> Result<Option<SettingsProblem>, Fault> {
         let (what, help) = ("SQLite keeps all tables in one file", "use Postgres with the extension citus");
         Ok(Some(SettingsProblem { what: what.to_owned(), help: help.to_owned() }))
     }
 
     async fn distribute_schema(_conn: &mut sqlx::SqliteConnection) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn cut_by_shard(_conn: &mut sqlx::SqliteConnection) -> Result<(), Fault> {
         Ok(())
     }
 

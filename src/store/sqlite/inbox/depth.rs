@@ -38,16 +38,13 @@ FROM (SELECT 1) LEFT JOIN eventbox_tombstone t ON t.shard = $1 AND t.recipient =
 );
 
 impl DepthDialect for Sqlite {
-    fn insert_measured<'e, E>(
-        executor: E,
-        row: EventRow<'_>,
+    fn insert_measured<'e>(
+        conn: &'e mut SqliteConnection,
+        row: EventRow<'e>,
         bound: DepthBound,
-    ) -> BoxFuture<'e, Result<Measured, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e,
-    {
+    ) -> BoxFuture<'e, Result<Measured, Fault>> {
         let insert = Insert::of(row, bound);
-        Box::pin(async move { insert?.run_on(executor).await })
+        Box::pin(async move { insert?.run_on(conn).await })
     }
 
     // Differs: events that arrive during a write commit together.

@@ -100,12 +100,12 @@ impl EventDialect for Sqlite {
         emit_groups::insert(pool, row).await
     }
 
-    fn insert_events<'e, E>(executor: E, rows: &[EventRow<'_>]) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
-    where
-        E: Executor<'e, Database = Self> + 'e,
-    {
+    fn insert_events<'e>(
+        conn: &'e mut SqliteConnection,
+        rows: &'e [EventRow<'e>],
+    ) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>> {
         let insert = Insert::of(rows);
-        Box::pin(async move { insert?.run_on(executor).await })
+        Box::pin(async move { insert?.run_on(conn).await })
     }
 
     // Differs: events that arrive during a write commit together.

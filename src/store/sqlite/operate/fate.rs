@@ -13,7 +13,7 @@ pub(crate) const LOCATE_EVENTS: &str = concat!(
     FROM json_each($1) f
 )
 SELECT ",
-    places!(),
+    places!("w.shard"),
     " FROM w ORDER BY w.place"
 );
 
