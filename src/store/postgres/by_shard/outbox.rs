@@ -124,6 +124,12 @@ WHERE o.shard = $1 AND o.id = ANY($5)",
 );
 
 /// The deletion commits durably: a setting of the session does not reach the node.
+/// As [`DELETE`], and counts the rows of each source and type.
+const DELETE_EXPIRED: &str = "WITH gone AS (
+    DELETE FROM eventbox_outbox WHERE shard = $1 AND id = ANY($2) RETURNING source, type
+)
+SELECT source, type, count(*) FROM gone GROUP BY source, type";
+
 const DELETE: &str = "DELETE FROM eventbox_outbox WHERE shard = $1 AND id = ANY($2)";
 
 const MARK: &str = concat!(
@@ -232,7 +238,7 @@ pub(in crate::store::postgres) async fn expire(
             continue;
         }
         sqlx::query(BURY_EXPIRED).bind(shard).bind(&old).execute(&mut *tx).await?;
-        gone.extend(sqlx::query(DELETE).bind(shard).bind(old).fetch_all(&mut *tx).await?);
+        gone.extend(sqlx::query(DELETE_EXPIRED).bind(shard).bind(old).fetch_all(&mut *tx).await?);
     }
     row_counts(&gone)
 }
