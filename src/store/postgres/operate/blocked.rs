@@ -6,10 +6,12 @@ use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
 use crate::store::operate::blocked::BlockedDialect;
 
+/// Whether a session waits that long for a lock. A wait that began in the future began before the clock of the server
+/// went back: it may be that long.
 const WAITS_FOR_A_LOCK: &str = "SELECT EXISTS (
     SELECT 1 FROM pg_stat_activity
      WHERE datname = current_database() AND usename = current_user AND state = 'active' AND wait_event_type = 'Lock'
-       AND query_start <= clock_timestamp() - $1::float8 * interval '1 microsecond'
+       AND query_start NOT BETWEEN clock_timestamp() - $1::float8 * interval '1 microsecond' AND clock_timestamp()
 )";
 
 impl BlockedDialect for Postgres {
