@@ -56,6 +56,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     let server = postgres::server()?;
     bare_runtime(&server.url())?;
+    cut_by_shard(&server.url())?;
     // With the features of the tests, whose build exists. `cargo run` would choose other features and build again.
     let mut build = cargo(["build", "--workspace", "--all-features", "--bins"]);
     announce(&build);
@@ -97,6 +98,22 @@ fn bare_runtime(database_url: &str) -> Result<()> {
     announce(&tests);
     if !status_of(&mut tests)?.success() {
         bail!("the tests of the runtime failed without leases and wake-ups");
+    }
+    Ok(())
+}
+
+/// Tests that run once more with the statements for tables that a cluster cuts by shard.
+const CUT_BY_SHARD: [&str; 4] = ["paths::", "eventbox::depth::", "runtime::rounds::", "dsset::"];
+
+/// Runs tests of the store's callers again on plain tables, with the statements that touch one shard each.
+fn cut_by_shard(database_url: &str) -> Result<()> {
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--test", "suite", "--"]);
+    tests.args(CUT_BY_SHARD).args(["--skip", "sqlite"]);
+    tests.env("EVENTBOX_TEST_LAYOUT", "by-shard").env("DATABASE_URL", database_url);
+    crate::run_several_per_core(&mut tests);
+    announce(&tests);
+    if !status_of(&mut tests)?.success() {
+        bail!("the tests failed with the statements by shard");
     }
     Ok(())
 }
