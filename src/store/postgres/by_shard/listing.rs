@@ -158,14 +158,14 @@ async fn walk_shard(
     rows.iter().map(walked).collect()
 }
 
-/// Lists a round, shard by shard.
+/// Lists a round, shard by shard. The states of a shard get the bytes that those of the shards before it have left.
 pub(in crate::store::postgres) async fn list(
     conn: &mut PgConnection,
     from: &[RoundFrom<'_>],
     bound: Bound,
     longest_wait_us: i64,
 ) -> Result<Vec<RoundRow>, Fault> {
-    let mut parts = empty_parts(from.len());
+    let (mut parts, mut left) = (empty_parts(from.len()), bound.bytes());
     for (shard, members) in of_shards(from, |from| from.shard) {
         let query = sqlx::query(LIST_OF_SHARD)
             .bind(shard)
@@ -174,7 +174,7 @@ pub(in crate::store::postgres) async fn list(
             .bind(bound.rows())
             .bind(members.iter().map(|(_, from)| from.is_known).collect::<Vec<_>>())
             .bind(bound.small(from.len()))
-            .bind(bound.bytes())
+            .bind(left)
             .bind(longest_wait_us);
         let mut rows = query.fetch(&mut *conn);
         while let Some(row) = rows.try_next().await? {
@@ -193,6 +193,14 @@ pub(in crate::store::postgres) async fn list(
                     (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
                 }
             }
+        }
+        drop(rows);
+        for part in members.iter().filter_map(|(place, _)| parts.get(*place)) {
+            left = match &part.row.state {
+                Some(state) => left.saturating_sub_unsigned(state.len() as u64).max(0),
+                None if part.has_state => 0,
+                None => left,
+            };
         }
     }
     let mut values = read_large(conn, from, &cut_parts(&mut parts, bound), bound).await?;

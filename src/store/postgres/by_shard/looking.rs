@@ -17,14 +17,20 @@ pub(super) const LOOKED_INTO: usize = 4;
 const SHARDS_WITH_EVENTS: &str = "SELECT a.shard FROM eventbox_anchor a WHERE a.shard = ANY($1)
 AND (SELECT 1 FROM eventbox_event e WHERE e.shard = a.shard LIMIT 1) IS NOT NULL";
 
-/// `0` is the character behind the slash. The limit is that of each shard, and the caller's limit is met behind it.
-const COUNT_OF_NODES: &str = "SELECT c.events, c.oldest FROM eventbox_anchor a
+/// `0` is the character behind the slash. The limit is that of each shard.
+const COUNT_OF_NODES: &str = "SELECT a.shard, c.events, c.oldest FROM eventbox_anchor a
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, min(i.id::text) AS oldest FROM (
         SELECT id FROM eventbox_event e
         WHERE e.shard = a.shard AND e.recipient >= $1::text || '/' AND e.recipient < $1::text || '0' LIMIT $2
     ) i
-) c WHERE c.events > 0";
+) c WHERE c.events > 0 ORDER BY a.shard";
+
+/// The same in the shard `$1`.
+const COUNT_OF_SHARD: &str = "SELECT count(*), min(i.id::text) FROM (
+    SELECT id FROM eventbox_event e
+    WHERE e.shard = $1 AND e.recipient >= $2::text || '/' AND e.recipient < $2::text || '0' LIMIT $3
+) i";
 
 /// As the statement for one node, with the same number of messages in each shard.
 pub(in crate::store::postgres) const OLDEST_OF_NODES: &str = concat!(
@@ -64,9 +70,18 @@ pub(in crate::store::postgres) async fn count_backlog(
         let rows = sqlx::query(COUNT_OF_NODES).bind(kind).bind(limit).fetch_all(&mut *conn).await?;
         let mut row = BacklogRow { kind: (*kind).to_owned(), events: 0, oldest: None };
         for of_shard in &rows {
-            row.events = row.events.saturating_add(of_shard.try_get(0)?).min(limit);
-            let oldest = of_shard.try_get::<Option<String>, _>(1)?.and_then(|id| id.parse().ok());
-            row.oldest = row.oldest.into_iter().chain(oldest).min();
+            let left = limit.saturating_sub(row.events);
+            let (events, oldest) = match of_shard.try_get::<i64, _>(1)? {
+                _ if left <= 0 => break,
+                events if events <= left => (events, of_shard.try_get::<Option<String>, _>(2)?),
+                _ => {
+                    let query = sqlx::query(COUNT_OF_SHARD).bind(of_shard.try_get::<i16, _>(0)?).bind(kind).bind(left);
+                    let last = query.fetch_one(&mut *conn).await?;
+                    (last.try_get(0)?, last.try_get(1)?)
+                }
+            };
+            row.events = row.events.saturating_add(events);
+            row.oldest = row.oldest.into_iter().chain(oldest.and_then(|id| id.parse().ok())).min();
         }
         counted.push(row);
     }
