@@ -109,7 +109,7 @@ async fn open_postgres(options: PgConnectOptions, connections: u32) -> Result<Po
 }
 
 impl Database {
-    /// Refuses a database whose tables this program does not know.
+    /// Refuses a database whose tables this program does not know, or that lie in no layout.
     pub(crate) async fn check_migrated(&self) -> Result<()> {
         let migrations = on!(self, pool => eventbox::migrations(pool).await)?;
         let applied = migrations.iter().filter(|migration| migration.is_applied).count();
@@ -120,6 +120,8 @@ impl Database {
              `eventbox migrate up`",
             migrations.len()
         );
+        // From here on, the program uses the statements of the layout.
+        on!(self, pool => eventbox::layout(pool).await)?;
         Ok(())
     }
 }
