@@ -186,6 +186,6 @@ fn the_cost_card_compares_every_path() {
     assert_eq!(compare(&entries, &[]).faults, ["W2 on postgres: it is gone"]);
     assert_eq!(compare(&[], &entries).faults, ["W2 on postgres: the file does not have it"]);
     let newer = Entry { server: "18".to_owned(), ..entry(2.0, 4.0, 800_000.0) };
-    assert!(compare(&entries, &[newer.clone()]).faults.is_empty(), "another server has another log");
+    assert!(compare(&entries, std::slice::from_ref(&newer)).faults.is_empty(), "another server has another log");
     assert_eq!(compare(&entries, &[Entry { statements: 3.0, ..newer }]).faults.len(), 1);
 }
