@@ -62,6 +62,7 @@ impl DiagnosisDialect for Sqlite {
         made(11, "table", "eventbox_checkpoint"),
         made(12, "table", "eventbox_shard"),
         made(12, "table", "eventbox_revision"),
+        made(15, "table", "eventbox_anchor"),
     ];
 
     fn why_unusable(fault: &Fault) -> Option<&'static str> {
