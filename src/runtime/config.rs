@@ -152,7 +152,7 @@ impl Default for RuntimeConfig {
             max_events: NonZeroU32::new(250).unwrap_or(NonZeroU32::MIN),
             max_event_bytes: NonZeroUsize::new(DEFAULT_TURN_BYTES).unwrap_or(NonZeroUsize::MIN),
             round_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
-            processor_recipients: NonZeroUsize::new(500).unwrap_or(NonZeroUsize::MIN),
+            processor_recipients: NonZeroUsize::new(100).unwrap_or(NonZeroUsize::MIN),
             processor_events: NonZeroU32::new(25_000).unwrap_or(NonZeroU32::MIN),
             processor_round_time: Duration::from_millis(50),
             rounds: NonZeroUsize::new(6).unwrap_or(NonZeroUsize::MIN),
