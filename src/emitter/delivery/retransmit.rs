@@ -1,7 +1,6 @@
 //! Claims and sends due rows: of processes that ended, of plugins, and of failed attempts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,9 +25,6 @@ const ROOM_POLL: Duration = Duration::from_millis(5);
 /// Least number of shards of a full page, so that a shard with a backlog does not delay the others.
 const SHARDS_PER_PAGE: usize = 16;
 
-/// Rows that are handed over at once, before other work of the thread goes on.
-const ROWS_PER_TURN: usize = 50;
-
 /// Claims and sends rows until the emitter stops. It waits for its tick only when no row is due or there is no room.
 pub(crate) async fn run_retransmission<B: Backend>(core: Arc<Core<B>>, beat: Beat) {
     let interval = core.config().retransmit_interval;
@@ -51,51 +47,40 @@ struct Swept {
     claimed: usize,
 }
 
-/// Rows of one claim, and where the next claim begins.
-struct Page {
-    rows: Vec<ClaimedRow>,
-    claimed_until: Instant,
-    /// First shard of the next claim; `None` when this page had every due row.
-    next_shard: Option<i16>,
-}
-
-/// Claimed rows that are not handed over yet. The next claim leaves room for them.
-#[derive(Default)]
-struct Held {
-    rows: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Held {
-    fn set(&self, rows: &[ClaimedRow]) {
-        self.rows.store(rows.len(), Ordering::Relaxed);
-        self.bytes.store(payload_bytes(rows), Ordering::Relaxed);
-    }
-
-    fn rows(&self) -> usize {
-        self.rows.load(Ordering::Relaxed)
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// Goes through all shards until no row is due. The database claims the next page while this page is handed over.
+/// Goes through all shards until no row is due.
 async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
-    let (mut swept, held) = (Swept::default(), Held::default());
+    let mut swept = Swept::default();
+    let mut from_shard = 0;
     let mut budget = ClaimBudget::new(core.context.counters.answered());
-    let mut claimed = claim(core, beat, &mut budget, &held, 0).await;
-    while let Some(page) = claimed.take() {
-        swept.claimed += page.rows.len();
-        held.set(&page.rows);
-        if let Some(from_shard) = page.next_shard {
-            let next = claim(core, beat, &mut budget, &held, from_shard);
-            // The claim is polled first, so that its statement is on the way.
-            (claimed, ()) = tokio::join!(biased; next, hand_over(core, page, &held, &mut swept));
-        } else {
-            hand_over(core, page, &held, &mut swept).await;
-        }
+    while let Some(room) = room(core, beat, &mut budget).await {
+        let per_shard = room.div_ceil(SHARDS_PER_PAGE);
+        let bytes = core.handoff.client.free_bytes().min(MAX_OUTBOX_BYTES);
+        let claim = Claim {
+            from_shard,
+            per_shard: count(per_shard),
+            limit: count(room),
+            bytes: count(bytes),
+            claim_ttl_us: micros(core.config().claim_ttl),
+        };
+        let claimed_until = from_now(core.config().claim_ttl);
+        let statement = answered(&core.pool, async { B::claim_outbox(&mut *hold(&core.pool).await?, claim).await });
+        let Some(mut rows) = core.context.statement("list_pending", statement).await else {
+            core.context.metrics.retransmitted(true);
+            break;
+        };
+        rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
+        swept.claimed += rows.len();
+        let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
+        let shard_was_full = rows.chunk_by(|a, b| a.key.shard == b.key.shard).any(|rows| rows.len() >= per_shard);
+        // A heavy claim may have left out the next message for its bytes.
+        let was_heavy = rows.iter().map(|row| row.payload.len()).sum::<usize>() > bytes / 2;
+        hand_over(core, rows, claimed_until, &mut swept).await;
+        from_shard = match last {
+            Some(last) if page >= room || was_heavy => (last + 1) % SHARDS.cast_signed(),
+            // At the end of the shards the sweep starts again, unless this page had every due row.
+            _ if from_shard > 0 || shard_was_full => 0,
+            _ => break,
+        };
     }
     if swept.claimed > 0 {
         tracing::info!(
@@ -107,50 +92,8 @@ async fn sweep<B: Backend>(core: &Arc<Core<B>>, beat: &Beat) {
     }
 }
 
-/// Claims the next page, from this shard on, as soon as there is room. Returns `None` when the sweep should end.
-async fn claim<B: Backend>(
-    core: &Arc<Core<B>>,
-    beat: &Beat,
-    budget: &mut ClaimBudget,
-    held: &Held,
-    from_shard: i16,
-) -> Option<Page> {
-    let room = room(core, beat, budget, held).await?;
-    let per_shard = room.div_ceil(SHARDS_PER_PAGE);
-    let bytes = core.handoff.client.free_bytes().saturating_sub(held.bytes()).min(MAX_OUTBOX_BYTES);
-    let claim = Claim {
-        from_shard,
-        per_shard: count(per_shard),
-        limit: count(room),
-        bytes: count(bytes),
-        claim_ttl_us: micros(core.config().claim_ttl),
-    };
-    let claimed_until = from_now(core.config().claim_ttl);
-    let statement = answered(&core.pool, async { B::claim_outbox(&mut *hold(&core.pool).await?, claim).await });
-    let Some(mut rows) = core.context.statement("list_pending", statement).await else {
-        core.context.metrics.retransmitted(true);
-        return None;
-    };
-    rows.sort_unstable_by_key(|row| (row.key.shard, row.key.id));
-    let (page, last) = (rows.len(), rows.last().map(|row| row.key.shard));
-    let shard_was_full = rows.chunk_by(|a, b| a.key.shard == b.key.shard).any(|rows| rows.len() >= per_shard);
-    // A heavy claim may have left out the next message for its bytes.
-    let was_heavy = payload_bytes(&rows) > bytes / 2;
-    let next_shard = match last {
-        Some(last) if page >= room || was_heavy => Some((last + 1) % SHARDS.cast_signed()),
-        // At the end of the shards the sweep starts again, unless this page had every due row.
-        _ if from_shard > 0 || shard_was_full => Some(0),
-        _ => None,
-    };
-    Some(Page { rows, claimed_until, next_shard })
-}
-
-fn payload_bytes(rows: &[ClaimedRow]) -> usize {
-    rows.iter().map(|row| row.payload.len()).sum()
-}
-
 /// Waits for room, and returns the number of rows to claim; `None` when the sweep should end.
-async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBudget, held: &Held) -> Option<usize> {
+async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBudget) -> Option<usize> {
     let config = core.config();
     let (page, buffer) = (config.retransmit_batch_size.get(), config.batch.message_buffer.get());
     // A request must end within the claim. Half of the remaining time is a reserve.
@@ -163,16 +106,16 @@ async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBu
         }
         budget.note(core.context.counters.answered());
         let may_wait = budget.may_wait(window, least).min(buffer);
-        let waiting = buffer - core.handoff.client.free() + held.rows();
-        let places = core.handoff.in_flight.free().saturating_sub(held.rows());
-        let free = may_wait.saturating_sub(waiting).min(places).min(page);
+        let waiting = buffer - core.handoff.client.free();
+        let free = may_wait.saturating_sub(waiting).min(core.handoff.in_flight.free()).min(page);
         let enough = page.min(may_wait / 2).max(1);
-        let free_bytes = core.handoff.client.free_bytes().saturating_sub(held.bytes());
         match core.handoff.client.breaker_state() {
-            BreakerState::Closed if free >= enough && free_bytes >= MAX_OUTBOX_BYTES => return Some(free),
+            BreakerState::Closed if free >= enough && core.handoff.client.free_bytes() >= MAX_OUTBOX_BYTES => {
+                return Some(free);
+            }
             BreakerState::Closed => {}
             // One batch is enough for the probe, and bounds the rows claimed in vain if the probe fails.
-            BreakerState::HalfOpen if core.handoff.in_flight.count() + held.rows() == 0 => {
+            BreakerState::HalfOpen if core.handoff.in_flight.count() == 0 => {
                 return Some(free.min(config.batch.batch_size.get()).max(1));
             }
             BreakerState::HalfOpen => {}
@@ -186,15 +129,10 @@ async fn room<B: Backend>(core: &Arc<Core<B>>, beat: &Beat, budget: &mut ClaimBu
     }
 }
 
-/// Queues the rows of a page. Rows that find no place are released at once, so that they stay due.
-async fn hand_over<B: Backend>(core: &Arc<Core<B>>, page: Page, held: &Held, swept: &mut Swept) {
-    let Page { rows, claimed_until, .. } = page;
+/// Queues the rows of a claim. Rows that find no place are released at once, so that they stay due.
+async fn hand_over<B: Backend>(core: &Arc<Core<B>>, rows: Vec<ClaimedRow>, claimed_until: Instant, swept: &mut Swept) {
     let (mut released, claimed) = (Vec::new(), rows.len());
-    for (place, row) in rows.into_iter().enumerate() {
-        if place % ROWS_PER_TURN == ROWS_PER_TURN - 1 {
-            // The claim of the next page goes on, and so do the requests.
-            tokio::task::yield_now().await;
-        }
+    for row in rows {
         let key = row.key;
         let pair = SourceType::of(&row.source, &row.r#type);
         let delivery =
@@ -220,7 +158,6 @@ async fn hand_over<B: Backend>(core: &Arc<Core<B>>, page: Page, held: &Held, swe
             Err(_) => released.push(due_now(key, row.attempts)),
         }
     }
-    held.set(&[]);
     if claimed > 0 {
         core.context.metrics.retransmitted(!released.is_empty());
     }
