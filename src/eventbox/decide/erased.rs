@@ -1,6 +1,11 @@
 //! A processor with its types erased, so that the code of turns and rounds is compiled once for an engine, and not once
 //! more for each processor of a program.
 
+#![cfg_attr(
+    not(feature = "runtime"),
+    allow(dead_code, reason = "only a runtime has rounds, and their methods for many")
+)]
+
 use std::any::Any;
 use std::fmt;
 
