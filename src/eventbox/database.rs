@@ -55,8 +55,8 @@ pub async fn check<B: Backend>(pool: &Pool<B>) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`Error::Setup`] when a cluster keeps the tables in a way that no layout has, with what to do. Transient and database
-/// errors.
+/// [`Error::Setup`] when a cluster keeps the tables in a way that no layout has, with what to do. Transient and
+/// database errors.
 ///
 /// # Examples
 ///

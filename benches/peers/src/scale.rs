@@ -30,8 +30,8 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Returns the full amounts. The drains and W5r are a tenth of those of `eventbox bench`, because several peers would
-    /// need minutes.
+    /// Returns the full amounts. The drains and W5r are a tenth of those of `eventbox bench`, because several peers
+    /// would need minutes.
     pub(crate) fn full(rounds: usize) -> Self {
         Scale {
             rounds,

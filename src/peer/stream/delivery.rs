@@ -4,8 +4,8 @@
 //! acknowledges; a later turn consumes exactly what was acknowledged. So a crash loses nothing, and at most sends again
 //! what was not consumed.
 //!
-//! As TCP delays an acknowledgement for the next packet to carry, the turn that consumes is delayed for the next event to
-//! bring it: one listing then offers what is new, and consumes what was sent before.
+//! A turn that consumes waits a little for the next event, as TCP delays an acknowledgement for the next packet. One
+//! listing then offers what is new, and consumes what was sent before.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;

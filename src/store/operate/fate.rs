@@ -71,8 +71,8 @@ pub struct AuditRow {
     pub places: Places,
 }
 
-/// The columns of [`Places`] for the event `w` of a shard. A scalar subquery is a look-up by key, however many events are asked
-/// for.
+/// The columns of [`Places`] for the event `w` of a shard. A scalar subquery is a look-up by key, however many events
+/// are asked for.
 macro_rules! places {
     ($shard:literal) => {
         concat!(

@@ -223,8 +223,8 @@ impl TestEngine for Postgres {
 /// Database that the tests of this program copy.
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
-/// Makes a database with the tables of the library, unless an earlier program has made it. Its name tells the text of the
-/// migrations, and it stays for later programs.
+/// Makes a database with the tables of the library, unless an earlier program has made it. Its name tells the text of
+/// the migrations, and it stays for later programs.
 async fn template() -> String {
     let text: String = eventbox::migration_sql::<Postgres>().into_iter().map(|(_, _, sql)| sql).collect();
     let digest = Sha256::digest(text.as_bytes()).iter().take(8).fold(0_u64, |all, byte| all << 8 | u64::from(*byte));

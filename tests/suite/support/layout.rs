@@ -4,8 +4,8 @@
 //! * `citus-by-shard` runs them on a cluster of Citus that cuts the tables.
 //! * `citus-schema` runs the statements of one server in schemas that a cluster of Citus has put on a node.
 //!
-//! On a cluster, the server's database must know the nodes (`pg_dist_node`). Each test has a database on every node. With
-//! `citus-schema` all connections of the database use a distributed schema. So `migrate` makes the tables on a node of
+//! On a cluster, the server's database must know the nodes (`pg_dist_node`). Each test has a database on every node.
+//! With `citus-schema` all connections of the database use a distributed schema. So `migrate` makes the tables on a node of
 //! the cluster, and so does a test that creates tables of its own.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};

@@ -118,8 +118,8 @@ impl<B: Engine> Counting<B> {
     }
 }
 
-/// Waits until the statements of all connections are logged. The thread of a connection on SQLite logs a statement after
-/// its result, but before the next command.
+/// Waits until the statements of all connections are logged. The thread of a connection on SQLite logs a statement
+/// after its result, but before the next command.
 async fn until_logged<B: Engine>(pool: &Pool<B>, connections: u32) -> Result<()> {
     let mut all = try_join_all((0..connections).map(|_| pool.acquire())).await?;
     for connection in &mut all {

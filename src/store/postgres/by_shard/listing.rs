@@ -12,10 +12,9 @@ use super::of_shards;
 use crate::store::bound::{Bound, Missing};
 use crate::store::connect::connection::{ANSWER_WAIT, answered, hold};
 use crate::store::fault::Fault;
-use crate::store::inbox::event::ListedRow;
 use crate::store::postgres::now_us;
-use crate::store::postgres::turns::round::place_of;
-use crate::store::turns::round::{RoundFrom, RoundRow, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance};
+use crate::store::postgres::turns::round::{note_row, place_of};
+use crate::store::turns::round::{RoundFrom, RoundRow, WalkFrom, WalkedRow, cut_parts, empty_parts};
 
 /// Walks over the shard `$1` as `WALK_RECIPIENTS` walks over many: behind `$2`, up to `$3`, at most `$4` recipients,
 /// and one of each kind that is not in `$5`.
@@ -93,8 +92,8 @@ CROSS JOIN LATERAL (
     ORDER BY id LIMIT r.rows
 ) e";
 
-/// Walks shard by shard. A shard whose node fails is left out, as long as another one answers. Behind a failure the walk
-/// ends after [`ANSWER_WAIT`], so that a node that does not answer delays it once.
+/// Walks shard by shard. A shard whose node fails is left out, as long as another one answers. Behind a failure the
+/// walk ends after [`ANSWER_WAIT`], so that a node that does not answer delays it once.
 pub(in crate::store::postgres) async fn walk(
     pool: &Pool<Postgres>,
     from: &[WalkFrom],
@@ -181,18 +180,7 @@ pub(in crate::store::postgres) async fn list(
             let Some(part) = members.get(place_of(&row)?).and_then(|(place, _)| parts.get_mut(*place)) else {
                 continue;
             };
-            match row.try_get(5)? {
-                Some(id) => {
-                    let (name, traceparent, origin) = (row.try_get(6)?, row.try_get(7)?, row.try_get(10)?);
-                    let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
-                    part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
-                }
-                None => {
-                    part.row.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
-                    (part.row.state, part.has_state) = (row.try_get(2)?, row.try_get(3)?);
-                    (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
-                }
-            }
+            note_row(part, &row)?;
         }
         drop(rows);
         for part in members.iter().filter_map(|(place, _)| parts.get(*place)) {

@@ -1,4 +1,5 @@
-//! Reads over many shards. Those that begin with `eventbox_anchor` ask every node at once; the others go shard by shard.
+//! Reads over many shards. Those that begin with `eventbox_anchor` ask every node at once; the others go shard by
+//! shard.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -15,7 +15,7 @@ use crate::store::fault::Fault;
 use crate::store::inbox::event::ListedRow;
 use crate::store::postgres::{by_shard, now_us};
 use crate::store::turns::round::{
-    RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
+    ListedPart, RoundDialect, RoundFrom, RoundRow, RoundWrite, WalkFrom, WalkedRow, cut_parts, empty_parts, hindrance,
 };
 use crate::store::turns::round_of_one::{RoundOfOneDialect, RoundOfOneTable};
 
@@ -215,18 +215,7 @@ impl RoundDialect for Postgres {
         let mut rows = query.fetch(&mut *conn);
         while let Some(row) = rows.try_next().await? {
             let Some(part) = parts.get_mut(place_of(&row)?) else { continue };
-            match row.try_get(5)? {
-                Some(id) => {
-                    let (name, traceparent, origin) = (row.try_get(6)?, row.try_get(7)?, row.try_get(10)?);
-                    let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
-                    part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
-                }
-                None => {
-                    part.row.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
-                    (part.row.state, part.has_state) = (row.try_get(2)?, row.try_get(3)?);
-                    (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
-                }
-            }
+            note_row(part, &row)?;
         }
         drop(rows);
         let mut values = read_large(conn, from, &cut_parts(&mut parts, bound), bound).await?;
@@ -324,6 +313,20 @@ fn walked(row: &PgRow) -> Result<WalkedRow, Fault> {
 /// Returns the index in an array, from 0, of the first column, which counts from 1.
 pub(in crate::store::postgres) fn place_of(row: &PgRow) -> Result<usize, Fault> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
+}
+
+/// Notes a row of a listing of many recipients in its part: an event, or the recipient itself.
+pub(in crate::store::postgres) fn note_row(part: &mut ListedPart, row: &PgRow) -> Result<(), Fault> {
+    if let Some(id) = row.try_get(5)? {
+        let (name, traceparent, origin) = (row.try_get(6)?, row.try_get(7)?, row.try_get(10)?);
+        let listed = ListedRow { id, name, traceparent, origin, value: Vec::new() };
+        part.events.push(listed, row.try_get(8)?, row.try_get(9)?);
+        return Ok(());
+    }
+    part.row.turn = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
+    (part.row.state, part.has_state) = (row.try_get(2)?, row.try_get(3)?);
+    (part.row.hindered, part.row.failing) = hindrance(row.try_get(4)?);
+    Ok(())
 }
 
 pub(in crate::store::postgres) fn is_shortfall(error: &sqlx::Error) -> bool {
