@@ -123,13 +123,13 @@ WHERE o.shard = $1 AND o.id = ANY($5)",
     last_letter_wins!()
 );
 
-/// The deletion commits durably: a setting of the session does not reach the node.
 /// As [`DELETE`], and counts the rows of each source and type.
 const DELETE_EXPIRED: &str = "WITH gone AS (
     DELETE FROM eventbox_outbox WHERE shard = $1 AND id = ANY($2) RETURNING source, type
 )
 SELECT source, type, count(*) FROM gone GROUP BY source, type";
 
+/// The deletion commits durably: a setting of the session does not reach the node.
 const DELETE: &str = "DELETE FROM eventbox_outbox WHERE shard = $1 AND id = ANY($2)";
 
 const MARK: &str = concat!(
