@@ -8,7 +8,7 @@ use super::reading::event;
 use super::tables::{Dice, ORIGIN, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
-use crate::store::inbox::event::{DueRow, EventRow};
+use crate::store::inbox::event::{DueRow, Durability, EventRow};
 use crate::store::inbox::tombstone::Slice;
 use crate::store::macros::on_both_engines;
 use crate::store::operate::quarantine::Verdict;
@@ -118,7 +118,7 @@ on_both_engines! {
                 .iter()
                 .map(|row| EventRow { id: Uuid::from_u128(row.id.as_u128() + 1), ..*row })
                 .collect();
-            transcript.note(format!("insert_events {size}"), Engine::insert_all_on_pool(pool, &rows).await.unwrap());
+            transcript.note(format!("insert_events {size}"), Engine::insert_all_on_pool(pool, &rows, Durability::Immediate).await.unwrap());
             let mut tx = pool.begin().await.unwrap();
             transcript.note(
                 format!("insert_events again {size}"),
