@@ -1,7 +1,7 @@
 //! The migrations in the program. sqlx's macro does the same, and needs a second build of sqlx, for the compiler.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+use sqlx::SqlStr;
 
 /// Names and texts of the migrations of an engine. Both engines have the same names.
 macro_rules! migration_files {
@@ -23,7 +23,7 @@ pub(in crate::store) fn migrator_of(files: &[(&'static str, &'static str)]) -> M
     let migration = |(name, sql): &(&'static str, &'static str)| {
         let (version, description) = name.split_once('_').unwrap_or((name, ""));
         let version = version.parse().unwrap_or_default();
-        let sql = AssertSqlSafe(*sql).into_sql_str();
+        let sql = SqlStr::from_static(sql);
         Migration::new(version, description.replace('_', " ").into(), MigrationType::Simple, sql, false)
     };
     let mut migrator = Migrator::with_migrations(files.iter().map(migration).collect());
