@@ -218,7 +218,7 @@ pub(super) async fn emit_slice_in<B: Backend>(
 
 /// Returns the rows to insert, and the index of each in `events`. Of two events with one name for one recipient, only
 /// the first gets a row.
-fn rows_of<'a>(
+pub(super) fn rows_of<'a>(
     events: &'a [(Recipient, Event)],
     trace: Option<&'a str>,
     origin: Option<&'a SharedOrigin>,
@@ -234,7 +234,7 @@ fn rows_of<'a>(
 }
 
 /// Returns the results in the order of `events`, counts them, and sends a wake-up for each recipient.
-fn answers_of(
+pub(super) fn answers_of(
     events: &[(Recipient, Event)],
     positions: Vec<usize>,
     noted: Vec<Emitted>,

@@ -39,7 +39,16 @@ pub(super) enum Data {
 
 impl Arrival {
     fn new(data: Data) -> Self {
-        Arrival { data, id: None, of_peer: false, number: None, fields: Vec::new(), checkpoint: None, cause: None, is_acknowledged_by_answer: false }
+        Arrival {
+            data,
+            id: None,
+            of_peer: false,
+            number: None,
+            fields: Vec::new(),
+            checkpoint: None,
+            cause: None,
+            is_acknowledged_by_answer: false,
+        }
     }
 
     /// Makes an arrival of bytes, which go through the interceptors and the codec.

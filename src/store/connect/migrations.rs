@@ -1,7 +1,7 @@
 //! The migrations in the program. sqlx's macro does the same, and needs a second build of sqlx, for the compiler.
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Names and texts of the migrations of an engine. Both engines have the same names.
 macro_rules! migration_files {

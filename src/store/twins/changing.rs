@@ -281,6 +281,26 @@ on_both_engines! {
                 transcript.note(format!("write_one {shard} {recipient} {token:?}"), won);
                 end(conn, won.is_some()).await;
             }
+            // One that emits: it wins, it is too late, or it removes an event that is gone.
+            let now = Engine::read_turn(conn, *shard, recipient).await.unwrap() + i64::from(place % 4 == 1);
+            let mut left = ids_of(conn, *shard, recipient).await;
+            left.truncate(1);
+            if place % 4 == 2 {
+                left.push(Uuid::from_u128(3));
+                left.sort();
+            }
+            let (state, removed) = (StateWrite::Set(b"emits"), Removed::Ids(&left));
+            let write = RoundWrite { shard: *shard, recipient, turn: now, token: None, state, removed };
+            let emitted = [0, 1].map(|number| EventRow {
+                shard: *shard, recipient, id: Uuid::from_u128(u128::MAX - 2 * place as u128 - number), name: None,
+                traceparent: None, origin: Some("[]"), value: b"emitted", due: None
+            });
+            begin(conn).await;
+            let token = Uuid::from_u128(0x2ff);
+            let won = Engine::write_one_and_emit(conn, &write, &emitted, token, LOCK_WAIT_MS).await.unwrap();
+            transcript.note(format!("write_one_and_emit {shard} {recipient}"), won);
+            end(conn, won.is_some()).await;
+            transcript.note(format!("events of {shard} {recipient}"), ids_of(conn, *shard, recipient).await);
             let write = RoundWrite {
                 shard: *shard, recipient, turn, token: None, state: StateWrite::Keep, removed: Removed::Ids(&ids)
             };

@@ -167,8 +167,7 @@ impl Connector for HttpServer {
         let failed = |source| ConnectorError::connect(format!("listen on {address}"), source);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let _told = self.announcement.tell(listener.local_addr().map_err(failed)?);
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..self.settings.config.lanes).map(|_| Entrance::new()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..self.settings.config.lanes).map(|_| Entrance::new()).unzip();
         let shared = Arc::new(self.shared(&session, senders)?);
         let mut server = Server { shared, lanes: JoinSet::new(), connections: JoinSet::new() };
         for (number, jobs) in (0..).zip(receivers) {
