@@ -1,0 +1,230 @@
+//! Three nodes of Patroni with three members of etcd, and a proxy that asks Patroni which node leads.
+
+mod daemon;
+mod etcd;
+mod fence;
+mod node;
+mod rest;
+mod router;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::super::report::{Report, Result};
+use super::cluster::Cluster;
+use super::schedule::{Kind, Step};
+use etcd::Etcd;
+use fence::{Fence, Writes};
+use node::Node;
+use rest::ask;
+use router::Router;
+
+/// Number of nodes, and of members of etcd.
+pub(crate) const NODES: usize = 3;
+
+/// Settings of Patroni, seconds. Newer versions than 3.0 refuse a `ttl` below 20.
+pub(crate) const TTL_S: u64 = 10;
+pub(crate) const LOOP_WAIT_S: u64 = 2;
+pub(crate) const RETRY_TIMEOUT_S: u64 = 3;
+
+/// Time that etcd has no majority.
+const NO_MAJORITY: Duration = Duration::from_secs(15);
+
+/// Longest time until all nodes are there, one of them as synchronous standby.
+const WHOLE: Duration = Duration::from_secs(180);
+
+/// Longest time of a question for the state of the cluster.
+const QUESTION: Duration = Duration::from_secs(3);
+
+/// Longest time of a planned switch-over.
+const SWITCH: Duration = Duration::from_secs(60);
+
+/// What to install.
+const ADVICE: &str = "install the packages patroni, python3-etcd and etcd-server \
+(Debian, Ubuntu: sudo apt-get install patroni python3-etcd etcd-server)";
+
+/// The cluster. The order of the fields is that of their end.
+pub(crate) struct Patroni {
+    router: Router,
+    nodes: Vec<Node>,
+    etcd: Etcd,
+    /// The writes to the node that led before the last fault.
+    fence: Option<Fence>,
+    /// The node that led before the last fault, and the node that the fault has hit.
+    led: usize,
+    hit: usize,
+    /// Number of faults after which another node led.
+    moved: usize,
+    writes: Writes,
+}
+
+impl Patroni {
+    /// Starts the cluster.
+    pub(crate) async fn start(home: &Path) -> Result<Self> {
+        for program in ["patroni", "etcd"] {
+            let found = std::process::Command::new(program).arg("--version").output();
+            if !found.is_ok_and(|done| done.status.success()) {
+                return Err(format!("{program} does not run: {ADVICE}").into());
+            }
+        }
+        let etcd = Etcd::start(home).await?;
+        let mut nodes = Vec::new();
+        for name in ["a", "b", "c"] {
+            nodes.push(Node::start(home, name, etcd.ports()).await?);
+        }
+        let router = Router::start(nodes.iter().map(Node::ports).collect()).await?;
+        let (moved, writes) = (0, Writes::default());
+        let mut cluster = Patroni { router, nodes, etcd, fence: None, led: 0, hit: 0, moved, writes };
+        cluster.led = cluster.whole().await?;
+        Ok(cluster)
+    }
+
+    /// Waits until Patroni reports a leader, a synchronous standby and a third node, all on one timeline, and the proxy
+    /// leads to the leader. Returns the leader.
+    async fn whole(&self) -> Result<usize> {
+        let began = Instant::now();
+        loop {
+            let seen = self.seen().await;
+            if let Ok(Some(leader)) = seen
+                && *self.router.leader().borrow() == Some(leader)
+            {
+                return Ok(leader);
+            }
+            if began.elapsed() > WHOLE {
+                return Err(format!("the nodes of Patroni do not come back: {seen:?}").into());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Returns the leader of a complete cluster.
+    async fn seen(&self) -> Result<Option<usize>> {
+        let (_, text) = ask(self.nodes[self.hit].ports().rest, "GET /cluster", "", QUESTION).await?;
+        let cluster: Value = serde_json::from_str(&text)?;
+        let members = cluster["members"].as_array().ok_or("Patroni lists no members")?;
+        let (mut leader, mut synchronous) = (None, false);
+        for member in members {
+            let is_running = member["state"] == "running" || member["state"] == "streaming";
+            if !is_running || member["timeline"] != members[0]["timeline"] {
+                return Ok(None);
+            }
+            synchronous |= member["role"] == "sync_standby";
+            if member["role"] == "leader" {
+                leader = self.nodes.iter().position(|node| member["name"] == node.name.as_str());
+            }
+        }
+        let Some(leader) = leader.filter(|_| synchronous && members.len() == NODES) else { return Ok(None) };
+        let sql = "SELECT count(*) FILTER (WHERE sync_state = 'sync') > 0 AND count(*) = 2
+                   FROM pg_stat_replication WHERE state = 'streaming'";
+        Ok((self.nodes[leader].server.ask(sql)? == "t").then_some(leader))
+    }
+
+    /// Returns the synchronous standby.
+    fn synchronous(&self) -> Result<usize> {
+        let sql = "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let name = self.nodes[self.led].server.ask(sql)?;
+        let found = self.nodes.iter().position(|node| node.name == name);
+        found.ok_or_else(|| format!("there is no node {name}").into())
+    }
+
+    /// Asks Patroni for a switch-over, as `patronictl switchover` does.
+    async fn switch_over(&self) -> Result<()> {
+        let node = &self.nodes[self.led];
+        let body = serde_json::json!({"leader": node.name}).to_string();
+        let (status, text) = ask(node.ports().rest, "POST /switchover", &body, SWITCH).await?;
+        if status == 200 { Ok(()) } else { Err(format!("Patroni did not switch over: {status} {text}").into()) }
+    }
+
+    /// Kills two members of etcd, and starts them again after a time.
+    async fn lose_majority(&mut self, member: usize) -> Result<()> {
+        self.etcd.kill(member)?;
+        self.etcd.kill(member + 1)?;
+        sleep(NO_MAJORITY).await;
+        self.etcd.revive()
+    }
+
+    /// Lets a frozen node continue: Postgres first, or Patroni first.
+    async fn thaw(&self, step: &Step) -> Result<()> {
+        let node = &self.nodes[self.hit];
+        let pause = Duration::from_millis(step.notice_ms);
+        if step.is_forward {
+            node.server.freeze(false)?;
+            sleep(pause).await;
+            node.freeze_patroni(false)
+        } else {
+            node.freeze_patroni(false)?;
+            sleep(pause).await;
+            node.server.freeze(false)
+        }
+    }
+}
+
+impl Cluster for Patroni {
+    fn url(&self) -> String {
+        self.router.url()
+    }
+
+    async fn break_something(&mut self, step: &Step, _: &mut Report) -> Result<Instant> {
+        self.hit = self.led;
+        if step.kind.is_fail_over() {
+            let url = self.nodes[self.led].server.url();
+            self.fence = Some(Fence::watch(&url, self.led, self.router.leader()).await?);
+        }
+        let began = Instant::now();
+        match step.kind {
+            Kind::LeaderKilled => self.nodes[self.hit].server.kill()?,
+            Kind::ManagerKilled => self.nodes[self.hit].kill_patroni()?,
+            Kind::NodeKilled => {
+                self.nodes[self.hit].kill_patroni()?;
+                self.nodes[self.hit].server.kill()?;
+            }
+            Kind::NodeFrozen => {
+                self.nodes[self.hit].server.freeze(true)?;
+                self.nodes[self.hit].freeze_patroni(true)?;
+            }
+            Kind::PlannedSwitchOver => self.switch_over().await?,
+            Kind::StoreCut => self.nodes[self.hit].cut_etcd(),
+            Kind::NodeCut => self.nodes[self.hit].cut(),
+            Kind::StandbyKilled => {
+                self.hit = self.synchronous()?;
+                self.nodes[self.hit].server.kill()?;
+            }
+            Kind::MemberKilled => self.etcd.kill(step.victim)?,
+            Kind::MajorityLost => {
+                self.lose_majority(step.victim).await?;
+                return Ok(Instant::now());
+            }
+            other => return Err(format!("a cluster of Patroni has no fault {other:?}").into()),
+        }
+        Ok(began)
+    }
+
+    async fn repair(&mut self, step: &Step, report: &mut Report) -> Result<()> {
+        if step.kind == Kind::NodeFrozen {
+            self.thaw(step).await?;
+        }
+        self.nodes[self.hit].start_patroni()?;
+        self.nodes[self.hit].mend();
+        self.etcd.revive()?;
+        self.etcd.healthy().await?;
+        let leader = self.whole().await?;
+        if let Some(fence) = self.fence.take() {
+            let Writes { tried, acknowledged } = fence.end().await;
+            report.wants(acknowledged == 0, format!("{}: an old leader acknowledged a write", step.kind.name()));
+            self.writes.tried += tried;
+            self.writes.acknowledged += acknowledged;
+        }
+        self.moved += usize::from(leader != self.led);
+        self.led = leader;
+        Ok(())
+    }
+
+    fn tell(&self, report: &mut Report) {
+        let Writes { tried, acknowledged } = self.writes;
+        report.note(format!("another node led after {} faults", self.moved));
+        report.note(format!("writes straight to old leaders: {tried} tried, {acknowledged} acknowledged"));
+    }
+}
