@@ -46,7 +46,8 @@ Faults of the infrastructure. Each program counts the acknowledged, applied and 
 
 Without a PROGRAM all of them run, and with an option of storm only storm. A run with as many fail-overs and restarts as
 without options, or more, writes its table into docs/high-availability.md. All need the programs of a Postgres server,
-poolers needs pgbouncer, and patroni needs the packages patroni, python3-etcd and etcd-server.
+and poolers needs pgbouncer. patroni needs the packages patroni, python3-etcd and etcd-server; the variable PATRONI may
+name another Patroni.
 
 Exit codes: 0 success, 1 check failed, 2 error (a program could not run).";
 

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::process::Command;
 
 use storm::oracle::{Boxes, Broken, Oracle, Verdict};
-use storm::patroni::{LOOP_WAIT_S, RETRY_TIMEOUT_S, TTL_S};
+use storm::patroni::settings::{Settings, version_in};
 use storm::schedule::{Kind, Servers, Sizes, Step, schedule};
 use storm::table::{Results, Row, Table, names, table_of};
 use storm::{Options, process, run};
@@ -154,8 +154,8 @@ fn a_table_is_read_as_it_was_written() {
     let rows = vec![row("switch-over", Some(results(13, 1.0))), row("disk full for 8 s", None), row("x", Some(broken))];
     let folder = tempfile::tempdir().unwrap();
     let document = folder.path().join("document.md");
-    for servers in [Servers::Pair, Servers::Patroni] {
-        let table = Table { servers, seed: 7, sizes: servers.full(), acknowledged: 123, rows: rows.clone() };
+    for (servers, about) in [(Servers::Pair, None), (Servers::Patroni, Some("Patroni 3.0.2 with …".to_owned()))] {
+        let table = Table { servers, seed: 7, sizes: servers.full(), acknowledged: 123, about, rows: rows.clone() };
         assert_eq!(Table::parse(&table.render()), Some(table.clone()));
         assert!(table.render().contains("| all | 15 | 1.0 | 2.0 | 1 | 2 | 3 | 4 |"), "{}", table.render());
         assert_eq!(Table::parse(&table.render().replace("| all |", "| some |")), None);
@@ -201,8 +201,20 @@ fn the_guide_has_a_table_of_the_storm() {
 fn the_guide_has_a_table_of_patroni() {
     let table = table_of_the_guide(Servers::Patroni);
     assert!(table.rows.iter().all(|row| row.results.is_some()), "{:?}", table.rows);
-    let guide = std::fs::read_to_string(root().join("docs/high-availability.md")).unwrap();
-    for (name, seconds) in [("ttl", TTL_S), ("loop_wait", LOOP_WAIT_S), ("retry_timeout", RETRY_TIMEOUT_S)] {
-        assert!(guide.contains(&format!("`{name}: {seconds}`")), "the guide tells another {name}");
+    let about = table.about.expect("a line about Patroni");
+    let version = version_in(&about).expect("the version of Patroni");
+    assert_eq!(about, Settings::of("patroni".to_owned(), version).about());
+}
+
+/// Versions that would take over the lease of another leader, or that refuse a short lease, get other settings.
+#[test]
+fn settings_of_patroni_follow_from_its_version() {
+    let cases = [("patroni 3.0.2", true, 10), ("patroni 3.0.3", false, 10), ("patroni 4.1.5", false, 20)];
+    for (said, is_of_version_2, ttl_s) in cases {
+        let settings = Settings::of("patroni".to_owned(), version_in(said).unwrap());
+        assert_eq!((settings.is_of_version_2(), settings.ttl_s), (is_of_version_2, ttl_s), "{said}");
+        assert!(settings.loop_wait_s + 2 * settings.retry_timeout_s <= settings.ttl_s, "{said}");
     }
+    assert_eq!(version_in("etcd Version: 3.4.23\nGit SHA: Not provided"), Some([3, 4, 23]));
+    assert_eq!(version_in("no version"), None);
 }

@@ -30,9 +30,6 @@ pub(crate) use stage::Again;
 use stage::Stage;
 use table::{Results, Row, Table};
 
-/// Bound of the time until the service works again, seconds.
-const BOUND_S: f64 = 15.0;
-
 /// What a run does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
@@ -41,6 +38,15 @@ pub(crate) struct Options {
     pub(crate) sizes: Sizes,
     /// Whether a slow recovery is a problem. A machine that does other things too proves nothing about times.
     pub(crate) is_timed: bool,
+}
+
+/// The results of a run.
+struct Played {
+    /// Times of each fault.
+    backs: Vec<Back>,
+    verdict: Verdict,
+    /// What a table tells of the servers.
+    about: Option<String>,
 }
 
 /// Runs the faults, and counts what is lost. The folder with notes and logs stays when a promise was broken.
@@ -69,8 +75,7 @@ pub(crate) async fn run(options: Options, again: Again) -> Result<(Report, Table
     if is_broken {
         report.note(format!("the notes and logs are in {}", home.path().display()));
     }
-    let (backs, verdict) = played?;
-    let table = table_of(options, &steps, &skipped, &backs, &verdict);
+    let table = table_of(options, &steps, &skipped, &played?);
     Ok((report, table))
 }
 
@@ -81,24 +86,24 @@ async fn play(
     options: Options,
     again: Again,
     report: &mut Report,
-) -> Result<(Vec<Back>, Verdict)> {
+) -> Result<Played> {
     let notes = home.join("notes");
     std::fs::create_dir_all(&notes)?;
     let mut stage = Stage::start(cluster?, notes, again, options.seed).await?;
-    let mut backs = Vec::new();
+    let (about, bound_s, mut backs) = (stage.cluster.about(), stage.cluster.bound_s(), Vec::new());
     for (number, step) in steps.iter().enumerate() {
         let back = stage.play(step, report).await.map_err(|error| format!("fault {number}, {step:?}: {error}"))?;
         let Back { emit_s, applied_s } = back;
         let (number, count, name) = (number + 1, steps.len(), step.kind.name());
         report
             .note(format!("{number} of {count}: {name}: emitted after {emit_s:.1} s, applied after {applied_s:.1} s"));
-        let is_slow = options.is_timed && emit_s.max(applied_s) > BOUND_S;
+        let is_slow = options.is_timed && emit_s.max(applied_s) > bound_s;
         report.wants(!is_slow, format!("fault {number}, {name}: back at work only after {applied_s:.1} s"));
         backs.push(back);
     }
     let verdict = stage.audit(report).await?;
     judge(&verdict, report);
-    Ok((backs, verdict))
+    Ok(Played { backs, verdict, about })
 }
 
 /// Takes over the counts, and checks the promises.
@@ -113,7 +118,8 @@ fn judge(verdict: &Verdict, report: &mut Report) {
     verdict.examples.iter().for_each(|example| report.note(example.clone()));
 }
 
-fn table_of(options: Options, steps: &[Step], skipped: &[Step], backs: &[Back], verdict: &Verdict) -> Table {
+fn table_of(options: Options, steps: &[Step], skipped: &[Step], played: &Played) -> Table {
+    let Played { backs, verdict, about } = played;
     let row = |kind: Kind| {
         let name = kind.name().to_owned();
         let mut results = Results::default();
@@ -130,5 +136,5 @@ fn table_of(options: Options, steps: &[Step], skipped: &[Step], backs: &[Back], 
     };
     let Options { servers, seed, sizes, .. } = options;
     let rows = servers.kinds().filter_map(row).collect();
-    Table { servers, seed, sizes, acknowledged: verdict.acknowledged, rows }
+    Table { servers, seed, sizes, acknowledged: verdict.acknowledged, about: about.clone(), rows }
 }

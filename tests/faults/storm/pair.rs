@@ -213,6 +213,10 @@ impl Cluster for Pair {
         self.network.url()
     }
 
+    fn bound_s(&self) -> f64 {
+        15.0
+    }
+
     async fn break_something(&mut self, step: &Step, report: &mut Report) -> Result<Instant> {
         let notice = Duration::from_millis(step.notice_ms);
         let began = Instant::now();
@@ -267,6 +271,10 @@ impl Cluster for Pair {
             self.rebuild().await?;
         }
         self.whole().await
+    }
+
+    fn about(&self) -> Option<String> {
+        None
     }
 
     fn tell(&self, report: &mut Report) {

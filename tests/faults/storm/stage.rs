@@ -36,7 +36,7 @@ pub(crate) struct Stage<C> {
     processes: Vec<Process>,
     clocks: Vec<Clock>,
     probe: Probe,
-    cluster: C,
+    pub(crate) cluster: C,
     folder: PathBuf,
     again: Again,
     /// Sizes of the senders' notes at the end of each step.

@@ -84,13 +84,16 @@ pub(crate) struct Table {
     pub(crate) sizes: Sizes,
     /// Events whose emit was acknowledged.
     pub(crate) acknowledged: usize,
+    /// A line about the servers.
+    pub(crate) about: Option<String>,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Table {
     /// Returns the text between the markers.
     pub(crate) fn render(&self) -> String {
-        let mut text = format!("{}\n{} acknowledged events.\n\n{HEAD}", self.command(), self.acknowledged);
+        let about = self.about.iter().map(|about| format!("{about}\n")).collect::<String>();
+        let mut text = format!("{}\n{} acknowledged events.\n{about}\n{HEAD}", self.command(), self.acknowledged);
         let mut all = Results::default();
         self.rows.iter().filter_map(|row| row.results).for_each(|results| all.merge(&results));
         let last = Row { name: ALL.to_owned(), results: Some(all) };
@@ -135,11 +138,13 @@ impl Table {
         let acknowledged = words.get(told.checked_sub(1)?)?.parse().ok()?;
         let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2).map(row).collect::<Option<Vec<_>>>()?;
         let (last, rows) = rows.split_last()?;
+        let about = text.lines().nth(2).filter(|line| !line.is_empty()).map(str::to_owned);
         (last.name == ALL).then(|| Table {
             servers,
             seed: after("--seed").unwrap_or(0),
             sizes,
             acknowledged,
+            about,
             rows: rows.to_vec(),
         })
     }

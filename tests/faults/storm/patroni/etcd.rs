@@ -31,8 +31,8 @@ struct Member {
 pub(crate) struct Etcd(Vec<Member>);
 
 impl Etcd {
-    /// Creates the members and starts them.
-    pub(crate) async fn start(home: &Path) -> Result<Self> {
+    /// Creates the members and starts them. They may understand the protocol of version 2, too.
+    pub(crate) async fn start(home: &Path, version_2: bool) -> Result<Self> {
         let ports = (0..NODES).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<Vec<_>>>()?;
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let all: Vec<_> = ports.iter().zip(0..).map(|((_, peer), at)| format!("{at}={}", url(*peer))).collect();
@@ -49,7 +49,9 @@ impl Etcd {
                 ("--initial-cluster", all.join(",")),
                 ("--log-level", "warn".to_owned()),
             ];
-            let arguments = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+            let version_2 = version_2.then_some("--enable-v2".to_owned());
+            let arguments =
+                options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).chain(version_2).collect();
             members.push(Member { port: *port, arguments, log: data.with_extension("log"), daemon: None });
         }
         let mut etcd = Etcd(members);

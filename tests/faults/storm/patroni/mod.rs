@@ -6,12 +6,13 @@ mod fence;
 mod node;
 mod rest;
 mod router;
+pub(crate) mod settings;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::super::report::{Report, Result};
 use super::cluster::Cluster;
@@ -21,14 +22,13 @@ use fence::{Fence, Writes};
 use node::Node;
 use rest::ask;
 use router::Router;
+use settings::Settings;
 
 /// Number of nodes, and of members of etcd.
 pub(crate) const NODES: usize = 3;
 
-/// Settings of Patroni, seconds. Newer versions than 3.0 refuse a `ttl` below 20.
-pub(crate) const TTL_S: u64 = 10;
-pub(crate) const LOOP_WAIT_S: u64 = 2;
-pub(crate) const RETRY_TIMEOUT_S: u64 = 3;
+/// Longest time from the end of a lease until the service works again, seconds.
+const AFTER_TTL_S: f64 = 5.0;
 
 /// Time that etcd has no majority.
 const NO_MAJORITY: Duration = Duration::from_secs(15);
@@ -42,15 +42,15 @@ const QUESTION: Duration = Duration::from_secs(3);
 /// Longest time of a planned switch-over.
 const SWITCH: Duration = Duration::from_secs(60);
 
-/// What to install.
-const ADVICE: &str = "install the packages patroni, python3-etcd and etcd-server \
-(Debian, Ubuntu: sudo apt-get install patroni python3-etcd etcd-server)";
+/// Longest wait for another node to lead.
+const MOVED: Duration = Duration::from_secs(120);
 
 /// The cluster. The order of the fields is that of their end.
 pub(crate) struct Patroni {
     router: Router,
     nodes: Vec<Node>,
     etcd: Etcd,
+    settings: Settings,
     /// The writes to the node that led before the last fault.
     fence: Option<Fence>,
     /// The node that led before the last fault, and the node that the fault has hit.
@@ -64,20 +64,15 @@ pub(crate) struct Patroni {
 impl Patroni {
     /// Starts the cluster.
     pub(crate) async fn start(home: &Path) -> Result<Self> {
-        for program in ["patroni", "etcd"] {
-            let found = std::process::Command::new(program).arg("--version").output();
-            if !found.is_ok_and(|done| done.status.success()) {
-                return Err(format!("{program} does not run: {ADVICE}").into());
-            }
-        }
-        let etcd = Etcd::start(home).await?;
+        let settings = Settings::find()?;
+        let etcd = Etcd::start(home, settings.is_of_version_2()).await?;
         let mut nodes = Vec::new();
         for name in ["a", "b", "c"] {
-            nodes.push(Node::start(home, name, etcd.ports()).await?);
+            nodes.push(Node::start(home, name, &settings, etcd.ports()).await?);
         }
         let router = Router::start(nodes.iter().map(Node::ports).collect()).await?;
         let (moved, writes) = (0, Writes::default());
-        let mut cluster = Patroni { router, nodes, etcd, fence: None, led: 0, hit: 0, moved, writes };
+        let mut cluster = Patroni { router, nodes, etcd, settings, fence: None, led: 0, hit: 0, moved, writes };
         cluster.led = cluster.whole().await?;
         Ok(cluster)
     }
@@ -146,6 +141,15 @@ impl Patroni {
         self.etcd.revive()
     }
 
+    /// Waits until the proxy leads to another node than before the fault. Until then the old leader may still take
+    /// events, so nothing is measured before.
+    async fn other_leads(&self) -> Result<()> {
+        let (mut leader, led) = (self.router.leader(), self.led);
+        let moved = timeout(MOVED, leader.wait_for(|leader| leader.is_some_and(|leader| leader != led)));
+        _ = moved.await.map_err(|_| "Patroni lets no other node lead")??;
+        Ok(())
+    }
+
     /// Lets a frozen node continue: Postgres first, or Patroni first.
     async fn thaw(&self, step: &Step) -> Result<()> {
         let node = &self.nodes[self.hit];
@@ -165,6 +169,11 @@ impl Patroni {
 impl Cluster for Patroni {
     fn url(&self) -> String {
         self.router.url()
+    }
+
+    /// The lease of the lost leader has to end first.
+    fn bound_s(&self) -> f64 {
+        self.settings.ttl_s as f64 + AFTER_TTL_S
     }
 
     async fn break_something(&mut self, step: &Step, _: &mut Report) -> Result<Instant> {
@@ -199,6 +208,9 @@ impl Cluster for Patroni {
             }
             other => return Err(format!("a cluster of Patroni has no fault {other:?}").into()),
         }
+        if step.kind.is_fail_over() {
+            self.other_leads().await?;
+        }
         Ok(began)
     }
 
@@ -217,9 +229,15 @@ impl Cluster for Patroni {
             self.writes.tried += tried;
             self.writes.acknowledged += acknowledged;
         }
+        let leads_again = step.kind.is_fail_over() && leader == self.led;
+        report.wants(!leads_again, format!("{}: the old leader leads again", step.kind.name()));
         self.moved += usize::from(leader != self.led);
         self.led = leader;
         Ok(())
+    }
+
+    fn about(&self) -> Option<String> {
+        Some(self.settings.about())
     }
 
     fn tell(&self, report: &mut Report) {

@@ -9,7 +9,7 @@ use super::super::super::report::Result;
 use super::super::super::server::{Account, Server, free_port, programs};
 use super::daemon::Daemon;
 use super::router::Ports;
-use super::{LOOP_WAIT_S, RETRY_TIMEOUT_S, TTL_S};
+use super::settings::Settings;
 
 /// A node. The order of the fields is that of their end: Patroni would start its Postgres again.
 pub(crate) struct Node {
@@ -23,13 +23,19 @@ pub(crate) struct Node {
     network: Proxy,
     /// The ways to the members of etcd, with their ports.
     etcd: Vec<(Proxy, u16)>,
+    program: String,
     configuration: PathBuf,
     log: PathBuf,
 }
 
 impl Node {
     /// Creates a node and starts its Patroni.
-    pub(crate) async fn start(home: &Path, name: &str, etcd: impl Iterator<Item = u16>) -> Result<Self> {
+    pub(crate) async fn start(
+        home: &Path,
+        name: &str,
+        settings: &Settings,
+        etcd: impl Iterator<Item = u16>,
+    ) -> Result<Self> {
         let (server, rest_port) = (Server::of_manager(home, name)?, free_port()?);
         let (network, rest) = (Proxy::start(server.port).await?, Proxy::start(rest_port).await?);
         let mut ways = Vec::new();
@@ -37,16 +43,17 @@ impl Node {
             ways.push((Proxy::start(port).await?, port));
         }
         let (configuration, log) = (home.join(format!("{name}.json")), home.join(format!("patroni-{name}.log")));
-        let name = name.to_owned();
-        let mut node = Node { name, patroni: None, server, rest_port, rest, network, etcd: ways, configuration, log };
-        std::fs::write(&node.configuration, node.settings()?.to_string())?;
+        let (name, program) = (name.to_owned(), settings.program.clone());
+        let mut node =
+            Node { name, patroni: None, server, rest_port, rest, network, etcd: ways, program, configuration, log };
+        std::fs::write(&node.configuration, node.configuration(settings)?.to_string())?;
         Account::of_servers()?.own(&node.configuration)?;
         node.start_patroni()?;
         Ok(node)
     }
 
     /// Returns the configuration of Patroni. JSON is YAML, too.
-    fn settings(&self) -> Result<Value> {
+    fn configuration(&self, settings: &Settings) -> Result<Value> {
         let at = |port: u16| format!("127.0.0.1:{port}");
         let etcd: Vec<_> = self.etcd.iter().map(|(way, _)| at(way.port)).collect();
         let user = json!({"username": "postgres"});
@@ -58,16 +65,17 @@ impl Node {
             "tcp_keepalives_count": 3,
         });
         let dcs = json!({
-            "ttl": TTL_S, "loop_wait": LOOP_WAIT_S, "retry_timeout": RETRY_TIMEOUT_S,
+            "ttl": settings.ttl_s, "loop_wait": settings.loop_wait_s, "retry_timeout": settings.retry_timeout_s,
             "synchronous_mode": true, "synchronous_mode_strict": true, "primary_start_timeout": 0,
             "postgresql": {"use_pg_rewind": true, "use_slots": true, "parameters": parameters},
         });
         let initdb = json!([{"encoding": "UTF8"}, {"locale": "C"}, {"auth": "trust"}, {"wal-segsize": "1"}]);
+        let store = if settings.is_of_version_2() { "etcd" } else { "etcd3" };
         Ok(json!({
             "scope": "faults", "name": self.name, "namespace": "/faults/",
             "restapi": {"listen": at(self.rest_port), "connect_address": at(self.rest.port)},
             // Without this setting Patroni asks etcd for the addresses of its members, and leaves out the proxies.
-            "etcd3": {"hosts": etcd, "use_proxies": true},
+            store: {"hosts": etcd, "use_proxies": true},
             "bootstrap": {"dcs": dcs, "initdb": initdb},
             "postgresql": {
                 "listen": at(self.server.port), "connect_address": at(self.network.port),
@@ -86,7 +94,7 @@ impl Node {
     pub(crate) fn start_patroni(&mut self) -> Result<()> {
         if self.patroni.is_none() {
             let configuration = self.configuration.display().to_string();
-            self.patroni = Some(Daemon::start("patroni", &[configuration], &self.log)?);
+            self.patroni = Some(Daemon::start(&self.program, &[configuration], &self.log)?);
         }
         Ok(())
     }
