@@ -209,7 +209,7 @@ fn the_guide_has_a_table_of_patroni() {
 /// Versions that would take over the lease of another leader, or that refuse a short lease, get other settings.
 #[test]
 fn settings_of_patroni_follow_from_its_version() {
-    let cases = [("patroni 3.0.2", true, 10), ("patroni 3.0.3", false, 10), ("patroni 4.1.5", false, 20)];
+    let cases = [("patroni 3.0.2", true, 8), ("patroni 3.1.2", false, 8), ("patroni 4.1.5", false, 20)];
     for (said, is_of_version_2, ttl_s) in cases {
         let settings = Settings::of("patroni".to_owned(), version_in(said).unwrap());
         assert_eq!((settings.is_of_version_2(), settings.ttl_s), (is_of_version_2, ttl_s), "{said}");

@@ -27,8 +27,9 @@ use settings::Settings;
 /// Number of nodes, and of members of etcd.
 pub(crate) const NODES: usize = 3;
 
-/// Longest time from the end of a lease until the service works again, seconds.
-const AFTER_TTL_S: f64 = 5.0;
+/// Longest time from the end of a lease until the service works again, seconds: up to 1 s until etcd notices the end,
+/// 2 s in which Patroni asks the old leader, 1 s for a promotion, 1 s until the proxy notices, and 2 s of the service.
+const AFTER_TTL_S: f64 = 7.0;
 
 /// Time that etcd has no majority.
 const NO_MAJORITY: Duration = Duration::from_secs(15);

@@ -18,7 +18,7 @@ const COMPARES: [u32; 3] = [3, 0, 3];
 /// The first version that refuses a `ttl` below 20 s.
 const SLOW: [u32; 3] = [3, 2, 0];
 
-/// Settings of Patroni, seconds: its rule is `loop_wait + 2 * retry_timeout <= ttl`.
+/// Settings of Patroni, seconds. They are its shortest ones, and its rule is `loop_wait + 2 * retry_timeout <= ttl`.
 const LOOP_WAIT_S: u64 = 2;
 const RETRY_TIMEOUT_S: u64 = 3;
 
@@ -43,7 +43,7 @@ impl Settings {
 
     /// Returns the settings for a version.
     pub(crate) fn of(program: String, version: [u32; 3]) -> Self {
-        let ttl_s = if version < SLOW { 10 } else { 20 };
+        let ttl_s = if version < SLOW { LOOP_WAIT_S + 2 * RETRY_TIMEOUT_S } else { 20 };
         Settings { program, version, ttl_s, loop_wait_s: LOOP_WAIT_S, retry_timeout_s: RETRY_TIMEOUT_S }
     }
 
