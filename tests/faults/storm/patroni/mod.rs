@@ -34,7 +34,7 @@ const AFTER_TTL_S: f64 = 7.0;
 /// Time that etcd has no majority.
 const NO_MAJORITY: Duration = Duration::from_secs(15);
 
-/// Longest time until all nodes are there, one of them as synchronous standby.
+/// Longest time until all nodes are there, with two synchronous standbys.
 const WHOLE: Duration = Duration::from_secs(180);
 
 /// Longest time of a question for the state of the cluster.
@@ -78,8 +78,8 @@ impl Patroni {
         Ok(cluster)
     }
 
-    /// Waits until Patroni reports a leader, a synchronous standby and a third node, all on one timeline, and the proxy
-    /// leads to the leader. Returns the leader.
+    /// Waits until Patroni reports a leader and two synchronous standbys, all on one timeline, and the proxy leads to the
+    /// leader. Returns the leader.
     async fn whole(&self) -> Result<usize> {
         let began = Instant::now();
         loop {
@@ -101,29 +101,23 @@ impl Patroni {
         let (_, text) = ask(self.nodes[self.hit].ports().rest, "GET /cluster", "", QUESTION).await?;
         let cluster: Value = serde_json::from_str(&text)?;
         let members = cluster["members"].as_array().ok_or("Patroni lists no members")?;
-        let (mut leader, mut synchronous) = (None, false);
+        let (mut leader, mut synchronous) = (None, 0);
         for member in members {
             let is_running = member["state"] == "running" || member["state"] == "streaming";
             if !is_running || member["timeline"] != members[0]["timeline"] {
                 return Ok(None);
             }
-            synchronous |= member["role"] == "sync_standby";
+            synchronous += usize::from(member["role"] == "sync_standby");
             if member["role"] == "leader" {
                 leader = self.nodes.iter().position(|node| member["name"] == node.name.as_str());
             }
         }
-        let Some(leader) = leader.filter(|_| synchronous && members.len() == NODES) else { return Ok(None) };
-        let sql = "SELECT count(*) FILTER (WHERE sync_state = 'sync') > 0 AND count(*) = 2
-                   FROM pg_stat_replication WHERE state = 'streaming'";
-        Ok((self.nodes[leader].server.ask(sql)? == "t").then_some(leader))
-    }
-
-    /// Returns the synchronous standby.
-    fn synchronous(&self) -> Result<usize> {
-        let sql = "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'";
-        let name = self.nodes[self.led].server.ask(sql)?;
-        let found = self.nodes.iter().position(|node| node.name == name);
-        found.ok_or_else(|| format!("there is no node {name}").into())
+        let Some(leader) = leader.filter(|_| synchronous == NODES - 1 && members.len() == NODES) else {
+            return Ok(None);
+        };
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'";
+        let count: usize = self.nodes[leader].server.ask(sql)?.parse()?;
+        Ok((count == NODES - 1).then_some(leader))
     }
 
     /// Asks Patroni for a switch-over, as `patronictl switchover` does.
@@ -199,7 +193,7 @@ impl Cluster for Patroni {
             Kind::StoreCut => self.nodes[self.hit].cut_etcd(),
             Kind::NodeCut => self.nodes[self.hit].cut(),
             Kind::StandbyKilled => {
-                self.hit = self.synchronous()?;
+                self.hit = (self.led + 1 + step.victim % (NODES - 1)) % NODES;
                 self.nodes[self.hit].server.kill()?;
             }
             Kind::MemberKilled => self.etcd.kill(step.victim)?,

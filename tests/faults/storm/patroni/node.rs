@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::super::proxy::Proxy;
 use super::super::super::report::Result;
 use super::super::super::server::{Account, Server, free_port, programs};
+use super::NODES;
 use super::daemon::Daemon;
 use super::router::Ports;
 use super::settings::Settings;
@@ -67,6 +68,8 @@ impl Node {
         let dcs = json!({
             "ttl": settings.ttl_s, "loop_wait": settings.loop_wait_s, "retry_timeout": settings.retry_timeout_s,
             "synchronous_mode": true, "synchronous_mode_strict": true, "primary_start_timeout": 0,
+            // With one synchronous standby the other one may have more, and then pg_rewind delays the first commits.
+            "synchronous_node_count": NODES - 1,
             "postgresql": {"use_pg_rewind": true, "use_slots": true, "parameters": parameters},
         });
         let initdb = json!([{"encoding": "UTF8"}, {"locale": "C"}, {"auth": "trust"}, {"wal-segsize": "1"}]);
