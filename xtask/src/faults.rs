@@ -66,15 +66,16 @@ fn has_faketime() -> bool {
 
 /// Returns whether Patroni, etcd and Patroni's client for etcd are there.
 fn has_patroni() -> bool {
-    let has_client = || Command::new("python3").args(["-c", "import etcd"]).stderr(Stdio::null()).status();
+    // The interpreter of the package, because another one may come first in the PATH.
+    let has_client = || Command::new("/usr/bin/python3").args(["-c", "import etcd"]).stderr(Stdio::null()).status();
     let has_program = || which::which("patroni").is_ok() && has_client().is_ok_and(|status| status.success());
     which::which("etcd").is_ok() && (std::env::var_os("PATRONI").is_some() || has_program())
 }
 
 /// Installs packages, where this program may.
 fn install(packages: &[&str]) -> Result<()> {
-    let install = [&["install", "-q", "-y", "--no-install-recommends"], packages].concat();
-    for arguments in [&["update", "-q"][..], &install] {
+    let install = [&["install", "-q", "-y", "--no-install-recommends"][..], packages].concat();
+    for arguments in [&["update", "-q"][..], install.as_slice()] {
         let mut command = Command::new("apt-get");
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         if !status_of(&mut command).is_ok_and(|status| status.success()) {
