@@ -38,7 +38,8 @@ The chores of eventbox.
                              may, and is not in `ci`
   cargo xtask faults [ARGS…] breaks servers, disks, clocks and poolers under load and counts what is lost: with
                              `--seed 42 --fail-overs 50 --restarts 50` the same faults in the same order. Takes half
-                             an hour, needs root for full disks, and is not in `ci`; see `faults --help`
+                             an hour, needs root for full disks, and is not in `ci`; `faults patroni` breaks three nodes
+                             of Patroni with etcd, which the command installs if it may; see `faults --help`
   cargo xtask handover       measures how long recipients wait while processes come, stop, are replaced and are killed,
                              on both engines, for docs/leases.md; takes minutes, wants a machine that does nothing
                              else, and is not in `ci`
