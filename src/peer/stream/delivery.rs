@@ -4,8 +4,8 @@
 //! acknowledges; a later turn consumes exactly what was acknowledged. So a crash loses nothing, and at most sends again
 //! what was not consumed.
 //!
-//! A turn that consumes waits a little for the next event, as TCP delays an acknowledgement for the next packet. One
-//! listing then offers what is new, and consumes what was sent before.
+//! Acknowledged events wait a little for others, as TCP delays an acknowledgement. So a stream that sends many events
+//! a second has few turns that write.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::runtime::Attended;
 
-/// Longest wait of an acknowledged event for a turn that lists the box anyway. It then gets a turn of its own.
+/// Longest wait of an acknowledged event for others that a turn consumes with it.
 const CONSUME_DELAY: Duration = Duration::from_millis(25);
 
 /// State of an event that a turn has offered.
@@ -30,8 +30,10 @@ enum Fate {
     Waiting,
     /// The connection has it.
     Sent,
-    /// The other side has it: the next turn consumes it.
+    /// The other side has it: a turn will consume it.
     Acknowledged,
+    /// A turn was told to consume it. When it is listed again, that turn was lost.
+    Consumed,
     /// The other side refuses it for good.
     Refused,
 }
@@ -52,8 +54,10 @@ pub(in crate::peer) struct Delivery {
 struct State {
     waiting: VecDeque<Event>,
     fates: HashMap<EventId, Fate>,
-    /// Number of events that were acknowledged after the last turn.
+    /// Number of events that are acknowledged.
     acknowledged: usize,
+    /// Time at which a turn consumes them.
+    due: Option<Instant>,
     /// Whether a turn for them is going to be asked for.
     asks_soon: bool,
 }
@@ -85,20 +89,26 @@ impl Delivery {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_of(&self.state)
     }
 
     /// Takes the oldest events of the box, listed from the start. Returns those that the turn consumes.
     pub(in crate::peer) fn offer(&self, events: &[Event]) -> Vec<EventId> {
         let mut state = self.lock();
         state.forget_gone(events);
-        state.acknowledged = 0;
+        let is_time =
+            self.is_closed() || self.is_half_full(&state) || state.due.is_some_and(|due| due <= Instant::now());
         let mut room = self.in_flight.saturating_sub(state.unsettled());
         let (mut consumed, mut is_new) = (Vec::new(), false);
         for event in events {
             match state.fates.get(&event.id()) {
-                Some(Fate::Acknowledged) => consumed.push(event.id()),
-                Some(Fate::Waiting | Fate::Sent | Fate::Refused) => {}
+                Some(Fate::Acknowledged) if is_time => {
+                    state.fates.insert(event.id(), Fate::Consumed);
+                    state.acknowledged = state.acknowledged.saturating_sub(1);
+                    consumed.push(event.id());
+                }
+                Some(Fate::Consumed) => consumed.push(event.id()),
+                Some(Fate::Acknowledged | Fate::Waiting | Fate::Sent | Fate::Refused) => {}
                 None if room > 0 => {
                     room -= 1;
                     is_new = true;
@@ -108,11 +118,19 @@ impl Delivery {
                 None => {}
             }
         }
+        if state.acknowledged == 0 {
+            state.due = None;
+        }
         drop(state);
         if is_new {
             self.changed.notify_one();
         }
         consumed
+    }
+
+    /// Returns whether the acknowledged events fill half of the window.
+    fn is_half_full(&self, state: &State) -> bool {
+        2 * state.acknowledged >= self.in_flight
     }
 
     /// Waits until an event can be sent. `None` at the end of the stream. Cancel safe.
@@ -149,10 +167,12 @@ impl Delivery {
     pub(super) fn acknowledge(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut state = self.lock();
         for id in ids {
-            state.fates.insert(id, Fate::Acknowledged);
-            state.acknowledged += 1;
+            if state.fates.insert(id, Fate::Acknowledged) != Some(Fate::Acknowledged) {
+                state.acknowledged += 1;
+            }
         }
-        if 2 * state.acknowledged >= self.in_flight || self.is_closed() {
+        state.due.get_or_insert_with(|| Instant::now() + CONSUME_DELAY);
+        if self.is_half_full(&state) || self.is_closed() {
             drop(state);
             return self.attended.wake(&self.to);
         }
@@ -162,14 +182,16 @@ impl Delivery {
         }
     }
 
-    /// Asks for a turn after [`CONSUME_DELAY`], or at the end of the stream, unless a turn has come by then.
+    /// Asks for a turn when the acknowledged events are due, or at the end of the stream, unless a turn has consumed
+    /// them by then.
     fn ask_soon(&self) {
         let (state, attended, to) = (Arc::clone(&self.state), Arc::clone(&self.attended), self.to.clone());
         let closing = self.closing.clone();
         tokio::spawn(async move {
+            let due = lock_of(&state).due.unwrap_or_else(Instant::now);
             // Either way it is time.
-            let _ = timeout(CONSUME_DELAY, closing.cancelled()).await;
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = timeout_at(due, closing.cancelled()).await;
+            let mut state = lock_of(&state);
             state.asks_soon = false;
             let is_needed = state.acknowledged > 0;
             drop(state);
@@ -226,13 +248,18 @@ impl Delivery {
     /// Returns the last event that was acknowledged, of those that a turn may not have consumed yet.
     pub(in crate::peer) fn last_acknowledged(&self) -> Option<EventId> {
         let state = self.lock();
-        state.fates.iter().filter(|(_, fate)| **fate == Fate::Acknowledged).map(|(id, _)| *id).max()
+        let has = |fate: &Fate| matches!(fate, Fate::Acknowledged | Fate::Consumed);
+        state.fates.iter().filter(|(_, fate)| has(fate)).map(|(id, _)| *id).max()
     }
 
     /// The eventbox of the stream.
     pub(in crate::peer) fn recipient(&self) -> &Recipient {
         &self.to
     }
+}
+
+fn lock_of(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn take_some(state: &mut State, max_bytes: usize) -> Vec<Event> {
@@ -250,139 +277,4 @@ fn take_some(state: &mut State, max_bytes: usize) -> Vec<Event> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::eventbox::WakeUps;
-
-    fn delivery(in_flight: usize) -> Delivery {
-        let to = Recipient::new("peer.chat", "s1").unwrap();
-        Delivery::new(to, Arc::default(), NonZeroUsize::new(in_flight).unwrap(), CancellationToken::new())
-    }
-
-    fn events(count: usize) -> Vec<Event> {
-        (0..count).map(|n| Event::new(n.to_string()).with_id(*EventId::mint().as_uuid())).collect()
-    }
-
-    async fn take(delivery: &Delivery, max_bytes: usize) -> Option<Vec<Event>> {
-        delivery.ready().await?;
-        delivery.take_now(max_bytes)
-    }
-
-    fn ids(events: &[Event]) -> Vec<EventId> {
-        events.iter().map(Event::id).collect()
-    }
-
-    #[tokio::test]
-    async fn exactly_what_was_acknowledged_is_consumed() {
-        let (delivery, events) = (delivery(10), events(3));
-        assert!(delivery.offer(&events).is_empty());
-        let taken = take(&delivery, 1_000).await.unwrap();
-        assert_eq!(ids(&taken), ids(&events));
-        assert!(delivery.offer(&events).is_empty(), "nothing is acknowledged, and nothing is sent twice");
-        delivery.acknowledge(ids(&events[..2]));
-        assert_eq!(delivery.offer(&events), ids(&events[..2]));
-        assert_eq!(delivery.offer(&events), ids(&events[..2]), "the turn lost its race: the next one consumes them");
-        assert!(delivery.offer(&events[2..]).is_empty());
-        assert!(!delivery.is_idle());
-        delivery.acknowledge([events[2].id()]);
-        assert_eq!(delivery.offer(&events[2..]), ids(&events[2..]));
-    }
-
-    #[tokio::test]
-    async fn the_oldest_event_is_one_that_is_not_known_to_be_consumed() {
-        let (delivery, events) = (delivery(2), events(3));
-        assert_eq!(delivery.oldest(), None);
-        delivery.offer(&events);
-        delivery.acknowledge(ids(&events[..1]));
-        assert_eq!(delivery.oldest(), Some(events[0].id()), "it is acknowledged, and no turn has consumed it");
-        delivery.offer(&events[1..]);
-        assert_eq!(delivery.oldest(), Some(events[1].id()));
-    }
-
-    /// Returns whether a turn was asked for since the last question.
-    fn was_asked(wake_ups: &WakeUps) -> bool {
-        !wake_ups.take().is_empty()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_turn_that_lists_anyway_consumes_what_was_acknowledged() {
-        let (delivery, events) = (delivery(10), events(6));
-        let wake_ups = Arc::<WakeUps>::default();
-        delivery.attended.is_run_by(&wake_ups);
-        delivery.offer(&events[..1]);
-        delivery.acknowledge(ids(&events[..1]));
-        assert_eq!(delivery.offer(&events[..2]), ids(&events[..1]), "the next event came with a listing");
-        tokio::time::sleep(2 * CONSUME_DELAY).await;
-        assert!(!was_asked(&wake_ups), "no turn is needed");
-
-        delivery.acknowledge(ids(&events[1..2]));
-        assert!(!was_asked(&wake_ups), "the next event may come soon");
-        tokio::time::sleep(2 * CONSUME_DELAY).await;
-        assert!(was_asked(&wake_ups), "no event came");
-
-        delivery.offer(&events[1..]);
-        delivery.acknowledge(ids(&events[2..]));
-        assert!(!was_asked(&wake_ups), "less than a half of the window");
-        delivery.acknowledge(ids(&events[2..3]));
-        assert!(was_asked(&wake_ups), "the window must not fill up");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_end_of_a_stream_does_not_wait_for_another_event() {
-        for is_closed_first in [false, true] {
-            let (delivery, events) = (delivery(10), events(1));
-            let wake_ups = Arc::<WakeUps>::default();
-            delivery.attended.is_run_by(&wake_ups);
-            delivery.offer(&events);
-            let began = tokio::time::Instant::now();
-            if is_closed_first {
-                delivery.close();
-                delivery.acknowledge(ids(&events));
-            } else {
-                delivery.acknowledge(ids(&events));
-                delivery.close();
-                wake_ups.wait().await;
-            }
-            assert!(was_asked(&wake_ups));
-            assert_eq!(tokio::time::Instant::now(), began);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_window_bounds_what_is_in_memory() {
-        let (delivery, events) = (delivery(2), events(4));
-        delivery.offer(&events);
-        assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events[..2]));
-        delivery.acknowledge([events[0].id()]);
-        assert_eq!(delivery.offer(&events), ids(&events[..1]));
-        assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events[2..3]));
-    }
-
-    #[tokio::test]
-    async fn a_failed_batch_is_sent_again_first_and_in_order() {
-        let (delivery, events) = (delivery(10), events(4));
-        delivery.offer(&events[..3]);
-        let taken = take(&delivery, 2).await.unwrap();
-        assert_eq!(ids(&taken), ids(&events[..2]), "as many as fit");
-        delivery.put_back(taken);
-        delivery.offer(&events);
-        assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events));
-    }
-
-    #[tokio::test]
-    async fn what_an_operator_took_away_is_sent_no_more() {
-        let (delivery, events) = (delivery(10), events(3));
-        delivery.offer(&events);
-        delivery.offer(&events[1..]);
-        assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events[1..]));
-    }
-
-    #[tokio::test]
-    async fn a_closing_stream_sends_what_waits_and_ends() {
-        let (delivery, events) = (delivery(10), events(1));
-        delivery.offer(&events);
-        delivery.close();
-        assert!(take(&delivery, 10).await.is_some());
-        assert!(take(&delivery, 10).await.is_none());
-    }
-}
+mod tests;
