@@ -1,13 +1,16 @@
 //! Compiles the copy: leaves out the mutants that the compiler refuses, and builds the tests once for all others.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::folders::root;
+use super::journal;
 use super::list::Mutant;
 use super::rewrite::Obstacle;
 use super::tree::Tree;
@@ -18,9 +21,6 @@ const MOST_ROUNDS: usize = 30;
 
 /// Errors to show when no mutant is to blame for any of them.
 const SHOWN_ERRORS: usize = 5;
-
-/// The unit tests, and both halves of the suite.
-const PROGRAMS: usize = 3;
 
 /// A program with tests.
 pub(super) struct Program {
@@ -34,9 +34,49 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target/mutants/target"), PathBuf::from)
 }
 
-/// Returns the command that builds the tests of the copy.
-fn cargo_in(folder: &Path) -> Command {
-    let mut command = crate::run::cargo(["test", "--no-run", "--lib", "--test=suite", "--test=around"]);
+/// What the compiler has refused in earlier runs, which is asked once.
+pub(super) struct Known {
+    path: PathBuf,
+    /// Digest of the code.
+    source: u64,
+}
+
+/// A mutant that the compiler refused.
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    source: u64,
+    mutant: String,
+    obstacle: Obstacle,
+}
+
+impl Known {
+    pub(super) fn new(folder: &Path, source: u64) -> Self {
+        Known { path: folder.join("refused.jsonl"), source }
+    }
+
+    fn read(&self, mutants: &[Mutant]) -> BTreeMap<u32, Obstacle> {
+        let refused = journal::read::<Refused>(&self.path).into_iter().filter(|refused| refused.source == self.source);
+        let by_name: BTreeMap<_, _> = refused.map(|refused| (refused.mutant, refused.obstacle)).collect();
+        let number = |mutant: &Mutant| Some((mutant.number, *by_name.get(&mutant.name)?));
+        mutants.iter().filter_map(number).collect()
+    }
+
+    fn add(&self, mutants: &[Mutant], found: &BTreeMap<u32, Obstacle>) -> Result<()> {
+        let mut file = journal::open(&self.path)?;
+        for mutant in mutants {
+            if let Some(&obstacle) = found.get(&mutant.number) {
+                let refused = Refused { source: self.source, mutant: mutant.name.clone(), obstacle };
+                journal::add(&mut file, &refused)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the command that builds the unit tests and halves of the suite in the copy.
+fn cargo_in(folder: &Path, halves: &BTreeSet<&str>) -> Command {
+    let mut command = crate::run::cargo(["test", "--no-run", "--lib"]);
+    command.args(halves.iter().map(|half| format!("--test={half}")));
     command.args(["--package=eventbox", "--all-features", "--message-format=json"]).current_dir(folder);
     command.env("CARGO_TARGET_DIR", target()).stderr(Stdio::inherit());
     // No debug information: the backtraces of mutants are not read, and it takes half of the build time.
@@ -57,22 +97,31 @@ fn messages(command: &mut Command) -> Result<(bool, Vec<Value>)> {
 /// Writes and builds the copy again and again, without the mutants that the compiler refuses, until its tests are built.
 ///
 /// A build that fails costs no more than a check: the compiler stops before it generates code.
-pub(super) fn build(tree: &mut Tree, mutants: &[Mutant]) -> Result<Vec<Program>> {
+pub(super) fn build(
+    tree: &mut Tree,
+    mutants: &[Mutant],
+    halves: &BTreeSet<&str>,
+    known: &Known,
+) -> Result<Vec<Program>> {
+    tree.obstacles.extend(known.read(mutants));
     for _ in 0..MOST_ROUNDS {
         tree.write(mutants)?;
-        let (is_ok, messages) = messages(&mut cargo_in(&tree.folder))?;
+        let (is_ok, messages) = messages(&mut cargo_in(&tree.folder, halves))?;
         if is_ok {
             let programs: Vec<_> = messages.iter().filter_map(program).collect();
-            ensure!(programs.len() == PROGRAMS, "cargo built {} programs with tests", programs.len());
+            ensure!(programs.len() == 1 + halves.len(), "cargo built {} programs with tests", programs.len());
             return Ok(programs);
         }
         let before = tree.obstacles.len();
+        let mut found = BTreeMap::new();
         let errors: Vec<_> = messages.iter().filter_map(error).collect();
         for error in &errors {
             if let Some((obstacle, numbers)) = blamed(tree, error) {
-                tree.obstacles.extend(numbers.into_iter().map(|number| (number, obstacle)));
+                found.extend(numbers.into_iter().map(|number| (number, obstacle)));
             }
         }
+        known.add(mutants, &found)?;
+        tree.obstacles.extend(found);
         let found = tree.obstacles.len() - before;
         eprintln!("xtask: {} errors, because of {found} mutants", errors.len());
         if found == 0 {

@@ -18,12 +18,14 @@ mod tree;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 
+use self::compile::Known;
 use self::folders::{Folder, root};
 use self::hunt::Hunt;
 use self::journal::Found;
@@ -80,7 +82,9 @@ impl Session {
         fs::create_dir_all(&folder)?;
         let mutants = list::list()?;
         let mut tree = Tree::read(folder.join("tree"))?;
-        let programs = compile::build(&mut tree, &mutants)?;
+        let source = digest(&tree, &mutants);
+        let halves = options.folders.iter().flat_map(|folder| folder.halves.iter().copied()).collect();
+        let programs = compile::build(&mut tree, &mutants, &halves, &Known::new(&folder, source))?;
         let mut tests = Vec::new();
         for program in &programs {
             tests.extend(tests::list(program)?);
@@ -92,9 +96,7 @@ impl Session {
             url: server.url(),
             width: options.jobs.unwrap_or_else(crate::tests_at_a_time),
         };
-        let is_source =
-            |name: &str| name.starts_with("src/") || name.starts_with("migrations/") || name == "Cargo.lock";
-        let digests = (tree.digest(is_source), tree.digest(|name| name.starts_with("tests/suite/")));
+        let digests = (source, tree.digest(|name| name.starts_with("tests/suite/")));
         Ok(Session { options, folder, mutants, tree, tests, stage, server, digests })
     }
 
@@ -132,7 +134,7 @@ impl Session {
         }
         let wanted: Vec<_> = self.wanted(folder).cloned().collect();
         self.clean()?;
-        let reach = Reach::of(&wanted, &self.stage, &self.tree, &self.folder)?;
+        let reach = Reach::of(&wanted, &self.stage, &self.tree, source, &self.folder)?;
         let mut file = journal::open(&path)?;
         let mut hunt = Hunt::new(&wanted, &reach, &self.stage);
         let left: Vec<_> = mutants.iter().filter(|mutant| !found.contains_key(&mutant.name)).collect();
@@ -164,6 +166,16 @@ impl Session {
         }
         self.stage.clean()
     }
+}
+
+/// Returns a number that changes with the code, with its mutants and with the way in which they stand in it.
+fn digest(tree: &Tree, mutants: &[Mutant]) -> u64 {
+    let folders = ["src/", "migrations/", "Cargo.lock", "Cargo.toml", "xtask/src/mutants/rewrite/"];
+    let code = tree.digest(|name| folders.iter().any(|folder| name.starts_with(folder)));
+    let mut hasher = DefaultHasher::new();
+    code.hash(&mut hasher);
+    mutants.iter().for_each(|mutant| mutant.name.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Prints how far a folder is, and how long the rest will take.

@@ -38,13 +38,15 @@ pub(super) struct Reach {
 
 impl Reach {
     /// Runs the tests that have not run since they or the code changed. Each must pass.
-    pub(super) fn of(tests: &[Test], stage: &Stage, tree: &Tree, folder: &Path) -> Result<Self> {
+    pub(super) fn of(tests: &[Test], stage: &Stage, tree: &Tree, source: u64, folder: &Path) -> Result<Self> {
         let path = folder.join("reach.jsonl");
         let mut by_test: BTreeMap<_, _> =
             journal::read::<Reached>(&path).into_iter().map(|reached| (reached.test.clone(), reached)).collect();
         let mut file = journal::open(&path)?;
-        let base = base(tree);
-        let known = |test: &Test| by_test.get(&test.id()).is_some_and(|reached| reached.key == key(tree, base, test));
+        let helpers = tree.digest(|name| name.starts_with("tests/suite/support/"));
+        let known = |test: &Test| {
+            by_test.get(&test.id()).is_some_and(|reached| reached.key == key(tree, (source, helpers), test))
+        };
         let mut left: Vec<_> = tests.iter().filter(|test| !known(test)).collect();
         for attempt in 0..ATTEMPTS {
             if left.is_empty() {
@@ -55,7 +57,7 @@ impl Reach {
             let width = if attempt == 0 { stage.width } else { 1 };
             let (passed, failed) = run(&left, &Stage { width, ..stage.clone() }, folder)?;
             for (test, seconds, numbers) in passed {
-                let reached = Reached { key: key(tree, base, test), test: test.id(), seconds, numbers };
+                let reached = Reached { key: key(tree, (source, helpers), test), test: test.id(), seconds, numbers };
                 journal::add(&mut file, &reached)?;
                 by_test.insert(test.id(), reached);
             }
@@ -103,19 +105,11 @@ fn run<'a>(tests: &[&'a Test], stage: &Stage, folder: &Path) -> Result<(Passed<'
     Ok((passed, failed))
 }
 
-/// Returns a number that changes with the code that every test runs.
-fn base(tree: &Tree) -> u64 {
-    let is_common = |name: &str| {
-        ["src/", "migrations/", "tests/suite/support/", "Cargo.lock"].iter().any(|start| name.starts_with(start))
-    };
-    tree.digest(is_common)
-}
-
-/// Returns a number that changes with the code that a test runs.
-fn key(tree: &Tree, base: u64, test: &Test) -> u64 {
+/// Returns a number that changes with the code that a test runs: the code for all tests, and its file.
+fn key(tree: &Tree, common: (u64, u64), test: &Test) -> u64 {
     let file = file_of(test, |name| tree.has(name));
     let mut hasher = DefaultHasher::new();
-    (base, tree.digest(|name| Some(name) == file.as_deref())).hash(&mut hasher);
+    (common, tree.digest(|name| Some(name) == file.as_deref())).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use syn::visit::Visit as _;
 
 use self::visit::Rewriter;
@@ -37,7 +38,8 @@ struct Mark {
 }
 
 /// Why a mutant cannot be tested.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Obstacle {
     /// The compiler refuses the change.
     DoesNotCompile,
