@@ -97,3 +97,56 @@ impl<'a> Hunt<'a> {
         Duration::from_secs_f64(self.reach.seconds(test) * SLOWER) + PATIENCE
     }
 }
+
+#[cfg(test)]
+mod checks {
+    use super::super::folders::FOLDERS;
+    use super::super::tests::checks::{program, stage};
+    use super::super::tree::Tree;
+    use super::*;
+
+    /// A program whose tests ask for switches, as their names say, and fail for some.
+    ///
+    /// `flaky` fails the first time.
+    const PROGRAM: &str = r#"
+        number() { printf "\\$1\\000\\000\\000"; }
+        if [ -n "$EVENTBOX_MUTANTS_SEEN" ]; then
+            case "$2" in
+                dsset::one) number 001;;
+                dsset::two) number 001; number 002;;
+                dsset::flaky) number 003;;
+                unit) number 004;;
+                elsewhere::five) number 005;;
+            esac > "$EVENTBOX_MUTANTS_SEEN/$$"
+        fi
+        case "$2 $EVENTBOX_MUTANT" in
+            "dsset::two 1" | "unit 4" | "elsewhere::five 5") exit 101;;
+            "dsset::flaky 3") if [ -e flaky ]; then exit 0; fi; touch flaky; exit 101;;
+        esac"#;
+
+    #[test]
+    fn a_mutant_is_caught_by_a_test_that_runs_it_and_fails_with_it_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let path = program(place.path(), PROGRAM).path;
+        let named = [
+            ("suite", "dsset::one"),
+            ("suite", "dsset::two"),
+            ("suite", "dsset::flaky"),
+            ("lib", "unit"),
+            ("suite", "elsewhere::five"),
+        ];
+        let tests = named.map(|(program, name)| Test::new(program, name).at(&path));
+        let stage = stage(place.path());
+        let tree = Tree::empty(place.path().to_owned());
+        let reach = Reach::of(&tests, &stage, &tree, 1, place.path()).unwrap();
+        let folder = FOLDERS.iter().find(|folder| folder.name == "dsset").unwrap();
+        let mut hunt = Hunt::new(&tests, &reach, &stage);
+        let mut found = |number| hunt.try_on(folder, &Mutant::at("src/dsset/a.rs", number)).unwrap();
+        assert_eq!(found(1), (Outcome::Caught, Some("suite dsset::two".to_owned())));
+        assert_eq!(found(2), (Outcome::Survived, None));
+        assert_eq!(found(3), (Outcome::Survived, None), "it failed once, and not again");
+        assert_eq!(found(4), (Outcome::Caught, Some("lib unit".to_owned())), "unit tests belong to every folder");
+        assert_eq!(found(5), (Outcome::NotReached, None), "the test belongs to another folder");
+        assert_eq!(found(6), (Outcome::NotReached, None));
+    }
+}

@@ -60,6 +60,14 @@ pub(super) struct Mutant {
 }
 
 impl Mutant {
+    /// A mutant of a file.
+    #[cfg(test)]
+    pub(super) fn at(file: &str, number: u32) -> Self {
+        let span = Span { start: Place { line: 1, column: 1 } };
+        let (file, name, replacement) = (file.to_owned(), number.to_string(), String::new());
+        Mutant { number, file, name, function: None, genre: Genre::BinaryOperator, replacement, span }
+    }
+
     /// Returns whether a folder of `src` contains the mutant.
     pub(super) fn is_in(&self, folder: &str) -> bool {
         self.file.starts_with(folder)

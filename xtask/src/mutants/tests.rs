@@ -39,6 +39,12 @@ impl Test {
         Test { program: program.to_owned(), path: PathBuf::new(), name: name.to_owned() }
     }
 
+    /// A test of a program that stands somewhere.
+    #[cfg(test)]
+    pub(super) fn at(self, path: &Path) -> Self {
+        Test { path: path.to_owned(), ..self }
+    }
+
     /// Returns a name that no other test has.
     pub(super) fn id(&self) -> String {
         format!("{} {}", self.program, self.name)
@@ -202,11 +208,11 @@ pub(super) fn seen(folder: &Path) -> Result<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod checks {
+pub(super) mod checks {
     use super::*;
 
     /// Has another process write a program: a file that this process writes could not be started beside a fork.
-    fn program(folder: &Path, script: &str) -> Program {
+    pub(in crate::mutants) fn program(folder: &Path, script: &str) -> Program {
         let path = folder.join("program");
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", "printf '%s' \"$1\" > \"$0\" && chmod +x \"$0\""]).arg(&path);
@@ -214,7 +220,7 @@ mod checks {
         Program { name: "suite".to_owned(), path }
     }
 
-    fn stage(folder: &Path) -> Stage {
+    pub(in crate::mutants) fn stage(folder: &Path) -> Stage {
         Stage { tree: folder.to_owned(), temporary: folder.join("temporary"), url: String::new(), width: 2 }
     }
 

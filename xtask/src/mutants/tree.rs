@@ -37,6 +37,12 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// A copy of nothing.
+    #[cfg(test)]
+    pub(super) fn empty(folder: PathBuf) -> Self {
+        Tree { folder, files: BTreeMap::new(), rewritten: BTreeMap::new(), obstacles: BTreeMap::new() }
+    }
+
     /// Reads the files that git tracks or would track.
     pub(super) fn read(folder: PathBuf) -> Result<Self> {
         let mut git = Command::new("git");
