@@ -50,8 +50,8 @@ The chores of eventbox.
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and lists the changes that no test notices and
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
-                             emitter, outbox or chip; OPTIONS go to `cargo mutants`, as `--shard 0/8`. A mutant takes
-                             one to two minutes, and all of them a day; it wants cargo-mutants
+                             emitter, outbox or chip. All changes are in one build, and a change takes seconds; the
+                             command wants cargo-mutants, for their list, and is not in `ci`; see `mutants --help`
   cargo xtask peers [ARGS…]  runs the tests with programs of others: peers with netcat, curl and Python, and the shard
                              API with a client in Python, whose gRPC library pip installs below target/. Says what to
                              install if a program is missing, where `test` leaves its tests out
@@ -86,7 +86,6 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("handover") if args.is_empty() => handover(),
         Some("upgrade") => upgrade::run(args),
         Some("mutants") => mutants::run(&args),
-        Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("peers") => peers::run(&args),
         Some("package") if args.is_empty() => package::run(),
         Some("pg") => pg(args),
@@ -134,9 +133,14 @@ const MOST_TESTS: usize = 12;
 pub(crate) fn run_several_per_core(tests: &mut Command) {
     const THREADS: &str = "RUST_TEST_THREADS";
     if std::env::var_os(THREADS).is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        tests.env(THREADS, (TESTS_PER_CORE * cores).min(MOST_TESTS).to_string());
+        tests.env(THREADS, tests_at_a_time().to_string());
     }
+}
+
+/// Returns how many tests run at a time on this machine.
+pub(crate) fn tests_at_a_time() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (TESTS_PER_CORE * cores).min(MOST_TESTS)
 }
 
 fn pg(mut args: Vec<OsString>) -> Result<ExitCode> {
