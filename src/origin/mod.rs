@@ -196,8 +196,8 @@ impl Origin {
         self.entries.len() < Self::MAX_RANGES && (is_known || streams() < Self::MAX_ENTRIES)
     }
 
-    /// Returns the stored form, a part for each range: `[["chat","room-1",3,7]]`, with [`MORE`] as the last element when
-    /// it is not complete.
+    /// Returns the stored form, a part for each range: `[["chat","room-1",3,7]]`. Its last element is [`MORE`] when the
+    /// origin is not complete.
     fn encode(&self) -> String {
         let entry = |entry: &OriginEntry| {
             let names = [Value::from(entry.peer.as_str()), entry.stream.as_str().into()];

@@ -95,9 +95,8 @@ on_both_engines! {
         for size in [1, 2, 40] {
             let names: Vec<String> = (0..size).map(|_| format!("n{}", dice.below(30))).collect();
             let ids: Vec<Uuid> = (0..size).map(|_| dice.id()).collect();
-            let places: Vec<_> = (0..size)
-                .map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize]))
-                .collect();
+            let mut place = || (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize]);
+            let places: Vec<_> = (0..size).map(|_| place()).collect();
             let row = |place: usize| EventRow {
                 shard: places[place].0,
                 recipient: places[place].1,
@@ -113,11 +112,11 @@ on_both_engines! {
                 },
             };
             let rows: Vec<_> = (0..size).map(row).collect();
-            let again: Vec<_> = rows
-                .iter()
-                .map(|row| EventRow { id: Uuid::from_u128(row.id.as_u128() + 1), ..*row })
-                .collect();
-            transcript.note(format!("insert_events {size}"), Engine::insert_all_on_pool(pool, &rows, Durability::Immediate).await.unwrap());
+            let next = |id: Uuid| Uuid::from_u128(id.as_u128() + 1);
+            let again: Vec<_> = rows.iter().map(|row| EventRow { id: next(row.id), ..*row }).collect();
+            let durability = if size == 2 { Durability::Deferred } else { Durability::Immediate };
+            let inserted = Engine::insert_all_on_pool(pool, &rows, durability).await.unwrap();
+            transcript.note(format!("insert_events {size}"), inserted);
             let mut tx = pool.begin().await.unwrap();
             transcript.note(
                 format!("insert_events again {size}"),

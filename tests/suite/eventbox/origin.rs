@@ -188,8 +188,8 @@ on_every_engine! {
         assert_eq!((turn.consumed, turn.failures.len()), (4, 0));
         check(&listed(db, &collector()).await, 6);
         check(&timer::timers(&db.pool, &collector(), None, 10).await.unwrap(), 1);
-        let wanted =
-            [("alone", "chat:s2:9"), ("effect", "chat:s1:1, chat:s1:4"), ("first", "chat:s1:1, chat:s1:4"), ("without", "-")];
+        let both = "chat:s1:1, chat:s1:4";
+        let wanted = [("alone", "chat:s2:9"), ("effect", both), ("first", both), ("without", "-")];
         assert_eq!(messages(db).await, pairs(wanted));
         // The next event that comes from inside has none.
         eventbox::emit(&db.pool, &collector(), inside()).await.unwrap();

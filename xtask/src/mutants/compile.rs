@@ -94,7 +94,8 @@ fn messages(command: &mut Command) -> Result<(bool, Vec<Value>)> {
     Ok((output.status.success(), messages))
 }
 
-/// Writes and builds the copy again and again, without the mutants that the compiler refuses, until its tests are built.
+/// Writes and builds the copy again and again, without the mutants that the compiler refuses, until its tests are
+/// built.
 ///
 /// A build that fails costs no more than a check: the compiler stops before it generates code.
 pub(super) fn build(

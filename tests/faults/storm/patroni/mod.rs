@@ -78,8 +78,8 @@ impl Patroni {
         Ok(cluster)
     }
 
-    /// Waits until Patroni reports a leader and two synchronous standbys, all on one timeline, and the proxy leads to the
-    /// leader. Returns the leader.
+    /// Waits until Patroni reports a leader and two synchronous standbys, all on one timeline, and the proxy leads to
+    /// the leader. Returns the leader.
     async fn whole(&self) -> Result<usize> {
         let began = Instant::now();
         loop {

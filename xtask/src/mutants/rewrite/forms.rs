@@ -28,7 +28,8 @@ pub(super) fn is_any(numbers: &[u32]) -> String {
     numbers.iter().map(|number| is(*number)).collect::<Vec<_>>().join(" | ")
 }
 
-/// Returns a choice: the code as it is, or one of its changes. The code stands first, because its type is the right one.
+/// Returns a choice: the code as it is, or one of its changes. The code stands first, because its type is the right
+/// one.
 fn choice(original: &str, mutants: &[&Mutant], changed: impl Fn(&Mutant) -> String) -> Vec<Piece> {
     let numbers: Vec<_> = mutants.iter().map(|mutant| mutant.number).collect();
     let mut pieces = vec![plain(format!("if !({}) {{ {original} }}", is_any(&numbers)))];
