@@ -175,7 +175,7 @@ async fn sized(pool: &PgPool, events: u64) -> Vec<Figure> {
 /// named events.
 async fn fill(pool: &PgPool, events: u64, recipients: u64) -> u64 {
     // Each task has batches with names, one in every ten of its own.
-    let is_named = |batch: u64| (batch / EMITTERS) % NAMED == 0;
+    let is_named = |batch: u64| (batch / EMITTERS).is_multiple_of(NAMED);
     let tasks = (0..EMITTERS).map(|task| {
         let pool = pool.clone();
         tokio::spawn(async move {
