@@ -15,7 +15,7 @@ pub(crate) use shared::{SharedOrigin, current, read, within};
 /// Mark at the end of the stored text of an origin that is not complete.
 const MORE: &str = "more";
 
-/// Where an event came from outside: for each stream of a peer, the numbers of the first and the last event.
+/// Where an event came from outside: for each stream of a peer, the numbers of the events.
 ///
 /// A peer is a connection to the outside. It numbers the events that arrive on each of its streams, and emits them with
 /// their origins ([`Event::with_origin`](crate::Event::with_origin)). Whatever such an event causes keeps the origin:
@@ -26,7 +26,8 @@ const MORE: &str = "more";
 ///
 /// A name of a peer has 1 to [`MAX_PEER_BYTES`](Origin::MAX_PEER_BYTES) bytes, and a name of a stream 1 to
 /// [`MAX_STREAM_BYTES`](Origin::MAX_STREAM_BYTES), both without NUL. At most [`MAX_ENTRIES`](Origin::MAX_ENTRIES)
-/// streams: further ones are left out, and then [`is_complete`](Origin::is_complete) is false.
+/// streams, and [`MAX_RANGES`](Origin::MAX_RANGES) ranges of numbers: further ones are left out, and then
+/// [`is_complete`](Origin::is_complete) is false. An origin never has an event that it was not given.
 ///
 /// # Examples
 ///
@@ -36,19 +37,20 @@ const MORE: &str = "more";
 /// let mut origin = Origin::new("chat", "room-1", 3)?;
 /// origin.merge(&Origin::new("chat", "room-1", 7)?);
 /// origin.merge(&Origin::new("chat", "room-2", 1)?);
-/// assert_eq!(origin.to_string(), "chat:room-1:3-7, chat:room-2:1");
+/// origin.merge(&Origin::new("chat", "room-2", 2)?);
+/// assert_eq!(origin.to_string(), "chat:room-1:3, chat:room-1:7, chat:room-2:1-2");
 /// assert_eq!(origin.range("chat", "room-1"), Some((3, 7)));
-/// assert!(origin.tracks("chat", "room-1", 5) && !origin.tracks("chat", "room-2", 5));
+/// assert!(origin.tracks("chat", "room-1", 7) && !origin.tracks("chat", "room-1", 5));
 /// # Ok::<(), eventbox::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Origin {
-    /// The streams, sorted by peer and stream.
+    /// Ranges with gaps between them, sorted by peer, stream and number.
     entries: Vec<OriginEntry>,
     is_complete: bool,
 }
 
-/// A stream in an [`Origin`].
+/// Events of a stream in an [`Origin`], one behind the other.
 ///
 /// # Examples
 ///
@@ -58,22 +60,29 @@ pub struct Origin {
 /// assert_eq!((entry.stream.as_str(), entry.first, entry.last), ("room-1", 3, 3));
 /// # Ok::<(), eventbox::BoxError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[non_exhaustive]
 pub struct OriginEntry {
     /// Name of the peer.
     pub peer: String,
     /// Name of the stream, which is unique for the peer.
     pub stream: String,
-    /// Number of the first event on the stream.
+    /// Number of the first of them on the stream.
     pub first: u64,
-    /// Number of the last event on the stream. Not every event between them needs to be meant.
+    /// Number of the last of them. Every event between the two is meant, too.
     pub last: u64,
 }
 
 impl OriginEntry {
     fn key(&self) -> (&str, &str) {
         (&self.peer, &self.stream)
+    }
+
+    /// Returns whether the range of the same stream overlaps with this one, or is next to it.
+    fn touches(&self, other: &OriginEntry) -> bool {
+        self.key() == other.key()
+            && self.first <= other.last.saturating_add(1)
+            && other.first <= self.last.saturating_add(1)
     }
 }
 
@@ -88,6 +97,9 @@ impl fmt::Display for OriginEntry {
 impl Origin {
     /// Most streams of one origin, so that an event that many others caused has a bounded row.
     pub const MAX_ENTRIES: usize = 64;
+
+    /// Most ranges of one origin, for the same reason.
+    pub const MAX_RANGES: usize = 256;
 
     /// Most bytes of the name of a peer.
     pub const MAX_PEER_BYTES: usize = 128;
@@ -111,62 +123,81 @@ impl Origin {
         Ok(Origin { entries: vec![entry], is_complete: true })
     }
 
-    /// Adds the streams of another origin. A stream of both gets one range, from the first event to the last. Beyond
-    /// [`MAX_ENTRIES`](Origin::MAX_ENTRIES) the streams that were there first stay.
+    /// Adds the events of another origin. Events with numbers behind each other make one range. Beyond
+    /// [`MAX_ENTRIES`](Origin::MAX_ENTRIES) and [`MAX_RANGES`](Origin::MAX_RANGES) those that were there first stay.
     pub fn merge(&mut self, other: &Origin) {
         other.entries.iter().for_each(|entry| self.add(entry.clone()));
         self.is_complete &= other.is_complete;
     }
 
-    /// Returns whether the event is in the range of its stream. An event between the first and the last counts, also
-    /// when it is no part of the origin.
+    /// Returns whether the event is one of the origin. An event between two others is not, unless it was merged, too.
     #[must_use]
     pub fn tracks(&self, peer: &str, stream: &str, event: u64) -> bool {
-        self.range(peer, stream).is_some_and(|(first, last)| (first..=last).contains(&event))
+        self.of_stream(peer, stream).iter().any(|entry| (entry.first..=entry.last).contains(&event))
     }
 
     /// Returns the first and the last event of a stream; `None` when the origin does not have the stream.
     #[must_use]
     pub fn range(&self, peer: &str, stream: &str) -> Option<(u64, u64)> {
-        let entry = self.entries.get(self.place_of((peer, stream)).ok()?)?;
-        Some((entry.first, entry.last))
+        let ranges = self.of_stream(peer, stream);
+        Some((ranges.first()?.first, ranges.last()?.last))
     }
 
-    /// Returns the streams, sorted by peer and stream.
+    /// Returns the ranges of a stream in the order of their numbers; empty when the origin does not have the stream.
+    #[must_use]
+    pub fn of_stream(&self, peer: &str, stream: &str) -> &[OriginEntry] {
+        let start = self.entries.partition_point(|entry| entry.key() < (peer, stream));
+        let end = self.entries.partition_point(|entry| entry.key() <= (peer, stream));
+        self.entries.get(start..end).unwrap_or_default()
+    }
+
+    /// Returns the ranges, sorted by peer, stream and number.
     pub fn entries(&self) -> impl Iterator<Item = &OriginEntry> {
         self.entries.iter()
     }
 
     /// Returns the names of the streams of a peer, sorted.
     pub fn streams_of<'a>(&'a self, peer: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entries.iter().filter(move |entry| entry.peer == peer).map(|entry| entry.stream.as_str())
+        let of_peer = self.entries.chunk_by(|one, next| one.key() == next.key()).filter_map(|ranges| ranges.first());
+        of_peer.filter(move |entry| entry.peer == peer).map(|entry| entry.stream.as_str())
     }
 
-    /// Returns whether all streams are there. False when streams were left out, because there were more than
-    /// [`MAX_ENTRIES`](Origin::MAX_ENTRIES).
+    /// Returns whether all events are there. False when some were left out, because there were more streams than
+    /// [`MAX_ENTRIES`](Origin::MAX_ENTRIES), or more ranges than [`MAX_RANGES`](Origin::MAX_RANGES).
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.is_complete
     }
 
-    fn place_of(&self, key: (&str, &str)) -> std::result::Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key().cmp(&key))
-    }
-
-    fn add(&mut self, entry: OriginEntry) {
-        match self.place_of(entry.key()) {
-            Ok(at) => {
-                if let Some(known) = self.entries.get_mut(at) {
-                    known.first = known.first.min(entry.first);
-                    known.last = known.last.max(entry.last);
-                }
-            }
-            Err(_) if self.entries.len() >= Self::MAX_ENTRIES => self.is_complete = false,
-            Err(at) => self.entries.insert(at, entry),
+    /// Adds a range. It becomes one with those that it touches.
+    fn add(&mut self, mut added: OriginEntry) {
+        let is_before = |entry: &OriginEntry| (entry.key(), entry.last) < (added.key(), added.first.saturating_sub(1));
+        let start = self.entries.partition_point(is_before);
+        let behind = self.entries.get(start..).unwrap_or_default();
+        let touched = start..start + behind.iter().take_while(|entry| entry.touches(&added)).count();
+        if touched.is_empty() && !self.has_room(&added) {
+            self.is_complete = false;
+            return;
         }
+        for entry in self.entries.get(touched.clone()).unwrap_or_default() {
+            added.first = added.first.min(entry.first);
+            added.last = added.last.max(entry.last);
+        }
+        drop(self.entries.splice(touched, [added]));
     }
 
-    /// Returns the stored form: `[["chat","room-1",3,7]]`, with [`MORE`] as the last element when it is not complete.
+    /// Returns whether one more range fits.
+    fn has_room(&self, added: &OriginEntry) -> bool {
+        if self.entries.len() < Self::MAX_ENTRIES {
+            return true;
+        }
+        let is_known = !self.of_stream(&added.peer, &added.stream).is_empty();
+        let streams = || self.entries.chunk_by(|one, next| one.key() == next.key()).count();
+        self.entries.len() < Self::MAX_RANGES && (is_known || streams() < Self::MAX_ENTRIES)
+    }
+
+    /// Returns the stored form, a part for each range: `[["chat","room-1",3,7]]`. Its last element is [`MORE`] when the
+    /// origin is not complete.
     fn encode(&self) -> String {
         let entry = |entry: &OriginEntry| {
             let names = [Value::from(entry.peer.as_str()), entry.stream.as_str().into()];
@@ -191,7 +222,7 @@ impl Origin {
     }
 }
 
-/// Shows the entries in their order: `chat:room-1:3-7, chat:room-2:1`. Ends with `, …` when streams were left out.
+/// Shows the ranges in their order: `chat:room-1:3-7, chat:room-2:1`. Ends with `, …` when some were left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, entry) in self.entries.iter().enumerate() {
@@ -250,7 +281,7 @@ mod tests {
     fn merged_streams_keep_separate_ranges() {
         let both = merged(&[&origin("chat", "s2", 9), &origin("chat", "s1", 3), &origin("chat", "s1", 5)]);
         assert_eq!((both.range("chat", "s1"), both.range("chat", "s2")), (Some((3, 5)), Some((9, 9))));
-        assert_eq!(both.to_string(), "chat:s1:3-5, chat:s2:9");
+        assert_eq!(both.to_string(), "chat:s1:3, chat:s1:5, chat:s2:9");
         assert_eq!(both.streams_of("chat").collect::<Vec<_>>(), ["s1", "s2"]);
     }
 
@@ -259,10 +290,10 @@ mod tests {
         let left = merged(&[&origin("chat", "s1", 4), &origin("chat", "s2", 1)]);
         let right = merged(&[&origin("chat", "s1", 9), &origin("chat", "s1", 2), &origin("mail", "s1", 6)]);
         let both = merged(&[&left, &right]);
-        assert_eq!(both.to_string(), "chat:s1:2-9, chat:s2:1, mail:s1:6");
+        assert_eq!(both.to_string(), "chat:s1:2, chat:s1:4, chat:s1:9, chat:s2:1, mail:s1:6");
         assert_eq!(merged(&[&right, &left]), both, "the order of merging plays no part");
         assert_eq!(merged(&[&both, &left]), both, "merging twice changes nothing");
-        assert_eq!(both.entries().map(|entry| entry.first).collect::<Vec<_>>(), [2, 1, 6]);
+        assert_eq!(both.range("chat", "s1"), Some((2, 9)));
     }
 
     #[test]
@@ -275,10 +306,44 @@ mod tests {
 
     #[test]
     fn tracking_is_true_at_both_ends_and_false_for_another_stream() {
-        let range = merged(&[&origin("chat", "s1", 3), &origin("chat", "s1", 7)]);
-        let tracked: Vec<u64> = (0..10).filter(|event| range.tracks("chat", "s1", *event)).collect();
-        assert_eq!(tracked, [3, 4, 5, 6, 7], "gaps count");
-        assert!((0..10).all(|event| !range.tracks("chat", "s2", event) && !range.tracks("mail", "s1", event)));
+        let some = [3, 4, 7].map(|event| origin("chat", "s1", event));
+        let some = merged(&some.each_ref());
+        let tracked: Vec<u64> = (0..10).filter(|event| some.tracks("chat", "s1", *event)).collect();
+        assert_eq!(tracked, [3, 4, 7], "no event that was not merged");
+        assert!((0..10).all(|event| !some.tracks("chat", "s2", event) && !some.tracks("mail", "s1", event)));
+    }
+
+    /// Beside a set of numbers: an origin has exactly what was merged into it, and no two of its ranges touch.
+    #[test]
+    fn an_origin_is_a_set() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let (mut origin_of, mut set) = (origin("chat", "s1", 0), std::collections::BTreeSet::from([(1, 0)]));
+            for _ in 0..random.usize(0..60) {
+                let (stream, event) = (random.u64(1..3), random.u64(0..40));
+                origin_of.merge(&origin("chat", &format!("s{stream}"), event));
+                set.insert((stream, event));
+            }
+            let tracked = |(stream, event): &(u64, u64)| origin_of.tracks("chat", &format!("s{stream}"), *event);
+            let all = (1..3).flat_map(|stream| (0..45).map(move |event| (stream, event)));
+            assert_eq!(all.filter(tracked).collect::<std::collections::BTreeSet<_>>(), set, "{origin_of}");
+            let entries: Vec<_> = origin_of.entries().collect();
+            assert!(entries.windows(2).all(|pair| pair[0] < pair[1] && !pair[0].touches(pair[1])), "{origin_of}");
+            assert_eq!(SharedOrigin::read(origin_of.encode()).unwrap().origin(), &origin_of);
+        }
+    }
+
+    #[test]
+    fn beyond_the_limit_of_ranges_the_first_ones_stay() {
+        let mut full = origin("chat", "s1", 0);
+        (1..Origin::MAX_RANGES as u64).for_each(|event| full.merge(&origin("chat", "s1", 2 * event)));
+        assert_eq!((full.entries().count(), full.is_complete()), (Origin::MAX_RANGES, true));
+        full.merge(&origin("chat", "s1", 1));
+        assert_eq!((full.entries().count(), full.is_complete()), (Origin::MAX_RANGES - 1, true), "it closed a gap");
+        full.merge(&origin("chat", "s1", 10_000));
+        full.merge(&origin("chat", "s1", 20_000));
+        assert_eq!((full.entries().count(), full.is_complete()), (Origin::MAX_RANGES, false));
+        assert!(full.tracks("chat", "s1", 10_000) && !full.tracks("chat", "s1", 20_000));
     }
 
     #[test]
@@ -291,7 +356,7 @@ mod tests {
         let complete = full.clone();
         full.merge(&origin("chat", "s0", 1));
         full.merge(&origin("chat", "s10", 5));
-        assert_eq!((full.entries().count(), full.is_complete()), (Origin::MAX_ENTRIES, false));
+        assert_eq!((full.streams_of("chat").count(), full.is_complete()), (Origin::MAX_ENTRIES, false));
         assert_eq!((full.range("chat", "s0"), full.range("chat", "s10")), (None, Some((1, 5))));
         assert!(full.to_string().ends_with(", …"));
         assert!(!merged(&[&complete, &full]).is_complete());
@@ -314,7 +379,7 @@ mod tests {
         for origin in [origin("chat", "s1", 7), quoted] {
             assert_eq!(SharedOrigin::read(origin.encode()).unwrap().origin(), &origin);
         }
-        let range = merged(&[&origin("chat", "s1", 1), &origin("chat", "s1", 7)]);
-        assert_eq!(SharedOrigin::new(range).text(), r#"[["chat","s1",1,7]]"#);
+        let ranges = merged(&[&origin("chat", "s1", 1), &origin("chat", "s1", 2), &origin("chat", "s1", 7)]);
+        assert_eq!(SharedOrigin::new(ranges).text(), r#"[["chat","s1",1,2],["chat","s1",7,7]]"#);
     }
 }

@@ -51,7 +51,7 @@ pub(crate) use connect::takeover::Gone;
 pub(crate) use connect::transaction::{Tx, begin as begin_tx};
 pub(crate) use fault::{Blame, Class, Fault, blame_of, class_of, is_of_one_statement, retry_after};
 pub(crate) use inbox::depth::{DepthBound, Measured};
-pub(crate) use inbox::event::{DueRow, EventRow, ListedRow};
+pub(crate) use inbox::event::{DueRow, Durability, EventRow, ListedRow};
 pub use inbox::event::{Emitted, NAME_WAIT};
 pub(crate) use inbox::status::Location;
 pub(crate) use inbox::timer::{MovedShard, TimerRow};

@@ -48,14 +48,17 @@ impl Browser {
         url.split_once(&self.address.to_string()).map(|(_, path)| path.to_owned()).unwrap_or(url)
     }
 
-    /// Returns the first element that a selector finds.
+    /// Returns the first element that a selector finds, once it is there.
     #[track_caller]
     pub(crate) fn element(&self, css: &str) -> impl Future<Output = WebElement> {
-        let (caller, found) = (Location::caller(), self.web.find(By::Css(css)));
+        let (caller, started) = (Location::caller(), Instant::now());
         async move {
-            match found.await {
-                Ok(element) => element,
-                Err(error) => panic!("{caller}: {css} on {}: {error}", self.path().await),
+            loop {
+                match self.web.find(By::Css(css)).await {
+                    Ok(element) => return element,
+                    Err(_) if started.elapsed() < SOON => tokio::time::sleep(LOOK_EVERY).await,
+                    Err(error) => panic!("{caller}: {css} on {}: {error}", self.path().await),
+                }
             }
         }
     }

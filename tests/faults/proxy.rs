@@ -1,5 +1,5 @@
-//! A proxy between a service and its server. It can make connections silent, cut the network, and lead to another
-//! server.
+//! A proxy between a service and its server. It can make connections silent, cut the network, close connections, and
+//! lead to another server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,17 @@ use super::report::Result;
 /// Time after which a silent connection is closed on the side of the server, so that a long run needs few sockets.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Where new connections go.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To the server at this port.
+    To(u16),
+    /// Nowhere, because the network is cut: they get no answer.
+    Nowhere,
+    /// Nowhere, because no server takes them: they are closed.
+    Refused,
+}
+
 /// The silent connections: one in `one_in` of the connections before number `before`.
 #[derive(Clone, Copy)]
 struct Silent {
@@ -24,9 +35,10 @@ struct Silent {
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    /// Port of the server; `None` while the network is cut.
-    upstream: watch::Sender<Option<u16>>,
+    way: watch::Sender<Way>,
     silent: watch::Sender<Silent>,
+    /// Connections before this number are closed.
+    closed: watch::Sender<u64>,
     opened: Arc<AtomicU64>,
 }
 
@@ -34,14 +46,21 @@ impl Proxy {
     pub(crate) async fn start(upstream: u16) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let (silent, opened) = (watch::Sender::new(Silent { before: 0, one_in: 1 }), Arc::new(AtomicU64::new(0)));
-        let proxy = Proxy { port, upstream: watch::Sender::new(Some(upstream)), silent, opened };
-        let (upstream, silent, opened) =
-            (proxy.upstream.subscribe(), proxy.silent.subscribe(), Arc::clone(&proxy.opened));
+        let (way, silent) =
+            (watch::Sender::new(Way::To(upstream)), watch::Sender::new(Silent { before: 0, one_in: 1 }));
+        let proxy = Proxy { port, way, silent, closed: watch::Sender::new(0), opened: Arc::new(AtomicU64::new(0)) };
+        let (way, opened) = (proxy.way.subscribe(), Arc::clone(&proxy.opened));
+        let (silent, closed) = (proxy.silent.subscribe(), proxy.closed.subscribe());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = opened.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(carry(client, *upstream.borrow(), number, silent.clone()));
+                let (way, silent, mut closed) = (*way.borrow(), silent.clone(), closed.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = carry(client, way, number, silent) => {}
+                        _ = closed.wait_for(|before| number < *before) => {}
+                    }
+                });
             }
         });
         Ok(proxy)
@@ -54,13 +73,23 @@ impl Proxy {
 
     /// Cuts the network in both directions: open connections fall silent, and new ones get no answer.
     pub(crate) fn cut(&self) {
-        self.upstream.send_replace(None);
+        self.way.send_replace(Way::Nowhere);
         self.silence(1);
     }
 
     /// Forwards new connections to another server.
     pub(crate) fn lead_to(&self, port: u16) {
-        self.upstream.send_replace(Some(port));
+        self.way.send_replace(Way::To(port));
+    }
+
+    /// Closes all open connections.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(self.opened.load(Ordering::Relaxed));
+    }
+
+    /// Closes new connections.
+    pub(crate) fn refuse(&self) {
+        self.way.send_replace(Way::Refused);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -68,9 +97,13 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, upstream: Option<u16>, number: u64, mut silent: watch::Receiver<Silent>) {
-    let Some(upstream) = upstream else { return swallow(client).await };
-    let Ok(mut server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+async fn carry(mut client: TcpStream, way: Way, number: u64, mut silent: watch::Receiver<Silent>) {
+    let port = match way {
+        Way::To(port) => port,
+        Way::Nowhere => return swallow(client).await,
+        Way::Refused => return,
+    };
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
         () = falls_silent(number, &mut silent) => {

@@ -45,15 +45,24 @@ impl Account {
     }
 }
 
+/// Ports of servers. They are below those that the system gives to outgoing connections, which could take the port of a
+/// server while it is down.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// Most ports that are tried.
+const TRIED: usize = 100;
+
+/// Returns a port that no program listens on.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let mut drawn = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(TRIED);
+    drawn.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).ok_or_else(|| "no port is free".into())
 }
 
 /// A cluster. Dropping it ends the server. The directory of the program removes its files.
 pub(crate) struct Server {
     account: Account,
     programs: PathBuf,
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     log: PathBuf,
     /// Environment of the server.
     environment: Vec<(String, String)>,
@@ -97,6 +106,13 @@ impl Server {
         server.configure(&SETTINGS)?;
         server.configure(settings)?;
         Ok(server)
+    }
+
+    /// Returns a server that a cluster manager creates, starts and stops.
+    pub(crate) fn of_manager(home: &Path, name: &str) -> Result<Self> {
+        let (data, log) = (home.join(name), home.join(name).with_extension("log"));
+        let (account, programs) = (Account::of_servers()?, programs()?);
+        Ok(Server { account, programs, data, log, environment: Vec::new(), port: free_port()? })
     }
 
     /// Creates a standby of this server and starts it.
@@ -251,7 +267,7 @@ impl Drop for Server {
 }
 
 /// Returns the folder of the programs of the newest server.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
     let found = newest.map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")));
@@ -261,6 +277,13 @@ fn programs() -> Result<PathBuf> {
     });
     let found = found.filter(|programs| programs.join("initdb").exists());
     found.ok_or_else(|| "no programs of a Postgres server were found: install the package postgresql".into())
+}
+
+/// Creates a folder that belongs to the account of the servers.
+pub(crate) fn folder_of_servers(at: &Path) -> Result<&Path> {
+    std::fs::create_dir_all(at)?;
+    Account::of_servers()?.own(at)?;
+    Ok(at)
 }
 
 /// Creates a directory for the account of the servers. Dropping it removes everything in it.

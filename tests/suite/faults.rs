@@ -15,7 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::process::Command;
 
 use storm::oracle::{Boxes, Broken, Oracle, Verdict};
-use storm::schedule::{Kind, Sizes, Step, schedule};
+use storm::patroni::settings::{Settings, version_in};
+use storm::schedule::{Kind, Servers, Sizes, Step, schedule};
 use storm::table::{Results, Row, Table, names, table_of};
 use storm::{Options, process, run};
 
@@ -44,10 +45,13 @@ fn again() -> report::Result<Command> {
 async fn a_fail_over_and_a_restart_lose_nothing() {
     let seed = std::env::var("EVENTBOX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     let sizes = Sizes { fail_overs: 1, restarts: 1, others: 0 };
-    let (report, table) = run(Options { seed, sizes, is_timed: false }, again).await.unwrap();
+    let (report, table) = run(Options { servers: Servers::Pair, seed, sizes, is_timed: false }, again).await.unwrap();
     assert!(report.problems.is_empty(), "EVENTBOX_SEED={seed}: {report}");
     assert_eq!(table.rows.iter().filter_map(|row| row.results).map(|row| row.count).sum::<usize>(), 2);
 }
+
+/// Sizes of a storm on a primary and a standby that counts as a proof.
+const FULL: Sizes = Servers::Pair.full();
 
 /// Returns the number of steps of each kind.
 fn counts(steps: &[Step]) -> HashMap<Kind, usize> {
@@ -58,9 +62,9 @@ fn counts(steps: &[Step]) -> HashMap<Kind, usize> {
 
 #[test]
 fn a_schedule_is_a_function_of_its_seed() {
-    let steps = schedule(42, Sizes::FULL);
-    assert_eq!(steps, schedule(42, Sizes::FULL));
-    assert_ne!(steps, schedule(43, Sizes::FULL));
+    let steps = schedule(Servers::Pair, 42, FULL);
+    assert_eq!(steps, schedule(Servers::Pair, 42, FULL));
+    assert_ne!(steps, schedule(Servers::Pair, 43, FULL));
     // A change of the generator would make old seeds worthless.
     let first: Vec<_> = steps.iter().take(3).map(|step| (step.kind, step.calm, step.notice_ms, step.victim)).collect();
     let known =
@@ -70,13 +74,13 @@ fn a_schedule_is_a_function_of_its_seed() {
 
 #[test]
 fn a_full_schedule_has_every_kind_of_fault() {
-    for seed in 0..100 {
-        let Sizes { fail_overs, restarts, others } = Sizes::FULL;
-        let steps = schedule(seed, Sizes::FULL);
+    for (seed, servers) in (0..100).flat_map(|seed| [(seed, Servers::Pair), (seed, Servers::Patroni)]) {
+        let Sizes { fail_overs, restarts, others } = servers.full();
+        let steps = schedule(servers, seed, servers.full());
         assert_eq!(steps.len(), fail_overs + restarts + others);
         assert_eq!(steps.iter().filter(|step| step.kind.is_fail_over()).count(), fail_overs);
         let counts = counts(&steps);
-        assert!(Kind::all().all(|kind| counts.get(&kind).is_some_and(|count| *count >= 4)), "{seed}: {counts:?}");
+        assert!(servers.kinds().all(|kind| counts.get(&kind).is_some_and(|count| *count >= 4)), "{seed}: {counts:?}");
         assert!(steps.iter().all(|step| step.kind != Kind::WorkerKilled || step.victim < storm::schedule::WORKERS));
     }
 }
@@ -148,37 +152,69 @@ fn a_table_is_read_as_it_was_written() {
     let row = |name: &str, results| Row { name: name.to_owned(), results };
     let broken = Results { lost: 1, twice: 2, undelivered: 3, of_no_turn: 4, ..results(2, 0.5) };
     let rows = vec![row("switch-over", Some(results(13, 1.0))), row("disk full for 8 s", None), row("x", Some(broken))];
-    let table = Table { seed: 7, sizes: Sizes::FULL, acknowledged: 123, rows };
-    assert_eq!(Table::parse(&table.render()), Some(table.clone()));
-    assert!(table.render().contains("| all | 15 | 1.0 | 2.0 | 1 | 2 | 3 | 4 |"), "{}", table.render());
-    assert_eq!(Table::parse(&table.render().replace("| all |", "| some |")), None);
-
     let folder = tempfile::tempdir().unwrap();
     let document = folder.path().join("document.md");
-    std::fs::write(&document, "no markers").unwrap();
-    assert!(table.write(&document).is_err());
-    std::fs::copy(root().join("docs/high-availability.md"), &document).unwrap();
-    table.write(&document).unwrap();
-    let once = std::fs::read_to_string(&document).unwrap();
-    table.write(&document).unwrap();
-    assert_eq!(std::fs::read_to_string(&document).unwrap(), once, "a second run replaces the first one");
-    assert_eq!(table_of(&once).map(str::trim_end), Some(table.render().trim_end()));
+    for (servers, about) in [(Servers::Pair, None), (Servers::Patroni, Some("Patroni 3.0.2 with …".to_owned()))] {
+        let table = Table { servers, seed: 7, sizes: servers.full(), acknowledged: 123, about, rows: rows.clone() };
+        assert_eq!(Table::parse(&table.render()), Some(table.clone()));
+        assert!(table.render().contains("| all | 15 | 1.0 | 2.0 | 1 | 2 | 3 | 4 |"), "{}", table.render());
+        assert_eq!(Table::parse(&table.render().replace("| all |", "| some |")), None);
+
+        std::fs::write(&document, "no markers").unwrap();
+        assert!(table.write(&document).is_err());
+        std::fs::copy(root().join("docs/high-availability.md"), &document).unwrap();
+        table.write(&document).unwrap();
+        let once = std::fs::read_to_string(&document).unwrap();
+        table.write(&document).unwrap();
+        assert_eq!(std::fs::read_to_string(&document).unwrap(), once, "a second run replaces the first one");
+        assert_eq!(table_of(&once, servers).map(str::trim_end), Some(table.render().trim_end()));
+    }
 }
 
-/// The guide has the table of a run of full size in which no promise was broken, as the command writes it.
-#[test]
-fn the_guide_has_a_table_of_the_storm() {
+/// Returns the table of the guide, as the command writes it, with each kind of fault. It breaks no promise.
+fn table_of_the_guide(servers: Servers) -> Table {
     let guide = std::fs::read_to_string(root().join("docs/high-availability.md")).unwrap();
-    let text = table_of(&guide).expect("the markers of the table");
+    let text = table_of(&guide, servers).expect("the markers of the table");
     let table = Table::parse(text).expect("a table that the command has written");
     assert_eq!(text.trim_end(), table.render().trim_end());
-    assert!(table.sizes.is_full(), "{:?}", table.sizes);
-    let known = names();
+    assert!(servers.is_full(table.sizes), "{:?}", table.sizes);
+    let known = names(servers);
     assert!(table.rows.iter().all(|row| known.contains(&row.name.as_str())), "{:?}", table.rows);
     assert_eq!(table.rows.len(), known.len(), "each kind of fault has a row");
     for row in &table.rows {
-        let Some(is) = row.results else { continue };
+        let is = row.results.unwrap_or_default();
         assert_eq!((is.lost, is.twice, is.undelivered, is.of_no_turn), (0, 0, 0, 0), "{}", row.name);
+    }
+    table
+}
+
+#[test]
+fn the_guide_has_a_table_of_the_storm() {
+    for row in table_of_the_guide(Servers::Pair).rows {
+        let Some(is) = row.results else { continue };
         assert!(is.emit_s.max(is.applied_s) <= 15.0, "{} needs {} s", row.name, is.applied_s);
     }
+}
+
+/// The time until Patroni lets another node lead is Patroni's, so this table proves no time.
+#[test]
+fn the_guide_has_a_table_of_patroni() {
+    let table = table_of_the_guide(Servers::Patroni);
+    assert!(table.rows.iter().all(|row| row.results.is_some()), "{:?}", table.rows);
+    let about = table.about.expect("a line about Patroni");
+    let version = version_in(&about).expect("the version of Patroni");
+    assert_eq!(about, Settings::of("patroni".to_owned(), version).about());
+}
+
+/// Versions that would take over the lease of another leader, or that refuse a short lease, get other settings.
+#[test]
+fn settings_of_patroni_follow_from_its_version() {
+    let cases = [("patroni 3.0.2", true, 8), ("patroni 3.1.2", false, 8), ("patroni 4.1.5", false, 20)];
+    for (said, is_of_version_2, ttl_s) in cases {
+        let settings = Settings::of("patroni".to_owned(), version_in(said).unwrap());
+        assert_eq!((settings.is_of_version_2(), settings.ttl_s), (is_of_version_2, ttl_s), "{said}");
+        assert!(settings.loop_wait_s + 2 * settings.retry_timeout_s <= settings.ttl_s, "{said}");
+    }
+    assert_eq!(version_in("etcd Version: 3.4.23\nGit SHA: Not provided"), Some([3, 4, 23]));
+    assert_eq!(version_in("no version"), None);
 }

@@ -27,8 +27,8 @@ The chores of eventbox.
   cargo xtask test [ARGS…]   runs all tests on both engines, three per core, or as many at a time as
                              RUST_TEST_THREADS says; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
-                             every feature by itself, the tests of the runtime without leases and wake-ups,
-                             and the demo on both engines
+                             every feature by itself, the tests of the runtime without leases and wake-ups, the
+                             tests of tables that are cut by shard, and the demo on both engines
   cargo xtask browser [ARGS…]
                              clicks through the operator's page in Chromium, on both engines; ARGS are names of tests;
                              --picture makes docs/dashboard.png instead. The command installs Chromium if it may,
@@ -38,7 +38,8 @@ The chores of eventbox.
                              may, and is not in `ci`
   cargo xtask faults [ARGS…] breaks servers, disks, clocks and poolers under load and counts what is lost: with
                              `--seed 42 --fail-overs 50 --restarts 50` the same faults in the same order. Takes half
-                             an hour, needs root for full disks, and is not in `ci`; see `faults --help`
+                             an hour, needs root for full disks, and is not in `ci`; `faults patroni` breaks three nodes
+                             of Patroni with etcd, which the command installs if it may; see `faults --help`
   cargo xtask handover       measures how long recipients wait while processes come, stop, are replaced and are killed,
                              on both engines, for docs/leases.md; takes minutes, wants a machine that does nothing
                              else, and is not in `ci`
@@ -49,8 +50,8 @@ The chores of eventbox.
   cargo xtask mutants [FOLDER…] [OPTIONS…]
                              changes the code in many small ways, and lists the changes that no test notices and
                              that xtask/mutants/FOLDER.txt does not list; FOLDER is round, dsset, runtime, store,
-                             emitter, outbox or chip; OPTIONS go to `cargo mutants`, as `--shard 0/8`. A mutant takes
-                             one to two minutes, and all of them a day; it wants cargo-mutants
+                             emitter, outbox or chip. All changes are in one build, and a change takes seconds; the
+                             command wants cargo-mutants, for their list, and is not in `ci`; see `mutants --help`
   cargo xtask peers [ARGS…]  runs the tests with programs of others: peers with netcat, curl and Python, and the shard
                              API with a client in Python, whose gRPC library pip installs below target/. Says what to
                              install if a program is missing, where `test` leaves its tests out
@@ -85,7 +86,6 @@ fn chore(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("handover") if args.is_empty() => handover(),
         Some("upgrade") => upgrade::run(args),
         Some("mutants") => mutants::run(&args),
-        Some(mutants::FIRST_FAILURE) => mutants::first_failure(&args),
         Some("peers") => peers::run(&args),
         Some("package") if args.is_empty() => package::run(),
         Some("pg") => pg(args),
@@ -133,9 +133,14 @@ const MOST_TESTS: usize = 12;
 pub(crate) fn run_several_per_core(tests: &mut Command) {
     const THREADS: &str = "RUST_TEST_THREADS";
     if std::env::var_os(THREADS).is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        tests.env(THREADS, (TESTS_PER_CORE * cores).min(MOST_TESTS).to_string());
+        tests.env(THREADS, tests_at_a_time().to_string());
     }
+}
+
+/// Returns how many tests run at a time on this machine.
+pub(crate) fn tests_at_a_time() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (TESTS_PER_CORE * cores).min(MOST_TESTS)
 }
 
 fn pg(mut args: Vec<OsString>) -> Result<ExitCode> {

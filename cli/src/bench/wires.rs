@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::HANG_GUARD;
 use super::load::Values;
@@ -185,11 +185,10 @@ pub(crate) async fn ask(to: SocketAddr, requests: u32, a_second: u32) -> Result<
     for _ in 0..HTTP_CONNECTIONS {
         give_back.try_send(BufReader::new(connect(to).await?)).context("keep a connection")?;
     }
-    let mut ticks = interval(Duration::from_secs(1) / a_second);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut ticks = ticks(requests, Duration::from_secs(1) / a_second);
     let (mut calls, mut latencies) = (JoinSet::new(), Vec::new());
     for number in 0..requests {
-        let due = ticks.tick().await;
+        let due = ticks.recv().await.context("the clock of the load has stopped")?;
         let Some(mut socket) = free.recv().await else { bail!("no connection is left") };
         let give_back = give_back.clone();
         calls.spawn(async move {
@@ -207,6 +206,23 @@ pub(crate) async fn ask(to: SocketAddr, requests: u32, a_second: u32) -> Result<
         latencies.push(ended??);
     }
     Ok(latencies)
+}
+
+/// Returns moments at a steady rate, each when it is due. They come from a thread: the runtime's timer may be late by a
+/// millisecond, which is a large part of the latencies that are measured.
+fn ticks(count: u32, period: Duration) -> tokio::sync::mpsc::Receiver<Instant> {
+    let (tick, ticks) = tokio::sync::mpsc::channel(HTTP_CONNECTIONS);
+    std::thread::spawn(move || {
+        let start = Instant::now();
+        for number in 0..count {
+            let due = start + period * number;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if tick.blocking_send(due).is_err() {
+                break;
+            }
+        }
+    });
+    ticks
 }
 
 #[cfg(test)]

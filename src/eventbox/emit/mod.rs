@@ -16,7 +16,7 @@ use super::metrics;
 use crate::error::{Error, Misuse, Result};
 use crate::origin::{self, SharedOrigin};
 use crate::recipient::{Recipient, check_key};
-use crate::store::{Backend, EmitExecutor, EventRow, Place, in_time};
+use crate::store::{Backend, Durability, EmitExecutor, EventRow, Place, in_time};
 
 pub use crate::store::Emitted;
 
@@ -103,7 +103,7 @@ where
         return Ok(Receipt::new(to.clone(), Emitted::Added, id, None));
     }
     let noted = match executor.place() {
-        Place::Pool(pool) => B::insert_all_on_pool(pool, &[row]).await,
+        Place::Pool(pool) => B::insert_all_on_pool(pool, &[row], Durability::Immediate).await,
         Place::Connection(conn) => B::insert_events(conn, &[row]).await,
     };
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
@@ -164,7 +164,7 @@ where
     let place = executor.place();
     let is_committed = matches!(place, Place::Pool(_));
     let noted = match place {
-        Place::Pool(pool) => B::insert_all_on_pool(pool, &rows).await,
+        Place::Pool(pool) => B::insert_all_on_pool(pool, &rows, Durability::Immediate).await,
         Place::Connection(conn) => B::insert_events(conn, &rows).await,
     };
     let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
@@ -176,12 +176,14 @@ where
 pub(crate) async fn emit_all_on<B: Backend>(
     pool: &sqlx::Pool<B>,
     events: &[(Recipient, Event)],
+    durability: Durability,
 ) -> Result<Vec<Emitted>> {
     check_all(events)?;
     let current = trace::current();
     let (positions, rows) = rows_of(events, current.as_deref(), None);
     let attempt = || format!("emit {} events to {} recipients", events.len(), recipients(events));
-    let noted = B::insert_all_on_pool(pool, &rows).await.map_err(|fault| fault.during_commit(attempt()))?;
+    let noted = B::insert_all_on_pool(pool, &rows, durability).await;
+    let noted = noted.map_err(|fault| fault.during_commit(attempt()))?;
     Ok(answers_of(events, positions, noted, true))
 }
 
@@ -216,7 +218,7 @@ pub(super) async fn emit_slice_in<B: Backend>(
 
 /// Returns the rows to insert, and the index of each in `events`. Of two events with one name for one recipient, only
 /// the first gets a row.
-fn rows_of<'a>(
+pub(super) fn rows_of<'a>(
     events: &'a [(Recipient, Event)],
     trace: Option<&'a str>,
     origin: Option<&'a SharedOrigin>,
@@ -232,7 +234,7 @@ fn rows_of<'a>(
 }
 
 /// Returns the results in the order of `events`, counts them, and sends a wake-up for each recipient.
-fn answers_of(
+pub(super) fn answers_of(
     events: &[(Recipient, Event)],
     positions: Vec<usize>,
     noted: Vec<Emitted>,

@@ -3,6 +3,7 @@
 use sqlx::Pool;
 use uuid::Uuid;
 
+use super::at_once;
 use super::ready::{Ready, Removal};
 use super::{Done, Way};
 use crate::error::{Error, Misuse, Result};
@@ -12,11 +13,11 @@ use crate::eventbox::emit::{MAX_EMIT_EVENTS, emit_slice_in};
 use crate::eventbox::turn::hooked::{Begun, of_hook};
 use crate::eventbox::turn::read_back::read_back;
 use crate::outbox::{FIRST_CLAIM_TTL, Stored, publish_all_in};
-use crate::store::{Backend, Fault, Intact, answered, hold, in_time, is_of_one_statement};
+use crate::store::{Backend, Fault, Intact, in_time, is_of_one_statement};
 
 /// Time for which a round waits for the locks of another transaction before its recipients get their own turns, in
 /// milliseconds. Where an engine has many writers, it bounds the statements of the user's code, too.
-const LOCK_WAIT_MS: u32 = 200;
+pub(super) const LOCK_WAIT_MS: u32 = 200;
 
 /// Recipients that commit together. What the library writes stands beside what code of the user brings, because only
 /// the former can be shared between threads.
@@ -67,7 +68,7 @@ impl From<Error> for Halt {
 }
 
 /// Result of the transaction of a round.
-enum Written {
+pub(super) enum Written {
     /// The recipients whose turns committed.
     Committed(Vec<Won>),
     /// Events to remove were missing for one recipient: nothing was committed.
@@ -77,9 +78,16 @@ enum Written {
 }
 
 /// A recipient whose turn committed: its index in the slice, and its published messages.
-struct Won {
+pub(super) struct Won {
     at: usize,
     published: Vec<Stored>,
+}
+
+impl Won {
+    /// Makes a winner that has published nothing.
+    pub(super) fn silently(at: usize) -> Self {
+        Won { at, published: Vec::new() }
+    }
 }
 
 /// Result of a commit.
@@ -179,25 +187,11 @@ async fn write<B: Backend, W: Way<B>>(
     removal: Removal,
     begun: Option<&mut Begun<'_, B>>,
 ) -> Result<Written, Halt> {
-    let adds = W::RUNS_CODE || begun.is_some() || slice.ready.iter().any(Ready::adds);
-    let is_one_statement = !adds && B::is_one_statement(slice.ready.len());
-    match is_one_statement.then(|| B::try_write_now(pool)).flatten() {
-        Some(_lead) => Ok(write_at_once(pool, &slice.ready, token, removal).await?),
-        None => in_transaction(Box::pin(write_in_group(pool, way, slice, token, removal, begun))).await,
+    let runs_code = W::RUNS_CODE || begun.is_some();
+    if !runs_code && let Some(written) = at_once::write(pool, &slice.ready, token, removal).await? {
+        return Ok(written);
     }
-}
-
-/// Writes the round as one statement that is the whole transaction.
-async fn write_at_once<B: Backend>(pool: &Pool<B>, ready: &[Ready], token: Uuid, removal: Removal) -> Result<Written> {
-    let during = |fault: Fault| fault.during(format!("commit a round of {} recipients", ready.len()));
-    let writes: Vec<_> = ready.iter().map(|ready| ready.write(removal)).collect();
-    let written = answered(pool, async { B::write_round(&mut *hold(pool).await?, &writes, token, LOCK_WAIT_MS).await });
-    match written.await {
-        Ok(Some(won)) => Ok(Written::Committed(won.into_iter().map(|at| Won { at, published: Vec::new() }).collect())),
-        Ok(None) => Ok(Written::Shortfall),
-        Err(fault) if fault.lost_the_answer() => Ok(Written::Unknown((0..ready.len()).collect())),
-        Err(fault) => Err(during(fault)),
-    }
+    in_transaction(Box::pin(write_in_group(pool, way, slice, token, removal, begun))).await
 }
 
 /// Writes the statement, the work of the user's code, and the rows of the journal, the emits and the messages of the

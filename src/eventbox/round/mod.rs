@@ -7,6 +7,7 @@
 //! There are two ways to decide. The decisions of reducers are data, so their transaction has no code of the user. The
 //! decisions of a processor bring code into the transaction.
 
+mod at_once;
 mod commit;
 mod loading;
 mod processors;

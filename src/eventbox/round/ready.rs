@@ -90,10 +90,12 @@ impl Ready {
 
     /// Returns whether its turn adds rows to other tables: messages, emits or rows of the journal.
     pub(super) fn adds(&self) -> bool {
-        if !self.published.is_empty() || self.journal.is_some() {
-            return true;
-        }
-        !self.emitted.is_empty()
+        self.only_emits() || !self.published.is_empty() || self.journal.is_some()
+    }
+
+    /// Returns whether its turn emits, and adds no other rows.
+    pub(super) fn only_emits(&self) -> bool {
+        !self.emitted.is_empty() && self.published.is_empty() && self.journal.is_none()
     }
 
     /// Returns the rows of the journal for the events that it removes.

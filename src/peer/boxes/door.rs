@@ -16,7 +16,7 @@ use crate::peer::declare::template::Template;
 use crate::peer::stream::facts::StreamFacts;
 use crate::peer::stream::id::StreamId;
 use crate::recipient::Recipient;
-use crate::store::{Backend, Fault, OpeningStream, StreamRow, Tx, answered, begin_tx, hold, in_time};
+use crate::store::{Backend, Durability, Fault, OpeningStream, StreamRow, Tx, answered, begin_tx, hold, in_time};
 
 /// Most lost streams, and most eventboxes with events, that one statement lists.
 pub(in crate::peer) const MAX_SWEPT: u32 = 500;
@@ -37,7 +37,7 @@ pub(in crate::peer) type Emission = (Recipient, Event);
 #[async_trait]
 pub(in crate::peer) trait Door: Send + Sync {
     /// Emits events in order, all or none. Contention and failures of the database are retried until the peers stop.
-    async fn emit(&self, events: Vec<Emission>) -> Result<Vec<Emitted>>;
+    async fn emit(&self, events: Vec<Emission>, durability: Durability) -> Result<Vec<Emitted>>;
 
     /// Emits events and moves a checkpoint in one transaction, without retries. `None` when the checkpoint stands
     /// elsewhere.
@@ -126,8 +126,8 @@ impl<B: Backend> PoolDoor<B> {
 
 #[async_trait]
 impl<B: Backend> Door for PoolDoor<B> {
-    async fn emit(&self, events: Vec<Emission>) -> Result<Vec<Emitted>> {
-        self.emits.emit(events).await
+    async fn emit(&self, events: Vec<Emission>, durability: Durability) -> Result<Vec<Emitted>> {
+        self.emits.emit(events, durability).await
     }
 
     async fn emit_at(&self, events: &[Emission], to: &CheckpointMove) -> Result<Option<Vec<Emitted>>> {
@@ -236,7 +236,7 @@ pub(in crate::peer) mod closed {
 
     #[async_trait]
     impl Door for ClosedDoor {
-        async fn emit(&self, events: Vec<Emission>) -> Result<Vec<Emitted>> {
+        async fn emit(&self, events: Vec<Emission>, _: Durability) -> Result<Vec<Emitted>> {
             Ok(vec![Emitted::Added; events.len()])
         }
 

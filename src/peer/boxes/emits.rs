@@ -16,7 +16,7 @@ use crate::error::{Error, Misuse, Result};
 use crate::eventbox::{Emitted, MAX_EMIT_EVENTS, emit_all_on};
 use crate::peer::boxes::door::Emission;
 use crate::retry::endless_pauses;
-use crate::store::Backend;
+use crate::store::{Backend, Durability};
 
 /// Most requests that wait; a further stream waits for room, and does not read on.
 const QUEUE: usize = 4_096;
@@ -43,6 +43,7 @@ pub(in crate::peer) struct Emits {
 struct Request {
     events: Vec<Emission>,
     bytes: usize,
+    durability: Durability,
     answer: oneshot::Sender<Result<Vec<Emitted>>>,
 }
 
@@ -57,8 +58,8 @@ impl Emits {
         (Emits { queue }, work)
     }
 
-    /// Emits events in order, all or none.
-    pub(in crate::peer) async fn emit(&self, events: Vec<Emission>) -> Result<Vec<Emitted>> {
+    /// Emits events in order, all or none. They may be durable sooner than asked for.
+    pub(in crate::peer) async fn emit(&self, events: Vec<Emission>, durability: Durability) -> Result<Vec<Emitted>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -66,7 +67,7 @@ impl Emits {
         let count = events.len();
         let bytes = events.iter().map(|(_, event)| event.value().len()).sum();
         let (answer, outcome) = oneshot::channel();
-        let sent = self.queue.send(Request { events, bytes, answer }).await;
+        let sent = self.queue.send(Request { events, bytes, durability, answer }).await;
         sent.map_err(|_| stopped(count))?;
         outcome.await.unwrap_or_else(|_| Err(stopped(count)))
     }
@@ -120,7 +121,9 @@ async fn emit_group<B: Backend>(pool: Pool<B>, mut group: Vec<Request>, closing:
             counts.push(request.events.len());
             events.append(&mut request.events);
         }
-        let emitted = emit_again(&pool, &events, &closing).await;
+        let is_deferred = group.iter().all(|request| request.durability == Durability::Deferred);
+        let durability = if is_deferred { Durability::Deferred } else { Durability::Immediate };
+        let emitted = emit_again(&pool, &events, durability, &closing).await;
         let Err(error) = emitted else {
             return answer(group, &counts, emitted.unwrap_or_default());
         };
@@ -130,8 +133,8 @@ async fn emit_group<B: Backend>(pool: Pool<B>, mut group: Vec<Request>, closing:
             request.events = events.by_ref().take(count).collect();
         }
     }
-    for Request { events, answer, .. } in group {
-        let _ = answer.send(emit_again(&pool, &events, &closing).await);
+    for Request { events, durability, answer, .. } in group {
+        let _ = answer.send(emit_again(&pool, &events, durability, &closing).await);
     }
 }
 
@@ -146,11 +149,12 @@ fn answer(group: Vec<Request>, counts: &[usize], emitted: Vec<Emitted>) {
 async fn emit_again<B: Backend>(
     pool: &Pool<B>,
     events: &[Emission],
+    durability: Durability,
     closing: &CancellationToken,
 ) -> Result<Vec<Emitted>> {
     let mut pauses = endless_pauses(PAUSES.0, PAUSES.1);
     loop {
-        let error = match emit_all_on(pool, events).await {
+        let error = match emit_all_on(pool, events, durability).await {
             Err(error) if error.is_transient() || matches!(error, Error::Unknown { .. }) => error,
             outcome => return outcome,
         };

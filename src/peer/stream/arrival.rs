@@ -25,6 +25,7 @@ pub struct Arrival {
     pub(super) fields: Vec<(&'static str, String)>,
     pub(super) checkpoint: Option<String>,
     pub(super) cause: Option<Event>,
+    pub(super) is_acknowledged_by_answer: bool,
 }
 
 /// The data of an arrival.
@@ -38,7 +39,16 @@ pub(super) enum Data {
 
 impl Arrival {
     fn new(data: Data) -> Self {
-        Arrival { data, id: None, of_peer: false, number: None, fields: Vec::new(), checkpoint: None, cause: None }
+        Arrival {
+            data,
+            id: None,
+            of_peer: false,
+            number: None,
+            fields: Vec::new(),
+            checkpoint: None,
+            cause: None,
+            is_acknowledged_by_answer: false,
+        }
     }
 
     /// Makes an arrival of bytes, which go through the interceptors and the codec.
@@ -80,6 +90,17 @@ impl Arrival {
     /// Adds the origin of the event that this arrival answers, so that what it causes finds its way back too.
     pub fn caused_by(mut self, cause: &Event) -> Self {
         self.cause = Some(cause.clone());
+        self
+    }
+
+    /// Says that the outside is told of this arrival only by an event that answers it.
+    ///
+    /// The emit then need not wait until the disk has its commit. The turn that answers waits for its own commit, which
+    /// is later in the log of the database, and makes both durable. A crash of the database in between loses the
+    /// arrival, and nobody was told that it was taken. Arrivals with an id wait for the disk all the same: a re-send
+    /// may be told that the first copy was taken.
+    pub fn acknowledged_by_answer(mut self) -> Self {
+        self.is_acknowledged_by_answer = true;
         self
     }
 

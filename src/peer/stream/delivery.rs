@@ -4,37 +4,26 @@
 //! acknowledges; a later turn consumes exactly what was acknowledged. So a crash loses nothing, and at most sends again
 //! what was not consumed.
 //!
-//! A turn that consumes waits a little for the next event, as TCP delays an acknowledgement for the next packet. One
-//! listing then offers what is new, and consumes what was sent before.
+//! Acknowledged events wait a little for others, as TCP delays an acknowledgement. So a stream that sends many events
+//! a second has few turns that write.
 
-use std::collections::{HashMap, VecDeque};
+mod state;
+
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use self::state::{Fate, State};
 use crate::eventbox::{Event, EventId};
 use crate::recipient::Recipient;
 use crate::runtime::Attended;
 
-/// Longest wait of an acknowledged event for a turn that lists the box anyway. It then gets a turn of its own.
+/// Longest wait of an acknowledged event for others that a turn consumes with it.
 const CONSUME_DELAY: Duration = Duration::from_millis(25);
-
-/// State of an event that a turn has offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It waits for the connection.
-    Waiting,
-    /// The connection has it.
-    Sent,
-    /// The other side has it: the next turn consumes it.
-    Acknowledged,
-    /// The other side refuses it for good.
-    Refused,
-}
 
 /// The events of one open stream.
 #[derive(Debug)]
@@ -48,32 +37,6 @@ pub(in crate::peer) struct Delivery {
     closing: CancellationToken,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Event>,
-    fates: HashMap<EventId, Fate>,
-    /// Number of events that were acknowledged after the last turn.
-    acknowledged: usize,
-    /// Whether a turn for them is going to be asked for.
-    asks_soon: bool,
-}
-
-impl State {
-    /// Number of events that wait or are sent.
-    fn unsettled(&self) -> usize {
-        self.fates.values().filter(|fate| matches!(fate, Fate::Waiting | Fate::Sent)).count()
-    }
-
-    /// Forgets events that are in the box no more: a turn consumed them, or an operator took them away.
-    fn forget_gone(&mut self, listed: &[Event]) {
-        let Some(last) = listed.last().map(Event::id) else { return };
-        let listed: std::collections::HashSet<EventId> = listed.iter().map(Event::id).collect();
-        self.fates.retain(|id, _| *id > last || listed.contains(id));
-        let fates = &self.fates;
-        self.waiting.retain(|event| fates.contains_key(&event.id()));
-    }
-}
-
 impl Delivery {
     pub(in crate::peer) fn new(
         to: Recipient,
@@ -85,20 +48,26 @@ impl Delivery {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_of(&self.state)
     }
 
     /// Takes the oldest events of the box, listed from the start. Returns those that the turn consumes.
     pub(in crate::peer) fn offer(&self, events: &[Event]) -> Vec<EventId> {
         let mut state = self.lock();
         state.forget_gone(events);
-        state.acknowledged = 0;
+        let is_time =
+            self.is_closed() || self.is_half_full(&state) || state.due.is_some_and(|due| due <= Instant::now());
         let mut room = self.in_flight.saturating_sub(state.unsettled());
         let (mut consumed, mut is_new) = (Vec::new(), false);
         for event in events {
             match state.fates.get(&event.id()) {
-                Some(Fate::Acknowledged) => consumed.push(event.id()),
-                Some(Fate::Waiting | Fate::Sent | Fate::Refused) => {}
+                Some(Fate::Acknowledged) if is_time => {
+                    state.fates.insert(event.id(), Fate::Consumed);
+                    state.acknowledged = state.acknowledged.saturating_sub(1);
+                    consumed.push(event.id());
+                }
+                Some(Fate::Consumed) => consumed.push(event.id()),
+                Some(Fate::Acknowledged | Fate::Waiting | Fate::Sent | Fate::Refused) => {}
                 None if room > 0 => {
                     room -= 1;
                     is_new = true;
@@ -108,11 +77,19 @@ impl Delivery {
                 None => {}
             }
         }
+        if state.acknowledged == 0 {
+            state.due = None;
+        }
         drop(state);
         if is_new {
             self.changed.notify_one();
         }
         consumed
+    }
+
+    /// Returns whether the acknowledged events fill half of the window.
+    fn is_half_full(&self, state: &State) -> bool {
+        2 * state.acknowledged >= self.in_flight
     }
 
     /// Waits until an event can be sent. `None` at the end of the stream. Cancel safe.
@@ -140,7 +117,7 @@ impl Delivery {
 
     /// Takes the waiting events that fit into `max_bytes`, at least one if any waits.
     pub(super) fn take_now(&self, max_bytes: usize) -> Option<Vec<Event>> {
-        let taken = take_some(&mut self.lock(), max_bytes);
+        let taken = self.lock().take_some(max_bytes);
         (!taken.is_empty()).then_some(taken)
     }
 
@@ -149,10 +126,12 @@ impl Delivery {
     pub(super) fn acknowledge(&self, ids: impl IntoIterator<Item = EventId>) {
         let mut state = self.lock();
         for id in ids {
-            state.fates.insert(id, Fate::Acknowledged);
-            state.acknowledged += 1;
+            if state.fates.insert(id, Fate::Acknowledged) != Some(Fate::Acknowledged) {
+                state.acknowledged += 1;
+            }
         }
-        if 2 * state.acknowledged >= self.in_flight || self.is_closed() {
+        state.due.get_or_insert_with(|| Instant::now() + CONSUME_DELAY);
+        if self.is_half_full(&state) || self.is_closed() {
             drop(state);
             return self.attended.wake(&self.to);
         }
@@ -162,14 +141,16 @@ impl Delivery {
         }
     }
 
-    /// Asks for a turn after [`CONSUME_DELAY`], or at the end of the stream, unless a turn has come by then.
+    /// Asks for a turn when the acknowledged events are due, or at the end of the stream, unless a turn has consumed
+    /// them by then.
     fn ask_soon(&self) {
         let (state, attended, to) = (Arc::clone(&self.state), Arc::clone(&self.attended), self.to.clone());
         let closing = self.closing.clone();
         tokio::spawn(async move {
+            let due = lock_of(&state).due.unwrap_or_else(Instant::now);
             // Either way it is time.
-            let _ = timeout(CONSUME_DELAY, closing.cancelled()).await;
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = timeout_at(due, closing.cancelled()).await;
+            let mut state = lock_of(&state);
             state.asks_soon = false;
             let is_needed = state.acknowledged > 0;
             drop(state);
@@ -226,7 +207,8 @@ impl Delivery {
     /// Returns the last event that was acknowledged, of those that a turn may not have consumed yet.
     pub(in crate::peer) fn last_acknowledged(&self) -> Option<EventId> {
         let state = self.lock();
-        state.fates.iter().filter(|(_, fate)| **fate == Fate::Acknowledged).map(|(id, _)| *id).max()
+        let has = |fate: &Fate| matches!(fate, Fate::Acknowledged | Fate::Consumed);
+        state.fates.iter().filter(|(_, fate)| has(fate)).map(|(id, _)| *id).max()
     }
 
     /// The eventbox of the stream.
@@ -235,18 +217,8 @@ impl Delivery {
     }
 }
 
-fn take_some(state: &mut State, max_bytes: usize) -> Vec<Event> {
-    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
-    while let Some(next) = state.waiting.front() {
-        bytes = bytes.saturating_add(next.value().len());
-        if !taken.is_empty() && bytes > max_bytes {
-            break;
-        }
-        let Some(event) = state.waiting.pop_front() else { break };
-        state.fates.insert(event.id(), Fate::Sent);
-        taken.push(event);
-    }
-    taken
+fn lock_of(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -272,7 +244,7 @@ mod tests {
         events.iter().map(Event::id).collect()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn exactly_what_was_acknowledged_is_consumed() {
         let (delivery, events) = (delivery(10), events(3));
         assert!(delivery.offer(&events).is_empty());
@@ -280,11 +252,13 @@ mod tests {
         assert_eq!(ids(&taken), ids(&events));
         assert!(delivery.offer(&events).is_empty(), "nothing is acknowledged, and nothing is sent twice");
         delivery.acknowledge(ids(&events[..2]));
+        tokio::time::sleep(CONSUME_DELAY).await;
         assert_eq!(delivery.offer(&events), ids(&events[..2]));
         assert_eq!(delivery.offer(&events), ids(&events[..2]), "the turn lost its race: the next one consumes them");
         assert!(delivery.offer(&events[2..]).is_empty());
         assert!(!delivery.is_idle());
         delivery.acknowledge([events[2].id()]);
+        tokio::time::sleep(CONSUME_DELAY).await;
         assert_eq!(delivery.offer(&events[2..]), ids(&events[2..]));
     }
 
@@ -305,26 +279,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_lists_anyway_consumes_what_was_acknowledged() {
-        let (delivery, events) = (delivery(10), events(6));
+    async fn acknowledged_events_are_consumed_together() {
+        let (delivery, events) = (delivery(10), events(8));
         let wake_ups = Arc::<WakeUps>::default();
         delivery.attended.is_run_by(&wake_ups);
-        delivery.offer(&events[..1]);
+        delivery.offer(&events[..3]);
         delivery.acknowledge(ids(&events[..1]));
-        assert_eq!(delivery.offer(&events[..2]), ids(&events[..1]), "the next event came with a listing");
-        tokio::time::sleep(2 * CONSUME_DELAY).await;
-        assert!(!was_asked(&wake_ups), "no turn is needed");
-
+        tokio::time::sleep(CONSUME_DELAY / 2).await;
+        assert!(delivery.offer(&events[..3]).is_empty(), "others may be acknowledged soon");
         delivery.acknowledge(ids(&events[1..2]));
-        assert!(!was_asked(&wake_ups), "the next event may come soon");
+        assert!(!was_asked(&wake_ups));
+        tokio::time::sleep(CONSUME_DELAY * 3 / 4).await;
+        assert!(was_asked(&wake_ups), "the first of them has waited for long");
+        assert_eq!(delivery.offer(&events[..3]), ids(&events[..2]));
         tokio::time::sleep(2 * CONSUME_DELAY).await;
-        assert!(was_asked(&wake_ups), "no event came");
+        assert!(!was_asked(&wake_ups), "nothing is left to consume");
 
-        delivery.offer(&events[1..]);
-        delivery.acknowledge(ids(&events[2..]));
+        delivery.offer(&events[2..]);
+        delivery.acknowledge(ids(&events[2..6]));
         assert!(!was_asked(&wake_ups), "less than a half of the window");
-        delivery.acknowledge(ids(&events[2..3]));
+        delivery.acknowledge(ids(&events[6..7]));
         assert!(was_asked(&wake_ups), "the window must not fill up");
+        assert_eq!(delivery.offer(&events[2..]), ids(&events[2..7]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -354,7 +330,7 @@ mod tests {
         delivery.offer(&events);
         assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events[..2]));
         delivery.acknowledge([events[0].id()]);
-        assert_eq!(delivery.offer(&events), ids(&events[..1]));
+        assert_eq!(delivery.offer(&events), ids(&events[..1]), "it is half of the window");
         assert_eq!(ids(&take(&delivery, 1_000).await.unwrap()), ids(&events[2..3]));
     }
 

@@ -24,6 +24,7 @@ use crate::peer::error::PeerError;
 use crate::peer::framing::{Chain, Chunk, Codec, Decoded, Direction, FramingError};
 use crate::peer::metrics::Port;
 use crate::recipient::MAX_KEY_BYTES;
+use crate::store::Durability;
 use crate::text::Chain as Causes;
 
 /// The half of a stream that comes in.
@@ -53,6 +54,8 @@ struct Made {
     numbers: Vec<u64>,
     errors: usize,
     checkpoint: Option<String>,
+    /// Events of which the outside is told before an answer.
+    told: usize,
     /// The error that ends the stream.
     last: Option<PeerError>,
 }
@@ -209,6 +212,7 @@ impl Incoming {
             let id = decoded.id.clone().or_else(|| arrival.id.clone());
             match self.emission(&decoded, id.as_deref(), number, index, arrival) {
                 Ok(emission) => {
+                    made.told += usize::from(id.is_some() || !arrival.is_acknowledged_by_answer);
                     made.events.push(emission);
                     made.numbers.push(number);
                 }
@@ -281,12 +285,13 @@ impl Incoming {
     }
 
     async fn emit(&mut self, made: Made) -> Result<Received, PeerError> {
-        let Made { events, numbers, errors, checkpoint, last } = made;
+        let Made { events, numbers, errors, checkpoint, told, last } = made;
+        let durability = if told + errors == 0 { Durability::Deferred } else { Durability::Immediate };
         let mut received = Received { errors, first: numbers.first().copied(), ..Received::default() };
         received.last = numbers.last().copied();
         let answers = match checkpoint {
             Some(to) => self.emit_at(events, to, &mut received).await?,
-            None => self.emit_in_parts(events, &mut received).await?,
+            None => self.emit_in_parts(events, durability, &mut received).await?,
         };
         received.events = numbers.len().saturating_sub(received.errors.saturating_sub(errors));
         received.duplicates = answers.iter().filter(|answer| **answer != Emitted::Added).count();
@@ -306,24 +311,26 @@ impl Incoming {
     async fn emit_in_parts(
         &mut self,
         mut events: Vec<Emission>,
+        durability: Durability,
         received: &mut Received,
     ) -> Result<Vec<Emitted>, PeerError> {
         let mut answers = Vec::new();
         while !events.is_empty() {
             let rest = events.split_off(part_of(&events));
             let part = std::mem::replace(&mut events, rest);
-            match self.core.door.emit(part.clone()).await {
+            match self.core.door.emit(part.clone(), durability).await {
                 Ok(part) => answers.extend(part),
                 Err(error) if part.len() == 1 && is_own_fault(&error) => {
                     let mut made = Made::default();
                     self.refused(&error, &mut made);
                     received.errors += 1;
                     // An error of the event that tells of an error is not told of again.
-                    self.core.door.emit(made.events).await.map_err(|source| self.not_emitted(source))?;
+                    let told = self.core.door.emit(made.events, Durability::Immediate).await;
+                    told.map_err(|source| self.not_emitted(source))?;
                 }
                 Err(error) if is_own_fault(&error) => {
                     for one in part {
-                        answers.extend(Box::pin(self.emit_in_parts(vec![one], received)).await?);
+                        answers.extend(Box::pin(self.emit_in_parts(vec![one], durability, received)).await?);
                     }
                 }
                 Err(error) => return Err(self.not_emitted(error)),

@@ -87,6 +87,16 @@ impl Emitted {
 /// On SQLite emits wait for the file and not for names, for at most the connection's busy timeout.
 pub const NAME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// When the disk has the commit of an emit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the emit returns.
+    Immediate,
+    /// With a later commit at the latest. Postgres writes its log in the order of commits, so the commit of the turn
+    /// that consumes the events makes them durable too.
+    Deferred,
+}
+
 /// Statements on events that differ between the engines.
 pub trait EventDialect: Database {
     /// Inserts one event without a name that is due at once: one plain insert, which waits for no other transaction.
@@ -118,9 +128,12 @@ pub trait EventDialect: Database {
     /// commit. Inserts all events or none.
     ///
     /// Waits for a name that another transaction holds for at most [`NAME_WAIT`], and never with most of the pool.
+    ///
+    /// Named events may be [`Durability::Deferred`], on one server of Postgres. Elsewhere they are durable at once.
     fn insert_all_on_pool(
         pool: &sqlx::Pool<Self>,
         rows: &[EventRow<'_>],
+        durability: Durability,
     ) -> impl Future<Output = Result<Vec<Emitted>, Fault>> + Send;
 
     /// Whether one transaction at a time writes, so that emits wait for the file and never for a name.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::round::{RoundFrom, RoundRow, RoundWrite, hindrance};
 use crate::store::bound::{Bound, Weighing, fill};
 use crate::store::fault::Fault;
-use crate::store::inbox::event::{ListedRow, large_events};
+use crate::store::inbox::event::{EventRow, ListedRow, large_events};
 use crate::store::macros::on_both_engines;
 
 /// The commit of a round of one.
@@ -17,6 +17,20 @@ pub trait RoundOfOneDialect: Database {
     fn write_one(
         tx: &mut Self::Connection,
         write: &RoundWrite<'_>,
+        token: Uuid,
+        lock_wait_ms: u32,
+    ) -> impl Future<Output = Result<Option<bool>, Fault>> + Send;
+
+    /// Returns whether [`write_one_and_emit`](RoundOfOneDialect::write_one_and_emit) is one statement, which needs no
+    /// transaction around it.
+    fn emits_with_the_turn() -> bool;
+
+    /// Does what [`write_one`](RoundOfOneDialect::write_one) does, and inserts what a recipient that won emits. No row
+    /// has a name or a due time.
+    fn write_one_and_emit(
+        tx: &mut Self::Connection,
+        write: &RoundWrite<'_>,
+        emitted: &[EventRow<'_>],
         token: Uuid,
         lock_wait_ms: u32,
     ) -> impl Future<Output = Result<Option<bool>, Fault>> + Send;

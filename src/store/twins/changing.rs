@@ -8,7 +8,7 @@ use super::reading::event;
 use super::tables::{Dice, ORIGIN, PAUSED_KIND, RECIPIENTS, SHARDS, boxes};
 use super::{HOUR, Transcript, hours, label};
 use crate::store::bound::Bound;
-use crate::store::inbox::event::{DueRow, EventRow};
+use crate::store::inbox::event::{DueRow, Durability, EventRow};
 use crate::store::inbox::tombstone::Slice;
 use crate::store::macros::on_both_engines;
 use crate::store::operate::quarantine::Verdict;
@@ -30,7 +30,6 @@ on_both_engines! {
     use crate::store::inbox::timer::{TimerDialect, TimerTable};
     use crate::store::inbox::tombstone::{TombstoneDialect, TombstoneTable};
     use crate::store::turns::turn::TurnDialect;
-
 
     type Conn = <Engine as sqlx::Database>::Connection;
 
@@ -96,9 +95,8 @@ on_both_engines! {
         for size in [1, 2, 40] {
             let names: Vec<String> = (0..size).map(|_| format!("n{}", dice.below(30))).collect();
             let ids: Vec<Uuid> = (0..size).map(|_| dice.id()).collect();
-            let places: Vec<_> = (0..size)
-                .map(|_| (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize]))
-                .collect();
+            let mut place = || (SHARDS[dice.below(4) as usize], RECIPIENTS[dice.below(15) as usize]);
+            let places: Vec<_> = (0..size).map(|_| place()).collect();
             let row = |place: usize| EventRow {
                 shard: places[place].0,
                 recipient: places[place].1,
@@ -114,11 +112,11 @@ on_both_engines! {
                 },
             };
             let rows: Vec<_> = (0..size).map(row).collect();
-            let again: Vec<_> = rows
-                .iter()
-                .map(|row| EventRow { id: Uuid::from_u128(row.id.as_u128() + 1), ..*row })
-                .collect();
-            transcript.note(format!("insert_events {size}"), Engine::insert_all_on_pool(pool, &rows).await.unwrap());
+            let next = |id: Uuid| Uuid::from_u128(id.as_u128() + 1);
+            let again: Vec<_> = rows.iter().map(|row| EventRow { id: next(row.id), ..*row }).collect();
+            let durability = if size == 2 { Durability::Deferred } else { Durability::Immediate };
+            let inserted = Engine::insert_all_on_pool(pool, &rows, durability).await.unwrap();
+            transcript.note(format!("insert_events {size}"), inserted);
             let mut tx = pool.begin().await.unwrap();
             transcript.note(
                 format!("insert_events again {size}"),
@@ -211,10 +209,8 @@ on_both_engines! {
                 end(conn, false).await;
             }
             begin(conn).await;
-            let advanced = (
-                Engine::advance_turn(conn, shard, recipient, turn + 1, token).await.unwrap(),
-                Engine::advance_turn(conn, shard, recipient, turn, token).await.unwrap(),
-            );
+            let too_far = Engine::advance_turn(conn, shard, recipient, turn + 1, token).await.unwrap();
+            let advanced = (too_far, Engine::advance_turn(conn, shard, recipient, turn, token).await.unwrap());
             let settled = Engine::settle_turn(conn, shard, recipient, token).await.unwrap();
             let other = Engine::settle_turn(conn, shard, recipient, Uuid::from_u128(78)).await.unwrap();
             transcript.note(format!("advance_turn {of}"), (advanced, settled, other));
@@ -244,22 +240,15 @@ on_both_engines! {
                         _ => Removed::Ids(ids),
                     };
                     let states = [StateWrite::Keep, StateWrite::Remove, StateWrite::Set(b"round")];
-                    RoundWrite {
-                        shard: *shard,
-                        recipient,
-                        turn: *turn + i64::from(place % 7 == 3),
-                        token: (place % 5 == 4).then_some(Uuid::from_u128(0x100 + pass as u128 - 1)),
-                        state: states[(place + pass) % 3],
-                        removed,
-                    }
+                    let (turn, state) = (*turn + i64::from(place % 7 == 3), states[(place + pass) % 3]);
+                    let token = (place % 5 == 4).then_some(Uuid::from_u128(0x100 + pass as u128 - 1));
+                    RoundWrite { shard: *shard, recipient, turn, token, state, removed }
                 }).collect();
             let token = Uuid::from_u128(0x100 + pass as u128);
             begin(conn).await;
             let lost = Engine::write_round(conn, &writes, token, LOCK_WAIT_MS).await.unwrap();
-            transcript.note_unordered(
-                format!("write_round {pass}"),
-                lost.unwrap().iter().map(|place| format!("{place:3}")).collect(),
-            );
+            let lost = lost.unwrap().iter().map(|place| format!("{place:3}")).collect();
+            transcript.note_unordered(format!("write_round {pass}"), lost);
             end(conn, true).await;
         }
         // Each alone, and a shortfall.
@@ -281,9 +270,24 @@ on_both_engines! {
                 transcript.note(format!("write_one {shard} {recipient} {token:?}"), won);
                 end(conn, won.is_some()).await;
             }
-            let write = RoundWrite {
-                shard: *shard, recipient, turn, token: None, state: StateWrite::Keep, removed: Removed::Ids(&ids)
-            };
+            // One that emits: it wins, it is too late, or it removes an event that is gone.
+            let now = Engine::read_turn(conn, *shard, recipient).await.unwrap() + i64::from(place % 4 == 1);
+            let mut left = ids_of(conn, *shard, recipient).await;
+            left.truncate(usize::from(place % 4 != 2));
+            left.extend((place % 4 == 2).then_some(Uuid::from_u128(3)));
+            let (state, removed) = (StateWrite::Set(b"emits"), Removed::Ids(&left));
+            let write = RoundWrite { shard: *shard, recipient, turn: now, token: None, state, removed };
+            let (name, traceparent, origin, due) = (None, None, Some("[]"), None);
+            let emitted = [1, 0].map(|behind| Uuid::from_u128(u128::MAX - 2 * place as u128 - behind));
+            let row = |id| EventRow { shard: *shard, recipient, id, name, traceparent, origin, value: b"emitted", due };
+            let (emitted, token) = (emitted.map(row), Uuid::from_u128(0x2ff));
+            begin(conn).await;
+            let won = Engine::write_one_and_emit(conn, &write, &emitted, token, LOCK_WAIT_MS).await.unwrap();
+            transcript.note(format!("write_one_and_emit {shard} {recipient}"), won);
+            end(conn, won.is_some()).await;
+            transcript.note(format!("events of {shard} {recipient}"), ids_of(conn, *shard, recipient).await);
+            let (state, removed) = (StateWrite::Keep, Removed::Ids(&ids));
+            let write = RoundWrite { shard: *shard, recipient, turn, token: None, state, removed };
             begin(conn).await;
             let lost = Engine::write_round(conn, &[write], Uuid::from_u128(0x300), LOCK_WAIT_MS).await.unwrap();
             transcript.note(format!("write_round of one {shard} {recipient}"), lost);
@@ -300,9 +304,8 @@ on_both_engines! {
             begin(conn).await;
             let moved = Engine::quarantine_events(conn, shard, recipient, &ids, verdict).await.unwrap();
             end(conn, true).await;
-            let page = Engine::list_quarantined(conn, shard, recipient, Uuid::nil(), Bound::new(100, 1_000_000))
-                .await
-                .unwrap();
+            let bound = Bound::new(100, 1_000_000);
+            let page = Engine::list_quarantined(conn, shard, recipient, Uuid::nil(), bound).await.unwrap();
             let dead: Vec<_> = page.rows.iter().map(|row| row.id).skip(place % 3).step_by(2).collect();
             begin(conn).await;
             let replayed = Engine::replay_events(conn, shard, recipient, &dead).await.unwrap();

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::super::proxy::Proxy;
-use super::super::report::Result;
-use super::super::server::Server;
+use super::super::report::{Report, Result};
+use super::super::server::{Server, folder_of_servers};
 use super::super::small_disk::SmallDisk;
 use super::clock::{Clock, Threads};
+use super::cluster::Cluster;
+use super::schedule::{Kind, Step};
 
 /// Settings of both servers, in addition to those of every cluster.
 const SETTINGS: [&str; 12] = [
@@ -53,11 +55,11 @@ pub(crate) struct Pair {
     nodes: [Node; 2],
     primary: usize,
     /// The network between the service and the primary.
-    pub(crate) network: Proxy,
+    network: Proxy,
     /// Number of fail-overs after which the old primary kept its files.
-    pub(crate) rewound: usize,
+    rewound: usize,
     /// Reasons for which an old primary got a copy.
-    pub(crate) copied: Vec<String>,
+    copied: Vec<String>,
 }
 
 impl Pair {
@@ -67,13 +69,13 @@ impl Pair {
         let disk = |at: &Path| disks.then(|| SmallDisk::mount(at, DISK)).transpose();
         let (disk_of_first, disk_of_second) = (disk(&first)?, disk(&second)?);
         let clock = Clock::create(home, "first", Threads::One)?;
-        let mut server = Server::create(folder(&first)?, "data", &SETTINGS, clock.environment())?;
+        let mut server = Server::create(folder_of_servers(&first)?, "data", &SETTINGS, clock.environment())?;
         server.log_to(home.join("first.log"));
         server.up()?;
         let replication = Proxy::start(server.port).await?;
         let first = Node { server, clock, replication, disk: disk_of_first };
         let clock = Clock::create(home, "second", Threads::One)?;
-        let mut server = first.server.copy(folder(&second)?, "data", clock.environment())?;
+        let mut server = first.server.copy(folder_of_servers(&second)?, "data", clock.environment())?;
         server.log_to(home.join("second.log"));
         let replication = Proxy::start(server.port).await?;
         let second = Node { server, clock, replication, disk: disk_of_second };
@@ -103,7 +105,7 @@ impl Pair {
     }
 
     /// Waits until the standby has everything, and commits wait for it.
-    pub(crate) async fn whole(&self) -> Result<()> {
+    async fn whole(&self) -> Result<()> {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'";
         let began = Instant::now();
         while !self.primary().server.ask(sql).is_ok_and(|count| count == "1") {
@@ -115,35 +117,30 @@ impl Pair {
         Ok(())
     }
 
-    /// Returns whether the primary answers.
-    pub(crate) fn is_up(&self) -> bool {
-        self.primary().server.is_up()
-    }
-
     /// Kills all processes of the primary.
-    pub(crate) fn kill_primary(&self) -> Result<()> {
+    fn kill_primary(&self) -> Result<()> {
         self.primary().server.kill()
     }
 
     /// Stops the primary, or lets it continue.
-    pub(crate) fn freeze_primary(&self, is_frozen: bool) -> Result<()> {
+    fn freeze_primary(&self, is_frozen: bool) -> Result<()> {
         self.primary().server.freeze(is_frozen)
     }
 
     /// Stops the primary once the standby has everything.
-    pub(crate) fn end_primary(&self) -> Result<()> {
+    fn end_primary(&self) -> Result<()> {
         self.primary().server.down("fast")
     }
 
     /// Cuts the primary off: from the service and from the standby, in both directions.
-    pub(crate) fn cut_primary(&self) {
+    fn cut_primary(&self) {
         self.network.cut();
         self.primary().replication.cut();
     }
 
     /// Promotes the standby and leads the service to it. The old primary takes no part any more: it has ended, or it is
     /// cut off from everybody.
-    pub(crate) fn promote(&mut self) -> Result<()> {
+    fn promote(&mut self) -> Result<()> {
         self.standby().server.promote()?;
         self.primary = 1 - self.primary;
         self.network.lead_to(self.primary().server.port);
@@ -151,7 +148,7 @@ impl Pair {
     }
 
     /// Makes the old primary the standby of the new one.
-    pub(crate) async fn rebuild(&mut self) -> Result<()> {
+    async fn rebuild(&mut self) -> Result<()> {
         let old = self.standby();
         // One that was cut off still runs.
         if old.server.is_up() {
@@ -165,26 +162,26 @@ impl Pair {
     }
 
     /// Restarts the primary.
-    pub(crate) fn restart(&self, mode: &str) -> Result<()> {
+    fn restart(&self, mode: &str) -> Result<()> {
         self.primary().server.down(mode)?;
         self.primary().server.up()
     }
 
     /// Kills the primary and starts it again.
-    pub(crate) fn kill_and_start(&self) -> Result<()> {
+    fn kill_and_start(&self) -> Result<()> {
         self.primary().server.kill()?;
         self.primary().server.up()
     }
 
     /// Freezes the primary for a time.
-    pub(crate) async fn freeze(&self) -> Result<()> {
+    async fn freeze(&self) -> Result<()> {
         self.freeze_primary(true)?;
         sleep(FROZEN).await;
         self.freeze_primary(false)
     }
 
     /// Fills the disk of the primary for a time. A server that gave up is started again.
-    pub(crate) async fn fill_disk(&self) -> Result<()> {
+    async fn fill_disk(&self) -> Result<()> {
         let disk = self.primary().disk.as_ref().ok_or("the server has no disk of its own")?;
         // Fills the space that the server frees, too.
         for _ in 0..FULL.as_secs() {
@@ -195,7 +192,7 @@ impl Pair {
     }
 
     /// Starts the primary again if it has given up.
-    pub(crate) fn revive(&self) -> Result<bool> {
+    fn revive(&self) -> Result<bool> {
         let server = &self.primary().server;
         let has_given_up = !server.is_up();
         if has_given_up {
@@ -206,18 +203,83 @@ impl Pair {
     }
 
     /// Moves the clock of the primary. Returns how many seconds it is ahead.
-    pub(crate) fn jump(&mut self, is_forward: bool) -> Result<i64> {
+    fn jump(&mut self, is_forward: bool) -> Result<i64> {
         self.nodes[self.primary].clock.jump(is_forward)
-    }
-
-    pub(crate) fn url(&self) -> String {
-        self.network.url()
     }
 }
 
-/// Creates a folder for a server.
-fn folder(at: &Path) -> Result<&Path> {
-    std::fs::create_dir_all(at)?;
-    super::super::server::Account::of_servers()?.own(at)?;
-    Ok(at)
+impl Cluster for Pair {
+    fn url(&self) -> String {
+        self.network.url()
+    }
+
+    fn bound_s(&self) -> f64 {
+        15.0
+    }
+
+    async fn break_something(&mut self, step: &Step, report: &mut Report) -> Result<Instant> {
+        let notice = Duration::from_millis(step.notice_ms);
+        let began = Instant::now();
+        match step.kind {
+            Kind::PrimaryKilled => {
+                self.kill_primary()?;
+                self.promote()?;
+            }
+            Kind::PrimaryFrozen => {
+                self.freeze_primary(true)?;
+                sleep(notice).await;
+                self.kill_primary()?;
+                self.promote()?;
+            }
+            Kind::SwitchOver => {
+                self.end_primary()?;
+                self.promote()?;
+            }
+            Kind::NetworkCut => {
+                self.cut_primary();
+                sleep(notice).await;
+                self.promote()?;
+            }
+            Kind::RestartFast => self.restart("fast")?,
+            Kind::RestartImmediate => self.restart("immediate")?,
+            Kind::RestartKilled => self.kill_and_start()?,
+            Kind::AllSilent => self.network.silence(1),
+            Kind::HalfSilent => self.network.silence(2),
+            Kind::ServerFrozen => {
+                self.freeze().await?;
+                return Ok(Instant::now());
+            }
+            Kind::DiskFull => {
+                self.fill_disk().await?;
+                let end = Instant::now();
+                if self.revive()? {
+                    report.note("the server had given up, and was started again");
+                }
+                return Ok(end);
+            }
+            Kind::DatabaseClock => {
+                let ahead_s = self.jump(step.is_forward)?;
+                report.note(format!("the clock of the primary is {ahead_s} s ahead"));
+            }
+            other => return Err(format!("a primary with a standby has no fault {other:?}").into()),
+        }
+        Ok(began)
+    }
+
+    async fn repair(&mut self, step: &Step, _: &mut Report) -> Result<()> {
+        if step.kind.is_fail_over() {
+            self.rebuild().await?;
+        }
+        self.whole().await
+    }
+
+    fn about(&self) -> Option<String> {
+        None
+    }
+
+    fn tell(&self, report: &mut Report) {
+        let Pair { rewound, copied, .. } = self;
+        report.note(format!("old primaries: {rewound} rewound, {} copied anew", copied.len()));
+        copied.iter().take(1).for_each(|reason| report.note(reason.clone()));
+    }
 }

@@ -8,9 +8,9 @@ use tokio::time::{sleep, timeout};
 
 use super::super::report::{Report, Result};
 use super::clock::{Clock, Threads};
+use super::cluster::Cluster;
 use super::numbers::{ROUNDS, ROWS, TURNS, box_of};
 use super::oracle::{self, Boxes, Oracle, Verdict};
-use super::pair::Pair;
 use super::probe::{Back, Probe};
 use super::process::Process;
 use super::schedule::{Kind, SENDERS, Step, WORKERS};
@@ -31,12 +31,12 @@ const READ: Duration = Duration::from_secs(20);
 /// Returns a command that runs this program again.
 pub(crate) type Again = fn() -> Result<Command>;
 
-pub(crate) struct Stage {
+pub(crate) struct Stage<C> {
     // The processes end before their servers.
     processes: Vec<Process>,
     clocks: Vec<Clock>,
     probe: Probe,
-    pub(crate) pair: Pair,
+    pub(crate) cluster: C,
     folder: PathBuf,
     again: Again,
     /// Sizes of the senders' notes at the end of each step.
@@ -49,13 +49,13 @@ fn name(process: usize) -> String {
     if process < WORKERS { format!("worker-{process}") } else { format!("sender-{}", process - WORKERS) }
 }
 
-impl Stage {
+impl<C: Cluster> Stage<C> {
     /// Starts the workers and the senders.
-    pub(crate) async fn start(pair: Pair, folder: PathBuf, again: Again, seed: u64) -> Result<Self> {
-        let probe = Probe::new(&pair.url(), LANES - 1, &folder)?;
+    pub(crate) async fn start(cluster: C, folder: PathBuf, again: Again, seed: u64) -> Result<Self> {
+        let probe = Probe::new(&cluster.url(), LANES - 1, &folder)?;
         eventbox::migrate(&probe.pool).await?;
         worker::create_table(&probe.pool).await?;
-        let mut stage = Stage { processes: vec![], clocks: vec![], probe, pair, folder, again, ends: vec![], seed };
+        let mut stage = Stage { processes: vec![], clocks: vec![], probe, cluster, folder, again, ends: vec![], seed };
         for process in 0..WORKERS + SENDERS {
             stage.clocks.push(Clock::create(&stage.folder, &name(process), Threads::Many)?);
             stage.processes.push(stage.process(process)?);
@@ -75,7 +75,7 @@ impl Stage {
             if process < WORKERS { format!("work {name} {seed}") } else { format!("send {}", process - WORKERS) };
         let mut command = (self.again)()?;
         command.envs(self.clocks[process].environment());
-        Process::start(command, &name, &role, &self.pair.url(), &self.folder)
+        Process::start(command, &name, &role, &self.cluster.url(), &self.folder)
     }
 
     /// Waits until more events are acknowledged.
@@ -92,10 +92,7 @@ impl Stage {
         self.works_for(step.calm).await?;
         let fault = self.break_something(step, report).await?;
         let back = self.probe.back_at_work(fault).await?;
-        if step.kind.is_fail_over() {
-            self.pair.rebuild().await?;
-        }
-        self.pair.whole().await?;
+        self.cluster.repair(step, report).await?;
         self.ends.push(oracle::sizes(&self.folder, LANES));
         for process in 0..self.processes.len() {
             if let Some(problem) = self.processes[process].ended()? {
@@ -106,52 +103,10 @@ impl Stage {
         Ok(back)
     }
 
-    /// Returns the moment from which on the service should work again: that of the fault, or its end where the fault
-    /// lasts a given time.
+    /// Returns the moment from which on the service should work again.
     async fn break_something(&mut self, step: &Step, report: &mut Report) -> Result<Instant> {
-        let notice = Duration::from_millis(step.notice_ms);
         let began = Instant::now();
         match step.kind {
-            Kind::PrimaryKilled => {
-                self.pair.kill_primary()?;
-                self.pair.promote()?;
-            }
-            Kind::PrimaryFrozen => {
-                self.pair.freeze_primary(true)?;
-                sleep(notice).await;
-                self.pair.kill_primary()?;
-                self.pair.promote()?;
-            }
-            Kind::SwitchOver => {
-                self.pair.end_primary()?;
-                self.pair.promote()?;
-            }
-            Kind::NetworkCut => {
-                self.pair.cut_primary();
-                sleep(notice).await;
-                self.pair.promote()?;
-            }
-            Kind::RestartFast => self.pair.restart("fast")?,
-            Kind::RestartImmediate => self.pair.restart("immediate")?,
-            Kind::RestartKilled => self.pair.kill_and_start()?,
-            Kind::AllSilent => self.pair.network.silence(1),
-            Kind::HalfSilent => self.pair.network.silence(2),
-            Kind::ServerFrozen => {
-                self.pair.freeze().await?;
-                return Ok(Instant::now());
-            }
-            Kind::DiskFull => {
-                self.pair.fill_disk().await?;
-                let end = Instant::now();
-                if self.pair.revive()? {
-                    report.note("the server had given up, and was started again");
-                }
-                return Ok(end);
-            }
-            Kind::DatabaseClock => {
-                let ahead_s = self.pair.jump(step.is_forward)?;
-                report.note(format!("the clock of the primary is {ahead_s} s ahead"));
-            }
             Kind::ProcessClock => {
                 let ahead_s = self.clocks[step.victim].jump(step.is_forward)?;
                 report.note(format!("the clock of {} is {ahead_s} s ahead", name(step.victim)));
@@ -162,6 +117,7 @@ impl Stage {
                 self.processes[step.victim] = self.process(step.victim)?;
                 self.processes[step.victim].works(offset).await?;
             }
+            _ => return self.cluster.break_something(step, report).await,
         }
         Ok(began)
     }
@@ -191,9 +147,7 @@ impl Stage {
             verdict = last;
         }
         self.probe.pool.close().await;
-        let Pair { rewound, copied, .. } = &self.pair;
-        report.note(format!("old primaries: {rewound} rewound, {} copied anew", copied.len()));
-        copied.iter().take(1).for_each(|reason| report.note(reason.clone()));
+        self.cluster.tell(report);
         Ok(verdict)
     }
 

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use super::super::report::Result;
 use super::oracle::Broken;
-use super::schedule::{Kind, Sizes};
+use super::schedule::{Kind, Servers, Sizes};
 
-/// The lines around the table.
-const BEGIN: &str = "<!-- storm: `cargo xtask faults` writes this table -->";
-const END: &str = "<!-- end of storm -->";
+/// The lines around a table.
+fn markers(servers: Servers) -> (String, String) {
+    let name = servers.name();
+    (format!("<!-- {name}: `cargo xtask faults` writes this table -->"), format!("<!-- end of {name} -->"))
+}
 
 const HEAD: &str = "\
 | Fault | How many | Until an emit, s | Until applied, s | Lost | Twice | Undelivered | Of no turn |
@@ -77,22 +79,21 @@ fn tenths(seconds: f64) -> f64 {
 /// The results of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table {
+    pub(crate) servers: Servers,
     pub(crate) seed: u64,
     pub(crate) sizes: Sizes,
     /// Events whose emit was acknowledged.
     pub(crate) acknowledged: usize,
+    /// A line about the servers.
+    pub(crate) about: Option<String>,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Table {
     /// Returns the text between the markers.
     pub(crate) fn render(&self) -> String {
-        let Sizes { fail_overs, restarts, others } = self.sizes;
-        let mut text = format!(
-            "`cargo xtask faults --seed {} --fail-overs {fail_overs} --restarts {restarts} --others {others}`:\n\
-             {} acknowledged events.\n\n{HEAD}",
-            self.seed, self.acknowledged
-        );
+        let about = self.about.iter().map(|about| format!("{about}\n")).collect::<String>();
+        let mut text = format!("{}\n{} acknowledged events.\n{about}\n{HEAD}", self.command(), self.acknowledged);
         let mut all = Results::default();
         self.rows.iter().filter_map(|row| row.results).for_each(|results| all.merge(&results));
         let last = Row { name: ALL.to_owned(), results: Some(all) };
@@ -109,6 +110,19 @@ impl Table {
         text
     }
 
+    /// Returns the command that repeats the run.
+    fn command(&self) -> String {
+        let Table { seed, sizes: Sizes { fail_overs, restarts, others }, .. } = self;
+        match self.servers {
+            Servers::Pair => format!(
+                "`cargo xtask faults --seed {seed} --fail-overs {fail_overs} --restarts {restarts} --others {others}`:"
+            ),
+            Servers::Patroni => {
+                format!("`cargo xtask faults patroni --seed {seed} --fail-overs {fail_overs} --others {others}`:")
+            }
+        }
+    }
+
     /// Reads what `render` wrote.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -117,16 +131,20 @@ impl Table {
             words.get(at + 1)?.trim_matches(|letter: char| !letter.is_ascii_digit()).parse::<u64>().ok()
         };
         let size = |option| usize::try_from(after(option)?).ok();
-        let sizes =
-            Sizes { fail_overs: size("--fail-overs")?, restarts: size("--restarts")?, others: size("--others")? };
+        let servers = if words.contains(&"patroni") { Servers::Patroni } else { Servers::Pair };
+        let restarts = if servers == Servers::Patroni { 0 } else { size("--restarts")? };
+        let sizes = Sizes { fail_overs: size("--fail-overs")?, restarts, others: size("--others")? };
         let told = words.iter().position(|word| *word == "acknowledged")?;
         let acknowledged = words.get(told.checked_sub(1)?)?.parse().ok()?;
         let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2).map(row).collect::<Option<Vec<_>>>()?;
         let (last, rows) = rows.split_last()?;
+        let about = text.lines().nth(2).filter(|line| !line.is_empty()).map(str::to_owned);
         (last.name == ALL).then(|| Table {
+            servers,
             seed: after("--seed").unwrap_or(0),
             sizes,
             acknowledged,
+            about,
             rows: rows.to_vec(),
         })
     }
@@ -134,9 +152,10 @@ impl Table {
     /// Writes the table into a document, between its markers.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = std::fs::read_to_string(path)?;
-        let (before, rest) = text.split_once(BEGIN).ok_or(format!("{} has no {BEGIN}", path.display()))?;
-        let (_, after) = rest.split_once(END).ok_or(format!("{} has no {END}", path.display()))?;
-        Ok(std::fs::write(path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", self.render()))?)
+        let (begin, end) = markers(self.servers);
+        let (before, rest) = text.split_once(&begin).ok_or(format!("{} has no {begin}", path.display()))?;
+        let (_, after) = rest.split_once(&end).ok_or(format!("{} has no {end}", path.display()))?;
+        Ok(std::fs::write(path, format!("{before}{begin}\n\n{}\n{end}{after}", self.render()))?)
     }
 }
 
@@ -159,11 +178,12 @@ fn row(line: &str) -> Option<Row> {
 }
 
 /// Returns the text between the markers of a document.
-pub(crate) fn table_of(document: &str) -> Option<&str> {
-    Some(document.split_once(BEGIN)?.1.split_once(END)?.0.trim_start())
+pub(crate) fn table_of(document: &str, servers: Servers) -> Option<&str> {
+    let (begin, end) = markers(servers);
+    Some(document.split_once(&begin)?.1.split_once(&end)?.0.trim_start())
 }
 
 /// Returns the names of the rows that a table may have, in order.
-pub(crate) fn names() -> Vec<&'static str> {
-    Kind::all().map(Kind::name).collect()
+pub(crate) fn names(servers: Servers) -> Vec<&'static str> {
+    servers.kinds().map(Kind::name).collect()
 }

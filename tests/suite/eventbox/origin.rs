@@ -157,7 +157,7 @@ on_every_engine! {
     }
 
     /// What a step emits and publishes, also in its side effect, has the origin of the events that the step consumes:
-    /// one range for each stream. An event that has an origin keeps it. A step that consumes nothing has the origin of
+    /// each number of each stream. An event that has an origin keeps it. A step that consumes nothing has the origin of
     /// the turn.
     async fn what_a_step_causes_has_the_origin_of_its_events(db) {
         let emitted = [("s1", 1), ("s1", 4), ("s2", 9)].map(|(stream, number)| (cell(1), from(stream, number)));
@@ -166,9 +166,9 @@ on_every_engine! {
         let deciding = Decider(|events: &[Event]| {
             let effect = SideEffect::<Engine>::new(|tx| {
                 Box::pin(async move {
-                    eventbox::emit(&mut *tx, &collector(), Event::new("chat:s1:1-4")).await?;
+                    eventbox::emit(&mut *tx, &collector(), Event::new("chat:s1:1, chat:s1:4")).await?;
                     eventbox::emit(&mut *tx, &collector(), from("own", 7).named("a")).await?;
-                    let later = Event::new("chat:s1:1-4").due_in(Duration::from_secs(3_600));
+                    let later = Event::new("chat:s1:1, chat:s1:4").due_in(Duration::from_secs(3_600));
                     eventbox::emit_all(&mut *tx, &[(collector(), later)]).await?;
                     drop(outbox::publish_in(&mut *tx, message("effect")).await?);
                     Ok(())
@@ -176,20 +176,20 @@ on_every_engine! {
             });
             let to_collector = |value: &'static str| [(collector(), Event::new(value))];
             let first = Transition::stay().consuming(&events[..2]).side_effect(effect);
-            let first = first.emitting(to_collector("chat:s1:1-4")).publishing([message("first")]);
+            let first = first.emitting(to_collector("chat:s1:1, chat:s1:4")).publishing([message("first")]);
             let alone = Transition::stay().consuming(&events[2..3]).emitting(to_collector("chat:s2:9"));
             let alone = alone.publishing([message("alone")]).independent();
             let without = Transition::stay().consuming(&events[3..]).emitting(to_collector("-"));
             let without = without.publishing([message("without")]);
-            let nothing = Transition::stay().emitting(to_collector("chat:s1:1-4, chat:s2:9"));
+            let nothing = Transition::stay().emitting(to_collector("chat:s1:1, chat:s1:4, chat:s2:9"));
             Mutation::none().then(first).then(alone).then(without).then(nothing)
         });
         let turn = eventbox::process_batch(&db.pool, &cell(1), &deciding, MANY).await.unwrap();
         assert_eq!((turn.consumed, turn.failures.len()), (4, 0));
         check(&listed(db, &collector()).await, 6);
         check(&timer::timers(&db.pool, &collector(), None, 10).await.unwrap(), 1);
-        let wanted =
-            [("alone", "chat:s2:9"), ("effect", "chat:s1:1-4"), ("first", "chat:s1:1-4"), ("without", "-")];
+        let both = "chat:s1:1, chat:s1:4";
+        let wanted = [("alone", "chat:s2:9"), ("effect", both), ("first", both), ("without", "-")];
         assert_eq!(messages(db).await, pairs(wanted));
         // The next event that comes from inside has none.
         eventbox::emit(&db.pool, &collector(), inside()).await.unwrap();
@@ -201,7 +201,7 @@ on_every_engine! {
     async fn what_a_reducer_causes_has_the_origin_of_its_events(db) {
         let asked = [("s2", 5, "consumed"), ("s1", 2, "garbage"), ("s2", 7, "b")]
             .map(|(stream, number, name)| (Recipient::new("cell", "told").unwrap(), from(stream, number).named(name)));
-        let value = "chat:s1:2, chat:s2:5-7";
+        let value = "chat:s1:2, chat:s2:5, chat:s2:7";
         let first = (asked[0].0.clone(), Event::new(value).caused_by(&asked[0].1));
         eventbox::emit_all(&db.pool, &[first, asked[1].clone(), asked[2].clone()]).await.unwrap();
         let turn = eventbox::reduce_batch(&db.pool, &asked[0].0, &Answering, MANY).await.unwrap();

@@ -41,6 +41,21 @@ impl Drop for Database {
     }
 }
 
+/// The statements that drop the databases of tests, but for those that tests copy.
+const DROP_STATEMENTS: &str = "SELECT format('DROP DATABASE IF EXISTS %I WITH (FORCE)', datname) FROM pg_database \
+WHERE datname LIKE 'eventbox\\_%' AND datname NOT LIKE 'eventbox\\_tests\\_%'";
+
+/// Drops what tests that were killed have left on a server.
+pub(crate) fn drop_test_databases(server: &Server) -> Result<()> {
+    let url = server.url();
+    let mut select = psql(&url, DROP_STATEMENTS);
+    let statements = output_of(select.args(["--tuples-only", "--no-align"])).context(ADVICE)?;
+    for statement in statements.lines().filter(|line| line.starts_with("DROP ")) {
+        output_of(psql(&url, statement).env("PGOPTIONS", "-c client_min_messages=warning"))?;
+    }
+    Ok(())
+}
+
 fn psql(server: &str, statement: &str) -> Command {
     let mut command = Command::new("psql");
     // The statement comes first, so that words_of shows it; the URL with its password is never shown.

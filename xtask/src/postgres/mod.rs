@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use cluster::{Account, Cluster, Programs, newest};
 
-pub(crate) use database::Database;
+pub(crate) use database::{Database, drop_test_databases};
 
 /// Settings of the cluster, which allow many concurrent tests.
 const SETTINGS: [&str; 1] = ["max_connections=300"];

@@ -8,6 +8,7 @@ use crate::eventbox::Emitted;
 use crate::peer::boxes::door::{CheckpointMove, Emission};
 use crate::peer::error::PeerError;
 use crate::peer::stream::arrival::Received;
+use crate::store::Durability;
 
 /// First and longest pause before a checkpoint is moved again.
 const CHECKPOINT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -47,7 +48,7 @@ impl Incoming {
                     return Ok(before);
                 }
                 Err(error) if is_own_fault(&error) && !events.is_empty() => {
-                    before = self.emit_in_parts(std::mem::take(&mut events), received).await?;
+                    before = self.emit_in_parts(std::mem::take(&mut events), Durability::Immediate, received).await?;
                 }
                 Err(error) if !is_own_fault(&error) && !self.core.stopping.is_cancelled() => {
                     tokio::time::sleep(pauses.next().unwrap_or(CHECKPOINT_PAUSES.1)).await;

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, Pool, Postgres, Transaction};
 use super::check::{check_server, check_visible};
 use super::{citus, pooler};
 use crate::store::connect::layout::Layout;
+use crate::store::connect::migrations::{migration_files, migrator_of};
 use crate::store::connect::schema::{Schema, SettingsCheck, SettingsProblem};
 use crate::store::connect::transaction::begin_for_caller;
 use crate::store::fault::Fault;
@@ -22,8 +23,7 @@ impl Schema for Postgres {
     const ROLES: Option<&'static str> = Some(include_str!("../../../../migrations/roles/postgres.sql"));
 
     fn migrator() -> Migrator {
-        let mut migrator = sqlx::migrate!("migrations/postgres");
-        migrator.dangerous_set_table_name("eventbox_migration");
+        let mut migrator = migrator_of(&migration_files!("postgres"));
         // A session whose migration failed would keep the lock. Without a lock, the names that a migration creates
         // decide between racing migrations.
         migrator.set_locking(false);

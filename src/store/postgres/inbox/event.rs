@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::names;
 use crate::store::connect::connection::{answered, hold};
 use crate::store::fault::Fault;
-use crate::store::inbox::event::{Emitted, EventDialect, EventRow};
+use crate::store::inbox::event::{Durability, Emitted, EventDialect, EventRow};
 use crate::store::postgres::{by_shard, now_us};
 use crate::store::{BoxFuture, arguments_of};
 
@@ -50,7 +50,7 @@ pub(in crate::store::postgres) use name_answer;
 /// Under a synchronous standby a duplicate writes WAL too, so that it is not acknowledged before the first copy is
 /// replicated. All rows are due by one reading of the clock, so that equal waits end in the order of the ids. With $9,
 /// the statement sets the transaction's `lock_timeout` before any insert: an uncorrelated subquery is evaluated before
-/// the first row.
+/// the first row. With $11, the statement also sets `synchronous_commit`, which counts at the commit.
 const INSERT_EVENTS: &str = concat!(
     "
 WITH clock AS MATERIALIZED (SELECT ",
@@ -63,6 +63,7 @@ WITH clock AS MATERIALIZED (SELECT ",
         $8::int8[], $10::text[])
         WITH ORDINALITY AS u (shard, recipient, id, name, traceparent, value, at_us, in_us, origin, ord)
     WHERE (SELECT CASE WHEN $9::text IS NULL THEN true ELSE set_config('lock_timeout', $9, true) <> '' END)
+    AND (SELECT CASE WHEN $11 THEN set_config('synchronous_commit', 'off', true) <> '' ELSE true END)
 ), noted AS (
     INSERT INTO eventbox_tombstone (shard, recipient, name, id)
     SELECT shard, recipient, name, id FROM row WHERE name IS NOT NULL ORDER BY ord
@@ -134,12 +135,16 @@ impl EventDialect for Postgres {
         if rows.iter().all(EventRow::is_plain) {
             return insert_plain_events(conn, rows);
         }
-        insert_any_events(conn, rows, None)
+        insert_any_events(conn, rows, None, Durability::Immediate)
     }
 
-    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
+    async fn insert_all_on_pool(
+        pool: &Pool<Self>,
+        rows: &[EventRow<'_>],
+        durability: Durability,
+    ) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| row.name.is_some()) {
-            return names::insert(pool, rows, |wait| insert_within(pool, rows, wait)).await;
+            return names::insert(pool, rows, |wait| insert_within(pool, rows, wait, durability)).await;
         }
         if by_shard::is_on() {
             return by_shard::emit::insert_on_pool(pool, rows, None).await;
@@ -160,7 +165,7 @@ impl EventDialect for Postgres {
         lock_wait: Duration,
     ) -> Result<Vec<Emitted>, Fault> {
         if rows.iter().any(|row| !row.is_plain()) {
-            return insert_within(pool, rows, lock_wait).await;
+            return insert_within(pool, rows, lock_wait, Durability::Immediate).await;
         }
         if by_shard::is_on() {
             return by_shard::emit::insert_on_pool(pool, rows, None).await;
@@ -183,10 +188,11 @@ impl EventDialect for Postgres {
 }
 
 /// Inserts events in a transaction of their own. Each wait for a lock is bounded by `lock_wait`.
-pub(in crate::store::postgres) async fn insert_within(
+async fn insert_within(
     pool: &Pool<Postgres>,
     rows: &[EventRow<'_>],
     lock_wait: Duration,
+    durability: Durability,
 ) -> Result<Vec<Emitted>, Fault> {
     if by_shard::is_on() {
         return by_shard::emit::insert_on_pool(pool, rows, Some(lock_wait)).await;
@@ -194,7 +200,7 @@ pub(in crate::store::postgres) async fn insert_within(
     let lock_wait = lock_wait.as_millis().clamp(1, 86_400_000).to_string();
     let inserting = async {
         let mut conn = hold(pool).await?;
-        let done = insert_any_events(&mut *conn, rows, Some(lock_wait)).await;
+        let done = insert_any_events(&mut *conn, rows, Some(lock_wait), durability).await;
         conn.close_if_unfit(done)
     };
     answered(pool, inserting).await
@@ -222,6 +228,7 @@ fn insert_any_events<'e, E>(
     executor: E,
     rows: &[EventRow<'_>],
     lock_timeout_ms: Option<String>,
+    durability: Durability,
 ) -> BoxFuture<'e, Result<Vec<Emitted>, Fault>>
 where
     E: Executor<'e, Database = Postgres> + 'e,
@@ -237,7 +244,8 @@ where
         .bind(at_us)
         .bind(in_us)
         .bind(lock_timeout_ms)
-        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>());
+        .bind(rows.iter().map(|row| row.origin).collect::<Vec<_>>())
+        .bind(durability == Durability::Deferred);
     let arguments = arguments_of(query);
     Box::pin(async move {
         let answers = sqlx::query_with::<Postgres, _>(INSERT_EVENTS, arguments?).fetch_all(executor).await?;

@@ -4,6 +4,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Pool, Row, Sqlite};
 
 use crate::store::connect::layout::Layout;
+use crate::store::connect::migrations::{migration_files, migrator_of};
 use crate::store::connect::schema::{Schema, SettingsCheck, SettingsProblem};
 use crate::store::fault::Fault;
 
@@ -18,9 +19,7 @@ impl Schema for Sqlite {
     const ROLES: Option<&'static str> = None;
 
     fn migrator() -> Migrator {
-        let mut migrator = sqlx::migrate!("migrations/sqlite");
-        migrator.dangerous_set_table_name("eventbox_migration");
-        migrator
+        migrator_of(&migration_files!("sqlite"))
     }
 
     async fn has_migrations(conn: &mut sqlx::SqliteConnection) -> Result<bool, Fault> {

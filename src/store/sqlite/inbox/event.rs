@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::store::connect::group::GroupCommit;
 use crate::store::fault::Fault;
-use crate::store::inbox::event::{Emitted, EventDialect, EventRow};
+use crate::store::inbox::event::{Durability, Emitted, EventDialect, EventRow};
 use crate::store::sqlite::now_us;
 use crate::store::sqlite::params::json::{Packed, hex, ids_json};
 use crate::store::sqlite::params::values::{BySize, MAX_ROWS, hundred_rows, ten_rows};
@@ -108,8 +108,12 @@ impl EventDialect for Sqlite {
         Box::pin(async move { insert?.run_on(conn).await })
     }
 
-    // Differs: events that arrive during a write commit together.
-    async fn insert_all_on_pool(pool: &Pool<Self>, rows: &[EventRow<'_>]) -> Result<Vec<Emitted>, Fault> {
+    // Differs: events that arrive during a write commit together, and each commit is durable.
+    async fn insert_all_on_pool(
+        pool: &Pool<Self>,
+        rows: &[EventRow<'_>],
+        _durability: Durability,
+    ) -> Result<Vec<Emitted>, Fault> {
         run_queued(pool, Insert::of(rows)?).await
     }
 

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::turn::chosen;
 use crate::store::fault::Fault;
+use crate::store::inbox::event::{EventDialect, EventRow};
 use crate::store::turns::round::RoundWrite;
 use crate::store::turns::round_of_one::RoundOfOneDialect;
 
@@ -36,6 +37,25 @@ impl RoundOfOneDialect for Sqlite {
             Err(error) if is_shortfall(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    // Differs: the writer has the transaction in this process, so that a statement more costs little.
+    fn emits_with_the_turn() -> bool {
+        false
+    }
+
+    async fn write_one_and_emit(
+        tx: &mut SqliteConnection,
+        write: &RoundWrite<'_>,
+        emitted: &[EventRow<'_>],
+        token: Uuid,
+        lock_wait_ms: u32,
+    ) -> Result<Option<bool>, Fault> {
+        let won = Self::write_one(tx, write, token, lock_wait_ms).await?;
+        if won == Some(true) {
+            Self::insert_events(tx, emitted).await?;
+        }
+        Ok(won)
     }
 }
 

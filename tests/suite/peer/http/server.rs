@@ -87,6 +87,26 @@ on_every_engine! {
         web.stop().await;
     }
 
+    /// An answer goes to the requests that caused it, and not to those between them, which may be of another client.
+    async fn an_answer_does_not_go_to_a_request_between_two_others(db) {
+        let web = Web::start(db, |config| config.lanes = 1).await;
+        let mut calls = Vec::new();
+        for body in ["mine, one", "yours", "mine, two"] {
+            calls.push(web.post("/", body));
+            requests(db, calls.len()).await;
+        }
+        let came = requests(db, 3).await;
+        answer(db, &[&came[0], &came[2]], "my secret").await;
+        emptied(db, &box_of(&came[0])).await;
+        answer(db, &[&came[1]], "your answer").await;
+        let mut replies = Vec::new();
+        for call in calls {
+            replies.push(call.await.unwrap().body);
+        }
+        assert_eq!(replies, ["my secret", "your answer", "my secret"]);
+        web.stop().await;
+    }
+
     /// Case 20: a stop answers what waits with 503, and takes nothing more.
     async fn case_20_a_stop_answers_pending_requests(db) {
         let web = Web::start(db, |_| {}).await;
@@ -313,6 +333,47 @@ async fn http_2_is_served() {
         }
         web.stop().await;
         assert_eq!(three.await.unwrap().0, 503);
+    })
+    .await;
+}
+
+/// A request whose client hears nothing before the answer need not be on the disk before its turn. Every other one is
+/// on the disk before its response.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn only_a_request_that_waits_for_its_answer_is_durable_with_its_turn() {
+    use crate::support::layout::is_by_shard;
+    use crate::support::{TestDb, create_cells, effects, with_database};
+
+    /// Notes what a commit with events waits for, when it comes.
+    const NOTE: &str = "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO effect (text)
+            SELECT convert_from(new.value, 'UTF8') || ' ' || current_setting('synchronous_commit'); RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER note AFTER INSERT ON eventbox_event DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION note()";
+    if is_by_shard() {
+        return;
+    }
+    with_database("durable_with_its_turn", async |db: &TestDb<sqlx::Postgres>| {
+        create_cells(db).await;
+        db.run(NOTE).await;
+        let (web, accepting) = (Web::start(db, |_| {}).await, Web::start(db, accept).await);
+        let call = web.post("/", "waiting");
+        let came = requests(db, 1).await;
+        answer(db, &[&came[0]], "answer").await;
+        assert_eq!(call.await.unwrap().status, 200);
+        let call = web.send("POST / HTTP/1.1\r\nidempotency-key: k-1", "keyed");
+        let came = requests(db, 2).await;
+        answer(db, &[&came[1]], "answer").await;
+        assert_eq!(call.await.unwrap().status, 200);
+        assert_eq!(accepting.post("/", "accepted").await.unwrap().status, 202);
+        let mut notes = effects(db).await;
+        notes.retain(|note| !note.starts_with("answer"));
+        assert_eq!(notes, ["waiting off", "keyed on", "accepted on"]);
+        for server in [web, accepting] {
+            server.stop().await;
+        }
     })
     .await;
 }

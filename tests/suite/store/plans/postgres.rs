@@ -254,6 +254,18 @@ async fn a_round_of_one_finds_its_rows_by_the_primary_keys() {
     let next: Vec<&str> = next.iter().map(String::as_str).collect();
     uses_the_primary_key(&db, "WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
     looks_up_ids(&short, "WRITE_NEXT_ONE", &format!("{types}, bool, uuid"), &next).await;
+    // The same with an event that the turn emits.
+    let (row_types, row) = ("int2[], text[], uuid[], text[], text[], bytea[]", "'{4}', '{cell/1}'");
+    let row = format!("{row}, '{{{}}}', '{{NULL}}', '{{NULL}}', '{{x}}'", uuid());
+    for (name, types, writes) in [
+        ("WRITE_AND_EMIT_FIRST_ONE", types.to_owned(), &first),
+        ("WRITE_AND_EMIT_NEXT_ONE", format!("{types}, bool, uuid"), &next),
+    ] {
+        let writes: Vec<String> = writes.iter().map(|write| format!("{write}, {row}")).collect();
+        let writes: Vec<&str> = writes.iter().map(String::as_str).collect();
+        uses_the_primary_key(&db, name, &format!("{types}, {row_types}"), &writes).await;
+        looks_up_ids(&short, name, &format!("{types}, {row_types}"), &writes).await;
+    }
     db.remove().await;
     short.remove().await;
 }

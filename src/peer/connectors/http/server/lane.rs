@@ -28,6 +28,31 @@ pub const LANE_QUEUE: usize = 64;
 pub(super) struct Job {
     pub(super) place: Place,
     pub(super) arrival: Arrival,
+    /// Gone when the lane is done with the request.
+    pub(super) busy: Busy,
+}
+
+/// Where requests enter a lane.
+pub(super) struct Entrance {
+    pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) busy: Busy,
+}
+
+impl Entrance {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, receiver) = mpsc::channel(LANE_QUEUE);
+        (Entrance { jobs, busy: Busy::default() }, receiver)
+    }
+}
+
+/// Counts its clones: the requests that wait for a lane, or are emitted by it.
+#[derive(Clone, Default)]
+pub(super) struct Busy(Arc<()>);
+
+impl Busy {
+    pub(super) fn count(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
 }
 
 /// One lane of a server.
@@ -98,7 +123,7 @@ async fn take(
             () = over.cancelled() => return Ok(()),
             job = jobs.recv() => job,
         };
-        let Some(Job { place: (lane, number), arrival }) = job else { return Ok(()) };
+        let Some(Job { place: (lane, number), arrival, busy: _busy }) = job else { return Ok(()) };
         if !shared.waiting.is_wanted((lane, number)) {
             continue;
         }
@@ -174,7 +199,7 @@ impl Answers<'_> {
                 let named = answer::named_request(event.event.value());
                 if let Ok(numbers) = self.numbers(&event.event, named) {
                     let why = Answer::say(StatusCode::BAD_GATEWAY, "the answer to this request could not be read");
-                    self.shared.waiting.tell(self.lane, numbers, why);
+                    numbers.iter().for_each(|numbers| self.shared.waiting.tell(self.lane, *numbers, why.clone()));
                 }
                 Err(error)
             }
@@ -186,12 +211,14 @@ impl Answers<'_> {
                 return None;
             }
         };
-        match self.shared.waiting.route(self.lane, numbers, answer) {
+        match self.shared.waiting.route(self.lane, &numbers, answer) {
             Routed::Sent(receiver) => Some(receiver),
             Routed::Nobody => {
+                let (first, last) = (numbers.first().map(|range| range.0), numbers.last().map(|range| range.1));
                 let problem = format!(
                     "no request of {} to {} waits: it has an answer, its deadline has passed, or its client went away",
-                    numbers.0, numbers.1
+                    first.unwrap_or_default(),
+                    last.unwrap_or_default()
                 );
                 self.refuse(outgoing, event.event.id(), HttpError::unroutable(problem));
                 None
@@ -200,18 +227,21 @@ impl Answers<'_> {
     }
 
     /// Returns the numbers of the requests that an event answers: the one that it names, else those that caused it.
-    fn numbers(&self, event: &Event, named: Option<u64>) -> Result<Numbers, HttpError> {
+    fn numbers(&self, event: &Event, named: Option<u64>) -> Result<Vec<Numbers>, HttpError> {
         if let Some(number) = named {
-            return Ok((number, number));
+            return Ok(vec![(number, number)]);
         }
-        let range = event.origin().and_then(|origin| origin.range(&self.shared.peer, self.stream.as_str()));
-        range.ok_or_else(|| {
-            HttpError::unroutable(format!(
-                "no request of stream {} has caused it, and it names none: answer in the turn of the request, or with \
-                 an envelope that has its request",
-                self.stream
-            ))
-        })
+        let origin = event.origin();
+        let ranges = origin.map(|origin| origin.of_stream(&self.shared.peer, self.stream.as_str()));
+        let numbers: Vec<Numbers> = ranges.unwrap_or_default().iter().map(|range| (range.first, range.last)).collect();
+        if !numbers.is_empty() {
+            return Ok(numbers);
+        }
+        Err(HttpError::unroutable(format!(
+            "no request of stream {} has caused it, and it names none: answer in the turn of the request, or with an \
+             envelope that has its request",
+            self.stream
+        )))
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ pub use self::config::{HttpMode, HttpServerConfig, MAX_LANES, MIN_TOKEN_BYTES};
 use self::config::{NAME, Settings};
 pub use self::connection::MAX_STREAMS;
 pub use self::lane::LANE_QUEUE;
-use self::lane::{Job, Lane};
+use self::lane::{Entrance, Lane};
 pub use self::routes::Route;
 pub use self::waiting::MAX_KEPT_ANSWERS;
 use self::waiting::{Place, Waiting};
@@ -60,7 +60,11 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(200);
 /// | 409 | a request with this `idempotency-key` was taken before, and its answer is not known here any more |
 /// | 502 | the event that answers is not a response |
 /// | 503 | the database does not answer, too many requests, or a stop; the client may try again |
-/// | 504 | no answer came in time; the events are committed, and an answer that comes later is unroutable |
+/// | 504 | no answer came in time; the turn may still come, and an answer that comes later is unroutable |
+///
+/// A request that waits for its answer is durable with the turn that answers it: its own commit does not wait for the
+/// disk (see [`Arrival::acknowledged_by_answer`](crate::peer::Arrival::acknowledged_by_answer)). With 202, and with
+/// an `idempotency-key`, it is durable before the response.
 ///
 /// A client that sends `idempotency-key` may send its request again, to any process of the peer: its events are emitted
 /// once. While the answer is in this process it gets the same answer.
@@ -114,7 +118,7 @@ struct Shared {
     peer: String,
     tls: Option<ServerTls>,
     waiting: Arc<Waiting>,
-    lanes: Vec<mpsc::Sender<Job>>,
+    lanes: Vec<Entrance>,
     last_number: AtomicU64,
     places: Semaphore,
     write_timeout: Duration,
@@ -125,12 +129,14 @@ struct Shared {
 }
 
 impl Shared {
-    /// Returns the place of the next request, and its lane.
-    fn next_place(&self) -> Option<(Place, &mpsc::Sender<Job>)> {
+    /// Returns the place of the next request, and the entrance of its lane.
+    ///
+    /// The request takes the first of the lanes that have the least to emit. So few lanes have many requests each, and
+    /// one turn of a lane's stream sends or consumes the answers of several.
+    fn next_place(&self) -> Option<(Place, &Entrance)> {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let lane = number % self.lanes.len().max(1) as u64;
-        let sender = usize::try_from(lane).ok().and_then(|lane| self.lanes.get(lane))?;
-        Some(((lane, number), sender))
+        let (lane, entrance) = (0..).zip(&self.lanes).min_by_key(|(_, entrance)| entrance.busy.count())?;
+        Some(((lane, number), entrance))
     }
 
     fn count_unroutable(&self) {
@@ -161,8 +167,7 @@ impl Connector for HttpServer {
         let failed = |source| ConnectorError::connect(format!("listen on {address}"), source);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let _told = self.announcement.tell(listener.local_addr().map_err(failed)?);
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..self.settings.config.lanes).map(|_| mpsc::channel(LANE_QUEUE)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..self.settings.config.lanes).map(|_| Entrance::new()).unzip();
         let shared = Arc::new(self.shared(&session, senders)?);
         let mut server = Server { shared, lanes: JoinSet::new(), connections: JoinSet::new() };
         for (number, jobs) in (0..).zip(receivers) {
@@ -177,7 +182,7 @@ impl Connector for HttpServer {
 }
 
 impl HttpServer {
-    fn shared(&self, session: &Session, lanes: Vec<mpsc::Sender<Job>>) -> Result<Shared, ConnectorError> {
+    fn shared(&self, session: &Session, lanes: Vec<Entrance>) -> Result<Shared, ConnectorError> {
         let settings = Arc::clone(&self.settings);
         Ok(Shared {
             tls: load_again(settings.config.tls.as_ref())?,

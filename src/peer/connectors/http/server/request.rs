@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
 use super::answer::{Answer, AnswerBody, response};
-use super::config::Settings;
+use super::config::{HttpMode, Settings};
 use super::lane::Job;
 use super::routes::Served;
 use super::waiting::{Entered, Place, Reply, Ticket};
@@ -61,13 +61,14 @@ async fn handle(shared: &Arc<Shared>, remote: SocketAddr, request: Request<Incom
     let key = key(settings, &parts)?;
     let body = read(settings, body).await?;
     let began = Instant::now();
-    let (place, lane) = shared.next_place().ok_or_else(Answer::stopping)?;
+    let (place, entrance) = shared.next_place().ok_or_else(Answer::stopping)?;
     let ticket = match shared.waiting.enter(place, key.as_deref().map(Arc::from)) {
         Entered::Answered(answer) => return Ok(Reply { answer, receipt: None }),
         Entered::Joined(ticket) => ticket,
         Entered::New(ticket) => {
-            let job = Job { place, arrival: arrival(settings, place, remote, &parts, &body, key)? };
-            let queued = timeout_at(began + settings.emit_deadline, lane.send(job)).await;
+            let arrival = arrival(settings, place, remote, &parts, &body, key)?;
+            let job = Job { place, arrival, busy: entrance.busy.clone() };
+            let queued = timeout_at(began + settings.emit_deadline, entrance.jobs.send(job)).await;
             queued.map_err(|_| too_slow())?.map_err(|_| Answer::stopping())?;
             ticket
         }
@@ -146,6 +147,10 @@ fn arrival(
             arrival = arrival.field(field, headers::text(value));
         }
     }
+    let arrival = match settings.config.mode {
+        HttpMode::Answer => arrival.acknowledged_by_answer(),
+        HttpMode::Accept => arrival,
+    };
     Ok(match key {
         Some(key) => arrival.id(key).of_peer(),
         None => arrival,

@@ -127,14 +127,15 @@ impl Waiting {
         self.lock().slots.get(&place).is_some_and(Slot::is_wanted)
     }
 
-    /// Gives an answer from an event to every request of a lane whose number is in the range, and keeps it for requests
-    /// with a key.
-    pub(super) fn route(&self, lane: u64, numbers: Numbers, answer: Answer) -> Routed {
+    /// Gives an answer from an event to every request of a lane whose number is in one of the ranges, and keeps it for
+    /// requests with a key.
+    pub(super) fn route(&self, lane: u64, numbers: &[Numbers], answer: Answer) -> Routed {
         let (receipt, taken) = Receipt::new();
-        let has_taker = self.give(lane, numbers, &Reply { answer: Arc::new(answer), receipt: Some(receipt) });
-        match has_taker {
-            true => Routed::Sent(taken),
-            false => Routed::Nobody,
+        let reply = Reply { answer: Arc::new(answer), receipt: Some(receipt) };
+        let takers = numbers.iter().filter(|numbers| self.give(lane, **numbers, &reply)).count();
+        match takers {
+            0 => Routed::Nobody,
+            _ => Routed::Sent(taken),
         }
     }
 
@@ -295,7 +296,7 @@ mod tests {
     async fn a_batch_answers_every_request_in_its_range() {
         let waiting = Arc::new(Waiting::new(KEEP));
         let [a, b, c, other] = [(1, 1), (1, 17), (1, 33), (2, 18)].map(|place| new(&waiting, place, None));
-        assert!(matches!(waiting.route(1, (1, 17), hello()), Routed::Sent(_)));
+        assert!(matches!(waiting.route(1, &[(1, 17)], hello()), Routed::Sent(_)));
         let statuses = [reply(a).await, reply(b).await, reply(c).await, reply(other).await];
         assert_eq!(statuses, [Some(StatusCode::OK), Some(StatusCode::OK), None, None]);
     }
@@ -303,12 +304,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_waits_for_is_noticed() {
         let waiting = Arc::new(Waiting::new(KEEP));
-        assert!(matches!(waiting.route(1, (1, 1), hello()), Routed::Nobody));
+        assert!(matches!(waiting.route(1, &[(1, 1)], hello()), Routed::Nobody));
         drop(new(&waiting, (1, 1), None));
-        assert!(matches!(waiting.route(1, (1, 1), hello()), Routed::Nobody));
+        assert!(matches!(waiting.route(1, &[(1, 1)], hello()), Routed::Nobody));
         let ticket = new(&waiting, (1, 2), None);
-        assert!(matches!(waiting.route(1, (2, 2), hello()), Routed::Sent(_)));
-        assert!(matches!(waiting.route(1, (2, 2), hello()), Routed::Nobody), "it has an answer already");
+        assert!(matches!(waiting.route(1, &[(2, 2)], hello()), Routed::Sent(_)));
+        assert!(matches!(waiting.route(1, &[(2, 2)], hello()), Routed::Nobody), "it has an answer already");
         drop(ticket);
         waiting.nobody().await;
     }
@@ -317,7 +318,7 @@ mod tests {
     async fn an_answer_that_was_not_taken_is_noticed() {
         let waiting = Arc::new(Waiting::new(KEEP));
         let ticket = new(&waiting, (1, 1), None);
-        let Routed::Sent(taken) = waiting.route(1, (1, 1), hello()) else { panic!("it waits") };
+        let Routed::Sent(taken) = waiting.route(1, &[(1, 1)], hello()) else { panic!("it waits") };
         drop(ticket);
         assert!(taken.await.is_err());
     }
@@ -328,7 +329,7 @@ mod tests {
         let first = new(&waiting, (1, 1), Some("k"));
         let Entered::Joined(second) = waiting.enter((2, 2), Some("k".into())) else { panic!("it joins") };
         assert_eq!(second.place(), (1, 1));
-        waiting.route(1, (1, 1), hello());
+        waiting.route(1, &[(1, 1)], hello());
         assert_eq!((reply(first).await, reply(second).await), (Some(StatusCode::OK), Some(StatusCode::OK)));
         assert!(matches!(waiting.enter((3, 3), Some("k".into())), Entered::Answered(_)));
         tokio::time::advance(KEEP).await;
@@ -343,7 +344,7 @@ mod tests {
         drop(gone);
         waiting.nobody().await;
         let Entered::Joined(again) = waiting.enter((2, 2), Some("k".into())) else { panic!("it joins") };
-        waiting.route(1, (1, 1), hello());
+        waiting.route(1, &[(1, 1)], hello());
         assert_eq!(reply(again).await, Some(StatusCode::OK));
         drop(new(&waiting, (1, 5), Some("not committed")));
         assert!(waiting.lock().slots.is_empty());
@@ -356,7 +357,7 @@ mod tests {
             let ticket = new(&waiting, (1, number), Some(&format!("k{number}")));
             waiting.committed((1, number));
             if number % 2 == 0 {
-                waiting.route(1, (number, number), hello());
+                waiting.route(1, &[(number, number)], hello());
             }
             drop(ticket);
         }
