@@ -7,6 +7,10 @@
 //! A sender's event that commits late must be listed before the events that its sender emits after that commit. So a
 //! position after consumed events stays before the ids of the last minute. Only after events that a processor left
 //! in the box does a position follow the listing at once.
+//!
+//! That is a *search*: it goes on page by page until the end of the box, and then the next listing starts with the
+//! first event. A scan that sees an event which the search has passed does not end the search. Else a box whose
+//! pages take longer than the pause of two scans would be listed from its start for ever.
 
 use std::collections::HashMap;
 
@@ -23,26 +27,42 @@ const MAX_POSITIONS: usize = 20_000;
 pub(crate) struct Positions(HashMap<Recipient, Position>);
 
 #[derive(Debug, Clone, Copy)]
-struct Position {
-    behind: EventId,
-    /// Event up to which everything was consumed, and the time of that, if the listing skipped nothing.
-    emptied: Option<(EventId, Instant)>,
+enum Position {
+    /// Everything up to the event `last` is consumed since `at`. The next listing starts before the late ones.
+    Consumed { last: EventId, at: Instant },
+    /// A search left events in the box, after `from` and up to `behind`.
+    Search { from: EventId, behind: EventId },
+}
+
+impl Position {
+    fn behind(self) -> EventId {
+        match self {
+            Position::Consumed { last, .. } => last.before_late_ones(),
+            Position::Search { behind, .. } => behind,
+        }
+    }
 }
 
 impl Positions {
     /// Returns the event after which the listing of a recipient starts.
     pub(crate) fn of(&self, to: &Recipient) -> EventId {
-        self.0.get(to).map_or(EventId::NIL, |position| position.behind)
+        self.0.get(to).map_or(EventId::NIL, |position| position.behind())
     }
 
     /// Returns whether the listing skips events that were there when they were listed.
     pub(crate) fn passed_over(&self, to: &Recipient) -> bool {
-        self.0.get(to).is_some_and(|position| position.emptied.is_none())
+        self.search_of(to).is_some()
     }
 
-    /// Returns whether the listing would not reach an event that a scan saw.
+    /// Returns whether a search has passed an event that a scan saw. An event that committed late behind the search
+    /// is among them; the search lists the box anew at its end.
+    pub(crate) fn has_passed(&self, to: &Recipient, seen: EventId) -> bool {
+        self.search_of(to).is_some_and(|(from, behind)| from < seen && seen <= behind)
+    }
+
+    /// Returns whether neither the listing nor a search would reach an event that a scan saw.
     pub(crate) fn is_before_position(&self, to: &Recipient, seen: EventId) -> bool {
-        self.0.get(to).is_some_and(|position| position.behind >= seen)
+        self.of(to) >= seen && !self.has_passed(to, seen)
     }
 
     /// Returns whether everything up to an event was consumed.
@@ -58,10 +78,11 @@ impl Positions {
     /// Notes that events up to this one were listed, and that events remain: some before it, or only later ones.
     pub(crate) fn more_remain(&mut self, to: &Recipient, last: EventId, left_some: bool) {
         // A start before the skipped events would list them again.
-        if left_some || self.passed_over(to) {
-            return self.set(to, Position { behind: last, emptied: None });
+        match self.search_of(to) {
+            Some((from, _)) => self.set(to, Position::Search { from, behind: last }),
+            None if left_some => self.set(to, Position::Search { from: self.of(to), behind: last }),
+            None => self.behind_consumed(to, last),
         }
-        self.behind_consumed(to, last);
     }
 
     /// Notes that all events up to this one were consumed, and that no more were there.
@@ -74,7 +95,7 @@ impl Positions {
     }
 
     fn behind_consumed(&mut self, to: &Recipient, last: EventId) {
-        self.set(to, Position { behind: last.before_late_ones(), emptied: Some((last, Instant::now())) });
+        self.set(to, Position::Consumed { last, at: Instant::now() });
     }
 
     /// Lets the next listing start with the first event.
@@ -83,7 +104,18 @@ impl Positions {
     }
 
     fn emptied_of(&self, to: &Recipient) -> Option<(EventId, Instant)> {
-        self.0.get(to)?.emptied
+        match self.0.get(to)? {
+            Position::Consumed { last, at } => Some((*last, *at)),
+            Position::Search { .. } => None,
+        }
+    }
+
+    /// Returns the start of the search of a recipient, and the last event that it has passed.
+    fn search_of(&self, to: &Recipient) -> Option<(EventId, EventId)> {
+        match self.0.get(to)? {
+            Position::Search { from, behind } => Some((*from, *behind)),
+            Position::Consumed { .. } => None,
+        }
     }
 
     fn set(&mut self, to: &Recipient, position: Position) {
@@ -117,5 +149,21 @@ mod tests {
         assert!(!positions.was_consumed_since(&to, first, Instant::now()), "it committed late");
         positions.more_remain(&to, last, true);
         assert!(!positions.was_consumed_since(&to, first, began), "it was passed over");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_search_begins_anew_only_for_an_event_before_its_start() {
+        let (mut positions, to) = (Positions::default(), Recipient::new("cell", "a").unwrap());
+        let [consumed, left, behind] = [EventId::mint(), EventId::mint(), EventId::mint()];
+        positions.emptied(&to, consumed);
+        let from = positions.of(&to);
+        for end in [left, behind] {
+            positions.more_remain(&to, end, true);
+            assert_eq!(positions.of(&to), end);
+        }
+        assert!(positions.is_before_position(&to, from), "no listing of the search could have had it");
+        for seen in [consumed, left, behind] {
+            assert!(!positions.is_before_position(&to, seen) && positions.has_passed(&to, seen));
+        }
+        assert!(!positions.has_passed(&to, EventId::mint()), "the search comes to it");
     }
 }

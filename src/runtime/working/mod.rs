@@ -1,5 +1,6 @@
 //! Working on recipients that were found, in rounds and turns.
 
+mod activity;
 pub(super) mod at_work;
 pub(super) mod idle;
 pub(super) mod lane;

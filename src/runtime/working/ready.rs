@@ -4,32 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
+use super::activity::{Activity, Again};
 use super::lane::{Choose, Lane, Queues};
 use crate::eventbox::EventId;
 use crate::recipient::Recipient;
 use crate::runtime::finding::position::Positions;
-
-/// State of a recipient. A recipient has one state, so at most one round or turn of this process works on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activity {
-    Waiting,
-    /// In flight. If it is found meanwhile, it becomes ready again, and is listed from the front when events are there.
-    AtWork {
-        again: Again,
-        from_start: bool,
-    },
-    /// Resting: a turn found nothing to do with the events in the box.
-    Resting(Instant),
-}
-
-/// Whether a recipient in flight was found again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
-    No,
-    /// A scan saw this event. The task in flight may be consuming it.
-    Seen(EventId),
-    WokenUp,
-}
 
 /// A first-in-first-out queue. A recipient with more events goes to the end, so that it cannot starve the others.
 #[derive(Debug, Default)]
@@ -44,7 +23,7 @@ pub(crate) struct ReadySet {
 impl ReadySet {
     /// Adds a recipient whose first event a scan saw. Returns whether the recipient becomes ready because of that.
     pub(super) fn found(&mut self, to: Recipient, first: EventId, lane: Lane, began: Instant, now: Instant) -> bool {
-        let is_late = self.positions.is_before_position(&to, first);
+        let is_late = self.is_late(&to, first);
         if is_late {
             self.list_anew(&to);
         } else if self.positions.was_consumed_since(&to, first, began) {
@@ -53,6 +32,8 @@ impl ReadySet {
         }
         match self.activities.get_mut(&to) {
             Some(Activity::Waiting) => false,
+            // The search goes on to the end of the box, and lists it anew then.
+            Some(Activity::AtWork { .. }) if self.positions.has_passed(&to, first) => false,
             Some(Activity::AtWork { again, from_start }) => {
                 *from_start |= is_late;
                 if *again != Again::WokenUp {
@@ -78,6 +59,11 @@ impl ReadySet {
             Some(Activity::AtWork { again, .. }) => *again = Again::WokenUp,
             Some(Activity::Resting(_)) | None => self.wait(to, lane),
         }
+    }
+
+    /// Returns whether a scan saw an event that the next listing would not reach.
+    pub(super) fn is_late(&self, to: &Recipient, seen: EventId) -> bool {
+        self.positions.is_before_position(to, seen)
     }
 
     /// Returns whether a turn consumed the event that a scan saw, after the scan had begun.
@@ -262,15 +248,12 @@ mod tests {
             assert_eq!(queue.take(Lane::REDUCERS, 1).len(), usize::from(is_listed_again));
             queue.forget(&a);
         }
-        let found = queue.found(a.clone(), last, Lane::REDUCERS, began, Instant::now());
-        assert!(!found, "the scan began before the turn had ended");
-        assert!(queue.found(a.clone(), last, Lane::REDUCERS, Instant::now(), Instant::now()), "it committed late");
+        let now = Instant::now();
+        assert!(!queue.found(a.clone(), last, Lane::REDUCERS, began, now), "the scan began before the turn had ended");
+        assert!(queue.found(a.clone(), last, Lane::REDUCERS, now, now), "it committed late");
         queue.forget(&a);
         let late = queue.position(&a);
-        assert!(
-            queue.found(a.clone(), late, Lane::REDUCERS, began, Instant::now()),
-            "no listing comes to it, however many turns end"
-        );
+        assert!(queue.found(a.clone(), late, Lane::REDUCERS, began, now), "no listing comes to it, whatever turns end");
         assert_eq!(queue.position(&a), EventId::NIL);
     }
 
@@ -383,6 +366,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_scan_does_not_send_a_search_back_to_the_front() {
+        let (mut queue, now, a) = (ReadySet::default(), Instant::now(), to("a"));
+        let [first, second, third] = [EventId::mint(), EventId::mint(), EventId::mint()];
+        queue.woken_up(a.clone(), Lane::REDUCERS);
+        for listed in [first, second, third] {
+            queue.take(Lane::REDUCERS, 1);
+            queue.found(a.clone(), first, Lane::REDUCERS, now, now);
+            queue.more_remain(&a, listed, true);
+            queue.done(a.clone(), Lane::REDUCERS, true);
+            queue.found(a.clone(), first, Lane::REDUCERS, now, now);
+            assert_eq!(queue.position(&a), listed);
+        }
+        queue.take(Lane::REDUCERS, 1);
+        queue.found(a.clone(), first, Lane::REDUCERS, now, now);
+        queue.rest(a.clone(), Lane::REDUCERS, now, true);
+        assert_eq!((queue.position(&a), queue.waiting(Lane::REDUCERS)), (EventId::NIL, 0), "it rests at its end");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_late_event_ends_a_rest() {
         let (mut queue, now, last) = (ReadySet::default(), Instant::now(), EventId::mint());
         let (a, until) = (to("a"), now + Duration::from_secs(1));
@@ -392,8 +394,7 @@ mod tests {
         queue.rest(a.clone(), Lane::REDUCERS, until, true);
         queue.found(a.clone(), last, Lane::REDUCERS, now, now);
         assert_eq!(queue.waiting(Lane::REDUCERS), 0);
-        let late = queue.position(&a);
-        queue.found(a.clone(), late, Lane::REDUCERS, now, now);
+        queue.found(a.clone(), queue.position(&a), Lane::REDUCERS, now, now);
         assert_eq!((queue.waiting(Lane::REDUCERS), queue.position(&a)), (1, EventId::NIL));
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn is_held(
     began: Instant,
     now: Instant,
 ) -> bool {
-    let is_late = queue.position(to) >= first;
+    let is_late = queue.is_late(to, first);
     let has_events = is_late || !queue.has_consumed(to, first, began);
     let is_held = has_events && rates.waits(to, now);
     if is_held && is_late {

@@ -116,6 +116,30 @@ on_every_engine! {
         runtime.stop(STOP).await;
     }
 
+    /// Scans that come between the pages of a long box do not send the search back to the front of the box.
+    async fn scans_do_not_send_a_search_back(db) {
+        struct SlowAndPicky;
+        impl eventbox::Reducer for SlowAndPicky {
+            type State = u64;
+            fn reduce(&self, _: &Recipient, events: &[Event], count: u64) -> Result<Outcome<u64>, eventbox::BoxError> {
+                // All pages together take longer than several polls.
+                std::thread::sleep(Duration::from_millis(15));
+                let wanted: Vec<_> = events.iter().filter(|event| event.value() == b"now").collect();
+                if wanted.is_empty() {
+                    return Ok(Outcome::stay());
+                }
+                Ok(Outcome::to(count + wanted.len() as u64).consuming(wanted))
+            }
+        }
+        let to = tally("picky");
+        emit(db, &to, (0..300).map(|n| if n == 299 { "now" } else { "later" })).await;
+        let mut config = config();
+        config.max_events = NonZeroU32::new(10).unwrap();
+        let runtime = Runtime::builder(db.open(4)).reducer("tally", SlowAndPicky).config(config).start().await.unwrap();
+        eventually(SOON, async || db.count("eventbox_event").await == 299).await;
+        runtime.stop(STOP).await;
+    }
+
     /// Events of a kind without a worker here stay, whatever stands before and behind them. The runtime counts them,
     /// and names the kind once.
     async fn an_unregistered_kind_stays(db) {
