@@ -1,6 +1,6 @@
 //! The checks of `cargo xtask ci`, which must pass in addition to the tests.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -47,7 +47,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
     for check in &mut checks {
         announce(check);
-        let status = status_of(check)?;
+        let status = timed(check)?;
         if !status.success() {
             eprintln!("xtask: failed: {}", words_of(check));
             return exit_code(status);
@@ -60,7 +60,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     // With the features of the tests, whose build exists. `cargo run` would choose other features and build again.
     let mut build = cargo(["build", "--workspace", "--all-features", "--bins"]);
     announce(&build);
-    if !status_of(&mut build)?.success() {
+    if !timed(&mut build)?.success() {
         bail!("the program could not be built");
     }
     let program = std::env::current_exe().context("find the programs that were built")?.with_file_name("eventbox");
@@ -92,7 +92,7 @@ fn bare_runtime(database_url: &str) -> Result<()> {
     tests.env("EVENTBOX_TEST_BARE_RUNTIME", "1").env("DATABASE_URL", database_url);
     crate::run_several_per_core(&mut tests);
     announce(&tests);
-    if !status_of(&mut tests)?.success() {
+    if !timed(&mut tests)?.success() {
         bail!("the tests of the runtime failed without leases and wake-ups");
     }
     Ok(())
@@ -110,7 +110,7 @@ fn cut_by_shard(database_url: &str) -> Result<()> {
     tests.env("EVENTBOX_TEST_LAYOUT", "by-shard").env("DATABASE_URL", database_url);
     crate::run_several_per_core(&mut tests);
     announce(&tests);
-    if !status_of(&mut tests)?.success() {
+    if !timed(&mut tests)?.success() {
         bail!("the tests failed with the statements by shard");
     }
     Ok(())
@@ -129,6 +129,14 @@ fn demo(mut command: Command) -> Result<()> {
         bail!("the demo was not verified ({})", done.status);
     }
     Ok(())
+}
+
+/// Runs a command, and says how long it took: the checks of a merge may take 35 minutes, so each must be known.
+fn timed(command: &mut Command) -> Result<ExitStatus> {
+    let started = Instant::now();
+    let status = status_of(command)?;
+    eprintln!("xtask: {} s", started.elapsed().as_secs());
+    Ok(status)
 }
 
 fn announce(command: &Command) {

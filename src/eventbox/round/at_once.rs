@@ -8,7 +8,7 @@ use super::ready::{Ready, Removal};
 use crate::error::Result;
 use crate::eventbox::emit::wake_up;
 use crate::eventbox::emit::{MAX_EMIT_EVENTS, answers_of, rows_of};
-use crate::eventbox::event::trace;
+use crate::eventbox::event::{Event, trace};
 use crate::origin;
 use crate::store::{Backend, Emitted, Fault, answered, hold};
 
@@ -41,7 +41,7 @@ pub(super) async fn write<B: Backend>(
 
 /// Returns whether a turn adds events, none of which has a name or a due time, and nothing else.
 fn emits_only(ready: &Ready) -> bool {
-    let is_plain = |event: &crate::Event| event.name().is_none() && event.due().is_none();
+    let is_plain = |event: &Event| event.name().is_none() && event.due().is_none();
     ready.only_emits()
         && ready.emitted.len() <= MAX_EMIT_EVENTS
         && ready.emitted.iter().all(|(_, event)| is_plain(event))

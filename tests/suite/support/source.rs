@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use proc_macro2::{Delimiter, Ident, Literal, TokenStream, TokenTree};
 
@@ -133,6 +134,12 @@ pub(crate) fn is_sql(text: &str) -> bool {
 
 /// Returns the statements that an engine (`postgres` or `sqlite`) runs: its own and the shared ones.
 pub(crate) fn statements(engine: &str) -> Vec<Statement> {
+    // A parse of all files takes a second, and many tests want a few statements each.
+    static FOUND: [OnceLock<Vec<Statement>>; 2] = [const { OnceLock::new() }; 2];
+    FOUND[usize::from(engine == "sqlite")].get_or_init(|| parsed(engine)).clone()
+}
+
+fn parsed(engine: &str) -> Vec<Statement> {
     let files = source_files();
     let macros = macros_of(&files, engine);
     let of_other_engine = if engine == "sqlite" { "store/postgres/" } else { "store/sqlite/" };
