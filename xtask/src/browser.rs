@@ -57,7 +57,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<ExitCode> {
 }
 
 /// Runs the tests on a server of Postgres, and says how long they took.
-fn tests(database_url: &str, args: &[OsString]) -> Result<ExitStatus> {
+pub(crate) fn tests(database_url: &str, args: &[OsString]) -> Result<ExitStatus> {
     let (chromium, chromedriver) = programs()?;
     // Built before the time is taken.
     let mut build = cargo(["test", "--workspace", "--all-features", "--test", "browser", "--no-run"]);

@@ -27,12 +27,13 @@ The chores of eventbox.
   cargo xtask test [ARGS…]   runs all tests on both engines, three per core, or as many at a time as
                              RUST_TEST_THREADS says; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
-                             every feature by itself, the tests of the runtime without leases and wake-ups, the
-                             tests of tables that are cut by shard, and the demo on both engines
+                             features by themselves, the tests of the runtime without leases and wake-ups, the
+                             tests of tables that are cut by shard, the demo on both engines, and the operator's
+                             page in Chromium
   cargo xtask browser [ARGS…]
                              clicks through the operator's page in Chromium, on both engines; ARGS are names of tests;
-                             --picture makes docs/dashboard.png instead. The command installs Chromium if it may,
-                             and is not in `ci`
+                             --picture makes docs/dashboard.png instead. The command installs Chromium if it may;
+                             `ci` has the tests on SQLite
   cargo xtask prometheus     has a real Prometheus scrape a service: alerts of ops/alerts.yaml fire and end, and every
                              name and query of ops/ is known; takes two minutes. The command installs Prometheus if it
                              may, and is not in `ci`
