@@ -104,6 +104,11 @@ on_every_engine! {
         let many = vec![item("a"); MAX_EMIT_EVENTS + 1];
         assert!(matches!(misuse(&set().add(&db.pool, &many).await.unwrap_err()), Misuse::TooMany { .. }));
         assert!(matches!(misuse(&set().delete(&db.pool, &["a\0b"]).await.unwrap_err()), Misuse::Nul { .. }));
+        let ids = vec!["a"; MAX_EMIT_EVENTS + 2];
+        for too_many in [&ids[1..], &ids[..]] {
+            assert!(matches!(misuse(&set().delete(&db.pool, too_many).await.unwrap_err()), Misuse::TooMany { .. }));
+        }
+        assert!(set().delete(&db.pool, &ids[2..]).await.unwrap_err().is_transient(), "so many are allowed");
         assert!(set().add(&db.pool, &[]).await.unwrap().is_empty());
         let error = set().list(&db.pool, NonZeroU32::MIN).await.unwrap_err();
         assert!(error.is_transient() && !error.is_contention(), "{error:?}");

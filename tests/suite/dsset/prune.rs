@@ -185,6 +185,30 @@ on_every_engine! {
         assert_eq!(counts(&pruner.run_once().await.unwrap()), [1, 0, 0], "a single pass still works");
     }
 
+    /// A stop waits for the transaction in flight, and not for the whole pass.
+    async fn a_stop_ends_a_pass_between_two_slices(db) {
+        let names: Vec<_> = (0..500).map(|n| (airport(), named(&format!("n{n}")))).collect();
+        eventbox::emit_all(&db.pool, &names).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        let pruner = Pruner::new(db.open(1), PrunerConfig::default().with_slice(NonZeroU32::MIN));
+        pruner.start();
+        eventually(SOON, async || stamped(db).await > 0).await;
+        assert!(pruner.stop(SOON).await.complete);
+        assert!(stamped(db).await < 500, "the pass went on to its end");
+    }
+
+    /// The pruner keeps a name for its own delay.
+    async fn a_pruner_has_a_delay_of_its_own(db) {
+        emit(&db.pool, &airport(), named("n")).await.unwrap();
+        drain(&db.pool, &airport()).await;
+        let week = Duration::from_secs(7 * 24 * 60 * 60);
+        let patient = Pruner::new(db.open(1), PrunerConfig::default().with_tombstone_delay(week));
+        assert_eq!(counts(&patient.run_once().await.unwrap()), [1, 0, 0]);
+        let_the_delay_pass(db).await;
+        assert_eq!(counts(&patient.run_once().await.unwrap()), [0, 0, 0]);
+        assert_eq!(counts(&prune(db).await), [0, 0, 1], "the default delay has passed");
+    }
+
     /// A pass that fails does not end the pruner.
     async fn a_pass_that_fails_is_retried(db) {
         emit(&db.pool, &airport(), named("n")).await.unwrap();

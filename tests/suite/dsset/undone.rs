@@ -46,4 +46,42 @@ on_every_engine! {
         tx.commit().await.unwrap();
         assert_eq!((db.count("eventbox_event").await, db.count("note").await), (1, 1));
     }
+
+    /// A commit checks the pops of all sets, also when the last one holds.
+    async fn an_undone_pop_is_reported_when_a_later_pop_holds(db) {
+        let sets = ["1", "2"].map(|key| Set::new(Recipient::new("set", key).unwrap()));
+        for set in &sets {
+            set.add(&db.pool, &[Item::new("a", "x"), Item::new("b", "y")]).await.unwrap();
+        }
+        let max = 10.try_into().unwrap();
+        let listings = [sets[0].list(&db.pool, max).await.unwrap(), sets[1].list(&db.pool, max).await.unwrap()];
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        sqlx::raw_sql("SAVEPOINT mine").execute(&mut *tx).await.unwrap();
+        for (set, listing) in sets.iter().zip(&listings) {
+            let mut op = set.begin_pop(&mut tx, listing).await.unwrap();
+            assert!(op.pop("a"));
+            assert_eq!(finish_pop(&mut tx, [op]).await.unwrap(), 1);
+            if set.of() == sets[0].of() {
+                sqlx::raw_sql("ROLLBACK TO SAVEPOINT mine").execute(&mut *tx).await.unwrap();
+            }
+        }
+        let error = tx.commit().await.unwrap_err();
+        assert!(matches!(error, Error::Misuse { misuse: Misuse::PopUndone, .. }), "{error:?}");
+        assert_eq!(db.count("eventbox_event").await, 4);
+    }
+
+    /// A transaction may pop from one set again. Its first turn is not looked for, because the second one replaced it.
+    async fn a_set_is_popped_twice_in_a_transaction(db) {
+        let set = Set::new(Recipient::new("set", "1").unwrap());
+        set.add(&db.pool, &[Item::new("a", "x"), Item::new("b", "y")]).await.unwrap();
+        let listing = set.list(&db.pool, 10.try_into().unwrap()).await.unwrap();
+        let mut tx = PopTx::begin(&db.pool).await.unwrap();
+        for id in ["a", "b"] {
+            let mut op = set.begin_pop(&mut tx, &listing).await.unwrap();
+            assert!(op.pop(id));
+            assert_eq!(finish_pop(&mut tx, [op]).await.unwrap(), 1);
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(db.count("eventbox_event").await, 0);
+    }
 }
