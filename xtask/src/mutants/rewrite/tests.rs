@@ -178,6 +178,14 @@ fn an_error_is_blamed_on_the_change_or_on_what_stands_around_it() {
 }
 
 #[test]
+fn values_without_an_arm_are_blamed_on_all_arms() {
+    let arms = [(Genre::MatchArm, &[""][..]), (Genre::MatchArm, &[""])];
+    let (_, rewritten) = rewritten("fn f() { match a.b { §A => c, §B => d } }", &arms);
+    let start = rewritten.text.find("a.b").unwrap();
+    assert_eq!(rewritten.blamed(&(start..start + 3)), Some((Obstacle::NotExpressible, vec![1, 2])));
+}
+
+#[test]
 fn both_values_of_an_opaque_type_would_need_one_type() {
     let mut text = "fn f() -> impl Iterator<Item = u8> { §g() }".to_owned();
     let mut mutant = mutant(&mut text, 1, Genre::FnValue, "::std::iter::empty()");

@@ -193,6 +193,23 @@ impl<'ast> Visit<'ast> for Rewriter<'_> {
         self.writer.end(begin, numbers(&mutants));
     }
 
+    fn visit_expr_match(&mut self, node: &'ast syn::ExprMatch) {
+        let is_free = |arm: &&Arm| !matches!(arm.pat, Pat::Guard(_));
+        let of_arm = |arm: &Arm| self.sites.get(&(bytes(arm).start, Genre::MatchArm));
+        let of_arms: Vec<u32> =
+            node.arms.iter().filter(is_free).filter_map(of_arm).flat_map(|mutants| numbers(mutants)).collect();
+        let (start, end) = (bytes(node).start, bytes(&node.expr).end);
+        self.writer.copy_to(start);
+        let begin = self.writer.begin();
+        self.visit_expr(&node.expr);
+        self.writer.copy_to(end);
+        // Values that no arm takes any more are an error of the head.
+        if !of_arms.is_empty() {
+            self.writer.end(begin, of_arms);
+        }
+        node.arms.iter().for_each(|arm| self.visit_arm(arm));
+    }
+
     fn visit_arm(&mut self, node: &'ast Arm) {
         self.visit_arm_pattern(node);
         self.visit_expr(&node.body);
