@@ -62,7 +62,7 @@ impl Positions {
 
     /// Returns whether neither the listing nor a search would reach an event that a scan saw.
     pub(crate) fn is_before_position(&self, to: &Recipient, seen: EventId) -> bool {
-        self.of(to) >= seen && !self.has_passed(to, seen)
+        self.0.get(to).is_some_and(|position| position.behind() >= seen) && !self.has_passed(to, seen)
     }
 
     /// Returns whether everything up to an event was consumed.
