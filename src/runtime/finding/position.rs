@@ -28,8 +28,9 @@ pub(crate) struct Positions(HashMap<Recipient, Position>);
 
 #[derive(Debug, Clone, Copy)]
 enum Position {
-    /// Everything up to the event `last` is consumed since `at`. The next listing starts before the late ones.
-    Consumed { last: EventId, at: Instant },
+    /// Everything up to the event `last` was consumed at `at`. `behind` is before the ids of the minute before `at`,
+    /// and stays there: their late events may commit at any time, and without a wake-up.
+    Consumed { behind: EventId, last: EventId, at: Instant },
     /// A search left events in the box, after `from` and up to `behind`.
     Search { from: EventId, behind: EventId },
 }
@@ -37,8 +38,7 @@ enum Position {
 impl Position {
     fn behind(self) -> EventId {
         match self {
-            Position::Consumed { last, .. } => last.before_late_ones(),
-            Position::Search { behind, .. } => behind,
+            Position::Consumed { behind, .. } | Position::Search { behind, .. } => behind,
         }
     }
 }
@@ -95,7 +95,7 @@ impl Positions {
     }
 
     fn behind_consumed(&mut self, to: &Recipient, last: EventId) {
-        self.set(to, Position::Consumed { last, at: Instant::now() });
+        self.set(to, Position::Consumed { behind: last.before_late_ones(), last, at: Instant::now() });
     }
 
     /// Lets the next listing start with the first event.
@@ -105,7 +105,7 @@ impl Positions {
 
     fn emptied_of(&self, to: &Recipient) -> Option<(EventId, Instant)> {
         match self.0.get(to)? {
-            Position::Consumed { last, at } => Some((*last, *at)),
+            Position::Consumed { last, at, .. } => Some((*last, *at)),
             Position::Search { .. } => None,
         }
     }
@@ -165,5 +165,19 @@ mod tests {
             assert!(!positions.is_before_position(&to, seen) && positions.has_passed(&to, seen));
         }
         assert!(!positions.has_passed(&to, EventId::mint()), "the search comes to it");
+    }
+    #[cfg(feature = "testing")]
+    #[tokio::test]
+    async fn time_that_passes_moves_no_position() {
+        let clock = crate::clock::Clock::at(std::time::SystemTime::now());
+        let passed = clock.scope(async {
+            let (mut positions, to) = (Positions::default(), Recipient::new("cell", "a").unwrap());
+            positions.emptied(&to, EventId::mint());
+            let before = positions.of(&to);
+            clock.advance(Duration::from_secs(600));
+            (before, positions.of(&to))
+        });
+        let (before, after) = passed.await;
+        assert_eq!(before, after);
     }
 }
