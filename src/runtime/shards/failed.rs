@@ -101,7 +101,10 @@ impl FailedShards {
                 verdicts.healed.insert(shard);
             }
         }
-        all.retain(|shard, noted| held.contains(*shard) && (noted.failures > 0 || again.contains_key(shard)));
+        // A commit may come before the check that reads this failure, and must heal the shard all the same.
+        let with_failures = orders.iter().filter(|order| order.attempts > 0).map(shard_of);
+        let failing: ShardSet = with_failures.chain(verdicts.failed.iter().map(|(shard, ..)| *shard)).collect();
+        all.retain(|shard, noted| held.contains(*shard) && (noted.failures > 0 || failing.contains(*shard)));
         self.any.store(!all.is_empty(), Ordering::Release);
         verdicts
     }
@@ -152,6 +155,18 @@ mod tests {
 
     fn fail(shards: &FailedShards, times: u32) {
         (0..times).for_each(|_| shards.failed(seven(), &std::fmt::Error));
+    }
+
+    #[test]
+    fn a_commit_right_after_the_failure_heals_the_shard() {
+        let (shards, config) = (FailedShards::default(), config());
+        let verdicts = |orders: &[ShardOrder]| shards.verdicts(orders, ShardSet::ALL, &config);
+        fail(&shards, 3);
+        assert_eq!(verdicts(&[order(0, None)]).failed.len(), 1);
+        shards.works(7);
+        assert_eq!(verdicts(&[order(1, Some(500_000))]), Verdicts::default(), "its pause lasts");
+        assert_eq!(verdicts(&[order(1, Some(0))]).healed, seven());
+        assert_eq!(verdicts(&[order(0, None)]), Verdicts::default());
     }
 
     #[test]
