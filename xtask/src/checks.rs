@@ -9,8 +9,17 @@ use anyhow::{Context, Result, bail};
 use crate::run::{cargo, exit_code, status_of, words_of};
 use crate::{browser, postgres};
 
-/// Features that must build by themselves; `cargo xtask package` builds every one.
-const FEATURES: [&str; 5] = ["postgres", "postgres,testing", "sqlite,runtime", "sqlite,dashboard", "sqlite,peer"];
+/// Features that must build by themselves.
+const FEATURES: [&str; 8] = [
+    "postgres",
+    "sqlite",
+    "sqlite,emitter",
+    "sqlite,runtime",
+    "postgres,testing",
+    "sqlite,dashboard",
+    "sqlite,peer",
+    "sqlite,shards",
+];
 
 /// The page in Chromium on one engine. `cargo xtask browser` has both: their data come from the same views, which the
 /// suite compares.
