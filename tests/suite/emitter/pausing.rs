@@ -27,10 +27,7 @@ fn payloads(fake: &Fake) -> Vec<String> {
 
 /// Waits until the host has claimed a message that it got after everything so far.
 async fn swept<B: Emits>(db: &TestDb<B>, fake: &Fake, name: &str) {
-    let mut tx = eventbox::begin(&db.pool).await.unwrap();
-    let _ = B::publish_in(&mut tx, of("free", "marker", name)).await;
-    tx.commit().await.unwrap();
-    db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0 WHERE source = 'free'").await;
+    leave(db, of("free", "marker", name)).await;
     eventually(SOON, async || payloads(fake).iter().any(|payload| payload == name)).await;
 }
 

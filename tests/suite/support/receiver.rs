@@ -307,22 +307,33 @@ pub(crate) async fn started<B: eventbox::Backend>(
 
 pub(crate) const STOP: Duration = Duration::from_secs(20);
 
-/// `publish_in` for tests that are generic over the engine.
+/// `publish_in` for tests that are generic over the engine, and its row.
 pub(crate) trait Emits: TestEngine {
     async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored;
+
+    /// Makes a stored row due, and no other: a row in flight that becomes due may be sent twice.
+    async fn make_due(tx: &mut Self::Connection, stored: &eventbox::outbox::Stored);
 }
 
-impl Emits for sqlx::Postgres {
-    async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
-        eventbox::outbox::publish_in(tx, event).await.unwrap()
-    }
+const MAKE_DUE: &str = "UPDATE eventbox_outbox SET next_attempt_at_us = 0 WHERE id = $1";
+
+macro_rules! emits {
+    ($engine:ty) => {
+        impl Emits for $engine {
+            async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
+                eventbox::outbox::publish_in(tx, event).await.unwrap()
+            }
+
+            async fn make_due(tx: &mut Self::Connection, stored: &eventbox::outbox::Stored) {
+                let made = sqlx::query(MAKE_DUE).bind(*stored.id()).execute(tx).await.unwrap();
+                assert_eq!(made.rows_affected(), 1);
+            }
+        }
+    };
 }
 
-impl Emits for sqlx::Sqlite {
-    async fn publish_in(tx: &mut Self::Connection, event: CloudEvent) -> eventbox::outbox::Stored {
-        eventbox::outbox::publish_in(tx, event).await.unwrap()
-    }
-}
+emits!(sqlx::Postgres);
+emits!(sqlx::Sqlite);
 
 pub(crate) const OUTBOX: &str = "eventbox_outbox";
 pub(crate) const DEAD: &str = "eventbox_dead_letter";
@@ -334,8 +345,10 @@ pub(crate) async fn emptied<B: TestEngine>(db: &TestDb<B>) {
 
 /// Stores a row as another process would have left it: due at once.
 pub(crate) async fn leave<B: Emits>(db: &TestDb<B>, event: CloudEvent) {
-    let _ = leave_in::<B>(db, event).await;
-    db.run("UPDATE eventbox_outbox SET next_attempt_at_us = 0").await;
+    let mut tx = eventbox::begin(&db.pool).await.unwrap();
+    let stored = B::publish_in(&mut tx, event).await;
+    B::make_due(&mut tx, &stored).await;
+    tx.commit().await.unwrap();
 }
 
 /// Stores a row as another process would have left it, within its first claim.
