@@ -21,6 +21,12 @@ async fn pop_all<B: Backend>(pool: &Pool<B>, set: &Set, listing: &Listing) -> Re
     Ok(popped)
 }
 
+/// A value may be a secret or large, so no log has it.
+#[test]
+fn the_debug_output_of_an_item_has_no_value() {
+    assert_eq!(format!("{:?}", Item::new("abc", "secret")), r#"Item { id: "abc", value_bytes: 6 }"#);
+}
+
 on_every_engine! {
     /// An item is popped once. Its id is refused until the delay has passed and the tombstone is cleaned up.
     /// A refused id stores no event, so it is no garbage before the delay is over.

@@ -211,9 +211,37 @@ mod on_postgres {
             let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
             assert!(op.pop("a"));
             assert_eq!(drain(&db.pool, &airport()).await.len(), 1);
-            assert!(finish_pop(&mut tx, [op]).await.unwrap_err().is_contention());
+            let error = finish_pop(&mut tx, [op]).await.unwrap_err();
+            assert!(error.is_contention() && error.to_string().contains("finish a pop from the set of airport/EWR"));
             assert_eq!(*misuse(&tx.commit().await.unwrap_err()), Misuse::PopNotFinished);
             assert_eq!(turn_of(db, &airport()).await, 1);
+        })
+        .await;
+    }
+
+    /// A connection that is lost is not the caller's fault: the commit does not say that the caller's statements undid
+    /// the pop. The rollback of the caller's own transaction says that it could not be sent.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lost_connection_is_a_transient_error() {
+        with_database("a_lost_connection_is_a_transient_error", async |db: &TestDb<sqlx::Postgres>| {
+            for commits in [true, false] {
+                set().add(&db.pool, &[item("a")]).await.unwrap();
+                let listing = set().list(&db.pool, MANY).await.unwrap();
+                let pool = db.open(1);
+                let mut tx: PopTx<_> = match commits {
+                    true => PopTx::begin(&pool).await.unwrap(),
+                    false => eventbox::begin(&pool).await.unwrap().into(),
+                };
+                let mut op = set().begin_pop(&mut tx, &listing).await.unwrap();
+                assert!(op.pop("a"));
+                finish_pop(&mut tx, [op]).await.unwrap();
+                let session: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
+                db.run(format_args!("SELECT pg_terminate_backend({session})")).await;
+                let ended = if commits { tx.commit().await } else { tx.rollback().await };
+                let error = ended.unwrap_err();
+                assert!(error.is_transient() && !error.is_contention(), "{error:?}");
+                assert_eq!((db.count("eventbox_event").await, turn_of(db, &airport()).await), (1, 0));
+            }
         })
         .await;
     }

@@ -84,6 +84,21 @@ on_every_engine! {
             }
         }
         assert_eq!(walked, [(2, 2, Some("b".to_owned())), (2, 2, Some("d".to_owned())), (1, 1, None)]);
+        // A full slice that ends at the last tombstone is the last one.
+        let mut tx = eventbox::begin(&db.pool).await.unwrap();
+        let five = NonZeroU32::new(5).unwrap();
+        let pruned = prune_slice::<Engine>(&mut tx, shard, None, five, DEFAULT_TOMBSTONE_DELAY).await.unwrap();
+        assert_eq!((pruned.walked, pruned.next), (5, None));
+        tx.rollback().await.unwrap();
+    }
+
+    /// A slice that fails says which shard it was to prune.
+    async fn an_error_names_the_shard(db) {
+        db.run("ALTER TABLE eventbox_tombstone RENAME TO away").await;
+        let mut tx = eventbox::begin(&db.pool).await.unwrap();
+        let error = prune_slice::<Engine>(&mut tx, 7, None, MANY, DEFAULT_TOMBSTONE_DELAY).await.unwrap_err();
+        assert!(error.to_string().contains("prune the tombstones of shard 7"), "{error}");
+        tx.rollback().await.unwrap();
     }
 
     /// The pruner clears the stamp of a tombstone whose event exists. The delay starts again when the event is gone.
@@ -222,6 +237,22 @@ on_every_engine! {
         eventually(SOON, async || stamped(db).await == 1).await;
         assert!(pruner.stop(SOON).await.complete);
     }
+}
+
+/// The second start of a pruner starts no second task. One thread runs the test, so no task runs between the starts.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_pruner_has_one_task() {
+    crate::support::with_database("a_pruner_has_one_task", async |db: &TestDb<sqlx::Sqlite>| {
+        let pruner = Pruner::new(db.open(1), PrunerConfig::default());
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        pruner.start();
+        pruner.start();
+        assert_eq!(tasks(), before + 1);
+        assert!(pruner.stop(SOON).await.complete);
+    })
+    .await;
 }
 
 /// Tests that need an engine with many writers.
