@@ -31,7 +31,8 @@ pub(super) struct Program {
 
 /// Returns the folder in which cargo builds the copy.
 fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target/mutants/target"), PathBuf::from)
+    // A folder of its own: another build of the package would replace the tests that have the switches.
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("mutants/target")
 }
 
 /// What the compiler has refused in earlier runs, which is asked once.
