@@ -78,7 +78,8 @@ impl<B: Backend> PopTx<B> {
     ///
     /// # Errors
     ///
-    /// Transient and database errors. The transaction is rolled back also then.
+    /// Transient and database errors of a transaction that the caller began; one of the set's own has none. The
+    /// transaction is rolled back also then.
     ///
     /// # Cancel safety
     ///

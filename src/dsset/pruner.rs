@@ -163,14 +163,19 @@ async fn run<B: Backend>(pool: Pool<B>, config: PrunerConfig, mut stopping: watc
                 tracing::warn!(%error, cause, "tombstones were not pruned: trying again at the next pass");
             }
         }
-        let interval = config.interval.max(MIN_PRUNE_INTERVAL);
-        // Processes that started together should not make their passes together.
-        let jitter = interval.mul_f64(fastrand::f64() / 10.0);
+        let pause = pause(config.interval, fastrand::f64());
         // An error says that the pruner was dropped.
-        if tokio::time::timeout(interval + jitter, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
+        if tokio::time::timeout(pause, stopping.wait_for(|stopping| *stopping)).await.is_ok() {
             return;
         }
     }
+}
+
+/// Returns the time until the next pass. A random number from 0 to 1 makes it longer by up to a tenth, so that processes
+/// that started together do not make their passes together.
+fn pause(interval: Duration, random: f64) -> Duration {
+    let interval = interval.max(MIN_PRUNE_INTERVAL);
+    interval + interval.mul_f64(random / 10.0)
 }
 
 async fn pass<B: Backend>(pool: &Pool<B>, config: &PrunerConfig, stopping: &watch::Receiver<bool>) -> Result<Pruned> {
@@ -205,4 +210,16 @@ async fn pass<B: Backend>(pool: &Pool<B>, config: &PrunerConfig, stopping: &watc
     #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact beyond 2^53")]
     metrics::gauge!(TOMBSTONES).set(total.walked.saturating_sub(total.deleted) as f64);
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_longer_by_up_to_a_tenth() {
+        let minute = Duration::from_secs(60);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| pause(minute, random)), [60, 63, 66].map(Duration::from_secs));
+        assert_eq!(pause(Duration::ZERO, 0.0), MIN_PRUNE_INTERVAL);
+    }
 }

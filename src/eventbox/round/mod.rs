@@ -16,9 +16,10 @@ mod reducers;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::Pool;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::commit::{Halt, Slice, commit};

@@ -4,12 +4,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use eventbox::limits::MAX_TURN_AGE;
 use eventbox::runtime::{Runtime, RuntimeConfig, RuntimeStats};
 use eventbox::{BoxError, Event, Mutation, Processor, Recipient, SideEffect, Transition, process_batch};
 
 use super::{STOP, emit, emit_all, idle, isolating, one_round};
 use crate::support::{
     CellEngine, Cells, SOON, TestDb, TestEngine, create_cells, effects, eventually, failing, noting, on_every_engine,
+    with_database,
 };
 
 pub(super) const CELLS: usize = 12;
@@ -375,4 +377,40 @@ async fn a_lock_on_one_entity_delays_no_other() {
         runtime.stop(STOP).await;
     })
     .await;
+}
+
+/// A round that decides for longer than [`MAX_TURN_AGE`] is not written, as a turn is not. Its recipients are tried again.
+async fn a_round_that_is_too_old_starts_again<B: CellEngine>() {
+    with_database("a_round_that_is_too_old", async |db: &TestDb<B>| {
+        fill(db).await;
+        let aged = AtomicBool::new(false);
+        let cells = growing::<B>().before_deciding(move |_| {
+            let is_first = !aged.swap(true, Ordering::SeqCst);
+            async move {
+                if is_first {
+                    tokio::time::pause();
+                    tokio::time::advance(MAX_TURN_AGE).await;
+                    tokio::time::resume();
+                }
+            }
+        });
+        let mut config = one_round();
+        config.turn_deadline = Duration::from_secs(24 * 60 * 60);
+        let stats = run(db, cells, config, async || drained(db).await).await;
+        assert!(stats.contention >= CELLS as u64 && stats.turns == CELLS as u64, "{stats:?}");
+        assert_eq!(effects(db).await.len(), CELLS);
+    })
+    .await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_round_that_is_too_old_starts_again_on_postgres() {
+    a_round_that_is_too_old_starts_again::<sqlx::Postgres>().await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_round_that_is_too_old_starts_again_on_sqlite() {
+    a_round_that_is_too_old_starts_again::<sqlx::Sqlite>().await;
 }
