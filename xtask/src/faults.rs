@@ -22,10 +22,13 @@ const PATRONI: [&str; 3] = ["patroni", "python3-etcd", "etcd-server"];
 /// Names of the programs of tests/faults.
 const PROGRAMS: [&str; 6] = ["dead", "standby", "disks", "poolers", "storm", "patroni"];
 
-/// Returns whether the arguments ask for a program. Without a name they ask for all, and with an option of storm for
-/// storm alone.
+/// Returns whether the arguments ask for a program. Without a name they ask for all, with an option of storm for storm
+/// alone, and with `--help` for none.
 fn asks_for(args: &[OsString], program: &str) -> bool {
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return false;
+    }
     if words.iter().any(|word| PROGRAMS.contains(&word.as_ref())) {
         return words.iter().any(|word| word == program);
     }
@@ -99,6 +102,8 @@ mod tests {
             ("dead --json", false, false, false),
             ("poolers storm --seed 1", true, true, false),
             ("patroni --seed 42 --fail-overs 3", false, false, true),
+            ("--help", false, false, false),
+            ("poolers -h", false, false, false),
         ] {
             assert_eq!(asks_for(&args(words), "poolers"), poolers, "{words}");
             assert_eq!(asks_for(&args(words), "storm"), storm, "{words}");
