@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::run::{cargo, exit_code, status_of, words_of};
 use crate::{browser, postgres};
 
-/// Features that must build by themselves.
+/// Sets of features that must build without the others. `cargo xtask package` builds every feature by itself.
 const FEATURES: [&str; 8] = [
     "postgres",
     "sqlite",

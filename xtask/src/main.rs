@@ -27,7 +27,7 @@ The chores of eventbox.
   cargo xtask test [ARGS…]   runs all tests on both engines, three per core, or as many at a time as
                              RUST_TEST_THREADS says; ARGS go to `cargo test`
   cargo xtask ci             runs the checks in addition to the tests: formatting, clippy, documentation,
-                             every feature by itself, the tests of the runtime without leases and wake-ups, the
+                             sets of features, the tests of the runtime without leases and wake-ups, the
                              tests of tables that are cut by shard, the demo on both engines, and the operator's
                              page in Chromium
   cargo xtask browser [ARGS…]
